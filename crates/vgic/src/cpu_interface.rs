@@ -70,10 +70,11 @@ pub(crate) struct CpuInterface {
     active: [ActivePriorities; 2],
     /// `ICC_IGRPEN<n>_EL1`.
     enabled: [bool; 2],
-    /// Bits of a priority that determine preemption, by group: computed from the binary points.
-    group_bits: [u8; 2],
-    /// Position of the lowest bit of a group priority.
-    shift: u8,
+    /// Masks of the priority bits that determine preemption, by group. Derived from the binary
+    /// points.
+    group_masks: [u8; 2],
+    /// Shift from the number of a bit in `ICC_AP<n>R_EL1` to the priority.
+    level_shift: u8,
 }
 
 impl CpuInterface {
@@ -92,17 +93,17 @@ impl CpuInterface {
             split_eoi: false,
             active: [ActivePriorities::new(0); 2],
             enabled: [false; 2],
-            group_bits: [0; 2],
-            shift: 8 - features.preemption_bits(),
+            group_masks: [0; 2],
+            level_shift: 8 - features.preemption_bits(),
         };
-        interface.regroup();
+        interface.update_group_masks();
         interface
     }
 
     /// Marks the group priority of an acknowledged interrupt as active.
     #[inline]
     pub(crate) fn activate(&mut self, priority: Priority, group: Group) {
-        let level = self.group_priority(priority, group).get() >> self.shift;
+        let level = self.group_priority(priority, group).get() >> self.level_shift;
         self.active[group.index()].insert(level);
     }
 
@@ -165,7 +166,7 @@ impl CpuInterface {
     pub(crate) fn running(&self) -> Priority {
         match self.active[0].first().min(self.active[1].first()) {
             ActivePriorities::NONE => Priority::IDLE,
-            level => Priority::new(level << self.shift),
+            level => Priority::new(level << self.level_shift),
         }
     }
 
@@ -183,16 +184,16 @@ impl CpuInterface {
     /// Returns the part of a priority that determines preemption.
     #[inline]
     fn group_priority(&self, priority: Priority, group: Group) -> Priority {
-        Priority::new(priority.get() & self.group_bits[group.index()])
+        Priority::new(priority.get() & self.group_masks[group.index()])
     }
 
-    /// Computes the bits of the group priorities after a change of a binary point. A binary point
-    /// of N selects bits 7:N+1 for Group 0, and bits 7:N for Group 1 unless Group 0's binary point
+    /// Recomputes `group_masks`. Must be called after a change of a binary point. A binary point of
+    /// N selects bits 7:N+1 for Group 0, and bits 7:N for Group 1 unless Group 0's binary point
     /// is used for both.
-    fn regroup(&mut self) {
+    fn update_group_masks(&mut self) {
         let [zero, one] = self.binary_point;
         let points = [zero + 1, if self.common_binary_point { zero + 1 } else { one }];
-        self.group_bits = points.map(|point| (0xffu16 << point).to_le_bytes()[0]);
+        self.group_masks = points.map(|point| (0xffu16 << point).to_le_bytes()[0]);
     }
 }
 

@@ -489,8 +489,8 @@ impl Wired {
         });
     }
 
-    /// Acknowledges the interrupt at `index` for `cpu`, where it was ready in the state `expected`.
-    /// Returns its new state, or `None` if it is in another state by now.
+    /// Acknowledges the interrupt at `index` for `cpu` if its state is still `expected`, which must
+    /// be ready there. Returns the new state, or `None` if the state has changed.
     #[inline]
     pub(crate) fn acknowledge(
         &self,

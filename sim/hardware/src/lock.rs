@@ -1,4 +1,4 @@
-//! The locks of the simulated hardware, as opposed to the drivers' locks, and its waiting threads.
+//! Locks and parked threads of the simulated hardware. The drivers have their own locks.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -9,15 +9,15 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A thread that waits for an event. Unlike a condition variable, it takes no system call to signal
-/// an event that no thread waits for.
+/// A place where one thread waits for an event. Unlike a condition variable, it can be signaled
+/// without a system call while no thread waits.
 #[derive(Debug, Default)]
 pub struct ParkedThread(Mutex<Option<Thread>>);
 
 impl ParkedThread {
-    /// Calls `park`, which must park the calling thread until [`unpark`](Self::unpark) is called,
-    /// unless the event that `has_happened` looks for has happened. `park` may return early. Must
-    /// be called by one thread at a time.
+    /// Parks the calling thread with `park` until [`unpark`](Self::unpark) is called, unless
+    /// `has_happened` returns `true`. `park` may return early, so callers must check for the event
+    /// again. Must be called by one thread at a time.
     pub fn park_unless(&self, has_happened: impl FnOnce() -> bool, park: impl FnOnce()) {
         *lock(&self.0) = Some(thread::current());
         if !has_happened() {
@@ -26,9 +26,10 @@ impl ParkedThread {
         *lock(&self.0) = None;
     }
 
-    /// Wakes the thread, after an event.
+    /// Wakes the waiting thread, if any. Must be called after the event is visible to
+    /// `has_happened`.
     pub fn unpark(&self) {
-        // The thread takes the lock as soon as it wakes, so it must be free by then.
+        // Release the lock first, because the woken thread takes it immediately.
         let parked = lock(&self.0).take();
         if let Some(thread) = parked {
             thread.unpark();

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// only the scheduler runs.
 const TURNS: u32 = 100_000;
 
-/// Number of iterations of a slow handler's loop, which takes microseconds.
+/// Number of spin-loop hints in a slow handler: about a microsecond.
 const LINGERING: u32 = 32;
 
 thread_local! {
@@ -106,7 +106,7 @@ impl MachinePlatform {
         let _ = self.interleave.set(interleave);
     }
 
-    /// Spends some time in a handler, and lets other threads or CPUs run.
+    /// Spends some time in a handler. With a scheduler, other CPUs may run meanwhile.
     pub fn linger(&self) {
         if let Some(interleave) = self.interleave.get() {
             interleave.at(InterleavePoint::InHandler);

@@ -322,9 +322,8 @@ impl VectorRecord {
         self.waiting.unpark();
     }
 
-    /// Waits until a handler has seen another message, but at most for `limit`, and not if
-    /// `is_over` returns `true` for the messages seen so far. Must be called by one thread at a
-    /// time.
+    /// Waits until a handler sees another message or `limit` elapses. Returns immediately if
+    /// `is_over` returns `true`. Must be called by one thread at a time.
     pub(crate) fn wait_unless(&self, is_over: impl FnOnce(&Self) -> bool, limit: Duration) {
         self.waiting.park_unless(|| is_over(self), || thread::park_timeout(limit));
     }

@@ -127,7 +127,7 @@ impl Obstacle {
                 "check that the device has signaled the interrupt since it was last acknowledged"
             }
             Self::PendingUnknown { .. } => {
-                "run the hypervisor without direct injection to follow the interrupt further"
+                "disable direct injection, so that the model sees whether the interrupt is pending"
             }
             Self::NoEdge { .. } => {
                 "make the interrupt level-sensitive, in GICD_ICFGR<n> and in firmware, or make the \

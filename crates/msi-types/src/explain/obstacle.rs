@@ -326,9 +326,9 @@ pub enum Obstacle {
         /// The INTID.
         interrupt: HwIrq,
     },
-    /// Hardware delivers the interrupt's messages to the guest directly (GICv4), so nothing here
-    /// shows whether it is pending.
-    #[error("hardware delivers INTID {interrupt} directly, so it may be pending unseen")]
+    /// Hardware delivers the interrupt's messages to the guest directly (GICv4), so the model
+    /// doesn't know whether it is pending.
+    #[error("hardware delivers INTID {interrupt} directly, so its pending state is unknown")]
     PendingUnknown {
         /// The INTID.
         interrupt: HwIrq,

@@ -57,7 +57,7 @@ pub struct Vcpu {
     pub(crate) list_registers: ListRegisters,
     /// Number of interrupts that the guest has acknowledged.
     pub(crate) acknowledged: u64,
-    /// Wired interrupt that the fast path acknowledged last, and its state since.
+    /// Wired interrupt that the fast path acknowledged last, with the word that this stored.
     pub(crate) taken: Option<(WiredIndex, InterruptWord)>,
 }
 
@@ -287,11 +287,12 @@ impl Vcpu {
         }
     }
 
-    /// Fast path: acknowledges an LPI if no wired interrupt needs to be checked. After `None`,
+    /// Fast path: acknowledges the highest-priority LPI. Must only be called if there is no wired
+    /// candidate. After `None`,
     /// [`acknowledge_any`](Self::acknowledge_any) must check all interrupts.
     #[inline]
     fn acknowledge_lpi(&mut self, group: Group) -> Option<Lpi> {
-        if group != Group::One || !self.distributes(group) {
+        if group != Group::One || !self.is_forwarded(group) {
             return None;
         }
         let ready = self.lpis.as_mut()?.take(self.interface.limit(group))?;
@@ -299,24 +300,25 @@ impl Vcpu {
         Some(ready.lpi)
     }
 
-    /// Acknowledges a wired interrupt, if no LPI needs to be checked.
+    /// Acknowledges an interrupt if no LPI is ready: by the fast path if there is only one
+    /// candidate, and otherwise by a search.
     #[inline(never)]
     fn acknowledge_wired(&mut self, group: Group) -> Option<IntId> {
-        self.acknowledge_only(group).or_else(|| self.acknowledge_any(group))
+        self.acknowledge_sole(group).or_else(|| self.acknowledge_any(group))
     }
 
-    /// Fast path: acknowledges a wired interrupt if no other interrupt needs to be checked. After
-    /// `None`, [`acknowledge_any`](Self::acknowledge_any) must check all interrupts.
+    /// Fast path: acknowledges the only wired candidate. Must only be called if no LPI is ready.
+    /// After `None`, [`acknowledge_any`](Self::acknowledge_any) must check all interrupts.
     #[inline]
-    fn acknowledge_only(&mut self, group: Group) -> Option<IntId> {
-        let index = self.own.private.candidates.only()?;
+    fn acknowledge_sole(&mut self, group: Group) -> Option<IntId> {
+        let index = self.own.private.candidates.sole()?;
         let (cpu, wired) = (self.cpu, self.gic.wired());
         let state = wired.state_to_signal(cpu, index);
-        let is_signalled = state.ready_at(cpu)
+        let is_signaled = state.ready_at(cpu)
             && Group::of(state) == group
-            && self.distributes(group)
+            && self.is_forwarded(group)
             && state.priority().is_more_urgent_than(self.interface.limit(group));
-        if !is_signalled {
+        if !is_signaled {
             return None;
         }
         self.taken = Some((index, wired.acknowledge(cpu, index, state)?));
@@ -327,7 +329,7 @@ impl Vcpu {
     /// Returns `true` if the distributor and the redistributor forward the group to the CPU
     /// interface. A sleeping redistributor doesn't forward any interrupts.
     #[inline]
-    fn distributes(&self, group: Group) -> bool {
+    fn is_forwarded(&self, group: Group) -> bool {
         self.own.private.participation.load(SeqCst) & participation::AWAKE != 0
             && self.gic.wired().forwards(group)
     }

@@ -47,7 +47,7 @@ impl CpuInterface {
         if group == Group::Zero || !self.common_binary_point {
             let smallest = self.features.smallest_binary_point(group);
             self.binary_point[group.index()] = (written & 7).max(smallest);
-            self.regroup();
+            self.update_group_masks();
         }
     }
 
@@ -67,7 +67,7 @@ impl CpuInterface {
     pub(crate) fn set_control(&mut self, written: Ctlr) {
         self.common_binary_point = written.cbpr();
         self.split_eoi = written.eoi_mode();
-        self.regroup();
+        self.update_group_masks();
     }
 
     /// Returns `ICC_AP<n>R<index>_EL1`.

@@ -59,7 +59,7 @@ fn check_preemption(bits: u8, binary_point: u8, common: bool, running_group: Gro
         let runs = interface.running().get();
         interface.binary_point = smallest.map(|smallest| smallest.max(binary_point));
         interface.common_binary_point = common;
-        interface.regroup();
+        interface.update_group_masks();
         for value in priorities(bits) {
             for group in GROUPS {
                 let points = interface.binary_point;

@@ -33,7 +33,7 @@ impl CpuInterface {
         self.common_binary_point = vmcr.vcbpr();
         self.split_eoi = vmcr.veoim();
         self.binary_point = [vmcr.vbpr0(), vmcr.vbpr1()];
-        self.regroup();
+        self.update_group_masks();
         self.mask = Priority::new(vmcr.vpmr());
         self.active = active.map(|words| {
             let bits =

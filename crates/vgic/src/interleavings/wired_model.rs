@@ -24,7 +24,8 @@ const CPU: Cpu = Cpu::new(0);
 const SPI: u32 = 40;
 const LINE: Line = Line::Spi(SPI);
 
-/// Number of executions per check. Each execution is slow, because it creates all wired interrupts.
+/// Default number of executions per check. Each execution is slow, because it creates all wired
+/// interrupts.
 const RANDOM: usize = 500;
 
 /// A machine with an edge-triggered, enabled SPI routed to vCPU 0.

@@ -40,7 +40,7 @@ pub(crate) struct DeviceTable {
     bits: u32,
     /// Number of nodes between the root and an entry.
     height: u32,
-    /// 1 if the ITS accepts messages, for the reason why a message was dropped.
+    /// 1 if the ITS accepts messages, otherwise 0. Only used to report why a message was dropped.
     pub(super) accepts: Published,
 }
 

@@ -3,9 +3,10 @@
 
 use gic_arch::Lpi;
 
-/// Width of an entry's LPI index. INTIDs go up to 8192 + 2^20 − 1.
+/// Width of an entry's LPI index, i.e. of the INTID minus 8192.
 pub(super) const LPI_INDEX_BITS: u32 = 20;
-/// LPI index of an entry that no event is mapped to. INTIDs have at most 20 bits, so no LPI has it.
+/// LPI index of an entry that no event is mapped to. No LPI has it, because INTIDs have at most 20
+/// bits.
 pub(super) const NO_LPI: u32 = (1 << LPI_INDEX_BITS) - 1;
 /// Width of an entry's generation.
 pub(super) const GENERATION_BITS: u32 = 22;

@@ -18,7 +18,8 @@
 //!
 //! Most messages take the fast path: a flat device table and an ITT with at most one node
 //! ([`Shared::find_near`]), and often to an event that is already pending. The fast path is inlined
-//! and uses no stack; slower cases are in separate functions, which end it.
+//! and uses no stack; slower cases are in separate functions, from which a
+//! message does not return to the fast path.
 
 use super::LpiCore;
 use super::device_table::DeviceTable;
@@ -53,7 +54,7 @@ pub(crate) enum Signaled {
     Far,
 }
 
-/// The entry that a message has made pending, until the entry's vCPU is notified.
+/// An entry that a message has made pending, and whose vCPU has not been notified yet.
 #[must_use]
 pub(crate) struct Pended {
     written: Entry,

@@ -333,8 +333,9 @@ impl ReadyBitmap {
         })
     }
 
-    /// Fast path of a [`walk`](Self::walk) that takes one entry: visits the entry that the walk
-    /// would visit first, if the turn of its leaf hasn't ended. After `None`, the walk must search.
+    /// Fast path of a [`walk`](Self::walk) that takes one entry: visits the next entry of the leaf
+    /// whose turn it is at the highest level, if the turn hasn't ended and the leaf has one. After
+    /// `None`, the walk must search.
     #[inline]
     pub(super) fn first<V: Visitor>(
         &self,

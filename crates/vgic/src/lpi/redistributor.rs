@@ -40,7 +40,7 @@ impl Control {
         Ok(())
     }
 
-    /// Sets or removes a vCPU's tables, and publishes that messages are accepted or dropped.
+    /// Sets or removes a vCPU's tables, and publishes how far they reach.
     pub(super) fn set_tables(&mut self, vcpu: u32, tables: Option<LpiTables>) {
         self.enabled.set(vcpu, tables);
         if let Some(own) = self.shared.own(vcpu) {

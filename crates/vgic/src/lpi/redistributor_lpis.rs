@@ -27,8 +27,8 @@ type LpiPage = [AtomicU16; 1 << PAGE_BITS];
 pub(super) struct RedistributorLpis {
     vcpu: u32,
     pages: Box<[OnceBox<LpiPage>]>,
-    /// First INTID beyond the guest's tables, 1 without a configuration table, or 0 unless LPIs
-    /// are enabled: for the reason why a message was dropped.
+    /// First INTID beyond the guest's tables; 0 while LPIs are disabled, and 1 if there is no
+    /// configuration table. Only used to report why a message was dropped.
     pub(super) end: Published,
 }
 

@@ -88,8 +88,8 @@ impl LpiStatus {
 }
 
 impl LpiCore {
-    /// Returns the reason why a message for a device's event was dropped. If the reason has just
-    /// been removed, returns [`FaultReason::DisabledMessage`]. Takes no lock.
+    /// Returns the reason why a message for a device's event was dropped. If the reason no longer
+    /// applies, returns [`FaultReason::DisabledMessage`]. Lock-free.
     ///
     /// Context: any.
     pub(crate) fn why_dropped(

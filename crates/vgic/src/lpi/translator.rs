@@ -33,7 +33,7 @@ impl Translator {
         })
     }
 
-    /// Publishes whether the ITS accepts messages, for the reason why a message was dropped.
+    /// Publishes whether the ITS accepts messages. Only used to report why a message was dropped.
     pub(super) fn publish(&self, accepts: bool) {
         self.device_table.accepts.set(accepts.into());
     }

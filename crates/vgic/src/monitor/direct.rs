@@ -26,18 +26,18 @@ pub type Translate<'a> = dyn Fn(DeviceId, EventId) -> Option<DirectTarget> + 'a;
 /// The implementation must take all events back, and signal their pending state to the model,
 /// before the model is saved or reset and before the guest disables an ITS or a vCPU's LPIs.
 ///
-/// All functions are called with the model's locks held. An implementation may signal messages to
-/// the model, but must not call it otherwise.
+/// The model may hold its locks during a call. An implementation may signal messages to the model,
+/// but must not call it otherwise.
 #[doc(alias = "kvm_vgic_v4_set_forwarding")]
 pub trait DirectInjection: Send + Sync {
-    /// Called before an ITS executes a command, on the same thread. Returns `true` for an INT
-    /// command of a direct event, which the implementation has executed; the model then skips the
-    /// command. The model always executes CLEAR, because a message may have arrived before the
-    /// event was direct.
+    /// Called before an ITS executes a command, on the thread that executes it. Returns `true` for
+    /// an INT command of a direct event, which the implementation has executed; the model then
+    /// skips the command. The model always executes CLEAR, because a message may have arrived
+    /// before the event was direct.
     fn before(&self, command: Command) -> bool;
 
-    /// Called after an ITS has executed a command, on the same thread, and before the guest
-    /// observes this.
+    /// Called after an ITS has executed a command, on the thread that executed it, before the guest
+    /// can observe its completion.
     fn after(&self, command: Command, translate: &Translate<'_>);
 
     /// Returns `true` if hardware delivers the messages of an event that is mapped to this LPI. The

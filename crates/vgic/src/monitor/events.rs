@@ -55,7 +55,7 @@ impl EventLog {
     }
 
     /// Records a fault of this kind like [`record`](Self::record). A fault that is not stored costs
-    /// one locked operation, and `fault` isn't called, so many faults cost the host little.
+    /// one locked operation, and `fault` isn't called, so endless faults cost the host little.
     #[inline]
     pub(crate) fn record_with(&self, reason: FaultReason, fault: impl FnOnce() -> GuestFault) {
         let kind = reason as usize;

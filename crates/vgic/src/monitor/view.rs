@@ -101,7 +101,8 @@ pub struct LpiView {
     /// `true` if the LPI is pending, possibly in a list register.
     pub pending: bool,
     /// `true` if hardware delivers the messages of the LPI's event
-    /// ([`DirectInjection`](crate::DirectInjection)), and may therefore hold it pending.
+    /// ([`DirectInjection`](crate::DirectInjection)). The LPI may then be pending although
+    /// [`pending`](Self::pending) is `false`.
     pub direct: bool,
     /// `true` if the LPI is in a list register.
     pub listed: bool,

@@ -27,8 +27,9 @@ impl Vgic {
     /// Links a virtual PPI or SPI to a physical interrupt, so that the physical interrupt is
     /// deactivated when the guest deactivates the virtual interrupt.
     ///
-    /// If the virtual interrupt is in a list register, the hardware deactivates the physical
-    /// interrupt. Links are for the hypervisor's timer, and for devices assigned to a guest.
+    /// If the virtual interrupt is in a list register whose `HW` bit is set, the hardware
+    /// deactivates the physical interrupt. Links are for the hypervisor's timer, and for devices
+    /// assigned to a guest.
     ///
     /// The hypervisor must acknowledge the physical interrupt, drop its priority and leave it
     /// active (EOImode 1). The hypervisor must then drive `line` high, or

@@ -60,7 +60,7 @@ impl Candidates {
 
     /// Returns the candidate, if there is only one. Must be called on the vCPU's own thread.
     #[inline]
-    pub(crate) fn only(&self) -> Option<WiredIndex> {
+    pub(crate) fn sole(&self) -> Option<WiredIndex> {
         let leaf = only_bit(self.summary.bits())?;
         let bit = only_bit(self.leaves.get(leaf)?.bits())?;
         WiredIndex::new(leaf * 64 + bit)

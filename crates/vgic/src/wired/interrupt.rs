@@ -267,8 +267,8 @@ impl InterruptWord {
         if self.listed() { inactive } else { inactive.inactive().let_go() }
     }
 
-    /// Returns `true` for an active edge-triggered interrupt that has not become pending again, and
-    /// whose deactivation only changes its word.
+    /// Returns `true` if the deactivation of this active interrupt only changes its word: it is
+    /// edge-triggered, not pending, not 1-of-N, not listed, and holds no physical interrupt.
     pub(crate) const fn ends_silently(self) -> bool {
         const OTHERS: InterruptWord = InterruptWord::new()
             .with_latch(true)

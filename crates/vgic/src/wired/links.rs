@@ -1,7 +1,7 @@
 //! Links between virtual and physical interrupts. A virtual interrupt *holds* its physical
 //! interrupt from the time the physical interrupt is acknowledged and handed to the guest until the
-//! guest deactivates it. If the virtual interrupt is in a list register, the hardware deactivates
-//! the physical interrupt; this module handles all other cases.
+//! guest deactivates it. If the virtual interrupt is in a list register with `HW`, the hardware
+//! deactivates the physical interrupt; this module handles all other cases.
 //!
 //! A virtual interrupt releases its physical interrupt by a single update of its word. The thread
 //! that made the change then deactivates the physical interrupt. In the opposite order, the

@@ -143,15 +143,15 @@ impl Pes {
             .unwrap_or(InterruptWord::NOWHERE)
     }
 
-    /// Returns `true` if the PE takes 1-of-N interrupts in the group of `state`.
-    pub(super) fn takes_any(&self, cpu: Cpu, state: InterruptWord) -> bool {
+    /// Returns `true` if the PE participates in the group of `state`.
+    pub(super) fn participates(&self, cpu: Cpu, state: InterruptWord) -> bool {
         self.get(cpu).is_some_and(|private| private.participates(Group::of(state).index()))
     }
 
     /// Returns `true` for a 1-of-N interrupt that isn't active, and is pending without a PE, or at
     /// a PE that doesn't participate.
     pub(super) fn is_misplaced(&self, state: InterruptWord) -> bool {
-        let at_participant = state.target().is_some_and(|target| self.takes_any(target, state));
+        let at_participant = state.target().is_some_and(|target| self.participates(target, state));
         state.any() && state.pending() && !state.active() && !at_participant
     }
 }

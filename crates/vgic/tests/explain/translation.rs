@@ -73,7 +73,7 @@ fn a_taken_interrupt_is_not_pending() {
     assert_eq!(guest.obstacle(), Some(Obstacle::NotPending { interrupt: LPI }));
 }
 
-/// Hardware that delivers the messages of every event.
+/// Hardware that delivers the messages of the event of [`LPI`].
 struct Hardware;
 
 impl DirectInjection for Hardware {
@@ -89,14 +89,14 @@ impl DirectInjection for Hardware {
 }
 
 #[test]
-fn a_direct_event_may_be_pending_unseen() {
+fn the_pending_state_of_a_direct_event_is_unknown() {
     let guest = Guest::working();
     let gic = &guest.machine.gic;
     assert!(gic.inject_directly(0, Arc::new(Hardware)).is_ok());
     let unknown = Some(Obstacle::PendingUnknown { interrupt: LPI });
     assert_eq!((guest.obstacle(), guest.obstacle_of(0, LPI.get())), (unknown, unknown));
     let view = || gic.view().unwrap().its[0].devices[0].events[0].lpi;
-    assert!(view().direct && view().to_string().ends_with(", enabled, pending unknown"));
+    assert!(view().direct && view().to_string().ends_with(", enabled, pending state unknown"));
 
     guest.send();
 

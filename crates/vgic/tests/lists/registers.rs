@@ -102,7 +102,7 @@ fn pulsed_while_active(any: bool, change: impl FnOnce(&Machine)) -> (Machine, En
 }
 
 #[test]
-fn an_active_edge_is_pending_at_the_same_vcpu() {
+fn an_edge_during_its_handler_is_pending_at_the_same_vcpu() {
     for any in [false, true] {
         let (_machine, _inside, mut hardware) = pulsed_while_active(any, |_| {});
         assert_eq!(states(&hardware), [(SPI, PendingActive)]);
@@ -115,7 +115,7 @@ fn an_active_edge_is_pending_at_the_same_vcpu() {
 }
 
 #[test]
-fn an_active_edge_is_pending_at_its_next_vcpu() {
+fn an_edge_of_a_moved_interrupt_waits_for_its_handler() {
     let moves = |machine: &Machine| {
         let to = Irouter::to(machine.gic.config().cpus[1].affinity);
         machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), to);

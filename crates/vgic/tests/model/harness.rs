@@ -372,7 +372,7 @@ impl Bench {
                 self.end(cpu, group, intid);
             }
             Op::End { cpu, group, interrupt: index } => self.end(cpu, group, interrupt(index)),
-            Op::Again { cpu, target } => {
+            Op::RefireWhileActive { cpu, target } => {
                 if let Some(intid) = self.handled[cpu].last().copied()
                     && SHARED.contains(&intid)
                 {

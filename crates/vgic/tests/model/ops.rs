@@ -117,8 +117,8 @@ pub(crate) enum Op {
         cpu: usize,
         interrupt: usize,
     },
-    /// The SPI that `cpu` acknowledged last is routed to `target`, then fires again.
-    Again {
+    /// If `cpu` acknowledged an SPI last, routes it to `target`, then pulses its line.
+    RefireWhileActive {
         cpu: usize,
         target: usize,
     },
@@ -162,7 +162,7 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
         1 => (cpu(), group(), interrupt())
             .prop_map(|(cpu, group, interrupt)| Op::End { cpu, group, interrupt }),
         2 => (cpu(), interrupt()).prop_map(|(cpu, interrupt)| Op::Deactivate { cpu, interrupt }),
-        8 => (cpu(), cpu()).prop_map(|(cpu, target)| Op::Again { cpu, target }),
+        8 => (cpu(), cpu()).prop_map(|(cpu, target)| Op::RefireWhileActive { cpu, target }),
         1 => Just(Op::Migrate),
     ]
 }

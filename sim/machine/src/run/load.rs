@@ -22,8 +22,8 @@ const TICK: Duration = Duration::from_millis(50);
 const SETTLE: Duration = Duration::from_secs(10);
 /// Minimum number of times that a waiting thread must have run during [`SETTLE`] before messages
 /// count as lost, or a device as unable to send. On a heavily loaded host, threads run so rarely
-/// that elapsed time alone proves nothing; the CPUs' threads run about as often as the waiting
-/// thread.
+/// that elapsed time alone proves nothing; if the waiting thread could run this often, so could the
+/// CPUs' threads.
 const SETTLE_TURNS: u32 = 2_000;
 /// Maximum time for which a device may be unable to send once an earlier message has failed to
 /// arrive in time. Must be longer than it takes to remove a device and add it again.
@@ -31,10 +31,11 @@ const UNABLE: Duration = Duration::from_secs(2);
 /// Number of times that a device with [`WaitPolicy::Some`] checks for a handler run before it sends
 /// the next message anyway.
 const SOME_TURNS: u32 = 20;
-/// Maximum time that a device waits for its handler before it looks whether the run has ended.
+/// Maximum time for which a device waits for its handler before it checks again whether the run has
+/// failed or the message is lost.
 const HANDLER_PAUSE: Duration = Duration::from_millis(1);
-/// Number of times that a device checks for a handler run once a message has failed to arrive in
-/// time.
+/// Number of times that a device checks for a handler run before it counts its message as lost,
+/// once another message has failed to arrive in time.
 const IN_VAIN_TURNS: u32 = 40;
 /// Pauses between affinity changes, between the rarer disturbances, and between suspends.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
@@ -83,7 +84,7 @@ struct RemainingSends<'a> {
 }
 
 /// A wait for messages to be handled. The wait times out once no message has been handled for
-/// [`SETTLE`], during which the waiting thread must have polled at least [`SETTLE_TURNS`] times.
+/// [`SETTLE`], during which the waiting thread must have woken at least [`SETTLE_TURNS`] times.
 #[derive(Default)]
 struct Silence {
     turns: u32,

@@ -53,7 +53,8 @@ pub enum FaultReason {
     ItsCommand,
     /// A message arrived for a mapped event, but the ITS or the redistributor's LPIs were disabled,
     /// or the event's LPI is beyond the redistributor's tables. Recorded if the exact reason is not
-    /// known, because another thread held a lock or the reason no longer applied.
+    /// known, because it no longer applied or, for `GICR_SETLPIR`, because another thread held a
+    /// lock.
     DisabledMessage,
     /// A message arrived while `GITS_CTLR.Enabled` was 0, or before the ITS had been fully enabled.
     ItsDisabled,

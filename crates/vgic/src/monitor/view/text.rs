@@ -84,7 +84,7 @@ impl fmt::Display for LpiView {
         let words = [
             (self.enabled, "enabled"),
             (self.pending, "pending"),
-            (self.direct && !self.pending, "pending unknown"),
+            (self.direct && !self.pending, "pending state unknown"),
             (self.listed, "listed"),
         ];
         write_words(f, &words)

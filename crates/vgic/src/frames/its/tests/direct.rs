@@ -79,7 +79,7 @@ fn hardware_follows_each_command_of_an_event() {
 }
 
 #[test]
-fn the_model_skips_commands_that_hardware_executes() {
+fn the_model_skips_int_of_a_direct_event() {
     let (rig, hardware) = rig();
     rig.run([int(DEVICE, EVENT), sync(0)]);
     assert_eq!(*hardware.executed.lock().unwrap(), [int(DEVICE, EVENT)]);
@@ -87,7 +87,7 @@ fn the_model_skips_commands_that_hardware_executes() {
 }
 
 #[test]
-fn clear_also_removes_what_the_model_holds_pending() {
+fn clear_of_a_direct_event_clears_the_models_pending_state() {
     let (rig, _) = rig();
     rig.send(DEVICE, EVENT);
     assert_eq!(rig.pending(0), [LPI]);
