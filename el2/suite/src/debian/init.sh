@@ -158,6 +158,12 @@ retrigger() {
     irq=$($B sed -n 's/^ *\([0-9]*\):.*nvme0q0$/\1/p' /proc/interrupts)
     before=$(count_of nvme0q0 0 $last)
     echo $irq > /sys/module/retrigger/parameters/interrupt || complain "no retrigger"
+    tries=50
+    while [ $(count_of nvme0q0 0 $last) = $before ] && [ $tries -gt 0 ]; do
+        $B sleep 0.1
+        tries=$((tries - 1))
+    done
+    # The interrupt must not come a second time.
     $B sleep 0.2
     say retriggered "\"interrupt\":$irq,\"taken\":$(($(count_of nvme0q0 0 $last) - before))"
 }
