@@ -375,7 +375,7 @@ pub(crate) fn is_disabling(vgic: &Vgic, address: u64) -> bool {
 /// Runs a write that [may disable](is_disabling) LPIs, while no event is direct.
 pub(crate) fn around<R>(vgic: &Vgic, write: impl FnOnce() -> R) -> R {
     let Some(vpes) = DIRECT.get() else { return write() };
-    // A command of another vCPU must not hand an event over meanwhile.
+    // A command of another vCPU must not hand over an event during the write.
     SUSPENSIONS.fetch_add(1, SeqCst);
     take_all_back(vpes);
     let result = write();

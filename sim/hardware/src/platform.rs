@@ -106,7 +106,7 @@ impl MachinePlatform {
         let _ = self.interleave.set(interleave);
     }
 
-    /// Spends some time in a handler. With a scheduler, other CPUs may run meanwhile.
+    /// Spends some time in a handler. With a scheduler, other CPUs may run during this time.
     pub fn linger(&self) {
         if let Some(interleave) = self.interleave.get() {
             interleave.at(InterleavePoint::InHandler);

@@ -288,11 +288,11 @@ impl Vcpu {
     }
 
     /// Fast path: acknowledges the highest-priority LPI. Must only be called if there is no wired
-    /// candidate. After `None`,
-    /// [`acknowledge_any`](Self::acknowledge_any) must check all interrupts.
+    /// candidate. After `None`, [`acknowledge_any`](Self::acknowledge_any) must check all
+    /// interrupts.
     #[inline]
     fn acknowledge_lpi(&mut self, group: Group) -> Option<Lpi> {
-        if group != Group::One || !self.is_forwarded(group) {
+        if group != Group::One || !self.is_distributed(group) {
             return None;
         }
         let ready = self.lpis.as_mut()?.take(self.interface.limit(group))?;
@@ -316,7 +316,7 @@ impl Vcpu {
         let state = wired.state_to_signal(cpu, index);
         let is_signaled = state.ready_at(cpu)
             && Group::of(state) == group
-            && self.is_forwarded(group)
+            && self.is_distributed(group)
             && state.priority().is_more_urgent_than(self.interface.limit(group));
         if !is_signaled {
             return None;
@@ -329,7 +329,7 @@ impl Vcpu {
     /// Returns `true` if the distributor and the redistributor forward the group to the CPU
     /// interface. A sleeping redistributor doesn't forward any interrupts.
     #[inline]
-    fn is_forwarded(&self, group: Group) -> bool {
+    fn is_distributed(&self, group: Group) -> bool {
         self.own.private.participation.load(SeqCst) & participation::AWAKE != 0
             && self.gic.wired().forwards(group)
     }
