@@ -141,6 +141,7 @@ impl AddressMap {
 }
 
 /// Returns the redistributor at `offset` bytes into a region, and the offset within its frames.
+#[inline]
 fn redistributor(config: &VgicConfig, region: usize, offset: u64) -> Option<(FrameAt<'_>, u32)> {
     let stride = config.redistributors.get(region)?.stride;
     let before: u64 =
@@ -155,7 +156,11 @@ fn redistributor(config: &VgicConfig, region: usize, offset: u64) -> Option<(Fra
 /// Returns the frame at an address of the first ITS or of the first region of redistributors, and
 /// the offset within the frame. Most machines have one of each, and their guests access them most.
 #[inline]
-fn first<'a>(config: &VgicConfig, its: &'a [Arc<Its>], address: u64) -> Option<(FrameAt<'a>, u32)> {
+fn first<'a>(
+    config: &'a VgicConfig,
+    its: &'a [Arc<Its>],
+    address: u64,
+) -> Option<(FrameAt<'a>, u32)> {
     if let Some((its, configured)) = its.first().zip(config.its.first())
         && let Some(offset) = address.checked_sub(configured.base)
         && offset < gits::SIZE
@@ -164,11 +169,8 @@ fn first<'a>(config: &VgicConfig, its: &'a [Arc<Its>], address: u64) -> Option<(
     }
     let region = config.redistributors.first()?;
     let offset = address.checked_sub(region.base)?;
-    let index = offset.checked_div(region.stride).filter(|index| *index < region.count.into())?;
-    let within = offset - index * region.stride;
-    let index = usize::try_from(index).ok().filter(|index| *index < config.cpus.len())?;
-    let found = || (FrameAt::Redistributor(cpu(index)), low_offset(within));
-    (within < gicr::STRIDE_V3).then(found)
+    let is_inside = offset < region.stride * u64::from(region.count);
+    if is_inside { redistributor(config, 0, offset) } else { None }
 }
 
 /// Truncates an offset in a frame to 32 bits. A redistributor's stride may be as large as 4 GiB,
