@@ -5,7 +5,8 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 use doorbell_facts::{Access, Fact, HypervisorFact};
-use el2_vm::{Memory, Ram, TranslationTables, VTCR, irqchip, space};
+use el2_cpu::{TranslationTables, VTCR, space};
+use el2_vm::{Memory, Ram, irqchip};
 use gic_bringup::MsiController;
 use gic_driver::PhysicalRegion;
 use gic_firmware::{IommuIndex, PciHost};

@@ -36,11 +36,11 @@ mod virt;
 
 /// The hypervisor's decoders, which do not depend on the machine. They are tested on the host.
 #[cfg(test)]
-#[path = "../../vm/src/instruction.rs"]
+#[path = "../../cpu/src/instruction.rs"]
 mod instruction;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "its fields of a syndrome have up to 4 bits")]
-#[path = "../../vm/src/syndrome.rs"]
+#[path = "../../cpu/src/syndrome.rs"]
 mod syndrome;
 
 use std::ffi::OsString;

@@ -2,7 +2,9 @@
 //! instructions that the hypervisor refuses. Only the first fault of each kind appears on the
 //! console, regardless of the number of vCPUs.
 
-use crate::{scheduler, trace};
+use crate::scheduler::{self, VcpuId};
+use crate::trace;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -20,12 +22,14 @@ const NO_PROGRESS: u32 = 1_000;
 const NO_PROGRESS_BIT: u32 = 31;
 
 /// Faults that have been printed for a guest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Faults {
     /// Kinds of faults of the GIC.
     printed: IrqMutex<Vec<FaultReason>>,
     /// Bitmap of [`Refused::bit`].
     refused: AtomicU32,
+    /// For each vCPU.
+    repeats: Box<[IrqMutex<Repeats>]>,
 }
 
 /// An instruction of a guest that causes an exception in the guest.
@@ -87,9 +91,8 @@ impl Refused {
 }
 
 /// Number of consecutive, equal refusals of a vCPU's instructions.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub(crate) struct Repeats {
+#[derive(Debug, Default)]
+struct Repeats {
     pc: u64,
     bit: u32,
     times: u32,
@@ -111,6 +114,11 @@ impl Repeats {
 }
 
 impl Faults {
+    pub(crate) fn new(vcpus: usize) -> Self {
+        let repeats = (0..vcpus).map(|_| IrqMutex::new(Repeats::default())).collect();
+        Self { printed: IrqMutex::new(Vec::new()), refused: AtomicU32::new(0), repeats }
+    }
+
     /// Prints the faults recorded since the last call, except those of kinds already printed.
     #[inline]
     pub(crate) fn print(&self, guest: usize, events: &EventLog) {
@@ -128,19 +136,16 @@ impl Faults {
 
     /// Prints the first refusal of each kind, and that the guest makes no progress. Then also ends
     /// the trace, because the guest's machine may never end.
-    pub(crate) fn refuse(
-        &self,
-        (guest, ram): (usize, &Range<u64>),
-        pc: u64,
-        repeats: &mut Repeats,
-        refused: Refused,
-    ) {
-        let vcpu = scheduler::loaded().map_or(0, |id| id.cpu.get());
-        let place = || format!("vCPU {vcpu} at PC {pc:#x}");
+    pub(crate) fn refuse(&self, (guest, ram): (usize, &Range<u64>), pc: u64, refused: Refused) {
+        let Some(VcpuId { cpu, .. }) = scheduler::loaded() else { return };
+        let Some(repeats) = self.repeats.get(cpu.index()) else { return };
+        let place = || format!("vCPU {} at PC {pc:#x}", cpu.get());
         if self.is_first(refused.bit()) {
             report(guest, format!("{}: {}", place(), refused.describe(ram)));
         }
-        if repeats.count(pc, &refused) == NO_PROGRESS && self.is_first(NO_PROGRESS_BIT) {
+        if repeats.with(|it| it.count(pc, &refused)) == NO_PROGRESS
+            && self.is_first(NO_PROGRESS_BIT)
+        {
             let what = refused.describe(ram);
             let times = format!("{}, {NO_PROGRESS} times in a row", place());
             report(guest, format!("guest {guest} makes no progress: {times}: {what}"));

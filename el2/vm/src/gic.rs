@@ -3,13 +3,12 @@
 
 use crate::linked;
 use crate::moving;
-use crate::ram::Ram;
 use crate::scheduler::{self, VcpuId};
 use crate::trace;
-use crate::virtual_interface::Hardware;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, Ordering::SeqCst};
+use el2_cpu::{Hardware, Ram};
 use gic_arch::{gicd, gits};
 use image_rt::heap;
 use msi_types::{

@@ -1,23 +1,20 @@
 //! A guest's machine: its memory, its GIC, its devices, and its vCPUs that aren't loaded on a CPU.
 
-use crate::context::{self, Context, Registers};
 use crate::exits::Exits;
 use crate::faults::{Faults, Refused};
 use crate::gic::Gic;
 use crate::moving;
-use crate::power::{End, Power, Start};
-use crate::ram::Ram;
+use crate::power::{End, Power};
 use crate::scheduler::{self, VcpuId};
 use crate::standstill::Gate;
-use crate::tables::{Memory, TranslationTables, space};
 use crate::trace;
-use crate::virtual_interface::Hardware;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
+use el2_cpu::{Context, Hardware, Memory, Ram, Registers, Start, TranslationTables, space};
 use gic_arch::Affinity;
 use image_rt::cpu::MAX_CPUS;
 use image_rt::lock::IrqMutex;
@@ -159,7 +156,7 @@ impl Guest {
             vcpus: vcpus.collect(),
             last_here: [const { AtomicU32::new(0) }; MAX_CPUS],
             exits: Exits::default(),
-            faults: Faults::default(),
+            faults: Faults::new(cpus),
             end: Once::new(),
         }
     }
@@ -197,7 +194,7 @@ impl Guest {
         self.stage2.with(|stage2| {
             ranges.for_each(|range| stage2.unmap_pages(&range));
             // A vCPU of this guest is loaded on this CPU.
-            context::forget_stage2();
+            el2_cpu::forget_stage2();
         });
     }
 
@@ -261,9 +258,8 @@ impl Guest {
     /// exception is injected.
     #[cold]
     #[inline(never)]
-    pub(crate) fn refuse(&self, context: &mut Context, refused: Refused) {
-        let Context { pc, repeats, .. } = context;
-        self.faults.refuse((self.number, &self.ram().guest), *pc, repeats, refused);
+    pub(crate) fn refuse(&self, context: &Context, refused: Refused) {
+        self.faults.refuse((self.number, &self.ram().guest), context.pc, refused);
     }
 
     /// Returns how the machine ended, or `None` if it has not ended.

@@ -2,10 +2,8 @@
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use el2_cpu::NEVER;
 use image_rt::cpu;
-
-/// Deadline of a disabled timer.
-pub(crate) const NEVER: u64 = u64::MAX;
 
 /// Counter value at which the machine ends.
 static LIMIT: AtomicU64 = AtomicU64::new(NEVER);

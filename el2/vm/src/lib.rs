@@ -8,17 +8,12 @@
 
 extern crate alloc;
 
-mod context;
-mod debug;
 pub mod direct;
 mod exits;
 mod faults;
 mod gic;
 mod guest;
 mod hypervisor_timer;
-mod id_registers;
-mod inject;
-mod instruction;
 mod interrupts;
 pub mod irqchip;
 mod linked;
@@ -27,26 +22,19 @@ mod options;
 mod power;
 mod psci;
 mod quick;
-mod ram;
 mod recorder;
 mod run;
 mod scheduler;
 mod standstill;
-mod syndrome;
-mod tables;
 mod timers;
 mod trace;
 mod traps;
 mod vcpu;
-mod vectors;
-mod virtual_interface;
 
+pub use el2_cpu::{Memory, Ram, Start};
 pub use gic::Gic;
 pub use guest::{Devices, Guest, GuestConfig, guests};
 pub use hypervisor_timer::poll_after;
 pub use options::Options;
-pub use power::Start;
-pub use ram::Ram;
 pub use run::{bring_up, run};
-pub use tables::{Memory, TranslationTables, VTCR, space};
 pub use timers::{PHYSICAL_TIMER, VIRTUAL_TIMER};

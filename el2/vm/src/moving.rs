@@ -7,11 +7,11 @@
 //!    controllers.
 //! 4. CPU 0 releases the other CPUs.
 
-use crate::hypervisor_timer::NEVER;
 use crate::irqchip;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use doorbell_facts::{Fact, HypervisorFact};
+use el2_cpu::NEVER;
 use image_rt::{cpu, println};
 use msi_types::Cpu;
 

@@ -1,17 +1,9 @@
 //! Turns a guest's vCPUs on and off, and ends its machine.
 
 use alloc::boxed::Box;
+use el2_cpu::Start;
 use image_rt::lock::IrqMutex;
 use msi_types::Cpu;
-
-/// Start state of a vCPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Start {
-    /// Guest physical address of the first instruction.
-    pub entry: u64,
-    /// Value of x0.
-    pub argument: u64,
-}
 
 /// Reason why a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,8 @@
 //! PSCI 1.1 (DEN 0022) and SMCCC 1.1 (DEN 0028) for the guest, by HVC or SMC.
 
 use crate::guest::Guest;
-use crate::power::{End, Start};
+use crate::power::End;
+use el2_cpu::Start;
 use smccc::arch::{SMCCC_ARCH_FEATURES, SMCCC_VERSION};
 use smccc::psci::error::{ALREADY_ON, INVALID_PARAMETERS, NOT_SUPPORTED, SUCCESS};
 use smccc::psci::{

@@ -6,11 +6,11 @@
 //! again as soon as it continues. If the exit itself kicks the vCPU, the vCPU leaves guest mode
 //! immediately.
 
-use crate::context::Context;
 use crate::gic;
 use crate::guest::Guest;
 use crate::psci::{self, Answer};
-use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
+use el2_cpu::Context;
+use el2_cpu::syndrome::{DeviceAccess, RegisterAccess, Trap};
 use image_rt::read_register;
 use vgic::{InGuest, Progress, Vgic};
 

@@ -1,15 +1,14 @@
 //! Records a vCPU's exits and interrupts while it is loaded ([`exits`], [`trace`]).
 
-use crate::context::Context;
 use crate::exits::{self, Reason};
 use crate::guest::Guest;
-use crate::syndrome::{DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
 use crate::trace;
-use crate::vectors::Vector;
 use alloc::format;
 use alloc::string::ToString;
 use core::fmt::{self, Display, Formatter};
 use doorbell_facts::{Fact, HypervisorFact};
+use el2_cpu::syndrome::{DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
+use el2_cpu::{Context, Vector};
 use gic_arch::gits::{self, Cbaser, Cwriter};
 use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::its::{COMMAND_BYTES, COMMAND_WORDS};

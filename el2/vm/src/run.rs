@@ -2,9 +2,9 @@
 
 use crate::guest::{self, Guest};
 use crate::options::Options;
-use crate::power::Start;
 use crate::{direct, exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, trace, vcpu};
 use alloc::vec::Vec;
+use el2_cpu::Start;
 use gic_firmware::Description;
 use image_rt::cpu::MAX_CPUS;
 use image_rt::power::{self, CpuStack};

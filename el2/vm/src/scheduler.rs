@@ -24,11 +24,11 @@
 //! the vCPU and sets `preempting` in one critical section, and [`next`] takes a vCPU and clears
 //! `preempting` in another.
 
-use crate::hypervisor_timer::{self, NEVER};
-use crate::{irqchip, moving};
+use crate::{hypervisor_timer, irqchip, moving};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use el2_cpu::NEVER;
 use image_rt::cpu::{self, MAX_CPUS};
 use msi_types::Cpu;
 use spin::{Mutex, Once};

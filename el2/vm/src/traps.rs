@@ -1,16 +1,13 @@
 //! Handles trapped guest accesses and instructions.
 
-use crate::context::Context;
 use crate::direct;
 use crate::faults::{Kind, Refused};
 use crate::gic;
 use crate::guest::Guest;
-use crate::id_registers;
-use crate::inject;
-use crate::instruction::IndexedTransfer;
 use crate::power::End;
 use crate::psci::{self, Answer};
-use crate::syndrome::{self, DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
+use el2_cpu::syndrome::{self, DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
+use el2_cpu::{Context, IndexedTransfer, id_registers, inject};
 use image_rt::read_register;
 use vgic::{AccessWidth, GuestMemory as _, ListRegisterVcpu, Progress};
 

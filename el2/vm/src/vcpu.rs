@@ -1,22 +1,18 @@
 //! Runs vCPUs on a CPU, from loading to unloading.
 
-use crate::context::{self, Context, El1, Registers, Wfi};
 use crate::guest::{self, Guest, Vcpu};
-use crate::hypervisor_timer::NEVER;
 use crate::power::End;
 use crate::recorder::Recorder;
 use crate::scheduler::{self, Entity, Leave, VcpuId};
 use crate::traps::{self, Next};
-use crate::vectors::{self, Vector};
-use crate::virtual_interface::Hardware;
-use crate::{debug, direct, interrupts, irqchip, moving, quick};
+use crate::{direct, interrupts, irqchip, moving, quick};
+use el2_cpu::{Context, Hardware, NEVER, Registers, Vector, Wfi};
 use image_rt::cpu;
 use vgic::{InGuest, ListRegisterVcpu, Sleep, VirtualInterface};
 
 /// Runs vCPUs on the calling CPU.
 pub(crate) fn serve() -> ! {
     cpu::irq_save();
-    vectors::install();
     prepare_cpu();
     scheduler::set_timer();
     loop {
@@ -37,10 +33,8 @@ pub(crate) fn serve() -> ! {
 /// keep its CPU, because no other vCPU needs it.
 fn prepare_cpu() {
     let shared = scheduler::vcpus() > irqchip::get().cpus().count();
-    // SAFETY: no vCPU is loaded.
-    unsafe { context::prepare_cpu(if shared { Wfi::Traps } else { Wfi::Idles }) };
-    debug::prepare_cpu();
-    Hardware::here().clear();
+    // SAFETY: no vCPU is loaded, and `serve` masked interrupts.
+    unsafe { el2_cpu::prepare(if shared { Wfi::Traps } else { Wfi::Idles }) };
 }
 
 /// Reason why a loaded vCPU stops.
@@ -72,10 +66,9 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     direct::load(id.cpu);
     let stop = run_loaded(guest, entity, interrupts, &mut registers.context);
     direct::put(id.cpu);
-    registers.floats.store();
-    registers.el1 = El1::store();
+    registers.store();
     interrupts::put_timers();
-    let deadline = registers.el1.timer_deadline();
+    let deadline = registers.timer_deadline();
     if stop == Stop::Off {
         interrupts.reset();
         vcpu.registers = None;
@@ -96,17 +89,15 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
 }
 
 fn load(id: VcpuId, guest: &Guest, registers: &Registers) {
-    registers.floats.load();
-    registers.context.debug.load();
     // SAFETY: the guest's tables map only its own RAM and its devices. No vCPU's EL1 state is
     // loaded.
     unsafe {
-        context::load_stage2(guest.vttbr, guest.mpidr(id.cpu));
+        el2_cpu::load_stage2(guest.vttbr, guest.mpidr(id.cpu));
         if !guest.ran_last_here(id.cpu) {
-            context::forget_translations();
+            el2_cpu::forget_translations();
         }
         interrupts::load_timers(guest, id.cpu);
-        registers.el1.load();
+        registers.load();
     }
 }
 
@@ -170,8 +161,8 @@ fn run_guest(
 ) -> Option<Vector> {
     while !entity.is_kicked() {
         recorder.enters(vcpu);
-        // SAFETY: `load` loaded the EL1 state of the guest, and `serve` installed the vectors.
-        let vector = unsafe { vectors::enter(context) };
+        // SAFETY: `load` loaded the EL1 state of the guest, and `serve` prepared the CPU.
+        let vector = unsafe { el2_cpu::enter(context) };
         recorder.exited(vector, context);
         if vector != Vector::Synchronous || !quick::handle(guest, context, vcpu) {
             return Some(vector);

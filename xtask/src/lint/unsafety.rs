@@ -26,12 +26,16 @@ const AUDITED: &[&str] = &[
     "proof/oracles/kvm-judge/src/kvm.rs",
     "proof/oracles/kvm-judge/src/kvm",
     "proof/oracles/kvm-monitor/src/kernel.rs",
+    "el2/cpu",
     "el2/hostile",
     "el2/hypervisor/src/boot.rs",
     "el2/microbench",
     "el2/newcomer",
     "el2/stray-dma",
-    "el2/vm",
+    "el2/vm/src/gic.rs",
+    "el2/vm/src/guest.rs",
+    "el2/vm/src/hypervisor_timer.rs",
+    "el2/vm/src/vcpu.rs",
     "images",
 ];
 

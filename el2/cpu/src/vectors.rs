@@ -6,12 +6,13 @@
 //! context on top of the stack, stores the registers in the context, and returns from
 //! `enter_guest`.
 
-use crate::context::{Context, Floats};
+use crate::context::Context;
+use crate::registers::Floats;
 use core::mem::offset_of;
 
 /// Cause of an exit, by vector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Vector {
+pub enum Vector {
     /// An instruction of the guest; `ESR_EL2` contains the details.
     Synchronous,
     /// A physical interrupt.
@@ -71,7 +72,8 @@ pub(crate) fn install() {
 /// # Safety
 /// This CPU's EL1 and stage 2 must belong to the guest, so that it can access only its own memory.
 /// The vectors must be [installed](install), and interrupts must be masked.
-pub(crate) unsafe fn enter(context: &mut Context) -> Vector {
+#[inline]
+pub unsafe fn enter(context: &mut Context) -> Vector {
     // SAFETY: the caller guarantees that EL1 and stage 2 belong to the guest; the context is
     // borrowed until the guest has exited.
     match unsafe { enter_guest(context) } {

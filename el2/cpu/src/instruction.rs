@@ -6,24 +6,24 @@ use vgic::AccessWidth;
 
 /// A load or store with pre-indexed or post-indexed addressing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct IndexedTransfer {
-    pub(crate) width: AccessWidth,
-    pub(crate) register: usize,
-    pub(crate) is_write: bool,
-    pub(crate) extension: Extension,
+pub struct IndexedTransfer {
+    width: AccessWidth,
+    register: usize,
+    is_write: bool,
+    extension: Extension,
     /// Number of the base register, where 31 is the stack pointer.
-    pub(crate) base: usize,
+    pub base: usize,
     /// Amount that is added to the base register.
-    pub(crate) offset: i64,
+    offset: i64,
     /// `true` if the amount is added before the access.
-    pub(crate) is_pre_indexed: bool,
+    is_pre_indexed: bool,
 }
 
 impl IndexedTransfer {
     /// Decodes an A64 instruction (DDI 0487, C4.1.94: load/store register, immediate pre-indexed
     /// and immediate post-indexed). Returns `None` for all other instructions, and for instructions
     /// that transfer their own base register, whose effect is unpredictable.
-    pub(crate) fn decode(instruction: u32) -> Option<Self> {
+    pub fn decode(instruction: u32) -> Option<Self> {
         /// Op0 and op1, the vector bit, bit 21, and bit 10, which both addressing modes have set.
         const MASK: u32 = 0x3f20_0400;
         const INDEXED: u32 = 0x3800_0400;
@@ -54,7 +54,7 @@ impl IndexedTransfer {
     /// Returns the access that the instruction makes, and the new value of the base register.
     /// Returns `None` if the access of the exit is not of this instruction: another vCPU may have
     /// changed the instruction in the meantime.
-    pub(crate) fn of(self, access: UndescribedAccess, base: u64) -> Option<(DeviceAccess, u64)> {
+    pub fn of(self, access: UndescribedAccess, base: u64) -> Option<(DeviceAccess, u64)> {
         /// The top byte of an address, which may be a tag.
         const TAG_BITS: u32 = 8;
         let UndescribedAccess { address, virtual_address, is_write } = access;

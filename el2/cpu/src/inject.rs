@@ -17,17 +17,17 @@ const EXTERNAL: u64 = 0b01_0000;
 const SAME_LEVEL: u64 = 1;
 
 /// Injects an undefined instruction exception.
-pub(crate) fn undefined(context: &mut Context) {
+pub fn undefined(context: &mut Context) {
     take(context, LONG, None);
 }
 
 /// Injects an external abort for a load or store that no device handles.
-pub(crate) fn data_abort(context: &mut Context, address: u64) {
+pub fn data_abort(context: &mut Context, address: u64) {
     abort(context, 0x24, address);
 }
 
 /// Injects an external abort for an instruction fetch from outside of memory.
-pub(crate) fn fetch_abort(context: &mut Context, address: u64) {
+pub fn fetch_abort(context: &mut Context, address: u64) {
     abort(context, 0x20, address);
 }
 

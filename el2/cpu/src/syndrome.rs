@@ -5,7 +5,7 @@ use vgic::AccessWidth;
 
 /// A trapped guest action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Trap {
+pub enum Trap {
     /// WFI.
     WaitForInterrupt,
     /// HVC. The return address is the next instruction.
@@ -40,42 +40,48 @@ pub(crate) enum Trap {
 
 /// An access to a system register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct RegisterAccess {
-    pub(crate) encoding: SysRegEncoding,
+pub struct RegisterAccess {
+    /// The system register.
+    pub encoding: SysRegEncoding,
     /// Number of the general-purpose register.
-    pub(crate) register: usize,
-    pub(crate) is_read: bool,
+    pub register: usize,
+    /// `true` for MRS.
+    pub is_read: bool,
 }
 
 impl RegisterAccess {
     /// Returns `true` for debug registers (DDI 0487, D22).
-    pub(crate) fn is_debugging(self) -> bool {
+    pub fn is_debugging(self) -> bool {
         self.encoding.packed() >> 14 == 2
     }
 }
 
 /// A load or store of one general-purpose register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct DeviceAccess {
+pub struct DeviceAccess {
     /// Guest physical address.
-    pub(crate) address: u64,
+    pub address: u64,
     /// Guest virtual address.
-    pub(crate) virtual_address: u64,
-    pub(crate) width: AccessWidth,
-    pub(crate) register: usize,
-    pub(crate) is_write: bool,
+    pub virtual_address: u64,
+    /// Width of the access in memory.
+    pub width: AccessWidth,
+    /// Number of the general-purpose register.
+    pub register: usize,
+    /// `true` for a store.
+    pub is_write: bool,
     /// Extension of the loaded value.
-    pub(crate) extension: Extension,
+    pub extension: Extension,
 }
 
 /// A load or store whose width and register the syndrome does not contain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct UndescribedAccess {
+pub struct UndescribedAccess {
     /// Guest physical address.
-    pub(crate) address: u64,
+    pub address: u64,
     /// Guest virtual address.
-    pub(crate) virtual_address: u64,
-    pub(crate) is_write: bool,
+    pub virtual_address: u64,
+    /// `true` for a store.
+    pub is_write: bool,
 }
 
 /// PSTATE.M: the vCPU executes AArch32 instructions.
@@ -146,15 +152,18 @@ pub(crate) fn advanced(pc: u64, pstate: u64, esr: u64) -> (u64, u64) {
 
 /// Extension of a loaded value to the full register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Extension {
+pub enum Extension {
+    /// Zero-extended to 64 bits.
     Zero,
+    /// Sign-extended to 32 bits, then zero-extended.
     Sign32,
+    /// Sign-extended to 64 bits.
     Sign64,
 }
 
 impl Extension {
     /// Returns the content of the register after a load of `value`.
-    pub(crate) fn apply(self, value: u64, width: AccessWidth) -> u64 {
+    pub fn apply(self, value: u64, width: AccessWidth) -> u64 {
         if self == Self::Zero {
             return value & width.mask();
         }
@@ -183,7 +192,8 @@ const WRITES: u64 = 1 << 6;
 
 impl Trap {
     /// Decodes the registers of an exit.
-    pub(crate) fn decode(esr: u64, far: u64, hpfar: u64) -> Self {
+    #[inline]
+    pub fn decode(esr: u64, far: u64, hpfar: u64) -> Self {
         match esr >> 26 & 0x3f {
             class::WAIT => Self::WaitForInterrupt,
             class::HVC => Self::HypervisorCall,
@@ -197,24 +207,24 @@ impl Trap {
 }
 
 /// Returns the page that stage 2 does not map, if that is the reason for an abort.
-pub(crate) fn unmapped_page(esr: u64, hpfar: u64) -> Option<u64> {
+pub fn unmapped_page(esr: u64, hpfar: u64) -> Option<u64> {
     (esr >> 2 & 0xf == TRANSLATION).then_some((hpfar & !0xf) << 8)
 }
 
 /// Returns `true` for a store to a page that stage 2 maps read-only. The syndrome need not contain
 /// its address (DDI 0487, `HPFAR_EL2`).
-pub(crate) fn is_store_to_rom(esr: u64) -> bool {
+pub fn is_store_to_rom(esr: u64) -> bool {
     is_store(esr) && esr >> 2 & 0xf == PERMISSION
 }
 
 /// Returns `ESR_EL2` and `HPFAR_EL2` of a store to a guest physical address that stage 2 does not
 /// map, for one to a page that stage 2 maps read-only.
-pub(crate) const fn unmapped_store(esr: u64, address: u64) -> (u64, u64) {
+pub const fn unmapped_store(esr: u64, address: u64) -> (u64, u64) {
     (esr & !(0xf << 2) | TRANSLATION << 2, address >> 12 << 4)
 }
 
 /// Returns `true` for the data abort of a store, except during the walk of the guest's tables.
-pub(crate) fn is_store(esr: u64) -> bool {
+pub fn is_store(esr: u64) -> bool {
     esr >> 26 & 0x3f == class::DATA && esr & (WALK | WRITES) == WRITES
 }
 

@@ -8,8 +8,9 @@ use vgic::{MAX_LIST_REGISTERS, VirtualInterface};
 
 /// Numbers of registers that this CPU implements.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Hardware {
-    pub(crate) vtr: Vtr,
+pub struct Hardware {
+    /// `ICH_VTR_EL2`.
+    pub vtr: Vtr,
     lists: usize,
     /// Number of active priorities registers per group.
     priorities: usize,
@@ -65,7 +66,7 @@ indexed! {
 
 impl Hardware {
     /// Reads the numbers from this CPU.
-    pub(crate) fn here() -> Self {
+    pub fn here() -> Self {
         let vtr = Vtr::from(read_register!("S3_4_C12_C11_1"));
         Self {
             vtr,
@@ -81,7 +82,8 @@ impl Hardware {
 
     /// Loads the interface's content for the guest. Returns the number of list registers in use,
     /// which have the lowest indices; all other list registers are empty.
-    pub(crate) fn load(self, interface: &VirtualInterface) -> usize {
+    #[inline]
+    pub fn load(self, interface: &VirtualInterface) -> usize {
         write_register!("S3_4_C12_C11_7", interface.vmcr.into());
         let [zero, one] = &interface.active_priorities;
         write_priorities_0(0, zero[0].into());
@@ -101,7 +103,8 @@ impl Hardware {
 
     /// Stores the contents of the first `used` list registers, empties them, and disables the
     /// interface, which deasserts its maintenance interrupt.
-    pub(crate) fn store(self, used: usize, left: &mut VirtualInterface) {
+    #[inline]
+    pub fn store(self, used: usize, left: &mut VirtualInterface) {
         left.hcr = Hcr::from(read_register!("S3_4_C12_C11_0"));
         left.vmcr = Vmcr::from(read_register!("S3_4_C12_C11_7"));
         let [zero, one] = &mut left.active_priorities;

@@ -57,7 +57,7 @@ pub enum Memory {
 
 impl Memory {
     /// Returns `true` if a guest's vCPUs may write to it.
-    pub(crate) const fn is_writable(self) -> bool {
+    pub const fn is_writable(self) -> bool {
         matches!(self, Self::Ram | Self::Device)
     }
 
@@ -166,7 +166,7 @@ impl TranslationTables {
 
     /// Removes all pages from the blocks that overlap a range. The caller must invalidate the TLBs
     /// of all CPUs before the next page is mapped.
-    pub(crate) fn unmap_pages(&mut self, range: &Range<u64>) {
+    pub fn unmap_pages(&mut self, range: &Range<u64>) {
         let Self { root, blocks, spare, .. } = self;
         blocks.retain(|block| {
             let is_kept = *block >= range.end || block + BLOCK <= range.start;

@@ -18,7 +18,7 @@ const MONITORS: u64 = 1 << 15;
 /// A vCPU's debug registers.
 #[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Debug {
+pub struct Debug {
     /// `MDSCR_EL1`.
     control: u64,
     /// `OSLSR_EL1.OSLK`: the OS lock is locked, which disables all debug exceptions but BRK's.
@@ -47,7 +47,7 @@ impl Debug {
     }
 
     /// Handles a read. Returns `None` if the register is undefined.
-    pub(crate) fn read(&self, access: RegisterAccess) -> Option<u64> {
+    pub fn read(&self, access: RegisterAccess) -> Option<u64> {
         /// `OSLSR_EL1.OSLM`: the OS lock is implemented.
         const IMPLEMENTED: u64 = 1 << 3;
         Some(match Register::of(access)? {
@@ -60,7 +60,7 @@ impl Debug {
 
     /// Handles a write by the vCPU that is loaded on this CPU. Returns `None` if the register is
     /// undefined.
-    pub(crate) fn write(&mut self, access: RegisterAccess, value: u64) -> Option<()> {
+    pub fn write(&mut self, access: RegisterAccess, value: u64) -> Option<()> {
         match Register::of(access)? {
             Register::Control => self.control = value & CONTROL,
             Register::Lock => self.is_locked = value & 1 != 0,
