@@ -236,7 +236,15 @@ impl VcpuWakeup {
     /// Records that a vCPU has [returned](WakeupWord::returned) and its list registers are empty.
     /// Returns `true` if the vCPU had been recalled.
     pub(crate) fn folded(&self, vcpu: &WakeupWord) -> bool {
-        let recalled = vcpu.folded();
+        self.end_recall(vcpu.folded())
+    }
+
+    /// Records the same of a vCPU that [enters](WakeupWord::enter) again immediately.
+    pub(crate) fn folded_to_enter(&self, vcpu: &WakeupWord) -> bool {
+        self.end_recall(vcpu.folded_to_enter())
+    }
+
+    fn end_recall(&self, recalled: bool) -> bool {
         if recalled {
             self.recalled.fetch_sub(1, SeqCst);
         }

@@ -94,11 +94,29 @@ impl Hardware {
             write_priorities_0(index, zero[index].into());
             write_priorities_1(index, one[index].into());
         }
-        let in_use = |register: &&ListRegister| **register != ListRegister::new();
-        let registers = interface.list.iter().take(self.lists).take_while(in_use);
-        let used = registers.enumerate().map(|(index, it)| write_list(index, (*it).into())).count();
+        let used = self.load_list(interface);
         write_register!("S3_4_C12_C11_0", interface.hcr.into());
         used
+    }
+
+    /// Loads the list registers in use. Returns their number.
+    #[inline]
+    pub fn load_list(self, interface: &VirtualInterface) -> usize {
+        let in_use = |register: &&ListRegister| **register != ListRegister::new();
+        let registers = interface.list.iter().take(self.lists).take_while(in_use);
+        registers.enumerate().map(|(index, it)| write_list(index, (*it).into())).count()
+    }
+
+    /// Returns a bitmap of the list registers whose interrupts have ended.
+    #[inline]
+    pub fn ended(self) -> u32 {
+        read_register!("S3_4_C12_C11_5") as u32
+    }
+
+    /// Returns `true` if the maintenance interrupt is asserted.
+    #[inline]
+    pub fn needs_maintenance(self) -> bool {
+        read_register!("S3_4_C12_C11_2") != 0
     }
 
     /// Stores the contents of the first `used` list registers, empties them, and disables the

@@ -43,6 +43,11 @@ impl Gate {
         }
     }
 
+    /// Returns `true` if vCPUs inside must leave.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
     /// Announces that the vCPU has folded its list registers.
     pub(crate) fn leave(&self, cpu: Cpu) {
         if let Some(inside) = self.inside.get(cpu.index()) {

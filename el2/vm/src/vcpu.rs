@@ -113,10 +113,10 @@ fn run_loaded(
     while guest.end().is_none() && !scheduler::is_turn_over() {
         guest.gate.enter(cpu);
         entity.forget_kicks();
-        let inside = vcpu.enter();
-        let used = hardware.load(inside.interface());
-        let exit = run_guest(guest, entity, context, &inside, &mut recorder);
-        hardware.store(used, &mut left);
+        let mut inside = vcpu.enter();
+        let mut loaded = Loaded { hardware, used: hardware.load(inside.interface()) };
+        let exit = run_guest(guest, entity, context, &mut inside, &mut loaded, &mut recorder);
+        hardware.store(loaded.used, &mut left);
         recorder.left(inside.interface(), &left);
         inside.exit(&left);
         guest.gate.leave(cpu);
@@ -150,25 +150,63 @@ fn run_loaded(
     Stop::Preempted
 }
 
-/// Runs guest code up to an exit that the fast path does not handle. Returns `None` if this CPU's
-/// own work kicked the vCPU.
+/// The CPU's list registers, of which the first `used` may contain interrupts.
+struct Loaded {
+    hardware: Hardware,
+    used: usize,
+}
+
+impl Loaded {
+    /// Loads the interrupts that have arrived, if the guest has ended all earlier ones. Returns
+    /// `false` if the vCPU must exit.
+    fn list_arrivals(&mut self, vcpu: &mut InGuest<'_>, recorder: &mut Recorder<'_>) -> bool {
+        let ended = self.hardware.ended();
+        if ended.trailing_ones() < self.used as u32 {
+            return false;
+        }
+        recorder.left(vcpu.interface(), const { &VirtualInterface::empty() });
+        let is_listed = vcpu.list_arrivals(ended);
+        if is_listed {
+            self.used = self.used.max(self.hardware.load_list(vcpu.interface()));
+        }
+        is_listed
+    }
+}
+
+/// Runs guest code up to an exit after which the vCPU must leave guest mode. Returns `None` if this
+/// CPU's own work or a kick requires that.
 fn run_guest(
     guest: &Guest,
     entity: &Entity,
     context: &mut Context,
-    vcpu: &InGuest<'_>,
+    vcpu: &mut InGuest<'_>,
+    loaded: &mut Loaded,
     recorder: &mut Recorder<'_>,
 ) -> Option<Vector> {
-    while !entity.is_kicked() {
-        recorder.enters(vcpu);
-        // SAFETY: `load` loaded the EL1 state of the guest, and `serve` prepared the CPU.
-        let vector = unsafe { el2_cpu::enter(context) };
-        recorder.exited(vector, context);
-        if vector != Vector::Synchronous || !quick::handle(guest, context, vcpu) {
-            return Some(vector);
+    loop {
+        while !entity.is_kicked() {
+            recorder.enters(vcpu);
+            // SAFETY: `load` loaded the EL1 state of the guest, and `serve` prepared the CPU.
+            let vector = unsafe { el2_cpu::enter(context) };
+            recorder.exited(vector, context);
+            match vector {
+                Vector::Synchronous if quick::handle(guest, context, vcpu) => {}
+                // A maintenance interrupt stays asserted until the vCPU leaves guest mode.
+                Vector::Interrupt if !loaded.hardware.needs_maintenance() => {
+                    vcpu.returned();
+                    interrupts::take();
+                    break;
+                }
+                _ => return Some(vector),
+            }
+        }
+        // The checks below see the causes of the kicks that this forgets.
+        entity.forget_kicks();
+        let must_leave = scheduler::is_wanted() || guest.gate.is_closed() || guest.end().is_some();
+        if must_leave || !loaded.list_arrivals(vcpu, recorder) || entity.is_kicked() {
+            return None;
         }
     }
-    None
 }
 
 /// Handles WFI: waits until an interrupt is signaled to the guest, or until the model has work to

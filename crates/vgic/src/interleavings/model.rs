@@ -143,6 +143,12 @@ impl Machine {
         (0..40).for_each(|_| thread::yield_now());
     }
 
+    /// Asserts the SPI.
+    fn fire(&self) {
+        let raised = self.gic.set_line(Line::Spi(SPI.get()), Level::High);
+        assert_eq!(raised, Delivery::Pending);
+    }
+
     pub(super) fn send(&self) {
         let address = ITS + u64::from(gits::TRANSLATER.offset());
         let message = MsiMessage { address, data: EVENT.get() };
@@ -397,6 +403,65 @@ fn arrives_at_entries(executions: usize, arrive: fn(&Machine)) {
     }
 }
 
+/// An interrupt arrives while the guest runs, and the vCPU lists what has arrived. The interrupt
+/// must be in the list register afterwards, or the vCPU must be kicked again or exit.
+fn arrives_in_guest_mode(arrive: fn(&Machine)) {
+    let (machine, [vcpu, _]) = machine();
+    machine.enable_spi();
+    let mut vcpu = vcpu.with_list_registers(list_registers()).unwrap();
+    let device = spawn(&machine, arrive);
+    let mut guest = vcpu.enter();
+    let kicks = machine.kicks.count(Cpu::new(0));
+    let continues = is_one_listed(&guest) || guest.list_arrivals(u32::MAX);
+    device.join().unwrap();
+    let is_kicked = machine.kicks.count(Cpu::new(0)) > kicks;
+    let is_listed = is_one_listed(&guest);
+    assert!(is_listed || is_kicked || !continues, "the guest continues without the interrupt");
+    let registers = *guest.interface();
+    guest.exit(&registers);
+    assert!(is_one_listed(&vcpu.enter()), "the interrupt was lost");
+}
+
+#[test]
+fn no_arrival_is_missed_in_guest_mode() {
+    explore_random(EXECUTIONS, || arrives_in_guest_mode(Machine::send));
+    explore_random(EXECUTIONS, || arrives_in_guest_mode(Machine::fire));
+}
+
+/// MOVI and SYNC execute while a vCPU in guest mode lists the event's LPI, which has ended before
+/// if `before` is set.
+fn an_arrival_moves(before: bool) {
+    let (machine, [old, mut new]) = machine();
+    let mut old = old.with_list_registers(list_registers()).unwrap();
+    if before {
+        machine.send();
+    }
+    let mut guest = old.enter();
+    machine.send();
+    let is_listed = Arc::new(AtomicBool::new(false));
+    let commands = {
+        let is_listed = is_listed.clone();
+        spawn(&machine, move |machine| {
+            machine.command(&[movi(1), sync(0)]);
+            assert!(!is_listed.load(SeqCst), "the LPI is still listed at the old vCPU");
+        })
+    };
+    is_listed.store(guest.list_arrivals(u32::MAX) && is_one_listed(&guest), SeqCst);
+    machine.linger();
+    is_listed.store(false, SeqCst);
+    let registers = *guest.interface();
+    guest.exit(&registers);
+    commands.join().unwrap();
+    assert!(!is_one_listed(&old.enter()), "pending at the old vCPU");
+    assert_eq!(count(&mut new), 1, "one interrupt for the second message");
+}
+
+#[test]
+fn an_arrival_in_guest_mode_moves_once() {
+    explore_random(EXECUTIONS, || an_arrival_moves(false));
+    explore_random(EXECUTIONS, || an_arrival_moves(true));
+}
+
 #[test]
 fn no_message_is_missed_at_an_entry() {
     explore_random(EXECUTIONS, || arrives_at_an_entry(Before::HandledAMessage, Machine::send));
@@ -423,11 +488,7 @@ fn an_idle_entry_and_exit_make_no_rmw() {
 
 #[test]
 fn no_spi_is_missed_at_an_entry() {
-    let fire = |machine: &Machine| {
-        let raised = machine.gic.set_line(Line::Spi(SPI.get()), Level::High);
-        assert_eq!(raised, Delivery::Pending);
-    };
-    arrives_at_entries(EXECUTIONS, fire);
+    arrives_at_entries(EXECUTIONS, Machine::fire);
 }
 
 #[test]

@@ -162,7 +162,17 @@ impl WakeupWord {
     /// Records that the vCPU has returned and its list registers are empty. Returns `true` if the
     /// vCPU had been recalled.
     pub(super) fn folded(&self) -> bool {
+        self.fold_to(0)
+    }
+
+    /// Records the same of a vCPU that [enters](Self::enter) again immediately.
+    pub(super) fn folded_to_enter(&self) -> bool {
+        self.fold_to(state::NEEDS_KICK | state::FILLED)
+    }
+
+    #[inline]
+    fn fold_to(&self, next: u64) -> bool {
         self.hear_kicks();
-        self.word.swap(0, SeqCst) >> state::RECALL_SHIFT != 0
+        self.word.swap(next, SeqCst) >> state::RECALL_SHIFT != 0
     }
 }

@@ -189,11 +189,28 @@ impl Lists {
             if !asked {
                 break;
             }
+            if kicked && self.lists_arrivals() {
+                continue;
+            }
             self.exit();
             self.enter();
             unasked += u32::from(!kicked);
             assert!(unasked < 4, "a maintenance interrupt stays asserted: {:?}", self.hardware());
         }
+    }
+
+    /// Lists what has arrived without an exit. Returns `false` if the vCPU must exit.
+    fn lists_arrivals(&mut self) -> bool {
+        let Some(hardware) = self.inside.as_mut().filter(|it| !it.asks_for_maintenance()) else {
+            return false;
+        };
+        self.kicked.store(false, SeqCst);
+        let mut inside = self.vcpu.in_guest().unwrap();
+        let is_listed = inside.list_arrivals(hardware.empty());
+        if is_listed {
+            hardware.registers.list = inside.interface().list;
+        }
+        is_listed
     }
 
     fn in_guest<T>(&mut self, act: impl FnOnce(&mut Hardware) -> T) -> T {

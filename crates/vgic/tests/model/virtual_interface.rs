@@ -210,6 +210,14 @@ impl Hardware {
     }
 
     /// Returns `true` if the maintenance interrupt is asserted.
+    /// Returns `ICH_ELRSR_EL2`.
+    pub(crate) fn empty(&self) -> u32 {
+        let is_empty = |register: &ListRegister| {
+            register.state() == Invalid && (register.hw() || !register.eoi())
+        };
+        (0..).zip(self.list()).map(|(at, it)| u32::from(is_empty(it)) << at).sum()
+    }
+
     pub(crate) fn asks_for_maintenance(&self) -> bool {
         self.registers.hcr.en() && self.misr().into_bits() != 0
     }

@@ -75,6 +75,18 @@ impl ListRegisterVcpu {
         self.0.exit_for_work();
     }
 
+    /// Fills the empty list registers without an exit. Returns `false` if the vCPU must exit
+    /// because other interface registers would have to change; the list registers are then empty.
+    /// If work remains, kicks the vCPU immediately.
+    pub(super) fn fill_again(&mut self) -> bool {
+        let is_done = self.lists().active.is_empty() && self.fill() == Unlisted::default();
+        if !is_done {
+            self.fold_as_filled();
+        }
+        self.0.exit_for_work();
+        is_done
+    }
+
     /// Computes all interface registers except the list registers.
     #[inline(never)]
     fn make_control(&mut self, left: Unlisted) {

@@ -79,7 +79,7 @@ impl ListRegisterVcpu {
 
     /// Empties the list registers, and folds their contents into the model. `left` returns the
     /// value that the guest left in each list register.
-    fn fold_each(&mut self, left: impl Fn(usize, Listed) -> ListRegister) {
+    pub(super) fn fold_each(&mut self, left: impl Fn(usize, Listed) -> ListRegister) {
         for at in 0..self.0.list_registers.empty() {
             let listed = self.0.list_registers.listed[at];
             let left = left(at, listed);
