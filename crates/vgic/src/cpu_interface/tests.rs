@@ -146,3 +146,16 @@ fn preemption_bits_give_active_priority_count() {
         assert_eq!(features(bits).active_priority_registers(), registers, "{bits} bits");
     }
 }
+
+#[test]
+fn unimplemented_active_priorities_are_ignored() {
+    for (priority_bits, implemented) in [(5, 1), (6, 2), (7, 4), (8, 4)] {
+        for index in 0..4 {
+            let mut interface = open(priority_bits);
+            let mut active = [[0; 4]; 2];
+            active[1][index] = 1;
+            interface.load(interface.vmcr(), active);
+            assert_eq!(interface.running() != Priority::IDLE, index < implemented, "{index}");
+        }
+    }
+}

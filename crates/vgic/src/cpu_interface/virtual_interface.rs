@@ -27,7 +27,8 @@ impl CpuInterface {
             .map(|active| core::array::from_fn(|index| (active.bits() >> (32 * index)) as u32))
     }
 
-    /// Loads the state that the guest left in the hardware.
+    /// Loads the state that the guest left in the hardware. Ignores registers that the CPU does not
+    /// implement.
     pub(crate) fn load(&mut self, vmcr: Vmcr, active: [[u32; 4]; 2]) {
         self.enabled = [vmcr.veng0(), vmcr.veng1()];
         self.common_binary_point = vmcr.vcbpr();
@@ -35,9 +36,10 @@ impl CpuInterface {
         self.binary_point = [vmcr.vbpr0(), vmcr.vbpr1()];
         self.update_group_masks();
         self.mask = Priority::new(vmcr.vpmr());
+        let implemented = self.features.active_priority_registers();
         self.active = active.map(|words| {
-            let bits =
-                words.iter().rev().fold(0, |bits: u128, word| bits << 32 | u128::from(*word));
+            let words = words.iter().take(implemented).rev();
+            let bits = words.fold(0, |bits: u128, word| bits << 32 | u128::from(*word));
             ActivePriorities::new(bits)
         });
     }
