@@ -22,7 +22,7 @@
 #define dirty_ignored 7
 #define last_ignored 8
 #define doorbell_disabled 9
-#define doorbell_dropped 10
+#define armed_late 10
 #define resident_read 11
 #define discarded_first 12
 #define unrecalled 13
@@ -117,6 +117,17 @@ end:	do
 	od
 }
 
+/* Enables the doorbell, without one from before. */
+inline arm() {
+	atomic { doorbell = false; doorbell_enabled = RULE(doorbell_disabled) }
+}
+
+/* Has the vPE leave the redistributor. */
+inline put() {
+	atomic { resident = false; last = false; dirty = true };
+	!(dirty && RULE(dirty_ignored))
+}
+
 active proctype Vcpu() {
 load:	if
 	:: recalled -> parked = true; atomic { !recalled -> parked = false }
@@ -141,17 +152,24 @@ load:	if
 	od;
 	/* The exit folds the list register. */
 	atomic { software = software || in_list; in_list = false };
-	atomic { resident = false; last = false; dirty = true };
-	!(dirty && RULE(dirty_ignored));
-	woken = false;
+	if
+	:: put(); goto load /* The vCPU is preempted. */
+	:: woken = false
+	fi;
+	/* While the vPE is resident, its doorbell cannot ring. */
+	if
+	:: RULE(armed_late) -> arm()
+	:: else
+	fi;
+	put();
 	if
 	:: software || recalled || (last && RULE(last_ignored)) -> goto load
 	:: else
 	fi;
-	atomic {
-		doorbell_enabled = RULE(doorbell_disabled);
-		doorbell = doorbell && RULE(doorbell_dropped)
-	};
+	if
+	:: !RULE(armed_late) -> arm()
+	:: else
+	fi;
 end:	woken;
 	goto load
 }

@@ -68,7 +68,10 @@ fn virtual_commands() -> impl Strategy<Value = VirtualCommand> {
                     let doorbell = Some(doorbell).filter(|doorbell| *doorbell != 1023);
                     VirtualCommand::Vmapti { device, event, vpe, intid, doorbell }
                 }
-                2 => VirtualCommand::Vmovi { device, event, vpe },
+                2 => {
+                    let doorbell = Some(doorbell).filter(|_| map);
+                    VirtualCommand::Vmovi { device, event, vpe, doorbell }
+                }
                 3 => VirtualCommand::Vsync { vpe },
                 4 => VirtualCommand::Vmovp {
                     vpe,

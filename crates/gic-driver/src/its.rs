@@ -79,6 +79,7 @@ mod debug;
 mod device_table;
 mod devices;
 mod direct;
+mod doorbell;
 mod error;
 mod events;
 mod explain;
@@ -91,6 +92,7 @@ mod routes;
 mod tables;
 mod vpe;
 mod vpe_table;
+mod waiting;
 
 pub use config::{IfEnabled, ItsConfig};
 pub use direct::{DirectEvent, VirtualLpi};

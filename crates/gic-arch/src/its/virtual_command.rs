@@ -14,6 +14,8 @@ const VINVALL: u8 = 0x2d;
 /// Doorbell INTID of an event without a doorbell.
 const NO_DOORBELL: u32 = IntId::SPURIOUS.get();
 const V: u64 = 1 << 63;
+/// VMOVI changes the doorbell.
+const D: u64 = 1;
 const TABLE: u64 = 0x000f_ffff_ffff_0000;
 
 /// A command for virtual LPIs. DISCARD, INT, CLEAR and INV have no virtual form: the
@@ -56,7 +58,7 @@ pub enum VirtualCommand {
         /// Physical LPI that becomes pending if the vPE is not resident.
         doorbell: Option<u32>,
     },
-    /// Moves an event, and its pending state, to another vPE. The doorbell stays the same.
+    /// Moves an event, and its pending state, to another vPE.
     Vmovi {
         /// Device that sends the event.
         device: DeviceId,
@@ -64,6 +66,8 @@ pub enum VirtualCommand {
         event: EventId,
         /// vPE to which the event is moved.
         vpe: VpeId,
+        /// Doorbell from now on: a physical LPI, or 1023 for none. `None` keeps the doorbell.
+        doorbell: Option<u32>,
     },
     /// Moves a vPE to another redistributor.
     Vmovp {
@@ -90,8 +94,8 @@ pub enum VirtualCommand {
 }
 
 impl VirtualCommand {
-    /// Decodes a command. Every 256-bit pattern is accepted if its opcode is known; RES0 bits and
-    /// VMOVI's doorbell are ignored.
+    /// Decodes a command. Every 256-bit pattern is accepted if its opcode is known; RES0 bits are
+    /// ignored.
     ///
     /// # Errors
     /// The opcode is not that of a command for virtual LPIs.
@@ -113,7 +117,10 @@ impl VirtualCommand {
                 let doorbell = if high(w2) == NO_DOORBELL { None } else { Some(high(w2)) };
                 Self::Vmapti { device, event, vpe, intid: low(w2), doorbell }
             }
-            VMOVI => Self::Vmovi { device, event, vpe },
+            VMOVI => {
+                let doorbell = if w2 & D != 0 { Some(high(w2)) } else { None };
+                Self::Vmovi { device, event, vpe, doorbell }
+            }
             VMOVP => {
                 let [list_low, list_high, ..] = w1.to_le_bytes();
                 Self::Vmovp {
@@ -155,7 +162,13 @@ impl VirtualCommand {
                 let intids = intid as u64 | (doorbell as u64) << 32;
                 [of(VMAPTI, device), to(event, vpe), intids, 0]
             }
-            Self::Vmovi { device, event, vpe } => [of(VMOVI, device), to(event, vpe), 0, 0],
+            Self::Vmovi { device, event, vpe, doorbell } => {
+                let changed = match doorbell {
+                    Some(doorbell) => (doorbell as u64) << 32 | D,
+                    None => 0,
+                };
+                [of(VMOVI, device), to(event, vpe), changed, 0]
+            }
             Self::Vmovp { vpe, target, its_list, sequence } => {
                 let first = VMOVP as u64 | (sequence as u64) << 32;
                 [first, its_list as u64 | vpe.word(), target.field() << 16, 0]

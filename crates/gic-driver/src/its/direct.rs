@@ -69,13 +69,13 @@ impl<P: GicPlatform> VpeSet<P> {
         });
         let (route, target) = found.ok_or(ItsError::NotMapped(physical))?;
         let (device, event) = (route.device, route.event_id());
-        let intid = to.lpi.get();
+        let (intid, doorbell) = (to.lpi.get(), self.doorbell(to.vpe).map(Lpi::get));
         self.events.fetch_add(1, SeqCst);
         let handed_over = DirectEvent { physical, route, to };
         let result = its.run_virtual([
             Command::Discard { device, event }.encode(),
             Command::Sync { target }.encode(),
-            VirtualCommand::Vmapti { device, event, vpe, intid, doorbell: None }.encode(),
+            VirtualCommand::Vmapti { device, event, vpe, intid, doorbell }.encode(),
             VirtualCommand::Vsync { vpe }.encode(),
         ]);
         match result {
@@ -131,8 +131,9 @@ impl<P: GicPlatform> VpeSet<P> {
     pub fn move_event(&self, moved: &mut DirectEvent, to: u16) -> Result<(), ItsError> {
         let (device, event) = (moved.route.device, moved.route.event_id());
         let (from, vpe) = (self.id(moved.to.vpe)?, self.id(to)?);
+        let doorbell = self.doorbell(to).map(Lpi::get);
         self.its.run_virtual([
-            VirtualCommand::Vmovi { device, event, vpe }.encode(),
+            VirtualCommand::Vmovi { device, event, vpe, doorbell }.encode(),
             VirtualCommand::Vsync { vpe: from }.encode(),
             Command::Inv { device, event }.encode(),
             VirtualCommand::Vsync { vpe }.encode(),

@@ -3,8 +3,9 @@
 //!
 //! Each vPE is mapped to the redistributor of one CPU at a time. While it is
 //! [resident](VpeSet::load) there, the redistributor signals the vPE's virtual LPIs to the guest.
-//! Otherwise, they wait in the vPE's pending table.
+//! Otherwise, they wait in the vPE's pending table, and may ring its [doorbell](super::doorbell).
 
+use super::doorbell::Doorbells;
 use super::error::{ItsError, fault};
 use super::hardware::Context;
 use super::vpe_table::{VpeTable, refused};
@@ -26,11 +27,15 @@ use msi_types::Cpu;
 
 /// A vCPU's vPE.
 #[derive(Debug)]
-struct Vpe {
+pub(super) struct Vpe {
     id: VpeId,
     /// CPU to whose redistributor the vPE is mapped.
     cpu: AtomicU32,
     pending: Table,
+    /// `true` while the vCPU waits: from before its doorbell is enabled until it is loaded.
+    pub(super) waits: AtomicBool,
+    /// `true` if a virtual LPI may have become pending since the vCPU waits.
+    pub(super) may_be_pending: AtomicBool,
     /// `GICR_VPENDBASER.IDAI` when the vPE was last put.
     idai: AtomicBool,
 }
@@ -45,7 +50,8 @@ pub struct VpeSet<P: GicPlatform> {
     pub(super) its: Arc<Its<P>>,
     config: Table,
     id_bits: u8,
-    vpes: Vec<Vpe>,
+    pub(super) vpes: Vec<Vpe>,
+    pub(super) doorbells: Option<Doorbells>,
     /// Number of events that are mapped to the vPEs.
     pub(super) events: AtomicU32,
 }
@@ -78,7 +84,8 @@ impl<P: GicPlatform> VpeSet<P> {
             return refused("the ITS must move vPEs together with other ITSes");
         }
         let config = its.table(config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT)?;
-        let mut set = Self { its, config, id_bits, vpes: Vec::new(), events: AtomicU32::new(0) };
+        let (vpes, doorbells, events) = (Vec::new(), None, AtomicU32::new(0));
+        let mut set = Self { its, config, id_bits, vpes, doorbells, events };
         set.vpes.try_reserve_exact(cpus.len()).map_err(|_| ItsError::NoMemory("vPEs"))?;
         for cpu in cpus {
             set.map_vpe(*cpu)?;
@@ -101,8 +108,9 @@ impl<P: GicPlatform> VpeSet<P> {
                 return Err(error);
             }
         };
-        let idai = AtomicBool::new(false);
-        let vpe = Vpe { id, cpu: AtomicU32::new(cpu.get()), pending, idai };
+        let [idai, waits, may_be_pending] = [const { AtomicBool::new(false) }; 3];
+        let cpu = AtomicU32::new(cpu.get());
+        let vpe = Vpe { id, cpu, pending, waits, may_be_pending, idai };
         let map = vpe.vmapp(target, self.id_bits, MapAction::Map);
         // From now on, dropping the set unmaps the vPE.
         self.vpes.push(vpe);
@@ -120,13 +128,20 @@ impl<P: GicPlatform> VpeSet<P> {
     /// [`ItsError::NotReachable`] if the CPU is off; [`ItsError::Fault`] if the set has no such
     /// vPE, if a command fails, or if `GICR_VPENDBASER.Dirty` stays set.
     pub fn load(&self, vpe: u16, cpu: Cpu) -> Result<(), ItsError> {
+        let doorbell = self.doorbell(vpe);
         let vpe = self.vpe(vpe)?;
-        if vpe.cpu.load(SeqCst) != cpu.get() {
+        if vpe.waits.load(SeqCst) {
+            doorbell.map_or(Ok(()), |doorbell| self.its.mask(doorbell))?;
+            vpe.waits.store(false, SeqCst);
+        }
+        if vpe.cpu() != cpu {
             let (_, target) = self.its.collections.of_cpu(cpu)?;
             let (its_list, sequence) = (0, 0);
             let vmovp = VirtualCommand::Vmovp { vpe: vpe.id, target, its_list, sequence };
             let sync = VirtualCommand::Vsync { vpe: vpe.id };
             self.its.run_virtual([vmovp, sync].map(VirtualCommand::encode))?;
+            // INV and CLEAR of the doorbell must reach the redistributor where it rings.
+            doorbell.map_or(Ok(cpu), |doorbell| self.its.move_event(doorbell, cpu))?;
             vpe.cpu.store(cpu.get(), SeqCst);
         }
         let tables = VpeTables {
@@ -139,7 +154,8 @@ impl<P: GicPlatform> VpeSet<P> {
         loaded.map_err(|error| self.residency(error))
     }
 
-    /// Makes a vPE leave its CPU. Returns `true` if a virtual LPI is pending.
+    /// Makes a vPE leave its CPU. Returns `true` if a virtual LPI is pending. If the vCPU waits for
+    /// an interrupt, use [`put_to_wait`](Self::put_to_wait) instead.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -148,8 +164,7 @@ impl<P: GicPlatform> VpeSet<P> {
     /// virtual LPI is pending.
     pub fn put(&self, vpe: u16) -> Result<bool, ItsError> {
         let vpe = self.vpe(vpe)?;
-        let cpu = Cpu::new(vpe.cpu.load(SeqCst));
-        let put = self.redistributor(cpu)?.put_vpe(self.its.platform());
+        let put = self.redistributor(vpe.cpu())?.put_vpe(self.its.platform());
         let left = put.map_err(|error| self.residency(error))?;
         vpe.idai.store(left.idai(), SeqCst);
         Ok(left.pending_last())
@@ -179,9 +194,13 @@ impl<P: GicPlatform> VpeSet<P> {
         Ok(self.vpe(vpe)?.id)
     }
 
-    fn vpe(&self, vpe: u16) -> Result<&Vpe, ItsError> {
+    pub(super) fn vpe(&self, vpe: u16) -> Result<&Vpe, ItsError> {
         let found = self.vpes.get(usize::from(vpe));
         found.ok_or(refused(self.its.frame.base, "no vPE has this number"))
+    }
+
+    pub(super) fn doorbell(&self, vpe: u16) -> Option<Lpi> {
+        self.doorbells.as_ref()?.of(vpe)
     }
 
     fn redistributor(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, ItsError> {
@@ -195,6 +214,11 @@ impl<P: GicPlatform> VpeSet<P> {
 }
 
 impl Vpe {
+    /// Returns the CPU to whose redistributor the vPE is mapped.
+    pub(super) fn cpu(&self) -> Cpu {
+        Cpu::new(self.cpu.load(SeqCst))
+    }
+
     fn vmapp(&self, target: RdBase, id_bits: u8, action: MapAction) -> VirtualCommand {
         VirtualCommand::Vmapp {
             vpe: self.id,
@@ -233,6 +257,9 @@ impl<P: GicPlatform> Drop for VpeSet<P> {
         }
         if is_unused {
             its.platform().release_table(self.config.take());
+            if let Some(doorbells) = self.doorbells.take() {
+                doorbells.unmap(its);
+            }
         }
     }
 }
@@ -243,7 +270,7 @@ impl<P: GicPlatform> Its<P> {
         table.map_err(|error| ItsError::no_table("a table of virtual LPIs", error))
     }
 
-    fn with_vpe_table<R>(
+    pub(super) fn with_vpe_table<R>(
         &self,
         f: impl FnOnce(&mut VpeTable) -> Result<R, ItsError>,
     ) -> Result<R, ItsError> {

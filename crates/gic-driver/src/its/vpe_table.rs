@@ -59,6 +59,11 @@ impl VpeTable {
         Ok(VpeId::new(number))
     }
 
+    /// Returns the number of vPEs for which the table is meant.
+    pub(super) fn capacity(&self) -> u32 {
+        self.used.len().try_into().unwrap_or(u32::MAX)
+    }
+
     pub(super) fn set(&mut self, number: u16, used: bool) {
         if let Some(place) = self.used.get_mut(usize::from(number)) {
             *place = used;

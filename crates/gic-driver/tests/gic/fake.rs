@@ -51,8 +51,8 @@ mod vlpi;
 
 pub(crate) use bank::{Bank, InterruptState};
 pub(crate) use board::{
-    Board, DISTRIBUTOR, HIGH_REDISTRIBUTOR, ITS, ITS_STRIDE, MIP, REDISTRIBUTOR, interrupt_at,
-    run_on, while_allocating,
+    Board, DISTRIBUTOR, HIGH_REDISTRIBUTOR, ITS, ITS_STRIDE, MIP, Moment, REDISTRIBUTOR,
+    interrupt_at, run_on, while_allocating,
 };
 pub(crate) use cpu_interface::FakeRegisters;
 pub(crate) use distributor::{FakeDistributor, Security};

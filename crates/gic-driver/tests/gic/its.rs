@@ -5,6 +5,7 @@ mod setup;
 mod adoption;
 mod collections;
 mod direct;
+mod doorbells;
 mod errata;
 mod events;
 mod explain;

@@ -59,6 +59,15 @@ pub(crate) struct World {
     pub(crate) turns: u32,
     /// Number of calls of `yield_now`, by which a waiting task lets other threads run.
     pub(crate) yields: u32,
+    /// Message that its device sends immediately before or after the next vPE leaves.
+    pub(crate) around_a_put: Option<(Moment, u32, u32)>,
+}
+
+/// Moment of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moment {
+    Before,
+    After,
 }
 
 impl World {
@@ -84,9 +93,16 @@ impl World {
     }
 
     /// Sends a device's message to an ITS. Returns the redistributor and the LPI that became
-    /// pending.
+    /// pending. If that is a vPE that is not resident, rings the doorbell.
     pub(crate) fn message(&mut self, its: usize, device: u32, event: u32) -> Option<(usize, u32)> {
         let (lpi, target) = self.its[its].translate(&mut self.memory, device, event)?;
+        let vpe = self.its[its].vpes.iter().find(|vpe| vpe.lpis.target == target);
+        if let Some(home) = vpe.filter(|vpe| !vpe.lpis.lpis_enabled()).map(|vpe| vpe.home) {
+            let entry = self.its[its].event_entry(&mut self.memory, device, event)?;
+            let doorbell = self.its[its].doorbells.get(&entry).copied();
+            let at = self.redistributors.iter_mut().find(|rd| rd.target == home).unwrap();
+            at.pending.extend(doorbell);
+        }
         let vpes = self.its[its].vpes.iter_mut().map(|vpe| &mut vpe.lpis);
         let mut all = self.redistributors.iter_mut().chain(vpes).enumerate();
         let (at, there) = all.find(|(_, rd)| rd.target == target).unwrap();
@@ -96,13 +112,18 @@ impl World {
 
     /// Carries out the last change of `GICR_VPENDBASER.Valid` once `Dirty` is 0.
     pub(crate) fn settle_residency(&mut self, cpu: usize) {
-        let FakeRedistributor { vlpi, target: home, .. } = &mut self.redistributors[cpu];
+        let FakeRedistributor { vlpi, .. } = &mut self.redistributors[cpu];
         let is_resident = vlpi.vpendbaser.valid();
         if vlpi.stuck || vlpi.lag != 0 || vlpi.is_resident == is_resident {
             return;
         }
         vlpi.is_resident = is_resident;
         let table = vlpi.vpendbaser.address();
+        let around = if is_resident { None } else { self.around_a_put.take() };
+        if let Some((Moment::Before, device, event)) = around {
+            self.message(0, device, event);
+        }
+        let FakeRedistributor { vlpi, target: home, .. } = &mut self.redistributors[cpu];
         let mut vpes = self.its.iter_mut().flat_map(|its| &mut its.vpes);
         // A previous hypervisor's vPE is unknown.
         let Some(vpe) = vpes.find(|vpe| vpe.lpis.pendbaser.address() == table) else { return };
@@ -117,6 +138,9 @@ impl World {
         } else {
             let is_pending = vpe.lpis.leave(&mut self.memory);
             vlpi.vpendbaser.set_pending_last(is_pending);
+            if let Some((Moment::After, device, event)) = around {
+                self.message(0, device, event);
+            }
         }
     }
 
@@ -298,6 +322,7 @@ impl Board {
             patience: 40,
             turns: 0,
             yields: 0,
+            around_a_put: None,
         });
         let (creator, shared) = (thread::current().id(), AtomicBool::new(false));
         Self(Arc::new(Machine { world, interfaces, creator, shared }))

@@ -106,6 +106,8 @@ pub(crate) struct Interpreter {
     /// Translation entries that DISCARD has cleared, and the targets whose SYNC they await.
     pub(crate) discarding: Vec<(u64, u64)>,
     pub(crate) vpes: Vec<FakeVpe>,
+    /// Doorbells of virtual LPIs, by the addresses of their translation entries.
+    pub(crate) doorbells: BTreeMap<u64, u32>,
     pub(crate) traffic: Traffic,
     /// Commands that the interpreter refused.
     pub(crate) refused: Vec<Command>,
@@ -144,6 +146,7 @@ impl Interpreter {
             deferred: Vec::new(),
             discarding: Vec::new(),
             vpes: Vec::new(),
+            doorbells: BTreeMap::new(),
             traffic: Traffic::default(),
             refused: Vec::new(),
             hardware,

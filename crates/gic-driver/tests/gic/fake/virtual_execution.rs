@@ -48,7 +48,6 @@ impl Execution<'_> {
                 self.vmapp(vpe, target, (pending_table, id_bits_minus_one + 1), action)
             }
             VirtualCommand::Vmapti { device, event, vpe, intid, doorbell } => {
-                assert_eq!(doorbell, None, "this driver requests no doorbells");
                 (!self.its.hardware.refuses_vmapti).then_some(())?;
                 let entry = self.its.event_entry(self.memory, device.get(), event.get())?;
                 self.check_discarded(entry);
@@ -56,14 +55,18 @@ impl Execution<'_> {
                 assert_eq!(old, 0, "VMAPTI of an event that is already mapped");
                 self.vpe(vpe)?.check();
                 self.map(entry, vpe, intid);
+                self.change_doorbell(entry, doorbell);
                 Some(())
             }
-            VirtualCommand::Vmovi { device, event, vpe } => {
+            VirtualCommand::Vmovi { device, event, vpe, doorbell } => {
                 let (entry, lpi, from) = self.mapped(device.get(), event.get())?;
                 assert_ne!(from & VPE, 0, "VMOVI of a physical LPI");
                 self.vpe(vpe)?.check();
                 self.defer(from, Effect::MoveTo(lpi, VPE | u64::from(vpe.get())));
                 self.map(entry, vpe, lpi);
+                if doorbell.is_some() {
+                    self.change_doorbell(entry, doorbell);
+                }
                 Some(())
             }
             VirtualCommand::Vmovp { vpe, target, .. } => {
@@ -89,6 +92,13 @@ impl Execution<'_> {
         let new = TranslationEntry::new().with_intid(intid).with_collection(vpe.get());
         let effect = Effect::Map(entry, new.with_is_virtual(true).into());
         self.defer(VPE | u64::from(vpe.get()), effect);
+    }
+
+    fn change_doorbell(&mut self, entry: u64, doorbell: Option<u32>) {
+        match doorbell {
+            Some(doorbell) => self.its.doorbells.insert(entry, doorbell),
+            None => self.its.doorbells.remove(&entry),
+        };
     }
 
     fn vmapp(

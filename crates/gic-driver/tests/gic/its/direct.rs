@@ -11,45 +11,45 @@ use gic_driver::its::{DirectEvent, VirtualLpi, VpeSet};
 use msi_types::{Cpu, HwIrqBlock, Pending};
 
 const CPUS: usize = 4;
-const VPES: u16 = 2;
+pub(super) const VPES: u16 = 2;
 const ID_BITS: u8 = 14;
 const ENABLED: Config = Config::new().with_enable(true);
 
 /// A machine with GICv4, and two vPEs on CPUs 1 and 2.
-struct Direct {
-    setup: Setup,
-    vpes: VpeSet<Board>,
+pub(super) struct Direct {
+    pub(super) setup: Setup,
+    pub(super) vpes: VpeSet<Board>,
 }
 
-fn hardware() -> Hardware {
+pub(super) fn hardware() -> Hardware {
     let typer = Hardware::default().typer;
     Hardware { typer: typer.with_virtual_lpis(true).with_vmovp(true), ..Hardware::default() }
 }
 
-fn setup(hardware: Hardware, vpes: u16) -> Setup {
+pub(super) fn setup(hardware: Hardware, vpes: u16) -> Setup {
     let board = Board::with_its(vec![hardware], 4).with_vlpi_frames();
     let setup = Setup::on(board, &config(0).with_vpes(vpes));
     (0..4).for_each(|cpu| setup.bring_up(cpu));
     setup
 }
 
-fn vpes(setup: &Setup) -> Result<VpeSet<Board>, ItsError> {
+pub(super) fn vpes(setup: &Setup) -> Result<VpeSet<Board>, ItsError> {
     VpeSet::new(setup.its.clone(), ID_BITS, &[Cpu::new(1), Cpu::new(2)])
 }
 
-fn virtual_lpi(vpe: u16, index: u32) -> VirtualLpi {
+pub(super) fn virtual_lpi(vpe: u16, index: u32) -> VirtualLpi {
     VirtualLpi { vpe, lpi: Lpi::from_index(index).unwrap() }
 }
 
 impl Direct {
     /// Creates the machine with resident vPEs and ten enabled virtual LPIs.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let direct = Self::with(hardware());
         (0..VPES).for_each(|vpe| direct.load(vpe));
         direct
     }
 
-    fn with(hardware: Hardware) -> Self {
+    pub(super) fn with(hardware: Hardware) -> Self {
         let setup = setup(hardware, 8);
         let vpes = vpes(&setup).unwrap();
         (0..10).for_each(|index| {
@@ -59,26 +59,26 @@ impl Direct {
     }
 
     /// Loads a vPE at its first CPU.
-    fn load(&self, vpe: u16) {
+    pub(super) fn load(&self, vpe: u16) {
         self.vpes.load(vpe, Cpu::new(u32::from(vpe) + 1)).unwrap();
     }
 
     /// Maps events 0 to 2 of device 5 to CPU 0.
-    fn map(&self) -> HwIrqBlock {
+    pub(super) fn map(&self) -> HwIrqBlock {
         let device = self.setup.attach(5, 3);
         self.setup.map(&device, 3, 0)
     }
 
-    fn hand_over(&self, block: &HwIrqBlock, event: u16, to: VirtualLpi) -> DirectEvent {
+    pub(super) fn hand_over(&self, block: &HwIrqBlock, event: u16, to: VirtualLpi) -> DirectEvent {
         self.vpes.hand_over(lpi(block, event), to).unwrap()
     }
 
-    fn send(&self, event: u32) -> Option<(usize, u32)> {
+    pub(super) fn send(&self, event: u32) -> Option<(usize, u32)> {
         self.setup.board.world().message(0, 5, event)
     }
 
     /// Takes the virtual LPIs that the guest sees.
-    fn take(&self, vpe: usize) -> Vec<u32> {
+    pub(super) fn take(&self, vpe: usize) -> Vec<u32> {
         self.setup.board.world().its[0].vpes[vpe].lpis.acknowledge()
     }
 }
