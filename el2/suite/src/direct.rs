@@ -15,7 +15,7 @@ use crate::board::{Board, COUNTED, LIMIT, Record};
 use crate::controller::Controller;
 use crate::costs::Costs;
 use crate::machine::{GICV3, GICV4};
-use crate::microbench::SHARED;
+use crate::microbench::{EACH, SHARED};
 use crate::record::TURNS;
 use crate::{built, hostile, microbench};
 
@@ -33,7 +33,12 @@ pub(crate) fn cases() -> Vec<Case> {
     let of = |name, judge: fn() -> Result<()>| built::case(name, LIMIT, judge);
     vec![
         of("a direct message takes at most 130 instructions and no exit", costs),
-        of("a direct message is counted once, and its event is handed over in order", order),
+        of("a direct message is counted once, and its event is handed over in order", || {
+            order(EACH)
+        }),
+        of("a direct message reaches a vCPU that shares its CPU, and is counted once", || {
+            order(SHARED)
+        }),
         of("direct injection is refused with the reason", refusals),
     ]
 }
@@ -58,9 +63,10 @@ fn costs() -> Result<()> {
     Ok(())
 }
 
-fn order() -> Result<()> {
-    let log = built::log_of("direct")?;
-    let mut qemu = microbench::counted(microbench::directly(Record::default())?)?;
+fn order(cpus: u8) -> Result<()> {
+    let log = built::log_of(&format!("direct-{cpus}"))?;
+    let board = Board { cpus, ..microbench::directly(Record::default())? };
+    let mut qemu = microbench::counted(board)?;
     logged(&mut qemu, &log);
     let mut vpes = None;
     process::watch(&mut qemu, LIMIT, |line| {
@@ -75,7 +81,7 @@ fn order() -> Result<()> {
     let (sent, taken) = (log.messages, log.taken());
     ensure!(sent == TURNS, "the device sent {sent} messages, not {TURNS}");
     ensure!(taken == TURNS, "the guest took {taken} LPIs of {TURNS} messages");
-    log.judge_physical()
+    log.doorbells().map(|_| ())
 }
 
 /// Checks that the guest's messages arrive through the hypervisor, which says why.
@@ -84,7 +90,6 @@ fn refusals() -> Result<()> {
     let (controller, move_every) = (Controller::DirectLpi, Some(1));
     for (board, expected) in [
         (Board { machine: GICV3, ..board }, "the ITS does not implement GICv4.0"),
-        (Board { cpus: SHARED, ..board }, "more vCPUs than the machine has CPUs"),
         (Board { move_every, ..board }, "the guests are moved"),
         (Board { controller, ..board }, "the guest has no ITS"),
     ] {
@@ -118,15 +123,17 @@ pub(crate) fn logged(qemu: &mut Command, log: &Path) {
 }
 
 /// Checks a Linux guest whose devices' messages were all injected directly, and whose interrupts
-/// moved.
-pub(crate) fn judge_linux(log: &Path) -> Result<()> {
+/// moved. `share_cpus` states whether it has more vCPUs than CPUs.
+pub(crate) fn judge_linux(log: &Path, share_cpus: bool) -> Result<()> {
     let log = Log::read(log)?;
     log.judge_order()?;
     let (sent, taken, moves) = (log.messages, log.taken(), log.count("VMOVI"));
-    eprintln!("{taken} virtual LPIs of {sent} messages, {moves} VMOVI");
+    let doorbells = log.doorbells()?;
+    eprintln!("{taken} virtual LPIs of {sent} messages, {moves} VMOVI, {doorbells} doorbells");
     ensure!((1..=sent).contains(&taken), "the guest took {taken} LPIs of {sent} messages");
     ensure!(moves > 0, "no event moved");
-    log.judge_physical()
+    ensure!((doorbells > 0) == share_cpus, "{doorbells} doorbells rang");
+    Ok(())
 }
 
 /// QEMU's log of a run.
@@ -137,7 +144,8 @@ struct Log {
     messages: u64,
     /// Number of times that the guests acknowledged an INTID.
     virtual_lpis: BTreeMap<u64, u64>,
-    physical_lpis: u64,
+    /// Number of times that the hypervisor acknowledged an LPI.
+    physical_lpis: BTreeMap<u64, u64>,
 }
 
 /// A command's operands, by name.
@@ -168,8 +176,10 @@ impl Log {
                 if let Some(lpi) = intid() {
                     *log.virtual_lpis.entry(lpi).or_default() += 1;
                 }
-            } else if event == "gicv3_icc_iar1_read" {
-                log.physical_lpis += u64::from(intid().is_some());
+            } else if event == "gicv3_icc_iar1_read"
+                && let Some(lpi) = intid()
+            {
+                *log.physical_lpis.entry(lpi).or_default() += 1;
             }
         }
         ensure!(!log.commands.is_empty(), "QEMU's log has no commands");
@@ -182,17 +192,23 @@ impl Log {
 
     /// Returns the number of direct virtual LPIs that the guest acknowledged.
     fn taken(&self) -> u64 {
-        let vmapti = self.commands.iter().filter(|(command, _)| command == "VMAPTI");
-        let direct: BTreeSet<_> =
-            vmapti.filter_map(|(_, operands)| operands.get("vINTID")).collect();
+        let direct = self.operands_of_vmapti("vINTID");
         direct.iter().filter_map(|lpi| self.virtual_lpis.get(lpi)).sum()
     }
 
-    /// Checks that the hypervisor took no device's message.
-    fn judge_physical(&self) -> Result<()> {
-        let physical = self.physical_lpis;
-        ensure!(physical == 0, "the hypervisor took {physical} LPIs");
-        Ok(())
+    fn operands_of_vmapti(&self, name: &str) -> BTreeSet<u64> {
+        let vmapti = self.commands.iter().filter(|(command, _)| command == "VMAPTI");
+        vmapti.filter_map(|(_, operands)| operands.get(name).copied()).collect()
+    }
+
+    /// Checks that the hypervisor took no device's message. Returns the number of doorbells that it
+    /// took.
+    fn doorbells(&self) -> Result<u64> {
+        let doorbells = self.operands_of_vmapti("Dbell_pINTID");
+        let taken = self.physical_lpis.iter();
+        let (rung, others): (Vec<_>, Vec<_>) = taken.partition(|(lpi, _)| doorbells.contains(lpi));
+        ensure!(others.is_empty(), "the hypervisor took LPIs {others:?}");
+        Ok(rung.into_iter().map(|(_, count)| count).sum())
     }
 
     /// Checks that each vPE is mapped and invalidated before it is used, that each event has left
@@ -260,7 +276,14 @@ gicv3_icc_iar1_read GICv3 ICC_IAR1 read cpu 0x0 value 0x3ff
     fn a_log_without_a_step_fails() {
         let log = Log::parse(HANDED_OVER).unwrap();
         log.judge_order().unwrap();
-        assert_eq!((log.messages, log.taken(), log.physical_lpis), (1, 1, 0));
+        assert_eq!((log.messages, log.taken()), (1, 1));
+        assert_eq!(log.doorbells().unwrap(), 0);
+        for (doorbell, judged) in [("0x2005", Some(1)), ("0x3ff", None)] {
+            let rung =
+                HANDED_OVER.replace("Dbell_pINTID 0x3ff", &format!("Dbell_pINTID {doorbell}"));
+            let rung = rung.replace("ICC_IAR1 read cpu 0x0 value 0x3ff", "value 0x2005");
+            assert_eq!(Log::parse(&rung).unwrap().doorbells().ok(), judged);
+        }
         for left_out in [1, 2, 3, 4, 5, 6, 7] {
             let lines = HANDED_OVER.lines().enumerate();
             let kept = lines.filter(|(line, _)| *line != left_out).map(|(_, line)| line);

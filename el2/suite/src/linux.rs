@@ -206,6 +206,7 @@ const CASES: &[Case] = &[
     Case::new(Version::Backports, 2, 2, Controller::Its, MAX),
     Case::newest(2, 2),
     Case::new(Version::Backports, 2, 2, Controller::Its, GICV4).directly(),
+    Case::new(Version::Backports, 4, 2, Controller::Its, GICV4).directly(),
 ];
 /// Cases of the long suite: more interrupts, and each kernel on 1, 2 and 8 vCPUs with MBI, and on 1
 /// and 8 with an ITS.
@@ -388,7 +389,7 @@ impl Case {
         let report = listen(self.command(guest, log)?, self.limit(), 1, see)?;
         judge(&report, name, &expected)?;
         if self.direct {
-            direct::judge_linux(log)?;
+            direct::judge_linux(log, vcpus > self.cpus)?;
         }
         if has_lines { self.judge_own_gic(guest, name, (&expected, &report)) } else { Ok(()) }
     }

@@ -1,9 +1,11 @@
 //! Direct injection (GICv4.0; option `direct`): the redistributor signals a device's message to the
 //! guest without an exit, because its event is mapped to a virtual LPI of a vPE ([`VpeSet`]).
 //!
-//! It serves one guest with an ITS, whose vCPUs have a CPU each ([`refusal`]). A vCPU's vPE is
-//! resident while the vCPU is loaded. There are no doorbells: a vCPU in WFI stays loaded, and a
-//! vCPU that is off or preempted finds its virtual LPIs when it is loaded again.
+//! It serves one guest with an ITS that is not moved ([`refusal`]). A vCPU's vPE is resident while
+//! the vCPU is loaded. A vCPU that is off or preempted finds its virtual LPIs when it is loaded
+//! again. A vCPU whose WFI exits, because vCPUs share CPUs, or that calls `CPU_SUSPEND`, leaves its
+//! vPE not resident while it waits, even if it stays loaded: virtual LPIs do not wake a CPU at EL2.
+//! Its doorbell wakes it instead.
 //!
 //! | the guest | effect |
 //! |---|---|
@@ -22,7 +24,7 @@
 //! been lost. So no message is lost, but the guest may take a superfluous interrupt.
 //!
 //! Locks: the model's locks are outside of [`VECTORS`]. Code that holds `VECTORS` may only signal
-//! messages to the model.
+//! messages to the model, and kick vCPUs.
 
 use crate::guest::{self, Guest};
 use crate::irqchip;
@@ -35,7 +37,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use doorbell_facts::{Fact, HypervisorFact};
 use gic_arch::its::{Command, MapAction};
 use gic_arch::lpi::Config;
-use gic_arch::{Lpi, gits};
+use gic_arch::{IntId, Lpi, gits};
 use gic_bringup::MsiController;
 use gic_driver::ItsError;
 use gic_driver::its::{DirectEvent, VirtualLpi, VpeSet};
@@ -59,6 +61,8 @@ static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 static SUSPENSIONS: AtomicU32 = AtomicU32::new(0);
 /// Number of CPUs that are targets of the ITS, apart from the first.
 static ONLINE: AtomicU32 = AtomicU32::new(0);
+/// Number of vPEs for which the ITSes have room.
+pub(crate) const MAX_VPES: u16 = 64;
 /// Maximum number of attempts to follow an event that the guest moves at the same time.
 const ATTEMPTS: u32 = 8;
 
@@ -165,7 +169,12 @@ impl Vector {
             }
             vpes.configure(lpi, config)?;
             *current = config;
-            return vpes.invalidate(event);
+            vpes.invalidate(event)?;
+            // Neither VMOVI nor INV of a pending LPI need ring the doorbell.
+            if let (true, [guest]) = (vpes.wake(to.vpe), guest::guests()) {
+                guest.kick(cpu);
+            }
+            return Ok(());
         }
         self.mask();
         self.take_back(vpes);
@@ -234,11 +243,9 @@ pub(crate) fn note_cpu() {
 }
 
 /// Returns the reason why these guests cannot have their messages injected directly.
-fn refusal(options: &Options, guests: &[Guest], cpus: u32) -> Option<&'static str> {
-    let vcpus = guests.first().map_or(0, |guest| guest.vgic().config().cpus.len());
+fn refusal(options: &Options, guests: &[Guest]) -> Option<&'static str> {
     let reasons = [
         (guests.len() != 1, "there are several guests"),
-        (vcpus > cpus as usize, "a guest has more vCPUs than the machine has CPUs"),
         (options.moves.is_some(), "the guests are moved"),
         (guests.iter().any(|guest| guest.vgic().config().its.is_empty()), "the guest has no ITS"),
     ];
@@ -255,7 +262,7 @@ pub(crate) fn start(options: &Options, cpus: u32) {
     let refused = |reason: &str| {
         println!("{}", Fact::from(HypervisorFact::NotDirect { reason: reason.to_string().into() }));
     };
-    if let Some(reason) = refusal(options, guests, cpus) {
+    if let Some(reason) = refusal(options, guests) {
         return refused(reason);
     }
     let its = irqchip::get().controllers().find_map(|(_, driver)| match driver {
@@ -263,15 +270,19 @@ pub(crate) fn start(options: &Options, cpus: u32) {
         _ => None,
     });
     let (Some(its), [guest]) = (its, guests) else { return refused("the machine has no ITS") };
-    let vcpus: Vec<_> = (0..guest.vgic().config().cpus.len() as u32).map(Cpu::new).collect();
+    let vcpus = 0..guest.vgic().config().cpus.len() as u32;
+    let homes: Vec<_> = vcpus.map(|vcpu| Cpu::new(vcpu % cpus)).collect();
     let id_bits = its.lpis().id_bits();
-    match VpeSet::new(its, id_bits, &vcpus) {
+    // The guest's devices are on PCI buses with lower numbers.
+    let proxy = DeviceId::new(u32::MAX >> (32 - its.typer().device_id_bits()));
+    let vpes = VpeSet::new(its, id_bits, &homes).and_then(|vpes| vpes.with_doorbells(proxy));
+    match vpes {
         Err(error) => refused(&error.to_string()),
         Ok(vpes) => {
             DIRECT.call_once(|| vpes);
             let set = guest.vgic().inject_directly(0, Arc::new(Follower));
             set.expect("the guest has one ITS");
-            println!("{}", Fact::from(HypervisorFact::Direct { vpes: vcpus.len() }));
+            println!("{}", Fact::from(HypervisorFact::Direct { vpes: homes.len() }));
         }
     }
 }
@@ -284,6 +295,28 @@ pub(crate) fn load(vcpu: Cpu) {
 /// Makes the vPE of a vCPU that is being unloaded leave the calling CPU.
 pub(crate) fn put(vcpu: Cpu) {
     reside(|vpes| vpes.put(vcpu.get() as u16).map(|_| ()));
+}
+
+/// Makes the vPE of a vCPU that waits for an interrupt leave the calling CPU. The vCPU must be
+/// [loaded](load) again before it is entered, and is kicked if a virtual LPI becomes pending.
+pub(crate) fn wait(vcpu: Cpu) {
+    reside(|vpes| vpes.put_to_wait(vcpu.get() as u16));
+}
+
+/// Returns `true` if a virtual LPI may have become pending since the vCPU [waits](wait).
+#[inline]
+pub(crate) fn may_be_pending(vcpu: Cpu) -> bool {
+    let is_direct = |_: &&_| !HAS_FAILED.load(SeqCst);
+    DIRECT.get().filter(is_direct).is_some_and(|vpes| vpes.may_be_pending(vcpu.get() as u16))
+}
+
+/// Handles an interrupt that has no handler. If it is a doorbell, wakes the vCPU.
+#[cold]
+pub(crate) fn ring(intid: IntId) {
+    let (Some(vpes), [guest]) = (DIRECT.get(), guest::guests()) else { return };
+    if let Some(vpe) = Lpi::try_from(intid).ok().and_then(|lpi| vpes.ring(lpi)) {
+        guest.kick(Cpu::new(vpe.into()));
+    }
 }
 
 /// Changes a vPE's residency. If this fails, no event is direct any more.

@@ -10,7 +10,7 @@ use crate::irqchip::{self, KICK};
 use crate::linked::timer_line;
 use crate::scheduler::{self, VcpuId};
 use crate::timers::{PHYSICAL_TIMER, TIMERS, VIRTUAL_TIMER};
-use crate::{hypervisor_timer, trace};
+use crate::{direct, hypervisor_timer, trace};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use doorbell_facts::{Fact, HypervisorFact};
@@ -18,7 +18,7 @@ use gic_arch::{IntId, IntIdClass};
 use gic_driver::cpu_interface::Acknowledged;
 use gic_driver::{Interrupt, RawMmio};
 use image_rt::{console, cpu, println};
-use irq_domain::{IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
+use irq_domain::{Dispatched, IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::trace::Event;
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
@@ -142,7 +142,10 @@ fn handle(interrupt: Acknowledged) {
     let interface = irqchip::interface();
     let ended = irqchip::gic().end(&interface, interrupt);
     let intid = ended.intid();
-    let _ = irqchip::get().interrupts().dispatch(irqchip::here(), intid.hwirq());
+    let dispatched = irqchip::get().interrupts().dispatch(irqchip::here(), intid.hwirq());
+    if let Dispatched::Unhandled(_) = dispatched {
+        direct::ring(intid);
+    }
     // LPIs have no active state.
     if intid.class() == IntIdClass::Lpi || is_handed_over(intid) {
         ended.hand_over();

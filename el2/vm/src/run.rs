@@ -6,7 +6,6 @@ use crate::{direct, exits, hypervisor_timer, interrupts, irqchip, moving, schedu
 use alloc::vec::Vec;
 use el2_cpu::Start;
 use gic_firmware::Description;
-use image_rt::cpu::MAX_CPUS;
 use image_rt::power::{self, CpuStack};
 use msi_types::Cpu;
 
@@ -17,7 +16,7 @@ use msi_types::Cpu;
 /// Panics if the machine has no GICv3 that the drivers support.
 pub fn bring_up(description: Description, options: &Options) {
     exits::record(options.stats, options.exits);
-    irqchip::bring_up(description, if options.direct { MAX_CPUS as u16 } else { 0 });
+    irqchip::bring_up(description, if options.direct { direct::MAX_VPES } else { 0 });
     if options.direct {
         direct::want();
     }

@@ -80,8 +80,7 @@ fn call(guest: &Guest, context: &mut Context) -> Next {
         }
         Answer::Suspend => {
             context.registers[0] = 0;
-            // A virtual LPI does not wake a CPU from WFI at EL2.
-            if direct::is_on() { Next::Resume } else { Next::Wait }
+            Next::Wait
         }
         Answer::Off => Next::Off,
         Answer::End(end) => Next::End(end),

@@ -42,7 +42,7 @@ fn prepare_cpu() {
 enum Stop {
     /// The vCPU must let other vCPUs run, or its machine has been turned off.
     Preempted,
-    /// The vCPU waits for an interrupt, and another vCPU needs the CPU.
+    /// The vCPU waits for an interrupt, and another vCPU needs the CPU. Its vPE has left the CPU.
     Waits,
     /// The vCPU is turned off.
     Off,
@@ -65,7 +65,9 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     load(id, guest, registers);
     direct::load(id.cpu);
     let stop = run_loaded(guest, entity, interrupts, &mut registers.context);
-    direct::put(id.cpu);
+    if stop != Stop::Waits {
+        direct::put(id.cpu);
+    }
     registers.store();
     interrupts::put_timers();
     let deadline = registers.timer_deadline();
@@ -139,9 +141,11 @@ fn run_loaded(
         match next {
             Next::Resume => {}
             Next::Wait => {
+                direct::wait(cpu);
                 if wait(guest, entity, vcpu, &mut recorder) == Sleep::Ready {
                     return Stop::Waits;
                 }
+                direct::load(cpu);
             }
             Next::Off => return Stop::Off,
             Next::End(end) => guest.end_by(end),
@@ -219,7 +223,7 @@ fn wait(
 ) -> Sleep {
     loop {
         entity.forget_kicks();
-        if vcpu.prepare_to_sleep() == Sleep::DontSleep {
+        if vcpu.prepare_to_sleep() == Sleep::DontSleep || direct::may_be_pending(vcpu.cpu()) {
             return Sleep::DontSleep;
         }
         if scheduler::is_wanted() || guest.end().is_some() {
