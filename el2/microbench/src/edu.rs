@@ -15,11 +15,11 @@ const DEVICE: u16 = 0x11e8;
 const RAISE: u64 = 0x60;
 const ACKNOWLEDGE: u64 = 0x64;
 
-/// An `edu` device whose interrupt targets CPU 0.
+/// An `edu` device whose interrupt initially targets CPU 0.
 pub(crate) struct Edu {
     registers: Bar,
     _device: MsiDevice,
-    _handle: IrqHandle,
+    handle: IrqHandle,
 }
 
 impl Edu {
@@ -47,8 +47,14 @@ impl Edu {
             registers.write32(ACKNOWLEDGE, 1);
         };
         let handle = device.request(0, "edu", handler).expect("the vector was allocated above");
-        handle.set_affinity(Cpu::new(0)).expect("the interrupt could not be moved to CPU 0");
-        Self { registers, _device: device, _handle: handle }
+        let edu = Self { registers, _device: device, handle };
+        edu.move_to(Cpu::new(0));
+        edu
+    }
+
+    /// Makes the message signal another CPU.
+    pub(crate) fn move_to(&self, cpu: Cpu) {
+        self.handle.set_affinity(cpu).expect("the interrupt could not be moved");
     }
 
     /// Makes the device send its message.

@@ -75,14 +75,16 @@ fn main(boot: Boot) -> ! {
     measure("eoi", end_nothing);
     measure("ipi", send_ipi);
     // The driver posts all commands for the device here, before `measure_commands` uses the queue.
-    let edu = Edu::find(irqchip, handle_message);
-    if let Some(its) = its(irqchip) {
-        measure_commands(&its);
-    }
     // The device is never dropped, because its driver would then overwrite the commands of
     // `measure_commands`.
+    let edu = Edu::find(irqchip, handle_message);
     if let Some(edu) = &edu {
         measure_spans("msi", || receive_message(edu));
+        edu.move_to(OTHER);
+        measure("wake", || send_message(edu));
+    }
+    if let Some(its) = its(irqchip) {
+        measure_commands(&its);
     }
     enable_timer();
     measure_spans("timer", take_timer);
@@ -153,8 +155,22 @@ fn send_ipi() {
     let other = gic().affinity(OTHER).expect("the machine has no second CPU");
     interface().send(IPI, other).expect("an SGI cannot reach the other CPU");
     while TAKEN.load(SeqCst) == before {
-        // SAFETY: the instruction is only a hint, which makes QEMU run the other CPU.
-        unsafe { asm!("yield", options(nomem, nostack)) };
+        yield_now();
+    }
+}
+
+fn yield_now() {
+    // SAFETY: the instruction is only a hint, which makes QEMU run the other CPU.
+    unsafe { asm!("yield", options(nomem, nostack)) };
+}
+
+/// Sends the device's message to the other CPU, which waits in WFI, and waits until that CPU has
+/// acknowledged it. Nothing else wakes that CPU.
+fn send_message(edu: &Edu) {
+    let before = TAKEN.load(SeqCst);
+    edu.fire();
+    while TAKEN.load(SeqCst) == before {
+        yield_now();
     }
 }
 
@@ -301,7 +317,7 @@ fn bring_up_cpu() {
     brought_up.expect("the CPU could not be turned on");
 }
 
-/// Starts the other CPU. That CPU handles IPIs forever.
+/// Starts the other CPU. That CPU handles IPIs and the device's messages forever.
 fn turn_on_other() {
     let mut cpus = irqchip().description().enabled_cpus();
     let other = cpus.nth(1).expect("the machine has no second CPU");

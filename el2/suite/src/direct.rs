@@ -68,20 +68,24 @@ fn order(cpus: u8) -> Result<()> {
     let board = Board { cpus, ..microbench::directly(Record::default())? };
     let mut qemu = microbench::counted(board)?;
     logged(&mut qemu, &log);
-    let mut vpes = None;
+    let (mut vpes, mut costs) = (None, Costs::default());
     process::watch(&mut qemu, LIMIT, |line| {
+        costs.line(line);
         if let Some(Fact::Hypervisor(HypervisorFact::Direct { vpes: found })) = Fact::parse(line) {
             vpes = Some(found);
         }
     })?;
+    eprintln!("instructions of 2 vCPUs on {cpus} CPUs with direct injection: {costs}");
     let vpes = vpes.context("messages are not injected directly")?;
     let log = Log::read(&log)?;
     ensure!(log.count("VMAPP") == vpes, "{} VMAPP of {vpes} vPEs", log.count("VMAPP"));
     log.judge_order()?;
-    let (sent, taken) = (log.messages, log.taken());
-    ensure!(sent == TURNS, "the device sent {sent} messages, not {TURNS}");
-    ensure!(taken == TURNS, "the guest took {taken} LPIs of {TURNS} messages");
-    log.doorbells().map(|_| ())
+    let (sent, taken, doorbells) = (log.messages, log.taken(), log.doorbells()?);
+    ensure!(sent == 2 * TURNS, "the device sent {sent} messages, not {TURNS} for each vCPU");
+    ensure!(taken == sent, "the guest took {taken} LPIs of {sent} messages");
+    let expected = if cpus == SHARED { 1..=TURNS } else { 0..=0 };
+    ensure!(expected.contains(&doorbells), "{doorbells} doorbells rang");
+    Ok(())
 }
 
 /// Checks that the guest's messages arrive through the hypervisor, which says why.
@@ -192,19 +196,19 @@ impl Log {
 
     /// Returns the number of direct virtual LPIs that the guest acknowledged.
     fn taken(&self) -> u64 {
-        let direct = self.operands_of_vmapti("vINTID");
+        let direct = self.operands("vINTID");
         direct.iter().filter_map(|lpi| self.virtual_lpis.get(lpi)).sum()
     }
 
-    fn operands_of_vmapti(&self, name: &str) -> BTreeSet<u64> {
-        let vmapti = self.commands.iter().filter(|(command, _)| command == "VMAPTI");
-        vmapti.filter_map(|(_, operands)| operands.get(name).copied()).collect()
+    /// Returns the values of this operand in all commands.
+    fn operands(&self, name: &str) -> BTreeSet<u64> {
+        self.commands.iter().filter_map(|(_, operands)| operands.get(name).copied()).collect()
     }
 
     /// Checks that the hypervisor took no device's message. Returns the number of doorbells that it
     /// took.
     fn doorbells(&self) -> Result<u64> {
-        let doorbells = self.operands_of_vmapti("Dbell_pINTID");
+        let doorbells = self.operands("Dbell_pINTID");
         let taken = self.physical_lpis.iter();
         let (rung, others): (Vec<_>, Vec<_>) = taken.partition(|(lpi, _)| doorbells.contains(lpi));
         ensure!(others.is_empty(), "the hypervisor took LPIs {others:?}");

@@ -225,6 +225,7 @@ const LONG_CASES: &[Case] = &[
     Case::newest(4, 4),
     Case::newest(8, 2),
     Case::new(Version::Backports, 4, 4, Controller::Its, MAX).of_unstable().directly(),
+    Case::new(Version::Stable, 8, 2, Controller::Its, GICV4).directly().reading(FEW_READS),
     Case::new(Version::Backports, 2, 2, Controller::Its, GICV4)
         .directly()
         .reading(FEW_READS)

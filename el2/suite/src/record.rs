@@ -25,8 +25,8 @@ const COUNTS: &[(&str, u64)] = &[
     ("HVC", TURNS + NAPS + 3),
     ("system register write", TURNS + 2 * NAPS),
     ("SGI taken", TURNS + 2 * NAPS - 1),
-    // LPIs from INT commands, and from the device.
-    ("LPI taken", 2 * TURNS),
+    // LPIs from INT commands, and from the device for each vCPU.
+    ("LPI taken", 3 * TURNS),
 ];
 
 /// Maximum number of exits of an operation. An SGI causes one exit when it is sent, and one when
