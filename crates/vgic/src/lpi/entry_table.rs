@@ -20,8 +20,8 @@ pub(super) const SPREAD_BITS: u32 = PAGE_BITS - STRIDE_BITS;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct EntryIndex(u32);
 
-/// Position of an entry and its ready bits: the entry's index with the low nine bits rotated. The
-/// rotation lets one device's vectors share a page but not a cache line.
+/// Position of an entry, from which the place of its ready bits follows: the entry's index with the
+/// low nine bits rotated. The rotation lets one device's vectors share a page but not a cache line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position(u32);
 

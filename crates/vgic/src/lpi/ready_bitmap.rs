@@ -12,6 +12,7 @@ pub(crate) mod filled;
 #[cfg(memory_model)]
 #[expect(unreachable_pub, reason = "exported by the crate's root")]
 pub mod memory_model;
+mod place;
 
 use super::entry::{LEVELS, Level};
 use super::entry_table::Position;
@@ -276,13 +277,12 @@ impl ReadyBitmap {
         let Some(tree) = self.tree(level) else {
             return;
         };
-        let index = position.get();
-        let leaf = index >> FANOUT_BITS;
+        let leaf = position.leaf();
         let summary = leaf >> FANOUT_BITS;
         let Some(page) = tree.page(summary) else {
             return;
         };
-        page.leaf(leaf).fetch_or(bit(index), SeqCst);
+        page.leaf(leaf).fetch_or(position.bit(), SeqCst);
         page.summary.set(bit(leaf));
         tree.top(summary >> FANOUT_BITS).set(bit(summary));
         self.mask.set(1 << level.index());
@@ -292,8 +292,7 @@ impl ReadyBitmap {
     /// branches that this leaves empty. The vCPU may be iterating at the same time. Callers must
     /// check the entry afterwards.
     pub(super) fn clear(&self, level: Level, position: Position) -> Cleared {
-        let index = position.get();
-        let leaf = index >> FANOUT_BITS;
+        let leaf = position.leaf();
         let summary = leaf >> FANOUT_BITS;
         let Some((tree, page)) =
             self.tree(level).and_then(|tree| Some((tree, tree.page(summary)?)))
@@ -301,9 +300,9 @@ impl ReadyBitmap {
             return Cleared { was_set: true, hid_others: false };
         };
         let (word, top) = (page.leaf(leaf), tree.top(summary >> FANOUT_BITS));
-        let before = word.fetch_and(!bit(index), SeqCst);
-        let was_set = before & bit(index) != 0;
-        if before & !bit(index) != 0 {
+        let before = word.fetch_and(!position.bit(), SeqCst);
+        let was_set = before & position.bit() != 0;
+        if before & !position.bit() != 0 {
             return Cleared { was_set, hid_others: false };
         }
         page.summary.clear(bit(leaf), || word.load(SeqCst) == 0);
@@ -351,7 +350,7 @@ impl ReadyBitmap {
         let at = lowest(word.load(SeqCst).rotate_right(next)).filter(|_| left != 0)?;
         let at = (next + at) & BIT_MASK;
         let ready_bit = ReadyBit { leaf: word, bit: bit(at) };
-        let position = Position::new((leaf << FANOUT_BITS) | at);
+        let position = Position::at(leaf, at);
         let Visit::Found(found) = visitor.visit(ready_bit, level, position) else { return None };
         turns.found(level, leaf, at.to_le_bytes()[0], V::TAKES);
         Some(found)
@@ -484,7 +483,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         while bits != 0 {
             let at = (first + bits.trailing_zeros()) & BIT_MASK;
             let ready_bit = ReadyBit { leaf: word, bit: bit(at) };
-            let position = Position::new((leaf << FANOUT_BITS) | at);
+            let position = Position::at(leaf, at);
             let at = at.to_le_bytes()[0];
             match self.visitor.visit(ready_bit, self.level, position) {
                 Visit::Found(found) => {

@@ -239,11 +239,10 @@ impl Control {
         self.provide(vcpu, &tables)?;
         for (indices, config) in direct {
             let level = self.config.priorities.level(config.priority());
-            let end = self.shared.own_position(indices.end).get();
-            let mut position = self.shared.own_position(indices.start).get();
-            while position < end {
-                self.shared.ensure_ready_bit(vcpu, level, Position::new(position))?;
-                position = (position + 1).next_multiple_of(ENTRIES_PER_SUMMARY);
+            let mut index = indices.start;
+            while index < indices.end {
+                self.shared.ensure_ready_bit(vcpu, level, self.shared.own_position(index))?;
+                index = (index + 1).next_multiple_of(ENTRIES_PER_SUMMARY);
             }
         }
         Ok(())

@@ -22,8 +22,8 @@ pub(super) struct Shared {
     pub(super) ready: Box<[ReadyBitmap]>,
     /// Redistributors' own LPIs, indexed by vCPU.
     own: Box<[RedistributorLpis]>,
-    /// Position of a redistributor's first own LPI; the other LPIs follow by index. All vCPUs can
-    /// use the same positions, because each has its own ready bitmap.
+    /// Position of a redistributor's first own LPI; the other LPIs follow like entries, by index.
+    /// All vCPUs can use the same positions, because each has its own ready bitmap.
     first_own: u32,
     /// Mapping from the entries' levels to CPU interface priorities.
     pub(super) priorities: Priorities,
@@ -70,7 +70,15 @@ impl Shared {
     }
 
     pub(super) const fn own_position(&self, index: u32) -> Position {
-        Position::new(self.first_own + index)
+        EntryIndex::new(self.first_own + index).position()
+    }
+
+    /// Returns the index of the redistributor's own LPI at `position`, or `None` if the position is
+    /// that of an event's entry.
+    #[inline]
+    fn own_index(&self, position: Position) -> Option<u32> {
+        let own = position.get().checked_sub(self.first_own)?;
+        Some(Position::new(own).index().get())
     }
 
     /// Returns the position of an entry's ready bits.
@@ -119,7 +127,7 @@ impl Shared {
     /// Loads the entry for one of `vcpu`'s ready bits.
     #[inline]
     pub(super) fn load_at(&self, vcpu: u32, position: Position) -> Entry {
-        match position.get().checked_sub(self.first_own) {
+        match self.own_index(position) {
             None => self.entries.load(position),
             Some(index) => self.load(Location::Own { vcpu, index }),
         }
@@ -134,7 +142,7 @@ impl Shared {
         position: Position,
         change: impl Fn(Entry) -> Option<Entry>,
     ) -> Option<Entry> {
-        match position.get().checked_sub(self.first_own) {
+        match self.own_index(position) {
             None => self.entries.try_update(position, change),
             Some(index) => self.try_update_own(vcpu, index, change),
         }

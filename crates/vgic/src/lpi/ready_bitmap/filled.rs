@@ -8,7 +8,7 @@ use doorbell_fallible::OutOfMemory;
 
 const LEVEL: Level = Level::new(0);
 /// Position in the leaf after the first.
-const OTHER: Position = Position::new(64);
+const OTHER: Position = Position::new(1);
 
 /// A bitmap in which position 0 is ready.
 pub(crate) struct Filled(ReadyBitmap);
