@@ -74,10 +74,11 @@ impl ListRegisters {
 
     /// Fills the next list register, if one is free.
     pub(crate) fn push(&mut self, listed: Listed, register: ListRegister) {
-        if !self.is_full() {
-            self.listed[self.used] = listed;
-            self.interface.list[self.used] = register;
-            self.used += 1;
+        let next = self.used;
+        if next < self.count.min(MAX_LIST_REGISTERS) {
+            self.listed[next] = listed;
+            self.interface.list[next] = register;
+            self.used = next + 1;
         }
     }
 

@@ -110,10 +110,6 @@ impl Consumer {
     }
 }
 
-fn is_ready_here(entry: Entry, vcpu: u32, level: Level) -> bool {
-    entry.is_ready() && entry.target() == vcpu && entry.level() == level
-}
-
 fn ready(entry: Entry, shared: &Shared) -> ReadyLpi {
     ReadyLpi { lpi: entry.lpi(), priority: shared.priorities.of(entry.level()) }
 }
@@ -134,7 +130,7 @@ impl Visitor for Take<'_> {
         // The thread that changed the entry has set the ready bit for the new value, so we can skip
         // a stale bit.
         let vcpu = self.vcpu;
-        let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.with_pending(false));
+        let take = move |old: Entry| old.is_ready_at(vcpu, level).then(|| old.with_pending(false));
         match self.shared.try_update_at(vcpu, position, take) {
             Some(taken) => Visit::Found(taken),
             None => Visit::Stale,
@@ -157,7 +153,7 @@ impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>> Visitor for ListFiller<'_
     fn visit(&mut self, ready_bit: ReadyBit<'_>, level: Level, position: Position) -> Visit<()> {
         ready_bit.clear();
         let vcpu = self.vcpu;
-        let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.listed());
+        let take = move |entry: Entry| entry.is_ready_at(vcpu, level).then(|| entry.listed());
         let Some(taken) = self.shared.try_update_at(vcpu, position, take) else {
             return Visit::Stale;
         };
@@ -186,12 +182,12 @@ impl Visitor for Peek<'_> {
         position: Position,
     ) -> Visit<ReadyLpi> {
         let entry = self.shared.load_at(self.vcpu, position);
-        if is_ready_here(entry, self.vcpu, level) {
+        if entry.is_ready_at(self.vcpu, level) {
             return Visit::Found(ready(entry, self.shared));
         }
         ready_bit.clear();
         let entry = self.shared.load_at(self.vcpu, position);
-        if is_ready_here(entry, self.vcpu, level) {
+        if entry.is_ready_at(self.vcpu, level) {
             // A command may have cleared the path to the empty leaf.
             self.shared.set_ready_bit(entry, position);
             return Visit::Found(ready(entry, self.shared));

@@ -28,6 +28,9 @@ const REVOKED: u64 = 1 << 60;
 const LISTED: u64 = 1 << 61;
 const ENABLED: u64 = 1 << 62;
 const PENDING: u64 = 1 << 63;
+/// Flags that determine whether an entry is ready, and their values in a ready entry.
+const READINESS: u64 = PENDING | ENABLED | LISTED;
+const READY: u64 = PENDING | ENABLED;
 
 const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
@@ -144,7 +147,15 @@ impl Entry {
     /// at a redistributor can still be delivered after its ITS was disabled or its collection
     /// unmapped. An LPI in a list register must be folded first.
     pub(super) const fn is_ready(self) -> bool {
-        self.0 & (PENDING | ENABLED | LISTED) == PENDING | ENABLED
+        self.0 & READINESS == READY
+    }
+
+    /// Returns `true` if the entry [is ready](Self::is_ready) for this vCPU, at this level.
+    #[inline]
+    pub(super) const fn is_ready_at(self, vcpu: u32, level: Level) -> bool {
+        const PLACE: u64 = mask(TARGET_BITS + LEVEL_BITS) << TARGET_SHIFT;
+        let expected = Self(READY).with_target(vcpu).with_level(level);
+        (self.0 ^ expected.0) & (READINESS | PLACE) == 0
     }
 
     /// Returns `true` if L is set: the pending state was moved to a list register, and may return

@@ -342,13 +342,18 @@ impl ReadyBitmap {
         turns: &mut TurnTable,
         visitor: &mut V,
     ) -> Option<V::Output> {
-        let level = lowest(self.mask.bits() & levels_below(count))?;
-        let level = Level::new(level);
+        let levels = self.mask.bits() & levels_below(count);
+        if levels == 0 {
+            return None;
+        }
+        let level = Level::new(levels.trailing_zeros());
         let Turn { leaf, next, left } = turns.of(level);
         let word = self.tree(level)?.page(leaf >> FANOUT_BITS)?.leaf(leaf);
-        let next = u32::from(next);
-        let at = lowest(word.load(SeqCst).rotate_right(next)).filter(|_| left != 0)?;
-        let at = (next + at) & BIT_MASK;
+        let bits = word.load(SeqCst).rotate_right(next.into());
+        if bits == 0 || left == 0 {
+            return None;
+        }
+        let at = (u32::from(next) + bits.trailing_zeros()) & BIT_MASK;
         let ready_bit = ReadyBit { leaf: word, bit: bit(at) };
         let position = Position::at(leaf, at);
         let Visit::Found(found) = visitor.visit(ready_bit, level, position) else { return None };
@@ -396,12 +401,6 @@ impl ReadyBitmap {
 #[inline]
 fn levels_below(count: u32) -> u64 {
     1u64.checked_shl(count).map_or(u64::MAX, |end| end - 1)
-}
-
-/// Returns the number of the lowest bit that is set.
-#[inline]
-const fn lowest(word: u64) -> Option<u32> {
-    if word == 0 { None } else { Some(word.trailing_zeros()) }
 }
 
 /// Returns a mask for word `group` with the bits for all numbers starting at `first`.

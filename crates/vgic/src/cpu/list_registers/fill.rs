@@ -228,10 +228,10 @@ impl ListRegisterVcpu {
         let may_list = groups.forwarded[Group::One.index()] && !lists.is_full();
         let Some(lpis) = lpis.as_mut().filter(|_| may_list) else { return false };
         let before = lists.used;
+        let end = lists.count.min(before.saturating_add(most));
         lpis.list(than, |ready, listed| {
             lists.push(Listed::Lpi(listed), lpi_register(ready));
-            let is_done = lists.is_full() || lists.used - before == most;
-            if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if lists.used < end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         lists.used > before
     }
@@ -294,5 +294,9 @@ fn wired_register(seen: Seen, filled: Filled) -> ListRegister {
 fn lpi_register(ready: ReadyLpi) -> ListRegister {
     const PENDING: ListRegister =
         ListRegister::new().with_group1(true).with_state(ListRegisterState::Pending);
-    PENDING.with_virtual_intid(ready.lpi.get()).with_priority_value(ready.priority.get())
+    // Each setter would be a call, for each LPI.
+    const INTID: u64 = ListRegister::new().with_virtual_intid(1).into_bits();
+    const PRIORITY: u64 = ListRegister::new().with_priority_value(1).into_bits();
+    let (intid, priority) = (u64::from(ready.lpi.get()), u64::from(ready.priority.get()));
+    ListRegister::from_bits(PENDING.into_bits() | (intid * INTID) | (priority * PRIORITY))
 }
