@@ -58,9 +58,10 @@ impl Priorities {
     /// Returns the number of levels that have higher priority than this CPU interface priority.
     pub(super) fn levels_before(self, than: Priority) -> u32 {
         let than = u32::from(than.get());
+        // Rounds up. `div_ceil` would compute the remainder as well.
         match self.view {
-            PriorityView::Unshifted => than.div_ceil(4),
-            PriorityView::NonSecure => than.saturating_sub(0x80).div_ceil(2),
+            PriorityView::Unshifted => (than + 3) >> 2,
+            PriorityView::NonSecure => (than.saturating_sub(0x80) + 1) >> 1,
         }
     }
 }

@@ -426,7 +426,7 @@ struct LevelWalk<'a, V> {
 
 impl<V: Visitor> LevelWalk<'_, V> {
     /// Visits the leaf whose turn it is, until the turn ends.
-    #[inline]
+    #[inline(always)]
     fn turn(&mut self) -> Option<V::Output> {
         let Turn { leaf, next, left } = self.turns.of(self.level);
         if left == 0 {
@@ -474,7 +474,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
     }
 
     /// Visits the bits of a leaf in cyclic order, starting at `first`.
-    #[inline]
+    #[inline(always)]
     fn leaf(&mut self, page: &BitmapPage, leaf: u32, first: u8) -> Option<V::Output> {
         let word = page.leaf(leaf);
         let first = u32::from(first) & BIT_MASK;
