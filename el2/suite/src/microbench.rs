@@ -39,7 +39,7 @@ const SHARED_LIMITS: &[(&str, u64)] = &[
     ("timer", 1_590),
 ];
 /// Instruction limit of a message that signals a direct LPI.
-const DIRECT_LIMIT: u64 = 1_480;
+const DIRECT_LIMIT: u64 = 1_445;
 
 /// Number of CPUs of the machine: either one for each of the guest's vCPUs, or one that they share.
 pub(crate) const EACH: u8 = VCPUS;
