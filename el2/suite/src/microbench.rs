@@ -19,27 +19,27 @@ use crate::machine::GICV4;
 /// Operations of the guest, and the maximum number of instructions of each, which is less than on
 /// Linux's KVM. The limits are a few percent above the measured counts.
 const LIMITS: &[(&str, u64)] = &[
-    ("hypercall", 145),
-    ("register", 226),
-    ("ipi", 1_305),
-    ("lpi", 2_225),
+    ("hypercall", 139),
+    ("register", 211),
+    ("ipi", 1_100),
+    ("lpi", 1_990),
     ("invall", 115),
-    ("msi", 1_345),
-    ("timer", 1_590),
+    ("msi", 1_155),
+    ("timer", 1_460),
 ];
 /// Limits for two vCPUs that share a CPU. An SGI between the two vCPUs makes each of them leave the
 /// CPU.
 const SHARED_LIMITS: &[(&str, u64)] = &[
-    ("hypercall", 145),
-    ("register", 226),
-    ("ipi", 4_170),
-    ("lpi", 2_225),
+    ("hypercall", 139),
+    ("register", 211),
+    ("ipi", 4_130),
+    ("lpi", 1_990),
     ("invall", 115),
-    ("msi", 1_345),
-    ("timer", 1_590),
+    ("msi", 1_155),
+    ("timer", 1_460),
 ];
 /// Instruction limit of a message that signals a direct LPI.
-const DIRECT_LIMIT: u64 = 1_445;
+const DIRECT_LIMIT: u64 = 1_260;
 
 /// Number of CPUs of the machine: either one for each of the guest's vCPUs, or one that they share.
 pub(crate) const EACH: u8 = VCPUS;
