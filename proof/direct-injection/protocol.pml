@@ -22,7 +22,7 @@
 #define dirty_ignored 7
 #define last_ignored 8
 #define doorbell_disabled 9
-#define armed_late 10
+#define announced_late 10
 #define resident_read 11
 #define discarded_first 12
 #define unrecalled 13
@@ -44,18 +44,18 @@ mtype cached = PHYSICAL;
 
 /* Pending state: of the physical LPI, in software, in the list register, in the vPE's table. */
 bool physical, software, in_list, in_table;
-bool doorbell, doorbell_enabled;
+bool doorbell;
 
 /* The vPE at its redistributor: GICR_VPENDBASER's Valid, Dirty and PendingLast. */
 bool resident, dirty, last;
 
 /* The vCPU's thread. */
-bool woken, recalled, parked;
+bool waits, woken, recalled, parked;
 bool finished;
 
 inline set_in_table() {
 	in_table = true;
-	doorbell = doorbell || !resident
+	doorbell = doorbell || (!resident && RULE(doorbell_disabled))
 }
 
 inline handle() {
@@ -112,14 +112,12 @@ active proctype Handlers() {
 end:	do
 	:: atomic { physical -> physical = false; software = true };
 		woken = true
-	:: atomic { doorbell && doorbell_enabled -> doorbell = false };
-		woken = true
+	:: doorbell -> doorbell = false;
+		if
+		:: waits -> woken = true
+		:: else
+		fi
 	od
-}
-
-/* Enables the doorbell, without one from before. */
-inline arm() {
-	atomic { doorbell = false; doorbell_enabled = RULE(doorbell_disabled) }
 }
 
 /* Has the vPE leave the redistributor. */
@@ -133,7 +131,7 @@ load:	if
 	:: recalled -> parked = true; atomic { !recalled -> parked = false }
 	:: else
 	fi;
-	doorbell_enabled = false;
+	waits = false;
 	atomic { !dirty; resident = true };
 	/* The hypervisor's pending state enters the guest by one of two ways, never by both. */
 	atomic {
@@ -156,20 +154,14 @@ load:	if
 	:: put(); goto load /* The vCPU is preempted. */
 	:: woken = false
 	fi;
-	/* While the vPE is resident, its doorbell cannot ring. */
-	if
-	:: RULE(armed_late) -> arm()
-	:: else
-	fi;
+	/* Doorbells are always enabled, and wake a vCPU only if it waits. */
+	waits = RULE(announced_late);
 	put();
 	if
 	:: software || recalled || (last && RULE(last_ignored)) -> goto load
 	:: else
 	fi;
-	if
-	:: !RULE(armed_late) -> arm()
-	:: else
-	fi;
+	waits = true;
 end:	woken;
 	goto load
 }

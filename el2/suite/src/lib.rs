@@ -36,9 +36,11 @@ mod virt;
 
 /// The hypervisor's decoders, which do not depend on the machine. They are tested on the host.
 #[cfg(test)]
+#[expect(unreachable_pub, reason = "another package's file")]
 #[path = "../../cpu/src/instruction.rs"]
 mod instruction;
 #[cfg(test)]
+#[expect(unreachable_pub, reason = "another package's file")]
 #[expect(clippy::cast_possible_truncation, reason = "its fields of a syndrome have up to 4 bits")]
 #[path = "../../cpu/src/syndrome.rs"]
 mod syndrome;

@@ -34,7 +34,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("dirty_ignored", "PendingLast is read while the redistributor is busy"),
     ("last_ignored", "a vCPU sleeps although PendingLast is 1"),
     ("doorbell_disabled", "a vCPU sleeps without its doorbell"),
-    ("armed_late", "a doorbell is cleared and enabled after PendingLast was read"),
+    ("announced_late", "a vCPU is recorded as waiting after PendingLast was read"),
     ("resident_read", "the pending table is read while the redistributor uses it"),
     ("discarded_first", "the pending table is read after DISCARD"),
 ];

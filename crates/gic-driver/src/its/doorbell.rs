@@ -2,7 +2,7 @@
 //!
 //! A virtual LPI that becomes pending while its vPE is not resident makes the vPE's doorbell
 //! pending at the redistributor to which the vPE is mapped. The doorbells also belong to events of
-//! a *proxy*, a DeviceID that no device has, because INV, CLEAR and MOVI operate on events.
+//! a *proxy*, a DeviceID that no device has, because the ITS moves LPIs by their events.
 
 use super::Its;
 use super::error::ItsError;
@@ -10,9 +10,9 @@ use super::mapping::EventRequest;
 use crate::platform::GicPlatform;
 use core::num::NonZeroU16;
 use gic_arch::Lpi;
-use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, Initially};
+use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock};
 
-/// The doorbells of a set of vPEs, in the vPEs' order. They are initially disabled.
+/// The doorbells of a set of vPEs, in the vPEs' order. They are always enabled.
 #[derive(Debug)]
 pub(super) struct Doorbells {
     proxy: Attachment,
@@ -29,7 +29,7 @@ impl Doorbells {
         (count, cpus): (NonZeroU16, impl Fn(u16) -> Cpu),
     ) -> Result<Self, ItsError> {
         let proxy = its.attach_shared(proxy, count.get().into(), room)?;
-        let request = EventRequest::new(count, cpus(0)).with_initially(Initially::Masked);
+        let request = EventRequest::new(count, cpus(0));
         let lpis = match its.map_events(&proxy, request) {
             Ok(lpis) => lpis,
             Err(error) => {

@@ -32,7 +32,7 @@ pub(super) struct Vpe {
     /// CPU to whose redistributor the vPE is mapped.
     cpu: AtomicU32,
     pending: Table,
-    /// `true` while the vCPU waits: from before its doorbell is enabled until it is loaded.
+    /// `true` while the vCPU waits: from before its vPE leaves until it is loaded.
     pub(super) waits: AtomicBool,
     /// `true` if a virtual LPI may have become pending since the vCPU waits.
     pub(super) may_be_pending: AtomicBool,
@@ -130,17 +130,14 @@ impl<P: GicPlatform> VpeSet<P> {
     pub fn load(&self, vpe: u16, cpu: Cpu) -> Result<(), ItsError> {
         let doorbell = self.doorbell(vpe);
         let vpe = self.vpe(vpe)?;
-        if vpe.waits.load(SeqCst) {
-            doorbell.map_or(Ok(()), |doorbell| self.its.mask(doorbell))?;
-            vpe.waits.store(false, SeqCst);
-        }
+        vpe.waits.store(false, SeqCst);
         if vpe.cpu() != cpu {
             let (_, target) = self.its.collections.of_cpu(cpu)?;
             let (its_list, sequence) = (0, 0);
             let vmovp = VirtualCommand::Vmovp { vpe: vpe.id, target, its_list, sequence };
             let sync = VirtualCommand::Vsync { vpe: vpe.id };
             self.its.run_virtual([vmovp, sync].map(VirtualCommand::encode))?;
-            // INV and CLEAR of the doorbell must reach the redistributor where it rings.
+            // The ITS must know where the doorbell rings.
             doorbell.map_or(Ok(cpu), |doorbell| self.its.move_event(doorbell, cpu))?;
             vpe.cpu.store(cpu.get(), SeqCst);
         }

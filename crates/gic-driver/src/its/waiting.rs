@@ -1,11 +1,13 @@
-//! vPEs of vCPUs that wait for an interrupt: their [doorbells](super::doorbell) are enabled.
+//! vPEs of vCPUs that wait for an interrupt. A wait begins in this order, so that no virtual LPI is
+//! missed:
 //!
-//! A doorbell is enabled in this order, so that no virtual LPI is missed:
+//! 1. The vPE is recorded as waiting.
+//! 2. It leaves its CPU, and `GICR_VPENDBASER.PendingLast` covers the virtual LPIs until then.
+//! 3. The later ones ring its [doorbell](super::doorbell), which ends the wait.
 //!
-//! 1. While the vPE is still resident, its doorbell cannot ring. A doorbell from before is cleared,
-//!    and the doorbell is enabled.
-//! 2. The vPE leaves, and `GICR_VPENDBASER.PendingLast` covers the virtual LPIs until then.
-//! 3. The later ones ring the doorbell, until it is disabled so that the vPE can be loaded.
+//! Doorbells stay enabled, because commands at the beginning and at the end of each wait would cost
+//! more than the doorbells of preempted vCPUs, which wake nobody: each of their messages causes one
+//! exit, as without direct injection. A doorbell from before can end a wait early.
 
 use super::doorbell::Doorbells;
 use super::error::{ItsError, fault};
@@ -14,7 +16,7 @@ use crate::platform::GicPlatform;
 use core::num::NonZeroU16;
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::Lpi;
-use msi_types::{Cpu, DeviceId, Pending};
+use msi_types::{Cpu, DeviceId};
 
 impl<P: GicPlatform> VpeSet<P> {
     /// Gives each vPE a doorbell, for events that are handed over later. No device may have the
@@ -49,14 +51,10 @@ impl<P: GicPlatform> VpeSet<P> {
         let (doorbell, waiting) = (self.doorbell(vpe), self.vpe(vpe)?);
         // Must precede `waits`, because `wake` may then set it.
         waiting.may_be_pending.store(false, SeqCst);
+        // Must precede the put, because the doorbell may ring immediately afterwards.
         waiting.waits.store(true, SeqCst);
-        let its = &self.its;
-        let doorbell = doorbell.ok_or(fault(its.base(), "VMAPTI", "the vPE has no doorbell"));
-        let enabled = doorbell.and_then(|doorbell| {
-            its.set_pending(doorbell, Pending::Clear)?;
-            its.unmask(doorbell)
-        });
-        let left = enabled.and_then(|()| self.put(vpe));
+        let doorbell = doorbell.ok_or(fault(self.its.base(), "VMAPTI", "the vPE has no doorbell"));
+        let left = doorbell.and_then(|_| self.put(vpe));
         if left != Ok(false) {
             waiting.may_be_pending.store(true, SeqCst);
         }

@@ -56,15 +56,26 @@ fn a_message_does_not_ring_other_vcpus() {
     let (direct, _event) = machine();
     direct.vpes.put(0).unwrap();
     direct.send(0);
-    assert_eq!(direct.setup.take(1), [0_u32; 0], "the vCPU does not wait");
+    assert_eq!(rung(&direct, 1), [0; 0], "the vCPU does not wait");
     direct.load(0);
     assert_eq!(direct.take(0), [8195]);
     direct.vpes.put_to_wait(0).unwrap();
-    assert_eq!(direct.setup.take(1), [0_u32; 0], "the doorbell is from before");
     direct.load(0);
     direct.vpes.put(0).unwrap();
     direct.send(0);
-    assert_eq!(direct.setup.take(1), [0_u32; 0], "the vCPU no longer waits");
+    assert_eq!(rung(&direct, 1), [0; 0], "the vCPU no longer waits");
+}
+
+#[test]
+fn an_earlier_doorbell_ends_a_wait() {
+    let (direct, _event) = machine();
+    direct.vpes.put(0).unwrap();
+    direct.send(0);
+    direct.load(0);
+    assert_eq!(direct.take(0), [8195]);
+    direct.vpes.put_to_wait(0).unwrap();
+    assert_eq!(rung(&direct, 1), [0]);
+    assert!(direct.vpes.may_be_pending(0));
 }
 
 #[test]
