@@ -1,4 +1,4 @@
-//! The registers that we store at each exit, and what a trapped instruction does to them.
+//! Registers that each exit stores, and the effects of emulated instructions on them.
 
 use crate::debug::Debug;
 use crate::syndrome::{self, ByteOrder, DeviceAccess, advanced};

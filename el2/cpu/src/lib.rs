@@ -1,9 +1,8 @@
-//! A guest's CPU, as EL2 sees it: the registers that a vCPU needs, the entry to the guest and the
-//! exit from it, the syndromes of its traps, the exceptions that it takes, stage 2, and the list
-//! registers.
+//! A guest's CPU, as EL2 sees it: a vCPU's registers, the entry to the guest and the exit from it,
+//! the syndromes of traps, the exceptions that the guest takes, stage 2, and the list registers.
 //!
-//! The library knows the architecture only: neither guests nor their machines, nor who runs which
-//! vCPU when. `el2/vm` is a hypervisor on it.
+//! The library knows only the architecture, and neither guests and their machines nor a scheduler.
+//! `el2/vm` is a hypervisor on it.
 #![no_std]
 
 extern crate alloc;

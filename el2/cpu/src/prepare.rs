@@ -1,4 +1,4 @@
-//! What a CPU needs before it runs guests: traps, vectors and stage 2.
+//! Preparation of a CPU for guests: traps, vectors and stage 2.
 
 use crate::tables::VTCR;
 use crate::virtual_interface::Hardware;

@@ -107,9 +107,15 @@ impl Hardware {
         registers.enumerate().map(|(index, it)| write_list(index, (*it).into())).count()
     }
 
-    /// Returns a bitmap of the list registers whose interrupts have ended.
+    /// Returns `ICH_VMCR_EL2`, which the guest may have changed.
     #[inline]
-    pub fn ended(self) -> u32 {
+    pub fn vmcr(self) -> Vmcr {
+        Vmcr::from(read_register!("S3_4_C12_C11_7"))
+    }
+
+    /// Returns a bitmap of the empty list registers (`ICH_ELRSR_EL2`).
+    #[inline]
+    pub fn empty(self) -> u32 {
         read_register!("S3_4_C12_C11_5") as u32
     }
 
@@ -124,14 +130,14 @@ impl Hardware {
     #[inline]
     pub fn store(self, used: usize, left: &mut VirtualInterface) {
         left.hcr = Hcr::from(read_register!("S3_4_C12_C11_0"));
-        left.vmcr = Vmcr::from(read_register!("S3_4_C12_C11_7"));
+        left.vmcr = self.vmcr();
         let [zero, one] = &mut left.active_priorities;
         (zero[0], one[0]) = (read_priorities_0(0) as u32, read_priorities_1(0) as u32);
         for index in 1..self.priorities {
             zero[index] = read_priorities_0(index) as u32;
             one[index] = read_priorities_1(index) as u32;
         }
-        for (index, register) in left.list.iter_mut().enumerate().take(used) {
+        for (index, register) in left.list.iter_mut().enumerate().take(used.min(self.lists)) {
             *register = ListRegister::from(read_list(index));
             write_list(index, 0);
         }

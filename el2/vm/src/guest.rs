@@ -51,6 +51,7 @@ pub(crate) unsafe fn move_all() -> usize {
 pub(crate) fn end_machine() -> ! {
     moving::report();
     for guest in guests() {
+        guest.print_faults();
         guest.exits.report(guest.number);
     }
     trace::report();
@@ -92,7 +93,7 @@ pub trait Devices: Send + Sync {
     /// Returns the name of the device at an address, for records.
     fn name(&self, address: u64) -> Option<&'static str>;
 
-    /// Looks for work, as requested by [`poll_after`](crate::poll_after).
+    /// Looks for work, as requested by [`poll_after`](crate::poll_after). Must not wait for vCPUs.
     fn poll(&self) {}
 
     /// Stops devices from accessing memory and from signaling interrupts: the guest has ended.

@@ -54,9 +54,9 @@ struct CpuState {
     /// End of the time slice, or 0 while no other vCPU needs the CPU.
     turn_end: AtomicU64,
     /// Guests for which a vCPU was woken on this CPU since it took its current vCPU, as a bitmap of
-    /// [`VcpuId::guest_bit`]. A bit is set only while holding the queue's lock. The CPU clears all
-    /// bits with the lock held when it takes a vCPU, and [`is_turn_over`] clears bits without the
-    /// lock.
+    /// [`VcpuId::guest_bit`]. Other CPUs set a bit only while holding the queue's lock. The CPU
+    /// clears all bits with the lock held when it takes a vCPU; [`is_turn_over`] and
+    /// [`is_contended`] clear bits without the lock.
     preempting: AtomicU64,
 }
 
@@ -295,6 +295,23 @@ pub(crate) fn leave(id: VcpuId, why: Leave) {
 /// Returns `true` if a vCPU is queued for a CPU, or if all CPUs must pause for a move.
 pub(crate) fn is_wanted() -> bool {
     QUEUED_VCPUS.load(SeqCst) != 0 || moving::is_wanted()
+}
+
+/// Returns `true` if the CPU [is wanted](is_wanted). Otherwise, neither a time slice nor an earlier
+/// wake-up matters here any more.
+pub(crate) fn is_contended() -> bool {
+    let here = CpuState::here();
+    let is_preempting = here.preempting.load(SeqCst) != 0;
+    // Must precede `is_wanted`, as in `is_turn_over`.
+    let preempting = if is_preempting { here.preempting.swap(0, SeqCst) } else { 0 };
+    if !is_wanted() {
+        here.turn_end.store(0, SeqCst);
+        return false;
+    }
+    if is_preempting {
+        here.preempting.fetch_or(preempting, SeqCst);
+    }
+    true
 }
 
 /// Returns `true` if this CPU's vCPU must let other vCPUs run. The time slice of the vCPU's guest

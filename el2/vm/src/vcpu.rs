@@ -161,15 +161,15 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the interrupts that have arrived, if the guest has ended all earlier ones. Returns
-    /// `false` if the vCPU must exit.
+    /// Loads the interrupts that have arrived, if the list registers are empty. Returns `false` if
+    /// the vCPU must exit.
     fn list_arrivals(&mut self, vcpu: &mut InGuest<'_>, recorder: &mut Recorder<'_>) -> bool {
-        let ended = self.hardware.ended();
-        if ended.trailing_ones() < self.used as u32 {
+        let empty = self.hardware.empty();
+        if empty.trailing_ones() < self.used as u32 {
             return false;
         }
         recorder.left(vcpu.interface(), const { &VirtualInterface::empty() });
-        let is_listed = vcpu.list_arrivals(ended);
+        let is_listed = vcpu.list_arrivals(self.hardware.vmcr(), empty);
         if is_listed {
             self.used = self.used.max(self.hardware.load_list(vcpu.interface()));
         }
@@ -177,8 +177,8 @@ impl Loaded {
     }
 }
 
-/// Runs guest code up to an exit after which the vCPU must leave guest mode. Returns `None` if this
-/// CPU's own work or a kick requires that.
+/// Runs guest code until the vCPU must leave guest mode. Returns the last exit, or `None` if a kick
+/// followed it.
 fn run_guest(
     guest: &Guest,
     entity: &Entity,
@@ -188,6 +188,7 @@ fn run_guest(
     recorder: &mut Recorder<'_>,
 ) -> Option<Vector> {
     loop {
+        let mut last = None;
         while !entity.is_kicked() {
             recorder.enters(vcpu);
             // SAFETY: `load` loaded the EL1 state of the guest, and `serve` prepared the CPU.
@@ -199,6 +200,9 @@ fn run_guest(
                 Vector::Interrupt if !loaded.hardware.needs_maintenance() => {
                     vcpu.returned();
                     interrupts::take();
+                    // A vCPU in WFI may take interrupts for long without leaving guest mode.
+                    guest.print_faults();
+                    last = Some(vector);
                     break;
                 }
                 _ => return Some(vector),
@@ -206,9 +210,10 @@ fn run_guest(
         }
         // The checks below see the causes of the kicks that this forgets.
         entity.forget_kicks();
-        let must_leave = scheduler::is_wanted() || guest.gate.is_closed() || guest.end().is_some();
+        let must_leave =
+            scheduler::is_contended() || guest.gate.is_closed() || guest.end().is_some();
         if must_leave || !loaded.list_arrivals(vcpu, recorder) || entity.is_kicked() {
-            return None;
+            return last;
         }
     }
 }

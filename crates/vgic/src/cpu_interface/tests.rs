@@ -155,7 +155,8 @@ fn unimplemented_active_priorities_are_ignored() {
             let mut active = [[0; 4]; 2];
             active[1][index] = 1;
             interface.load(interface.vmcr(), active);
-            assert_eq!(interface.running() != Priority::IDLE, index < implemented, "{index}");
+            let is_loaded = interface.running() != Priority::IDLE;
+            assert_eq!(is_loaded, index < implemented, "{priority_bits} bits, {index}");
         }
     }
 }

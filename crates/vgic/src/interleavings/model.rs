@@ -412,7 +412,9 @@ fn arrives_in_guest_mode(arrive: fn(&Machine)) {
     let device = spawn(&machine, arrive);
     let mut guest = vcpu.enter();
     let kicks = machine.kicks.count(Cpu::new(0));
-    let continues = is_one_listed(&guest) || guest.list_arrivals(u32::MAX);
+    guest.returned();
+    let vmcr = guest.interface().vmcr;
+    let continues = is_one_listed(&guest) || guest.list_arrivals(vmcr, u32::MAX);
     device.join().unwrap();
     let is_kicked = machine.kicks.count(Cpu::new(0)) > kicks;
     let is_listed = is_one_listed(&guest);
@@ -446,7 +448,8 @@ fn an_arrival_moves(before: bool) {
             assert!(!is_listed.load(SeqCst), "the LPI is still listed at the old vCPU");
         })
     };
-    is_listed.store(guest.list_arrivals(u32::MAX) && is_one_listed(&guest), SeqCst);
+    let vmcr = guest.interface().vmcr;
+    is_listed.store(guest.list_arrivals(vmcr, u32::MAX) && is_one_listed(&guest), SeqCst);
     machine.linger();
     is_listed.store(false, SeqCst);
     let registers = *guest.interface();

@@ -206,7 +206,8 @@ impl Lists {
         };
         self.kicked.store(false, SeqCst);
         let mut inside = self.vcpu.in_guest().unwrap();
-        let is_listed = inside.list_arrivals(hardware.empty());
+        inside.returned();
+        let is_listed = inside.list_arrivals(hardware.registers.vmcr, hardware.empty());
         if is_listed {
             hardware.registers.list = inside.interface().list;
         }

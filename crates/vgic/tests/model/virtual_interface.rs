@@ -209,7 +209,6 @@ impl Hardware {
             .fold(0, |bits, (_, at)| bits | 1 << at)
     }
 
-    /// Returns `true` if the maintenance interrupt is asserted.
     /// Returns `ICH_ELRSR_EL2`.
     pub(crate) fn empty(&self) -> u32 {
         let is_empty = |register: &ListRegister| {
@@ -218,6 +217,7 @@ impl Hardware {
         (0..).zip(self.list()).map(|(at, it)| u32::from(is_empty(it)) << at).sum()
     }
 
+    /// Returns `true` if the maintenance interrupt is asserted.
     pub(crate) fn asks_for_maintenance(&self) -> bool {
         self.registers.hcr.en() && self.misr().into_bits() != 0
     }
