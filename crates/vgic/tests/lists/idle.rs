@@ -207,3 +207,31 @@ fn an_idle_vcpu_with_work_left_is_kicked_at_once() {
 
     assert!(translated.is_done() || translated.machine.kicks.of(0) > kicks);
 }
+
+#[test]
+fn a_guest_that_changed_its_interface_exits_for_new_interrupts() {
+    let mut machine = machine();
+    let mut vcpu = idle(&mut machine);
+    let mut inside = vcpu.enter();
+    let vmcr = inside.interface().vmcr;
+    machine.gic.set_line(Line::Spi(SPI), Level::High);
+
+    assert!(!inside.list_arrivals(vmcr.with_veoim(true), u32::MAX));
+    assert_eq!(listed(&inside), []);
+    assert!(inside.list_arrivals(vmcr, u32::MAX));
+    assert_eq!(listed(&inside), [(SPI, ListRegisterState::Pending)]);
+    assert!(!inside.list_arrivals(vmcr, !1), "the interrupt has not ended");
+}
+
+#[test]
+fn a_guest_entered_in_a_handler_exits_for_new_interrupts() {
+    let mut machine = machine();
+    let mut vcpu = idle(&mut machine);
+    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    assert_eq!(vcpu.read_sysreg(icc::IAR1.encoding()), Ok(SPI.into()));
+    let mut inside = vcpu.enter();
+    let vmcr = inside.interface().vmcr;
+
+    assert!(!inside.list_arrivals(vmcr, u32::MAX));
+    assert_eq!(listed(&inside), [(SPI, Active)]);
+}
