@@ -81,6 +81,27 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Returns a copy for [`listed_again`](Self::listed_again), if anything is recorded.
+    #[inline]
+    pub(crate) fn copy(&self, interface: &VirtualInterface) -> Option<VirtualInterface> {
+        self.is_on.then_some(*interface)
+    }
+
+    /// Records that the list registers, which the hardware had emptied, were folded and filled in
+    /// guest mode. If `is_done` is `false`, they may instead be unchanged: the exit then folds
+    /// them.
+    #[cold]
+    pub(crate) fn listed_again(
+        &mut self,
+        before: &VirtualInterface,
+        now: &VirtualInterface,
+        is_done: bool,
+    ) {
+        if is_done || now.list != before.list {
+            self.left(before, &VirtualInterface::empty());
+        }
+    }
+
     fn begin(&mut self, reason: Reason) {
         self.count(reason, |_| ());
     }

@@ -168,8 +168,11 @@ impl Loaded {
         if empty.trailing_ones() < self.used as u32 {
             return false;
         }
-        recorder.left(vcpu.interface(), const { &VirtualInterface::empty() });
+        let before = recorder.copy(vcpu.interface());
         let is_listed = vcpu.list_arrivals(self.hardware.vmcr(), empty);
+        if let Some(before) = before {
+            recorder.listed_again(&before, vcpu.interface(), is_listed);
+        }
         if is_listed {
             self.used = self.used.max(self.hardware.load_list(vcpu.interface()));
         }

@@ -26,7 +26,8 @@ impl InGuest<'_> {
     ///
     /// Returns `false` if the vCPU must [exit](Self::exit): list registers are not empty, the guest
     /// has changed `ICH_VMCR_EL2` or was entered in a handler, or the new interrupts need other
-    /// changes to the interface, e.g. because they do not fit.
+    /// changes to the interface, e.g. because they do not fit. The list registers of the interface
+    /// are then unchanged or empty.
     pub fn list_arrivals(&mut self, vmcr: Vmcr, empty: u32) -> bool {
         let Self(vcpu) = self;
         let lists = &vcpu.0.list_registers;
