@@ -12,8 +12,13 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node, Property, ToPropertyValue};
 use el2_passthrough::{GuestSmmu, Pci};
 use el2_vm::{PHYSICAL_TIMER, Ram, VIRTUAL_TIMER};
-use gic_arch::gits;
-use msi_types::pci::{PciSpace, PciWindow};
+use gic_arch::{IntId, gits};
+use gic_firmware::{
+    Controller, ControllerIndex, ControllerKind, CpuNode, Description, Fact, Gic, IntIdSpan, Iommu,
+    IommuIndex, IommuRouting, MapEntry, MsiRouting, PciHost, PlatformDevice, Region, Status,
+    StreamEntry, Target, devicetree,
+};
+use msi_types::{DeviceId, RequesterId};
 use vgic::VgicConfig;
 
 /// Files of a guest in memory, by physical or by guest physical addresses (QEMU's guest loader,
@@ -95,14 +100,12 @@ pub(crate) struct Machine<'a> {
     pub(crate) others: Vec<DeviceTreeNode>,
 }
 
-/// Phandles of the GIC, the UART's clock, and an MSI controller with its own node.
-const GIC_PHANDLE: u32 = 1;
-pub(crate) const CLOCK: u32 = 2;
-const CONTROLLER_PHANDLE: u32 = 3;
+/// Phandles of the GIC, and of the UART's clock. `gic_firmware` numbers MSI controllers and IOMMUs
+/// from 1; a GIC that is an MSI controller itself has the number of that controller.
+const GIC_PHANDLE: u32 = 0x10;
+pub(crate) const CLOCK: u32 = 0x11;
 /// Phandle of the memory for LPI tables, which the next kernel does not use either.
-const TABLES: u32 = 4;
-/// Phandle of the SMMU.
-const SMMU: u32 = 5;
+const TABLES: u32 = 0x12;
 /// Size of an LPI table, and its alignment.
 const TABLE: u64 = 0x1_0000;
 /// Space for the devicetree at the end of the guest's RAM (Documentation/arch/arm64/booting.rst: at
@@ -118,36 +121,81 @@ const EDGE_RISING: u32 = 1;
 impl Machine<'_> {
     /// Returns the devicetree blob.
     pub(crate) fn devicetree(self) -> Vec<u8> {
-        let mut tree = DeviceTree::new();
+        let blob = devicetree::write(&self.description()).expect("all identifiers are paths");
+        let written = Fdt::new(&blob).expect("the blob was just written");
+        let mut tree = DeviceTree::from_fdt(&written);
+        let phandle = self.complete(&mut tree);
         let root = &mut tree.root;
-        for property in [
-            property("compatible", "linux,dummy-virt"),
-            property("#address-cells", 2_u32),
-            property("#size-cells", 2_u32),
-            property("interrupt-parent", GIC_PHANDLE),
-        ] {
-            root.add_property(property);
-        }
-        for child in
-            [self.chosen(), memory(&self.ram), self.cpus(), psci(), timer(), self.gic(), clock()]
-        {
+        root.add_property(property("interrupt-parent", phandle));
+        for child in [self.chosen(), memory(&self.ram), psci(), timer(), clock()] {
             root.add_child(child);
         }
         if FLASH.contains(&self.files.kernel.start) {
             root.add_child(flash());
-        }
-        if let Some(pci) = self.pci {
-            root.add_child(pci_host(pci, self.gic));
-            pci.smmu.iter().for_each(|it| root.add_child(smmu(it)));
-        }
-        if self.gic.direct_lpi {
-            root.add_child(platform_device());
         }
         if reserves_tables(self.gic) {
             root.add_child(self.reserved_memory());
         }
         iter::once(self.uart).chain(self.others).for_each(|it| root.add_child(it));
         tree.to_dtb()
+    }
+
+    /// Returns the GIC, its MSI controllers, and who sends them messages. The GIC's node has the
+    /// name that QEMU uses on `virt`, because some kernels look for the path `/intc` (Hermit, for
+    /// example).
+    fn description(&self) -> Description {
+        let config = self.gic;
+        let id = gic_path(config);
+        let cpus = config.cpus.iter().map(|cpu| cpu.affinity);
+        let frames = config.redistributors.iter();
+        let frames = frames.map(|it| at(it.base, it.stride * u64::from(it.count)));
+        let controllers = controllers(config, &id);
+        let route = route(&controllers);
+        let ring = PlatformDevice::new("/ring", "doorbell,ring", route.clone());
+        Description {
+            compatible: Vec::from(["linux,dummy-virt".into()]),
+            cpus: cpus.map(|it| CpuNode::new(format!("/cpus/cpu@{:x}", it.mpidr()), it)).collect(),
+            gic: Some(Gic::v3(id, at(config.distributor, 0x1_0000), frames)),
+            controllers,
+            hosts: self.pci.iter().map(|pci| pci_host(pci, route.clone())).collect(),
+            iommus: self.pci.iter().filter_map(|pci| Some(smmu(pci.smmu.as_ref()?))).collect(),
+            // A platform device without hardware, whose messages a driver in the guest's kernel
+            // writes: no other device with a node of its own sends messages to the GIC.
+            devices: config.direct_lpi.then_some(ring).into_iter().collect(),
+            ..Description::default()
+        }
+    }
+
+    /// Adds what `gic_firmware` does not write. Returns the phandle of the GIC.
+    fn complete(&self, tree: &mut DeviceTree) -> u32 {
+        // With "ranges", the root would be a bus below another one.
+        tree.root.remove_property("ranges");
+        for cpu in node_at(tree, "/cpus").children_mut() {
+            cpu.add_property(property("enable-method", "psci"));
+        }
+        let gic = node_at(tree, &gic_path(self.gic));
+        let is_controller = self.gic.message_based_spis || self.gic.direct_lpi;
+        let phandle = if is_controller { 1 } else { GIC_PHANDLE };
+        gic.add_property(property("phandle", phandle));
+        if reserves_tables(self.gic) {
+            gic.add_property(property("memory-region", TABLES));
+        }
+        let Some(pci) = self.pci else { return phandle };
+        let host = node_at(tree, &host_path(pci));
+        host.add_property(coherent());
+        host.add_property(property("#interrupt-cells", 1_u32));
+        host.add_property(property("interrupt-map-mask", [3_u32 << DEVICE_SHIFT, 0, 0, 7]));
+        host.add_property(property("interrupt-map", interrupt_map(pci, phandle).as_flattened()));
+        if let Some(smmu) = &pci.smmu {
+            // In the order in which `virt` has them.
+            let names: &[&str] = &["eventq", "priq", "cmdq-sync", "gerror"];
+            let interrupts = smmu.interrupts.iter().flat_map(|it| [SPI, it - 32, EDGE_RISING]);
+            let node = node_at(tree, &smmu_path(smmu));
+            node.add_property(coherent());
+            node.add_property(property("interrupts", interrupts.collect::<Vec<_>>()));
+            node.add_property(property("interrupt-names", names));
+        }
+        phandle
     }
 
     fn chosen(&self) -> DeviceTreeNode {
@@ -183,92 +231,51 @@ impl Machine<'_> {
         memory.add_child(node(format!("lpi-tables@{start:x}"), tables));
         memory
     }
-
-    fn cpus(&self) -> DeviceTreeNode {
-        let mut cpus =
-            node("cpus", [property("#address-cells", 2_u32), property("#size-cells", 0_u32)]);
-        for cpu in &self.gic.cpus {
-            let mpidr = cpu.affinity.mpidr();
-            cpus.add_child(node(
-                format!("cpu@{mpidr:x}"),
-                [
-                    property("device_type", "cpu"),
-                    property("compatible", "arm,armv8"),
-                    property("enable-method", "psci"),
-                    property("reg", mpidr),
-                ],
-            ));
-        }
-        cpus
-    }
-
-    /// Describes the GIC. The node has the name that QEMU uses on `virt`, because some kernels look
-    /// for the path `/intc` (Hermit, for example).
-    fn gic(&self) -> DeviceTreeNode {
-        let distributor = self.gic.distributor;
-        let mut regions = Vec::from([distributor, 0x1_0000]);
-        for region in &self.gic.redistributors {
-            regions.extend([region.base, region.stride * u64::from(region.count)]);
-        }
-        let mut gic = node(
-            format!("intc@{distributor:x}"),
-            [
-                property("#address-cells", 2_u32),
-                property("#size-cells", 2_u32),
-                property("ranges", &[] as &[u8]),
-                property("compatible", "arm,gic-v3"),
-                property("#interrupt-cells", 3_u32),
-                property("interrupt-controller", &[] as &[u8]),
-                property("#redistributor-regions", self.gic.redistributors.len() as u32),
-                property("reg", doubles(&regions)),
-                property("phandle", GIC_PHANDLE),
-            ],
-        );
-        describe_controller(self.gic, &mut gic);
-        gic
-    }
 }
 
-/// Adds the MSI controller to the GIC's node (bindings `arm,gic-v3` and `arm,gic`).
-fn describe_controller(config: &VgicConfig, gic: &mut DeviceTreeNode) {
-    let mark = || property("msi-controller", &[] as &[u8]);
-    for its in &config.its {
-        gic.add_child(node(
-            format!("msi-controller@{:x}", its.base),
-            [
-                property("compatible", "arm,gic-v3-its"),
-                mark(),
-                property("#msi-cells", 1_u32),
-                property("reg", doubles(&[its.base, gits::SIZE])),
-                property("phandle", CONTROLLER_PHANDLE),
-            ],
-        ));
-    }
-    for frame in &config.v2m {
-        gic.add_child(node(
-            format!("msi-controller@{:x}", frame.base),
-            [
-                property("compatible", "arm,gic-v2m-frame"),
-                mark(),
-                property("reg", doubles(&[frame.base, frame.size()])),
-                property("arm,msi-base-spi", frame.first_spi),
-                property("arm,msi-num-spis", frame.count),
-                property("phandle", CONTROLLER_PHANDLE),
-            ],
-        ));
-    }
-    if config.message_based_spis {
-        gic.add_property(mark());
-        gic.add_property(property("mbi-ranges", [FIRST_SPI, SPIS]));
-    }
-    if config.direct_lpi {
-        gic.add_property(mark());
-        gic.add_property(property("arm,direct-lpi", &[] as &[u8]));
-        gic.add_property(property("#msi-cells", 0_u32));
-    }
-    if reserves_tables(config) {
-        gic.add_property(property("memory-region", TABLES));
-    }
+fn node_at<'a>(tree: &'a mut DeviceTree, path: &str) -> &'a mut DeviceTreeNode {
+    tree.find_node_mut(path).expect("the node was written")
+}
+
+fn coherent() -> DeviceTreeProperty {
+    property("dma-coherent", &[] as &[u8])
+}
+
+fn gic_path(config: &VgicConfig) -> String {
+    format!("/intc@{:x}", config.distributor)
+}
+
+fn host_path(pci: &Pci) -> String {
+    format!("/pcie@{:x}", pci.config.start)
+}
+
+fn smmu_path(smmu: &GuestSmmu) -> String {
+    format!("/iommu@{:x}", smmu.registers.start)
+}
+
+fn at(base: u64, bytes: u64) -> Region {
+    Region::new(base, bytes).expect("the guest's frames are not at the end of memory")
+}
+
+/// Returns the MSI controllers of the GIC that has this path.
+fn controllers(config: &VgicConfig, gic: &str) -> Vec<Controller> {
+    let path = |base: u64| format!("{gic}/msi-controller@{base:x}");
+    let spis = |first, count| {
+        let span = IntIdSpan::new(IntId::new(first), count);
+        Vec::from([Fact::stated(span.expect("the SPIs exist"))])
+    };
+    let its = config.its.iter().map(|it| Controller::its(path(it.base), at(it.base, gits::SIZE)));
+    let frames = config.v2m.iter().map(|it| Controller {
+        ranges: spis(it.first_spi, it.count),
+        ..Controller::new(path(it.base), ControllerKind::V2m, Some(at(it.base, it.size())))
+    });
+    let mbi = config.message_based_spis.then(|| Controller {
+        ranges: spis(FIRST_SPI, SPIS),
+        ..Controller::new(gic, ControllerKind::Mbi, None)
+    });
+    let direct = || Controller::new(gic, ControllerKind::DirectLpi, None);
+    let direct = config.direct_lpi.then(direct);
+    its.chain(frames).chain(mbi).chain(direct).collect()
 }
 
 /// Returns `true` if redistributors may use their LPI tables while the next kernel runs.
@@ -276,101 +283,60 @@ const fn reserves_tables(config: &VgicConfig) -> bool {
     config.direct_lpi && !config.can_clear_enable_lpis
 }
 
-/// Returns the property that routes a PCI host's messages. For an ITS, requester IDs are DeviceIDs;
-/// the other controllers do not distinguish devices.
-fn route(config: &VgicConfig) -> Option<DeviceTreeProperty> {
-    const ALL: u32 = 0x1_0000;
-    if !config.its.is_empty() {
-        return Some(property("msi-map", [0, CONTROLLER_PHANDLE, 0, ALL]));
+/// Returns the routing of messages to the first controller. For an ITS, requester IDs are
+/// DeviceIDs; the other controllers do not distinguish devices.
+fn route(controllers: &[Controller]) -> MsiRouting {
+    let first = ControllerIndex::new(0);
+    match controllers.first().map(|controller| &controller.kind) {
+        None => MsiRouting::default(),
+        Some(ControllerKind::Its) => MsiRouting::map([MapEntry {
+            rid_base: RequesterId::new(0),
+            length: 0x1_0000,
+            target: Target::Controller(first),
+            device_id_base: DeviceId::new(0),
+        }]),
+        Some(_) => MsiRouting::parent(first),
     }
-    let has_own_node = !config.v2m.is_empty();
-    let is_gic = config.message_based_spis || config.direct_lpi;
-    let phandle = if is_gic { GIC_PHANDLE } else { CONTROLLER_PHANDLE };
-    (has_own_node || is_gic).then(|| property("msi-parent", phandle))
 }
 
-fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
-    const BYTES_PER_BUS: u64 = 1 << 20;
-    let config = &pci.config;
-    let ranges = pci.windows.iter().flat_map(|window| range(*window));
-    let last_bus = (config.end - config.start) / BYTES_PER_BUS - 1;
-    let mut host = node(
-        format!("pcie@{:x}", config.start),
-        [
-            property("compatible", "pci-host-ecam-generic"),
-            property("device_type", "pci"),
-            property("#address-cells", 3_u32),
-            property("#size-cells", 2_u32),
-            property("dma-coherent", &[] as &[u8]),
-            property("bus-range", [0, last_bus as u32]),
-            property("reg", doubles(&[config.start, config.end - config.start])),
-            property("ranges", ranges.collect::<Vec<_>>()),
-            property("linux,pci-domain", 0_u32),
-            property("#interrupt-cells", 1_u32),
-            property("interrupt-map-mask", [3_u32 << DEVICE_SHIFT, 0, 0, 7]),
-            property("interrupt-map", interrupt_map(pci).as_flattened()),
-        ],
-    );
-    if let Some(route) = route(gic) {
-        host.add_property(route);
+fn pci_host(pci: &Pci, route: MsiRouting) -> PciHost {
+    let Range { start, end } = pci.config;
+    let stream = |[guest, machine]: [u32; 2]| StreamEntry {
+        rid_base: RequesterId::new(guest),
+        length: 1,
+        iommu: Some(IommuIndex::new(0)),
+        stream_id_base: Some(machine),
+    };
+    let streams = pci.smmu.iter().flat_map(|_| pci.streams()).map(stream).map(Fact::stated);
+    PciHost {
+        windows: pci.windows.iter().copied().map(Fact::stated).collect(),
+        segment: Some(Fact::stated(0)),
+        iommu: IommuRouting { map: streams.collect(), ..IommuRouting::default() },
+        ..PciHost::ecam(host_path(pci), at(start, end - start), route)
     }
-    if pci.smmu.is_some() {
-        let entries = pci.streams().flat_map(|[guest, machine]| [guest, SMMU, machine, 1]);
-        host.add_property(property("iommu-map", entries.collect::<Vec<_>>()));
+}
+
+fn smmu(smmu: &GuestSmmu) -> Iommu {
+    let Range { start, end } = smmu.registers;
+    Iommu {
+        id: smmu_path(smmu).into(),
+        compatible: Vec::from(["arm,smmu-v3".into()]),
+        status: Fact::stated(Status::Enabled),
+        registers: Some(Fact::stated(at(start, end - start))),
     }
-    host
 }
 
 /// Bit of a device number in an address (IEEE 1275 PCI binding §2.2.1.1).
 const DEVICE_SHIFT: u32 = 11;
 
 /// Returns the routes of the pins of devices 0 to 3, which are also those of all other devices.
-fn interrupt_map(pci: &Pci) -> Vec<[u32; 10]> {
+fn interrupt_map(pci: &Pci, gic: u32) -> Vec<[u32; 10]> {
     let pins = (0..4).flat_map(|device| (1..=4).map(move |pin| (device, pin)));
     let route = |(device, pin)| {
         let (address, spi) = (u32::from(device) << DEVICE_SHIFT, pci.line(device, pin) - 32);
-        [address, 0, 0, pin.into(), GIC_PHANDLE, 0, 0, SPI, spi, LEVEL_HIGH]
+        [address, 0, 0, pin.into(), gic, 0, 0, SPI, spi, LEVEL_HIGH]
     };
     pins.map(route).collect()
-}
-
-/// Returns the cells that describe a window: kind and bus address, CPU address, and size (same
-/// section).
-fn range(window: PciWindow) -> [u32; 7] {
-    let space = match window.space() {
-        PciSpace::Io => 0x0100_0000,
-        PciSpace::Memory32 => 0x0200_0000,
-        PciSpace::Memory64 => 0x0300_0000,
-    };
-    let cells = |value: u64| [(value >> 32) as u32, value as u32];
-    let ([bus_high, bus], [high, low]) = (cells(window.bus_base()), cells(window.cpu().base()));
-    let [size_high, size] = cells(window.cpu().size());
-    let prefetchable = u32::from(window.is_prefetchable()) << 30;
-    [space | prefetchable, bus_high, bus, high, low, size_high, size]
-}
-
-/// Describes the machine's SMMU, with its interrupts in the order in which `virt` has them.
-fn smmu(smmu: &GuestSmmu) -> DeviceTreeNode {
-    let Range { start, end } = smmu.registers;
-    let interrupts = smmu.interrupts.iter().flat_map(|intid| [SPI, intid - 32, EDGE_RISING]);
-    node(
-        format!("iommu@{start:x}"),
-        [
-            property("compatible", "arm,smmu-v3"),
-            property("reg", doubles(&[start, end - start])),
-            property("interrupts", interrupts.collect::<Vec<_>>()),
-            property("interrupt-names", &["eventq", "priq", "cmdq-sync", "gerror"] as &[&str]),
-            property("#iommu-cells", 1_u32),
-            property("dma-coherent", &[] as &[u8]),
-            property("phandle", SMMU),
-        ],
-    )
-}
-
-/// Describes a platform device without hardware, whose messages a driver in the guest's kernel
-/// writes: no other device with a node of its own sends messages to the GIC.
-fn platform_device() -> DeviceTreeNode {
-    node("ring", [property("compatible", "doorbell,ring"), property("msi-parent", GIC_PHANDLE)])
 }
 
 fn memory(ram: &Range<u64>) -> DeviceTreeNode {

@@ -2,11 +2,17 @@
 
 use crate::layout::{CPUS, DISTRIBUTOR, ECAM, ITS, PCI_WINDOW, RAM, REDISTRIBUTORS, UART};
 use dtoolkit::ToPropertyValue;
+use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use gic_firmware::{
+    Affinity, Controller, ControllerIndex, CpuNode, Description, DeviceId, Fact, Gic, MapEntry,
+    MsiRouting, PciHost, Region, RequesterId, Target, devicetree,
+};
+use msi_types::pci::{PciSpace, PciWindow};
 use std::ops::Range;
 
-const GIC_PHANDLE: u32 = 1;
-const ITS_PHANDLE: u32 = 2;
+/// Phandle of the GIC. `gic_firmware` numbers MSI controllers from 1.
+const GIC_PHANDLE: u32 = 0x10;
 /// Values in the interrupt cells of the binding `arm,gic-v3`: the kind and the trigger.
 const PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
@@ -16,47 +22,63 @@ const TIMERS: [u32; 4] = [13, 14, 11, 10];
 /// Returns the devicetree blob. The devicetree describes a PCI host if a function is passed through
 /// to the guest.
 pub(crate) fn devicetree(has_pci: bool) -> Vec<u8> {
-    let mut tree = DeviceTree::new();
-    let root = &mut tree.root;
-    for property in [
-        property("compatible", "linux,dummy-virt"),
-        property("#address-cells", 2_u32),
-        property("#size-cells", 2_u32),
-        property("interrupt-parent", GIC_PHANDLE),
-    ] {
-        root.add_property(property);
+    let blob = devicetree::write(&description(has_pci)).expect("all identifiers are paths");
+    let mut tree = DeviceTree::from_fdt(&Fdt::new(&blob).expect("the blob was just written"));
+    // With "ranges", the root would be a bus below another one.
+    tree.root.remove_property("ranges");
+    tree.root.add_property(property("interrupt-parent", GIC_PHANDLE));
+    let cpus = tree.find_node_mut("/cpus").expect("it was written");
+    for cpu in cpus.children_mut() {
+        cpu.add_property(property("enable-method", "psci"));
     }
-    for child in [node("chosen", []), memory(), cpus(), psci(), timer(), gic(), uart()] {
-        root.add_child(child);
+    let gic = tree.find_node_mut(&gic_path()).expect("it was written");
+    gic.add_property(property("phandle", GIC_PHANDLE));
+    if let Some(host) = tree.find_node_mut(&host_path()) {
+        host.add_property(property("dma-coherent", &[] as &[u8]));
     }
-    if has_pci {
-        root.add_child(pci_host());
+    for child in [node("chosen", []), psci(), timer(), uart()] {
+        tree.root.add_child(child);
     }
     tree.to_dtb()
 }
 
-fn memory() -> DeviceTreeNode {
-    node(
-        format!("memory@{:x}", RAM.start),
-        [property("device_type", "memory"), property("reg", doubles(&[RAM]))],
-    )
+/// Returns the guest's memory, CPUs, GIC with its ITS, and PCI host. Each DeviceID equals its
+/// requester ID.
+fn description(has_pci: bool) -> Description {
+    let its = format!("{}/msi-controller@{:x}", gic_path(), ITS.start);
+    let route = MsiRouting::map([MapEntry {
+        rid_base: RequesterId::new(0),
+        length: 0x1_0000,
+        target: Target::Controller(ControllerIndex::new(0)),
+        device_id_base: DeviceId::new(0),
+    }]);
+    let window = PciWindow::identity(PciSpace::Memory32, region(&PCI_WINDOW));
+    let host = PciHost {
+        windows: vec![Fact::stated(window)],
+        ..PciHost::ecam(host_path(), region(&ECAM), route)
+    };
+    let cpu = |index| CpuNode::new(format!("/cpus/cpu@{index:x}"), Affinity::from_mpidr(index));
+    Description {
+        compatible: vec!["linux,dummy-virt".into()],
+        memory: vec![Fact::stated(region(&RAM))],
+        cpus: (0..CPUS).map(cpu).collect(),
+        gic: Some(Gic::v3(gic_path(), region(&DISTRIBUTOR), [region(&REDISTRIBUTORS)])),
+        controllers: vec![Controller::its(its, region(&ITS))],
+        hosts: has_pci.then_some(host).into_iter().collect(),
+        ..Description::default()
+    }
 }
 
-fn cpus() -> DeviceTreeNode {
-    let mut cpus =
-        node("cpus", [property("#address-cells", 2_u32), property("#size-cells", 0_u32)]);
-    for affinity in 0..CPUS {
-        cpus.add_child(node(
-            format!("cpu@{affinity:x}"),
-            [
-                property("device_type", "cpu"),
-                property("compatible", "arm,armv8"),
-                property("enable-method", "psci"),
-                property("reg", affinity),
-            ],
-        ));
-    }
-    cpus
+fn gic_path() -> String {
+    format!("/interrupt-controller@{:x}", DISTRIBUTOR.start)
+}
+
+fn host_path() -> String {
+    format!("/pcie@{:x}", ECAM.start)
+}
+
+fn region(range: &Range<u64>) -> Region {
+    Region::new(range.start, range.end - range.start).expect("the layout has valid regions")
 }
 
 /// Describes PSCI. KVM implements version 1.1, which is compatible with 0.2; kvm-unit-tests looks
@@ -77,34 +99,6 @@ fn timer() -> DeviceTreeNode {
     )
 }
 
-fn gic() -> DeviceTreeNode {
-    let mut gic = node(
-        format!("interrupt-controller@{:x}", DISTRIBUTOR.start),
-        [
-            property("#address-cells", 2_u32),
-            property("#size-cells", 2_u32),
-            property("ranges", &[] as &[u8]),
-            property("compatible", "arm,gic-v3"),
-            property("#interrupt-cells", 3_u32),
-            property("interrupt-controller", &[] as &[u8]),
-            property("#redistributor-regions", 1_u32),
-            property("reg", doubles(&[DISTRIBUTOR, REDISTRIBUTORS])),
-            property("phandle", GIC_PHANDLE),
-        ],
-    );
-    gic.add_child(node(
-        format!("msi-controller@{:x}", ITS.start),
-        [
-            property("compatible", "arm,gic-v3-its"),
-            property("msi-controller", &[] as &[u8]),
-            property("#msi-cells", 1_u32),
-            property("reg", doubles(&[ITS])),
-            property("phandle", ITS_PHANDLE),
-        ],
-    ));
-    gic
-}
-
 /// Describes the UART, which has no interrupt.
 fn uart() -> DeviceTreeNode {
     node(
@@ -112,27 +106,6 @@ fn uart() -> DeviceTreeNode {
         [
             property("compatible", &["arm,pl011", "arm,primecell"] as &[&str]),
             property("reg", doubles(&[UART])),
-        ],
-    )
-}
-
-/// Describes the PCI host. Each DeviceID equals its requester ID.
-fn pci_host() -> DeviceTreeNode {
-    const MEMORY_32: u32 = 0x0200_0000;
-    let [start, size] = [PCI_WINDOW.start, PCI_WINDOW.end - PCI_WINDOW.start]
-        .map(|word| u32::try_from(word).expect("the window is below 4 GiB"));
-    node(
-        format!("pcie@{:x}", ECAM.start),
-        [
-            property("compatible", "pci-host-ecam-generic"),
-            property("device_type", "pci"),
-            property("#address-cells", 3_u32),
-            property("#size-cells", 2_u32),
-            property("dma-coherent", &[] as &[u8]),
-            property("bus-range", [0_u32, 0]),
-            property("reg", doubles(&[ECAM])),
-            property("ranges", [MEMORY_32, 0, start, 0, start, 0, size]),
-            property("msi-map", [0, ITS_PHANDLE, 0, 0x1_0000]),
         ],
     )
 }
