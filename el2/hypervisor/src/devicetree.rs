@@ -177,6 +177,9 @@ impl Machine<'_> {
         let is_controller = self.gic.message_based_spis || self.gic.direct_lpi;
         let phandle = if is_controller { 1 } else { GIC_PHANDLE };
         gic.add_property(property("phandle", phandle));
+        // Of the unit addresses in `interrupt_map`; the GIC need not have children.
+        gic.add_property(property("#address-cells", 2_u32));
+        gic.add_property(property("#size-cells", 2_u32));
         if reserves_tables(self.gic) {
             gic.add_property(property("memory-region", TABLES));
         }
