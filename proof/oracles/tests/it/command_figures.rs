@@ -142,13 +142,13 @@ fn virtual_commands() {
     let vmovp = VirtualCommand::Vmovp { vpe, target, its_list: 0x8001, sequence: 0x1234 };
     let (device, event, intid) = (DEVICE, EVENT, 0x2001);
     let vmapti = |doorbell| VirtualCommand::Vmapti { device, event, vpe, intid, doorbell };
-    let vmovi = |doorbell| VirtualCommand::Vmovi { device, event, vpe, doorbell };
+    let event_moved = |doorbell| VirtualCommand::Vmovi { device, event, vpe, doorbell };
     for (command, words) in [
         (vmapp, [0x29, 0xCAFE_0000_0000, 0x800F_EDCB_0000_0000, 0x000A_BCDE_F123_000F]),
         (vmapti(None), [0x89AB_CDEF_0000_002A, 0xCAFE_0123_4567, 0x3FF_0000_2001, 0]),
         (vmapti(Some(0x2345)), [0x89AB_CDEF_0000_002A, 0xCAFE_0123_4567, 0x2345_0000_2001, 0]),
-        (vmovi(None), [0x89AB_CDEF_0000_0021, 0xCAFE_0123_4567, 0, 0]),
-        (vmovi(Some(0x2345)), [0x89AB_CDEF_0000_0021, 0xCAFE_0123_4567, 0x2345_0000_0001, 0]),
+        (event_moved(None), [0x89AB_CDEF_0000_0021, 0xCAFE_0123_4567, 0, 0]),
+        (event_moved(Some(0x2345)), [0x89AB_CDEF_0000_0021, 0xCAFE_0123_4567, 0x2345_0000_0001, 0]),
         (vmovp, [0x1234_0000_0022, 0xCAFE_0000_8001, 0x000F_EDCB_0000_0000, 0]),
         (VirtualCommand::Vsync { vpe }, [0x25, 0xCAFE_0000_0000, 0, 0]),
         (VirtualCommand::Vinvall { vpe }, [0x2D, 0xCAFE_0000_0000, 0, 0]),
