@@ -1,5 +1,4 @@
-//! The guest's address map. The address map follows QEMU's `virt` machine, except that RAM has the
-//! address that the hypervisor's guest expects.
+//! The guest's address map, which is that of QEMU's `virt` machine.
 
 use gic_arch::{gicd, gicr, gits};
 use std::ops::Range;
@@ -22,6 +21,6 @@ pub(crate) const PCI_WINDOW: Range<u64> = 0x1000_0000..0x3eff_0000;
 /// ECAM window of bus 0.
 pub(crate) const ECAM: Range<u64> = 0x3f00_0000..0x3f10_0000;
 /// RAM. The image is loaded at the start of RAM.
-pub(crate) const RAM: Range<u64> = 0x5000_0000..0x5400_0000;
+pub(crate) const RAM: Range<u64> = 0x4000_0000..0x4400_0000;
 /// Address of the devicetree in RAM.
 pub(crate) const DEVICETREE: u64 = RAM.end - (2 << 20);
