@@ -159,8 +159,8 @@ impl Machine<'_> {
             controllers,
             hosts: self.pci.iter().map(|pci| pci_host(pci, route.clone())).collect(),
             iommus: self.pci.iter().filter_map(|pci| Some(smmu(pci.smmu.as_ref()?))).collect(),
-            // A platform device without hardware, whose messages a driver in the guest's kernel
-            // writes: no other device with a node of its own sends messages to the GIC.
+            // No device with a node of its own sends messages to the GIC, so this one stands for
+            // all of them. A driver in the guest's kernel writes its messages.
             devices: config.direct_lpi.then_some(ring).into_iter().collect(),
             ..Description::default()
         }
@@ -174,8 +174,8 @@ impl Machine<'_> {
             cpu.add_property(property("enable-method", "psci"));
         }
         let gic = node_at(tree, &gic_path(self.gic));
-        let is_controller = self.gic.message_based_spis || self.gic.direct_lpi;
-        let phandle = if is_controller { 1 } else { GIC_PHANDLE };
+        let written = gic.property("phandle").and_then(|it| it.value_as::<u32>().ok());
+        let phandle = written.unwrap_or(GIC_PHANDLE);
         gic.add_property(property("phandle", phandle));
         // Of the unit addresses in `interrupt_map`; the GIC need not have children.
         gic.add_property(property("#address-cells", 2_u32));

@@ -5,9 +5,9 @@
 //! 2. It leaves its CPU, and `GICR_VPENDBASER.PendingLast` covers the virtual LPIs until then.
 //! 3. The later ones ring its [doorbell](super::doorbell), which ends the wait.
 //!
-//! Doorbells stay enabled, because commands at the beginning and at the end of each wait would cost
-//! more than the doorbells of preempted vCPUs, which wake nobody: each of their messages causes one
-//! exit, as without direct injection. A doorbell from before can end a wait early.
+//! Doorbells stay enabled, because each change of one takes several commands. So a message to a
+//! preempted vCPU causes an exit, as without direct injection, but wakes no vCPU. A doorbell that
+//! rang before the wait can end the wait early.
 
 use super::doorbell::Doorbells;
 use super::error::{ItsError, fault};
@@ -48,13 +48,15 @@ impl<P: GicPlatform> VpeSet<P> {
     /// Any error of [`load`](Self::load), and [`ItsError::Fault`] if the vPE has no doorbell. A
     /// virtual LPI may then be pending, and the vPE may still be resident.
     pub fn put_to_wait(&self, vpe: u16) -> Result<(), ItsError> {
-        let (doorbell, waiting) = (self.doorbell(vpe), self.vpe(vpe)?);
+        let waiting = self.vpe(vpe)?;
         // Must precede `waits`, because `wake` may then set it.
         waiting.may_be_pending.store(false, SeqCst);
         // Must precede the put, because the doorbell may ring immediately afterwards.
         waiting.waits.store(true, SeqCst);
-        let doorbell = doorbell.ok_or(fault(self.its.base(), "VMAPTI", "the vPE has no doorbell"));
-        let left = doorbell.and_then(|_| self.put(vpe));
+        let left = match self.doorbell(vpe) {
+            Some(_) => self.put(vpe),
+            None => Err(fault(self.its.base(), "VMAPTI", "the vPE has no doorbell")),
+        };
         if left != Ok(false) {
             waiting.may_be_pending.store(true, SeqCst);
         }

@@ -6,9 +6,10 @@ use gic_arch::ich::{ListRegister, Vmcr};
 
 impl InGuest<'_> {
     /// Stops kicks until the vCPU [lists new interrupts](Self::list_arrivals) or
-    /// [exits](Self::exit). One of these must follow before the guest runs, which would otherwise
-    /// not be kicked for them. For a hypervisor that handles physical interrupts before the exit:
-    /// other vCPUs still wait for it, so a handler must not wait for them.
+    /// [exits](Self::exit). One of these must follow before the guest runs again, because new
+    /// interrupts do not kick the vCPU until then. Intended for hypervisors that handle physical
+    /// interrupts before the exit. Other vCPUs may already be waiting for the exit, so the handlers
+    /// must not wait for other vCPUs.
     #[inline]
     pub fn returned(&mut self) {
         self.0.0.own.wakeup.returned();
@@ -32,7 +33,8 @@ impl InGuest<'_> {
         let Self(vcpu) = self;
         let lists = &vcpu.0.list_registers;
         let used = (1_u32 << lists.used) - 1;
-        // Otherwise, the model's active priorities could become arbitrarily old.
+        // An exit updates the model's active priorities. If none was active, they are up to date
+        // whenever the guest runs no handler.
         let was_idle = vcpu.0.interface.running() == Priority::IDLE;
         if empty & used != used || lists.interface.vmcr != vmcr || !was_idle {
             return false;
