@@ -205,7 +205,7 @@ const PLAIN: Case = case(2, 2).reading(FEW_READS);
 /// Faults that are planted into our driver, and how they are named.
 const PLANTED: &[(Fault, Case, NamedBy)] = &[
     // Without `awake`, the second redistributor first reads the byte after it was enabled.
-    (Fault::NO_INVLPIR, PLAIN.told("awake"), NamedBy::Judge("ten pings had no answer")),
+    (Fault::NO_INVLPIR, PLAIN.told("awake"), NamedBy::Judge("a PCI MSI is lost")),
     (
         Fault::TORN_MESSAGE,
         PLAIN.reading(10 * FEW_READS),

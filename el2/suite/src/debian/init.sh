@@ -223,6 +223,11 @@ $B grep -q crashed /proc/cmdline || $B dmesg | $B grep 'left enabled' | say_line
 $B dmesg -n 1
 say_lines row '<0>' < /proc/interrupts > /tmp/rows
 while read -r row; do echo "$row" > /dev/kmsg; done < /tmp/rows
+# A console that a thread prints, as the PL011 of newer kernels, loses in a reset what the thread has
+# not printed.
+for printer in $($B grep -l '^pr/' /proc/[0-9]*/comm); do
+    until $B grep -q '^State:.S' ${printer%comm}status; do :; done
+done
 # A reset does not ask drivers to stop their devices, so the devices send nothing more.
 [ "$reads" ] && echo b > /proc/sysrq-trigger
 $B poweroff -f
