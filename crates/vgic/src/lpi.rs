@@ -21,7 +21,7 @@
 //! | device table entry and ITT (`device_table`, `itt`) | the links from DeviceID and EventID to the entry, and the generation that the entry must have |
 //! | ready bitmap (`ready_bitmap`) | per vCPU and level, one bit per entry, with summaries; a set bit means "look at the entry" |
 //! | `needs_kick` ([`VcpuWakeup`]) | set while the vCPU is in WFI or in guest mode |
-//! | state under the command lock (`control`: `translator`, `tables`, `sweep`, `device_entries`) | devices and collections, `EnableLPIs`, sweeps in progress, owners of entries |
+//! | state under the command lock (`command_state`: `translator`, `tables`, `sweep`, `device_entries`) | devices and collections, `EnableLPIs`, sweeps in progress, owners of entries |
 //!
 //! D combines all conditions that can forbid a message: the event and its collection must be
 //! mapped, the ITS enabled, and the target's `EnableLPIs` set. A message checks no other flag, and
@@ -44,7 +44,7 @@
 //! 3. Ready bits are only hints. A vCPU that follows a stale bit finds an entry that isn't ready,
 //!    and ignores the bit. A command clears the bit of an LPI that it takes away, so only a message
 //!    that a command overtakes leaves a stale bit. Later commands clear that bit as well
-//!    (`control`), so stale bits don't accumulate.
+//!    (`rewriting`), so stale bits don't accumulate.
 //! 4. After storing a pending, enabled entry, a writer sets its ready bit, then kicks the target.
 //!    The accesses in each of these pairs are sequentially consistent, so at least one side
 //!    observes the other. The pairs are entry and leaf, leaf and summary, summary and top, top and
@@ -106,16 +106,26 @@
 //! # Locks
 //!
 //! ```text
-//! Its.state              one per ITS: registers and queue
-//!   └─ LpiCore.control   one per machine: command state, and the right to rewrite entries from it
-//! (none)                 messages, acknowledgment, notification: no kick is sent with a lock held
+//! Its.state                    one per ITS: registers and queue
+//!   └─ LpiCore.control         one per machine, for reading or writing: command state
+//!        └─ LpiCore.rewriters  one for each set of LPIs: their entries, while `control` is read
+//! (none)                       messages, acknowledgment, notification: no kick with a lock held
 //! ```
 //!
+//! INT, CLEAR, INV, MOVI, SYNC and writes of `GICR_INVLPIR` and `GICR_CLRLPIR` only concern one
+//! LPI: they read the command state, and hold the lock of their LPI (`beside`). Two ITSes or
+//! redistributors therefore execute them at the same time, and write no common cache line:
+//! `control` has several shards, of which a reader locks one. All other commands and sweeps run
+//! alone, because an event that they map or unmap may share its block, its node, its LPI or its
+//! redistributor's own entry with an event of another ITS.
+//!
 //! `LpiCore.control` is held for at most 1024 entries at a time, except in operations that only the
-//! VMM can request.
+//! VMM can request. A command counts as 16 entries.
 
 #![expect(clippy::inline_always, reason = "keeps the fast path of a message free of stack frames")]
 
+mod beside;
+mod command_state;
 mod config;
 mod consumer;
 mod control;
@@ -136,11 +146,13 @@ mod mapping;
 pub mod memory_model;
 #[cfg(all(test, shuttle))]
 pub(crate) use ready_bitmap::filled::Filled;
+mod pending_kicks;
 mod pending_lpis;
 mod ready_bitmap;
 mod redistributor;
 mod redistributor_lpis;
 mod reload;
+mod rewriting;
 mod saved;
 mod shared;
 mod status;
@@ -152,13 +164,14 @@ mod view;
 
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
-use crate::sync::lock::Mutex;
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::lock::{Reading, ShardedLock};
+use crate::sync::{AtomicU32, Ordering};
 use crate::wakeup::VcpuWakeup;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice};
+#[cfg(test)]
 use gic_arch::Lpi;
 use msi_types::Cpu;
 use sweep::Cause;
@@ -174,6 +187,7 @@ pub(crate) use injection::{Injection, Pended, Signaled};
 pub(crate) use its_commands::MappedEvent;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use pending_lpis::PendingLpis;
+use rewriting::Rewriters;
 pub(crate) use saved::{EnabledRange, ReservedLevels, Room, SavedEvents, SavedLpi};
 use shared::Shared;
 pub(crate) use status::{EventStatus, LpiStatus, LpiTarget};
@@ -191,9 +205,8 @@ const SPINS_PER_PIECE: u32 = 64;
 pub(crate) struct LpiCore {
     shared: Arc<Shared>,
     wakeup: Arc<VcpuWakeup>,
-    control: Mutex<Control>,
-    /// Set if commands have made LPIs ready whose vCPUs may not have been kicked yet.
-    must_kick: AtomicBool,
+    control: ShardedLock<Control>,
+    rewriters: Rewriters,
     /// Maximum units of work per access to a redistributor register. Later accesses continue with
     /// the remaining work.
     work_per_access: u32,
@@ -220,9 +233,15 @@ impl LpiCore {
         let tables = try_arc(Shared::new(&config)?)?;
         Ok(try_arc(Self {
             shared: tables.clone(),
-            control: Mutex::new(Control::new(config, tables, memory, faults, wakeup.clone())?),
+            control: ShardedLock::new(Control::new(
+                config,
+                tables,
+                memory,
+                faults,
+                wakeup.clone(),
+            )?)?,
+            rewriters: Rewriters::new()?,
             wakeup,
-            must_kick: AtomicBool::new(false),
             work_per_access: config.work_per_access,
             given_out: try_boxed_slice((0..config.vcpus).map(|_| AtomicU32::new(0)))?,
         })?)
@@ -250,39 +269,32 @@ impl LpiCore {
         &self.shared
     }
 
-    /// Adds an ITS with this device table. A machine can have at most 2^16 ITSes.
+    /// Adds an ITS with this device table. A machine can have at most 2^16 - 1 ITSes.
     pub(crate) fn add_its(
         &self,
         base: u64,
         device_table: Arc<DeviceTable>,
     ) -> Result<ItsIndex, NoRoom> {
-        self.control.lock().add_its(base, device_table)
+        self.control.write(|control| control.add_its(base, device_table))
     }
 
-    /// Runs `change` under the command lock without sending kicks, for callers that hold other
-    /// locks. Callers must call [`send_kicks`](Self::send_kicks) after releasing them.
+    /// Runs `change` while no other thread executes commands, without sending kicks, for callers
+    /// that hold other locks. Callers must call [`send_kicks`](Self::send_kicks) after releasing
+    /// them.
     pub(crate) fn with_kicks_deferred<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
-        let mut control = self.control.lock();
-        let result = change(&mut control);
-        if control.has_kicks() {
-            self.must_kick.store(true, Ordering::SeqCst);
-        }
-        result
+        self.control.write(change)
+    }
+
+    /// Returns the command state for reading. Readers with different numbers, such as that of an
+    /// ITS or a vCPU, do not disturb each other.
+    pub(crate) fn read(&self, reader: usize) -> Reading<'_, Control> {
+        self.control.read(reader)
     }
 
     /// Kicks the vCPUs whose LPIs commands have made ready, and one vCPU if work was deferred.
     pub(crate) fn send_kicks(&self) {
         self.wakeup.kick_for_work();
-        if self.must_kick.load(Ordering::SeqCst) && self.must_kick.swap(false, Ordering::SeqCst) {
-            self.send_pending_kicks();
-        }
-    }
-
-    fn send_pending_kicks(&self) {
-        loop {
-            let Some(vcpu) = self.control.lock().pop_kick() else { return };
-            self.kick(vcpu);
-        }
+        self.shared.pending_kicks.take(|vcpu| self.kick(vcpu));
     }
 
     fn with<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
@@ -316,7 +328,10 @@ impl LpiCore {
 
     /// Continues sweeps that register writes have started, within the budget of one access. Callers
     /// must not hold any locks.
-    pub(crate) fn advance_registers(&self) {
+    pub(crate) fn advance_registers(&self, reader: usize) {
+        if self.read(reader).is_settled() {
+            return self.send_kicks();
+        }
         let mut left = u64::from(self.work_per_access) * ENTRIES_PER_UNIT;
         let mut is_done = false;
         while left > 0 && !is_done {
@@ -333,13 +348,13 @@ impl LpiCore {
     /// command lock.
     pub(crate) fn try_advance_registers(&self) {
         if !self.is_busy() {
-            self.advance_registers();
+            self.advance_registers(0);
         }
     }
 
     /// Returns `true` if another thread holds the command lock.
     pub(crate) fn is_busy(&self) -> bool {
-        self.control.try_lock().is_none()
+        self.control.is_busy()
     }
 
     /// Records whether an ITS now has deferred work. `left` is the previously recorded value, and
@@ -359,19 +374,9 @@ impl LpiCore {
         self.with(Control::reset_lpis);
     }
 
-    /// Handles a write to `GICR_INVLPIR`.
-    pub(crate) fn invalidate(&self, cpu: Cpu, lpi: Lpi) -> Result<(), OutOfMemory> {
-        self.with(|control| control.invalidate(cpu.get(), lpi))
-    }
-
     /// Handles a write to `GICR_INVALLR`.
     pub(crate) fn invalidate_all(&self, cpu: Cpu) {
         self.with(|control| control.invalidate_all(cpu.get()));
-    }
-
-    /// Handles a write to `GICR_CLRLPIR`.
-    pub(crate) fn clear_lpi(&self, cpu: Cpu, lpi: Lpi) {
-        self.with(|control| control.clear_lpi(cpu.get(), lpi));
     }
 
     /// Returns the number of ready bits for `cpu`, and of leaves whose summary bits are set.

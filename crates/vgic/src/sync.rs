@@ -33,7 +33,7 @@ pub(crate) mod summary;
 mod imp {
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
     #[cfg(feature = "std")]
-    pub(crate) use std::sync::{Mutex, MutexGuard};
+    pub(crate) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 }
 
 #[cfg(all(test, shuttle))]
@@ -41,7 +41,7 @@ mod imp {
     pub(crate) use crate::interleavings::atomic::{
         AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering,
     };
-    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 }
 
 pub(crate) use imp::*;

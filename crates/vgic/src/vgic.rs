@@ -342,7 +342,7 @@ impl Vgic {
     pub(crate) fn resume_recalled(&self) {
         self.its.iter().for_each(|its| its.poll());
         if let Some(lpis) = &self.lpis {
-            lpis.advance_registers();
+            lpis.advance_registers(0);
         }
     }
 

@@ -166,9 +166,10 @@ impl Vgic {
         if !status.has_pending_table {
             return ignored.unwrap_or(Obstacle::NoPendingTable { cpu, pendbaser });
         }
-        let other = self.lpis.as_ref().and_then(|lpis| {
-            lpis.with_kicks_deferred(|control| control.sharer_of_pending_table(cpu.get()))
-        });
+        let other = self
+            .lpis
+            .as_ref()
+            .and_then(|lpis| lpis.read(cpu.index()).sharer_of_pending_table(cpu.get()));
         other.map_or(Obstacle::NotPending { interrupt }, |other| {
             let shared = Obstacle::SharedPendingTable { cpu, pendbaser, other: Cpu::new(other) };
             ignored.unwrap_or(shared)

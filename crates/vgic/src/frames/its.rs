@@ -55,12 +55,12 @@ pub(crate) use targets::Targets;
 
 use crate::config::ConfigError;
 use crate::frames::registers::{Frame, Refusal};
-use crate::lpi::{DeviceTable, Injection, ItsIndex, LpiCore, NoRoom, Pended, Signaled};
+use crate::lpi::{Control, DeviceTable, Injection, ItsIndex, LpiCore, NoRoom, Pended, Signaled};
 use crate::monitor::access::AccessWidth;
 use crate::monitor::direct::DirectInjection;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::monitor::progress::Progress;
-use crate::sync::lock::Mutex;
+use crate::sync::lock::{Mutex, Reading};
 use crate::sync::set_once::SetOnce;
 use alloc::sync::Arc;
 use core::fmt;
@@ -175,6 +175,11 @@ impl Its {
         self.events.record(refusal.at(self.frame(), detail));
     }
 
+    /// Returns the command state for reading.
+    fn read_lpis(&self) -> Reading<'_, Control> {
+        self.lpis.read(self.index.get().into())
+    }
+
     const fn frame(&self) -> RegisterFrame {
         RegisterFrame::Its(self.config.base)
     }
@@ -196,7 +201,7 @@ impl Its {
     /// Returns `true` if the ITS is being enabled: the guest set `Enabled`, but some events can't
     /// be delivered yet.
     pub(crate) fn is_enabling(&self) -> bool {
-        self.lpis.with_kicks_deferred(|control| control.is_admitting(self.index))
+        self.read_lpis().is_admitting(self.index)
     }
 
     /// Finishes enabling the ITS, in time proportional to the number of mappings.

@@ -23,6 +23,7 @@ use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
 use msi_types::Cpu;
 
 /// A redistributor's registers. Recalls for the PE's private interrupts are in [`Wired`].
+#[repr(align(128))]
 pub(crate) struct RedistributorRegisters {
     frame: RedistributorFrame,
     lpis: Mutex<LpiRegisters>,

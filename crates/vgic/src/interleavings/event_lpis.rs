@@ -177,6 +177,48 @@ fn an_lpi_enabled_during_a_message_is_delivered() {
     explore(inv_enables);
 }
 
+/// One thread disables an LPI and rereads its configuration, while another thread rereads it at the
+/// LPI's redistributor.
+fn two_threads_reread_a_configuration() {
+    let (machine, mut commands) = one_event();
+    let other = spawn(&machine, |machine| machine.invalidate(0, LPI));
+    let disabler = spawn(&machine, move |machine| {
+        machine.configure(LPI, false, 0xa0);
+        commands.inv(1, 0);
+    });
+    other.join().unwrap();
+    disabler.join().unwrap();
+    machine.send(1, 0);
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "INV has no effect");
+}
+
+#[test]
+fn the_last_configuration_counts() {
+    explore(two_threads_reread_a_configuration);
+}
+
+/// Two threads enable a pending LPI each, of which each wakes another vCPU.
+fn two_commands_wake_two_vcpus() {
+    let (machine, mut commands) = one_event();
+    commands.map_event(1, 1, OTHER, 1);
+    for (event, number) in [(0, LPI), (1, OTHER)] {
+        machine.configure(number, false, 0xa0);
+        commands.inv(1, event);
+        machine.send(1, event);
+        machine.configure(number, true, 0xa0);
+        assert!(machine.vcpu(event.try_into().unwrap()).leave());
+    }
+    let other = spawn(&machine, |machine| machine.invalidate(1, OTHER));
+    commands.inv(1, 0);
+    other.join().unwrap();
+    assert_eq!([0, 1].map(|vcpu| machine.kicks(vcpu)), [1, 1]);
+}
+
+#[test]
+fn commands_beside_each_other_wake_each_vcpu() {
+    explore(two_commands_wake_two_vcpus);
+}
+
 fn inv_changes_the_priority() {
     let (machine, mut commands) = one_event();
     machine.configure(LPI, true, 0x20);

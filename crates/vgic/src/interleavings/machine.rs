@@ -13,8 +13,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use gic_arch::its::{CollectionId, Command};
 use gic_arch::{Lpi, Priority, gicr};
-use msi_types::{Cpu, Kick};
+use msi_types::{Cpu, DeviceId, EventId, Kick};
 use shuttle::sync::atomic::AtomicUsize;
 use shuttle::thread;
 
@@ -146,6 +147,11 @@ impl Machine {
         self.lpis.set_lpi(cpu(vcpu), lpi(number))
     }
 
+    /// Writes `GICR_INVLPIR`.
+    pub(super) fn invalidate(&self, vcpu: u16, number: u32) {
+        self.lpis.invalidate(cpu(vcpu), lpi(number)).unwrap();
+    }
+
     /// Leaves an event's ready bit set for a vCPU.
     pub(super) fn leave_ready_bit(&self, vcpu: u16, event: (u32, u32)) {
         self.lpis.leave_ready_bit(cpu(vcpu), &self.devices, event);
@@ -217,6 +223,14 @@ impl Commands {
         })
     }
 
+    /// Executes a command beside those of other threads, and sends the kicks that it requests.
+    fn run_beside(&self, command: Command) -> bool {
+        let lpis = &self.machine.lpis;
+        let is_done = lpis.execute_beside(&lpis.read(self.its.get().into()), self.its, command);
+        lpis.send_kicks();
+        is_done
+    }
+
     pub(super) fn map_device(&mut self, device: u32, bits: u8) {
         let mapped = MappedDevice { event_bits: bits, itt: 0 };
         self.run(|control| control.map_device(self.its, device, mapped).unwrap());
@@ -237,12 +251,23 @@ impl Commands {
     }
 
     pub(super) fn clear(&mut self, device: u32, event: u32) {
-        self.run_of((device, event), Control::clear_event);
+        assert!(self.run_beside(Command::Clear {
+            device: DeviceId::new(device),
+            event: EventId::new(event),
+        }));
     }
 
     pub(super) fn movi(&mut self, device: u32, event: u32, collection: u16) {
-        self.run_of((device, event), |control, event| control.move_event(event, collection))
-            .unwrap();
+        let (device_id, event_id) = (DeviceId::new(device), EventId::new(event));
+        let moved = Command::Movi {
+            device: device_id,
+            event: event_id,
+            collection: CollectionId::new(collection),
+        };
+        if !self.run_beside(moved) {
+            self.run_of((device, event), |control, event| control.move_event(event, collection))
+                .unwrap();
+        }
     }
 
     pub(super) fn movall(&mut self, from: u16, to: u16) {
@@ -250,7 +275,10 @@ impl Commands {
     }
 
     pub(super) fn inv(&mut self, device: u32, event: u32) {
-        self.run_of((device, event), Control::invalidate_event).unwrap();
+        assert!(self.run_beside(Command::Inv {
+            device: DeviceId::new(device),
+            event: EventId::new(event)
+        }));
     }
 
     /// Returns `true` if a SYNC would complete now, i.e. if all earlier commands have taken full
@@ -276,11 +304,6 @@ impl Commands {
         self.enable_lpis(vcpu);
         // The vCPU finds that the ready bit is stale, and prunes the path to it.
         assert_eq!(self.machine.vcpu(vcpu).drain(), NO_LPIS);
-    }
-
-    /// Writes `GICR_INVLPIR`.
-    pub(super) fn invalidate(&mut self, vcpu: u16, number: u32) {
-        self.machine.lpis.invalidate(cpu(vcpu), lpi(number)).unwrap();
     }
 
     pub(super) fn set_its_enabled(&mut self, enabled: bool) {

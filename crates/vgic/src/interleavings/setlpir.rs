@@ -86,14 +86,14 @@ fn a_cleared_direct_lpi_does_not_come_back() {
 /// The LPI is first disabled, and then enabled with a different priority. An invalidation follows
 /// each change.
 fn rung_while_it_is_invalidated() {
-    let (machine, mut commands) = machine();
+    let (machine, _) = machine();
     let ring = spawn(&machine, |machine| machine.ring(0, LPI));
     machine.configure(LPI, false, 0xa0);
-    commands.invalidate(0, LPI);
+    machine.invalidate(0, LPI);
     assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "the LPI is disabled");
     let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
     machine.configure(LPI, true, 0x20);
-    commands.invalidate(0, LPI);
+    machine.invalidate(0, LPI);
     assert_ne!(ring.join().unwrap(), Injection::Dropped);
     assert_eq!(vcpu.join().unwrap() + machine.vcpu(0).drain().len(), 1);
 }

@@ -174,7 +174,7 @@ impl DeviceEntries {
     }
 
     /// Changes the owner of an entry without changing the LPI to which the entry is mapped.
-    pub(super) fn set_owner(&mut self, index: EntryIndex, owner: Owner) {
+    pub(super) fn set_owner(&self, index: EntryIndex, owner: Owner) {
         self.allocator.set_owner(index, owner);
     }
 

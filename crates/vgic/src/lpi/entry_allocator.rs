@@ -11,6 +11,7 @@ use super::entry_table::EntryIndex;
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES};
 use super::mapping::{ItsIndex, NoRoom};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use doorbell_fallible::OutOfMemory;
 
 /// Generation from which on a chunk may not have enough generations left to allocate each of its
@@ -22,6 +23,9 @@ const SIZES: usize = CHUNK_BITS as usize + 1;
 const FREE: usize = SIZES;
 /// Marker for "no chunk".
 const NO_CHUNK: u32 = u32::MAX;
+
+/// Stored value of [`Owner::Nobody`].
+const NOBODY: u32 = u32::MAX;
 
 /// An entry's owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +46,23 @@ impl Owner {
     pub(super) const fn event(its: ItsIndex, collection: u16) -> Self {
         Self::Event { its: its.get(), collection }
     }
+
+    /// Converts from a stored value.
+    const fn from_bits(bits: u32) -> Self {
+        match bits {
+            NOBODY => Self::Nobody,
+            _ => Self::Event { its: (bits >> 16) as u16, collection: (bits & 0xffff) as u16 },
+        }
+    }
+
+    /// Converts to a stored value. An ITS with the highest number would have an event that looks
+    /// like [`NOBODY`], but no [`ItsIndex`] has this number.
+    const fn bits(self) -> u32 {
+        match self {
+            Self::Nobody => NOBODY,
+            Self::Event { its, collection } => (its as u32) << 16 | collection as u32,
+        }
+    }
 }
 
 struct Chunk {
@@ -50,7 +71,8 @@ struct Chunk {
     /// One bit per entry in use.
     used: u32,
     generation: u32,
-    owners: [Owner; CHUNK_ENTRIES as usize],
+    /// Written by a thread that holds the command lock alone, or the lock of the entry's LPI.
+    owners: [AtomicU32; CHUNK_ENTRIES as usize],
     list: Option<usize>,
     /// The chunk's neighbors in that list.
     previous: u32,
@@ -142,7 +164,7 @@ impl EntryAllocator {
             size: 0,
             used: 0,
             generation: 0,
-            owners: [Owner::Nobody; CHUNK_ENTRIES as usize],
+            owners: [const { AtomicU32::new(NOBODY) }; CHUNK_ENTRIES as usize],
             list: None,
             previous: NO_CHUNK,
             next: NO_CHUNK,
@@ -185,7 +207,7 @@ impl EntryAllocator {
         };
         let bits = block_bits(at, size.min(CHUNK_BITS));
         for index in set_bits(bits) {
-            chunk.owners[index as usize] = Owner::Nobody;
+            *chunk.owners[index as usize].get_mut() = NOBODY;
         }
         chunk.used &= !bits;
         let list = match (chunk.generation, chunk.used) {
@@ -270,16 +292,21 @@ impl EntryAllocator {
         u64::from(self.node_limit).saturating_sub(retired as u64)
     }
 
+    fn owner_of(&self, index: EntryIndex) -> Option<&AtomicU32> {
+        let chunk = self.chunks.get((index.get() / CHUNK_ENTRIES) as usize)?;
+        Some(&chunk.owners[(index.get() % CHUNK_ENTRIES) as usize])
+    }
+
     /// Returns an entry's owner.
     pub(super) fn owner(&self, index: EntryIndex) -> Owner {
-        let chunk = self.chunks.get((index.get() / CHUNK_ENTRIES) as usize);
-        chunk.map_or(Owner::Nobody, |chunk| chunk.owners[(index.get() % CHUNK_ENTRIES) as usize])
+        let owner = self.owner_of(index);
+        owner.map_or(Owner::Nobody, |owner| Owner::from_bits(owner.load(SeqCst)))
     }
 
     /// Sets an entry's owner.
-    pub(super) fn set_owner(&mut self, index: EntryIndex, owner: Owner) {
-        if let Some(chunk) = self.chunks.get_mut((index.get() / CHUNK_ENTRIES) as usize) {
-            chunk.owners[(index.get() % CHUNK_ENTRIES) as usize] = owner;
+    pub(super) fn set_owner(&self, index: EntryIndex, owner: Owner) {
+        if let Some(place) = self.owner_of(index) {
+            place.store(owner.bits(), SeqCst);
         }
     }
 
@@ -288,7 +315,7 @@ impl EntryAllocator {
         let (chunk, at) = (first.get() / CHUNK_ENTRIES, first.get() % CHUNK_ENTRIES);
         if let Some(chunk) = self.chunks.get_mut(chunk as usize) {
             let owners = chunk.owners.get_mut(at as usize..(at + count) as usize);
-            owners.unwrap_or_default().fill(owner);
+            owners.into_iter().flatten().for_each(|place| *place.get_mut() = owner.bits());
         }
     }
 

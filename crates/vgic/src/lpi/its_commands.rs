@@ -1,6 +1,7 @@
 //! Implements ITS commands, once their operands have been checked. A command changes the state
 //! immediately, and its sweep then updates the entries to match.
 
+use super::command_state::CommandState;
 use super::control::Control;
 use super::device_table::DeviceTable;
 use super::entry::Entry;
@@ -10,6 +11,7 @@ use super::injection::Injection;
 use super::itt::EntryRef;
 use super::itt_teardown::IttTeardown;
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
+use super::rewriting::Rewrites;
 use super::shared::Location;
 use super::sweep::{Cause, Meant, OwnCursor, Pause, Settings, Sweep};
 use alloc::sync::Arc;
@@ -297,13 +299,10 @@ impl Control {
         event: MappedEvent,
         collection: u16,
     ) -> Result<(), OutOfMemory> {
-        let location = Location::Event(event.entry.index());
-        let now = self.shared.load(location);
-        let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(()) };
-        let refresh = self.prepare(location, now, route, Settings::Keep)?;
-        self.device_entries.set_owner(event.entry.index(), Owner::event(event.its, collection));
-        self.write(location, refresh);
-        self.take_listed(event.its, event.entry.index());
+        let (state, rewrites) = self.parts();
+        if !state.move_event(rewrites, event, collection)? {
+            self.take_listed(event.its, event.entry.index());
+        }
         Ok(())
     }
 
@@ -320,9 +319,8 @@ impl Control {
 
     /// Executes CLEAR: clears the pending state of the event's LPI at its redistributor.
     pub(crate) fn clear_event(&mut self, event: MappedEvent) {
-        let location = Location::Event(event.entry.index());
-        self.clear(self.own_lpi_of(location));
-        self.clear(location);
+        let (state, rewrites) = self.parts();
+        state.clear_event(rewrites, Location::Event(event.index()));
     }
 
     /// Executes DISCARD: clears the event like CLEAR, and unmaps it.
@@ -333,13 +331,52 @@ impl Control {
 
     /// Executes INV: rereads the configuration of the event's LPI from memory.
     pub(crate) fn invalidate_event(&mut self, event: MappedEvent) -> Result<(), OutOfMemory> {
-        let location = Location::Event(event.entry.index());
-        self.refresh(self.own_lpi_of(location), Settings::Reload)?;
-        self.refresh(location, Settings::Reload)
+        let (state, rewrites) = self.parts();
+        state.invalidate_event(rewrites, Location::Event(event.index()))
+    }
+}
+
+impl CommandState {
+    /// Moves an event. Returns `false` if its LPI is still in a list register of the new target, so
+    /// that the event has yet to take it over.
+    pub(super) fn move_event(
+        &self,
+        rewrites: &mut Rewrites,
+        event: MappedEvent,
+        collection: u16,
+    ) -> Result<bool, OutOfMemory> {
+        let location = Location::Event(event.index());
+        let now = self.shared.load(location);
+        let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(true) };
+        let refresh = self.prepare(location, now, route, Settings::Keep)?;
+        self.device_entries.set_owner(event.index(), Owner::event(event.its, collection));
+        self.write(rewrites, location, refresh);
+        Ok(!self.is_own_left(location))
     }
 
     /// Executes INT: injects a message for the event.
-    pub(crate) fn signal_event(&mut self, event: MappedEvent) -> Injection {
-        self.inject(event.entry)
+    pub(crate) fn signal_event(&self, event: MappedEvent) -> Injection {
+        match self.shared.set_pending(event.entry) {
+            None => Injection::Dropped,
+            Some(seen) if seen.is_pending() => Injection::Coalesced,
+            Some(seen) => {
+                self.set_ready_bit(seen.with_pending(true), event.entry.position);
+                Injection::Fresh
+            }
+        }
+    }
+
+    pub(super) fn clear_event(&self, rewrites: &mut Rewrites, event: Location) {
+        self.clear(rewrites, self.own_lpi_of(event));
+        self.clear(rewrites, event);
+    }
+
+    pub(super) fn invalidate_event(
+        &self,
+        rewrites: &mut Rewrites,
+        event: Location,
+    ) -> Result<(), OutOfMemory> {
+        self.refresh(rewrites, self.own_lpi_of(event), Settings::Reload)?;
+        self.refresh(rewrites, event, Settings::Reload)
     }
 }

@@ -13,7 +13,7 @@ impl ItsIndex {
     }
 
     /// Returns the number.
-    pub(super) const fn get(self) -> u16 {
+    pub(crate) const fn get(self) -> u16 {
         self.0
     }
 }

@@ -1,10 +1,12 @@
 //! The redistributors' side of the command core: `EnableLPIs`, invalidation, and LPIs that are
 //! pending at a redistributor without an event.
 
-use super::control::{Control, Refresh};
+use super::command_state::{CommandState, Refresh};
+use super::control::Control;
 use super::entry::Entry;
 use super::entry_table::EntryIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
+use super::rewriting::Rewrites;
 use super::shared::Location;
 use super::sweep::{Cause, OwnCursor, Pause, Settings, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
@@ -150,14 +152,6 @@ impl Control {
         self.shared.own(vcpu).into_iter().flat_map(RedistributorLpis::entries)
     }
 
-    /// Handles a write to `GICR_CLRLPIR`. Machines with this register don't have events, so the LPI
-    /// is pending only in the redistributor's own entry.
-    pub(super) fn clear_lpi(&mut self, vcpu: u32, lpi: Lpi) {
-        if self.enabled.get(vcpu).is_some_and(|tables| tables.covers(lpi)) {
-            self.clear(Location::own(vcpu, lpi));
-        }
-    }
-
     /// Returns the LPIs that are pending at this redistributor, in ascending order.
     #[cfg(test)]
     pub(super) fn pending(&mut self, vcpu: u32) -> Vec<Lpi> {
@@ -180,9 +174,9 @@ impl Control {
             return Ok(());
         }
         self.count_work(1);
-        self.refresh(Location::own(vcpu, lpi), Settings::Reload)?;
-        if let Some(only) = self.device_entries.only(lpi.index()) {
-            return self.invalidate_entry(only, vcpu);
+        let (state, rewrites) = self.parts();
+        if state.reload_lpi(rewrites, vcpu, lpi)? {
+            return Ok(());
         }
         if self.is_invalidating(vcpu) {
             // Each further request would need its own sweep, so do a single sweep over all LPIs
@@ -217,14 +211,6 @@ impl Control {
             *next = self.device_entries.after(index);
         }
         Ok(true)
-    }
-
-    fn invalidate_entry(&mut self, index: EntryIndex, vcpu: u32) -> Result<(), OutOfMemory> {
-        let location = Location::Event(index);
-        if self.shared.load(location).target() == vcpu {
-            self.refresh(location, Settings::Reload)?;
-        }
-        Ok(())
     }
 
     /// Handles a write to `GICR_INVALLR`: rereads every LPI's configuration from memory. The
@@ -307,19 +293,6 @@ impl Control {
         }
     }
 
-    /// Clears the pending state of a redistributor's own LPI, so that the entry of an event that
-    /// targets the redistributor can take it over. Returns `true` if the LPI was pending. Leaves an
-    /// LPI alone whose state isn't [known](Self::ensure_folded).
-    pub(super) fn take_own(&mut self, vcpu: u32, index: u32) -> bool {
-        let own = Location::Own { vcpu, index };
-        let taken = |entry: Entry| {
-            let is_known = entry.is_pending_or_held() && !entry.awaits_fold();
-            is_known.then(|| entry.emptied())
-        };
-        let old = self.shared.try_update(own, taken);
-        old.inspect(|old| self.retire(own, *old, old.emptied())).is_some()
-    }
-
     /// Refreshes an event's entry, and checks that it has taken over the pending state that its
     /// target redistributor holds for its LPI.
     ///
@@ -340,16 +313,23 @@ impl Control {
         }
         Ok(())
     }
+}
 
-    /// Returns `true` if an event's entry has not taken over its LPI's own entry, because the LPI
-    /// was in a list register.
-    pub(super) fn is_own_left(&self, event: Location) -> bool {
-        self.shared.load(self.own_lpi_of(event)).is_pending_or_held()
-    }
-
-    /// Returns the location of the LPI's own entry at the redistributor that an event targets.
-    pub(super) fn own_lpi_of(&self, event: Location) -> Location {
-        let entry = self.shared.load(event);
-        Location::own(entry.target(), entry.lpi())
+impl CommandState {
+    /// Rereads an LPI's configuration from memory for a redistributor. Returns `false` if several
+    /// events are mapped to the LPI, which have yet to reread it.
+    pub(super) fn reload_lpi(
+        &self,
+        rewrites: &mut Rewrites,
+        vcpu: u32,
+        lpi: Lpi,
+    ) -> Result<bool, OutOfMemory> {
+        self.refresh(rewrites, Location::own(vcpu, lpi), Settings::Reload)?;
+        let Some(first) = self.device_entries.first(lpi.index()) else { return Ok(true) };
+        let (is_only, event) = (self.device_entries.after(first).is_none(), Location::Event(first));
+        if is_only && self.shared.load(event).target() == vcpu {
+            self.refresh(rewrites, event, Settings::Reload)?;
+        }
+        Ok(is_only)
     }
 }

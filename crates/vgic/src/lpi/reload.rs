@@ -2,7 +2,8 @@
 //! The events of a device usually have the same collection and consecutive LPIs, so we determine
 //! the route once per collection, and read the configurations in blocks.
 
-use super::control::{Control, Route};
+use super::command_state::Route;
+use super::control::Control;
 use super::entry_allocator::Owner;
 use super::entry_table::EntryIndex;
 use super::redistributor_lpis::BLOCK;

@@ -5,6 +5,7 @@ use super::config::{LpiConfig, Priorities};
 use super::entry::{Entry, Level};
 use super::entry_table::{EntryIndex, EntryTable, Position};
 use super::itt::Nodes;
+use super::pending_kicks::PendingKicks;
 use super::ready_bitmap::{Cleared, ReadyBitmap};
 use super::redistributor_lpis::RedistributorLpis;
 use alloc::boxed::Box;
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     first_own: u32,
     /// Mapping from the entries' levels to CPU interface priorities.
     pub(super) priorities: Priorities,
+    pub(super) pending_kicks: PendingKicks,
 }
 
 /// Location of an entry.
@@ -61,6 +63,7 @@ impl Shared {
             own: by_vcpu(config, |vcpu| RedistributorLpis::new(vcpu, lpis))?,
             first_own,
             priorities: config.priorities,
+            pending_kicks: PendingKicks::new(config.vcpus)?,
         })
     }
 

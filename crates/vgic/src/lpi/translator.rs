@@ -158,7 +158,8 @@ impl TranslatorList {
         base: u64,
         device_table: Arc<DeviceTable>,
     ) -> Result<ItsIndex, NoRoom> {
-        let index = u16::try_from(self.0.len()).map_err(|_| NoRoom::Budget)?;
+        let index = u16::try_from(self.0.len()).ok().filter(|index| *index < u16::MAX);
+        let index = index.ok_or(NoRoom::Budget)?;
         self.0.try_reserve(1).map_err(OutOfMemory::from)?;
         self.0.push(Translator::new(base, device_table)?);
         Ok(ItsIndex::new(index))

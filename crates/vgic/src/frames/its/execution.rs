@@ -10,7 +10,7 @@ use crate::monitor::events::{CommandFault, FailedCommand, FaultDetail, FaultReas
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
 use gic_arch::gits;
-use gic_arch::its::{Command, CommandError, MapAction};
+use gic_arch::its::{Command, CommandError, MapAction, RawCommand};
 
 /// Progress of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +24,16 @@ pub(super) enum CommandProgress {
     /// Execution is stalled because a command is waiting for an interrupt that may still be in a
     /// list register, or because heap memory is exhausted.
     Waits,
+}
+
+/// What follows the commands that were executed beside other ITSes.
+enum Next {
+    /// The budget is used up.
+    Budget,
+    /// No work is left.
+    End,
+    /// Work that must be done alone, and the next command if it has been fetched.
+    Alone(Option<RawCommand>),
 }
 
 impl Its {
@@ -41,34 +51,101 @@ impl Its {
         let budget = u64::from(self.config.work_per_access) * ENTRIES_PER_UNIT;
         let mut spent = 0;
         while spent < budget {
-            let piece = ENTRIES_PER_PIECE.min(budget - spent);
-            let (result, work) = self.lpis.with_kicks_deferred(|control| {
-                let before = control.work();
-                let result = self.advance(state, control, before + piece);
-                (result, control.work() - before)
-            });
+            let limit = ENTRIES_PER_PIECE.min(budget - spent);
+            let (work, next) = self.run_beside(state, limit);
             spent += work;
-            match result {
-                None => {
+            let next = match next {
+                Next::Budget => continue,
+                Next::End => {
                     state.is_done = true;
                     return Progress::Done;
                 }
-                Some(Ok(CommandProgress::Waits)) => return Progress::Done,
-                Some(Ok(CommandProgress::Sweeps)) => continue,
+                Next::Alone(fetched) => fetched,
+            };
+            let limit = ENTRIES_PER_PIECE.min(budget - spent);
+            let (work, end) = self
+                .lpis
+                .with_kicks_deferred(|control| self.run_alone(state, control, limit, next));
+            spent += work;
+            match end {
+                Ok(None) => {}
+                Ok(Some(progress)) => return progress,
+                Err(fault) => self.fail(state, fault),
+            }
+        }
+        Progress::Unfinished
+    }
+
+    /// Executes commands beside other ITSes, up to the first that can't be.
+    fn run_beside(&self, state: &mut ItsRegisters, limit: u64) -> (u64, Next) {
+        let control = self.read_lpis();
+        let mut spent = 0;
+        if state.queue.begun || self.direct.get().is_some() || !control.is_quiescent(self.index) {
+            return (spent, Next::Alone(None));
+        }
+        while state.enabled && state.queue.has_work() {
+            if spent >= limit {
+                return (spent, Next::Budget);
+            }
+            let Ok(raw) = state.queue.fetch(control.memory()) else {
+                return (spent, Next::Alone(None));
+            };
+            let is_done = match Command::decode(raw) {
+                Ok(Command::Sync { target }) => {
+                    self.targets.find(target).is_some() && !control.awaits(control.recalls())
+                }
+                Ok(command) => self.lpis.execute_beside(&control, self.index, command),
+                Err(_) => false,
+            };
+            if !is_done {
+                return (spent, Next::Alone(Some(raw)));
+            }
+            state.complete_command();
+            spent += ENTRIES_PER_UNIT;
+        }
+        (spent, Next::End)
+    }
+
+    /// Executes commands while no other ITS does, from `fetched` on. Returns the work done, and the
+    /// progress if the queue can't go on.
+    fn run_alone(
+        &self,
+        state: &mut ItsRegisters,
+        control: &mut Control,
+        limit: u64,
+        mut fetched: Option<RawCommand>,
+    ) -> (u64, Result<Option<Progress>, CommandFault>) {
+        let before = control.work();
+        let mut commands = 0;
+        loop {
+            let spent = control.work() - before + commands;
+            if spent >= limit {
+                return (spent, Ok(None));
+            }
+            let result = self.advance(state, control, control.work() + limit - spent, &mut fetched);
+            commands += ENTRIES_PER_UNIT;
+            let spent = control.work() - before + commands;
+            match result {
+                None => {
+                    state.is_done = true;
+                    return (spent, Ok(Some(Progress::Done)));
+                }
+                Some(Ok(CommandProgress::Waits)) => return (spent, Ok(Some(Progress::Done))),
+                Some(Ok(CommandProgress::Sweeps)) => {
+                    return (spent - ENTRIES_PER_UNIT, Ok(None));
+                }
                 Some(Ok(CommandProgress::Done)) => {
                     state.complete_command();
                     // No work remains, so another pass is unnecessary.
                     if !state.queue.has_work() {
                         state.is_done = true;
-                        return Progress::Done;
+                        return (spent, Ok(Some(Progress::Done)));
                     }
                 }
                 Some(Ok(CommandProgress::Begun)) => state.queue.begun = true,
-                Some(Err(fault)) => self.fail(state, fault),
+                Some(Err(fault)) => return (spent, Err(fault)),
             }
-            spent += ENTRIES_PER_UNIT;
         }
-        Progress::Unfinished
     }
 
     /// Records commands that are waiting after a restore as remaining work.
@@ -96,6 +173,7 @@ impl Its {
         state: &mut ItsRegisters,
         control: &mut Control,
         limit: u64,
+        fetched: &mut Option<RawCommand>,
     ) -> Option<Result<CommandProgress, CommandFault>> {
         match control.advance_its(self.index, limit) {
             Ok(true) => {}
@@ -105,16 +183,22 @@ impl Its {
         if core::mem::take(&mut state.queue.begun) {
             state.complete_command();
         }
-        (state.enabled && state.queue.has_work()).then(|| self.step(state, control))
+        (state.enabled && state.queue.has_work()).then(|| self.step(state, control, fetched.take()))
     }
 
     fn step(
         &self,
         state: &mut ItsRegisters,
         control: &mut Control,
+        fetched: Option<RawCommand>,
     ) -> Result<CommandProgress, CommandFault> {
-        let fetched = state.queue.fetch(control.memory());
-        let raw = fetched.map_err(|_| CommandFault::Unreadable)?;
+        let raw = match fetched {
+            Some(raw) => raw,
+            None => {
+                let fetched = state.queue.fetch(control.memory());
+                fetched.map_err(|_| CommandFault::Unreadable)?
+            }
+        };
         let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
         if matches!(command, Command::Sync { .. }) {
             // Read the latest recall's number here, because all earlier commands' sweeps are done:

@@ -89,9 +89,8 @@ impl Its {
 
     /// Returns `GITS_CTLR`. `Enabled` reads as zero until the ITS is fully enabled.
     fn ctlr(&self, state: &ItsRegisters) -> Ctlr {
-        let quiescent = !state.enabled
-            && self.lpis.with_kicks_deferred(|control| control.is_quiescent(self.index));
-        let admits = self.lpis.with_kicks_deferred(|control| control.is_admitting(self.index));
+        let quiescent = !state.enabled && self.read_lpis().is_quiescent(self.index);
+        let admits = self.read_lpis().is_admitting(self.index);
         Ctlr::new().with_enabled(state.enabled && !admits).with_quiescent(quiescent)
     }
 
@@ -122,7 +121,7 @@ impl Its {
             self.fault(gits::CBASER.offset(), FaultReason::UnalignedQueue, detail);
         }
         for (register, table) in gits::BASER.iter().zip(state.tables.all()) {
-            let judged = self.lpis.with_kicks_deferred(|control| judge(table, control.memory()));
+            let judged = judge(table, self.read_lpis().memory());
             if let Err((reason, detail)) = judged {
                 self.fault(register.offset(), reason, detail);
             }

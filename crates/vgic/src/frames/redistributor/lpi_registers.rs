@@ -128,7 +128,7 @@ impl<'a> Redistributor<'a> {
             self.fault(gicr::PENDBASER.offset(), FaultReason::UnalignedPendingTable, detail);
         }
         let cpu = self.cpu.get();
-        let sharer = lpis.with_kicks_deferred(|control| control.sharer_of_pending_table(cpu));
+        let sharer = lpis.read(self.cpu.index()).sharer_of_pending_table(cpu);
         if let Some(sharer) = sharer {
             let detail = FaultDetail::Redistributor(Cpu::new(sharer));
             self.fault(gicr::PENDBASER.offset(), FaultReason::SharedPendingTable, detail);
@@ -138,29 +138,23 @@ impl<'a> Redistributor<'a> {
     /// Returns `true` if `EnableLPIs` was cleared, but some pending state still has to be written
     /// to the pending table (`GICR_CTLR.RWP`).
     pub(super) fn is_disabling(self) -> bool {
-        self.lpis.is_some_and(|lpis| {
-            lpis.with_kicks_deferred(|control| control.is_disabling(self.cpu.get()))
-        })
+        self.lpis.is_some_and(|lpis| lpis.read(self.cpu.index()).is_disabling(self.cpu.get()))
     }
 
     /// Returns `true` if `EnableLPIs` was set, but has not fully taken effect.
     pub(crate) fn is_enabling(self) -> bool {
-        self.lpis.is_some_and(|lpis| {
-            lpis.with_kicks_deferred(|control| control.is_enabling(self.cpu.get()))
-        })
+        self.lpis.is_some_and(|lpis| lpis.read(self.cpu.index()).is_enabling(self.cpu.get()))
     }
 
     /// Returns `true` while an invalidation is incomplete (`GICR_SYNCR.Busy`).
     pub(super) fn is_invalidating(self) -> bool {
-        self.lpis.is_some_and(|lpis| {
-            lpis.with_kicks_deferred(|control| control.is_invalidating(self.cpu.get()))
-        })
+        self.lpis.is_some_and(|lpis| lpis.read(self.cpu.index()).is_invalidating(self.cpu.get()))
     }
 
     /// Continues the work that register writes started. Called when the guest polls for completion.
     pub(super) fn advance(self) {
         if let Some(lpis) = self.lpis {
-            lpis.advance_registers();
+            lpis.advance_registers(self.cpu.index());
         }
     }
 

@@ -235,7 +235,7 @@ mod redistributor {
     }
 
     fn poll(rig: &Rig) {
-        rig.lpis.advance_registers();
+        rig.lpis.advance_registers(0);
     }
 
     fn table(rig: &Rig) -> Vec<u8> {
