@@ -91,14 +91,16 @@ impl<P: GicPlatform> VpeSet<P> {
 
     /// Maps an event to its physical LPI again, at its previous CPU or, if that is offline, at any
     /// other. On return, its messages make the physical LPI pending. The virtual LPI is no longer
-    /// pending; messages may be lost as in [`hand_over`](Self::hand_over).
+    /// pending. Returns `true` if it was pending before, or if this is unknown. Messages may be
+    /// lost as in [`hand_over`](Self::hand_over).
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`ItsError::Fault`] if a command fails, or if no CPU is online.
+    /// [`ItsError::Fault`] if a command fails, if no CPU is online, or if
+    /// `GICR_VPENDBASER.Dirty` stays set. The virtual LPI may have been pending.
     #[expect(clippy::needless_pass_by_value, reason = "callers give up the event")]
-    pub fn take_back(&self, event: DirectEvent) -> Result<Lpi, ItsError> {
+    pub fn take_back(&self, event: DirectEvent) -> Result<bool, ItsError> {
         let DirectEvent { physical, route, to } = event;
         let (its, vpe) = (&self.its, self.id(to.vpe)?);
         let bound = its.collections.target(route.collection);
@@ -112,13 +114,16 @@ impl<P: GicPlatform> VpeSet<P> {
         let route = EventRoute { collection, ..route };
         its.queue.in_order(&its.frame, || its.routes.set(physical, Some(route)));
         self.events.fetch_sub(1, SeqCst);
-        its.run_virtual([
-            Command::Discard { device, event }.encode(),
-            VirtualCommand::Vsync { vpe }.encode(),
-            Command::Mapti { device, event, intid, collection }.encode(),
-            Command::Sync { target }.encode(),
-        ])?;
-        Ok(physical)
+        // DISCARD clears the pending bit (IHI 0069, "virtual LPIs").
+        self.while_evicted((to.vpe, to.lpi), |was_pending| {
+            its.run_virtual([
+                Command::Discard { device, event }.encode(),
+                VirtualCommand::Vsync { vpe }.encode(),
+                Command::Mapti { device, event, intid, collection }.encode(),
+                Command::Sync { target }.encode(),
+            ])?;
+            Ok(was_pending)
+        })
     }
 
     /// Moves an event to another vPE together with its pending state. No message is lost.

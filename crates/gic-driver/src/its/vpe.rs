@@ -10,18 +10,20 @@ use super::error::{ItsError, fault};
 use super::hardware::Context;
 use super::vpe_table::{VpeTable, refused};
 use super::{Its, TaskState};
-use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table};
+use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Observed, Table};
 use crate::redistributor::VpeTables;
 use crate::{GicError, Redistributor};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use doorbell_lock::TaskLock;
 use gic_arch::Lpi;
+use gic_arch::gicr::vlpi::Vpendbaser;
 use gic_arch::its::{MapAction, RawCommand, RdBase, VirtualCommand, VpeId};
 use gic_arch::lpi::{
     CONFIG_TABLE_ALIGNMENT, Config, MIN_ID_BITS, PENDING_TABLE_ALIGNMENT, config_offset,
-    config_table_bytes, pending_table_bytes,
+    config_table_bytes, pending_location, pending_table_bytes,
 };
 use msi_types::Cpu;
 
@@ -29,15 +31,21 @@ use msi_types::Cpu;
 #[derive(Debug)]
 pub(super) struct Vpe {
     id: VpeId,
-    /// CPU to whose redistributor the vPE is mapped.
-    cpu: AtomicU32,
     pending: Table,
+    residency: TaskLock<Residency>,
     /// `true` while the vCPU waits: from before its vPE leaves until it is loaded.
     pub(super) waits: AtomicBool,
     /// `true` if a virtual LPI may have become pending since the vCPU waits.
     pub(super) may_be_pending: AtomicBool,
-    /// `GICR_VPENDBASER.IDAI` when the vPE was last put.
-    idai: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Residency {
+    /// CPU to whose redistributor the vPE is mapped.
+    cpu: Cpu,
+    is_resident: bool,
+    /// `GICR_VPENDBASER.IDAI` when the vPE last left.
+    idai: bool,
 }
 
 /// The vPEs of a virtual machine, and the configuration of its virtual LPIs. The configuration
@@ -108,9 +116,9 @@ impl<P: GicPlatform> VpeSet<P> {
                 return Err(error);
             }
         };
-        let [idai, waits, may_be_pending] = [const { AtomicBool::new(false) }; 3];
-        let cpu = AtomicU32::new(cpu.get());
-        let vpe = Vpe { id, cpu, pending, waits, may_be_pending, idai };
+        let [waits, may_be_pending] = [const { AtomicBool::new(false) }; 2];
+        let residency = TaskLock::new(Residency { cpu, is_resident: false, idai: false });
+        let vpe = Vpe { id, pending, residency, waits, may_be_pending };
         let map = vpe.vmapp(target, self.id_bits, MapAction::Map);
         // From now on, dropping the set unmaps the vPE.
         self.vpes.push(vpe);
@@ -131,7 +139,8 @@ impl<P: GicPlatform> VpeSet<P> {
         let doorbell = self.doorbell(vpe);
         let vpe = self.vpe(vpe)?;
         vpe.waits.store(false, SeqCst);
-        if vpe.cpu() != cpu {
+        let mut residency = vpe.residency.lock(self.its.platform());
+        if residency.cpu != cpu {
             let (_, target) = self.its.collections.of_cpu(cpu)?;
             let (its_list, sequence) = (0, 0);
             let vmovp = VirtualCommand::Vmovp { vpe: vpe.id, target, its_list, sequence };
@@ -139,16 +148,29 @@ impl<P: GicPlatform> VpeSet<P> {
             self.its.run_virtual([vmovp, sync].map(VirtualCommand::encode))?;
             // The ITS must know where the doorbell rings.
             doorbell.map_or(Ok(cpu), |doorbell| self.its.move_event(doorbell, cpu))?;
-            vpe.cpu.store(cpu.get(), SeqCst);
+            residency.cpu = cpu;
         }
+        self.enter(vpe, &mut residency)
+    }
+
+    fn enter(&self, vpe: &Vpe, residency: &mut Residency) -> Result<(), ItsError> {
         let tables = VpeTables {
             config: self.config.address,
             pending: vpe.pending.address,
             id_bits: self.id_bits,
-            idai: vpe.idai.load(SeqCst),
+            idai: residency.idai,
         };
-        let loaded = self.redistributor(cpu)?.load_vpe(self.its.platform(), tables);
+        residency.is_resident = true;
+        let loaded = self.redistributor(residency.cpu)?.load_vpe(self.its.platform(), tables);
         loaded.map_err(|error| self.residency(error))
+    }
+
+    fn leave(&self, residency: &mut Residency) -> Result<Vpendbaser, ItsError> {
+        residency.is_resident = false;
+        let put = self.redistributor(residency.cpu)?.put_vpe(self.its.platform());
+        let left = put.map_err(|error| self.residency(error))?;
+        residency.idai = left.idai();
+        Ok(left)
     }
 
     /// Makes a vPE leave its CPU. Returns `true` if a virtual LPI is pending. If the vCPU waits for
@@ -160,11 +182,45 @@ impl<P: GicPlatform> VpeSet<P> {
     /// Any error of [`load`](Self::load). After [`ItsError::Fault`], callers must assume that a
     /// virtual LPI is pending.
     pub fn put(&self, vpe: u16) -> Result<bool, ItsError> {
+        let mut residency = self.vpe(vpe)?.residency.lock(self.its.platform());
+        Ok(self.leave(&mut residency)?.pending_last())
+    }
+
+    /// Runs `f` while the vPE is resident nowhere, and tells it whether the virtual LPI is pending.
+    /// The redistributor of a resident vPE may hold pending state. It writes that state to the table
+    /// before `GICR_VPENDBASER.Dirty` reads as 0 (IHI 0069 §12.11).
+    ///
+    /// The vCPU may be running; it takes no virtual LPIs until `f` returns. If the table cannot be
+    /// read, the LPI counts as pending.
+    pub(super) fn while_evicted<R>(
+        &self,
+        (vpe, lpi): (u16, Lpi),
+        f: impl FnOnce(bool) -> Result<R, ItsError>,
+    ) -> Result<R, ItsError> {
         let vpe = self.vpe(vpe)?;
-        let put = self.redistributor(vpe.cpu())?.put_vpe(self.its.platform());
-        let left = put.map_err(|error| self.residency(error))?;
-        vpe.idai.store(left.idai(), SeqCst);
-        Ok(left.pending_last())
+        let mut residency = vpe.residency.lock(self.its.platform());
+        let was_resident = residency.is_resident;
+        let left = if was_resident { self.leave(&mut residency).map(|_| ()) } else { Ok(()) };
+        let is_pending = left.and_then(|()| self.is_pending(vpe, residency.cpu, lpi));
+        let result = f(is_pending.unwrap_or_else(|error| {
+            self.its.note(error);
+            true
+        }));
+        if was_resident {
+            self.enter(vpe, &mut residency)?;
+        }
+        result
+    }
+
+    /// Reads the pending table of a vPE that is not resident.
+    fn is_pending(&self, vpe: &Vpe, cpu: Cpu, lpi: Lpi) -> Result<bool, ItsError> {
+        // Messages that the ITS has translated must have reached the table.
+        self.its.run_virtual([VirtualCommand::Vsync { vpe: vpe.id }.encode()])?;
+        let (platform, (offset, bit)) = (self.its.platform(), pending_location(lpi));
+        let coherence = self.redistributor(cpu)?.pending_coherence();
+        let observed = platform.observe(&vpe.pending, offset..offset + 1, coherence);
+        let byte = platform.load8(&vpe.pending, offset);
+        Ok(observed == Observed::No || byte & 1 << bit != 0)
     }
 
     /// Stores the configuration of a virtual LPI. Redistributors may keep using the old
@@ -212,8 +268,8 @@ impl<P: GicPlatform> VpeSet<P> {
 
 impl Vpe {
     /// Returns the CPU to whose redistributor the vPE is mapped.
-    pub(super) fn cpu(&self) -> Cpu {
-        Cpu::new(self.cpu.load(SeqCst))
+    pub(super) fn cpu<P: GicPlatform>(&self, platform: &P) -> Cpu {
+        self.residency.lock(platform).cpu
     }
 
     fn vmapp(&self, target: RdBase, id_bits: u8, action: MapAction) -> VirtualCommand {

@@ -415,7 +415,7 @@ impl FakeRedistributor {
         is_pending
     }
 
-    fn load_pending(&mut self, memory: &mut Memory) {
+    pub(super) fn load_pending(&mut self, memory: &mut Memory) {
         let (start, bytes) = self.pending_bytes();
         let table = memory.device_read(self.pending_view(), start, bytes);
         let set = (FIRST_LPI..self.end())
@@ -423,7 +423,7 @@ impl FakeRedistributor {
         self.pending.extend(set);
     }
 
-    fn store_pending(&mut self, memory: &mut Memory) {
+    pub(super) fn store_pending(&mut self, memory: &mut Memory) {
         let (start, bytes) = self.pending_bytes();
         let mut table = vec![0; bytes];
         for lpi in &self.pending {

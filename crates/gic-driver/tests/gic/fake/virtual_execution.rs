@@ -3,8 +3,9 @@
 use super::effect::{Effect, apply};
 use super::entries::TranslationEntry;
 use super::execution::Execution;
+use super::memory::Memory;
 use super::redistributor::FakeRedistributor;
-use gic_arch::gicr::{Pendbaser, Typer};
+use gic_arch::gicr::{Pendbaser, Propbaser, Typer};
 use gic_arch::its::{MapAction, RdBase, VirtualCommand, VpeId};
 use gic_arch::lpi::pending_table_bytes;
 
@@ -121,6 +122,7 @@ impl Execution<'_> {
         assert!(zero && table % 0x1_0000 == 0, "a pending table must be zero and aligned");
         let mut lpis = FakeRedistributor::at(0, VPE | u64::from(vpe.get()), Typer::new());
         lpis.pendbaser = Pendbaser::new().with_address(table);
+        lpis.propbaser = Propbaser::new().with_id_bits_minus_one(id_bits - 1);
         self.its.vpes.push(FakeVpe {
             lpis,
             home: target.field(),
@@ -143,10 +145,21 @@ impl Execution<'_> {
             return Some(());
         }
         self.vpe(vpe)?.is_invalidated |= effects.contains(&Effect::ReloadAll);
+        // The effects on a vPE that is not resident are in its table.
+        self.with_table(target, FakeRedistributor::load_pending);
         for effect in effects {
             let mut lpis: Vec<_> = self.its.vpes.iter_mut().map(|vpe| &mut vpe.lpis).collect();
             apply(&mut lpis, self.memory, target, effect);
         }
+        self.with_table(target, FakeRedistributor::store_pending);
         Some(())
+    }
+
+    fn with_table(&mut self, target: u64, access: fn(&mut FakeRedistributor, &mut Memory)) {
+        let mut lpis = self.its.vpes.iter_mut().map(|vpe| &mut vpe.lpis);
+        let found = lpis.find(|lpis| lpis.target == target && !lpis.lpis_enabled());
+        if let Some(lpis) = found {
+            access(lpis, self.memory);
+        }
     }
 }

@@ -4,6 +4,7 @@
 use super::setup::{Setup, config, lpi};
 use crate::fake::{Board, Hardware};
 use gic_arch::Lpi;
+use gic_arch::Shareability;
 use gic_arch::gits::Typer;
 use gic_arch::lpi::Config;
 use gic_driver::ItsError;
@@ -28,6 +29,7 @@ pub(super) fn hardware() -> Hardware {
 
 pub(super) fn setup(hardware: Hardware, vpes: u16) -> Setup {
     let board = Board::with_its(vec![hardware], 4).with_vlpi_frames();
+    board.world().redistributors.iter_mut().for_each(|rd| rd.coherent = true);
     let setup = Setup::on(board, &config(0).with_vpes(vpes));
     (0..4).for_each(|cpu| setup.bring_up(cpu));
     setup
@@ -95,9 +97,9 @@ fn messages_of_a_direct_event_reach_its_vpe() {
         assert_eq!(direct.take(vpe), [lpi]);
     }
     assert_eq!(direct.setup.its.event_of(lpi(&block, 0)), None);
-    for event in events {
-        let lpi = direct.vpes.take_back(event).unwrap();
-        assert!(direct.setup.send(lpi).is_some_and(|(cpu, sent)| (cpu, sent) == (0, lpi.get())));
+    for (event, number) in events.into_iter().zip([0, 1, 2]) {
+        assert!(!direct.vpes.take_back(event).unwrap(), "the guest took the message");
+        assert_eq!(direct.send(number), Some((0, lpi(&block, number as u16).get())));
     }
     assert_eq!(direct.setup.take(0), [0, 1, 2].map(|event| lpi(&block, event).get()));
     assert_eq!((direct.take(0), direct.take(1)), (vec![], vec![]));
@@ -201,6 +203,58 @@ fn an_event_that_is_handed_over_again_is_not_pending() {
     assert_eq!((direct.take(0), direct.take(1)), (vec![], vec![]));
     direct.send(0);
     assert_eq!(direct.take(1), [8193]);
+}
+
+#[test]
+fn taking_an_event_back_tells_whether_it_was_pending() {
+    for is_resident in [true, false] {
+        let direct = Direct::with(hardware());
+        let block = direct.map();
+        if is_resident {
+            direct.load(0);
+        }
+        for (sends, number) in [(false, 0), (true, 1), (true, 0)] {
+            let [event, other] =
+                [0, 1].map(|event| direct.hand_over(&block, event, virtual_lpi(0, event.into())));
+            if sends {
+                direct.send(number);
+            }
+            let was_pending = [event, other].map(|event| direct.vpes.take_back(event).unwrap());
+            assert_eq!(was_pending, [0, 1].map(|event| sends && event == number));
+        }
+    }
+}
+
+#[test]
+fn an_event_counts_as_pending_if_the_table_cannot_be_read() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    direct.setup.board.world().rd(1).pendbaser.set_shareability(Shareability::Non);
+    assert!(direct.vpes.take_back(event).unwrap());
+}
+
+#[test]
+fn a_resident_vpe_keeps_its_other_virtual_lpis_when_an_event_is_taken_back() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    let _other = direct.hand_over(&block, 1, virtual_lpi(0, 1));
+    direct.send(1);
+    assert!(!direct.vpes.take_back(event).unwrap());
+    assert_eq!(direct.take(0), [8193]);
+    direct.send(1);
+    assert_eq!(direct.take(0), [8193]);
+}
+
+#[test]
+fn an_event_of_a_stuck_vpe_is_taken_back() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    direct.setup.board.world().redistributors[1].vlpi.stuck = true;
+    assert!(matches!(direct.vpes.take_back(event), Err(ItsError::Fault(_))));
+    assert_eq!(direct.send(0), Some((0, lpi(&block, 0).get())));
 }
 
 #[test]
