@@ -254,11 +254,6 @@ impl GuestVector for GuestMessage {
         messages.address(*vector).filter(|_| is_on)?;
         Some(messages.message(*vector))
     }
-
-    fn signal(&self) {
-        // The model keeps or drops the message as it does without direct injection.
-        let _ = self.0.signal(self.1);
-    }
 }
 
 /// A message that was lost.

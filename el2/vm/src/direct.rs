@@ -9,19 +9,20 @@
 //!
 //! | the guest | effect |
 //! |---|---|
-//! | unmasks a vector (MSI-X), or enables messages (MSI) | its event is handed over, if the guest's ITS translates it; then the function may send |
+//! | unmasks a vector (MSI-X), or enables messages (MSI) | its event is handed over when the guest's ITS translates it; then the function may send |
 //! | masks a vector | the function's vector is masked; the event stays direct |
 //! | MAPTI, MAPI | hands the event over if it was direct or its vector is unmasked; a direct event whose LPI changes is taken back first |
 //! | MOVI, MAPC | moves the event with its pending state (VMOVI) |
 //! | INV, INVALL | copies the configuration, and invalidates it (INV) |
 //! | INT | the same command for the direct event, instead of the model |
 //! | CLEAR | the same command for the direct event, and for the model |
-//! | DISCARD, MAPD | takes the event back; its messages reach the model as without `direct` |
-//! | MOVALL, MAPC with V = 0, a write to `GITS_CTLR` or `GICR_CTLR` | takes all events back first, makes them pending in the model, and then hands them over again |
+//! | DISCARD, MAPD | takes the event back; its function keeps messages until the event is mapped again |
+//! | MOVALL, MAPC with V = 0, a write to `GITS_CTLR` or `GICR_CTLR` | takes all events back first, makes those that are pending also pending in the model, and then hands them over again |
 //!
-//! While an event is handed over, its vector is masked. A vector that cannot be masked, or that has
-//! sent messages by way of the hypervisor, is signaled once afterwards, because a message may have
-//! been lost. So no message is lost, but the guest may take a superfluous interrupt.
+//! While an event is handed over or taken back, and while the guest's ITS does not translate it,
+//! its vector is masked. So no message is lost or doubled. An MSI cannot be masked, so it is
+//! signaled once afterwards, because a message may have been lost: the guest may take a superfluous
+//! interrupt. So may a guest whose hardware has failed.
 //!
 //! Locks: the model's locks are outside of [`VECTORS`]. Code that holds `VECTORS` may only signal
 //! messages to the model, and kick vCPUs.
@@ -70,8 +71,6 @@ const ATTEMPTS: u32 = 8;
 pub trait GuestVector: Send {
     /// Returns the message that the guest wrote, if it lets the function send it.
     fn message(&self) -> Option<MsiMessage>;
-    /// Signals the message to the guest's controller.
-    fn signal(&self);
 }
 
 /// A function's vector.
@@ -104,6 +103,13 @@ impl Vector {
         self.has_sent |= self.is_open && self.direct.is_none();
     }
 
+    /// Returns `true` if the vector stays masked until its event is handed over. The function then
+    /// keeps its messages, so none is on its way when the event is handed over.
+    fn waits(&self) -> bool {
+        let may_be_handed_over = self.event.is_some() && !HAS_FAILED.load(SeqCst);
+        self.direct.is_none() && may_be_handed_over && self.store.fast_mask().is_some()
+    }
+
     /// Follows the guest's mask. Returns the event of a vector that the guest has just unmasked,
     /// and that is still masked here. A message to another address than `doorbell` stays with the
     /// hypervisor.
@@ -121,9 +127,11 @@ impl Vector {
             return None;
         }
         self.mask();
+        if self.event != event {
+            self.give_up(vpes);
+        }
         self.event = event;
         if event.is_none() {
-            self.take_back(vpes);
             self.unmask();
         }
         event
@@ -142,11 +150,16 @@ impl Vector {
         }
     }
 
-    /// Takes the event back although the guest's ITS still translates it. Signals its message to
-    /// the model, because it may have been pending.
+    /// Takes the event back although the guest's ITS still translates it. If its virtual LPI is
+    /// pending, makes its LPI pending in the model.
     fn give_up(&mut self, vpes: &VpeSet<Kernel>) {
-        if self.take_back(vpes) {
-            self.guest.signal();
+        if let ([guest], Some(event), true) = (guest::guests(), self.event, self.take_back(vpes)) {
+            let vgic = guest.vgic();
+            let message =
+                |its: &ItsConfig| MsiMessage { address: its.doorbell(), data: event.get() };
+            let message = vgic.config().its.first().map(message);
+            // If LPIs are disabled meanwhile, the model drops the message.
+            _ = vgic.its(0).zip(message).map(|(its, message)| its.signal_msi(self.device, message));
         }
     }
 
@@ -189,14 +202,18 @@ impl Vector {
         Ok(())
     }
 
-    /// Maps the event to its physical LPI again. Returns `true` if it was direct.
+    /// Masks the vector, and maps the event to its physical LPI again. Returns `true` if its virtual
+    /// LPI was pending, or if this is unknown.
     fn take_back(&mut self, vpes: &VpeSet<Kernel>) -> bool {
         let Some((event, _)) = self.direct.take() else { return false };
-        self.has_sent |= self.is_open;
-        if let Err(error) = vpes.take_back(event) {
+        self.mask();
+        let is_maskable = self.store.fast_mask().is_some();
+        self.has_sent |= self.is_open && !is_maskable;
+        let was_pending = vpes.take_back(event).unwrap_or_else(|error| {
             report_first(&error);
-        }
-        true
+            true
+        });
+        was_pending || !is_maskable
     }
 }
 
@@ -260,7 +277,8 @@ pub(crate) fn start(options: &Options, cpus: u32) {
     }
     let guests = guest::guests();
     let refused = |reason: &str| {
-        println!("{}", Fact::from(HypervisorFact::NotDirect { reason: reason.to_string().into() }));
+        let reason = reason.to_string().into();
+        println!("{}", Fact::from(HypervisorFact::NotDirect { reason }));
     };
     if let Some(reason) = refusal(options, guests) {
         return refused(reason);
@@ -327,10 +345,11 @@ fn reside(change: impl FnOnce(&VpeSet<Kernel>) -> Result<(), ItsError>) {
     if !HAS_FAILED.swap(true, SeqCst) {
         println!("hypervisor: direct injection ends: {error}");
         take_all_back(vpes);
+        VECTORS.with(|vectors| vectors.iter_mut().for_each(Vector::unmask));
     }
 }
 
-/// Takes all events back. They become pending in the model, because they may have been pending.
+/// Takes all events back. If their virtual LPIs are pending, they become pending in the model.
 fn take_all_back(vpes: &VpeSet<Kernel>) {
     VECTORS.with(|vectors| {
         for vector in vectors {
@@ -388,10 +407,15 @@ fn follow_event(
         VECTORS.with(|vectors| {
             if let Some(vector) = vectors.get_mut(index) {
                 vector.give_up(vpes);
+                vector.unmask();
             }
         });
     }
-    VECTORS.with(|vectors| vectors.get_mut(index).into_iter().for_each(Vector::unmask));
+    VECTORS.with(|vectors| {
+        if let Some(vector) = vectors.get_mut(index).filter(|vector| !vector.waits()) {
+            vector.unmask();
+        }
+    });
 }
 
 /// Returns `true` if a write to this register of the model may disable an ITS or a vCPU's LPIs.
@@ -449,21 +473,26 @@ impl DirectInjection for Follower {
         })
     }
 
-    fn after(&self, command: Command, translate: &Translate<'_>) {
+    fn after(&self, command: Option<Command>, translate: &Translate<'_>) {
         let Some(vpes) = DIRECT.get() else { return };
-        if matches!(command, Command::Sync { .. } | Command::Int { .. } | Command::Clear { .. }) {
+        let keeps =
+            |it| matches!(it, Command::Sync { .. } | Command::Int { .. } | Command::Clear { .. });
+        if command.is_some_and(keeps) {
             return;
         }
+        let is_new = matches!(command, Some(Command::Mapti { .. } | Command::Mapi { .. }));
+        // After a failed command, `before` may have taken any event back.
+        let is_about = |vector: &&mut Vector| command.is_none_or(|it| is_about(it, vector));
         VECTORS.with(|vectors| {
-            for vector in vectors.iter_mut().filter(|vector| is_about(command, vector)) {
+            for vector in vectors.iter_mut().filter(is_about) {
+                if is_new {
+                    // The model has discarded the pending state, too.
+                    vector.take_back(vpes);
+                }
                 let target = vector.event.and_then(|event| translate(vector.device, event));
                 vector.apply(vpes, target);
             }
         });
-        if matches!(command, Command::Mapti { .. } | Command::Mapi { .. }) {
-            // The model has discarded the pending state, too.
-            set_pending(vpes, command, Pending::Clear);
-        }
     }
 }
 

@@ -37,8 +37,8 @@ pub trait DirectInjection: Send + Sync {
     fn before(&self, command: Command) -> bool;
 
     /// Called after an ITS has executed a command, on the thread that executed it, before the guest
-    /// can observe its completion.
-    fn after(&self, command: Command, translate: &Translate<'_>);
+    /// can observe its completion. `None` means that the command failed, and changed nothing.
+    fn after(&self, command: Option<Command>, translate: &Translate<'_>);
 
     /// Returns `true` if hardware delivers the messages of an event that is mapped to this LPI. The
     /// model then doesn't know whether the LPI is pending.

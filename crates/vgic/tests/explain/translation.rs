@@ -81,7 +81,7 @@ impl DirectInjection for Hardware {
         false
     }
 
-    fn after(&self, _: Command, _: &Translate<'_>) {}
+    fn after(&self, _: Option<Command>, _: &Translate<'_>) {}
 
     fn is_direct(&self, lpi: Lpi) -> bool {
         lpi.get() == LPI.get()

@@ -41,11 +41,9 @@ impl Its {
             return Ok(CommandProgress::Done);
         }
         let result = self.execute(command, state, control);
-        if result.is_ok() {
-            direct.after(command, &|device, event| {
-                control.direct_target(self.index, device.get(), event.get())
-            });
-        }
+        direct.after(result.is_ok().then_some(command), &|device, event| {
+            control.direct_target(self.index, device.get(), event.get())
+        });
         result
     }
 }

@@ -4,6 +4,7 @@ use super::rig::*;
 use crate::monitor::direct::{DirectInjection, DirectTarget, Translate};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
 use gic_arch::Lpi;
 use gic_arch::its::Command;
 use gic_arch::lpi::Config;
@@ -20,6 +21,7 @@ const LPI: u32 = 8200;
 struct Hardware {
     executed: Mutex<Vec<Command>>,
     translations: Mutex<Vec<Option<(u32, u32, Config)>>>,
+    failures: AtomicU32,
 }
 
 impl DirectInjection for Hardware {
@@ -31,7 +33,8 @@ impl DirectInjection for Hardware {
         is_own
     }
 
-    fn after(&self, _: Command, translate: &Translate<'_>) {
+    fn after(&self, command: Option<Command>, translate: &Translate<'_>) {
+        self.failures.fetch_add(command.is_none().into(), Ordering::SeqCst);
         let found = translate(DeviceId::new(DEVICE), EventId::new(EVENT));
         self.translations.lock().unwrap().push(found.map(parts));
     }
@@ -76,6 +79,15 @@ fn hardware_follows_each_command_of_an_event() {
     let remapped = translation(mapti(DEVICE, EVENT, LPI + 1, 0));
     assert_eq!(remapped, Some((LPI + 1, 0, config(true))));
     assert_eq!(translation(unmapd(DEVICE)), None);
+}
+
+#[test]
+fn hardware_is_told_that_a_command_failed() {
+    let (rig, hardware) = rig();
+    rig.run([mapti(DEVICE, EVENT, 1, 0), mapti(DEVICE, EVENT, LPI, 0)]);
+    assert_eq!(hardware.failures.load(Ordering::SeqCst), 1);
+    let at_first = Some((LPI, 0, config(true)));
+    assert_eq!(*hardware.translations.lock().unwrap(), [at_first, at_first]);
 }
 
 #[test]
