@@ -65,6 +65,8 @@ type SmmuOwner = (Arc<Gic>, Arc<GuestSmmu>, usize);
 
 /// A function that is assigned to the guest.
 pub(crate) struct Assigned {
+    /// Number of the guest.
+    guest: usize,
     /// The function's address in the guest.
     pub(crate) place: RequesterId,
     function: Function,
@@ -95,7 +97,7 @@ impl Assigned {
     /// guest.
     pub(crate) fn new(
         function: Function,
-        (place, has_line): (RequesterId, bool),
+        (guest, place, has_line): (usize, RequesterId, bool),
         (parent, owner): (Arc<dyn MsiParent>, Option<SmmuOwner>),
         router: Arc<Router>,
     ) -> Option<Self> {
@@ -108,7 +110,7 @@ impl Assigned {
         let vectors = device.allocate(shape, slots..=slots);
         let vectors = vectors.expect("physical vectors could not be allocated");
         if direct::is_wanted() {
-            messages.inject_directly(place, &store, &vectors);
+            messages.inject_directly((guest, place), &store, &vectors);
         }
         let handles = vectors.into_iter().map(|vector| {
             let (messages, slot) = (messages.clone(), vector.slot);
@@ -132,6 +134,7 @@ impl Assigned {
         store.set_enabled(false).expect("a function that has sent no message can be disabled");
         set_intx(&function, has_line);
         Some(Self {
+            guest,
             place,
             function,
             messages,
@@ -157,7 +160,7 @@ impl Assigned {
     /// Makes the function send messages while the guest has enabled them.
     fn pass_enable(&self) {
         if direct::is_on() {
-            direct::follow_messages(DeviceId::new(self.place.get()));
+            direct::follow_messages(self.guest, DeviceId::new(self.place.get()));
         }
         if self.messages.are_enabled() {
             self.pass_addresses();

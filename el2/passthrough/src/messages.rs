@@ -219,7 +219,7 @@ impl Messages {
     /// message's address, unless it has one vector without a mask.
     pub(super) fn inject_directly(
         self: &Arc<Self>,
-        place: RequesterId,
+        (owner, place): (usize, RequesterId),
         store: &Arc<dyn MessageStore>,
         vectors: &[MsiVector],
     ) {
@@ -231,7 +231,7 @@ impl Messages {
             let Ok(physical) = Lpi::try_from(vector.hwirq.get()) else { continue };
             let (device, at) = (DeviceId::new(place.get()), (store.clone(), vector.slot));
             let guest = Box::new(GuestMessage(self.clone(), vector.slot));
-            direct::add(guest, device, at, physical);
+            direct::add(guest, (owner, device), at, physical);
         }
     }
 

@@ -83,7 +83,7 @@ impl Pci {
                 .expect("firmware routes the function's messages to an ITS");
             let owner = smmu.as_ref().map(|smmu| (gic.clone(), smmu.clone(), words));
             let assigned =
-                Assigned::new(function, (place, has_line), (parent, owner), router.clone())?;
+                Assigned::new(function, (guest, place, has_line), (parent, owner), router.clone())?;
             words += assigned.slots();
             let is_limited = smmu.as_ref().is_some_and(|smmu| smmu.doorbells.is_some());
             assert!(

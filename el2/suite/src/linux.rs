@@ -207,6 +207,7 @@ const CASES: &[Case] = &[
     Case::newest(2, 2),
     Case::new(Version::Backports, 2, 2, Controller::Its, GICV4).directly(),
     Case::new(Version::Backports, 4, 2, Controller::Its, GICV4).directly(),
+    Case::new(Version::Backports, 2, 2, Controller::Its, GICV4).directly().moved_every(50),
 ];
 /// Cases of the long suite: more interrupts, and each kernel on 1, 2 and 8 vCPUs with MBI, and on 1
 /// and 8 with an ITS.
@@ -283,6 +284,7 @@ impl Case {
         let flavor = if self.real_time { "real-time " } else { "" };
         let how = match (self.behind_smmu, self.direct) {
             (true, _) => ", behind an SMMU",
+            (_, true) if !moved.is_empty() => ", injected directly, moved",
             (_, true) => ", injected directly",
             _ => moved,
         };
@@ -390,7 +392,13 @@ impl Case {
         let report = listen(self.command(guest, log)?, self.limit(), 1, see)?;
         judge(&report, name, &expected)?;
         if self.direct {
-            direct::judge_linux(log, vcpus > self.cpus)?;
+            let doorbells = match (vcpus > self.cpus, self.move_every) {
+                // A message that arrives during a move rings the doorbell.
+                (_, Some(_)) => 0..=u64::MAX,
+                (true, None) => 1..=u64::MAX,
+                (false, None) => 0..=0,
+            };
+            direct::judge_linux(log, &doorbells)?;
         }
         if has_lines { self.judge_own_gic(guest, name, (&expected, &report)) } else { Ok(()) }
     }

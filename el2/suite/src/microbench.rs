@@ -137,10 +137,15 @@ pub(crate) fn directly(record: Record) -> Result<Board<'static>> {
 /// Returns the command that starts QEMU with the guest and its device, and counts time in
 /// instructions.
 pub(crate) fn counted(board: Board<'_>) -> Result<Command> {
-    let devices = [DEVICE.to_owned()];
+    counted_guests(board, 1)
+}
+
+/// Returns the same command with several such guests.
+pub(crate) fn counted_guests(board: Board<'_>, guests: usize) -> Result<Command> {
+    let devices = vec![DEVICE.to_owned(); guests];
     let board = Board { devices: &devices, ..board };
     let files = Files { kernel: &guest()?.flat, initrd: None, append: "" };
-    let mut qemu = board.command(&[files])?;
+    let mut qemu = board.command(&vec![files; guests])?;
     qemu.args(COUNTED);
     Ok(qemu)
 }

@@ -1,8 +1,8 @@
 //! Direct injection (GICv4.0; option `direct`): the redistributor signals a device's message to the
 //! guest without an exit, because its event is mapped to a virtual LPI of a vPE ([`VpeSet`]).
 //!
-//! It serves one guest with an ITS that is not moved ([`refusal`]). A vCPU's vPE is resident while
-//! the vCPU is loaded. A vCPU that is off or preempted finds its virtual LPIs when it is loaded
+//! It serves each guest with an ITS, as long as the machine has free vPEs. A vCPU's vPE is resident
+//! while the vCPU is loaded. A vCPU that is off or preempted finds its virtual LPIs when it is loaded
 //! again. A vCPU whose WFI exits, because vCPUs share CPUs, or that calls `CPU_SUSPEND`, leaves its
 //! vPE not resident while it waits, even if it stays loaded: virtual LPIs do not wake a CPU at EL2.
 //! Its doorbell wakes it instead.
@@ -29,9 +29,9 @@
 
 use crate::guest::{self, Guest};
 use crate::irqchip;
-use crate::options::Options;
+use crate::scheduler::{self, VcpuId};
 use alloc::boxed::Box;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -41,7 +41,7 @@ use gic_arch::lpi::Config;
 use gic_arch::{IntId, Lpi, gits};
 use gic_bringup::MsiController;
 use gic_driver::ItsError;
-use gic_driver::its::{DirectEvent, VirtualLpi, VpeSet};
+use gic_driver::its::{DirectEvent, Its, VirtualLpi, VpeSet};
 use image_rt::lock::IrqMutex;
 use image_rt::platform::Kernel;
 use image_rt::println;
@@ -50,22 +50,34 @@ use spin::Once;
 use vgic::its::ItsConfig;
 use vgic::{DirectInjection, DirectTarget, Translate, Vgic};
 
-static DIRECT: Once<VpeSet<Kernel>> = Once::new();
-/// Vectors of the guest's functions.
+/// For each guest, its injection, or `None` if its messages pass through the hypervisor.
+static INJECTIONS: Once<Box<[Option<Injection>]>> = Once::new();
+/// Vectors of all guests' functions.
 static VECTORS: IrqMutex<Vec<Vector>> = IrqMutex::new(Vec::new());
 /// `true` if the option is set.
 static IS_WANTED: AtomicBool = AtomicBool::new(false);
 /// `true` once the hardware has failed. No event is direct any more.
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
-/// Number of register writes in progress that may disable LPIs. While it is nonzero, no event is
-/// handed over.
-static SUSPENSIONS: AtomicU32 = AtomicU32::new(0);
 /// Number of CPUs that are targets of the ITS, apart from the first.
 static ONLINE: AtomicU32 = AtomicU32::new(0);
 /// Number of vPEs for which the ITSes have room.
 pub(crate) const MAX_VPES: u16 = 64;
 /// Maximum number of attempts to follow an event that the guest moves at the same time.
 const ATTEMPTS: u32 = 8;
+
+/// Direct injection into a guest.
+struct Injection {
+    vpes: VpeSet<Kernel>,
+    /// Number of register writes and moves in progress that may disable LPIs. While it is nonzero,
+    /// no event is handed over.
+    suspensions: AtomicU32,
+}
+
+/// Returns a guest's injection.
+#[inline]
+fn of(guest: usize) -> Option<&'static Injection> {
+    INJECTIONS.get()?.get(guest)?.as_ref()
+}
 
 /// A function's vector as the guest sees it.
 pub trait GuestVector: Send {
@@ -75,6 +87,8 @@ pub trait GuestVector: Send {
 
 /// A function's vector.
 struct Vector {
+    /// Number of the guest.
+    owner: usize,
     guest: Box<dyn GuestVector>,
     device: DeviceId,
     store: Arc<dyn MessageStore>,
@@ -113,7 +127,7 @@ impl Vector {
     /// Follows the guest's mask. Returns the event of a vector that the guest has just unmasked,
     /// and that is still masked here. A message to another address than `doorbell` stays with the
     /// hypervisor.
-    fn follow_mask(&mut self, vpes: &VpeSet<Kernel>, doorbell: u64) -> Option<EventId> {
+    fn follow_mask(&mut self, injection: &Injection, doorbell: u64) -> Option<EventId> {
         let message = self.guest.message();
         let was_open = core::mem::replace(&mut self.is_open, message.is_some());
         let Some(message) = message else {
@@ -128,7 +142,7 @@ impl Vector {
         }
         self.mask();
         if self.event != event {
-            self.give_up(vpes);
+            self.give_up(injection);
         }
         self.event = event;
         if event.is_none() {
@@ -138,22 +152,24 @@ impl Vector {
     }
 
     /// Makes the event's mapping agree with its translation by the guest's ITS.
-    fn apply(&mut self, vpes: &VpeSet<Kernel>, target: Option<DirectTarget>) {
-        let may_hand_over = !HAS_FAILED.load(SeqCst) && SUSPENSIONS.load(SeqCst) == 0;
+    fn apply(&mut self, injection: &Injection, target: Option<DirectTarget>) {
+        let may_hand_over = !HAS_FAILED.load(SeqCst) && injection.suspensions.load(SeqCst) == 0;
         if target.is_some() && !may_hand_over {
-            return self.give_up(vpes);
+            return self.give_up(injection);
         }
-        if let Err(error) = self.try_apply(vpes, target) {
+        if let Err(error) = self.try_apply(injection, target) {
             report_first(&error);
-            self.give_up(vpes);
+            self.give_up(injection);
             self.unmask();
         }
     }
 
     /// Takes the event back although the guest's ITS still translates it. If its virtual LPI is
     /// pending, makes its LPI pending in the model.
-    fn give_up(&mut self, vpes: &VpeSet<Kernel>) {
-        if let ([guest], Some(event), true) = (guest::guests(), self.event, self.take_back(vpes)) {
+    fn give_up(&mut self, injection: &Injection) {
+        if let (true, Some(event), Some(guest)) =
+            (self.take_back(injection), self.event, guest::guests().get(self.owner))
+        {
             let vgic = guest.vgic();
             let message =
                 |its: &ItsConfig| MsiMessage { address: its.doorbell(), data: event.get() };
@@ -165,11 +181,12 @@ impl Vector {
 
     fn try_apply(
         &mut self,
-        vpes: &VpeSet<Kernel>,
+        injection: &Injection,
         target: Option<DirectTarget>,
     ) -> Result<(), ItsError> {
+        let vpes = &injection.vpes;
         let Some(DirectTarget { lpi, cpu, config, .. }) = target else {
-            self.take_back(vpes);
+            self.take_back(injection);
             return Ok(());
         };
         let to = VirtualLpi { vpe: cpu.get() as u16, lpi };
@@ -184,13 +201,13 @@ impl Vector {
             *current = config;
             vpes.invalidate(event)?;
             // Neither VMOVI nor INV of a pending LPI need ring the doorbell.
-            if let (true, [guest]) = (vpes.wake(to.vpe), guest::guests()) {
-                guest.kick(cpu);
+            if vpes.wake(to.vpe) {
+                kick(self.owner, cpu);
             }
             return Ok(());
         }
         self.mask();
-        self.take_back(vpes);
+        self.take_back(injection);
         vpes.configure(lpi, config)?;
         let (event, _) = self.direct.insert((vpes.hand_over(self.physical, to)?, config));
         // The redistributor may have cached the configuration of an earlier owner.
@@ -204,12 +221,12 @@ impl Vector {
 
     /// Masks the vector, and maps the event to its physical LPI again. Returns `true` if its virtual
     /// LPI was pending, or if this is unknown.
-    fn take_back(&mut self, vpes: &VpeSet<Kernel>) -> bool {
+    fn take_back(&mut self, injection: &Injection) -> bool {
         let Some((event, _)) = self.direct.take() else { return false };
         self.mask();
         let is_maskable = self.store.fast_mask().is_some();
         self.has_sent |= self.is_open && !is_maskable;
-        let was_pending = vpes.take_back(event).unwrap_or_else(|error| {
+        let was_pending = injection.vpes.take_back(event).unwrap_or_else(|error| {
             report_first(&error);
             true
         });
@@ -235,22 +252,27 @@ pub fn is_wanted() -> bool {
     IS_WANTED.load(SeqCst)
 }
 
-/// Returns `true` if messages are injected directly.
+/// Returns `true` if messages are injected directly into any guest.
 #[inline]
 pub fn is_on() -> bool {
-    DIRECT.get().is_some()
+    INJECTIONS.get().is_some()
 }
 
-/// Adds a vector of the guest's device, which has this slot in its message store and is a physical
-/// LPI.
+fn kick(guest: usize, cpu: Cpu) {
+    scheduler::kick(VcpuId { guest, cpu });
+}
+
+/// Adds a vector of a device of the guest with the number `owner`. The vector has this slot in the
+/// device's message store and is a physical LPI.
 pub fn add(
     guest: Box<dyn GuestVector>,
-    device: DeviceId,
+    (owner, device): (usize, DeviceId),
     (store, slot): (Arc<dyn MessageStore>, u16),
     physical: Lpi,
 ) {
     let (event, direct, has_sent, is_open) = (None, None, false, true);
-    let vector = Vector { guest, device, store, slot, physical, event, is_open, has_sent, direct };
+    let vector =
+        Vector { owner, guest, device, store, slot, physical, event, is_open, has_sent, direct };
     VECTORS.with(|vectors| vectors.push(vector));
 }
 
@@ -259,120 +281,139 @@ pub(crate) fn note_cpu() {
     ONLINE.fetch_add(1, SeqCst);
 }
 
-/// Returns the reason why these guests cannot have their messages injected directly.
-fn refusal(options: &Options, guests: &[Guest]) -> Option<&'static str> {
-    let reasons = [
-        (guests.len() != 1, "there are several guests"),
-        (options.moves.is_some(), "the guests are moved"),
-        (guests.iter().any(|guest| guest.vgic().config().its.is_empty()), "the guest has no ITS"),
-    ];
-    reasons.into_iter().find_map(|(is_true, reason)| is_true.then_some(reason))
-}
-
-/// Starts direct injection for the guest, or prints why it is not possible. Messages then reach the
-/// guest through the hypervisor. Must be called before the guest runs, while the other CPUs start.
-pub(crate) fn start(options: &Options, cpus: u32) {
+/// Starts direct injection for each guest, or prints why it is not possible. Messages then reach
+/// the guest through the hypervisor. Must be called before the guests run, while the other CPUs
+/// start.
+pub(crate) fn start(cpus: u32) {
     while ONLINE.load(SeqCst) + 1 < cpus {
         core::hint::spin_loop();
-    }
-    let guests = guest::guests();
-    let refused = |reason: &str| {
-        let reason = reason.to_string().into();
-        println!("{}", Fact::from(HypervisorFact::NotDirect { reason }));
-    };
-    if let Some(reason) = refusal(options, guests) {
-        return refused(reason);
     }
     let its = irqchip::get().controllers().find_map(|(_, driver)| match driver {
         MsiController::Its(its) => Some(its.clone()),
         _ => None,
     });
-    let (Some(its), [guest]) = (its, guests) else { return refused("the machine has no ITS") };
-    let vcpus = 0..guest.vgic().config().cpus.len() as u32;
-    let homes: Vec<_> = vcpus.map(|vcpu| Cpu::new(vcpu % cpus)).collect();
-    let id_bits = its.lpis().id_bits();
-    // The guest's devices are on PCI buses with lower numbers.
-    let proxy = DeviceId::new(u32::MAX >> (32 - its.typer().device_id_bits()));
-    let vpes = VpeSet::new(its, id_bits, &homes).and_then(|vpes| vpes.with_doorbells(proxy));
-    match vpes {
-        Err(error) => refused(&error.to_string()),
-        Ok(vpes) => {
-            DIRECT.call_once(|| vpes);
-            let set = guest.vgic().inject_directly(0, Arc::new(Follower));
-            set.expect("the guest has one ITS");
-            println!("{}", Fact::from(HypervisorFact::Direct { vpes: homes.len() }));
+    let injections = guest::guests().iter().map(|guest| {
+        let (injection, fact) = match Injection::new(guest, its.clone(), cpus) {
+            Ok(injection) => {
+                let vpes = guest.vgic().config().cpus.len();
+                (Some(injection), HypervisorFact::Direct { guest: guest.number, vpes })
+            }
+            Err(reason) => {
+                (None, HypervisorFact::NotDirect { guest: guest.number, reason: reason.into() })
+            }
+        };
+        println!("{}", Fact::from(fact));
+        injection
+    });
+    let injections: Box<[_]> = injections.collect();
+    if injections.iter().any(Option::is_some) {
+        INJECTIONS.call_once(|| injections);
+        guest::guests().iter().for_each(attach);
+    }
+}
+
+impl Injection {
+    /// Maps the guest's vPEs. Returns the reason if this is not possible.
+    fn new(guest: &Guest, its: Option<Arc<Its<Kernel>>>, cpus: u32) -> Result<Self, String> {
+        let its = its.ok_or("the machine has no ITS")?;
+        let config = guest.vgic().config();
+        if config.its.is_empty() {
+            return Err("the guest has no ITS".into());
         }
+        let homes: Vec<_> = (0..config.cpus.len() as u32).map(|it| Cpu::new(it % cpus)).collect();
+        let id_bits = its.lpis().id_bits();
+        // The guest's devices are on PCI buses with lower numbers.
+        let proxy = DeviceId::new(u32::MAX >> (32 - its.typer().device_id_bits()));
+        let vpes = VpeSet::new(its, id_bits, &homes).and_then(|vpes| vpes.with_doorbells(proxy));
+        let vpes = vpes.map_err(|error| error.to_string())?;
+        Ok(Self { vpes, suspensions: AtomicU32::new(0) })
+    }
+}
+
+/// Follows the guest's current GIC, if messages are injected directly.
+fn attach(guest: &Guest) {
+    if of(guest.number).is_some() {
+        let set = guest.vgic().inject_directly(0, Arc::new(Follower(guest.number)));
+        set.expect("nothing follows a new GIC, which has an ITS");
     }
 }
 
 /// Makes the vPE of a vCPU that is being loaded resident on the calling CPU.
-pub(crate) fn load(vcpu: Cpu) {
-    reside(|vpes| vpes.load(vcpu.get() as u16, irqchip::here()));
+pub(crate) fn load(vcpu: VcpuId) {
+    reside(vcpu, |vpes, vpe| vpes.load(vpe, irqchip::here()));
 }
 
 /// Makes the vPE of a vCPU that is being unloaded leave the calling CPU.
-pub(crate) fn put(vcpu: Cpu) {
-    reside(|vpes| vpes.put(vcpu.get() as u16).map(|_| ()));
+pub(crate) fn put(vcpu: VcpuId) {
+    reside(vcpu, |vpes, vpe| vpes.put(vpe).map(|_| ()));
 }
 
 /// Makes the vPE of a vCPU that waits for an interrupt leave the calling CPU. The vCPU must be
 /// [loaded](load) again before it is entered, and is kicked if a virtual LPI becomes pending.
-pub(crate) fn wait(vcpu: Cpu) {
-    reside(|vpes| vpes.put_to_wait(vcpu.get() as u16));
+pub(crate) fn wait(vcpu: VcpuId) {
+    reside(vcpu, VpeSet::put_to_wait);
 }
 
 /// Returns `true` if a virtual LPI may have become pending since the vCPU [waits](wait).
 #[inline]
-pub(crate) fn may_be_pending(vcpu: Cpu) -> bool {
-    let is_direct = |_: &&_| !HAS_FAILED.load(SeqCst);
-    DIRECT.get().filter(is_direct).is_some_and(|vpes| vpes.may_be_pending(vcpu.get() as u16))
+pub(crate) fn may_be_pending(vcpu: VcpuId) -> bool {
+    let injection = of(vcpu.guest).filter(|_| !HAS_FAILED.load(SeqCst));
+    injection.is_some_and(|injection| injection.vpes.may_be_pending(vcpu.cpu.get() as u16))
 }
 
 /// Handles an interrupt that has no handler. If it is a doorbell, wakes the vCPU.
 #[cold]
 pub(crate) fn ring(intid: IntId) {
-    let (Some(vpes), [guest]) = (DIRECT.get(), guest::guests()) else { return };
-    if let Some(vpe) = Lpi::try_from(intid).ok().and_then(|lpi| vpes.ring(lpi)) {
-        guest.kick(Cpu::new(vpe.into()));
+    let Ok(lpi) = Lpi::try_from(intid) else { return };
+    let injections = (0..).zip(INJECTIONS.get().into_iter().flatten());
+    let rung =
+        |(guest, it): (usize, &Option<Injection>)| Some((guest, it.as_ref()?.vpes.ring(lpi)?));
+    if let Some((guest, vpe)) = injections.into_iter().find_map(rung) {
+        kick(guest, Cpu::new(vpe.into()));
     }
 }
 
 /// Changes a vPE's residency. If this fails, no event is direct any more.
 #[inline]
-fn reside(change: impl FnOnce(&VpeSet<Kernel>) -> Result<(), ItsError>) {
-    let Some(vpes) = DIRECT.get().filter(|_| !HAS_FAILED.load(SeqCst)) else { return };
-    let Err(error) = change(vpes) else { return };
+fn reside(vcpu: VcpuId, change: impl FnOnce(&VpeSet<Kernel>, u16) -> Result<(), ItsError>) {
+    let Some(injection) = of(vcpu.guest).filter(|_| !HAS_FAILED.load(SeqCst)) else { return };
+    let Err(error) = change(&injection.vpes, vcpu.cpu.get() as u16) else { return };
     if !HAS_FAILED.swap(true, SeqCst) {
         println!("hypervisor: direct injection ends: {error}");
-        take_all_back(vpes);
+        for guest in guest::guests() {
+            if let Some(injection) = of(guest.number) {
+                take_all_back(guest.number, injection);
+            }
+        }
         VECTORS.with(|vectors| vectors.iter_mut().for_each(Vector::unmask));
     }
 }
 
-/// Takes all events back. If their virtual LPIs are pending, they become pending in the model.
-fn take_all_back(vpes: &VpeSet<Kernel>) {
+/// Takes all events of a guest back. If their virtual LPIs are pending, they become pending in the
+/// model.
+fn take_all_back(guest: usize, injection: &Injection) {
     VECTORS.with(|vectors| {
-        for vector in vectors {
-            vector.give_up(vpes);
-        }
+        let own = vectors.iter_mut().filter(|vector| vector.owner == guest);
+        own.for_each(|vector| vector.give_up(injection));
     });
 }
 
 /// Follows the guest's changes of a function's messages. Must be called before the function may
 /// send.
-pub fn follow_messages(device: DeviceId) {
-    let (Some(vpes), [guest]) = (DIRECT.get(), guest::guests()) else { return };
+pub fn follow_messages(owner: usize, device: DeviceId) {
+    let (Some(injection), Some(guest)) = (of(owner), guest::guests().get(owner)) else { return };
     let Some(doorbell) = guest.vgic().config().its.first().map(ItsConfig::doorbell) else {
         return;
     };
     let count = VECTORS.with(|vectors| vectors.len());
     for index in 0..count {
         let event = VECTORS.with(|vectors| {
-            let vector = vectors.get_mut(index).filter(|vector| vector.device == device);
-            vector.and_then(|vector| vector.follow_mask(vpes, doorbell))
+            let is_its = |vector: &&mut Vector| (vector.owner, vector.device) == (owner, device);
+            let vector = vectors.get_mut(index).filter(is_its);
+            vector.and_then(|vector| vector.follow_mask(injection, doorbell))
         });
         if let Some(event) = event {
-            follow_event(vpes, guest.vgic(), index, (device, event));
+            follow_event(injection, guest.vgic(), index, (device, event));
         }
     }
 }
@@ -381,7 +422,7 @@ pub fn follow_messages(device: DeviceId) {
 /// [`Follower`] then applies the new one, perhaps before the old one is applied here. If another
 /// vCPU gives the vector another event, it applies that one.
 fn follow_event(
-    vpes: &VpeSet<Kernel>,
+    injection: &Injection,
     vgic: &Vgic,
     index: usize,
     (device, event): (DeviceId, EventId),
@@ -390,7 +431,7 @@ fn follow_event(
         VECTORS.with(|vectors| {
             let is_its = |vector: &&mut Vector| vector.event == Some(event);
             if let Some(vector) = vectors.get_mut(index).filter(is_its) {
-                vector.apply(vpes, target);
+                vector.apply(injection, target);
             }
         });
     };
@@ -406,7 +447,7 @@ fn follow_event(
     if vgic.direct_target(0, device, event) != target {
         VECTORS.with(|vectors| {
             if let Some(vector) = vectors.get_mut(index) {
-                vector.give_up(vpes);
+                vector.give_up(injection);
                 vector.unmask();
             }
         });
@@ -425,41 +466,53 @@ pub(crate) fn is_disabling(vgic: &Vgic, address: u64) -> bool {
     let mut frames = config.redistributors.iter();
     config.its.iter().any(|its| address == its.base + u64::from(gits::CTLR.offset()))
         || frames.any(|region| {
-            address >= region.base && (address - region.base).is_multiple_of(region.stride)
+            let offset = address.wrapping_sub(region.base);
+            let bytes = region.stride * u64::from(region.count);
+            offset < bytes && offset.is_multiple_of(region.stride)
         })
 }
 
-/// Runs a write that [may disable](is_disabling) LPIs, while no event is direct.
-pub(crate) fn around<R>(vgic: &Vgic, write: impl FnOnce() -> R) -> R {
-    let Some(vpes) = DIRECT.get() else { return write() };
-    // A command of another vCPU must not hand over an event during the write.
-    SUSPENSIONS.fetch_add(1, SeqCst);
-    take_all_back(vpes);
-    let result = write();
-    SUSPENSIONS.fetch_sub(1, SeqCst);
+/// Runs a write that [may disable](is_disabling) LPIs, or a move, while no event of the guest is
+/// direct.
+pub(crate) fn around<R>(guest: &Guest, change: impl FnOnce() -> R) -> R {
+    let Some(injection) = of(guest.number) else { return change() };
+    // A command of another vCPU must not hand over an event during the change.
+    injection.suspensions.fetch_add(1, SeqCst);
+    take_all_back(guest.number, injection);
+    let result = change();
+    injection.suspensions.fetch_sub(1, SeqCst);
     let events: Vec<_> = VECTORS.with(|vectors| {
-        let open = |vector: &Vector| vector.event.filter(|_| vector.is_open);
+        let is_open = |vector: &Vector| vector.owner == guest.number && vector.is_open;
+        let open = |vector: &Vector| vector.event.filter(|_| is_open(vector));
         vectors.iter().map(|vector| open(vector).map(|event| (vector.device, event))).collect()
     });
     for (index, event) in events.into_iter().enumerate() {
         if let Some(event) = event {
-            follow_event(vpes, vgic, index, event);
+            follow_event(injection, guest.vgic(), index, event);
         }
     }
     result
 }
 
-/// Follows the commands of the guest's ITS.
-struct Follower;
+/// Moves a guest to a new GIC, while none of its events is direct.
+pub(crate) fn around_move(guest: &Guest, rebuild: &mut dyn FnMut()) {
+    around(guest, || {
+        rebuild();
+        attach(guest);
+    });
+}
+
+/// Follows the commands of the ITS of the guest with this number.
+struct Follower(usize);
 
 impl DirectInjection for Follower {
     fn before(&self, command: Command) -> bool {
-        let Some(vpes) = DIRECT.get() else { return false };
+        let Some(injection) = of(self.0) else { return false };
         match command {
-            Command::Int { .. } => return set_pending(vpes, command, Pending::Set),
-            Command::Clear { .. } => _ = set_pending(vpes, command, Pending::Clear),
+            Command::Int { .. } => return self.set_pending(&injection.vpes, command, Pending::Set),
+            Command::Clear { .. } => _ = self.set_pending(&injection.vpes, command, Pending::Clear),
             Command::Movall { .. } | Command::Mapc { action: MapAction::Unmap, .. } => {
-                take_all_back(vpes);
+                take_all_back(self.0, injection);
             }
             _ => {}
         }
@@ -468,13 +521,14 @@ impl DirectInjection for Follower {
 
     fn is_direct(&self, lpi: Lpi) -> bool {
         VECTORS.with(|vectors| {
-            let mut direct = vectors.iter().filter_map(|vector| vector.direct.as_ref());
+            let own = vectors.iter().filter(|vector| vector.owner == self.0);
+            let mut direct = own.filter_map(|vector| vector.direct.as_ref());
             direct.any(|(event, _)| event.target().lpi == lpi)
         })
     }
 
     fn after(&self, command: Option<Command>, translate: &Translate<'_>) {
-        let Some(vpes) = DIRECT.get() else { return };
+        let Some(injection) = of(self.0) else { return };
         let keeps =
             |it| matches!(it, Command::Sync { .. } | Command::Int { .. } | Command::Clear { .. });
         if command.is_some_and(keeps) {
@@ -482,36 +536,42 @@ impl DirectInjection for Follower {
         }
         let is_new = matches!(command, Some(Command::Mapti { .. } | Command::Mapi { .. }));
         // After a failed command, `before` may have taken any event back.
-        let is_about = |vector: &&mut Vector| command.is_none_or(|it| is_about(it, vector));
+        let is_about = |vector: &Vector| match command {
+            Some(command) => self.is_about(command, vector),
+            None => vector.owner == self.0,
+        };
         VECTORS.with(|vectors| {
-            for vector in vectors.iter_mut().filter(is_about) {
+            for vector in vectors.iter_mut().filter(|vector| is_about(vector)) {
                 if is_new {
                     // The model has discarded the pending state, too.
-                    vector.take_back(vpes);
+                    vector.take_back(injection);
                 }
                 let target = vector.event.and_then(|event| translate(vector.device, event));
-                vector.apply(vpes, target);
+                vector.apply(injection, target);
             }
         });
     }
 }
 
-fn is_about(command: Command, vector: &Vector) -> bool {
-    command.device().is_none_or(|device| device == vector.device)
-        && command.event().is_none_or(|event| Some(event) == vector.event)
-        && (vector.is_open || vector.direct.is_some())
-}
+impl Follower {
+    /// Changes the pending state of a direct event. Returns `false` if the event is not direct.
+    fn set_pending(&self, vpes: &VpeSet<Kernel>, command: Command, pending: Pending) -> bool {
+        VECTORS.with(|vectors| {
+            let mut concerned = vectors.iter().filter(|vector| self.is_about(command, vector));
+            let Some((event, _)) = concerned.find_map(|vector| vector.direct.as_ref()) else {
+                return false;
+            };
+            if let Err(error) = vpes.set_pending(event, pending) {
+                report_first(&error);
+            }
+            true
+        })
+    }
 
-/// Changes the pending state of a direct event. Returns `false` if the event is not direct.
-fn set_pending(vpes: &VpeSet<Kernel>, command: Command, pending: Pending) -> bool {
-    VECTORS.with(|vectors| {
-        let mut concerned = vectors.iter().filter(|vector| is_about(command, vector));
-        let Some((event, _)) = concerned.find_map(|vector| vector.direct.as_ref()) else {
-            return false;
-        };
-        if let Err(error) = vpes.set_pending(event, pending) {
-            report_first(&error);
-        }
-        true
-    })
+    fn is_about(&self, command: Command, vector: &Vector) -> bool {
+        vector.owner == self.0
+            && command.device().is_none_or(|device| device == vector.device)
+            && command.event().is_none_or(|event| Some(event) == vector.event)
+            && (vector.is_open || vector.direct.is_some())
+    }
 }

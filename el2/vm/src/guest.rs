@@ -37,14 +37,15 @@ pub(crate) fn install(guests: Vec<Guest>) {
     GUESTS.call_once(|| guests.into_boxed_slice());
 }
 
-/// Moves all guests that have not ended to new GICs. Returns their number.
+/// Moves all guests that have not ended to new GICs, each in a call of `around`. Returns their
+/// number.
 ///
 /// # Safety
 /// No vCPU may be loaded; all other CPUs must be paused in `moving::stand_still`.
-pub(crate) unsafe fn move_all() -> usize {
+pub(crate) unsafe fn move_all(around: fn(&Guest, &mut dyn FnMut())) -> usize {
     let running = guests().iter().filter(|guest| guest.end().is_none());
     // SAFETY: the caller guarantees that no vCPU is loaded and that the other CPUs are paused.
-    running.map(|guest| unsafe { guest.rebuild_interrupts() }).count()
+    running.map(|guest| around(guest, &mut || unsafe { guest.rebuild_interrupts() })).count()
 }
 
 /// Prints the reports, and turns the machine off.

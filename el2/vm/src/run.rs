@@ -39,7 +39,7 @@ pub fn run(guests: Vec<(Guest, Start)>, options: &Options) -> ! {
     let cpus = irqchip::get().cpus().count() as u32;
     (1..cpus).map(Cpu::new).for_each(turn_on);
     if options.direct {
-        direct::start(options, cpus);
+        direct::start(cpus);
     }
     for (guest, start) in guest::guests().iter().zip(starts) {
         guest.start(Cpu::new(0), start);

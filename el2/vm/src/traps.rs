@@ -175,7 +175,7 @@ fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<
         return Some(Progress::Done);
     }
     let written = if direct::is_on() && direct::is_disabling(vgic, address) {
-        direct::around(vgic, || vgic.write(address, width, value))
+        direct::around(guest, || vgic.write(address, width, value))
     } else {
         vgic.write(address, width, value)
     };

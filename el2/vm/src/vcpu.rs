@@ -18,7 +18,7 @@ pub(crate) fn serve() -> ! {
     loop {
         interrupts::take();
         // SAFETY: the other CPUs are paused, and all CPUs have unloaded their vCPUs.
-        if moving::stand_still(|| unsafe { guest::move_all() }) {
+        if moving::stand_still(|| unsafe { guest::move_all(direct::around_move) }) {
             scheduler::set_timer();
         }
         let next = scheduler::next();
@@ -63,10 +63,10 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
         return;
     };
     load(id, guest, registers);
-    direct::load(id.cpu);
+    direct::load(id);
     let stop = run_loaded(guest, entity, interrupts, &mut registers.context);
     if stop != Stop::Waits {
-        direct::put(id.cpu);
+        direct::put(id);
     }
     registers.store();
     interrupts::put_timers();
@@ -110,6 +110,7 @@ fn run_loaded(
     context: &mut Context,
 ) -> Stop {
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
+    let id = VcpuId { guest: guest.number, cpu };
     let (mut recorder, mut left) = (Recorder::new(guest, cpu), VirtualInterface::empty());
     vcpu.returned();
     while guest.end().is_none() && !scheduler::is_turn_over() {
@@ -141,11 +142,11 @@ fn run_loaded(
         match next {
             Next::Resume => {}
             Next::Wait => {
-                direct::wait(cpu);
+                direct::wait(id);
                 if wait(guest, entity, vcpu, &mut recorder) == Sleep::Ready {
                     return Stop::Waits;
                 }
-                direct::load(cpu);
+                direct::load(id);
             }
             Next::Off => return Stop::Off,
             Next::End(end) => guest.end_by(end),
@@ -229,9 +230,10 @@ fn wait(
     vcpu: &mut ListRegisterVcpu,
     recorder: &mut Recorder<'_>,
 ) -> Sleep {
+    let id = VcpuId { guest: guest.number, cpu: vcpu.cpu() };
     loop {
         entity.forget_kicks();
-        if vcpu.prepare_to_sleep() == Sleep::DontSleep || direct::may_be_pending(vcpu.cpu()) {
+        if vcpu.prepare_to_sleep() == Sleep::DontSleep || direct::may_be_pending(id) {
             return Sleep::DontSleep;
         }
         if scheduler::is_wanted() || guest.end().is_some() {

@@ -53,11 +53,15 @@ pub enum HypervisorFact {
     },
     /// Devices' messages are injected directly (GICv4).
     Direct {
+        /// Index of the guest.
+        guest: usize,
         /// Number of the guest's vPEs.
         vpes: usize,
     },
     /// Devices' messages are not injected directly, although the option is set.
     NotDirect {
+        /// Index of the guest.
+        guest: usize,
         /// The reason, as free text.
         reason: Text,
     },
