@@ -27,6 +27,7 @@
 #define discarded_first 12
 #define unrecalled 13
 #define unwoken 14
+#define unlocked 15
 #define RULE(fault) (FAULT != fault)
 
 #define MESSAGES 3
@@ -48,6 +49,8 @@ bool doorbell;
 
 /* The vPE at its redistributor: GICR_VPENDBASER's Valid, Dirty and PendingLast. */
 bool resident, dirty, last;
+/* The lock of the vPE's residency. */
+bool locked;
 
 /* The vCPU's thread. */
 bool waits, woken, recalled, parked;
@@ -120,10 +123,24 @@ end:	do
 	od
 }
 
+inline lock() {
+	atomic { !locked || !RULE(unlocked) -> locked = true }
+}
+
+inline unlock() {
+	locked = false
+}
+
 /* Has the vPE leave the redistributor. */
-inline put() {
+inline leave() {
 	atomic { resident = false; last = false; dirty = true };
 	!(dirty && RULE(dirty_ignored))
+}
+
+inline put() {
+	lock();
+	leave();
+	unlock()
 }
 
 active proctype Vcpu() {
@@ -132,21 +149,27 @@ load:	if
 	:: else
 	fi;
 	waits = false;
+	lock();
 	atomic { !dirty; resident = true };
-	/* The hypervisor's pending state enters the guest by one of two ways, never by both. */
+	unlock();
+	/* The hypervisor's pending state enters the guest by one of two ways, never by both: by a list
+	 * register, or by INT, which must not come between a reading of the table and DISCARD. */
 	atomic {
 		if
 		:: software && (mapping != VIRTUAL || !RULE(listed)) -> software = false; in_list = true
-		:: software && mapping == VIRTUAL && RULE(listed) -> software = false; set_in_table()
+		:: software && mapping == VIRTUAL && RULE(listed) && !locked ->
+			software = false;
+			set_in_table()
 		:: else
 		fi
 	}
 	/* The guest. */
 	do
 	:: atomic { in_list -> assert(mapping != VIRTUAL); in_list = false; handle() }
-	:: atomic { in_table -> in_table = false; handle() }
+	/* It may take a virtual LPI until the vPE has left. */
+	:: atomic { in_table && (resident || dirty) -> in_table = false; handle() }
 	:: software || recalled -> break
-	:: !in_list && !in_table -> break
+	:: !in_list && (!in_table || !resident) -> break
 	od;
 	/* The exit folds the list register. */
 	atomic { software = software || in_list; in_list = false };
@@ -208,6 +231,7 @@ inline read_table() {
 
 active proctype Control() {
 	byte round;
+	bool was_resident;
 	do
 	:: round < 2 ->
 		/* Hand over. */
@@ -227,7 +251,13 @@ active proctype Control() {
 		:: mask()
 		:: break
 		fi;
-		recall(resident_read);
+		/* The vCPU may go on, without its vPE. */
+		lock();
+		was_resident = resident && RULE(resident_read);
+		if
+		:: was_resident -> leave()
+		:: else
+		fi;
 		if
 		:: RULE(discarded_first) -> read_table()
 		:: else
@@ -240,8 +270,12 @@ active proctype Control() {
 		:: !RULE(discarded_first) -> read_table()
 		:: else
 		fi;
+		if
+		:: was_resident -> atomic { !dirty; resident = true }
+		:: else
+		fi;
+		unlock();
 		unmask();
-		recalled = false;
 		round++
 	:: round == 2 -> break
 	od;
