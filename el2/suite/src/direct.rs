@@ -138,17 +138,21 @@ pub(crate) fn logged(qemu: &mut Command, log: &Path) {
 }
 
 /// Checks a Linux guest whose devices' messages were all injected directly, and whose interrupts
-/// moved. `expected` is the number of doorbells.
-pub(crate) fn judge_linux(log: &Path, expected: &RangeInclusive<u64>) -> Result<()> {
+/// moved. `expected` is the number of doorbells. Returns the number of events that were taken back
+/// while they were pending.
+pub(crate) fn judge_linux(log: &Path, expected: &RangeInclusive<u64>) -> Result<u64> {
     let log = Log::read(log)?;
     log.judge_order()?;
     let (sent, taken, moves) = (log.messages, log.taken(), log.count("VMOVI"));
-    let doorbells = log.doorbells()?;
-    eprintln!("{taken} virtual LPIs of {sent} messages, {moves} VMOVI, {doorbells} doorbells");
+    let (doorbells, recalled) = (log.doorbells()?, log.recalled);
+    eprintln!(
+        "{taken} virtual LPIs of {sent} messages, {moves} VMOVI, {doorbells} doorbells, {recalled} \
+         events taken back while pending"
+    );
     ensure!((1..=sent).contains(&taken), "the guest took {taken} LPIs of {sent} messages");
     ensure!(moves > 0, "no event moved");
     ensure!(expected.contains(&doorbells), "{doorbells} doorbells rang");
-    Ok(())
+    Ok(recalled)
 }
 
 /// QEMU's log of a run.
@@ -157,6 +161,8 @@ struct Log {
     /// Commands of the ITS: the name, and the operands.
     commands: Vec<(String, Operands)>,
     messages: u64,
+    /// Number of direct events that were taken back while their virtual LPIs were pending.
+    recalled: u64,
     /// Number of times that the guests acknowledged an INTID.
     virtual_lpis: BTreeMap<u64, u64>,
     /// Number of times that the hypervisor acknowledged an LPI.
@@ -174,6 +180,8 @@ impl Log {
 
     fn parse(text: &str) -> Result<Self> {
         let mut log = Self::default();
+        // For each direct event, its virtual LPI, and whether it is pending.
+        let mut direct = BTreeMap::new();
         for line in text.lines() {
             let (event, detail) = line.split_once(' ').unwrap_or((line, ""));
             let intid = || {
@@ -183,13 +191,28 @@ impl Log {
             if let Some(command) = event.strip_prefix("gicv3_its_cmd_") {
                 let words: Vec<_> = detail.split(' ').collect();
                 let named = |pair: &[&str]| Some((pair[0].to_owned(), number(pair[1])?));
-                let operands = words.windows(2).filter_map(named).collect();
+                let operands: Operands = words.windows(2).filter_map(named).collect();
+                let event = ["DeviceID", "EventID"].map(|name| operands.get(name).copied());
+                match operands.get("vINTID") {
+                    Some(lpi) => _ = direct.insert(event, (*lpi, false)),
+                    None if command == "discard" => {
+                        log.recalled += u64::from(matches!(direct.remove(&event), Some((_, true))));
+                    }
+                    None => {}
+                }
                 log.commands.push((command.to_uppercase(), operands));
             } else if event == "gicv3_its_translation_write" {
                 log.messages += 1;
+                let operand = |name| detail.split_once(name)?.1.split(' ').next().and_then(number);
+                let event = [operand("requester_id "), operand(" data ")];
+                if let Some((_, is_pending)) = direct.get_mut(&event) {
+                    *is_pending = true;
+                }
             } else if event == "gicv3_icv_iar_read" {
                 if let Some(lpi) = intid() {
                     *log.virtual_lpis.entry(lpi).or_default() += 1;
+                    let all = direct.values_mut().filter(|(direct, _)| *direct == lpi);
+                    all.for_each(|(_, is_pending)| *is_pending = false);
                 }
             } else if event == "gicv3_icc_iar1_read"
                 && let Some(lpi) = intid()
@@ -298,6 +321,13 @@ gicv3_icc_iar1_read GICv3 ICC_IAR1 read cpu 0x0 value 0x3ff
                 HANDED_OVER.replace("Dbell_pINTID 0x3ff", &format!("Dbell_pINTID {doorbell}"));
             let rung = rung.replace("ICC_IAR1 read cpu 0x0 value 0x3ff", "value 0x2005");
             assert_eq!(Log::parse(&rung).unwrap().doorbells().ok(), judged);
+        }
+        let discard = HANDED_OVER.lines().find(|line| line.contains("DISCARD")).unwrap();
+        let [before, after] = HANDED_OVER.split_at(HANDED_OVER.find("gicv3_icv").unwrap()).into();
+        for (text, recalled) in
+            [([before, discard, "\n", after], 1), ([before, after, discard, "\n"], 0)]
+        {
+            assert_eq!(Log::parse(&text.concat()).unwrap().recalled, recalled);
         }
         for left_out in [1, 2, 3, 4, 5, 6, 7] {
             let lines = HANDED_OVER.lines().enumerate();
