@@ -253,7 +253,14 @@ pub(crate) fn cases() -> Vec<suite::Case> {
 
 /// Lists the cases that take longer.
 pub(crate) fn long_cases() -> Vec<suite::Case> {
-    listed(LONG_CASES).chain(confined_cases()).collect()
+    let name = "two confined guests of 2 vCPUs on 2 CPUs, injected directly";
+    let direct = built::case(name, LIMIT_OF_TWO, || {
+        let (guest, log) = (debian::guest(Suite::Stable)?, built::log_of(name)?);
+        let on = (Version::Backports, Place::Root);
+        two_guests(on, (Controller::Its, Some(&log)), guest, name)?;
+        direct::judge_linux(&log, &(1..=u64::MAX)).map(|_| ())
+    });
+    listed(LONG_CASES).chain(confined_cases()).chain([direct]).collect()
 }
 
 /// Lists the cases with two guests that run the stable kernel. The long suite runs them on each
@@ -265,7 +272,7 @@ fn confined_cases() -> Vec<suite::Case> {
             let name = format!("{guests} of {version:?}'s QEMU{place_name}");
             built::case(name.clone(), LIMIT_OF_TWO, move || {
                 let guest = debian::guest(Suite::Stable)?;
-                two_guests((version, place), Controller::Its, guest, &name)
+                two_guests((version, place), (Controller::Its, None), guest, &name)
             })
         })
     })
@@ -436,23 +443,26 @@ impl Case {
 
 /// Runs two guests at the same time, whose Direct LPIs a module drives.
 pub(crate) fn two_with_direct_lpis(guest: &Guest, name: &str) -> Result<()> {
-    two_guests((Version::Stable, Place::Root), Controller::DirectLpi, guest, name)
+    two_guests((Version::Stable, Place::Root), (Controller::DirectLpi, None), guest, name)
 }
 
 /// Runs two guests at the same time, each with a device that an SMMU confines. The first guest
-/// continues after the second has ended.
+/// continues after the second has ended. If there is a log, messages are injected directly.
 fn two_guests(
     (version, place): (Version, Place),
-    controller: Controller,
+    (controller, log): (Controller, Option<&Path>),
     guest: &Guest,
     name: &str,
 ) -> Result<()> {
+    let plain = Board::plain(version, MEMORY)?;
     let board = Board {
+        machine: if log.is_some() { GICV4 } else { plain.machine },
+        direct: log.is_some(),
         vcpus: 2,
         cpus: 2,
         controller,
         devices: &place.of(&[CONFINED_DEVICE; 2]),
-        ..Board::plain(version, MEMORY)?
+        ..plain
     };
     let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
     let alone = format!("{COMMAND_LINE} {WORDS}");
@@ -460,7 +470,11 @@ fn two_guests(
     let guests = [&waiting, &alone].map(|append| Files { kernel, initrd, append });
     let load = Load::Random { reads: debian::READS };
     let expected = Expected { cpus: 2, typed: TYPED, controller, load, has_lines: false, moves: 0 };
-    let report = listen(board.command(&guests)?, LIMIT_OF_TWO, guests.len(), |_| ())?;
+    let mut qemu = board.command(&guests)?;
+    if let Some(log) = log {
+        direct::logged(&mut qemu, log);
+    }
+    let report = listen(qemu, LIMIT_OF_TWO, guests.len(), |_| ())?;
     judge(&report, name, &expected)
 }
 
