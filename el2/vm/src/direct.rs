@@ -527,21 +527,18 @@ impl DirectInjection for Follower {
         })
     }
 
-    fn after(&self, command: Option<Command>, translate: &Translate<'_>) {
-        let Some(injection) = of(self.0) else { return };
+    fn after(&self, command: Option<Command>, translate: &Translate<'_>) -> u32 {
+        let Some(injection) = of(self.0) else { return 0 };
         let keeps =
             |it| matches!(it, Command::Sync { .. } | Command::Int { .. } | Command::Clear { .. });
         if command.is_some_and(keeps) {
-            return;
+            return 0;
         }
         let is_new = matches!(command, Some(Command::Mapti { .. } | Command::Mapi { .. }));
-        // After a failed command, `before` may have taken any event back.
-        let is_about = |vector: &Vector| match command {
-            Some(command) => self.is_about(command, vector),
-            None => vector.owner == self.0,
-        };
+        let mut followed = 0;
         VECTORS.with(|vectors| {
-            for vector in vectors.iter_mut().filter(|vector| is_about(vector)) {
+            for vector in vectors.iter_mut().filter(|vector| self.is_about(command, vector)) {
+                followed += 1;
                 if is_new {
                     // The model has discarded the pending state, too.
                     vector.take_back(injection);
@@ -550,6 +547,7 @@ impl DirectInjection for Follower {
                 vector.apply(injection, target);
             }
         });
+        followed
     }
 }
 
@@ -557,7 +555,8 @@ impl Follower {
     /// Changes the pending state of a direct event. Returns `false` if the event is not direct.
     fn set_pending(&self, vpes: &VpeSet<Kernel>, command: Command, pending: Pending) -> bool {
         VECTORS.with(|vectors| {
-            let mut concerned = vectors.iter().filter(|vector| self.is_about(command, vector));
+            let mut concerned =
+                vectors.iter().filter(|vector| self.is_about(Some(command), vector));
             let Some((event, _)) = concerned.find_map(|vector| vector.direct.as_ref()) else {
                 return false;
             };
@@ -568,10 +567,13 @@ impl Follower {
         })
     }
 
-    fn is_about(&self, command: Command, vector: &Vector) -> bool {
+    /// Returns `true` if the command concerns the vector's event. If a command has failed, `before`
+    /// may have taken any event back.
+    fn is_about(&self, command: Option<Command>, vector: &Vector) -> bool {
+        let (device, event) = command.map_or((None, None), |it| (it.device(), it.event()));
         vector.owner == self.0
-            && command.device().is_none_or(|device| device == vector.device)
-            && command.event().is_none_or(|event| Some(event) == vector.event)
+            && device.is_none_or(|device| device == vector.device)
+            && event.is_none_or(|event| Some(event) == vector.event)
             && (vector.is_open || vector.direct.is_some())
     }
 }

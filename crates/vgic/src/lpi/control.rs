@@ -82,7 +82,7 @@ impl Control {
     }
 
     /// Counts entries as visited, or other work that takes as long as visiting this many entries.
-    pub(super) fn count_work(&mut self, entries: u32) {
+    pub(crate) fn count_work(&mut self, entries: u32) {
         self.rewrites.work += u64::from(entries);
     }
 

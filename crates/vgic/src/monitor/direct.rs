@@ -38,7 +38,9 @@ pub trait DirectInjection: Send + Sync {
 
     /// Called after an ITS has executed a command, on the thread that executed it, before the guest
     /// can observe its completion. `None` means that the command failed, and changed nothing.
-    fn after(&self, command: Option<Command>, translate: &Translate<'_>);
+    /// Returns the number of events that it had to follow. Each counts as another command, so that
+    /// the guest cannot make an exit take long.
+    fn after(&self, command: Option<Command>, translate: &Translate<'_>) -> u32;
 
     /// Returns `true` if hardware delivers the messages of an event that is mapped to this LPI. The
     /// model then doesn't know whether the LPI is pending.

@@ -81,7 +81,9 @@ impl DirectInjection for Hardware {
         false
     }
 
-    fn after(&self, _: Option<Command>, _: &Translate<'_>) {}
+    fn after(&self, _: Option<Command>, _: &Translate<'_>) -> u32 {
+        0
+    }
 
     fn is_direct(&self, lpi: Lpi) -> bool {
         lpi.get() == LPI.get()

@@ -2,7 +2,7 @@
 
 use super::execution::CommandProgress;
 use super::{Its, ItsRegisters};
-use crate::lpi::Control;
+use crate::lpi::{Control, ENTRIES_PER_UNIT};
 use crate::monitor::direct::{DirectInjection, DirectTarget};
 use crate::monitor::events::CommandFault;
 use alloc::sync::Arc;
@@ -41,9 +41,11 @@ impl Its {
             return Ok(CommandProgress::Done);
         }
         let result = self.execute(command, state, control);
-        direct.after(result.is_ok().then_some(command), &|device, event| {
+        let followed = direct.after(result.is_ok().then_some(command), &|device, event| {
             control.direct_target(self.index, device.get(), event.get())
         });
+        let work = u64::from(followed) * ENTRIES_PER_UNIT;
+        control.count_work(u32::try_from(work).unwrap_or(u32::MAX));
         result
     }
 }

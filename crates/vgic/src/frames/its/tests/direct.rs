@@ -1,6 +1,7 @@
 //! Tests for direct injection by hardware.
 
 use super::rig::*;
+use crate::frames::its::ItsConfig;
 use crate::monitor::direct::{DirectInjection, DirectTarget, Translate};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -22,6 +23,8 @@ struct Hardware {
     executed: Mutex<Vec<Command>>,
     translations: Mutex<Vec<Option<(u32, u32, Config)>>>,
     failures: AtomicU32,
+    /// Number of events that each command is said to concern.
+    followed: AtomicU32,
 }
 
 impl DirectInjection for Hardware {
@@ -33,10 +36,11 @@ impl DirectInjection for Hardware {
         is_own
     }
 
-    fn after(&self, command: Option<Command>, translate: &Translate<'_>) {
+    fn after(&self, command: Option<Command>, translate: &Translate<'_>) -> u32 {
         self.failures.fetch_add(command.is_none().into(), Ordering::SeqCst);
         let found = translate(DeviceId::new(DEVICE), EventId::new(EVENT));
         self.translations.lock().unwrap().push(found.map(parts));
+        self.followed.load(Ordering::SeqCst)
     }
 
     fn is_direct(&self, lpi: Lpi) -> bool {
@@ -88,6 +92,18 @@ fn hardware_is_told_that_a_command_failed() {
     assert_eq!(hardware.failures.load(Ordering::SeqCst), 1);
     let at_first = Some((LPI, 0, config(true)));
     assert_eq!(*hardware.translations.lock().unwrap(), [at_first, at_first]);
+}
+
+#[test]
+fn followed_events_count_as_commands() {
+    for (followed, executed) in [(0, 10), (1, 5), (9, 1), (100, 1)] {
+        let rig = Rig::running_with(1, ItsConfig::new(BASE).with_work_per_access(10));
+        let hardware = Arc::new(Hardware::default());
+        hardware.followed.store(followed, Ordering::SeqCst);
+        assert!(rig.its.inject_directly(hardware.clone()));
+        rig.queue_raw([sync(0).encode(); 20]);
+        assert_eq!(hardware.translations.lock().unwrap().len(), executed);
+    }
 }
 
 #[test]
