@@ -2,10 +2,10 @@
 //! guest without an exit, because its event is mapped to a virtual LPI of a vPE ([`VpeSet`]).
 //!
 //! It serves each guest with an ITS, as long as the machine has free vPEs. A vCPU's vPE is resident
-//! while the vCPU is loaded. A vCPU that is off or preempted finds its virtual LPIs when it is loaded
-//! again. A vCPU whose WFI exits, because vCPUs share CPUs, or that calls `CPU_SUSPEND`, leaves its
-//! vPE not resident while it waits, even if it stays loaded: virtual LPIs do not wake a CPU at EL2.
-//! Its doorbell wakes it instead.
+//! while the vCPU is loaded. A vCPU that is off or preempted finds its virtual LPIs when it is
+//! loaded again. A vCPU whose WFI exits, because vCPUs share CPUs, or that calls `CPU_SUSPEND`,
+//! leaves its vPE not resident while it waits, even if it stays loaded: virtual LPIs do not wake a
+//! CPU at EL2. Its doorbell wakes it instead.
 //!
 //! | the guest | effect |
 //! |---|---|
@@ -17,7 +17,7 @@
 //! | INT | the same command for the direct event, instead of the model |
 //! | CLEAR | the same command for the direct event, and for the model |
 //! | DISCARD, MAPD | takes the event back; its function keeps messages until the event is mapped again |
-//! | MOVALL, MAPC with V = 0, a write to `GITS_CTLR` or `GICR_CTLR` | takes all events back first, makes those that are pending also pending in the model, and then hands them over again |
+//! | MOVALL, MAPC with V = 0, a write to `GITS_CTLR` or `GICR_CTLR`; a move of the guest | takes all events back first, makes those that are pending also pending in the model, and then hands them over again |
 //!
 //! While an event is handed over or taken back, and while the guest's ITS does not translate it,
 //! its vector is masked. So no message is lost or doubled. An MSI cannot be masked, so it is
@@ -219,8 +219,8 @@ impl Vector {
         Ok(())
     }
 
-    /// Masks the vector, and maps the event to its physical LPI again. Returns `true` if its virtual
-    /// LPI was pending, or if this is unknown.
+    /// Masks the vector, and maps the event to its physical LPI again. Returns `true` if its
+    /// virtual LPI was pending, or if this is unknown.
     fn take_back(&mut self, injection: &Injection) -> bool {
         let Some((event, _)) = self.direct.take() else { return false };
         self.mask();
