@@ -2,6 +2,7 @@
 //! commands run parts of it.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod api;
 mod check;
 mod counted;
@@ -88,7 +89,10 @@ fn run(task: &Task) -> Result<ExitCode> {
             step::list();
             return Ok(ExitCode::SUCCESS);
         }
-        Task::Test { only, long, .. } if only.is_empty() => step::all(*long),
+        Task::Test { only, long, .. } if only.is_empty() => {
+            let steps = step::all(*long);
+            return Ok(ahead::beside(&workspace, || step::run(&workspace, &steps)));
+        }
         Task::Test { only, .. } => step::chosen(only)?,
         Task::Lint => step::chosen(&["format", "lint", "clippy"])?,
         Task::Docs => step::chosen(&["docs"])?,

@@ -49,4 +49,5 @@ pub mod system;
 pub mod temporary;
 pub mod testbench;
 pub mod toolchain;
+pub mod wasm;
 pub mod workspace;

@@ -17,7 +17,7 @@ use doorbell_harness::browser::{self, Browser};
 use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
 use doorbell_harness::toolchain::need_target;
 use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{command, process};
+use doorbell_harness::{command, process, wasm};
 use doorbell_suites::names::{NAMES, renamed};
 use doorbell_suites::page;
 use serde_json::{Value, json};
@@ -96,7 +96,7 @@ struct Bench {
 
 impl Bench {
     fn start(workspace: &Workspace) -> Result<Self> {
-        need_target(&workspace.root, page::TARGET).or_absent(page::TARGET)?;
+        need_target(&workspace.root, wasm::TARGET).or_absent(wasm::TARGET)?;
         let tools = browser::fetch(workspace).or_absent("Chromium")?;
         let page = page::build(workspace)?;
         let command = command::build(workspace)?;
