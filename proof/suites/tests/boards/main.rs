@@ -97,6 +97,9 @@ const FEW_MESSAGES: &str = "50";
 fn main() -> ExitCode {
     let mut cases = Vec::new();
     // The longest cases start first.
+    cases.push(case("boards that are served, of Debian's newest kernel".into(), |bench| {
+        served::compare(workspace::this()?, &bench.command, &bench.tools)
+    }));
     for tree in findings::TREES {
         cases.push(case(format!("the rest of {}", tree.name()), move |bench| bench.sweep(tree)));
     }
@@ -117,9 +120,6 @@ fn main() -> ExitCode {
     }
     cases.push(case("findings in Debian's newest kernel".into(), |bench| {
         findings::list_newest(workspace::this()?, &bench.command)
-    }));
-    cases.push(case("boards that are served, of Debian's newest kernel".into(), |bench| {
-        served::compare(workspace::this()?, &bench.command, &bench.tools)
     }));
     cases.push(case("devicetree sources, by cpp and dtc".into(), Bench::test_sources));
     if suite::is_long() {
