@@ -44,9 +44,10 @@ impl Target {
 /// Fails if the compiler fails.
 pub fn assembly(workspace: &Workspace, package: &str, target: Target) -> Result<Assembly> {
     toolchain::need_target(&workspace.root, toolchain::BARE_TARGET)?;
-    let folder = workspace.target.join("memory-model");
+    // One folder would let cargo compile only one target at a time.
+    let folder = workspace.target.join("memory-model").join(target.name());
     fs::create_dir_all(&folder)?;
-    let file = folder.join(format!("{package}-{}.s", target.name()));
+    let file = folder.join(format!("{package}.s"));
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["rustc", "--quiet", "--lib", "--release", "--package", package]);
     cargo.args(["--target", toolchain::BARE_TARGET, "--target-dir"]).arg(&folder);

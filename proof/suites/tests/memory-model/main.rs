@@ -80,16 +80,18 @@ fn simulator() -> Result<&'static Herd> {
     HERD.get(|| herd::fetch(workspace::this()?, limit).or_absent("herd7"))
 }
 
-/// Calls `work` with the code of a package, which is compiled once for each target.
+/// Calls `work` with the code of a package, which is compiled once for each target. Two targets are
+/// compiled at the same time.
 fn with_assembly<T>(
     package: &'static str,
     target: Target,
     work: impl FnOnce(&Assembly) -> Result<T>,
 ) -> Result<T> {
-    type Compiled = BTreeMap<(&'static str, Target), Assembly>;
-    static COMPILED: Mutex<Compiled> = Mutex::new(BTreeMap::new());
-    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    match compiled.entry((package, target)) {
+    type Compiled = BTreeMap<&'static str, Assembly>;
+    static COMPILED: [Mutex<Compiled>; 3] = [const { Mutex::new(BTreeMap::new()) }; 3];
+    let compiled = &COMPILED[target as usize];
+    let mut compiled = compiled.lock().unwrap_or_else(PoisonError::into_inner);
+    match compiled.entry(package) {
         Entry::Occupied(assembly) => work(assembly.get()),
         Entry::Vacant(vacant) => {
             work(vacant.insert(compile::assembly(workspace::this()?, package, target)?))
