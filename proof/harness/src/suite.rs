@@ -12,6 +12,8 @@ use std::{env, thread};
 use anyhow::{Error, Result};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use crate::parallel;
+
 /// Environment variable that makes suites also run their long cases.
 pub const LONG: &str = "DOORBELL_LONG";
 
@@ -52,29 +54,32 @@ impl Case {
 /// Cases must only print to standard error. On standard output, a case's lines could not be
 /// distinguished from the report.
 pub fn main(cases: Vec<Case>) -> ExitCode {
-    conclude(&Arguments::from_args(), cases)
+    conclude(Arguments::from_args(), cases)
 }
 
 /// Runs cases like [`main`], with the given command line. Needed for suites that have additional
 /// options, which the caller must have removed.
 pub fn main_with(arguments: Vec<OsString>, cases: Vec<Case>) -> ExitCode {
-    conclude(&Arguments::from_iter(arguments), cases)
+    conclude(Arguments::from_iter(arguments), cases)
 }
 
 /// Runs cases like [`main`], but one at a time. Needed for cases that measure time, or that share
 /// an exclusive resource.
 pub fn main_in_turn(cases: Vec<Case>) -> ExitCode {
-    conclude(&Arguments { test_threads: Some(1), ..Arguments::from_args() }, cases)
+    conclude(Arguments { test_threads: Some(1), ..Arguments::from_args() }, cases)
 }
 
 /// Runs all cases, for a program whose command line has other arguments.
 pub fn run_all(cases: Vec<Case>) -> ExitCode {
-    conclude(&Arguments::default(), cases)
+    conclude(Arguments::default(), cases)
 }
 
-fn conclude(arguments: &Arguments, cases: Vec<Case>) -> ExitCode {
+/// Runs cases, by default one more than there are CPUs at a time, because cases wait for builds and
+/// for guests that sleep.
+fn conclude(mut arguments: Arguments, cases: Vec<Case>) -> ExitCode {
+    arguments.test_threads.get_or_insert(parallel::workers() + 1);
     let trials = cases.into_iter().map(|case| case.trial).collect();
-    libtest_mimic::run(arguments, trials).exit_code()
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// Runs `work` on a thread. If it exceeds `limit`, the thread keeps running until the process
