@@ -128,7 +128,6 @@ const DRIVEN: &[Case] = &[
     case(2, 2).reading(FEW_READS).told("awake"),
     case(2, 2).reading(FEW_READS).told(KEXECS),
     case(2, 2).reading(FEW_READS).told(KEXECS).permanent(),
-    newer(2, 2).reading(FEW_READS).moved_every(50).with("id_bits=14"),
     newer(2, 2).of_unstable().reading(FEW_READS).moved_every(50).with("id_bits=14"),
 ];
 /// Longer cases of our driver.
@@ -137,6 +136,7 @@ const DRIVEN_LONG: &[Case] = &[
     case(4, 4),
     case(8, 2).reading(FEW_READS),
     newer(2, 2).reading(MANY_READS),
+    newer(2, 2).reading(FEW_READS).moved_every(50).with("id_bits=14"),
     newer(2, 2).of_unstable().reading(MANY_READS),
     newer(1, 1),
     newer(8, 2).reading(FEW_READS),
