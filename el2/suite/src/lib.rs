@@ -46,6 +46,7 @@ mod instruction;
 mod syndrome;
 
 use std::ffi::OsString;
+use std::iter;
 
 use doorbell_harness::suite::Case;
 
@@ -68,8 +69,13 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let own = [bench::cases, microbench::cases, record::cases, checks::cases, trace::cases];
     let hostile =
         [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases, direct::cases];
-    let all = kernels.into_iter().chain(own).chain(hostile).flat_map(|cases| cases());
-    let all = all.chain(direct_lpi::cases(rfc.as_deref()));
+    let mut direct_lpis = direct_lpi::cases(rfc.as_deref()).into_iter();
+    let mut all: Vec<_> = kernels.into_iter().flat_map(|cases| cases()).collect();
+    for case in own.into_iter().chain(hostile).flat_map(|cases| cases()) {
+        // While this project's guests are built, Linux guests run.
+        all.extend(iter::once(case).chain(direct_lpis.next()));
+    }
+    let all = all.into_iter().chain(direct_lpis);
     let all = all.chain(virt::compliance_cases(foreign.as_deref()));
     let all = all.chain(virt::described_cases(foreign.as_deref()));
     all.chain(kvm_unit_tests::cases(foreign.as_deref())).collect()
