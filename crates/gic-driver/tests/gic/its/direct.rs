@@ -97,9 +97,9 @@ fn messages_of_a_direct_event_reach_its_vpe() {
         assert_eq!(direct.take(vpe), [lpi]);
     }
     assert_eq!(direct.setup.its.event_of(lpi(&block, 0)), None);
-    for (event, number) in events.into_iter().zip([0, 1, 2]) {
+    for (event, number) in events.into_iter().zip([0u16, 1, 2]) {
         assert!(!direct.vpes.take_back(event).unwrap(), "the guest took the message");
-        assert_eq!(direct.send(number), Some((0, lpi(&block, number as u16).get())));
+        assert_eq!(direct.send(number.into()), Some((0, lpi(&block, number).get())));
     }
     assert_eq!(direct.setup.take(0), [0, 1, 2].map(|event| lpi(&block, event).get()));
     assert_eq!((direct.take(0), direct.take(1)), (vec![], vec![]));

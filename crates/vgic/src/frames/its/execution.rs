@@ -192,13 +192,8 @@ impl Its {
         control: &mut Control,
         fetched: Option<RawCommand>,
     ) -> Result<CommandProgress, CommandFault> {
-        let raw = match fetched {
-            Some(raw) => raw,
-            None => {
-                let fetched = state.queue.fetch(control.memory());
-                fetched.map_err(|_| CommandFault::Unreadable)?
-            }
-        };
+        let raw = fetched.map_or_else(|| state.queue.fetch(control.memory()), Ok);
+        let raw = raw.map_err(|_| CommandFault::Unreadable)?;
         let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
         if matches!(command, Command::Sync { .. }) {
             // Read the latest recall's number here, because all earlier commands' sweeps are done:

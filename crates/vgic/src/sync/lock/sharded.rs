@@ -54,7 +54,7 @@ impl<T> ShardedLock<T> {
     /// Waits until no thread writes. Readers with different numbers use different shards as far as
     /// possible.
     pub(crate) fn read(&self, reader: usize) -> Reading<'_, T> {
-        Reading(self.shards[reader % SHARDS].0.read())
+        Reading(self.shards[reader.rem_euclid(SHARDS)].0.read())
     }
 
     /// Waits until no other thread reads or writes, and runs `write`.
