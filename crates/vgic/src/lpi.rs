@@ -114,10 +114,10 @@
 //!
 //! INT, CLEAR, INV, MOVI, SYNC and writes of `GICR_INVLPIR` and `GICR_CLRLPIR` only concern one
 //! LPI: they read the command state, and hold the lock of their LPI (`beside`). Two ITSes or
-//! redistributors therefore execute them at the same time, and write no common cache line:
-//! `control` has several shards, of which a reader locks one. All other commands and sweeps run
-//! alone, because an event that they map or unmap may share its block, its node, its LPI or its
-//! redistributor's own entry with an event of another ITS.
+//! redistributors therefore execute them at the same time. A reader locks only one of the four
+//! shards of `control`, so that most readers don't write a common cache line. All other commands
+//! and sweeps run alone, because an event that they map or unmap may share its block, its node,
+//! its LPI or its redistributor's own entry with an event of another ITS.
 //!
 //! `LpiCore.control` is held for at most 1024 entries at a time, except in operations that only the
 //! VMM can request. A command counts as 16 entries.
@@ -285,8 +285,9 @@ impl LpiCore {
         self.control.write(change)
     }
 
-    /// Returns the command state for reading. Readers with different numbers, such as that of an
-    /// ITS or a vCPU, do not disturb each other.
+    /// Returns the command state for reading. `reader` is the number of the ITS or vCPU that reads.
+    /// Commands that [run beside](beside) others may change entries at the same time. Views and
+    /// saves therefore use [`with_kicks_deferred`](Self::with_kicks_deferred).
     pub(crate) fn read(&self, reader: usize) -> Reading<'_, Control> {
         self.control.read(reader)
     }

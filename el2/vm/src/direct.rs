@@ -174,7 +174,7 @@ impl Vector {
             let message =
                 |its: &ItsConfig| MsiMessage { address: its.doorbell(), data: event.get() };
             let message = vgic.config().its.first().map(message);
-            // If LPIs are disabled meanwhile, the model drops the message.
+            // The model drops the message if LPIs have been disabled since.
             _ = vgic.its(0).zip(message).map(|(its, message)| its.signal_msi(self.device, message));
         }
     }

@@ -22,7 +22,8 @@ use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
 use msi_types::Cpu;
 
-/// A redistributor's registers. Recalls for the PE's private interrupts are in [`Wired`].
+/// A redistributor's registers. Recalls for the PE's private interrupts are in [`Wired`]. Two
+/// redistributors' registers share no cache line.
 #[repr(align(128))]
 pub(crate) struct RedistributorRegisters {
     frame: RedistributorFrame,

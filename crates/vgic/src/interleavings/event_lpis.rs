@@ -460,23 +460,24 @@ fn a_ready_bit_is_cleared_while_a_vcpu_sleeps(event: u32) {
     let (machine, mut commands) = one_event();
     commands.map_event(1, 1, OTHER, 0);
     machine.send(1, 0);
-    clear_while_a_vcpu_sleeps(&machine, commands, 0, event);
+    clear_while_a_vcpu_sleeps(&machine, commands, [(1, 0)], event);
 }
 
-/// Clears one event while a message makes another pending and the vCPU falls asleep.
-fn clear_while_a_vcpu_sleeps(
+/// Clears each event on a thread of its own, while a message makes an event of device 1 pending and
+/// the vCPU falls asleep.
+fn clear_while_a_vcpu_sleeps<const N: usize>(
     machine: &Arc<Machine>,
     mut commands: Commands,
-    cleared: u32,
+    cleared: [(u32, u32); N],
     sent: u32,
 ) {
-    let clearer = thread::spawn(move || {
-        commands.clear(1, cleared);
-        commands
+    let clearers = cleared.map(|(device, event)| {
+        let mut commands = commands.clone();
+        thread::spawn(move || commands.clear(device, event))
     });
     let sender = spawn(machine, move |machine| machine.send(1, sent));
     let sleeper = spawn(machine, |machine| machine.vcpu(0).leave());
-    let mut commands = clearer.join().unwrap();
+    clearers.into_iter().for_each(|clearer| clearer.join().unwrap());
     sender.join().unwrap();
     let gone = sleeper.join().unwrap();
     let pending = commands.pending(0);
@@ -492,7 +493,7 @@ fn an_entry_is_ready_again_after_an_overtaken_message() {
     machine.begin_signal((1, 0));
     commands.clear(1, 0);
     machine.begin_signal((1, 1));
-    clear_while_a_vcpu_sleeps(&machine, commands, 1, 0);
+    clear_while_a_vcpu_sleeps(&machine, commands, [(1, 1)], 0);
 }
 
 #[test]
@@ -508,6 +509,25 @@ fn a_neighbor_is_ready_after_clear() {
     a_ready_bit_is_cleared_while_a_vcpu_sleeps(1);
 }
 
+/// Two commands empty a leaf that a message fills.
+fn two_ready_bits_are_cleared_while_a_vcpu_sleeps() {
+    // The LPI has another lock than the other two.
+    const DISTANT: u32 = LPI + 32;
+    let (machine, mut commands) = one_event();
+    machine.configure(DISTANT, true, 0xa0);
+    commands.map_event(1, 1, OTHER, 0);
+    commands.map_device(2, 1);
+    commands.map_event(2, 0, DISTANT, 0);
+    machine.send(1, 0);
+    machine.send(2, 0);
+    clear_while_a_vcpu_sleeps(&machine, commands, [(1, 0), (2, 0)], 1);
+}
+
+#[test]
+fn clearing_two_ready_bits_hides_no_interrupt() {
+    explore_more(5, two_ready_bits_are_cleared_while_a_vcpu_sleeps);
+}
+
 #[test]
 fn clearing_a_ready_bit_hides_no_interrupt() {
     explore(an_entry_is_ready_again_after_clear);
@@ -521,7 +541,7 @@ fn a_leaf_is_emptied_while_a_vcpu_looks_at_its_entry() {
     commands.map_event(1, 1, OTHER, 0);
     machine.leave_ready_bit(0, (1, 0));
     machine.send(1, 1);
-    clear_while_a_vcpu_sleeps(&machine, commands, 1, 0);
+    clear_while_a_vcpu_sleeps(&machine, commands, [(1, 1)], 0);
 }
 
 #[test]

@@ -77,6 +77,7 @@ pub(super) struct Machine {
 }
 
 /// ITS command interface.
+#[derive(Clone)]
 pub(super) struct Commands {
     machine: Arc<Machine>,
     its: ItsIndex,

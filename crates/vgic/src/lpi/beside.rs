@@ -1,9 +1,9 @@
-//! Commands and register writes that only rewrite the entries of one LPI. They are executed beside
-//! those of other ITSes and redistributors: the thread reads the command state, which nobody
-//! changes meanwhile, and holds the lock of the LPI.
+//! Commands and register writes that only rewrite the entries of one LPI. Several ITSes and
+//! redistributors can execute them at the same time: the thread locks the command state for
+//! reading, and then the LPI.
 //!
-//! Without the LPI's lock, of two threads that reread the LPI's configuration, the one that has
-//! read the older byte could write the entry last.
+//! The LPI's lock is needed when two threads reread the LPI's configuration. Without it, the thread
+//! that read the older byte could be the last to write the entry.
 
 use super::LpiCore;
 use super::control::Control;

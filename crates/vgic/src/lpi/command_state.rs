@@ -1,4 +1,4 @@
-//! What the guest's commands and registers define, and how an entry follows from it.
+//! State that the guest's commands and registers define, and the derivation of entries from it.
 
 use super::config::LpiConfig;
 use super::device_entries::DeviceEntries;
@@ -17,7 +17,7 @@ use doorbell_fallible::OutOfMemory;
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
 
-/// What the guest's commands and registers define, except for pending state.
+/// State that the guest's commands and registers define. Pending state is in the entries.
 pub(crate) struct CommandState {
     pub(super) shared: Arc<Shared>,
     pub(super) memory: Arc<dyn GuestMemory>,
@@ -78,7 +78,7 @@ impl Refresh {
 
     /// Returns the next value of an entry. `brought` is `true` if the entry takes over pending
     /// state.
-    pub(super) fn of(self, entry: Entry, brought: bool) -> Entry {
+    pub(super) fn applied_to(self, entry: Entry, brought: bool) -> Entry {
         let Self { route, enabled, level, deliverable, is_covered, .. } = self;
         let kept = entry
             .with_target(route.target)

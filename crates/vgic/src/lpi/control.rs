@@ -171,12 +171,12 @@ impl Control {
         self.state.sweeps.is_empty() && !self.left
     }
 
-    /// Returns what the commands have defined.
+    /// Returns the state that commands have defined.
     pub(super) const fn state(&self) -> &CommandState {
         &self.state
     }
 
-    /// Returns what the commands have defined, and what they remember of rewritten entries.
+    /// Returns the state that commands have defined, and the record of rewritten entries.
     pub(super) const fn parts(&mut self) -> (&CommandState, &mut Rewrites) {
         (&self.state, &mut self.rewrites)
     }

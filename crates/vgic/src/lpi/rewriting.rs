@@ -10,9 +10,9 @@ use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use msi_types::Cpu;
 
-/// What a thread remembers of the entries that it has rewritten.
+/// Record of the entries that were rewritten under one lock.
 pub(super) struct Rewrites {
-    /// Number of changed entries, and of visited entries as far as sweeps count them.
+    /// Number of entries that were changed, plus those that sweeps visited.
     pub(super) work: u64,
     /// The last entries that a command changed before a message had set their ready bits, as they
     /// were before the change.
@@ -38,10 +38,10 @@ const LPI_BITS: u32 = 5;
 /// 2^32 divided by the golden ratio, which spreads consecutive numbers over the upper bits.
 const SPREAD: u32 = 0x9e37_79b9;
 
-/// The locks of LPIs, each with what its holder remembers.
+/// Locks of LPIs. Each protects a set of LPIs, and the record of their rewritten entries.
 pub(super) struct Rewriters(Box<[Rewriter]>);
 
-/// A lock, on cache lines of its own.
+/// Lock that shares no cache line with another lock.
 #[repr(align(128))]
 struct Rewriter(Mutex<Rewrites>);
 
@@ -157,7 +157,7 @@ impl CommandState {
         let lpi_index = self.shared.load(location).lpi_index();
         let is_event = matches!(location, Location::Event(_));
         let brought = is_event && self.take_own(rewrites, refresh.target(), lpi_index);
-        let (old, new) = self.shared.update(location, |entry| refresh.of(entry, brought));
+        let (old, new) = self.shared.update(location, |entry| refresh.applied_to(entry, brought));
         if old != new {
             self.retire(rewrites, location, old, new);
         }
@@ -176,7 +176,7 @@ impl CommandState {
 
     /// Clears the pending state of a redistributor's own LPI, so that the entry of an event that
     /// targets the redistributor can take it over. Returns `true` if the LPI was pending. Leaves an
-    /// LPI alone whose state isn't [known](Control::ensure_folded).
+    /// LPI alone whose state isn't [known](super::control::Control::ensure_folded).
     pub(super) fn take_own(&self, rewrites: &mut Rewrites, vcpu: u32, index: u32) -> bool {
         let own = Location::Own { vcpu, index };
         let taken = |entry: Entry| {

@@ -24,7 +24,7 @@ impl Its {
     /// Looks up an event for direct injection.
     pub(crate) fn direct_target(&self, device: DeviceId, event: EventId) -> Option<DirectTarget> {
         let (device, event) = (device.get(), event.get());
-        self.lpis.with_kicks_deferred(|control| control.direct_target(self.index, device, event))
+        self.read_lpis().direct_target(self.index, device, event)
     }
 
     /// Executes a command that the implementation follows. The function is separate to keep the

@@ -26,7 +26,7 @@ pub(super) enum CommandProgress {
     Waits,
 }
 
-/// What follows the commands that were executed beside other ITSes.
+/// Outcome of executing commands beside other ITSes.
 enum Next {
     /// The budget is used up.
     Budget,
@@ -63,14 +63,14 @@ impl Its {
                 Next::Alone(fetched) => fetched,
             };
             let limit = ENTRIES_PER_PIECE.min(budget - spent);
-            let (work, end) = self
+            let (work, next) = self
                 .lpis
                 .with_kicks_deferred(|control| self.run_alone(state, control, limit, next));
             spent += work;
-            match end {
-                Ok(None) => {}
-                Ok(Some(progress)) => return progress,
-                Err(fault) => self.fail(state, fault),
+            match next {
+                None => {}
+                Some(Ok(())) => return Progress::Done,
+                Some(Err(fault)) => self.fail(state, fault),
             }
         }
         Progress::Unfinished
@@ -106,45 +106,42 @@ impl Its {
         (spent, Next::End)
     }
 
-    /// Executes commands while no other ITS does, from `fetched` on. Returns the work done, and the
-    /// progress if the queue can't go on.
+    /// Executes commands while no other ITS does. `fetched` is the first, if it has been fetched.
+    /// Returns the work done, and the reason if execution stopped before the limit: nothing is left
+    /// to do now, or a command failed.
     fn run_alone(
         &self,
         state: &mut ItsRegisters,
         control: &mut Control,
         limit: u64,
         mut fetched: Option<RawCommand>,
-    ) -> (u64, Result<Option<Progress>, CommandFault>) {
-        let before = control.work();
-        let mut commands = 0;
+    ) -> (u64, Option<Result<(), CommandFault>>) {
+        let (before, mut commands) = (control.work(), 0);
         loop {
             let spent = control.work() - before + commands;
             if spent >= limit {
-                return (spent, Ok(None));
+                return (spent, None);
             }
-            let result = self.advance(state, control, control.work() + limit - spent, &mut fetched);
-            commands += ENTRIES_PER_UNIT;
-            let spent = control.work() - before + commands;
-            match result {
+            let limit = control.work() + limit - spent;
+            match self.advance(state, control, limit, &mut fetched) {
                 None => {
                     state.is_done = true;
-                    return (spent, Ok(Some(Progress::Done)));
+                    return (spent, Some(Ok(())));
                 }
-                Some(Ok(CommandProgress::Waits)) => return (spent, Ok(Some(Progress::Done))),
-                Some(Ok(CommandProgress::Sweeps)) => {
-                    return (spent - ENTRIES_PER_UNIT, Ok(None));
-                }
+                Some(Ok(CommandProgress::Waits)) => return (spent, Some(Ok(()))),
+                Some(Ok(CommandProgress::Sweeps)) => continue,
                 Some(Ok(CommandProgress::Done)) => {
                     state.complete_command();
                     // No work remains, so another pass is unnecessary.
                     if !state.queue.has_work() {
                         state.is_done = true;
-                        return (spent, Ok(Some(Progress::Done)));
+                        return (spent, Some(Ok(())));
                     }
                 }
                 Some(Ok(CommandProgress::Begun)) => state.queue.begun = true,
-                Some(Err(fault)) => return (spent, Err(fault)),
+                Some(Err(fault)) => return (spent + ENTRIES_PER_UNIT, Some(Err(fault))),
             }
+            commands += ENTRIES_PER_UNIT;
         }
     }
 

@@ -1,4 +1,4 @@
-//! A value that many threads read at the same time without writing a common cache line.
+//! Lock whose readers seldom write a common cache line.
 
 use super::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use alloc::sync::Arc;
@@ -12,13 +12,13 @@ const SHARDS: usize = if cfg!(all(feature = "std", not(all(test, shuttle)))) { 4
 
 /// Lock for readers, each of which takes one shard, or one writer, which takes all.
 ///
-/// Each shard has a reference to the value while nobody writes. A writer takes the references out
-/// of the shards, so that its own is the only one.
+/// While nobody writes, each shard holds a reference to the value. A writer removes all references
+/// except one, which therefore gives exclusive access.
 pub(crate) struct ShardedLock<T> {
     shards: [Shard<T>; SHARDS],
 }
 
-/// A shard, on cache lines of its own.
+/// Shard that shares no cache line with another shard.
 #[repr(align(128))]
 struct Shard<T>(RwLock<Option<Arc<T>>>);
 
@@ -51,8 +51,8 @@ impl<T> ShardedLock<T> {
         Ok(Self { shards: array::from_fn(|_| Shard(RwLock::new(Some(value.clone())))) })
     }
 
-    /// Waits until no thread writes. Readers with different numbers use different shards as far as
-    /// possible.
+    /// Waits until no thread writes. Readers whose numbers differ modulo [`SHARDS`] use different
+    /// shards.
     pub(crate) fn read(&self, reader: usize) -> Reading<'_, T> {
         Reading(self.shards[reader.rem_euclid(SHARDS)].0.read())
     }
