@@ -61,7 +61,7 @@ pub use registers::MsiLayout;
 use crate::lock::Mutex;
 use crate::msix::{BusMaster, MsixTable, Signalled, VectorObserver};
 use crate::saved_state::{MsiState, StateError};
-use crate::{MessageSink, Sender, Unsettled};
+use crate::{MessageSink, RoutedMessage, Sender, Unsettled};
 use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -166,9 +166,22 @@ impl MsiCapability {
     ///
     /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {
+        self.signal_unless(vector, |_| false)
+    }
+
+    /// Sends a vector's message like [`signal`](Self::signal), unless `delivers` has delivered it.
+    /// See [`MsixTable::signal_unless`].
+    ///
+    /// Context: any.
+    #[inline]
+    pub fn signal_unless(
+        &self,
+        vector: u16,
+        delivers: impl FnOnce(RoutedMessage) -> bool,
+    ) -> Signalled {
         match self.granted() {
             0 => Signalled::Disabled,
-            granted if vector < granted => self.table.signal(vector),
+            granted if vector < granted => self.table.signal_unless(vector, delivers),
             _ => Signalled::NoSuchVector,
         }
     }

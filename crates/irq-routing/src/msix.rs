@@ -149,13 +149,33 @@ impl MsixTable {
     ///
     /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {
+        self.signal_unless(vector, |_| false)
+    }
+
+    /// Sends a vector's message like [`signal`](Self::signal), unless `delivers` returns `true`
+    /// because it has delivered the message itself. `delivers` must not call any of the table's
+    /// methods. It is called at most once, and neither while the vector is masked nor after the
+    /// guest has masked it.
+    ///
+    /// Context: any.
+    #[inline]
+    pub fn signal_unless(
+        &self,
+        vector: u16,
+        delivers: impl FnOnce(RoutedMessage) -> bool,
+    ) -> Signalled {
         let Some(word) = self.vectors.get(usize::from(vector)) else {
             return Signalled::NoSuchVector;
         };
         match word.enter() {
             Entered::Held => Signalled::Held,
             Entered::Open(message) => {
-                let sent = self.sink.signal_msi(message);
+                let is_delivered = delivers(message);
+                let sent = if is_delivered {
+                    Ok(Delivery::Pending)
+                } else {
+                    self.sink.signal_msi(message)
+                };
                 word.leave(&self.idle);
                 sent.map_or_else(Signalled::Refused, Signalled::Sent)
             }

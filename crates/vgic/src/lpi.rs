@@ -185,6 +185,7 @@ pub(crate) use device_table::DeviceTable;
 pub(crate) use fault_recorder::LpiFaults;
 pub(crate) use injection::{Injection, Pended, Signaled};
 pub(crate) use its_commands::MappedEvent;
+pub(crate) use itt::EntryRef;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use pending_lpis::PendingLpis;
 use rewriting::Rewriters;

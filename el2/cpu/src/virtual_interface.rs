@@ -107,6 +107,14 @@ impl Hardware {
         registers.enumerate().map(|(index, it)| write_list(index, (*it).into())).count()
     }
 
+    /// Loads the list register with this index, and returns how many list registers are in use, if
+    /// `used` were before.
+    #[inline]
+    pub fn load_one(self, interface: &VirtualInterface, index: usize, used: usize) -> usize {
+        write_list(index, interface.list[index].into());
+        used.max(index + 1)
+    }
+
     /// Returns `ICH_VMCR_EL2`, which the guest may have changed.
     #[inline]
     pub fn vmcr(self) -> Vmcr {

@@ -20,17 +20,19 @@
 //! none, but asserts INTx.
 
 use crate::guest_smmu::{Doorbells, GuestSmmu};
-use crate::messages::{Messages, PAGE};
+use crate::messages::{Messages, PAGE, Vector};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
+use el2_vm::messages::{self, MessageVector};
 use el2_vm::{Gic, direct, irqchip};
+use gic_arch::Lpi;
 use image_rt::lock::IrqMutex;
 use image_rt::pci::Function;
 use image_rt::println;
 use irq_domain::pci::FunctionStore;
-use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
+use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig};
 use irq_routing::Router;
 use msi_types::{Delivery, DeviceId, MessageStore, MsiMessage, MsiParent, RequesterId, SignalMsi};
 use vgic::AccessWidth;
@@ -114,14 +116,12 @@ impl Assigned {
         }
         let handles = vectors.into_iter().map(|vector| {
             let (messages, slot) = (messages.clone(), vector.slot);
-            let is_told = AtomicBool::new(false);
-            let handler = move |_: &irq_domain::IrqContext<'_>| {
-                let Err(reason) = messages.signal(slot) else { return };
-                if !is_told.swap(true, Relaxed) {
-                    let function = function.requester.get();
-                    println!("hypervisor: vector {slot} of function {function:#06x}: {reason}");
-                }
-            };
+            let signaled = Arc::new(Vector::new(messages, slot, function.requester));
+            // The guest's SMMU translates the messages of its functions.
+            if let (Ok(physical), None) = (Lpi::try_from(vector.hwirq.get()), &owner) {
+                messages::add(physical, guest, signaled.clone());
+            }
+            let handler = move |_: &IrqContext<'_>| signaled.signal(&mut |_, _| false);
             device.request(slot, "passthrough", handler).expect("the vector was allocated above")
         });
         let handles = handles.collect();

@@ -6,14 +6,17 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt::{self, Display, Formatter};
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use el2_vm::direct::{self, GuestVector};
+use el2_vm::messages::MessageVector;
 use gic_arch::Lpi;
 use image_rt::pci::Function;
+use image_rt::println;
 use irq_domain::MsiVector;
 use irq_domain::pci::MsixCapability;
 use irq_routing::msi::{MsiCapability, MsiLayout};
 use irq_routing::msix::{MsixLayout, MsixTable, Signalled};
-use irq_routing::{Router, Sender};
+use irq_routing::{RoutedMessage, Router, Sender};
 use msi_types::pci::{msi, msix};
 use msi_types::{Delivery, DeviceId, MessageStore, MsiMessage, RequesterId};
 use vgic::AccessWidth;
@@ -87,15 +90,23 @@ impl Messages {
         }
     }
 
-    /// Signals a vector to the guest. If the guest has masked the vector, its message becomes
-    /// pending in the table.
+    /// Signals a vector to the guest, unless `delivers` delivers its message. If the guest has
+    /// masked the vector, its message becomes pending in the table.
     ///
     /// # Errors
     /// The message was lost, and the guest is not notified in any other way.
-    pub(super) fn signal(&self, vector: u16) -> Result<(), Lost<'_>> {
+    fn signal(
+        &self,
+        vector: u16,
+        delivers: &mut dyn FnMut(DeviceId, MsiMessage) -> bool,
+    ) -> Result<(), Lost<'_>> {
+        let delivers = |RoutedMessage { sender, message }: RoutedMessage| match sender {
+            Sender::Device(device) => delivers(device, message),
+            Sender::Anonymous => false,
+        };
         let signalled = match self {
-            Self::Msi(_, capability) => capability.signal(vector),
-            Self::Msix(_, msix) => msix.table.signal(vector),
+            Self::Msi(_, capability) => capability.signal_unless(vector, delivers),
+            Self::Msix(_, msix) => msix.table.signal_unless(vector, delivers),
         };
         let reason = match signalled {
             Signalled::Sent(Delivery::Pending) | Signalled::Held => return Ok(()),
@@ -256,8 +267,34 @@ impl GuestVector for GuestMessage {
     }
 }
 
+/// A vector of a function, by its slot.
+pub(super) struct Vector {
+    messages: Arc<Messages>,
+    slot: u16,
+    /// The function's address.
+    function: RequesterId,
+    /// `true` if a message was lost, and the reason was printed.
+    is_told: AtomicBool,
+}
+
+impl Vector {
+    pub(super) const fn new(messages: Arc<Messages>, slot: u16, function: RequesterId) -> Self {
+        Self { messages, slot, function, is_told: AtomicBool::new(false) }
+    }
+}
+
+impl MessageVector for Vector {
+    fn signal(&self, delivers: &mut dyn FnMut(DeviceId, MsiMessage) -> bool) {
+        let Err(reason) = self.messages.signal(self.slot, delivers) else { return };
+        if !self.is_told.swap(true, Relaxed) {
+            let (vector, function) = (self.slot, self.function.get());
+            println!("hypervisor: vector {vector} of function {function:#06x}: {reason}");
+        }
+    }
+}
+
 /// A message that was lost.
-pub(super) struct Lost<'a> {
+struct Lost<'a> {
     messages: &'a Messages,
     vector: u16,
     reason: &'static str,

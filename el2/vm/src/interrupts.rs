@@ -126,8 +126,14 @@ fn serve_traced(interrupt: Acknowledged) {
     trace::record(None, Event::Ended { cpu, hwirq });
 }
 
+/// Ends an interrupt that is an LPI, which has no active state.
 #[inline]
-fn serve_one(interrupt: Acknowledged) {
+pub(crate) fn end_lpi(interrupt: Acknowledged) {
+    irqchip::gic().end(&irqchip::interface(), interrupt).hand_over();
+}
+
+#[inline]
+pub(crate) fn serve_one(interrupt: Acknowledged) {
     if interrupt.intid() == KICK.intid() {
         // A kick only has to cause an exit, so no handler is needed.
         let interface = irqchip::interface();

@@ -17,6 +17,7 @@ mod hypervisor_timer;
 mod interrupts;
 pub mod irqchip;
 mod linked;
+pub mod messages;
 mod moving;
 mod options;
 mod power;

@@ -40,6 +40,12 @@ impl<'a> Recorder<'a> {
         recorder
     }
 
+    /// Returns `true` if anything is recorded.
+    #[inline]
+    pub(crate) const fn is_on(&self) -> bool {
+        self.is_on
+    }
+
     /// Records that the vCPU enters its guest.
     #[inline]
     pub(crate) fn enters(&mut self, vcpu: &InGuest<'_>) {

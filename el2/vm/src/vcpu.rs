@@ -5,7 +5,7 @@ use crate::power::End;
 use crate::recorder::Recorder;
 use crate::scheduler::{self, Entity, Leave, VcpuId};
 use crate::traps::{self, Next};
-use crate::{direct, interrupts, irqchip, moving, quick};
+use crate::{direct, interrupts, irqchip, messages, moving, quick};
 use el2_cpu::{Context, Hardware, NEVER, Registers, Vector, Wfi};
 use image_rt::cpu;
 use vgic::{InGuest, ListRegisterVcpu, Sleep, VirtualInterface};
@@ -162,6 +162,39 @@ struct Loaded {
 }
 
 impl Loaded {
+    /// Takes the interrupt that is pending at this CPU. If it is a message for the guest, moves its
+    /// LPI into a list register. Returns `false` if this isn't possible: the interrupt has then
+    /// been handled, and others may be pending. Records describe the ordinary path alone.
+    #[inline]
+    fn take_message(
+        &mut self,
+        guest: &Guest,
+        vcpu: &mut InGuest<'_>,
+        recorder: &Recorder<'_>,
+    ) -> bool {
+        if recorder.is_on() {
+            return false;
+        }
+        let Some(interrupt) = irqchip::interface().acknowledge() else { return false };
+        let Some(vector) = messages::of(interrupt.intid(), guest.number) else {
+            vcpu.returned();
+            interrupts::serve_one(interrupt);
+            return false;
+        };
+        interrupts::end_lpi(interrupt);
+        let mut is_listed = false;
+        vector.signal(&mut |from, message| {
+            let (vmcr, empty) = (self.hardware.vmcr(), self.hardware.empty());
+            let index = vcpu.list_message(from, message, vmcr, empty);
+            if let Some(index) = index {
+                self.used = self.hardware.load_one(vcpu.interface(), index, self.used);
+            }
+            is_listed = index.is_some();
+            is_listed
+        });
+        is_listed
+    }
+
     /// Loads the interrupts that have arrived, if the list registers are empty. Returns `false` if
     /// the vCPU must exit.
     fn list_arrivals(&mut self, vcpu: &mut InGuest<'_>, recorder: &mut Recorder<'_>) -> bool {
@@ -202,6 +235,9 @@ fn run_guest(
                 Vector::Synchronous if quick::handle(guest, context, vcpu) => {}
                 // A maintenance interrupt stays asserted until the vCPU leaves guest mode.
                 Vector::Interrupt if !loaded.hardware.needs_maintenance() => {
+                    if loaded.take_message(guest, vcpu, recorder) {
+                        continue;
+                    }
                     vcpu.returned();
                     interrupts::take();
                     // A vCPU in WFI may take interrupts for long without leaving guest mode.

@@ -1,6 +1,6 @@
 //! List register contents, and the active interrupts that need a list register.
 
-use crate::lpi::ListedLpi;
+use crate::lpi::{ListedLpi, ReadyLpi};
 use crate::wired::Filled;
 use crate::wired::candidates::set_bits;
 use crate::wired::index::WiredIndex;
@@ -74,11 +74,35 @@ impl ListRegisters {
 
     /// Fills the next list register, if one is free.
     pub(crate) fn push(&mut self, listed: Listed, register: ListRegister) {
-        let next = self.used;
-        if next < self.count.min(MAX_LIST_REGISTERS) {
-            self.listed[next] = listed;
-            self.interface.list[next] = register;
-            self.used = next + 1;
+        self.put(self.used, listed, register);
+    }
+
+    /// Fills a list register that is in use, or the next one, if it exists.
+    #[inline]
+    pub(crate) fn put(&mut self, index: usize, listed: Listed, register: ListRegister) {
+        if index < self.count.min(MAX_LIST_REGISTERS) {
+            self.listed[index] = listed;
+            self.interface.list[index] = register;
+            self.used = self.used.max(index + 1);
+        }
+    }
+
+    /// Returns the list register for an LPI that arrives in guest mode: the one that holds the LPI,
+    /// if `is_listed` is set, and otherwise the next one. Returns `None` if it is in use, if
+    /// another vCPU holds the LPI, or if another event's LPI has the same INTID.
+    pub(crate) fn place_for(
+        &self,
+        ready: ReadyLpi,
+        listed: ListedLpi,
+        is_listed: bool,
+    ) -> Option<usize> {
+        let intid = ready.lpi.get();
+        let mut used = self.interface.list.iter().take(self.used);
+        match used.position(|register| register.virtual_intid() == intid) {
+            Some(index) => {
+                (is_listed && self.listed[index] == Listed::Lpi(listed)).then_some(index)
+            }
+            None => (!is_listed && !self.is_full()).then_some(self.used),
         }
     }
 

@@ -329,7 +329,7 @@ impl Vcpu {
     /// Returns `true` if the distributor and the redistributor forward the group to the CPU
     /// interface. A sleeping redistributor doesn't forward any interrupts.
     #[inline]
-    fn is_distributed(&self, group: Group) -> bool {
+    pub(crate) fn is_distributed(&self, group: Group) -> bool {
         self.own.private.participation.load(SeqCst) & participation::AWAKE != 0
             && self.gic.wired().forwards(group)
     }

@@ -55,7 +55,9 @@ pub(crate) use targets::Targets;
 
 use crate::config::ConfigError;
 use crate::frames::registers::{Frame, Refusal};
-use crate::lpi::{Control, DeviceTable, Injection, ItsIndex, LpiCore, NoRoom, Pended, Signaled};
+use crate::lpi::{
+    Control, DeviceTable, EntryRef, Injection, ItsIndex, LpiCore, NoRoom, Pended, Signaled,
+};
 use crate::monitor::access::AccessWidth;
 use crate::monitor::direct::DirectInjection;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
@@ -263,6 +265,14 @@ impl Its {
             Signaled::Dropped => self.dropped(device, data),
             Signaled::Far => self.translate_far(device, data),
         }
+    }
+
+    /// Returns the entry of the event that a message signals, if the message is for this ITS and
+    /// the fast path covers it. Lock-free; may be called on any thread.
+    #[inline]
+    pub(crate) fn find(&self, device: DeviceId, message: MsiMessage) -> Option<EntryRef> {
+        let is_ours = message.address == self.config.doorbell();
+        is_ours.then(|| self.lpis.find(&self.device_table, device.get(), message.data))?
     }
 
     #[inline(never)]

@@ -285,11 +285,11 @@ impl FrameIndex {
 }
 
 impl<C: Copy> Frame<'_, C> {
-    /// Reads a whole 32-bit register, as most accesses do. Returns `None` for any other access,
-    /// which must then be passed to [`read`](Self::read).
+    /// Reads a whole register, as most accesses do. Returns `None` for any other access, which must
+    /// then be passed to [`read`](Self::read).
     #[inline]
-    pub(crate) fn read_word(&self, context: C, offset: u32, width: AccessWidth) -> Option<u64> {
-        match self.word_at(offset, width) {
+    pub(crate) fn read_whole(&self, context: C, offset: u32, width: AccessWidth) -> Option<u64> {
+        match self.whole_at(offset, width) {
             Some((register, index)) if register.info.access != AccessKind::WriteOnly => {
                 Some(register.read(context, index))
             }
@@ -306,7 +306,7 @@ impl<C: Copy> Frame<'_, C> {
         width: AccessWidth,
         refused: &mut dyn FnMut(Refusal),
     ) -> u64 {
-        match self.read_word(context, offset, width) {
+        match self.read_whole(context, offset, width) {
             Some(value) => value,
             None => self.read_any(context, offset, width, refused),
         }
@@ -349,7 +349,7 @@ impl<C: Copy> Frame<'_, C> {
         value: u64,
         refused: &mut dyn FnMut(Refusal),
     ) {
-        match self.word_at(offset, width) {
+        match self.whole_at(offset, width) {
             Some((register, index)) if register.info.access != AccessKind::ReadOnly => {
                 register.write(context, index, Lanes { value, mask: width.mask() }, refused);
             }
@@ -391,12 +391,14 @@ impl<C: Copy> Frame<'_, C> {
     }
 
     /// Returns the register at `offset` and its index, if an access of this width accesses one
-    /// 32-bit register as a whole.
+    /// register of 32 or 64 bits as a whole.
     #[inline]
-    fn word_at(&self, offset: u32, width: AccessWidth) -> Option<(&Register<C>, u32)> {
-        let is_word = width == AccessWidth::Word && offset.is_multiple_of(4);
-        let register = if is_word { self.register_at(offset)? } else { return None };
-        (register.info.bytes == 4).then_some((register, (offset - register.info.offset) / 4))
+    fn whole_at(&self, offset: u32, width: AccessWidth) -> Option<(&Register<C>, u32)> {
+        let bytes = width.bytes();
+        let is_aligned = width >= AccessWidth::Word && offset & (bytes - 1) == 0;
+        let register = if is_aligned { self.register_at(offset)? } else { return None };
+        let index = (offset - register.info.offset) >> width as u32;
+        (register.info.bytes == bytes).then_some((register, index))
     }
 
     #[inline]

@@ -11,7 +11,7 @@ use crate::{GuestMemory, InGuest, ListRegisterVcpu, Sleep, Vcpu, Vgic, VgicConfi
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
-use gic_arch::ich::{ListRegisterState, Vtr};
+use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::{IntId, IntIdLocation, gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
@@ -149,10 +149,13 @@ impl Machine {
         assert_eq!(raised, Delivery::Pending);
     }
 
+    const fn message() -> MsiMessage {
+        let address = ITS + gits::TRANSLATER.offset() as u64;
+        MsiMessage { address, data: EVENT.get() }
+    }
+
     pub(super) fn send(&self) {
-        let address = ITS + u64::from(gits::TRANSLATER.offset());
-        let message = MsiMessage { address, data: EVENT.get() };
-        let delivery = self.gic.its(0).unwrap().signal_msi(DEVICE, message);
+        let delivery = self.gic.its(0).unwrap().signal_msi(DEVICE, Self::message());
         assert_eq!(delivery, Delivery::Pending);
     }
 }
@@ -463,6 +466,75 @@ fn an_arrival_moves(before: bool) {
 fn an_arrival_in_guest_mode_moves_once() {
     explore_random(EXECUTIONS, || an_arrival_moves(false));
     explore_random(EXECUTIONS, || an_arrival_moves(true));
+}
+
+/// MOVI and SYNC execute while a vCPU in guest mode lists the event's LPI at its message. If
+/// `before` is set, the vCPU has acknowledged the LPI once since it entered.
+fn a_message_moves_at_its_arrival(before: bool) {
+    let (machine, [old, mut new]) = machine();
+    let mut old = old.with_list_registers(list_registers()).unwrap();
+    if before {
+        machine.send();
+    }
+    let mut guest = old.enter();
+    let is_listed = Arc::new(AtomicBool::new(false));
+    let commands = {
+        let is_listed = is_listed.clone();
+        spawn(&machine, move |machine| {
+            machine.command(&[movi(1), sync(0)]);
+            assert!(!is_listed.load(SeqCst), "the LPI is still listed at the old vCPU");
+        })
+    };
+    let mut registers = *guest.interface();
+    let vmcr = registers.vmcr;
+    registers.list[0] = ListRegister::new();
+    if guest.list_message(DEVICE, Machine::message(), vmcr, u32::MAX).is_some() {
+        is_listed.store(true, SeqCst);
+        registers = *guest.interface();
+    } else {
+        machine.send();
+    }
+    machine.linger();
+    is_listed.store(false, SeqCst);
+    guest.exit(&registers);
+    commands.join().unwrap();
+    assert!(!is_one_listed(&old.enter()), "pending at the old vCPU");
+    assert_eq!(count(&mut new), 1, "one interrupt for the message");
+}
+
+#[test]
+fn a_message_listed_at_its_arrival_moves_once() {
+    explore_random(EXECUTIONS, || a_message_moves_at_its_arrival(false));
+    explore_random(EXECUTIONS, || a_message_moves_at_its_arrival(true));
+}
+
+/// Another message or an SPI arrives while a vCPU in guest mode lists a message's LPI.
+fn arrives_beside_a_message(before: bool, arrive: fn(&Machine)) {
+    let (machine, [vcpu, _]) = machine();
+    machine.enable_spi();
+    let mut vcpu = vcpu.with_list_registers(list_registers()).unwrap();
+    if before {
+        machine.send();
+    }
+    let mut guest = vcpu.enter();
+    let kicks = machine.kicks.count(Cpu::new(0));
+    let device = spawn(&machine, arrive);
+    let vmcr = guest.interface().vmcr;
+    let place = guest.list_message(DEVICE, Machine::message(), vmcr, u32::MAX);
+    device.join().unwrap();
+    assert!(place.is_none_or(|index| index == 0) && machine.kicks.count(Cpu::new(0)) == kicks + 1);
+    let mut registers = *guest.interface();
+    registers.list[0] = ListRegister::new();
+    guest.exit(&registers);
+    assert!(is_one_listed(&vcpu.enter()) || place.is_some(), "the interrupt was lost");
+}
+
+#[test]
+fn no_arrival_is_missed_beside_a_listed_message() {
+    for before in [false, true] {
+        explore_random(EXECUTIONS, move || arrives_beside_a_message(before, Machine::send));
+        explore_random(EXECUTIONS, move || arrives_beside_a_message(before, Machine::fire));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, Level};
 use super::entry_table::Position;
+use super::itt::EntryRef;
 use super::ready_bitmap::{ReadyBit, ReadyBitmap, TurnTable, Visit, Visitor};
 use super::shared::Shared;
 use alloc::boxed::Box;
@@ -64,6 +65,30 @@ impl Consumer {
     ) {
         let vcpu = self.vcpu;
         let _ = self.walk(shared, than, &mut ListFiller { shared, vcpu, fill });
+    }
+
+    /// Makes an event's LPI pending and moves it to a list register in one step, as if
+    /// [`list`](Self::list) followed the message immediately. Folds the list register that holds
+    /// the LPI already, if there is one. `place` chooses the list register, and is told whether one
+    /// holds the LPI. Returns `None` without any effect if `place` does, or if the LPI would not be
+    /// ready at this vCPU.
+    #[inline]
+    pub(super) fn list_message<P>(
+        &self,
+        shared: &Shared,
+        EntryRef { position, generation }: EntryRef,
+        place: impl FnOnce(ReadyLpi, ListedLpi, bool) -> Option<P>,
+    ) -> Option<P> {
+        let old = shared.entries.load(position);
+        let arrived = old.folded(false).with_pending(true);
+        let is_accepted = old.admits(generation) && !old.is_pending();
+        if !(is_accepted && arrived.is_ready_at(self.vcpu, old.level())) {
+            return None;
+        }
+        let listed = ListedLpi { position, generation };
+        let place = place(ready(old, shared), listed, old.is_listed())?;
+        let list = |entry: Entry| (entry == old).then(|| arrived.listed());
+        shared.entries.try_update(position, list).map(|_| place)
     }
 
     /// Folds an LPI back from a list register. `pending` is `true` if the guest didn't acknowledge

@@ -82,6 +82,22 @@ impl LpiCore {
         }
     }
 
+    /// Performs step 1 of a message alone, if the fast path covers it. Lock-free.
+    ///
+    /// Context: any.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        device_table: &DeviceTable,
+        device: u32,
+        event: u32,
+    ) -> Option<EntryRef> {
+        match self.shared.find_near(device_table, device, event) {
+            Near::Entry(found) => Some(found),
+            Near::Nothing | Near::Far => None,
+        }
+    }
+
     /// Injects a message that the fast path doesn't cover.
     #[inline(never)]
     pub(crate) fn signal_far(

@@ -134,7 +134,7 @@ pub(super) const fn node_index(event: u32, below: u32) -> u32 {
 
 /// Reference to an event's entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct EntryRef {
+pub(crate) struct EntryRef {
     /// The entry's position.
     pub(super) position: Position,
     /// The entry's expected generation.

@@ -2,6 +2,7 @@
 
 use super::LpiCore;
 use super::consumer::{Consumer, ListedLpi, ReadyLpi};
+use super::itt::EntryRef;
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::ControlFlow;
@@ -42,6 +43,17 @@ impl PendingLpis {
         if !self.is_empty() {
             self.consumer.list(self.core.shared(), than, fill);
         }
+    }
+
+    /// Makes an event's LPI pending, and moves it to the list register that `place` chooses. Returns
+    /// `None` without any effect if this isn't possible in one step.
+    #[inline]
+    pub(crate) fn list_message<P>(
+        &self,
+        found: EntryRef,
+        place: impl FnOnce(ReadyLpi, ListedLpi, bool) -> Option<P>,
+    ) -> Option<P> {
+        self.consumer.list_message(self.core.shared(), found, place)
     }
 
     /// Folds an LPI back from a list register. `pending` is `true` if the guest did not acknowledge

@@ -114,6 +114,16 @@ impl WakeupWord {
         self.word.compare_exchange(filled, idle, SeqCst, SeqCst).is_ok()
     }
 
+    /// Records that the vCPU, which is in guest mode, is about to fill another list register.
+    /// Returns `false` if the vCPU was kicked or recalled since it entered, and must therefore look
+    /// for interrupts first.
+    #[inline]
+    pub(crate) fn fills_another(&self) -> bool {
+        let (filled, idle) = (state::NEEDS_KICK | state::FILLED, state::NEEDS_KICK | state::IDLE);
+        self.word.load(SeqCst) == filled
+            || self.word.compare_exchange(idle, filled, SeqCst, SeqCst).is_ok()
+    }
+
     /// Returns `true` if the last entry took no interrupts and the CPU interface has not changed
     /// since. If no interrupt has become pending, the register values loaded for the last entry are
     /// also correct for the next entry. `NEEDS_KICK` is still set unless the vCPU has

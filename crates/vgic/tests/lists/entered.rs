@@ -2,6 +2,8 @@
 //! that entered the guest.
 
 use gic_arch::icc::SysRegEncoding;
+use gic_arch::ich::Vmcr;
+use msi_types::{DeviceId, MsiMessage};
 use vgic::{ListRegisterVcpu, Undefined, VirtualInterface};
 
 pub(crate) struct Entered(ListRegisterVcpu);
@@ -14,6 +16,16 @@ impl Entered {
 
     pub(crate) fn interface(&mut self) -> VirtualInterface {
         *self.0.in_guest().unwrap().interface()
+    }
+
+    pub(crate) fn list(
+        &mut self,
+        from: DeviceId,
+        message: MsiMessage,
+        vmcr: Vmcr,
+        empty: u32,
+    ) -> Option<usize> {
+        self.0.in_guest().unwrap().list_message(from, message, vmcr, empty)
     }
 
     pub(crate) fn write_sgi(

@@ -2,7 +2,7 @@
 //! LPI make its vCPU exit. The guest must see the same interrupts as without list registers.
 
 use super::entered::Entered;
-use super::its::{Translated, mapti};
+use super::its::{DEVICE, Translated, mapti};
 use super::reference::Reference;
 use crate::model::half::{ExitPolicy, Half};
 use crate::model::virtual_interface::{Hardware, vtr};
@@ -270,9 +270,110 @@ fn commands_for_unlisted_lpis_wait_for_nobody() {
     assert!(translated.is_done());
 }
 
+/// Creates a machine whose vCPU 0 is in its guest with empty list registers.
+fn idle() -> (Translated, Entered, Hardware) {
+    let mut translated = Translated::new(1);
+    let vcpu = translated.machine.vcpus.pop().unwrap();
+    let (inside, hardware) = enter(vcpu.with_list_registers(vtr(4, 5)).unwrap());
+    (translated, inside, hardware)
+}
+
+impl Entered {
+    fn list_message(&mut self, event: u32, hardware: &mut Hardware) -> Option<usize> {
+        let (message, empty) = (Translated::message(event), hardware.empty());
+        let index = self.list(DEVICE, message, hardware.registers.vmcr, empty)?;
+        hardware.registers.list[index] = self.interface().list[index];
+        Some(index)
+    }
+}
+
+#[test]
+fn messages_are_listed_without_kick_or_exit() {
+    let (translated, mut inside, mut hardware) = idle();
+    let expected = [(3, 0), (0, 1), (3, 0), (0, 1), (5, 2)];
+    for (event, index) in expected {
+        assert_eq!(inside.list_message(event, &mut hardware), Some(index));
+        assert_eq!(hardware.acknowledge(1), FIRST + event);
+        hardware.end(1, FIRST + event);
+    }
+    assert_eq!(translated.machine.kicks.of(0), 0);
+    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+    assert_eq!(hardware.registers.list[0].state(), Invalid, "each was acknowledged once");
+}
+
+#[test]
+fn a_message_for_a_pending_listed_lpi_is_coalesced() {
+    let (_translated, mut inside, mut hardware) = idle();
+    assert_eq!(inside.list_message(3, &mut hardware), Some(0));
+    assert_eq!(inside.list_message(3, &mut hardware), Some(0));
+    assert_eq!(hardware.acknowledge(1), FIRST + 3);
+    hardware.end(1, FIRST + 3);
+    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+    assert_eq!(hardware.registers.list[0].state(), Invalid);
+}
+
+#[test]
+fn a_listed_message_that_is_not_acknowledged_comes_again() {
+    let (_translated, mut inside, mut hardware) = idle();
+    assert_eq!(inside.list_message(3, &mut hardware), Some(0));
+    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+    assert_eq!(hardware.registers.list[0].virtual_intid(), FIRST + 3);
+}
+
+#[test]
+fn a_message_that_needs_more_than_a_list_register_has_no_effect() {
+    let cases: [fn(&Translated, &mut Hardware); 7] = [
+        |translated, _| translated.run([discard(1, 3)]),
+        |translated, _| {
+            translated.configure(3, false);
+            translated.run([inv(1, 3)]);
+        },
+        |translated, _| translated.machine.write_gicd(gicd::CTLR, gicd::Ctlr::new()),
+        |translated, _| _ = translated.send(3),
+        |translated, _| _ = translated.send(4),
+        |_, hardware| hardware.registers.vmcr.set_veng1(false),
+        |_, hardware| hardware.set_mask(0x40),
+    ];
+    for (number, change) in cases.into_iter().enumerate() {
+        let (translated, mut inside, mut hardware) = idle();
+        change(&translated, &mut hardware);
+        assert_eq!(inside.list_message(3, &mut hardware), None, "case {number}");
+        assert_eq!(inside.interface().list[0].state(), Invalid, "case {number}");
+    }
+}
+
+#[test]
+fn a_message_finds_all_list_registers_in_use() {
+    let (_translated, mut inside, mut hardware) = idle();
+    for event in 0..4 {
+        assert!(inside.list_message(event, &mut hardware).is_some());
+    }
+    assert_eq!(inside.list_message(4, &mut hardware), None);
+    assert_eq!(hardware.acknowledge(1), FIRST);
+    assert_eq!(inside.list_message(0, &mut hardware), Some(0), "while its handler runs");
+}
+
+#[test]
+fn a_command_for_a_listed_message_awaits_the_exit() {
+    for command in [discard(1, 3), clear(1, 3), unmapd(1)] {
+        let (translated, mut inside, mut hardware) = idle();
+        assert_eq!(inside.list_message(3, &mut hardware), Some(0));
+
+        translated.run([command, sync(0)]);
+
+        assert!(!translated.is_done() && translated.machine.kicks.of(0) == 1, "{command:?}");
+        assert_eq!(inside.list_message(3, &mut hardware), None, "{command:?}");
+        let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+        assert!(translated.is_done(), "{command:?}");
+        assert_eq!(hardware.registers.list[0].state(), Invalid, "{command:?}");
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Send(u32),
+    /// A message that reaches a vCPU in guest mode, which lists its LPI if possible.
+    Arrive(u32, usize),
     Move(u32, u16),
     Clear(u32),
     MoveAll(u16, u16),
@@ -288,6 +389,7 @@ fn ops() -> impl Strategy<Value = Op> {
     let cpu = || 0..2usize;
     prop_oneof![
         6 => event().prop_map(Op::Send),
+        6 => (event(), cpu()).prop_map(|(event, cpu)| Op::Arrive(event, cpu)),
         2 => (event(), 0..2u16).prop_map(|(event, cpu)| Op::Move(event, cpu)),
         1 => event().prop_map(Op::Clear),
         1 => (0..2u16).prop_map(|from| Op::MoveAll(from, 1 - from)),
@@ -336,6 +438,10 @@ impl Side {
         self.attend();
         let answer = match op {
             Op::Send(event) => u64::from(self.translated.send(event) == Delivery::Pending),
+            Op::Arrive(event, cpu) => {
+                let is_listed = self.halves[cpu].list_message(DEVICE, Translated::message(event));
+                u64::from(is_listed || self.translated.send(event) == Delivery::Pending)
+            }
             Op::Move(event, collection) => self.run([movi(1, event, collection), sync(0)]),
             Op::Clear(event) => self.run([clear(1, event), sync(0)]),
             Op::MoveAll(from, to) => self.run([movall(from, to), sync(0)]),
@@ -389,7 +495,7 @@ impl Reference {
     /// Applies the operation. Returns `true` if the reference allows the model's answer.
     fn follow(&mut self, op: Op, answer: u64) -> bool {
         match op {
-            Op::Send(event) => self.message(event),
+            Op::Send(event) | Op::Arrive(event, _) => self.message(event),
             Op::Move(event, collection) => self.movi(event, collection),
             Op::Clear(event) => self.clear(event),
             Op::MoveAll(from, to) => self.movall(from, to),

@@ -3,7 +3,7 @@
 use super::virtual_interface::{Hardware, vtr};
 use gic_arch::icc::{self, Ctlr, SysRegEncoding};
 use gic_arch::ich::Vtr;
-use msi_types::{Cpu, Kick};
+use msi_types::{Cpu, DeviceId, Kick, MsiMessage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use vgic::{Inputs, ListRegisterVcpu, Paused, Sleep, Undefined, Vcpu};
@@ -112,6 +112,15 @@ impl Half {
         }
     }
 
+    /// Moves the LPI of a device's message into a list register. Returns `false` without any effect
+    /// if this isn't possible without an exit.
+    pub(crate) fn list_message(&mut self, from: DeviceId, message: MsiMessage) -> bool {
+        match self {
+            Self::Software(_) => false,
+            Self::Lists(lists) => lists.list_message(from, message),
+        }
+    }
+
     /// Exits from the guest and moves the contents of all list registers back to the model.
     pub(crate) fn leave_guest(&mut self) {
         if let Self::Lists(lists) = self {
@@ -212,6 +221,18 @@ impl Lists {
             hardware.registers.list = inside.interface().list;
         }
         is_listed
+    }
+
+    fn list_message(&mut self, from: DeviceId, message: MsiMessage) -> bool {
+        let Some(hardware) = self.inside.as_mut().filter(|it| !it.asks_for_maintenance()) else {
+            return false;
+        };
+        let mut inside = self.vcpu.in_guest().unwrap();
+        let (vmcr, empty) = (hardware.registers.vmcr, hardware.empty());
+        let Some(index) = inside.list_message(from, message, vmcr, empty) else { return false };
+        hardware.registers.list[index] = inside.interface().list[index];
+        assert!(index <= usize::from(self.vtr.list_regs_minus_one()));
+        true
     }
 
     fn in_guest<T>(&mut self, act: impl FnOnce(&mut Hardware) -> T) -> T {

@@ -1,8 +1,14 @@
 //! Lists the interrupts that arrive while the vCPU is in guest mode.
 
 use super::InGuest;
+use super::fill::lpi_register;
+use crate::cpu::listed::{Listed, Unlisted};
+use crate::cpu::vcpu::Vcpu;
+use crate::lpi::{ListedLpi, ReadyLpi};
+use crate::wired::Group;
 use gic_arch::Priority;
 use gic_arch::ich::{ListRegister, Vmcr};
+use msi_types::{DeviceId, MsiMessage};
 
 impl InGuest<'_> {
     /// Stops kicks until the vCPU [lists new interrupts](Self::list_arrivals) or
@@ -44,5 +50,62 @@ impl InGuest<'_> {
             vcpu.0.gic.resume_recalled();
         }
         vcpu.fill_again()
+    }
+
+    /// Signals a device's message to this vCPU, and moves its LPI into a list register at once, so
+    /// that the guest can continue without an exit or a kick. `vmcr` is `ICH_VMCR_EL2`, and `empty`
+    /// is `ICH_ELRSR_EL2`. The maintenance interrupt must not be asserted.
+    ///
+    /// Returns the index of the list register of [`interface`](Self::interface) that the caller
+    /// must load; all other registers are unchanged. At the exit, the caller must empty all list
+    /// registers that were loaded since the entry.
+    ///
+    /// Returns `None` without any effect if the message does not signal an LPI of this vCPU, or if
+    /// that LPI needs more than a list register, e.g. because none is free, because the guest has
+    /// disabled the group or changed `ICH_VMCR_EL2`, or because the vCPU was kicked. The caller
+    /// must then signal the message to the ITS.
+    pub fn list_message(
+        &mut self,
+        from: DeviceId,
+        message: MsiMessage,
+        vmcr: Vmcr,
+        empty: u32,
+    ) -> Option<usize> {
+        let Vcpu { gic, lpis, list_registers: lists, .. } = &self.0.0;
+        let found = gic.its.iter().find_map(|its| its.find(from, message))?;
+        let is_current =
+            lists.interface.vmcr == vmcr && lists.made_for == Some(Unlisted::default());
+        if !is_current || !self.takes_lpis() {
+            return None;
+        }
+        let place = |ready: ReadyLpi, listed, is_listed| {
+            Some((lists.place_for(ready, listed, is_listed)?, ready, listed))
+        };
+        let (index, ready, listed) = lpis.as_ref()?.list_message(found, place)?;
+        self.refill(index, ready, listed, empty);
+        Some(index)
+    }
+
+    /// Returns `true` if LPIs are forwarded to the guest. From then on, the list registers can be
+    /// recalled.
+    fn takes_lpis(&self) -> bool {
+        let Self(vcpu) = self;
+        // The order matters: a thread that changes what we read next recalls list registers that
+        // are filled.
+        vcpu.0.own.wakeup.fills_another()
+            && vcpu.0.interface.takes(Group::One)
+            && vcpu.0.is_distributed(Group::One)
+    }
+
+    /// Puts an LPI into a list register. If the list register held the LPI's last signal, and is
+    /// empty now, counts that signal as acknowledged.
+    fn refill(&mut self, index: usize, ready: ReadyLpi, listed: ListedLpi, empty: u32) {
+        let Self(vcpu) = self;
+        let Vcpu { list_registers: lists, acknowledged, .. } = &mut vcpu.0;
+        if index < lists.used && empty & 1 << index != 0 {
+            *acknowledged += 1;
+            vcpu.0.publish_activity();
+        }
+        vcpu.0.list_registers.put(index, Listed::Lpi(listed), lpi_register(ready));
     }
 }

@@ -291,7 +291,7 @@ fn wired_register(seen: Seen, filled: Filled) -> ListRegister {
     }
 }
 
-fn lpi_register(ready: ReadyLpi) -> ListRegister {
+pub(super) fn lpi_register(ready: ReadyLpi) -> ListRegister {
     const PENDING: ListRegister =
         ListRegister::new().with_group1(true).with_state(ListRegisterState::Pending);
     // Each setter would be a call, for each LPI.
