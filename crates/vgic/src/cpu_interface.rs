@@ -110,7 +110,12 @@ impl CpuInterface {
     /// Drops the running priority. If the running interrupt isn't in this group, does nothing and
     /// returns `false`.
     pub(crate) fn drop_priority(&mut self, group: Group) -> bool {
-        if self.running_group() != Some(group) {
+        let [zero, one] = self.active.map(ActivePriorities::first);
+        let runs = match group {
+            Group::Zero => zero <= one && zero != ActivePriorities::NONE,
+            Group::One => one < zero,
+        };
+        if !runs {
             return false;
         }
         self.active[group.index()].remove_first();
@@ -167,17 +172,6 @@ impl CpuInterface {
         match self.active[0].first().min(self.active[1].first()) {
             ActivePriorities::NONE => Priority::IDLE,
             level => Priority::new(level << self.level_shift),
-        }
-    }
-
-    /// Returns the group with the highest active priority. If the priorities are equal, returns
-    /// Group 0.
-    fn running_group(&self) -> Option<Group> {
-        let [zero, one] = self.active.map(ActivePriorities::first);
-        match (zero <= one, zero.min(one)) {
-            (_, ActivePriorities::NONE) => None,
-            (true, _) => Some(Group::Zero),
-            (false, _) => Some(Group::One),
         }
     }
 

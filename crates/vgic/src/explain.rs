@@ -10,8 +10,7 @@ mod wired;
 
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::vgic::Vgic;
-use crate::wired::{Group, participation};
-use core::sync::atomic::Ordering::SeqCst;
+use crate::wired::Group;
 use gic_arch::{IntId, Lpi, Priority};
 use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
@@ -96,7 +95,7 @@ impl Vgic {
     fn explain_arrival(&self, arrival: &Arrival, explanation: &mut Explanation) -> Passed {
         let Arrival { interrupt, cpu, group, .. } = *arrival;
         let private = self.wired.private(cpu).ok_or(Obstacle::NoSuchInterrupt { interrupt })?;
-        if private.participation.load(SeqCst) & participation::AWAKE == 0 {
+        if !private.is_awake() {
             note(explanation, Fact::Routed(cpu));
             return Err(Obstacle::Asleep { cpu });
         }

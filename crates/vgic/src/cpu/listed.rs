@@ -1,9 +1,10 @@
 //! List register contents, and the active interrupts that need a list register.
 
 use crate::lpi::{ListedLpi, ReadyLpi};
-use crate::wired::Filled;
 use crate::wired::candidates::set_bits;
 use crate::wired::index::WiredIndex;
+use crate::wired::{Filled, Group};
+use core::ops::BitOr;
 use gic_arch::ich::{Hcr, ListRegister, Vmcr};
 
 /// Maximum number of list registers per CPU.
@@ -74,17 +75,18 @@ impl ListRegisters {
 
     /// Fills the next list register, if one is free.
     pub(crate) fn push(&mut self, listed: Listed, register: ListRegister) {
-        self.put(self.used, listed, register);
+        if !self.is_full() {
+            self.put(self.used, listed, register);
+        }
     }
 
-    /// Fills a list register that is in use, or the next one, if it exists.
+    /// Fills a list register that is in use or, unless all are, the next one.
     #[inline]
     pub(crate) fn put(&mut self, index: usize, listed: Listed, register: ListRegister) {
-        if index < self.count.min(MAX_LIST_REGISTERS) {
-            self.listed[index] = listed;
-            self.interface.list[index] = register;
-            self.used = self.used.max(index + 1);
-        }
+        let index = index % MAX_LIST_REGISTERS;
+        self.listed[index] = listed;
+        self.interface.list[index] = register;
+        self.used = self.used.max(index + 1);
     }
 
     /// Returns the list register for an LPI that arrives in guest mode: the one that holds the LPI,
@@ -119,14 +121,38 @@ impl ListRegisters {
     }
 }
 
-/// Summary of the interrupts that didn't fit in list registers.
+/// Summary of the interrupts that didn't fit in list registers, as a set of flags.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Unlisted {
-    pub(crate) pending: bool,
-    pub(crate) active: bool,
-    /// For each group, `true` if a pending interrupt would be signaled once the guest enables the
-    /// group.
-    pub(crate) held_back: [bool; 2],
+pub(crate) struct Unlisted(u8);
+
+impl Unlisted {
+    /// A pending interrupt doesn't fit.
+    pub(crate) const fn pending(is_unlisted: bool) -> Self {
+        Self(is_unlisted as u8)
+    }
+
+    /// An active interrupt doesn't fit.
+    pub(crate) const fn active(is_unlisted: bool) -> Self {
+        Self((is_unlisted as u8) << 1)
+    }
+
+    /// A pending interrupt would be signaled once the guest enables the group.
+    pub(crate) const fn held_back(group: Group, is_unlisted: bool) -> Self {
+        Self((is_unlisted as u8) << (2 + group.index()))
+    }
+
+    /// Returns `true` if all of these flags are set.
+    pub(crate) const fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+}
+
+impl BitOr for Unlisted {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// Contents of a list register.

@@ -4,8 +4,9 @@ use crate::config::SecurityView;
 use crate::cpu::vcpu::Vcpu;
 use crate::frames::registers::{low_byte, low_word};
 use crate::wired::Group;
-use gic_arch::IntId;
+use core::ops::ControlFlow;
 use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue, Sgi, Sre, SysRegEncoding};
+use gic_arch::{IntId, Lpi};
 
 /// `MRS` handler.
 type Read = fn(&mut Vcpu) -> Result<u64, Undefined>;
@@ -33,11 +34,19 @@ impl Vcpu {
     /// # Errors
     /// [`Undefined`] if the caller must inject an exception into the guest.
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
-        // Fast path: guests read this register for every interrupt, so skip the table.
+        // Guests read this register for every interrupt, so skip the table.
         if register == icc::IAR1.encoding() {
-            return Ok(acknowledge(self, Group::One));
+            return Ok(self.read_iar1());
         }
         (find(register).ok_or(Undefined(register))?.read)(self)
+    }
+
+    #[inline(never)]
+    fn read_iar1(&mut self) -> u64 {
+        match self.acknowledge_first() {
+            ControlFlow::Break(taken) => taken.map_or(IntId::SPURIOUS, Lpi::intid).get().into(),
+            ControlFlow::Continue(()) => acknowledge(self, Group::One),
+        }
     }
 
     /// Writes a system register (`MSR`) on behalf of the guest.
@@ -47,7 +56,11 @@ impl Vcpu {
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
         // Fast path: guests write this register for every interrupt, so skip the table.
         if register == icc::EOIR1.encoding() {
-            self.end(Group::One, intid(value));
+            if intid(value).get() >= Lpi::FIRST.get() {
+                self.end_lpi(Group::One);
+            } else {
+                self.end(Group::One, intid(value));
+            }
             return Ok(());
         }
         // The same for guests that mask interrupts by priority.
@@ -195,6 +208,7 @@ static REGISTERS: &[SystemRegister] = &[
     }),
 ];
 
+#[inline(never)]
 fn acknowledge(vcpu: &mut Vcpu, group: Group) -> u64 {
     IntIdValue::of(vcpu.acknowledge(group).unwrap_or(IntId::SPURIOUS)).into_bits()
 }

@@ -1,5 +1,7 @@
 //! The vCPU half of the model: a CPU interface owned by the vCPU's thread.
 
+#![expect(clippy::inline_always, reason = "keeps the fast path of an acknowledgment free of calls")]
+
 use crate::config::SecurityView;
 use crate::cpu::listed::ListRegisters;
 use crate::cpu_interface::CpuInterface;
@@ -11,7 +13,7 @@ use crate::wired::interrupt::InterruptWord;
 use crate::wired::{Group, Private, participation};
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::Ordering::SeqCst;
+use core::ops::ControlFlow;
 use gic_arch::icc::{Igrpen, Sgi};
 use gic_arch::{IntId, IntIdClass, Lpi, Priority};
 use msi_types::Cpu;
@@ -272,39 +274,44 @@ impl Vcpu {
         }
     }
 
+    /// Fast path of [`acknowledge`](Self::acknowledge) for Group 1, which must follow after
+    /// [`ControlFlow::Continue`]: acknowledges an LPI if no wired interrupt is a candidate.
+    #[inline(always)]
+    pub(crate) fn acknowledge_first(&mut self) -> ControlFlow<Option<Lpi>> {
+        let (private, wired, interface) = (&*self.own.private, self.gic.wired(), &self.interface);
+        if !private.candidates.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let Some(lpis) = &mut self.lpis else { return ControlFlow::Break(None) };
+        let is_forwarded = || private.is_awake() && wired.forwards(Group::One);
+        let than = || if is_forwarded() { interface.limit(Group::One) } else { Priority::HIGHEST };
+        lpis.take_first(than).map_break(|ready| ready.map(|ready| self.activate_lpi(ready)))
+    }
+
     /// Acknowledges the highest-priority pending interrupt, if it is in `group` and preempts the
     /// running priority.
     pub(crate) fn acknowledge(&mut self, group: Group) -> Option<IntId> {
-        let has_lpi = !self.lpis.as_ref().is_none_or(PendingLpis::is_empty);
-        match (self.own.private.candidates.is_empty(), has_lpi) {
-            (true, false) => None,
-            (true, true) => match self.acknowledge_lpi(group) {
-                Some(lpi) => Some(lpi.intid()),
-                None => self.acknowledge_any(group),
-            },
-            (false, false) => self.acknowledge_wired(group),
-            (false, true) => self.acknowledge_any(group),
+        if !self.own.private.candidates.is_empty() {
+            return self.acknowledge_wired(group);
         }
+        let is_forwarded = group == Group::One && self.is_distributed(group);
+        let lpis = self.lpis.as_mut().filter(|_| is_forwarded)?;
+        let ready = lpis.take(self.interface.limit(group))?;
+        Some(self.activate_lpi(ready).intid())
     }
 
-    /// Fast path: acknowledges the highest-priority LPI. Must only be called if there is no wired
-    /// candidate. After `None`, [`acknowledge_any`](Self::acknowledge_any) must check all
-    /// interrupts.
-    #[inline]
-    fn acknowledge_lpi(&mut self, group: Group) -> Option<Lpi> {
-        if group != Group::One || !self.is_distributed(group) {
-            return None;
-        }
-        let ready = self.lpis.as_mut()?.take(self.interface.limit(group))?;
-        self.activate(ready.priority, group);
-        Some(ready.lpi)
+    #[inline(always)]
+    fn activate_lpi(&mut self, ready: ReadyLpi) -> Lpi {
+        self.activate(ready.priority, Group::One);
+        ready.lpi
     }
 
-    /// Acknowledges an interrupt if no LPI is ready: by the fast path if there is only one
-    /// candidate, and otherwise by a search.
-    #[inline(never)]
+    /// Acknowledges an interrupt if there is a wired candidate: by the fast path if it is the only
+    /// one and no LPI is ready, and otherwise by a search.
     fn acknowledge_wired(&mut self, group: Group) -> Option<IntId> {
-        self.acknowledge_sole(group).or_else(|| self.acknowledge_any(group))
+        let has_lpi = !self.lpis.as_ref().is_none_or(PendingLpis::is_empty);
+        let sole = if has_lpi { None } else { self.acknowledge_sole(group) };
+        sole.or_else(|| self.acknowledge_any(group))
     }
 
     /// Fast path: acknowledges the only wired candidate. Must only be called if no LPI is ready.
@@ -330,8 +337,7 @@ impl Vcpu {
     /// interface. A sleeping redistributor doesn't forward any interrupts.
     #[inline]
     pub(crate) fn is_distributed(&self, group: Group) -> bool {
-        self.own.private.participation.load(SeqCst) & participation::AWAKE != 0
-            && self.gic.wired().forwards(group)
+        self.own.private.is_awake() && self.gic.wired().forwards(group)
     }
 
     #[inline(never)]
@@ -352,7 +358,7 @@ impl Vcpu {
     }
 
     /// Makes the priority of an acknowledged interrupt active, and counts the acknowledgment.
-    #[inline]
+    #[inline(always)]
     fn activate(&mut self, priority: Priority, group: Group) {
         self.interface.activate(priority, group);
         self.acknowledged += 1;
@@ -406,14 +412,22 @@ impl Vcpu {
     /// Ends an interrupt in `group` for the guest (`ICC_EOIR<n>_EL1`). Ignores special INTIDs, and
     /// any group other than the running group.
     pub(crate) fn end(&mut self, group: Group, intid: IntId) {
-        if intid.class() == IntIdClass::Special || !self.interface.drop_priority(group) {
-            return;
-        }
-        self.publish_activity();
+        let ends = intid.class() != IntIdClass::Special && self.end_lpi(group);
         // LPIs don't have an active state.
-        if !self.interface.splits_eoi() && intid.class() != IntIdClass::Lpi {
+        if ends && !self.interface.splits_eoi() && intid.class() != IntIdClass::Lpi {
             self.deactivate_ended(intid);
         }
+    }
+
+    /// Ends an LPI in `group`, like [`end`](Self::end). Returns `true` if the group is the running
+    /// group.
+    #[inline]
+    pub(crate) fn end_lpi(&mut self, group: Group) -> bool {
+        let ends = self.interface.drop_priority(group);
+        if ends {
+            self.publish_activity();
+        }
+        ends
     }
 
     /// Deactivates a wired interrupt that the guest has ended.
@@ -543,8 +557,7 @@ impl Vcpu {
     /// interface. A sleeping redistributor doesn't forward any interrupts.
     pub(crate) fn distributed(&self) -> [bool; 2] {
         let wired = self.gic.wired();
-        let awake = self.own.private.participation.load(SeqCst) & participation::AWAKE != 0;
-        let enabled = if awake { wired.control() } else { 0 };
+        let enabled = if self.own.private.is_awake() { wired.control() } else { 0 };
         [Group::Zero, Group::One].map(|group| enabled & (1 << group.index()) != 0)
     }
 

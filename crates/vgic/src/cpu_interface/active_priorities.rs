@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ActivePriorities {
     /// One bit per group priority. The lowest bit is the highest priority.
-    bits: u128,
+    bits: [u64; 2],
     /// Number of the lowest set bit, or [`NONE`](Self::NONE).
     first: u8,
 }
@@ -15,7 +15,17 @@ impl ActivePriorities {
 
     /// Creates a set from its bits.
     pub(super) const fn new(bits: u128) -> Self {
-        Self { bits, first: bits.trailing_zeros().to_le_bytes()[0] }
+        #[expect(clippy::cast_possible_truncation, reason = "each word has half of the bits")]
+        Self::of_words([bits as u64, (bits >> 64) as u64])
+    }
+
+    const fn of_words(bits: [u64; 2]) -> Self {
+        let first = match bits {
+            [0, 0] => Self::NONE as u32,
+            [0, high] => 64 + high.trailing_zeros(),
+            [low, _] => low.trailing_zeros(),
+        };
+        Self { bits, first: first.to_le_bytes()[0] }
     }
 
     /// Creates a set that contains only the group priority with this number, or an empty set if the
@@ -25,7 +35,7 @@ impl ActivePriorities {
     }
 
     pub(super) const fn bits(self) -> u128 {
-        self.bits
+        self.bits[0] as u128 | (self.bits[1] as u128) << 64
     }
 
     /// Returns the number of the highest group priority, or [`NONE`](Self::NONE).
@@ -35,13 +45,19 @@ impl ActivePriorities {
 
     /// Adds a group priority, by number.
     pub(super) fn insert(&mut self, number: u8) {
-        self.bits |= 1 << number;
+        self.bits[usize::from(number >> 6 & 1)] |= 1 << (number & 63);
         self.first = self.first.min(number);
     }
 
     /// Removes the highest group priority.
     pub(super) const fn remove_first(&mut self) {
-        *self = Self::new(self.bits & self.bits.wrapping_sub(1));
+        let [low, high] = self.bits;
+        if low == 0 {
+            self.bits[1] = high & high.wrapping_sub(1);
+        } else {
+            self.bits[0] = low & (low - 1);
+        }
+        self.first = Self::of_words(self.bits).first;
     }
 }
 

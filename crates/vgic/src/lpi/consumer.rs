@@ -38,20 +38,38 @@ impl Consumer {
         Ok(Self { vcpu, turns: try_box(TurnTable::new())? })
     }
 
-    #[inline]
-    pub(super) fn take(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
-        self.take_entry(shared, than).map(|taken| ready(taken, shared))
+    /// Fast path of [`take`](Self::take), which must follow after [`ControlFlow::Continue`].
+    /// Only calls `than` if a bit is set.
+    #[inline(always)]
+    pub(super) fn take_first(
+        &mut self,
+        shared: &Shared,
+        than: impl FnOnce() -> Priority,
+    ) -> ControlFlow<Option<ReadyLpi>> {
+        let vcpu = self.vcpu;
+        let taken = self.first(shared, than, &mut Take::<true> { shared, vcpu });
+        taken.map_break(|taken| taken.map(|taken| ready(taken, shared)))
     }
 
-    /// Returns the entry by value, in registers, because a store after the exchange would stall
-    /// until the exchange has completed.
-    #[inline(never)]
-    fn take_entry(&mut self, shared: &Shared, than: Priority) -> Option<Entry> {
+    /// Acknowledges the highest-priority LPI.
+    pub(super) fn take(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
         let vcpu = self.vcpu;
-        let bitmap = shared.ready.get(vcpu as usize)?;
-        let (count, turns) = (shared.priorities.levels_before(than), &mut self.turns[0]);
-        let mut take = Take { shared, vcpu };
-        bitmap.first(count, turns, &mut take).or_else(|| bitmap.walk(count, turns, &mut take))
+        let taken = self.walk(shared, than, &mut Take::<false> { shared, vcpu });
+        taken.map(|taken| ready(taken, shared))
+    }
+
+    /// Fast path of [`list`](Self::list), which must follow after [`ControlFlow::Continue`].
+    #[inline(always)]
+    pub(super) fn list_first(
+        &mut self,
+        shared: &Shared,
+        than: Priority,
+        fill: impl FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let vcpu = self.vcpu;
+        let mut filler = ListFiller::<_, true> { shared, vcpu, fill };
+        let end = self.first(shared, || than, &mut filler);
+        end.map_break(drop)
     }
 
     /// Moves LPIs to list registers, highest priority first, until `fill` returns
@@ -64,7 +82,7 @@ impl Consumer {
         fill: impl FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>,
     ) {
         let vcpu = self.vcpu;
-        let _ = self.walk(shared, than, &mut ListFiller { shared, vcpu, fill });
+        let _ = self.walk(shared, than, &mut ListFiller::<_, false> { shared, vcpu, fill });
     }
 
     /// Makes an event's LPI pending and moves it to a list register in one step, as if
@@ -122,6 +140,20 @@ impl Consumer {
         self.walk(shared, than, &mut Peek { shared, vcpu })
     }
 
+    /// Fast path of [`walk`](Self::walk) over the entries of events: see [`ReadyBitmap::first`].
+    #[inline(always)]
+    fn first<V: Visitor>(
+        &mut self,
+        shared: &Shared,
+        than: impl FnOnce() -> Priority,
+        visitor: &mut V,
+    ) -> ControlFlow<Option<V::Output>> {
+        let bitmap = shared.ready.get(self.vcpu as usize);
+        let Some(bitmap) = bitmap else { return ControlFlow::Break(None) };
+        let count = || shared.priorities.levels_before(than());
+        bitmap.first(count, || shared.first_own, &mut self.turns[0], visitor)
+    }
+
     /// Visits the entries at levels that have higher priority than `than`.
     #[inline]
     fn walk<V: Visitor>(
@@ -139,13 +171,30 @@ fn ready(entry: Entry, shared: &Shared) -> ReadyLpi {
     ReadyLpi { lpi: entry.lpi(), priority: shared.priorities.of(entry.level()) }
 }
 
-/// Visitor that acknowledges the LPI in a ready entry by clearing its pending bit.
-pub(super) struct Take<'a> {
+/// Updates the entry of one of `vcpu`'s ready bits, as [`Shared::try_update_at`]. If `EVENTS` is
+/// `true`, the position must be that of an event's entry.
+#[inline(always)]
+fn try_update<const EVENTS: bool>(
+    shared: &Shared,
+    vcpu: u32,
+    position: Position,
+    change: impl Fn(Entry) -> Option<Entry>,
+) -> Option<Entry> {
+    if EVENTS {
+        shared.entries.try_update(position, change)
+    } else {
+        shared.try_update_at(vcpu, position, change)
+    }
+}
+
+/// Visitor that acknowledges the LPI in a ready entry by clearing its pending bit. If `EVENTS` is
+/// `true`, it only visits the entries of events.
+pub(super) struct Take<'a, const EVENTS: bool> {
     pub(super) shared: &'a Shared,
     pub(super) vcpu: u32,
 }
 
-impl Visitor for Take<'_> {
+impl<const EVENTS: bool> Visitor for Take<'_, EVENTS> {
     type Output = Entry;
     const TAKES: bool = true;
 
@@ -156,21 +205,23 @@ impl Visitor for Take<'_> {
         // a stale bit.
         let vcpu = self.vcpu;
         let take = move |old: Entry| old.is_ready_at(vcpu, level).then(|| old.with_pending(false));
-        match self.shared.try_update_at(vcpu, position, take) {
+        match try_update::<EVENTS>(self.shared, vcpu, position, take) {
             Some(taken) => Visit::Found(taken),
             None => Visit::Stale,
         }
     }
 }
 
-/// Visitor that moves LPIs from ready entries to list registers.
-struct ListFiller<'a, F> {
+/// Visitor that moves LPIs from ready entries to list registers, as [`Take`].
+struct ListFiller<'a, F, const EVENTS: bool> {
     shared: &'a Shared,
     vcpu: u32,
     fill: F,
 }
 
-impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>> Visitor for ListFiller<'_, F> {
+impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>, const EVENTS: bool> Visitor
+    for ListFiller<'_, F, EVENTS>
+{
     type Output = ();
     const TAKES: bool = true;
 
@@ -179,7 +230,7 @@ impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>> Visitor for ListFiller<'_
         ready_bit.clear();
         let vcpu = self.vcpu;
         let take = move |entry: Entry| entry.is_ready_at(vcpu, level).then(|| entry.listed());
-        let Some(taken) = self.shared.try_update_at(vcpu, position, take) else {
+        let Some(taken) = try_update::<EVENTS>(self.shared, vcpu, position, take) else {
             return Visit::Stale;
         };
         let listed = ListedLpi { position, generation: taken.generation() };

@@ -86,14 +86,16 @@ pub fn set_own_pending(shared: &Shared) -> u32 {
 #[inline(never)]
 pub fn take(shared: &Shared) -> bool {
     let bit = ready_bit(&shared.ready[0]);
-    matches!(Take { shared, vcpu: 0 }.visit(bit, LEVEL, FOUND.position), Visit::Found(_))
+    let mut take = Take::<true> { shared, vcpu: 0 };
+    matches!(take.visit(bit, LEVEL, FOUND.position), Visit::Found(_))
 }
 
 #[inline(never)]
 pub fn take_own(shared: &Shared) -> bool {
     let bit = ready_bit(&shared.ready[0]);
     let position = shared.own_position(0);
-    matches!(Take { shared, vcpu: 0 }.visit(bit, LEVEL, position), Visit::Found(_))
+    let mut take = Take::<false> { shared, vcpu: 0 };
+    matches!(take.visit(bit, LEVEL, position), Visit::Found(_))
 }
 
 /// Folds the LPI, which the guest has acknowledged, from its list register.

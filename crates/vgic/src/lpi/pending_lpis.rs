@@ -26,10 +26,29 @@ impl PendingLpis {
         Self { core, consumer }
     }
 
+    /// Fast path of [`take`](Self::take), which must follow after [`ControlFlow::Continue`].
+    /// Only calls `than` if an LPI may be pending.
+    #[inline(always)]
+    pub(crate) fn take_first(
+        &mut self,
+        than: impl FnOnce() -> Priority,
+    ) -> ControlFlow<Option<ReadyLpi>> {
+        self.consumer.take_first(self.core.shared(), than)
+    }
+
     /// Acknowledges the highest-priority pending LPI, if its priority is higher than `than`.
-    #[inline]
     pub(crate) fn take(&mut self, than: Priority) -> Option<ReadyLpi> {
         self.consumer.take(self.core.shared(), than)
+    }
+
+    /// Fast path of [`list`](Self::list), which must follow after [`ControlFlow::Continue`].
+    #[inline(always)]
+    pub(crate) fn list_first(
+        &mut self,
+        than: Priority,
+        fill: impl FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        self.consumer.list_first(self.core.shared(), than, fill)
     }
 
     /// Moves pending LPIs whose priority is higher than `than` into list registers, highest

@@ -19,6 +19,8 @@ use super::entry_table::Position;
 use crate::sync::summary::Summary;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
+use core::num::NonZero;
+use core::ops::ControlFlow;
 use doorbell_fallible::{OnceBox, OutOfMemory, try_box, try_page, try_page_table};
 
 const FANOUT_BITS: u32 = 6;
@@ -110,6 +112,15 @@ impl LevelBitmap {
         self.page(leaf >> FANOUT_BITS).is_none_or(|page| {
             page.summary.bits() & !bit(leaf) == 0 && page.leaf(leaf).load(SeqCst) == 0
         })
+    }
+
+    /// Returns `true` if no bit is set except on the path to the leaf, which is on the page. The
+    /// result may be a false negative.
+    #[inline(always)]
+    fn has_none_beside(&self, page: &BitmapPage, leaf: u32) -> bool {
+        self.top_count == 1
+            && page.summary.bits() & !bit(leaf) == 0
+            && self.top(0).bits() & !bit(leaf >> FANOUT_BITS) == 0
     }
 
     /// Clears the bit of a leaf that was found empty. If the leaf has been filled in the meantime,
@@ -332,38 +343,65 @@ impl ReadyBitmap {
         })
     }
 
-    /// Fast path of a [`walk`](Self::walk) that takes one entry: visits the next entry of the leaf
-    /// whose turn it is at the highest level, if the turn hasn't ended and the leaf has one. After
-    /// `None`, the walk must search.
-    #[inline]
+    /// Fast path of a [`walk`](Self::walk): visits the entries before position `end` in the leaf
+    /// whose turn it is at the highest level, if it is one of the first `count` levels. Breaks if
+    /// the visitor has found an entry, or if no bit is set elsewhere. Otherwise, a walk must follow.
+    #[inline(always)]
     pub(super) fn first<V: Visitor>(
         &self,
-        count: u32,
+        count: impl FnOnce() -> u32,
+        end: impl Fn() -> u32,
         turns: &mut TurnTable,
         visitor: &mut V,
-    ) -> Option<V::Output> {
-        let levels = self.mask.bits() & levels_below(count);
-        if levels == 0 {
-            return None;
+    ) -> ControlFlow<Option<V::Output>> {
+        let Some(levels) = NonZero::new(self.mask.bits()) else {
+            return ControlFlow::Break(None);
+        };
+        let number = levels.trailing_zeros();
+        if number >= count() {
+            return ControlFlow::Break(None);
         }
-        let level = Level::new(levels.trailing_zeros());
-        let Turn { leaf, next, left } = turns.of(level);
-        let word = self.tree(level)?.page(leaf >> FANOUT_BITS)?.leaf(leaf);
-        let bits = word.load(SeqCst).rotate_right(next.into());
-        if bits == 0 || left == 0 {
-            return None;
+        let level = Level::new(number);
+        let TurnTable { by_level, last } = turns;
+        let turn = &mut by_level[level.index()];
+        let (leaf, first) = (turn.leaf, u32::from(turn.next));
+        let Some(tree) = self.tree(level) else { return ControlFlow::Continue(()) };
+        let Some(page) = tree.page(leaf >> FANOUT_BITS) else { return ControlFlow::Continue(()) };
+        let word = page.leaf(leaf);
+        let Some(mut bits) = NonZero::new(word.load(SeqCst).rotate_right(first)) else {
+            return ControlFlow::Continue(());
+        };
+        let base = Position::first_in(leaf);
+        loop {
+            let at = (first + bits.trailing_zeros()) & BIT_MASK;
+            let position = base.at_bit(at);
+            if turn.left == 0 || position.get() >= end() {
+                return ControlFlow::Continue(());
+            }
+            let visit = visitor.visit(ReadyBit { leaf: word, bit: bit(at) }, level, position);
+            if let Visit::Stale = visit {
+                return ControlFlow::Continue(());
+            }
+            turn.next = at.to_le_bytes()[0] + u8::from(V::TAKES);
+            turn.left -= u8::from(V::TAKES);
+            *last = Some(level);
+            if let Visit::Found(found) = visit {
+                return ControlFlow::Break(Some(found));
+            }
+            let Some(others) = NonZero::new(bits.get() & (bits.get() - 1)) else { break };
+            bits = others;
         }
-        let at = (u32::from(next) + bits.trailing_zeros()) & BIT_MASK;
-        let ready_bit = ReadyBit { leaf: word, bit: bit(at) };
-        let position = Position::at(leaf, at);
-        let Visit::Found(found) = visitor.visit(ready_bit, level, position) else { return None };
-        turns.found(level, leaf, at.to_le_bytes()[0], V::TAKES);
-        Some(found)
+        if self.mask.bits() == bit(number) && tree.has_none_beside(page, leaf) {
+            ControlFlow::Break(None)
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     /// Visits the entries whose bits are set until the visitor finds one, highest priority first
     /// and only in the first `count` levels. Only one thread may iterate over a vCPU's bitmap at a
     /// time. Clears the summary bits of empty branches, except for the paths in `turns`.
+    #[inline(never)]
     pub(super) fn walk<V: Visitor>(
         &self,
         count: u32,

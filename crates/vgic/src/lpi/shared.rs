@@ -25,7 +25,7 @@ pub(super) struct Shared {
     own: Box<[RedistributorLpis]>,
     /// Position of a redistributor's first own LPI; the other LPIs follow like entries, by index.
     /// All vCPUs can use the same positions, because each has its own ready bitmap.
-    first_own: u32,
+    pub(super) first_own: u32,
     /// Mapping from the entries' levels to CPU interface priorities.
     pub(super) priorities: Priorities,
     pub(super) pending_kicks: PendingKicks,

@@ -82,6 +82,12 @@ impl Private {
         bits & wanted == wanted && bits & participation::DECLINES[group] == 0
     }
 
+    /// Returns `true` if the PE's redistributor is awake.
+    #[inline]
+    pub(crate) fn is_awake(&self) -> bool {
+        self.participation.load(SeqCst) & participation::AWAKE != 0
+    }
+
     /// Sets and clears bits of [`participation`]. Returns `true` if any bit changed.
     pub(super) fn participate(&self, set: u32, clear: u32) -> bool {
         let change = |bits| Some((bits & !clear) | set).filter(|new| *new != bits);

@@ -1,5 +1,7 @@
 //! Fills the list registers before a guest entry.
 
+#![expect(clippy::inline_always, reason = "keeps the fast path of a guest entry free of calls")]
+
 use super::ListRegisterVcpu;
 use super::rank::{Ranked, Seen};
 use crate::cpu::listed::{ListRegisters, Listed, MAX_LIST_REGISTERS, Unlisted};
@@ -41,17 +43,11 @@ impl ListRegisterVcpu {
         let Self(vcpu) = self;
         if vcpu.own.wakeup.is_idle() {
             vcpu.own.wakeup.leave();
+            if !vcpu.wakeup.has_work() && vcpu.has_nothing() {
+                return;
+            }
         }
-        if !self.is_unchanged() {
-            self.prepare();
-        }
-    }
-
-    /// Returns `true` if nothing has changed since a guest entry with empty list registers. The
-    /// check costs one load per source of change.
-    fn is_unchanged(&self) -> bool {
-        let Self(vcpu) = self;
-        vcpu.own.wakeup.is_idle() && !vcpu.wakeup.has_work() && vcpu.has_nothing()
+        self.prepare();
     }
 
     /// Does one piece of the work that register accesses deferred, and computes the interface state
@@ -99,24 +95,38 @@ impl ListRegisterVcpu {
     }
 
     /// Fills the list registers. Returns a summary of the interrupts that didn't fit.
+    #[inline(always)]
     fn fill(&mut self) -> Unlisted {
+        if self.has_wired() { self.fill_with_wired() } else { self.fill_with_lpis() }
+    }
+
+    /// Fills the list registers if no wired interrupt is pending or active.
+    #[inline(always)]
+    fn fill_with_lpis(&mut self) -> Unlisted {
+        let Self(vcpu) = self;
+        if !vcpu.is_distributed(Group::One) {
+            return Unlisted::default();
+        }
+        if !vcpu.interface.takes(Group::One) {
+            return Unlisted::held_back(Group::One, self.has_lpi());
+        }
+        self.list_all_lpis();
+        Unlisted::pending(self.lists().is_full() && self.has_lpi())
+    }
+
+    #[inline(never)]
+    fn fill_with_wired(&mut self) -> Unlisted {
         let groups = self.groups();
         if self.list_only(groups) {
             return Unlisted::default();
         }
-        let mut left = if self.has_wired() {
-            self.fill_ranked(groups)
-        } else {
-            self.list_lpis(groups, Priority::IDLE, MAX_LIST_REGISTERS);
-            Unlisted::default()
-        };
+        let left = self.fill_ranked(groups);
         let one = Group::One.index();
         if groups.forwarded[one] {
-            left.pending |= self.lists().is_full() && self.has_lpi();
+            left | Unlisted::pending(self.lists().is_full() && self.has_lpi())
         } else {
-            left.held_back[one] |= groups.distributed[one] && self.has_lpi();
+            left | Unlisted::held_back(Group::One, groups.distributed[one] && self.has_lpi())
         }
-        left
     }
 
     fn groups(&self) -> GroupForwarding {
@@ -155,31 +165,31 @@ impl ListRegisterVcpu {
     }
 
     /// Fills the list registers from both LPIs and wired interrupts, in priority order.
-    #[inline(never)]
     fn fill_ranked(&mut self, groups: GroupForwarding) -> Unlisted {
         let mut waiting = Waiting { pending: Ranked::new(), active: Ranked::new() };
         let held_back = self.gather(groups, &mut waiting);
         let _ = self.list_pending(groups, &mut waiting.pending);
         while self.list_active(groups, &mut waiting.active) {}
         while self.list_pending(groups, &mut waiting.pending) {}
-        let (pending, active) = (waiting.pending.any_left(), waiting.active.any_left());
-        Unlisted { pending, active, held_back }
+        let left = Unlisted::pending(waiting.pending.any_left());
+        held_back | left | Unlisted::active(waiting.active.any_left())
     }
 
-    /// Collects wired interrupts. Returns, for each group, whether any pending interrupt has to
-    /// wait until the guest enables the group.
-    fn gather(&mut self, groups: GroupForwarding, waiting: &mut Waiting) -> [bool; 2] {
+    /// Collects wired interrupts. Returns the groups that pending interrupts are waiting for the
+    /// guest to enable.
+    fn gather(&mut self, groups: GroupForwarding, waiting: &mut Waiting) -> Unlisted {
         let Vcpu { cpu, gic, list_registers: lists, .. } = &mut self.0;
         let (cpu, wired) = (*cpu, gic.wired());
-        let mut held_back = [false; 2];
+        let mut held_back = Unlisted::default();
         wired.listable(cpu, |index, state| {
-            let group = Group::of(state).index();
+            let group = Group::of(state);
             if state.active() {
                 lists.active.insert(index);
-            } else if groups.forwarded[group] {
+            } else if groups.forwarded[group.index()] {
                 waiting.pending.insert(Seen { index, state });
             } else {
-                held_back[group] |= groups.distributed[group];
+                let waits = groups.distributed[group.index()];
+                held_back = held_back | Unlisted::held_back(group, waits);
             }
         });
         lists.active.retain(|index| {
@@ -198,7 +208,7 @@ impl ListRegisterVcpu {
         while !self.lists().is_full() {
             let first = pending.first();
             let than = first.map_or(Priority::IDLE, |seen| seen.state.priority());
-            if self.list_lpis(groups, than, 1) {
+            if groups.forwarded[Group::One.index()] && self.list_lpis(than, 1) {
                 return true;
             }
             let Some(seen) = pending.pop() else { return false };
@@ -221,14 +231,28 @@ impl ListRegisterVcpu {
         false
     }
 
+    /// Puts as many LPIs into list registers as fit, highest priority first.
+    #[inline(never)]
+    fn list_all_lpis(&mut self) {
+        let Vcpu { lpis, list_registers: lists, .. } = &mut self.0;
+        let Some(lpis) = lpis else { return };
+        let listed = lpis.list_first(Priority::IDLE, |ready, listed| {
+            lists.push(Listed::Lpi(listed), lpi_register(ready));
+            if lists.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if listed.is_continue() {
+            self.list_lpis(Priority::IDLE, MAX_LIST_REGISTERS);
+        }
+    }
+
     /// Puts up to `most` LPIs whose priority is higher than `than` into list registers, highest
     /// priority first. Returns `false` if no list register is free or no LPI is left.
-    fn list_lpis(&mut self, groups: GroupForwarding, than: Priority, most: usize) -> bool {
+    #[inline(never)]
+    fn list_lpis(&mut self, than: Priority, most: usize) -> bool {
         let Vcpu { lpis, list_registers: lists, .. } = &mut self.0;
-        let may_list = groups.forwarded[Group::One.index()] && !lists.is_full();
-        let Some(lpis) = lpis.as_mut().filter(|_| may_list) else { return false };
-        let before = lists.used;
-        let end = lists.count.min(before.saturating_add(most));
+        let (before, count) = (lists.used, lists.count);
+        let Some(lpis) = lpis.as_mut().filter(|_| before < count) else { return false };
+        let end = count.min(before + most);
         lpis.list(than, |ready, listed| {
             lists.push(Listed::Lpi(listed), lpi_register(ready));
             if lists.used < end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -258,8 +282,11 @@ impl ListRegisterVcpu {
     }
 
     /// Computes `ICH_HCR_EL2`, which enables the exits that we need.
-    fn control(&self, Unlisted { pending, active, held_back }: Unlisted) -> Hcr {
+    fn control(&self, left: Unlisted) -> Hcr {
         let Self(vcpu) = self;
+        let (pending, active) =
+            (left.has(Unlisted::pending(true)), left.has(Unlisted::active(true)));
+        let held_back = |group| left.has(Unlisted::held_back(group, true));
         let [zero, one] = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
         let traps_dir = vcpu.list_registers.traps_dir;
         let deactivates = active || vcpu.interface.splits_eoi();
@@ -270,8 +297,8 @@ impl ListRegisterVcpu {
             .with_lrenpie(active)
             .with_tdir(traps_dir)
             .with_tc(deactivates && !traps_dir)
-            .with_vgrp0_eie(held_back[0] || (one_of_n && !zero))
-            .with_vgrp1_eie(held_back[1] || (one_of_n && !one))
+            .with_vgrp0_eie(held_back(Group::Zero) || (one_of_n && !zero))
+            .with_vgrp1_eie(held_back(Group::One) || (one_of_n && !one))
             .with_vgrp0_die(zero && (pending || one_of_n))
             .with_vgrp1_die(one && (pending || one_of_n))
     }

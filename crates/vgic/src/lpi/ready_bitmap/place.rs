@@ -20,10 +20,20 @@ impl Position {
         bit(self.get() >> STRIDE_BITS)
     }
 
+    /// Returns the position of the entry with the first bit in this leaf.
+    pub(super) const fn first_in(leaf: u32) -> Self {
+        Self::new((leaf & !STRIDE_MASK) << FANOUT_BITS | (leaf & STRIDE_MASK))
+    }
+
+    /// Returns the position of the entry with this bit, by number, in the leaf of which this is the
+    /// [first](Self::first_in) position.
+    pub(super) const fn at_bit(self, bit: u32) -> Self {
+        Self::new(self.get() + ((bit & BIT_MASK) << STRIDE_BITS))
+    }
+
     /// Returns the position of the entry with this bit, by number, in this leaf.
     pub(super) const fn at(leaf: u32, bit: u32) -> Self {
-        let page = (leaf & !STRIDE_MASK) << FANOUT_BITS;
-        Self::new(page | ((bit & BIT_MASK) << STRIDE_BITS) | (leaf & STRIDE_MASK))
+        Self::first_in(leaf).at_bit(bit)
     }
 }
 
