@@ -26,8 +26,7 @@
 #define resident_read 11
 #define discarded_first 12
 #define unrecalled 13
-#define unwoken 14
-#define unlocked 15
+#define unlocked 14
 #define RULE(fault) (FAULT != fault)
 
 #define MESSAGES 3
@@ -53,7 +52,7 @@ bool resident, dirty, last;
 bool locked;
 
 /* The vCPU's thread. */
-bool waits, woken, recalled, parked;
+bool waits, woken, recalled;
 bool finished;
 
 inline set_in_table() {
@@ -144,22 +143,14 @@ inline put() {
 }
 
 active proctype Vcpu() {
-load:	if
-	:: recalled -> parked = true; atomic { !recalled -> parked = false }
-	:: else
-	fi;
+load:	!recalled;
 	waits = false;
 	lock();
 	atomic { !dirty; resident = true };
 	unlock();
-	/* The hypervisor's pending state enters the guest by one of two ways, never by both: by a list
-	 * register, or by INT, which must not come between a reading of the table and DISCARD. */
 	atomic {
 		if
-		:: software && (mapping != VIRTUAL || !RULE(listed)) -> software = false; in_list = true
-		:: software && mapping == VIRTUAL && RULE(listed) && !locked ->
-			software = false;
-			set_in_table()
+		:: software -> software = false; in_list = true
 		:: else
 		fi
 	}
@@ -181,7 +172,7 @@ load:	if
 	waits = RULE(announced_late);
 	put();
 	if
-	:: software || recalled || (last && RULE(last_ignored)) -> goto load
+	:: software || (last && RULE(last_ignored)) -> goto load
 	:: else
 	fi;
 	waits = true;
@@ -203,15 +194,20 @@ inline unmask() {
 	}
 }
 
-/* Has the vCPU leave the guest, and its vPE leave the redistributor. */
-inline recall(fault) {
+/* Takes the pending state from software. Only the exit of the vCPU shows whether an LPI in a list
+ * register is still pending. */
+inline take_pending() {
 	if
-	:: RULE(fault) ->
-		recalled = true;
-		woken = RULE(unwoken);
-		parked && !dirty
+	:: RULE(listed) ->
+		recalled = in_list && RULE(unrecalled);
+		atomic {
+			!in_list || !RULE(unrecalled);
+			was_pending = software;
+			software = false
+		}
 	:: else
-	fi
+	fi;
+	recalled = false
 }
 
 /* SYNC or VSYNC. */
@@ -226,26 +222,32 @@ inline synchronize() {
 
 /* Reads the event's bit in the vPE's table, which the redistributor no longer uses. */
 inline read_table() {
-	software = software || in_table
+	was_pending = in_table
 }
 
 active proctype Control() {
 	byte round;
-	bool was_resident;
+	bool was_resident, was_pending;
 	do
 	:: round < 2 ->
 		/* Hand over. */
 		mask();
-		recall(unrecalled);
 		/* DISCARD would remove an LPI that no handler has taken yet. */
 		!physical || !RULE(undrained);
+		take_pending();
 		mapping = NOTHING;
 		synchronize();
 		mapping = VIRTUAL;
 		synchronize();
-		software = software && RULE(forgotten);
+		/* INT makes the virtual LPI pending. */
+		atomic {
+			if
+			:: was_pending && RULE(forgotten) -> set_in_table()
+			:: else
+			fi;
+			was_pending = false
+		}
 		unmask();
-		recalled = false;
 		/* Take back, or leave the event at the redistributor. */
 		if
 		:: mask()
@@ -275,6 +277,7 @@ active proctype Control() {
 		:: else
 		fi;
 		unlock();
+		atomic { software = software || was_pending; woken = woken || was_pending; was_pending = false };
 		unmask();
 		round++
 	:: round == 2 -> break
