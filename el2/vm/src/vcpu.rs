@@ -7,6 +7,7 @@ use crate::scheduler::{self, Entity, Leave, VcpuId};
 use crate::traps::{self, Next};
 use crate::{direct, interrupts, irqchip, messages, moving, quick};
 use el2_cpu::{Context, Hardware, NEVER, Registers, Vector, Wfi};
+use gic_driver::cpu_interface::Acknowledged;
 use image_rt::cpu;
 use vgic::{InGuest, ListRegisterVcpu, Sleep, VirtualInterface};
 
@@ -162,37 +163,41 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// Takes the interrupt that is pending at this CPU. If it is a message for the guest, moves its
-    /// LPI into a list register. Returns `false` if this isn't possible: the interrupt has then
-    /// been handled, and others may be pending. Records describe the ordinary path alone.
+    /// Acknowledges an interrupt that is pending at this CPU. If it is a message for the guest,
+    /// moves its LPI into a list register, or signals it to the guest's GIC if that is not
+    /// possible. Records describe the ordinary path alone.
+    ///
+    /// # Errors
+    /// The LPI isn't in a list register. The caller must handle the interrupt if it isn't a
+    /// message.
     #[inline]
     fn take_message(
         &mut self,
         guest: &Guest,
         vcpu: &mut InGuest<'_>,
         recorder: &Recorder<'_>,
-    ) -> bool {
+    ) -> Result<(), Option<Acknowledged>> {
         if recorder.is_on() {
-            return false;
+            return Err(None);
         }
-        let Some(interrupt) = irqchip::interface().acknowledge() else { return false };
+        let interrupt = irqchip::interface().acknowledge().ok_or(None)?;
         let Some(vector) = messages::of(interrupt.intid(), guest.number) else {
-            vcpu.returned();
-            interrupts::serve_one(interrupt);
-            return false;
+            return Err(Some(interrupt));
         };
         interrupts::end_lpi(interrupt);
         let mut is_listed = false;
         vector.signal(&mut |from, message| {
             let (vmcr, empty) = (self.hardware.vmcr(), self.hardware.empty());
-            let index = vcpu.list_message(from, message, vmcr, empty);
-            if let Some(index) = index {
-                self.used = self.hardware.load_one(vcpu.interface(), index, self.used);
+            match vcpu.list_message(from, message, vmcr, empty) {
+                Some(index) => {
+                    self.used = self.hardware.load_one(vcpu.interface(), index, self.used);
+                    is_listed = true;
+                }
+                None => vcpu.returned(),
             }
-            is_listed = index.is_some();
             is_listed
         });
-        is_listed
+        if is_listed { Ok(()) } else { Err(None) }
     }
 
     /// Loads the interrupts that have arrived, if the list registers are empty. Returns `false` if
@@ -235,10 +240,9 @@ fn run_guest(
                 Vector::Synchronous if quick::handle(guest, context, vcpu) => {}
                 // A maintenance interrupt stays asserted until the vCPU leaves guest mode.
                 Vector::Interrupt if !loaded.hardware.needs_maintenance() => {
-                    if loaded.take_message(guest, vcpu, recorder) {
-                        continue;
-                    }
+                    let Err(first) = loaded.take_message(guest, vcpu, recorder) else { continue };
                     vcpu.returned();
+                    first.into_iter().for_each(interrupts::serve_one);
                     interrupts::take();
                     // A vCPU in WFI may take interrupts for long without leaving guest mode.
                     guest.print_faults();

@@ -16,7 +16,7 @@
 //! | levels | a maintenance interrupt at the EOI; the observer is notified, and the level is sampled again |
 //! | pending while active | both states in the list register, if the interrupt is edge-triggered, holds no physical interrupt, and could still be signaled to this vCPU; otherwise only active: the pending state stays in the model, and unless it is the level of a linked input, a maintenance interrupt at the EOI signals it |
 //! | linked interrupts | `HW` and the physical INTID while the physical interrupt is active: its deactivation deactivates both, without an exit, unless an edge, a message or a register write has made the interrupt pending again: the model then deactivates the physical interrupt ([`Vgic::link`]). A level is sampled before it is listed, and again at the exit if the guest has not acknowledged it |
-//! | new interrupts while the guest runs | listed without an exit, if the list registers are empty ([`InGuest::list_arrivals`]) |
+//! | new interrupts while the guest runs | listed without an exit, if the list registers are empty ([`InGuest::list_arrivals`]), or if it is a message whose LPI only needs one list register ([`InGuest::list_message`]) |
 //! | LPIs | no active state, never linked to a physical interrupt (`HW`) |
 //! | changes while the guest runs | kick the vCPU. The effects that a register or command guarantees (`RWP`, `SYNCR`, SYNC, `WAKER`) are only complete once the vCPU has exited |
 

@@ -163,6 +163,18 @@ pub(crate) enum Listed {
     Lpi(ListedLpi),
 }
 
+impl Listed {
+    /// Returns `true` for a pending LPI or edge-triggered interrupt, which ends without any other
+    /// effect.
+    pub(crate) fn is_plain(self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Wired(_, filled) => filled.is_plain(),
+            Self::Lpi(_) => true,
+        }
+    }
+}
+
 /// A set of wired interrupts.
 pub(crate) struct WiredSet {
     words: [u64; WiredSet::WORDS],

@@ -487,6 +487,14 @@ impl Vcpu {
         self.interface.publish_activity(&self.own.private.interface, self.acknowledged);
     }
 
+    /// Counts an acknowledgment by a guest that stays in guest mode, and publishes it. Active
+    /// priorities are published at the exit.
+    #[inline]
+    pub(crate) fn note_acknowledgment(&mut self) {
+        self.acknowledged += 1;
+        CpuInterface::publish_acknowledgment(&self.own.private.interface);
+    }
+
     /// Tells the distributor whether this PE accepts the group. If the PE doesn't accept a group,
     /// the group's 1-of-N interrupts are routed to other PEs.
     pub(crate) fn publish(&self, group: Group) {

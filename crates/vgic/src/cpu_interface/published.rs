@@ -34,6 +34,12 @@ impl CpuInterface {
         to.activity.set(acknowledged << PRIORITY_BITS | u64::from(u16::from_le_bytes(firsts)));
     }
 
+    /// Publishes one more acknowledgment.
+    #[inline]
+    pub(crate) fn publish_acknowledgment(to: &PublishedInterface) {
+        to.activity.set(to.activity.get() + (1 << PRIORITY_BITS));
+    }
+
     /// Returns the reason why the interface of this vCPU does not signal an interrupt with this
     /// priority, if there is one.
     pub(crate) fn obstacle(&self, cpu: Cpu, group: Group, priority: Priority) -> Option<Obstacle> {

@@ -529,6 +529,32 @@ fn arrives_beside_a_message(before: bool, arrive: fn(&Machine)) {
     assert!(is_one_listed(&vcpu.enter()) || place.is_some(), "the interrupt was lost");
 }
 
+/// The LPI arrives again after the guest has ended it. An SPI arrives while the vCPU lists the LPI
+/// again.
+fn arrives_beside_a_repetition() {
+    let (machine, [vcpu, _]) = machine();
+    machine.enable_spi();
+    let mut vcpu = vcpu.with_list_registers(list_registers()).unwrap();
+    machine.send();
+    let mut guest = vcpu.enter();
+    machine.send();
+    let device = spawn(&machine, Machine::fire);
+    guest.returned();
+    let kicks = machine.kicks.count(Cpu::new(0));
+    let vmcr = guest.interface().vmcr;
+    let continues = guest.list_arrivals(vmcr, u32::MAX);
+    device.join().unwrap();
+    let is_kicked = machine.kicks.count(Cpu::new(0)) > kicks;
+    assert!(is_kicked || !continues, "the guest continues without the SPI");
+    let registers = *guest.interface();
+    guest.exit(&registers);
+}
+
+#[test]
+fn no_arrival_is_missed_beside_a_repetition() {
+    explore_random(EXECUTIONS, arrives_beside_a_repetition);
+}
+
 #[test]
 fn no_arrival_is_missed_beside_a_listed_message() {
     for before in [false, true] {

@@ -109,6 +109,20 @@ impl Consumer {
         shared.entries.try_update(position, list).map(|_| place)
     }
 
+    /// Folds an LPI that the guest has acknowledged, and moves it into the same list register, if it
+    /// is ready at this vCPU then. Otherwise, returns `None` without any effect.
+    #[inline]
+    pub(super) fn list_again(&self, shared: &Shared, listed: ListedLpi) -> Option<ReadyLpi> {
+        let vcpu = self.vcpu;
+        let again = |entry: Entry| {
+            let ours = entry.is_listed() && entry.generation() == listed.generation;
+            let folded = entry.folded(false);
+            (ours && folded.is_ready_at(vcpu, folded.level())).then(|| folded.listed())
+        };
+        let old = shared.try_update_at(vcpu, listed.position, again)?;
+        Some(ready(old, shared))
+    }
+
     /// Folds an LPI back from a list register. `pending` is `true` if the guest didn't acknowledge
     /// the LPI. If the event has moved since, the LPI becomes pending at its new target; if the
     /// event was unmapped or cleared, it doesn't become pending. Returns the vCPU to notify.

@@ -75,6 +75,13 @@ impl PendingLpis {
         self.consumer.list_message(self.core.shared(), found, place)
     }
 
+    /// Folds an LPI that the guest has acknowledged, and moves it into the same list register, if it
+    /// is pending again.
+    #[inline]
+    pub(crate) fn list_again(&self, listed: ListedLpi) -> Option<ReadyLpi> {
+        self.consumer.list_again(self.core.shared(), listed)
+    }
+
     /// Folds an LPI back from a list register. `pending` is `true` if the guest did not acknowledge
     /// the LPI.
     pub(crate) fn fold(&mut self, listed: ListedLpi, pending: bool) {

@@ -124,6 +124,18 @@ impl WakeupWord {
             || self.word.compare_exchange(idle, filled, SeqCst, SeqCst).is_ok()
     }
 
+    /// Records that the vCPU leaves again, with the list registers that it filled. Returns `false`
+    /// if they were recalled, in which case they must be folded first.
+    #[inline]
+    pub(crate) fn lists_again(&self) -> bool {
+        let (filled, left) = (state::FILLED, state::NEEDS_KICK | state::FILLED);
+        self.hear_kicks();
+        match self.word.compare_exchange(filled, left, SeqCst, SeqCst) {
+            Ok(_) => true,
+            Err(seen) => seen == left,
+        }
+    }
+
     /// Returns `true` if the last entry took no interrupts and the CPU interface has not changed
     /// since. If no interrupt has become pending, the register values loaded for the last entry are
     /// also correct for the next entry. `NEEDS_KICK` is still set unless the vCPU has

@@ -6,10 +6,10 @@
 //! An interrupt is in at most one list register: an interrupt in a list register of another vCPU
 //! must first be folded by that vCPU.
 
-use super::Wired;
 use super::candidates::Look;
 use super::index::WiredIndex;
 use super::interrupt::InterruptWord;
+use super::{Group, Wired};
 use gic_arch::IntId;
 use gic_arch::ich::ListRegister;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
@@ -36,6 +36,14 @@ pub(crate) struct Filled {
 
 /// Contents for an edge-triggered interrupt that is pending and doesn't hold a physical interrupt.
 const PENDING: Filled = Filled { state: Pending, physical: None, asks_for_end: false };
+
+impl Filled {
+    /// Returns `true` for an edge-triggered interrupt that is pending and doesn't hold a physical
+    /// interrupt.
+    pub(crate) fn is_plain(self) -> bool {
+        self == PENDING
+    }
+}
 
 /// State bits that are all clear in the common case, i.e. if an edge-triggered interrupt is
 /// acknowledged and ended without any other change in between.
@@ -193,6 +201,23 @@ impl Wired {
             (same && filled.state != Invalid).then(|| state.listed_at(cpu, filled))
         })?;
         Some(contents(old))
+    }
+
+    /// Folds a list register of `cpu` whose interrupt the guest has ended, and moves the interrupt
+    /// into it again, if it is ready and `forwards` returns `true` for its group. The contents must
+    /// be [plain](Filled::is_plain). Returns the new state, or `None` without any effect.
+    pub(crate) fn list_again(
+        &self,
+        cpu: Cpu,
+        index: WiredIndex,
+        forwards: impl Fn(Group) -> bool,
+    ) -> Option<InterruptWord> {
+        let again = |state: InterruptWord| {
+            let ended = state.edge_ended(cpu)?;
+            let is_ready = ended.ready_at(cpu) && forwards(Group::of(ended));
+            is_ready.then(|| ended.listed_at(cpu, PENDING))
+        };
+        self.interrupts.get(cpu, index)?.try_update(again).map(|(_, listed)| listed)
     }
 
     /// Folds a list register of `cpu`. Calls the observer like [`deactivate`](Self::deactivate)

@@ -1,7 +1,8 @@
 //! Lists the interrupts that arrive while the vCPU is in guest mode.
 
-use super::InGuest;
-use super::fill::lpi_register;
+use super::fill::{lpi_register, wired_register};
+use super::rank::Seen;
+use super::{InGuest, ListRegisterVcpu};
 use crate::cpu::listed::{Listed, Unlisted};
 use crate::cpu::vcpu::Vcpu;
 use crate::lpi::{ListedLpi, ReadyLpi};
@@ -44,6 +45,9 @@ impl InGuest<'_> {
         let was_idle = vcpu.0.interface.running() == Priority::IDLE;
         if empty & used != used || lists.interface.vmcr != vmcr || !was_idle {
             return false;
+        }
+        if vcpu.list_again() {
+            return true;
         }
         vcpu.fold_each(|_, _| ListRegister::new());
         if vcpu.0.wakeup.folded_to_enter(&vcpu.0.own.wakeup) {
@@ -101,11 +105,65 @@ impl InGuest<'_> {
     /// empty now, counts that signal as acknowledged.
     fn refill(&mut self, index: usize, ready: ReadyLpi, listed: ListedLpi, empty: u32) {
         let Self(vcpu) = self;
-        let Vcpu { list_registers: lists, acknowledged, .. } = &mut vcpu.0;
-        if index < lists.used && empty & 1 << index != 0 {
-            *acknowledged += 1;
-            vcpu.0.publish_activity();
+        if index < vcpu.0.list_registers.used && empty & 1 << index != 0 {
+            vcpu.0.note_acknowledgment();
         }
         vcpu.0.list_registers.put(index, Listed::Lpi(listed), lpi_register(ready));
+    }
+}
+
+impl ListRegisterVcpu {
+    /// Fast path of [`InGuest::list_arrivals`]: if the only interrupt that has arrived is the one
+    /// that the only list register in use held, puts it there again, without a fold and a fill.
+    /// Returns `false` in all other cases.
+    fn list_again(&mut self) -> bool {
+        let Self(vcpu) = self;
+        let lists = &vcpu.list_registers;
+        let is_plain = lists.used == 1
+            && lists.listed[0].is_plain()
+            && lists.active.is_empty()
+            && lists.made_for == Some(Unlisted::default());
+        // The order matters: an interrupt that arrives after we looked for others kicks the vCPU.
+        if !is_plain || !vcpu.own.wakeup.lists_again() {
+            return false;
+        }
+        let Some(register) = self.only_arrival() else {
+            self.0.returned();
+            return false;
+        };
+        self.0.list_registers.interface.list[0] = register;
+        self.0.note_acknowledgment();
+        self.0.exit_for_work();
+        true
+    }
+
+    /// Lists the interrupt of the first list register again, if no other has arrived. Returns the
+    /// value of the list register.
+    fn only_arrival(&mut self) -> Option<ListRegister> {
+        let Self(vcpu) = self;
+        if let Some(lpis) = vcpu.lpis.as_mut().filter(|lpis| !lpis.is_empty()) {
+            lpis.prune();
+            if !lpis.is_empty() {
+                return None;
+            }
+        }
+        let Vcpu { cpu, gic, own, lpis, list_registers: lists, interface, .. } = &*vcpu;
+        let candidates = &own.private.candidates;
+        let forwards = |group| interface.takes(group) && vcpu.is_distributed(group);
+        match lists.listed[0] {
+            Listed::Lpi(listed) if candidates.is_empty() && forwards(Group::One) => {
+                lpis.as_ref()?.list_again(listed).map(lpi_register)
+            }
+            Listed::Wired(index, filled) => {
+                let only = candidates.take_only()?;
+                let wired = (only == index).then(|| gic.wired());
+                let state = wired.and_then(|wired| wired.list_again(*cpu, index, forwards));
+                if state.is_none() {
+                    candidates.set(only);
+                }
+                Some(wired_register(Seen { index, state: state? }, filled))
+            }
+            _ => None,
+        }
     }
 }

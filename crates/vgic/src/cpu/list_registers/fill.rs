@@ -304,7 +304,7 @@ impl ListRegisterVcpu {
     }
 }
 
-fn wired_register(seen: Seen, filled: Filled) -> ListRegister {
+pub(super) fn wired_register(seen: Seen, filled: Filled) -> ListRegister {
     let Filled { state, physical, asks_for_end } = filled;
     let Seen { index, state: word } = seen;
     let register = ListRegister::new()
