@@ -6,7 +6,8 @@ mod sharded;
 #[cfg(feature = "std")]
 mod imp {
     use crate::sync;
-    pub(crate) use crate::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+    use crate::sync::RwLockWriteGuard;
+    pub(crate) use crate::sync::{MutexGuard, RwLockReadGuard};
     use std::sync::{PoisonError, TryLockError};
 
     /// Lock for many readers or one writer. Ignores lock poisoning.
@@ -23,11 +24,6 @@ mod imp {
 
         pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
             self.0.write().unwrap_or_else(PoisonError::into_inner)
-        }
-
-        /// Returns `true` if a thread reads or writes.
-        pub(crate) fn is_locked(&self) -> bool {
-            matches!(self.0.try_write(), Err(TryLockError::WouldBlock))
         }
     }
 
@@ -57,31 +53,9 @@ mod imp {
 #[cfg(not(feature = "std"))]
 mod imp {
     pub(crate) use spin::mutex::{SpinMutex as Mutex, SpinMutexGuard as MutexGuard};
-    pub(crate) use spin::rwlock::{RwLockReadGuard, RwLockWriteGuard};
-
-    /// Lock for many readers or one writer.
-    pub(crate) struct RwLock<T>(spin::rwlock::RwLock<T>);
-
-    impl<T> RwLock<T> {
-        pub(crate) const fn new(value: T) -> Self {
-            Self(spin::rwlock::RwLock::new(value))
-        }
-
-        pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
-            self.0.read()
-        }
-
-        pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
-            self.0.write()
-        }
-
-        /// Returns `true` if a thread reads or writes.
-        pub(crate) fn is_locked(&self) -> bool {
-            self.0.try_write().is_none()
-        }
-    }
+    pub(crate) use spin::rwlock::{RwLock, RwLockReadGuard};
 }
 
 pub(crate) use imp::{Mutex, MutexGuard};
-use imp::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use imp::{RwLock, RwLockReadGuard};
 pub(crate) use sharded::{Reading, ShardedLock};

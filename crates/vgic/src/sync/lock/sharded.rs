@@ -1,21 +1,30 @@
 //! Lock whose readers seldom write a common cache line.
 
-use super::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use super::{Mutex, RwLock, RwLockReadGuard};
 use alloc::sync::Arc;
 use core::array;
+use core::mem;
 use core::ops::Deref;
 use doorbell_fallible::{OutOfMemory, try_arc};
 
 /// Number of shards. Without an operating system, waiters spin, and few readers are expected. A
-/// scheduler that explores interleavings has one lock to switch threads at.
+/// scheduler that explores interleavings has one shard to switch threads at.
 const SHARDS: usize = if cfg!(all(feature = "std", not(all(test, shuttle)))) { 4 } else { 1 };
 
-/// Lock for readers, each of which takes one shard, or one writer, which takes all.
+/// Lock for readers, each of which takes one shard, or one writer.
 ///
-/// While nobody writes, each shard holds a reference to the value. A writer removes all references
-/// except one, which therefore gives exclusive access.
+/// A reader leaves a reference to the value in its shard, where later readers find it without
+/// writing another line. A writer takes back the references, and then has exclusive access. As long
+/// as only writers come, they lock nothing but `home`.
 pub(crate) struct ShardedLock<T> {
+    home: Mutex<Home<T>>,
     shards: [Shard<T>; SHARDS],
+}
+
+struct Home<T> {
+    value: Arc<T>,
+    /// `true` for each shard that holds a reference.
+    lent: [bool; SHARDS],
 }
 
 /// Shard that shares no cache line with another shard.
@@ -29,46 +38,54 @@ impl<T> Deref for Reading<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.0.as_deref().expect("nobody writes")
-    }
-}
-
-/// A writer's shards, which get their references back in the end, even if the writer panics.
-struct Writing<'a, T> {
-    value: Arc<T>,
-    shards: [RwLockWriteGuard<'a, Option<Arc<T>>>; SHARDS],
-}
-
-impl<T> Drop for Writing<'_, T> {
-    fn drop(&mut self) {
-        self.shards.iter_mut().for_each(|shard| **shard = Some(self.value.clone()));
+        self.0.as_deref().expect("a reader's shard holds a reference")
     }
 }
 
 impl<T> ShardedLock<T> {
     pub(crate) fn new(value: T) -> Result<Self, OutOfMemory> {
-        let value = try_arc(value)?;
-        Ok(Self { shards: array::from_fn(|_| Shard(RwLock::new(Some(value.clone())))) })
+        let home = Home { value: try_arc(value)?, lent: [false; SHARDS] };
+        Ok(Self { home: Mutex::new(home), shards: array::from_fn(|_| Shard(RwLock::new(None))) })
     }
 
     /// Waits until no thread writes. Readers whose numbers differ modulo [`SHARDS`] use different
     /// shards.
     pub(crate) fn read(&self, reader: usize) -> Reading<'_, T> {
-        Reading(self.shards[reader.rem_euclid(SHARDS)].0.read())
+        let number = reader.rem_euclid(SHARDS);
+        let reading = self.shards[number].0.read();
+        if reading.is_some() {
+            return Reading(reading);
+        }
+        drop(reading);
+        self.borrow(number)
+    }
+
+    /// Reads by a shard that may not hold a reference.
+    #[cold]
+    fn borrow(&self, number: usize) -> Reading<'_, T> {
+        let shard = &self.shards[number].0;
+        // Until we have locked the shard, no writer may take its reference back.
+        let mut home = self.home.lock();
+        if !mem::replace(&mut home.lent[number], true) {
+            *shard.write() = Some(home.value.clone());
+        }
+        Reading(shard.read())
     }
 
     /// Waits until no other thread reads or writes, and runs `write`.
     pub(crate) fn write<R>(&self, write: impl FnOnce(&mut T) -> R) -> R {
-        let mut shards = self.shards.each_ref().map(|shard| shard.0.write());
-        let mut values = shards.iter_mut().filter_map(|shard| shard.take());
-        let value = values.next().expect("nobody else writes");
-        values.for_each(drop);
-        let mut writing = Writing { value, shards };
-        write(Arc::get_mut(&mut writing.value).expect("nobody reads"))
+        let mut home = self.home.lock();
+        let Home { value, lent } = &mut *home;
+        for (shard, lent) in self.shards.iter().zip(lent) {
+            if mem::take(lent) {
+                *shard.0.write() = None;
+            }
+        }
+        write(Arc::get_mut(value).expect("nobody reads"))
     }
 
     /// Returns `true` if another thread writes.
     pub(crate) fn is_busy(&self) -> bool {
-        self.shards[0].0.is_locked()
+        self.home.try_lock().is_none()
     }
 }
