@@ -206,6 +206,7 @@ const SPINS_PER_PIECE: u32 = 64;
 pub(crate) struct LpiCore {
     shared: Arc<Shared>,
     wakeup: Arc<VcpuWakeup>,
+    memory: Arc<dyn GuestMemory>,
     control: ShardedLock<Control>,
     rewriters: Rewriters,
     /// Maximum units of work per access to a redistributor register. Later accesses continue with
@@ -234,6 +235,7 @@ impl LpiCore {
         let tables = try_arc(Shared::new(&config)?)?;
         Ok(try_arc(Self {
             shared: tables.clone(),
+            memory: memory.clone(),
             control: ShardedLock::new(Control::new(
                 config,
                 tables,
@@ -264,6 +266,10 @@ impl LpiCore {
         if let Some(given) = self.given_out.get(cpu.index()) {
             given.store(0, Ordering::SeqCst);
         }
+    }
+
+    pub(crate) fn memory(&self) -> &dyn GuestMemory {
+        &*self.memory
     }
 
     fn shared(&self) -> &Shared {

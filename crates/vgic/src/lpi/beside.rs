@@ -15,6 +15,12 @@ use gic_arch::its::Command;
 use msi_types::Cpu;
 
 impl LpiCore {
+    /// Returns `true` if a command need not be executed alone: the others always must.
+    pub(crate) const fn may_execute_beside(command: &Command) -> bool {
+        use Command::{Clear, Int, Inv, Movi, Sync};
+        matches!(command, Int { .. } | Clear { .. } | Inv { .. } | Movi { .. } | Sync { .. })
+    }
+
     /// Executes INT, CLEAR, INV or MOVI for a mapped event of a mapped collection. Returns `false`
     /// if the command is another one, or must be executed alone, even if it was begun here.
     pub(crate) fn execute_beside(

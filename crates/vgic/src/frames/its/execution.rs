@@ -5,12 +5,12 @@ use super::commands::{Executor, Refusal};
 use super::tables::check_translation_table;
 use super::{Its, ItsRegisters};
 use crate::config::ErrorPolicy;
-use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT, Pause};
+use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT, LpiCore, Pause};
 use crate::monitor::events::{CommandFault, FailedCommand, FaultDetail, FaultReason};
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
 use gic_arch::gits;
-use gic_arch::its::{Command, CommandError, MapAction, RawCommand};
+use gic_arch::its::{Command, CommandError, MapAction, UnknownOpcode};
 
 /// Progress of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +26,9 @@ pub(super) enum CommandProgress {
     Waits,
 }
 
+/// The next command, or its opcode if that is unknown.
+type FetchedCommand = Result<Command, UnknownOpcode>;
+
 /// Outcome of executing commands beside other ITSes.
 enum Next {
     /// The budget is used up.
@@ -33,7 +36,7 @@ enum Next {
     /// No work is left.
     End,
     /// Work that must be done alone, and the next command if it has been fetched.
-    Alone(Option<RawCommand>),
+    Alone(Option<FetchedCommand>),
 }
 
 impl Its {
@@ -78,32 +81,36 @@ impl Its {
 
     /// Executes commands beside other ITSes, up to the first that can't be.
     fn run_beside(&self, state: &mut ItsRegisters, limit: u64) -> (u64, Next) {
-        let control = self.read_lpis();
-        let mut spent = 0;
-        if state.queue.begun || self.direct.get().is_some() || !control.is_quiescent(self.index) {
+        let (mut spent, mut control) = (0, None);
+        if state.queue.begun || self.direct.get().is_some() {
             return (spent, Next::Alone(None));
         }
         while state.enabled && state.queue.has_work() {
             if spent >= limit {
                 return (spent, Next::Budget);
             }
-            let Ok(raw) = state.queue.fetch(control.memory()) else {
+            let Ok(fetched) = state.queue.fetch(self.lpis.memory()) else {
                 return (spent, Next::Alone(None));
             };
-            let is_done = match Command::decode(raw) {
-                Ok(Command::Sync { target }) => {
-                    self.targets.find(target).is_some() && !control.awaits(control.recalls())
-                }
-                Ok(command) => self.lpis.execute_beside(&control, self.index, command),
-                Err(_) => false,
+            let Some(command) = fetched.ok().filter(LpiCore::may_execute_beside) else {
+                return (spent, Next::Alone(Some(fetched)));
             };
+            let control: &Control = control.get_or_insert_with(|| self.read_lpis());
+            let is_done = control.is_quiescent(self.index)
+                && match command {
+                    Command::Sync { target } => {
+                        self.targets.find(target).is_some() && !control.awaits(control.recalls())
+                    }
+                    command => self.lpis.execute_beside(control, self.index, command),
+                };
             if !is_done {
-                return (spent, Next::Alone(Some(raw)));
+                return (spent, Next::Alone(Some(fetched)));
             }
             state.complete_command();
             spent += ENTRIES_PER_UNIT;
         }
-        (spent, Next::End)
+        let is_quiescent = control.is_some() || self.read_lpis().is_quiescent(self.index);
+        (spent, if is_quiescent { Next::End } else { Next::Alone(None) })
     }
 
     /// Executes commands while no other ITS does. `fetched` is the first, if it has been fetched.
@@ -114,7 +121,7 @@ impl Its {
         state: &mut ItsRegisters,
         control: &mut Control,
         limit: u64,
-        mut fetched: Option<RawCommand>,
+        mut fetched: Option<FetchedCommand>,
     ) -> (u64, Option<Result<(), CommandFault>>) {
         let (before, mut commands) = (control.work(), 0);
         loop {
@@ -170,7 +177,7 @@ impl Its {
         state: &mut ItsRegisters,
         control: &mut Control,
         limit: u64,
-        fetched: &mut Option<RawCommand>,
+        fetched: &mut Option<FetchedCommand>,
     ) -> Option<Result<CommandProgress, CommandFault>> {
         match control.advance_its(self.index, limit) {
             Ok(true) => {}
@@ -187,11 +194,11 @@ impl Its {
         &self,
         state: &mut ItsRegisters,
         control: &mut Control,
-        fetched: Option<RawCommand>,
+        fetched: Option<FetchedCommand>,
     ) -> Result<CommandProgress, CommandFault> {
-        let raw = fetched.map_or_else(|| state.queue.fetch(control.memory()), Ok);
-        let raw = raw.map_err(|_| CommandFault::Unreadable)?;
-        let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
+        let fetched = fetched.map_or_else(|| state.queue.fetch(control.memory()), Ok);
+        let command =
+            fetched.map_err(|_| CommandFault::Unreadable)?.map_err(CommandFault::Unknown)?;
         if matches!(command, Command::Sync { .. }) {
             // Read the latest recall's number here, because all earlier commands' sweeps are done:
             // a sweep in progress may still request recalls.

@@ -4,7 +4,7 @@
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use crate::wakeup::Recalls;
 use gic_arch::gits::{Cbaser, Creadr, Cwriter};
-use gic_arch::its::{COMMAND_BYTES, RawCommand};
+use gic_arch::its::{COMMAND_BYTES, Command, UnknownOpcode};
 
 /// Bits of `GITS_CBASER` that must be zero, because queues are aligned to 64 KiB. Other values are
 /// CONSTRAINED UNPREDICTABLE (IHI 0069 §12.19); the model treats them as zero, as KVM does.
@@ -100,12 +100,13 @@ impl Queue {
         self.awaited = None;
     }
 
-    pub(super) fn fetch(&self, memory: &dyn GuestMemory) -> Result<RawCommand, MemoryFault> {
+    pub(super) fn fetch(
+        &self,
+        memory: &dyn GuestMemory,
+    ) -> Result<Result<Command, UnknownOpcode>, MemoryFault> {
         let address = self.command_address();
-        let mut command = RawCommand::default();
-        for (address, word) in (address..).step_by(8).zip(&mut command) {
-            *word = memory.read_u64(address)?;
-        }
-        Ok(command)
+        let mut words = [[0; 8]; 4];
+        memory.read(address, words.as_flattened_mut())?;
+        Ok(Command::decode(words.map(u64::from_le_bytes)))
     }
 }
