@@ -11,10 +11,11 @@ use crate::VgicConfig;
 use crate::wakeup::{VcpuWakeup, WakeupWord};
 use crate::wired::index::WiredIndex;
 use crate::wired::interrupt::InterruptWord;
-use crate::wired::{Filled, Forwarding, PhysicalInterrupts, Wired};
+use crate::wired::{Filled, Forwarding, Group, PhysicalInterrupts, Wired};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use gic_arch::IntId;
+use gic_arch::icc::Sgi;
 use gic_arch::ich::ListRegister;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
 use msi_types::{Cpu, Level, Line};
@@ -128,6 +129,29 @@ fn no_vcpu_sleeps_over_a_wired_interrupt() {
     for has_fired in [false, true] {
         explore_random(4 * RANDOM, move || one_fires_at_a_sleeper(has_fired));
     }
+}
+
+/// Another vCPU sends an SGI while the vCPU falls asleep and the distributor's group is enabled.
+fn an_sgi_is_sent_to_a_sleeper() {
+    const SGI_1_TO_OTHERS: u64 = 1 << 40 | 1 << 24;
+    let machine = Arc::new(Machine::new());
+    machine.wired.change(CPU, IntId::new(1), |state| state.with_enabled(true));
+    machine.wired.set_control(|_| 0);
+    let sender = spawn(&machine, |machine| {
+        machine.wired.send_sgi(Cpu::new(1), Sgi::from(SGI_1_TO_OTHERS), Group::Zero);
+    });
+    let enabler = spawn(&machine, |machine| machine.wired.set_control(|_| 0b11));
+    let finds = || machine.wired.forwards(Group::Zero) && machine.ready().is_some();
+    let sleeps = machine.word().leave_unless(finds);
+    sender.join().unwrap();
+    enabler.join().unwrap();
+    assert!(machine.ready().is_some(), "the SGI was lost");
+    assert!(!sleeps || machine.kicks.count(CPU) == 1, "slept despite an SGI");
+}
+
+#[test]
+fn no_vcpu_sleeps_over_an_sgi() {
+    explore_random(4 * RANDOM, an_sgi_is_sent_to_a_sleeper);
 }
 
 /// Two devices share an interrupt. Each device writes its number and sends an edge; the second

@@ -193,6 +193,15 @@ impl InterruptWord {
         self.pending() && self.enabled() && !self.active()
     }
 
+    /// Returns `true` if setting the latch makes the interrupt [ready](Self::ready) for a vCPU that
+    /// takes this group, and changes nothing in a list register.
+    pub(crate) const fn latches(self, group: Group) -> bool {
+        const READY: InterruptWord = InterruptWord::new().with_enabled(true);
+        const ALL: InterruptWord = READY.with_active(true).with_listed(true).with_group1(true);
+        let expected = READY.with_group1(matches!(group, Group::One));
+        self.into_bits() & ALL.into_bits() == expected.into_bits()
+    }
+
     /// Returns `true` if the interrupt is ready at this vCPU and not in a list register.
     pub(crate) fn ready_at(self, cpu: Cpu) -> bool {
         self.ready() && !self.listed() && self.target() == Some(cpu)

@@ -2,8 +2,9 @@
 
 use super::Wired;
 use super::index::WiredIndex;
-use super::interrupt::Group;
+use super::interrupt::{Group, InterruptWord};
 use super::pes::Private;
+use crate::wakeup::WakeupWord;
 use gic_arch::icc::Sgi;
 use msi_types::Cpu;
 
@@ -17,8 +18,9 @@ impl Wired {
             return self.send_to_others(from, index, group);
         }
         self.affinities.each_target(sgi, move |target| {
-            if let Some(private) = self.private(target) {
-                self.pend_sgi(target, private, index, group);
+            let word = self.wakeup.words().get(target.index());
+            if let Some((private, word)) = self.private(target).zip(word) {
+                self.pend_sgi(target, private, word, index, group);
             }
         });
     }
@@ -26,17 +28,39 @@ impl Wired {
     /// Makes an SGI pending at all vCPUs but `from`.
     #[inline(never)]
     fn send_to_others(&self, from: Cpu, index: WiredIndex, group: Group) {
-        for (target, private) in (0..).map(Cpu::new).zip(self.privates()) {
+        let parts = self.privates().iter().zip(self.wakeup.words());
+        for (target, (private, word)) in (0..).map(Cpu::new).zip(parts) {
             if target != from {
-                self.pend_sgi(target, private, index, group);
+                self.pend_sgi(target, private, word, index, group);
             }
         }
     }
 
     /// Makes an SGI pending at `target`, if it is in `group` there. SGIs don't have an input,
-    /// aren't rerouted, and are never linked to a physical interrupt.
+    /// aren't rerouted, and are never linked to a physical interrupt. `word` is the target's.
     #[inline]
-    fn pend_sgi(&self, target: Cpu, private: &Private, index: WiredIndex, group: Group) {
+    fn pend_sgi(
+        &self,
+        target: Cpu,
+        private: &Private,
+        word: &WakeupWord,
+        index: WiredIndex,
+        group: Group,
+    ) {
+        let Some(interrupt) = private.interrupts.get(index.get()) else { return };
+        let pend = |state: InterruptWord| state.latches(group).then(|| state.with_latch(true));
+        if interrupt.try_update(pend).is_none() {
+            return self.pend_other_sgi(target, private, index, group);
+        }
+        private.candidates.set(index);
+        if word.needs_kick() {
+            self.kick_if_forwarded(target, group);
+        }
+    }
+
+    /// Makes an SGI pending that doesn't only have to be [latched](InterruptWord::latches).
+    #[cold]
+    fn pend_other_sgi(&self, target: Cpu, private: &Private, index: WiredIndex, group: Group) {
         let Some(interrupt) = private.interrupts.get(index.get()) else { return };
         let pended = interrupt
             .try_update(|state| (Group::of(state) == group).then(|| state.with_latch(true)));
@@ -45,5 +69,13 @@ impl Wired {
             self.notify(target, private, index, group);
         }
         self.refresh_listed(old, new);
+    }
+
+    /// Kicks the target of an SGI that is ready, unless the distributor does not forward `group`.
+    #[cold]
+    fn kick_if_forwarded(&self, target: Cpu, group: Group) {
+        if self.forwards(group) {
+            self.wakeup.kick(target);
+        }
     }
 }
