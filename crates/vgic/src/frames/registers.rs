@@ -160,12 +160,22 @@ impl<C: Copy> Register<C> {
     #[inline]
     fn read(&self, context: C, index: u32) -> u64 {
         match &self.handlers {
-            Handlers::Zero => 0,
             Handlers::Value { read, .. } => read(context, index),
             Handlers::Bits { field, read, .. } => {
                 field.range().intid_at(32 * index).map_or(0, |first| read(context, first).into())
             }
-            Handlers::Fields { field, read, .. } => read_fields(*field, index, context, *read),
+            Handlers::Zero | Handlers::Fields { .. } => self.read_fields(context, index),
+        }
+    }
+
+    /// Reads a register with a field per interrupt, or with none.
+    #[inline(never)]
+    fn read_fields(&self, context: C, index: u32) -> u64 {
+        match &self.handlers {
+            Handlers::Zero | Handlers::Value { .. } | Handlers::Bits { .. } => 0,
+            Handlers::Fields { field, read, .. } => fields(*field, index)
+                .map(|(intid, shift, mask)| u64::from(read(context, intid) & mask) << shift)
+                .fold(0, |register, field| register | field),
         }
     }
 
@@ -203,19 +213,6 @@ impl<C: Copy> Register<C> {
     }
 }
 
-/// Reads one register of a field array.
-#[inline(never)]
-fn read_fields<C: Copy>(
-    field: IntIdField,
-    index: u32,
-    context: C,
-    read: fn(C, IntId) -> u32,
-) -> u64 {
-    fields(field, index)
-        .map(|(intid, shift, mask)| u64::from(read(context, intid) & mask) << shift)
-        .fold(0, |register, field| register | field)
-}
-
 /// Iterates over the interrupts in one register of a field array, with the shift and mask for each.
 /// Skips field numbers without an interrupt, so they read as zero.
 fn fields(field: IntIdField, index: u32) -> impl Iterator<Item = (IntId, u32, u32)> {
@@ -238,7 +235,7 @@ struct Addressed<'a, C> {
 /// Register table, sorted by offset.
 pub(crate) struct Frame<'a, C> {
     pub(crate) registers: &'a [Register<C>],
-    pub(crate) index: &'a FrameIndex,
+    pub(crate) index: &'a FrameIndex<'a, C>,
 }
 
 /// Log2 of the number of bytes in a block.
@@ -249,38 +246,41 @@ const FIRST_WORDS: usize = 64;
 /// Number of blocks in the largest frame, an ITS.
 const BLOCKS: usize = 1 << (17 - BLOCK_BITS);
 
-/// For each of a frame's first words, and for each block, the number of the first register that
-/// ends after the start of the word or block. Most arrays of registers fill blocks.
-pub(crate) struct FrameIndex([u8; FIRST_WORDS + BLOCKS]);
+/// Index of a frame's register table.
+pub(crate) struct FrameIndex<'a, C> {
+    /// The registers that contain the frame's first words.
+    words: [Option<&'a Register<C>>; FIRST_WORDS],
+    /// For each block, the number of the first register that ends after the start of the block.
+    /// Most arrays of registers fill blocks.
+    blocks: [u8; BLOCKS],
+}
 
-impl FrameIndex {
+impl<'a, C> FrameIndex<'a, C> {
     /// Creates the index of a table.
-    pub(crate) const fn of<C>(registers: &[Register<C>]) -> Self {
-        let mut numbers = [0; FIRST_WORDS + BLOCKS];
-        let (mut at, mut number) = (0, 0);
-        while at < numbers.len() {
-            let start = if at < FIRST_WORDS { 4 * at } else { (at - FIRST_WORDS) << BLOCK_BITS };
+    pub(crate) const fn of(registers: &'a [Register<C>]) -> Self {
+        let (mut words, mut blocks) = ([None; FIRST_WORDS], [0; BLOCKS]);
+        let mut at = 0;
+        while at < BLOCKS {
+            let mut number = 0;
             while (number as usize) < registers.len()
-                && registers[number as usize].info.end() as usize <= start
+                && registers[number as usize].info.end() as usize <= at << BLOCK_BITS
             {
                 number += 1;
             }
-            numbers[at] = number;
+            blocks[at] = number;
             at += 1;
-            if at == FIRST_WORDS {
-                number = 0;
-            }
         }
-        Self(numbers)
-    }
-
-    /// Returns the number of the first register to examine for an access at `offset`.
-    #[inline]
-    fn first(&self, offset: u32) -> usize {
-        let word = (offset / 4) as usize;
-        let at =
-            if word < FIRST_WORDS { word } else { FIRST_WORDS + (offset >> BLOCK_BITS) as usize };
-        self.0.get(at).map_or(usize::MAX, |number| usize::from(*number))
+        let mut number = 0;
+        while number < registers.len() {
+            let info = &registers[number].info;
+            let mut word = info.offset as usize / 4;
+            while word < FIRST_WORDS && 4 * word < info.end() as usize {
+                words[word] = Some(&registers[number]);
+                word += 1;
+            }
+            number += 1;
+        }
+        Self { words, blocks }
     }
 }
 
@@ -403,7 +403,10 @@ impl<C: Copy> Frame<'_, C> {
 
     #[inline]
     fn register_at(&self, offset: u32) -> Option<&Register<C>> {
-        let mut first = self.index.first(offset);
+        if let Some(register) = self.index.words.get((offset / 4) as usize) {
+            return *register;
+        }
+        let mut first = usize::from(*self.index.blocks.get((offset >> BLOCK_BITS) as usize)?);
         let register = loop {
             let register = self.registers.get(first)?;
             if offset < register.info.end() {
