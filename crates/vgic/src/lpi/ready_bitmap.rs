@@ -294,6 +294,23 @@ impl ReadyBitmap {
             return;
         };
         page.leaf(leaf).fetch_or(position.bit(), SeqCst);
+        let is_linked = page.summary.has(bit(leaf))
+            && tree.top(summary >> FANOUT_BITS).has(bit(summary))
+            && self.mask.has(1 << level.index());
+        if !is_linked {
+            self.link(level, position);
+        }
+    }
+
+    /// Sets the bits on the path to the leaf of a position.
+    #[cold]
+    #[inline(never)]
+    fn link(&self, level: Level, position: Position) {
+        let (leaf, tree) = (position.leaf(), self.tree(level));
+        let summary = leaf >> FANOUT_BITS;
+        let Some((tree, page)) = tree.and_then(|tree| Some((tree, tree.page(summary)?))) else {
+            return;
+        };
         page.summary.set(bit(leaf));
         tree.top(summary >> FANOUT_BITS).set(bit(summary));
         self.mask.set(1 << level.index());

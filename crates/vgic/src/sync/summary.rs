@@ -24,11 +24,17 @@ impl Summary {
         self.0.load(SeqCst)
     }
 
+    /// Returns `true` if the bit for a child is set.
+    #[inline]
+    pub(crate) fn has(&self, bit: u64) -> bool {
+        self.bits() & bit != 0
+    }
+
     /// Sets the bit for a child that has been filled. Skips the write if the bit is already set,
     /// because all writers for one vCPU share the cache line.
     #[inline]
     pub(crate) fn set(&self, bit: u64) {
-        if self.bits() & bit == 0 {
+        if !self.has(bit) {
             self.0.fetch_or(bit, SeqCst);
         }
     }

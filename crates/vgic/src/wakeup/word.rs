@@ -57,6 +57,7 @@ impl WakeupWord {
 
     /// Lets the vCPU leave, unless `finds` then returns `true` because an interrupt or work is
     /// waiting. Returns `true` if the vCPU left.
+    #[inline]
     pub(crate) fn leave_unless(&self, finds: impl FnOnce() -> bool) -> bool {
         self.leave();
         let stays = finds();
