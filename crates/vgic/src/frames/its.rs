@@ -56,7 +56,7 @@ pub(crate) use targets::Targets;
 use crate::config::ConfigError;
 use crate::frames::registers::{Frame, Refusal};
 use crate::lpi::{
-    Control, DeviceTable, EntryRef, Injection, ItsIndex, LpiCore, NoRoom, Pended, Signaled,
+    Control, DeviceTable, EntryRef, Far, ItsIndex, LpiCore, NoRoom, Pended, Signaled,
 };
 use crate::monitor::access::AccessWidth;
 use crate::monitor::direct::DirectInjection;
@@ -76,6 +76,8 @@ use tables::TableRegisters;
 /// One ITS in a virtual GIC.
 pub(crate) struct Its {
     config: ItsConfig,
+    /// Address to which devices send messages.
+    doorbell: u64,
     index: ItsIndex,
     targets: Targets,
     device_table: Arc<DeviceTable>,
@@ -140,8 +142,8 @@ impl Its {
                 NoRoom::OutOfMemory => ConfigError::OutOfMemory(OutOfMemory),
             })?;
         let state = Mutex::new(ItsRegisters::new(&config));
-        let direct = SetOnce::new();
-        Ok(Self { config, index, targets, device_table, lpis, events, state, direct })
+        let (doorbell, direct) = (config.doorbell(), SetOnce::new());
+        Ok(Self { config, doorbell, index, targets, device_table, lpis, events, state, direct })
     }
 
     /// Resets the ITS: disables it, removes all mappings and discards its devices' pending state.
@@ -263,7 +265,7 @@ impl Its {
             Signaled::Coalesced => Delivery::Pending,
             Signaled::Fresh(pended) => self.notify(pended),
             Signaled::Dropped => self.dropped(device, data),
-            Signaled::Far => self.translate_far(device, data),
+            Signaled::Far(far) => self.translate_by_node(device, data, far),
         }
     }
 
@@ -271,8 +273,8 @@ impl Its {
     /// the fast path covers it. Lock-free; may be called on any thread.
     #[inline]
     pub(crate) fn find(&self, device: DeviceId, message: MsiMessage) -> Option<EntryRef> {
-        let is_ours = message.address == self.config.doorbell();
-        is_ours.then(|| self.lpis.find(&self.device_table, device.get(), message.data))?
+        let is_ours = message.address == self.doorbell;
+        is_ours.then(|| LpiCore::find(&self.device_table, device.get(), message.data))?
     }
 
     #[inline(never)]
@@ -282,10 +284,22 @@ impl Its {
     }
 
     #[inline(never)]
+    fn translate_by_node(&self, device: DeviceId, data: u32, far: Far<'_>) -> Delivery {
+        match self.lpis.signal_by_node(far, data) {
+            Signaled::Coalesced => Delivery::Pending,
+            Signaled::Fresh(pended) => self.notify(pended),
+            Signaled::Dropped => self.dropped(device, data),
+            Signaled::Far(_) => self.translate_far(device, data),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
     fn translate_far(&self, device: DeviceId, data: u32) -> Delivery {
         match self.lpis.signal_far(&self.device_table, device.get(), data) {
-            Injection::Fresh | Injection::Coalesced => Delivery::Pending,
-            Injection::Dropped => self.dropped(device, data),
+            Signaled::Coalesced => Delivery::Pending,
+            Signaled::Fresh(pended) => self.notify(pended),
+            Signaled::Dropped | Signaled::Far(_) => self.dropped(device, data),
         }
     }
 
@@ -302,7 +316,7 @@ impl Its {
 
 impl SignalMsi<DeviceId> for Its {
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
-        if message.address == self.config.doorbell() {
+        if message.address == self.doorbell {
             self.translate(from, message.data)
         } else {
             Delivery::NoDoorbell

@@ -135,11 +135,17 @@ impl Machine {
     }
 
     pub(super) fn send(&self, device: u32, event: u32) -> Injection {
-        match self.lpis.signal(&self.devices, device, event) {
+        let mut signaled = self.lpis.signal(&self.devices, device, event);
+        if let Signaled::Far(far) = signaled {
+            signaled = self.lpis.signal_by_node(far, event);
+        }
+        if let Signaled::Far(_) = signaled {
+            signaled = self.lpis.signal_far(&self.devices, device, event);
+        }
+        match signaled {
             Signaled::Fresh(pended) => self.lpis.notify(pended),
             Signaled::Coalesced => Injection::Coalesced,
-            Signaled::Dropped => Injection::Dropped,
-            Signaled::Far => self.lpis.signal_far(&self.devices, device, event),
+            Signaled::Dropped | Signaled::Far(_) => Injection::Dropped,
         }
     }
 

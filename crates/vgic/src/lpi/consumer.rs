@@ -94,12 +94,13 @@ impl Consumer {
     pub(super) fn list_message<P>(
         &self,
         shared: &Shared,
-        EntryRef { position, generation }: EntryRef,
+        found: EntryRef,
         place: impl FnOnce(ReadyLpi, ListedLpi, bool) -> Option<P>,
     ) -> Option<P> {
+        let (position, generation) = (found.position, found.generation());
         let old = shared.entries.load(position);
         let arrived = old.folded(false).with_pending(true);
-        let is_accepted = old.admits(generation) && !old.is_pending();
+        let is_accepted = old.admits(found.link.bits()) && !old.is_pending();
         if !(is_accepted && arrived.is_ready_at(self.vcpu, old.level())) {
             return None;
         }

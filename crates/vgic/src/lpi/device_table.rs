@@ -32,11 +32,10 @@ type TableNode = [AtomicU64; NODE_ENTRIES];
 /// An ITS's device table.
 pub(crate) struct DeviceTable {
     root: Box<TableNode>,
-    /// The nodes below the root, by number.
+    /// The nodes below the root, by number, unless the table is flat.
     nodes: Box<[OnceBox<TableNode>]>,
-    /// Number of leaves in a flat table, or 0 if the table isn't flat. The leaves have the lowest
-    /// node numbers.
-    flat_leaves: u32,
+    /// The leaves of a flat table, which are all nodes below the root.
+    flat_leaves: Box<[OnceBox<TableNode>]>,
     bits: u32,
     /// Number of nodes between the root and an entry.
     height: u32,
@@ -142,26 +141,31 @@ impl DeviceTable {
         let height = ((bits - 1) / NODE_BITS).max(1);
         let of_height = |height| 1 << bits.saturating_sub(height * NODE_BITS);
         let complete = (1..=height).map(of_height).sum::<u32>();
-        let nodes = try_page_table(NODE_LIMIT.min(complete))?;
-        let flat_leaves = if height == 1 { complete } else { 0 };
+        let (flat, others) = if height == 1 { (complete, 0) } else { (0, complete) };
+        let (flat_leaves, nodes) = (try_page_table(flat)?, try_page_table(NODE_LIMIT.min(others))?);
         let (root, accepts) = (try_box_array(|| AtomicU64::new(0))?, Published::new(0));
         Ok(Self { root, nodes, flat_leaves, bits, height, accepts })
     }
 
     /// Creates the usage record for a tree without devices.
     pub(super) fn no_devices(&self) -> Result<DeviceUsage, OutOfMemory> {
-        let limit = u32::try_from(self.nodes.len()).unwrap_or(NODE_LIMIT);
+        let limit = u32::try_from(self.nodes().len()).unwrap_or(NODE_LIMIT);
         let (mut used, mut free) = (Vec::new(), Vec::new());
-        used.try_reserve_exact(self.nodes.len())?;
-        free.try_reserve_exact(self.nodes.len())?;
-        used.resize(self.flat_leaves as usize, 0);
-        let mapped = try_boxed_slice((0..self.nodes.len()).map(|_| None))?;
+        used.try_reserve_exact(self.nodes().len())?;
+        free.try_reserve_exact(self.nodes().len())?;
+        used.resize(self.flat_leaves.len(), 0);
+        let mapped = try_boxed_slice((0..self.nodes().len()).map(|_| None))?;
         Ok(DeviceUsage { used, free, limit, mapped, devices: 0 })
     }
 
+    /// Returns the nodes below the root, by number.
+    fn nodes(&self) -> &[OnceBox<TableNode>] {
+        if self.flat_leaves.is_empty() { &self.nodes } else { &self.flat_leaves }
+    }
+
     /// Returns the root's number. The root's number is greater than that of any other node.
-    const fn root_number(&self) -> usize {
-        self.nodes.len()
+    fn root_number(&self) -> usize {
+        self.nodes().len()
     }
 
     /// Returns `true` if the DeviceID is in range.
@@ -173,11 +177,8 @@ impl DeviceTable {
     /// mapped. The entry is never reassigned to another device.
     #[inline(always)]
     pub(super) fn get_flat(&self, device: u32) -> Option<&AtomicU64> {
-        let leaf = device >> NODE_BITS;
-        if leaf >= self.flat_leaves {
-            return None;
-        }
-        Some(entry(self.nodes.get(leaf as usize)?.get()?, device, 0))
+        let leaf = self.flat_leaves.get((device >> NODE_BITS) as usize)?;
+        Some(entry(leaf.get()?, device, 0))
     }
 
     /// Returns a device's entry, or `None` if no device in its leaf is mapped. The entry belongs to
@@ -204,7 +205,7 @@ impl DeviceTable {
     /// Returns the node that a branch entry refers to.
     #[inline]
     fn node(&self, named: u64) -> Option<&TableNode> {
-        self.nodes.get(number_of(named)? as usize)?.get()
+        self.nodes().get(number_of(named)? as usize)?.get()
     }
 
     /// Counts the nodes in a tree with these devices, which must be in ascending order.
@@ -257,7 +258,7 @@ impl DeviceTable {
                 return MappedDevice::unpacked(packed).map(|mapped| (first, mapped));
             }
             let number = number_of(link.load(Ordering::SeqCst))? as usize;
-            let node = self.nodes.get(number)?.get()?;
+            let node = self.nodes().get(number)?.get()?;
             self.mapped_below(
                 &NodeAt { node, number, height: at.height - 1, first },
                 from,
@@ -344,12 +345,12 @@ impl DeviceTable {
 
     /// Allocates a node number on the path to a device.
     fn take_node(&self, device: u32, mapped_devices: &mut DeviceUsage) -> Option<u32> {
-        if self.flat_leaves > 0 { Some(device >> NODE_BITS) } else { mapped_devices.take() }
+        if self.flat_leaves.is_empty() { mapped_devices.take() } else { Some(device >> NODE_BITS) }
     }
 
     /// Frees a node number.
     fn release_node(&self, number: u32, mapped_devices: &mut DeviceUsage) {
-        if self.flat_leaves == 0 {
+        if self.flat_leaves.is_empty() {
             mapped_devices.free.push(number);
         }
     }
@@ -365,7 +366,7 @@ impl DeviceTable {
             self.node_at(number)?;
             Ok(mapped_devices.provide(number as usize)?)
         };
-        if self.flat_leaves > 0 {
+        if !self.flat_leaves.is_empty() {
             return devices.try_for_each(|device| provide(device >> NODE_BITS));
         }
         (0..self.nodes_of(devices).max(used)).try_for_each(provide)
@@ -373,7 +374,7 @@ impl DeviceTable {
 
     /// Returns the node with this number, allocating it on first use.
     fn node_at(&self, number: u32) -> Result<&TableNode, NoRoom> {
-        let place = self.nodes.get(number as usize).ok_or(NoRoom::Budget)?;
+        let place = self.nodes().get(number as usize).ok_or(NoRoom::Budget)?;
         try_page(place, || AtomicU64::new(0)).map_err(OutOfMemory::from)?;
         place.get().ok_or(NoRoom::Budget)
     }

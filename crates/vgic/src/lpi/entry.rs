@@ -21,8 +21,9 @@ const LPI_SHIFT: u32 = GENERATION_BITS;
 const TARGET_SHIFT: u32 = LPI_SHIFT + LPI_INDEX_BITS;
 const LEVEL_SHIFT: u32 = TARGET_SHIFT + TARGET_BITS;
 const LEVEL_BITS: u32 = 6;
-const MAPPED: u64 = 1 << 57;
-const DELIVERABLE: u64 = 1 << 58;
+/// D. A link to a block of entries has the same flag, which an entry needs to admit a message.
+pub(super) const DELIVERABLE: u64 = 1 << 57;
+const MAPPED: u64 = 1 << 58;
 const HELD: u64 = 1 << 59;
 const REVOKED: u64 = 1 << 60;
 const LISTED: u64 = 1 << 61;
@@ -129,11 +130,10 @@ impl Entry {
         self.0 & DELIVERABLE != 0
     }
 
-    /// Returns `true` if a message of this generation may set P: D is set, and the generations
-    /// match.
+    /// Returns `true` if a message of the generation in the low bits of `expected` may set P: D is
+    /// set, and the generations match. D must be set in `expected`.
     #[inline]
-    pub(super) const fn admits(self, generation: u32) -> bool {
-        let expected = DELIVERABLE | generation as u64;
+    pub(super) const fn admits(self, expected: u64) -> bool {
         (self.0 ^ expected) & (DELIVERABLE | mask(GENERATION_BITS)) == 0
     }
 

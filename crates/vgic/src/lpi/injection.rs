@@ -16,18 +16,18 @@
 //! consistent, and the consumer takes the steps in reverse order: it sets `needs_kick`, then reads
 //! the bitmap, then the entry. At least one of the two therefore observes the other.
 //!
-//! Most messages take the fast path: a flat device table and an ITT with at most one node
-//! ([`Shared::find_near`]), and often to an event that is already pending. The fast path is inlined
-//! and uses no stack; slower cases are in separate functions, from which a
+//! Most messages take the fast path: a flat device table, an ITT without nodes
+//! ([`Link::near_entry`]), and an entry that no other thread writes at this moment. The fast path
+//! is inlined and uses hardly any stack; slower cases are in separate functions, from which a
 //! message does not return to the fast path.
 
 use super::LpiCore;
 use super::device_table::DeviceTable;
 use super::entry::Entry;
 use super::entry_table::Position;
-use super::itt::{EntryRef, Near};
+use super::itt::{EntryRef, Link};
 use super::shared::Shared;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use gic_arch::Lpi;
 use msi_types::Cpu;
 
@@ -42,17 +42,21 @@ pub(crate) enum Injection {
     Dropped,
 }
 
-/// Outcome of a message on the fast path.
-pub(crate) enum Signaled {
+/// Outcome of the first steps of a message.
+pub(crate) enum Signaled<'a> {
     /// The LPI is pending now. [`LpiCore::notify`] must follow.
     Fresh(Pended),
     /// The LPI was already pending.
     Coalesced,
     /// No event is mapped, or the LPI must not become pending.
     Dropped,
-    /// The fast path doesn't cover the message. [`LpiCore::signal_far`] must follow.
-    Far,
+    /// The path doesn't cover the message: [`LpiCore::signal_by_node`] and then
+    /// [`LpiCore::signal_far`] must follow.
+    Far(Far<'a>),
 }
+
+/// A device's entry in a flat table, and the link in it.
+pub(crate) struct Far<'a>(Option<(&'a AtomicU64, Link)>);
 
 /// An entry that a message has made pending, and whose vCPU has not been notified yet.
 #[must_use]
@@ -61,59 +65,75 @@ pub(crate) struct Pended {
     position: Position,
 }
 
+impl Signaled<'_> {
+    /// Returns the outcome for an entry that was `seen` before it was set pending.
+    #[inline(always)]
+    fn pended(found: EntryRef, seen: Entry) -> Self {
+        if seen.is_pending() {
+            return Self::Coalesced;
+        }
+        Self::Fresh(Pended { written: seen.with_pending(true), position: found.position })
+    }
+}
+
 impl LpiCore {
     /// Performs steps 1 and 2 of a message from a device behind an ITS, if the fast path covers it.
     /// Lock-free.
     ///
     /// Context: any.
-    #[inline]
-    pub(crate) fn signal(&self, device_table: &DeviceTable, device: u32, event: u32) -> Signaled {
-        match self.shared.find_near(device_table, device, event) {
-            Near::Entry(found) => match self.shared.set_pending(found) {
-                Some(seen) if seen.is_pending() => Signaled::Coalesced,
-                Some(seen) => {
-                    let written = seen.with_pending(true);
-                    Signaled::Fresh(Pended { written, position: found.position })
-                }
-                None => Signaled::Dropped,
-            },
-            Near::Nothing => Signaled::Dropped,
-            Near::Far => Signaled::Far,
-        }
+    #[inline(always)]
+    pub(crate) fn signal<'a>(
+        &self,
+        device_table: &'a DeviceTable,
+        device: u32,
+        event: u32,
+    ) -> Signaled<'a> {
+        let Some(dte) = device_table.get_flat(device) else { return Signaled::Far(Far(None)) };
+        let link = Link::from_bits(dte.load(Ordering::SeqCst));
+        let Some(found) = link.near_entry(event) else {
+            let far = Signaled::Far(Far(Some((dte, link))));
+            return if link.is_valid() { far } else { Signaled::Dropped };
+        };
+        self.signal_found(found)
     }
 
     /// Performs step 1 of a message alone, if the fast path covers it. Lock-free.
     ///
     /// Context: any.
     #[inline]
-    pub(crate) fn find(
-        &self,
-        device_table: &DeviceTable,
-        device: u32,
-        event: u32,
-    ) -> Option<EntryRef> {
-        match self.shared.find_near(device_table, device, event) {
-            Near::Entry(found) => Some(found),
-            Near::Nothing | Near::Far => None,
-        }
+    pub(crate) fn find(device_table: &DeviceTable, device: u32, event: u32) -> Option<EntryRef> {
+        Link::from_bits(device_table.get_flat(device)?.load(Ordering::SeqCst)).near_entry(event)
     }
 
-    /// Injects a message that the fast path doesn't cover.
-    #[inline(never)]
+    /// Performs steps 1 and 2 of a message that the fast path doesn't cover, if there is only one
+    /// node above the entry.
+    #[inline(always)]
+    pub(crate) fn signal_by_node(&self, Far(far): Far<'_>, event: u32) -> Signaled<'static> {
+        let near =
+            far.and_then(|(dte, link)| self.shared.nodes.translate_by_node(dte, link, event));
+        near.map_or(Signaled::Far(Far(None)), |found| self.signal_found(found))
+    }
+
+    /// Performs steps 1 and 2 of any message.
+    #[inline]
     pub(crate) fn signal_far(
         &self,
         device_table: &DeviceTable,
         device: u32,
         event: u32,
-    ) -> Injection {
+    ) -> Signaled<'static> {
         let found = self.shared.find(device_table, device, event);
-        let written = found.and_then(|found| Some((found, self.shared.set_pending(found)?)));
-        match written {
-            Some((_, seen)) if seen.is_pending() => Injection::Coalesced,
-            Some((found, seen)) => {
-                self.notify(Pended { written: seen.with_pending(true), position: found.position })
-            }
-            None => Injection::Dropped,
+        let pended = found.and_then(|found| Some((found, self.shared.set_pending(found)?)));
+        pended.map_or(Signaled::Dropped, |(found, seen)| Signaled::pended(found, seen))
+    }
+
+    /// Performs step 2 for an entry, unless another thread changes it at the same time.
+    #[inline(always)]
+    fn signal_found(&self, found: EntryRef) -> Signaled<'static> {
+        match self.shared.try_set_pending(found) {
+            Some(Ok(seen)) => Signaled::pended(found, seen),
+            Some(Err(_)) => Signaled::Far(Far(None)),
+            None => Signaled::Dropped,
         }
     }
 
@@ -133,7 +153,7 @@ impl LpiCore {
     }
 
     /// Performs steps 3 and 4 for an entry written by a message.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn notify(&self, Pended { written, position }: Pended) -> Injection {
         if let Some(vcpu) = self.shared.set_ready_bit(written, position) {
             self.kick(vcpu);
@@ -150,6 +170,7 @@ impl LpiCore {
 
 impl Shared {
     /// Step 1: finds the entry for a device's event.
+    #[inline(never)]
     pub(super) fn find(
         &self,
         device_table: &DeviceTable,
@@ -161,34 +182,30 @@ impl Shared {
         device_table.leads_to(device, dte).then_some(found)
     }
 
-    /// Finds the entry like [`find`](Self::find), but only if the fast path covers it.
-    #[inline(always)]
-    fn find_near(&self, device_table: &DeviceTable, device: u32, event: u32) -> Near {
-        match device_table.get_flat(device) {
-            Some(dte) => self.nodes.translate_near(dte, event),
-            None => Near::Far,
-        }
-    }
-
     /// Step 2: sets an entry pending. Returns the previous value, or `None` if the entry may not
     /// become pending.
     #[inline(always)]
     pub(super) fn set_pending(&self, found: EntryRef) -> Option<Entry> {
-        let atomic = self.entries.entry(found.position)?;
-        let mut seen = Entry::from_bits(atomic.load(Ordering::SeqCst));
         loop {
-            if !seen.admits(found.generation) {
-                return None;
-            }
-            let pending = seen.with_pending(true).bits();
-            // Write even if P is already set. The acknowledging vCPU must observe the sender's
-            // writes before this message, and only a read-modify-write guarantees that.
-            match atomic.compare_exchange(seen.bits(), pending, Ordering::SeqCst, Ordering::SeqCst)
-            {
-                Ok(_) => return Some(seen),
-                Err(now) => seen = Entry::from_bits(now),
+            if let Ok(seen) = self.try_set_pending(found)? {
+                return Some(seen);
             }
         }
+    }
+
+    /// Step 2, once. Returns an error if another thread has changed the entry in the meantime.
+    #[inline(always)]
+    fn try_set_pending(&self, found: EntryRef) -> Option<Result<Entry, u64>> {
+        let atomic = self.entries.entry(found.position)?;
+        let seen = Entry::from_bits(atomic.load(Ordering::SeqCst));
+        if !seen.admits(found.link.bits()) {
+            return None;
+        }
+        let pending = seen.with_pending(true).bits();
+        // Write even if P is already set. The acknowledging vCPU must observe the sender's writes
+        // before this message, and only a read-modify-write guarantees that.
+        let order = (Ordering::SeqCst, Ordering::SeqCst);
+        Some(atomic.compare_exchange(seen.bits(), pending, order.0, order.1).map(|_| seen))
     }
 
     /// Step 2 for a redistributor's own LPI, by index. As for an event's message, writes even if P
@@ -201,7 +218,7 @@ impl Shared {
 
     /// Step 3: sets the ready bit of an entry that was just written, if the entry is ready. Returns
     /// the vCPU to kick.
-    #[inline]
+    #[inline(always)]
     pub(super) fn set_ready_bit(&self, written: Entry, position: Position) -> Option<u32> {
         let target = written.target();
         if !written.is_ready() {

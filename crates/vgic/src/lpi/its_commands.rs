@@ -230,7 +230,7 @@ impl Control {
     ) -> Result<(), NoRoom> {
         let found = self.attach_event(its, (device, event), lpi)?;
         let target = self.collection(its, collection).unwrap_or(0);
-        let entry = Entry::unmapped(found.generation)
+        let entry = Entry::unmapped(found.generation())
             .with_target(u32::from(target))
             .with_lpi_index(lpi.index());
         let location = Location::Event(found.index());

@@ -3,8 +3,9 @@
 //! a tree of nodes with 64 links each. Nodes are type-stable, and may be reassigned to another
 //! device: see [`Nodes::translate`].
 
-use super::entry::GENERATION_BITS;
+use super::entry::{DELIVERABLE, GENERATION_BITS, GENERATION_MAX};
 use super::entry_table::{EntryIndex, Position, SPREAD_BITS};
+use super::ready_bitmap::MAX_POSITIONS;
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use doorbell_fallible::{OnceBox, OutOfMemory, try_page, try_page_table};
@@ -24,10 +25,20 @@ pub(super) const MAX_EVENT_BITS: u32 = CHUNK_BITS + MAX_DEPTH * NODE_BITS;
 const PAGE_BITS: u32 = 3;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 
-const INDEX_BITS: u32 = 32;
-const EVENT_BITS_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
+const INDEX_SHIFT: u32 = GENERATION_BITS;
+const INDEX_BITS: u32 = 26;
+const EVENT_BITS_SHIFT: u32 = INDEX_SHIFT + INDEX_BITS;
 const DEPTH_SHIFT: u32 = EVENT_BITS_SHIFT + 5;
-const VALID: u64 = 1 << 63;
+/// Flag of a link to a node.
+const NODE: u64 = 1 << (DEPTH_SHIFT + 2);
+/// Flag of a device's link to a node whose links lead to entries.
+const ONE_NODE: u64 = NODE << 1;
+/// Flag of a link to a block of entries.
+const BLOCK: u64 = DELIVERABLE;
+/// Position of the number of events, in a device's link to a block.
+const EVENTS_SHIFT: u32 = BLOCK.trailing_zeros() + 1;
+const _: () = assert!(MAX_POSITIONS <= 1 << INDEX_BITS && ONE_NODE < BLOCK);
+const _: () = assert!((CHUNK_ENTRIES as u64) < 1 << (u64::BITS - EVENTS_SHIFT));
 
 /// A link in a device table entry or a node. A link holds the position of a block's first entry or
 /// the number of the next node, and the generation of that block or node. The link in a device
@@ -42,25 +53,27 @@ impl Link {
 
     /// Creates a link to a block of entries.
     pub(super) const fn of_block(first: EntryIndex, generation: u32) -> Self {
-        Self::new(first.position().get(), generation)
+        Self::new(BLOCK, first.position().get(), generation)
     }
 
     /// Creates a link to a node.
     pub(super) const fn of_node(node: u32, generation: u32) -> Self {
-        Self::new(node, generation)
+        Self::new(NODE, node, generation)
     }
 
-    const fn new(index: u32, generation: u32) -> Self {
-        Self(VALID | index as u64 | (generation as u64) << INDEX_BITS)
+    const fn new(kind: u64, index: u32, generation: u32) -> Self {
+        Self(kind | (index as u64) << INDEX_SHIFT | generation as u64)
     }
 
     /// Adds the number of event bits, for the link in a device table entry.
     pub(super) const fn of_device(self, event_bits: u32) -> Self {
-        Self(
-            self.0
-                | (event_bits as u64) << EVENT_BITS_SHIFT
-                | (depth(event_bits) as u64) << DEPTH_SHIFT,
-        )
+        let depth = depth(event_bits) as u64;
+        let shape = match self.0 & (BLOCK | NODE) {
+            BLOCK => 1 << (EVENTS_SHIFT + event_bits),
+            NODE if depth == 1 => ONE_NODE,
+            _ => 0,
+        };
+        Self(self.0 | shape | (event_bits as u64) << EVENT_BITS_SHIFT | depth << DEPTH_SHIFT)
     }
 
     /// Converts from an atomic's value.
@@ -75,13 +88,14 @@ impl Link {
 
     /// Returns `true` if the link is valid.
     pub(super) const fn is_valid(self) -> bool {
-        self.0 & VALID != 0
+        self.0 & (BLOCK | NODE) != 0
     }
 
     /// Returns the node number.
-    #[expect(clippy::cast_possible_truncation, reason = "the number is the low half")]
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the number has 26 bits")]
     pub(super) const fn node(self) -> u32 {
-        self.0 as u32
+        (self.0 >> INDEX_SHIFT) as u32 & ((1 << INDEX_BITS) - 1)
     }
 
     /// Returns the first entry of the block.
@@ -90,10 +104,10 @@ impl Link {
     }
 
     /// Returns an event's entry in the block.
-    #[inline]
+    #[inline(always)]
     const fn entry(self, event: u32) -> EntryRef {
         let first = Position::new(self.node());
-        EntryRef { position: first.offset_in_chunk(event), generation: self.generation() }
+        EntryRef { position: first.offset_in_chunk(event), link: self }
     }
 
     /// Returns `true` if a device's link is valid and the device has this event.
@@ -102,9 +116,11 @@ impl Link {
         self.is_valid() && event as u64 >> self.event_bits() == 0
     }
 
-    /// Returns the generation of the block or the node.
-    pub(super) const fn generation(self) -> u32 {
-        ((self.0 >> INDEX_BITS) & ((1 << GENERATION_BITS) - 1)) as u32
+    /// Returns an event's entry, if this is the link to a block of a device that has the event.
+    #[inline(always)]
+    pub(super) fn near_entry(self, event: u32) -> Option<EntryRef> {
+        let has_near = u64::from(event) < self.0 >> EVENTS_SHIFT;
+        has_near.then(|| self.entry(event))
     }
 
     /// Returns the device's number of event bits.
@@ -137,8 +153,8 @@ pub(super) const fn node_index(event: u32, below: u32) -> u32 {
 pub(crate) struct EntryRef {
     /// The entry's position.
     pub(super) position: Position,
-    /// The entry's expected generation.
-    pub(super) generation: u32,
+    /// The link to the entry's block.
+    pub(super) link: Link,
 }
 
 impl EntryRef {
@@ -146,16 +162,12 @@ impl EntryRef {
     pub(super) const fn index(self) -> EntryIndex {
         self.position.index()
     }
-}
 
-/// Result of looking up a message's entry on the fast path.
-pub(super) enum Near {
-    /// The event's entry.
-    Entry(EntryRef),
-    /// The event isn't mapped.
-    Nothing,
-    /// The fast path doesn't cover the device or the event.
-    Far,
+    /// Returns the entry's expected generation.
+    #[expect(clippy::cast_possible_truncation, reason = "the generation is in the low bits")]
+    pub(super) const fn generation(self) -> u32 {
+        self.link.0 as u32 & GENERATION_MAX
+    }
 }
 
 /// Result of looking up an event in a device's ITT.
@@ -212,6 +224,20 @@ impl Nodes {
         self.translate_from(dte, root, root.depth(), event)
     }
 
+    /// Translates like [`translate`](Self::translate), by a device's link that was loaded from
+    /// `dte`, but only finds entries below one node. All devices with up to 2^11 events have at
+    /// most one.
+    #[inline(always)]
+    pub(super) fn translate_by_node(
+        &self,
+        dte: &AtomicU64,
+        root: Link,
+        event: u32,
+    ) -> Option<EntryRef> {
+        let has_one = root.0 & ONE_NODE != 0 && event >> root.event_bits() == 0;
+        has_one.then(|| self.translate_from(dte, root, 1, event)).flatten()
+    }
+
     /// Finds an event's entry, or the next event that may have an entry. Callers must hold the
     /// command lock.
     pub(super) fn probe(&self, dte: &AtomicU64, event: u32) -> Probe {
@@ -229,19 +255,6 @@ impl Nodes {
             }
         }
         Probe::Entry(at.entry(event & (CHUNK_ENTRIES - 1)).index())
-    }
-
-    /// Translates like [`translate`](Self::translate), but only finds entries with at most one node
-    /// above them. All devices with up to 2^11 events qualify.
-    #[inline(always)]
-    pub(super) fn translate_near(&self, dte: &AtomicU64, event: u32) -> Near {
-        let root = Link::from_bits(dte.load(Ordering::SeqCst));
-        match root.depth() {
-            _ if !root.has(event) => Near::Nothing,
-            0 => Near::Entry(root.entry(event)),
-            1 => self.translate_from(dte, root, 1, event).map_or(Near::Far, Near::Entry),
-            _ => Near::Far,
-        }
     }
 
     /// Follows a device's link through this many nodes. `root` is the link's value.

@@ -9,14 +9,15 @@ pub use super::ready_bitmap::memory_model::*;
 
 use super::consumer::{Consumer, ListedLpi, Peek, Take};
 use super::entry::{Entry, Level};
-use super::entry_table::Position;
-use super::itt::EntryRef;
+use super::entry_table::{EntryIndex, Position};
+use super::itt::{EntryRef, Link};
 use super::ready_bitmap::{ReadyBitmap, Visit, Visitor};
 use super::shared::Shared;
 use crate::wakeup::VcpuWakeup;
 use msi_types::Cpu;
 
-const FOUND: EntryRef = EntryRef { position: Position::new(0), generation: 1 };
+const FOUND: EntryRef =
+    EntryRef { position: Position::new(0), link: Link::of_block(EntryIndex::new(0), 1) };
 const LEVEL: Level = Level::new(0);
 
 /// Returns 0 if the message was dropped, 1 if the LPI became pending, and 2 if it already was.
@@ -101,7 +102,7 @@ pub fn take_own(shared: &Shared) -> bool {
 /// Folds the LPI, which the guest has acknowledged, from its list register.
 #[inline(never)]
 pub fn fold(consumer: &Consumer, shared: &Shared) -> bool {
-    let listed = ListedLpi { position: FOUND.position, generation: FOUND.generation };
+    let listed = ListedLpi { position: FOUND.position, generation: FOUND.generation() };
     consumer.fold(shared, listed, false).is_some()
 }
 

@@ -358,7 +358,7 @@ impl Control {
                     // The configuration in memory may have changed since the reservation.
                     self.shared.ensure_ready_bit(vcpu, level, first.position)?;
                 }
-                let entry = Entry::unmapped(first.generation);
+                let entry = Entry::unmapped(first.generation());
                 let entry = entry.with_enabled(enabled).with_level(level);
                 let (part, others) = events.split(CHUNK_ENTRIES - events.first % CHUNK_ENTRIES);
                 self.device_entries.map_lpis(first.position.index(), part.lpi_indices());

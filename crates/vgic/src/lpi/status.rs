@@ -111,7 +111,7 @@ impl LpiCore {
         }
         let shared = self.shared();
         let found = shared.nodes.translate(dte, event);
-        let entry = found.map(|found| (shared.entries.load(found.position), found.generation));
+        let entry = found.map(|found| (shared.entries.load(found.position), found.generation()));
         let Some((entry, _)) = entry.filter(|(entry, generation)| {
             entry.generation() == *generation && entry.lpi_index() != NO_LPI
         }) else {
