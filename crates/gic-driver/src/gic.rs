@@ -36,7 +36,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
-use doorbell_lock::IrqLock;
+use doorbell_lock::{IrqLock, TaskLock};
 use errata::GicErrata;
 use gic_arch::{Affinity, icc};
 use msi_types::Cpu;
@@ -151,6 +151,11 @@ pub struct Gic<P: GicPlatform> {
     /// Message-based SPIs. The level that a message asserts exists only in the distributor, so
     /// suspend must save it.
     message_ranges: IrqLock<Vec<SpiRange>>,
+    /// Sequence number of the last VMOVP that several ITSes execute. The lock is held until they
+    /// have executed it.
+    pub(crate) vpe_moves: TaskLock<u16>,
+    /// For each number of a vPE, whether a vPE has it. No other ITS may use it for another vPE.
+    pub(crate) vpe_numbers: TaskLock<Vec<bool>>,
 }
 
 #[derive(Debug)]

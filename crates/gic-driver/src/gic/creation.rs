@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicBool;
 use doorbell_fallible::try_collect;
-use doorbell_lock::IrqLock;
+use doorbell_lock::{IrqLock, TaskLock};
 use gic_arch::{Affinity, gicd};
 
 impl<P: GicPlatform> Gic<P> {
@@ -76,6 +76,8 @@ impl<P: GicPlatform> Gic<P> {
             moves,
             without_extended: AtomicBool::new(false),
             message_ranges: IrqLock::default(),
+            vpe_moves: TaskLock::new(0),
+            vpe_numbers: TaskLock::new(Vec::new()),
         })
     }
 }

@@ -7,10 +7,12 @@
 //! acknowledged. Therefore callers either mask the event's source, and let earlier messages be
 //! acknowledged, or [set the event pending](VpeSet::set_pending) afterwards.
 
+use super::Its;
 use super::error::{ItsError, fault};
 use super::routes::EventRoute;
 use super::vpe::VpeSet;
 use crate::platform::GicPlatform;
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::Lpi;
 use gic_arch::its::{Command, VirtualCommand};
@@ -32,6 +34,8 @@ pub struct VirtualLpi {
 #[derive(Debug)]
 #[doc(alias = "its_vlpi_map")]
 pub struct DirectEvent {
+    /// Index of the event's ITS in the set.
+    its: usize,
     physical: Lpi,
     route: EventRoute,
     to: VirtualLpi,
@@ -58,7 +62,10 @@ impl<P: GicPlatform> VpeSet<P> {
     /// unless the ITS doesn't respond.
     pub fn hand_over(&self, physical: Lpi, to: VirtualLpi) -> Result<DirectEvent, ItsError> {
         self.check(to.lpi)?;
-        let (its, vpe) = (&self.its, self.id(to.vpe)?);
+        let vpe = self.id(to.vpe)?;
+        let mut all = self.all().enumerate();
+        let owner = all.find(|(_, its)| its.routes.of(physical).is_some());
+        let (index, its) = owner.ok_or(ItsError::NotMapped(physical))?;
         let mut found = None;
         its.queue.in_order(&its.frame, || {
             found = its.routes.of(physical).and_then(|route| {
@@ -71,7 +78,7 @@ impl<P: GicPlatform> VpeSet<P> {
         let (device, event) = (route.device, route.event_id());
         let (intid, doorbell) = (to.lpi.get(), self.doorbell(to.vpe).map(Lpi::get));
         self.events.fetch_add(1, SeqCst);
-        let handed_over = DirectEvent { physical, route, to };
+        let handed_over = DirectEvent { its: index, physical, route, to };
         let result = its.run_virtual([
             Command::Discard { device, event }.encode(),
             Command::Sync { target }.encode(),
@@ -101,8 +108,9 @@ impl<P: GicPlatform> VpeSet<P> {
     /// `GICR_VPENDBASER.Dirty` stays set. The virtual LPI may have been pending.
     #[expect(clippy::needless_pass_by_value, reason = "callers give up the event")]
     pub fn take_back(&self, event: DirectEvent) -> Result<bool, ItsError> {
-        let DirectEvent { physical, route, to } = event;
-        let (its, vpe) = (&self.its, self.id(to.vpe)?);
+        let its = self.its_of(&event);
+        let DirectEvent { physical, route, to, .. } = event;
+        let vpe = self.id(to.vpe)?;
         let bound = its.collections.target(route.collection);
         let other = || its.collections.any_target().and_then(|it| its.collections.of_target(it));
         let collection = bound.map(|_| route.collection).or_else(other);
@@ -115,7 +123,7 @@ impl<P: GicPlatform> VpeSet<P> {
         its.queue.in_order(&its.frame, || its.routes.set(physical, Some(route)));
         self.events.fetch_sub(1, SeqCst);
         // DISCARD clears the pending bit (IHI 0069, "virtual LPIs").
-        self.while_evicted((to.vpe, to.lpi), |was_pending| {
+        self.while_evicted(its, (to.vpe, to.lpi), |was_pending| {
             its.run_virtual([
                 Command::Discard { device, event }.encode(),
                 VirtualCommand::Vsync { vpe }.encode(),
@@ -137,7 +145,7 @@ impl<P: GicPlatform> VpeSet<P> {
         let (device, event) = (moved.route.device, moved.route.event_id());
         let (from, vpe) = (self.id(moved.to.vpe)?, self.id(to)?);
         let doorbell = self.doorbell(to).map(Lpi::get);
-        self.its.run_virtual([
+        self.its_of(moved).run_virtual([
             VirtualCommand::Vmovi { device, event, vpe, doorbell }.encode(),
             VirtualCommand::Vsync { vpe: from }.encode(),
             Command::Inv { device, event }.encode(),
@@ -179,6 +187,11 @@ impl<P: GicPlatform> VpeSet<P> {
 
     fn run_on(&self, event: &DirectEvent, command: Command) -> Result<(), ItsError> {
         let vpe = self.id(event.to.vpe)?;
-        self.its.run_virtual([command.encode(), VirtualCommand::Vsync { vpe }.encode()])
+        let sync = VirtualCommand::Vsync { vpe };
+        self.its_of(event).run_virtual([command.encode(), sync.encode()])
+    }
+
+    fn its_of(&self, event: &DirectEvent) -> &Arc<Its<P>> {
+        self.all().nth(event.its).unwrap_or(&self.its)
     }
 }

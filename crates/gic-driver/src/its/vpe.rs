@@ -1,6 +1,11 @@
 //! vPEs (GICv4.0; IHI 0069, "virtual LPIs"): those of a virtual machine, with their tables.
 //! [`direct`](super::direct) maps events to them.
 //!
+//! A vPE has the same number at each ITS to which it is mapped, and no other vPE of the machine has
+//! it. Where `GITS_TYPER.VMOVP` is 0,
+//! these ITSes must all execute the same VMOVP before any of them executes another: each move has a
+//! sequence number, and all vPEs of the machine are moved under one lock.
+//!
 //! Each vPE is mapped to the redistributor of one CPU at a time. While it is
 //! [resident](VpeSet::load) there, the redistributor signals the vPE's virtual LPIs to the guest.
 //! Otherwise, they wait in the vPE's pending table, and may ring its [doorbell](super::doorbell).
@@ -12,19 +17,19 @@ use super::vpe_table::{VpeTable, refused};
 use super::{Its, TaskState};
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Observed, Table};
 use crate::redistributor::VpeTables;
-use crate::{GicError, Redistributor};
+use crate::{GicError, MmioExt, Redistributor};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use doorbell_lock::TaskLock;
-use gic_arch::Lpi;
 use gic_arch::gicr::vlpi::Vpendbaser;
 use gic_arch::its::{MapAction, RawCommand, RdBase, VirtualCommand, VpeId};
 use gic_arch::lpi::{
     CONFIG_TABLE_ALIGNMENT, Config, MIN_ID_BITS, PENDING_TABLE_ALIGNMENT, config_offset,
     config_table_bytes, pending_location, pending_table_bytes,
 };
+use gic_arch::{Lpi, gits};
 use msi_types::Cpu;
 
 /// A vCPU's vPE.
@@ -51,11 +56,15 @@ struct Residency {
 /// The vPEs of a virtual machine, and the configuration of its virtual LPIs. The configuration
 /// table is the hypervisor's, with all virtual LPIs initially disabled.
 ///
-/// Dropping the set unmaps its vPEs and frees their tables. If events are still mapped to them, the
-/// tables are leaked instead, because the ITS may still access them.
+/// Dropping the set makes its vPEs leave their CPUs, unmaps them and frees their tables. If events
+/// are still mapped to them, or if one does not leave, the tables are leaked instead, because the
+/// hardware may still access them.
 #[doc(alias = "its_vm")]
 pub struct VpeSet<P: GicPlatform> {
+    /// The ITS of the doorbells.
     pub(super) its: Arc<Its<P>>,
+    /// The other ITSes, with the number of vPEs that are mapped to each.
+    others: Vec<(Arc<Its<P>>, usize)>,
     config: Table,
     id_bits: u8,
     pub(super) vpes: Vec<Vpe>,
@@ -85,20 +94,57 @@ impl<P: GicPlatform> VpeSet<P> {
         if !(MIN_ID_BITS..=its.lpis().id_bits()).contains(&id_bits) {
             return refused("the ITS does not support the guest's number of INTID bits");
         }
-        if !its.typer.virtual_lpis() || its.typer.vmapp() {
+        if !its.has_vpes() {
             return refused("the ITS does not implement GICv4.0");
-        }
-        if !its.typer.vmovp() {
-            return refused("the ITS must move vPEs together with other ITSes");
         }
         let config = its.table(config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT)?;
         let (vpes, doorbells, events) = (Vec::new(), None, AtomicU32::new(0));
-        let mut set = Self { its, config, id_bits, vpes, doorbells, events };
+        let others = Vec::new();
+        let mut set = Self { its, others, config, id_bits, vpes, doorbells, events };
         set.vpes.try_reserve_exact(cpus.len()).map_err(|_| ItsError::NoMemory("vPEs"))?;
         for cpu in cpus {
             set.map_vpe(*cpu)?;
         }
         Ok(set)
+    }
+
+    /// Also maps the vPEs to another ITS, so that its events can be
+    /// [handed over](Self::hand_over), too.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// Any error of [`new`](Self::new). [`ItsError::Fault`] if the ITS belongs to another GIC or is
+    /// already in the set, if the ITSes move vPEs in different ways, or if ITSes that must move
+    /// vPEs together have the same number.
+    pub fn with_its(mut self, its: &Arc<Its<P>>) -> Result<Self, ItsError> {
+        let refused = |reason| Err(refused(its.frame.base, reason));
+        if !its.has_vpes() || its.typer.vmovp() != self.its.typer.vmovp() {
+            return refused("the ITS does not implement GICv4.0 like the other");
+        }
+        let is_known = |known: &Arc<Its<P>>| {
+            Arc::ptr_eq(known, its) || (!its.typer.vmovp() && known.number() == its.number())
+        };
+        if !Arc::ptr_eq(&self.its.gic, &its.gic) || self.all().any(is_known) {
+            return refused("the ITSes cannot share vPEs");
+        }
+        self.others.try_reserve(1).map_err(|_| ItsError::NoMemory("vPEs"))?;
+        self.others.push((its.clone(), 0));
+        for index in 0..self.vpes.len() {
+            let vpe = &self.vpes[index];
+            let target = its.collections.of_cpu(vpe.cpu(its.platform()))?.1;
+            its.with_vpe_table(|table| table.ensure(&its.frame, vpe.id))?;
+            if let Some((_, mapped)) = self.others.last_mut() {
+                *mapped = index + 1;
+            }
+            its.map_vpe(vpe.id, vpe.vmapp(target, self.id_bits, MapAction::Map))?;
+        }
+        Ok(self)
+    }
+
+    /// Iterates over the ITSes to which the vPEs are mapped.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Its<P>>> {
+        core::iter::once(&self.its).chain(self.others.iter().map(|(its, _)| its))
     }
 
     fn map_vpe(&mut self, cpu: Cpu) -> Result<(), ItsError> {
@@ -108,8 +154,7 @@ impl<P: GicPlatform> VpeSet<P> {
             return Err(refused(its.frame.base, "a redistributor does not implement GICv4.0"));
         }
         let pending = its.table(pending_table_bytes(self.id_bits), PENDING_TABLE_ALIGNMENT)?;
-        let allocated = its.with_vpe_table(|table| table.allocate(&its.frame));
-        let id = match allocated {
+        let id = match its.allocate_vpe() {
             Ok(id) => id,
             Err(error) => {
                 its.platform().release_table(pending);
@@ -122,9 +167,24 @@ impl<P: GicPlatform> VpeSet<P> {
         let map = vpe.vmapp(target, self.id_bits, MapAction::Map);
         // From now on, dropping the set unmaps the vPE.
         self.vpes.push(vpe);
-        let (sync, reload) =
-            (VirtualCommand::Vsync { vpe: id }, VirtualCommand::Vinvall { vpe: id });
-        its.run_virtual([map, sync, reload, sync].map(VirtualCommand::encode))
+        its.map_vpe(id, map)
+    }
+
+    /// Maps a vPE that is not resident to another CPU.
+    fn move_vpe(&self, vpe: &Vpe, cpu: Cpu) -> Result<(), ItsError> {
+        let vmovp = |its: &Its<P>, its_list, sequence| {
+            let (_, target) = its.collections.of_cpu(cpu)?;
+            let vmovp = VirtualCommand::Vmovp { vpe: vpe.id, target, its_list, sequence };
+            let sync = VirtualCommand::Vsync { vpe: vpe.id };
+            its.run_virtual([vmovp, sync].map(VirtualCommand::encode))
+        };
+        if self.its.typer.vmovp() {
+            return vmovp(&self.its, 0, 0);
+        }
+        let its_list = self.all().fold(0, |list, its| list | 1 << its.number());
+        let mut sequence = self.its.gic.vpe_moves.lock(self.its.platform());
+        *sequence = sequence.wrapping_add(1);
+        self.all().try_for_each(|its| vmovp(its, its_list, *sequence))
     }
 
     /// Makes a vPE resident at a CPU; the guest may then be entered. The vPE must not be resident
@@ -141,11 +201,7 @@ impl<P: GicPlatform> VpeSet<P> {
         vpe.waits.store(false, SeqCst);
         let mut residency = vpe.residency.lock(self.its.platform());
         if residency.cpu != cpu {
-            let (_, target) = self.its.collections.of_cpu(cpu)?;
-            let (its_list, sequence) = (0, 0);
-            let vmovp = VirtualCommand::Vmovp { vpe: vpe.id, target, its_list, sequence };
-            let sync = VirtualCommand::Vsync { vpe: vpe.id };
-            self.its.run_virtual([vmovp, sync].map(VirtualCommand::encode))?;
+            self.move_vpe(vpe, cpu)?;
             // The ITS must know where the doorbell rings.
             doorbell.map_or(Ok(cpu), |doorbell| self.its.move_event(doorbell, cpu))?;
             residency.cpu = cpu;
@@ -194,6 +250,7 @@ impl<P: GicPlatform> VpeSet<P> {
     /// read, the LPI counts as pending.
     pub(super) fn while_evicted<R>(
         &self,
+        its: &Its<P>,
         (vpe, lpi): (u16, Lpi),
         f: impl FnOnce(bool) -> Result<R, ItsError>,
     ) -> Result<R, ItsError> {
@@ -201,7 +258,7 @@ impl<P: GicPlatform> VpeSet<P> {
         let mut residency = vpe.residency.lock(self.its.platform());
         let was_resident = residency.is_resident;
         let left = if was_resident { self.leave(&mut residency).map(|_| ()) } else { Ok(()) };
-        let is_pending = left.and_then(|()| self.is_pending(vpe, residency.cpu, lpi));
+        let is_pending = left.and_then(|()| self.is_pending(its, vpe, (residency.cpu, lpi)));
         let result = f(is_pending.unwrap_or_else(|error| {
             self.its.note(error);
             true
@@ -213,9 +270,14 @@ impl<P: GicPlatform> VpeSet<P> {
     }
 
     /// Reads the pending table of a vPE that is not resident.
-    fn is_pending(&self, vpe: &Vpe, cpu: Cpu, lpi: Lpi) -> Result<bool, ItsError> {
+    fn is_pending(
+        &self,
+        its: &Its<P>,
+        vpe: &Vpe,
+        (cpu, lpi): (Cpu, Lpi),
+    ) -> Result<bool, ItsError> {
         // Messages that the ITS has translated must have reached the table.
-        self.its.run_virtual([VirtualCommand::Vsync { vpe: vpe.id }.encode()])?;
+        its.run_virtual([VirtualCommand::Vsync { vpe: vpe.id }.encode()])?;
         let (platform, (offset, bit)) = (self.its.platform(), pending_location(lpi));
         let coherence = self.redistributor(cpu)?.pending_coherence();
         let observed = platform.observe(&vpe.pending, offset..offset + 1, coherence);
@@ -290,17 +352,22 @@ impl<P: GicPlatform> Drop for VpeSet<P> {
         }
         let its = &self.its;
         let mut is_unused = true;
-        for mut vpe in core::mem::take(&mut self.vpes) {
+        for (index, mut vpe) in core::mem::take(&mut self.vpes).into_iter().enumerate() {
+            let mapped = self.others.iter().filter(|(_, mapped)| index < *mapped);
+            let mapped = || mapped.clone().map(|(its, _)| its).chain([its]);
             // The ITS ignores the target.
             let unmap = vpe.vmapp(RdBase::from_field(0), self.id_bits, MapAction::Unmap);
             let sync = VirtualCommand::Vsync { vpe: vpe.id };
-            match its.run_virtual([unmap, sync].map(VirtualCommand::encode)) {
+            let left = {
+                let mut residency = vpe.residency.lock(its.platform());
+                if residency.is_resident { self.leave(&mut residency).map(|_| ()) } else { Ok(()) }
+            };
+            let unmap =
+                |its: &Arc<Its<P>>| its.run_virtual([unmap, sync].map(VirtualCommand::encode));
+            match left.and_then(|()| mapped().try_for_each(unmap)) {
                 Ok(()) => {
                     its.platform().release_table(vpe.pending.take());
-                    let _ = its.with_vpe_table(|table| {
-                        table.set(vpe.id.get(), false);
-                        Ok(())
-                    });
+                    its.release_vpe(vpe.id);
                 }
                 Err(error) => {
                     is_unused = false;
@@ -318,6 +385,45 @@ impl<P: GicPlatform> Drop for VpeSet<P> {
 }
 
 impl<P: GicPlatform> Its<P> {
+    const fn has_vpes(&self) -> bool {
+        self.typer.virtual_lpis() && !self.typer.vmapp()
+    }
+
+    /// Allocates a vPE's number, and room in the vPE table.
+    fn allocate_vpe(&self) -> Result<VpeId, ItsError> {
+        let id = self.gic.vpe_numbers.with(self.platform(), |used| {
+            let free = used.iter().position(|used| !used).unwrap_or(used.len());
+            if free == used.len() {
+                used.try_reserve(1).map_err(|_| ItsError::NoMemory("vPEs"))?;
+                used.push(false);
+            }
+            let id = u16::try_from(free);
+            let id = id.map_err(|_| refused(self.frame.base, "the vPE table is full"))?;
+            used[free] = true;
+            Ok(VpeId::new(id))
+        })?;
+        let ensured = self.with_vpe_table(|table| table.ensure(&self.frame, id));
+        ensured.inspect_err(|_| self.release_vpe(id)).map(|()| id)
+    }
+
+    fn release_vpe(&self, id: VpeId) {
+        self.gic.vpe_numbers.with(self.platform(), |used| {
+            if let Some(used) = used.get_mut(usize::from(id.get())) {
+                *used = false;
+            }
+        });
+    }
+
+    /// Returns `GITS_CTLR.ITS_Number`.
+    fn number(&self) -> u8 {
+        self.frame.registers.read(gits::CTLR).its_number()
+    }
+
+    fn map_vpe(&self, vpe: VpeId, map: VirtualCommand) -> Result<(), ItsError> {
+        let (sync, reload) = (VirtualCommand::Vsync { vpe }, VirtualCommand::Vinvall { vpe });
+        self.run_virtual([map, sync, reload, sync].map(VirtualCommand::encode))
+    }
+
     fn table(&self, bytes: u64, align: u64) -> Result<Table, ItsError> {
         let table = self.constraints.allocate(self.platform(), bytes, align, ADDRESS_BITS);
         table.map_err(|error| ItsError::no_table("a table of virtual LPIs", error))

@@ -5,16 +5,14 @@ use super::error::{ItsError, ProbeError, fault};
 use super::hardware::ControlFrame;
 use super::tables::{ItsTable, TableRequest};
 use crate::platform::GicPlatform;
-use alloc::vec::Vec;
-use doorbell_fallible::try_collect;
 use gic_arch::gits::TableKind;
 use gic_arch::its::VpeId;
 
-/// The table in which the ITS keeps its vPEs, and the numbers in use.
+/// The table in which the ITS keeps its vPEs.
 #[derive(Debug)]
 pub(super) struct VpeTable {
     table: ItsTable,
-    used: Vec<bool>,
+    vpes: u16,
 }
 
 impl VpeTable {
@@ -30,11 +28,9 @@ impl VpeTable {
         if vpes == 0 || !typer.virtual_lpis() || typer.vmapp() {
             return Ok(None);
         }
-        let no_memory = |_| ProbeError::NoMemory { base: frame.base, table: NAME };
-        let used = try_collect(core::iter::repeat_n(false, vpes.into())).map_err(no_memory)?;
         let (kind, ids) = (TableKind::VirtualPes, vpes.into());
         let request = TableRequest { kind, name: NAME, ids, coherence, constraints, memory_type };
-        Ok(ItsTable::provision(frame, request)?.map(|table| Self { table, used }))
+        Ok(ItsTable::provision(frame, request)?.map(|table| Self { table, vpes }))
     }
 
     pub(super) fn release<P: GicPlatform>(&mut self, frame: &ControlFrame<P>) {
@@ -45,29 +41,23 @@ impl VpeTable {
         self.table.restore(frame);
     }
 
-    pub(super) fn allocate<P: GicPlatform>(
+    /// Makes room for the vPE with this number.
+    pub(super) fn ensure<P: GicPlatform>(
         &mut self,
         frame: &ControlFrame<P>,
-    ) -> Result<VpeId, ItsError> {
-        let free = (0..)
-            .zip(&self.used)
-            .find(|(number, used)| !**used && u64::from(*number) < self.table.ids());
-        let (number, _) = free.ok_or(refused(frame.base, "the vPE table is full"))?;
+        vpe: VpeId,
+    ) -> Result<(), ItsError> {
+        let number = vpe.get();
+        if number >= self.vpes || u64::from(number) >= self.table.ids() {
+            return Err(refused(frame.base, "the vPE table is full"));
+        }
         let ensured = self.table.ensure(frame, u32::from(number));
-        ensured.map_err(|error| ItsError::no_table("a second-level vPE table", error))?;
-        self.set(number, true);
-        Ok(VpeId::new(number))
+        ensured.map_err(|error| ItsError::no_table("a second-level vPE table", error))
     }
 
     /// Returns the number of vPEs for which the table is meant.
-    pub(super) fn capacity(&self) -> u32 {
-        self.used.len().try_into().unwrap_or(u32::MAX)
-    }
-
-    pub(super) fn set(&mut self, number: u16, used: bool) {
-        if let Some(place) = self.used.get_mut(usize::from(number)) {
-            *place = used;
-        }
+    pub(super) const fn capacity(&self) -> u16 {
+        self.vpes
     }
 }
 

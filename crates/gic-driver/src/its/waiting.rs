@@ -31,7 +31,7 @@ impl<P: GicPlatform> VpeSet<P> {
     pub fn with_doorbells(mut self, proxy: DeviceId) -> Result<Self, ItsError> {
         let vpes = u16::try_from(self.vpes.len()).ok().and_then(NonZeroU16::new);
         if let (Some(count), None) = (vpes, &self.doorbells) {
-            let room = self.its.with_vpe_table(|table| Ok(table.capacity()))?;
+            let room = self.its.with_vpe_table(|table| Ok(table.capacity().into()))?;
             let cpu = |vpe: &Vpe| vpe.cpu(self.its.platform());
             let cpus = |vpe| self.vpe(vpe).map_or(Cpu::new(0), cpu);
             self.doorbells = Some(Doorbells::map(&self.its, proxy, room, (count, cpus))?);

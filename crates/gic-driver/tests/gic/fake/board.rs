@@ -7,6 +7,7 @@ use super::interpreter::{Hardware, Interpreter};
 use super::memory::Memory;
 use super::redistributor::FakeRedistributor;
 use super::registers::{BoardBlock, BoardFrame};
+use super::virtual_execution::FakeVpe;
 use crate::interleaving;
 use doorbell_test_support::Outside;
 use gic_arch::Affinity;
@@ -96,14 +97,14 @@ impl World {
     /// pending. If that is a vPE that is not resident, rings the doorbell.
     pub(crate) fn message(&mut self, its: usize, device: u32, event: u32) -> Option<(usize, u32)> {
         let (lpi, target) = self.its[its].translate(&mut self.memory, device, event)?;
-        let vpe = self.its[its].vpes.iter().find(|vpe| vpe.lpis.target == target);
+        let vpe = self.memory.vpes.iter().find(|vpe| vpe.lpis.target == target);
         if let Some(home) = vpe.filter(|vpe| !vpe.lpis.lpis_enabled()).map(|vpe| vpe.home) {
             let entry = self.its[its].event_entry(&mut self.memory, device, event)?;
             let doorbell = self.its[its].doorbells.get(&entry).copied();
             let at = self.redistributors.iter_mut().find(|rd| rd.target == home).unwrap();
             at.pending.extend(doorbell);
         }
-        let vpes = self.its[its].vpes.iter_mut().map(|vpe| &mut vpe.lpis);
+        let vpes = self.memory.vpes.iter_mut().map(|vpe| &mut vpe.lpis);
         let mut all = self.redistributors.iter_mut().chain(vpes).enumerate();
         let (at, there) = all.find(|(_, rd)| rd.target == target).unwrap();
         there.pending.insert(lpi);
@@ -124,23 +125,16 @@ impl World {
             self.message(0, device, event);
         }
         let FakeRedistributor { vlpi, target: home, .. } = &mut self.redistributors[cpu];
-        let mut vpes = self.its.iter_mut().flat_map(|its| &mut its.vpes);
+        let mut vpes = std::mem::take(&mut self.memory.vpes);
+        let vpe = vpes.iter_mut().find(|vpe| vpe.lpis.pendbaser.address() == table);
         // A previous hypervisor's vPE is unknown.
-        let Some(vpe) = vpes.find(|vpe| vpe.lpis.pendbaser.address() == table) else { return };
-        assert_eq!(vpe.home, *home, "a vPE is resident elsewhere than VMAPP says");
-        if is_resident {
-            vpe.check();
-            let config = Propbaser::new()
-                .with_id_bits_minus_one(vlpi.vpropbaser.id_bits_minus_one())
-                .with_shareability(vlpi.vpropbaser.shareability())
-                .with_address(vlpi.vpropbaser.address());
-            vpe.lpis.reside(&mut self.memory, config);
-        } else {
-            let is_pending = vpe.lpis.leave(&mut self.memory);
-            vlpi.vpendbaser.set_pending_last(is_pending);
-            if let Some((Moment::After, device, event)) = around {
-                self.message(0, device, event);
-            }
+        let mut message = None;
+        if let Some(vpe) = vpe {
+            message = vlpi.change_residency(vpe, *home, &mut self.memory).and(around);
+        }
+        self.memory.vpes = vpes;
+        if let Some((Moment::After, device, event)) = message {
+            self.message(0, device, event);
         }
     }
 
@@ -544,6 +538,9 @@ impl GicPlatform for Board {
         for its in &world.its {
             its.check_unused(&table);
         }
+        let mut used = world.memory.vpes.iter().flat_map(FakeVpe::tables);
+        let is_used = used.any(|used| (table.address..table.address + table.bytes).contains(&used));
+        assert!(!is_used, "a table of a mapped vPE was released");
         world.memory.release(table.address);
     }
 

@@ -9,7 +9,7 @@ use super::entries::{DeviceEntry, TranslationEntry};
 use super::execution::Execution;
 use super::memory::{Memory, View};
 use super::redistributor::FakeRedistributor;
-use super::virtual_execution::{FakeVpe, VPE};
+use super::virtual_execution::VPE;
 use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize, TableKind, Typer};
 use gic_arch::its::{Command, Level1Entry, VirtualCommand};
 use gic_arch::{Cacheability, Shareability};
@@ -44,6 +44,8 @@ pub(crate) struct Hardware {
     pub(crate) lpis: u32,
     /// `true` if VMAPTI is a command error.
     pub(crate) refuses_vmapti: bool,
+    /// `GITS_CTLR.ITS_Number`.
+    pub(crate) number: u8,
 }
 
 impl Default for Hardware {
@@ -69,6 +71,7 @@ impl Default for Hardware {
             entry_bytes: 8,
             lpis: 8192,
             refuses_vmapti: false,
+            number: 0,
         }
     }
 }
@@ -105,7 +108,6 @@ pub(crate) struct Interpreter {
     pub(crate) deferred: Vec<(u64, Effect)>,
     /// Translation entries that DISCARD has cleared, and the targets whose SYNC they await.
     pub(crate) discarding: Vec<(u64, u64)>,
-    pub(crate) vpes: Vec<FakeVpe>,
     /// Doorbells of virtual LPIs, by the addresses of their translation entries.
     pub(crate) doorbells: BTreeMap<u64, u32>,
     pub(crate) traffic: Traffic,
@@ -145,7 +147,6 @@ impl Interpreter {
             own_collections: BTreeMap::new(),
             deferred: Vec::new(),
             discarding: Vec::new(),
-            vpes: Vec::new(),
             doorbells: BTreeMap::new(),
             traffic: Traffic::default(),
             refused: Vec::new(),
@@ -175,9 +176,6 @@ impl Interpreter {
                 "the table of device {device:#x} was released while the device is mapped"
             );
         }
-        for vpe in self.vpes.iter().flat_map(FakeVpe::tables) {
-            assert!(!overlaps(vpe, 1), "a table of a mapped vPE was released");
-        }
         for baser in self.tables.iter().filter(|baser| baser.valid()) {
             assert!(
                 !overlaps(baser.address(), baser.bytes()),
@@ -190,7 +188,8 @@ impl Interpreter {
         let quiescent = !self.control.enabled() && self.unrest == 0;
         self.unrest = self.unrest.saturating_sub(1);
         // Quiescent is UNKNOWN while the ITS is enabled; this fake then returns 1.
-        self.control.with_quiescent(quiescent || self.control.enabled())
+        let quiescent = quiescent || self.control.enabled();
+        self.control.with_quiescent(quiescent).with_its_number(self.hardware.number)
     }
 
     pub(crate) fn set_control(&mut self, value: Ctlr) {

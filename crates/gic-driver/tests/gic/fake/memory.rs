@@ -1,6 +1,7 @@
 //! Memory as seen by CPUs and controllers. A controller can't see a store until it is published,
 //! and CPUs can't see a controller's store until they observe it. Freed memory is never reused.
 
+use super::virtual_execution::FakeVpe;
 use gic_driver::{Coherence, PhysicalRegion, Table, TableLayout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -41,6 +42,10 @@ pub(crate) struct Memory {
     next: u64,
     /// Address of the next allocation below 4 GiB.
     next_low: u64,
+    /// vPEs, which the ITSes share with their tables.
+    pub(crate) vpes: Vec<FakeVpe>,
+    /// Sequence number of the last VMOVP.
+    pub(crate) last_vpe_move: Option<u16>,
 }
 
 impl Memory {
@@ -55,6 +60,8 @@ impl Memory {
             observable: false,
             next: 0x1_4000_0000,
             next_low: 0x5000_0000,
+            vpes: Vec::new(),
+            last_vpe_move: None,
         }
     }
 

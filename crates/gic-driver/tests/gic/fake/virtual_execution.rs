@@ -8,6 +8,7 @@ use super::redistributor::FakeRedistributor;
 use gic_arch::gicr::{Pendbaser, Propbaser, Typer};
 use gic_arch::its::{MapAction, RdBase, VirtualCommand, VpeId};
 use gic_arch::lpi::pending_table_bytes;
+use std::collections::BTreeMap;
 
 /// Flag of the targets that are vPEs.
 pub(super) const VPE: u64 = 1 << 40;
@@ -19,14 +20,33 @@ pub(crate) struct FakeVpe {
     pub(crate) lpis: FakeRedistributor,
     /// Target of the redistributor to which the vPE is mapped.
     pub(crate) home: u64,
+    /// The ITSes to which the vPE is mapped, by their numbers.
+    mappings: BTreeMap<u8, Mapping>,
+    /// `GICR_VPENDBASER.IDAI` of the last put.
+    pub(crate) idai: bool,
+    /// The VMOVP that is in progress.
+    moving: Option<Move>,
+}
+
+/// A vPE's mapping at an ITS.
+#[derive(Debug, Default)]
+struct Mapping {
     /// `true` once VMAPP has taken effect.
-    pub(crate) is_mapped: bool,
+    is_mapped: bool,
     /// `true` once all configurations have been invalidated.
-    pub(crate) is_invalidated: bool,
+    is_invalidated: bool,
     /// `true` if the next VSYNC unmaps the vPE.
     leaves: bool,
-    /// Target to which the next VSYNC moves the vPE.
-    next_home: Option<u64>,
+}
+
+/// A VMOVP, which takes effect at a VSYNC after all ITSes have executed it.
+#[derive(Debug)]
+struct Move {
+    target: u64,
+    /// Numbers of the ITSes, and of those that have not executed the command yet, as bitmaps.
+    its_list: u16,
+    awaited: u16,
+    sequence: u16,
 }
 
 impl FakeVpe {
@@ -37,8 +57,13 @@ impl FakeVpe {
 
     /// Asserts that the vPE may be used.
     pub(crate) fn check(&self) {
-        assert!(self.is_mapped && !self.leaves, "a vPE is used before its VMAPP has taken effect");
-        assert!(self.is_invalidated, "a vPE is used with another vPE's cached configurations");
+        for mapping in self.mappings.values() {
+            let is_mapped = mapping.is_mapped && !mapping.leaves;
+            assert!(is_mapped, "a vPE is used before its VMAPP has taken effect");
+            let is_new = mapping.is_invalidated;
+            assert!(is_new, "a vPE is used with another vPE's cached configurations");
+        }
+        assert!(self.moving.is_none(), "a vPE is used while it moves");
     }
 }
 
@@ -54,7 +79,10 @@ impl Execution<'_> {
                 self.check_discarded(entry);
                 let old = self.memory.device_read64(self.its.table_view(), entry);
                 assert_eq!(old, 0, "VMAPTI of an event that is already mapped");
-                self.vpe(vpe)?.check();
+                let number = self.its.hardware.number;
+                let used = self.vpe(vpe)?;
+                used.check();
+                used.mappings.get(&number)?;
                 self.map(entry, vpe, intid);
                 self.change_doorbell(entry, doorbell);
                 Some(())
@@ -70,10 +98,9 @@ impl Execution<'_> {
                 }
                 Some(())
             }
-            VirtualCommand::Vmovp { vpe, target, .. } => {
+            VirtualCommand::Vmovp { vpe, target, its_list, sequence } => {
                 self.knows(target.field()).then_some(())?;
-                self.vpe(vpe)?.next_home = Some(target.field());
-                Some(())
+                self.vmovp(vpe, target.field(), its_list, sequence)
             }
             VirtualCommand::Vsync { vpe } => self.vsync(vpe),
             VirtualCommand::Vinvall { vpe } => {
@@ -86,13 +113,35 @@ impl Execution<'_> {
 
     fn vpe(&mut self, vpe: VpeId) -> Option<&mut FakeVpe> {
         let target = VPE | u64::from(vpe.get());
-        self.its.vpes.iter_mut().find(|vpe| vpe.lpis.target == target)
+        self.memory.vpes.iter_mut().find(|vpe| vpe.lpis.target == target)
     }
 
     fn map(&mut self, entry: u64, vpe: VpeId, intid: u32) {
         let new = TranslationEntry::new().with_intid(intid).with_collection(vpe.get());
         let effect = Effect::Map(entry, new.with_is_virtual(true).into());
         self.defer(VPE | u64::from(vpe.get()), effect);
+    }
+
+    fn vmovp(&mut self, vpe: VpeId, target: u64, its_list: u16, sequence: u16) -> Option<()> {
+        let (number, is_alone) = (self.its.hardware.number, self.its.hardware.typer.vmovp());
+        let id = VPE | u64::from(vpe.get());
+        for other in self.memory.vpes.iter().filter(|other| other.lpis.target != id) {
+            assert!(other.moving.is_none(), "a VMOVP begins before another is complete");
+        }
+        let last = self.memory.last_vpe_move;
+        let moved = self.vpe(vpe)?;
+        assert!(!moved.lpis.lpis_enabled(), "a resident vPE is moved");
+        let own = moved.mappings.keys().fold(0, |list, number| list | 1 << number);
+        assert_eq!(its_list, if is_alone { 0 } else { own }, "ITSList");
+        let moving = moved.moving.get_or_insert_with(|| {
+            assert!(is_alone || last != Some(sequence), "a sequence number is used twice");
+            Move { target, its_list, awaited: own, sequence }
+        });
+        let same = (target, its_list, sequence);
+        assert_eq!((moving.target, moving.its_list, moving.sequence), same, "the same VMOVP");
+        moving.awaited &= if is_alone { 0 } else { !(1 << number) };
+        self.memory.last_vpe_move = Some(sequence);
+        Some(())
     }
 
     fn change_doorbell(&mut self, entry: u64, doorbell: Option<u32>) {
@@ -110,12 +159,21 @@ impl Execution<'_> {
         action: MapAction,
     ) -> Option<()> {
         self.its.entry(self.memory, 1, vpe.get().into())?;
+        let number = self.its.hardware.number;
         if action == MapAction::Unmap {
-            self.vpe(vpe)?.leaves = true;
+            let unmapped = self.vpe(vpe)?;
+            assert!(!unmapped.lpis.lpis_enabled(), "a resident vPE is unmapped");
+            unmapped.mappings.get_mut(&number)?.leaves = true;
             return Some(());
         }
         self.knows(target.field()).then_some(())?;
-        assert!(self.vpe(vpe).is_none(), "the vPE is already mapped");
+        if let Some(known) = self.vpe(vpe) {
+            let same = (known.lpis.pendbaser.address(), known.home);
+            assert_eq!(same, (table, target.field()), "two vPEs have the same number");
+            let old = known.mappings.insert(number, Mapping::default());
+            assert!(old.is_none(), "the vPE is already mapped");
+            return Some(());
+        }
         let bytes = usize::try_from(pending_table_bytes(id_bits)).unwrap();
         let view = self.its.table_view();
         let zero = self.memory.device_read(view, table, bytes).iter().all(|byte| *byte == 0);
@@ -123,43 +181,53 @@ impl Execution<'_> {
         let mut lpis = FakeRedistributor::at(0, VPE | u64::from(vpe.get()), Typer::new());
         lpis.pendbaser = Pendbaser::new().with_address(table);
         lpis.propbaser = Propbaser::new().with_id_bits_minus_one(id_bits - 1);
-        self.its.vpes.push(FakeVpe {
+        self.memory.vpes.push(FakeVpe {
             lpis,
             home: target.field(),
-            is_mapped: false,
-            is_invalidated: false,
-            leaves: false,
-            next_home: None,
+            mappings: BTreeMap::from([(number, Mapping::default())]),
+            idai: false,
+            moving: None,
         });
         Some(())
     }
 
     fn vsync(&mut self, vpe: VpeId) -> Option<()> {
+        let number = self.its.hardware.number;
         let synchronized = self.vpe(vpe)?;
-        let (target, leaves) = (synchronized.lpis.target, synchronized.leaves);
-        synchronized.is_mapped = true;
-        synchronized.home = synchronized.next_home.take().unwrap_or(synchronized.home);
+        let target = synchronized.lpis.target;
+        let mapping = synchronized.mappings.get_mut(&number)?;
+        mapping.is_mapped = true;
+        let leaves = mapping.leaves;
+        if let Some(moved) = synchronized.moving.take_if(|moving| moving.awaited == 0) {
+            synchronized.home = moved.target;
+        }
         let effects = self.take_deferred(target);
         if leaves {
-            self.its.vpes.retain(|vpe| vpe.lpis.target != target);
+            self.vpe(vpe)?.mappings.remove(&number);
+            self.memory.vpes.retain(|vpe| !vpe.mappings.is_empty());
             return Some(());
         }
-        self.vpe(vpe)?.is_invalidated |= effects.contains(&Effect::ReloadAll);
+        let mapping = self.vpe(vpe)?.mappings.get_mut(&number)?;
+        mapping.is_invalidated |= effects.contains(&Effect::ReloadAll);
         // The effects on a vPE that is not resident are in its table.
         self.with_table(target, FakeRedistributor::load_pending);
+        let mut vpes = std::mem::take(&mut self.memory.vpes);
         for effect in effects {
-            let mut lpis: Vec<_> = self.its.vpes.iter_mut().map(|vpe| &mut vpe.lpis).collect();
+            let mut lpis: Vec<_> = vpes.iter_mut().map(|vpe| &mut vpe.lpis).collect();
             apply(&mut lpis, self.memory, target, effect);
         }
+        self.memory.vpes = vpes;
         self.with_table(target, FakeRedistributor::store_pending);
         Some(())
     }
 
     fn with_table(&mut self, target: u64, access: fn(&mut FakeRedistributor, &mut Memory)) {
-        let mut lpis = self.its.vpes.iter_mut().map(|vpe| &mut vpe.lpis);
+        let mut vpes = std::mem::take(&mut self.memory.vpes);
+        let mut lpis = vpes.iter_mut().map(|vpe| &mut vpe.lpis);
         let found = lpis.find(|lpis| lpis.target == target && !lpis.lpis_enabled());
         if let Some(lpis) = found {
             access(lpis, self.memory);
         }
+        self.memory.vpes = vpes;
     }
 }

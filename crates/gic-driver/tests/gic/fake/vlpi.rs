@@ -1,6 +1,9 @@
 //! A redistributor's fake VLPI_base frame. Residency changes take effect late.
 
 use super::LAG;
+use super::memory::Memory;
+use super::virtual_execution::FakeVpe;
+use gic_arch::gicr::Propbaser;
 use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
 
 #[derive(Debug, Default)]
@@ -41,5 +44,30 @@ impl FakeVlpiFrame {
             }
             _ => panic!("write of VLPI_base + {offset:#x}"),
         }
+    }
+
+    /// Makes a vPE resident, or makes it leave. Returns `Some` if it has left.
+    pub(super) fn change_residency(
+        &mut self,
+        vpe: &mut FakeVpe,
+        home: u64,
+        memory: &mut Memory,
+    ) -> Option<()> {
+        assert_eq!(vpe.home, home, "a vPE is resident elsewhere than VMAPP says");
+        if self.is_resident {
+            vpe.check();
+            assert_eq!(self.vpendbaser.idai(), vpe.idai, "IDAI is not that of the last put");
+            let config = Propbaser::new()
+                .with_id_bits_minus_one(self.vpropbaser.id_bits_minus_one())
+                .with_shareability(self.vpropbaser.shareability())
+                .with_address(self.vpropbaser.address());
+            vpe.lpis.reside(memory, config);
+            return None;
+        }
+        let is_pending = vpe.lpis.leave(memory);
+        self.vpendbaser.set_pending_last(is_pending);
+        vpe.idai = !vpe.idai;
+        self.vpendbaser.set_idai(vpe.idai);
+        Some(())
     }
 }

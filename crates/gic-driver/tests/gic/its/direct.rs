@@ -1,15 +1,16 @@
 //! Tests for direct injection. The fake carries out commands for vPEs only at a VSYNC, and changes
 //! of residency only once `Dirty` has read as 0.
 
-use super::setup::{Setup, config, lpi};
+use super::setup::{Setup, config, lpi, request};
 use crate::fake::{Board, Hardware};
 use gic_arch::Lpi;
 use gic_arch::Shareability;
 use gic_arch::gits::Typer;
 use gic_arch::lpi::Config;
-use gic_driver::ItsError;
 use gic_driver::its::{DirectEvent, VirtualLpi, VpeSet};
-use msi_types::{Cpu, HwIrqBlock, Pending};
+use gic_driver::{Its, ItsError};
+use msi_types::{Cpu, DeviceId, HwIrqBlock, Pending};
+use std::sync::Arc;
 
 const CPUS: usize = 4;
 pub(super) const VPES: u16 = 2;
@@ -81,7 +82,7 @@ impl Direct {
 
     /// Takes the virtual LPIs that the guest sees.
     pub(super) fn take(&self, vpe: usize) -> Vec<u32> {
-        self.setup.board.world().its[0].vpes[vpe].lpis.acknowledge()
+        self.setup.board.world().memory.vpes[vpe].lpis.acknowledge()
     }
 }
 
@@ -288,11 +289,93 @@ fn dropping_a_set_of_vpes_frees_it() {
     for _ in 0..2 {
         let set = vpes(&setup).unwrap();
         assert!(vpes(&setup).is_err(), "the table has two entries");
+        set.load(0, Cpu::new(1)).unwrap();
         drop(set);
-        assert!(setup.board.world().its[0].vpes.is_empty());
+        assert!(setup.board.world().memory.vpes.is_empty());
         assert_eq!(setup.board.in_memory(|memory| memory.live_regions()), before);
     }
     assert_eq!(setup.its.faults().0, 0);
+}
+
+/// Two ITSes with these numbers, which move vPEs in these ways.
+fn two(numbers: [u8; 2], vmovp: [bool; 2]) -> (Setup, Arc<Its<Board>>) {
+    let its = [0, 1].map(|index| {
+        let typer = hardware().typer.with_vmovp(vmovp[index]);
+        Hardware { typer, number: numbers[index], ..hardware() }
+    });
+    let board = Board::with_its(its.to_vec(), 4).with_vlpi_frames();
+    board.world().redistributors.iter_mut().for_each(|rd| rd.coherent = true);
+    let setup = Setup::on(board, &config(0).with_vpes(8));
+    let second = Arc::new(Its::new(setup.gic.clone(), &config(1).with_vpes(8)).unwrap());
+    for cpu in 0..4 {
+        setup.bring_up(cpu);
+        second.cpu_on(Cpu::new(cpu)).unwrap();
+    }
+    (setup, second)
+}
+
+#[test]
+fn a_vpe_takes_messages_of_several_itses() {
+    for vmovp in [true, false] {
+        let (setup, second) = two([0, 9], [vmovp; 2]);
+        let before = setup.board.in_memory(|memory| memory.live_regions());
+        let blocks = [(&setup.its, 5), (&second, 6)].map(|(its, device)| {
+            let attached = its.attach(DeviceId::new(device), 1).unwrap();
+            its.map_events(&attached, request(1, 0)).unwrap()
+        });
+        let sets = [vpes(&setup), vpes(&setup)];
+        let [vpes, other] = sets.map(|set| set.unwrap().with_its(&second).unwrap());
+        for index in 0..2 {
+            vpes.configure(virtual_lpi(0, index).lpi, ENABLED).unwrap();
+        }
+        let mut events = [0, 1].map(|its| {
+            vpes.hand_over(lpi(&blocks[its], 0), virtual_lpi(0, u32::from(its == 1))).unwrap()
+        });
+        let send = |its| setup.board.world().message(its, if its == 0 { 5 } else { 6 }, 0);
+        let take = |vpe: usize| setup.board.world().memory.vpes[vpe].lpis.acknowledge();
+        for cpu in [3, 3, 0, 1] {
+            vpes.load(0, Cpu::new(cpu)).unwrap();
+            (0..2).for_each(|its| _ = send(its));
+            assert_eq!(take(0), [8192, 8193]);
+            vpes.put(0).unwrap();
+            other.load(1, Cpu::new(cpu)).unwrap();
+            other.put(1).unwrap();
+        }
+        vpes.load(1, Cpu::new(3)).unwrap();
+        send(1);
+        vpes.move_event(&mut events[1], 1).unwrap();
+        assert_eq!(take(1), [8193]);
+        for (its, event) in events.into_iter().enumerate() {
+            send(its);
+            assert!(vpes.take_back(event).unwrap());
+            assert_eq!(send(its), Some((0, lpi(&blocks[its], 0).get())));
+        }
+        drop((vpes, other));
+        assert!(setup.board.world().memory.vpes.is_empty());
+        for (its, block) in [&setup.its, &second].into_iter().zip(blocks) {
+            drop(block);
+            assert_eq!(its.faults().0, 0);
+        }
+        let after = setup.board.in_memory(|memory| memory.live_regions());
+        assert_eq!(after, before + 2, "the devices' translation tables are left");
+    }
+}
+
+#[test]
+fn itses_that_cannot_share_vpes_are_refused() {
+    for (numbers, vmovp) in [([1, 1], [false; 2]), ([0, 1], [true, false])] {
+        let (setup, second) = two(numbers, vmovp);
+        let before = setup.board.in_memory(|memory| memory.live_regions());
+        assert!(vpes(&setup).unwrap().with_its(&second).is_err());
+        assert_eq!(setup.board.in_memory(|memory| memory.live_regions()), before);
+    }
+    let (setup, second) = two([0, 1], [false; 2]);
+    assert!(vpes(&setup).unwrap().with_its(&setup.its).is_err());
+    // The sets' vPEs have different numbers, which the fake checks.
+    let _first = VpeSet::new(second.clone(), ID_BITS, &[Cpu::new(1); 6]).unwrap();
+    assert!(vpes(&setup).unwrap().with_its(&second).is_ok());
+    let _others = vpes(&setup).unwrap();
+    assert!(vpes(&setup).is_err(), "the table has eight entries");
 }
 
 #[test]
@@ -301,7 +384,6 @@ fn machines_without_gicv4_refuse_vpes() {
     let v4 = hardware().typer;
     assert!(vpes(&setup(lacking(v4.with_virtual_lpis(false)), 8)).is_err());
     assert!(vpes(&setup(lacking(v4.with_vmapp(true)), 8)).is_err());
-    assert!(vpes(&setup(lacking(v4.with_vmovp(false)), 8)).is_err());
     assert!(vpes(&setup(hardware(), 0)).is_err());
     let without_frames = Setup::with_config(hardware(), &config(0).with_vpes(8));
     assert!(vpes(&without_frames).is_err());
