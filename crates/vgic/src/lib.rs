@@ -190,7 +190,7 @@ pub use doorbell_fallible::OutOfMemory;
 pub use frames::its;
 pub use gic_arch;
 pub use monitor::access::{AccessWidth, BadWidth};
-pub use monitor::direct::{DirectInjection, DirectTarget, Translate};
+pub use monitor::direct::{DirectInjection, DirectTarget, InListRegister, Translate};
 pub use monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 pub use monitor::kicks::KickSet;
 pub use monitor::memory::{GuestMemory, MemoryFault};

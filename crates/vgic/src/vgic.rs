@@ -19,7 +19,7 @@ use crate::frames::registers::Refusal;
 use crate::frames::v2m::V2m;
 use crate::lpi::LpiCore;
 use crate::monitor::access::AccessWidth;
-use crate::monitor::direct::{DirectInjection, DirectTarget};
+use crate::monitor::direct::{DirectInjection, DirectTarget, InListRegister};
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, RegisterFrame};
 use crate::monitor::progress::Progress;
 use crate::sync::lock::Mutex;
@@ -121,13 +121,16 @@ impl Vgic {
 
     /// Looks up an event of an ITS for [direct injection](Self::inject_directly). Returns `None` if
     /// its messages are dropped.
+    ///
+    /// # Errors
+    /// [`InListRegister`] until the vCPU has exited, which has been kicked.
     pub fn direct_target(
         &self,
         its: usize,
         device: DeviceId,
         event: EventId,
-    ) -> Option<DirectTarget> {
-        self.its.get(its)?.direct_target(device, event)
+    ) -> Result<Option<DirectTarget>, InListRegister> {
+        self.its.get(its).map_or(Ok(None), |its| its.direct_target(device, event))
     }
 
     /// Reads `width` at a guest physical address. Refused accesses read as zero and are counted in

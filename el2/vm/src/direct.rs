@@ -20,226 +20,78 @@
 //! | MOVALL, MAPC with V = 0, a write to `GITS_CTLR` or `GICR_CTLR`; a move of the guest | takes all events back first, makes those that are pending also pending in the model, and then hands them over again |
 //!
 //! While an event is handed over or taken back, and while the guest's ITS does not translate it,
-//! its vector is masked. So no message is lost or doubled. An MSI cannot be masked, so it is
-//! signaled once afterwards, because a message may have been lost: the guest may take a superfluous
-//! interrupt. So may a guest whose hardware has failed.
+//! its vector is masked. If its LPI is pending in the model, the model forgets that, and INT makes
+//! the virtual LPI pending instead. So no message is lost or doubled. An MSI cannot be masked, so
+//! it is signaled once afterwards, because a message may have been lost: the guest may take a
+//! superfluous interrupt. So may a guest whose hardware has failed.
+//!
+//! When a guest has ended, its vPEs are unmapped and their tables freed.
 //!
 //! Locks: the model's locks are outside of [`VECTORS`]. Code that holds `VECTORS` may only signal
-//! messages to the model, and kick vCPUs.
+//! messages to the model, and kick vCPUs. Locks of [`INJECTIONS`] are only locked for writing by
+//! code that holds no other lock.
+
+mod vector;
+
+pub use vector::GuestVector;
 
 use crate::guest::{self, Guest};
 use crate::irqchip;
-use crate::scheduler::{self, VcpuId};
+use crate::scheduler::VcpuId;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
+use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use doorbell_facts::{Fact, HypervisorFact};
 use gic_arch::its::{Command, MapAction};
-use gic_arch::lpi::Config;
 use gic_arch::{IntId, Lpi, gits};
 use gic_bringup::MsiController;
 use gic_driver::ItsError;
-use gic_driver::its::{DirectEvent, Its, VirtualLpi, VpeSet};
+use gic_driver::its::{Its, VpeSet};
 use image_rt::lock::IrqMutex;
 use image_rt::platform::Kernel;
 use image_rt::println;
-use msi_types::{Cpu, DeviceId, EventId, MessageStore, MsiMessage, Pending};
-use spin::Once;
+use msi_types::{Cpu, DeviceId, EventId, MessageStore, Pending};
+use spin::{Once, RwLock, RwLockReadGuard};
+use vector::{HAS_FAILED, Injection, Vector, kick, report_first, signal};
 use vgic::its::ItsConfig;
-use vgic::{DirectInjection, DirectTarget, Translate, Vgic};
+use vgic::{DirectInjection, DirectTarget, InListRegister, Translate, Vgic};
 
-/// For each guest, its injection, or `None` if its messages pass through the hypervisor.
-static INJECTIONS: Once<Box<[Option<Injection>]>> = Once::new();
+/// For each guest, its injection, or `None` if its messages pass through the hypervisor, or if it
+/// has ended.
+static INJECTIONS: Once<Box<[RwLock<Option<Injection>>]>> = Once::new();
 /// Vectors of all guests' functions.
 static VECTORS: IrqMutex<Vec<Vector>> = IrqMutex::new(Vec::new());
 /// `true` if the option is set.
 static IS_WANTED: AtomicBool = AtomicBool::new(false);
-/// `true` once the hardware has failed. No event is direct any more.
-static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 /// Number of CPUs that are targets of the ITS, apart from the first.
 static ONLINE: AtomicU32 = AtomicU32::new(0);
 /// Number of vPEs for which the ITSes have room.
 pub(crate) const MAX_VPES: u16 = 64;
+/// Maximum number of direct events of a guest. All are followed during one exit.
+const MAX_EVENTS: usize = 32;
 /// Maximum number of attempts to follow an event that the guest moves at the same time.
 const ATTEMPTS: u32 = 8;
 
-/// Direct injection into a guest.
-struct Injection {
-    vpes: VpeSet<Kernel>,
-    /// Number of register writes and moves in progress that may disable LPIs. While it is nonzero,
-    /// no event is handed over.
-    suspensions: AtomicU32,
+/// A guest's injection, which is not freed as long as this value exists.
+struct Held(RwLockReadGuard<'static, Option<Injection>>);
+
+impl Deref for Held {
+    type Target = Injection;
+
+    fn deref(&self) -> &Injection {
+        self.0.as_ref().expect("`of` returns no other")
+    }
 }
 
 /// Returns a guest's injection.
 #[inline]
-fn of(guest: usize) -> Option<&'static Injection> {
-    INJECTIONS.get()?.get(guest)?.as_ref()
-}
-
-/// A function's vector as the guest sees it.
-pub trait GuestVector: Send {
-    /// Returns the message that the guest wrote, if it lets the function send it.
-    fn message(&self) -> Option<MsiMessage>;
-}
-
-/// A function's vector.
-struct Vector {
-    /// Number of the guest.
-    owner: usize,
-    guest: Box<dyn GuestVector>,
-    device: DeviceId,
-    store: Arc<dyn MessageStore>,
-    slot: u16,
-    physical: Lpi,
-    /// The guest's event, as of the last time that the guest let the function send it.
-    event: Option<EventId>,
-    is_open: bool,
-    /// `true` if messages may be on their way through the hypervisor.
-    has_sent: bool,
-    direct: Option<(DirectEvent, Config)>,
-}
-
-impl Vector {
-    fn mask(&self) {
-        if let Some(mask) = self.store.fast_mask() {
-            mask.mask(self.slot);
-        }
-    }
-
-    /// Unmasks the vector, if the guest does.
-    fn unmask(&mut self) {
-        if let Some(mask) = self.store.fast_mask().filter(|_| self.is_open) {
-            mask.unmask(self.slot);
-        }
-        self.has_sent |= self.is_open && self.direct.is_none();
-    }
-
-    /// Returns `true` if the vector stays masked until its event is handed over. The function then
-    /// keeps its messages, so none is on its way when the event is handed over.
-    fn waits(&self) -> bool {
-        let may_be_handed_over = self.event.is_some() && !HAS_FAILED.load(SeqCst);
-        self.direct.is_none() && may_be_handed_over && self.store.fast_mask().is_some()
-    }
-
-    /// Follows the guest's mask. Returns the event of a vector that the guest has just unmasked,
-    /// and that is still masked here. A message to another address than `doorbell` stays with the
-    /// hypervisor.
-    fn follow_mask(&mut self, injection: &Injection, doorbell: u64) -> Option<EventId> {
-        let message = self.guest.message();
-        let was_open = core::mem::replace(&mut self.is_open, message.is_some());
-        let Some(message) = message else {
-            if was_open {
-                self.mask();
-            }
-            return None;
-        };
-        let event = (message.address == doorbell).then_some(EventId::new(message.data));
-        if was_open && self.event == event {
-            return None;
-        }
-        self.mask();
-        if self.event != event {
-            self.give_up(injection);
-        }
-        self.event = event;
-        if event.is_none() {
-            self.unmask();
-        }
-        event
-    }
-
-    /// Makes the event's mapping agree with its translation by the guest's ITS.
-    fn apply(&mut self, injection: &Injection, target: Option<DirectTarget>) {
-        let may_hand_over = !HAS_FAILED.load(SeqCst) && injection.suspensions.load(SeqCst) == 0;
-        if target.is_some() && !may_hand_over {
-            return self.give_up(injection);
-        }
-        if let Err(error) = self.try_apply(injection, target) {
-            report_first(&error);
-            self.give_up(injection);
-            self.unmask();
-        }
-    }
-
-    /// Takes the event back although the guest's ITS still translates it. If its virtual LPI is
-    /// pending, makes its LPI pending in the model.
-    fn give_up(&mut self, injection: &Injection) {
-        if let (true, Some(event), Some(guest)) =
-            (self.take_back(injection), self.event, guest::guests().get(self.owner))
-        {
-            let vgic = guest.vgic();
-            let message =
-                |its: &ItsConfig| MsiMessage { address: its.doorbell(), data: event.get() };
-            let message = vgic.config().its.first().map(message);
-            // The model drops the message if LPIs have been disabled since.
-            _ = vgic.its(0).zip(message).map(|(its, message)| its.signal_msi(self.device, message));
-        }
-    }
-
-    fn try_apply(
-        &mut self,
-        injection: &Injection,
-        target: Option<DirectTarget>,
-    ) -> Result<(), ItsError> {
-        let vpes = &injection.vpes;
-        let Some(DirectTarget { lpi, cpu, config, .. }) = target else {
-            self.take_back(injection);
-            return Ok(());
-        };
-        let to = VirtualLpi { vpe: cpu.get() as u16, lpi };
-        let direct = self.direct.as_mut();
-        if let Some((event, current)) = direct.filter(|(event, _)| event.target().lpi == lpi) {
-            if event.target() != to {
-                vpes.move_event(event, to.vpe)?;
-            } else if *current == config {
-                return Ok(());
-            }
-            vpes.configure(lpi, config)?;
-            *current = config;
-            vpes.invalidate(event)?;
-            // Neither VMOVI nor INV of a pending LPI need ring the doorbell.
-            if vpes.wake(to.vpe) {
-                kick(self.owner, cpu);
-            }
-            return Ok(());
-        }
-        self.mask();
-        self.take_back(injection);
-        vpes.configure(lpi, config)?;
-        let (event, _) = self.direct.insert((vpes.hand_over(self.physical, to)?, config));
-        // The redistributor may have cached the configuration of an earlier owner.
-        vpes.invalidate(event)?;
-        if core::mem::take(&mut self.has_sent) {
-            vpes.set_pending(event, Pending::Set)?;
-        }
-        self.unmask();
-        Ok(())
-    }
-
-    /// Masks the vector, and maps the event to its physical LPI again. Returns `true` if its
-    /// virtual LPI was pending, or if this is unknown.
-    fn take_back(&mut self, injection: &Injection) -> bool {
-        let Some((event, _)) = self.direct.take() else { return false };
-        self.mask();
-        let is_maskable = self.store.fast_mask().is_some();
-        self.has_sent |= self.is_open && !is_maskable;
-        let was_pending = injection.vpes.take_back(event).unwrap_or_else(|error| {
-            report_first(&error);
-            true
-        });
-        was_pending || !is_maskable
-    }
-}
-
-/// Prints the error, but only the first one, because a guest could otherwise flood the console.
-fn report_first(error: &ItsError) {
-    static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
-    if !HAS_PRINTED.swap(true, SeqCst) {
-        println!("hypervisor: direct injection: {error}");
-    }
+fn of(guest: usize) -> Option<Held> {
+    let injection = INJECTIONS.get()?.get(guest)?.read();
+    injection.is_some().then(|| Held(injection))
 }
 
 /// Records that the option is set.
@@ -258,12 +110,8 @@ pub fn is_on() -> bool {
     INJECTIONS.get().is_some()
 }
 
-fn kick(guest: usize, cpu: Cpu) {
-    scheduler::kick(VcpuId { guest, cpu });
-}
-
 /// Adds a vector of a device of the guest with the number `owner`. The vector has this slot in the
-/// device's message store and is a physical LPI.
+/// device's message store and is a physical LPI. Only the first vectors of a guest become direct.
 pub fn add(
     guest: Box<dyn GuestVector>,
     (owner, device): (usize, DeviceId),
@@ -271,9 +119,22 @@ pub fn add(
     physical: Lpi,
 ) {
     let (event, direct, has_sent, is_open) = (None, None, false, true);
-    let vector =
-        Vector { owner, guest, device, store, slot, physical, event, is_open, has_sent, direct };
-    VECTORS.with(|vectors| vectors.push(vector));
+    VECTORS.with(|vectors| {
+        let others = vectors.iter().filter(|vector| vector.owner == owner && vector.may_be_direct);
+        vectors.push(Vector {
+            owner,
+            guest,
+            device,
+            store,
+            slot,
+            physical,
+            event,
+            is_open,
+            may_be_direct: others.count() < MAX_EVENTS,
+            has_sent,
+            direct,
+        });
+    });
 }
 
 /// Records that the calling CPU is a target of the ITS.
@@ -305,9 +166,9 @@ pub(crate) fn start(cpus: u32) {
         println!("{}", Fact::from(fact));
         injection
     });
-    let injections: Box<[_]> = injections.collect();
+    let injections: Vec<_> = injections.collect();
     if injections.iter().any(Option::is_some) {
-        INJECTIONS.call_once(|| injections);
+        INJECTIONS.call_once(|| injections.into_iter().map(RwLock::new).collect());
         guest::guests().iter().for_each(attach);
     }
 }
@@ -338,6 +199,19 @@ fn attach(guest: &Guest) {
     }
 }
 
+/// Frees the vPEs of a guest that has ended, and of which no vCPU is loaded.
+pub(crate) fn end(guest: usize) {
+    let injection = INJECTIONS.get().and_then(|all| all.get(guest)?.write().take());
+    if let Some(injection) = injection {
+        VECTORS.with(|vectors| {
+            for vector in vectors.iter_mut().filter(|vector| vector.owner == guest) {
+                vector.is_open = false;
+                vector.take_back(&injection);
+            }
+        });
+    }
+}
+
 /// Makes the vPE of a vCPU that is being loaded resident on the calling CPU.
 pub(crate) fn load(vcpu: VcpuId) {
     reside(vcpu, |vpes, vpe| vpes.load(vpe, irqchip::here()));
@@ -365,10 +239,8 @@ pub(crate) fn may_be_pending(vcpu: VcpuId) -> bool {
 #[cold]
 pub(crate) fn ring(intid: IntId) {
     let Ok(lpi) = Lpi::try_from(intid) else { return };
-    let injections = (0..).zip(INJECTIONS.get().into_iter().flatten());
-    let rung =
-        |(guest, it): (usize, &Option<Injection>)| Some((guest, it.as_ref()?.vpes.ring(lpi)?));
-    if let Some((guest, vpe)) = injections.into_iter().find_map(rung) {
+    let rung = |guest| Some((guest, of(guest)?.vpes.ring(lpi)?));
+    if let Some((guest, vpe)) = (0..guest::guests().len()).find_map(rung) {
         kick(guest, Cpu::new(vpe.into()));
     }
 }
@@ -382,7 +254,7 @@ fn reside(vcpu: VcpuId, change: impl FnOnce(&VpeSet<Kernel>, u16) -> Result<(), 
         println!("hypervisor: direct injection ends: {error}");
         for guest in guest::guests() {
             if let Some(injection) = of(guest.number) {
-                take_all_back(guest.number, injection);
+                take_all_back(guest.number, &injection);
             }
         }
         VECTORS.with(|vectors| vectors.iter_mut().for_each(Vector::unmask));
@@ -394,7 +266,7 @@ fn reside(vcpu: VcpuId, change: impl FnOnce(&VpeSet<Kernel>, u16) -> Result<(), 
 fn take_all_back(guest: usize, injection: &Injection) {
     VECTORS.with(|vectors| {
         let own = vectors.iter_mut().filter(|vector| vector.owner == guest);
-        own.for_each(|vector| vector.give_up(injection));
+        own.for_each(|vector| vector.give_up(injection, false));
     });
 }
 
@@ -410,10 +282,10 @@ pub fn follow_messages(owner: usize, device: DeviceId) {
         let event = VECTORS.with(|vectors| {
             let is_its = |vector: &&mut Vector| (vector.owner, vector.device) == (owner, device);
             let vector = vectors.get_mut(index).filter(is_its);
-            vector.and_then(|vector| vector.follow_mask(injection, doorbell))
+            vector.and_then(|vector| vector.follow_mask(&injection, doorbell))
         });
         if let Some(event) = event {
-            follow_event(injection, guest.vgic(), index, (device, event));
+            follow_event(&injection, guest, index, (device, event));
         }
     }
 }
@@ -423,31 +295,31 @@ pub fn follow_messages(owner: usize, device: DeviceId) {
 /// vCPU gives the vector another event, it applies that one.
 fn follow_event(
     injection: &Injection,
-    vgic: &Vgic,
+    guest: &Guest,
     index: usize,
     (device, event): (DeviceId, EventId),
 ) {
-    let apply = |target| {
+    // Without a hand-over, pending state stays in the model.
+    let look_up = || if injection.may_hand_over() { look_up(guest, device, event) } else { None };
+    let mut target = look_up();
+    let is_settled = (0..ATTEMPTS).any(|_| {
         VECTORS.with(|vectors| {
             let is_its = |vector: &&mut Vector| vector.event == Some(event);
-            if let Some(vector) = vectors.get_mut(index).filter(is_its) {
-                vector.apply(injection, target);
+            match vectors.get_mut(index).filter(is_its) {
+                Some(vector) => vector.apply(injection, target),
+                None if target.is_some_and(|it| it.pending) => signal(guest.number, device, event),
+                None => {}
             }
         });
-    };
-    let mut target = vgic.direct_target(0, device, event);
-    for _ in 0..ATTEMPTS {
-        apply(target);
-        let now = vgic.direct_target(0, device, event);
-        if now == target {
-            break;
-        }
-        target = now;
-    }
-    if vgic.direct_target(0, device, event) != target {
+        let now = look_up();
+        let mut applied = mem::replace(&mut target, now);
+        applied.iter_mut().for_each(|applied| applied.pending = false);
+        now == applied
+    });
+    if !is_settled {
         VECTORS.with(|vectors| {
             if let Some(vector) = vectors.get_mut(index) {
-                vector.give_up(injection);
+                vector.give_up(injection, target.is_some_and(|target| target.pending));
                 vector.unmask();
             }
         });
@@ -457,6 +329,15 @@ fn follow_event(
             vector.unmask();
         }
     });
+}
+
+/// Looks up an event in the model, and takes its LPI's pending state.
+fn look_up(guest: &Guest, device: DeviceId, event: EventId) -> Option<DirectTarget> {
+    let target = || guest.vgic().direct_target(0, device, event);
+    target().unwrap_or_else(|InListRegister| {
+        let kick = |cpu| guest.kick(cpu);
+        guest.gate.while_empty(kick, target).expect("no vCPU has list registers")
+    })
 }
 
 /// Returns `true` if a write to this register of the model may disable an ITS or a vCPU's LPIs.
@@ -478,7 +359,7 @@ pub(crate) fn around<R>(guest: &Guest, change: impl FnOnce() -> R) -> R {
     let Some(injection) = of(guest.number) else { return change() };
     // A command of another vCPU must not hand over an event during the change.
     injection.suspensions.fetch_add(1, SeqCst);
-    take_all_back(guest.number, injection);
+    take_all_back(guest.number, &injection);
     let result = change();
     injection.suspensions.fetch_sub(1, SeqCst);
     let events: Vec<_> = VECTORS.with(|vectors| {
@@ -488,7 +369,7 @@ pub(crate) fn around<R>(guest: &Guest, change: impl FnOnce() -> R) -> R {
     });
     for (index, event) in events.into_iter().enumerate() {
         if let Some(event) = event {
-            follow_event(injection, guest.vgic(), index, event);
+            follow_event(&injection, guest, index, event);
         }
     }
     result
@@ -512,7 +393,7 @@ impl DirectInjection for Follower {
             Command::Int { .. } => return self.set_pending(&injection.vpes, command, Pending::Set),
             Command::Clear { .. } => _ = self.set_pending(&injection.vpes, command, Pending::Clear),
             Command::Movall { .. } | Command::Mapc { action: MapAction::Unmap, .. } => {
-                take_all_back(self.0, injection);
+                take_all_back(self.0, &injection);
             }
             _ => {}
         }
@@ -527,12 +408,16 @@ impl DirectInjection for Follower {
         })
     }
 
-    fn after(&self, command: Option<Command>, translate: &Translate<'_>) -> u32 {
-        let Some(injection) = of(self.0) else { return 0 };
+    fn after(
+        &self,
+        command: Option<Command>,
+        translate: &mut Translate<'_>,
+    ) -> Result<u32, InListRegister> {
+        let Some(injection) = of(self.0) else { return Ok(0) };
         let keeps =
             |it| matches!(it, Command::Sync { .. } | Command::Int { .. } | Command::Clear { .. });
         if command.is_some_and(keeps) {
-            return 0;
+            return Ok(0);
         }
         let is_new = matches!(command, Some(Command::Mapti { .. } | Command::Mapi { .. }));
         let mut followed = 0;
@@ -541,13 +426,13 @@ impl DirectInjection for Follower {
                 followed += 1;
                 if is_new {
                     // The model has discarded the pending state, too.
-                    vector.take_back(injection);
+                    vector.take_back(&injection);
                 }
-                let target = vector.event.and_then(|event| translate(vector.device, event));
-                vector.apply(injection, target);
+                let translated = vector.event.map(|event| translate(vector.device, event));
+                vector.apply(&injection, translated.transpose()?.flatten());
             }
-        });
-        followed
+            Ok(followed)
+        })
     }
 }
 

@@ -230,6 +230,11 @@ impl Guest {
         }
     }
 
+    /// Returns `true` if no vCPU is loaded.
+    pub(crate) fn is_unloaded(&self) -> bool {
+        self.vcpus.iter().all(|place| place.with(|vcpu| vcpu.is_some()))
+    }
+
     /// Kicks a vCPU: makes it leave guest mode, or wakes it from WFI.
     pub(crate) fn kick(&self, cpu: Cpu) {
         scheduler::kick(VcpuId { guest: self.number, cpu });

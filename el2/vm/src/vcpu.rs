@@ -6,6 +6,7 @@ use crate::recorder::Recorder;
 use crate::scheduler::{self, Entity, Leave, VcpuId};
 use crate::traps::{self, Next};
 use crate::{direct, interrupts, irqchip, messages, moving, quick};
+use alloc::boxed::Box;
 use el2_cpu::{Context, Hardware, NEVER, Registers, Vector, Wfi};
 use gic_driver::cpu_interface::Acknowledged;
 use image_rt::cpu;
@@ -59,7 +60,7 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
         vcpu.registers = Some(Registers::starting(start));
     }
     let Vcpu { interrupts, registers: Some(registers) } = &mut *vcpu else {
-        guest.put_vcpu(id.cpu, vcpu);
+        put(id, guest, vcpu);
         scheduler::leave(id, Leave::Waits { deadline: NEVER });
         return;
     };
@@ -76,7 +77,7 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
         interrupts.reset();
         vcpu.registers = None;
     }
-    guest.put_vcpu(id.cpu, vcpu);
+    put(id, guest, vcpu);
     scheduler::leave(
         id,
         match stop {
@@ -89,6 +90,14 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
             }
         },
     );
+}
+
+/// Stores a vCPU that is not loaded. The last one of a guest that has ended frees its vPEs.
+fn put(id: VcpuId, guest: &Guest, vcpu: Box<Vcpu>) {
+    guest.put_vcpu(id.cpu, vcpu);
+    if guest.end().is_some() && guest.is_unloaded() {
+        direct::end(id.guest);
+    }
 }
 
 fn load(id: VcpuId, guest: &Guest, registers: &Registers) {

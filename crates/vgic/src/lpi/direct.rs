@@ -1,21 +1,58 @@
 //! Translations for direct injection by hardware.
 
 use super::control::Control;
+use super::entry::Entry;
 use super::mapping::ItsIndex;
 use super::shared::Location;
-use crate::monitor::direct::DirectTarget;
+use super::sweep::Pause;
+use crate::monitor::direct::{DirectTarget, InListRegister};
 use gic_arch::lpi::Config;
 use msi_types::Cpu;
 
 impl Control {
-    /// Looks up an event whose messages are delivered, according to the command state. A sweep may
-    /// not have updated the event's entry yet.
+    /// Looks up an event whose messages are delivered, according to the command state, and takes
+    /// its LPI's pending state. A sweep may not have updated the event's entry yet.
+    ///
+    /// # Errors
+    /// [`InListRegister`] until the recalled vCPU has exited.
     pub(crate) fn direct_target(
+        &mut self,
+        its: ItsIndex,
+        device: u32,
+        event: u32,
+    ) -> Result<Option<DirectTarget>, InListRegister> {
+        let Some((location, target)) = self.open_event(its, device, event) else { return Ok(None) };
+        let pending = self.take_pending(location).map_err(|_| InListRegister)?;
+        Ok(Some(DirectTarget { pending, ..target }))
+    }
+
+    /// Takes the pending state that the event's target has for its LPI.
+    ///
+    /// # Errors
+    /// [`Pause::Listed`] until the recalled vCPU has exited.
+    fn take_pending(&mut self, event: Location) -> Result<bool, Pause> {
+        let places = [self.own_lpi_of(event), event];
+        for place in places {
+            self.recall(self.shared.load(place));
+        }
+        if self.awaits(self.recalls()) {
+            return Err(Pause::Listed);
+        }
+        let mut is_pending = false;
+        for place in places {
+            if self.shared.load(place).is_pending_or_held() {
+                is_pending |= self.update_folded(place, Entry::emptied)?.is_pending_or_held();
+            }
+        }
+        Ok(is_pending)
+    }
+
+    fn open_event(
         &self,
         its: ItsIndex,
         device: u32,
         event: u32,
-    ) -> Option<DirectTarget> {
+    ) -> Option<(Location, DirectTarget)> {
         let found = self.event(its, device, event)?;
         let location = Location::Event(found.index());
         let entry = self.shared.load(location);
@@ -24,7 +61,7 @@ impl Control {
         let tables = self.enabled.get(vcpu).filter(|tables| tables.covers(lpi))?;
         let (enabled, level) = self.settings(vcpu, &tables, lpi);
         let config = Config::new().with_enable(enabled).with_priority(level.configured());
-        let target = DirectTarget { lpi, cpu: Cpu::new(vcpu), config };
-        route.is_open().then_some(target)
+        let target = DirectTarget { lpi, cpu: Cpu::new(vcpu), config, pending: false };
+        route.is_open().then_some((location, target))
     }
 }

@@ -15,10 +15,20 @@ pub struct DirectTarget {
     pub cpu: Cpu,
     /// The LPI's enable bit and priority.
     pub config: Config,
+    /// `true` if the LPI was pending in the model. It no longer is, so the caller must make the
+    /// virtual LPI pending, or signal the message to the model again.
+    pub pending: bool,
 }
 
+/// The LPI of an event is in a list register, so it is unknown whether it is still pending. The
+/// vCPU has been kicked, and the lookup succeeds after the vCPU has exited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the LPI is in a list register")]
+pub struct InListRegister;
+
 /// Looks up an event. Returns `None` if its messages are dropped.
-pub type Translate<'a> = dyn Fn(DeviceId, EventId) -> Option<DirectTarget> + 'a;
+pub type Translate<'a> =
+    dyn FnMut(DeviceId, EventId) -> Result<Option<DirectTarget>, InListRegister> + 'a;
 
 /// Delivers the messages of some events by hardware. The model does not see them, so the
 /// implementation must follow the guest's commands.
@@ -40,7 +50,14 @@ pub trait DirectInjection: Send + Sync {
     /// can observe its completion. `None` means that the command failed, and changed nothing.
     /// Returns the number of events that it had to follow. Each counts as another command, so that
     /// the guest cannot make an exit take long.
-    fn after(&self, command: Option<Command>, translate: &Translate<'_>) -> u32;
+    ///
+    /// # Errors
+    /// [`InListRegister`] if a lookup failed. The command completes after another call.
+    fn after(
+        &self,
+        command: Option<Command>,
+        translate: &mut Translate<'_>,
+    ) -> Result<u32, InListRegister>;
 
     /// Returns `true` if hardware delivers the messages of an event that is mapped to this LPI. The
     /// model then doesn't know whether the LPI is pending.

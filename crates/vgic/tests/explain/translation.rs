@@ -10,7 +10,7 @@ use msi_types::{DeviceId, EventId};
 use std::sync::Arc;
 use vgic::AccessWidth::{Double, Word};
 use vgic::its::{ErrorPolicy, ItsConfig};
-use vgic::{DirectInjection, GuestMemory as _, Translate};
+use vgic::{DirectInjection, GuestMemory as _, InListRegister, Translate};
 
 /// Returns a guest that has enabled LPIs and the ITS, and has executed these commands.
 fn after(commands: impl IntoIterator<Item = Command>) -> Guest {
@@ -81,8 +81,8 @@ impl DirectInjection for Hardware {
         false
     }
 
-    fn after(&self, _: Option<Command>, _: &Translate<'_>) -> u32 {
-        0
+    fn after(&self, _: Option<Command>, _: &mut Translate<'_>) -> Result<u32, InListRegister> {
+        Ok(0)
     }
 
     fn is_direct(&self, lpi: Lpi) -> bool {

@@ -10,12 +10,12 @@ use doorbell_test_support::guest::{clear, discard, inv, mapc, movall, movi, sync
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::ich::ListRegisterState::{Invalid, Pending};
 use gic_arch::its::Command;
-use gic_arch::{IntId, gicr, icc};
-use msi_types::{Delivery, Level, Line, SetLine};
+use gic_arch::{IntId, Lpi, gicr, icc};
+use msi_types::{Delivery, DeviceId, EventId, Level, Line, SetLine};
 use proptest::prelude::*;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use vgic::{ListRegisterVcpu, VgicConfig};
+use std::sync::{Arc, Mutex};
+use vgic::{DirectInjection, InListRegister, ListRegisterVcpu, Translate, VgicConfig};
 
 const FIRST: u32 = 8192;
 
@@ -114,6 +114,61 @@ fn a_command_for_a_listed_lpi_awaits_the_exit() {
 
         assert!(translated.is_done(), "{command:?}");
         drop(second);
+    }
+}
+
+/// Hardware that records which pending state it has taken from the model.
+#[derive(Default)]
+struct Direct(Mutex<Vec<bool>>);
+
+impl DirectInjection for Direct {
+    fn before(&self, _: Command) -> bool {
+        false
+    }
+
+    fn after(
+        &self,
+        _: Option<Command>,
+        translate: &mut Translate<'_>,
+    ) -> Result<u32, InListRegister> {
+        let found = translate(DeviceId::new(1), EventId::new(0))?;
+        self.0.lock().unwrap().push(found.is_some_and(|it| it.pending));
+        Ok(1)
+    }
+
+    fn is_direct(&self, _: Lpi) -> bool {
+        false
+    }
+}
+
+#[test]
+fn hardware_takes_a_listed_lpi_after_the_exit() {
+    let too_large = mapti(1 << 20, 0);
+    for (command, acknowledges, taken) in [
+        (inv(1, 0), false, true),
+        (inv(1, 0), true, false),
+        (movi(1, 0, 1), false, true),
+        (mapti(0, 1), false, false),
+        (too_large, false, true),
+    ] {
+        let (translated, inside, mut hardware, second) = listed();
+        let direct = Arc::new(Direct::default());
+        translated.machine.gic.inject_directly(0, direct.clone()).unwrap();
+        if acknowledges {
+            hardware.acknowledge(1);
+        }
+
+        translated.run([command]);
+
+        assert!(!translated.is_done(), "{command:?}");
+        assert_eq!(translated.machine.kicks.of(0), 1, "{command:?}");
+        assert!(direct.0.lock().unwrap().is_empty(), "{command:?}");
+        let (_first, hardware) = enter(inside.exit(&hardware.registers));
+        assert!(translated.is_done(), "{command:?}");
+        assert_eq!(*direct.0.lock().unwrap(), [taken], "{command:?}");
+        assert_eq!(hardware.registers.list[0].state(), Invalid, "{command:?}");
+        let (_second, hardware) = enter(second);
+        assert_eq!(hardware.registers.list[0].state(), Invalid, "{command:?}");
     }
 }
 

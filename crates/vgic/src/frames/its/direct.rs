@@ -3,7 +3,7 @@
 use super::execution::CommandProgress;
 use super::{Its, ItsRegisters};
 use crate::lpi::{Control, ENTRIES_PER_UNIT};
-use crate::monitor::direct::{DirectInjection, DirectTarget};
+use crate::monitor::direct::{DirectInjection, DirectTarget, InListRegister};
 use crate::monitor::events::CommandFault;
 use alloc::sync::Arc;
 use gic_arch::Lpi;
@@ -21,10 +21,17 @@ impl Its {
         self.direct.get().is_some_and(|direct| direct.is_direct(lpi))
     }
 
-    /// Looks up an event for direct injection.
-    pub(crate) fn direct_target(&self, device: DeviceId, event: EventId) -> Option<DirectTarget> {
+    /// Looks up an event for direct injection, and takes its LPI's pending state.
+    pub(crate) fn direct_target(
+        &self,
+        device: DeviceId,
+        event: EventId,
+    ) -> Result<Option<DirectTarget>, InListRegister> {
         let (device, event) = (device.get(), event.get());
-        self.read_lpis().direct_target(self.index, device, event)
+        let look_up = |control: &mut Control| control.direct_target(self.index, device, event);
+        let found = self.lpis.with_kicks_deferred(look_up);
+        self.lpis.send_kicks();
+        found
     }
 
     /// Executes a command that the implementation follows. The function is separate to keep the
@@ -35,17 +42,35 @@ impl Its {
         &self,
         direct: &dyn DirectInjection,
         command: Command,
-        (state, control): (&ItsRegisters, &mut Control),
+        (state, control): (&mut ItsRegisters, &mut Control),
     ) -> Result<CommandProgress, CommandFault> {
         if direct.before(command) {
             return Ok(CommandProgress::Done);
         }
         let result = self.execute(command, state, control);
-        let followed = direct.after(result.is_ok().then_some(command), &|device, event| {
+        state.queue.unfollowed = Some(result.map(|_| command));
+        // A sweep may still move pending state.
+        let is_done = result != Ok(CommandProgress::Begun);
+        if is_done && !self.is_followed(state, control) {
+            return Ok(CommandProgress::Begun);
+        }
+        result
+    }
+
+    /// Lets the implementation follow the command that was executed, if it has not. Returns `false`
+    /// if it must wait for vCPUs to exit.
+    pub(super) fn is_followed(&self, state: &mut ItsRegisters, control: &mut Control) -> bool {
+        let (Some(direct), Some(outcome)) = (self.direct.get(), state.queue.unfollowed) else {
+            return true;
+        };
+        let followed = direct.after(outcome.ok(), &mut |device, event| {
             control.direct_target(self.index, device.get(), event.get())
         });
-        let work = u64::from(followed) * ENTRIES_PER_UNIT;
+        let work = u64::from(followed.unwrap_or(0)) * ENTRIES_PER_UNIT;
         control.count_work(u32::try_from(work).unwrap_or(u32::MAX));
-        result
+        if followed.is_ok() {
+            state.queue.unfollowed = None;
+        }
+        followed.is_ok()
     }
 }

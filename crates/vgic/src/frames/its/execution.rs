@@ -161,13 +161,17 @@ impl Its {
 
     /// Finishes all work in progress without a time limit.
     pub(super) fn finish_begun(&self, state: &mut ItsRegisters) {
+        let failed = state.queue.unfollowed.and_then(Result::err);
         let is_done = self.lpis.with_kicks_deferred(|control| {
             // A paused sweep stays unfinished.
             let _ = control.finish_sweeps();
-            control.is_quiescent(self.index)
+            control.is_quiescent(self.index) && self.is_followed(state, control)
         });
         if is_done && core::mem::take(&mut state.queue.begun) {
-            state.complete_command();
+            match failed {
+                Some(fault) => self.fail(state, fault),
+                None => state.complete_command(),
+            }
         }
     }
 
@@ -184,7 +188,15 @@ impl Its {
             Ok(false) => return Some(Ok(CommandProgress::Sweeps)),
             Err(Pause::OutOfMemory | Pause::Listed) => return Some(Ok(CommandProgress::Waits)),
         }
-        if core::mem::take(&mut state.queue.begun) {
+        if state.queue.begun {
+            let failed = state.queue.unfollowed.and_then(Result::err);
+            if !self.is_followed(state, control) {
+                return Some(Ok(CommandProgress::Waits));
+            }
+            state.queue.begun = false;
+            if let Some(fault) = failed {
+                return Some(Err(fault));
+            }
             state.complete_command();
         }
         (state.enabled && state.queue.has_work()).then(|| self.step(state, control, fetched.take()))

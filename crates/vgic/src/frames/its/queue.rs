@@ -1,6 +1,7 @@
 //! Command queue registers (IHI 0069 §5.3.1). The queue is a ring in guest memory, and the offsets
 //! stay within it whatever the guest writes.
 
+use crate::monitor::events::CommandFault;
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use crate::wakeup::Recalls;
 use gic_arch::gits::{Cbaser, Creadr, Cwriter};
@@ -26,6 +27,9 @@ pub(super) struct Queue {
     pub(super) begun: bool,
     /// Recalls that the next command is waiting for if it is a SYNC.
     pub(super) awaited: Option<Recalls>,
+    /// The next command if it was executed, or why it failed, until hardware that injects messages
+    /// directly has followed it.
+    pub(super) unfollowed: Option<Result<Command, CommandFault>>,
 }
 
 impl Queue {
@@ -33,7 +37,8 @@ impl Queue {
     pub(super) const fn at(base: Cbaser) -> Self {
         let written = base;
         let base = written.with_address(written.address() & !UNALIGNED);
-        Self { base, written, read: 0, write: 0, stalled: false, begun: false, awaited: None }
+        let (read, write, stalled, begun, awaited) = (0, 0, false, false, None);
+        Self { base, written, read, write, stalled, begun, awaited, unfollowed: None }
     }
 
     /// Creates a queue from register values. Offsets beyond the queue become 0.
@@ -47,6 +52,7 @@ impl Queue {
             stalled: read.stalled(),
             begun: false,
             awaited: None,
+            unfollowed: None,
         }
     }
 

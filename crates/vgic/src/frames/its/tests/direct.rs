@@ -2,7 +2,7 @@
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
-use crate::monitor::direct::{DirectInjection, DirectTarget, Translate};
+use crate::monitor::direct::{DirectInjection, DirectTarget, InListRegister, Translate};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +23,8 @@ struct Hardware {
     executed: Mutex<Vec<Command>>,
     translations: Mutex<Vec<Option<(u32, u32, Config)>>>,
     failures: AtomicU32,
+    /// Number of times that the model's pending state was taken.
+    taken: AtomicU32,
     /// Number of events that each command is said to concern.
     followed: AtomicU32,
 }
@@ -36,11 +38,16 @@ impl DirectInjection for Hardware {
         is_own
     }
 
-    fn after(&self, command: Option<Command>, translate: &Translate<'_>) -> u32 {
+    fn after(
+        &self,
+        command: Option<Command>,
+        translate: &mut Translate<'_>,
+    ) -> Result<u32, InListRegister> {
         self.failures.fetch_add(command.is_none().into(), Ordering::SeqCst);
-        let found = translate(DeviceId::new(DEVICE), EventId::new(EVENT));
+        let found = translate(DeviceId::new(DEVICE), EventId::new(EVENT))?;
+        self.taken.fetch_add(found.is_some_and(|it| it.pending).into(), Ordering::SeqCst);
         self.translations.lock().unwrap().push(found.map(parts));
-        self.followed.load(Ordering::SeqCst)
+        Ok(self.followed.load(Ordering::SeqCst))
     }
 
     fn is_direct(&self, lpi: Lpi) -> bool {
@@ -126,9 +133,41 @@ fn clear_of_a_direct_event_clears_the_models_pending_state() {
 }
 
 #[test]
+fn hardware_takes_the_models_pending_state() {
+    let (rig, hardware) = rig();
+    for (command, taken) in [
+        (inv(DEVICE, EVENT), 1),
+        (movi(DEVICE, EVENT, 1), 1),
+        // The command discards the pending state.
+        (mapti(DEVICE, EVENT, LPI, 0), 0),
+        // The command fails.
+        (mapti(DEVICE, EVENT, 1, 0), 1),
+    ] {
+        hardware.taken.store(0, Ordering::SeqCst);
+        rig.send(DEVICE, EVENT);
+        rig.run([command]);
+        assert_eq!(hardware.taken.load(Ordering::SeqCst), taken, "{command:?}");
+        assert!(rig.pending(0).is_empty() && rig.pending(1).is_empty(), "{command:?}");
+    }
+}
+
+#[test]
+fn hardware_takes_the_pending_state_of_a_redistributor() {
+    let (rig, hardware) = rig();
+    rig.send(DEVICE, EVENT);
+    // The LPI becomes pending at vCPU 1, to which the event does not belong.
+    rig.run([movall(0, 1)]);
+    assert_eq!([rig.pending(0), rig.pending(1)], [&[][..], &[LPI]]);
+    rig.run([movi(DEVICE, EVENT, 1)]);
+    assert_eq!(hardware.taken.load(Ordering::SeqCst), 1);
+    assert!(rig.pending(1).is_empty());
+}
+
+#[test]
 fn events_of_disabled_controllers_have_no_direct_target() {
     let (rig, _) = rig();
-    let target = || rig.its.direct_target(DeviceId::new(DEVICE), EventId::new(EVENT)).map(parts);
+    let find = |event| rig.its.direct_target(DeviceId::new(DEVICE), EventId::new(event)).unwrap();
+    let target = || find(EVENT).map(parts);
     let enabled = Some((LPI, 0, config(true)));
     assert_eq!(target(), enabled);
     rig.set_enabled(false);
@@ -137,6 +176,5 @@ fn events_of_disabled_controllers_have_no_direct_target() {
     assert_eq!(target(), enabled);
     rig.disable_lpis(0);
     assert_eq!(target(), None);
-    let unmapped = rig.its.direct_target(DeviceId::new(DEVICE), EventId::new(EVENT + 1));
-    assert_eq!(unmapped.map(|target| target.lpi), None::<Lpi>);
+    assert_eq!(find(EVENT + 1), None);
 }
