@@ -4,7 +4,7 @@ use crate::exceptions;
 use crate::machine::{self, GICD, GICR, ITS, OTHERS, send};
 use crate::random::Random;
 use crate::turns::{Attack, Turns};
-use crate::{commands, crowd, device, leaks, registers, stale};
+use crate::{commands, crowd, device, leaks, messages, registers, stale};
 use core::arch::asm;
 use image_rt::cpu;
 
@@ -37,6 +37,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("wake-ups", wake_ups),
     ("devices", device::attack),
     ("line", device::line),
+    ("messages", messages::attack),
 ];
 
 pub(crate) fn named(name: &str) -> Option<Attack> {

@@ -61,13 +61,13 @@ fn any_command(random: &mut Random) -> Words {
 }
 
 /// A ring that is always full, so that its commands are executed over and over.
-struct Ring {
+pub(crate) struct Ring {
     bytes: u64,
 }
 
 impl Ring {
     /// Writes all commands to the queue before the ITS starts to execute them.
-    fn fill(layout: Layout, bytes: u64, mut command: impl FnMut(u64) -> Words) -> Self {
+    pub(crate) fn fill(layout: Layout, bytes: u64, mut command: impl FnMut(u64) -> Words) -> Self {
         for slot in 0..bytes / COMMAND_BYTES {
             machine::store(layout.queue + slot * COMMAND_BYTES, command(slot));
         }
@@ -75,7 +75,7 @@ impl Ring {
     }
 
     /// Repeatedly moves `GITS_CWRITER` as far as possible, and handles pending interrupts.
-    fn turn(&self, turns: &mut Turns) {
+    pub(crate) fn turn(&self, turns: &mut Turns) {
         while turns.next() {
             let read = machine::read_its(gits::CREADR.offset()) & !0x1f;
             let write = (read + self.bytes - COMMAND_BYTES) % self.bytes;

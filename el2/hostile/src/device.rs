@@ -8,24 +8,24 @@ use crate::{exceptions, machine};
 use doorbell_facts::{Fact, HostileFact};
 use image_rt::{power, println};
 
-const ECAM: u64 = 0x40_1000_0000;
+pub(crate) const ECAM: u64 = 0x40_1000_0000;
 /// Number of functions that fit on the first four buses.
-const FUNCTIONS: u64 = 1024;
+pub(crate) const FUNCTIONS: u64 = 1024;
 /// The window for 32-bit addresses.
-const WINDOW: u64 = 0x1000_0000;
+pub(crate) const WINDOW: u64 = 0x1000_0000;
 const WINDOW_BYTES: u64 = 0x2eff_0000;
 /// Vendor and device ID, length of the device's memory, and its first register
 /// (docs/specs/edu.rst).
 const EDU: u32 = 0x11e8_1234;
 const LENGTH: u64 = 1 << 20;
 const IDENTIFICATION: u32 = 0x0100_00ed;
-const COMMAND: u64 = 0x04;
-const MEMORY_AND_MASTER: u64 = 6;
-const BAR: u64 = 0x10;
+pub(crate) const COMMAND: u64 = 0x04;
+pub(crate) const MEMORY_AND_MASTER: u64 = 6;
+pub(crate) const BAR: u64 = 0x10;
 /// The device's register that asserts its interrupt.
 const RAISE: u64 = 0x60;
 
-fn read(address: u64) -> u32 {
+pub(crate) fn read(address: u64) -> u32 {
     machine::read(address, 4) as u32
 }
 

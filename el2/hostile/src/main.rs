@@ -26,6 +26,7 @@ mod device;
 mod exceptions;
 mod leaks;
 mod machine;
+mod messages;
 mod random;
 mod registers;
 mod stale;

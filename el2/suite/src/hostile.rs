@@ -18,6 +18,7 @@ use doorbell_harness::suite::{Case, Shared};
 use crate::board::{Board, COUNTED, COUNTING, LIMIT, Record};
 use crate::built;
 use crate::files::{Files, PHYSICAL_RAM, RAM};
+use crate::machine::GICV4;
 use crate::report::fact_of;
 
 /// A guest's time slice while others wait for its CPU (`scheduler.rs`), in nanoseconds.
@@ -56,10 +57,14 @@ const ATTACKS: &[(&str, bool)] = &[
     ("many-pending", false),
     ("enables", false),
     (LINE, false),
+    (MESSAGES, false),
 ];
 /// The attack by INTx, for which each guest has a device, on a line of its own.
 const LINE: &str = "line";
 const LINE_DEVICES: [&str; 2] = ["edu,addr=1", "edu,addr=2"];
+/// The attack on messages that are injected directly. The devices alternate between the guests.
+const MESSAGES: &str = "messages";
+const MESSAGE_DEVICES: [&str; 2] = ["edu,addr=1", "nvme,serial=1,addr=2"];
 /// Attacks in which vCPUs interact.
 const TOGETHER: &[&str] = &["state-registers", "sgis", "commands", "enables"];
 /// Attacks by several vCPUs that share the other guest's CPU.
@@ -130,9 +135,15 @@ impl Run {
     fn command(&self) -> Result<Command> {
         let record = Record { stats: true, ..Record::default() };
         let Self { vcpus, cpus, move_every, .. } = *self;
-        let devices = LINE_DEVICES.map(str::to_owned);
-        let devices = if self.attack == LINE { &devices[..] } else { &[] };
-        let board = Board { vcpus, cpus, devices, move_every, record, ..board()? };
+        let devices: &[&str] = match self.attack {
+            LINE => &LINE_DEVICES,
+            MESSAGES => &MESSAGE_DEVICES,
+            _ => &[],
+        };
+        let devices: Vec<_> = devices.iter().map(|device| (*device).to_owned()).collect();
+        let direct = self.attack == MESSAGES;
+        let board = Board { vcpus, cpus, devices: &devices, move_every, record, ..board()? };
+        let board = if direct { Board { machine: GICV4, direct, ..board } } else { board };
         let words = format!("attack={} milliseconds={MILLISECONDS} vcpus={vcpus}", self.attack);
         let ticks = format!("ticks={TICKS} timer={}", self.timer.word());
         let mut qemu = board.command(&[guest(&ticks)?, guest(&words)?])?;
