@@ -7,8 +7,9 @@
 //! a save, the machine also continues without a restore, with the scope's *probe*.
 
 use crate::machine::{Machine, State};
-use crate::scope::{CPUS, Observation, Scope, Step};
+use crate::scope::Scope;
 use doorbell_test_support::guest::AbstractGic;
+use doorbell_test_support::guest::program::{Observation, Step};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -129,7 +130,7 @@ impl Exploration {
         let mut machine = Machine::new(scope);
         let (mut models, mut references) = (Models::default(), References::default());
         let model = models.number(&machine.save());
-        let reference = references.number(AbstractGic::new(usize::from(CPUS), scope.lpis().len()));
+        let reference = references.number(scope.shape().reference());
         let first = Node { model, reference, parent: 0, step: 0, depth: 0 };
         let (nodes, known) = (vec![first], HashSet::from([(model, reference)]));
         let (steps, probe) = (scope.steps(), scope.probe());

@@ -31,21 +31,27 @@ mod explore;
 mod machine;
 mod scope;
 
+use doorbell_test_support::guest::program::{Program, Step, Way};
 use explore::Exploration;
 use scope::Scope;
-use std::env;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use std::{env, fs};
+use vgic::Vcpu;
 
 /// Explores the scope that the first argument names, for at most as many minutes as the second
 /// argument says.
 fn main() -> ExitCode {
-    let mut arguments = env::args().skip(1);
+    let mut arguments = env::args().skip(1).peekable();
+    if arguments.next_if_eq("replay").is_some() {
+        return replay(&arguments.next().unwrap_or_default());
+    }
     let scope = arguments.next().and_then(|name| Scope::named(&name));
     let minutes = arguments.next().map_or(Ok(60), |minutes| minutes.parse());
     let (Some(scope), Ok(minutes)) = (scope, minutes) else {
         let names = Scope::ALL.map(|(name, _)| name).join("|");
         eprintln!("usage: doorbell-exhaustive {names} [MINUTES]");
+        eprintln!("       doorbell-exhaustive replay FILE");
         return ExitCode::from(2);
     };
     let start = Instant::now();
@@ -53,9 +59,26 @@ fn main() -> ExitCode {
     let finding = exploration.run(Duration::from_mins(minutes));
     println!("{} ({} s)", exploration.summary(), start.elapsed().as_secs());
     if let Some(finding) = finding {
-        println!("not allowed: {}", finding.problem);
-        finding.steps.iter().for_each(|step| println!("    {step}"));
+        // The model was restored before each step, but not before those of the probe.
+        let restored = finding.steps.into_iter().flat_map(|step| [Step::Restore, step]);
+        let steps = restored.chain(scope.probe()).collect();
+        let mut program = Program { shape: scope.shape(), steps };
+        // Two machines must still show the fault.
+        program.shrink(|program| find(program).nth(1).is_some());
+        println!("not allowed: {}\n{program}", finding.problem);
         return ExitCode::FAILURE;
     }
     if exploration.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Returns the problems that other machines have with a program.
+fn find(program: &Program) -> impl Iterator<Item = (Way, String)> {
+    Way::ALL.into_iter().filter_map(|way| Some((way, way.judge::<Vcpu>(program).err()?)))
+}
+
+/// Replays a finding, and names the machines that also have the fault.
+fn replay(file: &str) -> ExitCode {
+    let program = fs::read_to_string(file).unwrap().parse().unwrap();
+    let found = find(&program).inspect(|(way, problem)| println!("found by {way:?}: {problem}"));
+    if found.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

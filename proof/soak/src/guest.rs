@@ -287,17 +287,6 @@ impl Guest {
         self.read_gits(its, gits::CREADR.offset()) == u64::from(written)
     }
 
-    /// Replaces the command at which a queue has stalled, and resumes.
-    pub(crate) fn repair(&self, its: usize, offset: u32, command: Command) {
-        let at = QUEUE + ITS_STRIDE * its as u64 + u64::from(offset);
-        for (word, address) in command.encode().into_iter().zip((at..).step_by(8)) {
-            self.memory.write_u64(address, word).unwrap();
-        }
-        let written = self.written.lock().unwrap()[its];
-        let resumed = Cwriter::at_offset(written).with_retry(true);
-        self.write_gits(its, gits::CWRITER.offset(), resumed.into_bits());
-    }
-
     /// Waits until the ITS has executed all commands.
     pub(crate) fn wait_its(&self, its: usize) {
         wait(|| self.is_done(its));

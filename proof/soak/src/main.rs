@@ -5,7 +5,7 @@
 //! | part | threads | judge |
 //! |---|---|---|
 //! | `chaos` | 4 vCPUs, 2 devices and a guest that reprograms everything; migration between rounds, after signals through eventfds | each signal is followed by a handling that began after it; no more handlings than signals; priorities |
-//! | `its` | none | an abstract GIC: deliveries, failed commands, drained LPIs |
+//! | `its` | none | an abstract GIC: deliveries, reasons of failed commands, acknowledged LPIs |
 //! | `levels` | 4 devices with level eventfds, 2 pollers, a vCPU, a monitor that moves GSIs | each request is served; no pin stays high |
 //! | `msix` | 3 senders, also through eventfds, a guest that masks, disables and rewrites vectors, and saves | nothing is sent while masked, whole messages, nothing lost, each signal is sent or pending at a save |
 //! | `machine` | drivers on the simulated machine: moves, hotplug of CPUs and devices, suspensions, migration | the machine's own judge |

@@ -88,11 +88,7 @@ impl Part {
                 "proof/soak/src/chaos",
                 "proof/soak/src/chaos.rs",
             ],
-            Self::Its => &[
-                "crates/vgic-kvm",
-                "proof/soak/src/its.rs",
-                "proof/support/src/guest/abstract_gic.rs",
-            ],
+            Self::Its => &["proof/soak/src/its.rs", "proof/support/src/guest"],
             Self::Levels => &["crates/irq-routing", "proof/soak/src/levels.rs"],
             Self::Msix => &["crates/msi-types", "crates/irq-routing", "proof/soak/src/msix.rs"],
             Self::Machine => {

@@ -122,7 +122,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("stray-dma", &[IMAGES_USE]),
     ("hostile", &[IMAGES_USE]),
     ("doorbell-soak", &[LIBRARIES, &["doorbell-machine"]]),
-    ("doorbell-exhaustive", &[&["msi-types", "gic-arch", "vgic", "doorbell-test-support"]]),
+    ("doorbell-exhaustive", &[&["vgic", "doorbell-test-support"]]),
     ("doorbell-oracles", &[LIBRARIES, &["doorbell-qtest"]]),
     ("kvm-judge", &[LIBRARIES, &["doorbell-facts"]]),
     ("kvm-monitor", &[LIBRARIES, &["doorbell-facts"]]),

@@ -4,15 +4,20 @@
 //! runs out of interrupts.
 //!
 //! All outcomes of an LPI are independent of those of other LPIs, so a set of outcomes for each LPI
-//! represents all possible states. This requires that all LPIs have the same priority, and that no
-//! two events are mapped to one LPI.
+//! represents all possible states. Two events that share an LPI may also have a pending state each,
+//! so a command about one of them may leave the other's.
 //!
 //! Beyond the architecture, the abstract GIC requires two choices that our model shares with
 //! Linux's KVM: MAPC and MOVI move the pending state, and a redistributor reads the configuration
 //! of an LPI whose event becomes deliverable. A command that fails must not have any effect.
 
+use gic_arch::its::CommandErrorReason::{
+    self, CollectionOutOfRange, DeviceOutOfRange, EventOutOfRange, IttSizeOutOfRange,
+    PhysicalIdOutOfRange, ProcessorNumberOutOfRange, UnmappedCollection, UnmappedDevice,
+    UnmappedInterrupt,
+};
 use gic_arch::its::{Command, MapAction, RdBase};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Maximum number of redistributors.
@@ -23,7 +28,11 @@ const TABLE: u32 = 8192;
 const EVENT_BITS: u8 = 16;
 const FIRST_LPI: u32 = 8192;
 /// End of the implemented LPIs.
-const LPIS_END: u32 = 1 << 16;
+const LPIS_END: u32 = 1 << 14;
+/// Enable bit of an LPI's configuration.
+const ENABLE: u8 = 1;
+/// Configuration of an enabled LPI.
+pub(super) const ENABLED: u8 = 0xa0 | ENABLE;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Translation {
@@ -90,16 +99,32 @@ impl Outcomes {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Lpi {
     pending: Outcomes,
-    /// The enable bit in the configuration table.
-    enabled: bool,
-    /// Redistributors that may have cached the opposite of `enabled`.
-    stale: Redistributors,
+    /// The byte in the configuration table: the priority, and the enable bit.
+    configuration: u8,
+    /// Other configurations that a redistributor may have cached.
+    stale: BTreeSet<(usize, u8)>,
+}
+
+impl Lpi {
+    /// Returns all configurations that a redistributor may have cached.
+    fn cached(&self, at: usize) -> impl Iterator<Item = u8> {
+        let stale = self.stale.iter().filter(move |(cpu, _)| *cpu == at);
+        stale.map(|(_, cached)| *cached).chain([self.configuration])
+    }
+
+    /// Returns the least urgent priority with which the LPI must be signaled, or `None` if it may
+    /// be disabled or not pending.
+    fn must_be_signaled(&self, at: usize) -> Option<u8> {
+        let is_certain = self.pending.not_pending(at).is_impossible()
+            && self.cached(at).all(|cached| cached & ENABLE != 0);
+        self.cached(at).max().filter(|_| is_certain)
+    }
 }
 
 impl fmt::Display for Lpi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.enabled { "enabled" } else { "disabled" })?;
-        write!(f, " (with stale copies at {:#05b}), and pending at one of", self.stale)?;
+        let (configuration, stale) = (self.configuration, &self.stale);
+        write!(f, "configured as {configuration:#x}, stale are {stale:x?}, pending at one of")?;
         self.pending.of().try_for_each(|set| write!(f, " {set:#05b}"))
     }
 }
@@ -116,18 +141,21 @@ pub struct AbstractGic {
     collections: BTreeMap<u16, usize>,
     /// The LPIs from [`FIRST_LPI`].
     lpis: Vec<Lpi>,
+    /// Number of refused commands that have not been compared yet.
+    pub(super) refused: u64,
 }
 
 impl AbstractGic {
     /// Creates an enabled ITS without mappings, and `cpus` redistributors whose LPIs are enabled.
     /// `lpis` is the number of LPIs that may be used, starting at INTID 8192. The configuration
-    /// table enables all of them.
+    /// table enables all of them, with priority 0xa0.
     ///
     /// # Panics
     /// Panics for more than three redistributors.
     pub fn new(cpus: usize, lpis: usize) -> Self {
         assert!(cpus <= MAX_CPUS, "a set of redistributors has {MAX_CPUS} bits");
-        let lpi = Lpi { pending: Outcomes::NOT_PENDING, enabled: true, stale: 0 };
+        let pending = Outcomes::NOT_PENDING;
+        let lpi = Lpi { pending, configuration: ENABLED, stale: BTreeSet::new() };
         Self {
             its_enabled: true,
             cpus,
@@ -135,6 +163,7 @@ impl AbstractGic {
             devices: BTreeMap::new(),
             collections: BTreeMap::new(),
             lpis: vec![lpi; lpis],
+            refused: 0,
         }
     }
 
@@ -142,23 +171,45 @@ impl AbstractGic {
         self.lpis.get_mut(usize::try_from(lpi.checked_sub(FIRST_LPI)?).ok()?)
     }
 
-    fn translation(&self, device: u32, event: u32) -> Option<Translation> {
-        self.devices.get(&device)?.events.get(&event).copied()
+    /// Returns `true` if several events are mapped to an LPI.
+    fn is_shared(&self, lpi: u32) -> bool {
+        let events = self.devices.values().flat_map(|device| device.events.values());
+        events.filter(|event| event.lpi == lpi).count() > 1
+    }
+
+    /// Returns a device's mapping for an event that it may have.
+    fn device(&self, device: u32, event: u32) -> Result<&Device, CommandErrorReason> {
+        match self.devices.get(&device) {
+            Some(found) if event >> found.event_bits == 0 => Ok(found),
+            Some(_) => Err(EventOutOfRange),
+            None if device < TABLE => Err(UnmappedDevice),
+            None => Err(DeviceOutOfRange),
+        }
+    }
+
+    fn event(&self, device: u32, event: u32) -> Result<Translation, CommandErrorReason> {
+        self.device(device, event)?.events.get(&event).copied().ok_or(UnmappedInterrupt)
+    }
+
+    fn target(&self, collection: u16) -> Result<usize, CommandErrorReason> {
+        exists(collection)?;
+        self.collections.get(&collection).copied().ok_or(UnmappedCollection)
     }
 
     /// Returns the LPI of an event, and the target of its collection.
-    fn route(&self, device: u32, event: u32) -> Option<(u32, usize)> {
-        let Translation { lpi, collection } = self.translation(device, event)?;
-        Some((lpi, *self.collections.get(&collection)?))
+    fn route(&self, device: u32, event: u32) -> Result<(u32, usize), CommandErrorReason> {
+        let Translation { lpi, collection } = self.event(device, event)?;
+        Ok((lpi, self.target(collection)?))
     }
 
-    fn cpu(&self, target: RdBase) -> Option<usize> {
-        target.processor_number().map(usize::from).filter(|cpu| *cpu < self.cpus)
+    fn cpu(&self, target: RdBase) -> Result<usize, CommandErrorReason> {
+        let cpu = target.processor_number().map(usize::from).filter(|cpu| *cpu < self.cpus);
+        cpu.ok_or(ProcessorNumberOutOfRange)
     }
 
     /// Sends a message from a device. Returns `true` if the interrupt must be pending afterwards.
     pub fn send(&mut self, device: u32, event: u32) -> bool {
-        let route = self.route(device, event).filter(|_| self.its_enabled);
+        let route = self.route(device, event).ok().filter(|_| self.its_enabled);
         route.is_some_and(|(lpi, at)| self.set_lpi(at, lpi))
     }
 
@@ -174,19 +225,20 @@ impl AbstractGic {
     /// Clears the pending state (CLEAR and `GICR_CLRLPIR`). If LPIs are disabled, the pending state
     /// is in a table in memory, and may stay there.
     pub fn clear_lpi(&mut self, at: usize, lpi: u32) {
-        let is_enabled = self.lpis_enabled[at];
+        let is_certain = self.lpis_enabled[at] && !self.is_shared(lpi);
         if let Some(lpi) = self.lpi(lpi) {
-            let kept = if is_enabled { Outcomes(0) } else { lpi.pending };
+            let kept = if is_certain { Outcomes(0) } else { lpi.pending };
             lpi.pending = lpi.pending.cleared(at).or(kept);
         }
     }
 
-    /// Writes an LPI's enable bit to the configuration table.
-    pub fn configure(&mut self, lpi: u32, enable: bool) {
-        let everywhere = (1 << self.cpus) - 1;
-        if let Some(lpi) = self.lpi(lpi).filter(|lpi| lpi.enabled != enable) {
-            lpi.enabled = enable;
-            lpi.stale = everywhere;
+    /// Writes an LPI's byte of the configuration table.
+    pub fn configure(&mut self, lpi: u32, configuration: u8) {
+        let cpus = self.cpus;
+        if let Some(lpi) = self.lpi(lpi) {
+            let old = std::mem::replace(&mut lpi.configuration, configuration);
+            lpi.stale.extend((0..cpus).map(|cpu| (cpu, old)));
+            lpi.stale.retain(|(_, cached)| *cached != configuration);
         }
     }
 
@@ -195,25 +247,24 @@ impl AbstractGic {
     pub fn invalidate(&mut self, at: usize, only: Option<u32>) {
         for (lpi, number) in self.lpis.iter_mut().zip(FIRST_LPI..) {
             if self.lpis_enabled[at] && only.is_none_or(|only| only == number) {
-                lpi.stale &= !(1 << at);
+                lpi.stale.retain(|(cpu, _)| *cpu != at);
             }
         }
     }
 
-    /// Sets `GICR_CTLR.EnableLPIs` if it is clear, and clears it otherwise. A redistributor caches
-    /// no configurations while LPIs are disabled. Returns the new value.
-    pub fn toggle_lpis(&mut self, at: usize) -> bool {
-        self.lpis_enabled[at] = !self.lpis_enabled[at];
-        self.invalidate(at, None);
-        self.lpis_enabled[at]
+    /// Writes `GICR_CTLR.EnableLPIs`. A redistributor caches no configurations while LPIs are
+    /// disabled.
+    pub fn enable_lpis(&mut self, at: usize, enable: bool) {
+        if !std::mem::replace(&mut self.lpis_enabled[at], enable) {
+            self.invalidate(at, None);
+        }
     }
 
-    /// Executes a command. Returns `false` if it fails.
-    pub fn execute(&mut self, command: Command) -> bool {
-        self.try_execute(command).is_some()
-    }
-
-    fn try_execute(&mut self, command: Command) -> Option<()> {
+    /// Executes a command.
+    ///
+    /// # Errors
+    /// Returns the reason why the command fails.
+    pub fn execute(&mut self, command: Command) -> Result<(), CommandErrorReason> {
         match command {
             Command::Mapd { device, event_bits_minus_one, action, .. } => {
                 self.map_device(device.get(), event_bits_minus_one + 1, action)
@@ -236,37 +287,45 @@ impl AbstractGic {
             Command::Clear { device, event } => {
                 let (lpi, at) = self.route(device.get(), event.get())?;
                 self.clear_lpi(at, lpi);
-                Some(())
+                Ok(())
             }
             Command::Int { device, event } => {
                 self.route(device.get(), event.get())?;
                 self.send(device.get(), event.get());
-                Some(())
+                Ok(())
             }
             Command::Inv { device, event } => {
                 let (lpi, at) = self.route(device.get(), event.get())?;
-                self.invalidate(at, Some(lpi));
-                Some(())
+                self.invalidate_event(at, lpi);
+                Ok(())
             }
             Command::Invall { collection } => {
-                let at = *self.collections.get(&collection.get())?;
+                let at = self.target(collection.get())?;
                 self.invalidate(at, None);
-                Some(())
+                Ok(())
             }
             Command::Movall { from, to } => {
                 let (from, to) = (self.cpu(from)?, self.cpu(to)?);
                 (FIRST_LPI..LPIS_END)
                     .take(self.lpis.len())
                     .for_each(|lpi| self.carry(lpi, from, to));
-                Some(())
+                Ok(())
             }
             Command::Sync { target } => self.cpu(target).map(drop),
         }
     }
 
-    fn map_device(&mut self, device: u32, event_bits: u8, action: MapAction) -> Option<()> {
-        if device >= TABLE || action == MapAction::Map && event_bits > EVENT_BITS {
-            return None;
+    fn map_device(
+        &mut self,
+        device: u32,
+        event_bits: u8,
+        action: MapAction,
+    ) -> Result<(), CommandErrorReason> {
+        if device >= TABLE {
+            return Err(DeviceOutOfRange);
+        }
+        if action == MapAction::Map && event_bits > EVENT_BITS {
+            return Err(IttSizeOutOfRange);
         }
         let events = self.devices.get(&device).map(|device| device.events.clone());
         events.into_iter().flatten().for_each(|(_, mapped)| self.abandon(mapped));
@@ -276,7 +335,7 @@ impl AbstractGic {
             }
             MapAction::Unmap => self.devices.remove(&device),
         };
-        Some(())
+        Ok(())
     }
 
     /// Ends a mapping without a statement about the LPI's pending state, which may stay at the
@@ -291,15 +350,18 @@ impl AbstractGic {
         }
     }
 
-    fn map_collection(&mut self, collection: u16, target: RdBase, action: MapAction) -> Option<()> {
-        if u32::from(collection) >= TABLE {
-            return None;
-        }
+    fn map_collection(
+        &mut self,
+        collection: u16,
+        target: RdBase,
+        action: MapAction,
+    ) -> Result<(), CommandErrorReason> {
+        exists(collection)?;
         let to = match action {
             MapAction::Map => self.cpu(target)?,
             MapAction::Unmap => {
                 self.collections.remove(&collection);
-                return Some(());
+                return Ok(());
             }
         };
         let from = self.collections.insert(collection, to);
@@ -311,66 +373,101 @@ impl AbstractGic {
                 None => self.find_again(lpi, to),
             }
         }
-        Some(())
+        Ok(())
     }
 
     /// Makes an LPI deliverable whose collection has just been mapped. An LPI that is pending at
     /// another redistributor may be moved, or stay there.
     fn find_again(&mut self, lpi: u32, to: usize) {
+        let is_shared = self.is_shared(lpi);
         for from in 0..self.cpus {
             if let Some(lpi) = self.lpi(lpi) {
-                lpi.pending = lpi.pending.or(lpi.pending.moved(from, to));
+                let both = lpi.pending.pending(from).pended(to);
+                let both = if is_shared { both } else { Outcomes(0) };
+                lpi.pending = lpi.pending.or(lpi.pending.moved(from, to)).or(both);
             }
         }
-        self.invalidate(to, Some(lpi));
+        self.invalidate_event(to, lpi);
     }
 
-    fn map_event(&mut self, device: u32, event: u32, new: Translation) -> Option<()> {
-        let mapped = self.devices.get_mut(&device)?;
-        let fits = event >> mapped.event_bits == 0
-            && u32::from(new.collection) < TABLE
-            && (FIRST_LPI..LPIS_END).contains(&new.lpi);
-        if !fits {
-            return None;
-        }
-        if let Some(old) = mapped.events.insert(event, new) {
-            self.abandon(old);
-        }
-        if let Some((lpi, at)) = self.route(device, event) {
+    /// Invalidates the cached configuration of an event's LPI. Another event of the same LPI may
+    /// have a copy of its own.
+    fn invalidate_event(&mut self, at: usize, lpi: u32) {
+        if !self.is_shared(lpi) {
             self.invalidate(at, Some(lpi));
         }
-        Some(())
     }
 
-    fn move_event(&mut self, device: u32, event: u32, collection: u16) -> Option<()> {
-        let to = *self.collections.get(&collection)?;
+    fn map_event(
+        &mut self,
+        device: u32,
+        event: u32,
+        new: Translation,
+    ) -> Result<(), CommandErrorReason> {
+        self.device(device, event)?;
+        exists(new.collection)?;
+        if !(FIRST_LPI..LPIS_END).contains(&new.lpi) {
+            return Err(PhysicalIdOutOfRange);
+        }
+        if let Some(old) = self.replace(device, event, Some(new)) {
+            self.abandon(old);
+        }
+        if let Ok((lpi, at)) = self.route(device, event) {
+            self.invalidate_event(at, lpi);
+        }
+        Ok(())
+    }
+
+    /// Replaces the translation of a mapped device's event. Returns the old one.
+    fn replace(
+        &mut self,
+        device: u32,
+        event: u32,
+        new: Option<Translation>,
+    ) -> Option<Translation> {
+        let events = &mut self.devices.get_mut(&device)?.events;
+        match new {
+            Some(new) => events.insert(event, new),
+            None => events.remove(&event),
+        }
+    }
+
+    fn move_event(
+        &mut self,
+        device: u32,
+        event: u32,
+        collection: u16,
+    ) -> Result<(), CommandErrorReason> {
         let (lpi, from) = self.route(device, event)?;
-        self.devices.get_mut(&device)?.events.get_mut(&event)?.collection = collection;
+        let to = self.target(collection)?;
+        self.replace(device, event, Some(Translation { lpi, collection }));
         self.carry(lpi, from, to);
-        Some(())
+        Ok(())
     }
 
     /// Moves an LPI's pending state and cached configuration. If LPIs are disabled at the old
     /// redistributor, a pending state in its table in memory may stay there, also if the
     /// redistributor itself has moved another one.
     fn carry(&mut self, lpi: u32, from: usize, to: usize) {
-        let is_enabled = self.lpis_enabled[from];
+        let is_certain = self.lpis_enabled[from] && !self.is_shared(lpi);
         if let Some(lpi) = self.lpi(lpi) {
             let moved = lpi.pending.moved(from, to);
             let kept = lpi.pending.or(lpi.pending.pending(from).pended(to));
-            lpi.pending = if is_enabled { moved } else { moved.or(kept) };
-            lpi.stale |= (lpi.stale >> from & 1) << to;
+            lpi.pending = if is_certain { moved } else { moved.or(kept) };
+            let carried = lpi.cached(from).filter(|cached| *cached != lpi.configuration);
+            let carried: Vec<_> = carried.map(|cached| (to, cached)).collect();
+            lpi.stale.extend(carried);
         }
     }
 
-    fn discard(&mut self, device: u32, event: u32) -> Option<()> {
-        let old = self.translation(device, event)?;
+    fn discard(&mut self, device: u32, event: u32) -> Result<(), CommandErrorReason> {
+        let old = self.event(device, event)?;
         match self.route(device, event) {
-            Some((lpi, at)) => self.clear_lpi(at, lpi),
-            None => self.abandon(old),
+            Ok((lpi, at)) => self.clear_lpi(at, lpi),
+            Err(_) => self.abandon(old),
         }
-        self.devices.get_mut(&device)?.events.remove(&event);
-        Some(())
+        self.replace(device, event, None);
+        Ok(())
     }
 
     /// Acknowledges an LPI at a vCPU.
@@ -378,16 +475,24 @@ impl AbstractGic {
     /// # Errors
     /// Explains why the LPI cannot be signaled there.
     pub fn acknowledge(&mut self, at: usize, number: u32) -> Result<(), String> {
-        let is_enabled = self.lpis_enabled[at];
+        let (is_enabled, is_shared) = (self.lpis_enabled[at], self.is_shared(number));
+        let certain = self.lpis.iter().filter_map(|lpi| lpi.must_be_signaled(at)).min();
         let lpi = self.lpi(number).filter(|_| is_enabled);
         let lpi = lpi.ok_or_else(|| {
             format!("CPU {at} takes {number}, which is not in use, or its LPIs are disabled")
         })?;
         let pending = lpi.pending.pending(at);
-        if pending.is_impossible() || !lpi.enabled && lpi.stale >> at & 1 == 0 {
-            return Err(format!("CPU {at} takes {number}, which is {lpi}"));
+        let priority = lpi.cached(at).filter(|cached| cached & ENABLE != 0).min();
+        let priority = priority.filter(|_| !pending.is_impossible());
+        match (priority, certain) {
+            (None, _) => return Err(format!("CPU {at} takes {number}, which is {lpi}")),
+            (Some(lower), Some(higher)) if higher < lower => {
+                return Err(format!("CPU {at} takes {number} before priority {higher:#x}"));
+            }
+            _ => {}
         }
-        lpi.pending = pending.cleared(at);
+        let kept = if is_shared { pending } else { Outcomes(0) };
+        lpi.pending = pending.cleared(at).or(kept);
         Ok(())
     }
 
@@ -397,7 +502,7 @@ impl AbstractGic {
     /// Names an LPI that must be signaled there.
     pub fn find_none(&mut self, at: usize) -> Result<(), String> {
         for (lpi, number) in self.lpis.iter_mut().zip(FIRST_LPI..) {
-            if self.lpis_enabled[at] && lpi.enabled && lpi.stale >> at & 1 == 0 {
+            if self.lpis_enabled[at] && lpi.cached(at).all(|cached| cached & ENABLE != 0) {
                 let pending = lpi.pending.not_pending(at);
                 if pending.is_impossible() {
                     return Err(format!("CPU {at} does not take {number}, which is {lpi}"));
@@ -407,4 +512,8 @@ impl AbstractGic {
         }
         Ok(())
     }
+}
+
+fn exists(collection: u16) -> Result<(), CommandErrorReason> {
+    if u32::from(collection) < TABLE { Ok(()) } else { Err(CollectionOutOfRange) }
 }

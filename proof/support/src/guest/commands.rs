@@ -33,6 +33,12 @@ pub fn mapti(device: u32, event: u32, intid: u32, collection: u16) -> Command {
     Command::Mapti { device, event, intid, collection: CollectionId::new(collection) }
 }
 
+/// Maps an event to the LPI with the same number.
+pub fn mapi(device: u32, event: u32, collection: u16) -> Command {
+    let (device, event) = (DeviceId::new(device), EventId::new(event));
+    Command::Mapi { device, event, collection: CollectionId::new(collection) }
+}
+
 /// Moves an event to a collection.
 pub fn movi(device: u32, event: u32, collection: u16) -> Command {
     let (device, event) = (DeviceId::new(device), EventId::new(event));

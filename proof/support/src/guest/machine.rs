@@ -2,11 +2,11 @@
 //! which it sets up and uses its interrupt controller.
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
-use super::{Kicks, Ram, ram};
+use super::{Interface, Kicks, Ram, ram};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::icc::SysRegEncoding;
-use gic_arch::its::Command;
+use gic_arch::its::{Command, RawCommand};
 use gic_arch::{IntId, IntIdField, Reg, RegisterValue, gicd, gicr, icc};
 use msi_types::{Delivery, DeviceId, Kick, MsiMessage};
 use std::sync::Arc;
@@ -35,11 +35,11 @@ pub fn memory() -> Arc<VmMemory<Ram>> {
 
 /// A machine, its vCPUs and its memory, programmed as by a kernel's driver.
 #[expect(missing_debug_implementations, reason = "a test prints the parts")]
-pub struct Machine<M = VmMemory<Ram>> {
+pub struct Machine<M = VmMemory<Ram>, C = Vcpu> {
     /// The interrupt controller.
     pub gic: Arc<Vgic>,
     /// The vCPUs.
-    pub vcpus: Vec<Vcpu>,
+    pub vcpus: Vec<C>,
     /// The guest's memory.
     pub ram: Arc<M>,
     /// The kicks of the vCPUs.
@@ -73,20 +73,28 @@ impl Machine {
 impl<M: GuestMemory + 'static> Machine<M> {
     /// Creates a machine with existing guest memory.
     pub fn over(config: VgicConfig, ram: Arc<M>) -> Self {
+        Self::with_interfaces(config, ram)
+    }
+}
+
+impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
+    /// Creates a machine with this kind of vCPU, and with existing guest memory.
+    pub fn with_interfaces(config: VgicConfig, ram: Arc<M>) -> Self {
         let kicks = Arc::new(Kicks::new(config.cpus.len()));
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
+        let vcpus = vcpus.into_iter().map(|vcpu| C::of(vcpu, &kicks)).collect();
         Self { gic, vcpus, ram, kicks, queue: QUEUE }
     }
 
     /// Creates a machine of the same configuration in its reset state, with the same memory.
     pub fn successor(&self) -> Self {
-        let other = Self::over(self.gic.config().clone(), self.ram.clone());
+        let other = Self::with_interfaces(self.gic.config().clone(), self.ram.clone());
         Self { queue: self.queue, ..other }
     }
 
     /// Pauses all vCPUs.
     pub fn pause(&mut self) -> Vec<Paused<'_>> {
-        self.vcpus.iter_mut().map(Vcpu::pause).collect()
+        self.vcpus.iter_mut().map(C::pause).collect()
     }
 
     /// Saves the machine.
@@ -176,9 +184,14 @@ impl<M: GuestMemory + 'static> Machine<M> {
 
     /// Writes commands to the queue, and returns the value for `GITS_CWRITER`.
     pub fn prepare(&self, commands: impl IntoIterator<Item = Command>) -> Cwriter {
+        self.prepare_raw(commands.into_iter().map(Command::encode))
+    }
+
+    /// Writes commands of any contents to the queue, and returns the value for `GITS_CWRITER`.
+    pub fn prepare_raw(&self, commands: impl IntoIterator<Item = RawCommand>) -> Cwriter {
         let mut written = Cwriter::from_bits(self.read_gits(gits::CWRITER)).offset();
         for command in commands {
-            let image = command.encode().map(u64::to_le_bytes);
+            let image = command.map(u64::to_le_bytes);
             self.ram.write(self.queue + u64::from(written), image.as_flattened()).unwrap();
             written = (written + 32) % QUEUE_BYTES;
         }
@@ -291,12 +304,12 @@ impl<M: GuestMemory + 'static> Machine<M> {
 
     /// Writes a system register.
     pub fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
-        self.vcpus[cpu].write_sysreg(register, value).unwrap();
+        self.vcpus[cpu].write(register, value);
     }
 
     /// Reads a system register.
     pub fn mrs(&mut self, cpu: usize, register: SysRegEncoding) -> u64 {
-        self.vcpus[cpu].read_sysreg(register).unwrap()
+        self.vcpus[cpu].read(register)
     }
 
     /// Reads `ICC_IAR1_EL1`.
@@ -320,9 +333,9 @@ fn width_of<V: RegisterValue>() -> AccessWidth {
 }
 
 /// Acknowledges and ends an interrupt at a vCPU. Returns 1023 if none is signaled.
-pub fn handle(vcpu: &mut Vcpu) -> u64 {
-    let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
-    vcpu.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
+pub fn handle(vcpu: &mut impl Interface) -> u64 {
+    let intid = vcpu.read(icc::IAR1.encoding());
+    vcpu.write(icc::EOIR1.encoding(), intid);
     intid
 }
 
