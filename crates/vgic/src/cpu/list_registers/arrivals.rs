@@ -79,11 +79,12 @@ impl InGuest<'_> {
         let found = gic.its.iter().find_map(|its| its.find(from, message))?;
         let is_current =
             lists.interface.vmcr == vmcr && lists.made_for == Some(Unlisted::default());
-        if !is_current || !self.takes_lpis() {
+        if !is_current {
             return None;
         }
         let place = |ready: ReadyLpi, listed, is_listed| {
-            Some((lists.place_for(ready, listed, is_listed)?, ready, listed))
+            let index = lists.place_for(ready, listed, is_listed)?;
+            self.takes_lpis().then_some((index, ready, listed))
         };
         let (index, ready, listed) = lpis.as_ref()?.list_message(found, place)?;
         self.refill(index, ready, listed, empty);
