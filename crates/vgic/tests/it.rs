@@ -7,4 +7,5 @@ mod guest;
 mod lists;
 mod model;
 mod out_of_memory;
+mod programs;
 mod saved_state;

@@ -14,6 +14,7 @@ mod limits;
 mod machines;
 mod out_of_memory;
 mod overlaps;
+mod programs;
 mod regions;
 mod round_trip;
 mod snapshot;

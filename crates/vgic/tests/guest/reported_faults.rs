@@ -1,5 +1,5 @@
-//! Regression tests for bugs reported in other GIC models. `its/tests/known_mistakes.rs` covers
-//! bugs of ITS models, and `lists` covers bugs related to list registers.
+//! Regression tests for bugs reported in other GIC models. Programs (`proof/support/programs`)
+//! cover bugs of ITS models, and `lists` covers bugs related to list registers.
 
 use doorbell_test_support::guest::{Machine, Ram, inv, mapc, mapd, mapti, memory};
 use gic_arch::gicr;

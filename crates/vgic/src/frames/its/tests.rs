@@ -11,7 +11,6 @@ mod known_mistakes;
 mod long_work;
 mod queue;
 mod ready_bits;
-mod reference;
 mod reservation;
 mod rig;
 mod stress;

@@ -2,34 +2,17 @@
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
-use crate::lpi::{Injection, LpiConfig, Priorities, PriorityView};
+use crate::lpi::{LpiConfig, Priorities, PriorityView};
 use crate::monitor::events::FaultReason;
 use crate::monitor::memory::GuestMemory;
-use alloc::vec;
-use gic_arch::{Lpi, Priority, gicr};
+use gic_arch::{Priority, gicr};
 use msi_types::Delivery;
-
-fn lpi(number: u32) -> Lpi {
-    Lpi::try_from(number).unwrap()
-}
 
 /// Reads one byte of a pending table.
 fn pending_byte(rig: &Rig, vcpu: u16, lpi: u32) -> u8 {
     let mut byte = [0];
     rig.ram.read(PENDING + u64::from(vcpu) * 0x1_0000 + u64::from(lpi / 8), &mut byte).unwrap();
     byte[0]
-}
-
-#[test]
-fn messages_to_a_redistributor_without_lpis_are_dropped() {
-    let rig = Rig::running(2);
-    rig.disable_lpis(1);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 1)]);
-
-    assert_eq!(rig.send(1, 0), Delivery::Blocked);
-
-    rig.enable_lpis(1);
-    assert_eq!(rig.send(1, 0), Delivery::Pending);
 }
 
 #[test]
@@ -72,18 +55,6 @@ fn the_promise_that_the_pending_table_is_zero_is_taken() {
     rig.enable_lpis_with(0, Rig::propbaser(), Rig::pendbaser(0).with_pending_table_zero(true));
 
     assert_eq!(rig.pending(0), NO_LPIS);
-}
-
-#[test]
-fn pending_survives_a_round_through_the_table() {
-    let rig = Rig::running(1);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
-    rig.send(1, 0);
-
-    rig.disable_lpis(0);
-    rig.enable_lpis(0);
-
-    assert_eq!(drain(&mut rig.vcpu(0)), [8200]);
 }
 
 #[test]
@@ -155,53 +126,6 @@ fn lpis_beyond_the_redistributors_tables_are_dropped() {
 }
 
 #[test]
-fn what_is_pending_stays_deliverable_when_its_its_is_disabled() {
-    let rig = Rig::running(1);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
-    rig.send(1, 0);
-
-    rig.set_enabled(false);
-
-    assert_eq!(drain(&mut rig.vcpu(0)), [8200]);
-}
-
-#[test]
-fn what_is_pending_stays_where_it_is_when_its_collection_is_unmapped() {
-    let rig = Rig::running(2);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 1)]);
-    rig.send(1, 0);
-
-    rig.run([unmapc(1)]);
-
-    assert_eq!(rig.send(1, 0), Delivery::Blocked);
-    assert_eq!(drain(&mut rig.vcpu(1)), [8200]);
-}
-
-#[test]
-fn a_collection_mapped_elsewhere_takes_events_and_pending_state_along() {
-    let rig = Rig::running(2);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 0)]);
-    rig.send(1, 0);
-
-    rig.run([mapc(0, 1), sync(0)]);
-    rig.send(1, 1);
-
-    assert_eq!((rig.pending(0), rig.pending(1)), (vec![], vec![8200, 8201]));
-}
-
-#[test]
-fn an_event_mapped_before_its_collection_works_once_that_is_mapped() {
-    let rig = Rig::running(2);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 7)]);
-    assert_eq!(rig.send(1, 0), Delivery::Blocked);
-
-    rig.run([mapc(7, 1)]);
-
-    assert_eq!(rig.send(1, 0), Delivery::Pending);
-    assert_eq!(drain(&mut rig.vcpu(1)), [8200]);
-}
-
-#[test]
 fn what_moves_to_a_redistributor_without_lpis_waits_there() {
     let rig = Rig::running(3);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 2)]);
@@ -219,21 +143,6 @@ fn what_moves_to_a_redistributor_without_lpis_waits_there() {
 }
 
 #[test]
-fn clear_and_discard_reach_what_movall_left_at_the_redistributor() {
-    for command in [clear(1, 0), discard(1, 0)] {
-        let rig = Rig::running(2);
-        rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
-        rig.send(1, 0);
-        rig.run([movall(0, 1), mapc(0, 1)]);
-        assert_eq!(rig.pending(1), [8200]);
-
-        rig.run([command]);
-
-        assert_eq!(rig.pending(1), NO_LPIS);
-    }
-}
-
-#[test]
 fn an_lpi_has_one_pending_bit_with_its_last_event() {
     let rig = Rig::running(2);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8200, 1)]);
@@ -243,54 +152,6 @@ fn an_lpi_has_one_pending_bit_with_its_last_event() {
     rig.send(1, 1);
 
     assert_eq!(drain(&mut rig.vcpu(1)), [8200]);
-}
-
-#[test]
-fn movi_takes_along_what_movall_left_at_the_redistributor() {
-    let rig = Rig::running(3);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
-    rig.send(1, 0);
-    rig.run([movall(0, 1), mapc(0, 1)]);
-
-    rig.run([movi(1, 0, 2)]);
-
-    assert_eq!((rig.pending(1), rig.pending(2)), (vec![], vec![8200]));
-}
-
-#[test]
-fn direct_lpis_become_pending_are_cleared_and_invalidated() {
-    let rig = Rig::new(2, ItsConfig::new(BASE));
-    rig.configure(8200, false, 0xa0);
-    assert_eq!(rig.set_lpi(1, 8200), Injection::Dropped);
-    rig.enable_lpis(1);
-
-    assert_eq!(rig.set_lpi(1, 8200), Injection::Fresh);
-    assert_eq!(rig.set_lpi(1, 8200), Injection::Coalesced);
-    assert_eq!(rig.set_lpi(1, 8201), Injection::Fresh);
-    rig.lpis.clear_lpi(cpu(1), lpi(8201));
-    let mut queue = rig.vcpu(1);
-    assert_eq!(drain(&mut queue), NO_LPIS);
-
-    rig.configure(8200, true, 0xa0);
-    rig.lpis.invalidate(cpu(1), lpi(8200)).unwrap();
-    rig.finish_sweeps();
-    assert_eq!(drain(&mut queue), [8200]);
-}
-
-#[test]
-fn invalidation_at_a_redistributor_reaches_events_of_an_its() {
-    let rig = Rig::running(1);
-    rig.configure(8200, false, 0xa0);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
-    rig.send(1, 0);
-    rig.configure(8200, true, 0xa0);
-    let mut queue = rig.vcpu(0);
-    assert_eq!(take(&mut queue), None);
-
-    rig.lpis.invalidate(cpu(0), lpi(8200)).unwrap();
-    rig.finish_sweeps();
-
-    assert_eq!(take(&mut queue), Some(8200));
 }
 
 #[test]

@@ -3,14 +3,10 @@
 
 use crate::AccessWidth::{Double, Word};
 use crate::VmMemory;
-use crate::frames::its::{Its, ItsConfig, SavedMappings, Targets};
-use crate::lpi::{
-    Control, Injection, LpiConfig, LpiCore, LpiFaults, LpiTables, NoRoom, PendingLpis, Room,
-    SavedLpi,
-};
+use crate::frames::its::{Its, ItsConfig, Targets};
+use crate::lpi::{Control, Injection, LpiConfig, LpiCore, LpiFaults, PendingLpis};
 use crate::monitor::events::{EventLog, RegisterFrame};
 use crate::monitor::memory::GuestMemory;
-use crate::saved_state::ItsState;
 use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -21,7 +17,7 @@ pub(super) use doorbell_test_support::guest::{
 use gic_arch::gits::{self, Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize};
 use gic_arch::its::{CollectionId, Command, RawCommand, RdBase};
 use gic_arch::lpi::Config;
-use gic_arch::{Affinity, Lpi, Priority, gicr};
+use gic_arch::{Lpi, Priority, gicr};
 use msi_types::{Cpu, DeviceId, Kick};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -88,62 +84,16 @@ impl Rig {
         }
     }
 
-    /// Restores this machine's state into another machine on the same memory, with LPIs enabled at
-    /// the vCPUs in `enabled`. Checks that the restored machine saves the same state again.
-    pub(super) fn restored_elsewhere(&self, vcpus: u16, enabled: &[u16]) -> Self {
-        let (its, own) = self.save(vcpus);
-        let rig = Self::over(self.ram.clone(), LpiConfig::new(vcpus), ItsConfig::new(BASE));
-        let registers = rig.its.restorable(&its).expect("a saved state must be restorable");
-        let vcpu = |affinity: Affinity| affinity.aff0().into();
-        let mut locked = rig.its.lock();
-        rig.lpis.with_kicks_deferred(|control| {
-            for vcpu in enabled {
-                let tables = LpiTables::new(Self::propbaser(), Self::pendbaser(*vcpu), 16);
-                control.restore_enabled((*vcpu).into(), tables, core::iter::empty()).unwrap();
-            }
-            let mappings =
-                SavedMappings::of(&its, vcpu, |_| Ok(()), |_, _, _| Ok::<_, NoRoom>(())).unwrap();
-            let mut room = Room::default();
-            mappings.add_to(&mut room);
-            control.reserve_room(&room).unwrap();
-            let mut levels = control.no_levels().unwrap();
-            rig.its.reserve(&mappings, control, vcpu, |_| None, &mut levels).unwrap();
-            locked.restore(registers, &mappings, control, vcpu).expect("the memory was reserved");
-            for saved in &own {
-                control.restore_pending_by_itself(*saved).unwrap();
-            }
-        });
-        drop(locked);
-        rig.lpis.send_kicks();
-        assert_eq!(rig.save(vcpus), (its, own));
-        rig
-    }
-
-    /// Saves the ITS, and the LPIs that are pending at redistributors without an event.
-    fn save(&self, vcpus: u16) -> (ItsState, Vec<SavedLpi>) {
-        let locked = self.its.lock();
-        self.lpis.with_kicks_deferred(|control| {
-            let mut own = Vec::new();
-            for vcpu in 0..vcpus {
-                own.extend(control.pending_by_themselves(vcpu.into()));
-            }
-            (locked.save(control, Affinity::from_packed).unwrap(), own)
-        })
-    }
-
     /// Creates a rig in its reset state.
     pub(super) fn new(vcpus: u16, config: ItsConfig) -> Self {
         Self::sized(LpiConfig::new(vcpus), config)
     }
 
-    pub(super) fn sized(size: LpiConfig, config: ItsConfig) -> Self {
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), RAM_BYTES)]).unwrap();
-        Self::over(Arc::new(VmMemory(Arc::new(ram))), size, config)
-    }
-
     /// Creates a rig with both direct LPIs and an ITS. Real machines can't have both, but this rig
     /// serves both kinds of tests.
-    fn over(ram: Arc<VmMemory<Ram>>, size: LpiConfig, config: ItsConfig) -> Self {
+    pub(super) fn sized(size: LpiConfig, config: ItsConfig) -> Self {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), RAM_BYTES)]).unwrap();
+        let ram = Arc::new(VmMemory(Arc::new(ram)));
         let size = LpiConfig { direct: true, ..size };
         let vcpus = size.vcpus;
         let kicks = Arc::new(Kicks((0..vcpus).map(|_| AtomicUsize::new(0)).collect()));

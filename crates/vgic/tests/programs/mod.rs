@@ -1,0 +1,103 @@
+//! Programs on machines with CPU interfaces of each kind, judged by an abstract GIC.
+
+use super::model::half::{ExitPolicy, Half};
+use doorbell_test_support::guest::program::{Draw, Program, Shape, Way, dice, kept};
+use doorbell_test_support::guest::{Interface, Kicks};
+use gic_arch::icc::SysRegEncoding;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use vgic::{Paused, Sleep, Vcpu};
+
+/// Number of random programs, and of their random steps.
+const PROGRAMS: u64 = 120;
+const STEPS: usize = 120;
+
+/// A vCPU with `COUNT` list registers. It leaves its guest when it is kicked.
+struct Listed<const COUNT: u8> {
+    half: Half,
+    kicked: Arc<AtomicBool>,
+    kicks: Arc<Kicks>,
+    cpu: usize,
+    /// Number of kicks so far.
+    seen: usize,
+}
+
+impl<const COUNT: u8> Listed<COUNT> {
+    fn half(&mut self) -> &mut Half {
+        let seen = std::mem::replace(&mut self.seen, self.kicks.of(self.cpu));
+        self.kicked.fetch_or(self.seen > seen, SeqCst);
+        &mut self.half
+    }
+}
+
+impl<const COUNT: u8> Interface for Listed<COUNT> {
+    fn of(vcpu: Vcpu, kicks: &Arc<Kicks>) -> Self {
+        let (cpu, kicked) = (vcpu.cpu().index(), Arc::<AtomicBool>::default());
+        let half = Half::lists(vcpu, COUNT, ExitPolicy::Needed, kicked.clone());
+        Self { half, kicked, kicks: kicks.clone(), cpu, seen: 0 }
+    }
+
+    fn read(&mut self, register: SysRegEncoding) -> u64 {
+        self.half().read_sysreg(register).unwrap()
+    }
+
+    fn write(&mut self, register: SysRegEncoding, value: u64) {
+        self.half().write_sysreg(register, value).unwrap();
+    }
+
+    fn pause(&mut self) -> Paused<'_> {
+        self.half().pause()
+    }
+
+    fn prepare_to_sleep(&mut self) -> Sleep {
+        self.half().prepare_to_sleep()
+    }
+
+    fn returned(&mut self) {
+        self.half().returned();
+    }
+
+    fn is_signaled(&mut self) -> bool {
+        self.half().inputs().any()
+    }
+
+    fn attend(&mut self) {
+        self.half().attend();
+    }
+}
+
+/// A kind of vCPU, and its judgment of a program.
+type Kind = (&'static str, fn(Way, &Program) -> Result<(), String>);
+
+const KINDS: [Kind; 3] = [
+    ("software", Way::judge::<Vcpu>),
+    ("16 list registers", Way::judge::<Listed<16>>),
+    ("1 list register", Way::judge::<Listed<1>>),
+];
+
+fn machines() -> impl Iterator<Item = (Kind, Way)> + Clone {
+    KINDS.into_iter().flat_map(|kind| Way::ALL.map(|way| (kind, way)))
+}
+
+#[test]
+fn machines_carry_out_kept_programs_as_an_abstract_gic_allows() {
+    for (name, program) in kept() {
+        for ((kind, judge), way) in machines() {
+            assert_eq!(judge(way, &program), Ok(()), "{name}, {kind}, {way:?}");
+        }
+        assert_eq!(program.to_string().parse(), Ok(program));
+    }
+}
+
+#[test]
+fn machines_carry_out_random_programs_as_an_abstract_gic_allows() {
+    for (seed, ((kind, judge), way)) in (0..PROGRAMS).zip(machines().cycle()) {
+        let shape = Shape { cpus: 3, lpis: 64, is_direct: seed % 5 == 0 };
+        let draw = Draw { shape, shares_lpis: seed % 5 == 1 };
+        let mut program = draw.program(STEPS, &mut dice(seed));
+        if let Err(problem) = judge(way, &program) {
+            program.shrink(|program| judge(way, program).is_err());
+            panic!("{kind}, {way:?}, {seed}: {problem}; the shortest program:\n{program}");
+        }
+    }
+}
