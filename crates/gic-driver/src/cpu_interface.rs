@@ -1,27 +1,19 @@
 //! The CPU interface, `ICC_*_EL1` (IHI 0069 §12.2): acknowledging and ending interrupts, masking
 //! them by priority, and sending SGIs. Needs no heap. Each CPU can only use its own interface.
 
-// Keep this module first, so that rustdoc lists `CpuInterface`'s constructors before its other
-// methods.
-mod creation;
-
-mod acknowledge;
 mod explain;
 mod setup;
 mod sgi;
-mod sgi_reach;
 
-pub use acknowledge::SynchronisedAcknowledge;
 pub(crate) use explain::InterfaceState;
 pub use setup::SavedCpuInterface;
 
-use crate::SystemRegisters;
+use crate::{ExceptionLevel, GicError, SystemRegisters, barrier};
 use core::fmt;
 use core::marker::PhantomData;
-use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue};
-use gic_arch::{IntId, IntIdClass, Priority};
+use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue, SysRegEncoding};
+use gic_arch::{Affinity, IntId, IntIdClass, Priority, gicd};
 use setup::shows_all_priorities;
-use sgi_reach::SgiReach;
 
 /// The EOI mode (`ICC_CTLR_EL1.EOImode`), as a type.
 pub trait EoiMode: private::Sealed + fmt::Debug {
@@ -308,6 +300,30 @@ impl<S: Clone, E> Clone for CpuInterface<S, E> {
 impl<S: Copy, E> Copy for CpuInterface<S, E> {}
 
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
+    /// Enables the CPU interface: sets up system register access, the priority mask, the binary
+    /// point and the EOI mode, and enables Group 1. Clears the active priorities, so that
+    /// interrupts that other software left active no longer block others. The CPU's redistributor
+    /// must be awake.
+    ///
+    /// # Errors
+    /// [`GicError::NoSystemRegisters`] if a higher exception level denies access to the registers.
+    pub fn enable(registers: S, config: CpuInterfaceConfig) -> Result<Self, GicError> {
+        let CpuInterfaceConfig { mask, binary_point } = config;
+        SavedCpuInterface { mask, binary_point, eoi_mode: E::SPLIT }.restore(&registers)?;
+        Ok(Self::new(registers))
+    }
+
+    /// Creates a handle to a CPU interface that was enabled with the same EOI mode. Accesses no
+    /// registers.
+    pub const fn new(registers: S) -> Self {
+        Self { registers, limit: SgiReach::UNLIMITED, mode: PhantomData }
+    }
+
+    /// Makes the handle also refuse SGIs that this distributor cannot forward.
+    pub fn limited_by(self, distributor: gicd::Typer) -> Self {
+        Self { limit: self.limit.limited_by(SgiReach::of_distributor(distributor)), ..self }
+    }
+
     /// Acknowledges the highest-priority pending interrupt and makes it active. Returns `None` if
     /// no interrupt can be acknowledged, e.g. because it is no longer pending.
     pub fn acknowledge(&self) -> Option<Acknowledged> {
@@ -437,4 +453,95 @@ impl<S: SystemRegisters, E> CpuInterface<S, E> {
 
 fn priority(register: u64) -> Priority {
     Priority::new(register.to_le_bytes()[0])
+}
+
+/// Registers for a CPU with unsynchronized acknowledgments
+/// ([`AcknowledgeNotSynchronised`](crate::errata::Erratum::AcknowledgeNotSynchronised)). The type
+/// separates reads of `ICC_IAR1_EL1` from other accesses by NOPs, and reports an interrupt that did
+/// not become active as spurious.
+///
+/// The number of NOPs is the same as in Linux (`gic_read_iar_cavium_thunderx`).
+#[derive(Clone, Copy, Debug)]
+pub struct SynchronisedAcknowledge<S>(S);
+
+impl<S: SystemRegisters> SynchronisedAcknowledge<S> {
+    /// Wraps the registers of a CPU with this erratum.
+    pub const fn new(registers: S) -> Self {
+        Self(registers)
+    }
+
+    /// Acknowledges an interrupt, or returns a spurious INTID if none became active. Checking a
+    /// single active-priority register is enough, because these implementations have at most 32
+    /// group priorities.
+    fn acknowledge(&self) -> u64 {
+        let before = self.0.read(icc::AP1R0);
+        barrier::eight_nops();
+        let intid = self.0.read_raw(icc::IAR1.encoding());
+        barrier::eight_nops();
+        barrier::complete();
+        if self.0.read(icc::AP1R0) == before { SPURIOUS } else { intid }
+    }
+}
+
+/// Special INTID: no pending interrupt (IHI 0069 §2.2.1).
+const SPURIOUS: u64 = 1023;
+
+impl<S: SystemRegisters> SystemRegisters for SynchronisedAcknowledge<S> {
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        if register == icc::IAR1.encoding() {
+            self.acknowledge()
+        } else {
+            self.0.read_raw(register)
+        }
+    }
+
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        self.0.write_raw(register, value);
+    }
+
+    fn exception_level(&self) -> ExceptionLevel {
+        self.0.exception_level()
+    }
+}
+
+/// Range of affinities to which an SGI can be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct SgiReach {
+    range_selector: bool,
+    aff3: bool,
+}
+
+impl SgiReach {
+    const UNLIMITED: Self = Self { range_selector: true, aff3: true };
+    /// Affinities that every implementation supports.
+    const NONE: Self = Self { range_selector: false, aff3: false };
+
+    fn of_interface(control: Ctlr) -> Self {
+        Self { range_selector: control.rss(), aff3: control.a3v() }
+    }
+
+    fn of_distributor(typer: gicd::Typer) -> Self {
+        Self { range_selector: typer.rss(), aff3: typer.a3v() }
+    }
+
+    fn limited_by(self, other: Self) -> Self {
+        Self {
+            range_selector: self.range_selector && other.range_selector,
+            aff3: self.aff3 && other.aff3,
+        }
+    }
+
+    fn check(self, target: Affinity) -> Result<(), GicError> {
+        let [aff3, _, _, aff0] = target.levels();
+        if aff0 >= 16 && !self.range_selector {
+            return Err(GicError::SgiOutOfReach(
+                target,
+                "Aff0 above 15 needs the range selector (RSS)",
+            ));
+        }
+        if aff3 != 0 && !self.aff3 {
+            return Err(GicError::SgiOutOfReach(target, "Aff3 is not supported here (A3V)"));
+        }
+        Ok(())
+    }
 }

@@ -46,9 +46,6 @@
 //! `RegisterAccess` is not a lock: it prevents accesses to the registers of a sleeping
 //! redistributor.
 
-// Keep this module first, so that rustdoc lists `DirectLpi`'s constructor before its other methods.
-mod creation;
-
 mod blocks;
 mod error;
 mod hotplug;
@@ -64,13 +61,15 @@ pub use hotplug::{CpuOff, CpuOn};
 #[doc(hidden)]
 pub use resend::{Resend, ResendObserver, ResendReason};
 
+use crate::gic::GicWithLpis;
+use crate::lpi::LpiMessages;
 use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_lock::IrqLock;
 use gic_arch::Lpi;
 use msi_types::{Cpu, MsiError};
-use records::Records;
+use records::{CpuSet, Records};
 use redistributors::DirectRedistributors;
 
 /// Direct LPIs on one GIC. Shared in an [`Arc`]; locking is internal. This type is the
@@ -107,6 +106,43 @@ pub struct DirectLpi<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> DirectLpi<P> {
+    /// Claims a GIC's LPIs. CPUs that are online can be targeted immediately, and other CPUs after
+    /// [`cpu_on`](Self::cpu_on).
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers.
+    /// [`LpiError::Claimed`](crate::LpiError::Claimed) means that an ITS or another `DirectLpi`
+    /// uses the LPIs of this GIC. In both cases, no redistributor is accessed.
+    /// [`DirectLpiError::Fault`] if a redistributor failed; [`DirectLpiError::NoMemory`].
+    pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
+        let redistributors = DirectRedistributors::new(GicWithLpis::new(gic)?)?;
+        let gic = redistributors.gic().clone();
+        let lpis = gic.lpis();
+        // If the tables were adopted, LPIs may still be pending for a previous kernel at any
+        // redistributor.
+        let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
+        let records = Records::new(lpis.count(), unowned).ok_or(DirectLpiError::NoMemory)?;
+        lpis.claim(LpiMessages::Direct)?;
+        let new = Self { redistributors, records, fault: IrqLock::new(None), observer: None };
+        for cpu in gic.cpus().filter(|cpu| gic.is_on(*cpu)) {
+            // A redistributor with LPIs disabled only prevents its own CPU from being targeted.
+            if new.redistributors.takes_lpis(cpu) {
+                new.open(cpu).map_err(DirectLpiError::Fault)?;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Adds an observer for LPIs that the driver itself resends. Tests use it to compare handler
+    /// runs with messages; it is not part of the public interface.
+    #[doc(hidden)]
+    pub fn with_observer(mut self, observer: Arc<dyn ResendObserver>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
     /// Returns a CPU's doorbell (the physical address of its `GICR_SETLPIR`), or `None` if the CPU
     /// has no redistributor.
     pub fn doorbell(&self, cpu: Cpu) -> Option<u64> {

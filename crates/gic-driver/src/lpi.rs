@@ -8,8 +8,6 @@
 
 mod allocator;
 mod attachment;
-mod coherence;
-mod config_locks;
 mod configuration;
 mod range;
 mod stale;
@@ -20,20 +18,18 @@ pub use range::LpiRange;
 
 use crate::platform::ADDRESS_BITS;
 use crate::redistributor::{NegotiatedTables, Redistributor, TableAccess};
-use crate::{Alignment, Block, GicError, GicPlatform};
+use crate::{Alignment, Block, Coherence, GicError, GicPlatform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use doorbell_lock::IrqLock;
-pub(crate) use stale::StaleAt;
-
 use allocator::LpiAllocator;
-use coherence::AttachedCoherence;
-use config_locks::ConfigLocks;
 use core::num::NonZeroU32;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU8, Ordering};
+use doorbell_lock::IrqLock;
 use gic_arch::lpi::{MIN_ID_BITS, config_table_bytes};
 use gic_arch::{Lpi, Priority, gicd};
 use stale::Stale;
+pub(crate) use stale::StaleAt;
 use tables::{ConfigTable, PendingTable};
 
 /// Default number of INTID bits: 57344 LPIs, using 56 KiB plus 8 KiB per CPU.
@@ -355,4 +351,71 @@ fn bookkeeping(
 fn lpi_count(typer: gicd::Typer, id_bits: u8) -> u32 {
     let count = config_table_bytes(id_bits).min(typer.lpi_count());
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// No redistributor has been attached yet, so writes to the table are cleaned to the point of
+/// coherency.
+const UNKNOWN: u8 = 0;
+/// All attached redistributors are coherent.
+const COHERENT: u8 = 1;
+/// At least one attached redistributor is not coherent.
+const NON_COHERENT: u8 = 2;
+
+/// Common coherence of all attached redistributors, which is non-coherent if at least one of them
+/// is.
+#[derive(Debug)]
+struct AttachedCoherence(AtomicU8);
+
+impl AttachedCoherence {
+    const fn new() -> Self {
+        Self(AtomicU8::new(UNKNOWN))
+    }
+
+    /// Returns the common coherence, which is non-coherent until the first redistributor is
+    /// recorded.
+    fn get(&self) -> Coherence {
+        Self::decode(self.0.load(Ordering::SeqCst))
+    }
+
+    fn note_coherent(&self) {
+        // The exchange only succeeds for the first redistributor; for later ones, the state does
+        // not change.
+        let _ = self.0.compare_exchange(UNKNOWN, COHERENT, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// Records a non-coherent redistributor and returns the previous state.
+    fn note_non_coherent(&self) -> Coherence {
+        Self::decode(self.0.swap(NON_COHERENT, Ordering::SeqCst))
+    }
+
+    const fn decode(state: u8) -> Coherence {
+        if state == COHERENT { Coherence::Coherent } else { Coherence::NonCoherent }
+    }
+}
+
+/// Number of locks that all configuration bytes share.
+const LOCKS: usize = 32;
+
+/// Locks for configuration bytes. The LPI at index n uses the lock n modulo [`LOCKS`].
+#[derive(Debug, Default)]
+struct ConfigLocks([ConfigLock; LOCKS]);
+
+/// A lock in its own cache line, so that CPUs using different locks don't contend.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct ConfigLock(IrqLock<()>);
+
+impl ConfigLocks {
+    fn of(&self, lpi: Lpi) -> &IrqLock<()> {
+        &self.0[lpi.index() as usize % LOCKS].0
+    }
+
+    fn all(&self) -> impl Iterator<Item = &IrqLock<()>> {
+        self.0.iter().map(|lock| &lock.0)
+    }
+
+    /// Returns the locks for consecutive LPIs, starting at `first`.
+    fn from(&self, first: Lpi) -> impl Iterator<Item = &IrqLock<()>> {
+        self.0.iter().cycle().skip(first.index() as usize % LOCKS).map(|lock| &lock.0)
+    }
 }

@@ -1,13 +1,8 @@
 //! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's private interrupts, its power
 //! state and the base registers of its LPI tables. Needs no heap.
 
-// Keep this module first, so that rustdoc lists `Redistributor`'s constructor before its other
-// methods.
-mod creation;
-
 mod discovery;
 mod invalidation;
-mod invalidation_progress;
 mod lpi_tables;
 mod residency;
 
@@ -21,10 +16,10 @@ pub(crate) use residency::VpeTables;
 
 use crate::frame::{Fields, Frame};
 use crate::saved::{BlockDefaults, PrivateState};
-use crate::{GicError, Group, Interrupt, Mmio, MmioExt, Platform, SecurityView};
+use crate::{Block, GicError, Group, Interrupt, Mmio, MmioExt, Platform, SecurityView};
+use doorbell_lock::IrqLock;
 use gic_arch::gicr::{self, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, Priority};
-use invalidation_progress::Invalidations;
 
 /// Initial state of a CPU's private interrupts after [`Redistributor::init`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +53,24 @@ pub struct Redistributor<M> {
 }
 
 impl<M: Mmio> Redistributor<M> {
+    /// Creates the driver for a redistributor. `mmio` maps its RD_base and SGI_base frames (128
+    /// KiB) at physical `address`. Only reads registers.
+    ///
+    /// # Errors
+    /// [`GicError::WrongRevision`] if the frame does not belong to a GICv3 or GICv4.
+    pub fn new(mmio: M, address: u64) -> Result<Self, GicError> {
+        let frame = Frame::probe(mmio, Block::Redistributor(address))?;
+        let typer = frame.mmio.read(gicr::TYPER);
+        let invalidations = Invalidations::default();
+        Ok(Self { frame, address, typer, waker: true, invalidations, vlpi_frame: None })
+    }
+
+    /// Makes the driver leave `GICR_WAKER` alone, because firmware woke the redistributor
+    /// ([`WakerUnusable`](crate::errata::Erratum::WakerUnusable)).
+    pub fn leave_waker(&mut self) {
+        self.waker = false;
+    }
+
     /// Wakes the redistributor so that it forwards interrupts to its CPU. Must be called before the
     /// CPU interface is enabled and before any other register of the redistributor is used. No-op
     /// if Secure firmware owns `GICR_WAKER` (it then reads as zero), because firmware has already
@@ -206,4 +219,19 @@ impl<M: Mmio> Redistributor<M> {
     fn blocks(&self) -> impl Iterator<Item = u32> + use<M> {
         0..1 + self.typer.extended_ppi_count() / 32
     }
+}
+
+/// A redistributor's invalidations.
+#[derive(Debug, Default)]
+struct Invalidations(IrqLock<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// Number of invalidations written.
+    written: u64,
+    /// Number of completed invalidations, i.e. invalidations that were written before `Busy` was
+    /// last read as 0.
+    complete: u64,
+    /// Set if a wait for an invalidation timed out and `Busy` has been 1 ever since.
+    stuck: bool,
 }

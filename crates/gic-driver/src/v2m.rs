@@ -16,14 +16,11 @@
 //! }
 //! ```
 
-mod encoding;
-
 use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange};
 use crate::{MmioExt, PhysicalRegion, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
-use encoding::{DataBase, Encoding};
 use gic_arch::v2m;
 use msi_types::pci::MSI_MAX_VECTORS;
 use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
@@ -144,7 +141,7 @@ fn open<P: Platform>(
     frame: &V2mFrame<'_>,
 ) -> Result<(SpiRange, V2mDoorbell), V2mError> {
     let address = frame.address;
-    if frame.oem_id.is_some_and(encoding::is_address_only) {
+    if frame.oem_id.is_some_and(is_address_only) {
         let (first, count) = frame.stated_spis().ok_or(V2mError::SpisUnknown(address))?;
         let range = check(address, first, count)?;
         return Ok((range, V2mDoorbell { frame: address, encoding: Encoding::Address }));
@@ -156,7 +153,7 @@ fn open<P: Platform>(
         (typer.first().into(), typer.count().into())
     });
     let range = check(address, first, count)?;
-    let base = match encoding::data_base(mmio.read(v2m::IIDR)) {
+    let base = match data_base(mmio.read(v2m::IIDR)) {
         DataBase::Zero => 0,
         DataBase::FirstSpi => FIRST_SPI,
         DataBase::FirstOfFrame => first,
@@ -220,4 +217,54 @@ impl Doorbell for V2mDoorbell {
     fn address(&self) -> u64 {
         self.frame
     }
+}
+
+/// Encoding of an SPI in a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Encoding {
+    /// The data is the INTID minus `base`.
+    Data { base: u32 },
+    /// The address is the frame's address, with the INTID minus 32 in bits 3 and up. The data is
+    /// ignored.
+    Address,
+}
+
+/// INTID that corresponds to data 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum DataBase {
+    /// Base 0: the data is the INTID itself.
+    Zero,
+    /// The first SPI (INTID 32).
+    FirstSpi,
+    /// The frame's first SPI.
+    FirstOfFrame,
+}
+
+/// An implementation whose message data is relative to a nonzero INTID.
+struct Implementation {
+    /// `MSI_IIDR`.
+    iidr: u32,
+    base: DataBase,
+}
+
+/// Known implementations whose message data is relative to a nonzero INTID.
+const TABLE: &[Implementation] = &[
+    // APM X-Gene 1.
+    Implementation { iidr: 0x0600_0170, base: DataBase::FirstOfFrame },
+    // Broadcom Northstar 2.
+    Implementation { iidr: 0x0000_013f, base: DataBase::FirstSpi },
+];
+
+/// MADT OEM IDs for machines whose frames have 8 KiB of doorbells and no registers (Amazon
+/// Graviton).
+const ADDRESS_ONLY: &[&str] = &["AMAZON"];
+
+/// Returns the data base for frames with this `MSI_IIDR`.
+fn data_base(iidr: u32) -> DataBase {
+    TABLE.iter().find(|row| row.iidr == iidr).map_or(DataBase::Zero, |row| row.base)
+}
+
+/// Returns `true` if frames on this OEM's machines encode the SPI in the address.
+fn is_address_only(oem_id: &str) -> bool {
+    ADDRESS_ONLY.contains(&oem_id.trim_end())
 }

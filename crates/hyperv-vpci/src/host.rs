@@ -16,9 +16,6 @@
 //! guest sends requests before it has negotiated a version, or negotiates twice, the VMM must close
 //! its channel.
 
-// Keep this first: rustdoc then begins `Host`'s page with its constructor.
-mod creation;
-
 mod config;
 mod error;
 mod injection;
@@ -126,6 +123,28 @@ pub struct Host {
 }
 
 impl Host {
+    /// Creates a bus without functions.
+    ///
+    /// # Errors
+    /// Returns [`HostError::NoMemory`] if the host's heap is exhausted.
+    pub fn new(config: HostConfig, injection: Injection) -> Result<Self, HostError> {
+        let mut buffer = Vec::new();
+        // The list of functions is built in one half of the buffer and emitted to the other half.
+        buffer.try_reserve_exact(2 * MAX_MESSAGE).map_err(|_| HostError::NoMemory)?;
+        buffer.resize(2 * MAX_MESSAGE, 0);
+        Ok(Self {
+            config,
+            injection,
+            version: None,
+            window: None,
+            capacity: usize::MAX,
+            functions: OfferTable::default(),
+            relations_pending: false,
+            reply: None,
+            buffer,
+        })
+    }
+
     /// Offers a function. The function's device model uses the returned object to send interrupts.
     ///
     /// # Errors

@@ -6,22 +6,20 @@
 //! bypass the layer: these calls are forwarded straight to the parent.
 
 mod doorbell_mapping;
-mod hypervisor;
 mod layered_parent;
 mod shim;
 
 pub use doorbell_mapping::{
     DoorbellMapping, DoorbellMode, Iommu, IommuDomain, IovaConstraint, Translated,
 };
-pub use hypervisor::Hypervisor;
 pub use layered_parent::LayeredParent;
 pub use shim::{AddressRule, RequesterRule, ShimLayer};
 
 use core::fmt;
 use msi_types::explain::Explanation;
 use msi_types::{
-    DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, RequesterId,
-    Rewrite, Tier,
+    Capabilities, Capability, DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError,
+    MsiMessage, Properties, Property, RequesterId, Rewrite, Tier,
 };
 
 /// Returns the rewrite limit for the level below a layer that chooses addresses. When a message is
@@ -116,5 +114,38 @@ pub trait Layer: Send + Sync {
     /// Writes one readable line about this layer, without indentation.
     fn describe(&self, device: RequesterId, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "{}: requester {device}", self.tier().name)
+    }
+}
+
+/// The way in which a guest's messages reach the hardware. A guest kernel must put this layer
+/// directly over each virtual controller, below all other layers. A kernel on bare metal does not
+/// need it.
+///
+/// Both variants support PCI MSI and MSI-X, because the hypervisor traps their registers and
+/// substitutes the physical message. Both also support devices that the hypervisor emulates
+/// ([`Storage::Emulated`](msi_types::Storage::Emulated)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Hypervisor {
+    /// The hypervisor only traps stores to known locations. A message stored anywhere else is sent
+    /// as the guest wrote it, so the hardware cannot interpret it. A virtual ITS without a virtual
+    /// IOMMU behaves this way.
+    Traps,
+    /// The controller is the interrupt remapping unit of a virtual IOMMU. The hardware remaps the
+    /// guest's messages as this unit specifies, wherever they are stored. Messages in
+    /// device-defined stores are only accepted from devices that the remapping isolates.
+    Remaps,
+}
+
+impl Layer for Hypervisor {
+    fn tier(&self) -> Tier {
+        let real = Capabilities::NONE.with(Capability::MessageRemapping);
+        let tier = Tier::new("hypervisor");
+        match self {
+            Self::Traps => tier.with_blocks(real),
+            Self::Remaps => {
+                tier.with_provides(real).with_requires(Properties::NONE.with(Property::Isolation))
+            }
+        }
     }
 }

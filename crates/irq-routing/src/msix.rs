@@ -50,10 +50,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// Keep this first: rustdoc then begins `MsixTable`'s page with its constructor.
-mod creation;
-
-mod access;
 mod capability;
 mod guest;
 mod saved_state;
@@ -64,7 +60,6 @@ pub use crate::config_space::{BusMaster, MsixLayout};
 use crate::lock::{self, Mutex};
 use crate::sync::{AtomicBool, SeqCst};
 use crate::{MessageSink, RoutedMessage, Sender, SignalError, Unsettled};
-use access::{read_words, words_at};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -73,7 +68,8 @@ use core::time::Duration;
 use guest::{Entry, Guest, WORDS};
 use msi_types::Delivery;
 use msi_types::explain::{Explanation, Fact, Obstacle};
-use msi_types::pci::msix::Control;
+use msi_types::pci::MSIX_MAX_VECTORS;
+use msi_types::pci::msix::{Control, ENTRY_SIZE};
 use vector::{Entered, MsixVector};
 
 /// Invalid number of vectors for an MSI-X table. The VMM is at fault.
@@ -144,6 +140,32 @@ pub struct MsixTable {
 }
 
 impl MsixTable {
+    /// Creates a table in its reset state: disabled, with every vector masked.
+    ///
+    /// # Errors
+    /// Returns [`BadTableSize`] if `vectors` is not between 1 and 2048.
+    pub fn new(
+        vectors: u16,
+        sender: Sender,
+        sink: Arc<dyn MessageSink>,
+    ) -> Result<Self, BadTableSize> {
+        if !(1..=MSIX_MAX_VECTORS).contains(&vectors) {
+            return Err(BadTableSize(vectors));
+        }
+        let guest = Mutex::new(Guest::new(vectors, sender));
+        let layout = MsixLayout::of(vectors);
+        let vectors = (0..vectors).map(|_| MsixVector::new()).collect();
+        let (is_enabled, idle) = (AtomicBool::new(false), lock::WaitQueue::default());
+        Ok(Self { vectors, sink, observer: None, layout, is_enabled, guest, idle })
+    }
+
+    /// Sets the observer of the open vectors.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn VectorObserver>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
     /// Sends a vector's message for the device. This method acquires no lock and does not allocate,
     /// and neither must [`MessageSink::signal_msi`].
     ///
@@ -391,5 +413,23 @@ impl fmt::Debug for MsixTable {
             .field("sender", &guest.sender)
             .field("open", &guest.entries.iter().filter(|entry| entry.open.is_some()).count())
             .finish_non_exhaustive()
+    }
+}
+
+/// Returns the words that an access covers. Returns `None` unless the access is aligned, has 4 or 8
+/// bytes, and starts below the end of the largest table.
+fn words_at(offset: u64, len: usize) -> Option<Range<usize>> {
+    let aligned = matches!(len, 4 | 8) && offset.is_multiple_of(len as u64);
+    let end = u64::from(MSIX_MAX_VECTORS) * ENTRY_SIZE;
+    let start = usize::try_from(offset / 4).ok().filter(|_| aligned && offset < end)?;
+    Some(start..start + len / 4)
+}
+
+/// Fills `bytes` with the words at `offset`; words that do not exist read as all ones.
+fn read_words(offset: u64, bytes: &mut [u8], word: impl Fn(usize) -> Option<u32>) {
+    bytes.fill(0xff);
+    let words = words_at(offset, bytes.len()).into_iter().flatten();
+    for (target, word) in bytes.chunks_exact_mut(4).zip(words.map(word)) {
+        target.copy_from_slice(&word.unwrap_or(u32::MAX).to_le_bytes());
     }
 }

@@ -12,12 +12,9 @@
 //! The caller chooses the CPU, because the interrupt core balances interrupts across all
 //! controllers.
 
-mod bitmap;
-
 use crate::apic::{ApicVector, CpuVector};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
-use bitmap::Bitmap;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 use doorbell_fallible::try_collect;
@@ -308,4 +305,41 @@ impl VectorMatrix {
         let window = self.window.0.up_to(self.window.1);
         window.filter(move |vector| map.is_some_and(|map| self.is_free(map, *vector)))
     }
+}
+
+/// A set of vectors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Bitmap([u64; 4]);
+
+impl Bitmap {
+    fn insert(&mut self, vector: ApicVector) {
+        let (word, bit) = split(vector);
+        self.0[word] |= bit;
+    }
+
+    /// Removes a vector. Returns `true` if the set contained the vector.
+    fn remove(&mut self, vector: ApicVector) -> bool {
+        let (word, bit) = split(vector);
+        let was = self.0[word] & bit != 0;
+        self.0[word] &= !bit;
+        was
+    }
+
+    fn contains(&self, vector: ApicVector) -> bool {
+        let (word, bit) = split(vector);
+        self.0[word] & bit != 0
+    }
+}
+
+impl FromIterator<ApicVector> for Bitmap {
+    fn from_iter<I: IntoIterator<Item = ApicVector>>(vectors: I) -> Self {
+        let mut map = Self::default();
+        vectors.into_iter().for_each(|vector| map.insert(vector));
+        map
+    }
+}
+
+/// Returns the index of the word, which is below 4, and the bit in it.
+fn split(vector: ApicVector) -> (usize, u64) {
+    (vector.index() / 64, 1 << (vector.get() % 64))
 }

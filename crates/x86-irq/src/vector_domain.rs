@@ -57,9 +57,6 @@
 //!    └─ core: matrix and hwirqs (IrqLock): allocates nothing; calls Apic alone
 //! ```
 
-// Keep this first: rustdoc then begins `VectorDomain`'s page with its constructor.
-mod creation;
-
 mod allocation;
 mod arrival;
 mod cleanup;
@@ -73,10 +70,12 @@ mod relocation;
 use crate::apic::{Apic, ApicId, ApicVector, CpuVector};
 use crate::matrix::{MatrixError, VectorMatrix};
 use crate::message::{ApicMessage, DestinationFormat};
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_fallible::try_collect;
 use doorbell_lock::{IrqLock, TaskLock};
 use free_hwirqs::FreeHwirqs;
 use irq_data::{IrqData, IrqDataLocked};
@@ -138,6 +137,34 @@ pub enum CpuError {
 }
 
 impl VectorDomain {
+    /// Creates a domain with all CPUs offline.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel's heap is exhausted.
+    pub fn new(config: VectorDomainConfig<'_>) -> Result<Self, TryReserveError> {
+        let VectorDomainConfig { cpus, hwirqs, window, system, destinations, apic } = config;
+        let (count, count_cpus) = (hwirqs.get(), cpus.get());
+        let core = Core {
+            matrix: VectorMatrix::new(cpus, window.clone(), system)?,
+            apic_ids: try_collect((0..count_cpus).map(|_| None))?,
+            irqs: try_collect((0..count).map(|_| IrqDataLocked::default()))?,
+            free: FreeHwirqs::try_new(count.into())?,
+        };
+        Ok(Self {
+            apic,
+            destinations,
+            window: window.into_inner(),
+            table: try_collect(
+                (0..count_cpus).map(|_| core::array::from_fn(|_| AtomicU32::new(0))),
+            )?,
+            irqs: try_collect((0..count).map(|_| IrqData::default()))?,
+            quotas: TaskLock::new(QuotaTable::default()),
+            core: IrqLock::new(core),
+        })
+    }
+
     /// Returns the effective affinity of a hwirq, or `None` if the hwirq is not allocated.
     ///
     /// Context: any.

@@ -1,7 +1,6 @@
 //! Software-generated interrupts (SGIs), which kernels use as IPIs.
 
-use super::sgi_reach::SgiReach;
-use super::{CpuInterface, EoiMode};
+use super::{CpuInterface, EoiMode, SgiReach};
 use crate::{GicError, SystemRegisters};
 use gic_arch::icc::{self, Sgi};
 use gic_arch::{Affinity, SgiId};

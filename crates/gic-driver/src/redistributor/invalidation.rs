@@ -11,8 +11,7 @@
 //! Interrupts are only masked during step 1, so a handler that interrupts a waiter can invalidate
 //! too.
 
-use super::Redistributor;
-use super::invalidation_progress::{Invalidations, Progress};
+use super::{Invalidations, Progress, Redistributor};
 use crate::{Mmio, MmioExt, Platform, TimedOut, wait_until};
 use core::iter::Peekable;
 use gic_arch::{Lpi, gicr};

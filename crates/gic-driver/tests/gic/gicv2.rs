@@ -2,13 +2,12 @@
 
 mod board;
 mod explain;
-mod out_of_memory;
 
 use board::{Board, DISTRIBUTOR, FRAME, INTERFACE, INTERFACE_OF};
-use doorbell_test_support::Outside;
-use gic_arch::gicc::{Iar, Sgir};
-use gic_arch::gicd::Typer;
-use gic_arch::{IntId, Priority, RegisterInfo, SgiId, gicc, gicd, v2m};
+use doorbell_test_support::{Outside, until_it_succeeds, with_allocations};
+use gic_arch::gicc::{self, Iar, Sgir};
+use gic_arch::gicd::{self, Typer};
+use gic_arch::{IntId, Priority, RegisterInfo, SgiId, v2m};
 use gic_driver::cpu_interface::SplitEoi;
 use gic_driver::{
     Block, Coherence, Gic, GicConfig, GicCpuInterface, GicError, GicPlatform, GicV2, GicV2Config,
@@ -351,4 +350,27 @@ fn one_trap_loop_deactivates_once_in_either_mode() {
         [sgi, sgi],
         "including the sender"
     );
+}
+
+#[test]
+fn a_gicv2_takes_heap_for_its_suspension_alone() {
+    let board = Board::new();
+    let config = GicV2Config::new(DISTRIBUTOR, INTERFACE, 3);
+    let gic = with_allocations(0, || GicV2::new(&board, config, Cpu::new(0))).unwrap();
+    with_allocations(0, || gic.cpu_on(Cpu::new(0))).unwrap();
+    let (room, failures) = until_it_succeeds(
+        || gic.suspend_room(),
+        |error| {
+            assert!(matches!(error, GicError::NoMemory(_)), "{error}");
+            assert_eq!(
+                gic.send(SgiId::new(1).unwrap(), Cpu::new(0)),
+                Ok(()),
+                "the CPU is still on"
+            );
+        },
+    );
+    assert_eq!(failures, 1);
+    let saved = with_allocations(0, || gic.suspend(room, Cpu::new(0))).unwrap();
+    with_allocations(0, || gic.resume(&saved));
+    assert_eq!(gic.send(SgiId::new(1).unwrap(), Cpu::new(0)), Ok(()));
 }
