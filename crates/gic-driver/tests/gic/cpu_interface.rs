@@ -4,9 +4,7 @@
 use crate::fake::FakeRegisters;
 use gic_arch::icc::{Ctlr, Sgi, SreEl2};
 use gic_arch::{Affinity, IntId, Priority, SgiId, gicd, icc};
-use gic_driver::cpu_interface::{
-    Active, CombinedEoi, PriorityScale, SplitEoi, SynchronisedAcknowledge,
-};
+use gic_driver::cpu_interface::{Active, PriorityScale, SplitEoi, SynchronisedAcknowledge};
 use gic_driver::{
     CpuInterface, CpuInterfaceConfig, GicCpuInterface, GicError, SecurityView, SystemRegisters,
 };
@@ -60,46 +58,11 @@ fn enabling_sets_registers_mask_and_group() {
 }
 
 #[test]
-fn trapped_system_registers_are_reported() {
-    let registers = FakeRegisters::without_system_registers();
-    let refused = CpuInterface::<_, CombinedEoi>::enable(&registers, CpuInterfaceConfig::default());
-    assert_eq!(refused.err(), Some(GicError::NoSystemRegisters));
-}
-
-#[test]
 fn enable_clears_stale_active_priorities() {
     let registers = FakeRegisters::default();
     registers.set(icc::AP1R0.encoding(), 1 << 20);
     combined(&registers);
     assert_eq!(registers.get(icc::AP1R0.encoding()), 0);
-}
-
-#[test]
-fn nothing_pending_acknowledges_none() {
-    let registers = FakeRegisters::default();
-    assert_eq!(combined(&registers).acknowledge(), None);
-}
-
-#[test]
-fn ending_deactivates_where_the_two_are_combined() {
-    let registers = FakeRegisters::default();
-    let interface = combined(&registers);
-    registers.raise(42);
-    let interrupt = interface.acknowledge().unwrap();
-    assert_eq!((interrupt.intid(), registers.running()), (IntId::new(42), vec![42]));
-    interface.end(interrupt);
-    assert_eq!((registers.running(), registers.deactivated()), (vec![], vec![42]));
-}
-
-#[test]
-fn split_end_leaves_the_interrupt_active() {
-    let registers = FakeRegisters::default();
-    let interface = split(&registers);
-    registers.raise(42);
-    let active = interface.end(interface.acknowledge().unwrap());
-    assert_eq!((registers.running(), registers.deactivated()), (vec![], vec![]));
-    interface.deactivate(active);
-    assert_eq!(registers.deactivated(), [42]);
 }
 
 #[test]
@@ -180,13 +143,6 @@ fn features_come_from_the_control_register() {
     let registers = FakeRegisters::default();
     let interface = combined(&registers);
     assert_eq!((interface.priority_bits(), interface.binary_point()), (5, 3));
-}
-
-#[test]
-fn disabling_stops_the_group() {
-    let registers = FakeRegisters::default();
-    combined(&registers).disable();
-    assert_eq!(registers.get(icc::IGRPEN1.encoding()), 0);
 }
 
 mod sgis {

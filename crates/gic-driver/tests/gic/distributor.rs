@@ -315,15 +315,6 @@ mod interrupts {
     }
 
     #[test]
-    fn trigger_of_an_enabled_interrupt_is_kept() {
-        let (fake, distributor) = initialised(Security::Single);
-        let interrupt = distributor.interrupt(IntId::new(40)).unwrap();
-        interrupt.enable();
-        let refused = interrupt.set_trigger(&fake, Trigger::Edge);
-        assert_eq!(refused, Err(GicError::StillEnabled(IntId::new(40))));
-    }
-
-    #[test]
     fn non_secure_priorities_read_as_written() {
         let (_, distributor) = initialised(Security::NonSecure);
         let interrupt = distributor.interrupt(IntId::new(40)).unwrap();
@@ -463,18 +454,6 @@ mod suspend {
                 fake.at_distributor(|frame| frame.control.enable_grp1() && frame.control.are())
             );
         }
-    }
-
-    #[test]
-    fn restore_over_kept_state_is_harmless() {
-        let (fake, distributor) = initialised(Security::Single);
-        distributor.interrupt(IntId::new(50)).unwrap().enable();
-        let mut storage = vec![SharedBlock::default(); distributor.saved_blocks()];
-        let saved = distributor.save(&mut storage).unwrap();
-        distributor.stop(&fake).unwrap();
-        distributor.restore(&fake, &saved, &storage).unwrap();
-        assert!(distributor.interrupt(IntId::new(50)).unwrap().is_enabled());
-        assert!(fake.at_distributor(|frame| frame.control.enable_grp1()));
     }
 
     #[test]

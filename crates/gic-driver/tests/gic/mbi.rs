@@ -146,23 +146,6 @@ fn group_is_aligned_within_one_range() {
 }
 
 #[test]
-fn extended_spis_serve_as_well() {
-    let (fake, _, mbi) = set_up(&[(4100, 8)]);
-    let block = allocate(&mbi, 4, Shape::AlignedGroup).unwrap();
-    assert_eq!(mbi.compose(&block, 0).unwrap().data, 4100);
-    assert!(fake.at_distributor(|frame| frame.extended.state(IntId::new(4103)).forwarded));
-}
-
-#[test]
-fn vector_is_edge_routed_and_forwarded() {
-    let (fake, gic, mbi) = set_up(&[(64, 8)]);
-    let _block = allocate(&mbi, 1, Shape::Independent).unwrap();
-    assert!(state(&fake, 64).edge && state(&fake, 64).forwarded);
-    let route = gic.distributor().route(IntId::new(64)).unwrap();
-    assert_eq!(route, Route::To(Affinity::new(0, 0, 0, 1)));
-}
-
-#[test]
 fn level_has_two_messages_until_freed() {
     let (fake, _, mbi) = set_up(&[(64, 1)]);
     let masked = request(1, Shape::Independent).with_initially(Initially::Masked);

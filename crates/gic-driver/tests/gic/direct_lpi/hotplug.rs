@@ -223,22 +223,6 @@ fn late_message_is_dropped_for_the_next_owner() {
 }
 
 #[test]
-fn message_at_sleeping_cpu_skips_the_next_owner() {
-    let board = Board::new(2, 0);
-    let direct = board.direct_lpi().unwrap();
-    let last = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
-    let lpi = give_back_and_fire(&board, &direct, last);
-    // Without `GICR_CTLR.CES`, LPIs stay enabled at an offline CPU's redistributor, and pending
-    // LPIs stay pending there.
-    board.world().rd(0).can_disable = false;
-    leave(&board, &direct, 0);
-    let next = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
-    assert_eq!((next.lpi(0), board.world().pending_at(lpi)), (lpi, vec![0]));
-    come(&board, &direct, 0);
-    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
-}
-
-#[test]
 fn a_cpu_that_leaves_gets_nothing_new() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
@@ -376,6 +360,8 @@ fn waiting_lpi_is_resent_once() {
 #[test]
 fn message_at_sleeping_cpu_skips_later_owners() {
     let board = Board::new(2, 0);
+    // Without `GICR_CTLR.CES`, LPIs stay enabled at an offline CPU's redistributor, and pending
+    // LPIs stay pending there.
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
     let last = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();

@@ -144,18 +144,3 @@ fn clearing_clears_wherever_it_may_be_pending() {
     direct.set_pending(device.block.first(), Pending::Clear);
     assert_eq!(board.world().pending_at(device.lpi(0)), [0u32; 0]);
 }
-
-#[test]
-fn masking_has_taken_effect_on_return() {
-    let board = Board::new(1, 0);
-    let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
-    for _ in 0..3 {
-        direct.mask(device.block.first());
-        device.fire(&board, 0);
-        assert_eq!(taken(&board, 0), [0u32; 0]);
-        direct.unmask(device.block.first());
-        assert_eq!(taken(&board, 0), [device.lpi(0)]);
-    }
-    assert_eq!(direct.take_fault(), None);
-}

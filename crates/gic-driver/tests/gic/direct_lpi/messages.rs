@@ -82,12 +82,3 @@ fn a_group_is_aligned_and_moves_together() {
         assert_eq!(taken(&board, 1), (0..count).map(|index| device.lpi(index)).collect::<Vec<_>>());
     }
 }
-
-#[test]
-fn the_caller_places_and_nobody_balances() {
-    let board = Board::new(4, 0);
-    let direct = board.direct_lpi().unwrap();
-    let devices: Vec<_> =
-        (0..300).map(|_| Endpoint::new(&direct, StoreKind::Masked, 1, 2).unwrap()).collect();
-    assert!(devices.iter().all(|device| device.message().address == REDISTRIBUTOR + 0x4_0040));
-}

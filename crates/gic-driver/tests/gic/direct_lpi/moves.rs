@@ -44,17 +44,6 @@ fn target_is_the_messages_cpu() {
 }
 
 #[test]
-fn what_is_pending_before_a_move_is_delivered() {
-    let board = Board::new(2, 0);
-    let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
-    device.fire(&board, 0);
-    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
-    device.fire(&board, 0);
-    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![device.lpi(0)], vec![device.lpi(0)]));
-}
-
-#[test]
 fn unmaskable_endpoints_move_only_by_one_store() {
     let board = Board::new(2, 1);
     let direct = board.direct_lpi().unwrap();

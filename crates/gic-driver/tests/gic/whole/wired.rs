@@ -106,14 +106,6 @@ fn released_interrupts_are_disabled_and_idle() {
 }
 
 #[test]
-fn a_masked_interrupt_is_not_forwarded_on_return() {
-    let (fake, gic, _) = running();
-    gic.unmask(hwirq(40));
-    gic.mask(hwirq(40));
-    assert!(!fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).forwarded));
-}
-
-#[test]
 fn trigger_of_an_unmasked_interrupt_is_refused() {
     let (_, gic, _) = running();
     assert_eq!(gic.set_trigger(hwirq(40), Trigger::Edge), Ok(()));
