@@ -221,21 +221,6 @@ fn a_failed_attach_is_reported() {
     assert_eq!(refused, Some(MsiDeviceError::Controller(FAULT)));
 }
 
-#[test]
-fn tear_down_gives_everything_back() {
-    let machine = Machine::new(Addressing::Stays);
-    let store = machine.store(StoreKind::MSIX);
-    let (device, granted) = grant(&machine, &store, Shape::Independent, 4..=4);
-    granted.unwrap();
-    device.tear_down().unwrap();
-    assert!(!store.enabled.load(Ordering::SeqCst));
-    assert_eq!(
-        (machine.controller.vectors_in_use(), machine.controller.devices_attached()),
-        (0, 0)
-    );
-    assert!(machine.interrupts.snapshot().unwrap().is_empty());
-}
-
 /// Operations of a driver, and faults that affect the next operation.
 #[derive(Clone, Debug)]
 enum Step {

@@ -1,8 +1,6 @@
 //! Several domains on one device, and vectors that are added and removed one by one.
 
-use crate::mock::{
-    Addressing, Controller, FAULT, Hotplug as _, LongHandler, Machine, Store, StoreKind,
-};
+use crate::mock::{Addressing, Controller, FAULT, LongHandler, Machine, Store, StoreKind};
 use irq_domain::{
     Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig,
     Unhandled,
@@ -90,25 +88,6 @@ fn no_domain_without_an_attachment() {
 }
 
 #[test]
-fn vectors_are_added_one_by_one_at_any_slot() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let store = machine.store(StoreKind::MSIX);
-    let device = machine.attach(&store);
-    for slot in [7, 2, 4] {
-        let granted = device.allocate_at(&[slot]).unwrap();
-        assert_eq!(granted[0].slot, slot);
-        let handle = device.request(slot, "test", |_| {}).unwrap();
-        store.fire(slot);
-        machine.settle();
-        assert_eq!(handle.count(), 1);
-    }
-    assert_eq!(
-        device.vectors().unwrap().iter().map(|vector| vector.slot).collect::<Vec<_>>(),
-        [2, 4, 7]
-    );
-}
-
-#[test]
 fn a_slot_is_allocated_once_and_within_the_store() {
     let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
@@ -138,22 +117,6 @@ fn a_freed_slot_is_used_again() {
         machine.settle();
         assert_eq!(handle.count(), 1, "{kind:?}");
     }
-}
-
-#[test]
-fn a_slot_is_free_again_however_it_was_allocated() {
-    let machine = Machine::with_controller(Controller::with_capacity(Addressing::NamesCpu, 3));
-    (1..4).for_each(|cpu| drop(machine.interrupts.offline(Cpu::new(cpu)).unwrap()));
-    let store = machine.store(StoreKind::SLOW);
-    let device = machine.attach(&store);
-    device.allocate(Shape::Independent, 3..=3).unwrap();
-    device.free(1).unwrap();
-    assert_eq!(machine.controller.vectors_in_use(), 2);
-    device.allocate_at(&[1]).unwrap();
-    let handle = device.request(1, "again", |_| {}).unwrap();
-    store.fire(1);
-    machine.settle();
-    assert_eq!(handle.count(), 1);
 }
 
 /// Frees a vector while its handler runs on CPU 1. The handler first drops its own handle if

@@ -26,24 +26,6 @@ fn a_request_sets_up_the_input_until_its_drop() {
 }
 
 #[test]
-fn a_taken_input_is_refused_without_trace() {
-    let machine = Machine::new(Addressing::Stays);
-    let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
-    let second = machine.interrupts.request_wired(UART, |_| {});
-    assert_eq!(second.err(), Some(RequestError::InUse(UART_INPUT)));
-    assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1);
-}
-
-#[test]
-fn a_dropped_input_can_be_requested_again() {
-    let machine = Machine::new(Addressing::Stays);
-    drop(machine.interrupts.request_wired(UART, |_| {}).unwrap());
-    let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
-    assert_eq!(handle.irq().get(), 0);
-    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), UART_INPUT), Dispatched::Handled);
-}
-
-#[test]
 fn a_vector_beyond_the_space_is_refused() {
     let machine = Machine::new(Addressing::Stays);
     let hwirq = HwIrq::new(1 << 24);
@@ -61,16 +43,6 @@ fn a_disabled_edge_is_set_pending_at_enable() {
     assert_eq!(handle.is_pending(), Some(false));
     handle.enable();
     assert_eq!(handle.is_pending(), Some(true));
-}
-
-#[test]
-fn a_wired_interrupt_moves_by_its_route() {
-    let machine = Machine::new(Addressing::Stays);
-    let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
-    let moved = handle.set_affinity(Cpu::new(2)).unwrap();
-    assert_eq!(moved.irqs, [handle.irq()]);
-    assert_eq!(machine.root.line(33).unwrap().target, Some(Cpu::new(2)));
-    assert_eq!(handle.effective_affinity(), Cpu::new(2));
 }
 
 #[test]
@@ -190,14 +162,6 @@ fn overlapping_sets_of_cpus_are_refused() {
 }
 
 #[test]
-fn a_vector_that_is_wired_cannot_be_private() {
-    let machine = Machine::new(Addressing::Stays);
-    let _wired = machine.interrupts.request_wired(UART, |_| {}).unwrap();
-    let private = machine.interrupts.request_per_cpu(UART_INPUT, Trigger::Level, "timer", |_| {});
-    assert_eq!(private.err(), Some(RequestError::InUse(UART_INPUT)));
-}
-
-#[test]
 fn an_input_with_a_bad_trigger_is_given_back() {
     let machine = Machine::new(Addressing::Stays);
     machine.root.stuck.store(true, Ordering::Relaxed);
@@ -219,13 +183,18 @@ fn a_line_whose_handle_was_dropped_is_not_moved() {
 }
 
 #[test]
-fn a_vector_that_is_private_cannot_be_wired() {
+fn a_vector_is_either_wired_or_private() {
     let machine = Machine::new(Addressing::Stays);
-    let _private =
-        machine.interrupts.request_per_cpu(UART_INPUT, Trigger::Level, "timer", |_| {}).unwrap();
-    let wired = machine.interrupts.request_wired(UART, |_| {});
-    assert_eq!(wired.err(), Some(RequestError::InUse(UART_INPUT)));
+    let in_use = Some(RequestError::InUse(UART_INPUT));
+    let request_private =
+        || machine.interrupts.request_per_cpu(UART_INPUT, Trigger::Level, "timer", |_| {});
+    let private = request_private().unwrap();
+    assert_eq!(machine.interrupts.request_wired(UART, |_| {}).err(), in_use);
     assert_eq!(machine.root.line(33), None);
+    drop(private);
+    let _wired = machine.interrupts.request_wired(UART, |_| {}).unwrap();
+    assert_eq!(request_private().err(), in_use);
+    assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1);
 }
 
 #[test]
