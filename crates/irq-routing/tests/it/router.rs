@@ -248,14 +248,6 @@ fn first_table_ends_the_identity_mapping() {
 }
 
 #[test]
-fn allocation_and_release_set_no_table() {
-    let (router, _) = router(SPACE);
-    let gsi = router.allocate().unwrap();
-    router.release(&[gsi]).unwrap();
-    assert_eq!(router.route(Gsi::new(5)), Some(pin(5)));
-}
-
-#[test]
 fn irq_line_names_intids_and_no_gsis() {
     let (router, controller) = router(SPACE);
     router.replace(&[(Gsi::new(40), pin(1))]).unwrap();
@@ -296,14 +288,4 @@ fn exhausted_gsis_name_the_limit() {
     assert_eq!(exhausted, RouteError::GsisExhausted { first: Gsi::new(4094), limit: 4096 });
     let said = "no GSI is free: all from 4094 up to the limit of 4096 are in use";
     assert_eq!(exhausted.to_string(), said);
-}
-
-/// Firecracker's boot time dropped from 93 ms to 65 ms when it skipped redundant updates.
-#[test]
-fn redundant_updates_are_skipped_and_counted() {
-    let (router, _) = router(SPACE);
-    let changes: Vec<_> =
-        (0..16).map(|at| Change::Set(Gsi::new(100 + at), message(1, at))).collect();
-    assert_eq!(router.commit(&changes), Ok(ChangeCount::new(16, 0)));
-    assert_eq!(router.commit(&changes), Ok(ChangeCount::new(0, 16)));
 }

@@ -172,16 +172,6 @@ fn status_shows_configuration_changes_even_with_vectors() {
 }
 
 #[test]
-fn enabled_vectors_deassert_the_pin() {
-    let rig = Rig::new();
-    rig.notifier.notify(UsedBuffer(0));
-    rig.enable(true);
-    assert_eq!(rig.pin(), [Level::High, Level::Low]);
-    rig.enable(false);
-    assert_eq!(rig.pin(), [Level::High]);
-}
-
-#[test]
 fn interrupt_status_follows_the_pin() {
     let rig = Rig::new();
     rig.notifier.notify(UsedBuffer(0));

@@ -198,15 +198,6 @@ proptest! {
 }
 
 #[test]
-fn a_number_is_handed_out_once_per_cpu() {
-    let mut matrix = matrix();
-    matrix.online(Cpu::new(0)).unwrap();
-    matrix.online(Cpu::new(1)).unwrap();
-    let taken = [0, 1, 0].map(|cpu| matrix.allocate(Cpu::new(cpu)).unwrap());
-    assert_eq!(taken, [(0, FIRST), (1, FIRST), (0, FIRST + 1)].map(place));
-}
-
-#[test]
 fn an_unknown_cpu_is_named() {
     let stranger = Cpu::new(3);
     let mut matrix = matrix();

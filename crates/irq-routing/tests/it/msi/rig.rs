@@ -1,6 +1,6 @@
 //! Test rig: an MSI capability on a controller that records its inputs.
 
-use crate::controller::{Controller, Heard};
+use crate::controller::Controller;
 use irq_routing::msi::{MsiCapability, MsiLayout};
 use irq_routing::{GsiSpace, Router, Sender};
 use msi_types::DeviceId;
@@ -35,8 +35,4 @@ impl Rig {
         self.msi.read(offset, &mut bytes);
         bytes
     }
-}
-
-pub(super) fn event(data: u32) -> Heard {
-    Heard::Event(DEVICE, data)
 }

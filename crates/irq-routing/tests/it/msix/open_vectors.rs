@@ -4,7 +4,7 @@ use super::rig::{DEVICE, ENABLED, HELD_BACK, MASKED, Rig, event, pending, progra
 use crate::controller::{Controller, Heard};
 use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
 use irq_routing::{GsiSpace, MessageSink, RoutedMessage, Sender, SignalError};
-use msi_types::{Delivery, DeviceId, MsiMessage};
+use msi_types::{Delivery, DeviceId};
 use std::sync::{Arc, Mutex};
 
 const SENT: Signalled = Signalled::Sent(Delivery::Pending);
@@ -127,19 +127,4 @@ fn observer_hears_of_messages_and_masks() {
     let dropped = [(1, None)];
     let expected: Vec<_> = [&unmasked_with_12[..], &overwritten_with_13, &dropped].concat();
     assert_eq!(told.take(), expected);
-}
-
-#[test]
-fn overwritten_message_is_sent_at_once() {
-    let rig = Rig::new(1);
-    rig.table.write_control(ENABLED);
-    program(&rig.table, 0, 10, 0);
-    rig.table.write(8, &13u32.to_le_bytes());
-
-    assert_eq!(rig.table.signal(0), SENT);
-
-    assert_eq!(rig.controller.heard(), [event(13)]);
-    let message = MsiMessage { address: Controller::ITS, data: 13 };
-    let sender = Sender::Device(DEVICE);
-    assert_eq!(rig.table.message(0), Some(RoutedMessage { sender, message }));
 }
