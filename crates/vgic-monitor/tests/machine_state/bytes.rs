@@ -1,7 +1,6 @@
 //! The binary form of a machine's state: its size, and bytes that were damaged.
-#![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use super::Nothing;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -11,30 +10,13 @@ use vgic_monitor::gic_arch::its::CollectionId;
 use vgic_monitor::irq_routing::msix::MsixTable;
 use vgic_monitor::irq_routing::{GsiSpace, Inputs, Router, Sender};
 use vgic_monitor::machine_state::{BytesError, MachineState, Parts};
-use vgic_monitor::msi_types::{Cpu, DeviceId, EventId, Kick};
+use vgic_monitor::msi_types::{DeviceId, EventId};
 use vgic_monitor::vgic::its::ItsConfig;
 use vgic_monitor::vgic::saved_state::{DeviceState, EventState};
-use vgic_monitor::vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
+use vgic_monitor::vgic::{Vgic, VgicConfig};
 
 /// Length of the characters at the beginning.
 const MAGIC: usize = 8;
-
-/// Empty guest memory, and a kick that does nothing.
-struct Nothing;
-
-impl GuestMemory for Nothing {
-    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
-        Err(MemoryFault { address })
-    }
-
-    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
-        Err(MemoryFault { address })
-    }
-}
-
-impl Kick for Nothing {
-    fn kick(&self, _: Cpu) {}
-}
 
 /// Returns the state of a machine with an MSI-X table and these devices.
 fn state(devices: Vec<DeviceState>) -> MachineState {
