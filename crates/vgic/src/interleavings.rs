@@ -11,7 +11,7 @@
 //! |---|---|
 //! | those that call [`explore_all`] (six in `candidates`) | every interleaving |
 //! | those that call [`explore`] | a sample: 1,000 random interleavings, and 1,000 with few thread switches (PCT, depth 3); [`explore_more`] multiplies both |
-//! | those that call [`explore_random`] (`model`, `wired_model`, `completion`, `pausing`, three in `candidates`) | a sample: as many random interleavings as the call states |
+//! | those that call [`explore_random`] (`model`, `arrivals`, `wired_model`, `completion`, `pausing`, three in `candidates`) | a sample: as many random interleavings as the call states |
 //!
 //! `cargo xtask test --long` multiplies the samples by ten ([`sample`]). The seeds are fixed, so a
 //! sample only changes when the code does. A sample shows nothing about the interleavings outside
@@ -26,6 +26,7 @@
 
 extern crate std;
 
+mod arrivals;
 pub(crate) mod atomic;
 mod candidates;
 mod completion;

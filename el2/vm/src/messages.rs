@@ -3,10 +3,10 @@
 //!
 //! Each vector of a passed-through function is a physical LPI. Its handler signals the message to
 //! the guest's GIC, which makes a virtual LPI pending and kicks the vCPU; the vCPU then moves the
-//! virtual LPI into a list register. If the vCPU is in guest mode on this CPU, and the list register
-//! can be written at once ([`InGuest::list_message`](vgic::InGuest::list_message)), the message
-//! takes a shorter path, which skips the interrupt core and the guest's routes. The vector's own
-//! state still decides whether the guest lets it send a message, and which one.
+//! virtual LPI into a list register. If the vCPU is in guest mode on this CPU, and the list
+//! register can be written at once ([`InGuest::list_message`](vgic::InGuest::list_message)), the
+//! message takes a shorter path, which skips the interrupt core and the guest's routes. The
+//! vector's own state still decides whether the guest lets it send a message, and which one.
 
 use alloc::sync::Arc;
 use gic_arch::{IntId, Lpi};

@@ -11,7 +11,7 @@ use crate::{GuestMemory, InGuest, ListRegisterVcpu, Sleep, Vcpu, Vgic, VgicConfi
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
-use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
+use gic_arch::ich::{ListRegisterState, Vtr};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::{IntId, IntIdLocation, gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
@@ -130,7 +130,7 @@ impl Machine {
     }
 
     /// Runs commands in the queue slots that follow the setup's commands.
-    fn command(&self, commands: &[Command]) {
+    pub(super) fn command(&self, commands: &[Command]) {
         self.run(4, commands);
     }
 
@@ -144,12 +144,12 @@ impl Machine {
     }
 
     /// Asserts the SPI.
-    fn fire(&self) {
+    pub(super) fn fire(&self) {
         let raised = self.gic.set_line(Line::Spi(SPI.get()), Level::High);
         assert_eq!(raised, Delivery::Pending);
     }
 
-    const fn message() -> MsiMessage {
+    pub(super) const fn message() -> MsiMessage {
         let address = ITS + gits::TRANSLATER.offset() as u64;
         MsiMessage { address, data: EVENT.get() }
     }
@@ -406,163 +406,6 @@ fn arrives_at_entries(executions: usize, arrive: fn(&Machine)) {
     }
 }
 
-/// An interrupt arrives while the guest runs, and the vCPU lists what has arrived. The interrupt
-/// must be in the list register afterwards, or the vCPU must be kicked again or exit.
-fn arrives_in_guest_mode(arrive: fn(&Machine)) {
-    let (machine, [vcpu, _]) = machine();
-    machine.enable_spi();
-    let mut vcpu = vcpu.with_list_registers(list_registers()).unwrap();
-    let device = spawn(&machine, arrive);
-    let mut guest = vcpu.enter();
-    let kicks = machine.kicks.count(Cpu::new(0));
-    guest.returned();
-    let vmcr = guest.interface().vmcr;
-    let continues = is_one_listed(&guest) || guest.list_arrivals(vmcr, u32::MAX);
-    device.join().unwrap();
-    let is_kicked = machine.kicks.count(Cpu::new(0)) > kicks;
-    let is_listed = is_one_listed(&guest);
-    assert!(is_listed || is_kicked || !continues, "the guest continues without the interrupt");
-    let registers = *guest.interface();
-    guest.exit(&registers);
-    assert!(is_one_listed(&vcpu.enter()), "the interrupt was lost");
-}
-
-#[test]
-fn no_arrival_is_missed_in_guest_mode() {
-    explore_random(EXECUTIONS, || arrives_in_guest_mode(Machine::send));
-    explore_random(EXECUTIONS, || arrives_in_guest_mode(Machine::fire));
-}
-
-/// MOVI and SYNC execute while a vCPU in guest mode lists the event's LPI, which has ended before
-/// if `before` is set.
-fn an_arrival_moves(before: bool) {
-    let (machine, [old, mut new]) = machine();
-    let mut old = old.with_list_registers(list_registers()).unwrap();
-    if before {
-        machine.send();
-    }
-    let mut guest = old.enter();
-    machine.send();
-    let is_listed = Arc::new(AtomicBool::new(false));
-    let commands = {
-        let is_listed = is_listed.clone();
-        spawn(&machine, move |machine| {
-            machine.command(&[movi(1), sync(0)]);
-            assert!(!is_listed.load(SeqCst), "the LPI is still listed at the old vCPU");
-        })
-    };
-    let vmcr = guest.interface().vmcr;
-    is_listed.store(guest.list_arrivals(vmcr, u32::MAX) && is_one_listed(&guest), SeqCst);
-    machine.linger();
-    is_listed.store(false, SeqCst);
-    let registers = *guest.interface();
-    guest.exit(&registers);
-    commands.join().unwrap();
-    assert!(!is_one_listed(&old.enter()), "pending at the old vCPU");
-    assert_eq!(count(&mut new), 1, "one interrupt for the second message");
-}
-
-#[test]
-fn an_arrival_in_guest_mode_moves_once() {
-    explore_random(EXECUTIONS, || an_arrival_moves(false));
-    explore_random(EXECUTIONS, || an_arrival_moves(true));
-}
-
-/// MOVI and SYNC execute while a vCPU in guest mode lists the event's LPI at its message. If
-/// `before` is set, the vCPU has acknowledged the LPI once since it entered.
-fn a_message_moves_at_its_arrival(before: bool) {
-    let (machine, [old, mut new]) = machine();
-    let mut old = old.with_list_registers(list_registers()).unwrap();
-    if before {
-        machine.send();
-    }
-    let mut guest = old.enter();
-    let is_listed = Arc::new(AtomicBool::new(false));
-    let commands = {
-        let is_listed = is_listed.clone();
-        spawn(&machine, move |machine| {
-            machine.command(&[movi(1), sync(0)]);
-            assert!(!is_listed.load(SeqCst), "the LPI is still listed at the old vCPU");
-        })
-    };
-    let mut registers = *guest.interface();
-    let vmcr = registers.vmcr;
-    registers.list[0] = ListRegister::new();
-    if guest.list_message(DEVICE, Machine::message(), vmcr, u32::MAX).is_some() {
-        is_listed.store(true, SeqCst);
-        registers = *guest.interface();
-    } else {
-        machine.send();
-    }
-    machine.linger();
-    is_listed.store(false, SeqCst);
-    guest.exit(&registers);
-    commands.join().unwrap();
-    assert!(!is_one_listed(&old.enter()), "pending at the old vCPU");
-    assert_eq!(count(&mut new), 1, "one interrupt for the message");
-}
-
-#[test]
-fn a_message_listed_at_its_arrival_moves_once() {
-    explore_random(EXECUTIONS, || a_message_moves_at_its_arrival(false));
-    explore_random(EXECUTIONS, || a_message_moves_at_its_arrival(true));
-}
-
-/// Another message or an SPI arrives while a vCPU in guest mode lists a message's LPI.
-fn arrives_beside_a_message(before: bool, arrive: fn(&Machine)) {
-    let (machine, [vcpu, _]) = machine();
-    machine.enable_spi();
-    let mut vcpu = vcpu.with_list_registers(list_registers()).unwrap();
-    if before {
-        machine.send();
-    }
-    let mut guest = vcpu.enter();
-    let kicks = machine.kicks.count(Cpu::new(0));
-    let device = spawn(&machine, arrive);
-    let vmcr = guest.interface().vmcr;
-    let place = guest.list_message(DEVICE, Machine::message(), vmcr, u32::MAX);
-    device.join().unwrap();
-    assert!(place.is_none_or(|index| index == 0) && machine.kicks.count(Cpu::new(0)) == kicks + 1);
-    let mut registers = *guest.interface();
-    registers.list[0] = ListRegister::new();
-    guest.exit(&registers);
-    assert!(is_one_listed(&vcpu.enter()) || place.is_some(), "the interrupt was lost");
-}
-
-/// The LPI arrives again after the guest has ended it. An SPI arrives while the vCPU lists the LPI
-/// again.
-fn arrives_beside_a_repetition() {
-    let (machine, [vcpu, _]) = machine();
-    machine.enable_spi();
-    let mut vcpu = vcpu.with_list_registers(list_registers()).unwrap();
-    machine.send();
-    let mut guest = vcpu.enter();
-    machine.send();
-    let device = spawn(&machine, Machine::fire);
-    guest.returned();
-    let kicks = machine.kicks.count(Cpu::new(0));
-    let vmcr = guest.interface().vmcr;
-    let continues = guest.list_arrivals(vmcr, u32::MAX);
-    device.join().unwrap();
-    let is_kicked = machine.kicks.count(Cpu::new(0)) > kicks;
-    assert!(is_kicked || !continues, "the guest continues without the SPI");
-    let registers = *guest.interface();
-    guest.exit(&registers);
-}
-
-#[test]
-fn no_arrival_is_missed_beside_a_repetition() {
-    explore_random(EXECUTIONS, arrives_beside_a_repetition);
-}
-
-#[test]
-fn no_arrival_is_missed_beside_a_listed_message() {
-    for before in [false, true] {
-        explore_random(EXECUTIONS, move || arrives_beside_a_message(before, Machine::send));
-        explore_random(EXECUTIONS, move || arrives_beside_a_message(before, Machine::fire));
-    }
-}
-
 #[test]
 fn no_message_is_missed_at_an_entry() {
     explore_random(EXECUTIONS, || arrives_at_an_entry(Before::HandledAMessage, Machine::send));
@@ -617,7 +460,7 @@ fn mapti() -> Command {
     Command::Mapti { device: DEVICE, event: EVENT, intid: LPI, collection }
 }
 
-fn movi(vcpu: u16) -> Command {
+pub(super) fn movi(vcpu: u16) -> Command {
     Command::Movi { device: DEVICE, event: EVENT, collection: CollectionId::new(vcpu) }
 }
 
@@ -625,6 +468,6 @@ fn discard() -> Command {
     Command::Discard { device: DEVICE, event: EVENT }
 }
 
-fn sync(vcpu: u16) -> Command {
+pub(super) fn sync(vcpu: u16) -> Command {
     Command::Sync { target: RdBase::from_processor_number(vcpu) }
 }

@@ -110,8 +110,8 @@ impl Consumer {
         shared.entries.try_update(position, list).map(|_| place)
     }
 
-    /// Folds an LPI that the guest has acknowledged, and moves it into the same list register, if it
-    /// is ready at this vCPU then. Otherwise, returns `None` without any effect.
+    /// Folds an LPI that the guest has acknowledged, and moves it into the same list register, if
+    /// it is ready at this vCPU then. Otherwise, returns `None` without any effect.
     #[inline]
     pub(super) fn list_again(&self, shared: &Shared, listed: ListedLpi) -> Option<ReadyLpi> {
         let vcpu = self.vcpu;

@@ -64,8 +64,8 @@ impl PendingLpis {
         }
     }
 
-    /// Makes an event's LPI pending, and moves it to the list register that `place` chooses. Returns
-    /// `None` without any effect if this isn't possible in one step.
+    /// Makes an event's LPI pending, and moves it to the list register that `place` chooses.
+    /// Returns `None` without any effect if this isn't possible in one step.
     #[inline]
     pub(crate) fn list_message<P>(
         &self,
@@ -75,8 +75,8 @@ impl PendingLpis {
         self.consumer.list_message(self.core.shared(), found, place)
     }
 
-    /// Folds an LPI that the guest has acknowledged, and moves it into the same list register, if it
-    /// is pending again.
+    /// Folds an LPI that the guest has acknowledged, and moves it into the same list register, if
+    /// it is pending again.
     #[inline]
     pub(crate) fn list_again(&self, listed: ListedLpi) -> Option<ReadyLpi> {
         self.consumer.list_again(self.core.shared(), listed)

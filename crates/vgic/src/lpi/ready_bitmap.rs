@@ -362,7 +362,8 @@ impl ReadyBitmap {
 
     /// Fast path of a [`walk`](Self::walk): visits the entries before position `end` in the leaf
     /// whose turn it is at the highest level, if it is one of the first `count` levels. Breaks if
-    /// the visitor has found an entry, or if no bit is set elsewhere. Otherwise, a walk must follow.
+    /// the visitor has found an entry, or if no bit is set elsewhere. Otherwise, a walk must
+    /// follow.
     #[inline(always)]
     pub(super) fn first<V: Visitor>(
         &self,
