@@ -1,6 +1,7 @@
 //! Size limits for an LPI core, and the mapping from configured priorities to levels.
 
 use super::entry::{LPI_INDEX_BITS, Level, TARGET_BITS};
+use super::entry_table::SPREAD_ENTRIES;
 use super::itt::CHUNK_ENTRIES;
 use super::ready_bitmap::{ENTRIES_PER_SUMMARY, MAX_POSITIONS};
 use gic_arch::{Priority, lpi};
@@ -73,7 +74,8 @@ pub(crate) struct LpiConfig {
     pub(crate) vcpus: u16,
     /// Entry budget, at most 2^22. Each mapped event needs about one entry: a device's entries are
     /// allocated in powers of two up to 32, and in blocks of 32 beyond that. Memory is allocated on
-    /// first use: 8 bytes and a few bits per entry.
+    /// first use: 8 bytes and a few bits per entry, and up to 512 KiB more than that while the
+    /// first 65,536 entries are spread over [pages](super::entry_table::Position).
     pub(crate) entries: u32,
     /// Budget for mapped devices, per ITS.
     pub(crate) devices: u32,
@@ -125,9 +127,11 @@ impl LpiConfig {
         (1u32 << self.id_bits).saturating_sub(gic_arch::Lpi::FIRST.get())
     }
 
-    /// Returns the first position after the entries of events.
+    /// Returns the first position after the entries of events, a multiple of
+    /// [`ENTRIES_PER_SUMMARY`].
     pub(super) const fn first_own_position(self) -> u32 {
-        self.entries.next_multiple_of(ENTRIES_PER_SUMMARY)
+        let entries = self.entries.next_multiple_of(ENTRIES_PER_SUMMARY);
+        if entries > SPREAD_ENTRIES { entries } else { SPREAD_ENTRIES }
     }
 
     /// Returns the maximum number of ITT nodes. Every chunk of entries may need a parent node, and

@@ -201,8 +201,8 @@ impl Control {
 
     /// Allocates the ready bits of all entries for a vCPU and level.
     fn reserve_level(&mut self, vcpu: u32, level: Level) -> Result<(), OutOfMemory> {
-        let positions = (0..self.device_entries.chunk_count() * CHUNK_ENTRIES)
-            .step_by(ENTRIES_PER_SUMMARY as usize);
+        let end = Position::end_of(self.device_entries.chunk_count());
+        let positions = (0..end).step_by(ENTRIES_PER_SUMMARY as usize);
         for position in positions.map(Position::new) {
             self.count_work(1);
             self.shared.ensure_ready_bit(vcpu, level, position)?;

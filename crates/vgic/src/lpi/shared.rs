@@ -57,7 +57,7 @@ impl Shared {
     pub(super) fn new(config: &LpiConfig) -> Result<Self, OutOfMemory> {
         let (first_own, lpis) = (config.first_own_position(), config.lpis());
         Ok(Self {
-            entries: EntryTable::new(config.entries)?,
+            entries: EntryTable::new(first_own)?,
             nodes: Nodes::new(config.nodes())?,
             ready: by_vcpu(config, |_| Ok(ReadyBitmap::new(first_own + lpis)))?,
             own: by_vcpu(config, |vcpu| RedistributorLpis::new(vcpu, lpis))?,
@@ -80,8 +80,8 @@ impl Shared {
     /// that of an event's entry.
     #[inline]
     fn own_index(&self, position: Position) -> Option<u32> {
-        let own = position.get().checked_sub(self.first_own)?;
-        Some(Position::new(own).index().get())
+        let is_own = position.get() >= self.first_own;
+        is_own.then(|| position.index().get() - self.first_own)
     }
 
     /// Returns the position of an entry's ready bits.
