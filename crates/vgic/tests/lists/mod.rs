@@ -1,6 +1,7 @@
 //! Tests for vCPUs with list registers, on a software model of the hardware's virtual CPU
 //! interface.
 
+mod arrivals;
 mod entered;
 mod idle;
 mod its;

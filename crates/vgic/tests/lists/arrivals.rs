@@ -1,0 +1,108 @@
+//! Tests for messages that arrive in guest mode and are listed at once.
+
+use super::entered::Entered;
+use super::its::{DEVICE, Translated};
+use super::messages::{FIRST, enter};
+use crate::model::virtual_interface::{Hardware, vtr};
+use doorbell_test_support::guest::{clear, discard, inv, sync, unmapd};
+use gic_arch::gicd;
+use gic_arch::ich::ListRegisterState::Invalid;
+
+/// Creates a machine whose vCPU 0 is in its guest with empty list registers.
+fn idle() -> (Translated, Entered, Hardware) {
+    let mut translated = Translated::new(1);
+    let vcpu = translated.machine.vcpus.pop().unwrap();
+    let (inside, hardware) = enter(vcpu.with_list_registers(vtr(4, 5)).unwrap());
+    (translated, inside, hardware)
+}
+
+impl Entered {
+    pub(crate) fn list_message(&mut self, event: u32, hardware: &mut Hardware) -> Option<usize> {
+        let (message, empty) = (Translated::message(event), hardware.empty());
+        let index = self.list(DEVICE, message, hardware.registers.vmcr, empty)?;
+        hardware.registers.list[index] = self.interface().list[index];
+        Some(index)
+    }
+}
+
+#[test]
+fn messages_are_listed_without_kick_or_exit() {
+    let (translated, mut inside, mut hardware) = idle();
+    let expected = [(3, 0), (0, 1), (3, 0), (0, 1), (5, 2)];
+    for (event, index) in expected {
+        assert_eq!(inside.list_message(event, &mut hardware), Some(index));
+        assert_eq!(hardware.acknowledge(1), FIRST + event);
+        hardware.end(1, FIRST + event);
+    }
+    assert_eq!(translated.machine.kicks.of(0), 0);
+    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+    assert_eq!(hardware.registers.list[0].state(), Invalid, "each was acknowledged once");
+}
+
+#[test]
+fn a_message_for_a_pending_listed_lpi_is_coalesced() {
+    let (_translated, mut inside, mut hardware) = idle();
+    assert_eq!(inside.list_message(3, &mut hardware), Some(0));
+    assert_eq!(inside.list_message(3, &mut hardware), Some(0));
+    assert_eq!(hardware.acknowledge(1), FIRST + 3);
+    hardware.end(1, FIRST + 3);
+    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+    assert_eq!(hardware.registers.list[0].state(), Invalid);
+}
+
+#[test]
+fn a_listed_message_that_is_not_acknowledged_comes_again() {
+    let (_translated, mut inside, mut hardware) = idle();
+    assert_eq!(inside.list_message(3, &mut hardware), Some(0));
+    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+    assert_eq!(hardware.registers.list[0].virtual_intid(), FIRST + 3);
+}
+
+#[test]
+fn a_message_that_needs_more_than_a_list_register_has_no_effect() {
+    let cases: [fn(&Translated, &mut Hardware); 7] = [
+        |translated, _| translated.run([discard(1, 3)]),
+        |translated, _| {
+            translated.configure(3, false);
+            translated.run([inv(1, 3)]);
+        },
+        |translated, _| translated.machine.write_gicd(gicd::CTLR, gicd::Ctlr::new()),
+        |translated, _| _ = translated.send(3),
+        |translated, _| _ = translated.send(4),
+        |_, hardware| hardware.registers.vmcr.set_veng1(false),
+        |_, hardware| hardware.set_mask(0x40),
+    ];
+    for (number, change) in cases.into_iter().enumerate() {
+        let (translated, mut inside, mut hardware) = idle();
+        change(&translated, &mut hardware);
+        assert_eq!(inside.list_message(3, &mut hardware), None, "case {number}");
+        assert_eq!(inside.interface().list[0].state(), Invalid, "case {number}");
+    }
+}
+
+#[test]
+fn a_message_finds_all_list_registers_in_use() {
+    let (_translated, mut inside, mut hardware) = idle();
+    for event in 0..4 {
+        assert!(inside.list_message(event, &mut hardware).is_some());
+    }
+    assert_eq!(inside.list_message(4, &mut hardware), None);
+    assert_eq!(hardware.acknowledge(1), FIRST);
+    assert_eq!(inside.list_message(0, &mut hardware), Some(0), "while its handler runs");
+}
+
+#[test]
+fn a_command_for_a_listed_message_awaits_the_exit() {
+    for command in [discard(1, 3), clear(1, 3), unmapd(1)] {
+        let (translated, mut inside, mut hardware) = idle();
+        assert_eq!(inside.list_message(3, &mut hardware), Some(0));
+
+        translated.run([command, sync(0)]);
+
+        assert!(!translated.is_done() && translated.machine.kicks.of(0) == 1, "{command:?}");
+        assert_eq!(inside.list_message(3, &mut hardware), None, "{command:?}");
+        let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+        assert!(translated.is_done(), "{command:?}");
+        assert_eq!(hardware.registers.list[0].state(), Invalid, "{command:?}");
+    }
+}
