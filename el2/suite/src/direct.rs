@@ -8,16 +8,18 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use doorbell_facts::{Fact, HypervisorFact, MicrobenchFact};
+use doorbell_facts::{Fact, HostileFact, HypervisorFact, MicrobenchFact};
 use doorbell_harness::process;
 use doorbell_harness::suite::Case;
 
 use crate::board::{Board, COUNTED, LIMIT, Record};
 use crate::controller::Controller;
 use crate::costs::Costs;
+use crate::files::Files;
 use crate::machine::{GICV3, GICV4};
 use crate::microbench::{EACH, SHARED};
 use crate::record::TURNS;
+use crate::report::fact_of;
 use crate::{built, hostile, microbench};
 
 /// Operation of the guest: a message of its device.
@@ -45,6 +47,7 @@ pub(crate) fn cases() -> Vec<Case> {
         }),
         of("direct messages of two guests are counted once", || order(EACH, 2)),
         of("direct messages of two guests that share a CPU are counted once", || order(SHARED, 2)),
+        of("direct messages of a guest are counted once beside a guest that attacks", neighbor),
         of("direct injection is refused with the reason", refusals),
     ]
 }
@@ -86,15 +89,50 @@ fn order(cpus: u8, guests: u8) -> Result<()> {
     })?;
     eprintln!("instructions of 2 vCPUs on {cpus} CPUs with direct injection: {costs}");
     let log = Log::read(&log)?;
-    ensure!(log.count("VMAPP") == vpes, "{} VMAPP of {vpes} vPEs", log.count("VMAPP"));
+    // The machine is turned off when the last guest ends.
+    let freed = vpes - vpes / usize::from(guests);
+    ensure!(log.count("VMAPP") == vpes + freed, "{} VMAPP of {vpes} vPEs", log.count("VMAPP"));
     ensure!(vpes == 2 * usize::from(guests), "{vpes} vPEs of {guests} guests");
     log.judge_order()?;
-    let (sent, taken, doorbells) = (log.messages, log.taken(), log.doorbells()?);
+    let (sent, taken, doorbells) = (log.sent(), log.taken(), log.doorbells()?);
     let expected = 2 * u64::from(guests) * TURNS;
     ensure!(sent == expected, "the devices sent {sent} messages, not {TURNS} for each vCPU");
     ensure!(taken == sent, "the guests took {taken} LPIs of {sent} messages");
     let expected = if vpes > cpus.into() { 1..=sent } else { 0..=0 };
     ensure!(expected.contains(&doorbells), "{doorbells} doorbells rang");
+    Ok(())
+}
+
+/// Runs a guest next to one whose events change all the time, and checks that it takes each of its
+/// messages once.
+fn neighbor() -> Result<()> {
+    let log = built::log_of("direct-neighbor")?;
+    let devices = [microbench::DEVICE, "nvme,serial=1"].map(str::to_owned);
+    let board = microbench::directly(Record::default())?;
+    let board = Board { devices: &devices, cpus: SHARED, ..board };
+    let attack = hostile::guest("attack=messages milliseconds=150")?;
+    let guest = Files { kernel: &microbench::guest()?.flat, initrd: None, append: "" };
+    let mut qemu = board.command(&[guest, attack])?;
+    qemu.args(COUNTED);
+    logged(&mut qemu, &log);
+    let mut attacked = false;
+    process::watch(&mut qemu, LIMIT, |line| {
+        let fact = fact_of(line);
+        attacked |= matches!(fact, Some((1, Fact::Hostile(HostileFact::Attacked { .. }))));
+    })?;
+    ensure!(attacked, "the other guest did not attack");
+    let log = Log::read(&log)?;
+    log.judge_order()?;
+    // The first device is the neighbor's.
+    let (device, sent) = log.messages.first_key_value().context("no messages")?;
+    let taken = log.taken_of(|operands| operands.get("DeviceID") == Some(device));
+    let others = |(name, operands): &&(String, Operands)| {
+        name == "DISCARD" && operands.get("DeviceID") != Some(device)
+    };
+    let others = log.commands.iter().filter(others).count();
+    ensure!(*sent == 2 * TURNS, "the neighbor's device sent {sent} messages");
+    ensure!(taken == *sent, "the neighbor took {taken} LPIs of {sent} messages");
+    ensure!(others > 1_000, "the other guest changed only {others} mappings");
     Ok(())
 }
 
@@ -143,7 +181,7 @@ pub(crate) fn logged(qemu: &mut Command, log: &Path) {
 pub(crate) fn judge_linux(log: &Path, expected: &RangeInclusive<u64>) -> Result<u64> {
     let log = Log::read(log)?;
     log.judge_order()?;
-    let (sent, taken, moves) = (log.messages, log.taken(), log.count("VMOVI"));
+    let (sent, taken, moves) = (log.sent(), log.taken(), log.count("VMOVI"));
     let (doorbells, recalled) = (log.doorbells()?, log.recalled);
     eprintln!(
         "{taken} virtual LPIs of {sent} messages, {moves} VMOVI, {doorbells} doorbells, {recalled} \
@@ -160,7 +198,8 @@ pub(crate) fn judge_linux(log: &Path, expected: &RangeInclusive<u64>) -> Result<
 struct Log {
     /// Commands of the ITS: the name, and the operands.
     commands: Vec<(String, Operands)>,
-    messages: u64,
+    /// Number of messages of each device.
+    messages: BTreeMap<u64, u64>,
     /// Number of direct events that were taken back while their virtual LPIs were pending.
     recalled: u64,
     /// Number of times that the guests acknowledged an INTID.
@@ -202,9 +241,9 @@ impl Log {
                 }
                 log.commands.push((command.to_uppercase(), operands));
             } else if event == "gicv3_its_translation_write" {
-                log.messages += 1;
                 let operand = |name| detail.split_once(name)?.1.split(' ').next().and_then(number);
                 let event = [operand("requester_id "), operand(" data ")];
+                *log.messages.entry(event[0].unwrap_or_default()).or_default() += 1;
                 if let Some((_, is_pending)) = direct.get_mut(&event) {
                     *is_pending = true;
                 }
@@ -228,10 +267,20 @@ impl Log {
         self.commands.iter().filter(|(command, _)| command == name).count()
     }
 
-    /// Returns the number of direct virtual LPIs that the guest acknowledged.
+    fn sent(&self) -> u64 {
+        self.messages.values().sum()
+    }
+
+    /// Returns the number of direct virtual LPIs that the guests acknowledged.
     fn taken(&self) -> u64 {
-        let direct = self.operands("vINTID");
-        direct.iter().filter_map(|lpi| self.virtual_lpis.get(lpi)).sum()
+        self.taken_of(|_| true)
+    }
+
+    /// Returns the same number for the virtual LPIs of commands with such operands.
+    fn taken_of(&self, is_one: impl Fn(&Operands) -> bool) -> u64 {
+        let all = self.commands.iter().filter(|(_, operands)| is_one(operands));
+        let direct: BTreeSet<_> = all.filter_map(|(_, operands)| operands.get("vINTID")).collect();
+        direct.into_iter().filter_map(|lpi| self.virtual_lpis.get(lpi)).sum()
     }
 
     /// Returns the values of this operand in all commands.
@@ -258,7 +307,14 @@ impl Log {
             ["DeviceID", "EventID"].map(|operand| operands.get(operand))
         };
         ensure!(self.count("VMAPTI") > 0, "no event is handed over");
+        // For each event, the vPE to which it is mapped.
+        let mut direct = BTreeMap::new();
         for (index, (command, operands)) in self.commands.iter().enumerate() {
+            match command.as_str() {
+                "VMAPTI" | "VMOVI" => _ = direct.insert(event(index), operands.get("vPEID")),
+                "DISCARD" => _ = direct.remove(&event(index)),
+                _ => {}
+            }
             match command.as_str() {
                 "VMAPP" if operands.get("V") == Some(&1) => {
                     let after = [1, 2, 3].map(|more| name(index + more));
@@ -270,6 +326,12 @@ impl Log {
                     ensure!(is_left, "{before:?}, then VMAPTI {operands:x?}");
                     ensure!(event(index - 2) == event(index), "another event is discarded");
                     ensure!(after == "VSYNC", "VMAPTI, then {after}");
+                }
+                "VMAPP" => {
+                    let vpe = operands.get("vPEID");
+                    let is_mapped = direct.values().any(|mapped| *mapped == vpe);
+                    ensure!(!is_mapped, "vPE {vpe:?} is unmapped before its events");
+                    ensure!(name(index + 1) == "VSYNC", "VMAPP, then {}", name(index + 1));
                 }
                 "VMOVI" | "VMOVP" if name(index + 1) != "VSYNC" => {
                     bail!("{command}, then {}", name(index + 1));
@@ -314,7 +376,7 @@ gicv3_icc_iar1_read GICv3 ICC_IAR1 read cpu 0x0 value 0x3ff
     fn a_log_without_a_step_fails() {
         let log = Log::parse(HANDED_OVER).unwrap();
         log.judge_order().unwrap();
-        assert_eq!((log.messages, log.taken()), (1, 1));
+        assert_eq!((log.sent(), log.taken()), (1, 1));
         assert_eq!(log.doorbells().unwrap(), 0);
         for (doorbell, judged) in [("0x2005", Some(1)), ("0x3ff", None)] {
             let rung =
