@@ -116,11 +116,26 @@ pub fn publish_stores() {
 
 /// Cleans the cache lines of a range to the point of coherency.
 pub fn clean(start: usize, bytes: usize) {
+    maintain(start, bytes, |line| {
+        // SAFETY: cleaning does not change the contents of memory as the program sees it.
+        unsafe { asm!("dc cvac, {}", in(reg) line, options(nostack, preserves_flags)) };
+    });
+}
+
+/// Makes a device's stores to a range visible to later loads, even if the device bypasses the
+/// caches. Cleans the cache lines first, so that no store of the program is lost.
+pub fn observe(start: usize, bytes: usize) {
+    maintain(start, bytes, |line| {
+        // SAFETY: as above, unless a device has stored to memory.
+        unsafe { asm!("dc civac, {}", in(reg) line, options(nostack, preserves_flags)) };
+    });
+}
+
+fn maintain(start: usize, bytes: usize, each: impl Fn(usize)) {
     const LINE: usize = 16;
     let mut line = start & !(LINE - 1);
     while line < start + bytes {
-        // SAFETY: cleaning does not change the contents of memory as the program sees it.
-        unsafe { asm!("dc cvac, {}", in(reg) line, options(nostack, preserves_flags)) };
+        each(line);
         line += LINE;
     }
     // SAFETY: a barrier.

@@ -6,7 +6,7 @@ use alloc::alloc::{alloc_zeroed, dealloc};
 use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::NonNull;
-use gic_driver::{Coherence, GicPlatform, Table, TableLayout};
+use gic_driver::{Coherence, GicPlatform, Observed, Table, TableLayout};
 use irq_domain::Host;
 use msi_types::{Cpu, TaskContext};
 
@@ -65,6 +65,13 @@ impl GicPlatform for Kernel {
                 cpu::clean((table.address + range.start) as usize, bytes as usize);
             }
         }
+    }
+
+    /// Also invalidates the cache lines if the controller is coherent with them.
+    fn observe(&self, table: &Table, range: Range<u64>, _: Coherence) -> Observed {
+        let bytes = range.end.saturating_sub(range.start);
+        cpu::observe((table.address + range.start) as usize, bytes as usize);
+        Observed::Yes
     }
 
     fn cpu(&self) -> Cpu {
