@@ -27,7 +27,7 @@ use crate::built;
 use crate::controller::Controller;
 use crate::debian::{self, Guest, Module};
 use crate::linux::{self, Case, FEW_READS, LIMIT_OF_TWO, MANY_READS, SUSPENDS};
-use crate::machine::GICV3;
+use crate::machine::{GICV3, GICV4};
 
 const OPTION: &str = "--rfc";
 /// The module that makes an interrupt pending when it is asked to.
@@ -327,17 +327,19 @@ pub(crate) fn long_cases() -> Vec<suite::Case> {
         .chain(built_in())
         .chain(ALL.map(checked))
         .chain(DISK_LIMITS.map(costs))
-        .chain([crashed()])
+        .chain(replaced())
         .collect()
 }
 
-/// Returns the case of a real-time kernel that a crash starts, whose LPIs the ITS owns.
-fn crashed() -> suite::Case {
-    let case = Case::new(Version::Stable, 2, 2, Controller::Its, GICV3);
-    let case = case.real_time().reading(FEW_READS).told(CRASHES);
-    built::case(case.name(), case.limit(), move || {
-        let name = case.name();
-        case.judge(&replacing(debian::real_time()?, &slug(&name))?, &name)
+/// Lists the cases of kernels with an ITS that another kernel or a crash starts.
+fn replaced() -> impl Iterator<Item = suite::Case> {
+    let on = |version, machine| Case::new(version, 2, 2, Controller::Its, machine);
+    let direct = on(Version::Backports, GICV4).directly();
+    let real_time = on(Version::Stable, GICV3).real_time().told(CRASHES);
+    [real_time, direct.told(KEXECS), direct.told(CRASHES)].into_iter().map(|case| {
+        let case = case.reading(FEW_READS);
+        let guest = move || replacing(case.guest()?, &slug(&case.name()));
+        built::case(case.name(), case.limit(), move || case.judge(&guest()?, &case.name()))
     })
 }
 

@@ -23,6 +23,7 @@ use crate::board::{Board, COUNTING, LIMIT};
 use crate::built;
 use crate::files::Files;
 use crate::kvm::Guest;
+use crate::machine::{GICV3, GICV4};
 
 const OPTION: &str = "--guests";
 /// Guest memory in MiB, which is an argument of the test `selftest-setup`.
@@ -145,18 +146,28 @@ pub(crate) fn cases(folder: Option<&Path>) -> Vec<Case> {
         return vec![built::case("kvm-unit-tests", LIMIT, absent)];
     };
     let units = UNITS.iter().flat_map(|unit| unit.machines.iter().map(move |it| (unit, *it)));
-    let case = |(unit, (vcpus, cpus)): (&'static Unit, _)| {
-        let folder = folder.to_path_buf();
-        let name = format!("kvm-unit-tests: {} on {vcpus} vCPUs of {cpus} CPUs", unit.name);
-        built::case(name.clone(), unit.limit(), move || unit.judge(&name, &folder, vcpus, cpus))
+    // Hardware then follows the commands of the guest's ITS.
+    let also_direct = |(unit, machine): (&'static Unit, _)| {
+        let ways = [false, true].into_iter().take(1 + usize::from(unit.name.starts_with("its-")));
+        ways.map(move |direct| (unit, machine, direct))
     };
-    units.map(case).chain([comparison(folder)]).collect()
+    let case = |(unit, (vcpus, cpus), direct): (&'static Unit, _, _)| {
+        let folder = folder.to_path_buf();
+        let how = if direct { ", injected directly" } else { "" };
+        let name = format!("kvm-unit-tests: {} on {vcpus} vCPUs of {cpus} CPUs{how}", unit.name);
+        let machine = if direct { GICV4 } else { GICV3 };
+        built::case(name.clone(), unit.limit(), move || {
+            let board = Board { machine, vcpus, cpus, direct, ..Board::plain(COUNTING, MEMORY)? };
+            unit.judge(&name, &folder, board)
+        })
+    };
+    units.flat_map(also_direct).map(case).chain([comparison(folder)]).collect()
 }
 
 impl Unit {
-    fn judge(&self, name: &str, folder: &Path, vcpus: u8, cpus: u8) -> Result<()> {
+    fn judge(&self, name: &str, folder: &Path, board: Board<'_>) -> Result<()> {
         let program = self.program_in(folder)?;
-        let mut qemu = self.command(&program, vcpus, cpus)?;
+        let mut qemu = self.command(&program, board)?;
         let (keyboard, mut typist) = io::pipe()?;
         let (mut report, mut typed) = (Report::new(), Ok(()));
         process::watch(qemu.stdin(keyboard), self.limit(), |line| {
@@ -184,9 +195,9 @@ impl Unit {
         Ok(program)
     }
 
-    fn command(&self, program: &Path, vcpus: u8, cpus: u8) -> Result<Command> {
+    fn command(&self, program: &Path, board: Board<'_>) -> Result<Command> {
         let move_every = (self.time == Time::Host).then_some(MOVE_EVERY);
-        let board = Board { vcpus, cpus, move_every, ..Board::plain(COUNTING, MEMORY)? };
+        let board = Board { move_every, ..board };
         let environment = built::folder()?.join("kvm-unit-tests");
         fs::write(&environment, ENVIRONMENT)?;
         let initrd = Some(environment.as_path());
@@ -211,7 +222,8 @@ fn compare(name: &str, folder: &Path) -> Result<()> {
     let program = unit.program_in(folder)?;
     let costs = || micro_bench::Costs::counted_by(FINE_INSTRUCTION);
     let (mut here, mut there) = (costs(), costs());
-    let mut qemu = unit.command(&program, VCPUS, VCPUS)?;
+    let board = Board { vcpus: VCPUS, cpus: VCPUS, ..Board::plain(COUNTING, MEMORY)? };
+    let mut qemu = unit.command(&program, board)?;
     process::watch(&mut qemu, unit.limit(), |line| here.line(line))?;
     let guest = Guest { name: micro_bench::NAME, image: &program };
     guest.run(VCPUS, unit.time.arguments(), |line| there.line(line))?;

@@ -158,7 +158,7 @@ impl Case {
     }
 
     /// Returns the case whose devices' messages are injected directly.
-    const fn directly(self) -> Self {
+    pub(crate) const fn directly(self) -> Self {
         Self { direct: true, ..self }
     }
 
@@ -280,11 +280,7 @@ fn confined_cases() -> Vec<suite::Case> {
 
 fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
     cases.iter().map(|case| {
-        built::case(case.name(), case.limit(), move || {
-            let real_time = case.real_time.then(debian::real_time);
-            let guest = real_time.unwrap_or_else(|| debian::guest(case.kernel))?;
-            case.judge(guest, &case.name())
-        })
+        built::case(case.name(), case.limit(), move || case.judge(case.guest()?, &case.name()))
     })
 }
 
@@ -307,6 +303,11 @@ impl Case {
             more[0],
             more[1]
         )
+    }
+
+    /// Returns the guest, without more modules.
+    pub(crate) fn guest(&self) -> Result<&'static Guest> {
+        if self.real_time { debian::real_time() } else { debian::guest(self.kernel) }
     }
 
     /// Returns the time limit of a run, which must suffice on a busy machine.
