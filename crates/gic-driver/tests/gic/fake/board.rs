@@ -11,7 +11,7 @@ use super::virtual_execution::FakeVpe;
 use crate::interleaving;
 use doorbell_test_support::Outside;
 use gic_arch::Affinity;
-use gic_arch::gicr::{FRAME_SIZE, Propbaser, STRIDE_V3, STRIDE_V4, Typer, VLPI_BASE};
+use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3, STRIDE_V4, Typer, VLPI_BASE};
 use gic_arch::its::RdBase;
 use gic_arch::v2m;
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};

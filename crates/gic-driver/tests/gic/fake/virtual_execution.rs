@@ -104,7 +104,9 @@ impl Execution<'_> {
             }
             VirtualCommand::Vsync { vpe } => self.vsync(vpe),
             VirtualCommand::Vinvall { vpe } => {
-                self.vpe(vpe)?;
+                let number = self.its.hardware.number;
+                let is_mapped = self.vpe(vpe)?.mappings.get(&number)?.is_mapped;
+                assert!(is_mapped, "a vPE is invalidated before its VMAPP has taken effect");
                 self.defer(VPE | u64::from(vpe.get()), Effect::ReloadAll);
                 Some(())
             }
