@@ -82,6 +82,8 @@ fn main(boot: Boot) -> ! {
         measure_spans("msi", || receive_message(edu));
         edu.move_to(OTHER);
         measure("wake", || send_message(edu));
+        let mut cpus = [Cpu::new(0), OTHER].into_iter().cycle();
+        measure("move", || cpus.next().into_iter().for_each(|cpu| edu.move_to(cpu)));
     }
     if let Some(its) = its(irqchip) {
         measure_commands(&its);
