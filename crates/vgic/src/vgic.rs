@@ -140,7 +140,7 @@ impl Vgic {
     /// [`NotClaimed`] if the address is outside the model's regions.
     pub fn read(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
         if let Some(offset) = self.distributor_offset(address)
-            && let Some(word) = Distributor::FRAME.read_whole(self.distributor(), offset, width)
+            && let Some(word) = Distributor::FRAME.read_word(self.distributor(), offset, width)
         {
             return Ok(word);
         }

@@ -76,17 +76,22 @@ impl ListRegisters {
     /// Fills the next list register, if one is free.
     pub(crate) fn push(&mut self, listed: Listed, register: ListRegister) {
         if !self.is_full() {
-            self.put(self.used, listed, register);
+            let next = self.used % MAX_LIST_REGISTERS;
+            self.set(next, listed, register);
+            self.used = next + 1;
         }
     }
 
     /// Fills a list register that is in use or, unless all are, the next one.
     #[inline]
     pub(crate) fn put(&mut self, index: usize, listed: Listed, register: ListRegister) {
-        let index = index % MAX_LIST_REGISTERS;
+        self.set(index % MAX_LIST_REGISTERS, listed, register);
+        self.used = self.used.max(index + 1);
+    }
+
+    fn set(&mut self, index: usize, listed: Listed, register: ListRegister) {
         self.listed[index] = listed;
         self.interface.list[index] = register;
-        self.used = self.used.max(index + 1);
     }
 
     /// Returns the list register for an LPI that arrives in guest mode: the one that holds the LPI,

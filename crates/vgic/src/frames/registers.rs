@@ -285,11 +285,11 @@ impl<'a, C> FrameIndex<'a, C> {
 }
 
 impl<C: Copy> Frame<'_, C> {
-    /// Reads a whole register, as most accesses do. Returns `None` for any other access, which must
-    /// then be passed to [`read`](Self::read).
+    /// Reads a whole 32-bit register, as most accesses do. Returns `None` for any other access,
+    /// which must then be passed to [`read`](Self::read).
     #[inline]
-    pub(crate) fn read_whole(&self, context: C, offset: u32, width: AccessWidth) -> Option<u64> {
-        match self.whole_at(offset, width) {
+    pub(crate) fn read_word(&self, context: C, offset: u32, width: AccessWidth) -> Option<u64> {
+        match self.word_at(offset, width) {
             Some((register, index)) if register.info.access != AccessKind::WriteOnly => {
                 Some(register.read(context, index))
             }
@@ -306,7 +306,7 @@ impl<C: Copy> Frame<'_, C> {
         width: AccessWidth,
         refused: &mut dyn FnMut(Refusal),
     ) -> u64 {
-        match self.read_whole(context, offset, width) {
+        match self.read_word(context, offset, width) {
             Some(value) => value,
             None => self.read_any(context, offset, width, refused),
         }
@@ -322,6 +322,11 @@ impl<C: Copy> Frame<'_, C> {
         refused: &mut dyn FnMut(Refusal),
     ) -> u64 {
         let register = self.register_at(offset);
+        if let Some(double) = register.filter(|double| is_double(double, offset, width))
+            && double.info.access != AccessKind::WriteOnly
+        {
+            return double.read(context, (offset - double.info.offset) / 8);
+        }
         if splits(register, offset, width) {
             let low = self.read(context, offset, AccessWidth::Word, refused);
             return low | self.read(context, offset + 4, AccessWidth::Word, refused) << 32;
@@ -349,7 +354,7 @@ impl<C: Copy> Frame<'_, C> {
         value: u64,
         refused: &mut dyn FnMut(Refusal),
     ) {
-        match self.whole_at(offset, width) {
+        match self.word_at(offset, width) {
             Some((register, index)) if register.info.access != AccessKind::ReadOnly => {
                 register.write(context, index, Lanes { value, mask: width.mask() }, refused);
             }
@@ -368,6 +373,12 @@ impl<C: Copy> Frame<'_, C> {
         refused: &mut dyn FnMut(Refusal),
     ) {
         let register = self.register_at(offset);
+        if let Some(double) = register.filter(|double| is_double(double, offset, width))
+            && double.info.access != AccessKind::ReadOnly
+        {
+            let index = (offset - double.info.offset) / 8;
+            return double.write(context, index, Lanes { value, mask: width.mask() }, refused);
+        }
         if splits(register, offset, width) {
             self.write(context, offset, AccessWidth::Word, value & 0xffff_ffff, refused);
             self.write(context, offset + 4, AccessWidth::Word, value >> 32, refused);
@@ -391,14 +402,12 @@ impl<C: Copy> Frame<'_, C> {
     }
 
     /// Returns the register at `offset` and its index, if an access of this width accesses one
-    /// register of 32 or 64 bits as a whole.
+    /// 32-bit register as a whole.
     #[inline]
-    fn whole_at(&self, offset: u32, width: AccessWidth) -> Option<(&Register<C>, u32)> {
-        let bytes = width.bytes();
-        let is_aligned = width >= AccessWidth::Word && offset & (bytes - 1) == 0;
-        let register = if is_aligned { self.register_at(offset)? } else { return None };
-        let index = (offset - register.info.offset) >> width as u32;
-        (register.info.bytes == bytes).then_some((register, index))
+    fn word_at(&self, offset: u32, width: AccessWidth) -> Option<(&Register<C>, u32)> {
+        let is_word = width == AccessWidth::Word && offset.is_multiple_of(4);
+        let register = if is_word { self.register_at(offset)? } else { return None };
+        (register.info.bytes == 4).then_some((register, (offset - register.info.offset) / 4))
     }
 
     #[inline]
@@ -416,6 +425,12 @@ impl<C: Copy> Frame<'_, C> {
         };
         (register.info.offset <= offset).then_some(register)
     }
+}
+
+/// Returns `true` if an access of this width accesses a 64-bit register as a whole.
+#[inline]
+const fn is_double<C>(register: &Register<C>, offset: u32, width: AccessWidth) -> bool {
+    matches!(width, AccessWidth::Double) && register.info.bytes == 8 && offset.is_multiple_of(8)
 }
 
 /// Returns `true` for an aligned 64-bit access to narrower registers. Such an access is split into
