@@ -313,7 +313,9 @@ fn follow_event(
         });
         let now = look_up();
         let mut applied = mem::replace(&mut target, now);
-        applied.iter_mut().for_each(|applied| applied.pending = false);
+        if let Some(applied) = &mut applied {
+            applied.pending = false;
+        }
         now == applied
     });
     if !is_settled {
