@@ -2,7 +2,7 @@
 //! in progress when another vCPU began to read the register. A listed LPI must have left its list
 //! register by then.
 
-use super::explore_random;
+use super::{explore_more, explore_random};
 use super::model::{
     CONFIGURATION, EXECUTIONS, Machine, REDISTRIBUTORS, is_one_listed, list_registers, machine,
     spawn,
@@ -96,7 +96,7 @@ fn is_requested_while_listed(request: Request) {
 #[test]
 fn rwp_is_set_until_no_lpi_is_listed() {
     explore_random(EXECUTIONS, || is_requested_while_listed(DISABLE));
-    explore_random(20 * EXECUTIONS, || is_requested_while_listed(DISABLE_PENDING));
+    explore_more(10, || is_requested_while_listed(DISABLE_PENDING));
 }
 
 #[test]

@@ -525,7 +525,7 @@ fn two_ready_bits_are_cleared_while_a_vcpu_sleeps() {
 
 #[test]
 fn clearing_two_ready_bits_hides_no_interrupt() {
-    explore_more(5, two_ready_bits_are_cleared_while_a_vcpu_sleeps);
+    explore_more(25, two_ready_bits_are_cleared_while_a_vcpu_sleeps);
 }
 
 #[test]
@@ -567,5 +567,5 @@ fn a_vcpu_sleeps_over_a_hidden_bit() {
 
 #[test]
 fn no_vcpu_sleeps_over_a_bit_that_a_command_hides() {
-    explore_more(10, a_vcpu_sleeps_over_a_hidden_bit);
+    explore_more(40, a_vcpu_sleeps_over_a_hidden_bit);
 }

@@ -4,7 +4,7 @@
 use super::event_lpis::LPI;
 use super::machine::{Kicks, Ram};
 use super::std::vec::Vec;
-use super::{explore_random, store_buffer};
+use super::{explore, explore_random, store_buffer};
 use crate::AccessWidth::{Double, Word};
 use crate::frames::its::ItsConfig;
 use crate::{GuestMemory, InGuest, ListRegisterVcpu, Sleep, Vcpu, Vgic, VgicConfig};
@@ -197,7 +197,7 @@ fn a_device_sends_to_a_sleeper() {
 
 #[test]
 fn no_vcpu_sleeps_over_a_message() {
-    explore_random(EXECUTIONS, a_device_sends_to_a_sleeper);
+    explore(a_device_sends_to_a_sleeper);
 }
 
 /// A device numbers its interrupts, and the vCPU sleeps between them. The vCPU must not sleep over
