@@ -111,7 +111,7 @@ pub fn is_on() -> bool {
 }
 
 /// Adds a vector of a device of the guest with the number `owner`. The vector has this slot in the
-/// device's message store and is a physical LPI. Only the first vectors of a guest become direct.
+/// device's message store and is a physical LPI.
 pub fn add(
     guest: Box<dyn GuestVector>,
     (owner, device): (usize, DeviceId),
@@ -120,7 +120,6 @@ pub fn add(
 ) {
     let (event, direct, has_sent, is_open) = (None, None, false, true);
     VECTORS.with(|vectors| {
-        let others = vectors.iter().filter(|vector| vector.owner == owner && vector.may_be_direct);
         vectors.push(Vector {
             owner,
             guest,
@@ -130,7 +129,6 @@ pub fn add(
             physical,
             event,
             is_open,
-            may_be_direct: others.count() < MAX_EVENTS,
             has_sent,
             direct,
         });
@@ -277,12 +275,17 @@ pub fn follow_messages(owner: usize, device: DeviceId) {
     let Some(doorbell) = guest.vgic().config().its.first().map(ItsConfig::doorbell) else {
         return;
     };
-    let count = VECTORS.with(|vectors| vectors.len());
+    let has_event = |vector: &&Vector| vector.owner == owner && vector.event.is_some();
+    let (count, mut events) =
+        VECTORS.with(|vectors| (vectors.len(), vectors.iter().filter(has_event).count()));
     for index in 0..count {
         let event = VECTORS.with(|vectors| {
             let is_its = |vector: &&mut Vector| (vector.owner, vector.device) == (owner, device);
-            let vector = vectors.get_mut(index).filter(is_its);
-            vector.and_then(|vector| vector.follow_mask(&injection, doorbell))
+            let vector = vectors.get_mut(index).filter(is_its)?;
+            let had_event = vector.event.is_some();
+            let event = vector.follow_mask(&injection, doorbell, events < MAX_EVENTS);
+            events += usize::from(!had_event && vector.event.is_some());
+            event
         });
         if let Some(event) = event {
             follow_event(&injection, guest, index, (device, event));

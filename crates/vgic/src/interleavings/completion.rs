@@ -2,11 +2,11 @@
 //! in progress when another vCPU began to read the register. A listed LPI must have left its list
 //! register by then.
 
-use super::{explore_more, explore_random};
 use super::model::{
     CONFIGURATION, EXECUTIONS, Machine, REDISTRIBUTORS, is_one_listed, list_registers, machine,
     spawn,
 };
+use super::{explore_more, explore_random};
 use crate::AccessWidth::Word;
 use crate::GuestMemory;
 use alloc::sync::Arc;

@@ -51,7 +51,6 @@ pub(super) struct Vector {
     /// The guest's event, as of the last time that the guest let the function send it.
     pub(super) event: Option<EventId>,
     pub(super) is_open: bool,
-    pub(super) may_be_direct: bool,
     /// `true` if messages may be on their way through the hypervisor.
     pub(super) has_sent: bool,
     pub(super) direct: Option<(DirectEvent, Config)>,
@@ -81,8 +80,13 @@ impl Vector {
 
     /// Follows the guest's mask. Returns the event of a vector that the guest has just unmasked,
     /// and that is still masked here. A message to another address than `doorbell` stays with the
-    /// hypervisor.
-    pub(super) fn follow_mask(&mut self, injection: &Injection, doorbell: u64) -> Option<EventId> {
+    /// hypervisor, and so does that of a vector without an event unless `has_room` is set.
+    pub(super) fn follow_mask(
+        &mut self,
+        injection: &Injection,
+        doorbell: u64,
+        has_room: bool,
+    ) -> Option<EventId> {
         let message = self.guest.message();
         let was_open = mem::replace(&mut self.is_open, message.is_some());
         let Some(message) = message else {
@@ -91,7 +95,7 @@ impl Vector {
             }
             return None;
         };
-        let is_its = self.may_be_direct && message.address == doorbell;
+        let is_its = (has_room || self.event.is_some()) && message.address == doorbell;
         let event = is_its.then_some(EventId::new(message.data));
         if was_open && self.event == event {
             return None;
