@@ -19,27 +19,27 @@ use crate::machine::GICV4;
 /// Operations of the guest, and the maximum number of instructions of each, which is less than on
 /// Linux's KVM. The limits are 2 % above the measured counts.
 const LIMITS: &[(&str, u64)] = &[
-    ("hypercall", 136),
-    ("register", 214),
-    ("ipi", 860),
-    ("lpi", 1_447),
+    ("hypercall", 140),
+    ("register", 200),
+    ("ipi", 909),
+    ("lpi", 1_529),
     ("invall", 115),
-    ("msi", 559),
+    ("msi", 506),
     ("timer", 1_534),
 ];
 /// Limits for two vCPUs that share a CPU. An SGI between the two vCPUs makes each of them leave the
 /// CPU.
 const SHARED_LIMITS: &[(&str, u64)] = &[
-    ("hypercall", 136),
-    ("register", 214),
-    ("ipi", 4_103),
-    ("lpi", 1_447),
+    ("hypercall", 140),
+    ("register", 200),
+    ("ipi", 4_429),
+    ("lpi", 1_529),
     ("invall", 115),
-    ("msi", 559),
+    ("msi", 506),
     ("timer", 1_534),
 ];
 /// Instruction limit of a message that signals a direct LPI.
-const DIRECT_LIMIT: u64 = 865;
+const DIRECT_LIMIT: u64 = 885;
 
 /// Number of CPUs of the machine: either one for each of the guest's vCPUs, or one that they share.
 pub(crate) const EACH: u8 = VCPUS;
