@@ -275,16 +275,16 @@ pub fn follow_messages(owner: usize, device: DeviceId) {
     let Some(doorbell) = guest.vgic().config().its.first().map(ItsConfig::doorbell) else {
         return;
     };
-    let has_event = |vector: &&Vector| vector.owner == owner && vector.event.is_some();
+    let is_followed = |vector: &&Vector| vector.owner == owner && vector.event.is_some();
     let (count, mut events) =
-        VECTORS.with(|vectors| (vectors.len(), vectors.iter().filter(has_event).count()));
+        VECTORS.with(|vectors| (vectors.len(), vectors.iter().filter(is_followed).count()));
     for index in 0..count {
         let event = VECTORS.with(|vectors| {
             let is_its = |vector: &&mut Vector| (vector.owner, vector.device) == (owner, device);
             let vector = vectors.get_mut(index).filter(is_its)?;
-            let had_event = vector.event.is_some();
+            let was_followed = vector.event.is_some();
             let event = vector.follow_mask(&injection, doorbell, events < MAX_EVENTS);
-            events += usize::from(!had_event && vector.event.is_some());
+            events += usize::from(!was_followed && vector.event.is_some());
             event
         });
         if let Some(event) = event {
