@@ -51,7 +51,7 @@ fn a_message_for_a_pending_listed_lpi_is_coalesced() {
 }
 
 #[test]
-fn a_listed_message_that_is_not_acknowledged_comes_again() {
+fn an_unacknowledged_message_is_listed_again() {
     let (_translated, mut inside, mut hardware) = idle();
     assert_eq!(inside.list_message(3, &mut hardware), Some(0));
     let (_inside, hardware) = enter(inside.exit(&hardware.registers));

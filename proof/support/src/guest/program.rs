@@ -58,7 +58,7 @@ pub enum Observation {
     Refused(Option<CommandErrorReason>),
     /// Number of posted commands that the ITS has refused.
     RefusedPosts(u64),
-    /// Whether the message has made an interrupt pending.
+    /// Outcome of a message: `true` if it has made an interrupt pending.
     Sent(bool),
     /// The acknowledged LPI, or `None` if no interrupt was signaled.
     Acknowledged(Option<u32>),
