@@ -76,6 +76,15 @@ impl Half {
         }
     }
 
+    /// Returns the pending interrupt that precedes all others in the list registers. Of several
+    /// interrupts with equal priorities, any may be in a list register.
+    pub(crate) fn first_listed(&self) -> Option<u32> {
+        match self {
+            Self::Software(_) => None,
+            Self::Lists(lists) => lists.inside.as_ref()?.first(),
+        }
+    }
+
     pub(crate) fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
         match self {
             Self::Software(vcpu) => vcpu.read_sysreg(register),

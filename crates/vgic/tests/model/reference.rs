@@ -21,7 +21,7 @@ pub(crate) struct Interrupt {
     pub(crate) edge: bool,
     pub(crate) enabled: bool,
     pub(crate) active: bool,
-    /// CPU that acknowledged the interrupt last.
+    /// CPU that acknowledged the interrupt, if it has not been deactivated since.
     pub(crate) taker: Option<usize>,
     pub(crate) group: usize,
     pub(crate) priority: u8,
@@ -33,6 +33,11 @@ impl Interrupt {
     /// Returns `true` for an LPI, which has no active state.
     fn is_lpi(&self) -> bool {
         self.intid >= 8192
+    }
+
+    pub(crate) const fn deactivate(&mut self) {
+        self.active = false;
+        self.taker = None;
     }
 
     pub(crate) fn pending(&self) -> bool {
@@ -51,6 +56,9 @@ pub(crate) struct Cpu {
     /// Group priorities and groups of the interrupts being handled, with the most recently
     /// acknowledged interrupt last.
     pub(crate) running: Vec<(u8, usize)>,
+    /// Interrupt that precedes others of equal priority, which the architecture doesn't order.
+    /// Without one, the lowest INTID does.
+    pub(crate) first: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +109,7 @@ impl Gic {
             eoimode: false,
             enabled: [false; 2],
             running: Vec::new(),
+            first: None,
         };
         Self { view, bits, interrupts, cpus: vec![cpu; cpus], enabled: [false; 2] }
     }
@@ -206,7 +215,10 @@ impl Gic {
                 let it = &self.interrupts[*index];
                 it.enabled && it.pending() && !it.active && forwarded(it)
             })
-            .min_by_key(|index| (self.interrupts[*index].priority, self.interrupts[*index].intid))
+            .min_by_key(|index| {
+                let Interrupt { priority, intid, .. } = self.interrupts[*index];
+                (priority, at.first != Some(intid), intid)
+            })
     }
 
     fn group_priority(&self, cpu: usize, group: usize, priority: u8) -> u8 {
@@ -259,7 +271,7 @@ impl Gic {
 
     pub(crate) fn deactivate(&mut self, cpu: usize, intid: u32) {
         if let Some(it) = self.find(cpu, intid) {
-            it.active = false;
+            it.deactivate();
         }
     }
 

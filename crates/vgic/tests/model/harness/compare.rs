@@ -14,6 +14,7 @@ impl Bench {
     pub(super) fn compare_signals(&mut self, after: &Op) {
         self.attend();
         for cpu in 0..AFFINITIES.len() {
+            self.reference.cpus[cpu].first = self.vcpus[cpu].first_listed();
             let inputs = self.vcpus[cpu].inputs();
             let signalled =
                 self.reference.signalled(cpu).map(|at| self.reference.interrupts[at].group);

@@ -110,7 +110,7 @@ impl Bench {
             Field::Pend => it.latch = true,
             Field::Unpend => it.latch = false,
             Field::Activate => it.active = true,
-            Field::Deactivate => it.active = false,
+            Field::Deactivate => it.deactivate(),
             Field::Group if view == View::Single => it.group = usize::from(value & 1),
             Field::Priority => it.priority = priority,
             Field::Trigger if intid >= 16 => it.edge = value & 1 == 1,
