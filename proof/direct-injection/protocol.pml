@@ -27,6 +27,7 @@
 #define discarded_first 12
 #define unrecalled 13
 #define unlocked 14
+#define unentered 15
 #define RULE(fault) (FAULT != fault)
 
 #define MESSAGES 3
@@ -48,8 +49,10 @@ bool doorbell;
 
 /* The vPE at its redistributor: GICR_VPENDBASER's Valid, Dirty and PendingLast. */
 bool resident, dirty, last;
-/* The lock of the vPE's residency. */
+/* The lock of the vPE's residency, and what it protects besides: whether the vCPU is loaded, and
+ * whether an event is mapped to the vPE. Other events may be, during the whole run. */
 bool locked;
+bool loaded, has_event, has_others;
 
 /* The vCPU's thread. */
 bool waits, woken, recalled;
@@ -130,6 +133,14 @@ inline unlock() {
 	locked = false
 }
 
+/* Makes the vPE of a loaded vCPU resident. */
+inline enter() {
+	if
+	:: loaded && !resident -> atomic { !dirty; resident = true }
+	:: else
+	fi
+}
+
 /* Has the vPE leave the redistributor. */
 inline leave() {
 	atomic { resident = false; last = false; dirty = true };
@@ -138,15 +149,27 @@ inline leave() {
 
 inline put() {
 	lock();
-	leave();
+	loaded = false;
+	if
+	:: resident -> leave()
+	:: else -> last = false
+	fi;
 	unlock()
 }
 
 active proctype Vcpu() {
+	if
+	:: has_others = true
+	:: skip
+	fi;
 load:	!recalled;
 	waits = false;
 	lock();
-	atomic { !dirty; resident = true };
+	loaded = true;
+	if
+	:: has_event || has_others -> enter()
+	:: else
+	fi;
 	unlock();
 	atomic {
 		if
@@ -235,6 +258,13 @@ active proctype Control() {
 		/* DISCARD would remove an LPI that no handler has taken yet. */
 		!physical || !RULE(undrained);
 		take_pending();
+		lock();
+		if
+		:: RULE(unentered) -> enter()
+		:: else
+		fi;
+		has_event = true;
+		unlock();
 		mapping = NOTHING;
 		synchronize();
 		mapping = VIRTUAL;
@@ -272,8 +302,9 @@ active proctype Control() {
 		:: !RULE(discarded_first) -> read_table()
 		:: else
 		fi;
+		has_event = false;
 		if
-		:: was_resident -> atomic { !dirty; resident = true }
+		:: was_resident && has_others -> enter()
 		:: else
 		fi;
 		unlock();

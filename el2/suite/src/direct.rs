@@ -29,9 +29,9 @@ const INSTRUCTIONS: u64 = 120;
 /// Other operations if each vCPU has its own CPU, and their limits: a message to a vCPU in WFI, a
 /// move of the message's interrupt by the guest, and an SGI to a vCPU in WFI, which has the limit
 /// without direct injection. On Linux's KVM with GICv4, they take 32, 9,523 and 7,643.
-const LIMITS: [(&str, u64); 3] = [("wake", 41), ("move", 9_120), ("ipi", 1_140)];
+const LIMITS: [(&str, u64); 3] = [("wake", 41), ("move", 7_690), ("ipi", 1_140)];
 /// Limits if the vCPUs share a CPU, where each change between them also changes the resident vPE.
-const SHARED_LIMITS: [(&str, u64); 2] = [("wake", 4_550), ("ipi", 4_950)];
+const SHARED_LIMITS: [(&str, u64); 2] = [("wake", 3_965), ("ipi", 4_280)];
 /// QEMU's events.
 const EVENTS: [&str; 4] =
     ["gicv3_its_cmd_*", "gicv3_its_translation_write", "gicv3_icv_iar_read", "gicv3_icc_iar1_read"];

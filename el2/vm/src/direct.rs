@@ -2,10 +2,10 @@
 //! guest without an exit, because its event is mapped to a virtual LPI of a vPE ([`VpeSet`]).
 //!
 //! It serves each guest with an ITS, as long as the machine has free vPEs. A vCPU's vPE is resident
-//! while the vCPU is loaded. A vCPU that is off or preempted finds its virtual LPIs when it is
-//! loaded again. A vCPU whose WFI exits, because vCPUs share CPUs, or that calls `CPU_SUSPEND`,
-//! leaves its vPE not resident while it waits, even if it stays loaded: virtual LPIs do not wake a
-//! CPU at EL2. Its doorbell wakes it instead.
+//! while the vCPU is loaded, if the vCPU is the target of direct events. A vCPU that is off or
+//! preempted finds its virtual LPIs when it is loaded again. A vCPU whose WFI exits, because vCPUs
+//! share CPUs, or that calls `CPU_SUSPEND`, leaves its vPE not resident while it waits, even if it
+//! stays loaded: virtual LPIs do not wake a CPU at EL2. Its doorbell wakes it instead.
 //!
 //! | the guest | effect |
 //! |---|---|
@@ -28,22 +28,21 @@
 //! When a guest has ended, its vPEs are unmapped and their tables freed.
 //!
 //! Locks: the model's locks are outside of [`VECTORS`]. Code that holds `VECTORS` may only signal
-//! messages to the model, and kick vCPUs. Locks of [`INJECTIONS`] are only locked for writing by
-//! code that holds no other lock.
+//! messages to the model, and kick vCPUs. Entries of [`INJECTIONS`] are only locked to copy or to
+//! remove them; loading and unloading a vCPU takes its own copy.
 
 mod vector;
 
 pub use vector::GuestVector;
+pub(crate) use vector::Injection;
 
 use crate::guest::{self, Guest};
 use crate::irqchip;
-use crate::scheduler::VcpuId;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::mem;
-use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use doorbell_facts::{Fact, HypervisorFact};
 use gic_arch::its::{Command, MapAction};
@@ -55,14 +54,15 @@ use image_rt::lock::IrqMutex;
 use image_rt::platform::Kernel;
 use image_rt::println;
 use msi_types::{Cpu, DeviceId, EventId, MessageStore, Pending};
-use spin::{Once, RwLock, RwLockReadGuard};
-use vector::{HAS_FAILED, Injection, Vector, kick, report_first, signal};
+use spin::Once;
+use vector::{HAS_FAILED, Vector, kick, report_first, signal};
 use vgic::its::ItsConfig;
 use vgic::{DirectInjection, DirectTarget, InListRegister, Translate, Vgic};
 
 /// For each guest, its injection, or `None` if its messages pass through the hypervisor, or if it
 /// has ended.
-static INJECTIONS: Once<Box<[RwLock<Option<Injection>>]>> = Once::new();
+static INJECTIONS: Once<Box<[IrqMutex<Entry>]>> = Once::new();
+type Entry = Option<Arc<Injection>>;
 /// Vectors of all guests' functions.
 static VECTORS: IrqMutex<Vec<Vector>> = IrqMutex::new(Vec::new());
 /// `true` if the option is set.
@@ -76,22 +76,9 @@ const MAX_EVENTS: usize = 32;
 /// Maximum number of attempts to follow an event that the guest moves at the same time.
 const ATTEMPTS: u32 = 8;
 
-/// A guest's injection, which is not freed as long as this value exists.
-struct Held(RwLockReadGuard<'static, Option<Injection>>);
-
-impl Deref for Held {
-    type Target = Injection;
-
-    fn deref(&self) -> &Injection {
-        self.0.as_ref().expect("`of` returns no other")
-    }
-}
-
 /// Returns a guest's injection.
-#[inline]
-fn of(guest: usize) -> Option<Held> {
-    let injection = INJECTIONS.get()?.get(guest)?.read();
-    injection.is_some().then(|| Held(injection))
+fn of(guest: usize) -> Option<Arc<Injection>> {
+    INJECTIONS.get()?.get(guest)?.with(|injection| injection.clone())
 }
 
 /// Records that the option is set.
@@ -166,7 +153,8 @@ pub(crate) fn start(cpus: u32) {
     });
     let injections: Vec<_> = injections.collect();
     if injections.iter().any(Option::is_some) {
-        INJECTIONS.call_once(|| injections.into_iter().map(RwLock::new).collect());
+        let injections = injections.into_iter().map(|it| IrqMutex::new(it.map(Arc::new)));
+        INJECTIONS.call_once(|| injections.collect());
         guest::guests().iter().for_each(attach);
     }
 }
@@ -191,18 +179,21 @@ impl Injection {
 
 /// Follows the guest's current GIC, if messages are injected directly.
 fn attach(guest: &Guest) {
-    if of(guest.number).is_some() {
-        let set = guest.vgic().inject_directly(0, Arc::new(Follower(guest.number)));
+    if let Some(injection) = of(guest.number) {
+        guest.inject_by(Some(&injection));
+        let follower = Follower { guest: guest.number, injection: Arc::downgrade(&injection) };
+        let set = guest.vgic().inject_directly(0, Arc::new(follower));
         set.expect("nothing follows a new GIC, which has an ITS");
     }
 }
 
 /// Frees the vPEs of a guest that has ended, and of which no vCPU is loaded.
-pub(crate) fn end(guest: usize) {
-    let injection = INJECTIONS.get().and_then(|all| all.get(guest)?.write().take());
+pub(crate) fn end(guest: &Guest) {
+    let injection = INJECTIONS.get().and_then(|all| all.get(guest.number)?.with(Option::take));
     if let Some(injection) = injection {
+        guest.inject_by(None);
         VECTORS.with(|vectors| {
-            for vector in vectors.iter_mut().filter(|vector| vector.owner == guest) {
+            for vector in vectors.iter_mut().filter(|vector| vector.owner == guest.number) {
                 vector.is_open = false;
                 vector.take_back(&injection);
             }
@@ -211,26 +202,29 @@ pub(crate) fn end(guest: usize) {
 }
 
 /// Makes the vPE of a vCPU that is being loaded resident on the calling CPU.
-pub(crate) fn load(vcpu: VcpuId) {
-    reside(vcpu, |vpes, vpe| vpes.load(vpe, irqchip::here()));
+#[inline]
+pub(crate) fn load(injection: Option<&Injection>, vcpu: Cpu) {
+    reside(injection, |vpes| vpes.load(vcpu.get() as u16, irqchip::here()));
 }
 
 /// Makes the vPE of a vCPU that is being unloaded leave the calling CPU.
-pub(crate) fn put(vcpu: VcpuId) {
-    reside(vcpu, |vpes, vpe| vpes.put(vpe).map(|_| ()));
+#[inline]
+pub(crate) fn put(injection: Option<&Injection>, vcpu: Cpu) {
+    reside(injection, |vpes| vpes.put(vcpu.get() as u16).map(|_| ()));
 }
 
 /// Makes the vPE of a vCPU that waits for an interrupt leave the calling CPU. The vCPU must be
 /// [loaded](load) again before it is entered, and is kicked if a virtual LPI becomes pending.
-pub(crate) fn wait(vcpu: VcpuId) {
-    reside(vcpu, VpeSet::put_to_wait);
+#[inline]
+pub(crate) fn wait(injection: Option<&Injection>, vcpu: Cpu) {
+    reside(injection, |vpes| vpes.put_to_wait(vcpu.get() as u16));
 }
 
 /// Returns `true` if a virtual LPI may have become pending since the vCPU [waits](wait).
 #[inline]
-pub(crate) fn may_be_pending(vcpu: VcpuId) -> bool {
-    let injection = of(vcpu.guest).filter(|_| !HAS_FAILED.load(SeqCst));
-    injection.is_some_and(|injection| injection.vpes.may_be_pending(vcpu.cpu.get() as u16))
+pub(crate) fn may_be_pending(injection: Option<&Injection>, vcpu: Cpu) -> bool {
+    let injection = injection.filter(|_| !HAS_FAILED.load(SeqCst));
+    injection.is_some_and(|injection| injection.vpes.may_be_pending(vcpu.get() as u16))
 }
 
 /// Handles an interrupt that has no handler. If it is a doorbell, wakes the vCPU.
@@ -245,9 +239,20 @@ pub(crate) fn ring(intid: IntId) {
 
 /// Changes a vPE's residency. If this fails, no event is direct any more.
 #[inline]
-fn reside(vcpu: VcpuId, change: impl FnOnce(&VpeSet<Kernel>, u16) -> Result<(), ItsError>) {
-    let Some(injection) = of(vcpu.guest).filter(|_| !HAS_FAILED.load(SeqCst)) else { return };
-    let Err(error) = change(&injection.vpes, vcpu.cpu.get() as u16) else { return };
+fn reside(
+    injection: Option<&Injection>,
+    change: impl FnOnce(&VpeSet<Kernel>) -> Result<(), ItsError>,
+) {
+    let Some(injection) = injection.filter(|_| !HAS_FAILED.load(SeqCst)) else { return };
+    if let Err(error) = change(&injection.vpes) {
+        fail(&error);
+    }
+}
+
+/// Ends direct injection into all guests.
+#[cold]
+#[inline(never)]
+fn fail(error: &ItsError) {
     if !HAS_FAILED.swap(true, SeqCst) {
         println!("hypervisor: direct injection ends: {error}");
         for guest in guest::guests() {
@@ -388,17 +393,20 @@ pub(crate) fn around_move(guest: &Guest, rebuild: &mut dyn FnMut()) {
     });
 }
 
-/// Follows the commands of the ITS of the guest with this number.
-struct Follower(usize);
+/// Follows the commands of a guest's ITS. When the guest ends, its injection is freed.
+struct Follower {
+    guest: usize,
+    injection: Weak<Injection>,
+}
 
 impl DirectInjection for Follower {
     fn before(&self, command: Command) -> bool {
-        let Some(injection) = of(self.0) else { return false };
+        let Some(injection) = self.injection.upgrade() else { return false };
         match command {
             Command::Int { .. } => return self.set_pending(&injection.vpes, command, Pending::Set),
             Command::Clear { .. } => _ = self.set_pending(&injection.vpes, command, Pending::Clear),
             Command::Movall { .. } | Command::Mapc { action: MapAction::Unmap, .. } => {
-                take_all_back(self.0, &injection);
+                take_all_back(self.guest, &injection);
             }
             _ => {}
         }
@@ -407,7 +415,7 @@ impl DirectInjection for Follower {
 
     fn is_direct(&self, lpi: Lpi) -> bool {
         VECTORS.with(|vectors| {
-            let own = vectors.iter().filter(|vector| vector.owner == self.0);
+            let own = vectors.iter().filter(|vector| vector.owner == self.guest);
             let mut direct = own.filter_map(|vector| vector.direct.as_ref());
             direct.any(|(event, _)| event.target().lpi == lpi)
         })
@@ -418,10 +426,8 @@ impl DirectInjection for Follower {
         command: Option<Command>,
         translate: &mut Translate<'_>,
     ) -> Result<u32, InListRegister> {
-        let Some(injection) = of(self.0) else { return Ok(0) };
-        let keeps =
-            |it| matches!(it, Command::Sync { .. } | Command::Int { .. } | Command::Clear { .. });
-        if command.is_some_and(keeps) {
+        let Some(injection) = self.injection.upgrade() else { return Ok(0) };
+        if let Some(Command::Int { .. } | Command::Clear { .. }) = command {
             return Ok(0);
         }
         let is_new = matches!(command, Some(Command::Mapti { .. } | Command::Mapi { .. }));
@@ -461,7 +467,7 @@ impl Follower {
     /// may have taken any event back.
     fn is_about(&self, command: Option<Command>, vector: &Vector) -> bool {
         let (device, event) = command.map_or((None, None), |it| (it.device(), it.event()));
-        vector.owner == self.0
+        vector.owner == self.guest
             && device.is_none_or(|device| device == vector.device)
             && event.is_none_or(|event| Some(event) == vector.event)
             && (vector.is_open || vector.direct.is_some())

@@ -1,5 +1,6 @@
 //! A guest's machine: its memory, its GIC, its devices, and its vCPUs that aren't loaded on a CPU.
 
+use crate::direct::Injection;
 use crate::exits::Exits;
 use crate::faults::{Faults, Refused};
 use crate::gic::Gic;
@@ -106,6 +107,8 @@ pub(crate) struct Vcpu {
     pub(crate) interrupts: ListRegisterVcpu,
     /// Registers of the vCPU, or `None` if it is off.
     pub(crate) registers: Option<Registers>,
+    /// What injects messages directly, or `None` if they pass through the hypervisor.
+    pub(crate) injection: Option<Arc<Injection>>,
 }
 
 /// A guest and its machine.
@@ -145,7 +148,7 @@ impl Guest {
         let devices = devices(&gic);
         let vcpus = vcpus
             .into_iter()
-            .map(|interrupts| Box::new(Vcpu { interrupts, registers: None }))
+            .map(|interrupts| Box::new(Vcpu { interrupts, registers: None, injection: None }))
             .map(|vcpu| IrqMutex::new(Some(vcpu)));
         Self {
             number,
@@ -212,12 +215,12 @@ impl Guest {
     unsafe fn rebuild_interrupts(&self) {
         let cpus = || (0..self.vcpus.len() as u32).map(Cpu::new);
         let taken = cpus().map(|cpu| self.take_vcpu(cpu).expect("no vCPU is loaded"));
-        let (vcpus, registers): (Vec<_>, Vec<_>) =
-            taken.map(|vcpu| (vcpu.interrupts, vcpu.registers)).unzip();
+        let (vcpus, others): (Vec<_>, Vec<_>) =
+            taken.map(|vcpu| (vcpu.interrupts, (vcpu.registers, vcpu.injection))).unzip();
         // SAFETY: the caller guarantees that no vCPU is loaded and that the other CPUs are paused.
         let vcpus = unsafe { self.gic.rebuild(vcpus) };
-        for ((cpu, interrupts), registers) in cpus().zip(vcpus).zip(registers) {
-            self.put_vcpu(cpu, Box::new(Vcpu { interrupts, registers }));
+        for ((cpu, interrupts), (registers, injection)) in cpus().zip(vcpus).zip(others) {
+            self.put_vcpu(cpu, Box::new(Vcpu { interrupts, registers, injection }));
             // The new GIC doesn't know which vCPUs wait, so kick them all.
             self.kick(cpu);
         }
@@ -227,6 +230,17 @@ impl Guest {
     pub(crate) fn put_vcpu(&self, cpu: Cpu, vcpu: Box<Vcpu>) {
         if let Some(place) = self.vcpus.get(cpu.index()) {
             place.with(|place| *place = Some(vcpu));
+        }
+    }
+
+    /// Sets what injects messages directly into the vCPUs that are not loaded.
+    pub(crate) fn inject_by(&self, injection: Option<&Arc<Injection>>) {
+        for place in &self.vcpus {
+            place.with(|vcpu| {
+                if let Some(vcpu) = vcpu {
+                    vcpu.injection = injection.cloned();
+                }
+            });
         }
     }
 

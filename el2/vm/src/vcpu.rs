@@ -1,5 +1,6 @@
 //! Runs vCPUs on a CPU, from loading to unloading.
 
+use crate::direct::Injection;
 use crate::guest::{self, Guest, Vcpu};
 use crate::power::End;
 use crate::recorder::Recorder;
@@ -59,16 +60,17 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     if let Some(start) = guest.power.take_request(id.cpu) {
         vcpu.registers = Some(Registers::starting(start));
     }
-    let Vcpu { interrupts, registers: Some(registers) } = &mut *vcpu else {
+    let Vcpu { interrupts, registers: Some(registers), injection } = &mut *vcpu else {
         put(id, guest, vcpu);
         scheduler::leave(id, Leave::Waits { deadline: NEVER });
         return;
     };
     load(id, guest, registers);
-    direct::load(id);
-    let stop = run_loaded(guest, entity, interrupts, &mut registers.context);
+    let direct = injection.as_deref();
+    direct::load(direct, id.cpu);
+    let stop = run_loaded(guest, entity, direct, interrupts, &mut registers.context);
     if stop != Stop::Waits {
-        direct::put(id);
+        direct::put(direct, id.cpu);
     }
     registers.store();
     interrupts::put_timers();
@@ -96,7 +98,7 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
 fn put(id: VcpuId, guest: &Guest, vcpu: Box<Vcpu>) {
     guest.put_vcpu(id.cpu, vcpu);
     if guest.end().is_some() && guest.is_unloaded() {
-        direct::end(id.guest);
+        direct::end(guest);
     }
 }
 
@@ -116,11 +118,11 @@ fn load(id: VcpuId, guest: &Guest, registers: &Registers) {
 fn run_loaded(
     guest: &Guest,
     entity: &Entity,
+    direct: Option<&Injection>,
     vcpu: &mut ListRegisterVcpu,
     context: &mut Context,
 ) -> Stop {
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
-    let id = VcpuId { guest: guest.number, cpu };
     let (mut recorder, mut left) = (Recorder::new(guest, cpu), VirtualInterface::empty());
     vcpu.returned();
     while guest.end().is_none() && !scheduler::is_turn_over() {
@@ -152,11 +154,11 @@ fn run_loaded(
         match next {
             Next::Resume => {}
             Next::Wait => {
-                direct::wait(id);
-                if wait(guest, entity, vcpu, &mut recorder) == Sleep::Ready {
+                direct::wait(direct, cpu);
+                if wait(guest, entity, direct, vcpu, &mut recorder) == Sleep::Ready {
                     return Stop::Waits;
                 }
-                direct::load(id);
+                direct::load(direct, cpu);
             }
             Next::Off => return Stop::Off,
             Next::End(end) => guest.end_by(end),
@@ -276,13 +278,14 @@ fn run_guest(
 fn wait(
     guest: &Guest,
     entity: &Entity,
+    direct: Option<&Injection>,
     vcpu: &mut ListRegisterVcpu,
     recorder: &mut Recorder<'_>,
 ) -> Sleep {
-    let id = VcpuId { guest: guest.number, cpu: vcpu.cpu() };
+    let cpu = vcpu.cpu();
     loop {
         entity.forget_kicks();
-        if vcpu.prepare_to_sleep() == Sleep::DontSleep || direct::may_be_pending(id) {
+        if vcpu.prepare_to_sleep() == Sleep::DontSleep || direct::may_be_pending(direct, cpu) {
             return Sleep::DontSleep;
         }
         if scheduler::is_wanted() || guest.end().is_some() {

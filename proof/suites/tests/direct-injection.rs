@@ -35,6 +35,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("doorbell_disabled", "a vCPU sleeps without its doorbell"),
     ("announced_late", "a vCPU is recorded as waiting after PendingLast was read"),
     ("resident_read", "the pending table is read while the redistributor uses it"),
+    ("unentered", "an event is handed over to a loaded vCPU whose vPE is not resident"),
     ("unlocked", "a vCPU is loaded or put while an event is taken back"),
     ("discarded_first", "the pending table is read after DISCARD"),
 ];

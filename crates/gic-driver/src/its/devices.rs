@@ -208,7 +208,13 @@ impl EventBlock {
 pub(crate) fn made_in_order<const N: usize>(
     make: impl FnOnce() -> Option<[Command; N]>,
 ) -> impl Iterator<Item = Command> {
-    core::iter::once_with(make).flatten().flatten()
+    let (mut make, mut commands) = (Some(make), None);
+    core::iter::from_fn(move || {
+        if let Some(make) = make.take() {
+            commands = make().map(<[Command; N]>::into_iter);
+        }
+        commands.as_mut()?.next()
+    })
 }
 
 /// Returns the commands that map an event. If `stale` is empty, this is a MAPTI. Otherwise, the

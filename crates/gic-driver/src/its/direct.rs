@@ -13,7 +13,7 @@ use super::routes::EventRoute;
 use super::vpe::VpeSet;
 use crate::platform::GicPlatform;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering::SeqCst;
+use core::mem;
 use gic_arch::Lpi;
 use gic_arch::its::{Command, VirtualCommand};
 use msi_types::Pending;
@@ -66,6 +66,7 @@ impl<P: GicPlatform> VpeSet<P> {
         let mut all = self.all().enumerate();
         let owner = all.find(|(_, its)| its.routes.of(physical).is_some());
         let (index, its) = owner.ok_or(ItsError::NotMapped(physical))?;
+        self.add_event(to.vpe)?;
         let mut found = None;
         its.queue.in_order(&its.frame, || {
             found = its.routes.of(physical).and_then(|route| {
@@ -74,10 +75,12 @@ impl<P: GicPlatform> VpeSet<P> {
                 Some((route, target))
             });
         });
-        let (route, target) = found.ok_or(ItsError::NotMapped(physical))?;
+        let Some((route, target)) = found else {
+            self.remove_event(to.vpe)?;
+            return Err(ItsError::NotMapped(physical));
+        };
         let (device, event) = (route.device, route.event_id());
         let (intid, doorbell) = (to.lpi.get(), self.doorbell(to.vpe).map(Lpi::get));
-        self.events.fetch_add(1, SeqCst);
         let handed_over = DirectEvent { its: index, physical, route, to };
         let result = its.run_virtual([
             Command::Discard { device, event }.encode(),
@@ -121,7 +124,6 @@ impl<P: GicPlatform> VpeSet<P> {
         let intid = physical.get();
         let route = EventRoute { collection, ..route };
         its.queue.in_order(&its.frame, || its.routes.set(physical, Some(route)));
-        self.events.fetch_sub(1, SeqCst);
         // DISCARD clears the pending bit (IHI 0069, "virtual LPIs").
         self.while_evicted(its, (to.vpe, to.lpi), |was_pending| {
             its.run_virtual([
@@ -134,7 +136,8 @@ impl<P: GicPlatform> VpeSet<P> {
         })
     }
 
-    /// Moves an event to another vPE together with its pending state. No message is lost.
+    /// Moves an event to another vPE together with its pending state, and
+    /// [invalidates](Self::invalidate) its virtual LPI there. No message is lost.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -145,14 +148,16 @@ impl<P: GicPlatform> VpeSet<P> {
         let (device, event) = (moved.route.device, moved.route.event_id());
         let (from, vpe) = (self.id(moved.to.vpe)?, self.id(to)?);
         let doorbell = self.doorbell(to).map(Lpi::get);
-        self.its_of(moved).run_virtual([
+        self.add_event(to)?;
+        let result = self.its_of(moved).run_virtual([
             VirtualCommand::Vmovi { device, event, vpe, doorbell }.encode(),
             VirtualCommand::Vsync { vpe: from }.encode(),
             Command::Inv { device, event }.encode(),
             VirtualCommand::Vsync { vpe }.encode(),
-        ])?;
-        moved.to.vpe = to;
-        Ok(())
+        ]);
+        let left = if result.is_ok() { mem::replace(&mut moved.to.vpe, to) } else { to };
+        self.remove_event(left)?;
+        result
     }
 
     /// Makes a virtual LPI pending, as a message from its device would, or clears its pending

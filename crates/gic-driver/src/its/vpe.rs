@@ -9,6 +9,7 @@
 //! Each vPE is mapped to the redistributor of one CPU at a time. While it is
 //! [resident](VpeSet::load) there, the redistributor signals the vPE's virtual LPIs to the guest.
 //! Otherwise, they wait in the vPE's pending table, and may ring its [doorbell](super::doorbell).
+//! A vPE to which no event is mapped has no virtual LPIs, so it does not become resident.
 
 use super::doorbell::Doorbells;
 use super::error::{ItsError, fault};
@@ -21,7 +22,7 @@ use crate::{GicError, MmioExt, Redistributor};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use doorbell_lock::TaskLock;
 use gic_arch::gicr::vlpi::Vpendbaser;
 use gic_arch::its::{MapAction, RawCommand, RdBase, VirtualCommand, VpeId};
@@ -48,7 +49,11 @@ pub(super) struct Vpe {
 struct Residency {
     /// CPU to whose redistributor the vPE is mapped.
     cpu: Cpu,
+    /// CPU on which the vPE is loaded.
+    loaded: Option<Cpu>,
     is_resident: bool,
+    /// Number of events that are mapped to the vPE.
+    events: u32,
     /// `GICR_VPENDBASER.IDAI` when the vPE last left.
     idai: bool,
 }
@@ -69,8 +74,6 @@ pub struct VpeSet<P: GicPlatform> {
     id_bits: u8,
     pub(super) vpes: Vec<Vpe>,
     pub(super) doorbells: Option<Doorbells>,
-    /// Number of events that are mapped to the vPEs.
-    pub(super) events: AtomicU32,
 }
 
 impl<P: GicPlatform> fmt::Debug for VpeSet<P> {
@@ -98,9 +101,8 @@ impl<P: GicPlatform> VpeSet<P> {
             return refused("the ITS does not implement GICv4.0");
         }
         let config = its.table(config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT)?;
-        let (vpes, doorbells, events) = (Vec::new(), None, AtomicU32::new(0));
-        let others = Vec::new();
-        let mut set = Self { its, others, config, id_bits, vpes, doorbells, events };
+        let (others, vpes, doorbells) = (Vec::new(), Vec::new(), None);
+        let mut set = Self { its, others, config, id_bits, vpes, doorbells };
         set.vpes.try_reserve_exact(cpus.len()).map_err(|_| ItsError::NoMemory("vPEs"))?;
         for cpu in cpus {
             set.map_vpe(*cpu)?;
@@ -162,7 +164,8 @@ impl<P: GicPlatform> VpeSet<P> {
             }
         };
         let [waits, may_be_pending] = [const { AtomicBool::new(false) }; 2];
-        let residency = TaskLock::new(Residency { cpu, is_resident: false, idai: false });
+        let (loaded, is_resident, events, idai) = (None, false, 0, false);
+        let residency = TaskLock::new(Residency { cpu, loaded, is_resident, events, idai });
         let vpe = Vpe { id, pending, residency, waits, may_be_pending };
         let map = vpe.vmapp(target, self.id_bits, MapAction::Map);
         // From now on, dropping the set unmaps the vPE.
@@ -187,8 +190,9 @@ impl<P: GicPlatform> VpeSet<P> {
         self.all().try_for_each(|its| vmovp(its, its_list, *sequence))
     }
 
-    /// Makes a vPE resident at a CPU; the guest may then be entered. The vPE must not be resident
-    /// anywhere else, and no other vPE may be resident there.
+    /// Loads a vPE on a CPU; the guest may then be entered. The vPE must not be loaded anywhere
+    /// else, and no other vPE may be loaded there. The vPE becomes resident as soon as an event is
+    /// mapped to it.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -196,20 +200,26 @@ impl<P: GicPlatform> VpeSet<P> {
     /// [`ItsError::NotReachable`] if the CPU is off; [`ItsError::Fault`] if the set has no such
     /// vPE, if a command fails, or if `GICR_VPENDBASER.Dirty` stays set.
     pub fn load(&self, vpe: u16, cpu: Cpu) -> Result<(), ItsError> {
-        let doorbell = self.doorbell(vpe);
-        let vpe = self.vpe(vpe)?;
-        vpe.waits.store(false, SeqCst);
-        let mut residency = vpe.residency.lock(self.its.platform());
+        let found = self.vpe(vpe)?;
+        found.waits.store(false, SeqCst);
+        let mut residency = found.residency.lock(self.its.platform());
+        residency.loaded = Some(cpu);
+        if residency.events == 0 { Ok(()) } else { self.enter(vpe, &mut residency) }
+    }
+
+    /// Makes a loaded vPE resident. No-op if the vPE isn't loaded, or already is resident.
+    fn enter(&self, index: u16, residency: &mut Residency) -> Result<(), ItsError> {
+        let vpe = self.vpe(index)?;
+        let Some(cpu) = residency.loaded.filter(|_| !residency.is_resident) else {
+            return Ok(());
+        };
         if residency.cpu != cpu {
             self.move_vpe(vpe, cpu)?;
             // The ITS must know where the doorbell rings.
+            let doorbell = self.doorbell(index);
             doorbell.map_or(Ok(cpu), |doorbell| self.its.move_event(doorbell, cpu))?;
             residency.cpu = cpu;
         }
-        self.enter(vpe, &mut residency)
-    }
-
-    fn enter(&self, vpe: &Vpe, residency: &mut Residency) -> Result<(), ItsError> {
         let tables = VpeTables {
             config: self.config.address,
             pending: vpe.pending.address,
@@ -222,9 +232,9 @@ impl<P: GicPlatform> VpeSet<P> {
     }
 
     fn leave(&self, residency: &mut Residency) -> Result<Vpendbaser, ItsError> {
-        residency.is_resident = false;
         let put = self.redistributor(residency.cpu)?.put_vpe(self.its.platform());
         let left = put.map_err(|error| self.residency(error))?;
+        residency.is_resident = false;
         residency.idai = left.idai();
         Ok(left)
     }
@@ -239,11 +249,29 @@ impl<P: GicPlatform> VpeSet<P> {
     /// virtual LPI is pending.
     pub fn put(&self, vpe: u16) -> Result<bool, ItsError> {
         let mut residency = self.vpe(vpe)?.residency.lock(self.its.platform());
-        Ok(self.leave(&mut residency)?.pending_last())
+        residency.loaded = None;
+        Ok(residency.is_resident && self.leave(&mut residency)?.pending_last())
     }
 
-    /// Runs `f` while the vPE is resident nowhere, and tells it whether the virtual LPI is pending.
-    /// The redistributor of a resident vPE may hold pending state. It writes that state to the
+    /// Counts an event that is about to be mapped to a vPE. If the vPE is loaded, makes it
+    /// resident.
+    pub(super) fn add_event(&self, vpe: u16) -> Result<(), ItsError> {
+        let mut residency = self.vpe(vpe)?.residency.lock(self.its.platform());
+        self.enter(vpe, &mut residency)?;
+        residency.events += 1;
+        Ok(())
+    }
+
+    /// Forgets an event that is not mapped to a vPE any more. If it was the last one, the vPE stays
+    /// resident until it is put.
+    pub(super) fn remove_event(&self, vpe: u16) -> Result<(), ItsError> {
+        let mut residency = self.vpe(vpe)?.residency.lock(self.its.platform());
+        residency.events -= 1;
+        Ok(())
+    }
+
+    /// Runs `f`, which unmaps an event, while its vPE is resident nowhere, and tells `f` whether the
+    /// virtual LPI is pending. The redistributor of a resident vPE may hold pending state. It writes that state to the
     /// table before `GICR_VPENDBASER.Dirty` reads as 0 (IHI 0069 §12.11).
     ///
     /// The vCPU may be running; it takes no virtual LPIs until `f` returns. If the table cannot be
@@ -251,20 +279,25 @@ impl<P: GicPlatform> VpeSet<P> {
     pub(super) fn while_evicted<R>(
         &self,
         its: &Its<P>,
-        (vpe, lpi): (u16, Lpi),
+        (index, lpi): (u16, Lpi),
         f: impl FnOnce(bool) -> Result<R, ItsError>,
     ) -> Result<R, ItsError> {
-        let vpe = self.vpe(vpe)?;
+        let vpe = self.vpe(index)?;
         let mut residency = vpe.residency.lock(self.its.platform());
         let was_resident = residency.is_resident;
         let left = if was_resident { self.leave(&mut residency).map(|_| ()) } else { Ok(()) };
-        let is_pending = left.and_then(|()| self.is_pending(its, vpe, (residency.cpu, lpi)));
+        let is_pending = match left {
+            Ok(()) => self.is_pending(its, vpe, (residency.cpu, lpi)),
+            Err(_) => Ok(true),
+        };
         let result = f(is_pending.unwrap_or_else(|error| {
             self.its.note(error);
             true
         }));
-        if was_resident {
-            self.enter(vpe, &mut residency)?;
+        residency.events -= 1;
+        left?;
+        if was_resident && residency.events != 0 {
+            self.enter(index, &mut residency)?;
         }
         result
     }
@@ -347,10 +380,10 @@ impl Vpe {
 
 impl<P: GicPlatform> Drop for VpeSet<P> {
     fn drop(&mut self) {
-        if self.events.load(SeqCst) != 0 {
+        let its = &self.its;
+        if self.vpes.iter().any(|vpe| vpe.residency.lock(its.platform()).events != 0) {
             return;
         }
-        let its = &self.its;
         let mut is_unused = true;
         for (index, mut vpe) in core::mem::take(&mut self.vpes).into_iter().enumerate() {
             let mapped = self.others.iter().filter(|(_, mapped)| index < *mapped);

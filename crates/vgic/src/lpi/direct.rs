@@ -32,6 +32,10 @@ impl Control {
     /// [`Pause::Listed`] until the recalled vCPU has exited.
     fn take_pending(&mut self, event: Location) -> Result<bool, Pause> {
         let places = [self.own_lpi_of(event), event];
+        let entries = places.map(|place| self.shared.load(place));
+        if !entries.iter().any(|entry| entry.is_pending_or_held() || entry.is_listed()) {
+            return Ok(false);
+        }
         for place in places {
             self.recall(self.shared.load(place));
         }

@@ -40,16 +40,16 @@ pub type Translate<'a> =
 /// but must not call it otherwise.
 #[doc(alias = "kvm_vgic_v4_set_forwarding")]
 pub trait DirectInjection: Send + Sync {
-    /// Called before an ITS executes a command, on the thread that executes it. Returns `true` for
-    /// an INT command of a direct event, which the implementation has executed; the model then
-    /// skips the command. The model always executes CLEAR, because a message may have arrived
-    /// before the event was direct.
+    /// Called before an ITS executes a command, on the thread that executes it, but not before
+    /// SYNC, which changes no event. Returns `true` for an INT command of a direct event, which the
+    /// implementation has executed; the model then skips the command. The model always executes
+    /// CLEAR, because a message may have arrived before the event was direct.
     fn before(&self, command: Command) -> bool;
 
-    /// Called after an ITS has executed a command, on the thread that executed it, before the guest
-    /// can observe its completion. `None` means that the command failed, and changed nothing.
-    /// Returns the number of events that it had to follow. Each counts as another command, so that
-    /// the guest cannot make an exit take long.
+    /// Called after an ITS has executed a command other than SYNC, on the thread that executed it,
+    /// before the guest can observe its completion. `None` means that the command failed, and
+    /// changed nothing. Returns the number of events that it had to follow. Each counts as another
+    /// command, so that the guest cannot make an exit take long.
     ///
     /// # Errors
     /// [`InListRegister`] if a lookup failed. The command completes after another call.

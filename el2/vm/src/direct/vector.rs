@@ -20,7 +20,7 @@ use vgic::its::ItsConfig;
 pub(super) static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Direct injection into a guest.
-pub(super) struct Injection {
+pub(crate) struct Injection {
     pub(super) vpes: VpeSet<Kernel>,
     /// Number of register writes and moves in progress that may disable LPIs. While it is nonzero,
     /// no event is handed over.
@@ -147,14 +147,15 @@ impl Vector {
         let to = VirtualLpi { vpe: cpu.get() as u16, lpi };
         let direct = self.direct.as_mut();
         if let Some((event, current)) = direct.filter(|(event, _)| event.target().lpi == lpi) {
-            if event.target() != to {
-                vpes.move_event(event, to.vpe)?;
-            } else if *current == config && !pending {
+            if mem::replace(current, config) != config {
+                vpes.configure(lpi, config)?;
+                vpes.invalidate(event)?;
+            } else if event.target() == to && !pending {
                 return Ok(());
             }
-            vpes.configure(lpi, config)?;
-            *current = config;
-            vpes.invalidate(event)?;
+            if event.target() != to {
+                vpes.move_event(event, to.vpe)?;
+            }
             if pending {
                 vpes.set_pending(event, Pending::Set)?;
             }

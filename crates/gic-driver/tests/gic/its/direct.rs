@@ -136,8 +136,32 @@ fn a_vpe_becomes_resident_at_any_cpu() {
 }
 
 #[test]
+fn only_a_vpe_with_events_is_resident() {
+    let direct = Direct::with(hardware());
+    let block = direct.map();
+    let resident = || {
+        let world = direct.setup.board.world();
+        [1, 2, 3].map(|cpu: usize| world.redistributors[cpu].vlpi.is_resident)
+    };
+    direct.vpes.load(0, Cpu::new(3)).unwrap();
+    direct.load(1);
+    assert_eq!(resident(), [false; 3]);
+    let mut event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    assert_eq!(resident(), [false, false, true]);
+    direct.send(0);
+    direct.vpes.move_event(&mut event, 1).unwrap();
+    assert_eq!((direct.take(0), direct.take(1)), (vec![], vec![8192]));
+    assert!(!direct.vpes.put(0).unwrap());
+    direct.vpes.load(0, Cpu::new(1)).unwrap();
+    assert_eq!(resident(), [false, true, false]);
+    assert!(!direct.vpes.take_back(event).unwrap());
+    assert_eq!(resident(), [false; 3]);
+}
+
+#[test]
 fn residency_waits_for_earlier_changes() {
     let direct = Direct::with(hardware());
+    let _event = direct.hand_over(&direct.map(), 0, virtual_lpi(0, 0));
     let lag = |lag| direct.setup.board.world().redistributors[1].vlpi.lag = lag;
     lag(5);
     direct.load(0);
@@ -148,6 +172,7 @@ fn residency_waits_for_earlier_changes() {
 #[test]
 fn a_redistributor_that_stays_dirty_is_an_error() {
     let direct = Direct::with(hardware());
+    let _event = direct.hand_over(&direct.map(), 0, virtual_lpi(0, 0));
     direct.setup.board.world().redistributors[1].vlpi.stuck = true;
     assert!(matches!(direct.vpes.load(0, Cpu::new(1)), Err(ItsError::Fault(_))));
     assert!(matches!(direct.vpes.put(0), Err(ItsError::Fault(_))));

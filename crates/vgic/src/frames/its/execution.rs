@@ -220,8 +220,10 @@ impl Its {
             }
         }
         match self.direct.get() {
-            None => self.execute(command, state, control),
-            Some(direct) => self.execute_with(&**direct, command, (state, control)),
+            Some(direct) if !matches!(command, Command::Sync { .. }) => {
+                self.execute_with(&**direct, command, (state, control))
+            }
+            _ => self.execute(command, state, control),
         }
     }
 

@@ -107,8 +107,9 @@ fn followed_events_count_as_commands() {
         let rig = Rig::running_with(1, ItsConfig::new(BASE).with_work_per_access(10));
         let hardware = Arc::new(Hardware::default());
         hardware.followed.store(followed, Ordering::SeqCst);
+        rig.run([mapd(DEVICE, 1), mapti(DEVICE, EVENT, LPI, 0)]);
         assert!(rig.its.inject_directly(hardware.clone()));
-        rig.queue_raw([sync(0).encode(); 20]);
+        rig.queue_raw([inv(DEVICE, EVENT).encode(); 20]);
         assert_eq!(hardware.translations.lock().unwrap().len(), executed);
     }
 }
