@@ -256,8 +256,10 @@ impl LpiCore {
         self: &Arc<Self>,
         cpu: Cpu,
     ) -> Result<Option<PendingLpis>, OutOfMemory> {
-        let Some(given) = self.given_out.get(cpu.index()) else { return Ok(None) };
-        let consumer = Consumer::new(cpu.get())?;
+        let index = cpu.index();
+        let own = self.given_out.get(index).zip(self.shared.ready.get(index));
+        let Some((given, bitmap)) = own else { return Ok(None) };
+        let consumer = Consumer::new(cpu.get(), bitmap.clone())?;
         let is_free = given.swap(1, Ordering::SeqCst) == 0;
         Ok(is_free.then(|| PendingLpis::new(self.clone(), consumer)))
     }

@@ -4,7 +4,7 @@ use crate::lpi::{ListedLpi, ReadyLpi};
 use crate::wired::candidates::set_bits;
 use crate::wired::index::WiredIndex;
 use crate::wired::{Filled, Group};
-use core::ops::BitOr;
+use core::ops::{BitOr, ControlFlow};
 use gic_arch::ich::{Hcr, ListRegister, Vmcr};
 
 /// Maximum number of list registers per CPU.
@@ -73,13 +73,12 @@ impl ListRegisters {
         }
     }
 
-    /// Fills the next list register, if one is free.
-    pub(crate) fn push(&mut self, listed: Listed, register: ListRegister) {
-        if !self.is_full() {
-            let next = self.used % MAX_LIST_REGISTERS;
-            self.set(next, listed, register);
-            self.used = next + 1;
-        }
+    /// Fills the next list register. At least one must be free. Breaks if none is free afterwards.
+    pub(crate) fn push(&mut self, listed: Listed, register: ListRegister) -> ControlFlow<()> {
+        let next = self.used % MAX_LIST_REGISTERS;
+        self.set(next, listed, register);
+        self.used = next + 1;
+        if self.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Fills a list register that is in use or, unless all are, the next one.

@@ -1,11 +1,12 @@
 //! Acknowledges a vCPU's highest-priority pending LPI. Only one consumer may run per vCPU.
 
-use super::entry::{Entry, Level};
+use super::entry::{Entry, Level, ReadyFor};
 use super::entry_table::Position;
 use super::itt::EntryRef;
 use super::ready_bitmap::{ReadyBit, ReadyBitmap, TurnTable, Visit, Visitor};
 use super::shared::Shared;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use doorbell_fallible::{OutOfMemory, try_box};
 use gic_arch::{Lpi, Priority};
@@ -28,14 +29,21 @@ pub(crate) struct ListedLpi {
 
 /// Consumer state: the position of the round-robin at each priority.
 pub(super) struct Consumer {
-    pub(super) vcpu: u32,
+    vcpu: ReadyFor,
+    /// The vCPU's bitmap, cached because most accesses by the consumer start there.
+    bitmap: Arc<ReadyBitmap>,
     /// The state is boxed to keep a vCPU without LPIs small.
     turns: Box<[TurnTable; 1]>,
 }
 
 impl Consumer {
-    pub(super) fn new(vcpu: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self { vcpu, turns: try_box(TurnTable::new())? })
+    pub(super) fn new(vcpu: u32, bitmap: Arc<ReadyBitmap>) -> Result<Self, OutOfMemory> {
+        Ok(Self { vcpu: ReadyFor::new(vcpu), bitmap, turns: try_box(TurnTable::new())? })
+    }
+
+    /// Returns the vCPU's number.
+    pub(super) const fn vcpu(&self) -> u32 {
+        self.vcpu.vcpu()
     }
 
     /// Fast path of [`take`](Self::take), which must follow after [`ControlFlow::Continue`].
@@ -46,16 +54,20 @@ impl Consumer {
         shared: &Shared,
         than: impl FnOnce() -> Priority,
     ) -> ControlFlow<Option<ReadyLpi>> {
-        let vcpu = self.vcpu;
-        let taken = self.first(shared, than, &mut Take::<true> { shared, vcpu });
-        taken.map_break(|taken| taken.map(|taken| ready(taken, shared)))
+        let (vcpu, mut priority) = (self.vcpu, Priority::IDLE);
+        let admits = |level| {
+            priority = shared.priorities.of(level);
+            priority.is_more_urgent_than(than())
+        };
+        let taken = self.first(shared, admits, &mut Take::<true> { shared, vcpu });
+        taken.map_break(|taken| taken.map(|taken| ReadyLpi { lpi: taken.lpi(), priority }))
     }
 
     /// Acknowledges the highest-priority LPI.
     pub(super) fn take(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
         let vcpu = self.vcpu;
         let taken = self.walk(shared, than, &mut Take::<false> { shared, vcpu });
-        taken.map(|taken| ready(taken, shared))
+        taken.map(|taken| ready(taken, taken.level(), shared))
     }
 
     /// Fast path of [`list`](Self::list), which must follow after [`ControlFlow::Continue`].
@@ -63,12 +75,11 @@ impl Consumer {
     pub(super) fn list_first(
         &mut self,
         shared: &Shared,
-        than: Priority,
         fill: impl FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let vcpu = self.vcpu;
         let mut filler = ListFiller::<_, true> { shared, vcpu, fill };
-        let end = self.first(shared, || than, &mut filler);
+        let end = self.first(shared, |_| true, &mut filler);
         end.map_break(drop)
     }
 
@@ -105,7 +116,7 @@ impl Consumer {
             return None;
         }
         let listed = ListedLpi { position, generation };
-        let place = place(ready(old, shared), listed, old.is_listed())?;
+        let place = place(ready(old, old.level(), shared), listed, old.is_listed())?;
         let list = |entry: Entry| (entry == old).then(|| arrived.listed());
         shared.entries.try_update(position, list).map(|_| place)
     }
@@ -120,8 +131,8 @@ impl Consumer {
             let folded = entry.folded(false);
             (ours && folded.is_ready_at(vcpu, folded.level())).then(|| folded.listed())
         };
-        let old = shared.try_update_at(vcpu, listed.position, again)?;
-        Some(ready(old, shared))
+        let old = shared.try_update_at(vcpu.vcpu(), listed.position, again)?;
+        Some(ready(old, old.level(), shared))
     }
 
     /// Folds an LPI back from a list register. `pending` is `true` if the guest didn't acknowledge
@@ -133,14 +144,14 @@ impl Consumer {
             let ours = entry.is_listed() && same;
             ours.then(|| entry.folded(pending))
         };
-        let old = shared.try_update_at(self.vcpu, listed.position, back)?;
+        let old = shared.try_update_at(self.vcpu(), listed.position, back)?;
         shared.set_ready_bit(old.folded(pending), listed.position)
     }
 
     /// Returns `true` if no ready bit is set. A set bit may be stale.
     #[inline]
-    pub(super) fn is_empty(&self, shared: &Shared) -> bool {
-        shared.ready.get(self.vcpu as usize).is_none_or(ReadyBitmap::is_empty)
+    pub(super) fn is_empty(&self) -> bool {
+        self.bitmap.is_empty()
     }
 
     /// If no LPI is ready, clears the bits that were left set in anticipation of the next
@@ -160,13 +171,10 @@ impl Consumer {
     fn first<V: Visitor>(
         &mut self,
         shared: &Shared,
-        than: impl FnOnce() -> Priority,
+        admits: impl FnOnce(Level) -> bool,
         visitor: &mut V,
     ) -> ControlFlow<Option<V::Output>> {
-        let bitmap = shared.ready.get(self.vcpu as usize);
-        let Some(bitmap) = bitmap else { return ControlFlow::Break(None) };
-        let count = || shared.priorities.levels_before(than());
-        bitmap.first(count, || shared.first_own, &mut self.turns[0], visitor)
+        self.bitmap.first(admits, || shared.first_own, &mut self.turns[0], visitor)
     }
 
     /// Visits the entries at levels that have higher priority than `than`.
@@ -177,13 +185,12 @@ impl Consumer {
         than: Priority,
         visitor: &mut V,
     ) -> Option<V::Output> {
-        let bitmap = shared.ready.get(self.vcpu as usize)?;
-        bitmap.walk(shared.priorities.levels_before(than), &mut self.turns[0], visitor)
+        self.bitmap.walk(shared.priorities.levels_before(than), &mut self.turns[0], visitor)
     }
 }
 
-fn ready(entry: Entry, shared: &Shared) -> ReadyLpi {
-    ReadyLpi { lpi: entry.lpi(), priority: shared.priorities.of(entry.level()) }
+fn ready(entry: Entry, level: Level, shared: &Shared) -> ReadyLpi {
+    ReadyLpi { lpi: entry.lpi(), priority: shared.priorities.of(level) }
 }
 
 /// Updates the entry of one of `vcpu`'s ready bits, as [`Shared::try_update_at`]. If `EVENTS` is
@@ -191,14 +198,14 @@ fn ready(entry: Entry, shared: &Shared) -> ReadyLpi {
 #[inline(always)]
 fn try_update<const EVENTS: bool>(
     shared: &Shared,
-    vcpu: u32,
+    vcpu: ReadyFor,
     position: Position,
     change: impl Fn(Entry) -> Option<Entry>,
 ) -> Option<Entry> {
     if EVENTS {
         shared.entries.try_update(position, change)
     } else {
-        shared.try_update_at(vcpu, position, change)
+        shared.try_update_at(vcpu.vcpu(), position, change)
     }
 }
 
@@ -206,7 +213,7 @@ fn try_update<const EVENTS: bool>(
 /// `true`, it only visits the entries of events.
 pub(super) struct Take<'a, const EVENTS: bool> {
     pub(super) shared: &'a Shared,
-    pub(super) vcpu: u32,
+    pub(super) vcpu: ReadyFor,
 }
 
 impl<const EVENTS: bool> Visitor for Take<'_, EVENTS> {
@@ -230,7 +237,7 @@ impl<const EVENTS: bool> Visitor for Take<'_, EVENTS> {
 /// Visitor that moves LPIs from ready entries to list registers, as [`Take`].
 struct ListFiller<'a, F, const EVENTS: bool> {
     shared: &'a Shared,
-    vcpu: u32,
+    vcpu: ReadyFor,
     fill: F,
 }
 
@@ -249,7 +256,7 @@ impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>, const EVENTS: bool> Visit
             return Visit::Stale;
         };
         let listed = ListedLpi { position, generation: taken.generation() };
-        match (self.fill)(ready(taken, self.shared), listed) {
+        match (self.fill)(ready(taken, level, self.shared), listed) {
             ControlFlow::Continue(()) => Visit::Taken,
             ControlFlow::Break(()) => Visit::Found(()),
         }
@@ -259,7 +266,7 @@ impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>, const EVENTS: bool> Visit
 /// Visitor that finds a ready entry, but leaves it pending.
 pub(super) struct Peek<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) vcpu: u32,
+    pub(super) vcpu: ReadyFor,
 }
 
 impl Visitor for Peek<'_> {
@@ -272,16 +279,16 @@ impl Visitor for Peek<'_> {
         level: Level,
         position: Position,
     ) -> Visit<ReadyLpi> {
-        let entry = self.shared.load_at(self.vcpu, position);
+        let entry = self.shared.load_at(self.vcpu.vcpu(), position);
         if entry.is_ready_at(self.vcpu, level) {
-            return Visit::Found(ready(entry, self.shared));
+            return Visit::Found(ready(entry, level, self.shared));
         }
         ready_bit.clear();
-        let entry = self.shared.load_at(self.vcpu, position);
+        let entry = self.shared.load_at(self.vcpu.vcpu(), position);
         if entry.is_ready_at(self.vcpu, level) {
             // A command may have cleared the path to the empty leaf.
             self.shared.set_ready_bit(entry, position);
-            return Visit::Found(ready(entry, self.shared));
+            return Visit::Found(ready(entry, level, self.shared));
         }
         Visit::Stale
     }

@@ -69,6 +69,22 @@ impl Level {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry(u64);
 
+/// Flags and target of an entry that is ready for a vCPU, computed once per vCPU.
+#[derive(Clone, Copy)]
+pub(super) struct ReadyFor(Entry);
+
+impl ReadyFor {
+    /// Creates the value for this vCPU.
+    pub(super) const fn new(vcpu: u32) -> Self {
+        Self(Entry(READY).with_target(vcpu))
+    }
+
+    /// Returns the vCPU.
+    pub(super) const fn vcpu(self) -> u32 {
+        self.0.target()
+    }
+}
+
 impl Entry {
     /// Creates an unmapped entry with this generation, for [`NO_LPI`].
     pub(super) const fn unmapped(generation: u32) -> Self {
@@ -152,10 +168,10 @@ impl Entry {
 
     /// Returns `true` if the entry [is ready](Self::is_ready) for this vCPU, at this level.
     #[inline]
-    pub(super) const fn is_ready_at(self, vcpu: u32, level: Level) -> bool {
+    pub(super) const fn is_ready_at(self, vcpu: ReadyFor, level: Level) -> bool {
         const PLACE: u64 = mask(TARGET_BITS + LEVEL_BITS) << TARGET_SHIFT;
-        let expected = Self(READY).with_target(vcpu).with_level(level);
-        (self.0 ^ expected.0) & (READINESS | PLACE) == 0
+        let expected = vcpu.0.0 | (level.0 as u64) << LEVEL_SHIFT;
+        (self.0 ^ expected) & (READINESS | PLACE) == 0
     }
 
     /// Returns `true` if L is set: the pending state was moved to a list register, and may return

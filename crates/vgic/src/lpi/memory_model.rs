@@ -8,7 +8,7 @@
 pub use super::ready_bitmap::memory_model::*;
 
 use super::consumer::{Consumer, ListedLpi, Peek, Take};
-use super::entry::{Entry, Level};
+use super::entry::{Entry, Level, ReadyFor};
 use super::entry_table::{EntryIndex, Position};
 use super::itt::{EntryRef, Link};
 use super::ready_bitmap::{ReadyBitmap, Visit, Visitor};
@@ -87,7 +87,7 @@ pub fn set_own_pending(shared: &Shared) -> u32 {
 #[inline(never)]
 pub fn take(shared: &Shared) -> bool {
     let bit = ready_bit(&shared.ready[0]);
-    let mut take = Take::<true> { shared, vcpu: 0 };
+    let mut take = Take::<true> { shared, vcpu: ReadyFor::new(0) };
     matches!(take.visit(bit, LEVEL, FOUND.position), Visit::Found(_))
 }
 
@@ -95,7 +95,7 @@ pub fn take(shared: &Shared) -> bool {
 pub fn take_own(shared: &Shared) -> bool {
     let bit = ready_bit(&shared.ready[0]);
     let position = shared.own_position(0);
-    let mut take = Take::<false> { shared, vcpu: 0 };
+    let mut take = Take::<false> { shared, vcpu: ReadyFor::new(0) };
     matches!(take.visit(bit, LEVEL, position), Visit::Found(_))
 }
 
@@ -110,7 +110,10 @@ pub fn fold(consumer: &Consumer, shared: &Shared) -> bool {
 #[inline(never)]
 pub fn peek(shared: &Shared) -> bool {
     let bit = ready_bit(&shared.ready[0]);
-    matches!(Peek { shared, vcpu: 0 }.visit(bit, LEVEL, FOUND.position), Visit::Found(_))
+    matches!(
+        Peek { shared, vcpu: ReadyFor::new(0) }.visit(bit, LEVEL, FOUND.position),
+        Visit::Found(_)
+    )
 }
 
 #[inline(never)]

@@ -17,7 +17,7 @@ pub(crate) struct PendingLpis {
 
 impl fmt::Debug for PendingLpis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingLpis").field("cpu", &self.consumer.vcpu).finish_non_exhaustive()
+        f.debug_struct("PendingLpis").field("cpu", &self.consumer.vcpu()).finish_non_exhaustive()
     }
 }
 
@@ -45,10 +45,9 @@ impl PendingLpis {
     #[inline(always)]
     pub(crate) fn list_first(
         &mut self,
-        than: Priority,
         fill: impl FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        self.consumer.list_first(self.core.shared(), than, fill)
+        self.consumer.list_first(self.core.shared(), fill)
     }
 
     /// Moves pending LPIs whose priority is higher than `than` into list registers, highest
@@ -94,7 +93,7 @@ impl PendingLpis {
     /// be stale until [`prune`](Self::prune).
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.consumer.is_empty(self.core.shared())
+        self.consumer.is_empty()
     }
 
     /// Clears the bits that were left set in anticipation of the next LPI, so that
@@ -116,6 +115,6 @@ impl PendingLpis {
 
 impl Drop for PendingLpis {
     fn drop(&mut self) {
-        self.core.release_pending_lpis(Cpu::new(self.consumer.vcpu));
+        self.core.release_pending_lpis(Cpu::new(self.consumer.vcpu()));
     }
 }

@@ -217,13 +217,14 @@ struct Turn {
 #[derive(Clone, Debug)]
 pub(super) struct TurnTable {
     by_level: [Turn; LEVELS],
-    last: Option<Level>,
+    /// Index of the level that was found last, or [`LEVELS`] if there is none.
+    last: usize,
 }
 
 impl TurnTable {
     /// Creates a table in which no leaf has been found yet.
     pub(super) const fn new() -> Self {
-        Self { by_level: [Turn { leaf: NO_LEAF, next: 0, left: 0 }; LEVELS], last: None }
+        Self { by_level: [Turn { leaf: NO_LEAF, next: 0, left: 0 }; LEVELS], last: LEVELS }
     }
 
     fn of(&self, level: Level) -> Turn {
@@ -237,7 +238,7 @@ impl TurnTable {
     /// Stops preserving the mask bit for the level that was found last. The next iteration clears
     /// the bit if it finds the level empty.
     pub(super) const fn forget_last(&mut self) {
-        self.last = None;
+        self.last = LEVELS;
     }
 
     /// Records that an iteration found an entry at a bit of a leaf. If the entry was not taken, the
@@ -251,7 +252,7 @@ impl TurnTable {
         }
         turn.next = bit + u8::from(takes);
         turn.left -= u8::from(takes);
-        self.last = Some(level);
+        self.last = level.index();
         turn.left
     }
 }
@@ -361,13 +362,13 @@ impl ReadyBitmap {
     }
 
     /// Fast path of a [`walk`](Self::walk): visits the entries before position `end` in the leaf
-    /// whose turn it is at the highest level, if it is one of the first `count` levels. Breaks if
-    /// the visitor has found an entry, or if no bit is set elsewhere. Otherwise, a walk must
+    /// whose turn it is at the highest level, if `admits` returns `true` for this level. Breaks
+    /// if the visitor has found an entry, or if no bit is set elsewhere. Otherwise, a walk must
     /// follow.
     #[inline(always)]
     pub(super) fn first<V: Visitor>(
         &self,
-        count: impl FnOnce() -> u32,
+        admits: impl FnOnce(Level) -> bool,
         end: impl Fn() -> u32,
         turns: &mut TurnTable,
         visitor: &mut V,
@@ -376,10 +377,10 @@ impl ReadyBitmap {
             return ControlFlow::Break(None);
         };
         let number = levels.trailing_zeros();
-        if number >= count() {
+        let level = Level::new(number);
+        if !admits(level) {
             return ControlFlow::Break(None);
         }
-        let level = Level::new(number);
         let TurnTable { by_level, last } = turns;
         let turn = &mut by_level[level.index()];
         let (leaf, first) = (turn.leaf, u32::from(turn.next));
@@ -402,7 +403,7 @@ impl ReadyBitmap {
             }
             turn.next = at.to_le_bytes()[0] + u8::from(V::TAKES);
             turn.left -= u8::from(V::TAKES);
-            *last = Some(level);
+            *last = level.index();
             if let Visit::Found(found) = visit {
                 return ControlFlow::Break(Some(found));
             }
@@ -443,7 +444,7 @@ impl ReadyBitmap {
             if !was_empty && let Some(found) = walk.others() {
                 return Some(found);
             }
-            if turns.last != Some(level) && (was_empty || is_empty(turns)) {
+            if turns.last != level.index() && (was_empty || is_empty(turns)) {
                 let leaf = turns.of(level).leaf;
                 self.mask.clear(level_bit, || tree.is_empty_but_for(leaf));
             }

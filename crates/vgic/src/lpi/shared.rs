@@ -9,8 +9,9 @@ use super::pending_kicks::PendingKicks;
 use super::ready_bitmap::{Cleared, ReadyBitmap};
 use super::redistributor_lpis::RedistributorLpis;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use doorbell_fallible::OutOfMemory;
+use doorbell_fallible::{OutOfMemory, try_arc};
 use gic_arch::Lpi;
 
 /// An LPI core's shared tables.
@@ -20,7 +21,7 @@ pub(super) struct Shared {
     /// ITT nodes, between device table entries and translation entries.
     pub(super) nodes: Nodes,
     /// Ready bitmaps, indexed by vCPU.
-    pub(super) ready: Box<[ReadyBitmap]>,
+    pub(super) ready: Box<[Arc<ReadyBitmap>]>,
     /// Redistributors' own LPIs, indexed by vCPU.
     own: Box<[RedistributorLpis]>,
     /// Position of a redistributor's first own LPI; the other LPIs follow like entries, by index.
@@ -59,7 +60,7 @@ impl Shared {
         Ok(Self {
             entries: EntryTable::new(first_own)?,
             nodes: Nodes::new(config.nodes())?,
-            ready: by_vcpu(config, |_| Ok(ReadyBitmap::new(first_own + lpis)))?,
+            ready: by_vcpu(config, |_| Ok(try_arc(ReadyBitmap::new(first_own + lpis))?))?,
             own: by_vcpu(config, |vcpu| RedistributorLpis::new(vcpu, lpis))?,
             first_own,
             priorities: config.priorities,

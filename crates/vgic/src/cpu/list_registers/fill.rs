@@ -231,15 +231,14 @@ impl ListRegisterVcpu {
         false
     }
 
-    /// Puts as many LPIs into list registers as fit, highest priority first.
+    /// Puts as many LPIs into list registers as fit, highest priority first. At least one list
+    /// register must be free.
     #[inline(never)]
     fn list_all_lpis(&mut self) {
         let Vcpu { lpis, list_registers: lists, .. } = &mut self.0;
         let Some(lpis) = lpis else { return };
-        let listed = lpis.list_first(Priority::IDLE, |ready, listed| {
-            lists.push(Listed::Lpi(listed), lpi_register(ready));
-            if lists.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let listed =
+            lpis.list_first(|ready, listed| lists.push(Listed::Lpi(listed), lpi_register(ready)));
         if listed.is_continue() {
             self.list_lpis(Priority::IDLE, MAX_LIST_REGISTERS);
         }
@@ -254,7 +253,7 @@ impl ListRegisterVcpu {
         let Some(lpis) = lpis.as_mut().filter(|_| before < count) else { return false };
         let end = count.min(before + most);
         lpis.list(than, |ready, listed| {
-            lists.push(Listed::Lpi(listed), lpi_register(ready));
+            let _ = lists.push(Listed::Lpi(listed), lpi_register(ready));
             if lists.used < end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         lists.used > before
@@ -268,7 +267,7 @@ impl ListRegisterVcpu {
         let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };
         let filled = gic.wired().list(*cpu, seen.index, seen.state, forwarding);
         let Some(filled) = filled else { return false };
-        lists.push(Listed::Wired(seen.index, filled), wired_register(seen, filled));
+        let _ = lists.push(Listed::Wired(seen.index, filled), wired_register(seen, filled));
         true
     }
 
