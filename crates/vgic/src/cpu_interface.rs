@@ -9,6 +9,7 @@ mod saved;
 mod virtual_interface;
 
 use crate::config::{SecurityView, VgicConfig};
+use crate::frames::registers::low_byte;
 use crate::wired::Group;
 use active_priorities::ActivePriorities;
 use gic_arch::Priority;
@@ -74,7 +75,7 @@ pub(crate) struct CpuInterface {
     /// points.
     group_masks: [u8; 2],
     /// Shift from the number of a bit in `ICC_AP<n>R_EL1` to the priority.
-    level_shift: u8,
+    level_shift: u32,
 }
 
 impl CpuInterface {
@@ -94,17 +95,17 @@ impl CpuInterface {
             active: [ActivePriorities::new(0); 2],
             enabled: [false; 2],
             group_masks: [0; 2],
-            level_shift: 8 - features.preemption_bits(),
+            level_shift: 8 - u32::from(features.preemption_bits()),
         };
         interface.update_group_masks();
         interface
     }
 
-    /// Marks the group priority of an acknowledged interrupt as active.
+    /// Marks the group priority of an acknowledged interrupt, which must preempt, as active.
     #[inline]
     pub(crate) fn activate(&mut self, priority: Priority, group: Group) {
-        let level = self.group_priority(priority, group).get() >> self.level_shift;
-        self.active[group.index()].insert(level);
+        let level = u32::from(self.group_priority(priority, group).get()) >> self.level_shift;
+        self.active[group.index()].insert_first(low_byte(level));
     }
 
     /// Drops the running priority. If the running interrupt isn't in this group, does nothing and
@@ -171,7 +172,7 @@ impl CpuInterface {
     pub(crate) fn running(&self) -> Priority {
         match self.active[0].first().min(self.active[1].first()) {
             ActivePriorities::NONE => Priority::IDLE,
-            level => Priority::new(level << self.level_shift),
+            level => Priority::new(low_byte(u32::from(level) << self.level_shift)),
         }
     }
 

@@ -33,11 +33,17 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`Undefined`] if the caller must inject an exception into the guest.
+    #[inline]
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
         // Guests read this register for every interrupt, so skip the table.
         if register == icc::IAR1.encoding() {
             return Ok(self.read_iar1());
         }
+        self.read_any(register)
+    }
+
+    #[inline(never)]
+    fn read_any(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
         (find(register).ok_or(Undefined(register))?.read)(self)
     }
 
@@ -53,17 +59,28 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`Undefined`] if the caller must inject an exception into the guest.
+    #[inline]
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
         // Fast path: guests write this register for every interrupt, so skip the table.
         if register == icc::EOIR1.encoding() {
-            if intid(value).get() >= Lpi::FIRST.get() {
-                self.end_lpi(Group::One);
-            } else {
-                self.end(Group::One, intid(value));
-            }
+            self.write_eoir1(value);
             return Ok(());
         }
-        // The same for guests that mask interrupts by priority.
+        self.write_any(register, value)
+    }
+
+    #[inline(never)]
+    fn write_eoir1(&mut self, value: u64) {
+        if intid(value).get() >= Lpi::FIRST.get() {
+            self.end_lpi(Group::One);
+        } else {
+            self.end(Group::One, intid(value));
+        }
+    }
+
+    #[inline(never)]
+    fn write_any(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
+        // Guests that mask interrupts by priority write this register often.
         if register == icc::PMR.encoding() {
             self.set_mask(byte(value));
             return Ok(());

@@ -361,8 +361,8 @@ impl Vcpu {
     #[inline(always)]
     fn activate(&mut self, priority: Priority, group: Group) {
         self.interface.activate(priority, group);
-        self.acknowledged += 1;
-        self.publish_activity();
+        self.interface.publish_active(&self.own.private.interface, group);
+        self.note_acknowledgment();
     }
 
     /// Acknowledges the highest-priority LPI in one step, if it has priority over the wired
@@ -425,7 +425,7 @@ impl Vcpu {
     pub(crate) fn end_lpi(&mut self, group: Group) -> bool {
         let ends = self.interface.drop_priority(group);
         if ends {
-            self.publish_activity();
+            self.interface.publish_active(&self.own.private.interface, group);
         }
         ends
     }
@@ -482,12 +482,11 @@ impl Vcpu {
     }
 
     /// Publishes the active priorities and the acknowledgments for explanations.
-    #[inline]
     pub(crate) fn publish_activity(&self) {
         self.interface.publish_activity(&self.own.private.interface, self.acknowledged);
     }
 
-    /// Counts an acknowledgment by a guest that stays in guest mode, and publishes it. Active
+    /// Counts an acknowledgment, and publishes it. If the guest stays in guest mode, active
     /// priorities are published at the exit.
     #[inline]
     pub(crate) fn note_acknowledgment(&mut self) {

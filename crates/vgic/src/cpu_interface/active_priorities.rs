@@ -43,10 +43,11 @@ impl ActivePriorities {
         self.first
     }
 
-    /// Adds a group priority, by number.
-    pub(super) fn insert(&mut self, number: u8) {
+    /// Adds a group priority, by number. It must be higher than all others in the set.
+    pub(super) fn insert_first(&mut self, number: u8) {
+        debug_assert!(number < self.first, "the new priority must preempt");
         self.bits[usize::from(number >> 6 & 1)] |= 1 << (number & 63);
-        self.first = self.first.min(number);
+        self.first = number;
     }
 
     /// Removes the highest group priority.
@@ -74,10 +75,13 @@ mod tests {
             added in proptest::collection::vec(0u8..128, 0..9),
         ) {
             let mut active = ActivePriorities::new(bits);
-            for number in &added {
-                active.insert(*number);
+            let mut left = bits;
+            for number in added {
+                if number < active.first() {
+                    active.insert_first(number);
+                    left |= 1 << number;
+                }
             }
-            let mut left = added.iter().fold(bits, |bits, number| bits | 1 << number);
             for _ in 0..4 {
                 prop_assert_eq!(active.bits(), left);
                 prop_assert_eq!(u32::from(active.first()), left.trailing_zeros());

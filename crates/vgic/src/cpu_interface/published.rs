@@ -34,6 +34,14 @@ impl CpuInterface {
         to.activity.set(acknowledged << PRIORITY_BITS | u64::from(u16::from_le_bytes(firsts)));
     }
 
+    /// Publishes the highest active priority of a group.
+    #[inline]
+    pub(crate) fn publish_active(&self, to: &PublishedInterface, group: Group) {
+        let (index, shift) = (group.index(), u8::BITS as usize * group.index());
+        let others = to.activity.get() & !(0xff << shift);
+        to.activity.set(others | u64::from(self.active[index].first()) << shift);
+    }
+
     /// Publishes one more acknowledgment.
     #[inline]
     pub(crate) fn publish_acknowledgment(to: &PublishedInterface) {
