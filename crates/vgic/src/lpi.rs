@@ -183,7 +183,7 @@ pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use device_table::DeviceTable;
 pub(crate) use fault_recorder::LpiFaults;
-pub(crate) use injection::{Far, Injection, Pended, Signaled};
+pub(crate) use injection::{Injection, NextStep, NodeLink, Pended, Signaled};
 pub(crate) use its_commands::MappedEvent;
 pub(crate) use itt::EntryRef;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};

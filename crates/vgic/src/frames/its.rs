@@ -56,7 +56,7 @@ pub(crate) use targets::Targets;
 use crate::config::ConfigError;
 use crate::frames::registers::{Frame, Refusal};
 use crate::lpi::{
-    Control, DeviceTable, EntryRef, Far, ItsIndex, LpiCore, NoRoom, Pended, Signaled,
+    Control, DeviceTable, EntryRef, ItsIndex, LpiCore, NextStep, NoRoom, NodeLink, Pended, Signaled,
 };
 use crate::monitor::access::AccessWidth;
 use crate::monitor::direct::DirectInjection;
@@ -262,10 +262,19 @@ impl Its {
     #[inline]
     pub(crate) fn translate(&self, device: DeviceId, data: u32) -> Delivery {
         match self.lpis.signal(&self.device_table, device.get(), data) {
+            Ok(signaled) => self.delivery(device, data, signaled),
+            Err(NextStep::ByNode(node)) => self.translate_by_node(device, data, node),
+            Err(NextStep::Far) => self.translate_far(device, data),
+        }
+    }
+
+    /// Completes a message.
+    #[inline]
+    fn delivery(&self, device: DeviceId, data: u32, signaled: Signaled) -> Delivery {
+        match signaled {
             Signaled::Coalesced => Delivery::Pending,
             Signaled::Fresh(pended) => self.notify(pended),
             Signaled::Dropped => self.dropped(device, data),
-            Signaled::Far(far) => self.translate_by_node(device, data, far),
         }
     }
 
@@ -284,23 +293,18 @@ impl Its {
     }
 
     #[inline(never)]
-    fn translate_by_node(&self, device: DeviceId, data: u32, far: Far<'_>) -> Delivery {
-        match self.lpis.signal_by_node(far, data) {
-            Signaled::Coalesced => Delivery::Pending,
-            Signaled::Fresh(pended) => self.notify(pended),
-            Signaled::Dropped => self.dropped(device, data),
-            Signaled::Far(_) => self.translate_far(device, data),
+    fn translate_by_node(&self, device: DeviceId, data: u32, node: NodeLink<'_>) -> Delivery {
+        match self.lpis.signal_by_node(node, data) {
+            Some(signaled) => self.delivery(device, data, signaled),
+            None => self.translate_far(device, data),
         }
     }
 
     #[cold]
     #[inline(never)]
     fn translate_far(&self, device: DeviceId, data: u32) -> Delivery {
-        match self.lpis.signal_far(&self.device_table, device.get(), data) {
-            Signaled::Coalesced => Delivery::Pending,
-            Signaled::Fresh(pended) => self.notify(pended),
-            Signaled::Dropped | Signaled::Far(_) => self.dropped(device, data),
-        }
+        let signaled = self.lpis.signal_far(&self.device_table, device.get(), data);
+        self.delivery(device, data, signaled)
     }
 
     /// Records why a message was dropped. Lock-free.

@@ -3,7 +3,7 @@
 use super::std::vec::Vec;
 use crate::lpi::{
     Control, DeviceTable, Injection, ItsIndex, ListedLpi, LpiConfig, LpiCore, LpiFaults,
-    MappedDevice, MappedEvent, PendingLpis, Priorities, PriorityView, Signaled,
+    MappedDevice, MappedEvent, NextStep, PendingLpis, Priorities, PriorityView, Signaled,
 };
 use crate::monitor::events::EventLog;
 use crate::monitor::memory::{GuestMemory, MemoryFault};
@@ -135,17 +135,15 @@ impl Machine {
     }
 
     pub(super) fn send(&self, device: u32, event: u32) -> Injection {
-        let mut signaled = self.lpis.signal(&self.devices, device, event);
-        if let Signaled::Far(far) = signaled {
-            signaled = self.lpis.signal_by_node(far, event);
-        }
-        if let Signaled::Far(_) = signaled {
-            signaled = self.lpis.signal_far(&self.devices, device, event);
-        }
-        match signaled {
+        let signaled = match self.lpis.signal(&self.devices, device, event) {
+            Ok(signaled) => Some(signaled),
+            Err(NextStep::ByNode(node)) => self.lpis.signal_by_node(node, event),
+            Err(NextStep::Far) => None,
+        };
+        match signaled.unwrap_or_else(|| self.lpis.signal_far(&self.devices, device, event)) {
             Signaled::Fresh(pended) => self.lpis.notify(pended),
             Signaled::Coalesced => Injection::Coalesced,
-            Signaled::Dropped | Signaled::Far(_) => Injection::Dropped,
+            Signaled::Dropped => Injection::Dropped,
         }
     }
 

@@ -43,20 +43,25 @@ pub(crate) enum Injection {
 }
 
 /// Outcome of the first steps of a message.
-pub(crate) enum Signaled<'a> {
+pub(crate) enum Signaled {
     /// The LPI is pending now. [`LpiCore::notify`] must follow.
     Fresh(Pended),
     /// The LPI was already pending.
     Coalesced,
     /// No event is mapped, or the LPI must not become pending.
     Dropped,
-    /// The path doesn't cover the message: [`LpiCore::signal_by_node`] and then
-    /// [`LpiCore::signal_far`] must follow.
-    Far(Far<'a>),
 }
 
-/// A device's entry in a flat table, and the link in it.
-pub(crate) struct Far<'a>(Option<(&'a AtomicU64, Link)>);
+/// Step that must follow if the fast path doesn't cover a message.
+pub(crate) enum NextStep<'a> {
+    /// [`LpiCore::signal_by_node`].
+    ByNode(NodeLink<'a>),
+    /// [`LpiCore::signal_far`].
+    Far,
+}
+
+/// A device's entry in a flat table, and the link in it, which has one node.
+pub(crate) struct NodeLink<'a>(&'a AtomicU64, Link);
 
 /// An entry that a message has made pending, and whose vCPU has not been notified yet.
 #[must_use]
@@ -65,7 +70,7 @@ pub(crate) struct Pended {
     position: Position,
 }
 
-impl Signaled<'_> {
+impl Signaled {
     /// Returns the outcome for an entry that was `seen` before it was set pending.
     #[inline(always)]
     fn pended(found: EntryRef, seen: Entry) -> Self {
@@ -87,14 +92,15 @@ impl LpiCore {
         device_table: &'a DeviceTable,
         device: u32,
         event: u32,
-    ) -> Signaled<'a> {
-        let Some(dte) = device_table.get_flat(device) else { return Signaled::Far(Far(None)) };
+    ) -> Result<Signaled, NextStep<'a>> {
+        let dte = device_table.get_flat(device).ok_or(NextStep::Far)?;
         let link = Link::from_bits(dte.load(Ordering::SeqCst));
-        let Some(found) = link.near_entry(event) else {
-            let far = Signaled::Far(Far(Some((dte, link))));
-            return if link.is_valid() { far } else { Signaled::Dropped };
-        };
-        self.signal_found(found)
+        match link.near_entry(event) {
+            Some(found) => self.signal_found(found).ok_or(NextStep::Far),
+            None if link.has_one_node() => Err(NextStep::ByNode(NodeLink(dte, link))),
+            None if link.is_valid() => Err(NextStep::Far),
+            None => Ok(Signaled::Dropped),
+        }
     }
 
     /// Performs step 1 of a message alone, if the fast path covers it. Lock-free.
@@ -106,12 +112,14 @@ impl LpiCore {
     }
 
     /// Performs steps 1 and 2 of a message that the fast path doesn't cover, if there is only one
-    /// node above the entry.
+    /// node above the entry. After `None`, [`signal_far`](Self::signal_far) must follow.
     #[inline(always)]
-    pub(crate) fn signal_by_node(&self, Far(far): Far<'_>, event: u32) -> Signaled<'static> {
-        let near =
-            far.and_then(|(dte, link)| self.shared.nodes.translate_by_node(dte, link, event));
-        near.map_or(Signaled::Far(Far(None)), |found| self.signal_found(found))
+    pub(crate) fn signal_by_node(
+        &self,
+        NodeLink(dte, link): NodeLink<'_>,
+        event: u32,
+    ) -> Option<Signaled> {
+        self.signal_found(self.shared.nodes.translate_by_node(dte, link, event)?)
     }
 
     /// Performs steps 1 and 2 of any message.
@@ -121,7 +129,7 @@ impl LpiCore {
         device_table: &DeviceTable,
         device: u32,
         event: u32,
-    ) -> Signaled<'static> {
+    ) -> Signaled {
         let found = self.shared.find(device_table, device, event);
         let pended = found.and_then(|found| Some((found, self.shared.set_pending(found)?)));
         pended.map_or(Signaled::Dropped, |(found, seen)| Signaled::pended(found, seen))
@@ -129,11 +137,10 @@ impl LpiCore {
 
     /// Performs step 2 for an entry, unless another thread changes it at the same time.
     #[inline(always)]
-    fn signal_found(&self, found: EntryRef) -> Signaled<'static> {
+    fn signal_found(&self, found: EntryRef) -> Option<Signaled> {
         match self.shared.try_set_pending(found) {
-            Some(Ok(seen)) => Signaled::pended(found, seen),
-            Some(Err(_)) => Signaled::Far(Far(None)),
-            None => Signaled::Dropped,
+            Some(seen) => Some(Signaled::pended(found, seen.ok()?)),
+            None => Some(Signaled::Dropped),
         }
     }
 

@@ -110,6 +110,13 @@ impl Link {
         EntryRef { position: first.offset_in_chunk(event), link: self }
     }
 
+    /// Returns `true` if the link is a device's, and points to a node whose links point to blocks.
+    /// All devices with 2^6 to 2^11 events have such a link.
+    #[inline]
+    pub(super) const fn has_one_node(self) -> bool {
+        self.0 & ONE_NODE != 0
+    }
+
     /// Returns `true` if a device's link is valid and the device has this event.
     #[inline]
     const fn has(self, event: u32) -> bool {
@@ -225,8 +232,7 @@ impl Nodes {
     }
 
     /// Translates like [`translate`](Self::translate), by a device's link that was loaded from
-    /// `dte`, but only finds entries below one node. All devices with up to 2^11 events have at
-    /// most one.
+    /// `dte` and [has one node](Link::has_one_node), but only finds entries whose block exists.
     #[inline(always)]
     pub(super) fn translate_by_node(
         &self,
@@ -234,8 +240,9 @@ impl Nodes {
         root: Link,
         event: u32,
     ) -> Option<EntryRef> {
-        let has_one = root.0 & ONE_NODE != 0 && event >> root.event_bits() == 0;
-        has_one.then(|| self.translate_from(dte, root, 1, event)).flatten()
+        // The node has no links for events that the device doesn't have.
+        let is_in_node = event >> CHUNK_BITS < NODE_LINKS;
+        is_in_node.then(|| self.translate_from(dte, root, 1, event)).flatten()
     }
 
     /// Finds an event's entry, or the next event that may have an entry. Callers must hold the
