@@ -67,7 +67,7 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
     world.ledger.judge();
     outcome.count("rounds", rounds);
     outcome.count("handled", world.ledger.handled());
-    outcome.count("kicks", world.kicks.count());
+    outcome.count("kicks", world.kicks.total() as u64);
     outcome.messages = world.ledger.sent();
     outcome
 }

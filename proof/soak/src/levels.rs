@@ -2,9 +2,9 @@
 
 use crate::guest::{self, Guest};
 use crate::hardware::{Hardware, vtr};
-use crate::kicks::Kicks;
 use crate::lifecycle;
 use crate::outcome::Outcome;
+use doorbell_test_support::guest::Kicks;
 use fastrand::Rng;
 use gic_arch::icc;
 use irq_routing::irqfd::{EventfdPoller, Irqfd, IrqfdSet};
@@ -165,7 +165,6 @@ struct Program<'a> {
 
 impl Program<'_> {
     fn run(&self, vcpu: Vcpu, lists: u8) {
-        self.rig.kicks.attach(0);
         if lists > 0 { self.run_lists(vcpu, lists) } else { self.run_software(vcpu) }
     }
 

@@ -6,7 +6,7 @@ use doorbell_test_support::guest::{Ram, ram};
 use msi_types::Kick;
 use std::sync::Arc;
 use vgic::saved_state::SavedState;
-use vgic::{AccessWidth, Paused, Progress, Vcpu, Vgic, VgicConfig, VmMemory};
+use vgic::{AccessWidth, Progress, Vcpu, Vgic, VgicConfig, VmMemory};
 use vgic_kvm::{KvmRegister, KvmView};
 
 /// The memory of a guest.
@@ -21,32 +21,15 @@ pub(crate) fn create(
     Vgic::new(config, Arc::new(memory.clone()), kick).unwrap()
 }
 
-/// A vCPU that can be paused.
-pub(crate) trait Pause {
-    fn pause(&mut self) -> Paused<'_>;
-}
-
-impl Pause for Vcpu {
-    fn pause(&mut self) -> Paused<'_> {
-        self.pause()
-    }
-}
-
-impl Pause for Half {
-    fn pause(&mut self) -> Paused<'_> {
-        self.pause()
-    }
-}
-
 /// Saves a machine while its vCPUs are paused.
-pub(crate) fn save(gic: &Vgic, vcpus: &mut [impl Pause]) -> SavedState {
-    let _paused: Vec<_> = vcpus.iter_mut().map(Pause::pause).collect();
+pub(crate) fn save(gic: &Vgic, vcpus: &mut [Half]) -> SavedState {
+    let _paused: Vec<_> = vcpus.iter_mut().map(Half::pause).collect();
     gic.save().unwrap()
 }
 
 /// Restores a state, and checks that a save immediately afterwards returns the same state.
-pub(crate) fn restore(gic: &Vgic, vcpus: &mut [impl Pause], state: &SavedState) {
-    let _paused: Vec<_> = vcpus.iter_mut().map(Pause::pause).collect();
+pub(crate) fn restore(gic: &Vgic, vcpus: &mut [Half], state: &SavedState) {
+    let _paused: Vec<_> = vcpus.iter_mut().map(Half::pause).collect();
     gic.restore(state).unwrap();
     let lacks_configurations = state
         .its

@@ -43,7 +43,6 @@ mod guest;
 mod half;
 mod hardware;
 mod its;
-mod kicks;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
 mod levels;

@@ -34,8 +34,8 @@ const GUEST: &[&str] = &[
     "proof/soak/src/guest.rs",
     "proof/soak/src/half.rs",
     "proof/soak/src/hardware.rs",
-    "proof/soak/src/kicks.rs",
     "proof/soak/src/lifecycle.rs",
+    "proof/support/src/guest/kicks.rs",
 ];
 
 impl Part {

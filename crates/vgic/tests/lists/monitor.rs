@@ -3,8 +3,8 @@
 //! interface or list registers ([`Half`]), and pauses it by reference.
 
 use super::its::Translated;
-use crate::model::half::{ExitPolicy, Half, Kicked};
-use doorbell_test_support::guest::{Machine, movi, send};
+use crate::model::half::{ExitPolicy, Half};
+use doorbell_test_support::guest::{Kicks, Machine, movi, send};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::{IntId, icc};
 use msi_types::{Cpu, Kick, Line, SetLine};
@@ -36,7 +36,7 @@ impl Source {
 }
 
 /// The vCPUs' threads, and their flags that make guests with list registers exit.
-struct Threads(Kicked, [OnceLock<Thread>; CPUS as usize]);
+struct Threads(Kicks, [OnceLock<Thread>; CPUS as usize]);
 
 impl Kick for Threads {
     fn kick(&self, vcpu: Cpu) {
@@ -63,7 +63,7 @@ impl Monitor {
         match u8::try_from(vcpu.cpu().get()).unwrap() {
             even if even % 2 == 0 => Half::Software(vcpu),
             odd => {
-                let kicked = self.threads.0.0[usize::from(odd)].clone();
+                let kicked = self.threads.0.flag(vcpu.cpu().index());
                 Half::lists(vcpu, odd, ExitPolicy::Needed, kicked)
             }
         }
@@ -164,7 +164,7 @@ fn boot(threads: Arc<Threads>) -> Machine {
 
 #[test]
 fn nothing_is_lost_or_duplicated_by_pauses_under_load() {
-    let threads = Arc::new(Threads(Kicked::new(CPUS.into()), Default::default()));
+    let threads = Arc::new(Threads(Kicks::new(CPUS.into()), Default::default()));
     let Machine { gic, vcpus, ram, .. } = boot(threads.clone());
     let (sources, stops) = ((0..2 * EACH).map(|_| Source::default()).collect(), Default::default());
     let (pauses, rendezvous) = (AtomicBool::new(false), Barrier::new(usize::from(CPUS) + 1));

@@ -2,8 +2,8 @@
 //! registers. Every interrupt must be handled, even if no later event makes a vCPU check for
 //! pending interrupts.
 
-use crate::model::half::{ExitPolicy, Half, Kicked};
-use doorbell_test_support::guest::Machine;
+use crate::model::half::{ExitPolicy, Half};
+use doorbell_test_support::guest::{Kicks, Machine};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::{IntId, IntIdField, icc};
@@ -121,7 +121,7 @@ fn wait_until(done: impl Fn() -> bool) -> bool {
 /// Runs two vCPUs, with one and with two list registers. In each round, devices pulse their lines
 /// while `disturb` runs.
 fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
-    let kicked = Arc::new(Kicked::new(2));
+    let kicked = Arc::new(Kicks::new(2));
     let config = VgicConfig::new(2).with_one_of_n(true);
     let mut machine = Machine::kicking(config, kicked.clone());
     machine.start();
@@ -130,7 +130,7 @@ fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
         machine.enable_spi(spi);
     }
     let halves = machine.vcpus.drain(..).zip([1, 2]).map(|(vcpu, registers)| {
-        let kicked = kicked.0[vcpu.cpu().index()].clone();
+        let kicked = kicked.flag(vcpu.cpu().index());
         Half::lists(vcpu, registers, ExitPolicy::Needed, kicked)
     });
     let halves: Vec<_> = halves.collect();

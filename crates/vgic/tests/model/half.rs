@@ -3,26 +3,10 @@
 use super::virtual_interface::{Hardware, vtr};
 use gic_arch::icc::{self, Ctlr, SysRegEncoding};
 use gic_arch::ich::Vtr;
-use msi_types::{Cpu, DeviceId, Kick, MsiMessage};
+use msi_types::{DeviceId, MsiMessage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use vgic::{Inputs, ListRegisterVcpu, Paused, Sleep, Undefined, Vcpu};
-
-/// Kick flags of the vCPUs.
-#[derive(Debug)]
-pub(crate) struct Kicked(pub(crate) Vec<Arc<AtomicBool>>);
-
-impl Kicked {
-    pub(crate) fn new(cpus: usize) -> Self {
-        Self((0..cpus).map(|_| Arc::default()).collect())
-    }
-}
-
-impl Kick for Kicked {
-    fn kick(&self, cpu: Cpu) {
-        self.0[cpu.index()].store(true, SeqCst);
-    }
-}
 
 /// Policy that decides when a vCPU with list registers exits from its guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,10 +3,11 @@
 mod compare;
 mod writes;
 
-use super::half::{ExitPolicy, Half, Kicked};
+use super::half::{ExitPolicy, Half};
 use super::ops::{AFFINITIES, Field, LPIS, Op, PRIVATE, SECURE, SHARED, interrupt};
 use super::physical::{LINKED, Physical};
 use super::reference::{Gic, View};
+use doorbell_test_support::guest::Kicks;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::icc::{Ctlr, SysRegEncoding};
 use gic_arch::{IntId, gicr, icc};
@@ -79,7 +80,7 @@ impl VcpuKind {
 pub(crate) struct Bench {
     gic: Arc<Vgic>,
     vcpus: Vec<Half>,
-    kicks: Arc<Kicked>,
+    kicks: Arc<Kicks>,
     kind: VcpuKind,
     doorbells: Doorbells,
     table: Arc<Table>,
@@ -110,7 +111,7 @@ impl Bench {
         for (cpu, affinity) in config.cpus.iter_mut().zip(AFFINITIES) {
             cpu.affinity = affinity;
         }
-        let kicks = Arc::new(Kicked::new(AFFINITIES.len()));
+        let kicks = Arc::new(Kicks::new(AFFINITIES.len()));
         let table = Arc::new(Table(Mutex::new([0; 8192])));
         let (gic, vcpus) = Vgic::new(config, table.clone(), kicks.clone()).unwrap();
         let handled = vec![Vec::new(); AFFINITIES.len()];
@@ -183,7 +184,7 @@ impl Bench {
 
     fn split(&mut self, vcpus: Vec<Vcpu>) {
         let half = |vcpu: Vcpu| {
-            let kicked = self.kicks.0[vcpu.cpu().index()].clone();
+            let kicked = self.kicks.flag(vcpu.cpu().index());
             self.kind.half(vcpu, kicked)
         };
         self.vcpus = vcpus.into_iter().map(half).collect();
@@ -248,7 +249,7 @@ impl Bench {
         }
     }
 
-    /// Returns `false` if `op` ends an active interrupt that its CPU has not acknowledged, or that
+    /// Returns `false` if `op` ends an active interrupt that `cpu` has not acknowledged, or that
     /// was deactivated since and made active by a register write: hardware with list registers does
     /// not report which interrupt the guest has ended if it is active on another CPU.
     fn ends_its_own(&self, op: &Op) -> bool {

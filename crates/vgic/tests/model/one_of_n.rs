@@ -2,7 +2,8 @@
 //! must be delivered once, to a participating vCPU, and must not remain undelivered while a vCPU
 //! participates.
 
-use super::half::{ExitPolicy, Half, Kicked};
+use super::half::{ExitPolicy, Half};
+use doorbell_test_support::guest::Kicks;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::icc::{self, SysRegEncoding};
@@ -78,7 +79,7 @@ type NewHalf = fn(Vcpu, Arc<AtomicBool>) -> Half;
 struct Machine {
     gic: Arc<Vgic>,
     halves: Vec<Half>,
-    kicks: Arc<Kicked>,
+    kicks: Arc<Kicks>,
     half: NewHalf,
     security: SecurityView,
     spis: [Spi; SPIS.len()],
@@ -87,7 +88,7 @@ struct Machine {
 
 impl Machine {
     fn new(half: NewHalf, security: SecurityView) -> Self {
-        let kicks = Arc::new(Kicked::new(CPUS));
+        let kicks = Arc::new(Kicks::new(CPUS));
         let config = VgicConfig::new(3).with_one_of_n(true).with_spis(32).with_security(security);
         let (gic, vcpus) = Vgic::new(config, no_memory(), kicks.clone()).unwrap();
         let spi = Spi { pending: false, enabled: false, group: 1, target: Some(0) };
@@ -102,7 +103,7 @@ impl Machine {
 
     fn split(&mut self, vcpus: Vec<Vcpu>) {
         let half = |vcpu: Vcpu| {
-            let kicked = self.kicks.0[vcpu.cpu().index()].clone();
+            let kicked = self.kicks.flag(vcpu.cpu().index());
             (self.half)(vcpu, kicked)
         };
         self.halves = vcpus.into_iter().map(half).collect();

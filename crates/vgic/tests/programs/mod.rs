@@ -5,7 +5,6 @@ use doorbell_test_support::guest::program::{Draw, Program, Shape, Way, dice, kep
 use doorbell_test_support::guest::{Interface, Kicks};
 use gic_arch::icc::SysRegEncoding;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use vgic::{Paused, Sleep, Vcpu};
 
 /// Number of random programs, and of their random steps.
@@ -13,56 +12,40 @@ const PROGRAMS: u64 = 120;
 const STEPS: usize = 120;
 
 /// A vCPU with `COUNT` list registers. It leaves its guest when it is kicked.
-struct Listed<const COUNT: u8> {
-    half: Half,
-    kicked: Arc<AtomicBool>,
-    kicks: Arc<Kicks>,
-    cpu: usize,
-    /// Number of kicks so far.
-    seen: usize,
-}
-
-impl<const COUNT: u8> Listed<COUNT> {
-    fn half(&mut self) -> &mut Half {
-        let seen = std::mem::replace(&mut self.seen, self.kicks.of(self.cpu));
-        self.kicked.fetch_or(self.seen > seen, SeqCst);
-        &mut self.half
-    }
-}
+struct Listed<const COUNT: u8>(Half);
 
 impl<const COUNT: u8> Interface for Listed<COUNT> {
     fn of(vcpu: Vcpu, kicks: &Arc<Kicks>) -> Self {
-        let (cpu, kicked) = (vcpu.cpu().index(), Arc::<AtomicBool>::default());
-        let half = Half::lists(vcpu, COUNT, ExitPolicy::Needed, kicked.clone());
-        Self { half, kicked, kicks: kicks.clone(), cpu, seen: 0 }
+        let kicked = kicks.flag(vcpu.cpu().index());
+        Self(Half::lists(vcpu, COUNT, ExitPolicy::Needed, kicked))
     }
 
     fn read(&mut self, register: SysRegEncoding) -> u64 {
-        self.half().read_sysreg(register).unwrap()
+        self.0.read_sysreg(register).unwrap()
     }
 
     fn write(&mut self, register: SysRegEncoding, value: u64) {
-        self.half().write_sysreg(register, value).unwrap();
+        self.0.write_sysreg(register, value).unwrap();
     }
 
     fn pause(&mut self) -> Paused<'_> {
-        self.half().pause()
+        self.0.pause()
     }
 
     fn prepare_to_sleep(&mut self) -> Sleep {
-        self.half().prepare_to_sleep()
+        self.0.prepare_to_sleep()
     }
 
     fn returned(&mut self) {
-        self.half().returned();
+        self.0.returned();
     }
 
     fn is_signaled(&mut self) -> bool {
-        self.half().inputs().any()
+        self.0.inputs().any()
     }
 
     fn attend(&mut self) {
-        self.half().attend();
+        self.0.attend();
     }
 }
 

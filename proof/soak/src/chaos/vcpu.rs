@@ -24,7 +24,6 @@ pub(crate) fn run(seat: Seat, world: &World, rng: &mut Rng, stop: &AtomicBool) -
 
 impl Seat {
     fn run(mut self, world: &World, rng: &mut Rng, stop: &AtomicBool) -> Self {
-        world.kicks.attach(self.cpu());
         if matches!(self.vcpu, Half::Lists(..)) {
             self.run_lists(world, rng, stop);
             return self;

@@ -5,7 +5,6 @@ use crate::model::half::Half;
 use crate::model::ops::{AFFINITIES, Field, Op, PRIVATE, SHARED};
 use crate::model::reference::{Interrupt, View};
 use gic_arch::icc::{self, SysRegEncoding};
-use std::sync::atomic::Ordering::SeqCst;
 use vgic::AccessWidth;
 
 impl Bench {
@@ -56,7 +55,7 @@ impl Bench {
     /// Compares the values of all registers.
     pub(super) fn compare_registers(&mut self) {
         if self.kind == VcpuKind::Software {
-            assert!(self.kicks.0.iter().all(|kicked| !kicked.load(SeqCst)), "no vCPU has left");
+            assert_eq!(self.kicks.total(), 0, "no vCPU has left");
         }
         self.vcpus.iter_mut().for_each(Half::leave_guest);
         for cpu in 0..AFFINITIES.len() {

@@ -20,7 +20,8 @@ impl Bench {
             self.reference.drive(cpu, intid, high);
             // Make vCPUs with list registers exit: a list register keeps signaling a level after
             // the line has fallen.
-            self.kicks.0.iter().for_each(|kicked| kicked.store(self.has_lists(), SeqCst));
+            let kicked = (0..AFFINITIES.len()).map(|cpu| self.kicks.flag(cpu));
+            kicked.for_each(|kicked| kicked.store(self.has_lists(), SeqCst));
             return;
         }
         let answer = self.gic.set_line(line, level);
