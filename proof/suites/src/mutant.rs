@@ -60,15 +60,20 @@ fn paragraph(text: &str) -> Result<Mutant> {
     Ok(mutant)
 }
 
+/// Returns the environment variable that selects one of a package's faults by its number, or none.
+pub fn variable(package: &str) -> String {
+    format!("DOORBELL_FAULT_{}", package.replace('-', "_"))
+}
+
 /// Returns the source of a module for a package's `lib.rs`, which the code written by [`plant`]
-/// uses. The module reads the number of the selected fault from this environment variable.
-pub fn selector(variable: &str) -> String {
+/// uses. The module reads the number of the selected fault from the package's [`variable`].
+pub fn selector(package: &str) -> String {
     [
         "\nmod planted_fault {",
         "    extern crate std;\n",
         "    pub(crate) fn number() -> usize {",
         "        static NUMBER: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| {",
-        &format!("            let selected = std::env::var(\"{variable}\").ok();"),
+        &format!("            let selected = std::env::var(\"{}\").ok();", variable(package)),
         "            selected.and_then(|number| number.parse().ok()).unwrap_or(0)",
         "        });",
         "        *NUMBER",

@@ -10,22 +10,16 @@ use doorbell_harness::workspace::Workspace;
 
 use super::Mutant;
 
-/// A package's faults. A fault's number differs from the numbers of all other packages' faults,
-/// because a package may depend on another one.
+/// The packages' faults, with their numbers.
 pub type Faults = Vec<(&'static str, Vec<(usize, Mutant)>)>;
 
-/// Plants all faults in a copy of the sources, and returns the folder of the copy. The environment
-/// variable `selector` selects one of them by its number, or none. The copy is in this folder of
-/// the target directory, where it remains for the next run, which builds only what has changed.
+/// Plants all faults in a copy of the sources, and returns the folder of the copy. A package's
+/// [`variable`](super::variable) selects one of its faults. The copy is in this folder of the
+/// target directory, where it remains for the next run, which builds only what has changed.
 ///
 /// # Errors
 /// Fails if a fault does not fit the sources, or if files cannot be read or written.
-pub fn plant(
-    workspace: &Workspace,
-    name: &str,
-    faults: &Faults,
-    selector: &str,
-) -> Result<PathBuf> {
+pub fn plant(workspace: &Workspace, name: &str, faults: &Faults) -> Result<PathBuf> {
     let copy = workspace.target.join(name);
     let mut changed = BTreeMap::new();
     for (package, faults) in faults {
@@ -33,7 +27,7 @@ pub fn plant(
         let manifest = folder.join("Cargo.toml");
         changed.insert(manifest.clone(), without_itself(package, &read(&manifest)?));
         let root = folder.join("src/lib.rs");
-        changed.insert(root.clone(), read(&root)? + &super::selector(selector));
+        changed.insert(root.clone(), read(&root)? + &super::selector(package));
         let mut files: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (number, fault) in faults {
             files.entry(folder.join(&fault.file)).or_default().push((*number, fault));

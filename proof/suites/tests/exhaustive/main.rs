@@ -1,35 +1,36 @@
-//! Explores every state of small machines (`proof/exhaustive`), and plants faults in the model that
-//! the exploration must find.
+//! Explores every state of small machines (`proof/exhaustive`), plants faults in the model that the
+//! exploration must find, and faults in the guest, the generator and the reference of programs
+//! (`proof/support`) that these cases or hand-typed tests must find.
 //!
-//! All faults are planted in one copy of the sources, which is built once; an environment variable
-//! selects one of them for a run, or none.
+//! All faults are planted in one copy of the sources, which is built once; environment variables
+//! select at most one fault of each package for a run.
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::process;
 use doorbell_harness::suite::{self, Case, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_suites::mutant::copy;
 use doorbell_suites::mutant::{self, Mutant};
 
-/// The package of the exploration.
+/// The package of the exploration, whose folder lists the faults of the package `vgic`.
 const PACKAGE: &str = "doorbell-exhaustive";
+/// The package of the guest, the generator and the reference.
+const SUPPORT: &str = "doorbell-test-support";
 /// The scopes, ordered so that no CPU is idle at the end.
 const SCOPES: [&str; 3] = ["direct-lpis", "two-events", "one-event"];
 /// The scopes of a long run.
 const LONG_SCOPES: [&str; 1] = ["two-masked-events"];
-/// Environment variable that selects a planted fault by its number.
-const SELECTOR: &str = "DOORBELL_FAULT";
-/// Number of machines that a finding must show the fault on.
-const REPLAYS: usize = 2;
-/// A fault that shows only on a machine that had the LPI pending without an event before. The
-/// exploration reuses its machine, and a finding does not contain its earlier states.
-const NEEDS_HISTORY: &str = "DISCARD leaves the LPI pending at the redistributor";
+/// The page that states the numbers of states.
+const PAGE: &str = "docs/reliability.md";
+/// Folder of the artifacts, beside that of the copy.
+const BUILD: &str = "exhaustive-build";
 /// Time after which a run counts as hung. The first one builds everything.
 const LIMIT: Duration = Duration::from_mins(20);
 const LONG_LIMIT: Duration = Duration::from_hours(2);
@@ -38,69 +39,137 @@ const MINUTES: &str = "15";
 const LONG_MINUTES: &str = "110";
 
 fn main() -> Result<ExitCode> {
-    let (scopes, limit): (&[&str], _) =
-        if suite::is_long() { (&LONG_SCOPES, LONG_LIMIT) } else { (&SCOPES, LIMIT) };
-    let complete = scopes.iter().map(|scope| Case::new(*scope, limit, move || find_nothing(scope)));
-    let faults = faults(workspace::this()?)?.into_iter().filter(|_| !suite::is_long());
-    let found = faults.map(|(number, fault)| {
+    let workspace = workspace::this()?;
+    let complete = |scope: &&'static str, limit| {
+        let scope = *scope;
+        Case::new(scope, limit, move || find_nothing(scope, 0))
+    };
+    if suite::is_long() {
+        return Ok(suite::main(LONG_SCOPES.iter().map(|it| complete(it, LONG_LIMIT)).collect()));
+    }
+    let complete = SCOPES.iter().map(|scope| complete(scope, LIMIT));
+    let found = faults(workspace, PACKAGE)?.into_iter().map(|(_, fault)| {
         let name = format!("finds a fault: {}", fault.name);
-        Case::new(name, LIMIT, move || find(number, &fault))
+        Case::new(name, LIMIT, move || check(&fault.name, 0))
     });
-    Ok(suite::main(complete.chain(found).collect()))
+    let proven = faults(workspace, SUPPORT)?.into_iter().map(|(number, fault)| {
+        let name = format!("finds a fault of the proof: {}", fault.name);
+        Case::new(name, LIMIT, move || {
+            for case in &fault.checks {
+                let outcome = check(case, number);
+                if let Err(error) = &outcome {
+                    eprintln!("{}: {case}: {error:#}", fault.name);
+                }
+                ensure!(outcome.is_err(), "{case} does not find the fault");
+            }
+            Ok(())
+        })
+    });
+    Ok(suite::main(complete.chain(found).chain(proven).collect()))
 }
 
-/// Explores a scope, in which every result must be allowed.
-fn find_nothing(scope: &str) -> Result<()> {
+/// Explores a scope, in which every result must be allowed, or a fault's scope, or runs a test of
+/// [`SUPPORT`]. Selects that package's fault with this number, or none.
+fn check(case: &str, support: usize) -> Result<()> {
+    if SCOPES.contains(&case) {
+        return find_nothing(case, support);
+    }
+    let faults = faults(workspace::this()?, PACKAGE)?;
+    match faults.iter().find(|(_, fault)| fault.name == case) {
+        Some((number, fault)) => find(*number, fault, support),
+        None => test(case, support),
+    }
+}
+
+/// Explores a scope. Returns an error unless every result is allowed, and the numbers of states are
+/// those that [`PAGE`] states.
+fn find_nothing(scope: &str, support: usize) -> Result<()> {
     let minutes = if suite::is_long() { LONG_MINUTES } else { MINUTES };
-    let output = process::output(exploration()?.args([scope, minutes]))?;
+    let output = process::output(exploration(0, support)?.args([scope, minutes]))?;
     let printed = String::from_utf8_lossy(&output.stdout);
     eprintln!("{scope}: {}", printed.trim_end());
+    let page = fs::read_to_string(workspace::this()?.root.join(PAGE))?.replace(',', "");
+    let row = page.lines().find(|line| line.starts_with(&format!("| `{scope}`")));
+    let cells: Vec<_> =
+        row.with_context(|| format!("{scope} is not in {PAGE}"))?.split(" | ").collect();
+    let [.., models, pairs, depth] = *cells else { bail!("no numbers in the row of {scope}") };
+    let is_stated = printed.starts_with(&format!("complete: {pairs} pairs of {models} states "))
+        && printed.contains(&format!("up to {} steps deep;", depth.trim_end_matches(" |")));
     ensure!(output.status.success(), "{}", printed.trim_end());
+    ensure!(is_stated || suite::is_long(), "{PAGE} states other numbers: {}", printed.trim_end());
     Ok(())
 }
 
-/// Selects a fault, and explores the scopes that the fault names. Returns an error unless each
-/// exploration finds it, and at least [`REPLAYS`] machines that replay the finding.
-fn find(number: usize, fault: &Mutant) -> Result<()> {
-    for scope in &fault.checks {
-        let output = process::output(exploration()?.env(SELECTOR, number.to_string()).arg(scope))?;
+/// Selects a fault of the model, and explores the scopes that the fault names. Returns an error
+/// unless each exploration finds it, and exactly the named machines that replay the finding.
+fn find(number: usize, fault: &Mutant, support: usize) -> Result<()> {
+    for check in &fault.checks {
+        let (scope, machines) = check.split_once(", ").unwrap_or((check, ""));
+        let output = process::output(exploration(number, support)?.arg(scope))?;
         let printed = String::from_utf8_lossy(&output.stdout);
         let finding = printed.split_once("\nnot allowed: ").filter(|_| !output.status.success());
         let finding = finding.and_then(|(_, finding)| finding.split_once('\n'));
         let Some((_, program)) = finding else {
             bail!("{scope} does not find the fault: {}", printed.trim_end());
         };
-        let file = workspace::this()?.target.join(format!("finding-{number}"));
-        std::fs::write(&file, program)?;
-        let mut replay = exploration()?;
-        replay.env(SELECTOR, number.to_string()).arg("replay").arg(file);
-        let replayed = String::from_utf8(process::output(&mut replay)?.stdout)?;
+        let file = workspace::this()?.target.join(format!("finding-{number}-{support}"));
+        fs::write(&file, program)?;
+        let mut replay = exploration(number, support)?;
+        let replayed = process::output(replay.arg("replay").arg(file))?.stdout;
+        let replayed = String::from_utf8(replayed)?;
         eprintln!("{}: {scope}\n{program}{replayed}", fault.name);
-        let is_replayed = replayed.matches("found by").count() >= REPLAYS;
-        ensure!(is_replayed || fault.name == NEEDS_HISTORY, "{program}{replayed}");
+        let found = replayed.lines().filter_map(|line| line.strip_prefix("found by "));
+        let found: Vec<_> = found.filter_map(|line| Some(line.split_once(':')?.0)).collect();
+        ensure!(found.join(" ") == machines, "{program}{replayed}");
     }
     Ok(())
 }
 
-/// Returns the command that explores a scope; callers append its name.
-fn exploration() -> Result<Command> {
+/// Runs a test of [`SUPPORT`].
+fn test(name: &str, support: usize) -> Result<()> {
+    let mut cargo = cargo(built()?, "test");
+    cargo.args(["--test", "guest", "--", "--exact", name]);
+    let output = process::output(cargo.env(mutant::variable(SUPPORT), support.to_string()))?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    ensure!(!printed.contains(&format!("test {name} ... FAILED")), "{}", printed.trim_end());
+    Ok(())
+}
+
+/// Returns the command that explores a scope with these faults; callers append its name.
+fn exploration(model: usize, support: usize) -> Result<Command> {
+    let release = built()?.with_file_name(BUILD).join("release");
+    let mut command = Command::new(release.join(PACKAGE));
+    command.env(mutant::variable("vgic"), model.to_string());
+    command.env(mutant::variable(SUPPORT), support.to_string());
+    Ok(command)
+}
+
+/// Builds the exploration and the tests in a copy of the sources that has all faults, and returns
+/// the copy's folder.
+fn built() -> Result<&'static Path> {
     static BUILT: Shared<PathBuf> = Shared::new();
-    Ok(Command::new(BUILT.get(|| build(workspace::this()?))?))
+    let copy = BUILT.get(|| {
+        let workspace = workspace::this()?;
+        let faults =
+            vec![("vgic", faults(workspace, PACKAGE)?), (SUPPORT, faults(workspace, SUPPORT)?)];
+        let copy = copy::plant(workspace, "exhaustive", &faults)?;
+        process::must(&mut cargo(&copy, "build"))?;
+        process::must(cargo(&copy, "test").args(["--test", "guest", "--no-run"]))?;
+        Ok(copy)
+    });
+    copy.map(PathBuf::as_path)
 }
 
-/// Builds the exploration in a copy of the sources that has all faults.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
-    let faults = vec![("vgic", faults(workspace)?)];
-    let copy = copy::plant(workspace, "exhaustive", &faults, SELECTOR)?;
-    let target = workspace.target.join("exhaustive-build");
-    let mut cargo = process::cargo(&copy);
-    cargo.args(["build", "--release", "--offline", "--package", PACKAGE]);
-    process::must(cargo.arg("--target-dir").arg(&target))?;
-    Ok(target.join("release").join(PACKAGE))
+fn cargo(copy: &Path, subcommand: &str) -> Command {
+    let mut cargo = process::cargo(copy);
+    cargo.args([subcommand, "--release", "--offline", "--package", PACKAGE, "--package", SUPPORT]);
+    cargo.args(["--features", "doorbell-test-support/guest"]);
+    cargo.arg("--target-dir").arg(copy.with_file_name(BUILD));
+    cargo
 }
 
-/// Returns the faults in the package `vgic`, numbered from 1.
-fn faults(workspace: &Workspace) -> Result<Vec<(usize, Mutant)>> {
-    let file = copy::folder(workspace, PACKAGE)?.join("mutants.txt");
+/// Returns the faults that a package's folder lists, numbered from 1.
+fn faults(workspace: &Workspace, package: &str) -> Result<Vec<(usize, Mutant)>> {
+    let file = copy::folder(workspace, package)?.join("mutants.txt");
     Ok((1..).zip(mutant::read(&file)?).collect())
 }

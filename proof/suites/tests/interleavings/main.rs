@@ -24,8 +24,6 @@ const CHECKED: &[&str] =
     &["vgic", "irq-routing", "irq-domain", "hyperv-vpci", "doorbell-fallible", "gic-driver"];
 /// Path of a package's faults, relative to its folder.
 const MUTANTS: &str = "src/interleavings/mutants.txt";
-/// Environment variable that selects a planted fault by its number.
-const SELECTOR: &str = "DOORBELL_FAULT";
 /// Time after which a run, which may build everything, counts as hung.
 const LIMIT: Duration = Duration::from_mins(20);
 
@@ -70,7 +68,7 @@ fn check(package: &str) -> Result<()> {
 /// the checks fails.
 fn find(package: &str, number: usize, fault: &Mutant) -> Result<()> {
     let mut checks = checks(package)?;
-    checks.env(SELECTOR, number.to_string()).arg("--exact");
+    checks.env(mutant::variable(package), number.to_string()).arg("--exact");
     checks.args(fault.checks.iter().map(|check| format!("interleavings::{check}")));
     let output = process::output(&mut checks)?;
     let printed = String::from_utf8_lossy(&output.stdout);
@@ -97,7 +95,7 @@ fn checks(package: &str) -> Result<Command> {
 /// Builds the checks in a copy of the sources that has all faults. The copy remains for the next
 /// run, which builds only what has changed.
 fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    let copy = copy::plant(workspace, "mutants", &faults(workspace)?, SELECTOR)?;
+    let copy = copy::plant(workspace, "mutants", &faults(workspace)?)?;
     // `--locked` would fail, because the lock file lists dependencies that the copy lacks.
     let mut cargo = cargo(workspace, &copy, "test");
     let output = process::output(cargo.args(["--offline", "--no-run"]))?;
@@ -125,10 +123,9 @@ fn cargo(workspace: &Workspace, sources: &Path, subcommand: &str) -> Command {
 
 /// Returns all packages' faults.
 fn faults(workspace: &Workspace) -> Result<Faults> {
-    let mut numbers = 1..;
     let of = |package: &&'static str| {
         let faults = mutant::read(&copy::folder(workspace, package)?.join(MUTANTS))?;
-        Ok((*package, numbers.by_ref().zip(faults).collect()))
+        Ok((*package, (1..).zip(faults).collect()))
     };
     CHECKED.iter().map(of).collect()
 }

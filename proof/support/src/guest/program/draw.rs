@@ -9,8 +9,8 @@ use gic_arch::its::Command;
 
 const FIRST_LPI: u32 = 8192;
 const DEVICES: u32 = 5;
-/// Events in different nodes of the model's tables.
-const EVENTS: [u32; 8] = [0, 1, 2, 31, 32, 100, 3000, 9000];
+/// Events in different nodes of the model's tables. MAPI maps the last one.
+const EVENTS: [u32; 8] = [0, 1, 2, 31, 32, 100, 3000, FIRST_LPI];
 const EVENT_BITS: [u8; 8] = [1, 2, 5, 6, 12, 12, 14, 17];
 const COLLECTIONS: u32 = 5;
 /// Priorities that differ in the implemented bits, most of them without the enable bit.
@@ -49,7 +49,7 @@ impl Draw {
         let mut steps = Vec::new();
         for device in (0..DEVICES).filter(|_| !self.shape.is_direct) {
             let collection = low(device);
-            steps.push(mapd(device, 12, text::itt(device)));
+            steps.push(mapd(device, if device == 0 { 14 } else { 12 }, text::itt(device)));
             steps.push(mapc(collection, collection % self.shape.cpus));
             let events = EVENTS.iter().take(EVENTS.len() - 1);
             steps.extend(
@@ -112,7 +112,8 @@ impl Draw {
         }
     }
 
-    fn command(self, below: Below<'_>) -> Command {
+    /// Draws a command, which may be wrong.
+    pub fn command(self, below: Below<'_>) -> Command {
         let (device, event) = (device(below), event(below));
         let cpus = u32::from(self.shape.cpus);
         let mut any_cpu = || low(if below(20) == 0 { cpus } else { below(cpus) });
