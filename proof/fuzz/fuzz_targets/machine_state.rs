@@ -2,12 +2,9 @@
 //! panic or hang, and must allocate memory in proportion to the bytes.
 #![no_main]
 
+use doorbell_test_support::heap_use;
 use libfuzzer_sys::fuzz_target;
-use peak_alloc::PeakAlloc;
 use vgic_monitor::machine_state::MachineState;
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// First bytes of the binary form.
 const MAGIC: &[u8] = b"GICSTATE";
@@ -18,11 +15,8 @@ const MOST_PER_BYTE: usize = 256;
 
 fuzz_target!(|body: &[u8]| {
     let bytes = [MAGIC, body].concat();
-    let before = ALLOCATOR.current_usage();
-    ALLOCATOR.reset_peak_usage();
-    let state = MachineState::from_bytes(&bytes);
-    let used = ALLOCATOR.peak_usage().saturating_sub(before);
-    assert!(used <= MOST_AHEAD + MOST_PER_BYTE * bytes.len(), "{used} bytes");
+    let (state, heap) = heap_use(|| MachineState::from_bytes(&bytes));
+    assert!(heap.allocated <= MOST_AHEAD + MOST_PER_BYTE * bytes.len(), "{heap:?}");
     if let Ok(state) = state {
         assert_eq!(MachineState::from_bytes(&state.to_bytes()), Ok(state));
     }

@@ -4,22 +4,19 @@
 #![no_main]
 
 use doorbell_fuzz::machine::{Machine, Shape, Step};
+use doorbell_test_support::heap_in_use;
 use libfuzzer_sys::fuzz_target;
-use peak_alloc::PeakAlloc;
 
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
-
-/// Memory limit of a machine of this size, including the guest's memory and the fuzzer's growth.
+/// Limit of the heap's growth while a machine of this size runs.
 const MOST_BYTES: usize = 64 << 20;
 
 fuzz_target!(|input: (Shape, Vec<Step>)| {
-    let before = ALLOCATOR.current_usage();
+    let before = heap_in_use();
     let (shape, steps) = input;
     let mut machine = Machine::start(shape);
     for step in steps {
         machine.take(step);
-        let used = ALLOCATOR.current_usage().saturating_sub(before);
+        let used = heap_in_use().saturating_sub(before);
         assert!(used <= MOST_BYTES, "{used} bytes after {step:?}");
     }
 });

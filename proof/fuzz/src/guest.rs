@@ -5,23 +5,45 @@ mod saved;
 
 use std::sync::Arc;
 
-use gic_arch::{gicd, gicr, gits, icc};
+use doorbell_test_support::guest::{ITS, Machine};
+use gic_arch::gits;
+use gic_arch::its::RdBase;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use msi_types::{Cpu, Kick};
 use vgic::its::{ErrorPolicy, ItsConfig, RedistributorNaming};
-use vgic::{AccessWidth, Vcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, VgicConfig};
 
 use self::command::{Command, RawCommand};
 pub use self::saved::Damage;
 use crate::memory::{Memory, layout, pending_bits};
 
-const ITS: u64 = 0x0808_0000;
 const CPUS: u16 = 2;
 /// Number of commands that the queue holds.
-const QUEUE_COMMANDS: u64 = layout::QUEUE_BYTES / 32;
+pub(crate) const QUEUE_COMMANDS: u64 = layout::QUEUE_BYTES / 32;
 /// The first LPI, and the INTID that signals that no interrupt is pending.
 const FIRST_LPI: u64 = 8192;
 const NOTHING: u64 = 1023;
+
+/// Creates a machine whose guest has enabled everything, with tables that have no mappings.
+pub(crate) fn booted(config: VgicConfig) -> Machine<Memory> {
+    let memory = Arc::new(Memory::default());
+    memory.allow([layout::pending(0), layout::pending(1)].map(pending_bits));
+    let mut machine = Machine::over(config, memory);
+    machine.start();
+    machine.enable_lpis(16, layout::CONFIGURATION, layout::PENDING);
+    for which in [0, 1] {
+        table(&machine, which, 0);
+    }
+    machine.write_gits(gits::CBASER, (1 << 63 | layout::QUEUE).into());
+    machine.write_gits(gits::CTLR, 1.into());
+    machine
+}
+
+/// Writes `GITS_BASER<index>` with the kind in `value`, and this table's address.
+fn table(machine: &Machine<Memory>, index: u32, value: u64) {
+    let indirect = value & 1 << 62;
+    let base = 1 << 63 | indirect | layout::table(u64::from(index));
+    machine.write(ITS + u64::from(0x100 + 8 * index), AccessWidth::Double, base);
+}
 
 /// Configuration of the ITS.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -56,9 +78,7 @@ pub enum Step {
 
 /// The guest and its machine.
 pub struct Guest {
-    memory: Arc<Memory>,
-    gic: Arc<Vgic>,
-    vcpus: Vec<Vcpu>,
+    machine: Machine<Memory>,
     shape: Shape,
     /// Number of commands queued so far.
     queued: u64,
@@ -67,14 +87,8 @@ pub struct Guest {
     taken: u64,
 }
 
-struct NoKick;
-
-impl Kick for NoKick {
-    fn kick(&self, _: Cpu) {}
-}
-
 impl Guest {
-    /// Boots the guest: enables everything, and sets up the tables without mappings.
+    /// Boots the guest.
     pub fn start(shape: Shape) -> Self {
         let mut its = ItsConfig::new(ITS);
         its.held_collections = shape.holds_collections % 4;
@@ -89,43 +103,7 @@ impl Guest {
         let mut config = VgicConfig::new(CPUS);
         config.lpi_id_bits = Some(16);
         config.its = vec![its];
-        let memory = Arc::new(Memory::default());
-        memory.allow([layout::pending(0), layout::pending(1)].map(pending_bits));
-        let (gic, vcpus) = Vgic::new(config, memory.clone(), Arc::new(NoKick))
-            .expect("the configuration is valid");
-        let mut guest = Self { memory, gic, vcpus, shape, queued: 0, rung: 0, taken: 0 };
-        guest.boot();
-        guest
-    }
-
-    fn boot(&mut self) {
-        let config = self.gic.config().clone();
-        // Enable Group 1 and affinity routing.
-        self.write(config.distributor + u64::from(gicd::CTLR.offset()), AccessWidth::Word, 0x12);
-        for cpu in 0..u64::from(CPUS) {
-            let frame = self.redistributor(cpu);
-            self.write(frame + u64::from(gicr::WAKER.offset()), AccessWidth::Word, 0);
-            self.write(
-                frame + u64::from(gicr::PROPBASER.offset()),
-                AccessWidth::Double,
-                layout::CONFIGURATION | 15,
-            );
-            self.write(
-                frame + u64::from(gicr::PENDBASER.offset()),
-                AccessWidth::Double,
-                layout::pending(cpu),
-            );
-            self.write(frame + u64::from(gicr::CTLR.offset()), AccessWidth::Word, 1);
-        }
-        for vcpu in &mut self.vcpus {
-            _ = vcpu.write_sysreg(icc::PMR.encoding(), 0xff);
-            _ = vcpu.write_sysreg(icc::IGRPEN1.encoding(), 1);
-        }
-        self.table(0, 0);
-        self.table(1, 0);
-        let pages = layout::QUEUE_BYTES / 0x1000 - 1;
-        self.write_its(gits::CBASER.offset(), AccessWidth::Double, 1 << 63 | layout::QUEUE | pages);
-        self.write_its(gits::CTLR.offset(), AccessWidth::Word, 1);
+        Self { machine: booted(config), shape, queued: 0, rung: 0, taken: 0 }
     }
 
     /// Performs an action and checks the invariants that must always hold.
@@ -133,16 +111,23 @@ impl Guest {
         match step {
             Step::Command(command) => {
                 let addresses = self.shape.names_redistributors_by_address;
-                let name = |cpu: u64| if addresses { self.redistributor(cpu) } else { cpu << 16 };
-                self.queue(command.encode(name));
+                let region = &self.machine.gic.config().redistributors[0];
+                let address = |cpu| region.base + u64::from(cpu) * region.stride;
+                self.queue(command.encode(|cpu| {
+                    if addresses {
+                        RdBase::from_address(address(cpu))
+                    } else {
+                        RdBase::from_processor_number(cpu)
+                    }
+                }));
             }
             Step::Raw(RawCommand(words)) => self.queue(words),
             Step::Ring { retry } => self.ring(retry),
             Step::Write { register, value } => self.write_any(u32::from(register), value),
             Step::Read { register } => {
-                _ = self.gic.read(ITS + u64::from(register), AccessWidth::Word);
+                _ = self.machine.gic.read(ITS + u64::from(register), AccessWidth::Word);
             }
-            Step::Table { which, value } => self.table(u32::from(which), value),
+            Step::Table { which, value } => table(&self.machine, which.into(), value),
             Step::Acknowledge { cpu } => self.acknowledge(usize::from(cpu)),
             Step::Migrate => self.migrate(),
         }
@@ -163,7 +148,7 @@ impl Guest {
         }
         // INT.
         self.rung += u64::from(words[0] & 0xff == 3);
-        self.memory.guest_writes(layout::QUEUE + self.queued % QUEUE_COMMANDS * 32, words);
+        self.machine.ram.guest_writes(layout::QUEUE + self.queued % QUEUE_COMMANDS * 32, words);
         self.queued += 1;
     }
 
@@ -171,16 +156,16 @@ impl Guest {
     /// command, so the number of reads is limited to the capacity of the queue.
     fn ring(&mut self, retry: bool) {
         let end = self.queued % QUEUE_COMMANDS * 32;
-        self.write_its(gits::CWRITER.offset(), AccessWidth::Double, end | u64::from(retry));
+        self.machine.write_gits(gits::CWRITER, (end | u64::from(retry)).into());
         let creadr =
-            (0..=QUEUE_COMMANDS).map(|_| self.read_its(gits::CREADR.offset())).find(|value| {
+            (0..=QUEUE_COMMANDS).map(|_| self.machine.read_gits(gits::CREADR)).find(|value| {
                 assert!(
                     value & !1 < layout::QUEUE_BYTES && value & 0x1e == 0,
                     "GITS_CREADR {value:#x}"
                 );
                 *value == end || value & 1 != 0
             });
-        let enabled = self.read_its(gits::CTLR.offset()) & 1 != 0;
+        let enabled = self.machine.read_gits(gits::CTLR) & 1 != 0;
         assert!(creadr.is_some() || !enabled, "the queue is neither finished nor stalled");
     }
 
@@ -190,58 +175,30 @@ impl Guest {
         let moves = [gits::CBASER.offset(), gits::CBASER.offset() + 4, gits::CWRITER.offset()];
         let is_table = (0x100..0x140).contains(&register);
         if !moves.contains(&(register & !3)) && !is_table {
-            self.write_its(register & !3, AccessWidth::Word, value & 0xffff_ffff);
+            let address = ITS + u64::from(register & !3);
+            self.machine.write(address, AccessWidth::Word, value & 0xffff_ffff);
         }
-    }
-
-    /// Writes `GITS_BASER<index>` with the kind in `value`, and this table's address.
-    fn table(&mut self, index: u32, value: u64) {
-        let indirect = value & 1 << 62;
-        let base = 1 << 63 | indirect | layout::table(u64::from(index));
-        self.write_its(0x100 + 8 * index, AccessWidth::Double, base);
     }
 
     fn acknowledge(&mut self, cpu: usize) {
         // One more than the number of LPIs.
         for _ in 0..=(1 << 16) {
-            let intid = self.vcpus[cpu].read_sysreg(icc::IAR1.encoding()).expect("ICC_IAR1_EL1");
+            let intid = self.machine.handle(cpu);
             if intid == NOTHING {
                 return;
             }
             assert!((FIRST_LPI..1 << 16).contains(&intid), "INTID {intid} is not an LPI");
             self.taken += 1;
             assert!(self.taken <= self.rung, "more interrupts arrived than were sent");
-            _ = self.vcpus[cpu].write_sysreg(icc::EOIR1.encoding(), intid);
         }
         panic!("interrupts arrive endlessly");
-    }
-
-    fn redistributor(&self, cpu: u64) -> u64 {
-        let region = &self.gic.config().redistributors[0];
-        region.base + cpu * region.stride
-    }
-
-    fn write_its(&self, offset: u32, width: AccessWidth, value: u64) {
-        self.write(ITS + u64::from(offset), width, value);
-    }
-
-    fn read_its(&self, offset: u32) -> u64 {
-        self.gic
-            .read(ITS + u64::from(offset), AccessWidth::Double)
-            .expect("the address is in the ITS's frame")
-    }
-
-    fn write(&self, address: u64, width: AccessWidth, value: u64) {
-        self.gic
-            .write_until_done(address, width, value)
-            .expect("the address is in one of the GIC's frames");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::command::Opcode;
+    use doorbell_test_support::guest::{int, mapc, mapd, mapti, sync};
 
     /// Maps event 2 of device 1 to the first LPI, in collection 0 at vCPU 1, and signals it by INT.
     #[test]
@@ -253,8 +210,9 @@ mod tests {
             little_work_per_access: true,
         };
         let mut guest = Guest::start(shape);
-        for opcode in [Opcode::Mapc, Opcode::Mapd, Opcode::Mapti, Opcode::Int, Opcode::Sync] {
-            guest.take(Step::Command(Command::about(opcode)));
+        let itt = layout::translation_table(1);
+        for command in [mapc(0, 1), mapd(1, 4, itt), mapti(1, 2, 8192, 0), int(1, 2), sync(1)] {
+            guest.take(Step::Command(Command(command)));
             guest.take(Step::Migrate);
         }
         guest.finish();

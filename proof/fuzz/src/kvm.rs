@@ -8,13 +8,13 @@ mod input;
 use std::ops::Range;
 use std::sync::Arc;
 
+use doorbell_test_support::guest;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::gits::{Baser, Cbaser, PageSize};
 use gic_arch::its::Level1Entry;
-use gic_arch::{gicr, gits, icc};
-use msi_types::{Cpu, Kick};
+use gic_arch::{gicr, gits};
 use vgic::saved_state::SavedState;
-use vgic::{GuestMemory, Vcpu, Vgic, VgicConfig};
+use vgic::{GuestMemory, VgicConfig};
 use vgic_kvm::abi::{Attribute, Errno, control};
 use vgic_kvm::{KvmDevice, KvmView};
 
@@ -31,22 +31,10 @@ const ENTRY: u64 = 8;
 pub struct Monitor {
     config: VgicConfig,
     memory: Arc<Memory>,
-    gic: Arc<Vgic>,
-    vcpus: Vec<Vcpu>,
+    machine: guest::Machine<Memory>,
     /// The state restored through attributes so far.
     state: SavedState,
     commands_left: u8,
-}
-
-struct NoKick;
-
-impl Kick for NoKick {
-    fn kick(&self, _: Cpu) {}
-}
-
-fn saved(gic: &Vgic, vcpus: &mut [Vcpu]) -> SavedState {
-    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
-    gic.save().expect("all vCPUs are paused, and there is memory")
 }
 
 impl Monitor {
@@ -57,13 +45,11 @@ impl Monitor {
     pub fn new(machine: Machine) -> Self {
         let config = machine.config();
         let memory = Arc::new(Memory::default());
-        let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick))
-            .expect("the configuration is valid");
-        let state = saved(&gic, &mut vcpus);
-        let state = KvmView::new(&config, state, &*memory)
+        let mut machine = guest::Machine::over(config.clone(), memory.clone());
+        let state = KvmView::new(&config, machine.save(), &*memory)
             .expect("the configuration is supported by KVM")
             .into_state();
-        Self { config, memory, gic, vcpus, state, commands_left: 4 }
+        Self { config, memory, machine, state, commands_left: 4 }
     }
 
     /// Performs an act.
@@ -179,10 +165,7 @@ impl Monitor {
         self.commands_left = left;
         self.memory.allow(self.tables());
         let Ok(registers) = view(&self.config, &self.state, &self.memory).save() else { return };
-        let (gic, mut vcpus) =
-            Vgic::new(self.config.clone(), self.memory.clone(), Arc::new(NoKick))
-                .expect("the same machine was created before");
-        let fresh = saved(&gic, &mut vcpus);
+        let fresh = self.machine.successor().save();
         let mut view = view(&self.config, &fresh, &self.memory);
         if view.load(&registers).is_ok() {
             self.state = view.into_state();
@@ -193,14 +176,9 @@ impl Monitor {
     /// continue.
     pub fn restore(&mut self) {
         self.memory.allow(self.tables());
-        let paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
-        self.gic.restore(&self.state).expect("a view's state is valid for the machine");
-        drop(paused);
-        for vcpu in &mut self.vcpus {
-            for _ in 0..16 {
-                let intid = vcpu.read_sysreg(icc::IAR1.encoding()).expect("ICC_IAR1_EL1");
-                _ = vcpu.write_sysreg(icc::EOIR1.encoding(), intid);
-            }
+        self.machine.restore(&self.state);
+        for cpu in (0..self.machine.vcpus.len()).flat_map(|cpu| [cpu; 16]) {
+            self.machine.handle(cpu);
         }
     }
 
@@ -277,7 +255,6 @@ mod tests {
         let event = monitor.state.its[0].devices[0].events[0];
         assert_eq!((event.intid.get(), event.pending), (8192, true));
         monitor.restore();
-        let state = saved(&monitor.gic, &mut monitor.vcpus);
-        assert_eq!(state.its[0].devices.len(), 1);
+        assert_eq!(monitor.machine.save().its[0].devices.len(), 1);
     }
 }

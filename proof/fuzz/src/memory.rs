@@ -1,11 +1,11 @@
 //! Guest memory that counts reads and writes, and panics if the model writes outside the tables.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use vgic::{GuestMemory, MemoryFault};
+use doorbell_test_support::guest::{Ram, ram};
+use vgic::{GuestMemory, MemoryFault, VmMemory};
 
 /// Address map.
 pub mod layout {
@@ -17,8 +17,9 @@ pub mod layout {
     pub const CONFIGURATION: u64 = 0x4010_0000;
     /// Address of the first redistributor's pending table.
     pub const PENDING: u64 = 0x4020_0000;
-    /// End of memory.
-    pub const END: u64 = 0x4080_0000;
+    /// Size of the memory in bytes, and its end. The queue is at its start.
+    pub const BYTES: usize = 8 << 20;
+    pub const END: u64 = QUEUE + BYTES as u64;
 
     /// Returns the address of a redistributor's pending table.
     pub const fn pending(cpu: u64) -> u64 {
@@ -36,23 +37,26 @@ pub mod layout {
     }
 }
 
-const PAGE: u64 = 0x1000;
-const CONFIGURATION: Range<u64> = layout::CONFIGURATION..layout::CONFIGURATION + 0x1_0000;
-
 /// Returns the range of pending bits for 16 INTID bits in the table at an address. The model does
 /// not use the first KiB.
 pub const fn pending_bits(table: u64) -> Range<u64> {
     table + 0x400..table + 0x2000
 }
 
-/// RAM that is allocated when it is written. Memory that was never written reads as zero, except
-/// that every LPI is enabled.
-#[derive(Default)]
+/// RAM in which every LPI is enabled.
 pub struct Memory {
-    pages: Mutex<BTreeMap<u64, Box<[u8; PAGE as usize]>>>,
+    ram: VmMemory<Ram>,
     reads: AtomicU64,
     writes: AtomicU64,
     tables: Mutex<Vec<Range<u64>>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let ram = VmMemory(ram(layout::QUEUE, layout::BYTES));
+        ram.write(layout::CONFIGURATION, &[0xa1; 0x1_0000]).expect("the table is in memory");
+        Self { ram, reads: 0.into(), writes: 0.into(), tables: Mutex::default() }
+    }
 }
 
 impl Memory {
@@ -73,44 +77,17 @@ impl Memory {
         self.writes.load(Ordering::Relaxed)
     }
 
-    /// Writes a command or an entry of a table on behalf of the guest.
+    /// Writes a command or an entry of a table on behalf of the guest, if the address is in memory.
     pub fn guest_writes<const WORDS: usize>(&self, address: u64, words: [u64; WORDS]) {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.store(address, &bytes);
-    }
-
-    fn store(&self, address: u64, bytes: &[u8]) {
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, byte) in (address..).zip(bytes) {
-            let page = pages.entry(at / PAGE).or_insert_with(|| Box::new([0; PAGE as usize]));
-            page[(at % PAGE) as usize] = *byte;
-        }
-    }
-
-    fn check(address: u64, length: usize) -> Result<u64, MemoryFault> {
-        let end = address
-            .checked_add(length as u64)
-            .filter(|end| address >= layout::QUEUE && *end <= layout::END);
-        end.ok_or(MemoryFault { address })
+        let words = words.map(u64::to_le_bytes);
+        let _: Result<(), MemoryFault> = self.ram.write(address, words.as_flattened());
     }
 }
 
 impl GuestMemory for Memory {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        Self::check(address, bytes.len())?;
-        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut at, mut bytes) = (address, bytes);
-        while !bytes.is_empty() {
-            let start = (at % PAGE) as usize;
-            let (part, rest) = bytes.split_at_mut(bytes.len().min(PAGE as usize - start));
-            match pages.get(&(at / PAGE)) {
-                Some(page) => part.copy_from_slice(&page[start..start + part.len()]),
-                None => part.fill(if CONFIGURATION.contains(&at) { 0xa1 } else { 0 }),
-            }
-            (at, bytes) = (at + part.len() as u64, rest);
-        }
-        Ok(())
+        self.ram.read(address, bytes)
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
@@ -125,8 +102,6 @@ impl GuestMemory for Memory {
             bytes.len()
         );
         drop(allowed);
-        Self::check(address, bytes.len())?;
-        self.store(address, bytes);
-        Ok(())
+        self.ram.write(address, bytes)
     }
 }

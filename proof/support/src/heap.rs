@@ -143,6 +143,11 @@ pub struct HeapUse {
     pub kept: usize,
 }
 
+/// Returns the number of bytes that this thread has allocated and not freed.
+pub fn heap_in_use() -> usize {
+    ALLOCATED.get().wrapping_sub(RELEASED.get())
+}
+
 /// Runs `f`, counting the bytes that this thread allocates and frees. Allocations by other threads
 /// are not counted.
 pub fn heap_use<R>(f: impl FnOnce() -> R) -> (R, HeapUse) {

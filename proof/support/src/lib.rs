@@ -17,7 +17,7 @@ mod score;
 pub use entry::{EntryField, check_entry};
 pub use guide::{check_guide, check_guide_quotes};
 pub use heap::{
-    HeapUse, Outside, after_failures, failures_until, heap_use, outside, until_it_succeeds,
-    with_allocations,
+    HeapUse, Outside, after_failures, failures_until, heap_in_use, heap_use, outside,
+    until_it_succeeds, with_allocations,
 };
 pub use score::{Score, other_values};

@@ -1,8 +1,6 @@
 //! Saves and restores the guest's machine, from the saved state or a damaged one.
 
-use gic_arch::icc;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use vgic::Vcpu;
 use vgic::saved_state::SavedState;
 
 use super::Guest;
@@ -50,45 +48,32 @@ impl Damage {
 impl Guest {
     /// Saves the machine and restores it from the bytes. The machine must be unchanged afterwards.
     pub fn migrate(&mut self) {
-        let saved = self.save();
+        let saved = self.machine.save();
         let bytes = postcard::to_allocvec(&saved).expect("the state fits into memory");
         let received = postcard::from_bytes(&bytes).expect("the bytes were not damaged");
-        self.restore(&received).expect("the state was saved by this machine");
-        assert_eq!(self.save(), saved);
+        self.machine.restore(&received);
+        assert_eq!(self.machine.save(), saved);
     }
 
     /// Restores the machine from damaged bytes. Afterwards, the machine must either be unchanged,
     /// or it must be possible to save and restore it again, and its guest must be able to continue.
     pub fn restore_damaged(&mut self, damages: &[Damage]) {
-        let before = self.save();
+        let before = self.machine.save();
         let mut bytes = postcard::to_allocvec(&before).expect("the state fits into memory");
         damages.iter().for_each(|damage| damage.inflict(&mut bytes));
         let Ok(damaged) = postcard::from_bytes::<SavedState>(&bytes) else { return };
-        match self.restore(&damaged) {
+        match self.machine.try_restore(&damaged) {
             Ok(()) => self.migrate(),
-            Err(refused) => assert_eq!(self.save(), before, "{refused}"),
+            Err(refused) => assert_eq!(self.machine.save(), before, "{refused}"),
         }
         self.go_on();
     }
 
-    fn save(&mut self) -> SavedState {
-        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
-        self.gic.save().expect("all vCPUs are paused, and there is memory")
-    }
-
-    fn restore(&mut self, saved: &SavedState) -> Result<(), vgic::saved_state::RestoreError> {
-        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
-        self.gic.restore(saved)
-    }
-
     /// Acknowledges pending interrupts, and lets the queue continue.
     fn go_on(&mut self) {
-        for vcpu in &mut self.vcpus {
-            for _ in 0..64 {
-                let intid = vcpu.read_sysreg(icc::IAR1.encoding()).expect("ICC_IAR1_EL1");
-                _ = vcpu.write_sysreg(icc::EOIR1.encoding(), intid);
-            }
+        for cpu in (0..self.machine.vcpus.len()).flat_map(|cpu| [cpu; 64]) {
+            self.machine.handle(cpu);
         }
-        _ = self.gic.poll();
+        _ = self.machine.gic.poll();
     }
 }
