@@ -3,10 +3,9 @@
 
 use super::explore_random;
 use super::model::{
-    DEVICE, EXECUTIONS, Machine, count, is_one_listed, list_registers, machine, movi, spawn, sync,
+    DEVICE, EXECUTIONS, Machine, count, is_one_listed, list_registers, machine, spawn, start_moving,
 };
-use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::ich::ListRegister;
 use msi_types::Cpu;
 
@@ -47,14 +46,7 @@ fn an_arrival_moves(before: bool) {
     }
     let mut guest = old.enter();
     machine.send();
-    let is_listed = Arc::new(AtomicBool::new(false));
-    let commands = {
-        let is_listed = is_listed.clone();
-        spawn(&machine, move |machine| {
-            machine.command(&[movi(1), sync(0)]);
-            assert!(!is_listed.load(SeqCst), "the LPI is still listed at the old vCPU");
-        })
-    };
+    let (is_listed, commands) = start_moving(&machine);
     let vmcr = guest.interface().vmcr;
     is_listed.store(guest.list_arrivals(vmcr, u32::MAX) && is_one_listed(&guest), SeqCst);
     machine.linger();
@@ -81,14 +73,7 @@ fn a_message_moves_at_its_arrival(before: bool) {
         machine.send();
     }
     let mut guest = old.enter();
-    let is_listed = Arc::new(AtomicBool::new(false));
-    let commands = {
-        let is_listed = is_listed.clone();
-        spawn(&machine, move |machine| {
-            machine.command(&[movi(1), sync(0)]);
-            assert!(!is_listed.load(SeqCst), "the LPI is still listed at the old vCPU");
-        })
-    };
+    let (is_listed, commands) = start_moving(&machine);
     let mut registers = *guest.interface();
     let vmcr = registers.vmcr;
     registers.list[0] = ListRegister::new();

@@ -322,19 +322,23 @@ fn nothing_is_pending_after_discard_and_sync() {
     explore_random(EXECUTIONS, an_event_is_discarded);
 }
 
+/// Starts MOVI and SYNC, and returns a flag that must be set while the LPI is listed at vCPU 0.
+pub(super) fn start_moving(machine: &Arc<Machine>) -> (Arc<AtomicBool>, thread::JoinHandle<()>) {
+    let is_listed = Arc::new(AtomicBool::new(false));
+    let seen = is_listed.clone();
+    let commands = spawn(machine, move |machine| {
+        machine.command(&[movi(1), sync(0)]);
+        assert!(!seen.load(SeqCst), "the LPI is still listed at the old vCPU");
+    });
+    (is_listed, commands)
+}
+
 /// A vCPU with list registers enters and exits, without acknowledging, concurrently with MOVI.
 fn a_listed_message_moves() {
     let (machine, [old, mut new]) = machine();
     machine.send();
     let mut old = old.with_list_registers(list_registers()).unwrap();
-    let is_listed = Arc::new(AtomicBool::new(false));
-    let commands = {
-        let is_listed = is_listed.clone();
-        spawn(&machine, move |machine| {
-            machine.command(&[movi(1), sync(0)]);
-            assert!(!is_listed.load(SeqCst), "the LPI is still listed at the old vCPU");
-        })
-    };
+    let (is_listed, commands) = start_moving(&machine);
     let guest = old.enter();
     let registers = *guest.interface();
     is_listed.store(is_one_listed(&guest), SeqCst);
@@ -460,7 +464,7 @@ fn mapti() -> Command {
     Command::Mapti { device: DEVICE, event: EVENT, intid: LPI, collection }
 }
 
-pub(super) fn movi(vcpu: u16) -> Command {
+fn movi(vcpu: u16) -> Command {
     Command::Movi { device: DEVICE, event: EVENT, collection: CollectionId::new(vcpu) }
 }
 
@@ -468,6 +472,6 @@ fn discard() -> Command {
     Command::Discard { device: DEVICE, event: EVENT }
 }
 
-pub(super) fn sync(vcpu: u16) -> Command {
+fn sync(vcpu: u16) -> Command {
     Command::Sync { target: RdBase::from_processor_number(vcpu) }
 }
