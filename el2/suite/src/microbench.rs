@@ -21,10 +21,10 @@ use crate::machine::GICV4;
 const LIMITS: &[(&str, u64)] = &[
     ("hypercall", 140),
     ("register", 200),
-    ("ipi", 909),
-    ("lpi", 1_529),
+    ("ipi", 890),
+    ("lpi", 1_527),
     ("invall", 115),
-    ("msi", 506),
+    ("msi", 522),
     ("timer", 1_534),
 ];
 /// Limits for two vCPUs that share a CPU. An SGI between the two vCPUs makes each of them leave the
@@ -32,14 +32,14 @@ const LIMITS: &[(&str, u64)] = &[
 const SHARED_LIMITS: &[(&str, u64)] = &[
     ("hypercall", 140),
     ("register", 200),
-    ("ipi", 4_429),
-    ("lpi", 1_529),
+    ("ipi", 4_096),
+    ("lpi", 1_527),
     ("invall", 115),
-    ("msi", 506),
+    ("msi", 522),
     ("timer", 1_534),
 ];
 /// Instruction limit of a message that signals a direct LPI.
-const DIRECT_LIMIT: u64 = 885;
+const DIRECT_LIMIT: u64 = 865;
 
 /// Number of CPUs of the machine: either one for each of the guest's vCPUs, or one that they share.
 pub(crate) const EACH: u8 = VCPUS;

@@ -249,7 +249,7 @@ impl Bench {
         }
     }
 
-    /// Returns `false` if `op` ends an active interrupt that `cpu` has not acknowledged, or that
+    /// Returns `false` if `op` ends an active interrupt that its CPU has not acknowledged, or that
     /// was deactivated since and made active by a register write: hardware with list registers does
     /// not report which interrupt the guest has ended if it is active on another CPU.
     fn ends_its_own(&self, op: &Op) -> bool {
