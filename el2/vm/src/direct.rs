@@ -34,9 +34,9 @@
 mod vector;
 
 pub use vector::GuestVector;
-pub(crate) use vector::Injection;
 
 use crate::guest::{self, Guest};
+use crate::injection::{HAS_FAILED, Injection};
 use crate::irqchip;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -55,7 +55,7 @@ use image_rt::platform::Kernel;
 use image_rt::println;
 use msi_types::{Cpu, DeviceId, EventId, MessageStore, Pending};
 use spin::Once;
-use vector::{HAS_FAILED, Vector, kick, report_first, signal};
+use vector::{Vector, kick, report_first, signal};
 use vgic::its::ItsConfig;
 use vgic::{DirectInjection, DirectTarget, InListRegister, Translate, Vgic};
 

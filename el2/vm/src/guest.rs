@@ -1,9 +1,9 @@
 //! A guest's machine: its memory, its GIC, its devices, and its vCPUs that aren't loaded on a CPU.
 
-use crate::direct::Injection;
 use crate::exits::Exits;
 use crate::faults::{Faults, Refused};
 use crate::gic::Gic;
+use crate::injection::Injection;
 use crate::moving;
 use crate::power::{End, Power};
 use crate::scheduler::{self, VcpuId};

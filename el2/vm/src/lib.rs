@@ -14,6 +14,7 @@ mod faults;
 mod gic;
 mod guest;
 mod hypervisor_timer;
+mod injection;
 mod interrupts;
 pub mod irqchip;
 mod linked;

@@ -1,7 +1,7 @@
 //! Runs vCPUs on a CPU, from loading to unloading.
 
-use crate::direct::Injection;
 use crate::guest::{self, Guest, Vcpu};
+use crate::injection::Injection;
 use crate::power::End;
 use crate::recorder::Recorder;
 use crate::scheduler::{self, Entity, Leave, VcpuId};

@@ -270,9 +270,9 @@ impl<P: GicPlatform> VpeSet<P> {
         Ok(())
     }
 
-    /// Runs `f`, which unmaps an event, while its vPE is resident nowhere, and tells `f` whether the
-    /// virtual LPI is pending. The redistributor of a resident vPE may hold pending state. It writes that state to the
-    /// table before `GICR_VPENDBASER.Dirty` reads as 0 (IHI 0069 §12.11).
+    /// Runs `f`, which unmaps an event, while its vPE is resident nowhere, and tells `f` whether
+    /// the virtual LPI is pending. The redistributor of a resident vPE may hold pending state. It
+    /// writes that state to the table before `GICR_VPENDBASER.Dirty` reads as 0 (IHI 0069 §12.11).
     ///
     /// The vCPU may be running; it takes no virtual LPIs until `f` returns. If the table cannot be
     /// read, the LPI counts as pending.

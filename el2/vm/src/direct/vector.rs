@@ -1,37 +1,20 @@
 //! A function's vector, and what injects its messages directly.
 
 use crate::guest::{self, Guest};
+use crate::injection::{HAS_FAILED, Injection};
 use crate::scheduler::{self, VcpuId};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::mem;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 use gic_driver::ItsError;
-use gic_driver::its::{DirectEvent, VirtualLpi, VpeSet};
-use image_rt::platform::Kernel;
+use gic_driver::its::{DirectEvent, VirtualLpi};
 use image_rt::println;
 use msi_types::{Cpu, DeviceId, EventId, MessageStore, MsiMessage, Pending};
 use vgic::DirectTarget;
 use vgic::its::ItsConfig;
-
-/// `true` once the hardware has failed. No event is direct any more.
-pub(super) static HAS_FAILED: AtomicBool = AtomicBool::new(false);
-
-/// Direct injection into a guest.
-pub(crate) struct Injection {
-    pub(super) vpes: VpeSet<Kernel>,
-    /// Number of register writes and moves in progress that may disable LPIs. While it is nonzero,
-    /// no event is handed over.
-    pub(super) suspensions: AtomicU32,
-}
-
-impl Injection {
-    pub(super) fn may_hand_over(&self) -> bool {
-        !HAS_FAILED.load(SeqCst) && self.suspensions.load(SeqCst) == 0
-    }
-}
 
 /// A function's vector as the guest sees it.
 pub trait GuestVector: Send {
