@@ -201,7 +201,7 @@ pub(crate) fn end(guest: &Guest) {
     }
 }
 
-/// Makes the vPE of a vCPU that is being loaded resident on the calling CPU.
+/// Loads the vPE of a vCPU that is being loaded on the calling CPU.
 #[inline]
 pub(crate) fn load(injection: Option<&Injection>, vcpu: Cpu) {
     reside(injection, |vpes| vpes.load(vcpu.get() as u16, irqchip::here()));

@@ -95,7 +95,11 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
 }
 
 /// Stores a vCPU that is not loaded. The last one of a guest that has ended frees its vPEs.
-fn put(id: VcpuId, guest: &Guest, vcpu: Box<Vcpu>) {
+fn put(id: VcpuId, guest: &Guest, mut vcpu: Box<Vcpu>) {
+    if guest.end().is_some() {
+        // Another vCPU of the guest may already have been the last one.
+        vcpu.injection = None;
+    }
     guest.put_vcpu(id.cpu, vcpu);
     if guest.end().is_some() && guest.is_unloaded() {
         direct::end(guest);

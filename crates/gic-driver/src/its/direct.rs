@@ -59,7 +59,8 @@ impl<P: GicPlatform> VpeSet<P> {
     /// # Errors
     /// [`ItsError::NotMapped`] if the LPI is not mapped, or if the virtual LPI is out of range.
     /// [`ItsError::Fault`] if a command fails; the event is then mapped to its physical LPI again,
-    /// unless the ITS doesn't respond.
+    /// unless the ITS doesn't respond. Any error of [`load`](Self::load) if the vPE is loaded; the
+    /// event is then unchanged.
     pub fn hand_over(&self, physical: Lpi, to: VirtualLpi) -> Result<DirectEvent, ItsError> {
         self.check(to.lpi)?;
         let vpe = self.id(to.vpe)?;
@@ -142,8 +143,9 @@ impl<P: GicPlatform> VpeSet<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`ItsError::Fault`] if the set has no such vPE, or if a command fails. After a failed
-    /// command, the event must be [taken back](Self::take_back).
+    /// [`ItsError::Fault`] if the set has no such vPE, or if a command fails. Any error of
+    /// [`load`](Self::load) if the new vPE is loaded. After an error, the event must be
+    /// [taken back](Self::take_back).
     pub fn move_event(&self, moved: &mut DirectEvent, to: u16) -> Result<(), ItsError> {
         let (device, event) = (moved.route.device, moved.route.event_id());
         let (from, vpe) = (self.id(moved.to.vpe)?, self.id(to)?);

@@ -18,7 +18,7 @@ use super::vpe_table::{VpeTable, refused};
 use super::{Its, TaskState};
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Observed, Table};
 use crate::redistributor::VpeTables;
-use crate::{GicError, MmioExt, Redistributor};
+use crate::{MmioExt, Redistributor};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -51,7 +51,10 @@ struct Residency {
     cpu: Cpu,
     /// CPU on which the vPE is loaded.
     loaded: Option<Cpu>,
+    /// `true` if the vPE is resident, or may be: the redistributor did not respond.
     is_resident: bool,
+    /// `true` if the vPE did not become resident, and has not left since.
+    has_failed: bool,
     /// Number of events that are mapped to the vPE.
     events: u32,
     /// `GICR_VPENDBASER.IDAI` when the vPE last left.
@@ -164,8 +167,14 @@ impl<P: GicPlatform> VpeSet<P> {
             }
         };
         let [waits, may_be_pending] = [const { AtomicBool::new(false) }; 2];
-        let (loaded, is_resident, events, idai) = (None, false, 0, false);
-        let residency = TaskLock::new(Residency { cpu, loaded, is_resident, events, idai });
+        let residency = TaskLock::new(Residency {
+            cpu,
+            loaded: None,
+            is_resident: false,
+            has_failed: false,
+            events: 0,
+            idai: false,
+        });
         let vpe = Vpe { id, pending, residency, waits, may_be_pending };
         let map = vpe.vmapp(target, self.id_bits, MapAction::Map);
         // From now on, dropping the set unmaps the vPE.
@@ -197,8 +206,9 @@ impl<P: GicPlatform> VpeSet<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if the CPU is off; [`ItsError::Fault`] if the set has no such
-    /// vPE, if a command fails, or if `GICR_VPENDBASER.Dirty` stays set.
+    /// [`ItsError::NotReachable`] if the vPE becomes resident and the CPU is off;
+    /// [`ItsError::Fault`] if the set has no such vPE, if a command fails, or if
+    /// `GICR_VPENDBASER.Dirty` stays set.
     pub fn load(&self, vpe: u16, cpu: Cpu) -> Result<(), ItsError> {
         let found = self.vpe(vpe)?;
         found.waits.store(false, SeqCst);
@@ -210,6 +220,9 @@ impl<P: GicPlatform> VpeSet<P> {
     /// Makes a loaded vPE resident. No-op if the vPE isn't loaded, or already is resident.
     fn enter(&self, index: u16, residency: &mut Residency) -> Result<(), ItsError> {
         let vpe = self.vpe(index)?;
+        if residency.has_failed {
+            return Err(self.stays_dirty());
+        }
         let Some(cpu) = residency.loaded.filter(|_| !residency.is_resident) else {
             return Ok(());
         };
@@ -228,13 +241,14 @@ impl<P: GicPlatform> VpeSet<P> {
         };
         residency.is_resident = true;
         let loaded = self.redistributor(residency.cpu)?.load_vpe(self.its.platform(), tables);
-        loaded.map_err(|error| self.residency(error))
+        residency.has_failed = loaded.is_err();
+        loaded.map_err(|_| self.stays_dirty())
     }
 
     fn leave(&self, residency: &mut Residency) -> Result<Vpendbaser, ItsError> {
         let put = self.redistributor(residency.cpu)?.put_vpe(self.its.platform());
-        let left = put.map_err(|error| self.residency(error))?;
-        residency.is_resident = false;
+        let left = put.map_err(|_| self.stays_dirty())?;
+        (residency.is_resident, residency.has_failed) = (false, false);
         residency.idai = left.idai();
         Ok(left)
     }
@@ -356,7 +370,7 @@ impl<P: GicPlatform> VpeSet<P> {
         found.map_err(|_| ItsError::NotReachable(cpu, "it has no redistributor"))
     }
 
-    fn residency(&self, _: GicError) -> ItsError {
+    fn stays_dirty(&self) -> ItsError {
         fault(self.its.frame.base, "GICR_VPENDBASER", "Dirty stays set")
     }
 }

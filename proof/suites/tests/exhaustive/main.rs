@@ -56,11 +56,7 @@ fn main() -> Result<ExitCode> {
         let name = format!("finds a fault of the proof: {}", fault.name);
         Case::new(name, LIMIT, move || {
             for case in &fault.checks {
-                let outcome = check(case, number);
-                if let Err(error) = &outcome {
-                    eprintln!("{}: {case}: {error:#}", fault.name);
-                }
-                ensure!(outcome.is_err(), "{case} does not find the fault");
+                ensure!(check(case, number).is_err(), "{case} does not find the fault");
             }
             Ok(())
         })

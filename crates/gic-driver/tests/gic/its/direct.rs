@@ -172,9 +172,12 @@ fn residency_waits_for_earlier_changes() {
 #[test]
 fn a_redistributor_that_stays_dirty_is_an_error() {
     let direct = Direct::with(hardware());
-    let _event = direct.hand_over(&direct.map(), 0, virtual_lpi(0, 0));
+    let block = direct.map();
+    let _event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
     direct.setup.board.world().redistributors[1].vlpi.stuck = true;
     assert!(matches!(direct.vpes.load(0, Cpu::new(1)), Err(ItsError::Fault(_))));
+    let next = direct.vpes.hand_over(lpi(&block, 1), virtual_lpi(0, 1));
+    assert!(matches!(next, Err(ItsError::Fault(_))), "the vPE is not resident");
     assert!(matches!(direct.vpes.put(0), Err(ItsError::Fault(_))));
     assert!(matches!(direct.vpes.load(VPES, Cpu::new(1)), Err(ItsError::Fault(_))));
 }
