@@ -110,7 +110,7 @@ fn msix(configuration: u64) -> Option<u64> {
     all.find(|at| byte(*at) == MSIX).map(|at| configuration + at)
 }
 
-/// Changes the events by commands, the vectors by the function's table, and everything at once by
+/// Changes single events by commands, single vectors by the function's table, and all of them by
 /// the controllers' enable bits.
 pub(crate) fn attack(turns: &mut Turns) {
     let layout = Layout::apart();

@@ -107,7 +107,7 @@ pub(crate) struct Vcpu {
     pub(crate) interrupts: ListRegisterVcpu,
     /// Registers of the vCPU, or `None` if it is off.
     pub(crate) registers: Option<Registers>,
-    /// What injects messages directly, or `None` if they pass through the hypervisor.
+    /// Direct injection, or `None` if messages pass through the hypervisor.
     pub(crate) injection: Option<Arc<Injection>>,
 }
 
@@ -233,7 +233,7 @@ impl Guest {
         }
     }
 
-    /// Sets what injects messages directly into the vCPUs that are not loaded.
+    /// Sets the direct injection of the vCPUs that are not loaded.
     pub(crate) fn inject_by(&self, injection: Option<&Arc<Injection>>) {
         for place in &self.vcpus {
             place.with(|vcpu| {

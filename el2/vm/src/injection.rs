@@ -1,4 +1,4 @@
-//! What injects a guest's messages directly. [`direct`](crate::direct) uses it.
+//! State of direct injection into a guest. [`direct`](crate::direct) changes it.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use gic_driver::its::VpeSet;

@@ -97,7 +97,7 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
 /// Stores a vCPU that is not loaded. The last one of a guest that has ended frees its vPEs.
 fn put(id: VcpuId, guest: &Guest, mut vcpu: Box<Vcpu>) {
     if guest.end().is_some() {
-        // Another vCPU of the guest may already have been the last one.
+        // Another vCPU may already have removed the guest's injection, which this copy would keep.
         vcpu.injection = None;
     }
     guest.put_vcpu(id.cpu, vcpu);

@@ -208,6 +208,7 @@ impl EventBlock {
 pub(crate) fn made_in_order<const N: usize>(
     make: impl FnOnce() -> Option<[Command; N]>,
 ) -> impl Iterator<Item = Command> {
+    // Nested `flatten` adapters would take more than 100 instructions for each event that moves.
     let (mut make, mut commands) = (Some(make), None);
     core::iter::from_fn(move || {
         if let Some(make) = make.take() {

@@ -51,14 +51,20 @@ struct Residency {
     cpu: Cpu,
     /// CPU on which the vPE is loaded.
     loaded: Option<Cpu>,
-    /// `true` if the vPE is resident, or may be: the redistributor did not respond.
-    is_resident: bool,
-    /// `true` if the vPE did not become resident, and has not left since.
-    has_failed: bool,
+    place: Place,
     /// Number of events that are mapped to the vPE.
     events: u32,
     /// `GICR_VPENDBASER.IDAI` when the vPE last left.
     idai: bool,
+}
+
+/// Whether a vPE is resident.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Away,
+    Resident,
+    /// The redistributor did not respond. The vPE must leave before it can be resident again.
+    Unknown,
 }
 
 /// The vPEs of a virtual machine, and the configuration of its virtual LPIs. The configuration
@@ -170,8 +176,7 @@ impl<P: GicPlatform> VpeSet<P> {
         let residency = TaskLock::new(Residency {
             cpu,
             loaded: None,
-            is_resident: false,
-            has_failed: false,
+            place: Place::Away,
             events: 0,
             idai: false,
         });
@@ -220,11 +225,10 @@ impl<P: GicPlatform> VpeSet<P> {
     /// Makes a loaded vPE resident. No-op if the vPE isn't loaded, or already is resident.
     fn enter(&self, index: u16, residency: &mut Residency) -> Result<(), ItsError> {
         let vpe = self.vpe(index)?;
-        if residency.has_failed {
-            return Err(self.stays_dirty());
-        }
-        let Some(cpu) = residency.loaded.filter(|_| !residency.is_resident) else {
-            return Ok(());
+        let cpu = match (residency.loaded, residency.place) {
+            (Some(cpu), Place::Away) => cpu,
+            (_, Place::Unknown) => return Err(self.stays_dirty()),
+            (_, Place::Away | Place::Resident) => return Ok(()),
         };
         if residency.cpu != cpu {
             self.move_vpe(vpe, cpu)?;
@@ -239,16 +243,15 @@ impl<P: GicPlatform> VpeSet<P> {
             id_bits: self.id_bits,
             idai: residency.idai,
         };
-        residency.is_resident = true;
-        let loaded = self.redistributor(residency.cpu)?.load_vpe(self.its.platform(), tables);
-        residency.has_failed = loaded.is_err();
+        let loaded = self.redistributor(cpu)?.load_vpe(self.its.platform(), tables);
+        residency.place = if loaded.is_ok() { Place::Resident } else { Place::Unknown };
         loaded.map_err(|_| self.stays_dirty())
     }
 
     fn leave(&self, residency: &mut Residency) -> Result<Vpendbaser, ItsError> {
         let put = self.redistributor(residency.cpu)?.put_vpe(self.its.platform());
+        residency.place = if put.is_ok() { Place::Away } else { Place::Unknown };
         let left = put.map_err(|_| self.stays_dirty())?;
-        (residency.is_resident, residency.has_failed) = (false, false);
         residency.idai = left.idai();
         Ok(left)
     }
@@ -264,7 +267,7 @@ impl<P: GicPlatform> VpeSet<P> {
     pub fn put(&self, vpe: u16) -> Result<bool, ItsError> {
         let mut residency = self.vpe(vpe)?.residency.lock(self.its.platform());
         residency.loaded = None;
-        Ok(residency.is_resident && self.leave(&mut residency)?.pending_last())
+        Ok(residency.place != Place::Away && self.leave(&mut residency)?.pending_last())
     }
 
     /// Counts an event that is about to be mapped to a vPE. If the vPE is loaded, makes it
@@ -298,7 +301,7 @@ impl<P: GicPlatform> VpeSet<P> {
     ) -> Result<R, ItsError> {
         let vpe = self.vpe(index)?;
         let mut residency = vpe.residency.lock(self.its.platform());
-        let was_resident = residency.is_resident;
+        let was_resident = residency.place != Place::Away;
         let left = if was_resident { self.leave(&mut residency).map(|_| ()) } else { Ok(()) };
         let is_pending = match left {
             Ok(()) => self.is_pending(its, vpe, (residency.cpu, lpi)),
@@ -407,7 +410,11 @@ impl<P: GicPlatform> Drop for VpeSet<P> {
             let sync = VirtualCommand::Vsync { vpe: vpe.id };
             let left = {
                 let mut residency = vpe.residency.lock(its.platform());
-                if residency.is_resident { self.leave(&mut residency).map(|_| ()) } else { Ok(()) }
+                if residency.place == Place::Away {
+                    Ok(())
+                } else {
+                    self.leave(&mut residency).map(|_| ())
+                }
             };
             let unmap =
                 |its: &Arc<Its<P>>| its.run_virtual([unmap, sync].map(VirtualCommand::encode));

@@ -390,8 +390,8 @@ impl AbstractGic {
         self.invalidate_event(to, lpi);
     }
 
-    /// Invalidates the cached configuration of an event's LPI. Another event of the same LPI may
-    /// have a copy of its own.
+    /// Invalidates the cached configuration of an event's LPI. Other events of the same LPI may
+    /// have their own copies.
     fn invalidate_event(&mut self, at: usize, lpi: u32) {
         if !self.is_shared(lpi) {
             self.invalidate(at, Some(lpi));

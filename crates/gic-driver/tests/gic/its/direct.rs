@@ -183,6 +183,21 @@ fn a_redistributor_that_stays_dirty_is_an_error() {
 }
 
 #[test]
+fn a_vpe_that_has_not_left_is_not_loaded() {
+    let direct = Direct::new();
+    let _event = direct.hand_over(&direct.map(), 0, virtual_lpi(0, 0));
+    let stuck = |stuck| direct.setup.board.world().redistributors[1].vlpi.stuck = stuck;
+    stuck(true);
+    assert!(matches!(direct.vpes.put(0), Err(ItsError::Fault(_))));
+    stuck(false);
+    assert!(matches!(direct.vpes.load(0, Cpu::new(1)), Err(ItsError::Fault(_))));
+    assert!(!direct.vpes.put(0).unwrap());
+    direct.load(0);
+    direct.send(0);
+    assert_eq!(direct.take(0), [8192]);
+}
+
+#[test]
 fn a_configuration_takes_effect_when_invalidated() {
     let direct = Direct::new();
     let block = direct.map();
