@@ -7,9 +7,10 @@ use gic_arch::Lpi;
 use gic_arch::Shareability;
 use gic_arch::gits::Typer;
 use gic_arch::lpi::Config;
-use gic_driver::its::{DirectEvent, VirtualLpi, VpeSet};
+use gic_driver::its::{DirectEvent, IfEnabled, VirtualLpi, VpeSet};
 use gic_driver::{Its, ItsError};
 use msi_types::{Cpu, DeviceId, HwIrqBlock, Pending};
+use std::mem;
 use std::sync::Arc;
 
 const CPUS: usize = 4;
@@ -338,6 +339,28 @@ fn dropping_a_set_of_vpes_frees_it() {
         assert_eq!(setup.board.in_memory(|memory| memory.live_regions()), before);
     }
     assert_eq!(setup.its.faults().0, 0);
+}
+
+#[test]
+fn vpes_that_a_hypervisor_left_get_no_messages() {
+    let Direct { setup: left, vpes } = Direct::new();
+    let left = mem::ManuallyDrop::new(left);
+    let device = left.attach(5, 3);
+    let block = left.map(&device, 3, 0);
+    let _event = vpes.hand_over(lpi(&block, 0), virtual_lpi(0, 3)).unwrap();
+    mem::forget((vpes, device));
+    // The fake checks each driver's MAPDs on their own.
+    left.board.world().its[0].mapped.clear();
+    let setup = Setup::on(left.board.clone(), &config(0).with_if_enabled(IfEnabled::TakeOver));
+    let is_resident = setup.board.world().redistributors.iter().any(|rd| rd.vlpi.is_resident);
+    assert!(!is_resident, "a vPE that was left is resident");
+    (0..4).for_each(|cpu| setup.bring_up(cpu));
+    let send = || setup.board.world().message(0, 5, 0);
+    assert_eq!(send(), None, "no event is mapped");
+    let device = setup.attach(5, 3);
+    let block = setup.map(&device, 3, 0);
+    assert_eq!(send(), Some((0, lpi(&block, 0).get())));
+    assert_eq!(setup.board.world().memory.vpes[0].lpis.acknowledge(), [0_u32; 0]);
 }
 
 /// Two ITSes with these numbers, which move vPEs in these ways.
