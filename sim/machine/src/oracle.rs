@@ -17,13 +17,14 @@
 //! # Verdicts
 //! 1. A run is *late* if its CPU looked for interrupts before the vector was allocated: the CPU may
 //!    have been descheduled between acknowledging and dispatching the interrupt, and the vector may
-//!    have been freed and allocated again in the meantime. A late run is not a fault.
+//!    have been freed and allocated again in the meantime. A late run is not a fault, and its
+//!    acknowledgement accounts for no message.
 //! 2. A run is *due* if the CPU acknowledged the vector for a message, and this acknowledgement
 //!    caused no other run and no resend by the interrupt core. A run that is neither late nor due
 //!    is on a *wrong CPU* if the last message was sent after the CPU was closed, and the CPU was
 //!    not a target when it looked for interrupts; otherwise, the run is *spurious*.
 //! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
-//!    sent; if the CPU nevertheless was a target when it looked for interrupts, the run counts as
+//!    sent, or since the arrival that its acknowledgement accounts for; if the CPU nevertheless was a target when it looked for interrupts, the run counts as
 //!    spurious instead.
 //!
 //! In addition, a handler must not run more often than its vector sent messages. This limit ignores
@@ -284,14 +285,16 @@ impl VectorRecord {
         if let Some(runs) = self.runs.get(cpu.index()) {
             runs.fetch_add(1, Ordering::Relaxed);
         }
-        match self.judge(Run { cpu, looked_at, number, seen }) {
+        let verdict = self.judge(Run { cpu, looked_at, number, seen });
+        match verdict {
             RunVerdict::Right => {}
             RunVerdict::WrongCpu => _ = self.wrong_cpu.fetch_add(1, Ordering::Relaxed),
             RunVerdict::Spurious => _ = self.spurious.fetch_add(1, Ordering::Relaxed),
             RunVerdict::Late => _ = self.late.fetch_add(1, Ordering::Relaxed),
         }
         if number > seen {
-            let now = self.clock.tick();
+            // The interrupts of messages that a late run sees are still to come.
+            let now = if verdict == RunVerdict::Late { u64::MAX } else { self.clock.tick() };
             for handled in seen + 1..=number {
                 self.seen_at.set(handled, now);
             }
@@ -372,10 +375,14 @@ impl VectorRecord {
             return RunVerdict::Late;
         }
         let looked_as_target = route.was_target_since(run.cpu, run.looked_at);
-        match (route.run(), route.pending()) {
+        let due = route.run();
+        let was_target_at_arrival =
+            due.is_some_and(|arrived_at| route.was_target_since(run.cpu, arrived_at));
+        match (due.is_some(), route.pending()) {
             // The status bit that the driver cleared is known, so that no message has to be found.
             (true, _) if route.is_chained() && looked_as_target => RunVerdict::Right,
             (true, Pending::Stays) => RunVerdict::Right,
+            (true, Pending::Travels) if was_target_at_arrival => RunVerdict::Right,
             (true, Pending::Travels) if self.oldest_unhandled(run).is_none_or(was_target) => {
                 RunVerdict::Right
             }

@@ -11,6 +11,9 @@ const ACKNOWLEDGEMENTS: usize = 64;
 /// that can wait for a handler.
 const ARRIVALS: usize = 1024;
 
+/// An unknown time, later than any other.
+pub(super) const UNKNOWN: u64 = u64::MAX;
+
 /// Behavior of a pending bit when its vector moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pending {
@@ -130,16 +133,18 @@ impl PendingBits {
     }
 
     /// Records at time `now` that `cpu`, which started to look for interrupts at `looked_at`,
-    /// acknowledged the vector. Returns `false` if the CPU cannot have found the vector pending.
-    pub(super) fn acknowledge(&mut self, cpu: Cpu, looked_at: u64, now: u64) -> bool {
+    /// acknowledged the vector. Returns the time at which the vector became pending, or
+    /// [`UNKNOWN`]; `None` if the CPU cannot have found the vector pending.
+    pub(super) fn acknowledge(&mut self, cpu: Cpu, looked_at: u64, now: u64) -> Option<u64> {
         let step = self.step();
         match &mut self.arrived {
-            Arrived::Shared(bit) => {
-                bit.take(looked_at, now) || self.under_way.iter_mut().any(|one| one.take(step))
-            }
+            Arrived::Shared(bit) => bit
+                .take(looked_at, now)
+                .or_else(|| self.under_way.iter_mut().any(|one| one.take(step)).then_some(UNKNOWN)),
             Arrived::PerCpu(bits) => {
                 let due = bits.get_mut(cpu.index()).is_some_and(|bit| bit.take(looked_at));
-                due || self.under_way.iter().any(|one| one.at.contains(&cpu))
+                let is_due = due || self.under_way.iter().any(|one| one.at.contains(&cpu));
+                is_due.then_some(UNKNOWN)
             }
         }
     }
@@ -244,7 +249,7 @@ impl SharedBit {
         }
     }
 
-    fn take(&mut self, looked_at: u64, now: u64) -> bool {
+    fn take(&mut self, looked_at: u64, now: u64) -> Option<u64> {
         let earlier = self.acknowledgements.iter().rev().find(|one| one.noted_at <= looked_at);
         let since = earlier.map_or(0, |one| one.looked_at);
         let latest = self.acknowledgements.back().map_or(0, |one| one.looked_at);
@@ -259,9 +264,9 @@ impl SharedBit {
         match recent.filter(|arrival| !arrival.is_taken).last() {
             Some(arrival) => {
                 arrival.is_taken = true;
-                true
+                Some(arrival.at)
             }
-            None => since < self.forgotten_at,
+            None => (since < self.forgotten_at).then_some(UNKNOWN),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The CPUs that a vector has targeted over time, and which of its handler runs are due.
 
 use super::Clock;
-use super::pending::{Cause, Pending, PendingBits};
+use super::pending::{Cause, Pending, PendingBits, UNKNOWN};
 use doorbell_hardware::lock::lock;
 use irq_domain::{Deferral, Dispatched};
 use msi_types::Cpu;
@@ -58,6 +58,8 @@ struct DueRuns {
     put_off: u64,
     /// Number of acknowledgements that are still being dispatched.
     in_dispatch: u64,
+    /// The time at which the first of their interrupts became pending, or [`UNKNOWN`].
+    pending_since: u64,
 }
 
 impl Route {
@@ -173,11 +175,16 @@ impl Route {
     }
 
     /// Records that `cpu`, which started to look for interrupts at `looked_at`, acknowledged the
-    /// interrupt and is about to dispatch it.
+    /// interrupt and is about to dispatch it. If the vector was allocated since then, the message
+    /// may have been its former owner's, so the acknowledgement accounts for none of this route's.
     pub(crate) fn acknowledged(&self, cpu: Cpu, looked_at: u64) {
         let state = &mut *lock(&self.state);
-        let is_due = state.bits.acknowledge(cpu, looked_at, self.clock.tick());
-        state.due.acknowledge(is_due);
+        let due = if looked_at < self.made_at {
+            Some(UNKNOWN)
+        } else {
+            state.bits.acknowledge(cpu, looked_at, self.clock.tick())
+        };
+        state.due.acknowledge(due);
     }
 
     /// Records that a driver on `cpu` cleared the status bit of a vector that has a line. The CPU
@@ -192,8 +199,8 @@ impl Route {
         {
             *closed_at = self.clock.tick();
         }
-        let is_due = state.bits.acknowledge(cpu, now, self.clock.tick());
-        state.due.acknowledge(is_due);
+        let due = state.bits.acknowledge(cpu, now, self.clock.tick());
+        state.due.acknowledge(due);
     }
 
     /// Returns the time at which a driver last cleared the vector's status bit.
@@ -211,9 +218,11 @@ impl Route {
         lock(&self.state).due.dispatched(outcome);
     }
 
-    /// Records a handler run. Returns `false` if no run was due.
-    pub(super) fn run(&self) -> bool {
-        lock(&self.state).due.run()
+    /// Records a handler run. Returns the time at which the first of the interrupts that are being
+    /// dispatched became pending, or [`UNKNOWN`]; `None` if no run was due.
+    pub(super) fn run(&self) -> Option<u64> {
+        let due = &mut lock(&self.state).due;
+        due.run().then_some(due.pending_since)
     }
 
     /// Records that the vector is no longer pending at `cpu`, except for interrupts sent there from
@@ -262,15 +271,17 @@ impl RouteState {
 }
 
 impl DueRuns {
-    fn acknowledge(&mut self, is_due: bool) {
+    fn acknowledge(&mut self, due: Option<u64>) {
         if self.in_dispatch == 0 {
             // If an interrupt arrives while its handler runs, the interrupt core defers it, and
             // resends it before that handler run ends. One resend may stand for several deferred
             // interrupts.
             self.now = 0;
+            self.pending_since = UNKNOWN;
         }
         self.in_dispatch += 1;
-        self.now += u64::from(is_due);
+        self.now += u64::from(due.is_some());
+        self.pending_since = self.pending_since.min(due.unwrap_or(UNKNOWN));
     }
 
     fn dispatched(&mut self, outcome: Dispatched) {

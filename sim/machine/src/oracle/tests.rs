@@ -39,7 +39,7 @@ impl Rig {
         // A message that arrived during the allocation has been acknowledged.
         self.acknowledge_at(0);
         self.end(Dispatched::Handled);
-        assert!(self.route().run());
+        assert!(self.route().run().is_some());
     }
 
     fn route(&self) -> Arc<Route> {

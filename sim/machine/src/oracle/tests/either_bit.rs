@@ -273,6 +273,71 @@ fn run_for_former_owners_message_is_late() {
 }
 
 #[test]
+fn former_owners_interrupt_accounts_for_no_message_of_the_new_owner() {
+    for pending in BOTH {
+        let rig = Rig::new(pending);
+        rig.send();
+        let looked_at = rig.now();
+        rig.record.abandon();
+        rig.allocate(pending);
+        rig.send();
+        rig.run_late(0, looked_at);
+        rig.run_at(0);
+        assert_eq!((rig.faults(), rig.record.counts().late), ((0, 0), 1), "{pending:?}");
+    }
+}
+
+#[test]
+fn late_run_handles_no_message_of_the_new_owner() {
+    let rig = Rig::new(Pending::Travels);
+    let looked_at = rig.now();
+    rig.allocate(Pending::Travels);
+    rig.send();
+    rig.run_late(1, looked_at);
+    let looked_at = rig.now();
+    rig.move_to(1);
+    rig.send();
+    rig.run_late(0, looked_at);
+    assert_eq!((rig.faults(), rig.record.counts().late), ((0, 0), 1));
+}
+
+#[test]
+fn run_of_a_former_target_may_be_for_a_message_that_an_earlier_run_saw() {
+    let rig = Rig::new(Pending::Travels);
+    rig.send();
+    rig.acknowledge_at(0);
+    let looked_at = rig.now();
+    rig.send();
+    rig.record.handle(Cpu::new(0), looked_at);
+    rig.end(Dispatched::Handled);
+    let looked_at = rig.now();
+    rig.move_to(1);
+    rig.send();
+    rig.run_late(0, looked_at);
+    assert_eq!(rig.faults(), (0, 0));
+}
+
+#[test]
+fn core_may_resend_former_owners_interrupt() {
+    for pending in BOTH {
+        let rig = Rig::new(pending);
+        rig.send();
+        let looked_at = rig.now();
+        rig.record.abandon();
+        rig.allocate(pending);
+        rig.send();
+        rig.acknowledge_at(0);
+        rig.record.handle(Cpu::new(0), rig.now());
+        rig.route().acknowledged(Cpu::new(1), looked_at);
+        rig.redeliver_to(0);
+        rig.end(Dispatched::Deferred(Deferral::Running));
+        rig.end(Dispatched::Handled);
+        rig.run_at(0);
+        assert_eq!(rig.faults(), (0, 0), "{pending:?}");
+    }
+}
+
+#[test]
 fn a_message_that_nobody_saw_is_unsettled() {
     let rig = Rig::new(Pending::Travels);
     rig.send();
