@@ -7,7 +7,7 @@ use doorbell_test_support::guest::{Kicks, Machine};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::{IntId, IntIdField, icc};
-use msi_types::{Line, SetLine};
+use msi_types::{Cpu, Line, SetLine};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -106,16 +106,28 @@ fn send(machine: &Machine, board: &Board, round: u64) {
     }
 }
 
-/// Waits until `done` returns `true`. Returns `false` on a timeout.
+/// Waits until `done` returns `true`. Returns `false` on a timeout. While the whole machine stalls,
+/// no thread could have made progress, so that time does not count.
 fn wait_until(done: impl Fn() -> bool) -> bool {
-    let start = Instant::now();
+    const STALL: Duration = Duration::from_millis(100);
+    let (mut waited, mut last) = (Duration::ZERO, Instant::now());
     while !done() {
-        if start.elapsed() > Duration::from_secs(20) {
+        let now = Instant::now();
+        waited += (now - last).min(STALL);
+        last = now;
+        if waited > Duration::from_secs(20) {
             return false;
         }
         thread::yield_now();
     }
     true
+}
+
+/// Explains at each vCPU why the interrupts do not arrive, for a failed test.
+fn explain(machine: &Machine) -> Vec<String> {
+    let places = SPIS.iter().flat_map(|spi| [(0, *spi), (1, *spi)]);
+    let explain = |(cpu, spi)| machine.gic.explain_interrupt(Cpu::new(cpu), IntId::new(spi));
+    places.map(|place| format!("{place:?}: {}", explain(place))).collect()
 }
 
 /// Runs two vCPUs, with one and with two list registers. In each round, devices pulse their lines
@@ -146,10 +158,12 @@ fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
                 send(machine, board, round);
             }
         });
-        let lost = (1..=ROUNDS).find(|round| {
-            begun.store(*round, Ordering::SeqCst);
-            disturb(machine, board, *round);
-            !wait_until(|| board.seen.iter().all(|seen| seen.load(Ordering::SeqCst) >= *round))
+        let lost = (1..=ROUNDS).find_map(|round| {
+            begun.store(round, Ordering::SeqCst);
+            disturb(machine, board, round);
+            let is_seen = |seen: &AtomicU64| seen.load(Ordering::SeqCst) >= round;
+            let is_lost = !wait_until(|| board.seen.iter().all(is_seen));
+            is_lost.then(|| (round, explain(machine)))
         });
         begun.store(ROUNDS, Ordering::SeqCst);
         board.stop.store(true, Ordering::SeqCst);
