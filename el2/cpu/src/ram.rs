@@ -91,6 +91,15 @@ impl GuestMemory for Ram {
         Ok(u64::from_le(unsafe { from.read_volatile() }))
     }
 
+    fn read_command(&self, address: u64) -> Result<[u64; 4], MemoryFault> {
+        let from: *const [u64; 4] = self.at(address, 32)?.cast();
+        if !from.is_aligned() {
+            return Err(MemoryFault { address });
+        }
+        // SAFETY: `at` checked the range, and the pointer is aligned.
+        Ok(unsafe { from.read_volatile() }.map(u64::from_le))
+    }
+
     fn write_u64(&self, address: u64, word: u64) -> Result<(), MemoryFault> {
         let to: *mut u64 = self.at(address, 8)?.cast();
         if !to.is_aligned() {

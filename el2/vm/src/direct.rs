@@ -401,16 +401,18 @@ struct Follower {
 
 impl DirectInjection for Follower {
     fn before(&self, command: Command) -> bool {
+        let pending = match command {
+            Command::Int { .. } => Some(Pending::Set),
+            Command::Clear { .. } => Some(Pending::Clear),
+            Command::Movall { .. } | Command::Mapc { action: MapAction::Unmap, .. } => None,
+            _ => return false,
+        };
         let Some(injection) = self.injection.upgrade() else { return false };
-        match command {
-            Command::Int { .. } => return self.set_pending(&injection.vpes, command, Pending::Set),
-            Command::Clear { .. } => _ = self.set_pending(&injection.vpes, command, Pending::Clear),
-            Command::Movall { .. } | Command::Mapc { action: MapAction::Unmap, .. } => {
-                take_all_back(self.guest, &injection);
-            }
-            _ => {}
-        }
-        false
+        let Some(pending) = pending else {
+            take_all_back(self.guest, &injection);
+            return false;
+        };
+        self.set_pending(&injection.vpes, command, pending) && pending == Pending::Set
     }
 
     fn is_direct(&self, lpi: Lpi) -> bool {

@@ -35,6 +35,17 @@ pub trait GuestMemory: Send + Sync {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    /// Reads an ITS command: four little-endian 64-bit words (IHI 0069 §5.3). `address` is a
+    /// multiple of 32. Intended for implementations for which [`read`](Self::read) is slow.
+    ///
+    /// # Errors
+    /// Same as for [`read`](Self::read).
+    fn read_command(&self, address: u64) -> Result<[u64; 4], MemoryFault> {
+        let mut words = [[0; 8]; 4];
+        self.read(address, words.as_flattened_mut())?;
+        Ok(words.map(u64::from_le_bytes))
+    }
+
     /// Writes a little-endian 64-bit word. An implementation should use a single access if it can.
     ///
     /// # Errors

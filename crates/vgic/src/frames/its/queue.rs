@@ -110,9 +110,6 @@ impl Queue {
         &self,
         memory: &dyn GuestMemory,
     ) -> Result<Result<Command, UnknownOpcode>, MemoryFault> {
-        let address = self.command_address();
-        let mut words = [[0; 8]; 4];
-        memory.read(address, words.as_flattened_mut())?;
-        Ok(Command::decode(words.map(u64::from_le_bytes)))
+        Ok(Command::decode(memory.read_command(self.command_address())?))
     }
 }
