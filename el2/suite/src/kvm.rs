@@ -9,18 +9,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use doorbell_facts::{Fact, MonitorFact};
-use doorbell_harness::apt::Apt;
+use doorbell_harness::apt::Suite;
 use doorbell_harness::initramfs::{self, Content, File};
-use doorbell_harness::qemu::{self, Version};
+use doorbell_harness::qemu;
 use doorbell_harness::toolchain::{self, JUDGE_TARGET};
 use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{cache, dtb, process, small_linux};
+use doorbell_harness::{process, small_linux};
 
 use crate::board::{CONFINED, COUNTED, COUNTING, SURROUNDINGS};
 use crate::built;
 use crate::costs::Costs;
 use crate::debian::COMMAND_LINE;
-use crate::machine::GICV3;
+use crate::machine::{GICV3, GICV4, Machine};
 use crate::microbench::{self, DEVICE, EACH, SHARED};
 
 /// Instructions of each operation and exits of all its repetitions, on Debian 12's Linux 6.1.
@@ -50,12 +50,10 @@ pub(crate) const KVM_SHARED: &[(&str, u64, u64)] = &[
 /// A run takes 4 seconds, or up to a minute on a busy machine. A run that exceeds the limit is
 /// assumed to hang.
 const LIMIT: Duration = Duration::from_mins(5);
+/// Argument with which Linux uses direct injection if the machine has it.
+const DIRECT: &str = "kvm-arm.vgic_v4_enable=1";
 /// Memory of the Linux host, including guest memory.
 const MEMORY: &str = "512M";
-/// Modules in the order of their dependencies.
-const MODULES: &[&str] =
-    &["vfio.ko", "vfio_virqfd.ko", "vfio_iommu_type1.ko", "vfio-pci-core.ko", "vfio-pci.ko"];
-
 /// Init script of the Linux host. It routes the device's interrupt to the CPU of the vCPU that
 /// takes the device's MSI.
 const INIT: &str = r#"#!/busybox sh
@@ -69,22 +67,38 @@ echo 1234 11e8 > /sys/bus/pci/drivers/vfio-pci/new_id
 echo "{\"monitor\":{\"ended\":{\"status\":$?}}}"
 $B poweroff -f
 "#;
-/// Measures both configurations, and prints the results next to the recorded ones.
+
+/// A machine that runs Linux's KVM.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Host {
+    /// The release whose kernel the machine runs.
+    suite: Suite,
+    machine: Machine,
+    cpus: u8,
+}
+
+/// Releases and machines that are measured. Of newer kernels, only direct injection is. That of the
+/// backports (6.12) may crash on a single CPU.
+const MEASURED: [(Suite, Machine); 4] = [
+    (Suite::Stable, GICV3),
+    (Suite::Stable, GICV4),
+    (Suite::Backports, GICV4),
+    (Suite::Unstable, GICV4),
+];
+
+/// Measures all configurations, and prints the results next to the recorded ones.
 pub(crate) fn compare() -> Result<ExitCode> {
     for (cpus, record) in [(EACH, KVM), (SHARED, KVM_SHARED)] {
         println!("2 vCPUs on {cpus} CPUs");
         println!("the hypervisor: {}", microbench::costs(cpus)?);
-        println!("Linux's KVM:    {}", measure(cpus)?);
+        for (suite, machine) in MEASURED {
+            let costs = Host { suite, machine, cpus }.measure();
+            let costs = costs.map_or_else(|error| format!("{error:#}"), |costs| costs.to_string());
+            println!("KVM ({suite:?}, {machine}): {costs}");
+        }
         println!("on record:      {}", Costs::recorded(record));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn measure(cpus: u8) -> Result<Costs> {
-    let mut costs = Costs::default();
-    let guest = Guest { name: "microbench", image: &microbench::guest()?.flat };
-    guest.run(cpus, COUNTED, |line| costs.line(line))?;
-    Ok(costs)
 }
 
 /// A flat program for two vCPUs.
@@ -95,15 +109,32 @@ pub(crate) struct Guest<'a> {
     pub(crate) image: &'a Path,
 }
 
-impl Guest<'_> {
-    /// Runs the guest on a machine with `cpus` CPUs, which counts instructions according to
-    /// `counted`. Passes each line of output to `hear`.
+impl Host {
+    /// Returns a machine with the stable release's kernel and a GICv3.
+    pub(crate) const fn stable(cpus: u8) -> Self {
+        Self { suite: Suite::Stable, machine: GICV3, cpus }
+    }
+
+    fn measure(self) -> Result<Costs> {
+        let mut costs = Costs::default();
+        let guest = Guest { name: "microbench", image: &microbench::guest()?.flat };
+        self.run(guest, COUNTED, |line| costs.line(line))?;
+        Ok(costs)
+    }
+
+    /// Runs the guest, while the machine counts instructions according to `counted`. Passes each
+    /// line of output to `hear`.
     ///
     /// # Errors
     ///
     /// Fails if the guest did not turn its machine off.
-    pub(crate) fn run(self, cpus: u8, counted: &[&str], mut hear: impl FnMut(&str)) -> Result<()> {
-        let mut qemu = command(cpus, self)?;
+    pub(crate) fn run(
+        self,
+        guest: Guest<'_>,
+        counted: &[&str],
+        mut hear: impl FnMut(&str),
+    ) -> Result<()> {
+        let mut qemu = self.command(guest)?;
         let (mut last, mut ended) = (String::new(), false);
         process::watch(qemu.args(counted), LIMIT, |line| {
             line.trim_end().clone_into(&mut last);
@@ -113,17 +144,34 @@ impl Guest<'_> {
         ensure!(ended, "the guest did not turn its machine off; the last line is `{last}`");
         Ok(())
     }
-}
 
-/// Returns the command that starts QEMU with Linux at EL2, the monitor and its guest, and the
-/// device behind an SMMU.
-fn command(cpus: u8, guest: Guest<'_>) -> Result<Command> {
-    let (kernel, initrd) = linux(workspace::this()?, guest)?;
-    let mut qemu = built::tools(COUNTING)?.command(qemu::PROGRAM);
-    qemu.args(GICV3.arguments()).args(CONFINED).args(SURROUNDINGS);
-    qemu.args(["-smp", &cpus.to_string(), "-m", MEMORY, "-append", COMMAND_LINE]);
-    qemu.args(["-device", DEVICE]).arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
-    Ok(qemu)
+    /// Returns the command that starts QEMU with Linux at EL2, the monitor and its guest, and the
+    /// device behind an SMMU.
+    fn command(self, guest: Guest<'_>) -> Result<Command> {
+        let (kernel, initrd) = self.linux(workspace::this()?, guest)?;
+        let mut qemu = built::tools(COUNTING)?.command(qemu::PROGRAM);
+        qemu.args(self.machine.arguments()).args(CONFINED).args(SURROUNDINGS);
+        qemu.args(["-smp", &self.cpus.to_string(), "-m", MEMORY]);
+        qemu.args(["-append", &format!("{COMMAND_LINE} {DIRECT}")]);
+        qemu.args(["-device", DEVICE]).arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+        Ok(qemu)
+    }
+
+    /// Returns the kernel, and an initial file system with the monitor and its guest.
+    fn linux(self, workspace: &Workspace, guest: Guest<'_>) -> Result<(PathBuf, PathBuf)> {
+        let packages = small_linux::fetch_with_modules(workspace, self.suite)?;
+        let modules = small_linux::confined_vfio_modules(self.suite);
+        let modules = small_linux::modules(&packages, &modules)?;
+        let busybox = small_linux::fetch_busybox(workspace)?;
+        let mut files = small_linux::first_files(&busybox, INIT, modules)?;
+        let monitor = monitor(workspace).context("cannot build the monitor")?;
+        files.push(File { path: "kvm-monitor", content: Content::Program(fs::read(monitor)?) });
+        files.push(File { path: "guest", content: Content::Data(fs::read(guest.image)?) });
+        let initrd = format!("initramfs-kvm-{:?}-{}", self.suite, guest.name).to_lowercase();
+        let initrd = built::folder()?.join(initrd);
+        fs::write(&initrd, initramfs::pack(&files))?;
+        Ok((small_linux::kernel(&packages)?, initrd))
+    }
 }
 
 /// Builds the monitor for the machine that runs Linux's KVM.
@@ -135,25 +183,4 @@ fn monitor(workspace: &Workspace) -> Result<PathBuf> {
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
     process::must(&mut cargo)?;
     Ok(workspace.target.join(JUDGE_TARGET).join("release").join(PACKAGE))
-}
-
-/// Returns the release's kernel, and an initial file system with the monitor and its guest.
-fn linux(workspace: &Workspace, guest: Guest<'_>) -> Result<(PathBuf, PathBuf)> {
-    let packages = cache::folder(workspace).join("vfio-stable");
-    if !cache::is_filled(&packages) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&packages, || {
-            let suite = Version::Stable.suite();
-            small_linux::unpack_kernel(&apt, dtb::KERNEL, suite, MODULES, &packages)?;
-            apt.unpack_busybox("arm64", &packages)
-        })?;
-    }
-    let modules = small_linux::modules(&packages, MODULES)?;
-    let mut files = small_linux::first_files(&packages, INIT, modules)?;
-    let monitor = monitor(workspace).context("cannot build the monitor")?;
-    files.push(File { path: "kvm-monitor", content: Content::Program(fs::read(monitor)?) });
-    files.push(File { path: "guest", content: Content::Data(fs::read(guest.image)?) });
-    let initrd = built::folder()?.join(format!("initramfs-kvm-{}", guest.name));
-    fs::write(&initrd, initramfs::pack(&files))?;
-    Ok((small_linux::kernel(&packages)?, initrd))
 }

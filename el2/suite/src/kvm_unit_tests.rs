@@ -22,7 +22,7 @@ use doorbell_harness::suite::{Absent, Case};
 use crate::board::{Board, COUNTING, LIMIT};
 use crate::built;
 use crate::files::Files;
-use crate::kvm::Guest;
+use crate::kvm::{Guest, Host};
 use crate::machine::{GICV3, GICV4};
 
 const OPTION: &str = "--guests";
@@ -226,7 +226,7 @@ fn compare(name: &str, folder: &Path) -> Result<()> {
     let mut qemu = unit.command(&program, board)?;
     process::watch(&mut qemu, unit.limit(), |line| here.line(line))?;
     let guest = Guest { name: micro_bench::NAME, image: &program };
-    guest.run(VCPUS, unit.time.arguments(), |line| there.line(line))?;
+    Host::stable(VCPUS).run(guest, unit.time.arguments(), |line| there.line(line))?;
     eprintln!("{name}:\nthe hypervisor: {here}\nLinux's KVM:    {there}");
     here.judge_beside(&there)
 }

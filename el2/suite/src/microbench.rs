@@ -22,9 +22,9 @@ const LIMITS: &[(&str, u64)] = &[
     ("hypercall", 140),
     ("register", 200),
     ("ipi", 890),
-    ("lpi", 1_527),
+    ("lpi", 1_437),
     ("invall", 115),
-    ("msi", 522),
+    ("msi", 506),
     ("timer", 1_534),
 ];
 /// Limits for two vCPUs that share a CPU. An SGI between the two vCPUs makes each of them leave the
@@ -33,9 +33,9 @@ const SHARED_LIMITS: &[(&str, u64)] = &[
     ("hypercall", 140),
     ("register", 200),
     ("ipi", 4_096),
-    ("lpi", 1_527),
+    ("lpi", 1_437),
     ("invall", 115),
-    ("msi", 522),
+    ("msi", 506),
     ("timer", 1_534),
 ];
 /// Instruction limit of a message that signals a direct LPI.

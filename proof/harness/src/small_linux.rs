@@ -66,11 +66,19 @@ pub fn e1000e_and_vfio_modules(suite: Suite) -> Vec<&'static str> {
         Suite::Stable => {
             vec!["e1000e.ko", "vfio.ko", "vfio_virqfd.ko", "vfio-pci-core.ko", "vfio-pci.ko"]
         }
-        Suite::Backports => {
+        Suite::Backports | Suite::Unstable => {
             vec!["e1000e.ko.xz", "vfio.ko.xz", "vfio-pci-core.ko.xz", "vfio-pci.ko.xz"]
         }
-        Suite::Unstable => Vec::new(),
     }
+}
+
+/// Returns the modules of [`e1000e_and_vfio_modules`] and the one for DMA behind an IOMMU.
+pub fn confined_vfio_modules(suite: Suite) -> Vec<&'static str> {
+    let iommu = match suite {
+        Suite::Stable => "vfio_iommu_type1.ko",
+        Suite::Backports | Suite::Unstable => "vfio_iommu_type1.ko.xz",
+    };
+    [e1000e_and_vfio_modules(suite), vec![iommu]].concat()
 }
 
 /// Returns the modules for the PCI host of an i.MX 8M Plus, like [`pci_modules`].
@@ -88,7 +96,7 @@ pub fn fetch_with_modules(workspace: &Workspace, suite: Suite) -> Result<PathBuf
     let cache = cache::folder(workspace);
     let folder = cache.join(format!("linux-{suite:?}").to_lowercase());
     if !cache::is_filled(&folder) {
-        let more = [e1000e_and_vfio_modules(suite), imx8mp_modules(suite)].concat();
+        let more = [confined_vfio_modules(suite), imx8mp_modules(suite)].concat();
         let modules = [pci_modules(suite), more].concat();
         if suite == Suite::Unstable {
             let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
