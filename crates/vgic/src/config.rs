@@ -92,8 +92,8 @@ pub struct VgicConfig {
     /// bounds the length of an exit for a hypervisor that can't be interrupted.
     pub lpi_work_per_access: u32,
     /// Translation budget: roughly the largest number of mapped events, shared by all ITSes, at
-    /// most 2^22. Up to 32 events, a device is charged the next power of two; above that, the next
-    /// multiple of 32.
+    /// most 2^22. Up to 64 events, a device is charged the next power of two; above that, the next
+    /// multiple of 64.
     ///
     /// Memory is allocated on demand and never returned. The worst case is 17 KiB × vCPUs ×
     /// ceil(`its_events` / 4096), or twice that with more than five priority bits. Only a guest

@@ -290,11 +290,11 @@ fn a_device_never_rings_its_entrys_next_owner() {
 /// device table entry and its translation entries.
 fn nodes_change_hands() {
     let (machine, mut commands) = machine();
-    commands.map_device(1, 6);
+    commands.map_device(1, 7);
     commands.map_event(1, 0, LPI, 0);
     let sender = spawn(&machine, |machine| machine.send(1, 0));
     commands.unmap_device(1);
-    commands.map_device(2, 6);
+    commands.map_device(2, 7);
     commands.map_event(2, 0, OTHER, 1);
     sender.join().unwrap();
     assert_eq!(machine.vcpu(1).drain(), NO_LPIS, "device 1 signaled device 2's interrupt");

@@ -73,7 +73,7 @@ pub(crate) struct LpiConfig {
     /// Number of vCPUs, at most 512.
     pub(crate) vcpus: u16,
     /// Entry budget, at most 2^22. Each mapped event needs about one entry: a device's entries are
-    /// allocated in powers of two up to 32, and in blocks of 32 beyond that. Memory is allocated on
+    /// allocated in powers of two up to 64, and in blocks of 64 beyond that. Memory is allocated on
     /// first use: 8 bytes and a few bits per entry, and up to 512 KiB more than that while the
     /// first 65,536 entries are spread over [pages](super::entry_table::Position).
     pub(crate) entries: u32,

@@ -17,12 +17,15 @@ pub(super) const TARGET_BITS: u32 = 9;
 /// Number of priority levels that a configuration byte can express.
 pub(super) const LEVELS: usize = 1 << LEVEL_BITS;
 
-const LPI_SHIFT: u32 = GENERATION_BITS;
+const LPI_SHIFT: u32 = GENERATION_BITS + 1;
 const TARGET_SHIFT: u32 = LPI_SHIFT + LPI_INDEX_BITS;
 const LEVEL_SHIFT: u32 = TARGET_SHIFT + TARGET_BITS;
 const LEVEL_BITS: u32 = 6;
-/// D. A link to a block of entries has the same flag, which an entry needs to admit a message.
-pub(super) const DELIVERABLE: u64 = 1 << 57;
+/// D, above the generation. A link to a block of entries has the same flag, which an entry needs to
+/// admit a message.
+pub(super) const DELIVERABLE: u64 = 1 << GENERATION_BITS;
+/// D in a [compact](Entry::compact) entry, above its other flags.
+const COMPACT_DELIVERABLE: u16 = 1 << 15;
 const MAPPED: u64 = 1 << 58;
 const HELD: u64 = 1 << 59;
 const REVOKED: u64 = 1 << 60;
@@ -104,12 +107,16 @@ impl Entry {
     /// Returns only the level and the flags, for an entry whose position in its table implies the
     /// other fields.
     pub(super) const fn compact(self) -> u16 {
-        (self.0 >> LEVEL_SHIFT) as u16
+        let deliverable = if self.is_deliverable() { COMPACT_DELIVERABLE } else { 0 };
+        (self.0 >> LEVEL_SHIFT) as u16 | deliverable
     }
 
     /// Rebuilds an entry from [`compact`](Self::compact) and the fields that its position implies.
     pub(super) const fn expanded(compact: u16, target: u32, lpi_index: u32) -> Self {
-        Self((compact as u64) << LEVEL_SHIFT).with_target(target).with_lpi_index(lpi_index)
+        Self((compact as u64) << LEVEL_SHIFT)
+            .with_deliverable(compact & COMPACT_DELIVERABLE != 0)
+            .with_target(target)
+            .with_lpi_index(lpi_index)
     }
 
     const fn field(self, shift: u32, bits: u32) -> u32 {

@@ -1,8 +1,8 @@
 //! Allocator for entries and ITT nodes, protected by the command lock. The allocator assigns their
 //! generations, and never reuses a generation.
 //!
-//! Entries are allocated in chunks of 32. To let small devices share a chunk, a chunk is divided
-//! into blocks of one size, from one entry to all 32. Once a chunk's last block is freed, the chunk
+//! Entries are allocated in chunks of 64. To let small devices share a chunk, a chunk is divided
+//! into blocks of one size, from one entry to all 64. Once a chunk's last block is freed, the chunk
 //! can be divided into blocks of another size. The generation is incremented each time a block or
 //! node is allocated. A chunk or node that has reached the last generation is never used again.
 
@@ -69,7 +69,7 @@ struct Chunk {
     /// Log2 of the size of the chunk's blocks.
     size: u32,
     /// One bit per entry in use.
-    used: u32,
+    used: u64,
     generation: u32,
     /// Written by a thread that holds the command lock alone, or the lock of the entry's LPI.
     owners: [AtomicU32; CHUNK_ENTRIES as usize],
@@ -333,16 +333,16 @@ impl EntryAllocator {
 
 impl Chunk {
     fn has_room(&self) -> bool {
-        self.used != u32::MAX && self.generation < GENERATION_MAX
+        self.used != u64::MAX && self.generation < GENERATION_MAX
     }
 }
 
-const fn block_bits(at: u32, size: u32) -> u32 {
-    let bits = if size >= CHUNK_BITS { u32::MAX } else { (1 << (1 << size)) - 1 };
+const fn block_bits(at: u32, size: u32) -> u64 {
+    let bits = if size >= CHUNK_BITS { u64::MAX } else { (1 << (1 << size)) - 1 };
     bits << at
 }
 
-fn set_bits(mut bits: u32) -> impl Iterator<Item = u32> {
+fn set_bits(mut bits: u64) -> impl Iterator<Item = u32> {
     core::iter::from_fn(move || {
         let at = (bits != 0).then(|| bits.trailing_zeros())?;
         bits &= bits - 1;

@@ -6,8 +6,8 @@ use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use doorbell_fallible::{OnceBox, OutOfMemory, try_page, try_page_table};
 
-/// Log2 of the number of entries on a 4 KiB page.
-const PAGE_BITS: u32 = 9;
+/// Log2 of the number of entries on an 8 KiB page.
+const PAGE_BITS: u32 = 10;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 /// Log2 of the distance in entries between adjacent indices: 128 bytes.
 const STRIDE_BITS: u32 = 4;
@@ -16,7 +16,7 @@ const ROW_MASK: u32 = (1 << STRIDE_BITS) - 1;
 /// chunk.
 pub(super) const SPREAD_BITS: u32 = PAGE_BITS - STRIDE_BITS;
 /// Log2 of the number of pages over which the first chunks are spread: see [`Position`].
-const SHARED_PAGE_BITS: u32 = 7;
+const SHARED_PAGE_BITS: u32 = 6;
 /// Number of entries in the chunks that are spread over pages. Tables have at least as many
 /// positions.
 pub(super) const SPREAD_ENTRIES: u32 = 1 << (SHARED_PAGE_BITS + PAGE_BITS);
@@ -30,7 +30,7 @@ pub(super) struct EntryIndex(u32);
 ///
 /// - A row of 16 entries, 128 bytes, holds the same entry of 16 chunks. So the vectors of a device
 ///   share a page, but no two in a chunk share a cache line.
-/// - The first 2048 chunks are spread over 128 pages, at first two on each, 64 bytes apart. So the
+/// - The first 1024 chunks are spread over 64 pages, at first two on each, 64 bytes apart. So the
 ///   first 8192 entries have a cache line each. The pages fill up with the following chunks, at
 ///   most 512 KiB in total. Later chunks fill page by page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -238,6 +238,6 @@ mod tests {
         for chunk in (first..SPREAD_ENTRIES).step_by(1 << SPREAD_BITS) {
             assert_eq!(lines(&table, chunk..chunk + (1 << SPREAD_BITS)).len(), 1 << SPREAD_BITS);
         }
-        assert_eq!(table.pages.iter().filter(|page| page.get().is_some()).count(), 128);
+        assert_eq!(table.pages.iter().filter(|page| page.get().is_some()).count(), 64);
     }
 }

@@ -19,14 +19,14 @@ pub(super) const NODE_BITS: u32 = 6;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
 /// Number of links in a node.
 pub(super) const NODE_LINKS: u32 = 1 << NODE_BITS;
-/// Maximum number of event bits per device: a chunk below three nodes.
-pub(super) const MAX_EVENT_BITS: u32 = CHUNK_BITS + MAX_DEPTH * NODE_BITS;
+/// Maximum number of event bits per device.
+pub(super) const MAX_EVENT_BITS: u32 = 23;
 /// Log2 of the number of nodes on a page.
 const PAGE_BITS: u32 = 3;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 
-const INDEX_SHIFT: u32 = GENERATION_BITS;
-const INDEX_BITS: u32 = 26;
+const INDEX_SHIFT: u32 = GENERATION_BITS + 1;
+const INDEX_BITS: u32 = 23;
 const EVENT_BITS_SHIFT: u32 = INDEX_SHIFT + INDEX_BITS;
 const DEPTH_SHIFT: u32 = EVENT_BITS_SHIFT + 5;
 /// Flag of a link to a node.
@@ -36,9 +36,9 @@ const ONE_NODE: u64 = NODE << 1;
 /// Flag of a link to a block of entries.
 const BLOCK: u64 = DELIVERABLE;
 /// Position of the number of events, in a device's link to a block.
-const EVENTS_SHIFT: u32 = BLOCK.trailing_zeros() + 1;
-const _: () = assert!(MAX_POSITIONS <= 1 << INDEX_BITS && ONE_NODE < BLOCK);
-const _: () = assert!((CHUNK_ENTRIES as u64) < 1 << (u64::BITS - EVENTS_SHIFT));
+const EVENTS_SHIFT: u32 = u64::BITS - CHUNK_BITS - 1;
+const _: () = assert!(MAX_POSITIONS <= 1 << INDEX_BITS && ONE_NODE < 1 << EVENTS_SHIFT);
+const _: () = assert!(MAX_EVENT_BITS <= CHUNK_BITS + MAX_DEPTH * NODE_BITS);
 
 /// A link in a device table entry or a node. A link holds the position of a block's first entry or
 /// the number of the next node, and the generation of that block or node. The link in a device
@@ -93,7 +93,7 @@ impl Link {
 
     /// Returns the node number.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the number has 26 bits")]
+    #[expect(clippy::cast_possible_truncation, reason = "the number has 23 bits")]
     pub(super) const fn node(self) -> u32 {
         (self.0 >> INDEX_SHIFT) as u32 & ((1 << INDEX_BITS) - 1)
     }
@@ -111,7 +111,7 @@ impl Link {
     }
 
     /// Returns `true` if the link is a device's, and points to a node whose links point to blocks.
-    /// All devices with 2^6 to 2^11 events have such a link.
+    /// All devices with 2^7 to 2^12 events have such a link.
     #[inline]
     pub(super) const fn has_one_node(self) -> bool {
         self.0 & ONE_NODE != 0

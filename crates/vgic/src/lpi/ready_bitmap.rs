@@ -102,7 +102,7 @@ impl LevelBitmap {
     fn is_empty_but_for(&self, leaf: u32) -> bool {
         let summary = leaf >> FANOUT_BITS;
         let is_on_path = |index| summary >> FANOUT_BITS == index;
-        (0..self.top_count()).all(|index| {
+        (0..self.top_count).all(|index| {
             let path = if is_on_path(index) { bit(summary) } else { 0 };
             self.top(index).bits() & !path == 0
         }) && self.is_leaf_empty_and_alone(leaf)
@@ -131,10 +131,6 @@ impl LevelBitmap {
             let summary = leaf >> FANOUT_BITS;
             self.top(summary >> FANOUT_BITS).set(bit(summary));
         }
-    }
-
-    const fn top_count(&self) -> u32 {
-        self.top_count
     }
 }
 
@@ -361,15 +357,15 @@ impl ReadyBitmap {
         })
     }
 
-    /// Fast path of a [`walk`](Self::walk): visits the entries before position `end` in the leaf
-    /// whose turn it is at the highest level, if `admits` returns `true` for this level. Breaks
-    /// if the visitor has found an entry, or if no bit is set elsewhere. Otherwise, a walk must
-    /// follow.
+    /// Fast path of a [`walk`](Self::walk): visits the entries in the leaf whose turn it is at the
+    /// highest level, if `admits` returns `true` for this level and the leaf's page is before the
+    /// page that starts at position `end`. Breaks if the visitor has found an entry, or if no bit
+    /// is set elsewhere. Otherwise, a walk must follow.
     #[inline(always)]
     pub(super) fn first<V: Visitor>(
         &self,
         admits: impl FnOnce(Level) -> bool,
-        end: impl Fn() -> u32,
+        end: impl FnOnce() -> u32,
         turns: &mut TurnTable,
         visitor: &mut V,
     ) -> ControlFlow<Option<V::Output>> {
@@ -390,11 +386,14 @@ impl ReadyBitmap {
         let Some(mut bits) = NonZero::new(word.load(SeqCst).rotate_right(first)) else {
             return ControlFlow::Continue(());
         };
+        if leaf << FANOUT_BITS >= end() {
+            return ControlFlow::Continue(());
+        }
         let base = Position::first_in(leaf);
         loop {
             let at = (first + bits.trailing_zeros()) & BIT_MASK;
             let position = base.at_bit(at);
-            if turn.left == 0 || position.get() >= end() {
+            if turn.left == 0 {
                 return ControlFlow::Continue(());
             }
             let visit = visitor.visit(ReadyBit { leaf: word, bit: bit(at) }, level, position);
@@ -501,7 +500,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
 
     /// Visits the leaves starting at this number.
     fn leaves(&mut self, first: u32) -> Option<V::Output> {
-        for top in first >> (2 * FANOUT_BITS)..self.tree.top_count() {
+        for top in first >> (2 * FANOUT_BITS)..self.tree.top_count {
             let mut summaries = self.tree.top(top).bits() & from(first >> FANOUT_BITS, top);
             while summaries != 0 {
                 let summary = (top << FANOUT_BITS) | summaries.trailing_zeros();

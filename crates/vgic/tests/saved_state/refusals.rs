@@ -477,16 +477,16 @@ fn what_does_not_fit_into_the_budgets_is_refused() {
     let no_room = RestoreError { object: Object::Machine, problem: Problem::NoRoom };
 
     assert_eq!(refused_by(&mut Board::new(small(64, 16)), &mut source, |_| {}), no_room);
-    assert_eq!(refused_by(&mut Board::new(small(96, 2)), &mut source, |_| {}), no_room);
-    Board::over(small(96, 3), source.ram.clone()).restore(&source.save());
+    assert_eq!(refused_by(&mut Board::new(small(128, 2)), &mut source, |_| {}), no_room);
+    Board::over(small(128, 3), source.ram.clone()).restore(&source.save());
 }
 
 #[test]
 fn used_slots_take_a_state_that_needs_all() {
-    let mut source = Board::new(config().with_its_events(96));
+    let mut source = Board::new(config().with_its_events(128));
     source.start();
-    source.run((1..4).map(|device| mapd(device, 5, 0)));
-    source.run((1..4).map(|device| mapti(device, 0, 8191 + device, 0)));
+    source.run((1..5).map(|device| mapd(device, 5, 0)));
+    source.run((1..5).map(|device| mapti(device, 0, 8191 + device, 0)));
     let saved = source.save();
 
     source.restore(&saved);

@@ -32,15 +32,15 @@ const MODEL_TOP: Word = fixed("top", call("shared_top_is_empty", MODEL), 1);
 const MODEL_MASK: Word = fixed("mask", call("shared_bitmap_is_empty", MODEL), 1);
 
 /// An entry of generation 1 that is mapped, deliverable and enabled.
-const IDLE: u64 = 1 | 1 << 57 | 1 << 58 | 1 << 62;
+const IDLE: u64 = 1 | 1 << 22 | 1 << 58 | 1 << 62;
 const PENDING: u64 = IDLE | 1 << 63;
 const LISTED: u64 = IDLE | 1 << 61;
-/// A direct LPI's entry has no bits below the level.
-const OWN_PENDING: u64 = PENDING >> 51;
+/// A direct LPI's entry has no bits below the level, and D above the flags.
+const OWN_PENDING: u64 = PENDING >> 52 | 1 << 15;
 
 /// The event's entry, whose translation does not change.
 const fn entry(value: u64) -> Word {
-    Word { constant: (1 << 57) - 1, ..shared("entry", ENTRY, value) }
+    Word { constant: (1 << 58) - 1, ..shared("entry", ENTRY, value) }
 }
 
 /// An idle entry whose ready bit is still set.
@@ -144,8 +144,8 @@ pub(super) const CASES: &[Case] = &[
         slow: ALL,
         words: READY,
         threads: &[&[Calls(call("send", MODEL), "")], &[Calls(call("take", MODEL), "")]],
-        forbidden: "entry=0xc600000000000001 /\\ leaf=0",
-        possible: "entry=0xc600000000000001 /\\ leaf=1",
+        forbidden: "entry=0xc400000000400001 /\\ leaf=0",
+        possible: "entry=0xc400000000400001 /\\ leaf=1",
     },
     Case {
         name: "entry-and-leaf-sleep",
@@ -155,8 +155,8 @@ pub(super) const CASES: &[Case] = &[
         slow: ALL,
         words: READY,
         threads: &[&[Calls(call("send", MODEL), "")], &[Calls(call("peek", MODEL), "")]],
-        forbidden: "entry=0xc600000000000001 /\\ leaf=0",
-        possible: "entry=0xc600000000000001 /\\ leaf=1",
+        forbidden: "entry=0xc400000000400001 /\\ leaf=0",
+        possible: "entry=0xc400000000400001 /\\ leaf=1",
     },
     Case {
         name: "entry-and-leaf-fold",
@@ -166,8 +166,8 @@ pub(super) const CASES: &[Case] = &[
         slow: ALL,
         words: FOLDED,
         threads: &[&[Calls(call("send", MODEL), "")], &[Calls(call("fold", FOLDS), "")]],
-        forbidden: "entry=0xc600000000000001 /\\ leaf=0",
-        possible: "entry=0xc600000000000001 /\\ leaf=1",
+        forbidden: "entry=0xc400000000400001 /\\ leaf=0",
+        possible: "entry=0xc400000000400001 /\\ leaf=1",
     },
     Case {
         name: "entry-and-leaf-fold-acknowledge",
@@ -180,8 +180,8 @@ pub(super) const CASES: &[Case] = &[
             &[Calls(call("send", MODEL), "")],
             &[Calls(call("fold", FOLDS), ""), Calls(call("take", MODEL), "taken")],
         ],
-        forbidden: "entry=0xc600000000000001 /\\ leaf=0",
-        possible: "entry=0x4600000000000001 /\\ leaf=1 /\\ 1:taken=1",
+        forbidden: "entry=0xc400000000400001 /\\ leaf=0",
+        possible: "entry=0x4400000000400001 /\\ leaf=1 /\\ 1:taken=1",
     },
     Case {
         name: "folded-message",

@@ -6,7 +6,7 @@ use super::{BIT_MASK, FANOUT_BITS, bit};
 use crate::lpi::entry_table::Position;
 
 /// Log2 of the distance in positions between the entries of adjacent bits in a leaf.
-const STRIDE_BITS: u32 = 3;
+const STRIDE_BITS: u32 = 4;
 const STRIDE_MASK: u32 = (1 << STRIDE_BITS) - 1;
 
 impl Position {

@@ -418,7 +418,7 @@ fn reset_forgets_everything() {
 
 #[test]
 fn a_guest_that_maps_more_than_the_budget_is_refused_and_keeps_what_it_has() {
-    let size = LpiConfig { entries: 64, devices: 3, ..LpiConfig::new(1) };
+    let size = LpiConfig { entries: 128, devices: 3, ..LpiConfig::new(1) };
     let rig = Rig::sized(size, ItsConfig::new(BASE));
     rig.provide_tables();
     rig.set_enabled(true);
