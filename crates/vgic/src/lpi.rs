@@ -232,7 +232,7 @@ impl LpiCore {
         faults: LpiFaults,
     ) -> Result<Arc<Self>, OutOfMemory> {
         let config = config.bounded();
-        let tables = try_arc(Shared::new(&config)?)?;
+        let tables = try_arc(Shared::new(&config, wakeup.words())?)?;
         Ok(try_arc(Self {
             shared: tables.clone(),
             memory: memory.clone(),

@@ -56,7 +56,8 @@ pub(crate) use targets::Targets;
 use crate::config::ConfigError;
 use crate::frames::registers::{Frame, Refusal};
 use crate::lpi::{
-    Control, DeviceTable, EntryRef, ItsIndex, LpiCore, NextStep, NoRoom, NodeLink, Pended, Signaled,
+    Control, DeviceTable, EntryRef, Injection, ItsIndex, LpiCore, NextStep, NoRoom, NodeLink,
+    Pended, Signaled,
 };
 use crate::monitor::access::AccessWidth;
 use crate::monitor::direct::DirectInjection;
@@ -273,7 +274,7 @@ impl Its {
     fn delivery(&self, device: DeviceId, data: u32, signaled: Signaled) -> Delivery {
         match signaled {
             Signaled::Coalesced => Delivery::Pending,
-            Signaled::Fresh(pended) => self.notify(pended),
+            Signaled::Fresh(pended) => Self::notify(&self.lpis, pended),
             Signaled::Dropped => self.dropped(device, data),
         }
     }
@@ -286,10 +287,14 @@ impl Its {
         is_ours.then(|| LpiCore::find(&self.device_table, device.get(), message.data))?
     }
 
+    /// Completes a message that has made its LPI pending. Callers end in a jump to this function,
+    /// so that the fast path of a message needs no stack.
     #[inline(never)]
-    fn notify(&self, pended: Pended) -> Delivery {
-        self.lpis.notify(pended);
-        Delivery::Pending
+    fn notify(lpis: &LpiCore, pended: Pended) -> Delivery {
+        match lpis.notify(pended) {
+            Injection::Fresh | Injection::Coalesced => Delivery::Pending,
+            Injection::Dropped => Delivery::Blocked,
+        }
     }
 
     #[inline(never)]

@@ -160,12 +160,42 @@ impl LpiCore {
     }
 
     /// Performs steps 3 and 4 for an entry written by a message.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn notify(&self, Pended { written, position }: Pended) -> Injection {
-        if let Some(vcpu) = self.shared.set_ready_bit(written, position) {
+        if let Some(bitmap) = self.shared.ready.get(written.target() as usize)
+            && written.is_ready()
+            && bitmap.set_in_leaf(written.level(), position)
+        {
+            if bitmap.word.needs_kick() {
+                self.kick_target(written);
+            }
+            return Injection::Fresh;
+        }
+        self.notify_slowly(written, position)
+    }
+
+    /// Performs steps 3 and 4 for an entry that isn't ready, or the rest of them if the entry's
+    /// leaf isn't linked.
+    #[cold]
+    #[inline(never)]
+    fn notify_slowly(&self, written: Entry, position: Position) -> Injection {
+        let Some(bitmap) = self.shared.ready.get(written.target() as usize) else {
+            return Injection::Dropped;
+        };
+        if written.is_ready() {
+            bitmap.link(written.level(), position);
+            self.kick_target(written);
+        } else if let Some(vcpu) = self.shared.set_ready_bit(written, position) {
             self.kick(vcpu);
         }
         Injection::Fresh
+    }
+
+    /// Step 4 for a target that was found to need it.
+    #[cold]
+    #[inline(never)]
+    fn kick_target(&self, written: Entry) {
+        self.kick(written.target());
     }
 
     /// Step 4: kicks the vCPU if it is in WFI or in guest mode. Callers must not hold any locks.

@@ -18,7 +18,9 @@ use super::entry::{LEVELS, Level};
 use super::entry_table::Position;
 use crate::sync::summary::Summary;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
+use crate::wakeup::WakeupWord;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::num::NonZero;
 use core::ops::ControlFlow;
 use doorbell_fallible::{OnceBox, OutOfMemory, try_box, try_page, try_page_table};
@@ -37,6 +39,8 @@ const fn bit(index: u32) -> u64 {
 pub(super) struct ReadyBitmap {
     mask: Summary,
     entries: u32,
+    /// The vCPU's wake-up word, which a message reads next.
+    pub(super) word: Arc<WakeupWord>,
     levels: [OnceBox<[LevelBitmap; 1]>; LEVELS],
 }
 
@@ -255,8 +259,8 @@ impl TurnTable {
 
 impl ReadyBitmap {
     /// Creates a bitmap over this many entries. Levels are allocated by [`ensure`](Self::ensure).
-    pub(super) const fn new(entries: u32) -> Self {
-        Self { mask: Summary::new(), entries, levels: [const { OnceBox::new() }; LEVELS] }
+    pub(super) const fn new(entries: u32, word: Arc<WakeupWord>) -> Self {
+        Self { mask: Summary::new(), entries, word, levels: [const { OnceBox::new() }; LEVELS] }
     }
 
     /// Allocates the bits for the entry at `position` and `level`. Must be called before the entry
@@ -282,27 +286,28 @@ impl ReadyBitmap {
     /// if their bits are clear.
     #[inline]
     pub(super) fn set(&self, level: Level, position: Position) {
-        let Some(tree) = self.tree(level) else {
-            return;
-        };
-        let leaf = position.leaf();
-        let summary = leaf >> FANOUT_BITS;
-        let Some(page) = tree.page(summary) else {
-            return;
-        };
-        page.leaf(leaf).fetch_or(position.bit(), SeqCst);
-        let is_linked = page.summary.has(bit(leaf))
-            && tree.top(summary >> FANOUT_BITS).has(bit(summary))
-            && self.mask.has(1 << level.index());
-        if !is_linked {
+        if !self.set_in_leaf(level, position) {
             self.link(level, position);
         }
+    }
+
+    /// Sets only the bit in the leaf. Returns `false` if [`link`](Self::link) must follow.
+    #[inline(always)]
+    pub(super) fn set_in_leaf(&self, level: Level, position: Position) -> bool {
+        let Some(tree) = self.tree(level) else { return true };
+        let leaf = position.leaf();
+        let summary = leaf >> FANOUT_BITS;
+        let Some(page) = tree.page(summary) else { return true };
+        page.leaf(leaf).fetch_or(position.bit(), SeqCst);
+        page.summary.has(bit(leaf))
+            && tree.top(summary >> FANOUT_BITS).has(bit(summary))
+            && self.mask.has(1 << level.index())
     }
 
     /// Sets the bits on the path to the leaf of a position.
     #[cold]
     #[inline(never)]
-    fn link(&self, level: Level, position: Position) {
+    pub(super) fn link(&self, level: Level, position: Position) {
         let (leaf, tree) = (position.leaf(), self.tree(level));
         let summary = leaf >> FANOUT_BITS;
         let Some((tree, page)) = tree.and_then(|tree| Some((tree, tree.page(summary)?))) else {

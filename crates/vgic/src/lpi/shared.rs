@@ -8,6 +8,7 @@ use super::itt::Nodes;
 use super::pending_kicks::PendingKicks;
 use super::ready_bitmap::{Cleared, ReadyBitmap};
 use super::redistributor_lpis::RedistributorLpis;
+use crate::wakeup::WakeupWord;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -55,12 +56,15 @@ impl Location {
 
 impl Shared {
     /// Creates tables without mappings, with all LPIs disabled.
-    pub(super) fn new(config: &LpiConfig) -> Result<Self, OutOfMemory> {
+    pub(super) fn new(config: &LpiConfig, words: &[Arc<WakeupWord>]) -> Result<Self, OutOfMemory> {
         let (first_own, lpis) = (config.first_own_position(), config.lpis());
+        let bitmap = |vcpu: u32| {
+            Ok(try_arc(ReadyBitmap::new(first_own + lpis, words[vcpu as usize].clone()))?)
+        };
         Ok(Self {
             entries: EntryTable::new(first_own)?,
             nodes: Nodes::new(config.nodes())?,
-            ready: by_vcpu(config, |_| Ok(try_arc(ReadyBitmap::new(first_own + lpis))?))?,
+            ready: by_vcpu(config, bitmap)?,
             own: by_vcpu(config, |vcpu| RedistributorLpis::new(vcpu, lpis))?,
             first_own,
             priorities: config.priorities,

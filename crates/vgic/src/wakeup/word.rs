@@ -34,7 +34,7 @@ pub(crate) struct WakeupWord {
 }
 
 impl WakeupWord {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         let [kicks, heard] = [Published::new(0), Published::new(0)];
         Self { word: AtomicU64::new(0), kicks, heard }
     }

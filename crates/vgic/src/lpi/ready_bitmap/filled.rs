@@ -4,6 +4,8 @@
 use super::ReadyBitmap;
 use crate::lpi::entry::Level;
 use crate::lpi::entry_table::Position;
+use crate::wakeup::WakeupWord;
+use alloc::sync::Arc;
 use doorbell_fallible::OutOfMemory;
 
 const LEVEL: Level = Level::new(0);
@@ -15,7 +17,7 @@ pub(crate) struct Filled(ReadyBitmap);
 
 impl Filled {
     pub(crate) fn new() -> Result<Self, OutOfMemory> {
-        let bitmap = ReadyBitmap::new(128);
+        let bitmap = ReadyBitmap::new(128, Arc::new(WakeupWord::new()));
         bitmap.ensure(LEVEL, OTHER)?;
         bitmap.set(LEVEL, Position::new(0));
         Ok(Self(bitmap))
