@@ -14,8 +14,8 @@ const REPEATS: u32 = 4096;
 const KICK: &str = "kick-asleep";
 /// Name of the case that other cases are compared with.
 pub(crate) const INJECT: &str = "inject-1";
-/// Devices with 32 events each, which fill one chunk of entries in the model, and devices with 2048
-/// events each.
+/// Devices with 32 events each, which have no nodes in the model, and devices with 2048 events
+/// each.
 const NARROW: EventMapping = EventMapping::new(2048, 5);
 const WIDE: EventMapping = EventMapping::new(32, 11);
 
@@ -42,6 +42,7 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
         inject_random("inject-64k-random-pending", NARROW, InitialState::Pending)?,
         inject_random("inject-64k-random-wide", WIDE, InitialState::Idle)?,
         two_threads()?,
+        across()?,
         priorities()?,
         depth("inject-ack-depth-1", 1)?,
         depth("inject-ack-depth-57k", LPIS)?,
@@ -160,6 +161,16 @@ fn two_threads() -> Result<Probe, MeasureError> {
             other.join().map_err(|_| "the other thread panicked".to_owned())??;
             one
         })
+    }))
+}
+
+/// Measures messages that a vCPU takes on another thread, which answers each by a flag.
+fn across() -> Result<Probe, MeasureError> {
+    let name = "send-take-2-threads";
+    let (model, mut vcpus) = model(name, EventMapping::new(1, 1), 1)?;
+    Ok(Probe::new(name, Reference::Case(floors::SEND_TAKE_ACROSS), move || {
+        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
+        floors::across(|| _ = model.send(0, 0), || take(vcpu) != NOTHING)
     }))
 }
 

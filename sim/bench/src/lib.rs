@@ -103,13 +103,14 @@ mod tests {
     use super::*;
 
     /// Cases, each with its floor.
-    const FLOORS: [(&str, &str); 17] = [
+    const FLOORS: [(&str, &str); 18] = [
         ("inject-1", "floor-translate-1"),
         ("inject-1-fresh", "floor-translate-64-fresh"),
         ("inject-64k-random", "floor-translate-64k-fresh"),
         ("inject-64k-random-wide", "floor-translate-64k-fresh"),
         ("inject-64k-random-pending", "floor-translate-64k"),
         ("inject-2-threads", "inject-1"),
+        ("send-take-2-threads", "floor-send-take-2-threads"),
         ("inject-by-gsi", "inject-1"),
         ("ack-32-priorities", "floor-send-take"),
         ("inject-ack-depth-1", "floor-send-take"),

@@ -37,6 +37,7 @@ pub struct Case {
     /// | `inject-64k-random-pending` | the same, all pending |
     /// | `inject-64k-random-wide` | 32 devices × 2048 events, none pending |
     /// | `inject-2-threads` | as `inject-1`, by each of two threads with a device and a vCPU of its own |
+    /// | `send-take-2-threads` | a message, which a vCPU on another thread takes and answers by a flag |
     /// | `ack-32-priorities` | a message, `ICC_IAR1_EL1` and `ICC_EOIR1_EL1`, over 32 priorities pending together |
     /// | `inject-ack-depth-1`, `-57k` | the same, with so many LPIs pending |
     /// | `kick-asleep` | a vCPU falls asleep; a message, one kick (an eventfd write); the interrupt is taken |

@@ -11,6 +11,7 @@
 //! exchange, the sender's earlier writes would not be ordered before the handler that must see
 //! them. The floors do not support levels, groups, targets, unmapping or notification.
 
+use super::across;
 use crate::probe::{Probe, each, floor};
 use crate::word::{Word, zeros};
 use std::hint::black_box;
@@ -27,6 +28,8 @@ pub(crate) const TRANSLATE_MANY: &str = "floor-translate-64k";
 pub(crate) const TRANSLATE_MANY_FRESH: &str = "floor-translate-64k-fresh";
 /// A message to an event that isn't pending, and its acknowledgement.
 pub(crate) const SEND_TAKE: &str = "floor-send-take";
+/// The same, where another thread acknowledges the message and answers by a flag.
+pub(crate) const SEND_TAKE_ACROSS: &str = "floor-send-take-2-threads";
 
 const OPERATIONS: u32 = 8192;
 const DEVICES: u32 = 2048;
@@ -134,9 +137,9 @@ pub(crate) fn random_order(devices: u32, events: u32) -> Vec<(u32, u32)> {
     order
 }
 
-/// Returns the five floors.
+/// Returns the floors.
 pub(super) fn probes() -> Vec<Probe> {
-    vec![one(), few_fresh(), many(), many_fresh(), send_take()]
+    vec![one(), few_fresh(), many(), many_fresh(), send_take(), send_take_across()]
 }
 
 fn counted(time: f64, found: u32, expected: u32) -> Result<f64, String> {
@@ -205,6 +208,16 @@ fn send_take() -> Probe {
         let both = |_| u32::from(to.send(0, 0)) & u32::from(to.take(0) == Some(0));
         let taken: u32 = (0..OPERATIONS).map(both).sum();
         counted(each(start.elapsed(), OPERATIONS), taken, OPERATIONS)
+    })
+}
+
+/// Exchanges two lines for each message, with the event's word and with the ready bits, and that of
+/// the flag.
+fn send_take_across() -> Probe {
+    let translation = Translation::<AtomicU64>::new(1, 2);
+    floor(SEND_TAKE_ACROSS, move || {
+        let to = black_box(&translation);
+        across(|| _ = to.send(0, 0), || to.take(0).is_some())
     })
 }
 
