@@ -278,24 +278,6 @@ fn a_configuration_counts_once_invalidated() {
 }
 
 #[test]
-fn invalidating_one_lpi_leaves_the_others_cached() {
-    let mut machine = direct(&[0xa1; 64]);
-    for cpu in 0..2 {
-        for lpi in [8200, 8201] {
-            ring(&machine.gic, setlpir(&machine, cpu), lpi);
-        }
-        assert!(machine.vcpus[cpu].inputs().irq, "the vCPU must have read the configuration");
-    }
-    machine.ram.write(RAM, &[0xa0; 64]).unwrap();
-
-    machine.write_gicr(0, gicr::INVLPIR, 8200);
-
-    assert_eq!((machine.acknowledge(0), machine.acknowledge(0)), (8201, SPURIOUS));
-    machine.end(0, 8201);
-    assert_eq!(machine.acknowledge(1), 8200);
-}
-
-#[test]
 fn setlpir_takes_32_and_64_bits() {
     let machine = direct(&[0xa1; 64]);
     for (width, reached) in [

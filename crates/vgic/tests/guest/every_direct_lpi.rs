@@ -93,21 +93,6 @@ fn all_lpis_can_be_pending_at_once_at_every_vcpu() {
 }
 
 #[test]
-fn an_invalidated_disabled_lpi_is_not_delivered() {
-    let mut machine = machine(2);
-    for lpi in [FIRST, 0xffff] {
-        assert_eq!(ring(&machine, 1, lpi), Delivery::Pending);
-        machine.ram.write(RAM + u64::from(lpi - FIRST), &[0xa0]).unwrap();
-        invalidate(&machine, 1, lpi);
-        assert_eq!(machine.acknowledge(1), SPURIOUS);
-        machine.ram.write(RAM + u64::from(lpi - FIRST), &[0xa1]).unwrap();
-        invalidate(&machine, 1, lpi);
-        assert_eq!(machine.acknowledge(1), u64::from(lpi));
-        machine.end(1, lpi.into());
-    }
-}
-
-#[test]
 fn restored_direct_lpis_continue() {
     let mut source = machine(2);
     for lpi in (FIRST..=0xffff).step_by(100) {

@@ -1,8 +1,6 @@
-//! Tests for restored machines whose redistributors have LPIs of their own: direct LPIs, and LPIs
-//! that MOVALL has moved.
+//! Test for restored machines with direct LPIs.
 
 use super::board::{Board, CPUS, config};
-use doorbell_test_support::guest::{mapd, mapti, movall};
 use doorbell_test_support::heap_use;
 use gic_arch::gicr;
 use proptest::collection::vec;
@@ -25,55 +23,6 @@ pub(crate) fn started() -> Board {
     let mut board = Board::new(direct());
     board.start_cpus();
     board
-}
-
-#[test]
-fn restored_direct_lpis_can_be_sent_again() {
-    let board = started();
-    board.write_gicr(1, gicr::SETLPIR, 8200);
-    board.write_gicr(2, gicr::SETLPIR, 8233);
-
-    let mut moved = board.moved();
-
-    assert_eq!(moved.handle_all(1), [8200]);
-    assert_eq!(moved.handle_all(2), [8233]);
-    moved.write_gicr(1, gicr::SETLPIR, 8300);
-    assert_eq!(moved.handle_all(1), [8300]);
-}
-
-#[test]
-fn a_restored_redistributor_keeps_its_own_copies() {
-    let board = started();
-    board.configure(9000, true, 0x40);
-    board.write_gicr(0, gicr::INVLPIR, 9000);
-    board.configure(8200, false, 0xa0);
-
-    let mut moved = board.moved();
-
-    for cpu in 0..usize::from(CPUS) {
-        moved.write_gicr(cpu, gicr::SETLPIR, 9000);
-        moved.write_gicr(cpu, gicr::SETLPIR, 8200);
-    }
-    assert_eq!(moved.handle_all(0), [9000, 8200]);
-    assert_eq!(moved.handle_all(1), [8200]);
-    moved.write_gicr(1, gicr::INVLPIR, 9000);
-    assert_eq!(moved.handle_all(1), [9000]);
-}
-
-#[test]
-fn an_lpi_that_movall_brings_again_reads_its_configuration() {
-    let board = Board::running();
-    board.run([mapd(5, 1, 0x4010_0000), mapti(5, 0, 8200, 0)]);
-    let bring = |board: &mut Board| {
-        board.send(5, 0);
-        board.run([movall(0, 1)]);
-        board.handle_all(1)
-    };
-    let mut stayed = board;
-    assert_eq!(bring(&mut stayed), [8200]);
-    stayed.configure(8200, false, 0xa0);
-    assert_eq!(bring(&mut stayed), [0; 0]);
-    assert_eq!(stayed.moved().handle_all(1), [0; 0]);
 }
 
 /// A step of a guest with direct LPIs. LPIs are given by their index in [`LPIS`].

@@ -62,37 +62,6 @@ fn acknowledge_listed(vcpu: &mut ListRegisterVcpu) {
 }
 
 #[test]
-fn list_registers_are_saved_as_pending_or_active() {
-    let (mut board, mut vcpu) = with_lists(with_level_and_lpi());
-    acknowledge_listed(&mut vcpu);
-
-    let saved = saved(&mut board, &mut vcpu);
-    let mut moved = Board::over(board.gic.config().clone(), board.ram.clone());
-    moved.restore(&saved);
-
-    assert_eq!(moved.acknowledge(0), 1023, "the running interrupt has the highest priority");
-    moved.gic.set_line(Line::Spi(40), Level::Low);
-    moved.end(0, 40);
-    assert_eq!(moved.handle_all(0), [8192]);
-}
-
-#[test]
-fn an_active_interrupt_is_listed_after_restore() {
-    let mut board = with_level_and_lpi();
-    assert_eq!(board.acknowledge(0), 40);
-    let mut moved = board.moved();
-    // Read the CPU's inputs, which drops interrupts from the ready bitmap that are no longer
-    // pending.
-    assert!(!moved.vcpus[0].inputs().any());
-
-    let (_moved, mut vcpu) = with_lists(moved);
-
-    let inside = vcpu.enter();
-    assert!(states(inside.interface()).contains(&(40, ListRegisterState::Active)));
-    assert_eq!(inside.interface().active_priorities[1][0], 1);
-}
-
-#[test]
 fn a_restore_below_list_registers_is_listed() {
     let (mut board, mut vcpu) = with_lists(with_level_and_lpi());
     acknowledge_listed(&mut vcpu);

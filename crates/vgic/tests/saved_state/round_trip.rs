@@ -1,7 +1,7 @@
 //! Tests for the behavior of restored machines.
 
 use super::board::{Board, CPUS, ITS, config};
-use doorbell_test_support::guest::{discard, mapc, mapd, mapti, movall, take_dirty, unmapc};
+use doorbell_test_support::guest::{mapc, mapd, mapti, movall, take_dirty, unmapc};
 use gic_arch::gicd::Irouter;
 use gic_arch::gits::Creadr;
 use gic_arch::{IntId, gicd, gicr, gits, icc};
@@ -66,22 +66,6 @@ fn a_device_keeps_its_table_and_event_count() {
     let found: Vec<_> =
         devices.map(|device| (device.device.get(), device.event_bits, device.itt)).collect();
     assert_eq!(found, [(5, 3, 0x4010_0000), (0x1234, 12, 0x4010_1000)]);
-}
-
-#[test]
-fn a_restored_machine_signals_as_the_saved_one() {
-    let (mut stayed, mut moved) = (busy(), busy().moved());
-    // The order among LPIs of equal priority is unspecified.
-    let sort_lpis = |mut handled: Vec<u64>| {
-        let wired = handled.iter().take_while(|intid| **intid < 8192).count();
-        handled[wired..].sort_unstable();
-        handled
-    };
-    for cpu in 0..usize::from(CPUS) {
-        let expected = sort_lpis(stayed.handle_all(cpu));
-        assert_eq!(sort_lpis(moved.handle_all(cpu)), expected);
-        assert!(!expected.is_empty() || cpu == 0);
-    }
 }
 
 #[test]
@@ -174,21 +158,6 @@ fn order_of_vcpus_and_itses_is_irrelevant() {
 }
 
 #[test]
-fn waiting_commands_run_after_the_restore() {
-    let mut slow = config();
-    slow.its[0].work_per_access = 1;
-    let mut board = Board::new(slow);
-    board.start();
-    board.queue([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 1)]);
-
-    let moved = board.moved();
-
-    assert_eq!(moved.send(5, 0), Delivery::Blocked);
-    moved.finish_queue();
-    assert_eq!(moved.send(5, 0), Delivery::Pending);
-}
-
-#[test]
 fn a_stalled_queue_is_stalled_after_the_restore() {
     let mut strict = config();
     strict.its[0].error_policy = vgic::its::ErrorPolicy::Stall;
@@ -199,21 +168,6 @@ fn a_stalled_queue_is_stalled_after_the_restore() {
     let moved = board.moved();
 
     assert!(Creadr::from_bits(moved.read_gits(gits::CREADR)).stalled());
-}
-
-#[test]
-fn messages_held_at_the_save_come_once_enabled() {
-    let board = Board::running();
-    board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0)]);
-    board.send(5, 0);
-    board.write_gicr(1, gicr::CTLR, gicr::Ctlr::new());
-    board.run([mapc(0, 1)]);
-
-    let mut moved = board.moved();
-
-    assert!(moved.handle_all(1).is_empty());
-    moved.write_gicr(1, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
-    assert_eq!(moved.handle_all(1), [8192]);
 }
 
 #[test]
@@ -344,32 +298,6 @@ fn a_restored_machine_can_be_reset() {
     saved.distributor.interrupts.clear();
     saved.cpus.iter_mut().for_each(|cpu| cpu.redistributor.interrupts.clear());
     assert_eq!(saved, untouched);
-}
-
-/// A message for either event must make the LPI pending, both before and after the restore.
-#[test]
-fn an_lpi_of_two_events_is_saved_and_restored() {
-    let mut board = Board::running();
-    board.run([mapd(5, 5, 0x4010_0000), mapti(5, 0, 8200, 1), mapti(5, 3, 8200, 1)]);
-    board.configure(8200, true, 0xa0);
-    board.send(5, 3);
-    let saved = board.save();
-    let events: Vec<_> = saved.its[0].devices[0].events.iter().collect();
-    let numbers = events.iter().map(|event| (event.event.get(), event.intid.get(), event.pending));
-    assert_eq!(numbers.collect::<Vec<_>>(), [(0, 8200, false), (3, 8200, true)]);
-
-    let mut board = board.moved();
-    assert_eq!(board.save(), saved);
-    assert_eq!(board.handle_all(1), [8200]);
-    for event in [0, 3] {
-        board.send(5, event);
-        assert_eq!(board.handle_all(1), [8200], "event {event}");
-    }
-    // Discarding one event must not discard the other.
-    board.run([discard(5, 0)]);
-    let mut board = board.moved();
-    board.send(5, 3);
-    assert_eq!(board.handle_all(1), [8200]);
 }
 
 #[test]
