@@ -119,15 +119,13 @@ fn thread_round(
     thread::scope(|scope| {
         let threads = seats.into_iter().map(|seat| {
             let (mut rng, stop) = (rng.fork(), &stop);
-            scope.spawn(move || vcpu::run(seat, world, &mut rng, stop))
+            scope.spawn(move || seat.run(world, &mut rng, stop))
         });
         let threads = threads.collect::<Vec<_>>();
         work(world, rng);
         stop.store(true, SeqCst);
         world.kicks.wake_all();
-        let mut seats: Vec<_> = threads.into_iter().map(|it| it.join().unwrap()).collect();
-        seats.sort_by_key(|seat| seat.vcpu.cpu());
-        seats
+        threads.into_iter().map(|it| it.join().unwrap()).collect()
     })
 }
 

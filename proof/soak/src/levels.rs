@@ -1,7 +1,7 @@
 //! Level-triggered eventfds with resample on shared pins, while GSIs move between pins.
 
 use crate::guest::{self, Guest};
-use crate::hardware::{Hardware, vtr};
+use crate::hardware::{ExitPolicy, Half};
 use crate::lifecycle;
 use crate::outcome::Outcome;
 use doorbell_test_support::guest::Kicks;
@@ -75,8 +75,8 @@ impl Rig {
         let kicks = Arc::new(Kicks::new(1));
         let memory = guest::memory();
         let (gic, mut vcpus) = lifecycle::create(VgicConfig::new(1), &memory, kicks.clone());
-        let guest = Guest::new(gic.clone(), memory);
-        guest::start_wired(&guest);
+        let guest = Guest::new(&gic, &memory);
+        guest.start_wired();
         for pin in PINS {
             guest.enable(0, pin);
         }
@@ -119,13 +119,18 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
     let mut rng = Rng::with_seed(seed);
     let lists = [0, 1, 2, 4][rng.usize(..4)];
     let (mut rig, vcpu) = Rig::new();
+    let kicked = rig.kicks.flag(0);
+    let vcpu = match lists {
+        0 => Half::Software(vcpu),
+        _ => Half::lists(vcpu, lists, ExitPolicy::Needed, kicked),
+    };
     let mut outcome = Outcome::new(format!("{lists} list registers"));
     let share = messages.div_ceil(DEVICES as u64);
     let (stop, handled) = (AtomicBool::new(false), AtomicU64::new(0));
     let threads = [rig.poller.spawn().unwrap(), rig.poller.spawn().unwrap()];
     thread::scope(|scope| {
         let (rig, stop, handled) = (&rig, &stop, &handled);
-        let guest = scope.spawn(move || Program { rig, stop, handled }.run(vcpu, lists));
+        let guest = scope.spawn(move || Program { rig, stop, handled }.run(vcpu));
         let devices: Vec<_> = rig
             .devices
             .iter()
@@ -164,45 +169,18 @@ struct Program<'a> {
 }
 
 impl Program<'_> {
-    fn run(&self, vcpu: Vcpu, lists: u8) {
-        if lists > 0 { self.run_lists(vcpu, lists) } else { self.run_software(vcpu) }
-    }
-
     fn handle(&self) {
         self.handled.fetch_add(1, SeqCst);
         self.rig.serve_all();
     }
 
-    fn run_software(&self, mut vcpu: Vcpu) {
+    fn run(&self, mut vcpu: Half) {
         while !self.stop.load(SeqCst) {
             let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
             if intid != 1023 {
                 self.handle();
                 vcpu.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
             } else if vcpu.prepare_to_sleep() == Sleep::Ready {
-                self.rig.kicks.sleep(0, self.stop);
-                vcpu.returned();
-            }
-        }
-    }
-
-    fn run_lists(&self, vcpu: Vcpu, lists: u8) {
-        let vtr = vtr(lists, vcpu.vgic().config().priority_bits);
-        let mut vcpu = vcpu.with_list_registers(vtr).unwrap();
-        while !self.stop.load(SeqCst) {
-            let inside = vcpu.enter();
-            let mut hardware = Hardware::new(*inside.interface(), vtr);
-            let mut idle = false;
-            while !idle && !hardware.asks_for_maintenance() && !self.rig.kicks.take(0) {
-                let intid = hardware.acknowledge(1);
-                idle = intid == 1023;
-                if !idle {
-                    self.handle();
-                    hardware.end(1, intid);
-                }
-            }
-            inside.exit(&hardware.registers);
-            if idle && vcpu.prepare_to_sleep() == Sleep::Ready {
                 self.rig.kicks.sleep(0, self.stop);
                 vcpu.returned();
             }

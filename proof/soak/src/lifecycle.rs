@@ -1,7 +1,7 @@
 //! Creation, saving and restoring of models, and register writes that run to completion. All calls
 //! whose shape depends on how a monitor holds its vCPUs are in this file.
 
-use crate::half::Half;
+use crate::hardware::Half;
 use doorbell_test_support::guest::{Ram, ram};
 use msi_types::Kick;
 use std::sync::Arc;
@@ -15,21 +15,25 @@ pub(crate) type Memory = VmMemory<Ram>;
 /// Creates a machine.
 pub(crate) fn create(
     config: VgicConfig,
-    memory: &Memory,
+    memory: &Arc<Memory>,
     kick: Arc<dyn Kick>,
 ) -> (Arc<Vgic>, Vec<Vcpu>) {
-    Vgic::new(config, Arc::new(memory.clone()), kick).unwrap()
+    Vgic::new(config, memory.clone(), kick).unwrap()
 }
 
 /// Saves a machine while its vCPUs are paused.
-pub(crate) fn save(gic: &Vgic, vcpus: &mut [Half]) -> SavedState {
-    let _paused: Vec<_> = vcpus.iter_mut().map(Half::pause).collect();
+pub(crate) fn save<'a>(gic: &Vgic, vcpus: impl IntoIterator<Item = &'a mut Half>) -> SavedState {
+    let _paused: Vec<_> = vcpus.into_iter().map(Half::pause).collect();
     gic.save().unwrap()
 }
 
 /// Restores a state, and checks that a save immediately afterwards returns the same state.
-pub(crate) fn restore(gic: &Vgic, vcpus: &mut [Half], state: &SavedState) {
-    let _paused: Vec<_> = vcpus.iter_mut().map(Half::pause).collect();
+pub(crate) fn restore<'a>(
+    gic: &Vgic,
+    vcpus: impl IntoIterator<Item = &'a mut Half>,
+    state: &SavedState,
+) {
+    let _paused: Vec<_> = vcpus.into_iter().map(Half::pause).collect();
     gic.restore(state).unwrap();
     let lacks_configurations = state
         .its
@@ -42,11 +46,6 @@ pub(crate) fn restore(gic: &Vgic, vcpus: &mut [Half], state: &SavedState) {
     }
     let again = gic.save().unwrap();
     assert!(again == *state, "the restored state differs: {}", difference(state, &again));
-}
-
-/// Completes a register write.
-pub(crate) fn write(gic: &Vgic, address: u64, width: AccessWidth, value: u64) {
-    gic.write_until_done(address, width, value).unwrap();
 }
 
 /// Performs only the first step of a register write, as a hypervisor does that can't be

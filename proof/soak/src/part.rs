@@ -32,10 +32,9 @@ const GUEST: &[&str] = &[
     "crates/gic-arch",
     "crates/vgic",
     "proof/soak/src/guest.rs",
-    "proof/soak/src/half.rs",
     "proof/soak/src/hardware.rs",
     "proof/soak/src/lifecycle.rs",
-    "proof/support/src/guest/kicks.rs",
+    "proof/support/src/guest",
 ];
 
 impl Part {
@@ -88,7 +87,7 @@ impl Part {
                 "proof/soak/src/chaos",
                 "proof/soak/src/chaos.rs",
             ],
-            Self::Its => &["proof/soak/src/its.rs", "proof/support/src/guest"],
+            Self::Its => &["proof/soak/src/its.rs"],
             Self::Levels => &["crates/irq-routing", "proof/soak/src/levels.rs"],
             Self::Msix => &["crates/msi-types", "crates/irq-routing", "proof/soak/src/msix.rs"],
             Self::Machine => {

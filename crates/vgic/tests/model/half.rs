@@ -46,6 +46,16 @@ impl Half {
         kicked: Arc<AtomicBool>,
     ) -> Self {
         let vtr = vtr(registers, vcpu.vgic().config().priority_bits);
+        Self::with_interface(vcpu, vtr, exits, kicked)
+    }
+
+    /// Creates a vCPU on CPUs with this virtual interface.
+    pub(crate) fn with_interface(
+        vcpu: Vcpu,
+        vtr: Vtr,
+        exits: ExitPolicy,
+        kicked: Arc<AtomicBool>,
+    ) -> Self {
         let vcpu = vcpu.with_list_registers(vtr).unwrap();
         Self::Lists(Lists { vcpu, inside: None, vtr, exits, kicked, deactivated: Vec::new() })
     }
@@ -191,7 +201,8 @@ impl Lists {
             if !asked {
                 break;
             }
-            if kicked && self.lists_arrivals() {
+            // A kick during the call requests an exit, e.g. because the model has more work to do.
+            if kicked && self.lists_arrivals() && !self.kicked.load(SeqCst) {
                 continue;
             }
             self.exit();

@@ -5,7 +5,7 @@ use super::machine::World;
 use super::program::event;
 use super::seat::Seat;
 use crate::guest::FIRST_LPI;
-use crate::half::Half;
+use crate::hardware::Half;
 use fastrand::Rng;
 use gic_arch::icc;
 use gic_arch::its::{CollectionId, Command};
@@ -61,13 +61,13 @@ pub(crate) fn drain(world: &mut World, rng: &mut Rng) {
         world.send(source);
     }
     let (vcpu, limit) = (&mut seat.vcpu, as_read(&config, rng.u8(0x40..)));
-    vcpu.write_sysreg(icc::PMR.encoding(), limit.into());
+    vcpu.write_sysreg(icc::PMR.encoding(), limit.into()).unwrap();
     expected.sort_unstable();
     let (before, after): (Vec<_>, Vec<_>) =
         expected.into_iter().partition(|(priority, _)| *priority < limit);
     acknowledge(world, vcpu, &before);
     let (lowest, all) = (as_read(&config, 0xff), 0xff);
-    vcpu.write_sysreg(icc::PMR.encoding(), all);
+    vcpu.write_sysreg(icc::PMR.encoding(), all).unwrap();
     // No mask lets the lowest priority pass.
     let (idle, after): (Vec<_>, Vec<_>) =
         after.into_iter().partition(|(priority, _)| *priority >= lowest);
@@ -89,10 +89,11 @@ pub(crate) fn drain(world: &mut World, rng: &mut Rng) {
 /// SGI after the last check.
 fn take_all(world: &World, seat: &mut Seat, rng: &mut Rng) {
     while world.guest.gic.poll() == Progress::Unfinished {}
-    seat.end_all();
+    seat.end_all(world);
     while seat.take_one(world, rng) {
-        seat.end_all();
+        seat.end_all(world);
     }
+    seat.vcpu.leave_guest();
 }
 
 /// Sets an interrupt's priority and target, and returns the priority as the guest reads it.
@@ -137,8 +138,10 @@ fn acknowledge(world: &World, vcpu: &mut Half, expected: &[(u8, u32)]) {
     let mut left = expected.to_vec();
     let mut last = 0;
     loop {
-        while world.guest.gic.poll() == Progress::Unfinished {}
-        let intid = u32::try_from(vcpu.read_sysreg(icc::IAR1.encoding())).unwrap();
+        while world.guest.gic.poll() == Progress::Unfinished {
+            vcpu.attend();
+        }
+        let intid = u32::try_from(vcpu.read_sysreg(icc::IAR1.encoding()).unwrap()).unwrap();
         if intid == 1023 {
             break;
         }
@@ -147,11 +150,12 @@ fn acknowledge(world: &World, vcpu: &mut Half, expected: &[(u8, u32)]) {
         let (priority, _) = left.remove(found);
         assert!(last <= priority, "{intid} with priority {priority:#x} after {last:#x}");
         last = priority;
-        let running = vcpu.read_sysreg(icc::RPR.encoding());
+        let running = vcpu.read_sysreg(icc::RPR.encoding()).unwrap();
         let wanted = group_priority(&config, priority);
         assert_eq!(running, u64::from(wanted), "running priority of {intid}, {priority:#x}");
         world.handle(CPU, intid);
-        vcpu.write_sysreg(icc::EOIR1.encoding(), intid.into());
+        vcpu.write_sysreg(icc::EOIR1.encoding(), intid.into()).unwrap();
     }
+    vcpu.leave_guest();
     assert!(left.is_empty(), "not signaled: {left:?} of {expected:?}");
 }

@@ -3,8 +3,7 @@
 use super::ledger::{Ledger, Signal, Source};
 use super::seat::Seat;
 use crate::guest::{self, FIRST_LPI, Guest};
-use crate::half::Half;
-use crate::hardware::Physical;
+use crate::hardware::{ExitPolicy, Half, Physical, vtr};
 use crate::lifecycle::{self, Memory};
 use doorbell_test_support::guest::Kicks;
 use fastrand::Rng;
@@ -15,7 +14,7 @@ use std::array;
 use std::sync::Arc;
 use std::thread;
 use vgic::its::ItsConfig;
-use vgic::{SecurityView, Vgic, VgicConfig};
+use vgic::{SecurityView, Vcpu, Vgic, VgicConfig};
 use vgic_kvm::{kvm_config, kvm_its_config};
 
 pub(crate) const CPUS: usize = 4;
@@ -193,8 +192,8 @@ impl World {
         let sgis = (0..CPUS)
             .flat_map(|cpu| (0..SGIS).map(move |sgi| Source::new(Signal::Sgi, sgi, Some(cpu))));
         let ledger = Ledger { sources: plan.sources(), sgis: sgis.collect() };
-        let seats = vcpus.into_iter().map(Seat::new).collect();
-        let guest = Guest::new(gic, memory);
+        let seats = vcpus.into_iter().enumerate().map(Seat::new).collect();
+        let guest = Guest::new(&gic, &memory);
         let physical = Arc::default();
         let mut world = Self { plan, guest, ledger, kicks, physical, seats };
         world.start();
@@ -205,7 +204,7 @@ impl World {
     /// Programs the controllers as a guest does that boots.
     fn start(&mut self) {
         let guest = &self.guest;
-        guest::start_wired(guest);
+        guest.start_wired();
         for source in self.ledger.sources.iter().filter(|it| it.intid < FIRST_LPI) {
             let cpu = source.cpu.unwrap_or(0);
             if matches!(source.signal, Signal::Pulse(_) | Signal::Spi) {
@@ -346,12 +345,20 @@ impl World {
 pub(crate) fn make(
     plan: Plan,
     rng: &mut Rng,
-    memory: &Memory,
+    memory: &Arc<Memory>,
     kicks: &Arc<Kicks>,
 ) -> (Arc<Vgic>, Vec<Half>) {
     let budget = [1, 1, 2, 64, 1024][rng.usize(..5)];
     let (gic, vcpus) = lifecycle::create(plan.config(budget), memory, kicks.clone());
     let kinds = plan.draw_kinds(rng);
-    let halves = vcpus.into_iter().zip(kinds);
-    (gic, halves.map(|(vcpu, lists)| Half::new(vcpu, lists, rng.bool())).collect())
+    let half = |(vcpu, lists): (Vcpu, u8)| {
+        if lists == 0 {
+            return Half::Software(vcpu);
+        }
+        let vtr = vtr(lists, gic.config().priority_bits).with_tds(rng.bool());
+        let kicked = kicks.flag(vcpu.cpu().index());
+        Half::with_interface(vcpu, vtr, ExitPolicy::Needed, kicked)
+    };
+    let halves = vcpus.into_iter().zip(kinds).map(half).collect();
+    (gic, halves)
 }

@@ -3,8 +3,8 @@
 use super::eventfds::Eventfds;
 use super::machine::{self, Plan, World};
 use super::program;
-use super::seat::Running;
-use crate::half::Half;
+use super::seat::Seat;
+use crate::hardware::Half;
 use crate::lifecycle;
 use crate::outcome::Outcome;
 use fastrand::Rng;
@@ -20,31 +20,26 @@ pub(crate) fn migrate(world: &mut World, rng: &mut Rng, outcome: &mut Outcome) {
     let eventfds = Eventfds::signal(world, rng, with_messages);
     eventfds.settle();
     outcome.count("signals in eventfds", eventfds.signals);
-    let mut vcpus = Vec::new();
-    let mut seats = Vec::new();
-    for seat in mem::take(&mut world.seats) {
-        let (vcpu, rest) = seat.split();
-        vcpus.push(vcpu);
-        seats.push(rest);
-    }
-    let mut saved = lifecycle::save(&world.guest.gic, &mut vcpus);
+    let mut seats = mem::take(&mut world.seats);
+    let mut saved = lifecycle::save(&world.guest.gic, halves(&mut seats));
     let (way, saved) = match world.plan {
-        Plan::Kvm if rng.u8(..4) != 0 && has_all_cpus(world, &seats, &mut vcpus, &mut saved) => {
+        Plan::Kvm if rng.u8(..4) != 0 && has_all_cpus(world, &mut seats, &mut saved) => {
             ("migrations through KVM's format", kvm(world, rng, saved))
         }
         Plan::Linked => ("migrations", saved),
         _ if rng.u8(..3) == 0 => {
-            use_up(world, rng, &mut vcpus);
-            lifecycle::restore(&world.guest.gic, &mut vcpus, &saved);
+            use_up(world, rng, &mut seats);
+            lifecycle::restore(&world.guest.gic, halves(&mut seats), &saved);
             ("rollbacks", saved)
         }
         _ => ("migrations", saved),
     };
-    let (gic, mut restored) = machine::make(world.plan, rng, &world.guest.memory, &world.kicks);
+    let (gic, mut restored) = machine::make(world.plan, rng, &world.guest.ram, &world.kicks);
     lifecycle::restore(&gic, &mut restored, &saved);
-    drop((vcpus, eventfds));
-    world.guest.move_to(gic);
-    world.seats = seats.into_iter().zip(restored).map(|(rest, vcpu)| rest.join(vcpu)).collect();
+    halves(&mut seats).zip(restored).for_each(|(half, restored)| *half = restored);
+    drop(eventfds);
+    world.guest.move_to(&gic);
+    world.seats = seats;
     world.link();
     for cpu in disabled {
         world.guest.enable_lpis(cpu, true);
@@ -57,43 +52,44 @@ pub(crate) fn migrate(world: &mut World, rng: &mut Rng, outcome: &mut Outcome) {
 /// priorities don't tell, first routes the active SPIs to the CPUs that acknowledged them, because
 /// a restore then assumes that they are active at their targets. This doesn't suffice if the guest
 /// has changed the priority of an active SPI.
-fn has_all_cpus(
-    world: &World,
-    seats: &[Running],
-    vcpus: &mut [Half],
-    saved: &mut SavedState,
-) -> bool {
+fn has_all_cpus(world: &World, seats: &mut [Seat], saved: &mut SavedState) -> bool {
     let gic = &world.guest.gic;
     if lifecycle::has_undecidable_spis(gic.config(), saved.clone()) {
-        for (running, vcpu) in seats.iter().zip(&*vcpus) {
-            running.spis().for_each(|intid| world.guest.route(intid, Some(vcpu.cpu())));
+        for seat in &*seats {
+            seat.spis().for_each(|intid| world.guest.route(intid, Some(seat.cpu)));
         }
-        *saved = lifecycle::save(gic, vcpus);
+        *saved = lifecycle::save(gic, halves(seats));
     }
     !lifecycle::has_undecidable_spis(gic.config(), saved.clone())
 }
 
 /// Returns the state that a fresh machine has after KVM's save and restore.
 fn kvm(world: &World, rng: &mut Rng, saved: SavedState) -> SavedState {
-    let (fresh, mut vcpus) = machine::make(world.plan, rng, &world.guest.memory, &world.kicks);
+    let (fresh, mut vcpus) = machine::make(world.plan, rng, &world.guest.ram, &world.kicks);
     let state = lifecycle::save(&fresh, &mut vcpus);
-    lifecycle::through_kvm(world.guest.gic.config(), saved, state, &world.guest.memory)
+    lifecycle::through_kvm(world.guest.gic.config(), saved, state, &world.guest.ram)
 }
 
 /// Uses a machine that will be rolled back. Guest memory must stay unchanged.
-fn use_up(world: &World, rng: &mut Rng, vcpus: &mut [Half]) {
+fn use_up(world: &World, rng: &mut Rng, seats: &mut [Seat]) {
     let guest = &world.guest;
     for source in world.ledger.sources.iter().filter(|_| rng.bool()) {
         world.signal(source);
     }
-    for (cpu, vcpu) in vcpus.iter_mut().enumerate() {
+    for (cpu, half) in halves(seats).enumerate() {
         if rng.u8(..3) == 0 {
-            guest.write_gicr(cpu, gicr::WAKER.offset(), 2);
-            let _ = vcpu.read_sysreg(icc::IAR1.encoding());
+            guest.write_gicr(cpu, gicr::WAKER, 2.into());
+            let _ = half.read_sysreg(icc::IAR1.encoding());
+            half.leave_guest();
         }
     }
     if rng.u8(..3) == 0 {
         guest.gic.reset();
-        vcpus.iter_mut().for_each(Half::reset);
+        halves(seats).for_each(Half::reset);
     }
+}
+
+/// Returns the vCPUs of all seats.
+fn halves(seats: &mut [Seat]) -> impl Iterator<Item = &mut Half> {
+    seats.iter_mut().map(|seat| &mut seat.vcpu)
 }

@@ -49,8 +49,8 @@ impl Programs<'_> {
         }
         let guest = &self.world.guest;
         for cpu in 0..CPUS {
-            guest.write_gicr(cpu, gicr::CTLR.offset(), 1);
-            guest.write_gicr(cpu, gicr::WAKER.offset(), 0);
+            guest.write_gicr(cpu, gicr::CTLR, 1.into());
+            guest.write_gicr(cpu, gicr::WAKER, 0.into());
         }
         operations
     }
@@ -76,14 +76,14 @@ impl Programs<'_> {
             }
             3 => guest.set_priority(cpu, intid, priority(rng)),
             4 => {
-                guest.write_gicd(gicd::CTLR.offset(), rng.u64(..3));
-                guest.write_gicd(gicd::CTLR.offset(), 3);
+                guest.write_gicd(gicd::CTLR, rng.u32(..3).into());
+                guest.write_gicd(gicd::CTLR, 3.into());
             }
             5 => self.sleep(cpu, rng),
             6 if !self.world.plan.is_non_secure() => guest.change_group(cpu, intid),
             7 if self.world.plan.has_one_of_n() => {
-                let control = 1 | rng.u64(..8) << 24;
-                guest.write_gicr(cpu, gicr::CTLR.offset(), control);
+                let control = 1 | rng.u32(..8) << 24;
+                guest.write_gicr(cpu, gicr::CTLR, control.into());
             }
             8 if matches!(source.signal, Signal::Pulse(_)) => {
                 source.raise(|| guest.set_pending(cpu, intid));
@@ -97,17 +97,17 @@ impl Programs<'_> {
     /// Puts a redistributor to sleep and wakes it.
     fn sleep(&self, cpu: usize, rng: &mut Rng) {
         let guest = self.guest();
-        let asleep = Waker::new().with_processor_sleep(true).into_bits();
-        guest.write_gicr(cpu, gicr::WAKER.offset(), asleep.into());
+        let asleep = Waker::new().with_processor_sleep(true);
+        guest.write_gicr(cpu, gicr::WAKER, asleep);
         if rng.bool() {
             for _ in 0..100 {
-                if guest.read_gicr(cpu, gicr::WAKER.offset()) & 4 != 0 {
+                if guest.read_gicr(cpu, gicr::WAKER) & 4 != 0 {
                     break;
                 }
                 thread::yield_now();
             }
         }
-        guest.write_gicr(cpu, gicr::WAKER.offset(), 0);
+        guest.write_gicr(cpu, gicr::WAKER, 0.into());
     }
 
     fn reprogram_lpi(&self, source: &Source, rng: &mut Rng) {
@@ -200,7 +200,7 @@ pub(crate) fn leave_work(world: &World, rng: &mut Rng) -> Vec<usize> {
     let events: Vec<_> = world.ledger.sources.iter().filter_map(event).collect();
     for _ in 0..if events.is_empty() { 0 } else { rng.usize(..60) } {
         let (its, device, event) = events[rng.usize(..events.len())];
-        guest.post(its, random_command(device, event, rng).encode());
+        guest.post(its, random_command(device, event, rng));
     }
     let kept = |source: &&Source| !matches!(source.signal, Signal::Linked(_));
     for source in world.ledger.sources.iter().filter(kept) {
@@ -211,7 +211,7 @@ pub(crate) fn leave_work(world: &World, rng: &mut Rng) -> Vec<usize> {
     let mut disabled = Vec::new();
     for cpu in 0..CPUS {
         if rng.u8(..3) == 0 {
-            guest.write_gicr(cpu, gicr::CTLR.offset(), 0);
+            guest.write_gicr(cpu, gicr::CTLR, 0.into());
             disabled.push(cpu);
         }
         if rng.u8(..5) == 0 && !disabled.is_empty() && world.plan != Plan::Kvm {

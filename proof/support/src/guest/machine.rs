@@ -15,8 +15,7 @@ use vgic::{AccessWidth, GuestMemory, Paused, Vcpu, Vgic, VgicConfig, VmMemory};
 
 /// Address at which memory starts.
 pub const RAM: u64 = 0x4000_0000;
-/// Base of the ITS that the guest uses. The machine's configuration must place the ITS at this
-/// address.
+/// Base of the ITS that the guest uses by default.
 pub const ITS: u64 = 0x0808_0000;
 /// Command queue of the ITS. The device table and the collection table follow it.
 pub const QUEUE: u64 = RAM;
@@ -44,6 +43,8 @@ pub struct Machine<M = VmMemory<Ram>, C = Vcpu> {
     pub ram: Arc<M>,
     /// The kicks of the vCPUs.
     pub kicks: Arc<Kicks>,
+    /// Base of the ITS that the guest uses.
+    pub its: u64,
     /// Address of the command queue of 64 KiB, which the device table and the collection table
     /// follow.
     pub queue: u64,
@@ -66,11 +67,17 @@ impl Machine {
     pub fn kicking(config: VgicConfig, kick: Arc<dyn Kick>) -> Self {
         let ram = memory();
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kick).unwrap();
-        Self { gic, vcpus, ram, kicks: Arc::new(Kicks::new(0)), queue: QUEUE }
+        Self { vcpus, ..Self::view(gic, ram, ITS, QUEUE) }
     }
 }
 
 impl<M: GuestMemory + 'static> Machine<M> {
+    /// Returns the view that a guest on other threads has of a machine, without the vCPUs. `its`
+    /// and `queue` are the base and the queue of one of the ITSes.
+    pub fn view(gic: Arc<Vgic>, ram: Arc<M>, its: u64, queue: u64) -> Self {
+        Self { gic, vcpus: Vec::new(), ram, kicks: Arc::new(Kicks::new(0)), its, queue }
+    }
+
     /// Creates a machine with existing guest memory.
     pub fn over(config: VgicConfig, ram: Arc<M>) -> Self {
         Self::with_interfaces(config, ram)
@@ -83,7 +90,7 @@ impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
         let kicks = Arc::new(Kicks::new(config.cpus.len()));
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
         let vcpus = vcpus.into_iter().map(|vcpu| C::of(vcpu, &kicks)).collect();
-        Self { gic, vcpus, ram, kicks, queue: QUEUE }
+        Self { gic, vcpus, ram, kicks, its: ITS, queue: QUEUE }
     }
 
     /// Creates a machine of the same configuration in its reset state, with the same memory.
@@ -120,9 +127,16 @@ impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
     /// groups. Puts all interrupts in Group 1.
     pub fn start(&mut self) {
         for cpu in 0..self.vcpus.len() {
-            self.write_gicr(cpu, gicr::WAKER, gicr::Waker::new());
             self.msr(cpu, icc::PMR.encoding(), 0xff);
             self.msr(cpu, icc::IGRPEN1.encoding(), 1);
+        }
+        self.start_wired();
+    }
+
+    /// Wakes all redistributors, enables both groups, and puts all interrupts in Group 1.
+    pub fn start_wired(&self) {
+        for cpu in 0..self.gic.config().cpus.len() {
+            self.write_gicr(cpu, gicr::WAKER, gicr::Waker::new());
             for register in gicr::IGROUPR.registers().iter() {
                 self.write_gicr(cpu, register, 0xffff_ffff);
             }
@@ -254,7 +268,7 @@ impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
 
     /// Writes a register of the ITS.
     pub fn write_gits<V: RegisterValue, A>(&self, register: Reg<V, A>, value: V) {
-        self.write_at(ITS, register, value);
+        self.write_at(self.its, register, value);
     }
 
     fn write_at<V: RegisterValue, A>(&self, base: u64, register: Reg<V, A>, value: V) {
@@ -275,7 +289,7 @@ impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
 
     /// Reads a register of the ITS.
     pub fn read_gits<V: RegisterValue, A>(&self, register: Reg<V, A>) -> u64 {
-        self.read(ITS + u64::from(register.offset()), width_of::<V>())
+        self.read(self.its + u64::from(register.offset()), width_of::<V>())
     }
 
     /// Writes 1 to an SPI's bit of a distributor register.
@@ -341,7 +355,10 @@ pub fn handle(vcpu: &mut impl Interface) -> u64 {
 
 /// Sends a device's message to the ITS.
 pub fn send(gic: &Vgic, device: u32, event: u32) -> Delivery {
-    let address = ITS + u64::from(gits::TRANSLATER.offset());
-    let message = MsiMessage { address, data: event };
-    gic.its(0).unwrap().signal_msi(DeviceId::new(device), message)
+    gic.its(0).unwrap().signal_msi(DeviceId::new(device), message(event))
+}
+
+/// Returns a device's message to the ITS.
+pub fn message(event: u32) -> MsiMessage {
+    MsiMessage { address: ITS + u64::from(gits::TRANSLATER.offset()), data: event }
 }
