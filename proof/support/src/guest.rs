@@ -13,5 +13,5 @@ pub use commands::{
 };
 pub use interface::Interface;
 pub use kicks::Kicks;
-pub use machine::{COLLECTIONS, DEVICES, ITS, Machine, QUEUE, RAM, handle, memory, send};
+pub use machine::{COLLECTIONS, DEVICES, ITS, Machine, QUEUE, RAM, handle, memory, message, send};
 pub use memory::{Ram, ram, take_dirty};

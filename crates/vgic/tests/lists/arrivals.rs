@@ -4,7 +4,7 @@ use super::entered::Entered;
 use super::its::{DEVICE, Translated};
 use super::messages::{FIRST, enter};
 use crate::model::virtual_interface::{Hardware, vtr};
-use doorbell_test_support::guest::{clear, discard, inv, sync, unmapd};
+use doorbell_test_support::guest::{discard, inv, message};
 use gic_arch::gicd;
 use gic_arch::ich::ListRegisterState::Invalid;
 
@@ -18,8 +18,8 @@ fn idle() -> (Translated, Entered, Hardware) {
 
 impl Entered {
     pub(crate) fn list_message(&mut self, event: u32, hardware: &mut Hardware) -> Option<usize> {
-        let (message, empty) = (Translated::message(event), hardware.empty());
-        let index = self.list(DEVICE, message, hardware.registers.vmcr, empty)?;
+        let (sent, empty) = (message(event), hardware.empty());
+        let index = self.list(DEVICE, sent, hardware.registers.vmcr, empty)?;
         hardware.registers.list[index] = self.interface().list[index];
         Some(index)
     }
@@ -37,17 +37,6 @@ fn messages_are_listed_without_kick_or_exit() {
     assert_eq!(translated.machine.kicks.of(0), 0);
     let (_inside, hardware) = enter(inside.exit(&hardware.registers));
     assert_eq!(hardware.registers.list[0].state(), Invalid, "each was acknowledged once");
-}
-
-#[test]
-fn a_message_for_a_pending_listed_lpi_is_coalesced() {
-    let (_translated, mut inside, mut hardware) = idle();
-    assert_eq!(inside.list_message(3, &mut hardware), Some(0));
-    assert_eq!(inside.list_message(3, &mut hardware), Some(0));
-    assert_eq!(hardware.acknowledge(1), FIRST + 3);
-    hardware.end(1, FIRST + 3);
-    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
-    assert_eq!(hardware.registers.list[0].state(), Invalid);
 }
 
 #[test]
@@ -89,20 +78,4 @@ fn a_message_finds_all_list_registers_in_use() {
     assert_eq!(inside.list_message(4, &mut hardware), None);
     assert_eq!(hardware.acknowledge(1), FIRST);
     assert_eq!(inside.list_message(0, &mut hardware), Some(0), "while its handler runs");
-}
-
-#[test]
-fn a_command_for_a_listed_message_awaits_the_exit() {
-    for command in [discard(1, 3), clear(1, 3), unmapd(1)] {
-        let (translated, mut inside, mut hardware) = idle();
-        assert_eq!(inside.list_message(3, &mut hardware), Some(0));
-
-        translated.run([command, sync(0)]);
-
-        assert!(!translated.is_done() && translated.machine.kicks.of(0) == 1, "{command:?}");
-        assert_eq!(inside.list_message(3, &mut hardware), None, "{command:?}");
-        let (_inside, hardware) = enter(inside.exit(&hardware.registers));
-        assert!(translated.is_done(), "{command:?}");
-        assert_eq!(hardware.registers.list[0].state(), Invalid, "{command:?}");
-    }
 }

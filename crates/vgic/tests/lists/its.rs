@@ -1,10 +1,10 @@
 //! A test machine with an ITS whose guest has mapped all events and collections.
 
 use doorbell_test_support::guest::{self, ITS, Machine, RAM, mapc, mapd};
+use gic_arch::Priority;
 use gic_arch::its::Command;
 use gic_arch::lpi::Config;
-use gic_arch::{Priority, gits};
-use msi_types::{Delivery, DeviceId, Kick, MsiMessage};
+use msi_types::{Delivery, DeviceId, Kick};
 use std::sync::Arc;
 use vgic::its::ItsConfig;
 use vgic::{GuestMemory, VgicConfig};
@@ -80,10 +80,6 @@ impl Translated {
     /// Returns `true` if the queue is empty.
     pub(crate) fn is_done(&self) -> bool {
         self.machine.is_queue_done()
-    }
-
-    pub(crate) fn message(event: u32) -> MsiMessage {
-        MsiMessage { address: ITS + u64::from(gits::TRANSLATER.offset()), data: event }
     }
 
     pub(crate) fn send(&self, event: u32) -> Delivery {

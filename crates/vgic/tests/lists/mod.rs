@@ -9,6 +9,5 @@ mod links;
 mod messages;
 mod monitor;
 mod race;
-mod reference;
 mod registers;
 mod unlisted;

@@ -4,20 +4,23 @@ use super::model::half::{ExitPolicy, Half};
 use doorbell_test_support::guest::program::{Draw, Program, Shape, Way, dice, kept};
 use doorbell_test_support::guest::{Interface, Kicks};
 use gic_arch::icc::SysRegEncoding;
+use msi_types::{DeviceId, MsiMessage};
 use std::sync::Arc;
 use vgic::{Paused, Sleep, Vcpu};
 
 /// Number of random programs, and of their random steps.
-const PROGRAMS: u64 = 120;
+const PROGRAMS: u64 = 160;
 const STEPS: usize = 120;
 
-/// A vCPU with `COUNT` list registers. It leaves its guest when it is kicked.
-struct Listed<const COUNT: u8>(Half);
+/// A vCPU with `COUNT` list registers. It leaves its guest when it is kicked, and after each access
+/// of the guest if it `EXITS`.
+pub(crate) struct Listed<const COUNT: u8, const EXITS: bool = false>(pub(crate) Half);
 
-impl<const COUNT: u8> Interface for Listed<COUNT> {
+impl<const COUNT: u8, const EXITS: bool> Interface for Listed<COUNT, EXITS> {
     fn of(vcpu: Vcpu, kicks: &Arc<Kicks>) -> Self {
+        let exits = if EXITS { ExitPolicy::Always } else { ExitPolicy::Needed };
         let kicked = kicks.flag(vcpu.cpu().index());
-        Self(Half::lists(vcpu, COUNT, ExitPolicy::Needed, kicked))
+        Self(Half::lists(vcpu, COUNT, exits, kicked))
     }
 
     fn read(&mut self, register: SysRegEncoding) -> u64 {
@@ -40,6 +43,10 @@ impl<const COUNT: u8> Interface for Listed<COUNT> {
         self.0.returned();
     }
 
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+
     fn is_signaled(&mut self) -> bool {
         self.0.inputs().any()
     }
@@ -47,15 +54,20 @@ impl<const COUNT: u8> Interface for Listed<COUNT> {
     fn attend(&mut self) {
         self.0.attend();
     }
+
+    fn list_message(&mut self, from: DeviceId, message: MsiMessage) -> bool {
+        self.0.list_message(from, message)
+    }
 }
 
 /// A kind of vCPU, and its judgment of a program.
 type Kind = (&'static str, fn(Way, &Program) -> Result<(), String>);
 
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 4] = [
     ("software", Way::judge::<Vcpu>),
     ("16 list registers", Way::judge::<Listed<16>>),
     ("1 list register", Way::judge::<Listed<1>>),
+    ("4 list registers, with an exit after each access", Way::judge::<Listed<4, true>>),
 ];
 
 fn machines() -> impl Iterator<Item = (Kind, Way)> + Clone {

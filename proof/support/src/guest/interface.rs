@@ -3,6 +3,7 @@
 
 use super::Kicks;
 use gic_arch::icc::SysRegEncoding;
+use msi_types::{DeviceId, MsiMessage};
 use std::sync::Arc;
 use vgic::{Paused, Sleep, Vcpu};
 
@@ -26,11 +27,20 @@ pub trait Interface {
     /// Returns from sleep.
     fn returned(&mut self);
 
+    /// Resets the vCPU.
+    fn reset(&mut self);
+
     /// Returns `true` if an interrupt is signaled to the vCPU.
     fn is_signaled(&mut self) -> bool;
 
     /// Enters the guest, or leaves and enters it again if the vCPU was kicked.
     fn attend(&mut self) {}
+
+    /// Moves the LPI of a device's message into a list register. Returns `false`, without any
+    /// effect, if this isn't possible without an exit.
+    fn list_message(&mut self, _from: DeviceId, _message: MsiMessage) -> bool {
+        false
+    }
 }
 
 impl Interface for Vcpu {
@@ -56,6 +66,10 @@ impl Interface for Vcpu {
 
     fn returned(&mut self) {
         self.returned();
+    }
+
+    fn reset(&mut self) {
+        self.reset();
     }
 
     fn is_signaled(&mut self) -> bool {

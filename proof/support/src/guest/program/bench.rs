@@ -4,13 +4,13 @@
 use super::{Observation, Program, Step, Target};
 use crate::guest::abstract_gic::ENABLED;
 use crate::guest::{
-    AbstractGic, COLLECTIONS, DEVICES, ITS, Interface, Machine, RAM, Ram, memory, sync,
+    AbstractGic, COLLECTIONS, DEVICES, ITS, Interface, Machine, RAM, Ram, memory, message, sync,
 };
 use gic_arch::gicr::{self, Syncr};
 use gic_arch::gits::{self, Baser, Creadr, Ctlr, Cwriter, PageSize};
 use gic_arch::its::{Command, Level1Entry, RawCommand};
 use gic_arch::{Reg, RegisterValue};
-use msi_types::Delivery;
+use msi_types::{Delivery, DeviceId};
 use vgic::its::{CommandFault, ErrorPolicy, ItsConfig};
 use vgic::saved_state::SavedState;
 use vgic::{GuestMemory, Progress, Sleep, Vcpu, VgicConfig, VmMemory};
@@ -71,7 +71,8 @@ pub enum Way {
     Moved,
     /// Each access of the guest does as little work as possible.
     InPieces,
-    /// No vCPU sleeps, and each is in its guest during a step of another one.
+    /// No vCPU sleeps, and each is in its guest during a step of another one. Messages of every
+    /// other event try to reach the guest without an exit.
     Awake,
 }
 
@@ -108,6 +109,8 @@ pub struct Bench<C: Interface = Vcpu> {
     moves: usize,
     /// A restored machine has saved another state.
     is_changed: bool,
+    /// A command has waited for vCPUs that don't sleep.
+    is_stuck: bool,
     /// Command faults at this machine that have been observed.
     observed_faults: u64,
     /// Command faults at earlier machines that have not been observed.
@@ -136,9 +139,17 @@ impl<C: Interface> Bench<C> {
             }
             machine.start_its_with(devices, table.with_address(COLLECTIONS));
         }
-        let (way, moves, is_changed) = (Way::Plain, 0, false);
-        let (observed_faults, earlier_faults) = (0, 0);
-        Self { machine, shape, successors, way, moves, is_changed, observed_faults, earlier_faults }
+        Self {
+            machine,
+            shape,
+            successors,
+            way: Way::Plain,
+            moves: 0,
+            is_changed: false,
+            is_stuck: false,
+            observed_faults: 0,
+            earlier_faults: 0,
+        }
     }
 
     /// Takes a step, without the checks of sleeping vCPUs.
@@ -153,7 +164,12 @@ impl<C: Interface> Bench<C> {
                 return Observation::RefusedPosts(self.take_faults());
             }
             Step::Send { device, event } => {
-                return Observation::Sent(machine.send(device, event) == Delivery::Pending);
+                let is_listed = self.way == Way::Awake && event % 2 == 0 && {
+                    let (from, sent) = (DeviceId::new(device), message(event));
+                    machine.vcpus.iter_mut().any(|vcpu| vcpu.list_message(from, sent))
+                };
+                let is_pending = || machine.send(device, event) == Delivery::Pending;
+                return Observation::Sent(is_listed || is_pending());
             }
             Step::Handle { cpu } => {
                 let intid = u32::try_from(machine.handle(cpu)).unwrap();
@@ -200,6 +216,10 @@ impl<C: Interface> Bench<C> {
 
     /// Waits until the queue is empty. If it stalls at a wrong command, replaces the command.
     fn finish_queue(&mut self) {
+        self.attend();
+        if self.way == Way::Awake && !self.shape.is_direct {
+            self.is_stuck |= !self.machine.is_queue_done();
+        }
         while !self.shape.is_direct && !self.machine.is_queue_done() {
             self.attend();
             let machine = &self.machine;
@@ -255,7 +275,8 @@ impl<C: Interface> Bench<C> {
         earlier + now - std::mem::replace(&mut self.observed_faults, now)
     }
 
-    fn count_faults(&self) -> u64 {
+    /// Returns the number of command faults at this machine.
+    pub fn count_faults(&self) -> u64 {
         self.machine.gic.command_faults(0).map_or(0, |faults| faults.count)
     }
 
@@ -316,6 +337,9 @@ impl<C: Interface> Target for Bench<C> {
             }
             Way::Moved => self.move_on(),
             Way::Plain | Way::InPieces | Way::Awake => {}
+        }
+        if self.is_stuck {
+            return Err("commands wait although all kicked vCPUs have left their guests".into());
         }
         if self.is_changed {
             return Err("the state differs once it has been restored".into());
