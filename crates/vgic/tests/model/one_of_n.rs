@@ -2,17 +2,14 @@
 //! must be delivered once, to a participating vCPU, and must not remain undelivered while a vCPU
 //! participates.
 
-use super::half::{ExitPolicy, Half};
-use doorbell_test_support::guest::Kicks;
+use crate::programs::Listed;
+use doorbell_test_support::guest::{Interface, Machine, Ram, memory};
+use gic_arch::IntId;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
-use gic_arch::icc::{self, SysRegEncoding};
-use gic_arch::{IntId, IntIdField};
+use gic_arch::icc;
 use proptest::prelude::*;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use vgic::{AccessWidth, SecurityView, Vcpu, Vgic, VgicConfig, VmMemory};
-use vm_memory::GuestMemoryMmap;
+use vgic::{SecurityView, Vcpu, VgicConfig, VmMemory};
 
 const CPUS: usize = 3;
 /// SPIs under test: enabled, edge-triggered, and 1-of-N until a step routes them to a single vCPU.
@@ -52,10 +49,6 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn no_memory() -> Arc<VmMemory<Arc<GuestMemoryMmap>>> {
-    Arc::new(VmMemory(Arc::new(GuestMemoryMmap::new())))
-}
-
 /// Known state of an SPI.
 #[derive(Clone, Copy, Debug)]
 struct Spi {
@@ -73,95 +66,41 @@ struct Participant {
     enabled: [bool; 2],
 }
 
-/// Creates a vCPU's half with its kick flag.
-type NewHalf = fn(Vcpu, Arc<AtomicBool>) -> Half;
-
-struct Machine {
-    gic: Arc<Vgic>,
-    halves: Vec<Half>,
-    kicks: Arc<Kicks>,
-    half: NewHalf,
+struct Bench<C> {
+    machine: Machine<VmMemory<Ram>, C>,
     security: SecurityView,
     spis: [Spi; SPIS.len()],
     cpus: [Participant; CPUS],
 }
 
-impl Machine {
-    fn new(half: NewHalf, security: SecurityView) -> Self {
-        let kicks = Arc::new(Kicks::new(CPUS));
+impl<C: Interface> Bench<C> {
+    fn run(security: SecurityView, ops: &[Op]) {
         let config = VgicConfig::new(3).with_one_of_n(true).with_spis(32).with_security(security);
-        let (gic, vcpus) = Vgic::new(config, no_memory(), kicks.clone()).unwrap();
+        let machine = Machine::with_interfaces(config, memory());
         let spi = Spi { pending: false, enabled: false, group: 1, target: Some(0) };
         let cpu = Participant { asleep: true, declines: [false; 2], enabled: [false; 2] };
-        let halves = Vec::new();
-        let mut machine =
-            Self { gic, halves, kicks, half, security, spis: [spi; SPIS.len()], cpus: [cpu; CPUS] };
-        machine.split(vcpus);
-        machine.start();
-        machine
-    }
-
-    fn split(&mut self, vcpus: Vec<Vcpu>) {
-        let half = |vcpu: Vcpu| {
-            let kicked = self.kicks.flag(vcpu.cpu().index());
-            (self.half)(vcpu, kicked)
-        };
-        self.halves = vcpus.into_iter().map(half).collect();
-    }
-
-    /// Saves the machine and restores the state into a new machine, which replaces it.
-    fn migrate(&mut self) {
-        let paused: Vec<_> = self.halves.iter_mut().map(Half::pause).collect();
-        let saved = self.gic.save().unwrap();
-        drop(paused);
-        let config = self.gic.config().clone();
-        let (gic, mut vcpus) = Vgic::new(config, no_memory(), self.kicks.clone()).unwrap();
-        let paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
-        gic.restore(&saved).unwrap();
-        drop(paused);
-        self.gic = gic;
-        self.split(vcpus);
+        let mut bench = Self { machine, security, spis: [spi; SPIS.len()], cpus: [cpu; CPUS] };
+        bench.start();
+        for op in ops {
+            bench.apply(op);
+            bench.check();
+        }
+        bench.drain();
     }
 
     fn start(&mut self) {
-        self.gic.write_until_done(self.gic.config().distributor, AccessWidth::Word, 3).unwrap();
-        for spi in 0..SPIS.len() {
-            self.replace(gicd::ICFGR, spi, 2);
+        self.machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(3));
+        for (spi, intid) in SPIS.into_iter().enumerate() {
+            self.machine.make_edge(intid);
             self.apply(&Op::Group { spi, group: 1 });
             self.apply(&Op::Enable { spi, on: true });
             self.apply(&Op::Route { spi, target: None });
         }
         for cpu in 0..CPUS {
             self.apply(&Op::Waker { cpu, asleep: false });
-            self.msr(cpu, icc::PMR.encoding(), 0xff);
+            self.machine.msr(cpu, icc::PMR.encoding(), 0xff);
             self.apply(&Op::GroupEnable { cpu, group: 1, on: true });
         }
-    }
-
-    /// Writes a one to an SPI's bit in a write-1 register.
-    fn set(&self, field: IntIdField, spi: usize) {
-        let at = field.locate(IntId::new(SPIS[spi])).unwrap();
-        let address = self.gic.config().distributor + u64::from(at.register().offset());
-        self.gic.write_until_done(address, AccessWidth::Word, at.mask().into()).unwrap();
-    }
-
-    /// Replaces an SPI's field.
-    fn replace(&self, field: IntIdField, spi: usize, value: u32) {
-        let at = field.locate(IntId::new(SPIS[spi])).unwrap();
-        let address = self.gic.config().distributor + u64::from(at.register().offset());
-        let old = self.gic.read(address, AccessWidth::Word).unwrap();
-        let new = at.insert(u32::try_from(old).unwrap(), value);
-        self.gic.write_until_done(address, AccessWidth::Word, new.into()).unwrap();
-    }
-
-    fn write_gicr(&self, cpu: usize, offset: u32, value: u32) {
-        let region = self.gic.config().redistributors[0];
-        let address = region.base + region.stride * cpu as u64 + u64::from(offset);
-        self.gic.write_until_done(address, AccessWidth::Word, value.into()).unwrap();
-    }
-
-    fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
-        self.halves[cpu].write_sysreg(register, value).unwrap();
     }
 
     /// Returns `true` if the guest's security view supports the operation. The Non-secure side has
@@ -186,58 +125,63 @@ impl Machine {
     fn apply_existing(&mut self, op: &Op) {
         match *op {
             Op::Pend { spi } => {
-                self.set(gicd::ISPENDR, spi);
+                self.machine.set_bit(gicd::ISPENDR, SPIS[spi]);
                 self.spis[spi].pending = true;
             }
             Op::Unpend { spi } => {
-                self.set(gicd::ICPENDR, spi);
+                self.machine.set_bit(gicd::ICPENDR, SPIS[spi]);
                 self.spis[spi].pending = false;
             }
             Op::Enable { spi, on } => {
-                self.set(if on { gicd::ISENABLER } else { gicd::ICENABLER }, spi);
+                let field = if on { gicd::ISENABLER } else { gicd::ICENABLER };
+                self.machine.set_bit(field, SPIS[spi]);
                 self.spis[spi].enabled = on;
             }
             Op::Group { spi, group } => {
-                self.replace(gicd::IGROUPR, spi, u32::from(group == 1));
+                let at = gicd::IGROUPR.locate(IntId::new(SPIS[spi])).unwrap();
+                let old = u32::try_from(self.machine.read_gicd(at.register())).unwrap();
+                self.machine.write_gicd(at.register(), at.insert(old, u32::from(group == 1)));
                 self.spis[spi].group = group;
             }
             Op::Route { spi, target } => self.route(spi, target),
             Op::Waker { cpu, asleep } => {
                 let value = Waker::new().with_processor_sleep(asleep);
-                self.write_gicr(cpu, gicr::WAKER.offset(), value.into_bits());
+                self.machine.write_gicr(cpu, gicr::WAKER, value);
                 self.cpus[cpu].asleep = asleep;
             }
             Op::Decline { cpu, groups: [zero, one] } => {
                 let value = gicr::Ctlr::new().with_dpg0(zero).with_dpg1_ns(one);
-                self.write_gicr(cpu, gicr::CTLR.offset(), value.into_bits());
+                self.machine.write_gicr(cpu, gicr::CTLR, value);
                 self.cpus[cpu].declines = [zero, one];
             }
             Op::GroupEnable { cpu, group, on } => {
                 let register = [icc::IGRPEN0.encoding(), icc::IGRPEN1.encoding()][group];
-                self.msr(cpu, register, on.into());
+                self.machine.msr(cpu, register, on.into());
                 self.cpus[cpu].enabled[group] = on;
             }
             Op::Take { cpu, group } => {
                 let _ = self.take(cpu, group);
             }
             Op::Reset { cpu } => {
-                self.halves[cpu].reset();
+                self.machine.vcpus[cpu].reset();
                 self.cpus[cpu].enabled = [false; 2];
-                self.msr(cpu, icc::PMR.encoding(), 0xff);
+                self.machine.msr(cpu, icc::PMR.encoding(), 0xff);
             }
-            Op::Migrate => self.migrate(),
+            Op::Migrate => {
+                let saved = self.machine.save();
+                self.machine = self.machine.successor();
+                self.machine.restore(&saved);
+            }
         }
         self.attend();
     }
 
     fn route(&mut self, spi: usize, target: Option<usize>) {
         let route = match target {
-            Some(cpu) => Irouter::to(self.gic.config().cpus[cpu].affinity),
+            Some(cpu) => Irouter::to(self.machine.gic.config().cpus[cpu].affinity),
             None => Irouter::new().with_any_participating(true),
         };
-        let register = gicd::irouter(IntId::new(SPIS[spi])).unwrap();
-        let address = self.gic.config().distributor + u64::from(register.offset());
-        self.gic.write_until_done(address, AccessWidth::Double, route.into_bits()).unwrap();
+        self.machine.write_gicd(gicd::irouter(IntId::new(SPIS[spi])).unwrap(), route);
         self.spis[spi].target = target;
     }
 
@@ -245,7 +189,7 @@ impl Machine {
     /// another vCPU.
     fn attend(&mut self) {
         for _ in 0..=CPUS {
-            self.halves.iter_mut().for_each(Half::attend);
+            self.machine.vcpus.iter_mut().for_each(C::attend);
         }
     }
 
@@ -255,7 +199,7 @@ impl Machine {
             (icc::IAR0.encoding(), icc::EOIR0.encoding()),
             (icc::IAR1.encoding(), icc::EOIR1.encoding()),
         ][group];
-        let intid = self.halves[cpu].read_sysreg(acknowledge).unwrap();
+        let intid = self.machine.mrs(cpu, acknowledge);
         let Some(spi) = SPIS.iter().position(|spi| u64::from(*spi) == intid) else {
             assert_eq!(intid, 1023);
             return false;
@@ -267,7 +211,7 @@ impl Machine {
             self.cpus[cpu]
         );
         self.spis[spi].pending = false;
-        self.msr(cpu, end, intid);
+        self.machine.msr(cpu, end, intid);
         self.attend();
         true
     }
@@ -304,28 +248,22 @@ impl Machine {
     /// vCPU.
     fn check(&mut self) {
         let waits = (0..SPIS.len()).any(|spi| (0..CPUS).any(|cpu| self.goes_to(spi, cpu)));
-        let signalled =
-            self.halves.iter_mut().map(Half::inputs).filter(|inputs| inputs.any()).count();
-        assert_eq!(signalled > 0, waits, "{:?}, {:?}", self.spis, self.cpus);
+        let is_signaled = self.machine.vcpus.iter_mut().any(C::is_signaled);
+        assert_eq!(is_signaled, waits, "{:?}, {:?}", self.spis, self.cpus);
     }
 }
 
-fn software(vcpu: Vcpu, _: Arc<AtomicBool>) -> Half {
-    Half::Software(vcpu)
-}
-
-fn lists<const COUNT: u8>(vcpu: Vcpu, kicked: Arc<AtomicBool>) -> Half {
-    Half::lists(vcpu, COUNT, ExitPolicy::Needed, kicked)
-}
+/// Runs operations in this security view.
+type Run = fn(SecurityView, &[Op]);
 
 /// Generates a kind of CPU interface: software in either security view, or 16 list registers, or
 /// one list register.
-fn halves() -> impl Strategy<Value = (NewHalf, SecurityView)> {
+fn kinds() -> impl Strategy<Value = (Run, SecurityView)> {
     prop_oneof![
-        Just((software as NewHalf, SecurityView::Single)),
-        Just((software as NewHalf, SecurityView::NonSecure)),
-        Just((lists::<16> as NewHalf, SecurityView::Single)),
-        Just((lists::<1> as NewHalf, SecurityView::Single)),
+        Just((Bench::<Vcpu>::run as Run, SecurityView::Single)),
+        Just((Bench::<Vcpu>::run as Run, SecurityView::NonSecure)),
+        Just((Bench::<Listed<16>>::run as Run, SecurityView::Single)),
+        Just((Bench::<Listed<1>>::run as Run, SecurityView::Single)),
     ]
 }
 
@@ -334,14 +272,9 @@ proptest! {
 
     #[test]
     fn one_participant_takes_each_one_of_n_interrupt(
-        (half, security) in halves(),
+        (run, security) in kinds(),
         ops in proptest::collection::vec(ops(), 1..100),
     ) {
-        let mut machine = Machine::new(half, security);
-        for op in ops {
-            machine.apply(&op);
-            machine.check();
-        }
-        machine.drain();
+        run(security, &ops);
     }
 }
