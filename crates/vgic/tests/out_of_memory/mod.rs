@@ -8,23 +8,28 @@ mod registers;
 mod state;
 
 use crate::saved_state::board::{self, Board};
+use doorbell_test_support::guest::Machine;
 use doorbell_test_support::with_allocations;
 use gic_arch::gits;
 use gic_arch::its::Command;
 use vgic::{FaultReason, VgicConfig};
 
 /// Returns `true` if the ITS has completed its queue, while no allocation succeeds.
-fn is_idle(board: &Board) -> bool {
-    with_allocations(0, || board.read_gits(gits::CREADR) == board.read_gits(gits::CWRITER))
+fn is_idle(machine: &Machine) -> bool {
+    with_allocations(0, || machine.is_queue_done())
 }
 
 /// Makes the ITS execute commands with a heap that fails after the given number of allocations.
 /// Returns `true` if the commands succeed.
-fn run_with(board: &Board, allocations: u32, commands: impl IntoIterator<Item = Command>) -> bool {
-    let faults = || board.gic.command_faults(0).unwrap().count;
-    let (before, end) = (faults(), board.prepare(commands));
-    with_allocations(allocations, || board.write_gits(gits::CWRITER, end));
-    is_idle(board) && faults() == before
+fn run_with(
+    machine: &Machine,
+    allocations: u32,
+    commands: impl IntoIterator<Item = Command>,
+) -> bool {
+    let faults = || machine.gic.command_faults(0).unwrap().count;
+    let (before, end) = (faults(), machine.prepare(commands));
+    with_allocations(allocations, || machine.write_gits(gits::CWRITER, end));
+    is_idle(machine) && faults() == before
 }
 
 fn out_of_memory(board: &Board) -> u64 {
