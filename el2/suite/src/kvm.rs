@@ -77,8 +77,8 @@ pub(crate) struct Host {
     cpus: u8,
 }
 
-/// Releases and machines that are measured. Of newer kernels, only direct injection is. That of the
-/// backports (6.12) may crash on a single CPU.
+/// Releases and machines that are measured. Of newer kernels, only direct injection is. They may
+/// crash on a single CPU.
 const MEASURED: [(Suite, Machine); 4] = [
     (Suite::Stable, GICV3),
     (Suite::Stable, GICV4),
