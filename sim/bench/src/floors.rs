@@ -92,44 +92,6 @@ fn by_two(operation: &(impl Fn(u32) + Sync)) -> Result<f64, String> {
     })
 }
 
-/// A flag on its own cache line.
-#[repr(align(128))]
-struct Flag(AtomicU32);
-
-/// Measures messages that another thread takes. Each message is sent once that thread has answered
-/// the previous one by a flag.
-pub(crate) fn across(
-    send: impl Fn(),
-    mut take: impl FnMut() -> bool + Send,
-) -> Result<f64, String> {
-    let (rounds, answered) = (256, Flag(AtomicU32::new(0)));
-    thread::scope(|scope| {
-        let taker = scope.spawn(|| {
-            for round in 0..=rounds {
-                wait_until(&mut take);
-                answered.0.store(round + 1, Ordering::SeqCst);
-            }
-        });
-        let send_to = |round| {
-            send();
-            wait_until(|| answered.0.load(Ordering::SeqCst) > round);
-        };
-        // The first round waits for the thread to start.
-        send_to(0);
-        let start = Instant::now();
-        (1..=rounds).for_each(send_to);
-        let time = each(start.elapsed(), rounds);
-        taker.join().map(|()| time).map_err(|_| "the other thread panicked".to_owned())
-    })
-}
-
-/// Spins, and yields at times, because both threads may share a CPU.
-fn wait_until(mut done: impl FnMut() -> bool) {
-    while !(0..4096).any(|_| done()) {
-        thread::yield_now();
-    }
-}
-
 /// An eventfd without a reader, so that writing to it wakes no thread.
 #[cfg(target_os = "linux")]
 pub(crate) struct EventFd(rustix::fd::OwnedFd);

@@ -2,7 +2,7 @@
 
 use super::floors::{self, EventFd};
 use super::model::{EventMapping, LPIS, MeasuredGic, NOTHING, NoKick, take};
-use crate::probe::{MeasureError, Probe, Reference, each};
+use crate::probe::{MeasureError, Probe, Reference, across as across_threads, each};
 use msi_types::{Cpu, Delivery, Kick};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -170,7 +170,7 @@ fn across() -> Result<Probe, MeasureError> {
     let (model, mut vcpus) = model(name, EventMapping::new(1, 1), 1)?;
     Ok(Probe::new(name, Reference::Case(floors::SEND_TAKE_ACROSS), move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
-        floors::across(|| _ = model.send(0, 0), || take(vcpu) != NOTHING)
+        across_threads(|| _ = model.send(0, 0), || take(vcpu) != NOTHING)
     }))
 }
 

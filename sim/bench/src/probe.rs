@@ -3,7 +3,9 @@
 use crate::measurements::FETCH_OR;
 use crate::neighbour::Neighbour;
 use doorbell_machine::RunError;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The reference that a case's time is compared with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +61,7 @@ impl Probe {
     pub(crate) fn take(&mut self, neighbour: &mut Neighbour) -> Result<(), MeasureError> {
         // A new time slice makes it less likely that another process interrupts the sample, which
         // would make the sample worthless.
-        std::thread::yield_now();
+        thread::yield_now();
         let time = neighbour
             .without(&mut self.sample)
             .map_err(|reason| MeasureError::Case(self.name.clone(), reason))?;
@@ -81,4 +83,42 @@ pub(crate) fn floor(name: &str, sample: impl FnMut() -> Result<f64, String> + 's
 /// Returns the nanoseconds per operation.
 pub(crate) fn each(time: Duration, operations: u32) -> f64 {
     time.as_secs_f64() * 1e9 / f64::from(operations.max(1))
+}
+
+/// A flag on its own cache line.
+#[repr(align(128))]
+struct Flag(AtomicU32);
+
+/// Measures messages that another thread takes. Each message is sent once that thread has answered
+/// the previous one by a flag.
+pub(crate) fn across(
+    send: impl Fn(),
+    mut take: impl FnMut() -> bool + Send,
+) -> Result<f64, String> {
+    let (rounds, answered) = (256, Flag(AtomicU32::new(0)));
+    thread::scope(|scope| {
+        let taker = scope.spawn(|| {
+            for round in 0..=rounds {
+                wait_until(&mut take);
+                answered.0.store(round + 1, Ordering::SeqCst);
+            }
+        });
+        let send_to = |round| {
+            send();
+            wait_until(|| answered.0.load(Ordering::SeqCst) > round);
+        };
+        // The first round waits for the thread to start.
+        send_to(0);
+        let start = Instant::now();
+        (1..=rounds).for_each(send_to);
+        let time = each(start.elapsed(), rounds);
+        taker.join().map(|()| time).map_err(|_| "the other thread panicked".to_owned())
+    })
+}
+
+/// Spins, and yields at times, because both threads may share a CPU.
+fn wait_until(mut done: impl FnMut() -> bool) {
+    while !(0..4096).any(|_| done()) {
+        thread::yield_now();
+    }
 }

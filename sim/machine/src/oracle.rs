@@ -24,8 +24,8 @@
 //!    is on a *wrong CPU* if the last message was sent after the CPU was closed, and the CPU was
 //!    not a target when it looked for interrupts; otherwise, the run is *spurious*.
 //! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
-//!    sent, or since the arrival that its acknowledgement accounts for; if the CPU nevertheless was a target when it looked for interrupts, the run counts as
-//!    spurious instead.
+//!    sent, or since the arrival that its acknowledgement accounts for; if the CPU nevertheless was
+//!    a target when it looked for interrupts, the run counts as spurious instead.
 //!
 //! In addition, a handler must not run more often than its vector sent messages. This limit ignores
 //! late runs, and interrupts that the driver resent without knowing whether they were pending.

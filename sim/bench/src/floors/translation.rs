@@ -11,8 +11,7 @@
 //! exchange, the sender's earlier writes would not be ordered before the handler that must see
 //! them. The floors do not support levels, groups, targets, unmapping or notification.
 
-use super::across;
-use crate::probe::{Probe, each, floor};
+use crate::probe::{Probe, across, each, floor};
 use crate::word::{Word, zeros};
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
