@@ -2,7 +2,7 @@
 
 use super::floors::{self, EventFd};
 use super::model::{EventMapping, LPIS, MeasuredGic, NOTHING, NoKick, take};
-use crate::probe::{MeasureError, Probe, Reference, across as across_threads, each};
+use crate::probe::{MeasureError, Probe, Reference, across, each};
 use msi_types::{Cpu, Delivery, Kick};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -42,7 +42,7 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
         inject_random("inject-64k-random-pending", NARROW, InitialState::Pending)?,
         inject_random("inject-64k-random-wide", WIDE, InitialState::Idle)?,
         two_threads()?,
-        across()?,
+        another_thread()?,
         priorities()?,
         depth("inject-ack-depth-1", 1)?,
         depth("inject-ack-depth-57k", LPIS)?,
@@ -165,12 +165,12 @@ fn two_threads() -> Result<Probe, MeasureError> {
 }
 
 /// Measures messages that a vCPU takes on another thread, which answers each by a flag.
-fn across() -> Result<Probe, MeasureError> {
+fn another_thread() -> Result<Probe, MeasureError> {
     let name = "send-take-2-threads";
     let (model, mut vcpus) = model(name, EventMapping::new(1, 1), 1)?;
     Ok(Probe::new(name, Reference::Case(floors::SEND_TAKE_ACROSS), move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
-        across_threads(|| _ = model.send(0, 0), || take(vcpu) != NOTHING)
+        across(|| _ = model.send(0, 0), || take(vcpu) != NOTHING)
     }))
 }
 

@@ -294,7 +294,8 @@ impl VectorRecord {
         }
         if number > seen {
             // The interrupts of messages that a late run sees are still to come.
-            let now = if verdict == RunVerdict::Late { u64::MAX } else { self.clock.tick() };
+            let now =
+                if verdict == RunVerdict::Late { pending::UNKNOWN } else { self.clock.tick() };
             for handled in seen + 1..=number {
                 self.seen_at.set(handled, now);
             }

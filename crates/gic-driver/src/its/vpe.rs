@@ -58,7 +58,7 @@ struct Residency {
     idai: bool,
 }
 
-/// Whether a vPE is resident.
+/// Residency of a vPE at the redistributor of its CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
     Away,

@@ -351,9 +351,10 @@ fn vpes_that_a_hypervisor_left_get_no_messages() {
     mem::forget((vpes, device));
     // The fake checks each driver's MAPDs on their own.
     left.board.world().its[0].mapped.clear();
+    let is_resident = || left.board.world().redistributors.iter().any(|rd| rd.vlpi.is_resident);
+    assert!(is_resident(), "no vPE is left");
     let setup = Setup::on(left.board.clone(), &config(0).with_if_enabled(IfEnabled::TakeOver));
-    let is_resident = setup.board.world().redistributors.iter().any(|rd| rd.vlpi.is_resident);
-    assert!(!is_resident, "a vPE that was left is resident");
+    assert!(!is_resident(), "a vPE that was left is resident");
     (0..4).for_each(|cpu| setup.bring_up(cpu));
     let send = || setup.board.world().message(0, 5, 0);
     assert_eq!(send(), None, "no event is mapped");
