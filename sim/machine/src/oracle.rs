@@ -61,7 +61,7 @@ mod pending;
 mod route;
 mod route_table;
 
-pub(crate) use pending::Pending;
+pub(crate) use pending::{Pending, UNKNOWN};
 pub(crate) use route::{Route, SendOutcome};
 pub(crate) use route_table::RouteTable;
 
@@ -294,8 +294,7 @@ impl VectorRecord {
         }
         if number > seen {
             // The interrupts of messages that a late run sees are still to come.
-            let now =
-                if verdict == RunVerdict::Late { pending::UNKNOWN } else { self.clock.tick() };
+            let now = if verdict == RunVerdict::Late { UNKNOWN } else { self.clock.tick() };
             for handled in seen + 1..=number {
                 self.seen_at.set(handled, now);
             }

@@ -12,7 +12,7 @@ const ACKNOWLEDGEMENTS: usize = 64;
 const ARRIVALS: usize = 1024;
 
 /// An unknown time, later than any other.
-pub(super) const UNKNOWN: u64 = u64::MAX;
+pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 /// Behavior of a pending bit when its vector moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
