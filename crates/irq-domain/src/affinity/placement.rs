@@ -6,7 +6,7 @@ use crate::affinity::lists::{Candidates, Hotplug};
 use crate::affinity::policy::{AffinityPolicy, Moved};
 use crate::error::{MoveError, Stranded, UnknownCpu};
 use crate::host::Host;
-use crate::irq::descriptor::Descriptor;
+use crate::irq::descriptor::{Descriptor, Source};
 use crate::irq::registry::IrqRegistry;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -116,7 +116,7 @@ impl Placement {
             return Ok(());
         }
         let Hotplug { online, room } = hotplug;
-        let relocate = |cpu| descriptor.relocate(registry.runtime(), cpu, None);
+        let relocate = |cpu| descriptor.relocate(registry.runtime(), cpu, None).map(drop);
         if let Some(among) = &descriptor.among {
             let moved = first_of(least_managed(registry, among, online, room), relocate);
             return moved.map_or_else(
@@ -143,11 +143,17 @@ impl Placement {
         Hotplug { online, room }: &mut Hotplug,
         relocate: impl FnMut(Cpu) -> Result<(), MoveError>,
     ) -> Option<Result<(), MoveError>> {
-        room.fill(online, descriptor.wanted.lock(host).as_deref()?);
+        {
+            let wanted = descriptor.wanted.lock(host);
+            if wanted.is_empty() {
+                return None;
+            }
+            room.fill(online, &wanted);
+        }
         let moved = first_of(self.choice.preferred(room), relocate)
             .filter(|moved| !moved.as_ref().is_err_and(Unreachable::is_unreachable));
         if moved.is_none() {
-            *descriptor.wanted.lock(host) = None;
+            descriptor.wanted.lock(host).clear();
         }
         moved
     }
@@ -173,7 +179,7 @@ impl Placement {
         let wanted = try_collect(among.iter().copied())?;
         let here = descriptor.target();
         let moved = if among.contains(&here) && runtime.is_online(here) {
-            Moved { to: here, irqs: Vec::new() }
+            Moved { to: here, is_new: false, others: Vec::new() }
         } else {
             let mut room = Candidates::try_new(runtime.cpus())?;
             room.fill(&self.online_cpus(host), among);
@@ -182,7 +188,7 @@ impl Placement {
             })
             .ok_or(MoveError::NoneOnline)??
         };
-        *descriptor.wanted.lock(host) = Some(wanted);
+        *descriptor.wanted.lock(host) = wanted;
         Ok(moved)
     }
 }
@@ -207,9 +213,13 @@ pub(crate) fn set_affinity(
     descriptor: &Descriptor,
     to: Cpu,
 ) -> Result<Moved, MoveError> {
-    let wanted = try_collect(core::iter::once(to))?;
+    let wanted = || descriptor.wanted.lock(registry.host());
+    // Only the first move allocates.
+    wanted().try_reserve(1)?;
     let moved = relocate_and_tell(registry, descriptor, to)?;
-    *descriptor.wanted.lock(registry.host()) = Some(wanted);
+    let mut wanted = wanted();
+    wanted.clear();
+    wanted.push(to);
     Ok(moved)
 }
 
@@ -218,19 +228,20 @@ fn relocate_and_tell(
     descriptor: &Descriptor,
     to: Cpu,
 ) -> Result<Moved, MoveError> {
-    let mut irqs = Vec::new();
-    let of_line =
-        |one: &Shared<Descriptor>| one.line().is_some_and(|line| line.irq == descriptor.irq);
-    for follower in registry.each().filter(of_line) {
-        irqs.try_reserve(1)?;
-        irqs.push(follower.irq);
+    let mut others = Vec::new();
+    if matches!(descriptor.source, Source::Wired(_)) {
+        let of_line =
+            |one: &Shared<Descriptor>| one.line().is_some_and(|line| line.irq == descriptor.irq);
+        for follower in registry.each().filter(of_line) {
+            others.try_reserve(1)?;
+            others.push(follower.irq);
+        }
     }
-    let followers = irqs.len();
-    descriptor.relocate(registry.runtime(), to, Some(&mut irqs))?;
-    if irqs.len() == followers {
-        irqs.clear();
+    let is_new = descriptor.relocate(registry.runtime(), to, Some(&mut others))?;
+    if !is_new {
+        others.clear();
     }
-    Ok(Moved { to, irqs })
+    Ok(Moved { to, is_new, others })
 }
 
 /// Starts a managed interrupt that was shut down, if `cpu` belongs to its set.
@@ -239,7 +250,7 @@ fn start(registry: &IrqRegistry, descriptor: &Descriptor, cpu: Cpu) -> Result<()
     if !managed || !descriptor.control.lock(registry.host()).is_shut_down() {
         return Ok(());
     }
-    unless_unknown(descriptor.relocate(registry.runtime(), cpu, None))?;
+    unless_unknown(descriptor.relocate(registry.runtime(), cpu, None).map(drop))?;
     registry.interrupt(descriptor).start();
     Ok(())
 }

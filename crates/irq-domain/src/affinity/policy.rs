@@ -58,10 +58,12 @@ pub fn spread(vectors: u16, cpus: &[Cpu]) -> impl ExactSizeIterator<Item = &[Cpu
 pub struct Moved {
     /// The interrupts' new effective affinity.
     pub to: Cpu,
-    /// The interrupts that moved. Usually this is just the requested one, but a Multi-MSI group
-    /// whose message encodes the target CPU can only move as a whole. The list is empty if the
-    /// interrupt already had this affinity.
-    pub irqs: Vec<Irq>,
+    /// `false` if the interrupt already had this affinity.
+    pub is_new: bool,
+    /// The interrupts that moved together with the requested one: a Multi-MSI group whose message
+    /// encodes the target CPU can only move as a whole, and a chained controller's vectors follow
+    /// its line.
+    pub others: Vec<Irq>,
 }
 
 #[cfg(not(shuttle))]

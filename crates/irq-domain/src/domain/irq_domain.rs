@@ -317,8 +317,8 @@ impl IrqSource for Slot {
         runtime: &Runtime,
         descriptor: &Descriptor,
         to: Cpu,
-        list: Option<&mut Vec<Irq>>,
-    ) -> Result<(), MoveError> {
+        others: Option<&mut Vec<Irq>>,
+    ) -> Result<bool, MoveError> {
         let mut state = self.domain.state.lock(runtime.host());
         let relocation = Relocation {
             runtime,
@@ -327,7 +327,7 @@ impl IrqSource for Slot {
             enable: state.enable,
             table: &mut state.table,
         };
-        relocation.run((descriptor, self.number), to, list)
+        relocation.run((descriptor, self.number), to, others)
     }
 
     fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu {

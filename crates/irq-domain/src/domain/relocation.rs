@@ -22,20 +22,21 @@ pub(super) struct Relocation<'a> {
 
 impl Relocation<'_> {
     /// Moves the vector at `slot`, or its whole group if the vector belongs to a group that cannot
-    /// be split.
+    /// be split. Returns `false` if all of it already was there. If the caller passes a list, adds
+    /// the group's other interrupts to it.
     ///
     /// Context: task; may sleep.
     pub(super) fn run(
         mut self,
         (descriptor, slot): (&Descriptor, u16),
         to: Cpu,
-        mut list: Option<&mut Vec<Irq>>,
-    ) -> Result<(), MoveError> {
+        mut others: Option<&mut Vec<Irq>>,
+    ) -> Result<bool, MoveError> {
         self.runtime.check_online(to)?;
         let unknown = MoveError::UnknownIrq(descriptor.irq);
         let (_, allocation) = self.table.find(slot).ok_or(unknown)?;
-        if let Some(irqs) = &mut list {
-            irqs.try_reserve(allocation.block.count().get().into())?;
+        if let Some(irqs) = &mut others {
+            irqs.try_reserve(usize::from(allocation.alignment()) - 1)?;
         }
         if descriptor.among.as_ref().is_some_and(|among| !among.contains(&to)) {
             return Err(MoveError::NotAmong(to));
@@ -49,13 +50,15 @@ impl Relocation<'_> {
             return Err(stray.into());
         };
         if group.is_there(&moved, self.table) {
-            return self.end(moved, MoveOutcome::Written, &group);
+            self.end(moved, MoveOutcome::Written, &group)?;
+            return Ok(false);
         }
         self.carry_out(moved, &group)?;
-        if let Some(irqs) = list {
-            irqs.extend(group.members(self.table).map(|member| member.irq));
+        if let Some(irqs) = others.filter(|_| group.count > 1) {
+            let all = group.members(self.table).map(|member| member.irq);
+            irqs.extend(all.filter(|irq| *irq != descriptor.irq));
         }
-        Ok(())
+        Ok(true)
     }
 
     fn carry_out(&mut self, moved: Move, group: &Group) -> Result<(), MoveError> {
@@ -135,15 +138,13 @@ impl Group {
         if index.checked_add(count)? > allocation.block.count().get() {
             return None;
         }
-        let alignment = match allocation.shape {
-            Shape::Independent if count > 1 => return None,
-            Shape::Independent => 1,
-            Shape::AlignedGroup => allocation.block.count().get(),
-        };
+        if allocation.shape == Shape::Independent && count > 1 {
+            return None;
+        }
         Some(Self {
             first: allocation.first.checked_add(index)?,
             hwirq: moved.first,
-            alignment,
+            alignment: allocation.alignment(),
             count,
         })
     }

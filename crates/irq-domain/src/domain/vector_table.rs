@@ -36,6 +36,14 @@ impl Allocation {
     pub(super) fn slots(&self) -> impl Iterator<Item = u16> + use<> {
         (self.first..=u16::MAX).take(self.block.count().get().into())
     }
+
+    /// Returns how many vectors share a message. The message's data must be a multiple of this.
+    pub(super) fn alignment(&self) -> u16 {
+        match self.shape {
+            Shape::Independent => 1,
+            Shape::AlignedGroup => self.block.count().get(),
+        }
+    }
 }
 
 /// A vector's messages.

@@ -44,8 +44,8 @@ pub(crate) struct Descriptor {
     pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) control: IrqLock<Control>,
     pub(crate) name: TaskLock<Option<Name>>,
-    /// The CPUs to which the kernel restricted the interrupt, or `None` for any.
-    pub(crate) wanted: TaskLock<Option<Vec<Cpu>>>,
+    /// The CPUs to which the kernel restricted the interrupt, or none for any.
+    pub(crate) wanted: TaskLock<Vec<Cpu>>,
     pub(crate) redelivered: AtomicU64,
     pub(crate) counts: Counts,
     pub(crate) unhandled: UnhandledRuns,
@@ -91,7 +91,7 @@ impl Descriptor {
             among: new.among,
             control: IrqLock::new(Control::new(new.unmasked)),
             name: TaskLock::new(None),
-            wanted: TaskLock::new(None),
+            wanted: TaskLock::new(Vec::new()),
             redelivered: AtomicU64::new(0),
             counts: Counts::new(new.cpus, spacing)?,
             unhandled: UnhandledRuns::default(),
@@ -155,22 +155,22 @@ impl Descriptor {
         }
     }
 
-    /// Moves the interrupt. If the caller passes a list, adds all moved interrupts to it;
-    /// otherwise, does not allocate.
+    /// Moves the interrupt. Returns `false` if it already was there. If the caller passes a list,
+    /// adds all other interrupts that moved to it; otherwise, does not allocate.
     ///
     /// Context: task; may sleep.
     pub(crate) fn relocate(
         &self,
         runtime: &Runtime,
         to: Cpu,
-        list: Option<&mut Vec<Irq>>,
-    ) -> Result<(), MoveError> {
+        others: Option<&mut Vec<Irq>>,
+    ) -> Result<bool, MoveError> {
         if let Some(line) = self.line() {
             return Err(MoveError::SharesLine(line.irq));
         }
         match &self.source {
-            Source::Device(source) => source.relocate(runtime, self, to, list),
-            Source::Wired(input) => input.relocate(runtime, self, to, list),
+            Source::Device(source) => source.relocate(runtime, self, to, others),
+            Source::Wired(input) => input.relocate(runtime, self, to),
             Source::PerCpu(_) => Err(MoveError::PerCpu(self.irq)),
         }
     }
@@ -276,8 +276,8 @@ pub(crate) trait IrqSource: Send + Sync {
     /// Returns the name of the device's domain, and the slot in the message store.
     fn slot(&self) -> (&Name, u16);
 
-    /// Moves the interrupt, or its whole group if the group cannot be split. If the caller passes a
-    /// list, adds the moved interrupts to it.
+    /// Moves the interrupt, or its whole group if the group cannot be split. Returns `false` if it
+    /// already was there. If the caller passes a list, adds the group's other interrupts to it.
     ///
     /// Context: task; may sleep.
     fn relocate(
@@ -285,8 +285,8 @@ pub(crate) trait IrqSource: Send + Sync {
         runtime: &Runtime,
         descriptor: &Descriptor,
         to: Cpu,
-        list: Option<&mut Vec<Irq>>,
-    ) -> Result<(), MoveError>;
+        others: Option<&mut Vec<Irq>>,
+    ) -> Result<bool, MoveError>;
 
     /// Waits for a move in progress to end and returns the target.
     ///
@@ -326,7 +326,7 @@ impl WiredInput {
         self.shared.is_some() && Arc::ptr_eq(&self.parent, parent)
     }
 
-    /// Moves the input. If the caller passes a list, adds the interrupt to it.
+    /// Moves the input. Returns `false` if it already was there.
     ///
     /// Context: task; may sleep.
     fn relocate(
@@ -334,11 +334,7 @@ impl WiredInput {
         runtime: &Runtime,
         descriptor: &Descriptor,
         to: Cpu,
-        mut list: Option<&mut Vec<Irq>>,
-    ) -> Result<(), MoveError> {
-        if let Some(irqs) = &mut list {
-            irqs.try_reserve(1)?;
-        }
+    ) -> Result<bool, MoveError> {
         let _target = self.target.lock(runtime.host());
         // The input is released under this lock, once its handler has been removed.
         if !descriptor.control.lock(runtime.host()).is_installed() {
@@ -346,14 +342,11 @@ impl WiredInput {
         }
         runtime.check_online(to)?;
         if descriptor.target() == to {
-            return Ok(());
+            return Ok(false);
         }
         self.parent.set_target(descriptor.hwirq, to)?;
         descriptor.set_target(to);
-        if let Some(irqs) = list {
-            irqs.push(descriptor.irq);
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits for a move in progress to end and returns the target.
