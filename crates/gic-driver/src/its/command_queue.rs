@@ -226,7 +226,7 @@ impl CommandQueue {
         let mut all = CommandSpan(0..0);
         loop {
             let posted = self
-                .try_post_raw(frame, commands)
+                .try_post(frame, commands)
                 .map_err(|error| FailedRun { error, span: all.clone() })?;
             all.extend(&posted.span);
             let waited = match posted.ended {
@@ -247,14 +247,6 @@ impl CommandQueue {
     ///
     /// Context: any.
     pub(crate) fn try_post<P: GicPlatform>(
-        &self,
-        frame: &ControlFrame<P>,
-        commands: &mut dyn Iterator<Item = Command>,
-    ) -> Result<Posted, QueueError> {
-        self.try_post_raw(frame, &mut commands.map(Command::encode))
-    }
-
-    fn try_post_raw<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
         commands: &mut dyn Iterator<Item = RawCommand>,

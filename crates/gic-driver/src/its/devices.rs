@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use gic_arch::Lpi;
 use gic_arch::gits::Typer;
-use gic_arch::its::{CollectionId, Command, ITT_ALIGNMENT, MapAction, RdBase};
+use gic_arch::its::{CollectionId, Command, ITT_ALIGNMENT, MapAction, RawCommand, RdBase};
 use msi_types::{DeviceId, Shape};
 
 /// Maximum number of EventID bits, because PCI MSI messages have 16 data bits.
@@ -203,18 +203,18 @@ impl EventBlock {
     }
 }
 
-/// Creates all commands at once, when the queue draws the first one. The iterator is empty if
-/// `make` returns `None`.
+/// Creates and encodes all commands at once, when the queue draws the first one. The iterator is
+/// empty if `make` returns `None`.
 pub(crate) fn made_in_order<const N: usize>(
     make: impl FnOnce() -> Option<[Command; N]>,
-) -> impl Iterator<Item = Command> {
-    // Nested `flatten` adapters would take more than 100 instructions for each event that moves.
-    let (mut make, mut commands) = (Some(make), None);
+) -> impl Iterator<Item = RawCommand> {
+    // Nested adapters would take several hundred instructions for each event that moves.
+    let (mut make, mut commands, mut left) = (Some(make), None, 0..N);
     core::iter::from_fn(move || {
         if let Some(make) = make.take() {
-            commands = make().map(<[Command; N]>::into_iter);
+            commands = make().map(|made| made.map(Command::encode));
         }
-        commands.as_mut()?.next()
+        commands.as_ref()?.get(left.next()?).copied()
     })
 }
 

@@ -44,7 +44,7 @@ impl<P: GicPlatform> Its<P> {
             moved = Some((route, new));
             Some(self.movi(lpi, new, from, target))
         });
-        let result = self.queue.run(&self.frame, Context::Task, &mut commands);
+        let result = self.queue.run_raw(&self.frame, Context::Task, &mut commands);
         drop(commands);
         let Err(FailedRun { error, .. }) = result else {
             self.invalidation.end_move();
@@ -171,7 +171,7 @@ impl<P: GicPlatform> Its<P> {
             answer = Ok(());
             Some([command(route.device, route.event_id()), Command::Sync { target }])
         });
-        let result = self.queue.run(&self.frame, Context::Any, &mut commands);
+        let result = self.queue.run_raw(&self.frame, Context::Any, &mut commands);
         drop(commands);
         result.map_err(|failed| failed.error.at(self.frame.base))?;
         answer
