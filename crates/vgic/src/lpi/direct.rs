@@ -21,8 +21,8 @@ impl Control {
         device: u32,
         event: u32,
     ) -> Result<Option<DirectTarget>, InListRegister> {
-        let Some((location, target)) = self.open_event(its, device, event) else { return Ok(None) };
-        let pending = self.take_pending(location).map_err(|_| InListRegister)?;
+        let Some((event, target)) = self.open_event(its, device, event) else { return Ok(None) };
+        let pending = self.take_pending(event).map_err(|_| InListRegister)?;
         Ok(Some(DirectTarget { pending, ..target }))
     }
 
@@ -30,9 +30,9 @@ impl Control {
     ///
     /// # Errors
     /// [`Pause::Listed`] until the recalled vCPU has exited.
-    fn take_pending(&mut self, event: Location) -> Result<bool, Pause> {
-        let places = [self.own_lpi_of(event), event];
-        let entries = places.map(|place| self.shared.load(place));
+    fn take_pending(&mut self, (event, entry): (Location, Entry)) -> Result<bool, Pause> {
+        let own = Location::own(entry.target(), entry.lpi());
+        let (places, entries) = ([own, event], [self.shared.load(own), entry]);
         if !entries.iter().any(|entry| entry.is_pending_or_held() || entry.is_listed()) {
             return Ok(false);
         }
@@ -56,16 +56,21 @@ impl Control {
         its: ItsIndex,
         device: u32,
         event: u32,
-    ) -> Option<(Location, DirectTarget)> {
+    ) -> Option<((Location, Entry), DirectTarget)> {
         let found = self.event(its, device, event)?;
         let location = Location::Event(found.index());
         let entry = self.shared.load(location);
         let route = self.route_of(location, entry)?;
         let (vcpu, lpi) = (route.target(), entry.lpi());
         let tables = self.enabled.get(vcpu).filter(|tables| tables.covers(lpi))?;
-        let (enabled, level) = self.settings(vcpu, &tables, lpi);
+        let (enabled, level) = if entry.is_deliverable() && entry.target() == vcpu {
+            (entry.is_enabled(), entry.level())
+        } else {
+            // A sweep has yet to update the entry.
+            self.settings(vcpu, &tables, lpi)
+        };
         let config = Config::new().with_enable(enabled).with_priority(level.configured());
         let target = DirectTarget { lpi, cpu: Cpu::new(vcpu), config, pending: false };
-        route.is_open().then_some((location, target))
+        route.is_open().then_some(((location, entry), target))
     }
 }

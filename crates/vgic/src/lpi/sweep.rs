@@ -114,7 +114,8 @@ impl SweepQueue {
 
     /// Returns `true` if a sweep with this cause is in progress.
     pub(super) fn contains(&self, cause: Cause) -> bool {
-        self.0.contains(cause)
+        // Most commands find no sweep in progress.
+        !self.0.is_empty() && self.0.contains(cause)
     }
 
     /// Returns `true` if a sweep with this cause waits for heap memory.

@@ -48,13 +48,13 @@ impl Its {
             return Ok(CommandProgress::Done);
         }
         let result = self.execute(command, state, control);
-        state.queue.unfollowed = Some(result.map(|_| command));
+        let outcome = result.map(|_| command);
         // A sweep may still move pending state.
-        let is_done = result != Ok(CommandProgress::Begun);
-        if is_done && !self.is_followed(state, control) {
-            return Ok(CommandProgress::Begun);
+        if result != Ok(CommandProgress::Begun) && self.follow(direct, outcome, control) {
+            return result;
         }
-        result
+        state.queue.unfollowed = Some(outcome);
+        Ok(CommandProgress::Begun)
     }
 
     /// Lets the implementation follow the command that was executed, if it has not. Returns `false`
@@ -63,14 +63,24 @@ impl Its {
         let (Some(direct), Some(outcome)) = (self.direct.get(), state.queue.unfollowed) else {
             return true;
         };
+        let is_followed = self.follow(&**direct, outcome, control);
+        if is_followed {
+            state.queue.unfollowed = None;
+        }
+        is_followed
+    }
+
+    fn follow(
+        &self,
+        direct: &dyn DirectInjection,
+        outcome: Result<Command, CommandFault>,
+        control: &mut Control,
+    ) -> bool {
         let followed = direct.after(outcome.ok(), &mut |device, event| {
             control.direct_target(self.index, device.get(), event.get())
         });
         let work = u64::from(followed.unwrap_or(0)) * ENTRIES_PER_UNIT;
         control.count_work(u32::try_from(work).unwrap_or(u32::MAX));
-        if followed.is_ok() {
-            state.queue.unfollowed = None;
-        }
         followed.is_ok()
     }
 }
