@@ -66,9 +66,11 @@ impl Wired {
             .try_update(|state| (Group::of(state) == group).then(|| state.with_latch(true)));
         let Some((old, new)) = pended else { return };
         if new.ready() {
+            // This also refreshes the list register, which can only be one of the target.
             self.notify(target, private, index, group);
+        } else {
+            self.refresh_listed(old, new);
         }
-        self.refresh_listed(old, new);
     }
 
     /// Kicks the target of an SGI that is ready, unless the distributor does not forward `group`.
