@@ -7,6 +7,7 @@ use super::ready_bitmap::{ReadyBit, ReadyBitmap, TurnTable, Visit, Visitor};
 use super::shared::Shared;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::cell::Cell;
 use core::ops::ControlFlow;
 use doorbell_fallible::{OutOfMemory, try_box};
 use gic_arch::{Lpi, Priority};
@@ -75,11 +76,16 @@ impl Consumer {
     pub(super) fn list_first(
         &mut self,
         shared: &Shared,
-        fill: impl FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>,
+        mut fill: impl FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let vcpu = self.vcpu;
-        let mut filler = ListFiller::<_, true> { shared, vcpu, fill };
-        let end = self.first(shared, |_| true, &mut filler);
+        let priority = Cell::new(Priority::IDLE);
+        let admits = |level| {
+            priority.set(shared.priorities.of(level));
+            true
+        };
+        let fill = |ready, listed| fill(ReadyLpi { priority: priority.get(), ..ready }, listed);
+        let end = self.first(shared, admits, &mut ListFiller::<_, true> { shared, vcpu, fill });
         end.map_break(drop)
     }
 

@@ -414,7 +414,7 @@ impl ReadyBitmap {
             let Some(others) = NonZero::new(bits.get() & (bits.get() - 1)) else { break };
             bits = others;
         }
-        if self.mask.bits() == bit(number) && tree.has_none_beside(page, leaf) {
+        if self.mask.bits() >> number == 1 && tree.has_none_beside(page, leaf) {
             ControlFlow::Break(None)
         } else {
             ControlFlow::Continue(())
