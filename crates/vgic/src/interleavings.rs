@@ -33,6 +33,7 @@ mod completion;
 mod event_lpis;
 mod listed_lpis;
 mod machine;
+mod mappings;
 mod model;
 mod one_of_n;
 mod pausing;

@@ -112,12 +112,12 @@
 //! (none)                       messages, acknowledgment, notification: no kick with a lock held
 //! ```
 //!
-//! INT, CLEAR, INV, MOVI, SYNC and writes of `GICR_INVLPIR` and `GICR_CLRLPIR` only concern one
+//! Commands for one event, SYNC and writes of `GICR_INVLPIR` and `GICR_CLRLPIR` only concern one
 //! LPI: they read the command state, and hold the lock of their LPI (`beside`). Two ITSes or
 //! redistributors therefore execute them at the same time. A reader locks only one of the four
 //! shards of `control`, so that most readers don't write a common cache line. All other commands
-//! and sweeps run alone, because an event that they map or unmap may share its block, its node,
-//! its LPI or its redistributor's own entry with an event of another ITS.
+//! and sweeps run alone. So do MAPTI and DISCARD if several events are mapped to the LPI, and the
+//! MAPTI that allocates the block or the node of its event, which devices of several ITSes share.
 //!
 //! `LpiCore.control` is held for at most 1024 entries at a time, except in operations that only the
 //! VMM can request. A command counts as 16 entries.

@@ -76,6 +76,16 @@ impl AtomicU32 {
         store_buffer::drain();
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change)
     }
+
+    pub(crate) fn get_mut(&mut self) -> &mut u32 {
+        self.0.get_mut()
+    }
+}
+
+impl Default for AtomicU32 {
+    fn default() -> Self {
+        Self::new(0)
+    }
 }
 
 /// Refuses weaker orderings, because the scheduler doesn't model their effects.

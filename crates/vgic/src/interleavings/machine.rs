@@ -152,9 +152,12 @@ impl Machine {
         self.lpis.set_lpi(cpu(vcpu), lpi(number))
     }
 
-    /// Writes `GICR_INVLPIR`.
+    /// Writes `GICR_INVLPIR`, and waits until it has taken effect.
     pub(super) fn invalidate(&self, vcpu: u16, number: u32) {
         self.lpis.invalidate(cpu(vcpu), lpi(number)).unwrap();
+        while self.lpis.finish_sweeps().is_err() {
+            thread::yield_now();
+        }
     }
 
     /// Leaves an event's ready bit set for a vCPU.
@@ -246,13 +249,25 @@ impl Commands {
     }
 
     pub(super) fn map_event(&mut self, device: u32, event: u32, number: u32, collection: u16) {
-        self.run(|control| {
-            control.map_event(self.its, (device, event), lpi(number), collection).unwrap();
-        });
+        let (device_id, event_id) = (DeviceId::new(device), EventId::new(event));
+        let collection_id = CollectionId::new(collection);
+        if !self.run_beside(Command::Mapti {
+            device: device_id,
+            event: event_id,
+            intid: number,
+            collection: collection_id,
+        }) {
+            self.run(|control| {
+                control.map_event(self.its, (device, event), lpi(number), collection).unwrap();
+            });
+        }
     }
 
     pub(super) fn discard(&mut self, device: u32, event: u32) {
-        self.run_of((device, event), Control::discard_event);
+        let (device_id, event_id) = (DeviceId::new(device), EventId::new(event));
+        if !self.run_beside(Command::Discard { device: device_id, event: event_id }) {
+            self.run_of((device, event), Control::discard_event);
+        }
     }
 
     pub(super) fn clear(&mut self, device: u32, event: u32) {

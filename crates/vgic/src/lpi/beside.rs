@@ -11,30 +11,37 @@ use super::mapping::ItsIndex;
 use super::shared::Location;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
-use gic_arch::its::Command;
-use msi_types::Cpu;
+use gic_arch::its::{CollectionId, Command};
+use msi_types::{Cpu, DeviceId, EventId};
 
 impl LpiCore {
     /// Returns `true` if a command need not be executed alone: the others always must.
     pub(crate) const fn may_execute_beside(command: &Command) -> bool {
-        use Command::{Clear, Int, Inv, Movi, Sync};
-        matches!(command, Int { .. } | Clear { .. } | Inv { .. } | Movi { .. } | Sync { .. })
+        use Command::{Invall, Mapc, Mapd, Movall};
+        !matches!(command, Mapd { .. } | Mapc { .. } | Invall { .. } | Movall { .. })
     }
 
-    /// Executes INT, CLEAR, INV or MOVI for a mapped event of a mapped collection. Returns `false`
-    /// if the command is another one, or must be executed alone, even if it was begun here.
+    /// Executes a command for one event of a mapped collection. Returns `false` if the command is
+    /// another one, or must be executed alone, even if it was begun here.
     pub(crate) fn execute_beside(
         &self,
         control: &Control,
         its: ItsIndex,
         command: Command,
     ) -> bool {
-        let (Command::Int { device, event }
-        | Command::Clear { device, event }
-        | Command::Inv { device, event }
-        | Command::Movi { device, event, .. }) = command
-        else {
-            return false;
+        let (device, event) = match command {
+            Command::Mapti { device, event, intid, collection } => {
+                return self.map_beside(control, its, (device, event), intid, collection);
+            }
+            Command::Mapi { device, event, collection } => {
+                return self.map_beside(control, its, (device, event), event.get(), collection);
+            }
+            Command::Int { device, event }
+            | Command::Clear { device, event }
+            | Command::Discard { device, event }
+            | Command::Inv { device, event }
+            | Command::Movi { device, event, .. } => (device, event),
+            _ => return false,
         };
         let is_mapped = |collection| control.collection(its, collection).is_some();
         let event = control.event(its, device.get(), event.get());
@@ -52,11 +59,29 @@ impl LpiCore {
                 state.clear_event(&mut rewrites, location);
                 true
             }
+            Command::Discard { .. } => state.discard_only_event(&mut rewrites, event.index()),
             _ => {
                 state.signal_event(event);
                 true
             }
         }
+    }
+
+    /// Executes MAPTI and MAPI, if the command need not be executed alone.
+    fn map_beside(
+        &self,
+        control: &Control,
+        its: ItsIndex,
+        (device, event): (DeviceId, EventId),
+        intid: u32,
+        collection: CollectionId,
+    ) -> bool {
+        let Some(lpi) = Lpi::try_from(intid).ok().filter(|lpi| control.implements(*lpi)) else {
+            return false;
+        };
+        let (event, collection) = ((device.get(), event.get()), collection.get());
+        let mut rewrites = self.rewriters.lock(lpi.index());
+        control.state().map_only_event(&mut rewrites, its, event, lpi, collection).is_some()
     }
 
     /// Handles a write to `GICR_INVLPIR`.

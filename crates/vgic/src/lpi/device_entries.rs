@@ -185,6 +185,30 @@ impl DeviceEntries {
         self.by_lpi.insert(lpi.index(), index);
     }
 
+    /// Assigns an entry like [`give`](Self::give) if no other entry is mapped to the LPI, for a
+    /// thread that holds the LPI's lock. Returns `false` if one is, if the entry is mapped to
+    /// another LPI, or if memory must be allocated first.
+    pub(super) fn give_only(&self, index: EntryIndex, owner: Owner, lpi: Lpi) -> bool {
+        let is_given = match self.owner(index) {
+            Owner::Nobody => self.by_lpi.insert_only(lpi.index(), index),
+            Owner::Event { .. } => self.only(lpi.index()) == Some(index),
+        };
+        if is_given {
+            self.allocator.set_owner(index, owner);
+        }
+        is_given
+    }
+
+    /// Removes the owner of an entry that is the only one mapped to this LPI, for a thread that
+    /// holds the LPI's lock. Returns `false` if it is not.
+    pub(super) fn take_back_only(&self, index: EntryIndex, lpi: Lpi) -> bool {
+        let is_taken = self.by_lpi.remove_only(lpi.index(), index);
+        if is_taken {
+            self.allocator.set_owner(index, Owner::Nobody);
+        }
+        is_taken
+    }
+
     /// Maps a block's entries from `first` on to the LPIs with these indices.
     /// [`ensure_lpis`](Self::ensure_lpis) must have succeeded for them. The entries have no owner
     /// yet.

@@ -2,6 +2,7 @@
 //! take constant time.
 
 use super::entry_table::EntryIndex;
+use crate::sync::{AtomicU32, Ordering::SeqCst};
 use alloc::boxed::Box;
 use core::ops::Range;
 use doorbell_fallible::{OutOfMemory, try_box_array, try_boxed_slice};
@@ -15,7 +16,7 @@ struct Paged<T> {
     pages: Box<[Option<Box<[T; 1 << PAGE_BITS]>>]>,
 }
 
-/// An entry's neighbors in its LPI's list.
+/// An entry's neighbors in its LPI's list. An entry in no list has none.
 #[derive(Clone, Copy, Default)]
 struct Neighbours {
     previous: Option<EntryNumber>,
@@ -27,8 +28,9 @@ type EntryNumber = core::num::NonZeroU32;
 
 /// Lists of entries, by LPI.
 pub(super) struct EntriesByLpi {
-    /// Entry inserted last, indexed by LPI.
-    first: Paged<Option<EntryNumber>>,
+    /// [`EntryNumber`] of the entry inserted last, or 0, indexed by LPI. Written by a thread that
+    /// holds the command lock alone, or the LPI's lock.
+    first: Paged<AtomicU32>,
     /// Neighbors in the list, indexed by entry.
     neighbours: Paged<Neighbours>,
 }
@@ -41,7 +43,15 @@ fn index(number: EntryNumber) -> EntryIndex {
     EntryIndex::new(number.get() - 1)
 }
 
-impl<T: Copy + Default> Paged<T> {
+/// Returns the value of an element of [`EntriesByLpi::first`].
+const fn head(number: Option<EntryNumber>) -> u32 {
+    match number {
+        Some(number) => number.get(),
+        None => 0,
+    }
+}
+
+impl<T: Default> Paged<T> {
     fn new(len: u32) -> Result<Self, OutOfMemory> {
         let pages = len.div_ceil(1 << PAGE_BITS) as usize;
         Ok(Self { pages: try_boxed_slice((0..pages).map(|_| None))? })
@@ -54,9 +64,16 @@ impl<T: Copy + Default> Paged<T> {
         Ok(())
     }
 
-    fn get(&self, at: u32) -> T {
-        let page = self.pages.get((at >> PAGE_BITS) as usize).and_then(Option::as_ref);
-        page.map_or(T::default(), |page| page[(at & PAGE_MASK) as usize])
+    /// Returns an element, or `None` if its page is not allocated.
+    fn at(&self, at: u32) -> Option<&T> {
+        let page = self.pages.get((at >> PAGE_BITS) as usize)?.as_ref()?;
+        Some(&page[(at & PAGE_MASK) as usize])
+    }
+
+    /// Returns an element like [`at`](Self::at), for a change.
+    fn at_mut(&mut self, at: u32) -> Option<&mut T> {
+        let page = self.pages.get_mut((at >> PAGE_BITS) as usize)?.as_mut()?;
+        Some(&mut page[(at & PAGE_MASK) as usize])
     }
 
     /// Returns consecutive elements, or `None` if they are not all on one allocated page.
@@ -64,18 +81,6 @@ impl<T: Copy + Default> Paged<T> {
         let page = self.pages.get_mut((at >> PAGE_BITS) as usize)?.as_mut()?;
         let start = (at & PAGE_MASK) as usize;
         page.get_mut(start..start + len)
-    }
-
-    fn set(&mut self, at: u32, value: T) {
-        self.replace(at, value);
-    }
-
-    /// Sets an element, and returns its previous value.
-    fn replace(&mut self, at: u32, value: T) -> T {
-        let page = self.pages.get_mut((at >> PAGE_BITS) as usize).and_then(Option::as_mut);
-        page.map_or(T::default(), |page| {
-            core::mem::replace(&mut page[(at & PAGE_MASK) as usize], value)
-        })
     }
 }
 
@@ -100,9 +105,24 @@ impl EntriesByLpi {
     /// Inserts an entry into the list of the LPI with this index. The memory must have been
     /// [allocated](Self::ensure).
     pub(super) fn insert(&mut self, lpi_index: u32, index: EntryIndex) {
-        let next = self.first.replace(lpi_index, number(index));
-        self.neighbours.set(index.get(), Neighbours { previous: None, next });
-        self.set_previous(next, number(index));
+        let Some(first) = self.first.at_mut(lpi_index).map(AtomicU32::get_mut) else { return };
+        let next = EntryNumber::new(core::mem::replace(first, head(number(index))));
+        self.change(number(index), |_| Neighbours { previous: None, next });
+        self.change(next, |neighbours| Neighbours { previous: number(index), ..neighbours });
+    }
+
+    /// Inserts an entry like [`insert`](Self::insert) if the list is empty, for a thread that holds
+    /// the LPI's lock. Returns `false` if the list is not empty, or has no memory.
+    pub(super) fn insert_only(&self, lpi_index: u32, index: EntryIndex) -> bool {
+        let first = self.first.at(lpi_index).filter(|first| first.load(SeqCst) == 0);
+        first.inspect(|first| first.store(head(number(index)), SeqCst)).is_some()
+    }
+
+    /// Removes an entry if it is the only one in the list, for a thread that holds the LPI's lock.
+    /// Returns `false` if it is not.
+    pub(super) fn remove_only(&self, lpi_index: u32, index: EntryIndex) -> bool {
+        let first = self.first.at(lpi_index).filter(|_| self.only(lpi_index) == Some(index));
+        first.inspect(|first| first.store(0, SeqCst)).is_some()
     }
 
     /// Inserts consecutive entries of a chunk, from `first` on, into the lists of the LPIs with
@@ -123,46 +143,46 @@ impl EntriesByLpi {
         first: EntryIndex,
     ) -> Option<()> {
         let heads = self.first.part(lpi_indices.start, lpi_indices.len())?;
-        let neighbours = self.neighbours.part(first.get(), lpi_indices.len())?;
-        if heads.iter().any(Option::is_some) {
+        if heads.iter_mut().any(|head| *head.get_mut() != 0) {
             return None;
         }
-        for (offset, (head, neighbours)) in (0..).zip(heads.iter_mut().zip(neighbours)) {
-            *head = number(first.offset(offset));
-            *neighbours = Neighbours::default();
+        for (offset, first_of) in (0..).zip(heads) {
+            *first_of.get_mut() = head(number(first.offset(offset)));
         }
         Some(())
     }
 
     /// Removes an entry from the list of the LPI with this index.
     pub(super) fn remove(&mut self, lpi_index: u32, index: EntryIndex) {
-        let Neighbours { previous, next } = self.neighbours.get(index.get());
-        match previous.map(self::index) {
-            None => self.first.set(lpi_index, next),
-            Some(before) => {
-                let neighbours = self.neighbours.get(before.get());
-                self.neighbours.set(before.get(), Neighbours { next, ..neighbours });
-            }
+        let Neighbours { previous, next } = self.neighbours_of(index);
+        self.change(number(index), |_| Neighbours::default());
+        self.change(next, |neighbours| Neighbours { previous, ..neighbours });
+        if previous.is_some() {
+            self.change(previous, |neighbours| Neighbours { next, ..neighbours });
+        } else if let Some(first) = self.first.at_mut(lpi_index) {
+            *first.get_mut() = head(next);
         }
-        self.set_previous(next, previous);
     }
 
-    fn set_previous(&mut self, of: Option<EntryNumber>, previous: Option<EntryNumber>) {
-        if let Some(after) = of.map(index) {
-            let neighbours = self.neighbours.get(after.get());
-            self.neighbours.set(after.get(), Neighbours { previous, ..neighbours });
+    fn change(&mut self, of: Option<EntryNumber>, to: impl FnOnce(Neighbours) -> Neighbours) {
+        if let Some(neighbours) = of.and_then(|of| self.neighbours.at_mut(index(of).get())) {
+            *neighbours = to(*neighbours);
         }
+    }
+
+    fn neighbours_of(&self, entry: EntryIndex) -> Neighbours {
+        self.neighbours.at(entry.get()).copied().unwrap_or_default()
     }
 
     /// Returns the first entry in the list of the LPI with this index, i.e. the entry inserted
     /// last.
     pub(super) fn first(&self, lpi_index: u32) -> Option<EntryIndex> {
-        self.first.get(lpi_index).map(index)
+        EntryNumber::new(self.first.at(lpi_index)?.load(SeqCst)).map(index)
     }
 
     /// Returns the entry after this one in its LPI's list.
     pub(super) fn after(&self, entry: EntryIndex) -> Option<EntryIndex> {
-        self.neighbours.get(entry.get()).next.map(index)
+        self.neighbours_of(entry).next.map(index)
     }
 
     /// Returns the entry in the list of the LPI with this index, if it is the only entry.
@@ -208,11 +228,20 @@ mod tests {
                     let is_owner = |entries: &Vec<u32>| entries.contains(&index.get());
                     let owner = model.iter().position(is_owner);
                     if let Some(owner) = owner {
-                        by_lpi.remove(lpi_of(u32::try_from(owner).unwrap()), index);
+                        let lpi = lpi_of(u32::try_from(owner).unwrap());
+                        let is_only = model[owner] == [index.get()];
+                        prop_assert_eq!(by_lpi.remove_only(lpi, index), is_only);
+                        if !is_only {
+                            by_lpi.remove(lpi, index);
+                        }
                         model[owner].retain(|entry| *entry != index.get());
                     }
                     if owner != Some(lpi as usize) {
-                        by_lpi.insert(lpi_of(lpi), index);
+                        let is_only = model[lpi as usize].is_empty();
+                        prop_assert_eq!(by_lpi.insert_only(lpi_of(lpi), index), is_only);
+                        if !is_only {
+                            by_lpi.insert(lpi_of(lpi), index);
+                        }
                         model[lpi as usize].insert(0, index.get());
                     }
                 }

@@ -1,7 +1,7 @@
 //! Implements ITS commands, once their operands have been checked. A command changes the state
 //! immediately, and its sweep then updates the entries to match.
 
-use super::command_state::CommandState;
+use super::command_state::{CommandState, Refresh};
 use super::control::Control;
 use super::device_table::DeviceTable;
 use super::entry::Entry;
@@ -229,17 +229,10 @@ impl Control {
         collection: u16,
     ) -> Result<(), NoRoom> {
         let found = self.attach_event(its, (device, event), lpi)?;
-        let target = self.collection(its, collection).unwrap_or(0);
-        let entry = Entry::unmapped(found.generation())
-            .with_target(u32::from(target))
-            .with_lpi_index(lpi.index());
-        let location = Location::Event(found.index());
-        let route = self.route_of_event(its, collection, entry).ok_or(NoRoom::Budget)?;
-        let refresh = self.prepare(location, entry, route, Settings::Reload)?;
+        let mapping = self.prepare_mapping(MappedEvent { its, entry: found, collection }, lpi)?;
         self.give_entry(found.index(), Owner::event(its, collection), lpi);
-        let (old, new) = self.shared.update(location, |old| old.replaced_by(entry));
-        self.retire(location, old, new);
-        self.write(location, refresh);
+        let (state, rewrites) = self.parts();
+        state.write_mapping(rewrites, found.index(), mapping);
         self.take_listed(its, found.index());
         Ok(())
     }
@@ -284,13 +277,8 @@ impl Control {
     /// owner.
     pub(super) fn unmap_entry(&mut self, index: EntryIndex) {
         self.forget_lpi(index);
-        let unmapped = |entry: Entry| {
-            let target = entry.target();
-            entry.replaced_by(Entry::unmapped(entry.generation()).with_target(target))
-        };
-        let location = Location::Event(index);
-        let (old, new) = self.shared.update(location, unmapped);
-        self.retire(location, old, new);
+        let (state, rewrites) = self.parts();
+        state.write_unmapped(rewrites, index);
     }
 
     /// Executes MOVI: the event and its pending state move to another collection.
@@ -364,6 +352,79 @@ impl CommandState {
                 Injection::Fresh
             }
         }
+    }
+
+    /// Maps an event to an LPI to which no other event is mapped. Returns `None`, and changes
+    /// nothing, if the command must be executed alone: if the event has no entry or another LPI, or
+    /// if the LPI is pending at the redistributor.
+    pub(super) fn map_only_event(
+        &self,
+        rewrites: &mut Rewrites,
+        its: ItsIndex,
+        (device, event): (u32, u32),
+        lpi: Lpi,
+        collection: u16,
+    ) -> Option<()> {
+        let translator = self.translators.get(its)?;
+        let target = translator.collection(collection)?;
+        let entry = self.device_entries.find(translator.dte(device)?, event)?;
+        let own = self.shared.load(Location::own(target.into(), lpi));
+        if own.is_pending_or_held() || own.is_listed() {
+            return None;
+        }
+        let mapping = self.prepare_mapping(MappedEvent { its, entry, collection }, lpi).ok()?;
+        let owner = Owner::event(its, collection);
+        self.device_entries.give_only(entry.index(), owner, lpi).then_some(())?;
+        self.write_mapping(rewrites, entry.index(), mapping);
+        Some(())
+    }
+
+    /// Discards an event if no other event is mapped to its LPI. Otherwise returns `false`, and
+    /// changes nothing: the command must be executed alone.
+    pub(super) fn discard_only_event(&self, rewrites: &mut Rewrites, event: EntryIndex) -> bool {
+        let own = self.own_lpi_of(Location::Event(event));
+        let lpi = self.shared.load(Location::Event(event)).lpi();
+        let is_taken = self.device_entries.take_back_only(event, lpi);
+        if is_taken {
+            self.clear(rewrites, own);
+            self.write_unmapped(rewrites, event);
+        }
+        is_taken
+    }
+
+    /// Returns the value of an event's entry before its mapping, and what the mapping changes.
+    fn prepare_mapping(&self, event: MappedEvent, lpi: Lpi) -> Result<(Entry, Refresh), NoRoom> {
+        let MappedEvent { its, entry: found, collection } = event;
+        let translator = self.translators.get(its).ok_or(NoRoom::Budget)?;
+        let target = translator.collection(collection).unwrap_or(0);
+        let entry = Entry::unmapped(found.generation())
+            .with_target(u32::from(target))
+            .with_lpi_index(lpi.index());
+        let location = Location::Event(found.index());
+        let route = self.route_of_event(its, collection, entry).ok_or(NoRoom::Budget)?;
+        Ok((entry, self.prepare(location, entry, route, Settings::Reload)?))
+    }
+
+    fn write_mapping(
+        &self,
+        rewrites: &mut Rewrites,
+        event: EntryIndex,
+        (entry, refresh): (Entry, Refresh),
+    ) {
+        let location = Location::Event(event);
+        let (old, new) = self.shared.update(location, |old| old.replaced_by(entry));
+        self.retire(rewrites, location, old, new);
+        self.write(rewrites, location, refresh);
+    }
+
+    fn write_unmapped(&self, rewrites: &mut Rewrites, event: EntryIndex) {
+        let unmapped = |entry: Entry| {
+            let target = entry.target();
+            entry.replaced_by(Entry::unmapped(entry.generation()).with_target(target))
+        };
+        let location = Location::Event(event);
+        let (old, new) = self.shared.update(location, unmapped);
+        self.retire(rewrites, location, old, new);
     }
 
     pub(super) fn clear_event(&self, rewrites: &mut Rewrites, event: Location) {
