@@ -12,12 +12,12 @@ use anyhow::{Context, Result, ensure};
 use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{process, system};
+use doorbell_test_support::suites::FUZZ_MINUTES;
 
 /// Manifest of the targets, which are a separate workspace.
 const MANIFEST: &str = "proof/fuzz/Cargo.toml";
-/// Running time of each target, in the short and in the long tests.
+/// Running time of each target in the short tests.
 const SECONDS: u64 = 2;
-const LONG_SECONDS: u64 = 600;
 /// Time limit of building all targets.
 const BUILD_LIMIT: Duration = Duration::from_mins(30);
 /// Compiler flags that instrument the code for libFuzzer, and enable checks that release builds
@@ -39,7 +39,7 @@ const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=512"];
 
 fn main() -> Result<ExitCode> {
     let workspace = workspace::this()?;
-    let seconds = if suite::is_long() { LONG_SECONDS } else { SECONDS };
+    let seconds = if suite::is_long() { 60 * FUZZ_MINUTES } else { SECONDS };
     let limit = BUILD_LIMIT + Duration::from_secs(seconds);
     let mut cases = vec![Case::new("unit tests", BUILD_LIMIT, || {
         let mut cargo = process::cargo(&workspace.root);

@@ -10,29 +10,27 @@ use doorbell_harness::suite::{self, Absent, Case};
 use doorbell_harness::{process, workspace};
 use doorbell_suites::soak::{self, KVM, PARTS};
 use doorbell_test_support::kvm;
+use doorbell_test_support::suites::MESSAGES;
 
 /// Time limits of a part, including the build. A long run sends a hundred times as many messages.
 const LIMIT: Duration = Duration::from_mins(20);
 const LONG_LIMIT: Duration = Duration::from_hours(2);
-/// Number of messages of each part.
-const MESSAGES: &str = "20000";
-const LONG_MESSAGES: &str = "2000000";
 
 fn main() -> ExitCode {
-    let (messages, limit) =
-        if suite::is_long() { (LONG_MESSAGES, LONG_LIMIT) } else { (MESSAGES, LIMIT) };
+    let messages = MESSAGES[usize::from(suite::is_long())];
+    let limit = if suite::is_long() { LONG_LIMIT } else { LIMIT };
     let case = |part: &'static str| {
         Case::new(format!("{part}, {messages} messages"), limit, move || run(part, messages, limit))
     };
     suite::main_in_turn(PARTS.into_iter().map(case).collect())
 }
 
-fn run(part: &str, messages: &str, limit: Duration) -> Result<()> {
+fn run(part: &str, messages: u64, limit: Duration) -> Result<()> {
     let absent = (part == KVM).then(kvm::absent).flatten();
     absent.map_or(Ok(()), |reason| Err(Absent::new(reason)))?;
     // In a short run, building with more optimization would take longer than running.
     let mut program = soak::program(workspace::this()?, suite::is_long())?;
-    program.args(["--part", part, "--messages", messages]);
+    program.args(["--part", part, "--messages", &messages.to_string()]);
     let mut failure = String::new();
     let status = process::watch(&mut program, limit, |line| {
         eprintln!("{line}");

@@ -13,6 +13,7 @@ mod heap;
 #[cfg(feature = "kvm")]
 pub mod kvm;
 mod score;
+pub mod suites;
 
 pub use entry::{EntryField, check_entry};
 pub use guide::{check_guide, check_guide_quotes};

@@ -3,14 +3,11 @@
 use super::model::half::{ExitPolicy, Half};
 use doorbell_test_support::guest::program::{Draw, Program, Shape, Way, dice, kept};
 use doorbell_test_support::guest::{Interface, Kicks};
+use doorbell_test_support::suites::{MACHINES, PROGRAMS, STEPS};
 use gic_arch::icc::SysRegEncoding;
 use msi_types::{DeviceId, MsiMessage};
 use std::sync::Arc;
 use vgic::{Paused, Sleep, Vcpu};
-
-/// Number of random programs, and of their random steps.
-const PROGRAMS: u64 = 160;
-const STEPS: usize = 120;
 
 /// A vCPU with `COUNT` list registers. It leaves its guest when it is kicked, and after each access
 /// of the guest if it `EXITS`.
@@ -86,6 +83,7 @@ fn machines_carry_out_kept_programs_as_an_abstract_gic_allows() {
 
 #[test]
 fn machines_carry_out_random_programs_as_an_abstract_gic_allows() {
+    assert_eq!(machines().count(), MACHINES);
     for (seed, ((kind, judge), way)) in (0..PROGRAMS).zip(machines().cycle()) {
         let shape = Shape { cpus: 3, lpis: 64, is_direct: seed % 5 == 0 };
         let draw = Draw { shape, shares_lpis: seed % 5 == 1 };

@@ -18,15 +18,12 @@ use doorbell_harness::suite::{self, Case, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_suites::mutant::copy;
 use doorbell_suites::mutant::{self, Mutant};
+use doorbell_test_support::suites::{SCOPE_MINUTES, SCOPES};
 
 /// The package of the exploration, whose folder lists the faults of the package `vgic`.
 const PACKAGE: &str = "doorbell-exhaustive";
 /// The package of the guest, the generator and the reference.
 const SUPPORT: &str = "doorbell-test-support";
-/// The scopes, ordered so that no CPU is idle at the end.
-const SCOPES: [&str; 3] = ["direct-lpis", "two-events", "one-event"];
-/// The scopes of a long run.
-const LONG_SCOPES: [&str; 1] = ["two-masked-events"];
 /// The page that states the numbers of states.
 const PAGE: &str = "docs/reliability.md";
 /// Folder of the artifacts, beside that of the copy.
@@ -34,20 +31,16 @@ const BUILD: &str = "exhaustive-build";
 /// Time after which a run counts as hung. The first one builds everything.
 const LIMIT: Duration = Duration::from_mins(20);
 const LONG_LIMIT: Duration = Duration::from_hours(2);
-/// Minutes after which an exploration stops and prints its frontier.
-const MINUTES: &str = "15";
-const LONG_MINUTES: &str = "110";
 
 fn main() -> Result<ExitCode> {
     let workspace = workspace::this()?;
-    let complete = |scope: &&'static str, limit| {
-        let scope = *scope;
-        Case::new(scope, limit, move || find_nothing(scope, 0))
-    };
+    let limit = if suite::is_long() { LONG_LIMIT } else { LIMIT };
+    let complete = SCOPES[usize::from(suite::is_long())]
+        .iter()
+        .map(|scope| Case::new(*scope, limit, || find_nothing(scope, 0)));
     if suite::is_long() {
-        return Ok(suite::main(LONG_SCOPES.iter().map(|it| complete(it, LONG_LIMIT)).collect()));
+        return Ok(suite::main(complete.collect()));
     }
-    let complete = SCOPES.iter().map(|scope| complete(scope, LIMIT));
     let found = faults(workspace, PACKAGE)?.into_iter().map(|(_, fault)| {
         let name = format!("finds a fault: {}", fault.name);
         Case::new(name, LIMIT, move || check(&fault.name, 0))
@@ -67,7 +60,7 @@ fn main() -> Result<ExitCode> {
 /// Explores a scope, in which every result must be allowed, or a fault's scope, or runs a test of
 /// [`SUPPORT`]. Selects that package's fault with this number, or none.
 fn check(case: &str, support: usize) -> Result<()> {
-    if SCOPES.contains(&case) {
+    if SCOPES[0].contains(&case) {
         return find_nothing(case, support);
     }
     let faults = faults(workspace::this()?, PACKAGE)?;
@@ -80,8 +73,8 @@ fn check(case: &str, support: usize) -> Result<()> {
 /// Explores a scope. Returns an error unless every result is allowed, and the numbers of states are
 /// those that [`PAGE`] states.
 fn find_nothing(scope: &str, support: usize) -> Result<()> {
-    let minutes = if suite::is_long() { LONG_MINUTES } else { MINUTES };
-    let output = process::output(exploration(0, support)?.args([scope, minutes]))?;
+    let minutes = SCOPE_MINUTES[usize::from(suite::is_long())].to_string();
+    let output = process::output(exploration(0, support)?.args([scope, &minutes]))?;
     let printed = String::from_utf8_lossy(&output.stdout);
     eprintln!("{scope}: {}", printed.trim_end());
     let page = fs::read_to_string(workspace::this()?.root.join(PAGE))?.replace(',', "");

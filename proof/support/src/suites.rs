@@ -1,0 +1,82 @@
+//! The suites that carry out programs of the virtual GIC: a machine, a judge, and how much a run
+//! does. The suites run these amounts, and `docs/reliability.md` has the same table.
+
+/// Number of machines that carry out programs in `crates/vgic/tests/programs`.
+pub const MACHINES: usize = 20;
+/// Number of random programs there.
+pub const PROGRAMS: u64 = 160;
+/// Number of random steps of each of these programs.
+pub const STEPS: usize = 120;
+/// Number of messages of each part of `proof/soak`, in an ordinary and in a long run.
+pub const MESSAGES: [u64; 2] = [20_000, 2_000_000];
+/// The scopes that `proof/exhaustive` explores in an ordinary and in a long run, ordered so that no
+/// CPU is idle at the end.
+pub const SCOPES: [&[&str]; 2] =
+    [&["direct-lpis", "two-events", "one-event"], &["two-masked-events"]];
+/// Minutes after which an exploration of a scope stops and prints its frontier.
+pub const SCOPE_MINUTES: [u64; 2] = [15, 110];
+/// Minutes for each target of `proof/fuzz` in a long run.
+pub const FUZZ_MINUTES: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the rows of the table, each with machines, their judge, and what an ordinary and a
+    /// long run do.
+    fn table() -> String {
+        let [messages, long_messages] = MESSAGES.map(number);
+        let [scopes, long_scopes] = SCOPES.map(<[_]>::len);
+        let minutes = SCOPE_MINUTES[1];
+        let rows = [
+            format!(
+                "a software CPU interface, 16 list registers, 1 list register, or 4 list \
+                 registers with an exit after each access; each plain, restored after each step, \
+                 moved to another machine after each step, with as little work per access as \
+                 possible, or with vCPUs that never sleep, where half of the messages reach list \
+                 registers without an exit if possible ({MACHINES} machines) | abstract GIC; a \
+                 vCPU must not sleep while an interrupt is signaled to it | all kept programs on \
+                 each machine, and {PROGRAMS} random programs with {STEPS} random steps each, in \
+                 turn: `machines_carry_out_kept_programs_as_an_abstract_gic_allows`, \
+                 `machines_carry_out_random_programs_as_an_abstract_gic_allows` | –"
+            ),
+            "moved by KVM's attributes and tables after each step | the same | kept programs, \
+             except those whose states KVM's format cannot hold: \
+             `kept_programs_continue_from_kvms_attributes` | –"
+                .into(),
+            format!(
+                "two-level tables, stalled queues, work that changes at each move | the same | \
+                 the soak's part `its`: {messages} messages | {long_messages} messages"
+            ),
+            format!(
+                "every state of a small machine | the same, also without restores | \
+                 `exhaustive`: {scopes} scopes | {long_scopes} more scope, for {minutes} minutes"
+            ),
+            format!(
+                "the same guest, but with commands of a fuzzer | limits of reads, writes, memory \
+                 and kicks; no more interrupts than messages | – | `its_commands`, `restore`, \
+                 `restore_kvm` and `vgic`: {FUZZ_MINUTES} minutes each"
+            ),
+        ];
+        rows.map(|row| format!("| {row} |\n")).concat()
+    }
+
+    /// Formats a number with commas.
+    fn number(value: u64) -> String {
+        match value / 1000 {
+            0 => value.to_string(),
+            thousands => format!("{},{:03}", number(thousands), value % 1000),
+        }
+    }
+
+    #[test]
+    fn the_page_states_what_the_suites_run() {
+        let page = include_str!("../../../docs/reliability.md");
+        let [messages, long] = MESSAGES.map(number);
+        let soak = format!("`soak`: {messages} messages for each of 6 parts | {long} messages for");
+        let fuzz = format!("`fuzz`: {FUZZ_MINUTES} min for each target");
+        for text in [table(), soak, fuzz] {
+            assert!(page.contains(&text), "docs/reliability.md must contain\n{text}");
+        }
+    }
+}
