@@ -66,14 +66,15 @@ pub(crate) enum Forwarding {
 impl InterruptWord {
     /// Returns the contents of a list register of `cpu` for the interrupt. `participates` is
     /// `false` if the vCPU doesn't take 1-of-N interrupts; it only matters if the interrupt is
-    /// active.
+    /// active. The level of a message must be signaled again after the deactivation, like that of a
+    /// line, so the list register must not deactivate the physical interrupt without an exit.
     #[inline]
     fn to_list(self, cpu: Cpu, forwarding: Forwarding, participates: bool) -> Filled {
         let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
         if self.active() {
             return self.active_to_list(pending, cpu, participates);
         }
-        let physical = self.physical().filter(|_| self.physical_active());
+        let physical = self.physical().filter(|_| self.physical_active() && !self.message());
         let asks_for_end = physical.is_none() && !self.edge();
         Filled { state: if pending { Pending } else { Invalid }, physical, asks_for_end }
     }
