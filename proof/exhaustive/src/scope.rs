@@ -44,7 +44,7 @@ impl Scope {
 
     pub(crate) fn shape(self) -> Shape {
         let is_direct = self == Self::DirectLpis;
-        Shape { cpus: CPUS, lpis: self.lpis().len(), is_direct }
+        Shape { cpus: CPUS, lpis: self.lpis().len(), is_direct, wired: None }
     }
 
     /// Returns the LPIs in the scope.

@@ -17,7 +17,7 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
     let mut rng = Rng::with_seed(seed);
     let mut outcome = Outcome::default();
     while outcome.messages < messages {
-        let shape = Shape { cpus: 3, lpis: 64, is_direct: rng.u8(..5) == 0 };
+        let shape = Shape { cpus: 3, lpis: 64, is_direct: rng.u8(..5) == 0, wired: None };
         let draw = Draw { shape, shares_lpis: rng.u8(..3) == 0 };
         let mut program = draw.program(STEPS, &mut |bound| rng.u32(..bound));
         let machine = rng.u64(..);

@@ -5,6 +5,7 @@ mod interface;
 mod kicks;
 mod machine;
 mod memory;
+mod physical;
 pub mod program;
 
 pub use abstract_gic::AbstractGic;
@@ -15,3 +16,4 @@ pub use interface::Interface;
 pub use kicks::Kicks;
 pub use machine::{COLLECTIONS, DEVICES, ITS, Machine, QUEUE, RAM, handle, memory, message, send};
 pub use memory::{Ram, ram, take_dirty};
+pub use physical::Physical;

@@ -2,9 +2,11 @@
 //! does. The suites run these amounts, and `docs/reliability.md` has the same table.
 
 /// Number of machines that carry out programs in `crates/vgic/tests/programs`.
-pub const MACHINES: usize = 20;
+pub const MACHINES: usize = 35;
 /// Number of random programs there.
 pub const PROGRAMS: u64 = 160;
+/// Number of random programs with wired interrupts there.
+pub const WIRED_PROGRAMS: u64 = 2400;
 /// Number of random steps of each of these programs.
 pub const STEPS: usize = 120;
 /// Number of messages of each part of `proof/soak`, in an ordinary and in a long run.
@@ -27,20 +29,29 @@ mod tests {
     fn table() -> String {
         let [messages, long_messages] = MESSAGES.map(number);
         let [scopes, long_scopes] = SCOPES.map(<[_]>::len);
-        let minutes = SCOPE_MINUTES[1];
+        let (minutes, wired) = (SCOPE_MINUTES[1], number(WIRED_PROGRAMS));
         let rows = [
             format!(
-                "a software CPU interface, 16 list registers, 1 list register, or 4 list \
-                 registers with an exit after each access; each plain, restored after each step, \
-                 moved to another machine after each step, with as little work per access as \
-                 possible, or with vCPUs that never sleep, where half of the messages reach list \
-                 registers without an exit if possible ({MACHINES} machines) | abstract GIC; a \
-                 vCPU must not sleep while an interrupt is signaled to it | all kept programs on \
-                 each machine, and {PROGRAMS} random programs with {STEPS} random steps each, in \
-                 turn: `machines_carry_out_kept_programs_as_an_abstract_gic_allows`, \
+                "a software CPU interface; 16 list registers, also with an exit after each \
+                 access, and with vCPU 0 in software; 1 or 3 list registers; or 4 list \
+                 registers with an exit after each access; each plain, restored after each \
+                 step, moved to another machine after each step, with as little work per access \
+                 as possible, or with vCPUs that never sleep, where half of the messages reach \
+                 list registers without an exit if possible ({MACHINES} machines) | abstract \
+                 GIC; a vCPU must not sleep while an interrupt is signaled to it | all kept \
+                 programs on each machine, and {PROGRAMS} random programs with {STEPS} random \
+                 steps each, in turn: \
+                 `machines_carry_out_kept_programs_as_an_abstract_gic_allows`, \
                  `machines_carry_out_random_programs_as_an_abstract_gic_allows` | –"
             ),
-            "moved by KVM's attributes and tables after each step | the same | kept programs, \
+            format!(
+                "the same, with SGIs, PPIs, SPIs and direct LPIs, also in the Non-secure view (in \
+                 software), with 1-of-N SPIs and with linked physical interrupts | the rules for \
+                 wired interrupts: signals to each vCPU after each step, and all registers at the \
+                 end | {wired} random programs with {STEPS} random steps each: \
+                 `machines_carry_out_random_wired_programs_by_the_rules` | –"
+            ),
+            "moved by KVM's attributes and tables after each step | abstract GIC | kept programs, \
              except those whose states KVM's format cannot hold: \
              `kept_programs_continue_from_kvms_attributes` | –"
                 .into(),

@@ -4,7 +4,7 @@
 
 use doorbell_test_support::guest::Kicks;
 use doorbell_test_support::guest::program::{
-    Bench, Draw, Observation, Program, Shape, Step, Target, dice,
+    Bench, Draw, Ends, Observation, Program, Shape, Step, Target, Wired, dice,
 };
 use gic_arch::its::CommandErrorReason;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -151,41 +151,116 @@ fn a_step_that_signals_an_interrupt_kicks_its_sleeping_vcpu() {
     }
 }
 
-/// The steps of random programs. A step's line also has its vCPUs, or the results of the command
-/// (without `OutOfRange`).
-const DRAWN: [&str; 25] = [
+/// A machine that changes one of its answers.
+struct Liar {
+    bench: Bench,
+    answers: usize,
+    lie: usize,
+}
+
+impl Target for Liar {
+    fn take(&mut self, step: Step) -> Result<Observation, String> {
+        let observed = self.bench.take(step)?;
+        self.answers += 1;
+        if self.answers != self.lie {
+            return Ok(observed);
+        }
+        Ok(match observed {
+            Observation::Read(value) => Observation::Read(value ^ 1),
+            Observation::Sent(is_pending) => Observation::Sent(!is_pending),
+            _ => Observation::Undefined,
+        })
+    }
+}
+
+/// vCPU 1 takes SPI 33.
+const TAKEN: &str = "wired 3 0 0 5 0 0\nwaker 1 0\ngroups 0 1\nigrpen1 1 1\npmr 1 248\n\
+                     igroupr 0 33 1\nisenabler 0 33 0\nirouter 33 1\nline 0 33 1\n\
+                     read iar1 1\nend 1 1";
+
+#[test]
+fn no_other_answer_about_a_wired_interrupt_is_allowed() {
+    let program: Program = TAKEN.parse().unwrap();
+    let judge = |lie| {
+        let mut liar = Liar { bench: Bench::new(program.shape), answers: 0, lie };
+        (program.judge(&mut liar), liar.answers)
+    };
+    let (result, answers) = judge(0);
+    assert_eq!(result, Ok(()));
+    for lie in 1..=answers {
+        assert!(judge(lie).0.is_err(), "answer {lie}");
+    }
+}
+
+/// The steps of random programs. A step's line also has its vCPUs, INTIDs or registers, or the
+/// results of the command (without `OutOfRange`).
+const DRAWN: [&str; 55] = [
+    "bpr0 0 1 2",
+    "bpr1 0 1 2",
     "clear Device Event Ok UnmappedCollection UnmappedDevice UnmappedInterrupt",
     "clrlpir 0 1 2",
     "configure",
+    "ctlr 0 1 2",
+    "decline 0 1 2",
+    "dir 0 1 2",
     "discard Device Event Ok UnmappedDevice UnmappedInterrupt",
     "enable-its 0 1",
     "enable-lpis 0 1 2",
+    "end 0 1 2",
+    "eoir0 0 1 2",
+    "eoir1 0 1 2",
+    "groups 0 1",
     "handle 0 1 2",
+    "icactiver 0 1 2",
+    "icenabler 0 1 2",
+    "icfgr 0 1 2",
+    "icpendr 0 1 2",
+    "igroupr 0 1 2",
+    "igrpen0 0 1 2",
+    "igrpen1 0 1 2",
     "int Device Event Ok UnmappedCollection UnmappedDevice UnmappedInterrupt",
     "inv Device Event Ok UnmappedCollection UnmappedDevice UnmappedInterrupt",
     "invall Collection Ok UnmappedCollection",
     "invallr 0 1 2",
     "invlpir 0 1 2",
+    "ipriorityr 0 1 2",
+    "irouter 32 33 4096 4127 64 95",
+    "isactiver 0 1 2",
+    "isenabler 0 1 2",
+    "ispendr 0 1 2",
+    "line 0 1 2",
     "mapc Collection Ok ProcessorNumber",
     "mapd Device IttSize Ok",
     "mapi Event Ok",
     "mapti Collection Device Event Ok PhysicalId UnmappedDevice",
+    "message 0 1 1023 1055 1056 1087 15 16 27 31 32 33 4096 4127 64 8200 95 96",
     "movall Ok ProcessorNumber",
     "movi Collection Device Event Ok UnmappedCollection UnmappedDevice UnmappedInterrupt",
+    "pmr 0 1 2",
     "post unknown",
+    "read iar0 iar1",
+    "refire 0 1 2",
+    "reset 0 1 2",
     "restore",
     "send",
     "setlpir 0 1 2",
+    "sgi0r 0 1 2",
+    "sgi1r 0 1 2",
     "sync Ok ProcessorNumber",
     "unmapc Ok",
     "unmapd Ok",
+    "waker 0 1 2",
 ];
 
 #[test]
 fn random_programs_have_every_step() {
     let mut drawn: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for seed in 0..60 {
-        let shape = Shape { cpus: 3, lpis: 64, is_direct: seed % 5 == 0 };
+    for seed in 0..120 {
+        let is_direct = seed % 5 == 0;
+        let wired = Wired { is_non_secure: false, bits: 5, one_of_n: true, ends: Ends::Any };
+        let wired = (seed >= 60).then_some(wired);
+        let lpis = if wired.is_none() { 64 } else { 3 * usize::from(is_direct) };
+        let shape = Shape { cpus: 3, lpis, is_direct, wired };
         let draw = Draw { shape, shares_lpis: seed % 5 == 1 };
         let mut gic = shape.reference();
         for step in draw.program(120, &mut dice(seed)).steps {

@@ -40,7 +40,7 @@ fn fits(program: &Program) -> bool {
         Step::Command(Command::Mapc { action, .. }) => *action == MapAction::Unmap,
         _ => false,
     };
-    !program.shape.is_direct && !program.steps.iter().any(parts)
+    program.shape.wired.is_none() && !program.shape.is_direct && !program.steps.iter().any(parts)
 }
 
 #[test]

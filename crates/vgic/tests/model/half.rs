@@ -70,19 +70,10 @@ impl Half {
         }
     }
 
-    /// Returns the pending interrupt that precedes all others in the list registers. Of several
-    /// interrupts with equal priorities, any may be in a list register.
-    pub(crate) fn first_listed(&self) -> Option<u32> {
-        match self {
-            Self::Software(_) => None,
-            Self::Lists(lists) => lists.inside.as_ref()?.first(),
-        }
-    }
-
     pub(crate) fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
         match self {
             Self::Software(vcpu) => vcpu.read_sysreg(register),
-            Self::Lists(lists) => Ok(lists.read(register)),
+            Self::Lists(lists) => lists.read(register),
         }
     }
 
@@ -160,14 +151,6 @@ impl Half {
         match self {
             Self::Software(vcpu) => vcpu.returned(),
             Self::Lists(lists) => lists.exit().returned(),
-        }
-    }
-
-    /// Reads a register outside the guest.
-    pub(crate) fn read_outside(&mut self, register: SysRegEncoding) -> Option<u64> {
-        match self {
-            Self::Software(vcpu) => vcpu.read_sysreg(register).ok(),
-            Self::Lists(lists) => lists.exit().read_sysreg(register).ok(),
         }
     }
 }
@@ -251,15 +234,17 @@ impl Lists {
         answer
     }
 
-    fn read(&mut self, register: SysRegEncoding) -> u64 {
-        self.in_guest(|hardware| match register {
-            _ if register == icc::IAR0.encoding() => hardware.acknowledge(0).into(),
-            _ if register == icc::IAR1.encoding() => hardware.acknowledge(1).into(),
-            _ if register == icc::HPPIR0.encoding() => hardware.highest(0).into(),
-            _ if register == icc::HPPIR1.encoding() => hardware.highest(1).into(),
-            _ if register == icc::RPR.encoding() => hardware.running().into(),
-            _ => panic!("the hardware has no such register: {register:?}"),
-        })
+    /// Reads a register. Those that aren't in the table are read outside the guest.
+    fn read(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
+        let read: fn(&mut Hardware) -> u64 = match register {
+            _ if register == icc::IAR0.encoding() => |hardware| hardware.acknowledge(0).into(),
+            _ if register == icc::IAR1.encoding() => |hardware| hardware.acknowledge(1).into(),
+            _ if register == icc::HPPIR0.encoding() => |hardware| hardware.highest(0).into(),
+            _ if register == icc::HPPIR1.encoding() => |hardware| hardware.highest(1).into(),
+            _ if register == icc::RPR.encoding() => |hardware| hardware.running().into(),
+            _ => return self.exit().read_sysreg(register),
+        };
+        Ok(self.in_guest(read))
     }
 
     fn write(&mut self, register: SysRegEncoding, value: u64) {

@@ -102,11 +102,6 @@ impl Hardware {
         self.signalled_index().map(|index| usize::from(self.list()[index].group1()))
     }
 
-    /// Returns the INTID of the highest-priority pending interrupt.
-    pub(crate) fn first(&self) -> Option<u32> {
-        self.most_urgent().map(|index| self.list()[index].virtual_intid())
-    }
-
     pub(crate) fn highest(&self, group: usize) -> u32 {
         let register = self.most_urgent().map(|index| self.list()[index]);
         register

@@ -10,7 +10,7 @@ use vgic::saved_state::SavedState;
 /// Number of random programs, and of their random steps.
 const PROGRAMS: u64 = 64;
 const STEPS: usize = 60;
-const SHAPE: Shape = Shape { cpus: 3, lpis: 64, is_direct: false };
+const SHAPE: Shape = Shape { cpus: 3, lpis: 64, is_direct: false, wired: None };
 /// Numbers of allocations that succeed during a command.
 const ALLOCATIONS: [u32; 5] = [0, 1, 2, 3, u32::MAX];
 

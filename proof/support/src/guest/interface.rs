@@ -1,22 +1,27 @@
 //! The vCPUs of a scripted guest.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::Kicks;
 use gic_arch::icc::SysRegEncoding;
 use msi_types::{DeviceId, MsiMessage};
 use std::sync::Arc;
-use vgic::{Paused, Sleep, Vcpu};
+use vgic::{Inputs, Paused, Sleep, Undefined, Vcpu};
 
-/// A vCPU with a CPU interface of any kind. Accesses to system registers that don't exist panic.
+/// A vCPU with a CPU interface of any kind.
 pub trait Interface {
     /// Creates the vCPU. `kicks` counts its kicks.
     fn of(vcpu: Vcpu, kicks: &Arc<Kicks>) -> Self;
 
     /// Reads a system register.
-    fn read(&mut self, register: SysRegEncoding) -> u64;
+    ///
+    /// # Errors
+    /// Fails if the register does not exist.
+    fn read(&mut self, register: SysRegEncoding) -> Result<u64, Undefined>;
 
     /// Writes a system register.
-    fn write(&mut self, register: SysRegEncoding, value: u64);
+    ///
+    /// # Errors
+    /// Fails if the register does not exist.
+    fn write(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined>;
 
     /// Pauses the vCPU.
     fn pause(&mut self) -> Paused<'_>;
@@ -30,16 +35,24 @@ pub trait Interface {
     /// Resets the vCPU.
     fn reset(&mut self);
 
-    /// Returns `true` if an interrupt is signaled to the vCPU.
-    fn is_signaled(&mut self) -> bool;
+    /// Returns the interrupt inputs of the vCPU.
+    fn inputs(&mut self) -> Inputs;
 
     /// Enters the guest, or leaves and enters it again if the vCPU was kicked.
     fn attend(&mut self) {}
+
+    /// Exits from the guest.
+    fn leave_guest(&mut self) {}
 
     /// Moves the LPI of a device's message into a list register. Returns `false`, without any
     /// effect, if this isn't possible without an exit.
     fn list_message(&mut self, _from: DeviceId, _message: MsiMessage) -> bool {
         false
+    }
+
+    /// Returns the physical interrupts that the hardware has deactivated since the last call.
+    fn take_deactivated(&mut self) -> Vec<u32> {
+        Vec::new()
     }
 }
 
@@ -48,12 +61,12 @@ impl Interface for Vcpu {
         vcpu
     }
 
-    fn read(&mut self, register: SysRegEncoding) -> u64 {
-        self.read_sysreg(register).unwrap()
+    fn read(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
+        self.read_sysreg(register)
     }
 
-    fn write(&mut self, register: SysRegEncoding, value: u64) {
-        self.write_sysreg(register, value).unwrap();
+    fn write(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
+        self.write_sysreg(register, value)
     }
 
     fn pause(&mut self) -> Paused<'_> {
@@ -72,7 +85,7 @@ impl Interface for Vcpu {
         self.reset();
     }
 
-    fn is_signaled(&mut self) -> bool {
-        self.inputs().any()
+    fn inputs(&mut self) -> Inputs {
+        self.inputs()
     }
 }

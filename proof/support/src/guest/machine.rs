@@ -318,12 +318,12 @@ impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
 
     /// Writes a system register.
     pub fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
-        self.vcpus[cpu].write(register, value);
+        self.vcpus[cpu].write(register, value).unwrap();
     }
 
     /// Reads a system register.
     pub fn mrs(&mut self, cpu: usize, register: SysRegEncoding) -> u64 {
-        self.vcpus[cpu].read(register)
+        self.vcpus[cpu].read(register).unwrap()
     }
 
     /// Reads `ICC_IAR1_EL1`.
@@ -348,8 +348,8 @@ fn width_of<V: RegisterValue>() -> AccessWidth {
 
 /// Acknowledges and ends an interrupt at a vCPU. Returns 1023 if none is signaled.
 pub fn handle(vcpu: &mut impl Interface) -> u64 {
-    let intid = vcpu.read(icc::IAR1.encoding());
-    vcpu.write(icc::EOIR1.encoding(), intid);
+    let intid = vcpu.read(icc::IAR1.encoding()).unwrap();
+    vcpu.write(icc::EOIR1.encoding(), intid).unwrap();
     intid
 }
 

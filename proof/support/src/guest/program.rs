@@ -4,11 +4,15 @@
 
 mod bench;
 mod draw;
+mod registers;
 mod text;
+mod wired;
 
 pub use bench::{Bench, CONFIGURATIONS, Shape, Way};
 pub use draw::{Draw, dice};
+pub use registers::{Field, Register};
 pub use text::{itt, kept};
+pub use wired::{Ends, Wired};
 
 use super::AbstractGic;
 use gic_arch::its::{Command, CommandErrorReason};
@@ -45,6 +49,34 @@ pub enum Step {
     EnableIts { enable: bool },
     /// The machine is saved, and another one continues from its state.
     Restore,
+    /// A device drives an input. A PPI's belongs to the vCPU.
+    Line { cpu: usize, intid: u32, high: bool },
+    /// A write to `GICD_SETSPI_NSR` or `GICD_CLRSPI_NSR`.
+    Message { intid: u32, set: bool },
+    /// A write of an interrupt's field. Odd values set a bit by an access of 64 bits.
+    Field { cpu: usize, field: Field, intid: u32, value: u8 },
+    /// A read of an interrupt's field.
+    ReadField { cpu: usize, field: Field, intid: u32 },
+    /// A write to `GICD_IROUTER<n>`. Target 3 does not exist, and 4 means any vCPU.
+    Route { intid: u32, target: usize },
+    /// A write to `GICD_CTLR`, which enables groups.
+    Groups { zero: bool, one: bool },
+    /// A write to `GICR_WAKER`.
+    Waker { cpu: usize, asleep: bool },
+    /// A write to `GICR_CTLR.DPG<n>`.
+    Decline { cpu: usize, zero: bool, one: bool },
+    /// The vCPU's interface is reset.
+    Reset { cpu: usize },
+    /// A read of a system register.
+    Read { cpu: usize, register: Register },
+    /// A write to a system register.
+    Write { cpu: usize, register: Register, value: u64 },
+    /// A look at the vCPU's interrupt inputs.
+    Inputs { cpu: usize },
+    /// A vCPU ends the interrupt that it acknowledged last.
+    End { cpu: usize, group: usize },
+    /// If a vCPU acknowledged an SPI last, the SPI is routed to another vCPU, and its line pulses.
+    Refire { cpu: usize, target: usize },
 }
 
 /// The observable part of a step's result.
@@ -62,6 +94,10 @@ pub enum Observation {
     Sent(bool),
     /// The acknowledged LPI, or `None` if no interrupt was signaled.
     Acknowledged(Option<u32>),
+    /// The value of a register.
+    Read(u32),
+    /// The system register does not exist.
+    Undefined,
 }
 
 /// A machine that carries out programs.
@@ -126,11 +162,27 @@ impl Step {
                 gic.its_enabled = true;
                 gic.refused += 1;
             }
-            Self::Restore
-            | Self::Wait
-            | Self::Command(_)
-            | Self::Send { .. }
-            | Self::Handle { .. } => {}
+            _ => {}
+        }
+    }
+
+    /// Returns `true` for a look at the state, which changes nothing.
+    const fn is_read(self) -> bool {
+        match self {
+            Self::Inputs { .. } | Self::ReadField { .. } => true,
+            Self::Read { register, .. } => !matches!(register, Register::Iar(_)),
+            _ => false,
+        }
+    }
+
+    /// Returns `true` if the vCPU itself takes the step.
+    const fn runs(self, at: usize) -> bool {
+        match self {
+            Self::Handle { cpu }
+            | Self::Read { cpu, .. }
+            | Self::Write { cpu, .. }
+            | Self::Reset { cpu } => cpu == at,
+            _ => false,
         }
     }
 
@@ -156,6 +208,9 @@ impl Program {
     /// # Errors
     /// Names the first step with an observation that the abstract GIC does not allow.
     pub fn judge(&self, target: &mut dyn Target) -> Result<(), String> {
+        if let Some(wired) = self.shape.wired {
+            return self.judge_wired(wired, target);
+        }
         let gic = &mut self.shape.reference();
         let mut has_posted = false;
         for (number, step) in (1..).zip(&self.steps) {

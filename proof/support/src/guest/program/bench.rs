@@ -1,8 +1,11 @@
 //! A machine of the model that carries out programs.
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
-use super::{Observation, Program, Step, Target};
+mod wired;
+
+use super::{Observation, Program, Step, Target, Wired};
 use crate::guest::abstract_gic::ENABLED;
+use crate::guest::physical::Physical;
 use crate::guest::{
     AbstractGic, COLLECTIONS, DEVICES, ITS, Interface, Machine, RAM, Ram, memory, message, sync,
 };
@@ -11,6 +14,7 @@ use gic_arch::gits::{self, Baser, Creadr, Ctlr, Cwriter, PageSize};
 use gic_arch::its::{Command, Level1Entry, RawCommand};
 use gic_arch::{Reg, RegisterValue};
 use msi_types::{Delivery, DeviceId};
+use std::sync::Arc;
 use vgic::its::{CommandFault, ErrorPolicy, ItsConfig};
 use vgic::saved_state::SavedState;
 use vgic::{GuestMemory, Progress, Sleep, Vcpu, VgicConfig, VmMemory};
@@ -32,6 +36,8 @@ pub struct Shape {
     pub lpis: usize,
     /// The redistributors have direct LPIs, and there is no ITS.
     pub is_direct: bool,
+    /// The program uses wired interrupts, and there is no ITS.
+    pub wired: Option<Wired>,
 }
 
 impl Shape {
@@ -47,6 +53,9 @@ impl Shape {
             .with_lpi_id_bits(Some(ID_BITS))
             .with_lpi_work_per_access(work)
             .with_redistributor_invalidation(true);
+        if let Some(wired) = self.wired {
+            return self.wired_config(wired, work);
+        }
         if self.is_direct {
             return config.with_direct_lpi(true);
         }
@@ -115,6 +124,8 @@ pub struct Bench<C: Interface = Vcpu> {
     observed_faults: u64,
     /// Command faults at earlier machines that have not been observed.
     earlier_faults: u64,
+    /// The physical interrupts to which wired interrupts are linked.
+    physical: Arc<Physical>,
 }
 
 impl<C: Interface> Bench<C> {
@@ -127,10 +138,12 @@ impl<C: Interface> Bench<C> {
     /// guests cannot observe. A two-level device table has only its first page.
     pub fn configured(shape: Shape, two_levels: bool, successors: Vec<VgicConfig>) -> Self {
         let mut machine = Machine::with_interfaces(successors[0].clone(), memory());
-        machine.start();
-        machine.ram.write(CONFIGURATIONS, &[ENABLED; 1 << ID_BITS]).unwrap();
+        if shape.wired.is_none() {
+            machine.start();
+            machine.ram.write(CONFIGURATIONS, &[ENABLED; 1 << ID_BITS]).unwrap();
+        }
         machine.enable_lpis(ID_BITS, CONFIGURATIONS, PENDING);
-        if !shape.is_direct {
+        if !shape.is_direct && shape.wired.is_none() {
             let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
             let devices = table.with_address(DEVICES).with_indirect(two_levels);
             if two_levels {
@@ -139,7 +152,7 @@ impl<C: Interface> Bench<C> {
             }
             machine.start_its_with(devices, table.with_address(COLLECTIONS));
         }
-        Self {
+        let bench = Self {
             machine,
             shape,
             successors,
@@ -149,7 +162,10 @@ impl<C: Interface> Bench<C> {
             is_stuck: false,
             observed_faults: 0,
             earlier_faults: 0,
-        }
+            physical: Arc::default(),
+        };
+        bench.link();
+        bench
     }
 
     /// Takes a step, without the checks of sleeping vCPUs.
@@ -188,6 +204,7 @@ impl<C: Interface> Bench<C> {
             }
             Step::EnableIts { enable } => self.enable_its(enable),
             Step::Restore => self.move_on(),
+            _ => return self.take_wired(step),
         }
         Observation::Nothing
     }
@@ -259,12 +276,14 @@ impl<C: Interface> Bench<C> {
         }
     }
 
-    /// Lets kicked vCPUs leave their guests and enter them again, if vCPUs don't sleep. An exit may
-    /// make an interrupt pending at another vCPU.
+    /// Lets kicked vCPUs leave their guests and enter them again, if vCPUs don't sleep, and takes
+    /// physical interrupts. An exit may make an interrupt pending at another vCPU.
     fn attend(&mut self) {
-        if self.way == Way::Awake {
-            self.machine.vcpus.iter_mut().for_each(C::attend);
-            self.machine.vcpus.iter_mut().for_each(C::attend);
+        for _ in 0..3 {
+            if self.way == Way::Awake {
+                self.machine.vcpus.iter_mut().for_each(C::attend);
+            }
+            self.take_physical();
         }
     }
 
@@ -289,6 +308,8 @@ impl<C: Interface> Bench<C> {
         other.restore(&saved);
         self.is_changed |= other.save() != saved;
         self.continue_on(other);
+        self.link();
+        self.lower_linked();
     }
 
     /// Continues on another machine, which has the state of this one.
@@ -303,16 +324,20 @@ impl<C: Interface> Bench<C> {
         self.earlier_faults += self.count_faults() - self.observed_faults;
         self.machine.restore(saved);
         self.observed_faults = self.count_faults();
+        self.lower_linked();
     }
 }
 
 impl<C: Interface> Target for Bench<C> {
     fn take(&mut self, step: Step) -> Result<Observation, String> {
+        if step.is_read() {
+            self.attend();
+            return Ok(self.take_wired(step));
+        }
         let mut sleeping = Vec::new();
         let kicks = self.machine.kicks.clone();
         for (cpu, vcpu) in self.machine.vcpus.iter_mut().enumerate() {
-            let is_awake = matches!(step, Step::Handle { cpu: handles } if handles == cpu);
-            let is_awake = is_awake || step == Step::Restore || self.way == Way::Awake;
+            let is_awake = step.runs(cpu) || step == Step::Restore || self.way == Way::Awake;
             if !is_awake && vcpu.prepare_to_sleep() == Sleep::Ready {
                 sleeping.push((cpu, kicks.of(cpu)));
             }
@@ -326,7 +351,7 @@ impl<C: Interface> Target for Bench<C> {
             let is_woken = kicks.of(cpu) > before;
             let vcpu = &mut self.machine.vcpus[cpu];
             vcpu.returned();
-            if !is_busy && vcpu.is_signaled() && !is_woken {
+            if !is_busy && vcpu.inputs().any() && !is_woken {
                 return Err(format!("vCPU {cpu} sleeps although an interrupt is signaled"));
             }
         }

@@ -1,11 +1,14 @@
 //! Random programs.
 
+mod wired;
+
 use super::bench::Shape;
 use super::{Program, Step, text};
 use crate::guest::{
     clear, discard, int, inv, invall, mapc, mapd, mapi, mapti, movall, movi, sync, unmapc, unmapd,
 };
 use gic_arch::its::Command;
+use wired::Below;
 
 const FIRST_LPI: u32 = 8192;
 const DEVICES: u32 = 5;
@@ -15,9 +18,6 @@ const EVENT_BITS: [u8; 8] = [1, 2, 5, 6, 12, 12, 14, 17];
 const COLLECTIONS: u32 = 5;
 /// Priorities that differ in the implemented bits, most of them without the enable bit.
 const CONFIGURATIONS: [u8; 6] = [0xa0, 0xa1, 0xa1, 0x61, 0xc1, 0x20];
-
-/// Draws a number below a bound.
-type Below<'a> = &'a mut dyn FnMut(u32) -> u32;
 
 /// Returns pseudorandom numbers below a bound, from a seed (SplitMix64).
 pub fn dice(mut seed: u64) -> impl FnMut(u32) -> u32 {
@@ -41,11 +41,15 @@ pub struct Draw {
 impl Draw {
     /// Draws a program. It first maps all devices, collections and most events.
     pub fn program(self, steps: usize, below: Below<'_>) -> Program {
+        let setup = self.setup(below);
         let drawn = (0..steps).map(|_| self.step(below));
-        Program { shape: self.shape, steps: self.setup().into_iter().chain(drawn).collect() }
+        Program { shape: self.shape, steps: setup.into_iter().chain(drawn).collect() }
     }
 
-    fn setup(self) -> Vec<Step> {
+    fn setup(self, below: Below<'_>) -> Vec<Step> {
+        if let Some(wired) = self.shape.wired {
+            return wired::setup(self.shape, wired, below);
+        }
         let mut steps = Vec::new();
         for device in (0..DEVICES).filter(|_| !self.shape.is_direct) {
             let collection = low(device);
@@ -69,6 +73,9 @@ impl Draw {
 
     /// Draws a step.
     fn step(self, below: Below<'_>) -> Step {
+        if self.shape.wired.is_some() {
+            return wired::step(self.shape, below);
+        }
         let cpu = below(self.shape.cpus.into()) as usize;
         if self.shape.is_direct { self.direct_step(cpu, below) } else { self.its_step(cpu, below) }
     }

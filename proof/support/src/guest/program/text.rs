@@ -1,8 +1,9 @@
-//! The text form of programs: a line for the machine (its kind, and the numbers of vCPUs and LPIs),
-//! and a line for each step, a name and decimal numbers. Empty lines and lines that start with `#`
-//! have no meaning.
+//! The text form of programs: a line for the machine (its kind, and the numbers of vCPUs and LPIs;
+//! with wired interrupts, also the security view, the number of priority bits, whether SPIs may be
+//! 1-of-N, and the order of ends), and a line for each step, a name and decimal numbers. Empty
+//! lines and lines that start with `#` have no meaning.
 
-use super::{Program, Shape, Step};
+use super::{Ends, Field, Program, Register, Shape, Step, Wired};
 use crate::guest::{
     RAM, clear, discard, int, inv, invall, mapc, mapd, mapi, mapti, movall, movi, sync, unmapc,
     unmapd,
@@ -14,6 +15,7 @@ use std::{fmt, fs, io};
 /// Names of the kinds of machines.
 const TRANSLATED: &str = "its";
 const DIRECT: &str = "direct-lpis";
+const WIRED: &str = "wired";
 
 /// Returns the address of a device's translation table. Tables of DeviceIDs below 8 don't overlap.
 pub const fn itt(device: u32) -> u64 {
@@ -99,11 +101,58 @@ impl fmt::Display for Step {
             Self::EnableLpis { cpu, enable } => write!(f, "enable-lpis {cpu} {}", on(enable)),
             Self::EnableIts { enable } => write!(f, "enable-its {}", on(enable)),
             Self::Restore => f.write_str("restore"),
+            Self::Line { cpu, intid, high } => write!(f, "line {cpu} {intid} {}", on(high)),
+            Self::Message { intid, set } => write!(f, "message {intid} {}", on(set)),
+            Self::Field { cpu, field, intid, value } => {
+                write!(f, "{} {cpu} {intid} {value}", field.row().0)
+            }
+            Self::ReadField { cpu, field, intid } => {
+                write!(f, "read {} {cpu} {intid}", field.row().0)
+            }
+            Self::Route { intid, target } => write!(f, "irouter {intid} {target}"),
+            Self::Groups { zero, one } => write!(f, "groups {} {}", on(zero), on(one)),
+            Self::Waker { cpu, asleep } => write!(f, "waker {cpu} {}", on(asleep)),
+            Self::Decline { cpu, zero, one } => write!(f, "decline {cpu} {} {}", on(zero), on(one)),
+            Self::Reset { cpu } => write!(f, "reset {cpu}"),
+            Self::Read { cpu, register } => write!(f, "read {} {cpu}", register.row().0),
+            Self::Write { cpu, register, value } => {
+                write!(f, "{} {cpu} {value}", register.row().0)
+            }
+            Self::Inputs { cpu } => write!(f, "inputs {cpu}"),
+            Self::End { cpu, group } => write!(f, "end {cpu} {group}"),
+            Self::Refire { cpu, target } => write!(f, "refire {cpu} {target}"),
         }
     }
 }
 
 fn step(line: &str) -> Option<Step> {
+    access(line).or_else(|| other_step(line))
+}
+
+/// Parses an access to a register of [`Field`] or [`Register`].
+fn access(line: &str) -> Option<Step> {
+    let (is_read, line) = line.strip_prefix("read ").map_or((false, line), |rest| (true, rest));
+    let (name, numbers) = line.split_once(' ')?;
+    let mut numbers = numbers.split_whitespace();
+    let cpu = numbers.next()?.parse().ok()?;
+    if let Some((_, register, _)) = Register::ALL.iter().find(|row| row.0 == name) {
+        let register = *register;
+        return Some(if is_read {
+            Step::Read { cpu, register }
+        } else {
+            Step::Write { cpu, register, value: numbers.next()?.parse().ok()? }
+        });
+    }
+    let (_, field, _) = *Field::ALL.iter().find(|row| row.0 == name)?;
+    let intid = numbers.next()?.parse().ok()?;
+    Some(if is_read {
+        Step::ReadField { cpu, field, intid }
+    } else {
+        Step::Field { cpu, field, intid, value: numbers.next()?.parse().ok()? }
+    })
+}
+
+fn other_step(line: &str) -> Option<Step> {
     let (is_post, line) = line.strip_prefix("post ").map_or((false, line), |rest| (true, rest));
     let mut words = line.split_whitespace();
     let name = words.next()?;
@@ -128,14 +177,32 @@ fn step(line: &str) -> Option<Step> {
         ("enable-lpis", &[cpu, on]) => Step::EnableLpis { cpu: index(cpu)?, enable: on != 0 },
         ("enable-its", &[on]) => Step::EnableIts { enable: on != 0 },
         ("restore", &[]) => Step::Restore,
+        ("line", &[cpu, intid, on]) => Step::Line { cpu: index(cpu)?, intid, high: on != 0 },
+        ("message", &[intid, on]) => Step::Message { intid, set: on != 0 },
+        ("irouter", &[intid, to]) => Step::Route { intid, target: index(to)? },
+        ("groups", &[zero, one]) => Step::Groups { zero: zero != 0, one: one != 0 },
+        ("waker", &[cpu, on]) => Step::Waker { cpu: index(cpu)?, asleep: on != 0 },
+        ("decline", &[cpu, zero, one]) => {
+            Step::Decline { cpu: index(cpu)?, zero: zero != 0, one: one != 0 }
+        }
+        ("reset", &[cpu]) => Step::Reset { cpu: index(cpu)? },
+        ("inputs", &[cpu]) => Step::Inputs { cpu: index(cpu)? },
+        ("end", &[cpu, group]) => Step::End { cpu: index(cpu)?, group: index(group)? },
+        ("refire", &[cpu, to]) => Step::Refire { cpu: index(cpu)?, target: index(to)? },
         _ => return None,
     })
 }
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { cpus, lpis, is_direct } = self.shape;
-        writeln!(f, "{} {cpus} {lpis}", if is_direct { DIRECT } else { TRANSLATED })?;
+        let Shape { cpus, lpis, is_direct, wired } = self.shape;
+        match wired {
+            Some(Wired { is_non_secure, bits, one_of_n, ends }) => {
+                let (view, one_of_n) = (u8::from(is_non_secure), u8::from(one_of_n));
+                writeln!(f, "{WIRED} {cpus} {lpis} {view} {bits} {one_of_n} {}", ends as u8)
+            }
+            None => writeln!(f, "{} {cpus} {lpis}", if is_direct { DIRECT } else { TRANSLATED }),
+        }?;
         self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
     }
 }
@@ -172,10 +239,18 @@ pub fn kept() -> Vec<(String, Program)> {
 }
 
 fn shape(line: &str) -> Option<Shape> {
-    let mut words = line.split_whitespace();
-    let is_direct = [TRANSLATED, DIRECT].iter().position(|kind| words.clone().next() == Some(kind));
-    let (is_direct, mut numbers) = (is_direct? == 1, words.by_ref().skip(1));
-    let mut number = || numbers.next()?.parse().ok();
-    let (cpus, lpis) = (number()?, usize::from(number()?));
-    Some(Shape { cpus, lpis, is_direct })
+    let (kind, numbers) = line.split_once(' ')?;
+    let numbers: Vec<u16> = numbers.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let (wired, is_direct) = match (kind, &*numbers) {
+        (TRANSLATED, &[_, _]) => (None, false),
+        (DIRECT, &[_, _]) => (None, true),
+        (WIRED, &[_, lpis, is_non_secure, bits, one_of_n, ends]) => {
+            let ends = *[Ends::Any, Ends::Own, Ends::Nested].get(usize::from(ends))?;
+            let bits = u8::try_from(bits).ok()?;
+            let (is_non_secure, one_of_n) = (is_non_secure != 0, one_of_n != 0);
+            (Some(Wired { is_non_secure, bits, one_of_n, ends }), lpis > 0)
+        }
+        _ => return None,
+    };
+    Some(Shape { cpus: numbers[0], lpis: numbers[1].into(), is_direct, wired })
 }

@@ -1,5 +1,6 @@
 //! Physical interrupts that a hypervisor has linked to virtual ones. The level of an input is
 //! authoritative: the model is notified when it rises, and must ask whether it has fallen.
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 use gic_arch::IntId;
 use msi_types::{Level, Line};
@@ -7,21 +8,19 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use vgic::PhysicalInterrupts;
 
-/// INTIDs of the linked virtual and physical interrupts: a PPI of each CPU, and an SPI.
-pub(crate) const LINKED: [u32; 2] = [27, 64];
-
 /// A physical input, identified by the CPU, if it belongs to a PPI, and by the INTID.
 type LineKey = (Option<usize>, u32);
 
-#[derive(Default)]
-pub(crate) struct Physical {
+/// The physical interrupts.
+#[derive(Debug, Default)]
+pub struct Physical {
     high: Mutex<BTreeSet<LineKey>>,
     active: Mutex<BTreeSet<LineKey>>,
 }
 
 impl Physical {
     /// Drives an input, as a device does.
-    pub(crate) fn drive(&self, line: Line, level: Level) {
+    pub fn drive(&self, line: Line, level: Level) {
         let mut high = self.high.lock().unwrap();
         if level == Level::High {
             high.insert(input(line))
@@ -32,21 +31,21 @@ impl Physical {
 
     /// Activates the inactive interrupts whose inputs are high, as a physical GIC does when the
     /// hypervisor acknowledges them.
-    pub(crate) fn take(&self) -> Vec<Line> {
+    pub fn take(&self) -> Vec<Line> {
         let mut active = self.active.lock().unwrap();
         let high = self.high.lock().unwrap();
         high.iter().filter(|input| active.insert(**input)).map(|input| line(*input)).collect()
     }
 
     /// Deactivates a physical interrupt of a CPU, as the hardware does.
-    pub(crate) fn end(&self, cpu: usize, intid: u32) {
+    pub fn end(&self, cpu: usize, intid: u32) {
         let input = if intid < 32 { (Some(cpu), intid) } else { (None, intid) };
         assert!(self.active.lock().unwrap().remove(&input), "{input:?} is not active");
     }
 
     /// Deactivates all interrupts, because a restored machine starts without active physical
     /// interrupts.
-    pub(crate) fn end_all(&self) {
+    pub fn end_all(&self) {
         self.active.lock().unwrap().clear();
     }
 }
