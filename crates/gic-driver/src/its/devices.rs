@@ -208,7 +208,7 @@ impl EventBlock {
 pub(crate) fn made_in_order<const N: usize>(
     make: impl FnOnce() -> Option<[Command; N]>,
 ) -> impl Iterator<Item = RawCommand> {
-    // Nested adapters would take several hundred instructions for each event that moves.
+    // Nested adapters would take more than 100 instructions for each event that moves.
     let (mut make, mut commands, mut left) = (Some(make), None, 0..N);
     core::iter::from_fn(move || {
         if let Some(make) = make.take() {

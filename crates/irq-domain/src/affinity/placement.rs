@@ -214,7 +214,7 @@ pub(crate) fn set_affinity(
     to: Cpu,
 ) -> Result<Moved, MoveError> {
     let wanted = || descriptor.wanted.lock(registry.host());
-    // Only the first move allocates.
+    // The next move usually finds this memory.
     wanted().try_reserve(1)?;
     let moved = relocate_and_tell(registry, descriptor, to)?;
     let mut wanted = wanted();
