@@ -5,7 +5,6 @@
 mod explain;
 mod guest;
 mod lists;
-mod model;
 mod out_of_memory;
 mod programs;
 mod saved_state;

@@ -31,13 +31,12 @@ mod explore;
 mod machine;
 mod scope;
 
-use doorbell_test_support::guest::program::{Program, Step, Way};
+use doorbell_test_support::guest::program::{Kind, Program, Step, Way};
 use explore::Exploration;
 use scope::Scope;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{env, fs};
-use vgic::Vcpu;
 
 /// Explores the scope that the first argument names, for at most as many minutes as the second
 /// argument says.
@@ -72,13 +71,16 @@ fn main() -> ExitCode {
 }
 
 /// Returns the problems that other machines have with a program.
-fn find(program: &Program) -> impl Iterator<Item = (Way, String)> {
-    Way::ALL.into_iter().filter_map(|way| Some((way, way.judge::<Vcpu>(program).err()?)))
+fn find(program: &Program) -> impl Iterator<Item = (Kind, Way, String)> {
+    let machines = Kind::machines().filter(|(kind, way)| kind.suits(*way, program));
+    machines.filter_map(|(kind, way)| Some((kind, way, way.judge(kind, program).err()?)))
 }
 
 /// Replays a finding, and names the machines that also have the fault.
 fn replay(file: &str) -> ExitCode {
     let program = fs::read_to_string(file).unwrap().parse().unwrap();
-    let found = find(&program).inspect(|(way, problem)| println!("found by {way:?}: {problem}"));
-    if found.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let print = |(kind, way, problem): &(Kind, Way, String)| {
+        println!("found by {way:?} with {}: {problem}", kind.name);
+    };
+    if find(&program).inspect(print).count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

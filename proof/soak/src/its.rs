@@ -6,7 +6,6 @@
 use crate::outcome::Outcome;
 use doorbell_test_support::guest::program::{Bench, Draw, Program, Shape, Step, Way};
 use fastrand::Rng;
-use vgic::Vcpu;
 use vgic::its::ErrorPolicy;
 
 /// Number of random steps with one machine.
@@ -41,7 +40,7 @@ fn judge(program: &Program, machine: u64) -> Result<(), String> {
     let policy = if rng.u8(..3) == 0 { ErrorPolicy::Stall } else { ErrorPolicy::Skip };
     let mut config = || program.shape.config_with(policy, [1, 1, 3, 1024][rng.usize(..4)]);
     let successors = vec![config(), config(), config()];
-    let mut bench = Bench::<Vcpu>::configured(program.shape, rng.bool(), successors);
+    let mut bench = Bench::configured(program.shape, rng.bool(), successors);
     bench.way = if rng.u8(..8) == 0 { Way::Restored } else { Way::Plain };
     program.judge(&mut bench)
 }

@@ -1,10 +1,9 @@
 //! Level-triggered eventfds with resample on shared pins, while GSIs move between pins.
 
 use crate::guest::{self, Guest};
-use crate::hardware::{ExitPolicy, Half};
 use crate::lifecycle;
 use crate::outcome::Outcome;
-use doorbell_test_support::guest::Kicks;
+use doorbell_test_support::guest::{Half, Interface, Kicks};
 use fastrand::Rng;
 use gic_arch::icc;
 use irq_routing::irqfd::{EventfdPoller, Irqfd, IrqfdSet};
@@ -122,7 +121,7 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
     let kicked = rig.kicks.flag(0);
     let vcpu = match lists {
         0 => Half::Software(vcpu),
-        _ => Half::lists(vcpu, lists, ExitPolicy::Needed, kicked),
+        _ => Half::lists(vcpu, lists, kicked),
     };
     let mut outcome = Outcome::new(format!("{lists} list registers"));
     let share = messages.div_ceil(DEVICES as u64);

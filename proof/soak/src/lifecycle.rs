@@ -1,7 +1,7 @@
 //! Creation, saving and restoring of models, and register writes that run to completion. All calls
 //! whose shape depends on how a monitor holds its vCPUs are in this file.
 
-use crate::hardware::Half;
+use doorbell_test_support::guest::{Half, Interface};
 use doorbell_test_support::guest::{Ram, ram};
 use msi_types::Kick;
 use std::sync::Arc;

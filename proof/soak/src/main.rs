@@ -40,7 +40,6 @@
 
 mod chaos;
 mod guest;
-mod hardware;
 mod its;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;

@@ -9,7 +9,6 @@ use doorbell_test_support::guest::program::{
 use gic_arch::its::CommandErrorReason;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use vgic::Vcpu;
 
 fn parse(steps: &str) -> Program {
     format!("its 2 2\n{steps}").parse().unwrap()
@@ -139,7 +138,7 @@ fn wrong_results_are_not_allowed() {
 fn a_step_that_signals_an_interrupt_kicks_its_sleeping_vcpu() {
     let program = parse("mapd 0 1\nmapc 1 1\nmapti 0 0 8192 1\nsend 0 0");
     for is_kicked in [true, false] {
-        let mut bench = Bench::<Vcpu>::new(program.shape);
+        let mut bench = Bench::new(program.shape);
         let results = program.steps.iter().map(|step| {
             if !is_kicked {
                 bench.machine.kicks = Arc::new(Kicks::new(2));

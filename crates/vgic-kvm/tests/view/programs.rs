@@ -14,12 +14,12 @@ struct ThroughKvm {
 impl Target for ThroughKvm {
     fn take(&mut self, step: Step) -> Result<Observation, String> {
         let observed = self.bench.take(step)?;
-        let machine = &mut self.bench.machine;
-        let (config, ram) = (machine.gic.config().clone(), machine.ram.clone());
-        let view = |state| KvmView::new(&config, state, &*ram).unwrap();
-        let mut saving = view(machine.save());
+        let (gic, ram) = (self.bench.machine.gic.clone(), self.bench.machine.ram.clone());
+        let config = gic.config();
+        let view = |state| KvmView::new(config, state, &*ram).unwrap();
+        let mut saving = view(self.bench.machine.save());
         let attributes = saving.save().unwrap();
-        let mut other = machine.successor();
+        let mut other = self.bench.successor(config.clone());
         let mut loading = view(other.save());
         loading.load(&attributes).unwrap();
         if saving.left_out().is_empty() && loading.left_out().is_empty() {

@@ -1,8 +1,8 @@
 //! Obstacles at the target: sleep, groups, priorities, list registers and kicks.
 
 use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, facts};
-use crate::model::virtual_interface::vtr;
 use doorbell_test_support::guest::Machine;
+use doorbell_test_support::guest::vtr;
 use gic_arch::its::Command;
 use gic_arch::{gicd, gicr, icc};
 use msi_types::explain::{Fact, Group, Obstacle, TargetState};

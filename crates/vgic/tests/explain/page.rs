@@ -2,7 +2,7 @@
 //! the model prints for planted faults.
 
 use super::guest::{CPU, DEVICE, EVENT, Guest, PENDING, config, mapc, mapd, mapti, propbaser};
-use crate::model::virtual_interface::vtr;
+use doorbell_test_support::guest::vtr;
 use doorbell_test_support::guest::{ITS, Machine};
 use doorbell_test_support::{check_guide, check_guide_quotes};
 use gic_arch::gicr::{self, Pendbaser};

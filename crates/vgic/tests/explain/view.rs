@@ -1,8 +1,8 @@
 //! The view of a running machine's state.
 
 use super::guest::{CPU, DEVICE, EVENT, Guest, config, mapc, mapd, mapti};
-use crate::model::virtual_interface::vtr;
 use doorbell_test_support::guest::ITS;
+use doorbell_test_support::guest::vtr;
 use gic_arch::IntId;
 use gic_arch::its::CollectionId;
 use msi_types::explain::TargetState;

@@ -1,8 +1,8 @@
 //! Obstacles to SGIs, PPIs and SPIs.
 
 use super::guest::{CPU, facts};
-use crate::model::virtual_interface::vtr;
 use doorbell_test_support::guest::Machine;
+use doorbell_test_support::guest::vtr;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::icc::{self, Sgi};
 use gic_arch::{Affinity, IntId, gicr};

@@ -3,7 +3,7 @@
 use super::entered::Entered;
 use super::its::{DEVICE, Translated};
 use super::messages::{FIRST, enter};
-use crate::model::virtual_interface::{Hardware, vtr};
+use doorbell_test_support::guest::{Hardware, vtr};
 use doorbell_test_support::guest::{discard, inv, message};
 use gic_arch::gicd;
 use gic_arch::ich::ListRegisterState::Invalid;

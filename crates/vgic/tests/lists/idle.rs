@@ -2,7 +2,7 @@
 //! between.
 
 use super::its::Translated;
-use crate::model::virtual_interface::vtr;
+use doorbell_test_support::guest::vtr;
 use doorbell_test_support::guest::{Machine, sync};
 use gic_arch::ich::ListRegisterState::{Active, Invalid};
 use gic_arch::ich::{ListRegister, ListRegisterState};

@@ -3,8 +3,8 @@
 //! inactive at all other times.
 
 use super::entered::Entered;
-use crate::model::virtual_interface::{Hardware, vtr};
 use doorbell_test_support::guest::Machine;
+use doorbell_test_support::guest::{Hardware, vtr};
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending};
 use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::{IntId, IntIdField, gicd, gicr, icc};

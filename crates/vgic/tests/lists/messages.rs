@@ -3,7 +3,7 @@
 
 use super::entered::Entered;
 use super::its::{Translated, mapti};
-use crate::model::virtual_interface::{Hardware, vtr};
+use doorbell_test_support::guest::{Hardware, vtr};
 use doorbell_test_support::guest::{clear, discard, inv, movall, movi, sync, unmapd};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::ich::ListRegisterState::{Invalid, Pending};

@@ -3,8 +3,7 @@
 //! interface or list registers ([`Half`]), and pauses it by reference.
 
 use super::its::Translated;
-use crate::model::half::{ExitPolicy, Half};
-use doorbell_test_support::guest::{Kicks, Machine, movi, send};
+use doorbell_test_support::guest::{Half, Interface, Kicks, Machine, movi, send};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::{IntId, icc};
 use msi_types::{Cpu, Kick, Line, SetLine};
@@ -64,7 +63,7 @@ impl Monitor {
             even if even % 2 == 0 => Half::Software(vcpu),
             odd => {
                 let kicked = self.threads.0.flag(vcpu.cpu().index());
-                Half::lists(vcpu, odd, ExitPolicy::Needed, kicked)
+                Half::lists(vcpu, odd, kicked)
             }
         }
     }

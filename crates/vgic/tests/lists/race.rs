@@ -2,8 +2,7 @@
 //! registers. Every interrupt must be handled, even if no later event makes a vCPU check for
 //! pending interrupts.
 
-use crate::model::half::{ExitPolicy, Half};
-use doorbell_test_support::guest::{Kicks, Machine};
+use doorbell_test_support::guest::{Half, Interface, Kicks, Machine};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::{IntId, IntIdField, icc};
@@ -143,7 +142,7 @@ fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
     }
     let halves = machine.vcpus.drain(..).zip([1, 2]).map(|(vcpu, registers)| {
         let kicked = kicked.flag(vcpu.cpu().index());
-        Half::lists(vcpu, registers, ExitPolicy::Needed, kicked)
+        Half::lists(vcpu, registers, kicked)
     });
     let halves: Vec<_> = halves.collect();
     let (machine, board, begun) = (&machine, &Board::default(), &AtomicU64::new(0));

@@ -2,8 +2,8 @@
 //! maintenance, overflow, and register writes that complete at the exit.
 
 use super::entered::Entered;
-use crate::model::virtual_interface::{Hardware, vtr};
 use doorbell_test_support::guest::Machine;
+use doorbell_test_support::guest::{Hardware, vtr};
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};

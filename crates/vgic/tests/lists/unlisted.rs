@@ -1,8 +1,8 @@
 //! Tests for interrupts that the guest ends while they are in no list register. The hardware only
 //! counts the EOIs of these interrupts (`ICH_HCR_EL2.EOIcount`).
 
-use crate::model::virtual_interface::{Hardware, vtr};
 use doorbell_test_support::guest::Machine;
+use doorbell_test_support::guest::{Hardware, vtr};
 use gic_arch::{IntId, IntIdField, gicd};
 use msi_types::{Line, SetLine};
 use vgic::{AccessWidth, ListRegisterVcpu, VgicConfig};

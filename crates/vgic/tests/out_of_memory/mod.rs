@@ -8,21 +8,21 @@ mod registers;
 mod state;
 
 use crate::saved_state::board::{self, Board};
-use doorbell_test_support::guest::Machine;
+use doorbell_test_support::guest::{Interface, Machine, Ram};
 use doorbell_test_support::with_allocations;
 use gic_arch::gits;
 use gic_arch::its::Command;
-use vgic::{FaultReason, VgicConfig};
+use vgic::{FaultReason, VgicConfig, VmMemory};
 
 /// Returns `true` if the ITS has completed its queue, while no allocation succeeds.
-fn is_idle(machine: &Machine) -> bool {
+fn is_idle(machine: &Machine<VmMemory<Ram>, impl Interface>) -> bool {
     with_allocations(0, || machine.is_queue_done())
 }
 
 /// Makes the ITS execute commands with a heap that fails after the given number of allocations.
 /// Returns `true` if the commands succeed.
 fn run_with(
-    machine: &Machine,
+    machine: &Machine<VmMemory<Ram>, impl Interface>,
     allocations: u32,
     commands: impl IntoIterator<Item = Command>,
 ) -> bool {

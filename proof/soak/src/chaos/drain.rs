@@ -5,7 +5,7 @@ use super::machine::World;
 use super::program::event;
 use super::seat::Seat;
 use crate::guest::FIRST_LPI;
-use crate::hardware::Half;
+use doorbell_test_support::guest::{Half, Interface};
 use fastrand::Rng;
 use gic_arch::icc;
 use gic_arch::its::{CollectionId, Command};

@@ -3,9 +3,8 @@
 use super::ledger::{Ledger, Signal, Source};
 use super::seat::Seat;
 use crate::guest::{self, FIRST_LPI, Guest};
-use crate::hardware::{ExitPolicy, Half, Physical, vtr};
 use crate::lifecycle::{self, Memory};
-use doorbell_test_support::guest::Kicks;
+use doorbell_test_support::guest::{Half, Kicks, Physical, vtr};
 use fastrand::Rng;
 use gic_arch::{IntId, gicd, gicr, gits};
 use irq_routing::{Pin, Route};
@@ -357,7 +356,7 @@ pub(crate) fn make(
         }
         let vtr = vtr(lists, gic.config().priority_bits).with_tds(rng.bool());
         let kicked = kicks.flag(vcpu.cpu().index());
-        Half::with_interface(vcpu, vtr, ExitPolicy::Needed, kicked)
+        Half::with_interface(vcpu, vtr, kicked)
     };
     let halves = vcpus.into_iter().zip(kinds).map(half).collect();
     (gic, halves)

@@ -1,7 +1,7 @@
 //! A vCPU between rounds.
 
 use crate::guest::FIRST_LPI;
-use crate::hardware::Half;
+use doorbell_test_support::guest::{Half, Interface};
 use gic_arch::icc;
 
 /// INTID of the first SPI.

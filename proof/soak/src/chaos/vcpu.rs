@@ -2,7 +2,7 @@
 
 use super::machine::{CPUS, Plan, World};
 use super::seat::Seat;
-use crate::hardware::Half;
+use doorbell_test_support::guest::{Half, Interface};
 use fastrand::Rng;
 use gic_arch::icc::{self, Sgi};
 use std::hint;

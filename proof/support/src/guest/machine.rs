@@ -80,23 +80,27 @@ impl<M: GuestMemory + 'static> Machine<M> {
 
     /// Creates a machine with existing guest memory.
     pub fn over(config: VgicConfig, ram: Arc<M>) -> Self {
-        Self::with_interfaces(config, ram)
-    }
-}
-
-impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
-    /// Creates a machine with this kind of vCPU, and with existing guest memory.
-    pub fn with_interfaces(config: VgicConfig, ram: Arc<M>) -> Self {
-        let kicks = Arc::new(Kicks::new(config.cpus.len()));
-        let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
-        let vcpus = vcpus.into_iter().map(|vcpu| C::of(vcpu, &kicks)).collect();
-        Self { gic, vcpus, ram, kicks, its: ITS, queue: QUEUE }
+        Self::with_interfaces(config, ram, |vcpu, _| vcpu)
     }
 
     /// Creates a machine of the same configuration in its reset state, with the same memory.
     pub fn successor(&self) -> Self {
-        let other = Self::with_interfaces(self.gic.config().clone(), self.ram.clone());
-        Self { queue: self.queue, ..other }
+        Self { queue: self.queue, ..Self::over(self.gic.config().clone(), self.ram.clone()) }
+    }
+}
+
+impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
+    /// Creates a machine with existing guest memory. `interface` adds the CPU interface to a vCPU,
+    /// and receives the counters of kicks.
+    pub fn with_interfaces(
+        config: VgicConfig,
+        ram: Arc<M>,
+        interface: fn(Vcpu, &Kicks) -> C,
+    ) -> Self {
+        let kicks = Arc::new(Kicks::new(config.cpus.len()));
+        let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
+        let vcpus = vcpus.into_iter().map(|vcpu| interface(vcpu, &kicks)).collect();
+        Self { gic, vcpus, ram, kicks, its: ITS, queue: QUEUE }
     }
 
     /// Pauses all vCPUs.
@@ -318,12 +322,12 @@ impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
 
     /// Writes a system register.
     pub fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
-        self.vcpus[cpu].write(register, value).unwrap();
+        self.vcpus[cpu].write_sysreg(register, value).unwrap();
     }
 
     /// Reads a system register.
     pub fn mrs(&mut self, cpu: usize, register: SysRegEncoding) -> u64 {
-        self.vcpus[cpu].read(register).unwrap()
+        self.vcpus[cpu].read_sysreg(register).unwrap()
     }
 
     /// Reads `ICC_IAR1_EL1`.
@@ -348,8 +352,8 @@ fn width_of<V: RegisterValue>() -> AccessWidth {
 
 /// Acknowledges and ends an interrupt at a vCPU. Returns 1023 if none is signaled.
 pub fn handle(vcpu: &mut impl Interface) -> u64 {
-    let intid = vcpu.read(icc::IAR1.encoding()).unwrap();
-    vcpu.write(icc::EOIR1.encoding(), intid).unwrap();
+    let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
+    vcpu.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
     intid
 }
 

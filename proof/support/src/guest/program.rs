@@ -4,12 +4,14 @@
 
 mod bench;
 mod draw;
+mod kind;
 mod registers;
 mod text;
 mod wired;
 
 pub use bench::{Bench, CONFIGURATIONS, Shape, Way};
 pub use draw::{Draw, dice};
+pub use kind::Kind;
 pub use registers::{Field, Register};
 pub use text::{itt, kept};
 pub use wired::{Ends, Wired};

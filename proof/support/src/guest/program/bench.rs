@@ -3,11 +3,11 @@
 
 mod wired;
 
-use super::{Observation, Program, Step, Target, Wired};
+use super::{Kind, Observation, Program, Step, Target, Wired};
 use crate::guest::abstract_gic::ENABLED;
 use crate::guest::physical::Physical;
 use crate::guest::{
-    AbstractGic, COLLECTIONS, DEVICES, ITS, Interface, Machine, RAM, Ram, memory, message, sync,
+    AbstractGic, COLLECTIONS, DEVICES, Half, ITS, Machine, RAM, Ram, memory, message, sync,
 };
 use gic_arch::gicr::{self, Syncr};
 use gic_arch::gits::{self, Baser, Creadr, Ctlr, Cwriter, PageSize};
@@ -17,7 +17,7 @@ use msi_types::{Delivery, DeviceId};
 use std::sync::Arc;
 use vgic::its::{CommandFault, ErrorPolicy, ItsConfig};
 use vgic::saved_state::SavedState;
-use vgic::{GuestMemory, Progress, Sleep, Vcpu, VgicConfig, VmMemory};
+use vgic::{GuestMemory, Progress, Sleep, VgicConfig, VmMemory};
 
 /// Address of the LPI configuration table.
 pub const CONFIGURATIONS: u64 = RAM + 0x10_0000;
@@ -94,10 +94,10 @@ impl Way {
     ///
     /// # Errors
     /// Explains what the abstract GIC does not allow.
-    pub fn judge<C: Interface>(self, program: &Program) -> Result<(), String> {
+    pub fn judge(self, kind: Kind, program: &Program) -> Result<(), String> {
         let work = if self == Self::InPieces { 1 } else { 1024 };
         let config = program.shape.config_with(ErrorPolicy::Skip, work);
-        let mut bench = Bench::<C>::configured(program.shape, false, vec![config]);
+        let mut bench = Bench::of(kind, program.shape, false, vec![config]);
         bench.way = self;
         program.judge(&mut bench)
     }
@@ -106,9 +106,10 @@ impl Way {
 /// The model, and the guest that carries out programs on it. All vCPUs sleep during each step, and
 /// a step that signals an interrupt to a vCPU must wake it.
 #[expect(missing_debug_implementations, reason = "a test prints the parts")]
-pub struct Bench<C: Interface = Vcpu> {
+pub struct Bench {
     /// The machine.
-    pub machine: Machine<VmMemory<Ram>, C>,
+    pub machine: Machine<VmMemory<Ram>, Half>,
+    kind: Kind,
     shape: Shape,
     /// Configurations of the machines that continue after [`Step::Restore`], in turn.
     successors: Vec<VgicConfig>,
@@ -128,7 +129,7 @@ pub struct Bench<C: Interface = Vcpu> {
     physical: Arc<Physical>,
 }
 
-impl<C: Interface> Bench<C> {
+impl Bench {
     /// Creates a machine without mappings, in which each LPI is enabled.
     pub fn new(shape: Shape) -> Self {
         Self::configured(shape, false, vec![shape.config()])
@@ -137,7 +138,12 @@ impl<C: Interface> Bench<C> {
     /// Creates a machine with the first configuration, which may restrict the shape's one in what
     /// guests cannot observe. A two-level device table has only its first page.
     pub fn configured(shape: Shape, two_levels: bool, successors: Vec<VgicConfig>) -> Self {
-        let mut machine = Machine::with_interfaces(successors[0].clone(), memory());
+        Self::of(Kind::SOFTWARE, shape, two_levels, successors)
+    }
+
+    fn of(kind: Kind, shape: Shape, two_levels: bool, successors: Vec<VgicConfig>) -> Self {
+        let config = successors[0].clone();
+        let mut machine = Machine::with_interfaces(config, memory(), kind.interface);
         if shape.wired.is_none() {
             machine.start();
             machine.ram.write(CONFIGURATIONS, &[ENABLED; 1 << ID_BITS]).unwrap();
@@ -154,6 +160,7 @@ impl<C: Interface> Bench<C> {
         }
         let bench = Self {
             machine,
+            kind,
             shape,
             successors,
             way: Way::Plain,
@@ -281,7 +288,7 @@ impl<C: Interface> Bench<C> {
     fn attend(&mut self) {
         for _ in 0..3 {
             if self.way == Way::Awake {
-                self.machine.vcpus.iter_mut().for_each(C::attend);
+                self.machine.vcpus.iter_mut().for_each(Half::attend);
             }
             self.take_physical();
         }
@@ -304,7 +311,7 @@ impl<C: Interface> Bench<C> {
         let saved = self.machine.save();
         self.moves += 1;
         let config = self.successors[self.moves % self.successors.len()].clone();
-        let mut other = Machine::with_interfaces(config, self.machine.ram.clone());
+        let mut other = self.successor(config);
         other.restore(&saved);
         self.is_changed |= other.save() != saved;
         self.continue_on(other);
@@ -312,8 +319,13 @@ impl<C: Interface> Bench<C> {
         self.lower_linked();
     }
 
+    /// Creates a machine of this kind in its reset state, with the same memory.
+    pub fn successor(&self, config: VgicConfig) -> Machine<VmMemory<Ram>, Half> {
+        Machine::with_interfaces(config, self.machine.ram.clone(), self.kind.interface)
+    }
+
     /// Continues on another machine, which has the state of this one.
-    pub fn continue_on(&mut self, other: Machine<VmMemory<Ram>, C>) {
+    pub fn continue_on(&mut self, other: Machine<VmMemory<Ram>, Half>) {
         self.earlier_faults += self.count_faults() - self.observed_faults;
         self.machine = other;
         self.observed_faults = self.count_faults();
@@ -328,7 +340,7 @@ impl<C: Interface> Bench<C> {
     }
 }
 
-impl<C: Interface> Target for Bench<C> {
+impl Target for Bench {
     fn take(&mut self, step: Step) -> Result<Observation, String> {
         if step.is_read() {
             self.attend();

@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::{Bench, ID_BITS, Shape};
-use crate::guest::Interface;
 use crate::guest::program::wired::{AFFINITIES, LINKED, SECURE, SHARED};
 use crate::guest::program::{Field, Observation, Step, Wired};
+use crate::guest::{Half, Interface};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::{Affinity, IntId, IntIdLocation};
@@ -35,7 +35,7 @@ impl Shape {
     }
 }
 
-impl<C: Interface> Bench<C> {
+impl Bench {
     /// Links virtual interrupts to physical ones.
     pub(super) fn link(&self) {
         if self.shape.wired.is_none() {
@@ -93,7 +93,7 @@ impl<C: Interface> Bench<C> {
             }
             Step::Field { cpu, field, intid, value } => self.write_field(cpu, field, intid, value),
             Step::ReadField { cpu, field, intid } => {
-                machine.vcpus.iter_mut().for_each(C::leave_guest);
+                machine.vcpus.iter_mut().for_each(Half::leave_guest);
                 let (base, at) = self.locate(cpu, intid, field).unwrap();
                 let register = base + u64::from(at.register().offset());
                 let word = self.machine.read(register, AccessWidth::Word);
@@ -128,13 +128,13 @@ impl<C: Interface> Bench<C> {
             }
             Step::Reset { cpu } => machine.vcpus[cpu].reset(),
             Step::Read { cpu, register } => {
-                let value = machine.vcpus[cpu].read(register.row().1);
+                let value = machine.vcpus[cpu].read_sysreg(register.row().1);
                 return value.map_or(Observation::Undefined, |value| {
                     Observation::Read(u32::try_from(value).unwrap())
                 });
             }
             Step::Write { cpu, register, value } => {
-                if machine.vcpus[cpu].write(register.row().1, value).is_err() {
+                if machine.vcpus[cpu].write_sysreg(register.row().1, value).is_err() {
                     return Observation::Undefined;
                 }
             }

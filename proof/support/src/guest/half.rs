@@ -1,5 +1,8 @@
-//! Common interface to both kinds of vCPU half, for a guest's system register accesses.
+//! A vCPU with a CPU interface in software, or with list registers and hardware's virtual CPU
+//! interface.
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+use super::Interface;
 use super::virtual_interface::{Hardware, vtr};
 use gic_arch::icc::{self, Ctlr, SysRegEncoding};
 use gic_arch::ich::Vtr;
@@ -8,29 +11,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use vgic::{Inputs, ListRegisterVcpu, Paused, Sleep, Undefined, Vcpu};
 
-/// Policy that decides when a vCPU with list registers exits from its guest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ExitPolicy {
-    /// The vCPU exits after every access by its guest.
-    Always,
-    /// The vCPU exits only on kicks, maintenance interrupts and trapped accesses.
-    Needed,
-}
-
+/// A vCPU of either kind.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "few values exist")]
-pub(crate) enum Half {
+pub enum Half {
+    /// A CPU interface in software.
     Software(Vcpu),
+    /// List registers.
     Lists(Lists),
 }
 
+/// A vCPU with list registers. It exits only on kicks, maintenance interrupts and trapped accesses,
+/// unless it [`exits`](Half::exiting) after each access.
 #[derive(Debug)]
-pub(crate) struct Lists {
+pub struct Lists {
     vcpu: ListRegisterVcpu,
     /// The virtual CPU interface while the vCPU is in its guest.
     inside: Option<Hardware>,
     vtr: Vtr,
-    exits: ExitPolicy,
+    exits: bool,
     /// `true` if the vCPU was kicked since its last exit.
     kicked: Arc<AtomicBool>,
     /// Physical interrupts that the hardware deactivated when the guest deactivated the linked
@@ -39,49 +38,103 @@ pub(crate) struct Lists {
 }
 
 impl Half {
-    pub(crate) fn lists(
-        vcpu: Vcpu,
-        registers: u8,
-        exits: ExitPolicy,
-        kicked: Arc<AtomicBool>,
-    ) -> Self {
+    /// Creates a vCPU on a CPU with this number of list registers.
+    pub fn lists(vcpu: Vcpu, registers: u8, kicked: Arc<AtomicBool>) -> Self {
         let vtr = vtr(registers, vcpu.vgic().config().priority_bits);
-        Self::with_interface(vcpu, vtr, exits, kicked)
+        Self::with_interface(vcpu, vtr, kicked)
     }
 
-    /// Creates a vCPU on CPUs with this virtual interface.
-    pub(crate) fn with_interface(
-        vcpu: Vcpu,
-        vtr: Vtr,
-        exits: ExitPolicy,
-        kicked: Arc<AtomicBool>,
-    ) -> Self {
+    /// Creates a vCPU on a CPU with this virtual interface.
+    pub fn with_interface(vcpu: Vcpu, vtr: Vtr, kicked: Arc<AtomicBool>) -> Self {
         let vcpu = vcpu.with_list_registers(vtr).unwrap();
-        Self::Lists(Lists { vcpu, inside: None, vtr, exits, kicked, deactivated: Vec::new() })
+        let (inside, deactivated) = (None, Vec::new());
+        Self::Lists(Lists { vcpu, inside, vtr, exits: false, kicked, deactivated })
     }
 
-    pub(crate) fn inputs(&mut self) -> Inputs {
+    /// Requests an exit after each access by the guest.
+    pub fn exiting(mut self) -> Self {
+        if let Self::Lists(lists) = &mut self {
+            lists.exits = true;
+        }
+        self
+    }
+
+    /// Returns the interrupt inputs of the vCPU.
+    pub fn inputs(&mut self) -> Inputs {
         match self {
             Self::Software(vcpu) => vcpu.inputs(),
             Self::Lists(lists) => {
-                let group = lists.in_guest(|hardware| hardware.signalled());
+                let group = lists.in_guest(|hardware| hardware.signaled());
                 Inputs { irq: group == Some(1), fiq: group == Some(0) }
             }
         }
     }
 
-    pub(crate) fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
+    /// Returns the physical interrupts that the hardware has deactivated since the last call.
+    pub fn take_deactivated(&mut self) -> Vec<u32> {
+        match self {
+            Self::Software(_) => Vec::new(),
+            Self::Lists(lists) => std::mem::take(&mut lists.deactivated),
+        }
+    }
+
+    /// Enters the guest, then exits and reenters for as long as an exit is requested.
+    pub fn attend(&mut self) {
+        if let Self::Lists(lists) = self {
+            lists.attend();
+        }
+    }
+
+    /// Moves the LPI of a device's message into a list register. Returns `false` without any effect
+    /// if this isn't possible without an exit.
+    pub fn list_message(&mut self, from: DeviceId, message: MsiMessage) -> bool {
+        match self {
+            Self::Software(_) => false,
+            Self::Lists(lists) => lists.list_message(from, message),
+        }
+    }
+
+    /// Exits from the guest and moves the contents of all list registers back to the model.
+    pub fn leave_guest(&mut self) {
+        if let Self::Lists(lists) = self {
+            lists.exit();
+        }
+    }
+
+    /// Resets the vCPU.
+    pub fn reset(&mut self) {
+        match self {
+            Self::Software(vcpu) => vcpu.reset(),
+            Self::Lists(lists) => lists.exit().reset(),
+        }
+    }
+
+    /// Exits from the guest and prepares to sleep.
+    pub fn prepare_to_sleep(&mut self) -> Sleep {
+        match self {
+            Self::Software(vcpu) => vcpu.prepare_to_sleep(),
+            Self::Lists(lists) => lists.exit().prepare_to_sleep(),
+        }
+    }
+
+    /// Returns from sleep.
+    pub fn returned(&mut self) {
+        match self {
+            Self::Software(vcpu) => vcpu.returned(),
+            Self::Lists(lists) => lists.exit().returned(),
+        }
+    }
+}
+
+impl Interface for Half {
+    fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
         match self {
             Self::Software(vcpu) => vcpu.read_sysreg(register),
             Self::Lists(lists) => lists.read(register),
         }
     }
 
-    pub(crate) fn write_sysreg(
-        &mut self,
-        register: SysRegEncoding,
-        value: u64,
-    ) -> Result<(), Undefined> {
+    fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
         match self {
             Self::Software(vcpu) => vcpu.write_sysreg(register, value),
             Self::Lists(lists) => {
@@ -91,66 +144,10 @@ impl Half {
         }
     }
 
-    /// Returns the physical interrupts that the hardware has deactivated since the last call.
-    pub(crate) fn take_deactivated(&mut self) -> Vec<u32> {
-        match self {
-            Self::Software(_) => Vec::new(),
-            Self::Lists(lists) => std::mem::take(&mut lists.deactivated),
-        }
-    }
-
-    /// Enters the guest, then exits and reenters for as long as an exit is requested.
-    pub(crate) fn attend(&mut self) {
-        if let Self::Lists(lists) = self {
-            lists.attend();
-        }
-    }
-
-    /// Moves the LPI of a device's message into a list register. Returns `false` without any effect
-    /// if this isn't possible without an exit.
-    pub(crate) fn list_message(&mut self, from: DeviceId, message: MsiMessage) -> bool {
-        match self {
-            Self::Software(_) => false,
-            Self::Lists(lists) => lists.list_message(from, message),
-        }
-    }
-
-    /// Exits from the guest and moves the contents of all list registers back to the model.
-    pub(crate) fn leave_guest(&mut self) {
-        if let Self::Lists(lists) = self {
-            lists.exit();
-        }
-    }
-
-    /// Resets the vCPU.
-    pub(crate) fn reset(&mut self) {
-        match self {
-            Self::Software(vcpu) => vcpu.reset(),
-            Self::Lists(lists) => lists.exit().reset(),
-        }
-    }
-
-    /// Exits from the guest and pauses the vCPU.
-    pub(crate) fn pause(&mut self) -> Paused<'_> {
+    fn pause(&mut self) -> Paused<'_> {
         match self {
             Self::Software(vcpu) => vcpu.pause(),
             Self::Lists(lists) => lists.exit().pause(),
-        }
-    }
-
-    /// Exits from the guest and prepares to sleep.
-    pub(crate) fn prepare_to_sleep(&mut self) -> Sleep {
-        match self {
-            Self::Software(vcpu) => vcpu.prepare_to_sleep(),
-            Self::Lists(lists) => lists.exit().prepare_to_sleep(),
-        }
-    }
-
-    /// Returns from sleep.
-    pub(crate) fn returned(&mut self) {
-        match self {
-            Self::Software(vcpu) => vcpu.returned(),
-            Self::Lists(lists) => lists.exit().returned(),
         }
     }
 }
@@ -227,7 +224,7 @@ impl Lists {
         let answer = act(self.hardware());
         let mut deactivated = std::mem::take(&mut self.hardware().deactivated);
         self.deactivated.append(&mut deactivated);
-        if self.exits == ExitPolicy::Always {
+        if self.exits {
             self.exit();
         }
         self.attend();

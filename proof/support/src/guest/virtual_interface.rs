@@ -2,13 +2,14 @@
 //! the effects of a guest's accesses on list registers, `ICH_VMCR_EL2` and active priorities, and
 //! the conditions for a maintenance interrupt. The module doesn't share any code with the model
 //! under test.
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
 use gic_arch::ich::{ListRegister, Misr, Vtr};
 use vgic::VirtualInterface;
 
 /// Returns `ICH_VTR_EL2` for a CPU with the given numbers of list registers and priority bits.
-pub(crate) const fn vtr(list_registers: u8, priority_bits: u8) -> Vtr {
+pub const fn vtr(list_registers: u8, priority_bits: u8) -> Vtr {
     let preemption_bits = if priority_bits > 7 { 7 } else { priority_bits };
     Vtr::new()
         .with_tds(true)
@@ -17,18 +18,21 @@ pub(crate) const fn vtr(list_registers: u8, priority_bits: u8) -> Vtr {
         .with_pre_bits_minus_one(preemption_bits - 1)
 }
 
+/// The virtual CPU interface of one CPU.
 #[derive(Debug)]
-pub(crate) struct Hardware {
-    pub(crate) registers: VirtualInterface,
-    pub(crate) vtr: Vtr,
+pub struct Hardware {
+    /// The registers.
+    pub registers: VirtualInterface,
+    /// `ICH_VTR_EL2`.
+    pub vtr: Vtr,
     /// Physical interrupts that the hardware deactivated when the guest deactivated the linked
     /// virtual interrupts.
-    pub(crate) deactivated: Vec<u32>,
+    pub deactivated: Vec<u32>,
 }
 
 impl Hardware {
     /// Loads the registers. Panics if their contents violate a rule of the manual.
-    pub(crate) fn new(registers: VirtualInterface, vtr: Vtr) -> Self {
+    pub fn new(registers: VirtualInterface, vtr: Vtr) -> Self {
         for register in registers.list.iter().filter(|register| register.hw()) {
             assert_ne!(register.state(), PendingActive, "pending and active, although linked");
             let physical = register.physical_intid();
@@ -68,7 +72,8 @@ impl Hardware {
         u8::try_from(bit << (8 - self.preemption_bits())).ok()
     }
 
-    pub(crate) fn running(&self) -> u8 {
+    /// Reads `ICC_RPR_EL1`.
+    pub fn running(&self) -> u8 {
         let groups = [self.running_of(0), self.running_of(1)];
         groups.into_iter().flatten().min().unwrap_or(0xff)
     }
@@ -87,7 +92,7 @@ impl Hardware {
         (0..self.list().len()).filter(pending).min_by_key(rank)
     }
 
-    fn signalled_index(&self) -> Option<usize> {
+    fn signaled_index(&self) -> Option<usize> {
         let index = self.most_urgent()?;
         let register = self.list()[index];
         let (priority, group) = (register.priority_value(), usize::from(register.group1()));
@@ -98,20 +103,22 @@ impl Hardware {
     }
 
     /// Returns the group of the signaled interrupt.
-    pub(crate) fn signalled(&self) -> Option<usize> {
-        self.signalled_index().map(|index| usize::from(self.list()[index].group1()))
+    pub fn signaled(&self) -> Option<usize> {
+        self.signaled_index().map(|index| usize::from(self.list()[index].group1()))
     }
 
-    pub(crate) fn highest(&self, group: usize) -> u32 {
+    /// Reads `ICC_HPPIR0_EL1` or `ICC_HPPIR1_EL1`.
+    pub fn highest(&self, group: usize) -> u32 {
         let register = self.most_urgent().map(|index| self.list()[index]);
         register
             .filter(|it| usize::from(it.group1()) == group)
             .map_or(1023, |it| it.virtual_intid())
     }
 
-    pub(crate) fn acknowledge(&mut self, group: usize) -> u32 {
+    /// Reads `ICC_IAR0_EL1` or `ICC_IAR1_EL1`.
+    pub fn acknowledge(&mut self, group: usize) -> u32 {
         let found =
-            self.signalled_index().filter(|at| usize::from(self.list()[*at].group1()) == group);
+            self.signaled_index().filter(|at| usize::from(self.list()[*at].group1()) == group);
         let Some(index) = found else { return 1023 };
         let register = self.registers.list[index];
         let level =
@@ -123,7 +130,7 @@ impl Hardware {
     }
 
     /// Writes `ICC_EOIR<group>_EL1`. Writes with UNPREDICTABLE effects are ignored.
-    pub(crate) fn end(&mut self, group: usize, intid: u32) {
+    pub fn end(&mut self, group: usize, intid: u32) {
         let (zero, one) = (self.running_of(0), self.running_of(1));
         let runs = match (zero, one) {
             (None, None) => None,
@@ -143,7 +150,7 @@ impl Hardware {
     }
 
     /// Writes `ICC_DIR_EL1`.
-    pub(crate) fn deactivate(&mut self, intid: u32) {
+    pub fn deactivate(&mut self, intid: u32) {
         if self.registers.vmcr.veoim() {
             self.end_active(intid);
         }
@@ -168,11 +175,13 @@ impl Hardware {
         }
     }
 
-    pub(crate) fn set_mask(&mut self, value: u8) {
+    /// Writes `ICC_PMR_EL1`.
+    pub fn set_mask(&mut self, value: u8) {
         self.registers.vmcr.set_vpmr(value & self.priority_mask());
     }
 
-    pub(crate) fn set_binary_point(&mut self, group: usize, value: u8) {
+    /// Writes `ICC_BPR0_EL1` or `ICC_BPR1_EL1`.
+    pub fn set_binary_point(&mut self, group: usize, value: u8) {
         let smallest = 7 - self.preemption_bits();
         let vmcr = &mut self.registers.vmcr;
         match group {
@@ -183,7 +192,7 @@ impl Hardware {
     }
 
     /// Returns `ICH_MISR_EL2`.
-    pub(crate) fn misr(&self) -> Misr {
+    pub fn misr(&self) -> Misr {
         let (hcr, vmcr) = (self.registers.hcr, self.registers.vmcr);
         let valid = self.list().iter().filter(|it| it.state() != Invalid).count();
         let pending = self.list().iter().filter(|it| it.state() == Pending).count();
@@ -200,7 +209,7 @@ impl Hardware {
 
     /// Returns `ICH_EISR_EL2`, a bitmap of the list registers whose interrupt has ended and that
     /// request a maintenance interrupt.
-    pub(crate) fn eisr(&self) -> u64 {
+    pub fn eisr(&self) -> u64 {
         let ended = |it: &ListRegister| it.state() == Invalid && !it.hw() && it.eoi();
         self.list()
             .iter()
@@ -210,7 +219,7 @@ impl Hardware {
     }
 
     /// Returns `ICH_ELRSR_EL2`.
-    pub(crate) fn empty(&self) -> u32 {
+    pub fn empty(&self) -> u32 {
         let is_empty = |register: &ListRegister| {
             register.state() == Invalid && (register.hw() || !register.eoi())
         };
@@ -218,7 +227,7 @@ impl Hardware {
     }
 
     /// Returns `true` if the maintenance interrupt is asserted.
-    pub(crate) fn asks_for_maintenance(&self) -> bool {
+    pub fn asks_for_maintenance(&self) -> bool {
         self.registers.hcr.en() && self.misr().into_bits() != 0
     }
 }

@@ -1,0 +1,85 @@
+//! Machines of the model by the kinds of their vCPUs.
+
+use super::{Ends, Program, Way};
+use crate::guest::{Half, Kicks};
+use vgic::Vcpu;
+
+/// A kind of vCPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// A description.
+    pub name: &'static str,
+    /// Adds the CPU interface to a vCPU.
+    pub interface: fn(Vcpu, &Kicks) -> Half,
+    /// The order in which a guest must end its interrupts.
+    pub ends: Ends,
+}
+
+impl Kind {
+    /// The CPU interface is in software.
+    pub const SOFTWARE: Self =
+        Self { name: "software", interface: |vcpu, _| Half::Software(vcpu), ends: Ends::Any };
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::SOFTWARE,
+        Self {
+            name: "16 list registers",
+            interface: |vcpu, kicks| listed(vcpu, kicks, 16),
+            ends: Ends::Own,
+        },
+        Self {
+            name: "16 list registers, with an exit after each access",
+            interface: |vcpu, kicks| listed(vcpu, kicks, 16).exiting(),
+            ends: Ends::Own,
+        },
+        Self {
+            name: "16 list registers, except for vCPU 0",
+            interface: |vcpu, kicks| match vcpu.cpu().index() {
+                0 => Half::Software(vcpu),
+                _ => listed(vcpu, kicks, 16),
+            },
+            ends: Ends::Own,
+        },
+        Self {
+            name: "1 list register",
+            interface: |vcpu, kicks| listed(vcpu, kicks, 1),
+            ends: Ends::Nested,
+        },
+        Self {
+            name: "3 list registers",
+            interface: |vcpu, kicks| listed(vcpu, kicks, 3),
+            ends: Ends::Nested,
+        },
+        Self {
+            name: "4 list registers, with an exit after each access",
+            interface: |vcpu, kicks| listed(vcpu, kicks, 4).exiting(),
+            ends: Ends::Nested,
+        },
+    ];
+
+    /// Returns all machines: each kind in each way.
+    pub fn machines() -> impl Iterator<Item = (Self, Way)> + Clone {
+        Self::ALL.into_iter().flat_map(|kind| Way::ALL.map(|way| (kind, way)))
+    }
+
+    /// Returns `true` if a machine of this kind can carry out programs with wired interrupts in
+    /// this way. A saved state does not record in which order a guest must end its interrupts once
+    /// it has activated others.
+    pub fn has_wired(self, way: Way) -> bool {
+        self.ends < Ends::Nested || !matches!(way, Way::Restored | Way::Moved)
+    }
+
+    /// Returns `true` if a machine of this kind can carry out the program in this way. List
+    /// registers don't support two security states.
+    pub fn suits(self, way: Way, program: &Program) -> bool {
+        program.shape.wired.is_none_or(|wired| {
+            let is_possible = self.ends == Ends::Any || !wired.is_non_secure;
+            self.has_wired(way) && wired.ends >= self.ends && is_possible
+        })
+    }
+}
+
+fn listed(vcpu: Vcpu, kicks: &Kicks, registers: u8) -> Half {
+    let kicked = kicks.flag(vcpu.cpu().index());
+    Half::lists(vcpu, registers, kicked)
+}
