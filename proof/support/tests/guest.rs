@@ -155,6 +155,8 @@ struct Liar {
     bench: Bench,
     answers: usize,
     lie: usize,
+    /// Changes a value that was read.
+    change: fn(u32) -> u32,
 }
 
 impl Target for Liar {
@@ -165,29 +167,37 @@ impl Target for Liar {
             return Ok(observed);
         }
         Ok(match observed {
-            Observation::Read(value) => Observation::Read(value ^ 1),
+            Observation::Read(value) => Observation::Read((self.change)(value)),
             Observation::Sent(is_pending) => Observation::Sent(!is_pending),
             _ => Observation::Undefined,
         })
     }
 }
 
-/// vCPU 1 takes SPI 33.
-const TAKEN: &str = "wired 3 0 0 5 0 0\nwaker 1 0\ngroups 0 1\nigrpen1 1 1\npmr 1 248\n\
-                     igroupr 0 33 1\nisenabler 0 33 0\nirouter 33 1\nline 0 33 1\n\
-                     read iar1 1\nend 1 1";
+/// Another interrupt or input, and no interrupt instead of any.
+const LIES: [fn(u32) -> u32; 3] =
+    [|value| value ^ 1, |value| value ^ 2, |value| if value == 1023 { 33 } else { 1023 }];
+
+/// vCPU 1 takes the edge-triggered SPI 32 before SPI 33, and is preempted by the former while it
+/// handles the latter. It deactivates them by their INTIDs.
+const TAKEN: &str = "wired 3 0 0 5 0 0\nwaker 0 0\nwaker 1 0\ngroups 0 1\nigrpen1 0 1\n\
+                     igrpen1 1 1\npmr 0 248\nctlr 1 2\nigroupr 0 32 1\nigroupr 0 33 1\n\
+                     icfgr 0 32 1\nipriorityr 0 33 16\nirouter 32 1\nirouter 33 1\n\
+                     isenabler 0 32 0\nisenabler 0 33 0\nline 0 33 1\nmessage 32 1\npmr 1 248\n\
+                     read iar1 1\nend 1 1\ndir 1 32\nread iar1 1\nmessage 32 1\nread iar1 1\n\
+                     end 1 1\ndir 1 32\nend 1 1\ndir 1 33";
 
 #[test]
 fn no_other_answer_about_a_wired_interrupt_is_allowed() {
     let program: Program = TAKEN.parse().unwrap();
-    let judge = |lie| {
-        let mut liar = Liar { bench: Bench::new(program.shape), answers: 0, lie };
+    let judge = |lie, change| {
+        let mut liar = Liar { bench: Bench::new(program.shape), answers: 0, lie, change };
         (program.judge(&mut liar), liar.answers)
     };
-    let (result, answers) = judge(0);
+    let (result, answers) = judge(0, LIES[0]);
     assert_eq!(result, Ok(()));
-    for lie in 1..=answers {
-        assert!(judge(lie).0.is_err(), "answer {lie}");
+    for (lie, change) in (1..=answers).flat_map(|lie| LIES.map(|change| (lie, change))) {
+        assert!(judge(lie, change).0.is_err(), "answer {lie}");
     }
 }
 
