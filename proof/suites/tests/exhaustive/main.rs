@@ -90,7 +90,8 @@ fn find_nothing(scope: &str, support: usize) -> Result<()> {
 }
 
 /// Selects a fault of the model, and explores the scopes that the fault names. Returns an error
-/// unless each exploration finds it, and exactly the named machines that replay the finding.
+/// unless each exploration finds it, and when they replay the finding, exactly the named machines
+/// with a CPU interface in software and at least one with list registers.
 fn find(number: usize, fault: &Mutant, support: usize) -> Result<()> {
     for check in &fault.checks {
         let (scope, machines) = check.split_once(", ").unwrap_or((check, ""));
@@ -108,8 +109,11 @@ fn find(number: usize, fault: &Mutant, support: usize) -> Result<()> {
         let replayed = String::from_utf8(replayed)?;
         eprintln!("{}: {scope}\n{program}{replayed}", fault.name);
         let found = replayed.lines().filter_map(|line| line.strip_prefix("found by "));
-        let found: Vec<_> = found.filter_map(|line| Some(line.split_once(':')?.0)).collect();
+        let names = found.filter_map(|line| line.split_once(':')?.0.split_once(" with "));
+        let (software, others): (Vec<_>, Vec<_>) = names.partition(|(_, kind)| *kind == "software");
+        let found: Vec<_> = software.iter().map(|(way, _)| *way).collect();
         ensure!(found.join(" ") == machines, "{program}{replayed}");
+        ensure!(others.is_empty() == found.is_empty(), "{program}{replayed}");
     }
     Ok(())
 }
