@@ -69,9 +69,6 @@
 //! With `GICR_INVLPIR`, masking doesn't even need the ring lock unless the register can't be used,
 //! e.g. while a move is in progress.
 
-// Keep this module first, so that rustdoc lists `Its`'s constructor before its other methods.
-mod probe;
-
 mod attachment;
 mod command_queue;
 mod config;
@@ -88,6 +85,7 @@ mod hotplug;
 mod invalidation;
 mod mapping;
 mod msi_parent;
+mod probe;
 mod routes;
 mod tables;
 mod vpe;
@@ -101,23 +99,27 @@ pub use mapping::EventRequest;
 pub use msi_parent::{IdMap, IdRange, ItsMsiParent};
 pub use vpe::VpeSet;
 
-use crate::errata::ErratumEntry;
-use crate::gic::GicWithLpis;
-use crate::lpi::Lpis;
+use crate::errata::{Erratum, ErratumEntry};
+use crate::gic::{Gic, GicWithLpis};
+use crate::lpi::{LpiMessages, Lpis};
+use crate::mmio::MmioExt;
 use crate::platform::{GicPlatform, PhysicalRegion, TimedOut};
 use crate::redistributor::Redistributor;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use command_queue::CommandQueue;
+use config::CorrectedConfig;
 use device_table::DeviceTable;
 use devices::DeferredUnmap;
 use doorbell_lock::TaskLock;
 use error::FaultLog;
 use gic_arch::gits::{self, Typer};
-use gic_arch::its::{CollectionId, Command, RdBase};
+use gic_arch::its::{CollectionId, Command, RawCommand, RdBase};
 use hardware::{Context, ControlFrame};
 use invalidation::RegisterInvalidation;
-use msi_types::DeviceId;
+use msi_types::{Attachment, DeviceId, HwIrqBlock};
+use probe::ItsMemory;
 use routes::{Collections, EventRoutes};
 use tables::{ItsTable, TableConstraints};
 use vpe_table::VpeTable;
@@ -181,6 +183,185 @@ struct TaskState {
 }
 
 impl<P: GicPlatform> Its<P> {
+    /// Initializes the ITS at `config.base` with its GIC's LPIs: allocates its tables and command
+    /// queue, and enables it. A CPU becomes a target of the ITS when [`cpu_on`](Self::cpu_on) is
+    /// called for it. Must be called once for each ITS.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// Any [`ProbeError`]. On error, all memory has been freed, and the ITS is either unchanged or
+    /// disabled.
+    pub fn new(gic: Arc<Gic<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
+        config.check()?;
+        let no_lpis = |reason| ProbeError::Lpis { base: config.base, reason };
+        let gic = GicWithLpis::new(gic).map_err(no_lpis)?;
+        let lpis = gic.lpis();
+        // Claim the LPIs even if the ITS turns out to be unusable, because direct LPIs must not be
+        // used on a GIC that has an ITS.
+        lpis.claim(LpiMessages::Translated).map_err(no_lpis)?;
+        let frame = ControlFrame::map(gic.platform().clone(), config.base)?;
+        if config.if_enabled == IfEnabled::Refuse && frame.registers.read(gits::CTLR).enabled() {
+            return Err(ProbeError::AlreadyEnabled(config.base));
+        }
+        let no_memory = |_| ProbeError::NoMemory { base: config.base, table: "driver's records" };
+        let errata =
+            config::find_errata(frame.registers.read(gits::IIDR), config).map_err(no_memory)?;
+        let needs_window = errata.iter().any(|entry| entry.erratum == Erratum::ItsBehindPreIts);
+        if needs_window && config.pre_its.is_none() {
+            let reason = "the ITS needs the window that firmware states in front of it (pre_its)";
+            return Err(ProbeError::BadConfig { base: config.base, reason });
+        }
+        let corrected = config::apply_errata(&errata, frame.registers.read(gits::TYPER), config);
+        let CorrectedConfig { typer, constraints, .. } = corrected;
+        if !typer.physical() {
+            return Err(ProbeError::NoPhysicalLpis(config.base));
+        }
+        let routes = EventRoutes::new(lpis.id_bits()).map_err(no_memory)?;
+        let collections =
+            Collections::new(config.cpus, typer.hcc().into(), config.targets.as_deref())
+                .map_err(no_memory)?;
+        let invalidation =
+            RegisterInvalidation::new(gic.clone(), collections.count()).map_err(no_memory)?;
+        let mut targets = Vec::new();
+        targets.try_reserve_exact(collections.count()).map_err(no_memory)?;
+        let mut to_clear = Vec::new();
+        if lpis.were_adopted() {
+            to_clear.try_reserve_exact(collections.count()).map_err(no_memory)?;
+        }
+        frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
+        tables::clear_all(&frame.registers);
+        let ItsMemory { device_table, collection_table, vpe_table, queue } =
+            probe::provision(&frame, &corrected, config)?;
+        queue.start(&frame);
+        frame.enable();
+        let state = TaskState {
+            devices: DeviceTable::new(device_table),
+            collection_table,
+            vpe_table,
+            deferred_unmaps: VecDeque::new(),
+            targets,
+            to_clear,
+        };
+        Ok(Self {
+            collections,
+            routes,
+            invalidation,
+            constraints,
+            doorbell_window: config.pre_its,
+            errata,
+            state: TaskLock::new(state),
+            faults: FaultLog::default(),
+            frame,
+            typer,
+            gic,
+            queue,
+        })
+    }
+
+    /// Disables the ITS at `base`, if it is enabled, and waits until it is quiescent. Until it is
+    /// quiescent, the ITS may write to tables owned by firmware or a previous kernel. A kernel that
+    /// [takes over](IfEnabled::TakeOver) ITSes must quiesce all of them before it allocates any
+    /// table for an ITS or for LPIs.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`ProbeError::Unmappable`] or [`ProbeError::NotAnIts`] if no ITS is found at `base`;
+    /// [`ProbeError::NotQuiescent`] if it does not become quiescent in time.
+    pub fn quiesce_at(platform: Arc<P>, base: u64) -> Result<(), ProbeError> {
+        let quiet = ControlFrame::map(platform, base)?.quiesce();
+        quiet.map_err(|wait| ProbeError::NotQuiescent { base, wait })
+    }
+
+    /// Attaches a device, for up to `max` events in addition to those of earlier attachments. All
+    /// requesters with this DeviceID share a translation table, but each caller has its own quota.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// If the table is too small for another quota, it is replaced, but only while no event is in
+    /// use: messages that arrive during a replacement would be lost.
+    ///
+    /// # Errors
+    /// [`ItsError::DeviceIdOutOfRange`] or [`ItsError::TooManyEvents`] if the request exceeds a
+    /// limit of the ITS; [`ItsError::AttachedForFewer`] if the existing table is too small and in
+    /// use; [`ItsError::NoMemory`] or [`ItsError::Misplaced`] if the platform has no suitable
+    /// memory; [`ItsError::Fault`] if the ITS does not respond.
+    pub fn attach(&self, device: DeviceId, max: u32) -> Result<Attachment, ItsError> {
+        self.attach_shared(device, max, max)
+    }
+
+    /// Attaches a device like [`attach`](Self::attach), with a table for at least `room` events,
+    /// because more requesters with the same DeviceID are expected.
+    pub(crate) fn attach_shared(
+        &self,
+        device: DeviceId,
+        max: u32,
+        room: u32,
+    ) -> Result<Attachment, ItsError> {
+        self.state.with(self.platform(), |state| {
+            state.devices.check_id(device)?;
+            state.finish_deferred_unmaps(self)?;
+            state.devices.reserve(&self.frame, device)?;
+            state.attach_device(self, device, max, room)?;
+            Ok(state.devices.add_quota(device, max))
+        })
+    }
+
+    /// Removes a quota. Removing a device's last quota unmaps the device and frees its table. If
+    /// events are still mapped, the device stays mapped, too.
+    ///
+    /// Context: task; may sleep.
+    pub fn detach(&self, attachment: Attachment) {
+        self.release(attachment, &mut core::iter::empty());
+    }
+
+    /// Removes a quota with all its events. Equivalent to [`unmap_events`](Self::unmap_events) for
+    /// each block and [`detach`](Self::detach), but in a single batch of commands.
+    ///
+    /// Context: task; may sleep.
+    #[expect(clippy::needless_pass_by_value, reason = "callers give up the attachment")]
+    pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
+        // Run the caller's iterator before taking the lock, because the iterator may take other
+        // locks.
+        let mut known = Vec::new();
+        for block in blocks {
+            if known.try_reserve(1).is_err() {
+                self.unmap_events(&attachment, block);
+            } else {
+                let find = |state: &mut TaskState| state.block_of(self, &attachment, &block);
+                known.extend(self.state.with(self.platform(), find));
+            }
+        }
+        self.state.with(self.platform(), |state| state.detach(self, &attachment, known));
+    }
+
+    /// Maps consecutive events to consecutive LPIs, as one batch of commands. The block's vectors
+    /// are the LPIs' INTIDs.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`ItsError::NotReachable`] if the CPU is off, [`ItsError::NoEvents`], [`ItsError::NoLpis`],
+    /// [`ItsError::NoMemory`], or [`ItsError::Fault`] if a command fails. On error, no event is
+    /// mapped.
+    pub fn map_events(
+        &self,
+        attachment: &Attachment,
+        request: EventRequest,
+    ) -> Result<HwIrqBlock, ItsError> {
+        self.state.with(self.platform(), |state| state.map_events(self, attachment, request))
+    }
+
+    /// Discards events and frees their LPIs. On return, none of these LPIs can become pending any
+    /// more.
+    ///
+    /// Context: task; may sleep.
+    #[expect(clippy::needless_pass_by_value, reason = "callers give up the block")]
+    pub fn unmap_events(&self, attachment: &Attachment, events: HwIrqBlock) {
+        self.state.with(self.platform(), |state| state.unmap_events(self, attachment, &events));
+    }
+
     /// Quiesces the ITS for a system suspend: the ITS writes its caches to memory and drops any
     /// later messages. Devices must have stopped sending messages. Must be called on the last CPU,
     /// while no task is using this ITS, because this call must not wait for the task's lock.
@@ -192,7 +373,7 @@ impl<P: GicPlatform> Its<P> {
     /// On error, the ITS keeps working.
     pub fn suspend(&self) -> Result<(), ItsError> {
         self.state.with(self.platform(), |state| {
-            self.finish_deferred_unmaps(state)?;
+            state.finish_deferred_unmaps(self)?;
             let closed = self.invalidation.close_all(self.collections.mapped());
             closed.map_err(|late| self.still_used(late))?;
             let stopped = self.queue.stop(&self.frame).map_err(|error| error.at(self.frame.base));
@@ -292,6 +473,12 @@ impl<P: GicPlatform> Its<P> {
             .map_err(|failed| failed.error.at(self.frame.base))
     }
 
+    /// Posts commands that concern vPEs as one batch, and waits for them in any context.
+    fn run_virtual<const N: usize>(&self, commands: [RawCommand; N]) -> Result<(), ItsError> {
+        let result = self.queue.run_raw(&self.frame, Context::Any, &mut commands.into_iter());
+        result.map_err(|failed| failed.error.at(self.frame.base))
+    }
+
     /// Returns the field by which ITS commands refer to a redistributor.
     fn rd_base(&self, redistributor: &Redistributor<P::Mmio>) -> RdBase {
         self.rd_base_of(redistributor.address(), redistributor.processor_number())
@@ -312,5 +499,26 @@ impl<P: GicPlatform> Its<P> {
 
     fn platform(&self) -> &P {
         &self.frame.platform
+    }
+}
+
+impl<P: GicPlatform> Drop for Its<P> {
+    /// Disables an ITS without devices and frees its memory. If the ITS does not become quiescent,
+    /// the memory is leaked, because the ITS may still access it.
+    fn drop(&mut self) {
+        let Self { frame, queue, state, .. } = self;
+        let TaskState { collection_table, vpe_table, devices, deferred_unmaps, .. } =
+            state.get_mut();
+        if !devices.is_empty() || !deferred_unmaps.is_empty() || frame.quiesce().is_err() {
+            return;
+        }
+        queue.release(frame);
+        devices.table.release(frame);
+        if let Some(table) = collection_table {
+            table.release(frame);
+        }
+        if let Some(table) = vpe_table {
+            table.release(frame);
+        }
     }
 }

@@ -8,69 +8,75 @@ use gic_arch::{Lpi, gits};
 use msi_types::DeviceId;
 use msi_types::explain::{Explanation, Fact, Obstacle};
 
-impl<P: GicPlatform> Its<P> {
-    /// Explains how far an LPI's message gets. `sender` is the device's DeviceID, if known. The
-    /// tables in memory are not examined, because their format is IMPLEMENTATION DEFINED.
-    ///
-    /// Context: task; may sleep.
-    pub(super) fn explain(&self, lpi: Lpi, sender: Option<DeviceId>) -> Explanation {
-        let Some(route) = self.routes.of(lpi) else {
-            let interrupt = lpi.intid().hwirq();
-            let obstacle = match self.gic.lpis().config(lpi) {
-                Ok(_) => Obstacle::NoEvent { interrupt },
-                Err(_) => Obstacle::NoSuchInterrupt { interrupt },
-            };
-            return Explanation::new().with_obstacle(obstacle);
+/// Explains how far an LPI's message gets. `sender` is the device's DeviceID, if known. The
+/// tables in memory are not examined, because their format is IMPLEMENTATION DEFINED.
+///
+/// Context: task; may sleep.
+pub(super) fn explain<P: GicPlatform>(
+    its: &Its<P>,
+    lpi: Lpi,
+    sender: Option<DeviceId>,
+) -> Explanation {
+    let Some(route) = its.routes.of(lpi) else {
+        let interrupt = lpi.intid().hwirq();
+        let obstacle = match its.gic.lpis().config(lpi) {
+            Ok(_) => Obstacle::NoEvent { interrupt },
+            Err(_) => Obstacle::NoSuchInterrupt { interrupt },
         };
-        let doorbell = Fact::Doorbell(self.doorbell_of(route.device));
-        let translation = match self.untranslated(route, sender) {
-            Some(obstacle) => Explanation::new().with_obstacle(obstacle),
-            None => Explanation::new().with_fact(Fact::Event {
-                device: route.device,
-                event: route.event_id(),
-                interrupt: lpi.intid().hwirq(),
-            }),
-        };
-        let cpu = cpu_of(route.collection);
-        let arrived = Explanation::new().with_fact(doorbell).and_then(|| translation);
-        arrived.and_then(|| self.gic.explain_lpi(lpi, cpu))
-    }
+        return Explanation::new().with_obstacle(obstacle);
+    };
+    let doorbell = Fact::Doorbell(its.doorbell_of(route.device));
+    let translation = match untranslated(its, route, sender) {
+        Some(obstacle) => Explanation::new().with_obstacle(obstacle),
+        None => Explanation::new().with_fact(Fact::Event {
+            device: route.device,
+            event: route.event_id(),
+            interrupt: lpi.intid().hwirq(),
+        }),
+    };
+    let cpu = cpu_of(route.collection);
+    let arrived = Explanation::new().with_fact(doorbell).and_then(|| translation);
+    arrived.and_then(|| its.gic.explain_lpi(lpi, cpu))
+}
 
-    /// Returns the obstacle that keeps the ITS from translating messages for this event, if any.
-    fn untranslated(&self, route: EventRoute, sender: Option<DeviceId>) -> Option<Obstacle> {
-        if !self.frame.registers.read(gits::CTLR).enabled() {
-            return Some(Obstacle::ItsDisabled { its: self.frame.base });
-        }
-        let mapped = route.device;
-        if let Some(actual) = sender.filter(|actual| *actual != mapped) {
-            return Some(Obstacle::WrongDevice { expected: mapped, actual });
-        }
-        self.foreign_memory().or_else(|| self.stuck_commands())
+/// Returns the obstacle that keeps the ITS from translating messages for this event, if any.
+fn untranslated<P: GicPlatform>(
+    its: &Its<P>,
+    route: EventRoute,
+    sender: Option<DeviceId>,
+) -> Option<Obstacle> {
+    if !its.frame.registers.read(gits::CTLR).enabled() {
+        return Some(Obstacle::ItsDisabled { its: its.frame.base });
     }
+    let mapped = route.device;
+    if let Some(actual) = sender.filter(|actual| *actual != mapped) {
+        return Some(Obstacle::WrongDevice { expected: mapped, actual });
+    }
+    foreign_memory(its).or_else(|| stuck_commands(its))
+}
 
-    /// Returns an obstacle if a register no longer names the driver's table or queue.
-    fn foreign_memory(&self) -> Option<Obstacle> {
-        let tables = self.state.with(self.platform(), |state| {
-            let collections = state.collection_table.as_ref();
-            let devices = state.devices.table.obstacle(&self.frame);
-            devices.or_else(|| collections.and_then(|table| table.obstacle(&self.frame)))
-        });
-        tables.or_else(|| self.queue.obstacle(&self.frame))
-    }
+/// Returns an obstacle if a register no longer names the driver's table or queue.
+fn foreign_memory<P: GicPlatform>(its: &Its<P>) -> Option<Obstacle> {
+    let tables = its.state.with(its.platform(), |state| {
+        let collections = state.collection_table.as_ref();
+        let devices = state.devices.table.obstacle(&its.frame);
+        devices.or_else(|| collections.and_then(|table| table.obstacle(&its.frame)))
+    });
+    tables.or_else(|| its.queue.obstacle(&its.frame))
+}
 
-    /// Returns an obstacle if the queue is not empty and the ITS makes no progress within the
-    /// platform's time limit.
-    fn stuck_commands(&self) -> Option<Obstacle> {
-        let registers = &self.frame.registers;
-        let position = || (registers.read(gits::CREADR), registers.read(gits::CWRITER));
-        let (first, mut write) = position();
-        let mut read = first;
-        let progress = wait_until(&**self.gic.platform(), "GITS_CREADR", || {
-            (read, write) = position();
-            read.slot() == write.slot() || read.slot() != first.slot()
-        });
-        let Err(TimedOut(_)) = progress else { return None };
-        let read = read.offset() | u32::from(read.stalled());
-        Some(Obstacle::CommandsQueued { read, write: write.offset() })
-    }
+/// Returns an obstacle if the queue is not empty and the ITS makes no progress within the
+/// platform's time limit.
+fn stuck_commands<P: GicPlatform>(its: &Its<P>) -> Option<Obstacle> {
+    let registers = &its.frame.registers;
+    let position = || (registers.read(gits::CREADR), registers.read(gits::CWRITER));
+    let (first, mut write) = position();
+    let mut read = first;
+    let progress = wait_until(&**its.gic.platform(), "GITS_CREADR", || {
+        (read, write) = position();
+        read.slot() == write.slot() || read.slot() != first.slot()
+    });
+    let Err(TimedOut(_)) = progress else { return None };
+    let read = read.offset() | u32::from(read.stalled());
+    Some(Obstacle::CommandsQueued { read, write: write.offset() })
 }

@@ -3,6 +3,7 @@
 //! If LPI tables were adopted from a previous kernel, a new block's LPIs are cleared at the
 //! redistributors using those tables before their first owner uses them.
 
+use super::attachment::free_lpis;
 use super::devices::{EventBlock, EventBlocks, Mapping, map_event};
 use super::error::{ItsError, QueueError, fault};
 use super::hardware::Context;
@@ -41,102 +42,86 @@ impl EventRequest {
     }
 }
 
-impl<P: GicPlatform> Its<P> {
-    /// Maps consecutive events to consecutive LPIs, as one batch of commands. The block's vectors
-    /// are the LPIs' INTIDs.
-    ///
-    /// Context: task; may sleep.
-    ///
-    /// # Errors
-    /// [`ItsError::NotReachable`] if the CPU is off, [`ItsError::NoEvents`], [`ItsError::NoLpis`],
-    /// [`ItsError::NoMemory`], or [`ItsError::Fault`] if a command fails. On error, no event is
-    /// mapped.
-    pub fn map_events(
-        &self,
+impl TaskState {
+    /// Implements [`Its::map_events`].
+    pub(super) fn map_events<P: GicPlatform>(
+        &mut self,
+        its: &Its<P>,
         attachment: &Attachment,
         request: EventRequest,
     ) -> Result<HwIrqBlock, ItsError> {
-        self.state.with(self.platform(), |state| {
-            self.finish_deferred_unmaps(state)?;
-            let (collection, target) = self.collections.of_cpu(request.cpu)?;
-            let (device, first_event) = state.devices.allocate_events(
-                self.frame.base,
-                attachment,
-                request.count,
-                request.shape,
-            )?;
-            let allocated = self.allocate_lpis(state, device, first_event, request.count);
-            let block = allocated.inspect_err(|_| {
-                state.devices.return_events(attachment, request.count);
-                state.devices.free_events(device, first_event, request.count);
-            })?;
-            if request.initially == Initially::Unmasked && state.to_clear.is_empty() {
-                self.enable_all(block);
+        let EventRequest { count, shape, cpu, initially } = request;
+        self.finish_deferred_unmaps(its)?;
+        let at = its.collections.of_cpu(cpu)?;
+        let (device, first_event) =
+            self.devices.allocate_events(its.frame.base, attachment, count, shape)?;
+        let allocated = self.allocate_lpis(its, device, first_event, count);
+        let block = allocated.inspect_err(|_| {
+            self.devices.return_events(attachment, count);
+            self.devices.free_events(device, first_event, count);
+        })?;
+        if initially == Initially::Unmasked && self.to_clear.is_empty() {
+            enable_all(its, block);
+        }
+        let posted = self.post_map(its, block, at);
+        match posted.and_then(|()| self.finish_clearing(its, block, initially, at)) {
+            Ok(()) => Ok(HwIrqBlock::new(block.first_lpi.intid().hwirq(), count)),
+            Err(error) => {
+                self.undo_map(its, block, error);
+                self.devices.return_events(attachment, count);
+                Err(error.at(its.frame.base))
             }
-            let posted = self.post_map(state, block, collection, target);
-            let constraints = (collection, target);
-            match posted
-                .and_then(|()| self.finish_clearing(state, block, request.initially, constraints))
-            {
-                Ok(()) => Ok(HwIrqBlock::new(block.first_lpi.intid().hwirq(), request.count)),
-                Err(error) => {
-                    self.undo_map(state, block, error);
-                    state.devices.return_events(attachment, request.count);
-                    Err(error.at(self.frame.base))
-                }
-            }
-        })
+        }
     }
 
-    /// Discards events and frees their LPIs. On return, none of these LPIs can become pending any
-    /// more.
-    ///
-    /// Context: task; may sleep.
-    #[expect(clippy::needless_pass_by_value, reason = "callers give up the block")]
-    pub fn unmap_events(&self, attachment: &Attachment, events: HwIrqBlock) {
-        self.state.with(self.platform(), |state| {
-            let Some(block) = self.block_of(state, attachment, &events) else { return };
-            if let Err(error) = self.finish_deferred_unmaps(state) {
-                self.note(error);
-            }
-            state.devices.return_events(attachment, block.count);
-            self.discard(state, EventBlocks::One(block));
-        });
+    /// Implements [`Its::unmap_events`].
+    pub(super) fn unmap_events<P: GicPlatform>(
+        &mut self,
+        its: &Its<P>,
+        attachment: &Attachment,
+        events: &HwIrqBlock,
+    ) {
+        let Some(block) = self.block_of(its, attachment, events) else { return };
+        if let Err(error) = self.finish_deferred_unmaps(its) {
+            its.note(error);
+        }
+        self.devices.return_events(attachment, block.count);
+        self.discard(its, EventBlocks::One(block));
     }
 
     /// Allocates LPIs, and determines the collections at which they must be cleared.
-    fn allocate_lpis(
-        &self,
-        state: &mut TaskState,
+    fn allocate_lpis<P: GicPlatform>(
+        &mut self,
+        its: &Its<P>,
         device: DeviceId,
         first_event: u16,
         count: NonZeroU16,
     ) -> Result<EventBlock, ItsError> {
-        let lpis = self
+        let lpis = its
             .lpis()
             .allocate(count.into(), Alignment::ONE)
             .map_err(|_| ItsError::NoLpis { wanted: count.get() })?;
         let block = EventBlock { device, first_event, first_lpi: lpis.first(), count };
-        let routes = self.routes.reserve(block.first_lpi, count.get());
+        let routes = its.routes.reserve(block.first_lpi, count.get());
         let ready = routes.map_err(|_| ItsError::NoMemory("routes of LPIs"));
         ready
-            .and_then(|()| self.find_stale(state, block))
-            .inspect_err(|_| self.free_lpis(&EventBlocks::One(block)))?;
+            .and_then(|()| self.find_stale(its, block))
+            .inspect_err(|_| free_lpis(its, &EventBlocks::One(block)))?;
         Ok(block)
     }
 
     /// Returns the device and events of a block. Records a fault if the block does not belong to
     /// the attachment.
-    pub(super) fn block_of(
+    pub(super) fn block_of<P: GicPlatform>(
         &self,
-        state: &TaskState,
+        its: &Its<P>,
         attachment: &Attachment,
         events: &HwIrqBlock,
     ) -> Option<EventBlock> {
         let find = || {
-            let quota = state.devices.quota(attachment)?;
+            let quota = self.devices.quota(attachment)?;
             let first_lpi = Lpi::try_from(events.first().get()).ok()?;
-            let route = self.routes.of(first_lpi).filter(|route| route.device == quota.device)?;
+            let route = its.routes.of(first_lpi).filter(|route| route.device == quota.device)?;
             Some(EventBlock {
                 device: route.device,
                 first_event: route.event,
@@ -147,7 +132,7 @@ impl<P: GicPlatform> Its<P> {
         let found = find();
         if found.is_none() {
             let reason = "the block does not belong to this attachment";
-            self.note(fault(self.frame.base, "DISCARD", reason));
+            its.note(fault(its.frame.base, "DISCARD", reason));
         }
         found
     }
@@ -157,33 +142,30 @@ impl<P: GicPlatform> Its<P> {
     /// The invalidation is needed even though the LPIs were free. A redistributor may have cached
     /// their configuration bytes for a previous owner or along with neighboring bytes, and MAPTI
     /// doesn't invalidate them.
-    fn post_map(
-        &self,
-        state: &mut TaskState,
+    fn post_map<P: GicPlatform>(
+        &mut self,
+        its: &Its<P>,
         block: EventBlock,
-        collection: CollectionId,
-        target: RdBase,
+        (collection, target): (CollectionId, RdBase),
     ) -> Result<(), QueueError> {
-        let Some(known) = state.devices.get_mut(block.device) else { return Ok(()) };
+        let Some(known) = self.devices.get_mut(block.device) else { return Ok(()) };
         let mapd = match known.mapping {
             Mapping::Unmapped => Some(known.mapd(block.device, MapAction::Map)),
             Mapping::Mapped => None,
         };
-        let to_clear = &state.to_clear;
+        let to_clear = &self.to_clear;
         let map = block.lpis().flat_map(|(event, lpi)| {
             let route = EventRoute::new(block.device, event, collection);
-            map_event(&self.routes, lpi, route, to_clear)
+            map_event(&its.routes, lpi, route, to_clear)
         });
         let others = to_clear.iter().filter(|other| **other != collection);
-        let syncs = others.filter_map(|other| self.collections.target(*other));
+        let syncs = others.filter_map(|other| its.collections.target(*other));
         let syncs = syncs.chain([target]).map(|target| Command::Sync { target });
         let mut told = false;
         let mapd = mapd.into_iter().inspect(|_| told = true);
         let mut commands = mapd.chain(map).chain([invalidation(block, collection)]).chain(syncs);
-        let result = self
-            .queue
-            .run(&self.frame, Context::Task, &mut commands)
-            .map_err(|failed| failed.error);
+        let result =
+            its.queue.run(&its.frame, Context::Task, &mut commands).map_err(|failed| failed.error);
         drop(commands);
         let refused = matches!(
             result,
@@ -197,13 +179,13 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Rolls back a mapping that failed.
-    fn undo_map(&self, state: &mut TaskState, block: EventBlock, error: QueueError) {
+    fn undo_map<P: GicPlatform>(&mut self, its: &Its<P>, block: EventBlock, error: QueueError) {
         if let QueueError::Stalled(Some(command)) = error {
             let forget = |(event, lpi): (u16, Lpi)| {
                 let its_own =
                     command.event().is_none_or(|refused| refused.get() == u32::from(event));
                 if its_own {
-                    self.routes.set(lpi, None);
+                    its.routes.set(lpi, None);
                 }
             };
             // An event that the ITS refused can't be discarded. If the ITS refused the device's
@@ -212,7 +194,7 @@ impl<P: GicPlatform> Its<P> {
                 block.lpis().for_each(forget);
             }
         }
-        self.discard(state, EventBlocks::One(block));
+        self.discard(its, EventBlocks::One(block));
     }
 
     /// Determines the collections of all redistributors at which a new block's LPIs must be
@@ -221,49 +203,53 @@ impl<P: GicPlatform> Its<P> {
     ///
     /// # Errors
     /// [`ItsError::Fault`] if one of the redistributors is not a target of this ITS.
-    fn find_stale(&self, state: &mut TaskState, block: EventBlock) -> Result<(), ItsError> {
-        state.to_clear.clear();
-        if self.lpis().are_clear(&block.range()) {
+    fn find_stale<P: GicPlatform>(
+        &mut self,
+        its: &Its<P>,
+        block: EventBlock,
+    ) -> Result<(), ItsError> {
+        self.to_clear.clear();
+        if its.lpis().are_clear(&block.range()) {
             return Ok(());
         }
-        for at in (0..).map_while(|index| self.lpis().stale_at(index)) {
-            let target = self.rd_base_of(at.address, at.processor_number);
+        for at in (0..).map_while(|index| its.lpis().stale_at(index)) {
+            let target = its.rd_base_of(at.address, at.processor_number);
             let reason = "a redistributor at which LPIs of a previous kernel may be pending is not \
                 a target of this ITS";
-            let collection = self.collections.of_target(target);
+            let collection = its.collections.of_target(target);
             // The insertion doesn't allocate, because the vector has room for all collections.
-            state.to_clear.push(collection.ok_or(fault(self.frame.base, "CLEAR", reason))?);
+            self.to_clear.push(collection.ok_or(fault(its.frame.base, "CLEAR", reason))?);
         }
         Ok(())
     }
 
     /// Enables the LPIs of a block if they had to be cleared first. Must not be called before the
     /// block is mapped and its LPIs are cleared.
-    fn finish_clearing(
+    fn finish_clearing<P: GicPlatform>(
         &self,
-        state: &TaskState,
+        its: &Its<P>,
         block: EventBlock,
         initially: Initially,
         (collection, target): (CollectionId, RdBase),
     ) -> Result<(), QueueError> {
-        if state.to_clear.is_empty() {
+        if self.to_clear.is_empty() {
             return Ok(());
         }
-        self.lpis().note_cleared(&block.range());
+        its.lpis().note_cleared(&block.range());
         if initially == Initially::Masked {
             return Ok(());
         }
-        self.enable_all(block);
+        enable_all(its, block);
         let mut commands = [invalidation(block, collection), Command::Sync { target }].into_iter();
-        self.queue.run(&self.frame, Context::Task, &mut commands).map_err(|failed| failed.error)
+        its.queue.run(&its.frame, Context::Task, &mut commands).map_err(|failed| failed.error)
     }
+}
 
-    /// Enables a block's LPIs in the configuration table.
-    fn enable_all(&self, block: EventBlock) {
-        for (_, lpi) in block.lpis() {
-            let result = self.lpis().enable(lpi);
-            debug_assert!(result.is_ok(), "its@{:x}: {result:?}", self.frame.base);
-        }
+/// Enables a block's LPIs in the configuration table.
+fn enable_all<P: GicPlatform>(its: &Its<P>, block: EventBlock) {
+    for (_, lpi) in block.lpis() {
+        let result = its.lpis().enable(lpi);
+        debug_assert!(result.is_ok(), "its@{:x}: {result:?}", its.frame.base);
     }
 }
 

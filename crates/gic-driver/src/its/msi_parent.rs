@@ -1,6 +1,7 @@
 //! MSI parent implementation for a bus's devices behind an ITS: maps requesters to DeviceIDs, and
 //! checks that an endpoint can store its messages.
 
+use super::explain::explain;
 use super::mapping::EventRequest;
 use super::{Its, ItsError};
 use crate::platform::GicPlatform;
@@ -153,7 +154,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     fn explain(&self, hwirq: HwIrq, requester: RequesterId) -> Explanation {
         let unknown =
             Explanation::new().with_obstacle(Obstacle::NoSuchInterrupt { interrupt: hwirq });
-        lpi(hwirq).map_or(unknown, |lpi| self.its.explain(lpi, self.map.device(requester)))
+        lpi(hwirq).map_or(unknown, |lpi| explain(&self.its, lpi, self.map.device(requester)))
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

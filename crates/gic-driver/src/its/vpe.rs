@@ -13,7 +13,6 @@
 
 use super::doorbell::Doorbells;
 use super::error::{ItsError, fault};
-use super::hardware::Context;
 use super::vpe_table::{VpeTable, refused};
 use super::{Its, TaskState};
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Observed, Table};
@@ -25,7 +24,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use doorbell_lock::TaskLock;
 use gic_arch::gicr::vlpi::Vpendbaser;
-use gic_arch::its::{MapAction, RawCommand, RdBase, VirtualCommand, VpeId};
+use gic_arch::its::{MapAction, RdBase, VirtualCommand, VpeId};
 use gic_arch::lpi::{
     CONFIG_TABLE_ALIGNMENT, Config, MIN_ID_BITS, PENDING_TABLE_ALIGNMENT, config_offset,
     config_table_bytes, pending_location, pending_table_bytes,
@@ -106,10 +105,10 @@ impl<P: GicPlatform> VpeSet<P> {
         if !(MIN_ID_BITS..=its.lpis().id_bits()).contains(&id_bits) {
             return refused("the ITS does not support the guest's number of INTID bits");
         }
-        if !its.has_vpes() {
+        if !has_vpes(&its) {
             return refused("the ITS does not implement GICv4.0");
         }
-        let config = its.table(config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT)?;
+        let config = table(&its, config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT)?;
         let (others, vpes, doorbells) = (Vec::new(), Vec::new(), None);
         let mut set = Self { its, others, config, id_bits, vpes, doorbells };
         set.vpes.try_reserve_exact(cpus.len()).map_err(|_| ItsError::NoMemory("vPEs"))?;
@@ -130,11 +129,11 @@ impl<P: GicPlatform> VpeSet<P> {
     /// vPEs together have the same number.
     pub fn with_its(mut self, its: &Arc<Its<P>>) -> Result<Self, ItsError> {
         let refused = |reason| Err(refused(its.frame.base, reason));
-        if !its.has_vpes() || its.typer.vmovp() != self.its.typer.vmovp() {
+        if !has_vpes(its) || its.typer.vmovp() != self.its.typer.vmovp() {
             return refused("the ITS does not implement GICv4.0 like the other");
         }
         let is_known = |known: &Arc<Its<P>>| {
-            Arc::ptr_eq(known, its) || (!its.typer.vmovp() && known.number() == its.number())
+            Arc::ptr_eq(known, its) || (!its.typer.vmovp() && number(known) == number(its))
         };
         if !Arc::ptr_eq(&self.its.gic, &its.gic) || self.all().any(is_known) {
             return refused("the ITSes cannot share vPEs");
@@ -144,11 +143,11 @@ impl<P: GicPlatform> VpeSet<P> {
         for index in 0..self.vpes.len() {
             let vpe = &self.vpes[index];
             let target = its.collections.of_cpu(vpe.cpu(its.platform()))?.1;
-            its.with_vpe_table(|table| table.ensure(&its.frame, vpe.id))?;
+            with_vpe_table(its, |table| table.ensure(&its.frame, vpe.id))?;
             if let Some((_, mapped)) = self.others.last_mut() {
                 *mapped = index + 1;
             }
-            its.map_vpe(vpe.id, vpe.vmapp(target, self.id_bits, MapAction::Map))?;
+            map_vpe(its, vpe.id, vpe.vmapp(target, self.id_bits, MapAction::Map))?;
         }
         Ok(self)
     }
@@ -164,8 +163,8 @@ impl<P: GicPlatform> VpeSet<P> {
         if !self.redistributor(cpu)?.can_load_vpes() {
             return Err(refused(its.frame.base, "a redistributor does not implement GICv4.0"));
         }
-        let pending = its.table(pending_table_bytes(self.id_bits), PENDING_TABLE_ALIGNMENT)?;
-        let id = match its.allocate_vpe() {
+        let pending = table(&its, pending_table_bytes(self.id_bits), PENDING_TABLE_ALIGNMENT)?;
+        let id = match allocate_vpe(&its) {
             Ok(id) => id,
             Err(error) => {
                 its.platform().release_table(pending);
@@ -184,7 +183,7 @@ impl<P: GicPlatform> VpeSet<P> {
         let map = vpe.vmapp(target, self.id_bits, MapAction::Map);
         // From now on, dropping the set unmaps the vPE.
         self.vpes.push(vpe);
-        its.map_vpe(id, map)
+        map_vpe(&its, id, map)
     }
 
     /// Maps a vPE that is not resident to another CPU.
@@ -198,7 +197,7 @@ impl<P: GicPlatform> VpeSet<P> {
         if self.its.typer.vmovp() {
             return vmovp(&self.its, 0, 0);
         }
-        let its_list = self.all().fold(0, |list, its| list | 1 << its.number());
+        let its_list = self.all().fold(0, |list, its| list | 1 << number(its));
         let mut sequence = self.its.gic.vpe_moves.lock(self.its.platform());
         *sequence = sequence.wrapping_add(1);
         self.all().try_for_each(|its| vmovp(its, its_list, *sequence))
@@ -421,7 +420,7 @@ impl<P: GicPlatform> Drop for VpeSet<P> {
             match left.and_then(|()| mapped().try_for_each(unmap)) {
                 Ok(()) => {
                     its.platform().release_table(vpe.pending.take());
-                    its.release_vpe(vpe.id);
+                    release_vpe(its, vpe.id);
                 }
                 Err(error) => {
                     is_unused = false;
@@ -438,66 +437,55 @@ impl<P: GicPlatform> Drop for VpeSet<P> {
     }
 }
 
-impl<P: GicPlatform> Its<P> {
-    const fn has_vpes(&self) -> bool {
-        self.typer.virtual_lpis() && !self.typer.vmapp()
-    }
+const fn has_vpes<P: GicPlatform>(its: &Its<P>) -> bool {
+    its.typer.virtual_lpis() && !its.typer.vmapp()
+}
 
-    /// Allocates a vPE's number, and room in the vPE table.
-    fn allocate_vpe(&self) -> Result<VpeId, ItsError> {
-        let id = self.gic.vpe_numbers.with(self.platform(), |used| {
-            let free = used.iter().position(|used| !used).unwrap_or(used.len());
-            if free == used.len() {
-                used.try_reserve(1).map_err(|_| ItsError::NoMemory("vPEs"))?;
-                used.push(false);
-            }
-            let id = u16::try_from(free);
-            let id = id.map_err(|_| refused(self.frame.base, "the vPE table is full"))?;
-            used[free] = true;
-            Ok(VpeId::new(id))
-        })?;
-        let ensured = self.with_vpe_table(|table| table.ensure(&self.frame, id));
-        ensured.inspect_err(|_| self.release_vpe(id)).map(|()| id)
-    }
+/// Allocates a vPE's number, and room in the vPE table.
+fn allocate_vpe<P: GicPlatform>(its: &Its<P>) -> Result<VpeId, ItsError> {
+    let id = its.gic.vpe_numbers.with(its.platform(), |used| {
+        let free = used.iter().position(|used| !used).unwrap_or(used.len());
+        if free == used.len() {
+            used.try_reserve(1).map_err(|_| ItsError::NoMemory("vPEs"))?;
+            used.push(false);
+        }
+        let id = u16::try_from(free);
+        let id = id.map_err(|_| refused(its.frame.base, "the vPE table is full"))?;
+        used[free] = true;
+        Ok(VpeId::new(id))
+    })?;
+    let ensured = with_vpe_table(its, |table| table.ensure(&its.frame, id));
+    ensured.inspect_err(|_| release_vpe(its, id)).map(|()| id)
+}
 
-    fn release_vpe(&self, id: VpeId) {
-        self.gic.vpe_numbers.with(self.platform(), |used| {
-            if let Some(used) = used.get_mut(usize::from(id.get())) {
-                *used = false;
-            }
-        });
-    }
+fn release_vpe<P: GicPlatform>(its: &Its<P>, id: VpeId) {
+    its.gic.vpe_numbers.with(its.platform(), |used| {
+        if let Some(used) = used.get_mut(usize::from(id.get())) {
+            *used = false;
+        }
+    });
+}
 
-    /// Returns `GITS_CTLR.ITS_Number`.
-    fn number(&self) -> u8 {
-        self.frame.registers.read(gits::CTLR).its_number()
-    }
+/// Returns `GITS_CTLR.ITS_Number`.
+fn number<P: GicPlatform>(its: &Its<P>) -> u8 {
+    its.frame.registers.read(gits::CTLR).its_number()
+}
 
-    fn map_vpe(&self, vpe: VpeId, map: VirtualCommand) -> Result<(), ItsError> {
-        let (sync, reload) = (VirtualCommand::Vsync { vpe }, VirtualCommand::Vinvall { vpe });
-        self.run_virtual([map, sync, reload, sync].map(VirtualCommand::encode))
-    }
+fn map_vpe<P: GicPlatform>(its: &Its<P>, vpe: VpeId, map: VirtualCommand) -> Result<(), ItsError> {
+    let (sync, reload) = (VirtualCommand::Vsync { vpe }, VirtualCommand::Vinvall { vpe });
+    its.run_virtual([map, sync, reload, sync].map(VirtualCommand::encode))
+}
 
-    fn table(&self, bytes: u64, align: u64) -> Result<Table, ItsError> {
-        let table = self.constraints.allocate(self.platform(), bytes, align, ADDRESS_BITS);
-        table.map_err(|error| ItsError::no_table("a table of virtual LPIs", error))
-    }
+fn table<P: GicPlatform>(its: &Its<P>, bytes: u64, align: u64) -> Result<Table, ItsError> {
+    let table = its.constraints.allocate(its.platform(), bytes, align, ADDRESS_BITS);
+    table.map_err(|error| ItsError::no_table("a table of virtual LPIs", error))
+}
 
-    pub(super) fn with_vpe_table<R>(
-        &self,
-        f: impl FnOnce(&mut VpeTable) -> Result<R, ItsError>,
-    ) -> Result<R, ItsError> {
-        self.state.with(self.platform(), |TaskState { vpe_table, .. }| {
-            f(vpe_table.as_mut().ok_or(refused(self.frame.base, "the ITS has no vPE table"))?)
-        })
-    }
-
-    /// Posts commands as one batch, and waits for them.
-    pub(super) fn run_virtual<const N: usize>(
-        &self,
-        commands: [RawCommand; N],
-    ) -> Result<(), ItsError> {
-        let result = self.queue.run_raw(&self.frame, Context::Any, &mut commands.into_iter());
-        result.map_err(|failed| failed.error.at(self.frame.base))
-    }
+pub(super) fn with_vpe_table<P: GicPlatform, R>(
+    its: &Its<P>,
+    f: impl FnOnce(&mut VpeTable) -> Result<R, ItsError>,
+) -> Result<R, ItsError> {
+    its.state.with(its.platform(), |TaskState { vpe_table, .. }| {
+        f(vpe_table.as_mut().ok_or(refused(its.frame.base, "the ITS has no vPE table"))?)
+    })
 }

@@ -11,7 +11,7 @@
 
 use super::doorbell::Doorbells;
 use super::error::{ItsError, fault};
-use super::vpe::{Vpe, VpeSet};
+use super::vpe::{Vpe, VpeSet, with_vpe_table};
 use crate::platform::GicPlatform;
 use core::num::NonZeroU16;
 use core::sync::atomic::Ordering::SeqCst;
@@ -31,7 +31,7 @@ impl<P: GicPlatform> VpeSet<P> {
     pub fn with_doorbells(mut self, proxy: DeviceId) -> Result<Self, ItsError> {
         let vpes = u16::try_from(self.vpes.len()).ok().and_then(NonZeroU16::new);
         if let (Some(count), None) = (vpes, &self.doorbells) {
-            let room = self.its.with_vpe_table(|table| Ok(table.capacity().into()))?;
+            let room = with_vpe_table(&self.its, |table| Ok(table.capacity().into()))?;
             let cpu = |vpe: &Vpe| vpe.cpu(self.its.platform());
             let cpus = |vpe| self.vpe(vpe).map_or(Cpu::new(0), cpu);
             self.doorbells = Some(Doorbells::map(&self.its, proxy, room, (count, cpus))?);
