@@ -3,7 +3,7 @@
 //!
 //! The LPIs form a flat namespace, without DeviceIDs, EventIDs or per-device tables and
 //! allocations. This module and an ITS share only the tables and the allocator of
-//! [`Lpis`](crate::Lpis). The driver requires that all redistributors of a machine have
+//! [`Lpis`]. The driver requires that all redistributors of a machine have
 //! `GICR_SETLPIR` and its related registers. Firmware must state that devices use direct LPIs; the
 //! driver can't infer this from the absence of an ITS.
 //!
@@ -49,12 +49,10 @@
 mod blocks;
 mod error;
 mod hotplug;
-mod moves;
 mod msi_parent;
 mod records;
 mod redistributors;
 mod resend;
-mod signalling;
 
 pub use error::DirectLpiError;
 pub use hotplug::{CpuOff, CpuOn};
@@ -62,14 +60,14 @@ pub use hotplug::{CpuOff, CpuOn};
 pub use resend::{Resend, ResendObserver, ResendReason};
 
 use crate::gic::GicWithLpis;
-use crate::lpi::LpiMessages;
+use crate::lpi::{LpiError, LpiMessages, Lpis};
 use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_lock::IrqLock;
-use gic_arch::Lpi;
-use msi_types::{Cpu, MsiError};
-use records::{CpuSet, Records};
+use gic_arch::{Lpi, Priority};
+use msi_types::{Cpu, HwIrq, MsiError};
+use records::{CpuSet, Deferred, LpiBlock, Record, Records};
 use redistributors::DirectRedistributors;
 
 /// Direct LPIs on one GIC. Shared in an [`Arc`]; locking is internal. This type is the
@@ -113,7 +111,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     ///
     /// # Errors
     /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers.
-    /// [`LpiError::Claimed`](crate::LpiError::Claimed) means that an ITS or another `DirectLpi`
+    /// [`LpiError::Claimed`] means that an ITS or another `DirectLpi`
     /// uses the LPIs of this GIC. In both cases, no redistributor is accessed.
     /// [`DirectLpiError::Fault`] if a redistributor failed; [`DirectLpiError::NoMemory`].
     pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
@@ -162,6 +160,18 @@ impl<P: GicPlatform> DirectLpi<P> {
         (!record.is_freed()).then_some(record.target)
     }
 
+    /// Changes a vector's priority; the two low bits are ignored. On return, the priority is in
+    /// effect at the vector's target.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    /// [`MsiError::UnknownVector`] if the vector is not allocated; [`MsiError::Controller`] if a
+    /// redistributor does not complete the invalidation.
+    pub fn set_priority(&self, hwirq: HwIrq, priority: Priority) -> Result<(), MsiError> {
+        self.configure(hwirq, |lpi| self.lpis().set_priority(lpi, priority))
+    }
+
     /// Returns the GIC.
     pub fn gic(&self) -> &Arc<Gic<P>> {
         self.redistributors.gic()
@@ -171,6 +181,56 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// freeing).
     pub fn take_fault(&self) -> Option<MsiError> {
         self.fault.with(self.platform(), Option::take)
+    }
+
+    /// Stores a configuration, then invalidates it at every redistributor at which the LPI may be
+    /// pending. The record must be read after the store: a move that starts later performs its own
+    /// invalidation at the new redistributor.
+    fn configure(
+        &self,
+        hwirq: HwIrq,
+        store: impl FnOnce(Lpi) -> Result<(), LpiError>,
+    ) -> Result<(), MsiError> {
+        let unknown = MsiError::UnknownVector(hwirq);
+        let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
+        self.records.get(self.platform(), lpi).ok_or(unknown)?;
+        store(lpi).map_err(|_| unknown)?;
+        let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
+        self.redistributors.invalidate(record.cached_at().iter(), LpiBlock::one(lpi))
+    }
+
+    /// Makes an LPI pending at its target, or defers the resend until the target is online.
+    fn deliver(&self, lpi: Lpi, record: &mut Record, reason: ResendReason) {
+        // Merge two deferred resends into one and keep the reason that makes a spurious handler run
+        // less likely.
+        let reason = match record.deferred {
+            Deferred::SetPending(before) => reason.min(before),
+            Deferred::Nothing | Deferred::Free(_) => reason,
+        };
+        let resend = Resend { hwirq: lpi.intid().hwirq(), cpu: record.target, reason };
+        let done = self.redistributors.at(record.target, |registers| {
+            self.observer.iter().for_each(|observer| observer.resending(resend));
+            registers.set(lpi);
+            self.observer.iter().for_each(|observer| observer.resent(resend));
+        });
+        record.deferred =
+            if done.is_some() { Deferred::Nothing } else { Deferred::SetPending(reason) };
+    }
+
+    /// Resends an LPI that may be pending at earlier targets, and then clears it there. The LPI
+    /// can't be lost because it is resent first.
+    fn resend_from(&self, left: impl Iterator<Item = Cpu>, lpi: Lpi, record: &mut Record) {
+        self.deliver(lpi, record, ResendReason::Unknowable);
+        for cpu in left {
+            if !self.redistributors.clear_at(cpu, lpi) {
+                record.stale = record.stale.with(cpu);
+            }
+            record.previous.remove(cpu);
+        }
+    }
+
+    fn lpis(&self) -> &Lpis<P> {
+        self.redistributors.gic().lpis()
     }
 
     fn platform(&self) -> &P {

@@ -1,10 +1,7 @@
 //! Allocates and frees LPIs.
 
 use super::DirectLpi;
-use super::records::CpuSet;
-use super::records::LpiBlock;
-use super::records::PreviousTargets;
-use super::records::{Deferred, Record};
+use super::records::{CpuSet, Deferred, LpiBlock, PreviousTargets, Record};
 use crate::lpi::LpiRange;
 use crate::{Alignment, GicPlatform};
 use core::num::{NonZeroU16, NonZeroU32};
@@ -79,9 +76,7 @@ impl<P: GicPlatform> DirectLpi<P> {
             Shape::Independent => Alignment::ONE,
             Shape::AlignedGroup => Alignment::of_group(count.into()).ok_or(no_vectors)?,
         };
-        let from = |intids: Range<u32>| {
-            self.redistributors.gic().lpis().allocate_within(count.into(), align, intids)
-        };
+        let from = |intids: Range<u32>| self.lpis().allocate_within(count.into(), align, intids);
         if fit.data_bits >= 32 {
             return from(SHORT..u32::MAX)
                 .or_else(|_| from(0..SHORT))
@@ -90,8 +85,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
         let end = 1 << fit.data_bits;
         from(0..end).map_err(|_| {
-            let too_wide = !self.redistributors.gic().lpis().has_free_within(0..end)
-                && self.redistributors.gic().lpis().available() > 0;
+            let too_wide = !self.lpis().has_free_within(0..end) && self.lpis().available() > 0;
             let data = end.max(IntId::LPI_BASE);
             if too_wide { MsiError::DataTooWide { data, bits: fit.data_bits } } else { no_vectors }
         })
@@ -134,7 +128,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Enables an LPI without invalidating its cached configuration, which the caller must
     /// invalidate afterwards.
     fn enable_unpublished(&self, lpi: Lpi) {
-        if self.redistributors.gic().lpis().enable(lpi).is_err() {
+        if self.lpis().enable(lpi).is_err() {
             self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
         }
     }
@@ -153,7 +147,7 @@ impl<P: GicPlatform> DirectLpi<P> {
             // Mark the LPI before clearing it, so that the LPI is also cleared at a redistributor
             // that is asleep now, once it wakes.
             let Some(cached_at) = self.records.update(self.platform(), lpi, mark) else { continue };
-            if self.redistributors.gic().lpis().disable(lpi).is_err() {
+            if self.lpis().disable(lpi).is_err() {
                 self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
             }
             let cleared = self
@@ -194,7 +188,7 @@ impl<P: GicPlatform> DirectLpi<P> {
 
     fn free(&self, range: LpiRange) {
         let first = range.first();
-        if self.redistributors.gic().lpis().free(range).is_err() {
+        if self.lpis().free(range).is_err() {
             self.note(MsiError::UnknownVector(first.intid().hwirq()));
         }
     }

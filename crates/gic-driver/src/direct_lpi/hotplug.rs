@@ -170,7 +170,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         if !redistributor.can_disable_lpis() || self.close(cpu, access).is_err() {
             return None;
         }
-        match self.redistributors.gic().lpis().detach(redistributor) {
+        match self.lpis().detach(redistributor) {
             Ok(PendingLpis::Kept) => {}
             Ok(PendingLpis::Lost) => return None,
             Err(_) => {
@@ -180,9 +180,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
         let mut carried = 0;
         let found = |lpi| carried += u32::from(self.carry_one(cpu, lpi));
-        if self.redistributors.gic().lpis().collect_pending(redistributor, found)
-            == Collected::Unknown
-        {
+        if self.lpis().collect_pending(redistributor, found) == Collected::Unknown {
             return None;
         }
         self.forget(cpu);

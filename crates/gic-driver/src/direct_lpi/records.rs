@@ -153,6 +153,20 @@ impl Records {
         self.slot(lpi)?.with(platform, |entry| entry.record.as_mut().map(change))
     }
 
+    /// Calls `change` with the record of each LPI in the block.
+    ///
+    /// Context: any.
+    pub(super) fn update_block<P: GicPlatform>(
+        &self,
+        platform: &P,
+        block: LpiBlock,
+        mut change: impl FnMut(Lpi, &mut Record),
+    ) {
+        for lpi in block.lpis() {
+            self.update(platform, lpi, |record| change(lpi, record));
+        }
+    }
+
     /// Calls `look` with each record. Records that are added or removed concurrently may be
     /// skipped.
     ///
