@@ -11,7 +11,6 @@
 //!   fields of a frame (one lock per distributor and redistributor)
 //! ```
 
-mod end_of_interrupt;
 mod errata;
 mod explain;
 mod suspend;
@@ -20,15 +19,17 @@ mod wired;
 pub use suspend::{Resumed, SuspendError, SuspendRoom, Suspended};
 
 use crate::claims::{Claims, Moves};
-use crate::cpu_interface::{CombinedEoi, CpuInterface, CpuInterfaceConfig, EoiMode};
+use crate::cpu_interface::{
+    Acknowledged, Active, CombinedEoi, CpuInterface, CpuInterfaceConfig, EoiMode, SplitEoi,
+};
 use crate::distributor::{Distributor, DistributorConfig};
+use crate::errata::{Erratum, ErratumEntry};
 use crate::lpi::{Attached, LpiConfig, LpiError, Lpis};
 use crate::redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
 };
 use crate::spi_messages::SpiRange;
-use crate::{Block, GicError, GicPlatform, Priorities, SystemRegisters};
-use alloc::collections::TryReserveError;
+use crate::{Block, GicError, GicPlatform, Interrupt, Priorities, Route, SystemRegisters, barrier};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -38,8 +39,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use doorbell_fallible::try_collect;
 use doorbell_lock::{IrqLock, TaskLock};
 use errata::GicErrata;
-use gic_arch::{Affinity, gicd, icc};
-use msi_types::Cpu;
+use gic_arch::{Affinity, IntId, IntIdClass, gicd, icc};
+use msi_types::{Cpu, HwIrq, MsiError};
 
 /// GIC configuration, partly from firmware and partly chosen by the kernel.
 ///
@@ -166,6 +167,73 @@ struct PerCpu<M> {
 }
 
 impl<P: GicPlatform> Gic<P> {
+    /// Discovers a GIC and brings its distributor to a known state. Interrupts are not enabled at
+    /// any CPU yet: each CPU must be [turned on](Self::cpu_on) separately. Must be called once, on
+    /// the boot CPU.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// A CPU without a redistributor, a redistributor region that can't be walked to the end, and
+    /// unusable LPIs are not errors here: [`cpu_on`](Self::cpu_on),
+    /// [`bad_regions`](Self::bad_regions) and [`lpis`](Self::lpis) report them.
+    ///
+    /// # Errors
+    /// Any [`GicError`] except those for SGIs and CPU interfaces. The error of a region is returned
+    /// only if no configured CPU has a redistributor.
+    pub fn new(platform: Arc<P>, config: GicConfig) -> Result<Self, GicError> {
+        let GicConfig {
+            distributor,
+            distributor_bytes,
+            redistributors,
+            cpus,
+            priorities,
+            lpi_id_bits,
+            table_access,
+            machine,
+        } = config;
+        let boot = platform.cpu();
+        let route = *cpus.get(boot.index()).ok_or(GicError::UnknownCpu(boot))?;
+        check_frame(distributor, distributor_bytes)?;
+        let mut distributor = Distributor::map(&*platform, distributor)?;
+        let mut errata = GicErrata::of_distributor(&distributor, &machine)?;
+        errata.apply_to_distributor(&*platform, &mut distributor, &redistributors)?;
+        let route = errata.affinity(route);
+        distributor.init(&*platform, DistributorConfig::new(priorities.wired, route))?;
+        let affinities = cpus.into_iter().map(|cpu| errata.affinity(cpu));
+        let block = Block::Distributor(distributor.address());
+        let (mut cpus, bad_regions) =
+            open_redistributors(&*platform, block, &redistributors, affinities)?;
+        for redistributor in cpus.iter_mut().filter_map(|cpu| cpu.redistributor.as_mut()) {
+            errata.apply_to_redistributor(redistributor, &machine)?;
+        }
+        let present = cpus.iter().filter_map(|cpu| cpu.redistributor.as_ref());
+        let choice =
+            LpiConfig::new(priorities.lpi).with_id_bits(lpi_id_bits).with_access(table_access);
+        let choice =
+            present.clone().fold(choice, |choice, each| errata::corrected(choice, each, &machine));
+        let lpis = match Lpis::new(platform.clone(), &distributor, present, choice) {
+            Ok(lpis) => Ok(lpis),
+            Err(GicError::Lpi(refused)) => Err(refused),
+            Err(error) => return Err(error),
+        };
+        let (claims, moves) = Default::default();
+        Ok(Self {
+            platform,
+            distributor,
+            cpus,
+            bad_regions,
+            priorities,
+            lpis,
+            errata,
+            claims,
+            moves,
+            without_extended: AtomicBool::new(false),
+            message_ranges: IrqLock::default(),
+            vpe_moves: TaskLock::new(0),
+            vpe_numbers: TaskLock::new(Vec::new()),
+        })
+    }
+
     /// Enables interrupts at the calling CPU. Wakes its redistributor,
     /// [evicts](Redistributor::evict_vpe) a vPE, brings the CPU's SGIs and PPIs to a known state,
     /// sets up the redistributor's LPI tables, and enables the CPU interface. The LPI sender (an
@@ -253,6 +321,64 @@ impl<P: GicPlatform> Gic<P> {
         CpuInterface::new(registers).limited_by(self.distributor.typer())
     }
 
+    /// Returns this GIC's errata. Each [`Erratum`] states whether the driver or the kernel must
+    /// work around it.
+    pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
+        self.errata.iter()
+    }
+
+    /// Calls [`CpuInterface::end`] with the workarounds for this GIC's errata. Must be called on
+    /// the interface's CPU.
+    ///
+    /// Context: any.
+    pub fn end<S: SystemRegisters, E: EoiMode>(
+        &self,
+        interface: &CpuInterface<S, E>,
+        interrupt: Acknowledged,
+    ) -> E::Ended {
+        let intid = interrupt.intid();
+        let ended = interface.end(interrupt);
+        if !E::SPLIT && self.wakes_another_cpu(intid) {
+            // Wait until the deactivation at the CPU interface has taken effect.
+            barrier::complete();
+            self.deactivate_at_distributor(intid);
+        }
+        ended
+    }
+
+    /// Calls [`CpuInterface::deactivate`] with the workarounds for this GIC's errata. Must be
+    /// called on the interface's CPU.
+    ///
+    /// Context: any.
+    pub fn deactivate<S: SystemRegisters>(
+        &self,
+        interface: &CpuInterface<S, SplitEoi>,
+        interrupt: Active,
+    ) {
+        let intid = interrupt.intid();
+        if self.wakes_another_cpu(intid) {
+            self.deactivate_at_distributor(interrupt.hand_over());
+        } else {
+            interface.deactivate(interrupt);
+        }
+    }
+
+    /// Returns a handle to an SPI or extended SPI, or to a private interrupt of the calling CPU.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    /// [`GicError::NoSuchInterrupt`] if the interrupt is not implemented; [`GicError::UnknownCpu`]
+    /// or [`GicError::NoRedistributor`] if the interrupt is private and the caller's CPU has no
+    /// redistributor.
+    pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, P::Mmio>, GicError> {
+        if intid.is_private() {
+            self.redistributor_frames(self.platform.cpu())?.interrupt(intid)
+        } else {
+            self.distributor.interrupt(intid)
+        }
+    }
+
     /// Returns a CPU's redistributor, which holds the state of its SGIs and PPIs. The handle may be
     /// used on any CPU.
     ///
@@ -305,21 +431,17 @@ impl<P: GicPlatform> Gic<P> {
         &self.platform
     }
 
-    /// Records SPIs that are asserted by messages.
-    ///
-    /// Context: task; may sleep.
-    pub(crate) fn record_messages(&self, ranges: &[SpiRange]) -> Result<(), TryReserveError> {
-        let known = self.message_ranges.with(&*self.platform, |known| known.len());
-        let mut all = Vec::new();
-        all.try_reserve_exact(known + ranges.len())?;
-        self.message_ranges.with(&*self.platform, |known| {
-            // Message-based SPIs are claimed at boot, one owner at a time, so the list can't have
-            // grown since its length was read.
-            all.extend(known.iter().take(all.capacity() - ranges.len()));
-            all.extend(ranges);
-            *known = all;
-        });
-        Ok(())
+    /// Returns a handle to an interrupt in the block that holds its state: the distributor, or the
+    /// calling CPU's redistributor.
+    fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
+        let intid = IntId::from(hwirq);
+        // A CPU interface without `ICC_CTLR_EL1.ExtRange` must never see an extended INTID (IHI
+        // 0069 §12.2).
+        let extended = matches!(intid.class(), IntIdClass::ExtendedPpi | IntIdClass::ExtendedSpi);
+        if extended && self.without_extended.load(Ordering::SeqCst) {
+            return Err(MsiError::UnknownVector(hwirq));
+        }
+        self.interrupt(intid).map_err(|_| MsiError::UnknownVector(hwirq))
     }
 
     fn attach_lpis(
@@ -338,6 +460,27 @@ impl<P: GicPlatform> Gic<P> {
     ) -> Result<(), GicError> {
         let config = CpuInterfaceConfig::default().with_mask(self.priorities.mask);
         CpuInterface::<&S, E>::enable(registers, config).map(|_| ())
+    }
+
+    /// Returns `true` if Arm erratum 2941627 applies: the SPI is routed to a CPU other than the one
+    /// that ends it. A GIC without errata costs a load and a branch per interrupt.
+    #[inline]
+    fn wakes_another_cpu(&self, intid: IntId) -> bool {
+        !self.errata.is_empty() && self.loses_wake_of(intid)
+    }
+
+    #[cold]
+    fn loses_wake_of(&self, intid: IntId) -> bool {
+        self.errata.has(Erratum::SpiWakeLostOnDeactivation)
+            && intid.is_shared()
+            && self.affinity(self.platform.cpu()).map(Route::To)
+                != self.distributor.route(intid).ok()
+    }
+
+    fn deactivate_at_distributor(&self, intid: IntId) {
+        if let Ok(interrupt) = self.distributor.interrupt(intid) {
+            interrupt.deactivate();
+        }
     }
 
     fn set_on(&self, cpu: Cpu, on: bool) {
@@ -385,75 +528,6 @@ impl<P: GicPlatform> Deref for GicWithLpis<P> {
 
     fn deref(&self) -> &Arc<Gic<P>> {
         &self.0
-    }
-}
-
-impl<P: GicPlatform> Gic<P> {
-    /// Discovers a GIC and brings its distributor to a known state. Interrupts are not enabled at
-    /// any CPU yet: each CPU must be [turned on](Self::cpu_on) separately. Must be called once, on
-    /// the boot CPU.
-    ///
-    /// Context: task; may sleep.
-    ///
-    /// A CPU without a redistributor, a redistributor region that can't be walked to the end, and
-    /// unusable LPIs are not errors here: [`cpu_on`](Self::cpu_on),
-    /// [`bad_regions`](Self::bad_regions) and [`lpis`](Self::lpis) report them.
-    ///
-    /// # Errors
-    /// Any [`GicError`] except those for SGIs and CPU interfaces. The error of a region is returned
-    /// only if no configured CPU has a redistributor.
-    pub fn new(platform: Arc<P>, config: GicConfig) -> Result<Self, GicError> {
-        let GicConfig {
-            distributor,
-            distributor_bytes,
-            redistributors,
-            cpus,
-            priorities,
-            lpi_id_bits,
-            table_access,
-            machine,
-        } = config;
-        let boot = platform.cpu();
-        let route = *cpus.get(boot.index()).ok_or(GicError::UnknownCpu(boot))?;
-        check_frame(distributor, distributor_bytes)?;
-        let mut distributor = Distributor::map(&*platform, distributor)?;
-        let mut errata = GicErrata::of_distributor(&distributor, &machine)?;
-        errata.apply_to_distributor(&*platform, &mut distributor, &redistributors)?;
-        let route = errata.affinity(route);
-        distributor.init(&*platform, DistributorConfig::new(priorities.wired, route))?;
-        let affinities = cpus.into_iter().map(|cpu| errata.affinity(cpu));
-        let block = Block::Distributor(distributor.address());
-        let (mut cpus, bad_regions) =
-            open_redistributors(&*platform, block, &redistributors, affinities)?;
-        for redistributor in cpus.iter_mut().filter_map(|cpu| cpu.redistributor.as_mut()) {
-            errata.apply_to_redistributor(redistributor, &machine)?;
-        }
-        let present = cpus.iter().filter_map(|cpu| cpu.redistributor.as_ref());
-        let choice =
-            LpiConfig::new(priorities.lpi).with_id_bits(lpi_id_bits).with_access(table_access);
-        let choice =
-            present.clone().fold(choice, |choice, each| errata::corrected(choice, each, &machine));
-        let lpis = match Lpis::new(platform.clone(), &distributor, present, choice) {
-            Ok(lpis) => Ok(lpis),
-            Err(GicError::Lpi(refused)) => Err(refused),
-            Err(error) => return Err(error),
-        };
-        let (claims, moves) = Default::default();
-        Ok(Self {
-            platform,
-            distributor,
-            cpus,
-            bad_regions,
-            priorities,
-            lpis,
-            errata,
-            claims,
-            moves,
-            without_extended: AtomicBool::new(false),
-            message_ranges: IrqLock::default(),
-            vpe_moves: TaskLock::new(0),
-            vpe_numbers: TaskLock::new(Vec::new()),
-        })
     }
 }
 

@@ -61,7 +61,7 @@ use doorbell_lock::IrqLock;
 use gic_arch::gicc::{self, Sgir};
 use gic_arch::gicd::{self, Ctlr, Typer};
 use gic_arch::{IntId, Priority, Reg, SgiId};
-use msi_types::Cpu;
+use msi_types::{Cpu, HwIrq, MsiError};
 
 /// Maximum number of CPU interfaces of a GICv2.
 const MAX_CPUS: usize = 8;
@@ -302,6 +302,10 @@ impl<P: Platform> GicV2<P> {
     /// Returns the platform.
     pub fn platform(&self) -> &P {
         &self.platform
+    }
+
+    fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
+        self.interrupt(hwirq.into()).map_err(|_| MsiError::UnknownVector(hwirq))
     }
 
     /// Resets a block and puts its interrupts into Group 0. The group setting has no effect for

@@ -16,10 +16,10 @@ pub(crate) use residency::VpeTables;
 
 use crate::frame::{Fields, Frame};
 use crate::saved::{BlockDefaults, PrivateState};
-use crate::{Block, GicError, Group, Interrupt, Mmio, MmioExt, Platform, SecurityView};
-use doorbell_lock::IrqLock;
+use crate::{Block, GicError, Group, Interrupt, Mmio, MmioExt, Platform, SecurityView, TimedOut};
 use gic_arch::gicr::{self, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, Priority};
+use invalidation::Invalidations;
 
 /// Initial state of a CPU's private interrupts after [`Redistributor::init`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -184,6 +184,27 @@ impl<M: Mmio> Redistributor<M> {
         }
     }
 
+    /// Returns `true` if the redistributor has registers that invalidate LPIs, with or without an
+    /// ITS (IHI 0069 §12.11: `GICR_TYPER.DirectLPI`, `GICR_CTLR.IR`). If the registers don't exist,
+    /// their offsets must not be accessed.
+    pub(crate) fn can_invalidate(&self) -> bool {
+        self.typer.direct_lpi() || self.frame.mmio.read(gicr::CTLR).ir()
+    }
+
+    /// Executes the invalidations in `wanted` and waits until the last one is complete. The
+    /// redistributor must be awake, and must [support invalidations](Self::can_invalidate).
+    ///
+    /// Context: any.
+    ///
+    /// Fails if the redistributor does not respond in time, or has not since an earlier call.
+    pub(crate) fn invalidate<P: Platform>(
+        &self,
+        platform: &P,
+        wanted: impl Iterator<Item = Invalidation>,
+    ) -> Result<(), TimedOut> {
+        self.invalidations.run(platform, &self.frame.mmio, wanted)
+    }
+
     /// Returns the affinity of the redistributor's CPU.
     pub fn affinity(&self) -> Affinity {
         self.typer.affinity()
@@ -219,19 +240,4 @@ impl<M: Mmio> Redistributor<M> {
     fn blocks(&self) -> impl Iterator<Item = u32> + use<M> {
         0..1 + self.typer.extended_ppi_count() / 32
     }
-}
-
-/// A redistributor's invalidations.
-#[derive(Debug, Default)]
-struct Invalidations(IrqLock<Progress>);
-
-#[derive(Debug, Default)]
-struct Progress {
-    /// Number of invalidations written.
-    written: u64,
-    /// Number of completed invalidations, i.e. invalidations that were written before `Busy` was
-    /// last read as 0.
-    complete: u64,
-    /// Set if a wait for an invalidation timed out and `Busy` has been 1 ever since.
-    stuck: bool,
 }

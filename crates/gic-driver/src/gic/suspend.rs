@@ -8,6 +8,7 @@ use crate::saved::{PrivateState, SGIS, SharedBlock};
 use crate::spi_messages::SpiRange;
 use crate::{Block, GicError, GicPlatform, SystemRegisters};
 use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use doorbell_fallible::{try_box, try_collect};
 use msi_types::Cpu;
@@ -148,6 +149,23 @@ impl<P: GicPlatform> Gic<P> {
         interface.restore(registers)?;
         self.set_on(*cpu, true);
         Ok(Resumed { lpis: attached.map_or(PendingLpis::Kept, |attached| attached.pending) })
+    }
+
+    /// Records SPIs that are asserted by messages.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn record_messages(&self, ranges: &[SpiRange]) -> Result<(), TryReserveError> {
+        let known = self.message_ranges.with(&*self.platform, |known| known.len());
+        let mut all = Vec::new();
+        all.try_reserve_exact(known + ranges.len())?;
+        self.message_ranges.with(&*self.platform, |known| {
+            // Message-based SPIs are claimed at boot, one owner at a time, so the list can't have
+            // grown since its length was read.
+            all.extend(known.iter().take(all.capacity() - ranges.len()));
+            all.extend(ranges);
+            *known = all;
+        });
+        Ok(())
     }
 
     /// Drops the pending state of level-triggered interrupts: a line that's still asserted will

@@ -5,8 +5,7 @@ use super::Gic;
 use crate::claims::{Moving, PRIVATE, nth};
 use crate::{GicError, GicPlatform, Interrupt, Route};
 use core::num::NonZeroU16;
-use core::sync::atomic::Ordering;
-use gic_arch::{Affinity, IntId, IntIdClass};
+use gic_arch::{Affinity, IntId};
 use msi_types::explain::Explanation;
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
@@ -20,7 +19,18 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
             self.wired(nth(first, offset)?.hwirq())?;
         }
         self.claims.with(&*self.platform, |claims| claims.claim_all(first, count))?;
-        self.prepare(first, count).inspect_err(|_| self.disclaim(first, count))
+        let prepare = |offset| {
+            let intid = nth(first, offset)?;
+            // Private interrupts were set up when their CPU was turned on. The security view may
+            // not be able to configure a shared interrupt.
+            if intid.is_private() {
+                return Ok(());
+            }
+            let taken = self.wired(intid.hwirq())?.take(self.priorities.wired);
+            taken.map_err(|_| MsiError::UnknownVector(intid.hwirq()))
+        };
+        let prepared = (0..count.get()).try_for_each(prepare);
+        prepared.inspect_err(|_| disclaim(self, first, count))
     }
 
     fn release(&self, first: HwIrq, count: NonZeroU16) {
@@ -34,14 +44,14 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
                 interrupt.set_pending(Pending::Clear);
             }
         }
-        self.disclaim(first, count);
+        disclaim(self, first, count);
     }
 
     fn set_trigger(&self, hwirq: HwIrq, trigger: Trigger) -> Result<(), MsiError> {
         let interrupt = self.wired(hwirq)?;
         interrupt
             .set_trigger(&*self.platform, trigger)
-            .map_err(|error| self.fault("set trigger", error))
+            .map_err(|error| fault(self, "set trigger", error))
     }
 
     fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
@@ -53,7 +63,7 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
         if !self.is_on(cpu) {
             return Err(MsiError::NotReachable(cpu, "it is off"));
         }
-        self.reroute(&self.wired(hwirq)?, cpu, affinity)
+        reroute(self, &self.wired(hwirq)?, cpu, affinity)
     }
 
     fn mask(&self, hwirq: HwIrq) {
@@ -103,122 +113,80 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
     }
 }
 
-impl<P: GicPlatform> Gic<P> {
-    /// Returns a handle to an SPI or extended SPI, or to a private interrupt of the calling CPU.
-    ///
-    /// Context: any.
-    ///
-    /// # Errors
-    /// [`GicError::NoSuchInterrupt`] if the interrupt is not implemented; [`GicError::UnknownCpu`]
-    /// or [`GicError::NoRedistributor`] if the interrupt is private and the caller's CPU has no
-    /// redistributor.
-    pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, P::Mmio>, GicError> {
-        if intid.is_private() {
-            self.redistributor_frames(self.platform.cpu())?.interrupt(intid)
-        } else {
-            self.distributor.interrupt(intid)
-        }
-    }
-
-    /// Returns a handle to an interrupt in the block that holds its state: the distributor, or the
-    /// calling CPU's redistributor.
-    pub(super) fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
-        let intid = IntId::from(hwirq);
-        // A CPU interface without `ICC_CTLR_EL1.ExtRange` must never see an extended INTID (IHI
-        // 0069 §12.2).
-        let extended = matches!(intid.class(), IntIdClass::ExtendedPpi | IntIdClass::ExtendedSpi);
-        if extended && self.without_extended.load(Ordering::SeqCst) {
-            return Err(MsiError::UnknownVector(hwirq));
-        }
-        self.interrupt(intid).map_err(|_| MsiError::UnknownVector(hwirq))
-    }
-
-    /// Changes the route of a shared interrupt. On return, the old CPU no longer receives the
-    /// interrupt.
-    ///
-    /// `GICD_CTLR.RWP` tracks a disable, but not a write of `GICD_IROUTER` (IHI 0069 §12.9.4). An
-    /// interrupt that is enabled while its route changes may still be forwarded along the old
-    /// route. The driver therefore disables the interrupt during the change, as Linux does.
-    fn reroute(
-        &self,
-        interrupt: &Interrupt<'_, P::Mmio>,
-        cpu: Cpu,
-        affinity: Affinity,
-    ) -> Result<(), MsiError> {
-        let intid = interrupt.intid();
-        let begun = self.moves.with(&*self.platform, |moves| {
-            let enabled = interrupt.is_enabled();
-            moves.begin(intid, enabled)?;
-            if enabled {
-                interrupt.request_disable();
-            }
-            Ok(())
-        });
-        begun.map_err(|Moving| {
-            MsiError::NotReachable(cpu, "the interrupt is already being moved")
-        })?;
-        let result = interrupt
-            .wait_for_rwp(&*self.platform)
-            .map_err(|error| self.fault("set target", error))
-            .and_then(|()| self.write_route(intid, cpu, affinity));
-        self.moves.with(&*self.platform, |moves| {
-            if moves.end(intid) {
-                interrupt.enable();
-            }
-        });
-        result
-    }
-
-    /// Writes the route. The interrupt must be disabled, and the disable must have taken effect. If
-    /// the route does not read back, the distributor can't reach the requested affinity, and the
-    /// old route is restored.
-    fn write_route(&self, intid: IntId, cpu: Cpu, affinity: Affinity) -> Result<(), MsiError> {
-        let write = |route| {
-            let written = self.distributor.set_route(intid, route);
-            written.and_then(|()| self.distributor.route(intid))
-        };
-        let unknown = |_| MsiError::UnknownVector(intid.hwirq());
-        let old = self.distributor.route(intid).map_err(unknown)?;
-        if write(Route::To(affinity)).map_err(unknown)? != Route::To(affinity) {
-            write(old).map_err(unknown)?;
-            return Err(MsiError::NotReachable(cpu, "the distributor does not accept this route"));
+/// Changes the route of a shared interrupt. On return, the old CPU no longer receives the
+/// interrupt.
+///
+/// `GICD_CTLR.RWP` tracks a disable, but not a write of `GICD_IROUTER` (IHI 0069 §12.9.4). An
+/// interrupt that is enabled while its route changes may still be forwarded along the old
+/// route. The driver therefore disables the interrupt during the change, as Linux does.
+fn reroute<P: GicPlatform>(
+    gic: &Gic<P>,
+    interrupt: &Interrupt<'_, P::Mmio>,
+    cpu: Cpu,
+    affinity: Affinity,
+) -> Result<(), MsiError> {
+    let intid = interrupt.intid();
+    let begun = gic.moves.with(&*gic.platform, |moves| {
+        let enabled = interrupt.is_enabled();
+        moves.begin(intid, enabled)?;
+        if enabled {
+            interrupt.request_disable();
         }
         Ok(())
-    }
-
-    /// Sets the priority of each shared interrupt and checks that this security view can configure
-    /// it. Private interrupts were already set up when their CPU was turned on.
-    fn prepare(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
-        for offset in 0..count.get() {
-            let intid = nth(first, offset)?;
-            if intid.is_private() {
-                continue;
-            }
-            let taken = self.wired(intid.hwirq())?.take(self.priorities.wired);
-            taken.map_err(|_| MsiError::UnknownVector(intid.hwirq()))?;
+    });
+    begun.map_err(|Moving| MsiError::NotReachable(cpu, "the interrupt is already being moved"))?;
+    let result = interrupt
+        .wait_for_rwp(&*gic.platform)
+        .map_err(|error| fault(gic, "set target", error))
+        .and_then(|()| write_route(gic, intid, cpu, affinity));
+    gic.moves.with(&*gic.platform, |moves| {
+        if moves.end(intid) {
+            interrupt.enable();
         }
-        Ok(())
-    }
+    });
+    result
+}
 
-    fn disclaim(&self, first: HwIrq, count: NonZeroU16) {
-        self.claims.with(&*self.platform, |claims| claims.release_all(first, count.get()));
+/// Writes the route. The interrupt must be disabled, and the disable must have taken effect. If
+/// the route does not read back, the distributor can't reach the requested affinity, and the
+/// old route is restored.
+fn write_route<P: GicPlatform>(
+    gic: &Gic<P>,
+    intid: IntId,
+    cpu: Cpu,
+    affinity: Affinity,
+) -> Result<(), MsiError> {
+    let write = |route| {
+        let written = gic.distributor.set_route(intid, route);
+        written.and_then(|()| gic.distributor.route(intid))
+    };
+    let unknown = |_| MsiError::UnknownVector(intid.hwirq());
+    let old = gic.distributor.route(intid).map_err(unknown)?;
+    if write(Route::To(affinity)).map_err(unknown)? != Route::To(affinity) {
+        write(old).map_err(unknown)?;
+        return Err(MsiError::NotReachable(cpu, "the distributor does not accept this route"));
     }
+    Ok(())
+}
 
-    fn fault(&self, operation: &'static str, error: GicError) -> MsiError {
-        let reason = match error {
-            GicError::TimedOut { what, .. } => what,
-            GicError::StillEnabled(_) => "the interrupt is enabled",
-            GicError::FixedTrigger(intid) if intid.is_private() => PRIVATE,
-            GicError::FixedTrigger(_) => "the hardware fixes the trigger",
-            _ => "refused",
-        };
-        MsiError::Controller(ControllerFault {
-            kind: "gicv3",
-            base: self.distributor.address(),
-            operation,
-            device: None,
-            event: None,
-            reason,
-        })
-    }
+fn disclaim<P: GicPlatform>(gic: &Gic<P>, first: HwIrq, count: NonZeroU16) {
+    gic.claims.with(&*gic.platform, |claims| claims.release_all(first, count.get()));
+}
+
+fn fault<P: GicPlatform>(gic: &Gic<P>, operation: &'static str, error: GicError) -> MsiError {
+    let reason = match error {
+        GicError::TimedOut { what, .. } => what,
+        GicError::StillEnabled(_) => "the interrupt is enabled",
+        GicError::FixedTrigger(intid) if intid.is_private() => PRIVATE,
+        GicError::FixedTrigger(_) => "the hardware fixes the trigger",
+        _ => "refused",
+    };
+    MsiError::Controller(ControllerFault {
+        kind: "gicv3",
+        base: gic.distributor.address(),
+        operation,
+        device: None,
+        event: None,
+        reason,
+    })
 }

@@ -1,8 +1,8 @@
 //! Wired interrupts on a GICv2.
 
 use super::GicV2;
-use crate::claims::{PRIVATE, nth};
-use crate::{Interrupt, Mmio, MmioExt, Platform};
+use crate::claims::{Claims, PRIVATE, nth};
+use crate::{Mmio, MmioExt, Platform};
 use core::num::NonZeroU16;
 use gic_arch::{IntId, gicd};
 use msi_types::explain::Explanation;
@@ -16,7 +16,18 @@ impl<P: Platform> WiredParent for GicV2<P> {
             self.wired(nth(first, offset)?.hwirq())?;
         }
         self.claims.with(&self.platform, |claims| claims.claim_all(first, count))?;
-        self.prepare(first, count).inspect_err(|_| self.disclaim(first, count))
+        // The security view may not be able to configure an SPI.
+        let prepare = |offset| {
+            let hwirq = nth(first, offset)?.hwirq();
+            if IntId::from(hwirq).is_private() {
+                return Ok(());
+            }
+            let taken = self.wired(hwirq)?.take(self.config.priority);
+            taken.map_err(|_| MsiError::UnknownVector(hwirq))
+        };
+        let disclaim = |claims: &mut Claims| claims.release_all(first, count.get());
+        let prepared = (0..count.get()).try_for_each(prepare);
+        prepared.inspect_err(|_| self.claims.with(&self.platform, disclaim))
     }
 
     fn release(&self, first: HwIrq, count: NonZeroU16) {
@@ -26,7 +37,7 @@ impl<P: Platform> WiredParent for GicV2<P> {
                 self.set_pending(intid.hwirq(), Pending::Clear);
             }
         }
-        self.disclaim(first, count);
+        self.claims.with(&self.platform, |claims| claims.release_all(first, count.get()));
     }
 
     fn set_trigger(&self, hwirq: HwIrq, trigger: Trigger) -> Result<(), MsiError> {
@@ -95,27 +106,5 @@ impl<P: Platform> WiredParent for GicV2<P> {
 
     fn explain(&self, hwirq: HwIrq) -> Explanation {
         self.explain_wired(hwirq)
-    }
-}
-
-impl<P: Platform> GicV2<P> {
-    pub(super) fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
-        self.interrupt(hwirq.into()).map_err(|_| MsiError::UnknownVector(hwirq))
-    }
-
-    /// Sets the priority of each SPI and checks that this security view can configure it.
-    fn prepare(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
-        for offset in 0..count.get() {
-            let hwirq = nth(first, offset)?.hwirq();
-            if !IntId::from(hwirq).is_private() {
-                let taken = self.wired(hwirq)?.take(self.config.priority);
-                taken.map_err(|_| MsiError::UnknownVector(hwirq))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn disclaim(&self, first: HwIrq, count: NonZeroU16) {
-        self.claims.with(&self.platform, |claims| claims.release_all(first, count.get()));
     }
 }

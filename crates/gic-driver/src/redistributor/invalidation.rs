@@ -11,9 +11,9 @@
 //! Interrupts are only masked during step 1, so a handler that interrupts a waiter can invalidate
 //! too.
 
-use super::{Invalidations, Progress, Redistributor};
 use crate::{Mmio, MmioExt, Platform, TimedOut, wait_until};
 use core::iter::Peekable;
+use doorbell_lock::IrqLock;
 use gic_arch::{Lpi, gicr};
 
 const WAIT: &str = "SYNCR.Busy = 0";
@@ -27,34 +27,42 @@ pub(crate) enum Invalidation {
     All,
 }
 
-impl<M: Mmio> Redistributor<M> {
-    /// Returns `true` if the redistributor has registers that invalidate LPIs, with or without an
-    /// ITS (IHI 0069 §12.11: `GICR_TYPER.DirectLPI`, `GICR_CTLR.IR`). If the registers don't exist,
-    /// their offsets must not be accessed.
-    pub(crate) fn can_invalidate(&self) -> bool {
-        self.typer.direct_lpi() || self.frame.mmio.read(gicr::CTLR).ir()
-    }
+/// A redistributor's invalidations.
+#[derive(Debug, Default)]
+pub(super) struct Invalidations(IrqLock<Progress>);
 
-    /// Executes the invalidations in `wanted` and waits until the last one is complete. The
-    /// redistributor must be awake, and must [support invalidations](Self::can_invalidate).
+#[derive(Debug, Default)]
+struct Progress {
+    /// Number of invalidations written.
+    written: u64,
+    /// Number of completed invalidations, i.e. invalidations that were written before `Busy` was
+    /// last read as 0.
+    complete: u64,
+    /// Set if a wait for an invalidation timed out and `Busy` has been 1 ever since.
+    stuck: bool,
+}
+
+impl Invalidations {
+    /// Implements [`Redistributor::invalidate`](super::Redistributor::invalidate).
     ///
     /// Context: any.
     ///
     /// One bound from the platform's clock covers all invalidations, including waits for those of
     /// other CPUs. If an earlier wait for this redistributor timed out, the call fails immediately
     /// unless `Busy` is 0 again.
-    pub(crate) fn invalidate<P: Platform>(
+    pub(super) fn run<P: Platform>(
         &self,
         platform: &P,
+        mmio: &impl Mmio,
         wanted: impl Iterator<Item = Invalidation>,
     ) -> Result<(), TimedOut> {
-        let Invalidations(progress) = &self.invalidations;
+        let Self(progress) = self;
         let mut run = InvalidationRun { wanted: wanted.peekable(), own: 0 };
         let mut stuck = false;
         let before = progress.with(platform, |progress| progress.complete);
         let result = wait_until(platform, WAIT, || {
             progress.with(platform, |progress| {
-                let done = run.step(progress, self);
+                let done = run.step(progress, mmio);
                 stuck = !done && progress.stuck;
                 done || stuck
             })
@@ -68,24 +76,17 @@ impl<M: Mmio> Redistributor<M> {
             progress.with(platform, |progress| progress.stuck = progress.complete == before);
         })
     }
+}
 
-    /// Reads `Busy` and updates `progress`. Returns `true` if `Busy` is 0.
-    fn is_idle(&self, progress: &mut Progress) -> bool {
-        let idle = !self.frame.mmio.read(gicr::SYNCR).busy();
+impl Progress {
+    /// Reads `Busy` and updates the progress. Returns `true` if `Busy` is 0.
+    fn is_idle(&mut self, mmio: &impl Mmio) -> bool {
+        let idle = !mmio.read(gicr::SYNCR).busy();
         if idle {
-            progress.complete = progress.written;
-            progress.stuck = false;
+            self.complete = self.written;
+            self.stuck = false;
         }
         idle
-    }
-
-    /// Begins an invalidation. `Busy` must be 0.
-    fn begin_invalidation(&self, what: Invalidation) {
-        match what {
-            // For physical LPIs, all fields except `pINTID` are zero.
-            Invalidation::One(lpi) => self.frame.mmio.write(gicr::INVLPIR, lpi.get().into()),
-            Invalidation::All => self.frame.mmio.write(gicr::INVALLR, 0),
-        }
     }
 }
 
@@ -99,10 +100,14 @@ struct InvalidationRun<I: Iterator<Item = Invalidation>> {
 impl<I: Iterator<Item = Invalidation>> InvalidationRun<I> {
     /// Writes as many of the remaining invalidations as possible without waiting. Returns `true` if
     /// all invalidations are complete.
-    fn step<M: Mmio>(&mut self, progress: &mut Progress, redistributor: &Redistributor<M>) -> bool {
-        while redistributor.is_idle(progress) {
+    fn step(&mut self, progress: &mut Progress, mmio: &impl Mmio) -> bool {
+        while progress.is_idle(mmio) {
             let Some(next) = self.wanted.next() else { return true };
-            redistributor.begin_invalidation(next);
+            match next {
+                // For physical LPIs, all fields except `pINTID` are zero.
+                Invalidation::One(lpi) => mmio.write(gicr::INVLPIR, lpi.get().into()),
+                Invalidation::All => mmio.write(gicr::INVALLR, 0),
+            }
             progress.written += 1;
             self.own = progress.written;
         }
