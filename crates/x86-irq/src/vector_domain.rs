@@ -58,8 +58,6 @@
 //! ```
 
 mod allocation;
-mod arrival;
-mod cleanup;
 mod config;
 mod free_hwirqs;
 mod irq_data;
@@ -78,19 +76,18 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
 use doorbell_lock::{IrqLock, TaskLock};
 use free_hwirqs::FreeHwirqs;
-use irq_data::{IrqData, IrqDataLocked};
+use irq_data::{HELD, IrqData, IrqDataLocked, PENDING, RELEASED};
 use msi_types::{Cpu, HwIrq, MsiError, MsiMessage};
 use quotas::QuotaTable;
 
 #[cfg(doc)]
 use msi_types::{MsiParent, Rewrite};
 
-pub use arrival::Arrival;
-pub use cleanup::{Cleanup, Offline};
 pub use config::VectorDomainConfig;
 pub(crate) use irq_data::{FreedVectors, MessageKeeper};
 pub(crate) use msi_parent::for_each;
 pub(crate) use quotas::AttachmentId;
+pub use relocation::{Cleanup, Offline};
 
 /// Lowest hwirq that a domain allocates.
 pub const FIRST_HWIRQ: u32 = 256;
@@ -136,6 +133,19 @@ pub enum CpuError {
     },
 }
 
+/// Instruction for the trap entry on how to handle an interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Arrival {
+    /// Dispatch the interrupt with this hwirq.
+    Deliver(HwIrq),
+    /// Ignore the interrupt, because it is masked. The domain will send it again.
+    Held,
+    /// Ignore the interrupt, because its hwirq was freed while the message was in flight.
+    Released,
+    /// Handle the interrupt elsewhere, because the domain does not use this vector on this CPU.
+    Unknown,
+}
+
 impl VectorDomain {
     /// Creates a domain with all CPUs offline.
     ///
@@ -163,6 +173,57 @@ impl VectorDomain {
             quotas: TaskLock::new(QuotaTable::default()),
             core: IrqLock::new(core),
         })
+    }
+
+    /// Returns the hwirq of an interrupt that arrived at `cpu` as `vector`. Whatever the result,
+    /// the caller must signal the end of the interrupt to the APIC. Does not take a lock or
+    /// allocate. On the first arrival after a move, this function may call
+    /// [`Apic::request_cleanup`], but no other function of the
+    /// kernel.
+    ///
+    /// Context: hard IRQ.
+    #[inline]
+    pub fn arrive(&self, cpu: Cpu, vector: ApicVector) -> Arrival {
+        let cpu_vector = CpuVector { cpu, vector };
+        let Some((index, irq)) =
+            self.entry_index(cpu_vector).and_then(|i| Some((i, self.irqs.get(i)?)))
+        else {
+            return Arrival::Unknown;
+        };
+        if irq.arrived(cpu_vector) {
+            irq.former().for_each(|former| self.apic().request_cleanup(former.cpu));
+        }
+        let flags = irq.flags.load(Ordering::SeqCst);
+        if flags & (HELD | RELEASED) == 0 {
+            Arrival::Deliver(number(index))
+        } else {
+            hold(index, irq)
+        }
+    }
+
+    /// Makes an interrupt pending, and sends it if it may be delivered now. Returns `false` if the
+    /// hwirq was freed, or if the interrupt cannot be sent yet.
+    fn send_again(&self, core: &Core, irq: &IrqData) -> bool {
+        let set = |flags| (flags & RELEASED == 0).then_some(flags | PENDING);
+        irq.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set).is_ok()
+            && self.send_pending(core, irq)
+    }
+
+    /// Sends a recorded pending interrupt if it may be delivered now. Returns `true` if it was
+    /// sent. The caller must hold the lock, so that the vector does not change concurrently.
+    fn send_pending(&self, core: &Core, irq: &IrqData) -> bool {
+        let Some(cpu_vector) = irq.cpu_vector() else { return false };
+        let Some(id) =
+            core.apic_id(cpu_vector.cpu).filter(|_| core.matrix.is_online(cpu_vector.cpu))
+        else {
+            return false;
+        };
+        let take = |flags| (flags & (HELD | PENDING) == PENDING).then_some(flags & !PENDING);
+        let sent = irq.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
+        if sent {
+            self.apic().send(id, cpu_vector.vector);
+        }
+        sent
     }
 
     /// Returns the effective affinity of a hwirq, or `None` if the hwirq is not allocated.
@@ -248,6 +309,17 @@ impl VectorDomain {
             .filter(|id| self.destinations.reaches(*id))
             .ok_or(unreachable)?;
         ApicMessage::fixed(id, cpu_vector.vector).encode(self.destinations).map_err(|_| unreachable)
+    }
+}
+
+/// Records a masked interrupt as pending. Drops the interrupt if its hwirq was freed.
+#[cold]
+fn hold(index: usize, irq: &IrqData) -> Arrival {
+    let remember = |flags| (flags & (HELD | RELEASED) == HELD).then_some(flags | PENDING);
+    match irq.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, remember) {
+        Ok(_) => Arrival::Held,
+        Err(flags) if flags & RELEASED != 0 => Arrival::Released,
+        Err(_) => Arrival::Deliver(number(index)),
     }
 }
 

@@ -1,10 +1,11 @@
 //! The vector domain as the MSI parent of endpoints, without remapping.
 
-use super::irq_data::MessageKeeper;
+use super::irq_data::{HELD, MessageKeeper, PENDING};
 use super::{FreedVectors, VectorDomain};
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
+use core::sync::atomic::Ordering;
 use doorbell_fallible::try_collect;
 use msi_types::{
     Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, HwIrq,
@@ -81,22 +82,39 @@ impl MsiParent for VectorDomain {
 
     /// Holds the interrupt back at the trap entry: see [Masking](crate::vector_domain#masking).
     fn mask(&self, hwirq: HwIrq) {
-        self.hold_back(hwirq);
+        if let Some(irq) = self.irq(hwirq) {
+            irq.flags.fetch_or(HELD, Ordering::SeqCst);
+        }
     }
 
     fn unmask(&self, hwirq: HwIrq) {
-        self.let_through(hwirq);
+        let Some(irq) = self.irq(hwirq) else { return };
+        irq.flags.fetch_and(!HELD, Ordering::SeqCst);
+        self.with_core(|core| self.send_pending(core, irq));
     }
 
     /// Sets or clears an interrupt's pending state. Setting the state sends an interprocessor
     /// interrupt to the present vector. Clearing the state drops an interrupt that is held back by
     /// the mask, but not one that the local APIC has already accepted.
     fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
-        self.change_pending(hwirq, pending);
+        let Some(irq) = self.irq(hwirq) else { return };
+        match pending {
+            Pending::Set => _ = self.with_core(|core| self.send_again(core, irq)),
+            Pending::Clear => _ = irq.flags.fetch_and(!PENDING, Ordering::SeqCst),
+        }
     }
 
     fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
-        self.pending(hwirq)
+        let irq = self.irq(hwirq)?;
+        if irq.flags.load(Ordering::SeqCst) & PENDING != 0 {
+            return Some(true);
+        }
+        self.with_core(|_| {
+            let cpu_vectors = irq.cpu_vector().into_iter().chain(irq.former());
+            let mut answers = cpu_vectors
+                .map(|cpu_vector| self.apic().is_requested(cpu_vector.cpu, cpu_vector.vector));
+            answers.try_fold(false, |any, answer| answer.map(|requested| any | requested))
+        })
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
