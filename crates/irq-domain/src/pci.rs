@@ -27,19 +27,17 @@ mod mapped_region;
 mod msi_store;
 mod msix_store;
 mod read_back;
-mod store;
 mod windows;
 
 pub use access::{AccessContext, ConfigSpace, EcamWindow, TableMemory};
 pub use capabilities::{Capability, CapabilityIter, capabilities, extended_capability};
 pub use ecam::{Ecam, EcamFunction};
 pub use enumerate::enumerate;
-pub use function::Function;
+pub use function::{Function, FunctionStore, find_store};
 pub use isolation_groups::{Isolation, enable_acs, isolation_groups};
 pub use mapped_region::MappedRegion;
 pub use msi_store::MsiStore;
 pub use msix_store::{MsixCapability, MsixParts, MsixStore};
-pub use store::{FunctionStore, find_store};
 pub use windows::{Bar, BarWidth};
 
 use alloc::collections::TryReserveError;

@@ -1,19 +1,22 @@
-//! Functions found by enumeration.
+//! Functions found by enumeration, and the message store of a function: MSI-X if available,
+//! otherwise MSI.
 
 use super::bar_sizing::BarSet;
 use super::header::{
     COMMAND, COMMAND_MASTER, COMMAND_MEMORY, HEADER_TYPE, MULTI_FUNCTION, TYPE_BRIDGE,
 };
 use super::isolation_groups::Isolation;
-use super::store::{FunctionStore, find_store};
 use super::windows::Bar;
-use super::{AccessContext, ConfigSpace, PciError, TableMemory};
+use super::{
+    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError,
+    TableMemory,
+};
 use crate::host::Host;
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::try_arc;
-use msi_types::RequesterId;
 use msi_types::pci::PciRequester;
+use msi_types::{MessageStore, RequesterId, Shape};
 
 /// A function that [`enumerate`](super::enumerate) has found and assigned addresses. The function
 /// neither decodes its addresses nor sends messages until [`enable`](Self::enable) is called.
@@ -192,5 +195,77 @@ impl fmt::Debug for Function {
             .field("vendor", &format_args!("{:#06x}", self.vendor))
             .field("device", &format_args!("{:#06x}", self.device))
             .finish_non_exhaustive()
+    }
+}
+
+/// A function's message store, and the shape in which to [allocate](crate::MsiDevice::allocate) its
+/// vectors.
+#[derive(Clone)]
+pub struct FunctionStore {
+    /// The store.
+    pub store: Arc<dyn MessageStore>,
+    /// Independent vectors (MSI-X), or an aligned group (MSI).
+    pub shape: Shape,
+}
+
+/// Creates a function's message store: MSI-X if the function has it, otherwise MSI. `map` must map
+/// the memory region of a base address register. The closure is only called for MSI-X.
+///
+/// Context: task; may sleep.
+///
+/// # Errors
+/// This function can return any [`PciError`] except [`PciError::NoCapability`]. If the function has
+/// an MSI-X capability that cannot be used, the result is an error; a caller that wants to use MSI
+/// instead must call [`MsiStore::new`].
+///
+/// # Example
+/// ```
+/// use irq_domain::pci::{ConfigSpace, TableMemory, find_store};
+/// use irq_domain::{Host, Interrupts, MsiDevice, MsiDeviceConfig};
+/// use msi_types::{MsiParent, RequesterId};
+/// use std::{error::Error, sync::Arc};
+///
+/// /// Gives a function up to 32 vectors. `map` maps one of its memory regions.
+/// fn attach(
+///     interrupts: &Interrupts,
+///     host: Arc<dyn Host>,
+///     parent: Arc<dyn MsiParent>, // from firmware
+///     (requester, config): (RequesterId, Arc<dyn ConfigSpace>),
+///     map: impl FnMut(u8) -> Option<Arc<dyn TableMemory>>,
+/// ) -> Result<MsiDevice, Box<dyn Error>> {
+///     let found = find_store(config, host, map)?;
+///     let config = MsiDeviceConfig::new("nvme0", requester, parent, found.store);
+///     let device = MsiDevice::attach(interrupts, config)?;
+///     device.allocate(found.shape, 1..=32)?;
+///     Ok(device)
+/// }
+/// ```
+pub fn find_store(
+    config: Arc<dyn ConfigSpace>,
+    host: Arc<dyn Host>,
+    mut map: impl FnMut(u8) -> Option<Arc<dyn TableMemory>>,
+) -> Result<FunctionStore, PciError> {
+    let capability = match MsixCapability::find(&*config) {
+        Ok(capability) => capability,
+        Err(PciError::NoCapability { .. }) => return msi(config, host),
+        Err(error) => return Err(error),
+    };
+    let [table, pending] = [capability.table.bir(), capability.pending.bir()]
+        .map(|bir| map(bir).ok_or(PciError::NotMapped { bir }));
+    let store = MsixStore::new(MsixParts::new(capability, config, table?, pending?, host))?;
+    Ok(FunctionStore { store: Arc::new(store), shape: Shape::Independent })
+}
+
+fn msi(config: Arc<dyn ConfigSpace>, host: Arc<dyn Host>) -> Result<FunctionStore, PciError> {
+    match MsiStore::new(config, host) {
+        Ok(store) => Ok(FunctionStore { store: Arc::new(store), shape: Shape::AlignedGroup }),
+        Err(PciError::NoCapability { .. }) => Err(PciError::NoMessages),
+        Err(error) => Err(error),
+    }
+}
+
+impl fmt::Debug for FunctionStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FunctionStore").field("shape", &self.shape).finish_non_exhaustive()
     }
 }

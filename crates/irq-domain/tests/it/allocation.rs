@@ -13,22 +13,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 
+fn shape(kind: StoreKind) -> Shape {
+    if kind.group { Shape::AlignedGroup } else { Shape::Independent }
+}
+
 fn grant(
     machine: &Machine,
     store: &Arc<Store>,
-    shape: Shape,
     wanted: RangeInclusive<u16>,
 ) -> (MsiDevice, Result<Vec<MsiVector>, MsiDeviceError>) {
     let device = machine.attach(store);
-    let granted = device.allocate(shape, wanted);
+    let granted = device.allocate(shape(store.kind), wanted);
     (device, granted)
 }
 
 #[test]
 fn independent_vectors_spread_over_online_cpus() {
     let machine = Machine::new(Addressing::Stays);
-    let (_device, granted) =
-        grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
+    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), 8..=8);
     let mut per_cpu = BTreeMap::new();
     granted.unwrap().iter().for_each(|vector| *per_cpu.entry(vector.cpu).or_insert(0) += 1);
     assert_eq!(per_cpu, (0..CPUS).map(|cpu| (Cpu::new(cpu), 2)).collect());
@@ -39,8 +41,7 @@ fn vectors_are_masked_until_they_are_requested() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE] {
         let machine = Machine::new(Addressing::Stays);
         let store = machine.store(kind);
-        let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
-        let (device, granted) = grant(&machine, &store, shape, 1..=1);
+        let (device, granted) = grant(&machine, &store, 1..=1);
         granted.unwrap();
         store.fire(0);
         machine.settle();
@@ -56,7 +57,7 @@ fn slots_left_unmasked_are_masked_too() {
     let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     (0..8).for_each(|slot| FastMask::unmask(&*store, slot));
-    let (_device, granted) = grant(&machine, &store, Shape::Independent, 8..=8);
+    let (_device, granted) = grant(&machine, &store, 8..=8);
     granted.unwrap();
     assert!((0..8).all(|slot| store.is_masked(slot)));
 }
@@ -68,7 +69,7 @@ fn as_many_are_granted_as_the_controller_has() {
         let machine =
             Machine::with_controller(Controller::with_capacity(Addressing::Stays, capacity));
         let store = machine.store(StoreKind::MSIX);
-        let (_device, granted) = grant(&machine, &store, Shape::Independent, wanted);
+        let (_device, granted) = grant(&machine, &store, wanted);
         assert_eq!(granted.map(|granted| granted.len()).map_err(drop), expected);
         let used = if expected.is_ok() { capacity as usize } else { 0 };
         assert_eq!(machine.controller.vectors_in_use(), used);
@@ -79,7 +80,7 @@ fn as_many_are_granted_as_the_controller_has() {
 fn a_group_is_halved_until_it_fits() {
     let machine = Machine::with_controller(Controller::with_capacity(Addressing::NamesCpu, 3));
     let store = machine.store(StoreKind::MSI);
-    let (_device, granted) = grant(&machine, &store, Shape::AlignedGroup, 1..=8);
+    let (_device, granted) = grant(&machine, &store, 1..=8);
     assert_eq!(granted.unwrap().len(), 2);
     assert_eq!(store.granted.load(Ordering::Relaxed), 2);
 }
@@ -87,24 +88,21 @@ fn a_group_is_halved_until_it_fits() {
 #[test]
 fn a_group_below_the_least_is_refused() {
     let machine = Machine::with_controller(Controller::with_capacity(Addressing::NamesCpu, 3));
-    let (_device, granted) =
-        grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=8);
+    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSI), 4..=8);
     assert_eq!(granted, Err(MsiDeviceError::Controller(MsiError::NoVectors { wanted: 4 })));
 }
 
 #[test]
 fn a_range_without_a_power_of_two_has_no_group() {
     let machine = Machine::new(Addressing::Stays);
-    let (_device, granted) =
-        grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 3..=3);
+    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSI), 3..=3);
     assert_eq!(granted, Err(MsiDeviceError::BadCount { min: 3, max: 3 }));
 }
 
 #[test]
 fn a_group_is_the_only_allocation() {
     let machine = Machine::new(Addressing::Stays);
-    let (device, granted) =
-        grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=4);
+    let (device, granted) = grant(&machine, &machine.store(StoreKind::MSI), 4..=4);
     granted.unwrap();
     let more = device.allocate(Shape::AlignedGroup, 1..=1);
     assert_eq!(more, Err(MsiDeviceError::GroupNotFirst));
@@ -114,10 +112,9 @@ fn a_group_is_the_only_allocation() {
 fn the_store_limits_what_is_granted() {
     let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
-    let (_device, granted) = grant(&machine, &store, Shape::Independent, 1..=u16::MAX);
+    let (_device, granted) = grant(&machine, &store, 1..=u16::MAX);
     assert_eq!(granted.unwrap().len(), 8);
-    let (_other, refused) =
-        grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 9..=9);
+    let (_other, refused) = grant(&machine, &machine.store(StoreKind::MSIX), 9..=9);
     assert_eq!(refused, Err(MsiDeviceError::TooFewSlots { free: 8, wanted: 9 }));
 }
 
@@ -125,14 +122,14 @@ fn the_store_limits_what_is_granted() {
 #[expect(clippy::reversed_empty_ranges, reason = "the point of the test")]
 fn an_empty_range_of_counts_is_refused() {
     let machine = Machine::new(Addressing::Stays);
-    for (shape, wanted) in [
-        (Shape::Independent, 0..=0),
-        (Shape::AlignedGroup, 0..=0),
-        (Shape::Independent, 4..=2),
-        (Shape::AlignedGroup, 4..=2),
+    for (kind, wanted) in [
+        (StoreKind::MSIX, 0..=0),
+        (StoreKind::MSI, 0..=0),
+        (StoreKind::MSIX, 4..=2),
+        (StoreKind::MSI, 4..=2),
     ] {
         let (min, max) = (*wanted.start(), *wanted.end());
-        let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), shape, wanted);
+        let (_device, granted) = grant(&machine, &machine.store(kind), wanted);
         assert_eq!(granted, Err(MsiDeviceError::BadCount { min, max }));
     }
 }
@@ -140,8 +137,7 @@ fn an_empty_range_of_counts_is_refused() {
 #[test]
 fn more_vectors_come_at_the_next_slots() {
     let machine = Machine::new(Addressing::Stays);
-    let (device, granted) =
-        grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 3..=3);
+    let (device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), 3..=3);
     granted.unwrap();
     let more = device.allocate(Shape::Independent, 2..=2).unwrap();
     assert_eq!(more.iter().map(|vector| vector.slot).collect::<Vec<_>>(), [3, 4]);
@@ -152,7 +148,7 @@ fn more_vectors_come_at_the_next_slots() {
 fn a_narrow_endpoint_is_placed_within_reach() {
     let machine = Machine::new(Addressing::NamesCpuFarApart);
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
-    let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
+    let (_device, granted) = grant(&machine, &machine.store(narrow), 8..=8);
     assert!(granted.unwrap().iter().all(|vector| vector.cpu == Cpu::new(0)));
 }
 
@@ -161,7 +157,7 @@ fn an_endpoint_without_reach_is_refused() {
     let machine = Machine::new(Addressing::NamesCpuFarApart);
     machine.interrupts.offline(Cpu::new(0)).unwrap();
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
-    let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
+    let (_device, granted) = grant(&machine, &machine.store(narrow), 8..=8);
     assert!(matches!(
         granted,
         Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))
@@ -173,8 +169,7 @@ fn an_endpoint_without_reach_is_refused() {
 fn a_misaligned_group_is_the_controllers_fault() {
     let machine = Machine::new(Addressing::NamesCpu);
     machine.controller.skew.store(1, Ordering::Relaxed);
-    let (_device, granted) =
-        grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=4);
+    let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSI), 4..=4);
     assert_eq!(granted, Err(MsiDeviceError::Misaligned { data: FIRST + 1, count: 4 }));
     assert_eq!(machine.controller.vectors_in_use(), 0);
 }
@@ -198,8 +193,7 @@ fn a_cpu_offline_during_placement_keeps_nothing() {
         placing.send(()).unwrap();
         waits.recv().unwrap();
     })));
-    let (device, granted) =
-        grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
+    let (device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), 8..=8);
     granted.unwrap();
     assert_eq!(offline.join().unwrap(), []);
     assert!(device.vectors().unwrap().iter().all(|vector| vector.cpu != Cpu::new(0)));
@@ -270,7 +264,6 @@ struct Model {
     machine: Machine,
     store: Arc<Store>,
     device: MsiDevice,
-    shape: Shape,
     requested: BTreeMap<u16, Requested>,
     sent: Vec<Arc<AtomicU32>>,
 }
@@ -280,9 +273,8 @@ impl Model {
         let machine = Machine::with_controller(Controller::with_capacity(controller, 11));
         let store_ = machine.store(store);
         let device = machine.attach(&store_);
-        let shape = if store.group { Shape::AlignedGroup } else { Shape::Independent };
         let sent = (0..8).map(|_| Arc::default()).collect();
-        Self { machine, store: store_, device, shape, requested: BTreeMap::new(), sent }
+        Self { machine, store: store_, device, requested: BTreeMap::new(), sent }
     }
 
     fn has(&self, slot: u16) -> bool {
@@ -323,17 +315,12 @@ impl Model {
 
     fn allocate(&mut self, wanted: RangeInclusive<u16>) {
         let before = (self.device.vectors().unwrap(), self.machine.controller.vectors_in_use());
-        match self.device.allocate(self.shape, wanted.clone()) {
-            Ok(granted) => {
-                assert!(wanted.contains(&u16::try_from(granted.len()).unwrap()));
-                assert_eq!(self.device.vectors().unwrap().len(), before.0.len() + granted.len());
-            }
-            Err(_) => {
-                assert_eq!(
-                    (self.device.vectors().unwrap(), self.machine.controller.vectors_in_use()),
-                    before
-                );
-            }
+        if let Ok(granted) = self.device.allocate(shape(self.store.kind), wanted.clone()) {
+            assert!(wanted.contains(&u16::try_from(granted.len()).unwrap()));
+            assert_eq!(self.device.vectors().unwrap().len(), before.0.len() + granted.len());
+        } else {
+            let in_use = self.machine.controller.vectors_in_use();
+            assert_eq!((self.device.vectors().unwrap(), in_use), before);
         }
     }
 
@@ -368,21 +355,15 @@ impl Model {
         for (slot, requested) in &self.requested {
             if requested.disables == 0 {
                 let sent = self.sent[usize::from(*slot)].load(Ordering::SeqCst);
-                assert_eq!(
-                    requested.seen.load(Ordering::SeqCst),
-                    sent,
-                    "slot {slot} lost a message"
-                );
+                let seen = requested.seen.load(Ordering::SeqCst);
+                assert_eq!(seen, sent, "slot {slot} lost a message");
             }
         }
     }
 
     fn relocate(&self, slot: u16, to: Cpu) {
-        let Some(vector) =
-            self.device.vectors().unwrap().into_iter().find(|vector| vector.slot == slot)
-        else {
-            return;
-        };
+        let mut vectors = self.device.vectors().unwrap().into_iter();
+        let Some(vector) = vectors.find(|vector| vector.slot == slot) else { return };
         let message = self.device.message(slot);
         let moved = self.machine.interrupts.set_affinity(vector.irq, to);
         let now = self.machine.interrupts.effective_affinity(vector.irq);
