@@ -51,9 +51,8 @@ mod transaction;
 mod vectors;
 
 pub use bus::{Bus, BusConfig};
-pub use error::VpciError;
+pub use error::{Faults, VpciError};
 pub use function_table::BusEvent;
-pub use link::Faults;
 pub use spi_domain::{FIRST_SPI, LAST_SPI, SpiDomain};
 pub use vectors::{ApicVectors, Hypercall, Vectors};
 

@@ -4,6 +4,7 @@ use super::function_table::{Function, FunctionId, FunctionState};
 use super::interrupt_table::InterruptTable;
 use super::link::Link;
 use super::transaction::Completion;
+use super::vectors::UNNAMED;
 use super::{BusEvent, Faults, Kernel, Vectors, VpciError, Wait};
 use crate::channel::{Channel, Idle};
 use crate::protocol::reply::BarsReply;
@@ -16,6 +17,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_lock::{IrqLock, TaskLock};
+use msi_types::{Cpu, MsiError};
 
 /// Bus configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -370,6 +372,16 @@ impl Bus {
             }
         }
         Ok((result, idle))
+    }
+
+    /// Returns a CPU's VP index, if the bus's protocol version can encode it.
+    pub(super) fn processor(&self, cpu: Cpu) -> Result<u16, MsiError> {
+        let unknown = MsiError::NotReachable(cpu, "the hypervisor has no VP index for it");
+        let processor = self.kernel.processor(cpu).ok_or(unknown)?;
+        if processor > self.version.highest_processor() {
+            return Err(MsiError::NotReachable(cpu, UNNAMED));
+        }
+        Ok(processor)
     }
 
     pub(super) fn with_link<R>(&self, f: impl FnOnce(&mut Link) -> R) -> R {

@@ -4,6 +4,26 @@ use crate::channel::ChannelError;
 use crate::protocol::{ProtocolError, Slot, Status};
 use msi_types::{ControllerFault, MsiError};
 
+/// Counters of faults by the host and the hypervisor.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub struct Faults {
+    /// Messages that are malformed or unknown.
+    pub malformed: u32,
+    /// Answers to unknown, abandoned or already answered requests, and notices about nonexistent
+    /// functions.
+    pub unexpected: u32,
+    /// Late answers to abandoned message requests. If such an answer grants a message, it is
+    /// returned to the host.
+    pub late: u32,
+    /// Packets of unknown types, with unknown flags, or longer than any message, which were
+    /// skipped.
+    pub skipped: u32,
+    /// Unmasks on x86 for which the hypervisor refused the hypercall. The vectors were unmasked
+    /// with their previous targets.
+    pub refused_unmasks: u32,
+}
+
 /// Reason why a bus operation failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

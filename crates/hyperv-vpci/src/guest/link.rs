@@ -7,12 +7,13 @@ use super::deletion_queue::{Deletion, DeletionQueue, FreedBlock, Progress};
 use super::function_table::{FunctionId, FunctionTable, slots};
 use super::transaction::{Completion, State, Transaction};
 use super::vectors::Vectors;
-use super::{VpciError, device_table::DeviceTable};
+use super::{Faults, VpciError, device_table::DeviceTable};
 use crate::channel::{Channel, ChannelError, Idle, PacketKind};
 use crate::protocol::reply::{InterruptReply, Status};
 use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Request, TranslatedInterrupt};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use doorbell_fallible::try_collect;
 use msi_types::HwIrq;
 
 /// Maximum number of unanswered requests (the same as in Linux).
@@ -32,26 +33,6 @@ const LIST_UNITS: usize = 64;
 /// Length in bytes of the guest's longest request: a resource assignment with room for one
 /// interrupt.
 const MAX_REQUEST: usize = 216;
-
-/// Counters of faults by the host and the hypervisor.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-#[non_exhaustive]
-pub struct Faults {
-    /// Messages that are malformed or unknown.
-    pub malformed: u32,
-    /// Answers to unknown, abandoned or already answered requests, and notices about nonexistent
-    /// functions.
-    pub unexpected: u32,
-    /// Late answers to abandoned message requests. If such an answer grants a message, it is
-    /// returned to the host.
-    pub late: u32,
-    /// Packets of unknown types, with unknown flags, or longer than any message, which were
-    /// skipped.
-    pub skipped: u32,
-    /// Unmasks on x86 for which the hypervisor refused the hypercall. The vectors were unmasked
-    /// with their previous targets.
-    pub refused_unmasks: u32,
-}
 
 /// State of the link.
 pub(super) struct Link {
@@ -94,9 +75,7 @@ impl Link {
         // Reserve one more entry for the request that turns the bus off.
         transactions.try_reserve_exact(MAX_UNANSWERED + 1).map_err(no_memory)?;
         unsent.try_reserve_exact(MAX_UNANSWERED).map_err(no_memory)?;
-        let mut buffer = Vec::new();
-        buffer.try_reserve_exact(MAX_MESSAGE).map_err(no_memory)?;
-        buffer.resize(MAX_MESSAGE, 0);
+        let buffer = try_collect(core::iter::repeat_n(0, MAX_MESSAGE)).map_err(no_memory)?;
         Ok(Self {
             channel: Some(channel),
             transactions,
@@ -172,9 +151,7 @@ impl Link {
         kind: PacketKind,
         request: &Request,
     ) -> Result<bool, VpciError> {
-        if let Some(end) = self.end {
-            return Err(end);
-        }
+        self.end.map_or(Ok(()), Err)?;
         let mut message = [0; MAX_REQUEST];
         let malformed = |error| VpciError::Protocol { operation, error };
         let length = request.emit(&mut message).map_err(malformed)?;
@@ -252,32 +229,27 @@ impl Link {
 
     /// Returns the answer to a request if it has arrived, or an error if the exchange ended first.
     pub(super) fn take(&mut self, id: u64) -> Result<Option<Completion>, VpciError> {
-        let found = self.transactions.iter().position(|transaction| transaction.id == id);
-        let Some(index) = found else { return Ok(None) };
-        if let Some(Transaction { state: State::Done(completion), .. }) =
-            self.transactions.get(index)
-        {
-            let completion = *completion;
-            self.transactions.swap_remove(index);
-            return Ok(Some(completion));
-        }
-        match self.end {
-            Some(end) => {
-                self.transactions.swap_remove(index);
-                Err(end)
-            }
-            None => Ok(None),
-        }
+        let mut known = self.transactions.iter().filter(|transaction| transaction.id == id);
+        let taken = match (known.next().map(|transaction| &transaction.state), self.end) {
+            (Some(State::Done(completion)), _) => Ok(Some(*completion)),
+            (Some(_), Some(end)) => Err(end),
+            (Some(_), None) | (None, _) => return Ok(None),
+        };
+        self.forget(id);
+        taken
+    }
+
+    /// Removes a request, and returns its state.
+    fn forget(&mut self, id: u64) -> Option<State> {
+        let index = self.transactions.iter().position(|transaction| transaction.id == id)?;
+        Some(self.transactions.swap_remove(index).state)
     }
 
     /// Abandons a request. If the request asked for a message and a late answer grants one, the
     /// link returns this message to the host. Any other late answer is unexpected, because
     /// transaction IDs are never reused.
     pub(super) fn abandon(&mut self, id: u64, message: Option<(FunctionId, HwIrq)>) {
-        let found = self.transactions.iter().position(|transaction| transaction.id == id);
-        let Some(index) = found else { return };
-        let state = self.transactions.swap_remove(index).state;
-        let Some((late, first)) = message else { return };
+        let Some((state, (late, first))) = self.forget(id).zip(message) else { return };
         match state {
             State::Done(completion) => self.settle(late, completion.bytes()),
             State::Waiting | State::Late(..) | State::Deletion => {
@@ -308,14 +280,16 @@ impl Link {
             match channel.receive(&mut buffer) {
                 Ok(Some(received)) => {
                     budget = budget.saturating_sub(1 + received.length / BYTES_PER_UNIT);
-                    match (received.payload(&buffer), received.kind) {
-                        (Some(payload), kind) => {
-                            let units = self.dispatch(kind, payload, vectors);
-                            budget = budget.saturating_sub(units);
+                    match (received.kind, received.payload(&buffer)) {
+                        (PacketKind::Completion(id), payload) => {
+                            self.complete(id, payload.unwrap_or_default(), vectors);
                         }
-                        (None, PacketKind::Completion(id)) => self.complete(id, &[], vectors),
+                        (_, Some(payload)) => match self.notice(payload, vectors) {
+                            Ok(units) => budget = budget.saturating_sub(units),
+                            Err(_) => count(&mut self.faults.malformed),
+                        },
                         // The channel has counted the packet.
-                        (None, PacketKind::Notice | PacketKind::Request(_)) => {}
+                        (_, None) => {}
                     }
                 }
                 // If a packet arrived before the channel was re-armed, it didn't raise a signal.
@@ -341,22 +315,7 @@ impl Link {
         self.release_unsendable(vectors);
     }
 
-    /// Handles a packet, and returns the work beyond that of a packet of this length.
-    fn dispatch(&mut self, kind: PacketKind, payload: &[u8], vectors: &Vectors) -> usize {
-        match kind {
-            PacketKind::Completion(id) => {
-                self.complete(id, payload, vectors);
-                0
-            }
-            PacketKind::Notice | PacketKind::Request(_) => {
-                self.notice(payload, vectors).unwrap_or_else(|_| {
-                    self.malformed();
-                    0
-                })
-            }
-        }
-    }
-
+    /// Handles a notice, and returns the work beyond that of a packet of this length.
     fn notice(&mut self, payload: &[u8], vectors: &Vectors) -> Result<usize, ProtocolError> {
         match Notice::parse(payload)? {
             Notice::Relations(relations) => {
@@ -367,7 +326,7 @@ impl Link {
             }
             Notice::Eject(slot) => {
                 if !self.functions.eject(slot) {
-                    self.unexpected();
+                    count(&mut self.faults.unexpected);
                 }
             }
             // The host's new list will show the change.
@@ -382,26 +341,24 @@ impl Link {
     }
 
     fn complete(&mut self, id: u64, payload: &[u8], vectors: &Vectors) {
-        let found = self.transactions.iter().position(|transaction| transaction.id == id);
-        let Some(index) = found else { return self.unexpected() };
-        match self.transactions.get_mut(index).map(|transaction| &mut transaction.state) {
+        let mut known = self.transactions.iter_mut().filter(|transaction| transaction.id == id);
+        match known.next().map(|transaction| &mut transaction.state) {
             Some(state @ State::Waiting) => {
                 *state = State::Done(Completion::new(payload));
                 self.has_news = true;
             }
-            Some(State::Late(late, _)) => {
-                let late = *late;
-                self.transactions.swap_remove(index);
-                self.late();
+            Some(&mut State::Late(late, _)) => {
+                self.forget(id);
+                count(&mut self.faults.late);
                 // A message is returned ahead of the next request for these vectors.
                 self.settle(late, payload);
                 self.release_answered(vectors);
             }
             Some(State::Deletion) => {
-                self.transactions.swap_remove(index);
+                self.forget(id);
                 self.confirm(id, payload, vectors);
             }
-            Some(State::Done(_)) | None => self.unexpected(),
+            Some(State::Done(_)) | None => count(&mut self.faults.unexpected),
         }
     }
 
@@ -410,24 +367,17 @@ impl Link {
         self.has_news = true;
         let status = Status::parse(payload);
         if status.is_err() {
-            self.malformed();
+            count(&mut self.faults.malformed);
         }
-        let is_late = match self.deletions.get_mut(id) {
-            Some(deletion) => {
-                let is_late = deletion.progress == Progress::GivenUp;
-                deletion.progress = Progress::Refused;
-                is_late
-            }
-            // The function was removed before the host answered.
-            None => true,
-        };
-        if is_late {
-            self.late();
+        let is_deleted = status.is_ok_and(Status::is_success);
+        let progress = if is_deleted { Progress::Ungranted } else { Progress::Refused };
+        let deletion = self.deletions.get_mut(id);
+        let before = deletion.map(|of| core::mem::replace(&mut of.progress, progress));
+        // There is no deletion if the function was removed before the host answered.
+        if matches!(before, None | Some(Progress::GivenUp)) {
+            count(&mut self.faults.late);
         }
-        if status.is_ok_and(Status::is_success)
-            && let Some(deletion) = self.deletions.get_mut(id)
-        {
-            deletion.progress = Progress::Ungranted;
+        if is_deleted {
             self.release_answered(vectors);
         }
     }
@@ -450,7 +400,7 @@ impl Link {
             // The transaction's entry is already free, so there is room for the deletion.
             Ok(Ok(InterruptReply(interrupt))) => self.give_back(late, interrupt),
             Ok(Err(_)) => {}
-            Err(_) => self.malformed(),
+            Err(_) => count(&mut self.faults.malformed),
         }
     }
 
@@ -565,16 +515,9 @@ impl Link {
         let skipped = self.faults.skipped.saturating_add(of_channel);
         Faults { skipped, ..self.faults }
     }
+}
 
-    fn malformed(&mut self) {
-        self.faults.malformed = self.faults.malformed.saturating_add(1);
-    }
-
-    fn late(&mut self) {
-        self.faults.late = self.faults.late.saturating_add(1);
-    }
-
-    fn unexpected(&mut self) {
-        self.faults.unexpected = self.faults.unexpected.saturating_add(1);
-    }
+/// Counts a fault.
+fn count(faults: &mut u32) {
+    *faults = faults.saturating_add(1);
 }

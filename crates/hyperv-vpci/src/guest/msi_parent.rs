@@ -6,7 +6,7 @@ use super::composition::CREATE;
 use super::function_table::{FunctionId, FunctionState};
 use super::interrupt_table::{Answer, Interrupt};
 use super::link::Link;
-use super::vectors::{UNNAMED, VectorTarget};
+use super::vectors::VectorTarget;
 use crate::protocol::{MAX_GROUP, Slot, TranslatedInterrupt};
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -52,7 +52,7 @@ impl MsiParent for Bus {
         device: &Attachment,
         request: &BlockRequest,
     ) -> Result<HwIrqBlock, MsiError> {
-        self.allocate_block(device, request, None)
+        allocate_block(self, device, request, None)
     }
 
     fn allocate_managed(
@@ -61,7 +61,7 @@ impl MsiParent for Bus {
         request: &BlockRequest,
         among: &[Cpu],
     ) -> Result<HwIrqBlock, MsiError> {
-        self.allocate_block(device, request, Some(among))
+        allocate_block(self, device, request, Some(among))
     }
 
     /// Frees vectors after asking the host to delete their messages. A vector stays allocated until
@@ -97,7 +97,7 @@ impl MsiParent for Bus {
         })?;
         match interrupt.answer {
             Answer::Known(answer) => return Ok(answer.message),
-            Answer::Asked => return Err(self.fault(CREATE, "a request is already in progress")),
+            Answer::Asked => return Err(fault(self, CREATE, "a request is already in progress")),
             Answer::None | Answer::Lost => {}
         }
         let answer = self.create(hwirq, &interrupt);
@@ -121,7 +121,7 @@ impl MsiParent for Bus {
             .ok_or(unknown)?;
         self.processor(to)?;
         let (new, moved) = self.vectors.begin_move(block, index, old, to)?;
-        let told = self.tell(hwirq, answer, new);
+        let told = tell(self, hwirq, answer, new);
         if let Err(error) = told {
             self.vectors.end_move(moved, MoveOutcome::RolledBack)?;
             return Err(error);
@@ -147,7 +147,7 @@ impl MsiParent for Bus {
                 (answer, old)
             })
         });
-        let told = restored.map_or(Ok(()), |(answer, old)| self.tell(hwirq, answer, old));
+        let told = restored.map_or(Ok(()), |(answer, old)| tell(self, hwirq, answer, old));
         self.vectors.end_move(moved, outcome).and(told)
     }
 
@@ -164,7 +164,7 @@ impl MsiParent for Bus {
             Some((interrupts.get(hwirq)?.target, interrupts.message(hwirq)))
         });
         let Some((target, answer)) = known else { return };
-        let was_refused = self.tell(hwirq, answer, target).is_err();
+        let was_refused = tell(self, hwirq, answer, target).is_err();
         if was_refused {
             self.refused_unmasks.fetch_add(1, Ordering::SeqCst);
         }
@@ -222,111 +222,97 @@ impl MsiParent for Bus {
     }
 }
 
-impl Bus {
-    fn allocate_block(
-        &self,
-        device: &Attachment,
-        request: &BlockRequest,
-        among: Option<&[Cpu]>,
-    ) -> Result<HwIrqBlock, MsiError> {
-        let count = request.count.get();
-        let group = match request.shape {
-            Shape::Independent => 1,
-            Shape::AlignedGroup if count.is_power_of_two() && count <= MAX_GROUP => count,
-            Shape::AlignedGroup => return Err(MsiError::NoGroups),
+fn allocate_block(
+    bus: &Bus,
+    device: &Attachment,
+    request: &BlockRequest,
+    among: Option<&[Cpu]>,
+) -> Result<HwIrqBlock, MsiError> {
+    let count = request.count.get();
+    let group = match request.shape {
+        Shape::Independent => 1,
+        Shape::AlignedGroup if count.is_power_of_two() && count <= MAX_GROUP => count,
+        Shape::AlignedGroup => return Err(MsiError::NoGroups),
+    };
+    bus.processor(request.cpu)?;
+    let highest = bus.version.interrupts().highest_vector();
+    bus.with_link(|link| {
+        let has_room = has_room(bus, link, count);
+        if let Some(of) = link.devices.get(device.cookie()) {
+            let gone = |error: VpciError| error.as_msi_error(bus.config.window);
+            link.check_present(Some(of.function)).map_err(gone)?;
+        }
+        let device_of = link.devices.take(device.cookie(), count)?;
+        let (function, root) = (device_of.function, &device_of.root);
+        let allocated = if has_room {
+            bus.vectors.allocate(root, request, among, highest)
+        } else {
+            Err(MsiError::NoVectors { wanted: count })
         };
-        self.processor(request.cpu)?;
-        let highest = self.version.interrupts().highest_vector();
-        self.with_link(|link| {
-            let has_room = self.has_room(link, count);
-            if let Some(of) = link.devices.get(device.cookie()) {
-                let gone = |error: VpciError| error.as_msi_error(self.config.window);
-                link.check_present(Some(of.function)).map_err(gone)?;
+        let noted = allocated.and_then(|block| match note(bus, &block, request, group, function) {
+            Ok(()) => Ok(block),
+            Err(error) => {
+                bus.vectors.free(root, block);
+                Err(error)
             }
-            let device_of = link.devices.take(device.cookie(), count)?;
-            let (function, root) = (device_of.function, &device_of.root);
-            let allocated = if has_room {
-                self.vectors.allocate(root, request, among, highest)
-            } else {
-                Err(MsiError::NoVectors { wanted: count })
-            };
-            let noted =
-                allocated.and_then(|block| match self.note(&block, request, group, function) {
-                    Ok(()) => Ok(block),
-                    Err(error) => {
-                        self.vectors.free(root, block);
-                        Err(error)
-                    }
-                });
-            if noted.is_err() {
-                link.devices.give_back(&self.vectors, device.cookie(), count);
-            }
-            noted
-        })
-    }
-
-    /// Returns `true` if `count` more vectors can be allocated. Freed vectors count as allocated
-    /// while the host may still send their messages.
-    fn has_room(&self, link: &Link, count: u16) -> bool {
-        let count = count.saturating_add(link.deletions.vectors());
-        self.with_interrupts(|interrupts| interrupts.has_room(count))
-    }
-
-    /// Records the vectors of a new block. The caller must have checked that the table has room.
-    fn note(
-        &self,
-        block: &HwIrqBlock,
-        request: &BlockRequest,
-        group: u16,
-        function: FunctionId,
-    ) -> Result<(), MsiError> {
-        for index in 0..block.count().get() {
-            self.vectors.target(block, index, request.cpu)?;
+        });
+        if noted.is_err() {
+            link.devices.give_back(&bus.vectors, device.cookie(), count);
         }
-        for index in 0..block.count().get() {
-            let target = self.vectors.target(block, index, request.cpu)?;
-            let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
-            let interrupt = Interrupt {
-                function,
-                first: if group == 1 { hwirq } else { block.first() },
-                count: group,
-                fit: request.fit,
-                target,
-                previous: None,
-                unmask_was_refused: false,
-                answer: Answer::None,
-            };
-            self.with_interrupts(|interrupts| interrupts.insert(hwirq, interrupt));
-        }
-        Ok(())
-    }
+        noted
+    })
+}
 
-    /// Tells the hypervisor a vector's target, if the host has granted its message.
-    fn tell(
-        &self,
-        hwirq: HwIrq,
-        answer: Option<TranslatedInterrupt>,
-        target: VectorTarget,
-    ) -> Result<(), MsiError> {
-        let Some(answer) = answer else { return Ok(()) };
-        let slot =
-            self.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.function.slot));
-        let slot = slot.ok_or(MsiError::UnknownVector(hwirq))?;
-        let processor = self.processor(target.cpu)?;
-        self.vectors.retarget(self.version, slot, answer.message, target, processor)
-    }
+/// Returns `true` if `count` more vectors can be allocated. Freed vectors count as allocated
+/// while the host may still send their messages.
+fn has_room(bus: &Bus, link: &Link, count: u16) -> bool {
+    let count = count.saturating_add(link.deletions.vectors());
+    bus.with_interrupts(|interrupts| interrupts.has_room(count))
+}
 
-    /// Returns a CPU's VP index, if the bus's protocol version can encode it.
-    pub(super) fn processor(&self, cpu: Cpu) -> Result<u16, MsiError> {
-        let unknown = MsiError::NotReachable(cpu, "the hypervisor has no VP index for it");
-        let processor = self.kernel.processor(cpu).ok_or(unknown)?;
-        if processor > self.version.highest_processor() {
-            return Err(MsiError::NotReachable(cpu, UNNAMED));
-        }
-        Ok(processor)
+/// Records the vectors of a new block. The caller must have checked that the table has room.
+fn note(
+    bus: &Bus,
+    block: &HwIrqBlock,
+    request: &BlockRequest,
+    group: u16,
+    function: FunctionId,
+) -> Result<(), MsiError> {
+    for index in 0..block.count().get() {
+        bus.vectors.target(block, index, request.cpu)?;
     }
+    for index in 0..block.count().get() {
+        let target = bus.vectors.target(block, index, request.cpu)?;
+        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let interrupt = Interrupt {
+            function,
+            first: if group == 1 { hwirq } else { block.first() },
+            count: group,
+            fit: request.fit,
+            target,
+            previous: None,
+            unmask_was_refused: false,
+            answer: Answer::None,
+        };
+        bus.with_interrupts(|interrupts| interrupts.insert(hwirq, interrupt));
+    }
+    Ok(())
+}
 
-    fn fault(&self, operation: &'static str, reason: &'static str) -> MsiError {
-        VpciError::BadAnswer { operation, reason }.as_msi_error(self.config.window)
-    }
+/// Tells the hypervisor a vector's target, if the host has granted its message.
+fn tell(
+    bus: &Bus,
+    hwirq: HwIrq,
+    answer: Option<TranslatedInterrupt>,
+    target: VectorTarget,
+) -> Result<(), MsiError> {
+    let Some(answer) = answer else { return Ok(()) };
+    let slot = bus.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.function.slot));
+    let slot = slot.ok_or(MsiError::UnknownVector(hwirq))?;
+    let processor = bus.processor(target.cpu)?;
+    bus.vectors.retarget(bus.version, slot, answer.message, target, processor)
+}
+
+fn fault(bus: &Bus, operation: &'static str, reason: &'static str) -> MsiError {
+    VpciError::BadAnswer { operation, reason }.as_msi_error(bus.config.window)
 }
