@@ -29,6 +29,8 @@ struct Matrix {
     next: Mutex<u8>,
     moving: Mutex<Option<(u32, u8)>>,
     unmasked: Mutex<Vec<HwIrq>>,
+    /// `true` if messages have the format of an interrupt remapping unit.
+    remaps: bool,
 }
 
 fn message(cpu: u32, vector: u8) -> MsiMessage {
@@ -78,7 +80,8 @@ impl MsiParent for Matrix {
     }
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         let (cpu, vector) = self.place(block.hwirq(index).unwrap());
-        Ok(message(cpu, vector))
+        let remapped = MsiMessage { address: 0xfee0_0010, data: 0 };
+        Ok(if self.remaps { remapped } else { message(cpu, vector) })
     }
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let first = block.hwirq(index).unwrap();
@@ -413,42 +416,8 @@ fn the_host_refuses_stray_hypercalls() {
 
 #[test]
 fn a_parent_with_messages_of_another_kind_is_refused() {
-    struct Remapped(Matrix);
-    impl MsiParent for Remapped {
-        fn isolation(&self, of: RequesterId) -> Isolation {
-            self.0.isolation(of)
-        }
-        fn attach(&self, of: RequesterId, max: u32) -> Result<Attachment, MsiError> {
-            self.0.attach(of, max)
-        }
-        fn detach(&self, device: Attachment) {
-            self.0.detach(device);
-        }
-        fn allocate(&self, of: &Attachment, wanted: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
-            self.0.allocate(of, wanted)
-        }
-        fn free(&self, of: &Attachment, block: HwIrqBlock) {
-            self.0.free(of, block);
-        }
-        fn compose(&self, _: &HwIrqBlock, _: u16) -> Result<MsiMessage, MsiError> {
-            // This message has the format of an interrupt remapping unit.
-            Ok(MsiMessage { address: 0xfee0_0010, data: 0 })
-        }
-        fn begin_move(&self, block: &HwIrqBlock, at: u16, to: Cpu) -> Result<Move, MsiError> {
-            self.0.begin_move(block, at, to)
-        }
-        fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
-            self.0.end_move(moved, outcome)
-        }
-        fn mask(&self, _: HwIrq) {}
-        fn unmask(&self, _: HwIrq) {}
-        fn set_pending(&self, _: HwIrq, _: Pending) {}
-        fn describe(&self, _: HwIrq, _: &mut dyn fmt::Write) -> fmt::Result {
-            Ok(())
-        }
-    }
     let pc = Pc::new(Version::V1_4);
-    let parent = Arc::new(Remapped(Matrix::default()));
+    let parent = Arc::new(Matrix { remaps: true, ..Matrix::default() });
     let vectors = Vectors::Apic(ApicVectors::new(parent.clone(), pc.machine.clone(), INSTANCE));
     let injection = Injection::Apic { signal: pc.machine.clone(), message: local };
     let (_, _, bus) = open(Version::V1_4, injection, vectors, &Tamper::default());
@@ -456,5 +425,5 @@ fn a_parent_with_messages_of_another_kind_is_refused() {
     let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
     let refused = bus.allocate(&device, &request(2, Shape::Independent)).unwrap_err();
     assert_eq!(reason(refused), "the root's message does not name a local APIC vector");
-    assert!(parent.0.slots.lock().unwrap().iter().all(Option::is_none));
+    assert!(parent.slots.lock().unwrap().iter().all(Option::is_none));
 }

@@ -5,7 +5,7 @@ mod kernel;
 
 use crate::board::{Board, OTHER, Ring, SLOT, function, prepare};
 use crate::gic::Gic;
-use crate::host::{Peer, create};
+use crate::peer::{Peer, create};
 use crate::tamper::Tamper;
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
 use hyperv_vpci::guest::{Bus, BusEvent, Kernel, SpiDomain, Vectors, Wait};

@@ -1,7 +1,7 @@
 //! Tests for each end against a peer that acts arbitrarily.
 
 use crate::board::{BUS, Board, OTHER, SLOT, function, request};
-use crate::host::Peer;
+use crate::peer::Peer;
 use crate::tamper::Fate;
 use hyperv_vpci::channel::{Channel, PacketKind};
 use hyperv_vpci::protocol::reply::Status;

@@ -19,6 +19,7 @@ mod misbehaviour;
 mod negotiation;
 mod openvmm;
 mod out_of_memory;
+mod peer;
 mod saved;
 mod senders;
 mod signals;

@@ -5,7 +5,7 @@ use crate::board::{
     BUS, Board, OTHER, SLOT, config, function, host_config, prepare, reason, request,
 };
 use crate::gic::Gic;
-use crate::host::{Peer, create};
+use crate::peer::{Peer, create};
 use crate::tamper::Tamper;
 use doorbell_test_support::{after_failures, outside, until_it_succeeds, with_allocations};
 use hyperv_vpci::guest::{Bus, SpiDomain, Vectors, VpciError};

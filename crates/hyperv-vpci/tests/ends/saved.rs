@@ -2,7 +2,7 @@
 
 use crate::board::{OTHER, SLOT, function, host_config};
 use crate::gic::Gic;
-use crate::host::{Peer, create};
+use crate::peer::{Peer, create};
 use hyperv_vpci::channel::{Channel, PacketKind};
 use hyperv_vpci::host::{
     FunctionInterrupts, Host, Injection, RestoreError, SavedHost, SavedReply, Served,

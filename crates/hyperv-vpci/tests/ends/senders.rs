@@ -1,7 +1,7 @@
 //! Device models that send while their messages are created and deleted.
 
 use crate::board::{Board, SLOT, channel, function, host_config};
-use crate::host::{Peer, create};
+use crate::peer::{Peer, create};
 use hyperv_vpci::channel::{Channel, PacketKind};
 use hyperv_vpci::host::{Host, Injection};
 use hyperv_vpci::protocol::{AssignedResources, Request, ResourcesForm, Version};
