@@ -1,7 +1,7 @@
 //! The top-level object: owns all of a machine's interrupt controllers.
 
 use crate::config::{self, RootConfig};
-use crate::error::{BringUpError, ControllerError, NoParent};
+use crate::error::{BringUpError, ControllerError, NoParent, PriorityError};
 use crate::msi::{MsiController, MsiControllerSet, QuietItses, Site};
 use crate::options::Options;
 use crate::root::RootGic;
@@ -10,11 +10,12 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
 use doorbell_fallible::try_collect;
-use gic_arch::{Affinity, IntId, SgiId};
+use gic_arch::{Affinity, IntId, Lpi, Priority, SgiId};
 use gic_driver::cpu_interface::{Active, CombinedEoi, EoiMode, SplitEoi};
 use gic_driver::{GicError, GicPlatform, SystemRegisters};
 use gic_firmware::{ControllerIndex, Description, PciHost};
-use irq_domain::{Config, Dispatched, Host, Interrupts, Unhandled};
+use irq_domain::{Config, Dispatched, Host, Interrupts, Irq, Unhandled};
+use msi_types::explain::{Explanation, Fact};
 use msi_types::pci::PciRequester;
 use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 
@@ -273,6 +274,44 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         self.gic.send_to_others(sgi, registers);
     }
 
+    /// Explains why an interrupt's handler does not run, like
+    /// [`Interrupts::explain`](irq_domain::Interrupts::explain). If the interrupt is routed to the
+    /// calling CPU, `cpu`, also examines this CPU's interface. The caller must not migrate to
+    /// another CPU during the call. Returns `None` if the interrupt does not exist.
+    ///
+    /// If the interrupt is routed to another CPU, that CPU's interface is not examined. To include
+    /// it, a kernel can send an IPI to that CPU, which calls
+    /// [`explain_cpu_interface`](Self::explain_cpu_interface).
+    ///
+    /// Context: task; may sleep.
+    pub fn explain(
+        &self,
+        irq: Irq,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+    ) -> Option<Explanation> {
+        Some(self.explain_cpu_interface(self.interrupts.explain(irq)?, cpu, registers))
+    }
+
+    /// Adds the interface of the calling CPU, `cpu`, to an explanation, if the interrupt reaches
+    /// this CPU. On a GICv2, `registers` is used only to read whether IRQ exceptions are
+    /// [masked](SystemRegisters::irqs_masked).
+    ///
+    /// Context: any.
+    pub fn explain_cpu_interface(
+        &self,
+        explanation: Explanation,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+    ) -> Explanation {
+        match signal_at(&explanation, cpu) {
+            Some((interrupt, priority)) => {
+                explanation.merge(self.gic.explain_interface((cpu, registers), interrupt, priority))
+            }
+            None => explanation,
+        }
+    }
+
     /// Returns the interrupt core.
     pub fn interrupts(&self) -> &Interrupts {
         &self.interrupts
@@ -303,6 +342,48 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P, E> {
         (0..u32::try_from(self.interrupts.cpus()).unwrap_or(0)).map(Cpu::new)
     }
+}
+
+impl<P: GicPlatform, E> Irqchip<P, E> {
+    /// Changes the priority of an interrupt, in the GIC's [security
+    /// view](gic_driver::SecurityView). An LPI must be mapped by an MSI controller, and the two low
+    /// bits of its priority are ignored. An SGI's or PPI's priority is per-CPU: it changes only on
+    /// the calling CPU, and must be set again whenever that CPU is turned on.
+    ///
+    /// Kernels can implement pseudo-NMIs with this function: interrupts above a priority threshold
+    /// are still signaled while the kernel masks all other interrupts with
+    /// [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below). A higher-priority
+    /// interrupt also preempts a running handler if the kernel unmasks interrupts in the handler.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    /// Any [`PriorityError`]. If the MSI controller does not respond, the priority may have changed
+    /// in memory but not at the redistributor.
+    pub fn set_priority(&self, hwirq: HwIrq, priority: Priority) -> Result<(), PriorityError> {
+        match Lpi::try_from(hwirq.get()) {
+            Ok(lpi) => self.msi.set_priority(lpi, priority),
+            Err(_) => Ok(self.gic.set_priority(IntId::from(hwirq), priority)?),
+        }
+    }
+}
+
+/// Returns the interrupt and its priority, if the explanation passes all stages up to this target.
+fn signal_at(explanation: &Explanation, cpu: Cpu) -> Option<(HwIrq, Priority)> {
+    let (mut interrupt, mut priority, mut here) = (None, None, false);
+    for fact in explanation.facts() {
+        match fact {
+            Fact::Event { interrupt: known, .. }
+            | Fact::MessageIntid(known)
+            | Fact::Input(known) => {
+                interrupt = Some(known);
+            }
+            Fact::Enabled(known) => priority = Some(Priority::new(known)),
+            Fact::Target(target, _) => here = target == cpu,
+            _ => {}
+        }
+    }
+    interrupt.zip(priority).filter(|_| here)
 }
 
 impl<P: GicPlatform, E> fmt::Debug for Irqchip<P, E> {

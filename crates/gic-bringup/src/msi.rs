@@ -2,7 +2,7 @@
 
 use crate::config::{self, RootConfig};
 use crate::driver::{BridgeMsiDriver, DirectLpiDriver, ItsDriver, MbiDriver, MipDriver, V2mDriver};
-use crate::error::{ControllerError, NoParent};
+use crate::error::{ControllerError, NoParent, PriorityError};
 use crate::options::Options;
 use crate::root::RootGic;
 use alloc::collections::TryReserveError;
@@ -12,9 +12,12 @@ use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_arc;
 use doorbell_lock::TaskLock;
+use gic_arch::{Lpi, Priority};
 use gic_driver::bridge_msi::FIRST_VECTOR;
 use gic_driver::its::{IdMap, IfEnabled};
-use gic_driver::{BridgeMsi, DirectLpi, GicPlatform, Its, ItsConfig, ItsMsiParent, Mbi, Mip, V2m};
+use gic_driver::{
+    BridgeMsi, DirectLpi, GicPlatform, Its, ItsConfig, ItsError, ItsMsiParent, Mbi, Mip, V2m,
+};
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, NoRoute, PciHost, Via,
 };
@@ -381,6 +384,18 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
 }
 
 impl<P: GicPlatform> MsiControllerSet<P> {
+    /// Changes the priority of an LPI that one of these controllers maps.
+    pub(crate) fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), PriorityError> {
+        for its in self.itses() {
+            match its.set_priority(lpi, priority) {
+                Err(ItsError::NotMapped(_)) => {}
+                answer => return Ok(answer?),
+            }
+        }
+        let direct_lpi = self.direct_lpi().ok_or(PriorityError::NotMapped(lpi))?;
+        direct_lpi.set_priority(lpi.intid().hwirq(), priority).map_err(PriorityError::DirectLpi)
+    }
+
     pub(crate) fn itses(&self) -> impl Iterator<Item = &Arc<Its<P>>> {
         self.drivers.iter().filter_map(|(_, driver)| match driver {
             Ok(MsiController::Its(its)) => Some::<&Arc<Its<P>>>(its),
