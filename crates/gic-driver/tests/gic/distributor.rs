@@ -1,6 +1,6 @@
 //! Distributor tests, in each security view.
 
-use crate::fake::{Board, BoardFrame, DISTRIBUTOR, FakeDistributor, Security};
+use crate::fake::{Board, BoardFrame, DISTRIBUTOR, FakeDistributor, InterruptState, Security};
 use gic_arch::{Affinity, IntId, Priority};
 use gic_driver::distributor::MessageRegisters;
 use gic_driver::{
@@ -9,6 +9,8 @@ use gic_driver::{
 };
 use msi_types::{Pending, Trigger};
 use proptest::prelude::*;
+
+const BLOCK: Block = Block::Distributor(DISTRIBUTOR);
 
 fn machine(security: Security) -> Board {
     Board::with(FakeDistributor::new(security), vec![])
@@ -32,6 +34,15 @@ fn initialised(security: Security) -> (Board, Distributor<BoardFrame>) {
 
 fn intids() -> Vec<IntId> {
     (32..96).chain(4096..4128).map(IntId::new).collect()
+}
+
+fn state_of(frame: &mut FakeDistributor, intid: IntId) -> &mut InterruptState {
+    if intid.get() < 4096 { frame.spis.state(intid) } else { frame.extended.state(intid) }
+}
+
+fn states(fake: &Board) -> Vec<InterruptState> {
+    let state = |intid| fake.at_distributor(|frame| *state_of(frame, intid));
+    intids().into_iter().map(state).collect()
 }
 
 mod views {
@@ -82,8 +93,8 @@ mod views {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.pidr2 = 0x2b);
         let refused = open(&fake).unwrap_err();
-        let block = Block::Distributor(DISTRIBUTOR);
-        assert_eq!(refused, GicError::WrongRevision { block, found: gic_arch::ArchRevision::V2 });
+        let found = gic_arch::ArchRevision::V2;
+        assert_eq!(refused, GicError::WrongRevision { block: BLOCK, found });
     }
 }
 
@@ -116,15 +127,10 @@ mod init {
         let (fake, _) = initialised(Security::Secure);
         fake.at_distributor(|frame| {
             let control = frame.control;
-            assert!(
-                control.are()
-                    && control.are_ns()
-                    && control.enable_grp1_s()
-                    && !control.enable_grp1()
-            );
-            assert!(
-                frame.spis.states()[32..].iter().all(|state| !state.group && state.group_modifier)
-            );
+            let routes = control.are() && control.are_ns();
+            assert!(routes && control.enable_grp1_s() && !control.enable_grp1());
+            let mut spis = frame.spis.states()[32..].iter();
+            assert!(spis.all(|state| !state.group && state.group_modifier));
         });
     }
 
@@ -173,7 +179,7 @@ mod init {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.no_affinity_routing = true);
         let refused = open(&fake).unwrap().init(&fake, config()).unwrap_err();
-        assert_eq!(refused, GicError::NoAffinityRouting(Block::Distributor(DISTRIBUTOR)));
+        assert_eq!(refused, GicError::NoAffinityRouting(BLOCK));
     }
 
     #[test]
@@ -217,16 +223,6 @@ mod interrupts {
         ]
     }
 
-    fn states(fake: &Board) -> Vec<(IntId, crate::fake::InterruptState)> {
-        fake.at_distributor(|frame| {
-            let spis = (32..96).map(IntId::new).map(|intid| (intid, *frame.spis.state(intid)));
-            let spis: Vec<_> = spis.collect();
-            let extended =
-                (4096..4128).map(IntId::new).map(|intid| (intid, *frame.extended.state(intid)));
-            spis.into_iter().chain(extended).collect()
-        })
-    }
-
     fn apply(fake: &Board, interrupt: &Interrupt<'_, BoardFrame>, op: Op) -> Result<(), GicError> {
         match op {
             Op::Enable => interrupt.enable(),
@@ -242,7 +238,7 @@ mod interrupts {
     }
 
     /// Computes the expected state after an operation, independently of the fake.
-    fn expected(mut state: crate::fake::InterruptState, op: Op) -> crate::fake::InterruptState {
+    fn expected(mut state: InterruptState, op: Op) -> InterruptState {
         match op {
             Op::Enable => (state.enabled, state.forwarded) = (true, true),
             Op::Disable => (state.enabled, state.forwarded) = (false, false),
@@ -267,10 +263,10 @@ mod interrupts {
                 let intid = intids()[index];
                 let before = states(&fake);
                 let refused = apply(&fake, &distributor.interrupt(intid).unwrap(), op).err();
-                for ((intid_before, before), (_, after)) in before.iter().zip(states(&fake)) {
-                    let own = *intid_before == intid;
-                    let want = if own { expected(*before, op) } else { *before };
-                    prop_assert_eq!(after, want, "{:?} at {} seen at {}", op, intid, intid_before);
+                for ((at, before), after) in intids().iter().zip(before).zip(states(&fake)) {
+                    let own = *at == intid;
+                    let want = if own { expected(before, op) } else { before };
+                    prop_assert_eq!(after, want, "{:?} at {} seen at {}", op, intid, at);
                     if own {
                         let must_refuse = matches!(op, Op::Trigger(trigger)
                             if before.enabled && before.edge != (trigger == Trigger::Edge));
@@ -307,8 +303,7 @@ mod interrupts {
         let (_, distributor) = initialised(Security::Single);
         for number in [0, 31, 96, 1019, 1020, 1056, 4095, 4128, 5119, 8192, u32::MAX] {
             let intid = IntId::new(number);
-            let refused =
-                GicError::NoSuchInterrupt { block: Block::Distributor(DISTRIBUTOR), intid };
+            let refused = GicError::NoSuchInterrupt { block: BLOCK, intid };
             assert_eq!(distributor.interrupt(intid).unwrap_err(), refused);
             assert_eq!(distributor.set_route(intid, Route::AnyParticipating), Err(refused));
         }
@@ -365,7 +360,7 @@ mod routes {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.typer = frame.typer.with_no_1_of_n(true));
         let refused = open(&fake).unwrap().set_route(IntId::new(42), Route::AnyParticipating);
-        assert_eq!(refused, Err(GicError::NoOneOfN(Block::Distributor(DISTRIBUTOR))));
+        assert_eq!(refused, Err(GicError::NoOneOfN(BLOCK)));
     }
 
     #[test]
@@ -398,39 +393,24 @@ mod routes {
 mod suspend {
     use super::*;
 
-    fn state() -> impl Strategy<Value = crate::fake::InterruptState> {
-        (any::<[bool; 6]>(), any::<u8>()).prop_map(|(flags, priority)| {
-            let [enabled, pending, active, edge, group, _] = flags;
-            let group_modifier = false;
-            let forwarded = enabled;
-            let priority = priority & 0xf8;
-            let held = false;
-            crate::fake::InterruptState {
-                enabled,
-                forwarded,
-                pending,
-                held,
-                active,
-                priority,
-                edge,
-                group,
-                group_modifier,
-            }
+    fn state() -> impl Strategy<Value = InterruptState> {
+        (any::<[bool; 5]>(), any::<u8>()).prop_map(|(flags, priority)| {
+            let [enabled, pending, active, edge, group] = flags;
+            let (forwarded, priority) = (enabled, priority & 0xf8);
+            let none = InterruptState::default();
+            InterruptState { enabled, forwarded, pending, active, priority, edge, group, ..none }
         })
     }
 
     proptest! {
         #[test]
         fn restore_after_power_loss_equals_saved_state(
-            states in prop::collection::vec(state(), 96),
+            saved_states in prop::collection::vec(state(), 96),
             routes in prop::collection::vec(any::<u32>(), 96),
         ) {
             let (fake, distributor) = initialised(Security::Single);
-            for ((intid, state), route) in intids().iter().zip(&states).zip(&routes) {
-                fake.at_distributor(|frame| match intid.get() {
-                    4096.. => *frame.extended.state(*intid) = *state,
-                    _ => *frame.spis.state(*intid) = *state,
-                });
+            for ((intid, state), route) in intids().iter().zip(&saved_states).zip(&routes) {
+                fake.at_distributor(|frame| *state_of(frame, *intid) = *state);
                 distributor.set_route(*intid, Route::To(Affinity::from_packed(*route))).unwrap();
             }
             let mut storage = vec![SharedBlock::default(); distributor.saved_blocks()];
@@ -439,16 +419,10 @@ mod suspend {
             fake.at_distributor(|frame| *frame = FakeDistributor::new(Security::Single));
             distributor.restore(&fake, &saved, &storage).unwrap();
 
-            for ((intid, state), route) in intids().iter().zip(&states).zip(&routes) {
-                let now = fake.at_distributor(|frame| match intid.get() {
-                    4096.. => *frame.extended.state(*intid),
-                    _ => *frame.spis.state(*intid),
-                });
-                prop_assert_eq!(now, *state);
-                prop_assert_eq!(
-                    distributor.route(*intid),
-                    Ok(Route::To(Affinity::from_packed(*route)))
-                );
+            prop_assert_eq!(states(&fake), saved_states);
+            for (intid, route) in intids().into_iter().zip(routes) {
+                let route = Route::To(Affinity::from_packed(route));
+                prop_assert_eq!(distributor.route(intid), Ok(route));
             }
             prop_assert!(
                 fake.at_distributor(|frame| frame.control.enable_grp1() && frame.control.are())
@@ -478,7 +452,6 @@ mod suspend {
     fn save_refuses_too_little_room() {
         let (_, distributor) = initialised(Security::Single);
         let refused = distributor.save(&mut [SharedBlock::default(); 2]);
-        let block = Block::Distributor(DISTRIBUTOR);
-        assert_eq!(refused, Err(GicError::StorageTooSmall { block, wanted: 3, given: 2 }));
+        assert_eq!(refused, Err(GicError::StorageTooSmall { block: BLOCK, wanted: 3, given: 2 }));
     }
 }

@@ -9,6 +9,7 @@ mod doorbells;
 mod errata;
 mod events;
 mod explain;
+mod faults;
 mod model;
 mod out_of_memory;
 mod parent;

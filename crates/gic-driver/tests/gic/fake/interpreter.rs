@@ -185,10 +185,9 @@ impl Interpreter {
     }
 
     pub(crate) fn control(&mut self) -> Ctlr {
-        let quiescent = !self.control.enabled() && self.unrest == 0;
-        self.unrest = self.unrest.saturating_sub(1);
         // Quiescent is UNKNOWN while the ITS is enabled; this fake then returns 1.
-        let quiescent = quiescent || self.control.enabled();
+        let quiescent = self.control.enabled() || self.unrest == 0;
+        self.unrest = self.unrest.saturating_sub(1);
         self.control.with_quiescent(quiescent).with_its_number(self.hardware.number)
     }
 
@@ -240,11 +239,8 @@ impl Interpreter {
 
     pub(crate) fn set_queue(&mut self, value: Cbaser) {
         self.must_rest("GITS_CBASER");
-        self.queue = if self.hardware.looks_into_caches || self.hardware.claims_coherence {
-            value
-        } else {
-            value.with_shareability(Shareability::Non)
-        };
+        let is_shared = self.hardware.looks_into_caches || self.hardware.claims_coherence;
+        self.queue = if is_shared { value } else { value.with_shareability(Shareability::Non) };
         // Bits 15:12 of the address may be RES0.
         assert_eq!(self.queue.address() % 0x1_0000, 0, "the queue must be aligned to 64 KiB");
         (self.read, self.stalled) = (0, false);
@@ -407,10 +403,8 @@ impl Interpreter {
         device: u32,
         event: u32,
     ) -> Option<(u32, u64)> {
-        if !self.control.enabled() {
-            return None;
-        }
-        let entry = self.event_entry(memory, device, event)?;
+        let enabled = self.control.enabled();
+        let entry = enabled.then(|| self.event_entry(memory, device, event))??;
         let entry = TranslationEntry::from(memory.device_read64(self.table_view(), entry));
         let target = self.target(memory, entry)?;
         (entry.intid() != 0).then_some((entry.intid(), target))

@@ -3,10 +3,9 @@
 
 use super::setup::{Setup, config, lpi, request};
 use crate::fake::{Board, Hardware};
-use gic_arch::Lpi;
-use gic_arch::Shareability;
 use gic_arch::gits::Typer;
 use gic_arch::lpi::Config;
+use gic_arch::{Lpi, Shareability};
 use gic_driver::its::{DirectEvent, IfEnabled, VirtualLpi, VpeSet};
 use gic_driver::{Its, ItsError};
 use msi_types::{Cpu, DeviceId, HwIrqBlock, Pending};
@@ -62,6 +61,14 @@ impl Direct {
         Self { setup, vpes }
     }
 
+    /// Creates the machine with event 0 handed over to vPE 0.
+    fn with_event() -> (Self, HwIrqBlock, DirectEvent) {
+        let direct = Self::new();
+        let block = direct.map();
+        let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+        (direct, block, event)
+    }
+
     /// Loads a vPE at its first CPU.
     pub(super) fn load(&self, vpe: u16) {
         self.vpes.load(vpe, Cpu::new(u32::from(vpe) + 1)).unwrap();
@@ -109,30 +116,26 @@ fn messages_of_a_direct_event_reach_its_vpe() {
 
 #[test]
 fn messages_of_a_vpe_that_left_wait() {
-    let direct = Direct::new();
-    let block = direct.map();
-    let _event = direct.hand_over(&block, 0, virtual_lpi(0, 3));
+    let (direct, _, _event) = Direct::with_event();
     direct.send(0);
     assert!(direct.vpes.put(0).unwrap(), "a virtual LPI is pending");
     assert_eq!(direct.take(0), [0_u32; 0]);
     direct.load(0);
-    assert_eq!(direct.take(0), [8195]);
+    assert_eq!(direct.take(0), [8192]);
     assert!(!direct.vpes.put(0).unwrap());
     direct.send(0);
     direct.load(0);
-    assert_eq!(direct.take(0), [8195]);
+    assert_eq!(direct.take(0), [8192]);
 }
 
 #[test]
 fn a_vpe_becomes_resident_at_any_cpu() {
-    let direct = Direct::new();
-    let block = direct.map();
-    let _event = direct.hand_over(&block, 0, virtual_lpi(0, 3));
+    let (direct, _, _event) = Direct::with_event();
     for cpu in [3, 0, 1] {
         direct.vpes.put(0).unwrap();
         direct.send(0);
         direct.vpes.load(0, Cpu::new(cpu)).unwrap();
-        assert_eq!(direct.take(0), [8195]);
+        assert_eq!(direct.take(0), [8192]);
     }
 }
 
@@ -185,8 +188,7 @@ fn a_redistributor_that_stays_dirty_is_an_error() {
 
 #[test]
 fn a_vpe_that_has_not_left_is_not_loaded() {
-    let direct = Direct::new();
-    let _event = direct.hand_over(&direct.map(), 0, virtual_lpi(0, 0));
+    let (direct, _, _event) = Direct::with_event();
     let stuck = |stuck| direct.setup.board.world().redistributors[1].vlpi.stuck = stuck;
     stuck(true);
     assert!(matches!(direct.vpes.put(0), Err(ItsError::Fault(_))));
@@ -214,9 +216,7 @@ fn a_configuration_takes_effect_when_invalidated() {
 
 #[test]
 fn software_changes_the_pending_state() {
-    let direct = Direct::new();
-    let block = direct.map();
-    let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    let (direct, _, event) = Direct::with_event();
     direct.vpes.set_pending(&event, Pending::Set).unwrap();
     assert_eq!(direct.take(0), [8192]);
     direct.send(0);
@@ -226,9 +226,7 @@ fn software_changes_the_pending_state() {
 
 #[test]
 fn a_direct_event_moves_with_its_pending_state() {
-    let direct = Direct::new();
-    let block = direct.map();
-    let mut event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    let (direct, _, mut event) = Direct::with_event();
     direct.send(0);
     direct.vpes.move_event(&mut event, 1).unwrap();
     assert_eq!(event.target(), virtual_lpi(1, 0));
@@ -239,9 +237,7 @@ fn a_direct_event_moves_with_its_pending_state() {
 
 #[test]
 fn an_event_that_is_handed_over_again_is_not_pending() {
-    let direct = Direct::new();
-    let block = direct.map();
-    let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    let (direct, block, event) = Direct::with_event();
     direct.send(0);
     direct.vpes.take_back(event).unwrap();
     let _event = direct.hand_over(&block, 0, virtual_lpi(1, 1));
@@ -272,18 +268,14 @@ fn taking_an_event_back_tells_whether_it_was_pending() {
 
 #[test]
 fn an_event_counts_as_pending_if_the_table_cannot_be_read() {
-    let direct = Direct::new();
-    let block = direct.map();
-    let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    let (direct, _, event) = Direct::with_event();
     direct.setup.board.world().rd(1).pendbaser.set_shareability(Shareability::Non);
     assert!(direct.vpes.take_back(event).unwrap());
 }
 
 #[test]
 fn a_resident_vpe_keeps_its_other_virtual_lpis_when_an_event_is_taken_back() {
-    let direct = Direct::new();
-    let block = direct.map();
-    let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    let (direct, block, event) = Direct::with_event();
     let _other = direct.hand_over(&block, 1, virtual_lpi(0, 1));
     direct.send(1);
     assert!(!direct.vpes.take_back(event).unwrap());
@@ -294,9 +286,7 @@ fn a_resident_vpe_keeps_its_other_virtual_lpis_when_an_event_is_taken_back() {
 
 #[test]
 fn an_event_of_a_stuck_vpe_is_taken_back() {
-    let direct = Direct::new();
-    let block = direct.map();
-    let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    let (direct, block, event) = Direct::with_event();
     direct.setup.board.world().redistributors[1].vlpi.stuck = true;
     assert!(matches!(direct.vpes.take_back(event), Err(ItsError::Fault(_))));
     assert_eq!(direct.send(0), Some((0, lpi(&block, 0).get())));
