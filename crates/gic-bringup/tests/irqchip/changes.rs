@@ -1,8 +1,8 @@
 //! Changes of one register of a machine whose drivers run, or of the state of a driver. The
 //! explanation must name what was changed. `docs/no-interrupt.md` states the score.
 
-use crate::explain::{SPI, Setup};
 use crate::machine::{CPU0, CPU1, ITS};
+use crate::setup::{SPI, Setup};
 use doorbell_hardware::bus::AccessWidth;
 use doorbell_test_support::{Score, other_values};
 use gic_arch::icc::{self, SysRegEncoding};

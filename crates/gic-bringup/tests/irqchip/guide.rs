@@ -1,8 +1,8 @@
 //! Comparison of the explanations that `docs/no-interrupt.md` shows for kernels with those that the
 //! drivers print for planted faults.
 
-use crate::explain::{Masked, SPI, Setup};
 use crate::machine::{CPU0, CPU1};
+use crate::setup::{Masked, SPI, Setup};
 use doorbell_hardware::bus::AccessWidth;
 use doorbell_test_support::check_guide;
 use gic_arch::icc::{self, Igrpen};

@@ -14,6 +14,7 @@ mod machine;
 mod out_of_memory;
 mod public_threads;
 mod second_boot;
+mod setup;
 mod suspend;
 
 use gic_bringup::ControllerError;

@@ -1,7 +1,8 @@
 //! Faults of kernels and machines from public bug reports. Each test links to its report.
 
-use crate::explain::{FUNCTION, Masked, SPI, Setup, plant};
+use crate::explain::plant;
 use crate::machine::{CPU0, CPU1, ITS};
+use crate::setup::{FUNCTION, Masked, SPI, Setup};
 use doorbell_hardware::bus::AccessWidth;
 use gic_arch::icc::{self, Igrpen};
 use gic_arch::{gicd, gicr, gits};
