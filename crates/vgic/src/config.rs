@@ -134,9 +134,10 @@ pub struct VgicConfig {
 }
 
 /// Security states that a guest sees.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum SecurityView {
     /// One security state (`GICD_CTLR.DS` = 1): the guest sees the whole GIC, Groups 0 and 1.
+    #[default]
     Single,
     /// The Non-secure view of a GIC with two security states (`DS` = 0), as a kernel under EL3
     /// firmware sees it. Only Non-secure Group 1 exists, priorities are shifted into the lower

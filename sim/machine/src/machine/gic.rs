@@ -2,8 +2,7 @@
 
 use super::shared_interrupts;
 use super::{
-    AddressPlan, BuildOptions, LpiDisabling, Refusal, SecurityView, Snooping, TargetAddresses,
-    controllers, itses,
+    AddressPlan, BuildOptions, LpiDisabling, Refusal, Snooping, TargetAddresses, controllers, itses,
 };
 use crate::model::GicModel;
 use crate::trace::Recorder;
@@ -84,10 +83,7 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
         )
         .with_distributor(gic.distributor.base())
         .with_redistributors(redistributors(gic, affinities.len()))
-        .with_security(match options.security {
-            SecurityView::Single => vgic::SecurityView::Single,
-            SecurityView::NonSecure => vgic::SecurityView::NonSecure,
-        })
+        .with_security(options.security)
         .with_lpi_id_bits(
             shared_interrupts::has_lpis(description).then_some(options.lpis.id_bits()),
         )

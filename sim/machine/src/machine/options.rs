@@ -7,6 +7,8 @@ use crate::trace::Recorder;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+pub use vgic::SecurityView;
+
 /// Options for building a machine from its description.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
@@ -67,17 +69,6 @@ pub enum LpiDisabling {
     Possible,
     /// The bit stays set once software has set it.
     Impossible,
-}
-
-/// The software's view of the distributor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum SecurityView {
-    /// A single security state (`GICD_CTLR.DS` = 1).
-    #[default]
-    Single,
-    /// The Non-secure view with two security states (DS = 0), as on a board where firmware runs at
-    /// EL3.
-    NonSecure,
 }
 
 /// How ITS commands identify a redistributor (`GITS_TYPER.PTA`).
