@@ -6,17 +6,17 @@
 
 mod input;
 mod lpi;
-mod wired;
 
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::vgic::Vgic;
 use crate::wired::Group;
-use gic_arch::{IntId, Lpi, Priority};
+use crate::wired::interrupt::InterruptWord;
+use gic_arch::{IntId, IntIdClass, Lpi, Priority};
 use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
-use msi_types::{Cpu, DeviceId, EventId, HwIrq};
+use msi_types::{Cpu, DeviceId, EventId, HwIrq, Level};
 
 /// Result of following an interrupt: `Ok` if it passes, or its first obstacle.
-type Passed = Result<(), Obstacle>;
+pub(crate) type Passed = Result<(), Obstacle>;
 
 /// An interrupt that is pending at a vCPU.
 struct Arrival {
@@ -29,123 +29,159 @@ struct Arrival {
     is_listed: bool,
 }
 
-impl Vgic {
-    /// Explains why a device's event does not interrupt its vCPU. `its` is the ITS's index in
-    /// [`VgicConfig::its`](crate::VgicConfig::its).
-    ///
-    /// The machine may keep running. A vCPU does not wait longer for an explanation than for
-    /// another vCPU's register access.
-    ///
-    /// ```
-    /// # use msi_types::{Cpu, DeviceId, EventId, Kick};
-    /// # use std::sync::Arc;
-    /// # use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig, its::ItsConfig};
-    /// # struct Nothing;
-    /// # impl GuestMemory for Nothing {
-    /// #     fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
-    /// #         Err(MemoryFault { address })
-    /// #     }
-    /// #     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
-    /// #         Err(MemoryFault { address })
-    /// #     }
-    /// # }
-    /// # impl Kick for Nothing {
-    /// #     fn kick(&self, _: Cpu) {}
-    /// # }
-    /// # let its = vec![ItsConfig::new(0x808_0000)];
-    /// # let config = VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_its(its);
-    /// # let (gic, _vcpus) = Vgic::new(config, Arc::new(Nothing), Arc::new(Nothing))?;
-    /// let explanation = gic.explain(0, DeviceId::new(0x10), EventId::new(0));
-    /// assert_eq!(
-    ///     explanation.to_string(),
-    ///     "doorbell: a controller receives messages at 0x8090040\n\
-    ///      translation: GITS_CTLR.Enabled is 0 at 0x8080000\n\
-    ///      fix: program GITS_BASER<n> and GITS_CBASER, then set GITS_CTLR.Enabled\n"
-    /// );
-    /// # Ok::<(), vgic::ConfigError>(())
-    /// ```
-    pub fn explain(&self, its: usize, device: DeviceId, event: EventId) -> Explanation {
-        explained(|explanation| match self.its.get(its) {
-            Some(its) => {
-                note(explanation, Fact::Doorbell(its.doorbell()));
-                self.explain_event(its, device, event, explanation)
-            }
-            None => {
-                Err(Obstacle::NoIts { index: truncated(its), count: truncated(self.its.len()) })
-            }
-        })
+/// An explanation in the making.
+pub(crate) struct Explainer<'a> {
+    gic: &'a Vgic,
+    explanation: Explanation,
+}
+
+impl Explainer<'_> {
+    /// Follows an event of the ITS with this index from the ITS's doorbell.
+    pub(crate) fn explain_its(&mut self, its: usize, device: DeviceId, event: EventId) -> Passed {
+        let (index, all) = (its, &self.gic.its);
+        let Some(its) = all.get(index) else {
+            return Err(Obstacle::NoIts { index: truncated(index), count: truncated(all.len()) });
+        };
+        self.note(Fact::Doorbell(its.doorbell()));
+        self.explain_event(its, device, event)
     }
 
-    /// Explains why an SGI, PPI, SPI or LPI does not interrupt this vCPU, like
-    /// [`explain`](Self::explain). The LPI may become pending through an event or `GICR_SETLPIR`.
-    pub fn explain_interrupt(&self, cpu: Cpu, intid: IntId) -> Explanation {
-        explained(|explanation| {
-            let interrupt = HwIrq::new(intid.get());
-            if cpu.index() >= self.config.cpus.len() {
-                return Err(Obstacle::NoSuchInterrupt { interrupt });
-            }
-            match Lpi::try_from(intid) {
-                Ok(lpi) => self.explain_lpi(cpu, lpi, explanation),
-                Err(_) => self.explain_wired(Some(cpu), intid, explanation),
-            }
-        })
+    /// Follows an interrupt of this vCPU.
+    pub(crate) fn explain_interrupt(&mut self, cpu: Cpu, intid: IntId) -> Passed {
+        if cpu.index() >= self.gic.config.cpus.len() {
+            return Err(Obstacle::NoSuchInterrupt { interrupt: HwIrq::new(intid.get()) });
+        }
+        match Lpi::try_from(intid) {
+            Ok(lpi) => self.explain_lpi(cpu, lpi),
+            Err(_) => self.explain_wired(Some(cpu), intid),
+        }
     }
 
     /// Follows a pending interrupt through its target's redistributor and CPU interface.
-    fn explain_arrival(&self, arrival: &Arrival, explanation: &mut Explanation) -> Passed {
+    fn explain_arrival(&mut self, arrival: &Arrival) -> Passed {
         let Arrival { interrupt, cpu, group, .. } = *arrival;
-        let private = self.wired.private(cpu).ok_or(Obstacle::NoSuchInterrupt { interrupt })?;
+        let private = self.gic.wired.private(cpu).ok_or(Obstacle::NoSuchInterrupt { interrupt })?;
         if !private.is_awake() {
-            note(explanation, Fact::Routed(cpu));
+            self.note(Fact::Routed(cpu));
             return Err(Obstacle::Asleep { cpu });
         }
-        note(explanation, Fact::Target(cpu, self.target_state(cpu)));
-        if !self.wired.forwards(group) {
-            let ctlr = self.distributor().control();
+        self.note(Fact::Target(cpu, self.gic.wakeup.target_state(cpu)));
+        if !self.gic.wired.forwards(group) {
+            let ctlr = self.gic.distributor().control();
             return Err(Obstacle::GroupDisabled { group: group.into(), ctlr });
         }
         let interface = self.interface(cpu);
         if let Some(obstacle) = interface.obstacle(cpu, group, arrival.priority) {
             let grouping = interface.grouping(group, arrival.priority);
             let blocks = matches!(obstacle, Obstacle::PriorityNotHigher { .. });
-            note_all(explanation, grouping.filter(|_| blocks));
+            if let Some(grouping) = grouping.filter(|_| blocks) {
+                self.note(grouping);
+            }
             return Err(obstacle);
         }
         if arrival.is_listed {
             return Err(Obstacle::Listed { interrupt, cpu });
         }
-        note(explanation, Fact::Signaled(cpu));
-        *explanation = explanation.with_unexamined(Unexamined::ExceptionMask);
+        self.note(Fact::Signaled(cpu));
+        self.explanation = self.explanation.with_unexamined(Unexamined::ExceptionMask);
         Ok(())
     }
 
     /// Returns a vCPU's CPU interface as the vCPU last published it.
     fn interface(&self, cpu: Cpu) -> CpuInterface {
-        let features = Features::of(&self.config);
-        self.wired.private(cpu).map_or_else(
+        let features = Features::of(&self.gic.config);
+        self.gic.wired.private(cpu).map_or_else(
             || CpuInterface::new(features),
             |private| CpuInterface::published(features, &private.interface).0,
         )
     }
-}
 
-/// Returns the explanation with the facts that `follow` adds and the obstacle that it returns.
-fn explained(follow: impl FnOnce(&mut Explanation) -> Passed) -> Explanation {
-    let mut explanation = Explanation::new();
-    match follow(&mut explanation) {
-        Ok(()) => explanation,
-        Err(obstacle) => explanation.with_obstacle(obstacle),
+    fn note(&mut self, fact: Fact) {
+        self.explanation = self.explanation.with_fact(fact);
+    }
+
+    /// Follows an interrupt from its input. `asked` is the vCPU that the caller expects to be
+    /// interrupted. If it is `None`, follows an SPI to the vCPU to which it is routed.
+    fn explain_wired(&mut self, asked: Option<Cpu>, intid: IntId) -> Passed {
+        let state = self.visible(asked, intid)?;
+        self.note(Fact::Input(HwIrq::new(intid.get())));
+        if is_driven(intid, state) && state.line() {
+            self.note(Fact::Line(Level::High));
+        }
+        self.explain_state(asked, intid, is_driven(intid, state))
+    }
+
+    /// Follows an SPI that a message makes pending.
+    fn explain_message_spi(&mut self, intid: IntId) -> Passed {
+        self.explain_state(None, intid, false)
+    }
+
+    fn visible(&self, asked: Option<Cpu>, intid: IntId) -> Result<InterruptWord, Obstacle> {
+        let state = self.gic.wired.visible(asked.unwrap_or_default(), intid);
+        state.ok_or(Obstacle::NoSuchInterrupt { interrupt: HwIrq::new(intid.get()) })
+    }
+
+    /// Follows an interrupt from its configuration to the target. `is_driven` is `true` if the
+    /// interrupt is pending while its line is high.
+    fn explain_state(&mut self, asked: Option<Cpu>, intid: IntId, is_driven: bool) -> Passed {
+        let state = self.visible(asked, intid)?;
+        let (interrupt, group) = (HwIrq::new(intid.get()), Group::of(state));
+        if !state.enabled() {
+            return Err(Obstacle::Disabled { interrupt });
+        }
+        // No PE accepts a misplaced 1-of-N interrupt, so explain why the requested vCPU does not.
+        let is_homeless = self.gic.wired.is_misplaced(state);
+        let target = asked.filter(|_| is_homeless).or(state.target());
+        let interface = self.interface(target.or(asked).unwrap_or_default());
+        if group == Group::Zero && !interface.takes(group) && interface.takes(Group::One) {
+            return Err(Obstacle::WrongGroup { interrupt, group: group.into() });
+        }
+        self.note(Fact::Enabled(interface.view(state.priority())));
+        if state.active() && !state.listed() {
+            return Err(Obstacle::Active { interrupt, cpu: state.taker() });
+        }
+        if !state.pending() {
+            let lost = is_driven && self.gic.wired.lost_pulse() == Some(intid);
+            if lost {
+                self.note(Fact::PulseLost(interrupt));
+            }
+            return Err(match (is_driven, state.line()) {
+                (true, _) => Obstacle::LineLow,
+                (false, true) => Obstacle::NoEdge { interrupt },
+                (false, false) => Obstacle::NotPending { interrupt },
+            });
+        }
+        self.note(Fact::Pending(interrupt));
+        let Some(cpu) = target else {
+            let affinity = self.gic.wired.route(intid).into_bits();
+            return Err(Obstacle::NoTarget { affinity });
+        };
+        if let Some(asked) = asked.filter(|asked| *asked != cpu) {
+            return Err(Obstacle::OtherTarget { interrupt, cpu: asked, target: cpu });
+        }
+        let (priority, is_listed) = (state.priority(), state.listed());
+        self.explain_arrival(&Arrival { interrupt, cpu, group, priority, is_listed })
     }
 }
 
-fn note(explanation: &mut Explanation, fact: Fact) {
-    *explanation = explanation.with_fact(fact);
-}
-
-fn note_all(explanation: &mut Explanation, facts: impl IntoIterator<Item = Fact>) {
-    facts.into_iter().for_each(|fact| note(explanation, fact));
+/// Returns the explanation with the facts that `follow` adds and the obstacle that it returns.
+pub(crate) fn explained<'a>(
+    gic: &'a Vgic,
+    follow: impl FnOnce(&mut Explainer<'a>) -> Passed,
+) -> Explanation {
+    let mut explainer = Explainer { gic, explanation: Explanation::new() };
+    match follow(&mut explainer) {
+        Ok(()) => explainer.explanation,
+        Err(obstacle) => explainer.explanation.with_obstacle(obstacle),
+    }
 }
 
 fn truncated(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+/// Returns `true` if the interrupt is pending while its line is high. A level-sensitive SPI that a
+/// message has driven high is pending regardless of its line.
+fn is_driven(intid: IntId, state: InterruptWord) -> bool {
+    intid.class() != IntIdClass::Sgi && !state.edge() && !state.message()
 }

@@ -163,6 +163,7 @@ mod cpu;
 mod cpu_interface;
 mod explain;
 mod frames;
+mod inspection;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 mod lifecycle;
@@ -173,7 +174,6 @@ pub use {lpi::memory_model, wired::candidates::memory_model as wired_memory_mode
 pub mod saved_state;
 mod sync;
 mod vgic;
-mod view;
 mod wakeup;
 mod wired;
 
@@ -199,6 +199,5 @@ pub use monitor::progress::Progress;
 pub use monitor::rust_vmm::VmMemory;
 pub use monitor::view as state_view;
 pub use msi_types;
-pub use vgic::doorbells::DeviceWrite;
-pub use vgic::{Block, NotClaimed, ObserverTaken, PhysicalTaken, Region, Vgic};
+pub use vgic::{Block, DeviceWrite, NotClaimed, ObserverTaken, PhysicalTaken, Region, Vgic};
 pub use wired::{LinkError, PhysicalInterrupts};

@@ -1,15 +1,13 @@
 //! The shared side of the model, which any thread may use: register frames, lines and messages.
 
 mod address_map;
-pub(crate) mod doorbells;
-mod links;
-mod listed_state;
+mod parts;
+mod signals;
 
 pub(crate) use address_map::{AddressMap, FrameAt};
 pub use address_map::{Block, Region};
-pub use links::PhysicalTaken;
 
-use crate::config::{V2mConfig, VgicConfig};
+use crate::config::{ConfigError, V2mConfig, VgicConfig};
 use crate::cpu_interface::CpuInterface;
 use crate::frames::distributor::Distributor;
 use crate::frames::its::{CommandFaultLog, Its};
@@ -21,16 +19,17 @@ use crate::lpi::LpiCore;
 use crate::monitor::access::AccessWidth;
 use crate::monitor::direct::{DirectInjection, DirectTarget, InListRegister};
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, RegisterFrame};
+use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
 use crate::sync::lock::Mutex;
 use crate::wakeup::VcpuWakeup;
-use crate::wired::Wired;
 use crate::wired::interrupt::InterruptWord;
+use crate::wired::{LinkError, PhysicalInterrupts, Wired};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use doorbell_fallible::OutOfMemory;
-use gic_arch::{gicd, gicr, gits};
-use msi_types::{Cpu, Delivery, DeviceId, EventId, Level, Line, LineObserver, SetLine, SignalMsi};
+use doorbell_fallible::{try_arc, try_boxed_slice};
+use gic_arch::{IntId, gicd, gicr, gits};
+use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, Line, LineObserver, SignalMsi};
 
 /// A virtual GIC, as devices and the bus see it.
 ///
@@ -92,7 +91,50 @@ pub struct NotClaimed(pub u64);
 #[error("the GIC already has a line observer")]
 pub struct ObserverTaken;
 
+/// Error from [`Vgic::serve_physical`] if a [`PhysicalInterrupts`] is already registered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the GIC's physical interrupts are already served")]
+pub struct PhysicalTaken;
+
+/// Target of a device's write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceWrite {
+    /// A doorbell, with the outcome of the message.
+    Message(Delivery),
+    /// Another register, which was written as if by a CPU.
+    Register,
+}
+
 impl Vgic {
+    /// Creates the shared half of a machine.
+    pub(crate) fn shared(
+        config: VgicConfig,
+        memory: Arc<dyn GuestMemory>,
+        kick: Arc<dyn Kick>,
+    ) -> Result<Arc<Self>, ConfigError> {
+        config.validate()?;
+        let wakeup = try_arc(VcpuWakeup::new(config.cpus.len(), kick)?)?;
+        let kinds: &[FaultReason] = match config.lpi_id_bits {
+            Some(_) => &FaultReason::ALL,
+            None => &FaultReason::WITHOUT_LPIS,
+        };
+        let events = try_arc(EventLog::new(kinds)?)?;
+        let lpis = parts::lpi_core(&config, memory, &wakeup, &events)?;
+        let its = parts::translators(&config, lpis.as_ref(), &events)?;
+        let paused = Mutex::new(try_boxed_slice(config.cpus.iter().map(|_| None))?);
+        Ok(try_arc(Self {
+            redistributors: parts::redistributors(&config)?,
+            addresses: AddressMap::new(&config)?,
+            wired: Wired::new(&config, Arc::clone(&wakeup))?,
+            config,
+            events,
+            wakeup,
+            lpis,
+            its,
+            paused,
+        })?)
+    }
+
     /// Registers an observer that is called when the guest deactivates a level-sensitive line, so
     /// that it can resample the line's source.
     ///
@@ -268,23 +310,144 @@ impl Vgic {
         Ok(())
     }
 
-    /// Performs a system reset: registers, interrupts and LPIs are as after power-on, but lines
-    /// keep their driven levels.
+    /// Writes the low `width` of `value` on behalf of a device without an identity.
     ///
-    /// The vCPUs must not run during the reset. Afterwards, the owner of each vCPU must call
-    /// [`Vcpu::reset`](crate::Vcpu::reset).
-    pub fn reset(&self) {
-        self.its.iter().for_each(|its| its.reset());
-        self.wired.reset(&self.config);
-        self.redistributors.iter().for_each(RedistributorRegisters::reset);
-        if let Some(lpis) = &self.lpis {
-            lpis.reset_lpis();
+    /// The address may be that of a doorbell (`GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR` and their alias,
+    /// `GICR_SETLPIR`, `GICR_CLRLPIR`, GICv2m's `MSI_SETSPI_NS`) or of another register next to it.
+    /// **This path provides no isolation:** a device that can reach a redistributor's doorbell can
+    /// also reach `GICR_CTLR` and `GICR_PROPBASER`, and every device can signal every interrupt.
+    /// Where possible, a VMM should give devices access only to the page of an ITS, a GICv2m frame
+    /// or the [`VgicConfig::mbi_alias`] frame.
+    ///
+    /// `GITS_TRANSLATER` doesn't accept messages without an identity. Use [`its`](Self::its)
+    /// instead.
+    ///
+    /// # Errors
+    /// [`NotClaimed`] if the address is outside the model's regions.
+    pub fn write_from_device(
+        &self,
+        address: u64,
+        width: AccessWidth,
+        value: u64,
+    ) -> Result<DeviceWrite, NotClaimed> {
+        let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
+        match self.ring(frame, offset, width, value & width.mask()) {
+            Some(delivery) => Ok(DeviceWrite::Message(delivery)),
+            None => self.write_until_done(address, width, value).map(|()| DeviceWrite::Register),
         }
+    }
+
+    /// Writes to the doorbell at an offset in a frame. Returns `None` if there is no doorbell of
+    /// that width.
+    fn ring(
+        &self,
+        frame: FrameAt<'_>,
+        offset: u32,
+        width: AccessWidth,
+        value: u64,
+    ) -> Option<Delivery> {
+        match frame {
+            FrameAt::Distributor => self.distributor().mbi().ring(offset, width, value),
+            FrameAt::MbiAlias(base) => self.mbi_alias(base).ring(offset, width, value),
+            FrameAt::Redistributor(cpu) => self.redistributor_of(cpu)?.ring(offset, width, value),
+            FrameAt::V2m(config) => self.v2m(config).ring(offset, width, value),
+            FrameAt::Its(_) => (offset == gits::TRANSLATER.offset()).then_some(Delivery::Blocked),
+            FrameAt::Empty => None,
+        }
+    }
+
+    /// Registers the hypervisor's access to the physical interrupts to which virtual interrupts are
+    /// [linked](Self::link).
+    ///
+    /// # Errors
+    /// [`PhysicalTaken`] if a [`PhysicalInterrupts`] is already registered.
+    pub fn serve_physical(
+        &self,
+        physical: Arc<dyn PhysicalInterrupts>,
+    ) -> Result<(), PhysicalTaken> {
+        self.wired.serve_physical(physical).map_err(|_| PhysicalTaken)
+    }
+
+    /// Links a virtual PPI or SPI to a physical interrupt, so that the physical interrupt is
+    /// deactivated when the guest deactivates the virtual interrupt.
+    ///
+    /// If the virtual interrupt is in a list register whose `HW` bit is set, the hardware
+    /// deactivates the physical interrupt. Links are for the hypervisor's timer, and for devices
+    /// assigned to a guest.
+    ///
+    /// The hypervisor must acknowledge the physical interrupt, drop its priority and leave it
+    /// active (EOImode 1). The hypervisor must then drive `line` high, or
+    /// [pulse](msi_types::SetLine::pulse) the line if the interrupt is edge-triggered. The
+    /// hypervisor doesn't have to drive the line low: if the physical input is still high after the
+    /// deactivation, the physical interrupt fires again. A
+    /// [`LineObserver`](msi_types::LineObserver) isn't notified of linked interrupts.
+    ///
+    /// If the physical input falls before the guest has acknowledged the interrupt, the hypervisor
+    /// isn't notified, so the model [reads the level](PhysicalInterrupts::level) before the
+    /// interrupt is signaled, after an exit in which the guest did not acknowledge it, and when the
+    /// guest reads whether it is pending. If the input has fallen, the virtual interrupt is no
+    /// longer pending, and the model deactivates the physical interrupt.
+    ///
+    /// If the guest makes the interrupt pending or active only by register writes, that state
+    /// doesn't affect the physical interrupt. A system reset keeps links, and deactivates each
+    /// physical interrupt that was active on behalf of the guest. [Saved
+    /// states](crate::saved_state) don't contain links: the destination must link its own physical
+    /// interrupts and drive the levels of their lines, and the source must [unlink](Self::unlink)
+    /// its own physical interrupts.
+    ///
+    /// # Errors
+    /// [`LinkError`] if the machine doesn't have this line, `physical` is not a PPI or SPI, or no
+    /// [`PhysicalInterrupts`] is registered.
+    pub fn link(&self, line: Line, physical: IntId) -> Result<(), LinkError> {
+        self.wired.link(line, Some(physical))
+    }
+
+    /// Removes a link. If the physical interrupt was active on behalf of the guest, it is
+    /// deactivated, but the state of the virtual interrupt doesn't change. If a vCPU has the
+    /// virtual interrupt in a list register, that vCPU is kicked, but until it has exited, its
+    /// guest may still deactivate the physical interrupt.
+    ///
+    /// # Errors
+    /// [`LinkError`] if the machine doesn't have this line, or no [`PhysicalInterrupts`] is
+    /// registered. Removing a link that does not exist is not an error.
+    pub fn unlink(&self, line: Line) -> Result<(), LinkError> {
+        self.wired.link(line, None)
+    }
+
+    /// Returns `true` if a line's physical interrupt is active on behalf of the guest. A hypervisor
+    /// that moves vCPUs between CPUs must call this method while the vCPU is outside the guest.
+    ///
+    /// A linked PPI is active on a single CPU. When the hypervisor unloads the vCPU from a CPU, it
+    /// must deactivate the PPI there regardless of this result, because another vCPU may have just
+    /// ended the interrupt. When the hypervisor loads the vCPU on a CPU, it must first direct
+    /// [`PhysicalInterrupts::deactivate`] to that CPU. The hypervisor then makes the PPI active on
+    /// that CPU if this method returns `true`, calls the method again, and deactivates the PPI if
+    /// the result is now `false`.
+    pub fn is_physical_active(&self, line: Line) -> bool {
+        self.wired.is_physical_active(line)
+    }
+
+    /// Makes a line's interrupt pending, as a guest does by `ISPENDR`: until the guest acknowledges
+    /// it or clears the pending state, whatever its trigger and the level of the line. This is for
+    /// hypervisors that report an interrupt as an event, which [`pulse`](SetLine::pulse) would lose
+    /// if the guest configured it as level-sensitive. Returns `Pending`, or `NoDoorbell` if the
+    /// machine doesn't have this line.
+    ///
+    /// Context: any.
+    pub fn set_pending(&self, line: Line) -> Delivery {
+        line_delivery(self.wired.change_input(line, |state| state.with_latch(true)))
     }
 
     /// Returns `true` if the address lies in one of the model's [regions](Self::regions).
     pub fn claims(&self, address: u64) -> bool {
         self.addresses.region(address).is_some()
+    }
+
+    /// Returns `true` if a read at this address shows the pending or active state of interrupts
+    /// that may be in list registers. The read returns their state at their vCPUs' last guest
+    /// entries: see [`ListRegisterVcpu`](crate::ListRegisterVcpu).
+    pub fn shows_listed_state(&self, address: u64) -> bool {
+        self.frame_at(address).is_some_and(|(frame, offset)| frame.shows_listed_state(offset))
     }
 
     /// Returns the regions that the model claims, in address order.
@@ -334,25 +497,12 @@ impl Vgic {
         self.its.iter().for_each(|its| its.try_poll());
     }
 
-    /// Completes all work started by registers and commands. The call may take a long time, and is
-    /// meant for a stopped machine.
-    pub(crate) fn finish_sweeps(&self) -> Result<(), OutOfMemory> {
-        self.its.iter().for_each(|its| its.finish());
-        self.lpis.as_ref().map_or(Ok(()), |lpis| lpis.finish_sweeps())
-    }
-
     /// Resumes the commands and register writes that were waiting for a recalled vCPU.
     pub(crate) fn resume_recalled(&self) {
         self.its.iter().for_each(|its| its.poll());
         if let Some(lpis) = &self.lpis {
             lpis.advance_registers(0);
         }
-    }
-
-    /// Resumes commands that were waiting in the restored state.
-    pub(crate) fn note_restored_commands(&self) {
-        self.its.iter().for_each(|its| its.note_restored());
-        self.wakeup.kick_for_work();
     }
 
     /// Returns the command faults at the ITS with this index in [`VgicConfig::its`].
@@ -414,37 +564,6 @@ impl Vgic {
 
     pub(crate) fn distributor(&self) -> Distributor<'_> {
         Distributor { config: &self.config, wired: &self.wired, events: &self.events }
-    }
-}
-
-impl Vgic {
-    /// Makes a line's interrupt pending, as a guest does by `ISPENDR`: until the guest acknowledges
-    /// it or clears the pending state, whatever its trigger and the level of the line. This is for
-    /// hypervisors that report an interrupt as an event, which [`pulse`](SetLine::pulse) would lose
-    /// if the guest configured it as level-sensitive. Returns `Pending`, or `NoDoorbell` if the
-    /// machine doesn't have this line.
-    ///
-    /// Context: any.
-    pub fn set_pending(&self, line: Line) -> Delivery {
-        line_delivery(self.wired.change_input(line, |state| state.with_latch(true)))
-    }
-}
-
-impl SetLine for Vgic {
-    /// Drives a line to a level. Returns `Pending` if the interrupt is pending afterwards, enabled
-    /// or not, `Blocked` if it is not, and `NoDoorbell` if the machine doesn't have this line.
-    fn set_line(&self, line: Line, level: Level) -> Delivery {
-        line_delivery(self.wired.drive(line, level))
-    }
-
-    /// Latches an edge on a line. Returns the same results as [`set_line`](Self::set_line).
-    ///
-    /// The edge is latched by one atomic operation, so no edge is lost if several threads signal
-    /// one line concurrently. KVM's `KVM_IRQ_LINE` also latches an edge for each level of 1, but
-    /// the level of 0 that follows lowers a level-sensitive line; this method leaves the level
-    /// unchanged.
-    fn pulse(&self, line: Line) -> Delivery {
-        line_delivery(self.wired.pulse(line))
     }
 }
 

@@ -43,6 +43,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use doorbell_fallible::{OutOfMemory, try_arc};
+use msi_types::explain::TargetState;
 use msi_types::{Cpu, Kick};
 
 /// All vCPUs' wake-up state, shared by every component that makes interrupts pending.
@@ -143,6 +144,15 @@ impl VcpuWakeup {
     /// Returns the vCPUs' words, indexed by vCPU.
     pub(crate) fn words(&self) -> &[Arc<WakeupWord>] {
         &self.vcpus
+    }
+
+    /// Returns a vCPU's state, which determines whether an interrupt must kick it.
+    pub(crate) fn target_state(&self, cpu: Cpu) -> TargetState {
+        match self.vcpus.get(cpu.index()) {
+            Some(word) if word.needs_kick() => TargetState::NeedsKick,
+            Some(word) if word.is_kicked() => TargetState::Kicked,
+            _ => TargetState::Awake,
+        }
     }
 
     /// Kicks vCPU `cpu` if it is in WFI or in guest mode. Callers must first make the interrupt

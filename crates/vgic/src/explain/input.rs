@@ -1,6 +1,6 @@
 //! Explanations that start at a doorbell or at a line.
 
-use super::{Passed, explained, note};
+use super::{Explainer, Passed, explained};
 use crate::config::{ItsConfig, V2mConfig};
 use crate::frames::its::Its;
 use crate::vgic::{FrameAt, Vgic};
@@ -10,15 +10,13 @@ use msi_types::{Cpu, DeviceId, EventId, HwIrq, Line, MsiMessage};
 
 impl ExplainInput for Vgic {
     fn explain_message(&self, sender: Option<DeviceId>, message: MsiMessage) -> Explanation {
-        explained(|explanation| self.follow_message(sender, message, explanation))
+        explained(self, |explainer| explainer.follow_message(sender, message))
     }
 
     fn explain_line(&self, line: Line) -> Explanation {
-        explained(|explanation| match line {
-            Line::Spi(number) => self.explain_wired(None, IntId::new(number), explanation),
-            Line::Ppi { cpu, intid } => {
-                self.explain_wired(Some(cpu), IntId::new(intid), explanation)
-            }
+        explained(self, |explainer| match line {
+            Line::Spi(number) => explainer.explain_wired(None, IntId::new(number)),
+            Line::Ppi { cpu, intid } => explainer.explain_wired(Some(cpu), IntId::new(intid)),
         })
     }
 }
@@ -31,51 +29,46 @@ enum Doorbell<'a> {
     V2m(&'a V2mConfig, u32),
 }
 
-impl Vgic {
-    fn follow_message(
-        &self,
-        sender: Option<DeviceId>,
-        message: MsiMessage,
-        explanation: &mut Explanation,
-    ) -> Passed {
+impl<'a> Explainer<'a> {
+    fn follow_message(&mut self, sender: Option<DeviceId>, message: MsiMessage) -> Passed {
         let MsiMessage { address, data } = message;
         let unknown = Obstacle::NoSuchInterrupt { interrupt: HwIrq::new(data) };
         let doorbell = self
             .doorbell_at(address)
             .ok_or(Obstacle::NoDoorbell { address, doorbell: self.any_doorbell() })?;
-        note(explanation, Fact::Doorbell(address));
+        self.note(Fact::Doorbell(address));
         match doorbell {
             Doorbell::Its(its) => {
                 let device = sender.ok_or(Obstacle::NoIdentity { address })?;
-                self.explain_event(its, device, EventId::new(data), explanation)
+                self.explain_event(its, device, EventId::new(data))
             }
             Doorbell::MessageBasedSpi => {
                 let spi = Some(IntId::new(data)).filter(|spi| spi.is_shared());
                 let spi = spi.ok_or(unknown)?;
-                note(explanation, Fact::MessageIntid(HwIrq::new(spi.get())));
-                self.explain_message_spi(spi, explanation)
+                self.note(Fact::MessageIntid(HwIrq::new(spi.get())));
+                self.explain_message_spi(spi)
             }
             Doorbell::DirectLpi(cpu) => {
                 let lpi = Lpi::try_from(data).map_err(|_| unknown)?;
-                note(explanation, Fact::MessageIntid(HwIrq::new(data)));
-                self.explain_lpi(cpu, lpi, explanation)
+                self.note(Fact::MessageIntid(HwIrq::new(data)));
+                self.explain_lpi(cpu, lpi)
             }
             Doorbell::V2m(frame, offset) => {
                 let named = frame.named(offset, data).filter(|spi| frame.spis().contains(spi));
                 let spi = IntId::new(named.ok_or(unknown)?);
-                note(explanation, Fact::MessageIntid(HwIrq::new(spi.get())));
-                let state = self.wired.visible(Cpu::new(0), spi);
+                self.note(Fact::MessageIntid(HwIrq::new(spi.get())));
+                let state = self.gic.wired.visible(Cpu::new(0), spi);
                 if state.is_some_and(|state| !state.edge()) {
                     let interrupt = HwIrq::new(spi.get());
                     return Err(Obstacle::LevelSensitive { interrupt });
                 }
-                self.explain_message_spi(spi, explanation)
+                self.explain_message_spi(spi)
             }
         }
     }
 
-    fn doorbell_at(&self, address: u64) -> Option<Doorbell<'_>> {
-        let (config, (frame, offset)) = (&self.config, self.frame_at(address)?);
+    fn doorbell_at(&self, address: u64) -> Option<Doorbell<'a>> {
+        let (config, (frame, offset)) = (&self.gic.config, self.gic.frame_at(address)?);
         let (setspi, setlpi) = (gicd::SETSPI_NSR.offset(), gicr::SETLPIR.offset());
         match frame {
             FrameAt::Its(its) => {
@@ -96,7 +89,7 @@ impl Vgic {
 
     /// Returns the address of a doorbell, if the machine has any.
     fn any_doorbell(&self) -> Option<u64> {
-        let config = &self.config;
+        let config = &self.gic.config;
         let mbi = || {
             let frame = config.mbi_alias.unwrap_or(config.distributor);
             config.message_based_spis.then_some(frame + u64::from(gicd::SETSPI_NSR.offset()))

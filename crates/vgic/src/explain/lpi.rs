@@ -1,35 +1,28 @@
 //! Explanations of LPIs, both those to which events are mapped and those that are pending at a
 //! redistributor independently of events.
 
-use super::{Arrival, Passed, note};
+use super::{Arrival, Explainer, Passed};
 use crate::frames::its::Its;
 use crate::frames::redistributor::{LpiRegisters, RedistributorRegisters};
 use crate::lpi::{LpiStatus, LpiTarget};
-use crate::vgic::Vgic;
 use crate::wired::Group;
 use core::num::NonZeroU32;
 use gic_arch::Lpi;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::lpi::{self, Config};
-use msi_types::explain::{Explanation, Fact, Obstacle, TableRegister};
+use msi_types::explain::{Fact, Obstacle, TableRegister};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
 
 /// Mask of the priority and enable bits in a configuration byte. Bit 1 has no effect.
 const CONFIGURATION: u8 = 0xfd;
 
-impl Vgic {
+impl Explainer<'_> {
     /// Follows a message that has reached the ITS's doorbell to the target vCPU.
-    pub(super) fn explain_event(
-        &self,
-        its: &Its,
-        device: DeviceId,
-        event: EventId,
-        explanation: &mut Explanation,
-    ) -> Passed {
-        let status = its.explain(device, event, explanation)?;
+    pub(super) fn explain_event(&mut self, its: &Its, device: DeviceId, event: EventId) -> Passed {
+        let status = its.explain(device, event, &mut self.explanation)?;
         let interrupt = HwIrq::new(status.lpi.get());
-        note(explanation, Fact::Event { device, event, interrupt });
-        self.explain_status(status, explanation).map_err(|obstacle| match obstacle {
+        self.note(Fact::Event { device, event, interrupt });
+        self.explain_status(status).map_err(|obstacle| match obstacle {
             // The INV or INT may still be in the command queue.
             Obstacle::StaleConfiguration { .. } | Obstacle::NotPending { .. } => {
                 its.queued_commands().unwrap_or(obstacle)
@@ -39,24 +32,26 @@ impl Vgic {
     }
 
     /// Follows an LPI at a redistributor.
-    pub(super) fn explain_lpi(&self, cpu: Cpu, lpi: Lpi, explanation: &mut Explanation) -> Passed {
+    pub(super) fn explain_lpi(&mut self, cpu: Cpu, lpi: Lpi) -> Passed {
         let interrupt = HwIrq::new(lpi.get());
-        let Some(lpis) = &self.lpis else { return Err(Obstacle::NoSuchInterrupt { interrupt }) };
+        let Some(lpis) = &self.gic.lpis else {
+            return Err(Obstacle::NoSuchInterrupt { interrupt });
+        };
         let found = lpis.with_kicks_deferred(|control| {
             control.implements(lpi).then(|| control.lpi_target(cpu, lpi))
         });
         match found.ok_or(Obstacle::NoSuchInterrupt { interrupt })? {
-            LpiTarget::Queried(status) => self.explain_status(status, explanation),
+            LpiTarget::Queried(status) => self.explain_status(status),
             LpiTarget::Other(target) => Err(Obstacle::OtherTarget { interrupt, cpu, target }),
             LpiTarget::None => Err(Obstacle::NoEvent { interrupt }),
         }
     }
 
-    fn explain_status(&self, status: LpiStatus, explanation: &mut Explanation) -> Passed {
+    fn explain_status(&mut self, status: LpiStatus) -> Passed {
         let (interrupt, cpu) = (HwIrq::new(status.lpi.get()), status.cpu);
         if let Some(events) = NonZeroU32::new(status.sharers) {
             let (other, events) = (status.sharer, events.get());
-            note(explanation, Fact::SharedInterrupt { interrupt, other, events });
+            self.note(Fact::SharedInterrupt { interrupt, other, events });
         }
         let in_memory = self.explain_tables(&status)?;
         let cached = status.cached();
@@ -69,24 +64,24 @@ impl Vgic {
             if in_memory.enable() {
                 return Err(stale);
             }
-            self.note_configuration(&status, in_memory, explanation);
+            self.note_configuration(&status, in_memory);
             let disabled = Obstacle::Disabled { interrupt };
             return Err(self.ignored_propbaser(cpu).unwrap_or(disabled));
         }
-        note(explanation, Fact::Enabled(cached.priority().get()));
+        self.note(Fact::Enabled(cached.priority().get()));
         if !in_memory.enable() {
             // The redistributor still uses the byte that it has cached.
-            self.note_configuration(&status, in_memory, explanation);
+            self.note_configuration(&status, in_memory);
         }
         if !status.is_pending {
-            let is_direct = self.its.iter().any(|its| its.is_direct(status.lpi));
+            let is_direct = self.gic.its.iter().any(|its| its.is_direct(status.lpi));
             let unknown = Obstacle::PendingUnknown { interrupt };
             return Err(if is_direct { unknown } else { self.why_not_pending(&status) });
         }
-        note(explanation, Fact::Pending(interrupt));
+        self.note(Fact::Pending(interrupt));
         let (priority, is_listed) = (status.priority_in(cached), status.is_listed);
         let arrival = Arrival { interrupt, cpu, group: Group::One, priority, is_listed };
-        self.explain_arrival(&arrival, explanation).map_err(|obstacle| match obstacle {
+        self.explain_arrival(&arrival).map_err(|obstacle| match obstacle {
             Obstacle::PriorityMasked { .. } | Obstacle::PriorityNotHigher { .. } => {
                 // The priority in memory may be sufficient, although the cached one is not.
                 let current = status.priority_in(in_memory);
@@ -120,15 +115,10 @@ impl Vgic {
 
     /// Records the address from which the redistributor reads an LPI's configuration byte. The
     /// address may be in a table that the guest no longer uses.
-    fn note_configuration(
-        &self,
-        status: &LpiStatus,
-        in_memory: Config,
-        explanation: &mut Explanation,
-    ) {
+    fn note_configuration(&mut self, status: &LpiStatus, in_memory: Config) {
         if let Some(LpiRegisters { propbaser, .. }) = self.lpi_registers(status.cpu) {
             let address = propbaser.address() + lpi::config_offset(status.lpi);
-            note(explanation, Fact::ConfigurationByte { address, byte: in_memory.into_bits() });
+            self.note(Fact::ConfigurationByte { address, byte: in_memory.into_bits() });
         }
     }
 
@@ -145,7 +135,7 @@ impl Vgic {
     }
 
     fn lpi_registers(&self, cpu: Cpu) -> Option<LpiRegisters> {
-        self.redistributors.get(cpu.index()).map(RedistributorRegisters::lpis)
+        self.gic.redistributors.get(cpu.index()).map(RedistributorRegisters::lpis)
     }
 
     /// Returns the reason why an LPI is not pending. Its pending state may have been lost if its
@@ -167,6 +157,7 @@ impl Vgic {
             return ignored.unwrap_or(Obstacle::NoPendingTable { cpu, pendbaser });
         }
         let other = self
+            .gic
             .lpis
             .as_ref()
             .and_then(|lpis| lpis.read(cpu.index()).sharer_of_pending_table(cpu.get()));

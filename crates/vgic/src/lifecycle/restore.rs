@@ -1,7 +1,7 @@
 //! Restore of a saved state in two phases: validate the state into an infallible plan, then commit
 //! it.
 
-use super::save::PausedInterfaces;
+use super::save::{PausedInterfaces, finish_sweeps};
 use crate::config::{VgicConfig, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::frames::its::{Its, LockedIts, RestoredRegisters, SavedMappings};
@@ -77,45 +77,9 @@ impl Kick for Nowhere {
     fn kick(&self, _: Cpu) {}
 }
 
-impl Vgic {
-    /// Restores a saved state, regardless of the machine's previous state. All vCPUs must be
-    /// [paused](crate::Paused), each by the thread that owns it, and resume with the restored
-    /// state. None can resume until this call returns.
-    ///
-    /// `saved` must come from a machine with the same [`VgicConfig`], except for the order of vCPUs
-    /// and ITSes, the budgets, and the addresses of frames other than ITS frames. Guest memory must
-    /// have the contents that it had when the state was saved.
-    ///
-    /// The whole state is validated before anything changes. Lines have their saved levels, so
-    /// devices that are restored afterwards must drive their lines again. A message that arrives
-    /// during the restore may be dropped because its event is not mapped yet, just as between a
-    /// reset and the guest's first command. Sleeping vCPUs with pending interrupts are kicked. The
-    /// restore doesn't write to guest memory, and reads LPI configurations that the state does not
-    /// contain from it. Takes time proportional to the size of the state and to the largest number
-    /// of mappings that this machine has ever had, and temporarily up to 72 bytes of heap per
-    /// event. Concurrently, the VMM itself must not access registers or continue ITS work.
-    ///
-    /// # Errors
-    /// [`RestoreError`] identifies the first object in the state that is invalid on this machine,
-    /// or reports a running vCPU or that the heap is exhausted. In any case, the machine is
-    /// unchanged.
-    pub fn restore(&self, saved: &SavedState) -> Result<(), RestoreError> {
-        let mut paused = self.all_paused()?;
-        self.restore_paused(&mut paused, saved)
-    }
-
-    pub(super) fn restore_paused(
-        &self,
-        paused: &mut PausedInterfaces<'_>,
-        saved: &SavedState,
-    ) -> Result<(), RestoreError> {
-        Plan::of(self, saved)?.carry_out(self, paused)
-    }
-}
-
 impl<'s> Plan<'s> {
     /// Validates the whole state, and reserves the memory to restore it.
-    fn of(gic: &Vgic, saved: &'s SavedState) -> Result<Self, RestoreError> {
+    pub(super) fn of(gic: &Vgic, saved: &'s SavedState) -> Result<Self, RestoreError> {
         if saved.version != VERSION {
             return Err(Problem::Version(saved.version).of(Object::Machine));
         }
@@ -136,7 +100,11 @@ impl<'s> Plan<'s> {
     }
 
     /// Commits the plan to the machine.
-    fn carry_out(self, gic: &Vgic, paused: &mut PausedInterfaces<'_>) -> Result<(), RestoreError> {
+    pub(super) fn carry_out(
+        self,
+        gic: &Vgic,
+        paused: &mut PausedInterfaces<'_>,
+    ) -> Result<(), RestoreError> {
         let mut locked = Vec::new();
         locked.try_reserve_exact(gic.its.len()).map_err(OutOfMemory::from)?;
         gic.reset();
@@ -154,8 +122,10 @@ impl<'s> Plan<'s> {
         }
         // Finishing the work also sends pending notifications for LPIs. This step can't run out of
         // memory, because the entries already have the values that sweeps would store.
-        let _ = gic.finish_sweeps();
-        gic.note_restored_commands();
+        let _ = finish_sweeps(gic);
+        // Commands that were waiting in the restored state resume.
+        gic.its.iter().for_each(|its| its.note_restored());
+        gic.wakeup.kick_for_work();
         mapped.map_err(|no_room| Problem::from(no_room).of(Object::Machine))
     }
 

@@ -19,88 +19,63 @@ use msi_types::Cpu;
 /// long as this value exists.
 pub(super) type PausedInterfaces<'a> = MutexGuard<'a, Box<[Option<CpuInterface>]>>;
 
-impl Vgic {
-    /// Returns the machine's state. All vCPUs must be [paused](crate::Paused), each by the thread
-    /// that owns it, and none can resume until this call returns.
-    ///
-    /// Takes time and memory proportional to the number of mappings, and of interrupts changed
-    /// since reset. May be called repeatedly. If the guest has requested an operation on all
-    /// mappings (e.g. INVALL, or clearing `GICR_CTLR.EnableLPIs`) that is still in progress, the
-    /// call completes it. Disabling LPIs writes a pending table, so a VMM that copies dirty pages
-    /// must do so again after the save. Otherwise, guest memory isn't written. Concurrently, the
-    /// VMM itself must not access registers or continue ITS work.
-    ///
-    /// Devices may continue to signal. **Messages and line changes while vCPUs are paused** are
-    /// accepted without waiting, and make their interrupts pending in the paused machine. A signal
-    /// that returned before the call is in the returned state. A later signal is pending after the
-    /// vCPUs resume, or in the state returned by the next `save`; it is lost if the machine is
-    /// dropped instead. To migrate a machine, either stop its devices before the last save, or
-    /// repeat signals sent after the save at the destination; signaling an interrupt that is
-    /// already pending has no further effect.
-    ///
-    /// A message that was accepted and acknowledged before the pause is in the saved active state
-    /// or, if it signaled an LPI, has already been delivered to the guest.
-    ///
-    /// # Errors
-    /// A vCPU is not paused, or the heap is exhausted. An operation that could not be completed
-    /// continues later.
-    pub fn save(&self) -> Result<SavedState, SaveError> {
-        let paused = self.all_paused()?;
-        Ok(self.save_paused(&paused)?)
+/// Returns the CPU interfaces if all vCPUs are paused, and completes operations in progress.
+pub(super) fn all_paused(gic: &Vgic) -> Result<PausedInterfaces<'_>, SaveError> {
+    let paused = gic.paused.lock();
+    if let Some(running) = paused.iter().position(Option::is_none) {
+        return Err(SaveError::Running(affinity(gic, cpu(running))));
     }
+    finish_sweeps(gic)?;
+    Ok(paused)
+}
 
-    /// Returns the CPU interfaces if all vCPUs are paused, and completes operations in progress.
-    pub(super) fn all_paused(&self) -> Result<PausedInterfaces<'_>, SaveError> {
-        let paused = self.paused.lock();
-        if let Some(running) = paused.iter().position(Option::is_none) {
-            return Err(SaveError::Running(self.affinity(cpu(running))));
-        }
-        self.finish_sweeps()?;
-        Ok(paused)
-    }
+pub(super) fn save_paused(
+    gic: &Vgic,
+    paused: &PausedInterfaces<'_>,
+) -> Result<SavedState, OutOfMemory> {
+    let (its, lpis) = save_lpis(gic)?;
+    let cpus = paused.iter().enumerate().zip(lpis).filter_map(|((index, interface), lpis)| {
+        let interface = interface.as_ref()?.save();
+        let saved = gic.redistributor_of(cpu(index))?.save();
+        let affinity = affinity(gic, cpu(index));
+        Some(saved.map(|saved| {
+            let (lpis, enabled_lpis) = lpis;
+            let redistributor = RedistributorState { lpis, enabled_lpis, ..saved };
+            CpuState { affinity, redistributor, interface }
+        }))
+    });
+    let mut cpus = try_collect_results(cpus)?;
+    cpus.sort_unstable_by_key(|cpu| cpu.affinity);
+    Ok(SavedState { version: VERSION, distributor: gic.distributor().save()?, cpus, its })
+}
 
-    pub(super) fn save_paused(
-        &self,
-        paused: &PausedInterfaces<'_>,
-    ) -> Result<SavedState, OutOfMemory> {
-        let (its, lpis) = self.save_lpis()?;
-        let cpus = paused.iter().enumerate().zip(lpis).filter_map(|((index, interface), lpis)| {
-            let interface = interface.as_ref()?.save();
-            let saved = self.redistributor_of(cpu(index))?.save();
-            let affinity = self.affinity(cpu(index));
-            Some(saved.map(|saved| {
-                let (lpis, enabled_lpis) = lpis;
-                let redistributor = RedistributorState { lpis, enabled_lpis, ..saved };
-                CpuState { affinity, redistributor, interface }
-            }))
-        });
-        let mut cpus = try_collect_results(cpus)?;
-        cpus.sort_unstable_by_key(|cpu| cpu.affinity);
-        Ok(SavedState { version: VERSION, distributor: self.distributor().save()?, cpus, its })
-    }
+/// Saves the ITSes and, for each vCPU, the LPIs of its redistributor. No command can execute in
+/// between.
+fn save_lpis(gic: &Vgic) -> Result<(Vec<ItsState>, Vec<OwnLpis>), OutOfMemory> {
+    let Some(core) = &gic.lpis else {
+        let none = gic.config().cpus.iter().map(|_| OwnLpis::default());
+        return Ok((Vec::new(), try_collect(none)?));
+    };
+    let locked = try_collect(gic.its.iter().map(|its| its.lock()))?;
+    core.with_kicks_deferred(|control| {
+        let its = locked.iter().map(|its| its.save(control, |vcpu| affinity(gic, Cpu::new(vcpu))));
+        let mut its = try_collect_results(its)?;
+        its.sort_unstable_by_key(|its| its.base);
+        let cpus = (0..gic.config().cpus.len()).map(cpu);
+        let lpis = cpus.map(|cpu| own_lpis(control, cpu));
+        Ok((its, try_collect_results(lpis)?))
+    })
+}
 
-    /// Saves the ITSes and, for each vCPU, the LPIs of its redistributor. No command can execute in
-    /// between.
-    fn save_lpis(&self) -> Result<(Vec<ItsState>, Vec<OwnLpis>), OutOfMemory> {
-        let Some(core) = &self.lpis else {
-            let none = self.config().cpus.iter().map(|_| OwnLpis::default());
-            return Ok((Vec::new(), try_collect(none)?));
-        };
-        let locked = try_collect(self.its.iter().map(|its| its.lock()))?;
-        core.with_kicks_deferred(|control| {
-            let its =
-                locked.iter().map(|its| its.save(control, |vcpu| self.affinity(Cpu::new(vcpu))));
-            let mut its = try_collect_results(its)?;
-            its.sort_unstable_by_key(|its| its.base);
-            let cpus = (0..self.config().cpus.len()).map(cpu);
-            let lpis = cpus.map(|cpu| own_lpis(control, cpu));
-            Ok((its, try_collect_results(lpis)?))
-        })
-    }
+fn affinity(gic: &Vgic, cpu: Cpu) -> Affinity {
+    gic.wired.affinity(cpu).unwrap_or_default()
+}
 
-    fn affinity(&self, cpu: Cpu) -> Affinity {
-        self.wired.affinity(cpu).unwrap_or_default()
-    }
+/// Completes all work started by registers and commands. The call may take a long time, and is
+/// meant for a stopped machine.
+pub(super) fn finish_sweeps(gic: &Vgic) -> Result<(), OutOfMemory> {
+    gic.its.iter().for_each(|its| its.finish());
+    gic.lpis.as_ref().map_or(Ok(()), |lpis| lpis.finish_sweeps())
 }
 
 /// LPIs that are pending at a redistributor without an event, and enabled direct LPIs.

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::Range;
 use doorbell_fallible::{OutOfMemory, try_collect_exact};
-use gic_arch::{gicd, gicr, gits};
+use gic_arch::{IntIdField, gicd, gicr, gits};
 use msi_types::Cpu;
 
 /// Range of guest physical addresses claimed by the model.
@@ -49,7 +49,33 @@ pub(crate) enum FrameAt<'a> {
     Empty,
 }
 
+/// Distributor arrays that show pending or active state.
+const DISTRIBUTOR_STATE: &[IntIdField] = &[
+    gicd::ISPENDR,
+    gicd::ICPENDR,
+    gicd::ISACTIVER,
+    gicd::ICACTIVER,
+    gicd::ISPENDR_E,
+    gicd::ICPENDR_E,
+    gicd::ISACTIVER_E,
+    gicd::ICACTIVER_E,
+];
+/// Redistributor arrays that show pending or active state. Extended PPIs follow in the same arrays.
+const REDISTRIBUTOR_STATE: &[IntIdField] =
+    &[gicr::ISPENDR, gicr::ICPENDR, gicr::ISACTIVER, gicr::ICACTIVER];
+
 impl FrameAt<'_> {
+    /// Returns `true` if the frame's register at this offset shows the pending or active state of
+    /// interrupts that may be in list registers.
+    pub(super) fn shows_listed_state(self, offset: u32) -> bool {
+        let arrays = match self {
+            Self::Distributor => DISTRIBUTOR_STATE,
+            Self::Redistributor(_) => REDISTRIBUTOR_STATE,
+            _ => return false,
+        };
+        arrays.iter().any(|array| array.fields_at(offset & !3).is_some())
+    }
+
     /// Returns the frame at `base` as a fault reports it.
     pub(super) const fn at(self, base: u64) -> RegisterFrame {
         match self {

@@ -1,6 +1,7 @@
-//! Views of a running machine's state, and its `Debug` summary.
+//! Inspection of a running machine: explanations, views of its state, and its `Debug` summary.
 
 use crate::cpu_interface::{CpuInterface, Features};
+use crate::explain::explained;
 use crate::frames::its::Its;
 use crate::frames::redistributor::{LpiRegisters, RedistributorRegisters};
 use crate::monitor::view::{
@@ -15,13 +16,57 @@ use core::sync::atomic::Ordering::SeqCst;
 use doorbell_fallible::{OutOfMemory, try_push};
 use gic_arch::its::CollectionId;
 use gic_arch::{IntId, Lpi};
-use msi_types::explain::TargetState;
+use msi_types::explain::Explanation;
 use msi_types::{Cpu, DeviceId, EventId, Level, Trigger};
 
 /// Maximum number of vCPUs, and of ITSes, that `Debug` shows.
 const SHOWN: usize = 8;
 
 impl Vgic {
+    /// Explains why a device's event does not interrupt its vCPU. `its` is the ITS's index in
+    /// [`VgicConfig::its`](crate::VgicConfig::its).
+    ///
+    /// The machine may keep running. A vCPU does not wait longer for an explanation than for
+    /// another vCPU's register access.
+    ///
+    /// ```
+    /// # use msi_types::{Cpu, DeviceId, EventId, Kick};
+    /// # use std::sync::Arc;
+    /// # use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig, its::ItsConfig};
+    /// # struct Nothing;
+    /// # impl GuestMemory for Nothing {
+    /// #     fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+    /// #         Err(MemoryFault { address })
+    /// #     }
+    /// #     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+    /// #         Err(MemoryFault { address })
+    /// #     }
+    /// # }
+    /// # impl Kick for Nothing {
+    /// #     fn kick(&self, _: Cpu) {}
+    /// # }
+    /// # let its = vec![ItsConfig::new(0x808_0000)];
+    /// # let config = VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_its(its);
+    /// # let (gic, _vcpus) = Vgic::new(config, Arc::new(Nothing), Arc::new(Nothing))?;
+    /// let explanation = gic.explain(0, DeviceId::new(0x10), EventId::new(0));
+    /// assert_eq!(
+    ///     explanation.to_string(),
+    ///     "doorbell: a controller receives messages at 0x8090040\n\
+    ///      translation: GITS_CTLR.Enabled is 0 at 0x8080000\n\
+    ///      fix: program GITS_BASER<n> and GITS_CBASER, then set GITS_CTLR.Enabled\n"
+    /// );
+    /// # Ok::<(), vgic::ConfigError>(())
+    /// ```
+    pub fn explain(&self, its: usize, device: DeviceId, event: EventId) -> Explanation {
+        explained(self, |explainer| explainer.explain_its(its, device, event))
+    }
+
+    /// Explains why an SGI, PPI, SPI or LPI does not interrupt this vCPU, like
+    /// [`explain`](Self::explain). The LPI may become pending through an event or `GICR_SETLPIR`.
+    pub fn explain_interrupt(&self, cpu: Cpu, intid: IntId) -> Explanation {
+        explained(self, |explainer| explainer.explain_interrupt(cpu, intid))
+    }
+
     /// Returns the state of the machine's interrupts, mappings and counters while the machine runs.
     ///
     /// Locks are held for a few accesses, for an ITS's collections, or for 1024 events at a time.
@@ -61,7 +106,7 @@ impl Vgic {
             cpu,
             affinity: self.wired.affinity(cpu).unwrap_or_default(),
             awake: private.participation.load(SeqCst) & participation::AWAKE != 0,
-            state: self.target_state(cpu),
+            state: self.wakeup.target_state(cpu),
             priority_mask: interface.mask_view(),
             running_priority: interface.running_view(),
             groups: [Group::Zero, Group::One].map(|group| interface.takes(group)),
@@ -72,15 +117,6 @@ impl Vgic {
             kicks: self.wakeup.words().get(cpu.index()).map_or(0, |word| word.kicks()),
             interrupts: Vec::new(),
             lpis: Vec::new(),
-        }
-    }
-
-    /// Returns the vCPU's state, which determines whether an interrupt must kick it.
-    pub(crate) fn target_state(&self, cpu: Cpu) -> TargetState {
-        match self.wakeup.words().get(cpu.index()) {
-            Some(word) if word.needs_kick() => TargetState::NeedsKick,
-            Some(word) if word.is_kicked() => TargetState::Kicked,
-            _ => TargetState::Awake,
         }
     }
 
