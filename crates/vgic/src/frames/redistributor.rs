@@ -1,6 +1,5 @@
 //! Redistributor frames (IHI 0069 §12.10, §12.11): RD_base and SGI_base of one PE.
 
-mod direct_lpi;
 mod lpi_registers;
 mod saved;
 
