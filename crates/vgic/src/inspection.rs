@@ -4,6 +4,7 @@ use crate::cpu_interface::{CpuInterface, Features};
 use crate::explain::explained;
 use crate::frames::its::Its;
 use crate::frames::redistributor::{LpiRegisters, RedistributorRegisters};
+use crate::lpi;
 use crate::monitor::view::{
     CollectionView, CpuView, DeviceView, EventView, InterruptView, ItsView, LpiView, StateView,
 };
@@ -93,7 +94,7 @@ impl Vgic {
         let mut view = self.view_interface(cpu, private, registers.unwrap_or(LpiRegisters::new()));
         view.interrupts = self.view_bank(Bank::Private(cpu))?;
         if let Some(lpis) = &self.lpis {
-            lpis.view_own(cpu, |lpi| Ok(try_push(&mut view.lpis, lpi)?))?;
+            lpi::view_own(lpis, cpu, |lpi| Ok(try_push(&mut view.lpis, lpi)?))?;
         }
         Ok(view)
     }
@@ -149,7 +150,7 @@ impl Vgic {
     }
 
     fn view_its(&self, its: &Its) -> Result<ItsView, OutOfMemory> {
-        let (mut view, index) = (its.view(), its.index());
+        let (mut view, index) = (its.lock().view(), its.index());
         let Some(lpis) = &self.lpis else { return Ok(view) };
         lpis.with_kicks_deferred(|control| {
             control.mapped_collections(index).try_for_each(|(collection, target)| {
@@ -162,7 +163,7 @@ impl Vgic {
         let mut next = from(0);
         while let Some((device, mapped)) = next {
             let mut events = Vec::new();
-            lpis.view_events(index, device, |event, collection, lpi| {
+            lpi::view_events(lpis, index, device, |event, collection, lpi| {
                 let (event, collection) = (EventId::new(event), CollectionId::new(collection));
                 let direct = Lpi::try_from(lpi.intid.get()).is_ok_and(|lpi| its.is_direct(lpi));
                 let lpi = LpiView { direct, ..lpi };
@@ -191,8 +192,8 @@ impl fmt::Debug for Vgic {
                 shown.field("cpu", &format_args!("{view}"));
             }
         }
-        for view in self.its.iter().take(SHOWN).filter_map(|its| its.try_view()) {
-            shown.field("its", &format_args!("{view}"));
+        for its in self.its.iter().take(SHOWN).filter_map(|its| its.try_lock()) {
+            shown.field("its", &format_args!("{}", its.view()));
         }
         shown.field("cpus", &self.config.cpus.len()).field("its_count", &self.its.len());
         shown.finish_non_exhaustive()

@@ -152,6 +152,7 @@ mod ready_bitmap;
 mod redistributor;
 mod redistributor_lpis;
 mod reload;
+mod restoration;
 mod rewriting;
 mod saved;
 mod shared;
@@ -182,17 +183,22 @@ use consumer::Consumer;
 pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use device_table::DeviceTable;
+pub(crate) use direct::direct_target;
 pub(crate) use fault_recorder::LpiFaults;
 pub(crate) use injection::{Injection, NextStep, NodeLink, Pended, Signaled};
 pub(crate) use its_commands::MappedEvent;
 pub(crate) use itt::EntryRef;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use pending_lpis::PendingLpis;
+pub(crate) use restoration::{EnabledRange, Reservation, Restoration};
 use rewriting::Rewriters;
-pub(crate) use saved::{EnabledRange, ReservedLevels, Room, SavedEvents, SavedLpi};
+pub(crate) use saved::{
+    Room, SavedEvents, SavedLpi, each_event, enabled_direct_lpis, pending_by_themselves,
+};
 use shared::Shared;
-pub(crate) use status::{EventStatus, LpiStatus, LpiTarget};
+pub(crate) use status::{EventStatus, LpiStatus, LpiTarget, event_status, lpi_target, why_dropped};
 pub(crate) use tables::LpiTables;
+pub(crate) use view::{view_events, view_own};
 
 /// Number of entries in one unit of work.
 pub(crate) const ENTRIES_PER_UNIT: u64 = 16;

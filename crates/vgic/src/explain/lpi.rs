@@ -4,7 +4,7 @@
 use super::{Arrival, Explainer, Passed};
 use crate::frames::its::Its;
 use crate::frames::redistributor::{LpiRegisters, RedistributorRegisters};
-use crate::lpi::{LpiStatus, LpiTarget};
+use crate::lpi::{LpiStatus, LpiTarget, lpi_target};
 use crate::wired::Group;
 use core::num::NonZeroU32;
 use gic_arch::Lpi;
@@ -19,13 +19,13 @@ const CONFIGURATION: u8 = 0xfd;
 impl Explainer<'_> {
     /// Follows a message that has reached the ITS's doorbell to the target vCPU.
     pub(super) fn explain_event(&mut self, its: &Its, device: DeviceId, event: EventId) -> Passed {
-        let status = its.explain(device, event, &mut self.explanation)?;
+        let status = its.lock().explain(device, event, &mut self.explanation)?;
         let interrupt = HwIrq::new(status.lpi.get());
         self.note(Fact::Event { device, event, interrupt });
         self.explain_status(status).map_err(|obstacle| match obstacle {
             // The INV or INT may still be in the command queue.
             Obstacle::StaleConfiguration { .. } | Obstacle::NotPending { .. } => {
-                its.queued_commands().unwrap_or(obstacle)
+                its.lock().queued_commands().unwrap_or(obstacle)
             }
             _ => obstacle,
         })
@@ -38,7 +38,7 @@ impl Explainer<'_> {
             return Err(Obstacle::NoSuchInterrupt { interrupt });
         };
         let found = lpis.with_kicks_deferred(|control| {
-            control.implements(lpi).then(|| control.lpi_target(cpu, lpi))
+            control.implements(lpi).then(|| lpi_target(control, cpu, lpi))
         });
         match found.ok_or(Obstacle::NoSuchInterrupt { interrupt })? {
             LpiTarget::Queried(status) => self.explain_status(status),

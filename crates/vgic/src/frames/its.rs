@@ -34,7 +34,6 @@
 //! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device, fails in the same way ([`CommandFault::OutOfMemory`]). A command that affects all mappings stops the queue until a poll can allocate the memory. `GITS_CTLR.Enabled` stays 0 |
 
 mod commands;
-mod direct;
 mod execution;
 mod explanation;
 mod queue;
@@ -50,20 +49,20 @@ pub use crate::config::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
 };
 pub use crate::monitor::events::{CommandFault, CommandFaultLog, FailedCommand};
-pub(crate) use saved::{LockedIts, RestoredRegisters, SavedMappings};
+pub(crate) use saved::{RestoredRegisters, SavedMappings, check_collection, check_device};
 pub(crate) use targets::Targets;
 
 use crate::config::ConfigError;
 use crate::frames::registers::{Frame, Refusal};
 use crate::lpi::{
     Control, DeviceTable, EntryRef, Injection, ItsIndex, LpiCore, NextStep, NoRoom, NodeLink,
-    Pended, Signaled,
+    Pended, Signaled, why_dropped,
 };
 use crate::monitor::access::AccessWidth;
 use crate::monitor::direct::DirectInjection;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::monitor::progress::Progress;
-use crate::sync::lock::{Mutex, Reading};
+use crate::sync::lock::{Mutex, MutexGuard, Reading};
 use crate::sync::set_once::SetOnce;
 use alloc::sync::Arc;
 use core::fmt;
@@ -110,6 +109,12 @@ struct ItsRegisters {
     is_done: bool,
 }
 
+/// ITS whose registers are locked against changes.
+pub(crate) struct LockedIts<'a> {
+    its: &'a Its,
+    state: MutexGuard<'a, ItsRegisters>,
+}
+
 /// For each register, the value of the last write if it was ignored because the ITS was enabled.
 #[derive(Clone, Copy, Debug, Default)]
 struct IgnoredWrites {
@@ -145,6 +150,31 @@ impl Its {
         let state = Mutex::new(ItsRegisters::new(&config));
         let (doorbell, direct) = (config.doorbell(), SetOnce::new());
         Ok(Self { config, doorbell, index, targets, device_table, lpis, events, state, direct })
+    }
+
+    /// Locks the registers.
+    pub(crate) fn lock(&self) -> LockedIts<'_> {
+        LockedIts { its: self, state: self.state.lock() }
+    }
+
+    /// Like [`lock`](Self::lock), but returns `None` if another thread is accessing the registers.
+    pub(crate) fn try_lock(&self) -> Option<LockedIts<'_>> {
+        Some(LockedIts { its: self, state: self.state.try_lock()? })
+    }
+
+    /// Returns the ITS's base address, which identifies the ITS in a saved state.
+    pub(crate) fn base(&self) -> u64 {
+        self.config.base
+    }
+
+    /// Returns the LPI core's index of this ITS.
+    pub(crate) fn index(&self) -> ItsIndex {
+        self.index
+    }
+
+    /// Returns the address of `GITS_TRANSLATER`.
+    pub(crate) const fn doorbell(&self) -> u64 {
+        self.config.doorbell()
     }
 
     /// Resets the ITS: disables it, removes all mappings and discards its devices' pending state.
@@ -316,7 +346,7 @@ impl Its {
     #[cold]
     #[inline(never)]
     fn dropped(&self, device: DeviceId, data: u32) -> Delivery {
-        let reason = self.lpis.why_dropped(&self.device_table, device.get(), data);
+        let reason = why_dropped(&self.lpis, &self.device_table, device.get(), data);
         let detail = FaultDetail::Message { device, event: EventId::new(data) };
         self.fault(gits::TRANSLATER.offset(), reason, detail);
         Delivery::Blocked

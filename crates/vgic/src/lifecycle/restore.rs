@@ -4,9 +4,11 @@
 use super::save::{PausedInterfaces, finish_sweeps};
 use crate::config::{VgicConfig, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
-use crate::frames::its::{Its, LockedIts, RestoredRegisters, SavedMappings};
+use crate::frames::its::{
+    Its, LockedIts, RestoredRegisters, SavedMappings, check_collection, check_device,
+};
 use crate::frames::redistributor::{LpiRegisters, RestoredRedistributor};
-use crate::lpi::{Control, EnabledRange, LpiTables, NoRoom, Room, SavedLpi};
+use crate::lpi::{EnabledRange, LpiTables, NoRoom, Reservation, Restoration, Room, SavedLpi};
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use crate::saved_state::{
     CpuState, DeviceState, EventRun, EventState, InterruptState, ItsState, LpiState, NotRestorable,
@@ -139,15 +141,16 @@ impl<'s> Plan<'s> {
         let Some(lpis) = &gic.lpis else { return Ok(()) };
         locked.extend(gic.its.iter().map(|its| its.lock()));
         lpis.with_kicks_deferred(|control| {
+            let mut restoration = Restoration::new(control);
             for (vcpu, planned) in (0..).zip(&self.cpus) {
                 if let Some(tables) = planned.tables(gic) {
-                    control.restore_enabled(vcpu, tables, planned.enabled())?;
+                    restoration.enabled(vcpu, tables, planned.enabled())?;
                 }
             }
-            self.restore_its(gic, &mut locked, control)?;
+            self.restore_its(gic, &mut locked, &mut restoration)?;
             (0..)
                 .zip(&self.cpus)
-                .try_for_each(|(vcpu, planned)| planned.restore_lpis(vcpu, control))
+                .try_for_each(|(vcpu, planned)| planned.restore_lpis(vcpu, &mut restoration))
         })
     }
 
@@ -155,11 +158,11 @@ impl<'s> Plan<'s> {
         &self,
         gic: &Vgic,
         locked: &mut [LockedIts<'_>],
-        control: &mut Control,
+        restoration: &mut Restoration<'_>,
     ) -> Result<(), NoRoom> {
         let vcpu = |affinity| vcpu_at(gic, affinity);
         locked.iter_mut().zip(&self.its).try_for_each(|(its, planned)| {
-            its.restore(planned.registers, &planned.mappings, control, vcpu)
+            its.restore(planned.registers, &planned.mappings, restoration, vcpu)
         })
     }
 }
@@ -207,16 +210,21 @@ impl PlannedCpu<'_> {
         })
     }
 
-    fn restore_lpis(&self, vcpu: u32, control: &mut Control) -> Result<(), NoRoom> {
-        self.pending(vcpu).try_for_each(|saved| Ok(control.restore_pending_by_itself(saved?)?))
+    fn restore_lpis(&self, vcpu: u32, restoration: &mut Restoration<'_>) -> Result<(), NoRoom> {
+        self.pending(vcpu).try_for_each(|saved| Ok(restoration.pending(saved?)?))
     }
 
-    fn reserve(&self, vcpu: u32, gic: &Vgic, control: &mut Control) -> Result<(), NoRoom> {
+    fn reserve(
+        &self,
+        vcpu: u32,
+        gic: &Vgic,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<(), NoRoom> {
         let tables = self.tables(gic);
         self.pending(vcpu)
-            .try_for_each(|saved| Ok::<_, NoRoom>(control.reserve_pending(saved?, tables)?))?;
+            .try_for_each(|saved| Ok::<_, NoRoom>(reservation.pending(saved?, tables)?))?;
         let enabled = self.enabled();
-        Ok(tables.map_or(Ok(()), |tables| control.reserve_enabled(vcpu, tables, enabled))?)
+        Ok(tables.map_or(Ok(()), |tables| reservation.enabled(vcpu, tables, enabled))?)
     }
 }
 
@@ -318,7 +326,7 @@ impl Check<'_> {
         try_collect_results(self.gic.its.iter().map(|its| {
             let found = saved.iter().find(|saved| saved.base == its.base());
             let saved = found.ok_or(Problem::Absent.of(Object::Its(its.base())))?;
-            let registers = its.restorable(saved);
+            let registers = RestoredRegisters::of(its, saved);
             let registers = registers.map_err(|problem| problem.of(Object::Its(saved.base)))?;
             self.collections(its, saved)?;
             ascending(&saved.devices, |device| device.device)
@@ -326,7 +334,7 @@ impl Check<'_> {
             let vcpu = |affinity| vcpu_at(self.gic, affinity);
             let check = |device: &DeviceState| {
                 let object = Object::Device { its: saved.base, device: device.device };
-                its.check_device(device).map_err(|problem| problem.of(object))
+                check_device(its, device).map_err(|problem| problem.of(object))
             };
             let check_run = |device: &DeviceState, before, run: EventRun<'_>| {
                 self.events((&**its, saved, device), before, run)
@@ -342,7 +350,7 @@ impl Check<'_> {
             .map_err(|collection| Problem::Order.of(object(collection)))?;
         saved.collections.iter().try_for_each(|state| {
             let target = self.gic.wired.named_cpu("target", state.target).map(drop);
-            let possible = its.check_collection(state.collection).and(target);
+            let possible = check_collection(its, state.collection).and(target);
             possible.map_err(|problem| problem.of(object(state.collection)))
         })
     }
@@ -362,7 +370,7 @@ impl Check<'_> {
                 .and_then(|()| {
                     Problem::unless(self.implements(state.intid), "LPI", state.intid.get())
                 })
-                .and_then(|()| its.check_collection(state.collection))
+                .and_then(|()| check_collection(its, state.collection))
                 .and_then(|()| self.stay(saved, state.collection, state.stays_at))
                 .map_err(|problem| problem.of(object(state.event)))
         };
@@ -371,7 +379,7 @@ impl Check<'_> {
         }
         // If neither end of a run exceeds a limit, no event does, except for its collection.
         let mut ends = run.events.first().into_iter().chain(run.events.last());
-        let is_possible = |(collection, _)| its.check_collection(collection).is_ok();
+        let is_possible = |(collection, _)| check_collection(its, collection).is_ok();
         if run.groups().all(is_possible) && ends.all(|state| check(state).is_ok()) {
             return Ok(());
         }
@@ -402,19 +410,18 @@ impl Check<'_> {
             let devices = self.gic.its.iter().zip(&plan.its).all(|(its, planned)| {
                 control.has_room_for_devices(its.index(), planned.mappings.device_ids())
             });
-            if !devices || !control.has_room(&room) {
+            if !devices {
                 return Err(NoRoom::Budget);
             }
-            control.reserve_room(&room)?;
+            let mut reservation = Reservation::new(control, &room)?;
             (0..)
                 .zip(&plan.cpus)
-                .try_for_each(|(vcpu, cpu)| cpu.reserve(vcpu, self.gic, control))?;
+                .try_for_each(|(vcpu, cpu)| cpu.reserve(vcpu, self.gic, &mut reservation))?;
             let tables = |vcpu| plan.cpus.get(vcpu as usize)?.tables(self.gic);
             let vcpu = |affinity| vcpu_at(self.gic, affinity);
-            let mut levels = control.no_levels()?;
             let mut all = self.gic.its.iter().zip(&plan.its);
             all.try_for_each(|(its, planned)| {
-                its.reserve(&planned.mappings, control, vcpu, tables, &mut levels)
+                planned.mappings.reserve(its.index(), &mut reservation, vcpu, tables)
             })
         })
     }

@@ -2,7 +2,7 @@
 
 use crate::config::cpu;
 use crate::cpu_interface::CpuInterface;
-use crate::lpi::{Control, SavedLpi};
+use crate::lpi::{self, Control, SavedLpi};
 use crate::saved_state::{
     CpuState, EnabledLpis, ItsState, LpiState, RedistributorState, SaveError, SavedState, VERSION,
 };
@@ -86,7 +86,7 @@ fn own_lpis(control: &Control, cpu: Cpu) -> Result<OwnLpis, OutOfMemory> {
 }
 
 fn pending_by_themselves(control: &Control, cpu: Cpu) -> Result<Vec<LpiState>, OutOfMemory> {
-    Ok(try_collect(control.pending_by_themselves(cpu.get()).map(
+    Ok(try_collect(lpi::pending_by_themselves(control, cpu.get()).map(
         |SavedLpi { lpi, configuration, .. }| LpiState {
             intid: lpi.intid(),
             configuration: configuration.map(Config::into_bits),
@@ -96,7 +96,7 @@ fn pending_by_themselves(control: &Control, cpu: Cpu) -> Result<Vec<LpiState>, O
 
 fn enabled_lpis(control: &Control, cpu: Cpu) -> Result<Vec<EnabledLpis>, OutOfMemory> {
     let mut ranges: Vec<EnabledLpis> = Vec::new();
-    for (lpi, config) in control.enabled_direct_lpis(cpu.get()) {
+    for (lpi, config) in lpi::enabled_direct_lpis(control, cpu.get()) {
         let (first, configuration) = (lpi.intid(), config.into_bits());
         match ranges.last_mut() {
             Some(last)

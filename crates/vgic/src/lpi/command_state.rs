@@ -6,6 +6,7 @@ use super::entry::{Entry, Level};
 use super::entry_allocator::Owner;
 use super::fault_recorder::LpiFaults;
 use super::mapping::ItsIndex;
+use super::redistributor_lpis::RedistributorLpis;
 use super::shared::{Location, Shared};
 use super::sweep::{Cause, Settings, SweepQueue};
 use super::tables::{EnabledTables, LpiTables};
@@ -230,5 +231,15 @@ impl CommandState {
     pub(super) fn own_lpi_of(&self, event: Location) -> Location {
         let entry = self.shared.load(event);
         Location::own(entry.target(), entry.lpi())
+    }
+
+    /// Returns the entries of the redistributor's own LPIs, in LPI order.
+    pub(super) fn own_entries(&self, vcpu: u32) -> impl Iterator<Item = Entry> {
+        self.shared.own(vcpu).into_iter().flat_map(RedistributorLpis::entries)
+    }
+
+    /// Returns `true` if `EnableLPIs` was set, but is not yet in effect for every LPI.
+    pub(crate) fn is_enabling(&self, vcpu: u32) -> bool {
+        self.sweeps.contains(Cause::Enable(vcpu))
     }
 }

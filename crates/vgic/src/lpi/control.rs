@@ -13,7 +13,7 @@ use super::entry_table::EntryIndex;
 use super::fault_recorder::LpiFaults;
 use super::rewriting::Rewrites;
 use super::shared::{Location, Shared};
-use super::sweep::{Pause, Settings, SweepQueue};
+use super::sweep::{Cause, Cursor, Meant, OwnCursor, Pause, Settings, Sweep, SweepQueue, Work};
 use super::tables::EnabledTables;
 use super::translator::TranslatorList;
 use crate::monitor::memory::GuestMemory;
@@ -22,6 +22,7 @@ use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
 use core::ops::{Deref, DerefMut};
 use doorbell_fallible::OutOfMemory;
+use gic_arch::{gicr, gits};
 
 /// State protected by the command lock, for a thread that may change all of it.
 pub(crate) struct Control {
@@ -207,5 +208,112 @@ impl Control {
     pub(super) fn pend(&mut self, location: Location, refresh: Refresh) {
         self.shared.update(location, |entry| entry.with_held(true));
         self.write(location, refresh);
+    }
+
+    /// Returns a cursor over all chunks in use.
+    pub(super) fn all_chunks(&self) -> Cursor {
+        Cursor { next: 0, end: self.device_entries.chunk_count() }
+    }
+
+    /// Starts a sweep. A sweep with the same cause is replaced, because the new sweep also covers
+    /// its entries. A command's sweep is an exception: its ITS delays the next command until the
+    /// sweep is done, or we finish the sweep here first.
+    pub(super) fn start(&mut self, cause: Cause, sweep: Sweep) {
+        if cause.is_commands() {
+            let _ = self.advance(cause, u64::MAX);
+        }
+        self.sweeps.insert(cause, Work { sweep, pause: None });
+    }
+
+    /// Starts to refresh entries.
+    pub(super) fn start_refresh(&mut self, cause: Cause, meant: Meant) {
+        let cursor = self.all_chunks();
+        self.start(cause, Sweep::Refresh { cursor, meant });
+    }
+
+    /// Starts to reread the configuration of every LPI at a redistributor.
+    pub(super) fn start_invalidation(&mut self, cause: Cause, vcpu: u32) {
+        let (cursor, own) = (self.all_chunks(), OwnCursor::START);
+        self.start(cause, Sweep::Invalidate { cursor, own, vcpu });
+    }
+
+    /// Advances a sweep until it is done or [`work`](Self::work) reaches `limit`. Returns `true` if
+    /// it is done.
+    ///
+    /// # Errors
+    /// The sweep has paused. It can be resumed later.
+    pub(super) fn advance(&mut self, cause: Cause, limit: u64) -> Result<bool, Pause> {
+        let Some(mut work) = self.sweeps.remove(cause) else { return Ok(true) };
+        let result = work.sweep.advance(self, limit);
+        if result == Ok(true) {
+            work.sweep.finish(self);
+            self.publish(cause);
+            return result;
+        }
+        let before = core::mem::replace(&mut work.pause, result.err());
+        if work.pause == Some(Pause::OutOfMemory) && work.pause != before {
+            self.record_starved(cause);
+        }
+        self.sweeps.insert(cause, work);
+        result
+    }
+
+    /// Publishes that messages are accepted, after a sweep that enables LPIs or an ITS.
+    fn publish(&mut self, done: Cause) {
+        match done {
+            Cause::Enable(vcpu) => self.set_tables(vcpu, self.enabled.get(vcpu)),
+            Cause::Admit(its) => {
+                self.translators.get(its).into_iter().for_each(|its| its.publish(true));
+            }
+            _ => {}
+        }
+    }
+
+    /// Records that a request made by a register write failed for lack of heap memory.
+    fn record_starved(&self, cause: Cause) {
+        let tables = gits::BASER.info("BASER");
+        let (its, register) = match cause {
+            Cause::Teardown(its) => (its, tables.offset),
+            Cause::Resettle(its) | Cause::Admit(its) => (its, gits::CTLR.offset()),
+            Cause::Command(its) => (its, gits::CREADR.offset()),
+            Cause::Enable(vcpu) | Cause::Disable(vcpu) => {
+                return self.faults.starved_redistributor(vcpu, gicr::CTLR.offset());
+            }
+            Cause::Invalidate(vcpu) => {
+                return self.faults.starved_redistributor(vcpu, gicr::INVALLR.offset());
+            }
+        };
+        if let Some(translator) = self.translators.get(its) {
+            self.faults.starved((translator.frame, register));
+        }
+    }
+
+    /// Advances the sweeps started by register writes at any redistributor or ITS. Returns `true`
+    /// if none of these sweeps can make further progress.
+    pub(crate) fn advance_registers(&mut self, limit: u64) -> bool {
+        self.advance_all(limit, |cause| !cause.is_commands())
+    }
+
+    /// Runs every sweep to its end.
+    ///
+    /// # Errors
+    /// The heap is exhausted, or a vCPU runs with LPIs in list registers, and a sweep remains
+    /// unfinished.
+    pub(crate) fn finish_sweeps(&mut self) -> Result<(), OutOfMemory> {
+        self.advance_all(u64::MAX, |_| true);
+        self.note_registers();
+        if self.sweeps.is_empty() { Ok(()) } else { Err(OutOfMemory) }
+    }
+
+    fn advance_all(&mut self, limit: u64, is_meant: impl Fn(Cause) -> bool) -> bool {
+        let mut last = None;
+        while let Some(cause) = self.sweeps.next(last, &is_meant) {
+            // A sweep that reads or writes a pending table may exceed the limit as it ends.
+            if self.work() >= limit || self.advance(cause, limit) == Ok(false) {
+                return false;
+            }
+            last = Some(cause);
+        }
+        true
     }
 }

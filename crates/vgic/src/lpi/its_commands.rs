@@ -14,6 +14,7 @@ use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::rewriting::Rewrites;
 use super::shared::Location;
 use super::sweep::{Cause, Meant, OwnCursor, Pause, Settings, Sweep};
+use super::translator::Translator;
 use alloc::sync::Arc;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
@@ -66,16 +67,6 @@ impl Control {
         self.start_refresh(cause, Meant::Its(its.get()));
     }
 
-    /// Returns `true` if the ITS is being enabled, but doesn't accept messages for every event yet.
-    pub(crate) fn is_admitting(&self, its: ItsIndex) -> bool {
-        self.sweeps.contains(Cause::Admit(its))
-    }
-
-    /// Returns `true` if all work requested by the ITS's registers and its last command is done.
-    pub(crate) fn is_quiescent(&self, its: ItsIndex) -> bool {
-        self.sweeps.is_quiescent(its)
-    }
-
     /// Advances the sweeps for the ITS's registers and its last command until they are done or
     /// [`work`](Self::work) reaches `limit`. Returns `true` if the ITS is quiescent.
     ///
@@ -92,30 +83,6 @@ impl Control {
             }
         }
         Ok(true)
-    }
-
-    /// Returns `true` if enabling the ITS has stopped for lack of heap memory.
-    pub(crate) fn is_admission_starved(&self, its: ItsIndex) -> bool {
-        self.sweeps.is_starved(Cause::Admit(its))
-    }
-
-    /// Returns a mapped device's number of event bits.
-    pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
-        self.translators.get(its)?.event_bits(device)
-    }
-
-    /// Returns a mapped collection's vCPU.
-    pub(crate) fn collection(&self, its: ItsIndex, collection: u16) -> Option<u16> {
-        self.translators.get(its)?.collection(collection)
-    }
-
-    /// Looks up a mapped event.
-    pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
-        let found = self.device_entries.find(self.translators.get(its)?.dte(device)?, event)?;
-        match self.device_entries.owner(found.index()) {
-            Owner::Event { collection, .. } => Some(MappedEvent { its, entry: found, collection }),
-            Owner::Nobody => None,
-        }
     }
 
     /// Executes MAPD with V = 1. If the device is already mapped, it is first unmapped with all its
@@ -325,6 +292,69 @@ impl Control {
 }
 
 impl CommandState {
+    /// Returns `true` if the ITS is being enabled, but doesn't accept messages for every event yet.
+    pub(crate) fn is_admitting(&self, its: ItsIndex) -> bool {
+        self.sweeps.contains(Cause::Admit(its))
+    }
+
+    /// Returns `true` if all work requested by the ITS's registers and its last command is done.
+    pub(crate) fn is_quiescent(&self, its: ItsIndex) -> bool {
+        self.sweeps.is_quiescent(its)
+    }
+
+    /// Returns `true` if enabling the ITS has stopped for lack of heap memory.
+    pub(crate) fn is_admission_starved(&self, its: ItsIndex) -> bool {
+        self.sweeps.is_starved(Cause::Admit(its))
+    }
+
+    /// Returns an ITS's mapped devices, in ascending order.
+    pub(crate) fn mapped_devices(
+        &self,
+        its: ItsIndex,
+    ) -> impl Iterator<Item = (u32, MappedDevice)> {
+        self.translators.get(its).into_iter().flat_map(Translator::mapped_devices)
+    }
+
+    /// Returns an ITS's mapped collections with their vCPUs, in ascending order.
+    pub(crate) fn mapped_collections(&self, its: ItsIndex) -> impl Iterator<Item = (u16, u16)> {
+        self.translators.get(its).into_iter().flat_map(Translator::collections)
+    }
+
+    /// Returns `true` if these devices, in ascending order, would fit in an ITS without other
+    /// devices.
+    pub(crate) fn has_room_for_devices(
+        &self,
+        its: ItsIndex,
+        devices: impl ExactSizeIterator<Item = u32>,
+    ) -> bool {
+        devices.len() <= self.config.devices as usize
+            && self.translators.get(its).is_some_and(|its| its.has_room_for(devices))
+    }
+
+    /// Returns an ITS's first mapped device whose DeviceID is not less than `first`.
+    pub(crate) fn device_from(&self, its: ItsIndex, first: u32) -> Option<(u32, MappedDevice)> {
+        self.translators.get(its)?.device_from(first)
+    }
+
+    /// Returns a mapped device's number of event bits.
+    pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
+        self.translators.get(its)?.event_bits(device)
+    }
+
+    /// Returns a mapped collection's vCPU.
+    pub(crate) fn collection(&self, its: ItsIndex, collection: u16) -> Option<u16> {
+        self.translators.get(its)?.collection(collection)
+    }
+
+    /// Looks up a mapped event.
+    pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
+        let found = self.device_entries.find(self.translators.get(its)?.dte(device)?, event)?;
+        match self.device_entries.owner(found.index()) {
+            Owner::Event { collection, .. } => Some(MappedEvent { its, entry: found, collection }),
+            Owner::Nobody => None,
+        }
+    }
+
     /// Moves an event. Returns `false` if its LPI is still in a list register of the new target, so
     /// that the event has yet to take it over.
     pub(super) fn move_event(

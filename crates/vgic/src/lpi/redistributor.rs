@@ -1,12 +1,11 @@
 //! The redistributors' side of the command core: `EnableLPIs`, invalidation, and LPIs that are
 //! pending at a redistributor without an event.
 
-use super::command_state::{CommandState, Refresh};
+use super::command_state::Refresh;
 use super::control::Control;
 use super::entry::Entry;
 use super::entry_table::EntryIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
-use super::rewriting::Rewrites;
 use super::shared::Location;
 use super::sweep::{Cause, OwnCursor, Pause, Settings, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
@@ -71,11 +70,6 @@ impl Control {
     /// Returns `true` if enabling LPIs has stopped for lack of heap memory.
     pub(crate) fn is_enabling_starved(&self, vcpu: u32) -> bool {
         self.sweeps.is_starved(Cause::Enable(vcpu))
-    }
-
-    /// Returns `true` if `EnableLPIs` was set, but is not yet in effect for every LPI.
-    pub(crate) fn is_enabling(&self, vcpu: u32) -> bool {
-        self.sweeps.contains(Cause::Enable(vcpu))
     }
 
     /// Reads the pending table into an empty image.
@@ -145,11 +139,6 @@ impl Control {
         let stopped = |entry: Entry| entry.stopped().with_held(false);
         let (old, new) = self.shared.update(location, stopped);
         self.retire(location, old, new);
-    }
-
-    /// Returns the entries of the redistributor's own LPIs, in LPI order.
-    pub(super) fn own_entries(&self, vcpu: u32) -> impl Iterator<Item = Entry> {
-        self.shared.own(vcpu).into_iter().flat_map(RedistributorLpis::entries)
     }
 
     /// Returns the LPIs that are pending at this redistributor, in ascending order.
@@ -312,24 +301,5 @@ impl Control {
             self.ensure_folded(self.own_lpi_of(event))?;
         }
         Ok(())
-    }
-}
-
-impl CommandState {
-    /// Rereads an LPI's configuration from memory for a redistributor. Returns `false` if several
-    /// events are mapped to the LPI, which have yet to reread it.
-    pub(super) fn reload_lpi(
-        &self,
-        rewrites: &mut Rewrites,
-        vcpu: u32,
-        lpi: Lpi,
-    ) -> Result<bool, OutOfMemory> {
-        self.refresh(rewrites, Location::own(vcpu, lpi), Settings::Reload)?;
-        let Some(first) = self.device_entries.first(lpi.index()) else { return Ok(true) };
-        let (is_only, event) = (self.device_entries.after(first).is_none(), Location::Event(first));
-        if is_only && self.shared.load(event).target() == vcpu {
-            self.refresh(rewrites, event, Settings::Reload)?;
-        }
-        Ok(is_only)
     }
 }

@@ -39,54 +39,62 @@ impl Found {
     }
 }
 
-impl Control {
+impl ReadAhead {
     /// Refreshes an event's entry with its LPI's configuration from memory, if the event targets
     /// this vCPU. If the entry would not change, only sets the ready bit of a pending LPI.
     pub(super) fn reload_event(
         &mut self,
+        control: &mut Control,
         vcpu: u32,
-        (index, owner): (EntryIndex, Owner),
-        ahead: &mut ReadAhead,
+        index: EntryIndex,
+        owner: Owner,
     ) -> Result<(), Pause> {
         let event = Location::Event(index);
-        let now = self.shared.load(event);
+        let now = control.shared.load(event);
         if now.target() != vcpu {
             return Ok(());
         }
         let lpi_index = now.lpi_index();
         let first = Found::first_of(lpi_index);
         let is_there = |found: &Found| found.first == first && found.owner == owner;
-        if !ahead.found.as_ref().is_some_and(is_there) {
-            ahead.found = self.read_ahead(vcpu, index, owner, now.lpi());
+        if !self.found.as_ref().is_some_and(is_there) {
+            self.found = read_ahead(control, vcpu, index, owner, now.lpi());
         }
         // `refresh_event` handles everything else, such as a configuration that can't be read.
-        let Some(found) = &ahead.found else {
-            return self.refresh_event(index, Settings::Reload);
+        let Some(found) = &self.found else {
+            return control.refresh_event(index, Settings::Reload);
         };
         let config = found.config(lpi_index);
-        if self.is_current(now, found.route, config) && !(found.has_own && self.is_own_left(event))
+        if control.is_current(now, found.route, config)
+            && !(found.has_own && control.is_own_left(event))
         {
             if now.is_pending() {
-                self.set_ready_bit(now, index.position());
+                control.set_ready_bit(now, index.position());
             }
             return Ok(());
         }
-        self.refresh_event(index, Settings::Read(config))
+        control.refresh_event(index, Settings::Read(config))
     }
+}
 
-    /// Looks up the route of an event, and reads the block of configurations that contains its
-    /// LPI's. Returns `None` if the event isn't routed to the vCPU, or if the block is not entirely
-    /// within the vCPU's tables or can't be read.
-    #[inline(never)]
-    fn read_ahead(&self, vcpu: u32, index: EntryIndex, owner: Owner, lpi: Lpi) -> Option<Found> {
-        let event = Location::Event(index);
-        let route = self.route_of(event, self.shared.load(event))?;
-        let first = Found::first_of(lpi.index());
-        let last = Lpi::from_index(first + (BLOCK - 1))?;
-        let tables = self.enabled.get(vcpu).filter(|tables| tables.covers(last))?;
-        let mut bytes = [0; BLOCK as usize];
-        tables.read_configs(first, &mut bytes, &*self.memory).ok()?;
-        let has_own = self.shared.own(vcpu).is_some_and(|own| own.has(first));
-        (route.target() == vcpu).then_some(Found { owner, route, first, bytes, has_own })
-    }
+/// Looks up the route of an event, and reads the block of configurations that contains its
+/// LPI's. Returns `None` if the event isn't routed to the vCPU, or if the block is not entirely
+/// within the vCPU's tables or can't be read.
+#[inline(never)]
+fn read_ahead(
+    control: &Control,
+    vcpu: u32,
+    index: EntryIndex,
+    owner: Owner,
+    lpi: Lpi,
+) -> Option<Found> {
+    let event = Location::Event(index);
+    let route = control.route_of(event, control.shared.load(event))?;
+    let first = Found::first_of(lpi.index());
+    let last = Lpi::from_index(first + (BLOCK - 1))?;
+    let tables = control.enabled.get(vcpu).filter(|tables| tables.covers(last))?;
+    let mut bytes = [0; BLOCK as usize];
+    tables.read_configs(first, &mut bytes, &*control.memory).ok()?;
+    let has_own = control.shared.own(vcpu).is_some_and(|own| own.has(first));
+    (route.target() == vcpu).then_some(Found { owner, route, first, bytes, has_own })
 }

@@ -8,6 +8,7 @@ use super::sweep::Settings;
 use crate::sync::lock::{Mutex, MutexGuard};
 use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
+use gic_arch::Lpi;
 use msi_types::Cpu;
 
 /// Record of the entries that were rewritten under one lock.
@@ -185,5 +186,22 @@ impl CommandState {
         };
         let old = self.shared.try_update(own, taken);
         old.inspect(|old| self.retire(rewrites, own, *old, old.emptied())).is_some()
+    }
+
+    /// Rereads an LPI's configuration from memory for a redistributor. Returns `false` if several
+    /// events are mapped to the LPI, which have yet to reread it.
+    pub(super) fn reload_lpi(
+        &self,
+        rewrites: &mut Rewrites,
+        vcpu: u32,
+        lpi: Lpi,
+    ) -> Result<bool, OutOfMemory> {
+        self.refresh(rewrites, Location::own(vcpu, lpi), Settings::Reload)?;
+        let Some(first) = self.device_entries.first(lpi.index()) else { return Ok(true) };
+        let (is_only, event) = (self.device_entries.after(first).is_none(), Location::Event(first));
+        if is_only && self.shared.load(event).target() == vcpu {
+            self.refresh(rewrites, event, Settings::Reload)?;
+        }
+        Ok(is_only)
     }
 }

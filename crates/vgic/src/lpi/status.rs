@@ -2,8 +2,8 @@
 //! configuration byte and two bytes of a pending table.
 
 use super::LpiCore;
+use super::command_state::CommandState;
 use super::config::Priorities;
-use super::control::Control;
 use super::device_table::DeviceTable;
 use super::entry::{Level, NO_LPI};
 use super::entry_table::EntryIndex;
@@ -11,6 +11,7 @@ use super::itt::Link;
 use super::mapping::ItsIndex;
 use super::shared::Location;
 use super::tables::LpiTables;
+use super::translator::Translator;
 use crate::monitor::events::FaultReason;
 use crate::monitor::memory::GuestMemory;
 use crate::sync::Ordering;
@@ -87,152 +88,149 @@ impl LpiStatus {
     }
 }
 
-impl LpiCore {
-    /// Returns the reason why a message for a device's event was dropped. If the reason no longer
-    /// applies, returns [`FaultReason::DisabledMessage`]. Lock-free.
-    ///
-    /// Context: any.
-    pub(crate) fn why_dropped(
-        &self,
-        device_table: &DeviceTable,
-        device: u32,
-        event: u32,
-    ) -> FaultReason {
-        if device_table.accepts.get() == 0 {
-            return FaultReason::ItsDisabled;
+/// Returns the state of a device's event.
+pub(crate) fn event_status(
+    state: &CommandState,
+    its: ItsIndex,
+    device: u32,
+    event: u32,
+) -> EventStatus {
+    match mapped_event(state, its, device, event) {
+        Ok(location) => {
+            let status = lpi_status(state, location);
+            let sharer = || other_event(state, its, (device, event), status.lpi);
+            let sharer = if status.sharers == 0 { None } else { sharer() };
+            EventStatus::Mapped(LpiStatus { sharer, ..status })
         }
-        let dte = device_table.get_flat(device).or_else(|| device_table.get(device));
-        let link = dte.map_or(Link::NONE, |dte| Link::from_bits(dte.load(Ordering::SeqCst)));
-        let Some(dte) = dte.filter(|_| link != Link::NONE) else {
-            return FaultReason::UnmappedDevice;
-        };
-        if event >> link.event_bits() != 0 {
-            return FaultReason::EventOutOfRange;
-        }
-        let shared = self.shared();
-        let found = shared.nodes.translate(dte, event);
-        let entry = found.map(|found| (shared.entries.load(found.position), found.generation()));
-        let Some((entry, _)) = entry.filter(|(entry, generation)| {
-            entry.generation() == *generation && entry.lpi_index() != NO_LPI
-        }) else {
-            return FaultReason::UnmappedEvent;
-        };
-        if !entry.is_mapped() {
-            return FaultReason::UnmappedCollection;
-        }
-        match shared.own(entry.target()).map_or(0, |own| own.end.get()) {
-            0 => FaultReason::LpisDisabled,
-            1 => FaultReason::NoConfigurationTable,
-            end if u64::from(entry.lpi().get()) >= end => FaultReason::LpiOutOfRange,
-            _ => FaultReason::DisabledMessage,
-        }
+        Err(status) => status,
     }
 }
 
-impl Control {
-    /// Returns the state of a device's event.
-    pub(crate) fn event_status(&self, its: ItsIndex, device: u32, event: u32) -> EventStatus {
-        match self.mapped_event(its, device, event) {
-            Ok(location) => {
-                let status = self.lpi_status(location);
-                let sharer = || self.other_event(its, (device, event), status.lpi);
-                let sharer = if status.sharers == 0 { None } else { sharer() };
-                EventStatus::Mapped(LpiStatus { sharer, ..status })
-            }
-            Err(status) => status,
+/// Finds another event of the device that is mapped to the LPI, among the first ones.
+fn other_event(
+    state: &CommandState,
+    its: ItsIndex,
+    (device, event): (u32, u32),
+    lpi: Lpi,
+) -> Option<(DeviceId, EventId)> {
+    let others = (0..DEVICE_EVENTS_EXAMINED).filter(|other| *other != event);
+    let found = others.filter_map(|other| Some((other, state.event(its, device, other)?)));
+    let mut shares =
+        found.filter(|(_, event)| state.device_entries.is_mapped_to(event.index(), lpi));
+    shares.next().map(|(other, _)| (DeviceId::new(device), EventId::new(other)))
+}
+
+/// Returns the location of an event's entry, or the reason why the event has none.
+fn mapped_event(
+    state: &CommandState,
+    its: ItsIndex,
+    device: u32,
+    event: u32,
+) -> Result<Location, EventStatus> {
+    let Some(bits) = state.event_bits(its, device) else {
+        return Err(EventStatus::UnmappedDevice(
+            state.translators.get(its).map_or(0, Translator::device_count),
+        ));
+    };
+    if u64::from(event) >> bits != 0 {
+        return Err(EventStatus::OutOfRange(bits));
+    }
+    let mapped = state.event(its, device, event).ok_or(EventStatus::Unmapped)?;
+    if state.collection(its, mapped.collection).is_none() {
+        return Err(EventStatus::UnmappedCollection(mapped.collection));
+    }
+    Ok(Location::Event(mapped.index()))
+}
+
+/// Finds the redistributor at which an LPI can become pending. If several events are mapped to
+/// the LPI, prefers events that target `cpu`, and among these a pending one.
+pub(crate) fn lpi_target(state: &CommandState, cpu: Cpu, lpi: Lpi) -> LpiTarget {
+    let own = Location::own(cpu.get(), lpi);
+    let mut found = None;
+    for event in events_of(state, lpi) {
+        let entry = state.shared.load(event);
+        let is_here = entry.target() == cpu.get();
+        let rank = (is_here, is_here && entry.is_pending_anywhere());
+        if found.is_none_or(|(best, _)| rank > best) {
+            found = Some((rank, event));
         }
     }
-
-    /// Finds another event of the device that is mapped to the LPI, among the first ones.
-    fn other_event(
-        &self,
-        its: ItsIndex,
-        (device, event): (u32, u32),
-        lpi: Lpi,
-    ) -> Option<(DeviceId, EventId)> {
-        let others = (0..DEVICE_EVENTS_EXAMINED).filter(|other| *other != event);
-        let found = others.filter_map(|other| Some((other, self.event(its, device, other)?)));
-        let mut shares =
-            found.filter(|(_, event)| self.device_entries.is_mapped_to(event.index(), lpi));
-        shares.next().map(|(other, _)| (DeviceId::new(device), EventId::new(other)))
+    let is_own = state.config.direct || state.shared.load(own).is_pending_or_held();
+    match found {
+        Some(((true, _), event)) => LpiTarget::Queried(lpi_status(state, event)),
+        _ if is_own => LpiTarget::Queried(lpi_status(state, own)),
+        Some((_, event)) => LpiTarget::Other(Cpu::new(state.shared.load(event).target())),
+        None => LpiTarget::None,
     }
+}
 
-    /// Returns the location of an event's entry, or the reason why the event has none.
-    fn mapped_event(
-        &self,
-        its: ItsIndex,
-        device: u32,
-        event: u32,
-    ) -> Result<Location, EventStatus> {
-        let Some(bits) = self.event_bits(its, device) else {
-            return Err(EventStatus::UnmappedDevice(self.device_count(its)));
-        };
-        if u64::from(event) >> bits != 0 {
-            return Err(EventStatus::OutOfRange(bits));
-        }
-        let mapped = self.event(its, device, event).ok_or(EventStatus::Unmapped)?;
-        if self.collection(its, mapped.collection).is_none() {
-            return Err(EventStatus::UnmappedCollection(mapped.collection));
-        }
-        Ok(Location::Event(mapped.index()))
+/// Returns the entries of the events that are mapped to an LPI, at most [`EVENTS_EXAMINED`].
+fn events_of(state: &CommandState, lpi: Lpi) -> impl Iterator<Item = Location> {
+    let after = |index: &EntryIndex| state.device_entries.after(*index);
+    let events = core::iter::successors(state.device_entries.first(lpi.index()), after);
+    events.take(EVENTS_EXAMINED).map(Location::Event)
+}
+
+fn lpi_status(state: &CommandState, location: Location) -> LpiStatus {
+    let (entry, memory) = (state.shared.load(location), &*state.memory);
+    let tables = state.enabled.get(entry.target());
+    let is_enabled_there = tables.is_some() && !state.is_enabling(entry.target());
+    let covering = tables.filter(|tables| tables.covers(entry.lpi()));
+    LpiStatus {
+        lpi: entry.lpi(),
+        cpu: Cpu::new(entry.target()),
+        is_enabled_there,
+        is_covered: covering.is_some(),
+        in_memory: covering.and_then(|tables| tables.config(entry.lpi(), memory).ok()),
+        has_pending_table: tables.is_some_and(|tables| is_in_memory(&tables, memory)),
+        is_pending: entry.is_pending_anywhere(),
+        is_listed: entry.is_listed() && !entry.is_pending(),
+        sharers: events_of(state, entry.lpi())
+            .fold(0, |count, of| count + u32::from(of != location)),
+        sharer: None,
+        is_enabled: entry.is_enabled(),
+        level: entry.level(),
+        priorities: state.config.priorities,
     }
+}
 
-    /// Finds the redistributor at which an LPI can become pending. If several events are mapped to
-    /// the LPI, prefers events that target `cpu`, and among these a pending one.
-    pub(crate) fn lpi_target(&self, cpu: Cpu, lpi: Lpi) -> LpiTarget {
-        let own = Location::own(cpu.get(), lpi);
-        let mut found = None;
-        for event in self.events_of(lpi) {
-            let entry = self.shared.load(event);
-            let is_here = entry.target() == cpu.get();
-            let rank = (is_here, is_here && entry.is_pending_anywhere());
-            if found.is_none_or(|(best, _)| rank > best) {
-                found = Some((rank, event));
-            }
-        }
-        let is_own = self.config.direct || self.shared.load(own).is_pending_or_held();
-        match found {
-            Some(((true, _), event)) => LpiTarget::Queried(self.lpi_status(event)),
-            _ if is_own => LpiTarget::Queried(self.lpi_status(own)),
-            Some((_, event)) => LpiTarget::Other(Cpu::new(self.shared.load(event).target())),
-            None => LpiTarget::None,
-        }
+/// Returns the reason why a message for a device's event was dropped. If the reason no longer
+/// applies, returns [`FaultReason::DisabledMessage`]. Lock-free.
+///
+/// Context: any.
+pub(crate) fn why_dropped(
+    core: &LpiCore,
+    device_table: &DeviceTable,
+    device: u32,
+    event: u32,
+) -> FaultReason {
+    if device_table.accepts.get() == 0 {
+        return FaultReason::ItsDisabled;
     }
-
-    /// Returns the entries of the events that are mapped to an LPI, at most [`EVENTS_EXAMINED`].
-    fn events_of(&self, lpi: Lpi) -> impl Iterator<Item = Location> {
-        let after = |index: &EntryIndex| self.device_entries.after(*index);
-        let events = core::iter::successors(self.device_entries.first(lpi.index()), after);
-        events.take(EVENTS_EXAMINED).map(Location::Event)
+    let dte = device_table.get_flat(device).or_else(|| device_table.get(device));
+    let link = dte.map_or(Link::NONE, |dte| Link::from_bits(dte.load(Ordering::SeqCst)));
+    let Some(dte) = dte.filter(|_| link != Link::NONE) else {
+        return FaultReason::UnmappedDevice;
+    };
+    if event >> link.event_bits() != 0 {
+        return FaultReason::EventOutOfRange;
     }
-
-    fn lpi_status(&self, location: Location) -> LpiStatus {
-        let (entry, memory) = (self.shared.load(location), &*self.memory);
-        let tables = self.enabled.get(entry.target());
-        let is_enabled_there = tables.is_some() && !self.is_enabling(entry.target());
-        let covering = tables.filter(|tables| tables.covers(entry.lpi()));
-        LpiStatus {
-            lpi: entry.lpi(),
-            cpu: Cpu::new(entry.target()),
-            is_enabled_there,
-            is_covered: covering.is_some(),
-            in_memory: covering.and_then(|tables| tables.config(entry.lpi(), memory).ok()),
-            has_pending_table: tables.is_some_and(|tables| is_in_memory(&tables, memory)),
-            is_pending: entry.is_pending_anywhere(),
-            is_listed: entry.is_listed() && !entry.is_pending(),
-            sharers: self
-                .events_of(entry.lpi())
-                .fold(0, |count, of| count + u32::from(of != location)),
-            sharer: None,
-            is_enabled: entry.is_enabled(),
-            level: entry.level(),
-            priorities: self.config.priorities,
-        }
+    let shared = core.shared();
+    let found = shared.nodes.translate(dte, event);
+    let entry = found.map(|found| (shared.entries.load(found.position), found.generation()));
+    let Some((entry, _)) = entry.filter(|(entry, generation)| {
+        entry.generation() == *generation && entry.lpi_index() != NO_LPI
+    }) else {
+        return FaultReason::UnmappedEvent;
+    };
+    if !entry.is_mapped() {
+        return FaultReason::UnmappedCollection;
     }
-
-    /// Returns the number of mapped devices of an ITS.
-    pub(crate) fn device_count(&self, its: ItsIndex) -> usize {
-        self.translators.get(its).map_or(0, super::translator::Translator::device_count)
+    match shared.own(entry.target()).map_or(0, |own| own.end.get()) {
+        0 => FaultReason::LpisDisabled,
+        1 => FaultReason::NoConfigurationTable,
+        end if u64::from(entry.lpi().get()) >= end => FaultReason::LpiOutOfRange,
+        _ => FaultReason::DisabledMessage,
     }
 }
 

@@ -1,16 +1,21 @@
 //! Executes the command queue in bounded pieces. A command is consumed when it is complete: while
-//! it is in progress, `GITS_CREADR` doesn't move past it.
+//! it is in progress, `GITS_CREADR` doesn't move past it. Hardware that injects messages directly
+//! follows the commands.
 
 use super::commands::{Executor, Refusal};
 use super::tables::check_translation_table;
 use super::{Its, ItsRegisters};
 use crate::config::ErrorPolicy;
-use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT, LpiCore, Pause};
+use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT, LpiCore, Pause, direct_target};
+use crate::monitor::direct::{DirectInjection, DirectTarget, InListRegister};
 use crate::monitor::events::{CommandFault, FailedCommand, FaultDetail, FaultReason};
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
+use alloc::sync::Arc;
+use gic_arch::Lpi;
 use gic_arch::gits;
 use gic_arch::its::{Command, CommandError, MapAction, UnknownOpcode};
+use msi_types::{DeviceId, EventId};
 
 /// Progress of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -228,7 +233,7 @@ impl Its {
     }
 
     #[inline]
-    pub(super) fn execute(
+    fn execute(
         &self,
         command: Command,
         state: &ItsRegisters,
@@ -287,6 +292,79 @@ impl Its {
             }
             (_, ErrorPolicy::Skip) => state.queue.advance(),
         }
+    }
+
+    /// Sets the implementation. Returns `false` if there already is one.
+    pub(crate) fn inject_directly(&self, direct: Arc<dyn DirectInjection>) -> bool {
+        self.direct.set(direct).is_ok()
+    }
+
+    /// Returns `true` if hardware delivers the messages of an event that is mapped to this LPI.
+    pub(crate) fn is_direct(&self, lpi: Lpi) -> bool {
+        self.direct.get().is_some_and(|direct| direct.is_direct(lpi))
+    }
+
+    /// Looks up an event for direct injection, and takes its LPI's pending state.
+    pub(crate) fn direct_target(
+        &self,
+        device: DeviceId,
+        event: EventId,
+    ) -> Result<Option<DirectTarget>, InListRegister> {
+        let (device, event) = (device.get(), event.get());
+        let look_up = |control: &mut Control| direct_target(control, self.index, device, event);
+        let found = self.lpis.with_kicks_deferred(look_up);
+        self.lpis.send_kicks();
+        found
+    }
+
+    /// Executes a command that the implementation follows. The function is separate to keep the
+    /// path without an implementation short.
+    #[cold]
+    #[inline(never)]
+    fn execute_with(
+        &self,
+        direct: &dyn DirectInjection,
+        command: Command,
+        (state, control): (&mut ItsRegisters, &mut Control),
+    ) -> Result<CommandProgress, CommandFault> {
+        if direct.before(command) {
+            return Ok(CommandProgress::Done);
+        }
+        let result = self.execute(command, state, control);
+        let outcome = result.map(|_| command);
+        // A sweep may still move pending state.
+        if result != Ok(CommandProgress::Begun) && self.follow(direct, outcome, control) {
+            return result;
+        }
+        state.queue.unfollowed = Some(outcome);
+        Ok(CommandProgress::Begun)
+    }
+
+    /// Lets the implementation follow the command that was executed, if it has not. Returns `false`
+    /// if it must wait for vCPUs to exit.
+    fn is_followed(&self, state: &mut ItsRegisters, control: &mut Control) -> bool {
+        let (Some(direct), Some(outcome)) = (self.direct.get(), state.queue.unfollowed) else {
+            return true;
+        };
+        let is_followed = self.follow(&**direct, outcome, control);
+        if is_followed {
+            state.queue.unfollowed = None;
+        }
+        is_followed
+    }
+
+    fn follow(
+        &self,
+        direct: &dyn DirectInjection,
+        outcome: Result<Command, CommandFault>,
+        control: &mut Control,
+    ) -> bool {
+        let followed = direct.after(outcome.ok(), &mut |device, event| {
+            direct_target(control, self.index, device.get(), event.get())
+        });
+        let work = u64::from(followed.unwrap_or(0)) * ENTRIES_PER_UNIT;
+        control.count_work(u32::try_from(work).unwrap_or(u32::MAX));
+        followed.is_ok()
     }
 }
 

@@ -1,9 +1,9 @@
 //! Explanations of why an ITS does not translate a message, and views of its registers.
 
 use super::tables::{ITT_ENTRY_BYTES, capacity, check_translation_table, covers};
-use super::{Its, ItsRegisters};
+use super::{ItsRegisters, LockedIts};
 use crate::frames::registers::low_word;
-use crate::lpi::{EventStatus, LpiStatus, MappedDevice};
+use crate::lpi::{EventStatus, LpiStatus, MappedDevice, event_status};
 use crate::monitor::events::{CommandFault, FailedCommand};
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::view::ItsView;
@@ -14,12 +14,7 @@ use gic_arch::its::{RawCommand, UnknownOpcode};
 use msi_types::explain::{Explanation, Fact, Obstacle, TableRegister};
 use msi_types::{DeviceId, EventId};
 
-impl Its {
-    /// Returns the address of `GITS_TRANSLATER`.
-    pub(crate) const fn doorbell(&self) -> u64 {
-        self.config.doorbell()
-    }
-
+impl LockedIts<'_> {
     /// Returns the state of the LPI to which a device's event is mapped, or the reason why the ITS
     /// does not translate the event. If a mapping is missing and the ITS has refused commands, adds
     /// a fact about them.
@@ -29,10 +24,10 @@ impl Its {
         event: EventId,
         explanation: &mut Explanation,
     ) -> Result<LpiStatus, Obstacle> {
-        let state = self.state.lock();
-        let (is_enabled, status, has_entry) = self.lpis.with_kicks_deferred(|control| {
-            let is_enabled = state.enabled && !control.is_admitting(self.index);
-            let status = control.event_status(self.index, device.get(), event.get());
+        let Self { its, state } = self;
+        let (is_enabled, status, has_entry) = its.lpis.with_kicks_deferred(|control| {
+            let is_enabled = state.enabled && !control.is_admitting(its.index);
+            let status = event_status(control, its.index, device.get(), event.get());
             let is_unmapped = matches!(status, EventStatus::UnmappedDevice(_));
             let has_entry =
                 is_unmapped && covers(state.tables.devices, device.get(), control.memory());
@@ -43,11 +38,11 @@ impl Its {
             *explanation = explanation.with_fact(hasty);
         }
         if !is_enabled {
-            return Err(Obstacle::ItsDisabled { its: self.config.base });
+            return Err(Obstacle::ItsDisabled { its: self.its.config.base });
         }
         let obstacle = match status {
             EventStatus::Mapped(status) => {
-                let facts = self.facts_of_mapped(&state, device, event);
+                let facts = self.facts_of_mapped(device, event);
                 *explanation =
                     facts.into_iter().flatten().fold(*explanation, Explanation::with_fact);
                 return Ok(status);
@@ -56,41 +51,37 @@ impl Its {
                 let mapped = u32::try_from(mapped).unwrap_or(u32::MAX);
                 Obstacle::UnmappedDevice { device, mapped }
             }
-            EventStatus::UnmappedDevice(_) => self.no_entry(&state, device),
+            EventStatus::UnmappedDevice(_) => self.no_entry(device),
             EventStatus::OutOfRange(bits) => Obstacle::EventOutOfRange { device, event, bits },
             // An ITS that needs a collection table but has none refuses to map events.
             EventStatus::Unmapped => {
-                self.no_collections(&state, 0).unwrap_or(Obstacle::UnmappedEvent { device, event })
+                self.no_collections(0).unwrap_or(Obstacle::UnmappedEvent { device, event })
             }
             EventStatus::UnmappedCollection(collection) => self
-                .no_collections(&state, collection)
+                .no_collections(collection)
                 .unwrap_or(Obstacle::UnmappedCollection { collection }),
         };
-        let refused = self.lpis.with_kicks_deferred(|control| {
+        let refused = its.lpis.with_kicks_deferred(|control| {
             let about = Wanted { device, event, obstacle: Some(obstacle) };
             let memory = control.memory();
             [
-                about.refused(&state, memory),
-                about.removed(&state, memory),
-                about.unannounced(&state, memory),
+                about.refused(state, memory),
+                about.removed(state, memory),
+                about.unannounced(state, memory),
             ]
         });
         *explanation = refused.into_iter().flatten().fold(*explanation, Explanation::with_fact);
-        let queue = || invalid_queue(&state).or_else(|| queued(&state));
-        Err(ignored_write(&state, obstacle).or_else(queue).unwrap_or(obstacle))
+        let queue = || invalid_queue(state).or_else(|| queued(state));
+        Err(ignored_write(state, obstacle).or_else(queue).unwrap_or(obstacle))
     }
 
     /// Returns facts about a mapped event: that the device's translation table is not in memory,
     /// and that a command for the event has not been announced.
-    fn facts_of_mapped(
-        &self,
-        state: &ItsRegisters,
-        device: DeviceId,
-        event: EventId,
-    ) -> [Option<Fact>; 3] {
-        self.lpis.with_kicks_deferred(|control| {
+    fn facts_of_mapped(&self, device: DeviceId, event: EventId) -> [Option<Fact>; 3] {
+        let Self { its, state } = self;
+        its.lpis.with_kicks_deferred(|control| {
             let memory = control.memory();
-            let mapped = control.device_from(self.index, device.get());
+            let mapped = control.device_from(its.index, device.get());
             let mapped = mapped.filter(|(found, _)| *found == device.get());
             let missing = mapped.and_then(|(_, MappedDevice { event_bits, itt })| {
                 let bytes = ITT_ENTRY_BYTES << event_bits;
@@ -105,22 +96,14 @@ impl Its {
 
     /// Returns an obstacle if the command queue is not empty.
     pub(crate) fn queued_commands(&self) -> Option<Obstacle> {
-        queued(&self.state.lock())
+        queued(&self.state)
     }
 
     /// Returns the registers and counters, without mappings.
     pub(crate) fn view(&self) -> ItsView {
-        self.view_of(&self.state.lock())
-    }
-
-    /// Like [`view`](Self::view), but returns `None` if another thread is accessing the registers.
-    pub(crate) fn try_view(&self) -> Option<ItsView> {
-        self.state.try_lock().map(|state| self.view_of(&state))
-    }
-
-    fn view_of(&self, state: &ItsRegisters) -> ItsView {
+        let Self { its, state } = self;
         ItsView {
-            base: self.config.base,
+            base: its.config.base,
             enabled: state.enabled,
             creadr: state.queue.creadr().into_bits(),
             cwriter: state.queue.cwriter().into_bits(),
@@ -132,12 +115,12 @@ impl Its {
     }
 
     /// Returns the reason why the device table has no entry for a DeviceID.
-    fn no_entry(&self, state: &ItsRegisters, device: DeviceId) -> Obstacle {
-        let table = state.tables.devices;
+    fn no_entry(&self, device: DeviceId) -> Obstacle {
+        let table = self.state.tables.devices;
         if !table.valid() {
             return invalid_table(0, table);
         }
-        let entries = capacity(table).min(1 << self.config.device_id_bits);
+        let entries = capacity(table).min(1 << self.its.config.device_id_bits);
         if u64::from(device.get()) < entries {
             return Obstacle::NoSecondLevel { device };
         }
@@ -147,10 +130,10 @@ impl Its {
 
     /// Returns an obstacle if a collection needs an entry in the collection table and `GITS_BASER1`
     /// is not valid.
-    fn no_collections(&self, state: &ItsRegisters, collection: u16) -> Option<Obstacle> {
-        let table = state.tables.collections;
-        let needs_table = collection >= self.config.held_collections.into()
-            && self.config.collection_table.is_some();
+    fn no_collections(&self, collection: u16) -> Option<Obstacle> {
+        let table = self.state.tables.collections;
+        let needs_table = collection >= self.its.config.held_collections.into()
+            && self.its.config.collection_table.is_some();
         (needs_table && !table.valid()).then(|| invalid_table(1, table))
     }
 }

@@ -2,13 +2,13 @@
 
 use super::queue::Queue;
 use super::tables::TableRegisters;
-use super::{Its, ItsRegisters};
+use super::{Its, ItsConfig, LockedIts};
 use crate::config::Coherence;
 use crate::lpi::{
-    Control, ItsIndex, LpiTables, MappedDevice, NoRoom, ReservedLevels, Room, SavedEvents,
+    Control, ItsIndex, LpiTables, MappedDevice, NoRoom, Reservation, Restoration, Room,
+    SavedEvents, each_event,
 };
 use crate::saved_state::{CollectionState, DeviceState, EventRun, EventState, ItsState, Problem};
-use crate::sync::lock::MutexGuard;
 use alloc::vec::Vec;
 use doorbell_fallible::{OutOfMemory, try_collect, try_collect_results, try_push};
 use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter};
@@ -20,12 +20,6 @@ use msi_types::{DeviceId, EventId};
 /// Address bits that MAPD can specify for a translation table.
 const ITT_BITS: u64 = 0x000f_ffff_ffff_ff00;
 
-/// ITS whose registers are locked against changes.
-pub(crate) struct LockedIts<'a> {
-    its: &'a Its,
-    state: MutexGuard<'a, ItsRegisters>,
-}
-
 /// Register values that were validated for a restore.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RestoredRegisters {
@@ -34,30 +28,16 @@ pub(crate) struct RestoredRegisters {
     tables: TableRegisters,
 }
 
-impl Its {
-    /// Locks the registers.
-    pub(crate) fn lock(&self) -> LockedIts<'_> {
-        LockedIts { its: self, state: self.state.lock() }
-    }
-
-    /// Returns the ITS's base address, which identifies the ITS in a saved state.
-    pub(crate) fn base(&self) -> u64 {
-        self.config.base
-    }
-
-    /// Returns the LPI core's index of this ITS.
-    pub(crate) fn index(&self) -> ItsIndex {
-        self.index
-    }
-
-    /// Validates the saved registers for this ITS.
-    pub(crate) fn restorable(&self, saved: &ItsState) -> Result<RestoredRegisters, Problem> {
-        Problem::unless_same("GITS_TYPER", saved.typer, self.config.typer().into_bits())?;
-        Problem::unless_same("GITS_IIDR", saved.iidr.into(), self.config.iidr.into_bits().into())?;
+impl RestoredRegisters {
+    /// Validates the saved registers for an ITS.
+    pub(crate) fn of(its: &Its, saved: &ItsState) -> Result<Self, Problem> {
+        let config = &its.config;
+        Problem::unless_same("GITS_TYPER", saved.typer, config.typer().into_bits())?;
+        Problem::unless_same("GITS_IIDR", saved.iidr.into(), config.iidr.into_bits().into())?;
         let enabled = Ctlr::from(saved.ctlr).enabled();
         Problem::unless(control(enabled) == saved.ctlr, "GITS_CTLR", saved.ctlr)?;
-        let tables = self.restorable_tables(saved)?;
-        let base = self.accepted_cbaser(Cbaser::from_bits(saved.cbaser));
+        let tables = restorable_tables(config, saved)?;
+        let base = accepted_cbaser(config, Cbaser::from_bits(saved.cbaser));
         Problem::unless(base.into_bits() == saved.cbaser, "GITS_CBASER", saved.cbaser)?;
         let (read, write) = (Creadr::from_bits(saved.creadr), Cwriter::from_bits(saved.cwriter));
         let queue = Queue::between(base, read, write);
@@ -67,52 +47,51 @@ impl Its {
             "GITS_CWRITER",
             saved.cwriter,
         )?;
-        Ok(RestoredRegisters { enabled, queue, tables })
+        Ok(Self { enabled, queue, tables })
     }
+}
 
-    fn restorable_tables(&self, saved: &ItsState) -> Result<TableRegisters, Problem> {
-        for (index, value) in (0..).zip(saved.baser) {
-            let accepted = TableRegisters::accepted(&self.config, index, Baser::from_bits(value));
-            Problem::unless(accepted.into_bits() == value, "GITS_BASER", value)?;
-        }
-        let [devices, collections, ..] = saved.baser.map(Baser::from_bits);
-        // Removing a table removes its mappings, too, so an invalid table can't have any.
-        let is_held =
-            |state: &CollectionState| state.collection.get() < self.config.held_collections.into();
-        let is_unused = [saved.devices.is_empty(), saved.collections.iter().all(is_held)];
-        for (table, is_unused) in [devices, collections].into_iter().zip(is_unused) {
-            Problem::unless(table.valid() || is_unused, "GITS_BASER", table.into_bits())?;
-        }
-        Ok(TableRegisters { devices, collections })
+fn restorable_tables(config: &ItsConfig, saved: &ItsState) -> Result<TableRegisters, Problem> {
+    for (index, value) in (0..).zip(saved.baser) {
+        let accepted = TableRegisters::accepted(config, index, Baser::from_bits(value));
+        Problem::unless(accepted.into_bits() == value, "GITS_BASER", value)?;
     }
+    let [devices, collections, ..] = saved.baser.map(Baser::from_bits);
+    // Removing a table removes its mappings, too, so an invalid table can't have any.
+    let is_held = |state: &CollectionState| state.collection.get() < config.held_collections.into();
+    let is_unused = [saved.devices.is_empty(), saved.collections.iter().all(is_held)];
+    for (table, is_unused) in [devices, collections].into_iter().zip(is_unused) {
+        Problem::unless(table.valid() || is_unused, "GITS_BASER", table.into_bits())?;
+    }
+    Ok(TableRegisters { devices, collections })
+}
 
-    /// Returns the value that `GITS_CBASER` holds after a write of `written`.
-    fn accepted_cbaser(&self, written: Cbaser) -> Cbaser {
-        Queue::at(match self.config.coherence {
-            Coherence::Coherent => written,
-            Coherence::NonCoherent => written.with_shareability(Shareability::Non),
-        })
-        .base
-    }
+/// Returns the value that `GITS_CBASER` holds after a write of `written`.
+fn accepted_cbaser(config: &ItsConfig, written: Cbaser) -> Cbaser {
+    Queue::at(match config.coherence {
+        Coherence::Coherent => written,
+        Coherence::NonCoherent => written.with_shareability(Shareability::Non),
+    })
+    .base
+}
 
-    /// Checks that a collection number is valid.
-    pub(crate) fn check_collection(&self, collection: CollectionId) -> Result<(), Problem> {
-        let number = collection.get();
-        Problem::unless(self.config.names_collection(number), "collection", number)
-    }
+/// Checks that a collection number is valid.
+pub(crate) fn check_collection(its: &Its, collection: CollectionId) -> Result<(), Problem> {
+    let number = collection.get();
+    Problem::unless(its.config.names_collection(number), "collection", number)
+}
 
-    /// Checks that the saved mapping of a device is valid. Does not check its events.
-    pub(crate) fn check_device(&self, saved: &DeviceState) -> Result<(), Problem> {
-        let id = saved.device.get();
-        Problem::unless(u64::from(id) >> self.config.device_id_bits == 0, "DeviceID", id)?;
-        let bits = saved.event_bits;
-        Problem::unless(
-            (1..=self.config.event_id_bits).contains(&bits),
-            "number of EventID bits",
-            bits,
-        )?;
-        Problem::unless(saved.itt & !ITT_BITS == 0, "translation table", saved.itt)
-    }
+/// Checks that the saved mapping of a device is valid. Does not check its events.
+pub(crate) fn check_device(its: &Its, saved: &DeviceState) -> Result<(), Problem> {
+    let id = saved.device.get();
+    Problem::unless(u64::from(id) >> its.config.device_id_bits == 0, "DeviceID", id)?;
+    let bits = saved.event_bits;
+    Problem::unless(
+        (1..=its.config.event_id_bits).contains(&bits),
+        "number of EventID bits",
+        bits,
+    )?;
+    Problem::unless(saved.itt & !ITT_BITS == 0, "translation table", saved.itt)
 }
 
 /// Returns `GITS_CTLR` for an ITS without unfinished work.
@@ -157,7 +136,7 @@ impl LockedIts<'_> {
         let index = self.its.index;
         try_collect_results(control.mapped_devices(index).map(|(device, mapped)| {
             let mut events = Vec::new();
-            control.each_event(index, device, |event, collection, saved| {
+            each_event(control, index, device, |event, collection, saved| {
                 let unmapped = control.collection(index, collection).is_none();
                 let state = EventState {
                     event: EventId::new(event),
@@ -180,45 +159,20 @@ impl LockedIts<'_> {
         &mut self,
         registers: RestoredRegisters,
         mappings: &SavedMappings<'_>,
-        control: &mut Control,
+        restoration: &mut Restoration<'_>,
         vcpu: impl Fn(Affinity) -> u16,
     ) -> Result<(), NoRoom> {
         let index = self.its.index;
         let RestoredRegisters { enabled, queue, tables } = registers;
         (self.state.enabled, self.state.queue, self.state.tables) = (enabled, queue, tables);
         self.state.has_past = queue.base.valid();
-        control.restore_its_enabled(index, enabled);
-        for (state, vcpu) in mappings.saved.collections.iter().zip(&mappings.targets) {
-            control.restore_collection(index, state.collection.get(), *vcpu)?;
-        }
+        let numbers = mappings.saved.collections.iter().map(|state| state.collection.get());
+        restoration.its(index, enabled, numbers.zip(mappings.targets.iter().copied()))?;
         for (device, runs) in mappings.devices() {
             let mapped = MappedDevice { event_bits: device.event_bits, itt: device.itt };
-            control.map_device(index, device.device.get(), mapped)?;
             let events = runs.iter().map(|run| SavedMappings::resolved(run, &vcpu));
             let target = |collection| mappings.target(collection);
-            control.restore_events((index, device.device.get()), events, target)?;
-        }
-        Ok(())
-    }
-}
-
-impl Its {
-    /// Reserves the memory that [`restore`](LockedIts::restore) needs in addition to the entry
-    /// pool.
-    pub(crate) fn reserve(
-        &self,
-        mappings: &SavedMappings<'_>,
-        control: &mut Control,
-        vcpu: impl Fn(Affinity) -> u16,
-        tables: impl Fn(u32) -> Option<LpiTables>,
-        levels: &mut ReservedLevels,
-    ) -> Result<(), NoRoom> {
-        let collections = mappings.saved.collections.len();
-        control.reserve_its(self.index, collections, mappings.device_ids())?;
-        for run in &mappings.runs {
-            let (events, groups) = SavedMappings::resolved(run, &vcpu)?;
-            let target = |collection| mappings.target(collection);
-            control.reserve_events(events, groups, target, &tables, levels)?;
+            restoration.device((index, device.device.get()), mapped, events, target)?;
         }
         Ok(())
     }
@@ -274,6 +228,25 @@ impl<'s> SavedMappings<'s> {
             let events = ends.map(|(first, last)| first.event.get()..=last.event.get());
             room.add_device(device.event_bits, events);
         }
+    }
+
+    /// Reserves the memory that [`restore`](LockedIts::restore) needs for this ITS in addition to
+    /// the entry pool.
+    pub(crate) fn reserve(
+        &self,
+        its: ItsIndex,
+        reservation: &mut Reservation<'_>,
+        vcpu: impl Fn(Affinity) -> u16,
+        tables: impl Fn(u32) -> Option<LpiTables>,
+    ) -> Result<(), NoRoom> {
+        let collections = self.saved.collections.len();
+        reservation.its(its, collections, self.device_ids())?;
+        for run in &self.runs {
+            let (events, groups) = Self::resolved(run, &vcpu)?;
+            let target = |collection| self.target(collection);
+            reservation.events(events, groups, target, &tables)?;
+        }
+        Ok(())
     }
 
     /// Iterates over the devices with their runs of events.

@@ -2,7 +2,7 @@
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
-use crate::lpi::{LpiConfig, Room, SavedEvents};
+use crate::lpi::{LpiConfig, Reservation, Room, SavedEvents};
 use gic_arch::Lpi;
 use gic_arch::its::CollectionId;
 use gic_arch::lpi::Config;
@@ -13,9 +13,8 @@ fn work_for(events: u32) -> u64 {
     let mut room = Room::default();
     (0..events >> 10).for_each(|_| room.add_device(10, core::iter::once(0..=(1 << 10) - 1)));
     rig.lpis.with_kicks_deferred(|control| {
-        control.reserve_room(&room).unwrap();
-        let mut levels = control.no_levels().unwrap();
         let before = control.work();
+        let mut reservation = Reservation::new(control, &room).unwrap();
         for number in 0..events {
             let lpi = Lpi::try_from(8192 + number).unwrap();
             let configuration = Some(Config::from_bits(0xa1));
@@ -24,7 +23,7 @@ fn work_for(events: u32) -> u64 {
             let events =
                 SavedEvents { first, count, lpi, collection, pending, stays_at, configuration };
             let (all, target) = (core::iter::once((collection, 1)), |_| Some(0));
-            control.reserve_events(events, all, target, |_| None, &mut levels).unwrap();
+            reservation.events(events, all, target, |_| None).unwrap();
         }
         control.work() - before
     })
