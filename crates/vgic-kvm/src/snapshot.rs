@@ -45,9 +45,9 @@ pub use crate::register::KvmAttributes;
 pub use table::{SnapshotTable, TableUse};
 
 use crate::abi::{Attribute, Errno, control, frame};
+use crate::config::at_revision;
 use crate::left_out::LeftOut;
 use crate::register::{KvmDevice, KvmError, KvmRegister};
-use crate::revision::at_revision;
 use crate::view::KvmView;
 use crate::word::low_word;
 use crate::{kvm_config, kvm_its_config, order};
