@@ -26,8 +26,9 @@ pub use links::{LinkError, PhysicalInterrupts};
 pub(crate) use listing::{Filled, Forwarding};
 pub(crate) use pes::{Private, PublishedInterface, participation};
 pub(crate) use saved::RestoredInterrupt;
+pub(crate) use sgi::send_sgi;
 
-use crate::config::{SecurityView, VgicConfig, cpu};
+use crate::config::{VgicConfig, cpu};
 use crate::sync::set_once::SetOnce;
 use crate::sync::{AtomicU32, Ordering::SeqCst};
 use crate::wakeup::{Awaited, VcpuWakeup};
@@ -36,10 +37,10 @@ use alloc::sync::Arc;
 use candidates::Look;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::gicd::Irouter;
-use gic_arch::{IntId, IntIdClass, Priority};
-use index::{WiredIndex, line_of};
-use interrupt::{Interrupt, InterruptWord};
-use interrupt_table::InterruptTable;
+use gic_arch::{IntId, IntIdClass};
+use index::WiredIndex;
+use interrupt::InterruptWord;
+use interrupt_table::{InterruptTable, reset_state};
 use links::PhysicalLinks;
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
 use routes::{RouteRegisters, route_of};
@@ -169,30 +170,13 @@ impl Wired {
     /// can see the interrupt, and its state has this flag. `first` must be the first interrupt of a
     /// register with one bit per interrupt.
     pub(crate) fn bits(&self, cpu: Cpu, first: IntId, flag: InterruptWord) -> u32 {
-        let Some(words) = self.interrupts.words(cpu, first) else { return 0 };
-        match self.interrupts.security {
-            SecurityView::Single => collect(words, flag, |_| true),
-            SecurityView::NonSecure => collect(words, flag, InterruptWord::group1),
-        }
+        self.interrupts.bits(cpu, first, flag)
     }
 
     /// Returns the bits of the pending interrupts like [`bits`](Self::bits), as `ISPENDR` reads
     /// them.
     pub(crate) fn pending_bits(&self, cpu: Cpu, first: IntId) -> u32 {
-        let Some(words) = self.interrupts.words(cpu, first) else { return 0 };
-        let all = words.iter().fold(InterruptWord::new(), |all, word| all.union(word.state()));
-        if !all.may_read_pending() {
-            return 0;
-        }
-        let is_pending = |intid: u32, interrupt: &Interrupt| {
-            let state = interrupt.state();
-            let line = || line_of(IntId::new(intid), cpu);
-            self.interrupts.is_visible(state) && self.links.reads_pending(line, interrupt, state)
-        };
-        let pending = (0..).zip(words).map(|(number, interrupt)| {
-            u32::from(is_pending(first.get() + number, interrupt)) << number
-        });
-        pending.fold(0, |bits, bit| bits | bit)
+        self.links.pending_bits(&self.interrupts, cpu, first)
     }
 
     /// Changes an interrupt that the guest can see, on behalf of a register write. Returns `false`
@@ -377,9 +361,8 @@ impl Wired {
     /// Returns `true` if the interrupt's linked physical interrupt is held active. The interrupt
     /// must not be in a list register.
     pub(crate) fn is_physical_active(&self, line: Line) -> bool {
-        let found =
-            self.interrupts.input(line).and_then(|(cpu, index)| self.interrupts.get(cpu, index));
-        found.is_some_and(|interrupt| interrupt.state().physical_active())
+        let Some((cpu, index)) = self.interrupts.input(line) else { return false };
+        self.state(cpu, index).physical_active()
     }
 
     /// Notifies `target` that an interrupt in `group` is ready there. `private` is the target's
@@ -535,60 +518,11 @@ impl Wired {
     }
 
     fn tell_observer_of(&self, cpu: Cpu, intid: IntId, state: InterruptWord) {
-        if !state.edge() && intid.class() != IntIdClass::Sgi {
-            self.tell_observer(cpu, intid);
-        }
-    }
-
-    fn tell_observer(&self, cpu: Cpu, intid: IntId) {
-        if let Some((observer, index)) = self.observer.get().zip(WiredIndex::of(intid)) {
+        if !state.edge()
+            && intid.class() != IntIdClass::Sgi
+            && let Some((observer, index)) = self.observer.get().zip(WiredIndex::of(intid))
+        {
             observer.deactivated(index.line(cpu));
-        }
-    }
-}
-
-/// Collects the flag of each word that `is_visible` admits, eight words at a time.
-#[inline]
-fn collect(
-    words: &[Interrupt; 32],
-    flag: InterruptWord,
-    is_visible: impl Fn(&InterruptWord) -> bool,
-) -> u32 {
-    let flag = flag.into_bits();
-    let next = |bits: u64, word: &Interrupt| {
-        let state = word.state();
-        let flags = if is_visible(&state) { state.into_bits() } else { 0 };
-        2 * bits + (flags & flag)
-    };
-    let (eights, _) = words.as_chunks();
-    let bits = eights.iter().rev().fold(0, |bits, [a, b, c, d, e, f, g, h]| {
-        next(next(next(next(next(next(next(next(bits, h), g), f), e), d), c), b), a)
-    });
-    u32::try_from(bits >> flag.trailing_zeros()).unwrap_or_default()
-}
-
-/// Returns the state of an interrupt after reset: disabled, level-sensitive (SGIs: edge-triggered),
-/// Group 0, with the highest priority. With two security states, firmware has already assigned
-/// interrupts to the guest: they are in Non-secure Group 1, with the highest priority available to
-/// the guest.
-///
-fn reset_state(
-    config: &VgicConfig,
-    index: WiredIndex,
-    before: InterruptWord,
-    target: u16,
-) -> InterruptWord {
-    let intid = index.intid();
-    let state = InterruptWord::new()
-        .with_line(before.let_go().line())
-        .linked_as(before)
-        .with_edge(intid.class() == IntIdClass::Sgi)
-        .with_target_index(target);
-    match config.security {
-        SecurityView::Single => state,
-        SecurityView::NonSecure if config.secure_interrupts.contains(&intid) => state,
-        SecurityView::NonSecure => {
-            state.with_group1(true).with_priority_value(Priority::from_non_secure_view(0).get())
         }
     }
 }

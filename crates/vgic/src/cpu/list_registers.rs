@@ -25,7 +25,7 @@ mod fill;
 mod rank;
 mod sgi;
 
-use crate::config::SecurityView;
+use crate::config::{SecurityView, VgicConfig};
 use crate::cpu::listed::{ListRegisters, Listed, MAX_LIST_REGISTERS, VirtualInterface};
 use crate::cpu::paused::Paused;
 use crate::cpu::system_registers::Undefined;
@@ -118,55 +118,17 @@ pub struct ListRegisterVcpu(Vcpu);
 #[must_use = "interrupts in list registers return to the model only at the exit"]
 pub struct InGuest<'a>(&'a mut ListRegisterVcpu);
 
-impl Vcpu {
-    /// Prepares the vCPU to run its guest on CPUs with the virtual interface that `vtr`
-    /// (`ICH_VTR_EL2`) describes.
-    ///
-    /// # Errors
-    /// [`RefusedVcpu`], which returns the vCPU, if the guest would see a different CPU interface
-    /// than the one configured for the machine.
-    #[expect(clippy::result_large_err, reason = "the error contains the vCPU, as `Ok` does")]
-    pub fn with_list_registers(mut self, vtr: Vtr) -> Result<ListRegisterVcpu, RefusedVcpu> {
-        match self.list_registers_on(vtr) {
-            Ok(list_registers) => self.list_registers = list_registers,
-            Err(mismatch) => return Err(RefusedVcpu { vcpu: self, mismatch }),
-        }
-        self.note_active();
-        Ok(ListRegisterVcpu(self))
-    }
-
-    /// Returns the empty list registers of a CPU with this virtual interface.
-    fn list_registers_on(&self, vtr: Vtr) -> Result<ListRegisters, VirtualInterfaceMismatch> {
-        let config = self.gic.config();
-        let (priorities, preemption) = (config.priority_bits, config.priority_bits.min(7));
-        let hardware = (vtr.pri_bits_minus_one() + 1, vtr.pre_bits_minus_one() + 1);
-        if config.security == SecurityView::NonSecure {
-            return Err(VirtualInterfaceMismatch::SecurityView);
-        }
-        if hardware.0 != priorities {
-            return Err(VirtualInterfaceMismatch::PriorityBits {
-                machine: priorities,
-                hardware: hardware.0,
-            });
-        }
-        if hardware.1 != preemption {
-            return Err(VirtualInterfaceMismatch::PreemptionBits {
-                machine: preemption,
-                hardware: hardware.1,
-            });
-        }
-        if config.id_bits() > 16 && vtr.id_bits_code() == 0 {
-            return Err(VirtualInterfaceMismatch::IdBits(config.id_bits()));
-        }
-        let count = usize::from(vtr.list_regs_minus_one()) + 1;
-        if count > MAX_LIST_REGISTERS {
-            return Err(VirtualInterfaceMismatch::Count(count));
-        }
-        Ok(ListRegisters { count, traps_dir: vtr.tds(), ..ListRegisters::none() })
-    }
-}
-
 impl ListRegisterVcpu {
+    #[expect(clippy::result_large_err, reason = "the error contains the vCPU, as `Ok` does")]
+    pub(super) fn new(mut vcpu: Vcpu, vtr: Vtr) -> Result<Self, RefusedVcpu> {
+        match list_registers_on(vcpu.gic.config(), vtr) {
+            Ok(list_registers) => vcpu.list_registers = list_registers,
+            Err(mismatch) => return Err(RefusedVcpu { vcpu, mismatch }),
+        }
+        vcpu.list_registers.note_active(vcpu.gic.wired(), vcpu.cpu);
+        Ok(Self(vcpu))
+    }
+
     /// Prepares to run guest code. The caller must then load [`InGuest::interface`] into the
     /// hardware. From now on, the first new interrupt or register change kicks the vCPU (once), and
     /// the vCPU must exit.
@@ -506,4 +468,36 @@ fn was_acknowledged(listed: Listed, left: ListRegister) -> bool {
         Listed::Wired(_, filled) => filled.state == ListRegisterState::Pending,
     };
     was_pending && left.state() != ListRegisterState::Pending
+}
+
+/// Returns the empty list registers of a CPU with this virtual interface.
+fn list_registers_on(
+    config: &VgicConfig,
+    vtr: Vtr,
+) -> Result<ListRegisters, VirtualInterfaceMismatch> {
+    let (priorities, preemption) = (config.priority_bits, config.priority_bits.min(7));
+    let hardware = (vtr.pri_bits_minus_one() + 1, vtr.pre_bits_minus_one() + 1);
+    if config.security == SecurityView::NonSecure {
+        return Err(VirtualInterfaceMismatch::SecurityView);
+    }
+    if hardware.0 != priorities {
+        return Err(VirtualInterfaceMismatch::PriorityBits {
+            machine: priorities,
+            hardware: hardware.0,
+        });
+    }
+    if hardware.1 != preemption {
+        return Err(VirtualInterfaceMismatch::PreemptionBits {
+            machine: preemption,
+            hardware: hardware.1,
+        });
+    }
+    if config.id_bits() > 16 && vtr.id_bits_code() == 0 {
+        return Err(VirtualInterfaceMismatch::IdBits(config.id_bits()));
+    }
+    let count = usize::from(vtr.list_regs_minus_one()) + 1;
+    if count > MAX_LIST_REGISTERS {
+        return Err(VirtualInterfaceMismatch::Count(count));
+    }
+    Ok(ListRegisters { count, traps_dir: vtr.tds(), ..ListRegisters::none() })
 }

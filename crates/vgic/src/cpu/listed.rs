@@ -3,9 +3,10 @@
 use crate::lpi::{ListedLpi, ReadyLpi};
 use crate::wired::candidates::set_bits;
 use crate::wired::index::WiredIndex;
-use crate::wired::{Filled, Group};
+use crate::wired::{Filled, Group, Wired};
 use core::ops::{BitOr, ControlFlow};
 use gic_arch::ich::{Hcr, ListRegister, Vmcr};
+use msi_types::Cpu;
 
 /// Maximum number of list registers per CPU.
 pub const MAX_LIST_REGISTERS: usize = 16;
@@ -70,6 +71,14 @@ impl ListRegisters {
             active: WiredSet::new(),
             interface: VirtualInterface::empty(),
             made_for: None,
+        }
+    }
+
+    /// Records the interrupts that are active at this vCPU, because they need list registers. No-op
+    /// for a software CPU interface.
+    pub(crate) fn note_active(&mut self, wired: &Wired, cpu: Cpu) {
+        if self.count > 0 {
+            wired.active_indices(cpu).for_each(|index| self.active.insert(index));
         }
     }
 

@@ -19,25 +19,19 @@ use msi_types::Cpu;
 #[must_use = "the vCPU resumes when this value is dropped"]
 pub struct Paused<'a>(&'a mut Vcpu);
 
-impl Vcpu {
-    /// Pauses the vCPU until the returned value is dropped. Once all vCPUs of a machine are paused,
-    /// any thread may [save](crate::Vgic::save) or [restore](crate::Vgic::restore) the machine.
-    ///
-    /// Takes constant time, and doesn't wait for other vCPUs.
-    pub fn pause(&mut self) -> Paused<'_> {
+impl<'a> Paused<'a> {
+    pub(super) fn new(vcpu: &'a mut Vcpu) -> Self {
         // A vCPU whose guard was leaked has already handed over its interface.
-        let reset = CpuInterface::new(self.interface.features());
-        let interface = core::mem::replace(&mut self.interface, reset);
-        if let Some(place) = self.gic.paused.lock().get_mut(self.cpu.index()) {
+        let reset = CpuInterface::new(vcpu.interface.features());
+        let interface = core::mem::replace(&mut vcpu.interface, reset);
+        if let Some(place) = vcpu.gic.paused.lock().get_mut(vcpu.cpu.index()) {
             place.get_or_insert(interface);
         }
         // A paused vCPU does not do deferred work, and may have been kicked for it.
-        self.wakeup.pass_work_on();
-        Paused(self)
+        vcpu.wakeup.pass_work_on();
+        Self(vcpu)
     }
-}
 
-impl Paused<'_> {
     /// Returns the vCPU's number.
     pub fn cpu(&self) -> Cpu {
         self.0.cpu()
@@ -54,7 +48,7 @@ impl Drop for Paused<'_> {
         if let Some(interface) = interface {
             vcpu.change_interface(|own| *own = interface);
         }
-        vcpu.note_active();
+        vcpu.list_registers.note_active(vcpu.gic.wired(), vcpu.cpu);
     }
 }
 

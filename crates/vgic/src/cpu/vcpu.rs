@@ -10,7 +10,7 @@ use crate::vgic::Vgic;
 use crate::wakeup::{VcpuWakeup, WakeupWord};
 use crate::wired::index::WiredIndex;
 use crate::wired::interrupt::InterruptWord;
-use crate::wired::{Group, Private, participation};
+use crate::wired::{Group, Private, participation, send_sgi};
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::ControlFlow;
@@ -162,15 +162,6 @@ impl Vcpu {
         };
         vcpu.publish_interface();
         vcpu
-    }
-
-    /// Records the interrupts that are active at this vCPU, because they need list registers. No-op
-    /// for a software CPU interface.
-    pub(crate) fn note_active(&mut self) {
-        if self.list_registers.count > 0 {
-            let active = &mut self.list_registers.active;
-            self.gic.wired().active_indices(self.cpu).for_each(|index| active.insert(index));
-        }
     }
 
     /// Returns `true` if the PE's IRQ input is asserted.
@@ -453,7 +444,7 @@ impl Vcpu {
         let permitted =
             group == Group::One || self.interface.features().security == SecurityView::Single;
         if permitted {
-            self.gic.wired().send_sgi(self.cpu, sgi, group);
+            send_sgi(self.gic.wired(), self.cpu, sgi, group);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::VgicConfig;
 use crate::wakeup::{VcpuWakeup, WakeupWord};
 use crate::wired::index::WiredIndex;
 use crate::wired::interrupt::InterruptWord;
-use crate::wired::{Filled, Forwarding, Group, PhysicalInterrupts, Wired};
+use crate::wired::{Filled, Forwarding, Group, PhysicalInterrupts, Wired, send_sgi};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use gic_arch::IntId;
@@ -138,7 +138,7 @@ fn an_sgi_is_sent_to_a_sleeper() {
     machine.wired.change(CPU, IntId::new(1), |state| state.with_enabled(true));
     machine.wired.set_control(|_| 0);
     let sender = spawn(&machine, |machine| {
-        machine.wired.send_sgi(Cpu::new(1), Sgi::from(SGI_1_TO_OTHERS), Group::Zero);
+        send_sgi(&machine.wired, Cpu::new(1), Sgi::from(SGI_1_TO_OTHERS), Group::Zero);
     });
     let enabler = spawn(&machine, |machine| machine.wired.set_control(|_| 0b11));
     let finds = || machine.wired.forwards(Group::Zero) && machine.ready().is_some();

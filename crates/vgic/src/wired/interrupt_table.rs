@@ -6,7 +6,7 @@ use super::pes::Pes;
 use crate::config::{SecurityView, VgicConfig, WiredIntIds};
 use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
-use gic_arch::{IntId, IntIdClass};
+use gic_arch::{IntId, IntIdClass, Priority};
 use msi_types::{Cpu, Line};
 
 /// A machine's wired interrupts.
@@ -128,5 +128,61 @@ impl InterruptTable {
             Bank::Private(_) => 0..WiredIndex::PRIVATE,
         };
         numbers.filter_map(WiredIndex::new).filter(|index| self.intids.contains(index.intid()))
+    }
+
+    /// Returns a bit for each of 32 interrupts, starting with `first`. The bit is set if the guest
+    /// can see the interrupt, and its state has this flag. `first` must be the first interrupt of a
+    /// register with one bit per interrupt.
+    pub(super) fn bits(&self, cpu: Cpu, first: IntId, flag: InterruptWord) -> u32 {
+        let Some(words) = self.words(cpu, first) else { return 0 };
+        match self.security {
+            SecurityView::Single => collect(words, flag, |_| true),
+            SecurityView::NonSecure => collect(words, flag, InterruptWord::group1),
+        }
+    }
+}
+
+/// Collects the flag of each word that `is_visible` admits, eight words at a time.
+#[inline]
+fn collect(
+    words: &[Interrupt; 32],
+    flag: InterruptWord,
+    is_visible: impl Fn(&InterruptWord) -> bool,
+) -> u32 {
+    let flag = flag.into_bits();
+    let next = |bits: u64, word: &Interrupt| {
+        let state = word.state();
+        let flags = if is_visible(&state) { state.into_bits() } else { 0 };
+        2 * bits + (flags & flag)
+    };
+    let (eights, _) = words.as_chunks();
+    let bits = eights.iter().rev().fold(0, |bits, [a, b, c, d, e, f, g, h]| {
+        next(next(next(next(next(next(next(next(bits, h), g), f), e), d), c), b), a)
+    });
+    u32::try_from(bits >> flag.trailing_zeros()).unwrap_or_default()
+}
+
+/// Returns the state of an interrupt after reset: disabled, level-sensitive (SGIs: edge-triggered),
+/// Group 0, with the highest priority. With two security states, firmware has already assigned
+/// interrupts to the guest: they are in Non-secure Group 1, with the highest priority available to
+/// the guest.
+pub(super) fn reset_state(
+    config: &VgicConfig,
+    index: WiredIndex,
+    before: InterruptWord,
+    target: u16,
+) -> InterruptWord {
+    let intid = index.intid();
+    let state = InterruptWord::new()
+        .with_line(before.let_go().line())
+        .linked_as(before)
+        .with_edge(intid.class() == IntIdClass::Sgi)
+        .with_target_index(target);
+    match config.security {
+        SecurityView::Single => state,
+        SecurityView::NonSecure if config.secure_interrupts.contains(&intid) => state,
+        SecurityView::NonSecure => {
+            state.with_group1(true).with_priority_value(Priority::from_non_secure_view(0).get())
+        }
     }
 }

@@ -8,8 +8,9 @@
 //! physical interrupt could fire again before the update, and the update would then release the
 //! physical interrupt without deactivating it.
 
-use super::index::WiredIndex;
+use super::index::{WiredIndex, line_of};
 use super::interrupt::{Interrupt, InterruptWord};
+use super::interrupt_table::InterruptTable;
 use crate::sync::set_once::SetOnce;
 use alloc::sync::Arc;
 use gic_arch::{IntId, IntIdClass};
@@ -137,7 +138,7 @@ impl PhysicalLinks {
     /// Returns `true` if a line's interrupt in this state is pending, as `ISPENDR` reads it. A
     /// level-sensitive interrupt is pending while its input is asserted or its latch is set (IHI
     /// 0069, `GICD_ISPENDR<n>`).
-    pub(super) fn reads_pending(
+    fn reads_pending(
         &self,
         line: impl FnOnce() -> Line,
         interrupt: &Interrupt,
@@ -151,6 +152,24 @@ impl PhysicalLinks {
         } else {
             state.pending()
         }
+    }
+
+    /// Returns the pending interrupts among 32, starting with `first`, as `ISPENDR` reads them.
+    pub(super) fn pending_bits(&self, interrupts: &InterruptTable, cpu: Cpu, first: IntId) -> u32 {
+        let Some(words) = interrupts.words(cpu, first) else { return 0 };
+        let all = words.iter().fold(InterruptWord::new(), |all, word| all.union(word.state()));
+        if !all.may_read_pending() {
+            return 0;
+        }
+        let is_pending = |intid: u32, interrupt: &Interrupt| {
+            let state = interrupt.state();
+            let line = || line_of(IntId::new(intid), cpu);
+            interrupts.is_visible(state) && self.reads_pending(line, interrupt, state)
+        };
+        let pending = (0..).zip(words).map(|(number, interrupt)| {
+            u32::from(is_pending(first.get() + number, interrupt)) << number
+        });
+        pending.fold(0, |bits, bit| bits | bit)
     }
 
     /// If the physical input of an interrupt in this state has fallen, lowers the line. Returns the

@@ -1,10 +1,10 @@
 //! Saves and restores wired interrupts as plain data.
 
+use super::Wired;
 use super::index::WiredIndex;
 use super::interrupt::InterruptWord;
-use super::interrupt_table::Bank;
+use super::interrupt_table::{Bank, reset_state};
 use super::routes::route_of;
-use super::{Wired, reset_state};
 use crate::config::{SecurityView, VgicConfig};
 use crate::saved_state::{InterruptState, Problem};
 use alloc::vec::Vec;
