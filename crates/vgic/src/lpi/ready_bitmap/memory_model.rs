@@ -3,7 +3,8 @@
 #![expect(private_interfaces, reason = "the functions are compiled, and never called")]
 #![expect(missing_docs, reason = "each function only calls the function that it is named after")]
 
-use super::{LevelWalk, ReadyBit, ReadyBitmap, TurnTable, Visit, Visitor};
+use super::walk::LevelWalk;
+use super::{ReadyBit, ReadyBitmap, TurnTable, Visit, Visitor};
 use crate::lpi::entry::Level;
 use crate::lpi::entry_table::Position;
 use crate::sync::Ordering::SeqCst;
@@ -30,14 +31,14 @@ impl Visitor for Nothing {
 pub fn prune_leaf(bitmap: &ReadyBitmap, turns: &mut TurnTable) {
     let Some(tree) = bitmap.tree(LEVEL) else { return };
     let Some(page) = tree.page(0) else { return };
-    LevelWalk { tree, level: LEVEL, turns, visitor: &mut Nothing }.prune_leaf(page, 0);
+    LevelWalk::new(tree, LEVEL, turns, &mut Nothing).prune_leaf(page, 0);
 }
 
 #[inline(never)]
 pub fn prune_summary(bitmap: &ReadyBitmap, turns: &mut TurnTable) {
     let Some(tree) = bitmap.tree(LEVEL) else { return };
     let Some(page) = tree.page(0) else { return };
-    LevelWalk { tree, level: LEVEL, turns, visitor: &mut Nothing }.prune_summary(page, 0);
+    LevelWalk::new(tree, LEVEL, turns, &mut Nothing).prune_summary(page, 0);
 }
 
 /// Clears the level's bit in the mask, as the end of [`ReadyBitmap::walk`] does.
