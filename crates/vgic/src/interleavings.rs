@@ -30,6 +30,7 @@ mod arrivals;
 pub(crate) mod atomic;
 mod candidates;
 mod completion;
+mod departures;
 mod event_lpis;
 mod listed_lpis;
 mod machine;
