@@ -2,7 +2,6 @@
 //! doorbells.
 
 use doorbell_test_support::guest::{Machine, RAM};
-use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{IntId, gicd, gicr, gits, v2m};
 use msi_types::Delivery::{self, Blocked, NoDoorbell, Pending};
 use msi_types::{Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
@@ -103,13 +102,9 @@ fn without_mbis_there_are_no_doorbells() {
 #[test]
 fn messages_have_16_or_32_bits() {
     let machine = Machine::running(mbi(SecurityView::Single));
-    for (width, reached) in [
-        (Byte, DeviceWrite::Register),
-        (Half, DeviceWrite::Message(Pending)),
-        (Word, DeviceWrite::Message(Pending)),
-    ] {
-        assert_eq!(machine.gic.write_from_device(ALIAS + SET, width, SPI.into()), Ok(reached));
-    }
+    let write = |width| machine.gic.write_from_device(ALIAS + SET, width, SPI.into());
+    assert_eq!(write(Byte), Ok(DeviceWrite::Register));
+    assert_eq!([Half, Word].map(write), [Ok(DeviceWrite::Message(Pending)); 2]);
 }
 
 #[test]
@@ -194,15 +189,12 @@ fn a_deferred_setlpir_is_saved() {
 #[test]
 fn a_deferred_setlpir_is_flushed_or_reset() {
     let mut machine = direct(&[0xa1; 64]);
-    let enable = |machine: &Machine| {
-        machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
-    };
     ring(&machine.gic, setlpir(&machine, 0), 8200);
-    machine.write_gicr(0, gicr::CTLR, Ctlr::new());
+    machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
     let mut byte = [0];
     machine.ram.read(RAM + 0x10_0000 + 8200 / 8, &mut byte).unwrap();
     assert_eq!(byte, [1]);
-    enable(&machine);
+    machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
     assert_eq!(machine.acknowledge(0), 8200);
     machine.end(0, 8200);
 
@@ -211,10 +203,7 @@ fn a_deferred_setlpir_is_flushed_or_reset() {
     machine.vcpus[0].reset();
     machine.start();
     machine.ram.write(RAM + 0x10_0000, &[0; 0x800]).unwrap();
-    let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(RAM);
-    machine.write_gicr(0, gicr::PROPBASER, tables);
-    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(RAM + 0x10_0000));
-    enable(&machine);
+    machine.enable_lpis(14, RAM, RAM + 0x10_0000);
     assert_eq!(machine.acknowledge(0), SPURIOUS);
 }
 
@@ -238,13 +227,13 @@ fn messages_while_lpis_are_disabled_are_dropped() {
     let mut machine = direct(&[0xa1; 64]);
     ring(&machine.gic, setlpir(&machine, 0), 8200);
     assert_eq!(machine.acknowledge(0), 8200);
-    machine.write_gicr(0, gicr::CTLR, Ctlr::new());
+    machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
 
     for lpi in [8200, 8300] {
         assert_eq!(ring(&machine.gic, setlpir(&machine, 0), lpi), Blocked);
     }
 
-    machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
     assert_eq!(machine.acknowledge(0), SPURIOUS);
     assert_eq!(ring(&machine.gic, setlpir(&machine, 0), 8200), Pending);
 }
@@ -280,13 +269,9 @@ fn a_configuration_counts_once_invalidated() {
 #[test]
 fn setlpir_takes_32_and_64_bits() {
     let machine = direct(&[0xa1; 64]);
-    for (width, reached) in [
-        (Half, DeviceWrite::Register),
-        (Word, DeviceWrite::Message(Pending)),
-        (Double, DeviceWrite::Message(Pending)),
-    ] {
-        assert_eq!(machine.gic.write_from_device(setlpir(&machine, 0), width, 8200), Ok(reached));
-    }
+    let write = |width| machine.gic.write_from_device(setlpir(&machine, 0), width, 8200);
+    assert_eq!(write(Half), Ok(DeviceWrite::Register));
+    assert_eq!([Word, Double].map(write), [Ok(DeviceWrite::Message(Pending)); 2]);
 }
 
 #[test]
@@ -434,22 +419,16 @@ fn a_message_kicks_a_vcpu_that_left_once() {
 fn the_regions_name_every_frame() {
     let config = mbi(SecurityView::Single).with_v2m(frames(V2mNaming::ByAddress).v2m);
     let machine = Machine::new(config);
-    let found: Vec<_> = machine
-        .gic
-        .regions()
-        .iter()
-        .map(|region| (region.addresses.clone(), region.block))
-        .collect();
-    assert_eq!(
-        found,
-        [
-            (0x0800_0000..0x0801_0000, Block::Distributor),
-            (ALIAS..ALIAS + 0x1_0000, Block::MbiAlias),
-            (FRAME..FRAME + 0x2000, Block::V2m(0)),
-            (FRAME + 0x2000..FRAME + 0x3000, Block::V2m(1)),
-            (0x080a_0000..0x080c_0000, Block::Redistributors(0)),
-        ]
-    );
+    let regions = machine.gic.regions().iter();
+    let found: Vec<_> = regions.map(|region| (region.addresses.clone(), region.block)).collect();
+    let expected = [
+        (0x0800_0000..0x0801_0000, Block::Distributor),
+        (ALIAS..ALIAS + 0x1_0000, Block::MbiAlias),
+        (FRAME..FRAME + 0x2000, Block::V2m(0)),
+        (FRAME + 0x2000..FRAME + 0x3000, Block::V2m(1)),
+        (0x080a_0000..0x080c_0000, Block::Redistributors(0)),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -463,29 +442,19 @@ fn impossible_frames_are_refused_by_reason() {
     {
         assert_eq!(refused(&[V2mConfig::new(FRAME, first, count)]), spis(FRAME, first, count));
     }
-    let misaligned = ConfigError::V2m(V2mConfigError::Misaligned(FRAME + 0x800));
-    assert_eq!(refused(&[V2mConfig::new(FRAME + 0x800, 32, 1)]), misaligned);
+    let misaligned = |base| ConfigError::V2m(V2mConfigError::Misaligned(base));
+    assert_eq!(refused(&[V2mConfig::new(FRAME + 0x800, 32, 1)]), misaligned(FRAME + 0x800));
     let by_address = V2mConfig::new(FRAME + 0x1000, 32, 1).with_naming(V2mNaming::ByAddress);
+    assert_eq!(refused(&[by_address]), misaligned(FRAME + 0x1000));
+    let (first, second, spi) = (FRAME, FRAME + 0x1000, 40);
     assert_eq!(
-        refused(&[by_address]),
-        ConfigError::V2m(V2mConfigError::Misaligned(FRAME + 0x1000))
+        refused(&[V2mConfig::new(first, 32, 9), V2mConfig::new(second, spi, 1)]),
+        ConfigError::V2m(V2mConfigError::SharedSpi { first, second, spi })
     );
-    assert_eq!(
-        refused(&[V2mConfig::new(FRAME, 32, 9), V2mConfig::new(FRAME + 0x1000, 40, 1)]),
-        ConfigError::V2m(V2mConfigError::SharedSpi {
-            first: FRAME,
-            second: FRAME + 0x1000,
-            spi: 40
-        })
-    );
-    assert_eq!(
-        refused(&[V2mConfig::new(0x0800_0000, 32, 8)]),
-        ConfigError::Overlap { first: 0x0800_0000, second: 0x0800_0000 }
-    );
-    assert_eq!(
-        VgicConfig::new(1).with_v2m(vec![V2mConfig::new(FRAME, 32, 256)]).validate(),
-        Ok(())
-    );
+    let (first, second) = (0x0800_0000, 0x0800_0000);
+    assert_eq!(refused(&[V2mConfig::new(first, 32, 8)]), ConfigError::Overlap { first, second });
+    let all = VgicConfig::new(1).with_v2m(vec![V2mConfig::new(FRAME, 32, 256)]);
+    assert_eq!(all.validate(), Ok(()));
 }
 
 #[test]

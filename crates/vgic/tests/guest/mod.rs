@@ -14,5 +14,6 @@ mod registers;
 mod reported_faults;
 mod sgi_targets;
 mod sleep;
+mod sleep_races;
 mod unfinished;
 mod waker;

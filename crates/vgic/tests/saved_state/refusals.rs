@@ -9,8 +9,9 @@ use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 use vgic::saved_state::{
-    CollectionState, EnabledLpis, EventState, InterfaceState, InterruptState, ItsState, LpiState,
-    Object, Problem, RedistributorState, RestoreError, SaveError, SavedState, VERSION,
+    CollectionState, DeviceState, EnabledLpis, EventState, InterfaceState, InterruptState,
+    ItsState, LpiState, Object, Problem, RedistributorState, RestoreError, SaveError, SavedState,
+    VERSION,
 };
 use vgic::{SecurityView, Vcpu, VgicConfig};
 
@@ -24,7 +25,13 @@ fn refused(change: impl FnOnce(&mut SavedState)) -> RestoreError {
     refused_by(&mut Board::running(), &mut busy(), change)
 }
 
-fn refused_by(
+/// Checks that a changed state of a busy machine is refused because of this object.
+#[track_caller]
+fn refuses(object: Object, problem: Problem, change: impl FnOnce(&mut SavedState)) {
+    assert_eq!(refused(change), RestoreError { object, problem });
+}
+
+pub(super) fn refused_by(
     board: &mut Board,
     source: &mut Board,
     change: impl FnOnce(&mut SavedState),
@@ -50,128 +57,83 @@ fn value(field: &'static str, value: u64) -> Problem {
     Problem::Value { field, value }
 }
 
+fn no_cpu(field: &'static str, cpu: Affinity) -> Problem {
+    Problem::NoSuchCpu { field, cpu }
+}
+
 #[test]
 fn a_state_of_another_version_is_refused() {
-    let refused = refused(|saved| saved.version = VERSION + 1);
-    assert_eq!(
-        refused,
-        RestoreError { object: Object::Machine, problem: Problem::Version(VERSION + 1) }
-    );
+    let problem = Problem::Version(VERSION + 1);
+    refuses(Object::Machine, problem, |saved| saved.version = VERSION + 1);
 }
 
 #[test]
 fn another_machines_state_names_the_register() {
-    let of = |change: fn(&mut VgicConfig)| {
+    let (redistributor, interface) = (Object::Redistributor(CPU0), Object::Interface(CPU0));
+    let its = Object::Its(ITS);
+    let cases: [(_, _, fn(&mut VgicConfig)); 8] = [
+        (Object::Distributor, "GICD_TYPER", |it| it.spis = 96),
+        (Object::Distributor, "GICD_TYPER", |it| it.security = SecurityView::NonSecure),
+        (Object::Distributor, "GICD_IIDR", |it| it.iidr = it.iidr.with_revision(3)),
+        (redistributor, "GICR_CTLR", |it| it.redistributor_invalidation = false),
+        (redistributor, "GICR_TYPER", |it| it.cpus[0].processor_number = 9),
+        (interface, "ICC_CTLR_EL1", |it| it.priority_bits = 7),
+        (its, "GITS_TYPER", |it| it.its[0].device_id_bits = 20),
+        (its, "GITS_IIDR", |it| it.its[0].iidr = gic_arch::Iidr::new()),
+    ];
+    for (object, named, change) in cases {
         let mut other = config();
         change(&mut other);
         let refused = refused_by(&mut Board::new(other), &mut Board::new(config()), |_| {});
-        match refused.problem {
-            Problem::OtherMachine { register, .. } => (refused.object, register),
-            problem => panic!("{problem}"),
-        }
-    };
-    assert_eq!(of(|config| config.spis = 96), (Object::Distributor, "GICD_TYPER"));
-    assert_eq!(
-        of(|config| config.iidr = config.iidr.with_revision(3)),
-        (Object::Distributor, "GICD_IIDR")
-    );
-    assert_eq!(
-        of(|config| config.redistributor_invalidation = false),
-        (Object::Redistributor(CPU0), "GICR_CTLR")
-    );
-    assert_eq!(
-        of(|config| config.cpus[0].processor_number = 9),
-        (Object::Redistributor(CPU0), "GICR_TYPER")
-    );
-    assert_eq!(of(|config| config.priority_bits = 7), (Object::Interface(CPU0), "ICC_CTLR_EL1"));
-    assert_eq!(of(|config| config.its[0].device_id_bits = 20), (Object::Its(ITS), "GITS_TYPER"));
-    assert_eq!(
-        of(|config| config.its[0].iidr = gic_arch::Iidr::new()),
-        (Object::Its(ITS), "GITS_IIDR")
-    );
-    assert_eq!(
-        of(|config| config.security = SecurityView::NonSecure),
-        (Object::Distributor, "GICD_TYPER")
-    );
+        assert_eq!(refused.object, object);
+        let Problem::OtherMachine { register, .. } = refused.problem else { panic!("{refused}") };
+        assert_eq!(register, named);
+    }
 }
 
 #[test]
 fn missing_and_unknown_objects_are_named() {
-    assert_eq!(
-        refused(|saved| drop(saved.cpus.remove(0))),
-        RestoreError { object: Object::Cpu(CPU0), problem: Problem::Absent }
-    );
-    assert_eq!(
-        refused(|saved| saved.cpus[2].affinity = STRANGER),
-        RestoreError { object: Object::Cpu(STRANGER), problem: Problem::Unknown }
-    );
-    assert_eq!(
-        refused(|saved| saved.its.clear()),
-        RestoreError { object: Object::Its(ITS), problem: Problem::Absent }
-    );
-    assert_eq!(
-        refused(|saved| its(saved).base = 0x1000),
-        RestoreError { object: Object::Its(0x1000), problem: Problem::Unknown }
-    );
+    refuses(Object::Cpu(CPU0), Problem::Absent, |saved| drop(saved.cpus.remove(0)));
+    refuses(Object::Cpu(STRANGER), Problem::Unknown, |saved| saved.cpus[2].affinity = STRANGER);
+    refuses(Object::Its(ITS), Problem::Absent, |saved| saved.its.clear());
+    refuses(Object::Its(0x1000), Problem::Unknown, |saved| its(saved).base = 0x1000);
     let (beyond, private) = (IntId::new(1000), IntId::new(4));
-    assert_eq!(
-        refused(|saved| saved.distributor.interrupts.last_mut().unwrap().intid = IntId::new(5000)),
-        RestoreError { object: Object::Shared(IntId::new(5000)), problem: Problem::Unknown }
-    );
-    assert_eq!(
-        refused(|saved| saved.distributor.interrupts[0].intid = private),
-        RestoreError { object: Object::Shared(private), problem: Problem::Unknown }
-    );
-    assert_eq!(
-        refused(|saved| saved.cpus[0].redistributor.interrupts.last_mut().unwrap().intid =
-            IntId::new(1100)),
-        RestoreError {
-            object: Object::Private { cpu: CPU0, intid: IntId::new(1100) },
-            problem: Problem::Unknown
-        }
-    );
-    assert_eq!(
-        refused(|saved| saved.cpus[0].redistributor.lpis = vec![LpiState::new(beyond)]),
-        RestoreError {
-            object: Object::Lpi { cpu: CPU0, intid: beyond },
-            problem: Problem::Unknown
-        }
-    );
+    refuses(Object::Shared(IntId::new(5000)), Problem::Unknown, |saved| {
+        saved.distributor.interrupts.last_mut().unwrap().intid = IntId::new(5000)
+    });
+    refuses(Object::Shared(private), Problem::Unknown, |saved| {
+        saved.distributor.interrupts[0].intid = private
+    });
+    refuses(Object::Private { cpu: CPU0, intid: IntId::new(1100) }, Problem::Unknown, |saved| {
+        saved.cpus[0].redistributor.interrupts.last_mut().unwrap().intid = IntId::new(1100)
+    });
+    refuses(Object::Lpi { cpu: CPU0, intid: beyond }, Problem::Unknown, |saved| {
+        saved.cpus[0].redistributor.lpis = vec![LpiState::new(beyond)]
+    });
 }
 
 #[test]
 fn what_is_there_twice_or_out_of_order_is_named() {
     let cpu = Affinity::new(0, 0, 3, 1);
-    assert_eq!(
-        refused(|saved| saved.cpus.swap(1, 2)),
-        RestoreError { object: Object::Cpu(cpu), problem: Problem::Order }
-    );
-    assert_eq!(
-        refused(|saved| its(saved).devices.swap(0, 1)),
-        RestoreError {
-            object: Object::Device { its: ITS, device: NARROW },
-            problem: Problem::Order
-        }
-    );
-    assert_eq!(
-        refused(|saved| {
+    refuses(Object::Cpu(cpu), Problem::Order, |saved| saved.cpus.swap(1, 2));
+    refuses(Object::Device { its: ITS, device: NARROW }, Problem::Order, |saved| {
+        its(saved).devices.swap(0, 1)
+    });
+    refuses(
+        Object::Event { its: ITS, device: NARROW, event: EventId::new(1) },
+        Problem::Order,
+        |saved| {
             let event = its(saved).devices[0].events[1];
             its(saved).devices[0].events.insert(1, event);
-        }),
-        RestoreError {
-            object: Object::Event { its: ITS, device: NARROW, event: EventId::new(1) },
-            problem: Problem::Order
-        }
+        },
     );
-    assert_eq!(
-        refused(|saved| {
+    refuses(
+        Object::Collection { its: ITS, collection: CollectionId::new(2) },
+        Problem::Order,
+        |saved| {
             let collection = its(saved).collections[2];
             its(saved).collections.push(collection);
-        }),
-        RestoreError {
-            object: Object::Collection { its: ITS, collection: CollectionId::new(2) },
-            problem: Problem::Order
-        }
+        },
     );
 }
 
@@ -184,26 +146,15 @@ fn an_impossible_interrupt_names_the_field() {
     };
     assert_eq!(problem(|it| it.priority = 0x81), value("priority", 0x81));
     assert_eq!(problem(|it| it.route = 1 << 63), value("route", 1 << 63));
-    assert_eq!(
-        problem(|it| it.active_at = Some(STRANGER)),
-        Problem::NoSuchCpu { field: "active CPU", cpu: STRANGER }
-    );
-    assert_eq!(
-        problem(|it| it.active = false),
-        Problem::NoSuchCpu { field: "active CPU", cpu: CPU0 }
-    );
-    assert_eq!(
-        problem(|it| it.chosen = Some(CPU0)),
-        Problem::NoSuchCpu { field: "chosen CPU", cpu: CPU0 },
-        "the route names a single CPU"
-    );
-    assert_eq!(
-        problem(|it| {
-            it.route = Irouter::new().with_any_participating(true).into_bits();
-            it.chosen = Some(STRANGER);
-        }),
-        Problem::NoSuchCpu { field: "chosen CPU", cpu: STRANGER }
-    );
+    assert_eq!(problem(|it| it.active_at = Some(STRANGER)), no_cpu("active CPU", STRANGER));
+    assert_eq!(problem(|it| it.active = false), no_cpu("active CPU", CPU0));
+    // The route names a single CPU.
+    assert_eq!(problem(|it| it.chosen = Some(CPU0)), no_cpu("chosen CPU", CPU0));
+    let chosen = problem(|it| {
+        it.route = Irouter::new().with_any_participating(true).into_bits();
+        it.chosen = Some(STRANGER);
+    });
+    assert_eq!(chosen, no_cpu("chosen CPU", STRANGER));
 }
 
 #[test]
@@ -221,75 +172,59 @@ fn an_impossible_ppi_names_its_cpu() {
     assert_eq!(problem(|it| it.line = true), value("line", 1));
     assert_eq!(problem(|it| it.message = true), value("message level", 1));
     assert_eq!(problem(|it| it.route = 1), value("route", 1));
-    let other = Affinity::new(0, 0, 7, 1);
     assert_eq!(
         problem(|it| (it.active, it.active_at) = (true, Some(Affinity::new(0, 0, 7, 1)))),
-        Problem::NoSuchCpu { field: "active CPU", cpu: other }
+        no_cpu("active CPU", Affinity::new(0, 0, 7, 1))
     );
 }
 
 #[test]
 fn registers_that_cannot_be_so_are_named() {
-    let of = |object, field, number| RestoreError { object, problem: value(field, number) };
-    let redistributor = Object::Redistributor(CPU0);
-    let interface = Object::Interface(CPU0);
-    assert_eq!(
-        refused(|saved| saved.distributor.ctlr = 0),
-        of(Object::Distributor, "GICD_CTLR", 0),
-        "affinity routing is always on"
-    );
-    assert_eq!(
-        refused(|saved| saved.cpus[0].redistributor.waker = 4),
-        of(redistributor, "GICR_WAKER", 4)
-    );
-    assert_eq!(
-        refused(|saved| saved.cpus[0].redistributor.ctlr |= 1 << 3),
-        of(redistributor, "control register", 0xf)
-    );
-    assert_eq!(
-        refused(|saved| saved.cpus[0].redistributor.propbaser = 1 << 60),
-        of(redistributor, "GICR_PROPBASER", 1 << 60)
-    );
-    assert_eq!(
-        refused(|saved| saved.cpus[0].redistributor.pendbaser = 1 << 63),
-        of(redistributor, "GICR_PENDBASER", 1 << 63)
-    );
-    assert_eq!(refused(|saved| saved.cpus[0].interface.pmr = 1), of(interface, "priority mask", 1));
-    assert_eq!(
-        refused(|saved| saved.cpus[0].interface.bpr0 = 0),
-        of(interface, "binary point of Group 0", 0)
-    );
-    assert_eq!(
-        refused(|saved| saved.cpus[0].interface.bpr1 = 8),
-        of(interface, "binary point of Group 1", 8)
-    );
-    assert_eq!(
-        refused(|saved| saved.cpus[0].interface.ap1r[1] = 1),
-        of(interface, "active priorities", 1),
-        "five priority bits need one register"
-    );
-    assert_eq!(
-        refused(|saved| its(saved).creadr = 1 << 32),
-        of(Object::Its(ITS), "GITS_CREADR", 1 << 32)
-    );
-    assert_eq!(
-        refused(|saved| its(saved).cwriter = 0x1_0000),
-        of(Object::Its(ITS), "GITS_CWRITER", 0x1_0000),
-        "the offset must be less than the queue's size"
-    );
-    assert_eq!(
-        refused(|saved| its(saved).cbaser = 0x1000),
-        of(Object::Its(ITS), "GITS_CBASER", 0x1000)
-    );
-    assert_eq!(refused(|saved| its(saved).baser[3] = 1), of(Object::Its(ITS), "GITS_BASER", 1));
-    assert_eq!(refused(|saved| its(saved).ctlr = 4), of(Object::Its(ITS), "GITS_CTLR", 4));
+    // Affinity routing is always on.
+    refuses(Object::Distributor, value("GICD_CTLR", 0), |saved| saved.distributor.ctlr = 0);
+    let redistributors: [(_, u64, fn(&mut RedistributorState)); 4] = [
+        ("GICR_WAKER", 4, |it| it.waker = 4),
+        ("control register", 0xf, |it| it.ctlr |= 1 << 3),
+        ("GICR_PROPBASER", 1 << 60, |it| it.propbaser = 1 << 60),
+        ("GICR_PENDBASER", 1 << 63, |it| it.pendbaser = 1 << 63),
+    ];
+    for (field, number, change) in redistributors {
+        refuses(Object::Redistributor(CPU0), value(field, number), |saved| {
+            change(&mut saved.cpus[0].redistributor);
+        });
+    }
+    let interfaces: [(_, u64, fn(&mut InterfaceState)); 4] = [
+        ("priority mask", 1, |it| it.pmr = 1),
+        ("binary point of Group 0", 0, |it| it.bpr0 = 0),
+        ("binary point of Group 1", 8, |it| it.bpr1 = 8),
+        // Five priority bits need one register.
+        ("active priorities", 1, |it| it.ap1r[1] = 1),
+    ];
+    for (field, number, change) in interfaces {
+        refuses(Object::Interface(CPU0), value(field, number), |saved| {
+            change(&mut saved.cpus[0].interface);
+        });
+    }
+    let all_its: [(_, u64, fn(&mut ItsState)); 5] = [
+        ("GITS_CREADR", 1 << 32, |it| it.creadr = 1 << 32),
+        // The offset must be less than the queue's size.
+        ("GITS_CWRITER", 0x1_0000, |it| it.cwriter = 0x1_0000),
+        ("GITS_CBASER", 0x1000, |it| it.cbaser = 0x1000),
+        ("GITS_BASER", 1, |it| it.baser[3] = 1),
+        ("GITS_CTLR", 4, |it| it.ctlr = 4),
+    ];
+    for (field, number, change) in all_its {
+        refuses(Object::Its(ITS), value(field, number), |saved| change(its(saved)));
+    }
+    // The tables have mappings.
     for table in [0, 1] {
         let mut without = 0;
         let refused = refused(|saved| {
             its(saved).baser[table] &= !(1 << 63);
             without = its(saved).baser[table];
         });
-        assert_eq!(refused, of(Object::Its(ITS), "GITS_BASER", without), "the table has mappings");
+        let (object, problem) = (Object::Its(ITS), value("GITS_BASER", without));
+        assert_eq!(refused, RestoreError { object, problem });
     }
 }
 
@@ -308,11 +243,8 @@ fn secure_interface_state_is_refused() {
     assert_eq!(problem(|interface| interface.igrpen0 = true), value("enable of Group 0", 1));
     assert_eq!(problem(|interface| interface.pmr = 0x10), value("priority mask", 0x10));
     assert_eq!(problem(|interface| interface.bpr0 = 4), value("binary point of Group 0", 4));
-    assert_eq!(
-        problem(|interface| interface.ap0r[1] = 1),
-        value("active priorities of Group 0", 1),
-        "six priority bits have two registers"
-    );
+    // Six priority bits have two registers.
+    assert_eq!(problem(|it| it.ap0r[1] = 1), value("active priorities of Group 0", 1));
     assert_eq!(problem(|interface| interface.ap1r[0] = 1), value("active priorities", 1));
 }
 
@@ -332,68 +264,51 @@ fn secure_interrupt_state_is_refused() {
     };
     assert_eq!(redistributor(|state| state.waker = 6), value("GICR_WAKER", 6));
     assert_eq!(redistributor(|state| state.ctlr = 1 << 24), value("control register", 1 << 24));
-    assert_eq!(
-        redistributor(|state| state.ctlr = 1),
-        value("control register", 1),
-        "the machine has no LPIs"
-    );
+    // The machine has no LPIs.
+    assert_eq!(redistributor(|state| state.ctlr = 1), value("control register", 1));
 }
 
 #[test]
 fn mappings_that_cannot_be_so_are_named() {
     let device = Object::Device { its: ITS, device: NARROW };
     let event = Object::Event { its: ITS, device: NARROW, event: EventId::new(0) };
-    let of = |object, problem| RestoreError { object, problem };
-    assert_eq!(
-        refused(|saved| its(saved).devices[0].event_bits = 0),
-        of(device, value("number of EventID bits", 0))
-    );
-    assert_eq!(
-        refused(|saved| its(saved).devices[0].event_bits = 17),
-        of(device, value("number of EventID bits", 17))
-    );
-    assert_eq!(
-        refused(|saved| its(saved).devices[0].itt = 1),
-        of(device, value("translation table", 1))
-    );
+    let devices: [(_, fn(&mut DeviceState)); 3] = [
+        (value("number of EventID bits", 0), |it| it.event_bits = 0),
+        (value("number of EventID bits", 17), |it| it.event_bits = 17),
+        (value("translation table", 1), |it| it.itt = 1),
+    ];
+    for (problem, change) in devices {
+        refuses(device, problem, |saved| change(&mut its(saved).devices[0]));
+    }
     let wide = DeviceId::new(0x1_0000);
-    assert_eq!(
-        refused(|saved| its(saved).devices[1].device = wide),
-        of(Object::Device { its: ITS, device: wide }, value("DeviceID", 0x1_0000))
-    );
+    refuses(Object::Device { its: ITS, device: wide }, value("DeviceID", 0x1_0000), |saved| {
+        its(saved).devices[1].device = wide
+    });
     let last = EventId::new(8);
-    assert_eq!(
-        refused(|saved| its(saved).devices[0].events[2].event = last),
-        of(Object::Event { its: ITS, device: NARROW, event: last }, value("EventID", 8))
+    refuses(
+        Object::Event { its: ITS, device: NARROW, event: last },
+        value("EventID", 8),
+        |saved| its(saved).devices[0].events[2].event = last,
     );
-    assert_eq!(
-        refused(|saved| its(saved).devices[0].events[0].intid = IntId::new(8191)),
-        of(event, value("LPI", 8191))
-    );
-    assert_eq!(
-        refused(|saved| its(saved).devices[0].events[0].intid = IntId::new(1 << 16)),
-        of(event, value("LPI", 1 << 16))
-    );
-    let place = |cpu| Problem::NoSuchCpu { field: "redistributor of a pending event", cpu };
-    assert_eq!(
-        refused(|saved| its(saved).devices[0].events[0].stays_at = Some(CPU0)),
-        of(event, place(CPU0)),
-        "the collection is mapped"
-    );
+    let place = |cpu| no_cpu("redistributor of a pending event", cpu);
+    let events: [(_, fn(&mut EventState)); 3] = [
+        (value("LPI", 8191), |it| it.intid = IntId::new(8191)),
+        (value("LPI", 1 << 16), |it| it.intid = IntId::new(1 << 16)),
+        // The collection is mapped.
+        (place(CPU0), |it| it.stays_at = Some(CPU0)),
+    ];
+    for (problem, change) in events {
+        refuses(event, problem, |saved| change(&mut its(saved).devices[0].events[0]));
+    }
     let unmapped =
         Object::Event { its: ITS, device: DeviceId::new(0x1234), event: EventId::new(0) };
-    assert_eq!(
-        refused(|saved| its(saved).devices[1].events[0].stays_at = Some(STRANGER)),
-        of(unmapped, place(STRANGER))
-    );
+    refuses(unmapped, place(STRANGER), |saved| {
+        its(saved).devices[1].events[0].stays_at = Some(STRANGER)
+    });
     let collection = CollectionId::new(100);
-    assert_eq!(
-        refused(|saved| its(saved).collections.push(CollectionState::new(collection, STRANGER))),
-        of(
-            Object::Collection { its: ITS, collection },
-            Problem::NoSuchCpu { field: "target", cpu: STRANGER }
-        )
-    );
+    refuses(Object::Collection { its: ITS, collection }, no_cpu("target", STRANGER), |saved| {
+        its(saved).collections.push(CollectionState::new(collection, STRANGER))
+    });
 }
 
 /// Returns events that differ only in the EventID and the LPI.
@@ -453,46 +368,11 @@ fn a_collection_beyond_the_limit_is_refused() {
     };
 
     let mapped = CollectionState::new(beyond, CPU0);
-    assert_eq!(
-        refused(&|its| its.collections.push(mapped)),
-        RestoreError {
-            object: Object::Collection { its: ITS, collection: beyond },
-            problem: value("collection", 8)
-        }
-    );
-    assert_eq!(
-        refused(&|its| its.devices[0].events[0].collection = beyond).problem,
-        value("collection", 8)
-    );
-}
-
-#[test]
-fn what_does_not_fit_into_the_budgets_is_refused() {
-    let small = |its_events, its_devices| {
-        config().with_its_events(its_events).with_its_devices(its_devices)
-    };
-    let mut source = Board::running();
-    source.run([mapd(1, 5, 0), mapd(2, 5, 0), mapd(3, 1, 0)]);
-    source.run([mapti(1, 0, 8192, 0), mapti(2, 0, 8193, 0), mapti(3, 0, 8194, 0)]);
-    let no_room = RestoreError { object: Object::Machine, problem: Problem::NoRoom };
-
-    assert_eq!(refused_by(&mut Board::new(small(64, 16)), &mut source, |_| {}), no_room);
-    assert_eq!(refused_by(&mut Board::new(small(128, 2)), &mut source, |_| {}), no_room);
-    Board::over(small(128, 3), source.ram.clone()).restore(&source.save());
-}
-
-#[test]
-fn used_slots_take_a_state_that_needs_all() {
-    let mut source = Board::new(config().with_its_events(128));
-    source.start();
-    source.run((1..5).map(|device| mapd(device, 5, 0)));
-    source.run((1..5).map(|device| mapti(device, 0, 8191 + device, 0)));
-    let saved = source.save();
-
-    source.restore(&saved);
-    source.restore(&saved);
-
-    assert_eq!(source.save(), saved);
+    let (object, problem) =
+        (Object::Collection { its: ITS, collection: beyond }, value("collection", 8));
+    assert_eq!(refused(&|its| its.collections.push(mapped)), RestoreError { object, problem });
+    let of_event = refused(&|its| its.devices[0].events[0].collection = beyond);
+    assert_eq!(of_event.problem, problem);
 }
 
 #[test]

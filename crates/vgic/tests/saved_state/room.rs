@@ -2,6 +2,7 @@
 //! must either fit and be restored, or be refused without side effects.
 
 use super::board::{Board, CPUS, config};
+use super::refusals::refused_by;
 use doorbell_test_support::guest::{mapd, mapti, unmapd};
 use gic_arch::IntId;
 use gic_arch::its::CollectionId;
@@ -117,4 +118,33 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_does_not_fit_into_the_budgets_is_refused() {
+    let small = |its_events, its_devices| {
+        config().with_its_events(its_events).with_its_devices(its_devices)
+    };
+    let mut source = Board::running();
+    source.run([mapd(1, 5, 0), mapd(2, 5, 0), mapd(3, 1, 0)]);
+    source.run([mapti(1, 0, 8192, 0), mapti(2, 0, 8193, 0), mapti(3, 0, 8194, 0)]);
+    let no_room = RestoreError { object: Object::Machine, problem: Problem::NoRoom };
+
+    assert_eq!(refused_by(&mut Board::new(small(64, 16)), &mut source, |_| {}), no_room);
+    assert_eq!(refused_by(&mut Board::new(small(128, 2)), &mut source, |_| {}), no_room);
+    Board::over(small(128, 3), source.ram.clone()).restore(&source.save());
+}
+
+#[test]
+fn used_slots_take_a_state_that_needs_all() {
+    let mut source = Board::new(config().with_its_events(128));
+    source.start();
+    source.run((1..5).map(|device| mapd(device, 5, 0)));
+    source.run((1..5).map(|device| mapti(device, 0, 8191 + device, 0)));
+    let saved = source.save();
+
+    source.restore(&saved);
+    source.restore(&saved);
+
+    assert_eq!(source.save(), saved);
 }
