@@ -99,16 +99,16 @@ fn missing_and_unknown_objects_are_named() {
     refuses(Object::Its(0x1000), Problem::Unknown, |saved| its(saved).base = 0x1000);
     let (beyond, private) = (IntId::new(1000), IntId::new(4));
     refuses(Object::Shared(IntId::new(5000)), Problem::Unknown, |saved| {
-        saved.distributor.interrupts.last_mut().unwrap().intid = IntId::new(5000)
+        saved.distributor.interrupts.last_mut().unwrap().intid = IntId::new(5000);
     });
     refuses(Object::Shared(private), Problem::Unknown, |saved| {
-        saved.distributor.interrupts[0].intid = private
+        saved.distributor.interrupts[0].intid = private;
     });
     refuses(Object::Private { cpu: CPU0, intid: IntId::new(1100) }, Problem::Unknown, |saved| {
-        saved.cpus[0].redistributor.interrupts.last_mut().unwrap().intid = IntId::new(1100)
+        saved.cpus[0].redistributor.interrupts.last_mut().unwrap().intid = IntId::new(1100);
     });
     refuses(Object::Lpi { cpu: CPU0, intid: beyond }, Problem::Unknown, |saved| {
-        saved.cpus[0].redistributor.lpis = vec![LpiState::new(beyond)]
+        saved.cpus[0].redistributor.lpis = vec![LpiState::new(beyond)];
     });
 }
 
@@ -117,7 +117,7 @@ fn what_is_there_twice_or_out_of_order_is_named() {
     let cpu = Affinity::new(0, 0, 3, 1);
     refuses(Object::Cpu(cpu), Problem::Order, |saved| saved.cpus.swap(1, 2));
     refuses(Object::Device { its: ITS, device: NARROW }, Problem::Order, |saved| {
-        its(saved).devices.swap(0, 1)
+        its(saved).devices.swap(0, 1);
     });
     refuses(
         Object::Event { its: ITS, device: NARROW, event: EventId::new(1) },
@@ -178,11 +178,14 @@ fn an_impossible_ppi_names_its_cpu() {
     );
 }
 
+/// A field, the number that is refused, and a change that writes it.
+type Change<T> = (&'static str, u64, fn(&mut T));
+
 #[test]
 fn registers_that_cannot_be_so_are_named() {
     // Affinity routing is always on.
     refuses(Object::Distributor, value("GICD_CTLR", 0), |saved| saved.distributor.ctlr = 0);
-    let redistributors: [(_, u64, fn(&mut RedistributorState)); 4] = [
+    let redistributors: [Change<RedistributorState>; 4] = [
         ("GICR_WAKER", 4, |it| it.waker = 4),
         ("control register", 0xf, |it| it.ctlr |= 1 << 3),
         ("GICR_PROPBASER", 1 << 60, |it| it.propbaser = 1 << 60),
@@ -193,7 +196,7 @@ fn registers_that_cannot_be_so_are_named() {
             change(&mut saved.cpus[0].redistributor);
         });
     }
-    let interfaces: [(_, u64, fn(&mut InterfaceState)); 4] = [
+    let interfaces: [Change<InterfaceState>; 4] = [
         ("priority mask", 1, |it| it.pmr = 1),
         ("binary point of Group 0", 0, |it| it.bpr0 = 0),
         ("binary point of Group 1", 8, |it| it.bpr1 = 8),
@@ -205,7 +208,7 @@ fn registers_that_cannot_be_so_are_named() {
             change(&mut saved.cpus[0].interface);
         });
     }
-    let all_its: [(_, u64, fn(&mut ItsState)); 5] = [
+    let all_its: [Change<ItsState>; 5] = [
         ("GITS_CREADR", 1 << 32, |it| it.creadr = 1 << 32),
         // The offset must be less than the queue's size.
         ("GITS_CWRITER", 0x1_0000, |it| it.cwriter = 0x1_0000),
@@ -282,7 +285,7 @@ fn mappings_that_cannot_be_so_are_named() {
     }
     let wide = DeviceId::new(0x1_0000);
     refuses(Object::Device { its: ITS, device: wide }, value("DeviceID", 0x1_0000), |saved| {
-        its(saved).devices[1].device = wide
+        its(saved).devices[1].device = wide;
     });
     let last = EventId::new(8);
     refuses(
@@ -303,11 +306,11 @@ fn mappings_that_cannot_be_so_are_named() {
     let unmapped =
         Object::Event { its: ITS, device: DeviceId::new(0x1234), event: EventId::new(0) };
     refuses(unmapped, place(STRANGER), |saved| {
-        its(saved).devices[1].events[0].stays_at = Some(STRANGER)
+        its(saved).devices[1].events[0].stays_at = Some(STRANGER);
     });
     let collection = CollectionId::new(100);
     refuses(Object::Collection { its: ITS, collection }, no_cpu("target", STRANGER), |saved| {
-        its(saved).collections.push(CollectionState::new(collection, STRANGER))
+        its(saved).collections.push(CollectionState::new(collection, STRANGER));
     });
 }
 
