@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn ends_of_id_ranges_are_checked() {
-        for (number, judgement) in [
+        for (number, decoded) in [
             (0x0100_001f, Err(IrqLineError::NotAnSpi(31))),
             (0x0100_03fc, Err(IrqLineError::NotAnSpi(1020))),
             (0x0100_2000, Err(IrqLineError::NotAnSpi(8192))),
@@ -144,7 +144,7 @@ mod tests {
             (0x0300_0020, Err(IrqLineError::UnknownType(3))),
             (0x0f00_0020, Err(IrqLineError::UnknownType(15))),
         ] {
-            assert_eq!(IrqLine::decode(number), judgement, "{number:#x}");
+            assert_eq!(IrqLine::decode(number), decoded, "{number:#x}");
         }
     }
 

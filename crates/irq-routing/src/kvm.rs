@@ -232,7 +232,7 @@ impl KvmRouter {
     pub fn replace(&self, routes: &[(Gsi, Route)]) -> Result<ChangeCount, RouteError> {
         let mut table = BTreeMap::new();
         for (gsi, route) in routes {
-            self.judge(*gsi)?;
+            self.check_gsi(*gsi)?;
             if table.insert(*gsi, *route).is_some() {
                 return Err(RouteError::DuplicateGsi(*gsi));
             }
@@ -300,7 +300,7 @@ impl KvmRouter {
         Ok(KvmIrqfd { machine: self.machine.clone(), trigger, gsi, is_level })
     }
 
-    fn judge(&self, gsi: Gsi) -> Result<(), RouteError> {
+    fn check_gsi(&self, gsi: Gsi) -> Result<(), RouteError> {
         let limit = self.limit;
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
@@ -432,7 +432,7 @@ impl Routing for KvmRouter {
     }
 
     fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError> {
-        changes.iter().try_for_each(|change| self.judge(change.gsi()))?;
+        changes.iter().try_for_each(|change| self.check_gsi(change.gsi()))?;
         if changes.is_empty() {
             return Ok(ChangeCount::default());
         }

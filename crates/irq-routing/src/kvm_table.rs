@@ -180,9 +180,9 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<(Gsi, Route)>, TableError> {
     if images.len() != entries as usize || !odd.is_empty() {
         return Err(TableError::Length { bytes: bytes.len(), entries });
     }
-    let judge =
+    let answer =
         |(index, image)| decode_entry(image).map_err(|error| TableError::Entry { index, error });
-    (0..).zip(images).map(judge).collect()
+    (0..).zip(images).map(answer).collect()
 }
 
 fn words_of(bytes: &[u8]) -> impl Iterator<Item = u32> {

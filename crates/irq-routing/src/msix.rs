@@ -256,7 +256,7 @@ impl MsixTable {
     /// appends the controller's explanation ([`MessageSink::explain_message`]). Does not change the
     /// vector, whose state may change concurrently.
     pub fn explain(&self, vector: u16) -> Explanation {
-        match self.judge(vector) {
+        match self.routed(vector) {
             Ok(routed) => Explanation::new()
                 .with_fact(Fact::Message(routed.message))
                 .and_then(|| self.sink.explain_message(routed)),
@@ -266,7 +266,7 @@ impl MsixTable {
 
     /// Returns the message that the guest permits a vector to send, or the reason why the vector
     /// cannot send a message.
-    fn judge(&self, vector: u16) -> Result<RoutedMessage, Obstacle> {
+    fn routed(&self, vector: u16) -> Result<RoutedMessage, Obstacle> {
         let guest = self.guest.lock();
         let (control, index) = (guest.control, usize::from(vector));
         let vectors = control.table_size();

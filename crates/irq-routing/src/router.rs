@@ -93,7 +93,7 @@ impl Router {
     pub fn replace(&self, routes: &[(Gsi, Route)]) -> Result<ChangeCount, RouteError> {
         let mut named = vec![false; self.table.gsis() as usize];
         for (gsi, _) in routes {
-            self.judge(*gsi)?;
+            self.check_gsi(*gsi)?;
             if named.get_mut(gsi.index()).is_none_or(|named| core::mem::replace(named, true)) {
                 return Err(RouteError::DuplicateGsi(*gsi));
             }
@@ -114,7 +114,7 @@ impl Router {
         self.inputs.translations.as_ref().map_or(0, |translations| translations.dropped())
     }
 
-    fn judge(&self, gsi: Gsi) -> Result<(), RouteError> {
+    fn check_gsi(&self, gsi: Gsi) -> Result<(), RouteError> {
         let limit = self.table.gsis();
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
@@ -196,7 +196,7 @@ impl Routing for Router {
     }
 
     fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError> {
-        changes.iter().try_for_each(|change| self.judge(change.gsi()))?;
+        changes.iter().try_for_each(|change| self.check_gsi(change.gsi()))?;
         if changes.is_empty() {
             return Ok(ChangeCount::default());
         }

@@ -3,7 +3,7 @@
 use crate::board::Board;
 use crate::controller::{Controller, registers};
 use crate::devices::{DeviceKind, edu};
-use crate::ledger::{self, Ledger};
+use crate::its_cost::{self, ItsCost};
 use crate::platform::Kernel;
 use crate::report::Verdict;
 use crate::smmu::{Behind, Smmu, SmmuDescription};
@@ -32,7 +32,7 @@ pub(crate) struct Machine {
     pub(crate) irqchip: Irqchip<Kernel>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
     /// Number of register accesses and commands during ITS bring-up.
-    pub(crate) its_cost: Ledger,
+    pub(crate) its_cost: ItsCost,
     /// Parent of messages from the PCI host: the controller, or the layer above it.
     pub(crate) parent: Option<Arc<dyn MsiParent>>,
     /// Parent of messages that CPUs send. These messages bypass the layers between PCI and the
@@ -71,7 +71,7 @@ pub(crate) fn bring_up(
     if let Some((_, its)) = its_controller(&description) {
         let config = config::its(&description, its, NonZeroU16::MIN)
             .expect("the ITS could not be configured");
-        ledger::watch(config.base(), u64::from(config.queue_bytes() / 32));
+        its_cost::watch(config.base(), u64::from(config.queue_bytes() / 32));
     }
     let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
     let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description.clone(), &options);
@@ -86,7 +86,7 @@ pub(crate) fn bring_up(
         MsiController::Its(its) => Some(its.clone()),
         _ => None,
     });
-    let its_cost = Ledger::now();
+    let its_cost = ItsCost::now();
     let host = host(&description);
     let controller = host.and_then(|host| irqchip.pci_parent(host, RequesterId::pci(0, 0, 0)).ok());
     let interrupts = irqchip.interrupts().clone();

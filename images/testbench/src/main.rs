@@ -14,7 +14,7 @@ mod controller;
 mod devices;
 mod devicetree;
 mod driver;
-mod ledger;
+mod its_cost;
 mod machine;
 mod platform;
 mod report;

@@ -1,7 +1,7 @@
 //! The image's implementation of the drivers' platform traits. Tests additionally use registers
 //! that count accesses, and a table that isn't backed by memory.
 
-use crate::ledger::Counted;
+use crate::its_cost::Counted;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use gic_driver::{Coherence, GicPlatform, PhysicalRegion, Platform, Table, TableLayout, Wait};

@@ -1,7 +1,7 @@
 //! A device under test: its driver, its vectors, and the number of handler runs on each CPU.
 
 use crate::driver::Driver;
-use crate::ledger::Ledger;
+use crate::its_cost::ItsCost;
 use crate::machine::Machine;
 use crate::report::{Outcome, Verdict};
 use crate::smp;
@@ -66,7 +66,7 @@ pub(crate) struct Rig {
     pub(crate) handles: Vec<IrqHandle>,
     pub(crate) counts: Arc<Counts>,
     /// Number of ITS register accesses and commands that were needed to set up the vectors.
-    pub(crate) cost: Ledger,
+    pub(crate) cost: ItsCost,
     msi: MsiDevice,
 }
 
@@ -104,7 +104,7 @@ impl Rig {
         let parent = machine.parent_of(function);
         let parent = parent.ok_or(Verdict::Skipped("no MSI controller".into()))?;
         let FunctionStore { store, shape } = function.store()?;
-        let before = Ledger::now();
+        let before = ItsCost::now();
         let config = MsiDeviceConfig::new(name, function.requester, parent, store);
         let msi = MsiDevice::attach(&machine.interrupts, config)?;
         let vectors = msi.allocate(shape, 1..=most)?;
@@ -117,7 +117,7 @@ impl Rig {
                 counts.count(slot, context.cpu());
             })?);
         }
-        let cost = Ledger::now() - before;
+        let cost = ItsCost::now() - before;
         Ok(Self { name: name.into(), device, vectors, handles, counts, cost, msi })
     }
 

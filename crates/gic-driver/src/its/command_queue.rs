@@ -341,7 +341,7 @@ impl CommandQueue {
                 if done(ring) {
                     return Ok(true);
                 }
-                match wait.judge(ring.read, &mut ring.unresponsive_at) {
+                match wait.after(ring.read, &mut ring.unresponsive_at) {
                     Wait::Again => Ok(false),
                     Wait::GiveUp => {
                         let oldest = Command::decode(self.load(frame, ring.read_slot)).ok();

@@ -85,7 +85,7 @@ impl QueueWait {
     /// Decides whether to keep waiting after a poll that found the caller's commands incomplete.
     /// `read` is the number of consumed commands, and `unresponsive_at` is the ring's field of the
     /// same name.
-    pub(crate) fn judge(&mut self, read: u64, unresponsive_at: &mut Option<u64>) -> Wait {
+    pub(crate) fn after(&mut self, read: u64, unresponsive_at: &mut Option<u64>) -> Wait {
         if *unresponsive_at == Some(read) {
             return Wait::GiveUp;
         }

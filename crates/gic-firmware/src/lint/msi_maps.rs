@@ -327,7 +327,7 @@ fn dma_windows(description: &Description, doorbells: &[Option<u64>], findings: &
 
 /// Compares the doorbells with the address bits of requesters that aren't behind an IOMMU.
 fn address_limits(description: &Description, highest: &[Option<u64>], findings: &mut FindingList) {
-    let mut judge = |bits: &Fact<u8>, index: usize, origin: &Origin| {
+    let mut compare = |bits: &Fact<u8>, index: usize, origin: &Origin| {
         let doorbell = highest.get(index).copied().flatten();
         let limit = 1u64.checked_shl(bits.value.into());
         if let (Some(doorbell), Some(limit)) = (doorbell, limit)
@@ -341,7 +341,7 @@ fn address_limits(description: &Description, highest: &[Option<u64>], findings: 
         let Some(bits) = &host.address_bits else { continue };
         for span in description.host_spans(host) {
             if host.iommu.stream(span.rid_base).is_none() {
-                judge(bits, span.controller.get(), &bits.origin);
+                compare(bits, span.controller.get(), &bits.origin);
             }
         }
     }
@@ -349,7 +349,7 @@ fn address_limits(description: &Description, highest: &[Option<u64>], findings: 
     for device in devices.filter(|device| device.iommus.is_empty() && device.role == Role::Device) {
         let Some(bits) = &device.address_bits else { continue };
         for span in description.device_spans(device) {
-            judge(bits, span.controller.get(), &bits.origin);
+            compare(bits, span.controller.get(), &bits.origin);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the ITS's registers.
 
 use crate::devices::DeviceKind;
-use crate::ledger::Ledger;
+use crate::its_cost::ItsCost;
 use crate::machine::Machine;
 use crate::report::{Outcome, Report, Verdict, check, tell};
 use crate::rig::Rig;
@@ -20,7 +20,7 @@ use msi_types::Cpu;
 
 /// Device names, and the number of vectors that Linux allocates for each on two CPUs.
 const DEVICES: [(&str, u16); 4] = [("nvme", 3), ("virtio-net", 3), ("virtio-rng", 2), ("edu", 1)];
-const LINUX: Ledger = Ledger { commands: 66, writes: 37, reads: 138, accesses: 218 };
+const LINUX: ItsCost = ItsCost { commands: 66, writes: 37, reads: 138, accesses: 218 };
 
 /// Number of messages that are timed.
 const TIMED: u64 = 2000;
@@ -63,25 +63,25 @@ pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
 fn compare(machine: &'static Machine) -> Outcome {
     // Set up the CPUs' collections again, as at boot: Linux's figures include the commands for the
     // collections.
-    let start = Ledger::now();
+    let start = ItsCost::now();
     let its = machine.its.as_ref().ok_or(Verdict::Skipped("no ITS".into()))?;
     for cpu in machine.online_cpus() {
         its.cpu_on(cpu)?;
     }
-    println!("note - cost: two CPUs: {}", Ledger::now() - start);
+    println!("note - cost: two CPUs: {}", ItsCost::now() - start);
     let mut rigs = Vec::new();
     for (name, vectors) in DEVICES {
-        let before = Ledger::now();
+        let before = ItsCost::now();
         rigs.push(set_up(machine, name, vectors)?);
-        println!("note - cost: {name}: {vectors} vectors set up: {}", Ledger::now() - before);
+        println!("note - cost: {name}: {vectors} vectors set up: {}", ItsCost::now() - before);
     }
     one_move(machine, &rigs[0])?;
     for rig in rigs {
-        let (name, before) = (rig.name.clone(), Ledger::now());
+        let (name, before) = (rig.name.clone(), ItsCost::now());
         rig.tear_down()?;
-        println!("note - cost: {name}: torn down: {}", Ledger::now() - before);
+        println!("note - cost: {name}: torn down: {}", ItsCost::now() - before);
     }
-    let total = Ledger::now() - start;
+    let total = ItsCost::now() - start;
     println!("note - cost: in all {total}; Linux: {LINUX}");
     // Linux's accesses include ITS bring-up.
     let accesses = total.accesses + machine.its_cost.accesses;
@@ -117,12 +117,12 @@ fn find<'a>(
 
 /// Moves one vector. Linux's figures include no MOVI, so our MOVI commands are not counted either.
 fn one_move(machine: &Machine, rig: &Rig) -> Outcome {
-    let before = Ledger::now();
+    let before = ItsCost::now();
     let cpus = machine.online_cpus();
     let from = rig.handles[0].effective_affinity();
     let to = cpus.iter().find(|cpu| **cpu != from).copied().unwrap_or(from);
     rig.handles[0].set_affinity(to)?;
-    println!("note - cost: one vector moved: {}", Ledger::now() - before);
+    println!("note - cost: one vector moved: {}", ItsCost::now() - before);
     Ok(())
 }
 

@@ -250,7 +250,7 @@ impl Its {
         if let (Ok(()), Command::Mapd { itt, event_bits_minus_one, action: MapAction::Map, .. }) =
             (outcome, command)
         {
-            self.judge_translation_table(itt, event_bits_minus_one + 1, control.memory());
+            self.check_translation_table(itt, event_bits_minus_one + 1, control.memory());
         }
         match outcome {
             Ok(()) if control.is_quiescent(self.index) => Ok(CommandProgress::Done),
@@ -264,7 +264,7 @@ impl Its {
     }
 
     /// Records a fault if a device's interrupt translation table is not in memory.
-    fn judge_translation_table(&self, itt: u64, event_bits: u8, memory: &dyn GuestMemory) {
+    fn check_translation_table(&self, itt: u64, event_bits: u8, memory: &dyn GuestMemory) {
         if let Err(fault) = check_translation_table(itt, event_bits, memory) {
             let (reason, detail) =
                 (FaultReason::TranslationTable, FaultDetail::Memory(fault.address));

@@ -1,7 +1,7 @@
 //! The ITS register frames (IHI 0069 §12.19), as a table over [`gits::REGISTERS`].
 
 use super::queue::Queue;
-use super::tables::{TableRegisters, judge};
+use super::tables::{TableRegisters, check};
 use super::{Its, ItsRegisters};
 use crate::config::Coherence;
 use crate::frames::registers::{
@@ -105,7 +105,7 @@ impl Its {
                 state.enabled = enabled;
                 state.awaits_quiescence = !enabled;
                 if enabled {
-                    self.judge_tables(state);
+                    self.check_tables(state);
                 }
                 self.lpis
                     .with_kicks_deferred(|control| control.set_its_enabled(self.index, enabled));
@@ -115,14 +115,14 @@ impl Its {
     }
 
     /// Records faults in the queue and tables that the ITS is about to use.
-    fn judge_tables(&self, state: &ItsRegisters) {
+    fn check_tables(&self, state: &ItsRegisters) {
         if let Some(written) = state.queue.unaligned() {
             let detail = FaultDetail::Value(written.into_bits());
             self.fault(gits::CBASER.offset(), FaultReason::UnalignedQueue, detail);
         }
         for (register, table) in gits::BASER.iter().zip(state.tables.all()) {
-            let judged = judge(table, self.read_lpis().memory());
-            if let Err((reason, detail)) = judged {
+            let checked = check(table, self.read_lpis().memory());
+            if let Err((reason, detail)) = checked {
                 self.fault(register.offset(), reason, detail);
             }
         }
@@ -138,7 +138,7 @@ impl Its {
         // The guest may write the register as two words, so merge this word with the previous
         // value.
         let written = Cbaser::from_bits(lanes.over(state.queue.written().into_bits()));
-        self.judge_haste(&mut state, TableRegister::Cbaser, written.into_bits());
+        self.check_haste(&mut state, TableRegister::Cbaser, written.into_bits());
         state.queue = Queue::at(match self.config.coherence {
             Coherence::Coherent => written,
             Coherence::NonCoherent => written.with_shareability(Shareability::Non),
@@ -183,7 +183,7 @@ impl Its {
             Baser::from_bits(lanes.over(old.into_bits())),
         );
         if let Ok(index @ 0..=1) = u8::try_from(index) {
-            self.judge_haste(&mut state, TableRegister::Baser(index), new.into_bits());
+            self.check_haste(&mut state, TableRegister::Baser(index), new.into_bits());
         }
         match index {
             0 => state.tables.devices = new,
@@ -203,7 +203,7 @@ impl Its {
 
     /// Records a write to a base register if the guest has disabled the ITS, but did not wait for
     /// `Quiescent`. Hardware may still use the old table or queue then.
-    fn judge_haste(&self, state: &mut ItsRegisters, register: TableRegister, value: u64) {
+    fn check_haste(&self, state: &mut ItsRegisters, register: TableRegister, value: u64) {
         if state.awaits_quiescence {
             state.hasty = Some((register, value));
             let offset = match register {

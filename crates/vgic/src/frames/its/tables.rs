@@ -125,7 +125,7 @@ pub(super) fn check_translation_table(
 
 /// Checks that a table is aligned and that all its pages are in memory. Reads the first word of
 /// every page (at most 256 of them), and the last word of the table.
-pub(super) fn judge(
+pub(super) fn check(
     table: Baser,
     memory: &dyn GuestMemory,
 ) -> Result<(), (FaultReason, FaultDetail)> {

@@ -112,7 +112,7 @@ impl<'a> Redistributor<'a> {
                 let reason = FaultReason::OutOfMemory;
                 return self.fault(gicr::CTLR.offset(), reason, FaultDetail::None);
             }
-            self.judge_tables(lpis, &registers);
+            self.check_tables(lpis, &registers);
             registers.enabled = true;
             registers.pendbaser = pendbaser.with_pending_table_zero(false);
         } else if !enable && registers.enabled && self.config.can_clear_enable_lpis {
@@ -124,7 +124,7 @@ impl<'a> Redistributor<'a> {
     }
 
     /// Records faults in the tables that the redistributor is about to use.
-    fn judge_tables(self, lpis: &LpiCore, registers: &LpiRegisters) {
+    fn check_tables(self, lpis: &LpiCore, registers: &LpiRegisters) {
         let LpiRegisters { propbaser, written_pendbaser, .. } = *registers;
         if propbaser.id_bits() < lpi::MIN_ID_BITS {
             let is_absent = propbaser.into_bits() == 0;

@@ -20,7 +20,7 @@ pub(crate) fn watch(base: u64, slots: u64) {
 
 /// Values of the counters, or differences of two values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct ItsCost {
     pub(crate) commands: u64,
     /// Number of writes to CWRITER.
     pub(crate) writes: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Ledger {
     pub(crate) accesses: u64,
 }
 
-impl Ledger {
+impl ItsCost {
     /// Returns the current values.
     pub(crate) fn now() -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Ledger {
     }
 }
 
-impl Sub for Ledger {
+impl Sub for ItsCost {
     type Output = Self;
 
     fn sub(self, before: Self) -> Self {
@@ -55,7 +55,7 @@ impl Sub for Ledger {
     }
 }
 
-impl core::fmt::Display for Ledger {
+impl core::fmt::Display for ItsCost {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Self { commands, writes, reads, accesses } = self;
         write!(
