@@ -1,12 +1,13 @@
 //! Affinity changes and CPU hotplug.
 
 use crate::mock::{
-    Addressing, CPUS, FAULT, Hook, Hotplug as _, Kernel, Machine, Root, Store, StoreKind,
+    Addressing, CPUS, FAULT, FIRST, Hook, Hotplug as _, Kernel, Machine, Root, Store, StoreKind,
+    attached, combinations,
 };
 use irq_domain::{
     AffinityPolicy, Config, Interrupts, IrqHandle, MoveError, MsiDevice, WiredRequest,
 };
-use msi_types::{Cpu, HwIrq, Masking, MoveOutcome, MsiError, Rewrite, Shape, Trigger};
+use msi_types::{Cpu, HwIrq, Masking, MoveOutcome, MsiError, Rewrite, Shape, StoreError, Trigger};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,14 +23,10 @@ struct Setup {
 }
 
 fn setup(controller: Addressing, store: StoreKind, count: u16) -> Setup {
-    let machine = Machine::new(controller);
-    let store_ = machine.store(store);
-    let device = machine.attach(&store_);
-    let shape = if store.group { Shape::AlignedGroup } else { Shape::Independent };
-    device.allocate(shape, count..=count).unwrap();
+    let (machine, store, device) = attached(controller, store, count);
     let request = |slot| Arc::new(device.request(slot, "test", |_| {}).unwrap());
     let handles = (0..count).map(request).collect();
-    Setup { machine, store: store_, handles, device }
+    Setup { machine, store, handles, device }
 }
 
 impl Setup {
@@ -45,10 +42,7 @@ impl Setup {
 
 #[test]
 fn an_interrupt_arrives_where_it_was_moved() {
-    let stores = [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE];
-    for (kind, store) in
-        [Addressing::Stays, Addressing::NamesCpu].into_iter().flat_map(|k| stores.map(|s| (k, s)))
-    {
+    for (kind, store) in combinations() {
         let setup = setup(kind, store, 1);
         for to in (0..CPUS).chain([1]).map(Cpu::new) {
             setup.handles[0].set_affinity(to).unwrap();
@@ -60,11 +54,72 @@ fn an_interrupt_arrives_where_it_was_moved() {
 }
 
 #[test]
-fn a_stable_message_needs_no_write() {
-    let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
-    let before = setup.store.writes.load(Ordering::Relaxed);
-    setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
-    assert_eq!(setup.store.writes.load(Ordering::Relaxed), before);
+fn a_move_without_a_new_message_writes_nothing() {
+    for (kind, to) in [(Addressing::Stays, 3), (Addressing::NamesCpu, 0)] {
+        let setup = setup(kind, StoreKind::MSIX, 1);
+        let before = setup.store.writes.load(Ordering::Relaxed);
+        let moved = setup.handles[0].set_affinity(Cpu::new(to)).unwrap();
+        assert_eq!((moved.is_new, setup.handles[0].effective_affinity()), (to != 0, Cpu::new(to)));
+        assert_eq!(setup.store.writes.load(Ordering::Relaxed), before, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_move_by_the_controller_is_undone_or_adopted() {
+    for to in [0, 3].map(Cpu::new) {
+        let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
+        setup.machine.controller.displace(setup.handles[0].hwirq(), Cpu::new(3));
+        assert_eq!(setup.fire(0), Cpu::new(3));
+        let moved = setup.handles[0].set_affinity(to).unwrap();
+        assert_eq!((moved.is_new, setup.handles[0].effective_affinity()), (true, to));
+        assert_eq!(setup.fire(0), to);
+    }
+}
+
+/// A store whose message cannot be changed.
+const FIXED: StoreKind =
+    StoreKind { rewrite: Rewrite::Never, masking: Masking::None, ..StoreKind::SLOW };
+
+#[test]
+fn a_fixed_message_moves_unchanged() {
+    let setup = setup(Addressing::Stays, FIXED, 1);
+    setup.handles[0].set_affinity(Cpu::new(2)).unwrap();
+    assert_eq!(setup.fire(0), Cpu::new(2));
+}
+
+#[test]
+fn a_failed_move_keeps_the_message_and_the_target() {
+    let (near, far) = (Addressing::NamesCpu, Addressing::NamesCpuFarApart);
+    let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
+    let too_wide = MsiError::AddressTooWide { address: 0x2_080a_0040, bits: 32 };
+    let injected = MoveError::Store(StoreError { slot: 0, reason: "injected" });
+    let misaligned = MoveError::Misaligned { data: FIRST + 2, count: 4 };
+    let no_fault = |_: &Setup| {};
+    let in_store = |setup: &Setup| setup.store.fail_in.store(0, Ordering::Relaxed);
+    let in_move = |setup: &Setup| setup.machine.controller.fail_in.store(0, Ordering::Relaxed);
+    let in_data = |setup: &Setup| setup.machine.controller.skew.store(2, Ordering::Relaxed);
+    let cases: [(_, _, _, fn(&Setup), _); 7] = [
+        (far, StoreKind::MSI, 1, no_fault, MsiError::WouldTear.into()),
+        (near, FIXED, 1, no_fault, MsiError::WouldTear.into()),
+        (far, narrow, 1, no_fault, too_wide.into()),
+        (near, StoreKind::MSIX, 1, in_store, injected),
+        (near, StoreKind::SLOW, 1, in_store, injected),
+        (near, StoreKind::MSIX, 1, in_move, FAULT.into()),
+        (near, StoreKind::MSI_MASKABLE, 4, in_data, misaligned),
+    ];
+    for (kind, store, count, fault, error) in cases {
+        let setup = setup(kind, store, count);
+        let handle = &setup.handles[usize::from(count / 2)];
+        let before = (setup.store.message(0), handle.effective_affinity());
+        fault(&setup);
+        let row = format!("{kind:?} {store:?} {error}");
+        assert_eq!(handle.set_affinity(Cpu::new(2)), Err(error), "{row}");
+        // A move that did not begin has no outcome.
+        let outcomes = vec![MoveOutcome::RolledBack; usize::from(error != FAULT.into())];
+        assert_eq!(setup.machine.controller.outcomes(), outcomes, "{row}");
+        assert_eq!((setup.store.message(0), handle.effective_affinity()), before, "{row}");
+        assert_eq!(setup.fire(0), Cpu::new(0), "{row}");
+    }
 }
 
 #[test]
@@ -77,93 +132,11 @@ fn a_message_during_a_rewrite_follows_the_move() {
 }
 
 #[test]
-fn moving_to_where_it_is_writes_nothing() {
-    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
-    let before = setup.store.writes.load(Ordering::Relaxed);
-    let moved = setup.handles[0].set_affinity(setup.handles[0].effective_affinity()).unwrap();
-    assert!(!moved.is_new);
-    assert_eq!(setup.store.writes.load(Ordering::Relaxed), before);
-}
-
-#[test]
-fn a_move_by_the_controller_is_undone() {
-    let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
-    let home = setup.handles[0].effective_affinity();
-    setup.machine.controller.displace(setup.handles[0].hwirq(), Cpu::new(3));
-    assert_eq!(setup.fire(0), Cpu::new(3));
-    setup.handles[0].set_affinity(home).unwrap();
-    assert_eq!(setup.fire(0), home);
-}
-
-#[test]
-fn a_move_to_the_controllers_cpu_succeeds() {
-    let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
-    setup.machine.controller.displace(setup.handles[0].hwirq(), Cpu::new(3));
-    let moved = setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
-    assert!(moved.is_new);
-    assert_eq!(setup.handles[0].effective_affinity(), Cpu::new(3));
-}
-
-#[test]
-fn an_unmaskable_endpoint_keeps_its_high_word() {
-    let setup = setup(Addressing::NamesCpuFarApart, StoreKind::MSI, 1);
-    let before = setup.store.message(0);
-    assert_eq!(
-        setup.handles[0].set_affinity(Cpu::new(2)),
-        Err(MoveError::Controller(MsiError::WouldTear))
-    );
-    assert_eq!(setup.store.message(0), before);
-    assert_eq!(setup.machine.controller.outcomes(), [MoveOutcome::RolledBack]);
-    assert_eq!(setup.fire(0), setup.handles[0].effective_affinity());
-}
-
-#[test]
-fn a_fixed_message_moves_only_unchanged() {
-    let fixed = StoreKind { rewrite: Rewrite::Never, masking: Masking::None, ..StoreKind::SLOW };
-    let named = setup(Addressing::NamesCpu, fixed, 1);
-    let refused = named.handles[0].set_affinity(Cpu::new(2));
-    assert_eq!(refused, Err(MoveError::Controller(MsiError::WouldTear)));
-    let stays = setup(Addressing::Stays, fixed, 1);
-    stays.handles[0].set_affinity(Cpu::new(2)).unwrap();
-    assert_eq!(stays.fire(0), Cpu::new(2));
-}
-
-#[test]
 fn an_atomic_endpoint_moves_unmasked() {
     let wide = StoreKind { rewrite: Rewrite::Atomic64, masking: Masking::None, ..StoreKind::SLOW };
     let setup = setup(Addressing::NamesCpuFarApart, wide, 1);
     setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
     assert_eq!(setup.fire(0), Cpu::new(3));
-}
-
-#[test]
-fn a_doorbell_out_of_reach_is_rolled_back() {
-    let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
-    let setup = setup(Addressing::NamesCpuFarApart, narrow, 1);
-    let refused = setup.handles[0].set_affinity(Cpu::new(1)).unwrap_err();
-    assert!(matches!(refused, MoveError::Controller(MsiError::AddressTooWide { bits: 32, .. })));
-    assert_eq!(setup.fire(0), Cpu::new(0));
-}
-
-#[test]
-fn a_failed_store_keeps_the_old_target() {
-    for store in [StoreKind::MSIX, StoreKind::SLOW] {
-        let setup = setup(Addressing::NamesCpu, store, 1);
-        let before = setup.handles[0].effective_affinity();
-        setup.store.fail_in.store(0, Ordering::Relaxed);
-        assert!(matches!(setup.handles[0].set_affinity(Cpu::new(2)), Err(MoveError::Store(_))));
-        assert_eq!(setup.machine.controller.outcomes(), [MoveOutcome::RolledBack]);
-        assert_eq!(setup.handles[0].effective_affinity(), before);
-        assert_eq!(setup.fire(0), before, "no message arrives after the failure");
-    }
-}
-
-#[test]
-fn a_failed_begin_move_changes_nothing() {
-    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
-    setup.machine.controller.fail_in.store(0, Ordering::Relaxed);
-    assert_eq!(setup.handles[0].set_affinity(Cpu::new(2)), Err(MoveError::Controller(FAULT)));
-    assert_eq!(setup.fire(0), setup.handles[0].effective_affinity());
 }
 
 #[test]
@@ -178,17 +151,6 @@ fn a_group_with_one_message_moves_as_one() {
             assert_eq!(handle.count(), 1);
         }
     }
-}
-
-#[test]
-fn a_misaligned_group_stays_where_it_was() {
-    let setup = setup(Addressing::NamesCpu, StoreKind::MSI_MASKABLE, 4);
-    let before = setup.store.message(0);
-    setup.machine.controller.skew.store(2, Ordering::Relaxed);
-    let refused = setup.handles[1].set_affinity(Cpu::new(3));
-    assert!(matches!(refused, Err(MoveError::Misaligned { count: 4, .. })));
-    assert_eq!(setup.machine.controller.outcomes(), [MoveOutcome::RolledBack]);
-    assert_eq!(setup.store.message(0), before);
 }
 
 #[test]

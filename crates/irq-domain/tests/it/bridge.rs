@@ -183,8 +183,5 @@ fn an_input_goes_with_its_bridge() {
     machine.settle();
     assert_eq!(handle.count(), 1);
     drop(bridge);
-    assert_eq!(
-        (machine.controller.vectors_in_use(), machine.controller.devices_attached()),
-        (0, 0)
-    );
+    assert_eq!(machine.controller.in_use(), (0, 0));
 }

@@ -1,10 +1,10 @@
 //! Vectors of a chained controller, which a line of the root controller signals.
 
-use crate::mock::{Addressing, FIRST, Hotplug as _, Machine, StoreKind, in_hard_irq};
+use crate::mock::{Addressing, FIRST, Hotplug as _, Machine, StoreKind};
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceError, WiredRequest};
 use msi_types::{Cpu, HwIrq, MsiError, Shape, Trigger};
+use std::sync::Mutex;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -18,9 +18,15 @@ struct Setup {
     _device: MsiDevice,
 }
 
-fn setup() -> Setup {
+/// Creates a machine whose controller is chained to the line.
+fn chained() -> Machine {
     let machine = Machine::new(Addressing::Stays);
     *machine.controller.line.lock().unwrap() = Some(LINE);
+    machine
+}
+
+fn setup() -> Setup {
+    let machine = chained();
     let request = WiredRequest::new(LINE, Trigger::Level, "bridge");
     let found = |context: &irq_domain::IrqContext<'_>| {
         context.dispatch(HwIrq::new(FIRST));
@@ -44,14 +50,13 @@ impl Setup {
 #[test]
 fn a_lines_handler_dispatches_its_vectors() {
     let setup = setup();
-    in_hard_irq(1, || setup.machine.interrupts.dispatch(Cpu::new(1), LINE));
+    setup.machine.dispatch(1, LINE);
     assert_eq!(setup.handles.each_ref().map(IrqHandle::count), [1, 1]);
 }
 
 #[test]
 fn a_vector_is_freed_after_the_run_of_its_line() {
-    let machine = Machine::new(Addressing::Stays);
-    *machine.controller.line.lock().unwrap() = Some(LINE);
+    let machine = chained();
     let request = WiredRequest::new(LINE, Trigger::Level, "bridge");
     let ((runs, is_running), (end, is_ended)) = (channel(), channel());
     let is_ended = Mutex::new(is_ended);
@@ -64,7 +69,7 @@ fn a_vector_is_freed_after_the_run_of_its_line() {
     device.allocate(Shape::Independent, 2..=2).unwrap();
     let in_use = || machine.controller.vectors_in_use();
     let before = thread::scope(|scope| {
-        scope.spawn(|| in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), LINE)));
+        scope.spawn(|| machine.dispatch(1, LINE));
         is_running.recv().unwrap();
         // The run may have read an arrival that the next owner of a vector must not get.
         let freed = scope.spawn(|| device.tear_down());
@@ -105,9 +110,8 @@ fn a_cpu_that_goes_offline_takes_no_line_along() {
 
 #[test]
 fn a_line_that_was_not_requested_has_no_vectors() {
-    let machine = Machine::new(Addressing::Stays);
-    *machine.controller.line.lock().unwrap() = Some(LINE);
-    let device = machine.attach(&Arc::clone(&machine.store(StoreKind::MSIX)));
+    let machine = chained();
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
     let refused = device.allocate(Shape::Independent, 1..=1).unwrap_err();
     assert_eq!(refused, MsiDeviceError::Controller(MsiError::UnknownVector(LINE)));
     assert_eq!(machine.controller.vectors_in_use(), 0);

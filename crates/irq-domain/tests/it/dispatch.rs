@@ -1,6 +1,6 @@
 //! Dispatch of arrivals: handled, deferred, sent again, or without a handler.
 
-use crate::mock::{Addressing, FIRST, Machine, StoreKind, in_hard_irq, in_task};
+use crate::mock::{Addressing, FIRST, Machine, StoreKind, in_hard_irq, in_task, requested};
 use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Unhandled};
 use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,19 +18,13 @@ fn one_vector(
     (device, handle)
 }
 
-fn dispatch(machine: &Machine, cpu: u32, hwirq: HwIrq) -> Dispatched {
-    in_hard_irq(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), hwirq))
-}
-
 #[test]
 fn a_vector_that_never_had_a_handler_is_unknown() {
     let machine = Machine::new(Addressing::Stays);
     let (_device, _handle) = one_vector(&machine, |_| {});
     for hwirq in [0, FIRST + 1, FIRST + 4096, 1 << 24, u32::MAX] {
-        assert_eq!(
-            dispatch(&machine, 0, HwIrq::new(hwirq)),
-            Dispatched::Unhandled(Unhandled::Unknown)
-        );
+        let unknown = Dispatched::Unhandled(Unhandled::Unknown);
+        assert_eq!(machine.dispatch(0, HwIrq::new(hwirq)), unknown);
     }
 }
 
@@ -40,7 +34,7 @@ fn a_vector_whose_handler_is_gone_is_released() {
     let (_device, handle) = one_vector(&machine, |_| {});
     let hwirq = handle.hwirq();
     drop(handle);
-    assert_eq!(dispatch(&machine, 0, hwirq), Dispatched::Unhandled(Unhandled::Released));
+    assert_eq!(machine.dispatch(0, hwirq), Dispatched::Unhandled(Unhandled::Released));
 }
 
 #[test]
@@ -59,7 +53,7 @@ fn the_handler_is_told_what_arrived_where() {
     let (_device, handle) = one_vector(&machine, move |context| {
         *note.lock().unwrap() = Some((context.irq(), context.hwirq(), context.cpu()));
     });
-    assert_eq!(dispatch(&machine, 2, handle.hwirq()), Dispatched::Handled);
+    assert_eq!(machine.dispatch(2, handle.hwirq()), Dispatched::Handled);
     assert_eq!(*told.lock().unwrap(), Some((handle.irq(), handle.hwirq(), Cpu::new(2))));
 }
 
@@ -88,7 +82,7 @@ fn a_message_during_a_run_is_sent_again() {
     for kind in [Addressing::Stays, Addressing::NamesCpu] {
         let (machine, _device, handle, runs) = message_while_the_handler_runs(kind);
         let hwirq = handle.get().unwrap().hwirq();
-        assert_eq!(dispatch(&machine, 0, hwirq), Dispatched::Handled);
+        assert_eq!(machine.dispatch(0, hwirq), Dispatched::Handled);
         assert_eq!(runs.load(Ordering::Relaxed), 1, "it ran on the wrong CPU");
         assert_eq!(machine.controller.pending_at(), [(Cpu::new(3), hwirq)]);
         assert_eq!(machine.take_interrupts(3), [(hwirq, Dispatched::Handled)]);
@@ -108,7 +102,7 @@ fn messages_during_one_run_are_sent_again_once() {
             }
         }
     });
-    dispatch(&machine, 0, handle.hwirq());
+    machine.dispatch(0, handle.hwirq());
     machine.settle();
     assert_eq!((handle.count(), handle.redelivered()), (2, 1));
     assert_eq!(machine.interrupts.redelivered(), 1);
@@ -126,7 +120,7 @@ fn a_level_is_not_sent_again() {
             assert_eq!(again, Dispatched::Deferred(Deferral::Running));
         })
         .unwrap();
-    dispatch(&machine, 0, handle.hwirq());
+    machine.dispatch(0, handle.hwirq());
     assert!(machine.root.pending.lock().unwrap().is_empty());
     assert_eq!(handle.redelivered(), 0);
 }
@@ -136,7 +130,7 @@ fn a_disabled_message_is_sent_again_at_enable() {
     let machine = Machine::new(Addressing::Stays);
     let (_device, handle) = one_vector(&machine, |_| {});
     handle.disable();
-    let done = dispatch(&machine, 0, handle.hwirq());
+    let done = machine.dispatch(0, handle.hwirq());
     assert_eq!(done, Dispatched::Deferred(Deferral::Disabled));
     machine.settle();
     assert_eq!(handle.count(), 0);
@@ -158,7 +152,7 @@ fn a_deferred_then_disabled_message_waits() {
     });
     handle.set(made).unwrap();
     let handle = handle.get().unwrap();
-    dispatch(&machine, 0, handle.hwirq());
+    machine.dispatch(0, handle.hwirq());
     machine.settle();
     assert_eq!(handle.count(), 1, "ran while disabled");
     handle.enable();
@@ -168,13 +162,8 @@ fn a_deferred_then_disabled_message_waits() {
 
 #[test]
 fn disabling_masks_at_the_source_at_once() {
-    for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE] {
-        let machine = Machine::new(Addressing::Stays);
-        let store = machine.store(kind);
-        let device = machine.attach(&store);
-        let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
-        device.allocate(shape, 1..=1).unwrap();
-        let handle = device.request(0, "test", |_| {}).unwrap();
+    for kind in StoreKind::EDGES {
+        let (machine, store, _device, handle) = requested(Addressing::Stays, kind);
         let masked = || {
             if kind.fast {
                 store.is_masked(0)
@@ -202,10 +191,8 @@ fn a_message_during_a_panic_is_sent_again() {
             panic!("the first run fails");
         }
     });
-    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        machine.interrupts.dispatch(Cpu::new(0), handle.hwirq())
-    }));
-    assert!(unwound.is_err());
+    let dispatch = || machine.interrupts.dispatch(Cpu::new(0), handle.hwirq());
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(dispatch)).is_err());
     machine.settle();
     assert_eq!((runs.load(Ordering::Relaxed), handle.redelivered()), (2, 1));
 }

@@ -1,6 +1,8 @@
 //! Several domains on one device, and vectors that are added and removed one by one.
 
-use crate::mock::{Addressing, Controller, FAULT, LongHandler, Machine, Store, StoreKind};
+use crate::mock::{
+    Addressing, Controller, FAULT, LongHandler, Machine, Store, StoreKind, attached,
+};
 use irq_domain::{
     Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig,
     Unhandled,
@@ -34,10 +36,7 @@ fn domains_of_a_device_share_its_attachment_only() {
         domain.allocate(Shape::Independent, 4..=4).unwrap();
         domain.request(2, "test", |_| {}).unwrap()
     });
-    assert_eq!(
-        (machine.controller.devices_attached(), machine.controller.vectors_in_use()),
-        (1, 8)
-    );
+    assert_eq!(machine.controller.in_use(), (8, 1));
     domains[1].0.fire(2);
     machine.settle();
     assert_eq!(handles.each_ref().map(IrqHandle::count), [0, 1]);
@@ -52,10 +51,7 @@ fn a_domain_that_goes_leaves_the_others_at_work() {
     let handle = second.request(0, "test", |_| {}).unwrap();
     drop(first);
     drop(device);
-    assert_eq!(
-        (machine.controller.devices_attached(), machine.controller.vectors_in_use()),
-        (1, 1)
-    );
+    assert_eq!(machine.controller.in_use(), (1, 1));
     store.fire(0);
     machine.settle();
     assert_eq!(handle.count(), 1);
@@ -119,46 +115,34 @@ fn a_freed_slot_is_used_again() {
     }
 }
 
-/// Frees a vector while its handler runs on CPU 1. The handler first drops its own handle if
-/// `drops_itself` is `true`.
-fn free_beside_the_handler(drops_itself: bool) {
-    let machine = Machine::new(Addressing::Stays);
-    let device = machine.attach(&machine.store(StoreKind::MSIX));
-    device.allocate_at(&[0]).unwrap();
-    let own = Arc::new(Mutex::new(None::<IrqHandle>));
-    let (inner, (long, run)) = (own.clone(), LongHandler::new());
-    let controller = machine.controller.clone();
-    let handle = device.request(0, "test", move |_| {
-        if drops_itself {
-            drop(inner.lock().unwrap().take());
-        }
-        run();
-        assert_eq!(controller.vectors_in_use(), 1, "freed while its handler runs");
-    });
-    let handle = handle.unwrap();
-    let hwirq = handle.hwirq();
-    *own.lock().unwrap() = Some(handle);
-    assert!(long.awaited_by(&machine, hwirq, || device.free(0).unwrap()));
-    assert_eq!(machine.controller.vectors_in_use(), 0);
-    let late = machine.interrupts.dispatch(Cpu::new(0), hwirq);
-    assert_eq!(late, Dispatched::Unhandled(Unhandled::Released));
-}
-
+/// The handler runs on CPU 1, and may have dropped its own handle.
 #[test]
-fn freeing_waits_for_the_handler() {
-    free_beside_the_handler(false);
-}
-
-#[test]
-fn free_waits_for_a_self_dropping_handler() {
-    free_beside_the_handler(true);
+fn free_waits_for_the_handler() {
+    for drops_itself in [false, true] {
+        let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
+        let own = Arc::new(Mutex::new(None::<IrqHandle>));
+        let (inner, (long, run)) = (own.clone(), LongHandler::new());
+        let controller = machine.controller.clone();
+        let handle = device.request(0, "test", move |_| {
+            if drops_itself {
+                drop(inner.lock().unwrap().take());
+            }
+            run();
+            assert_eq!(controller.vectors_in_use(), 1, "freed while its handler runs");
+        });
+        let handle = handle.unwrap();
+        let hwirq = handle.hwirq();
+        *own.lock().unwrap() = Some(handle);
+        assert!(long.awaited_by(&machine, hwirq, || device.free(0).unwrap()), "{drops_itself}");
+        assert_eq!(machine.controller.vectors_in_use(), 0);
+        let late = machine.interrupts.dispatch(Cpu::new(0), hwirq);
+        assert_eq!(late, Dispatched::Unhandled(Unhandled::Released));
+    }
 }
 
 #[test]
 fn a_group_is_not_freed_in_parts() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = machine.attach(&machine.store(StoreKind::MSI));
-    device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
+    let (_machine, _, device) = attached(Addressing::Stays, StoreKind::MSI, 4);
     assert_eq!(device.free(1), Err(MsiDeviceError::OfAGroup(1)));
     assert_eq!(device.free(5), Err(MsiDeviceError::NoVector(5)));
 }

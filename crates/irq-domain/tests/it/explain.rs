@@ -3,7 +3,8 @@
 
 use crate::function::{AT, Function, PENDING_AT, TABLE_AT, attach};
 use crate::mock::{
-    Addressing, CPUS, Hotplug as _, Machine, StoreKind, in_hard_irq, on_cpu, take_spurious,
+    Addressing, CPUS, Hotplug as _, Machine, StoreKind, in_hard_irq, on_cpu, requested,
+    take_spurious,
 };
 use irq_domain::pci::AccessContext;
 use irq_domain::{IrqHandle, IrqReturn, MsiDevice, WiredRequest};
@@ -18,6 +19,7 @@ const MEMORY: u8 = 2;
 const MASTER: u8 = 4;
 /// Offset of the power management capability.
 const POWER: u16 = 0x80;
+const ON: msix::Control = msix::Control::new().with_enable(true);
 const LINE_INPUT: HwIrq = HwIrq::new(33);
 const LINE: WiredRequest<'static> = WiredRequest::new(LINE_INPUT, Trigger::Level, "line");
 
@@ -66,6 +68,10 @@ impl Setup {
         let _ = self.device.restore();
     }
 
+    fn mask(&self) {
+        self.function.set_memory(in_entry(msix::ENTRY_CONTROL), 1);
+    }
+
     fn set_msix(&self, control: msix::Control) {
         let control = control.with_table_size_minus_one(3);
         self.function.set(AT + msix::CONTROL, &u16::from(control).to_le_bytes());
@@ -76,19 +82,37 @@ fn in_entry(register: u64) -> u64 {
     TABLE_AT + msix::ENTRY_SIZE + register
 }
 
-/// Plants a fault in a working MSI-X vector, and checks the obstacle.
-fn plant(fault: impl FnOnce(&Setup), expected: Obstacle) {
-    let setup = Setup::msix();
-    assert_eq!(setup.explain().obstacle(), None);
-    fault(&setup);
-    assert_eq!(setup.explain().obstacle(), Some(expected));
-    setup.restore();
+#[test]
+fn a_fault_in_a_working_vector_is_named() {
+    let faults: [(fn(&Setup), _); 8] = [
+        (|setup| setup.function.gone.store(true, Ordering::Relaxed), Obstacle::Absent),
+        (|setup| setup.function.set(POWER + 4, &[3]), Obstacle::PoweredDown { state: 3 }),
+        (|setup| setup.set_msix(msix::Control::new()), Obstacle::MessagesDisabled),
+        (|setup| setup.set_msix(ON.with_function_mask(true)), Obstacle::FunctionMasked),
+        (Setup::mask, Obstacle::VectorMasked { vector: 1, pending: false }),
+        (
+            |setup| {
+                setup.mask();
+                setup.function.set_memory(PENDING_AT, 1 << 1);
+            },
+            Obstacle::VectorMasked { vector: 1, pending: true },
+        ),
+        (|setup| setup.function.set(COMMAND, &[MASTER]), Obstacle::MemoryDisabled),
+        (|setup| setup.function.set(COMMAND, &[MEMORY]), Obstacle::BusMasterDisabled),
+    ];
+    for (fault, expected) in faults {
+        let setup = Setup::msix();
+        assert_eq!(setup.explain().obstacle(), None);
+        fault(&setup);
+        assert_eq!(setup.explain().obstacle(), Some(expected));
+        setup.restore();
+    }
 }
 
 #[test]
 fn a_working_vector_has_a_fact_per_stage() {
     let setup = Setup::msix();
-    in_hard_irq(1, || setup.machine.interrupts.dispatch(Cpu::new(1), setup.handle.hwirq()));
+    setup.machine.dispatch(1, setup.handle.hwirq());
     let message = setup.function.entry_message(1);
     let facts = [
         Fact::Message(message),
@@ -99,39 +123,6 @@ fn a_working_vector_has_a_fact_per_stage() {
     ];
     assert!(setup.explain().facts().eq(facts));
     assert_eq!(setup.explain().obstacle(), None);
-}
-
-#[test]
-fn a_function_that_does_not_respond_is_named() {
-    plant(|setup| setup.function.gone.store(true, Ordering::Relaxed), Obstacle::Absent);
-}
-
-#[test]
-fn a_function_that_sleeps_is_named() {
-    let sleep = |setup: &Setup| setup.function.set(POWER + 4, &[3]);
-    plant(sleep, Obstacle::PoweredDown { state: 3 });
-}
-
-#[test]
-fn disabled_messages_are_named() {
-    plant(|setup| setup.set_msix(msix::Control::new()), Obstacle::MessagesDisabled);
-}
-
-#[test]
-fn a_function_mask_is_named() {
-    let masked = msix::Control::new().with_enable(true).with_function_mask(true);
-    plant(|setup| setup.set_msix(masked), Obstacle::FunctionMasked);
-}
-
-#[test]
-fn a_masked_entry_is_named_with_its_pending_bit() {
-    let mask = |setup: &Setup| setup.function.set_memory(in_entry(msix::ENTRY_CONTROL), 1);
-    plant(mask, Obstacle::VectorMasked { vector: 1, pending: false });
-    let wait = |setup: &Setup| {
-        mask(setup);
-        setup.function.set_memory(PENDING_AT, 1 << 1);
-    };
-    plant(wait, Obstacle::VectorMasked { vector: 1, pending: true });
 }
 
 #[test]
@@ -159,11 +150,10 @@ fn msi_beside_msix_is_named() {
     let list = [(AT, msix::CAPABILITY_ID, 0x80), (POWER, 1, 0x90), (OTHER, msi::CAPABILITY_ID, 0)];
     setup.function.set_list(&list);
     let enabled = u16::from(msi::Control::new().with_enable(true));
-    let msix = msix::Control::new();
     for (control, msix, expected) in [
-        (0, msix.with_enable(true), None),
-        (enabled, msix.with_enable(true), Some(Obstacle::BothEnabled)),
-        (enabled, msix, Some(Obstacle::MessagesDisabled)),
+        (0, ON, None),
+        (enabled, ON, Some(Obstacle::BothEnabled)),
+        (enabled, msix::Control::new(), Some(Obstacle::MessagesDisabled)),
     ] {
         setup.function.set(OTHER + msi::CONTROL, &control.to_le_bytes());
         setup.set_msix(msix);
@@ -187,12 +177,6 @@ fn an_overwritten_message_is_named_with_both() {
         setup.function.set_memory(in_entry(register), right);
     }
     assert_eq!(setup.explain().obstacle(), None);
-}
-
-#[test]
-fn a_function_without_memory_or_bus_is_named() {
-    plant(|setup| setup.function.set(COMMAND, &[MASTER]), Obstacle::MemoryDisabled);
-    plant(|setup| setup.function.set(COMMAND, &[MEMORY]), Obstacle::BusMasterDisabled);
 }
 
 #[test]
@@ -250,10 +234,7 @@ fn a_mask_of_the_core_is_explained_by_its_reason() {
 
 #[test]
 fn a_mask_at_the_controller_is_explained_by_its_reason() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = machine.attach(&machine.store(StoreKind::SLOW));
-    device.allocate(Shape::Independent, 1..=1).unwrap();
-    let handle = device.request(0, "queue", |_| {}).unwrap();
+    let (machine, _, _device, handle) = requested(Addressing::Stays, StoreKind::SLOW);
     let explain = || machine.interrupts.explain(handle.irq()).unwrap().obstacle();
     assert_eq!(explain(), None);
     handle.disable();
@@ -270,11 +251,9 @@ fn a_spurious_line_is_named() {
     let explain = || machine.interrupts.explain(line.irq()).unwrap();
     assert_eq!(explain().obstacle(), None);
     assert!(explain().facts().any(|fact| fact == Fact::Input(LINE_INPUT)));
-    in_hard_irq(0, || {
-        for _ in 0..99_901 {
-            machine.interrupts.dispatch(Cpu::new(0), LINE_INPUT);
-        }
-    });
+    for _ in 0..99_901 {
+        machine.dispatch(0, LINE_INPUT);
+    }
     assert_eq!(take_spurious(), Some(line.irq()));
     assert_eq!(explain().obstacle(), Some(Obstacle::DisabledAsSpurious));
 }

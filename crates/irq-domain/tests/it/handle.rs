@@ -1,9 +1,9 @@
 //! Dropping handles and devices, in every context.
 
-use crate::mock::{Addressing, LongHandler, Machine, StoreKind, in_hard_irq};
-use irq_domain::{Dispatched, IrqHandle, MsiDevice, RequestError, Unhandled};
-use msi_types::{Cpu, Pending, Shape};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::mock::{Addressing, LongHandler, Machine, StoreKind, in_hard_irq, requested};
+use irq_domain::{Dispatched, Irq, IrqHandle, MsiDevice, RequestError, Unhandled};
+use msi_types::{Cpu, HwIrq, Pending, Shape};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
 /// A value owned by a handler, which records on drop that the handler was freed.
@@ -28,12 +28,7 @@ fn dropping_a_handle_frees_its_handler() {
     let device = device(&machine, 1);
     let freed = Arc::new(AtomicBool::new(false));
     let witness = Freed(freed.clone());
-    let handle = device
-        .request(0, "test", move |_| {
-            let _ = &witness;
-        })
-        .unwrap();
-    drop(handle);
+    drop(device.request(0, "test", move |_| _ = &witness).unwrap());
     assert!(freed.load(Ordering::SeqCst));
 }
 
@@ -47,10 +42,9 @@ fn disable_and_wait_returns_after_the_handler() {
 }
 
 /// Requests a handler that drops its own handle in its first run.
-fn drops_itself(
-    machine: &Machine,
-    device: &MsiDevice,
-) -> (irq_domain::Irq, msi_types::HwIrq, Arc<AtomicBool>) {
+fn drops_itself() -> (Machine, MsiDevice, Irq, HwIrq, Arc<AtomicBool>) {
+    let machine = Machine::new(Addressing::Stays);
+    let device = device(&machine, 1);
     let freed = Arc::new(AtomicBool::new(false));
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let (mine, witness) = (own.clone(), Freed(freed.clone()));
@@ -62,18 +56,13 @@ fn drops_itself(
         .unwrap();
     let (irq, hwirq) = (handle.irq(), handle.hwirq());
     *own.lock().unwrap() = Some(handle);
-    assert_eq!(
-        in_hard_irq(2, || machine.interrupts.dispatch(Cpu::new(2), hwirq)),
-        Dispatched::Handled
-    );
-    (irq, hwirq, freed)
+    assert_eq!(machine.dispatch(2, hwirq), Dispatched::Handled);
+    (machine, device, irq, hwirq, freed)
 }
 
 #[test]
 fn a_task_frees_a_self_dropping_handler() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 1);
-    let (_, _, freed) = drops_itself(&machine, &device);
+    let (machine, _device, _, _, freed) = drops_itself();
     assert!(!freed.load(Ordering::SeqCst), "freed in hard-IRQ context");
     machine.interrupts.reclaim();
     assert!(freed.load(Ordering::SeqCst));
@@ -81,18 +70,14 @@ fn a_task_frees_a_self_dropping_handler() {
 
 #[test]
 fn a_self_dropping_handler_does_not_run_again() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 1);
-    let (_, hwirq, _) = drops_itself(&machine, &device);
+    let (machine, _device, _, hwirq, _) = drops_itself();
     let again = machine.interrupts.dispatch(Cpu::new(0), hwirq);
     assert_eq!(again, Dispatched::Unhandled(Unhandled::Released));
 }
 
 #[test]
 fn a_self_dropped_vector_can_be_requested_again() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 1);
-    let (irq, _, freed) = drops_itself(&machine, &device);
+    let (machine, device, irq, _, freed) = drops_itself();
     let handle = device.request(0, "again", |_| {}).unwrap();
     assert!(freed.load(Ordering::SeqCst));
     assert_eq!(handle.irq(), irq);
@@ -104,14 +89,14 @@ fn a_task_releases_a_self_dropped_input() {
     let machine = Machine::new(Addressing::Stays);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
-    let hwirq = msi_types::HwIrq::new(50);
+    let hwirq = HwIrq::new(50);
     let request = irq_domain::WiredRequest::new(hwirq, msi_types::Trigger::Edge, "button");
     let handle = machine
         .interrupts
         .request_wired(request, move |_| drop(mine.lock().unwrap().take()))
         .unwrap();
     *own.lock().unwrap() = Some(handle);
-    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), hwirq));
+    machine.dispatch(0, hwirq);
     assert!(machine.root.line(50).unwrap().masked);
     machine.interrupts.reclaim();
     assert_eq!(machine.root.line(50), None);
@@ -159,13 +144,10 @@ fn a_task_tears_down_a_self_dropped_device() {
     let handle = device.request(0, "test", move |_| drop(mine.lock().unwrap().take())).unwrap();
     let hwirq = handle.hwirq();
     *own.lock().unwrap() = Some((device, handle));
-    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), hwirq));
+    machine.dispatch(0, hwirq);
     assert_eq!(machine.controller.vectors_in_use(), 1, "torn down in hard-IRQ context");
     machine.interrupts.reclaim();
-    assert_eq!(
-        (machine.controller.vectors_in_use(), machine.controller.devices_attached()),
-        (0, 0)
-    );
+    assert_eq!(machine.controller.in_use(), (0, 0));
     assert!(machine.interrupts.snapshot().unwrap().is_empty());
 }
 
@@ -192,13 +174,7 @@ fn a_handle_without_its_device_is_inert() {
     let stale = first.request(0, "first", |_| -> () { panic!("ran") }).unwrap();
     drop(first);
     let second = device(&machine, 1);
-    let runs = Arc::new(AtomicUsize::new(0));
-    let count = runs.clone();
-    let fresh = second
-        .request(0, "second", move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-        })
-        .unwrap();
+    let fresh = second.request(0, "second", |_| {}).unwrap();
     assert_eq!(stale.hwirq(), fresh.hwirq());
     stale.disable();
     stale.set_pending(Pending::Set);
@@ -206,7 +182,7 @@ fn a_handle_without_its_device_is_inert() {
     assert!(stale.set_affinity(Cpu::new(3)).is_err());
     drop(stale);
     assert_eq!(machine.interrupts.dispatch(Cpu::new(0), fresh.hwirq()), Dispatched::Handled);
-    assert_eq!(runs.load(Ordering::Relaxed), 1);
+    assert_eq!(fresh.count(), 1);
 }
 
 #[test]
@@ -241,11 +217,7 @@ fn a_retriggered_interrupt_arrives() {
 
 #[test]
 fn a_message_behind_the_mask_is_pending() {
-    let machine = Machine::new(Addressing::Stays);
-    let store = machine.store(StoreKind::MSIX);
-    let device = machine.attach(&store);
-    device.allocate(Shape::Independent, 1..=1).unwrap();
-    let handle = device.request(0, "test", |_| {}).unwrap();
+    let (_machine, store, _device, handle) = requested(Addressing::Stays, StoreKind::MSIX);
     handle.disable();
     store.fire(0);
     assert_eq!(handle.is_pending(), Some(true));

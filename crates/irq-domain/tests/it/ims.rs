@@ -228,10 +228,8 @@ fn ring_memory_holds_the_sent_message() {
         let Ring { address_low, address_high, data, .. } =
             wireless.memory.rings.lock().unwrap()[ring];
         let sent = wireless.device.sent_message(3).unwrap();
-        assert_eq!(
-            (address_low, address_high, data),
-            (sent.address_low(), sent.address_high(), sent.data)
-        );
+        let words = (sent.address_low(), sent.address_high(), sent.data);
+        assert_eq!((address_low, address_high, data), words);
     }
 }
 
@@ -365,11 +363,17 @@ impl MessageStore for CommandQueue {
     }
 }
 
-#[test]
-fn each_operation_is_one_batch_of_commands() {
+/// Creates a machine with a device that has a command queue.
+fn commanded() -> (Machine, Arc<CommandQueue>, MsiDevice) {
     let machine = Machine::new(Addressing::NamesCpu);
     let queue = CommandQueue::new(&machine.controller);
     let device = attach(&machine, queue.clone());
+    (machine, queue, device)
+}
+
+#[test]
+fn each_operation_is_one_batch_of_commands() {
+    let (_machine, queue, device) = commanded();
     device.allocate(Shape::Independent, 500..=500).unwrap();
     assert_eq!((queue.batches.load(Relaxed), queue.commands.load(Relaxed)), (1, 1500));
     let handle = device.request(7, "test", |_| {}).unwrap();
@@ -384,9 +388,7 @@ fn each_operation_is_one_batch_of_commands() {
 
 #[test]
 fn a_handler_masks_without_the_command_queue() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let queue = CommandQueue::new(&machine.controller);
-    let device = attach(&machine, queue.clone());
+    let (machine, queue, device) = commanded();
     device.allocate_at(&[1000]).unwrap();
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let inner = own.clone();
@@ -407,9 +409,7 @@ fn a_handler_masks_without_the_command_queue() {
 
 #[test]
 fn a_refused_move_keeps_the_vector_working() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let queue = CommandQueue::new(&machine.controller);
-    let device = attach(&machine, queue.clone());
+    let (machine, queue, device) = commanded();
     device.allocate_at(&[5]).unwrap();
     let handle = device.request(5, "test", |_| {}).unwrap();
     let (home, before) = (handle.effective_affinity(), queue.message(5));
@@ -429,9 +429,7 @@ proptest! {
         write in 0..20usize,
         controller in 0..8usize,
     ) {
-        let machine = Machine::new(Addressing::NamesCpu);
-        let queue = CommandQueue::new(&machine.controller);
-        let device = attach(&machine, queue.clone());
+        let (machine, queue, device) = commanded();
         if had > 0 {
             device.allocate(Shape::Independent, had..=had).unwrap();
         }

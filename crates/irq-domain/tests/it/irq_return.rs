@@ -1,6 +1,6 @@
 //! Handler results, spurious interrupts, and handlers that start disabled.
 
-use crate::mock::{Addressing, Machine, StoreKind, in_hard_irq, take_spurious};
+use crate::mock::{Addressing, Machine, StoreKind, attached, in_hard_irq, take_spurious};
 use irq_domain::{Dispatched, IrqHandle, IrqReturn, Start, Unhandled, WiredRequest};
 use msi_types::{Cpu, HwIrq, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -10,29 +10,24 @@ const LINE_INPUT: HwIrq = HwIrq::new(33);
 const LINE: WiredRequest<'static> = WiredRequest::new(LINE_INPUT, Trigger::Level, "line");
 
 /// Requests a line whose handler returns `Handled` while the flag is set, and `None` otherwise.
-fn line(machine: &Machine) -> (IrqHandle, Arc<AtomicBool>) {
+fn line() -> (Machine, IrqHandle, Arc<AtomicBool>) {
+    let machine = Machine::new(Addressing::Stays);
     let mine = Arc::new(AtomicBool::new(false));
     let says = mine.clone();
     let handler = move |_: &irq_domain::IrqContext<'_>| {
         if says.load(Relaxed) { IrqReturn::Handled } else { IrqReturn::None }
     };
-    (machine.interrupts.request_wired(LINE, handler).unwrap(), mine)
+    let handle = machine.interrupts.request_wired(LINE, handler).unwrap();
+    (machine, handle, mine)
 }
 
 fn arrive(machine: &Machine, times: u32) -> Dispatched {
-    let mut last = Dispatched::Handled;
-    in_hard_irq(0, || {
-        for _ in 0..times {
-            last = machine.interrupts.dispatch(Cpu::new(0), LINE_INPUT);
-        }
-    });
-    last
+    (0..times).map(|_| machine.dispatch(0, LINE_INPUT)).last().unwrap()
 }
 
 #[test]
 fn a_verdict_is_the_answer_of_dispatch() {
-    let machine = Machine::new(Addressing::Stays);
-    let (handle, mine) = line(&machine);
+    let (machine, handle, mine) = line();
     assert_eq!(arrive(&machine, 1), Dispatched::Unhandled(Unhandled::IrqNone));
     mine.store(true, Relaxed);
     assert_eq!(arrive(&machine, 1), Dispatched::Handled);
@@ -45,15 +40,12 @@ fn a_verdict_is_the_answer_of_dispatch() {
 
 #[test]
 fn a_spurious_line_is_shut_off_once() {
-    let machine = Machine::new(Addressing::Stays);
-    let (handle, _) = line(&machine);
+    let (machine, handle, _) = line();
     arrive(&machine, 99_900);
-    assert_eq!((take_spurious(), machine.root.line(33).unwrap().masked), (None, false));
+    let shut_off = || (take_spurious(), machine.root.line(33).unwrap().masked);
+    assert_eq!(shut_off(), (None, false));
     arrive(&machine, 1);
-    assert_eq!(
-        (take_spurious(), machine.root.line(33).unwrap().masked),
-        (Some(handle.irq()), true)
-    );
+    assert_eq!(shut_off(), (Some(handle.irq()), true));
     assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().enabled);
     arrive(&machine, 1);
     assert_eq!((handle.count(), take_spurious()), (99_901, None));
@@ -61,8 +53,7 @@ fn a_spurious_line_is_shut_off_once() {
 
 #[test]
 fn a_line_that_was_shut_off_is_enabled_again() {
-    let machine = Machine::new(Addressing::Stays);
-    let (handle, mine) = line(&machine);
+    let (machine, handle, mine) = line();
     arrive(&machine, 99_901);
     mine.store(true, Relaxed);
     handle.enable();
@@ -72,8 +63,7 @@ fn a_line_that_was_shut_off_is_enabled_again() {
 
 #[test]
 fn a_line_with_an_active_device_stays_enabled() {
-    let machine = Machine::new(Addressing::Stays);
-    let (handle, mine) = line(&machine);
+    let (machine, handle, mine) = line();
     for _ in 0..500 {
         mine.store(false, Relaxed);
         arrive(&machine, 998);
@@ -85,8 +75,7 @@ fn a_line_with_an_active_device_stays_enabled() {
 
 #[test]
 fn a_line_is_spurious_whatever_it_did_before() {
-    let machine = Machine::new(Addressing::Stays);
-    let (handle, mine) = line(&machine);
+    let (machine, handle, mine) = line();
     mine.store(true, Relaxed);
     arrive(&machine, 150_000);
     mine.store(false, Relaxed);
@@ -131,10 +120,7 @@ fn a_line_that_gave_up_is_not_reported() {
 
 #[test]
 fn a_spurious_device_is_masked_at_its_endpoint() {
-    let machine = Machine::new(Addressing::Stays);
-    let store = machine.store(StoreKind::MSIX);
-    let device = machine.attach(&store);
-    device.allocate_at(&[0]).unwrap();
+    let (machine, store, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let handle = device.request(0, "test", |_| IrqReturn::None).unwrap();
     for _ in 0..99_901 {
         store.fire(0);
@@ -147,10 +133,7 @@ fn a_spurious_device_is_masked_at_its_endpoint() {
 #[test]
 fn a_handler_started_disabled_waits_for_enable() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind { group: false, ..StoreKind::MSI }] {
-        let machine = Machine::new(Addressing::Stays);
-        let store = machine.store(kind);
-        let device = machine.attach(&store);
-        device.allocate_at(&[0]).unwrap();
+        let (machine, store, device) = attached(Addressing::Stays, kind, 1);
         let handle = device.request_disabled(0, "test", |_| {}).unwrap();
         store.fire(0);
         machine.settle();

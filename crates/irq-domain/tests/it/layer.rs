@@ -136,6 +136,17 @@ pub(crate) fn iommu(machine: &Machine, translation: &Arc<Translation>) -> Arc<dy
     Arc::new(LayeredParent::new(layer, machine.controller.clone(), Arc::new(Kernel)))
 }
 
+/// Creates a machine with an IOMMU.
+fn translated(
+    kind: Addressing,
+    mode: DoorbellMode,
+) -> (Machine, Arc<Translation>, Arc<dyn MsiParent>) {
+    let machine = Machine::new(kind);
+    let translation = Translation::new(mode);
+    let parent = iommu(&machine, &translation);
+    (machine, translation, parent)
+}
+
 fn shim(machine: &Machine, layer: ShimLayer) -> Arc<dyn MsiParent> {
     Arc::new(LayeredParent::new(layer, machine.controller.clone(), Arc::new(Kernel)))
 }
@@ -177,9 +188,7 @@ struct Setup {
 }
 
 fn one_vector(kind: Addressing, mode: DoorbellMode) -> Setup {
-    let machine = Machine::new(kind);
-    let translation = Translation::new(mode);
-    let parent = iommu(&machine, &translation);
+    let (machine, translation, parent) = translated(kind, mode);
     let (store, device) = behind(&machine, &parent, &translation, DEVICE);
     device.allocate_at(&[0]).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();

@@ -1,16 +1,8 @@
 //! Level-triggered devices: one message asserts, the other deasserts.
 
-use crate::mock::{Addressing, Machine, Store, StoreKind};
+use crate::mock::{Addressing, Machine, StoreKind, attached};
 use irq_domain::{Flow, IrqHandle, MoveError, MsiDevice, MsiDeviceError};
 use msi_types::{Cpu, MsiError, Shape};
-use std::sync::Arc;
-
-fn level(machine: &Machine) -> (Arc<Store>, MsiDevice) {
-    let store = machine.store(StoreKind::LEVEL);
-    let device = machine.attach(&store);
-    device.allocate(Shape::Independent, 2..=2).unwrap();
-    (store, device)
-}
 
 fn requested(device: &MsiDevice) -> IrqHandle {
     device.request(0, "test", |_| {}).unwrap()
@@ -18,16 +10,14 @@ fn requested(device: &MsiDevice) -> IrqHandle {
 
 #[test]
 fn a_slot_holds_both_messages() {
-    let machine = Machine::new(Addressing::Stays);
-    let (store, _device) = level(&machine);
+    let (_machine, store, _device) = attached(Addressing::Stays, StoreKind::LEVEL, 2);
     let (assert, deassert) = (store.message(1).unwrap(), store.deassert(1).unwrap());
     assert_eq!((deassert.address - assert.address, deassert.data), (0x10_0000, assert.data));
 }
 
 #[test]
 fn a_level_is_masked_until_it_has_a_handler() {
-    let machine = Machine::new(Addressing::Stays);
-    let (store, device) = level(&machine);
+    let (machine, store, device) = attached(Addressing::Stays, StoreKind::LEVEL, 2);
     store.fire(0);
     let hwirq = device.vectors().unwrap()[0].hwirq;
     assert!(machine.controller.is_masked(hwirq));
@@ -40,8 +30,7 @@ fn a_level_is_masked_until_it_has_a_handler() {
 
 #[test]
 fn a_level_is_never_redelivered() {
-    let machine = Machine::new(Addressing::Stays);
-    let (store, device) = level(&machine);
+    let (machine, store, device) = attached(Addressing::Stays, StoreKind::LEVEL, 2);
     let handle = requested(&device);
     handle.disable();
     let hwirq = device.vectors().unwrap()[0].hwirq;
@@ -50,16 +39,13 @@ fn a_level_is_never_redelivered() {
     assert_eq!((machine.controller.pending_at(), handle.redelivered()), (vec![], 0));
     store.fire(0);
     machine.settle();
-    assert_eq!(
-        (handle.count(), machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().flow),
-        (1, Flow::Level)
-    );
+    let flow = machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().flow;
+    assert_eq!((handle.count(), flow), (1, Flow::Level));
 }
 
 #[test]
 fn two_messages_do_not_change_in_one_step() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let (store, device) = level(&machine);
+    let (machine, store, device) = attached(Addressing::NamesCpu, StoreKind::LEVEL, 2);
     let handle = requested(&device);
     let elsewhere = Cpu::new((handle.effective_affinity().get() + 1) % 4);
     let refused = handle.set_affinity(elsewhere);

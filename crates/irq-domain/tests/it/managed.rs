@@ -1,8 +1,8 @@
 //! Managed vectors, which are confined to certain CPUs.
 
-use crate::mock::{Addressing, CPUS, Hotplug as _, Kernel, Machine, StoreKind};
+use crate::mock::{Addressing, CPUS, Hotplug as _, Kernel, Machine, Store, StoreKind};
 use irq_domain::layer::{LayeredParent, ShimLayer};
-use irq_domain::{MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
+use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{Cpu, MsiParent, RequesterId};
 use std::sync::Arc;
 
@@ -10,6 +10,16 @@ const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
 const CPU2: Cpu = Cpu::new(2);
 const CPU3: Cpu = Cpu::new(3);
+
+/// Creates a machine with a device whose only vector is confined to some CPUs, and has a handler.
+fn managed(kind: Addressing, among: &[Cpu]) -> (Machine, Arc<Store>, MsiDevice, IrqHandle) {
+    let machine = Machine::new(kind);
+    let store = machine.store(StoreKind::MSIX);
+    let device = machine.attach(&store);
+    device.allocate_managed(0, among).unwrap();
+    let handle = device.request(0, "queue", |_| {}).unwrap();
+    (machine, store, device, handle)
+}
 
 #[test]
 fn a_managed_vector_begins_on_an_online_cpu() {
@@ -22,26 +32,15 @@ fn a_managed_vector_begins_on_an_online_cpu() {
 }
 
 #[test]
-fn a_managed_vector_goes_nowhere_but_to_its_cpus() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let device = machine.attach(&machine.store(StoreKind::MSIX));
-    device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
-    let handle = device.request(0, "queue", |_| {}).unwrap();
+fn a_managed_vector_moves_only_among_its_cpus() {
+    let (_machine, _, _device, handle) = managed(Addressing::NamesCpu, &[CPU1, CPU2]);
     assert_eq!(handle.set_affinity(CPU0).unwrap_err(), MoveError::NotAmong(CPU0));
     handle.set_affinity(CPU2).unwrap();
     assert_eq!(handle.effective_affinity(), CPU2);
-}
-
-#[test]
-fn a_managed_vector_is_wanted_at_no_other_cpus() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let device = machine.attach(&machine.store(StoreKind::MSIX));
-    device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
-    let handle = device.request(0, "queue", |_| {}).unwrap();
     let refused = handle.set_affinity_among(&[CPU1, CPU0, CPU2]);
     assert_eq!(refused.unwrap_err(), MoveError::NotAmong(CPU0));
-    handle.set_affinity_among(&[CPU2]).unwrap();
-    assert_eq!(handle.effective_affinity(), CPU2);
+    handle.set_affinity_among(&[CPU1]).unwrap();
+    assert_eq!(handle.effective_affinity(), CPU1);
 }
 
 #[test]
@@ -49,11 +48,7 @@ fn a_managed_vector_returns_to_any_of_its_cpus() {
     for (kind, back) in
         [(Addressing::Stays, CPU1), (Addressing::NamesCpu, CPU1), (Addressing::NamesCpu, CPU2)]
     {
-        let machine = Machine::new(kind);
-        let store = machine.store(StoreKind::MSIX);
-        let device = machine.attach(&store);
-        device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
-        let handle = device.request(0, "queue", |_| {}).unwrap();
+        let (machine, store, _device, handle) = managed(kind, &[CPU1, CPU2]);
         assert_eq!(machine.interrupts.offline(CPU1).unwrap(), []);
         assert_eq!(handle.effective_affinity(), CPU2);
         assert_eq!(machine.interrupts.offline(CPU2).unwrap(), []);
@@ -68,11 +63,7 @@ fn a_managed_vector_returns_to_any_of_its_cpus() {
 
 #[test]
 fn a_vector_shut_down_unhandled_stays_masked() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let store = machine.store(StoreKind::MSIX);
-    let device = machine.attach(&store);
-    device.allocate_managed(0, &[CPU1]).unwrap();
-    let handle = device.request(0, "queue", |_| {}).unwrap();
+    let (machine, store, _device, handle) = managed(Addressing::NamesCpu, &[CPU1]);
     machine.interrupts.offline(CPU1).unwrap();
     drop(handle);
     assert_eq!(machine.interrupts.bring_online(CPU1).unwrap(), []);
@@ -96,11 +87,7 @@ fn a_request_while_shut_down_waits_for_a_cpu() {
 
 #[test]
 fn a_disabled_vector_stays_so_at_cpu_return() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let store = machine.store(StoreKind::MSIX);
-    let device = machine.attach(&store);
-    device.allocate_managed(0, &[CPU1]).unwrap();
-    let handle = device.request(0, "queue", |_| {}).unwrap();
+    let (machine, store, _device, handle) = managed(Addressing::NamesCpu, &[CPU1]);
     handle.disable();
     machine.interrupts.offline(CPU1).unwrap();
     store.fire(0);
@@ -114,11 +101,7 @@ fn a_disabled_vector_stays_so_at_cpu_return() {
 
 #[test]
 fn a_vector_that_cannot_start_is_reported() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let store = machine.store(StoreKind::MSIX);
-    let device = machine.attach(&store);
-    device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
-    let handle = device.request(0, "queue", |_| {}).unwrap();
+    let (machine, store, _device, handle) = managed(Addressing::NamesCpu, &[CPU1, CPU2]);
     machine.interrupts.offline(CPU1).unwrap();
     machine.interrupts.offline(CPU2).unwrap();
     machine.controller.set_unreachable(1);

@@ -8,8 +8,8 @@ mod wait;
 
 use doorbell_test_support::Outside;
 use irq_domain::{
-    Config, Dispatched, Host, Interrupts, Irq, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig,
-    Stranded, TaskContext, UnknownCpu,
+    Config, Dispatched, Host, Interrupts, Irq, IrqHandle, IrqState, LocalCpu, MsiDevice,
+    MsiDeviceConfig, Stranded, TaskContext, UnknownCpu,
 };
 use msi_types::{Cpu, HwIrq, RequesterId};
 use std::cell::Cell;
@@ -235,12 +235,16 @@ impl Machine {
         MsiDevice::attach(&self.interrupts, config)
     }
 
+    /// Dispatches an interrupt on a CPU, as its trap loop would.
+    pub(crate) fn dispatch(&self, cpu: u32, hwirq: HwIrq) -> Dispatched {
+        in_hard_irq(cpu, || self.interrupts.dispatch(Cpu::new(cpu), hwirq))
+    }
+
     /// Handles the pending interrupts of `cpu`, as its trap loop would, until none is pending.
     pub(crate) fn take_interrupts(&self, cpu: u32) -> Vec<(HwIrq, Dispatched)> {
         let mut taken = Vec::new();
         while let Some(hwirq) = self.controller.acknowledge(cpu) {
-            taken
-                .push((hwirq, in_hard_irq(cpu, || self.interrupts.dispatch(Cpu::new(cpu), hwirq))));
+            taken.push((hwirq, self.dispatch(cpu, hwirq)));
         }
         taken
     }
@@ -249,4 +253,33 @@ impl Machine {
     pub(crate) fn settle(&self) {
         while (0..CPUS).any(|cpu| !self.take_interrupts(cpu).is_empty()) {}
     }
+}
+
+/// Returns each pair of a controller and an edge-triggered store.
+pub(crate) fn combinations() -> impl Iterator<Item = (Addressing, StoreKind)> {
+    let kinds = [Addressing::Stays, Addressing::NamesCpu].into_iter();
+    kinds.flat_map(|kind| StoreKind::EDGES.map(|store| (kind, store)))
+}
+
+/// Creates a machine, and attaches a device with this many vectors. The first is on CPU 0.
+pub(crate) fn attached(
+    kind: Addressing,
+    store: StoreKind,
+    count: u16,
+) -> (Machine, Arc<Store>, MsiDevice) {
+    let machine = Machine::new(kind);
+    let store = machine.store(store);
+    let device = machine.attach(&store);
+    device.allocate(store.kind.shape(), count..=count).unwrap();
+    (machine, store, device)
+}
+
+/// Creates a machine with a device whose only vector has a handler.
+pub(crate) fn requested(
+    kind: Addressing,
+    store: StoreKind,
+) -> (Machine, Arc<Store>, MsiDevice, IrqHandle) {
+    let (machine, store, device) = attached(kind, store, 1);
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    (machine, store, device, handle)
 }

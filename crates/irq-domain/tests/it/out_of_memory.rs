@@ -3,7 +3,9 @@
 
 use crate::bridge;
 use crate::layer::{Translation, iommu};
-use crate::mock::{Addressing, CPUS, Hotplug as _, Kernel, Machine, StoreKind, in_hard_irq};
+use crate::mock::{
+    Addressing, CPUS, Hotplug as _, Kernel, Machine, StoreKind, attached, in_hard_irq,
+};
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{
@@ -108,9 +110,7 @@ fn vectors_without_memory_are_given_back() {
 
 #[test]
 fn a_handler_without_memory_is_refused() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = machine.attach(&machine.store(StoreKind::MSIX));
-    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 2);
     let before = in_use(&machine);
     let refused = |error| {
         assert_eq!(error, RequestError::NoMemory);
@@ -153,10 +153,7 @@ fn an_input_without_memory_keeps_no_vector() {
 
 #[test]
 fn an_affinity_without_memory_stays_as_it_was() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let store = machine.store(StoreKind::MSIX);
-    let device = machine.attach(&store);
-    device.allocate_at(&[0]).unwrap();
+    let (machine, _, device) = attached(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let message = device.request(0, "message", |_| {}).unwrap();
     let line = machine.interrupts.request_wired(LINE, |_| {}).unwrap();
     for handle in [&message, &line] {
@@ -227,9 +224,7 @@ struct Busy {
 
 impl Busy {
     fn new() -> Self {
-        let machine = Machine::new(Addressing::NamesCpu);
-        let device = machine.attach(&machine.store(StoreKind::MSIX));
-        device.allocate(Shape::Independent, 7..=7).unwrap();
+        let (machine, _, device) = attached(Addressing::NamesCpu, StoreKind::MSIX, 7);
         device.allocate_managed(7, &[1, 2].map(Cpu::new)).unwrap();
         let mut handles: Vec<_> =
             (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
@@ -283,9 +278,7 @@ fn what_is_given_back_takes_no_memory() {
 
 #[test]
 fn handles_dropped_in_interrupts_keep_no_memory() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = machine.attach(&machine.store(StoreKind::MSIX));
-    device.allocate_at(&[0]).unwrap();
+    let (_machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     drop(device.request(0, "first", |_| {}).unwrap());
     for _ in 0..100 {
         // The request makes one allocation for the handler, and two for its name.
@@ -305,8 +298,7 @@ fn dispatch_takes_no_memory() {
             assert_eq!(dispatched, Dispatched::Handled);
         }
         in_hard_irq(1, || private.enable_here());
-        let dispatched =
-            in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), private.hwirq()));
+        let dispatched = machine.dispatch(1, private.hwirq());
         assert_eq!(dispatched, Dispatched::Handled);
     });
 }

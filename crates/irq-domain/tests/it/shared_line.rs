@@ -1,7 +1,6 @@
 //! Several devices on one level-triggered line.
 
-use crate::mock::take_spurious;
-use crate::mock::{Addressing, CPUS, Hotplug as _, LongHandler, Machine, Root, in_hard_irq};
+use crate::mock::{Addressing, CPUS, Hotplug as _, LongHandler, Machine, Root, take_spurious};
 use doorbell_test_support::after_failures;
 use irq_domain::{
     Deferral, Dispatched, IrqHandle, IrqReturn, RequestError, Sharing, Start, Unhandled,
@@ -49,8 +48,15 @@ fn device(machine: &Machine, name: &str) -> (Arc<Device>, IrqHandle) {
     (device, handle)
 }
 
+/// Creates a machine with two devices on the line.
+fn two_devices() -> (Machine, [(Arc<Device>, IrqHandle); 2]) {
+    let machine = Machine::new(Addressing::Stays);
+    let devices = ["first", "second"].map(|name| device(&machine, name));
+    (machine, devices)
+}
+
 fn arrive(machine: &Machine) -> Dispatched {
-    in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), LINE))
+    machine.dispatch(1, LINE)
 }
 
 fn is_masked(machine: &Machine) -> bool {
@@ -59,9 +65,7 @@ fn is_masked(machine: &Machine) -> bool {
 
 #[test]
 fn all_handlers_of_a_line_run() {
-    let machine = Machine::new(Addressing::Stays);
-    let (first, a) = device(&machine, "first");
-    let (second, b) = device(&machine, "second");
+    let (machine, [(first, a), (second, b)]) = two_devices();
     assert_eq!((a.irq(), a.hwirq()), (b.irq(), b.hwirq()), "one line has one number");
     second.asserted.store(true, SeqCst);
     assert_eq!(arrive(&machine), Dispatched::Handled);
@@ -72,9 +76,7 @@ fn all_handlers_of_a_line_run() {
 
 #[test]
 fn none_from_all_handlers_is_unhandled() {
-    let machine = Machine::new(Addressing::Stays);
-    let (_first, _a) = device(&machine, "first");
-    let (_second, b) = device(&machine, "second");
+    let (machine, [(_first, _a), (_second, b)]) = two_devices();
     assert_eq!(arrive(&machine), Dispatched::Unhandled(Unhandled::IrqNone));
     assert_eq!(machine.interrupts.irq_info(b.irq()).unwrap().unwrap().unhandled, 1);
 }
@@ -83,10 +85,8 @@ fn none_from_all_handlers_is_unhandled() {
 fn only_levels_of_willing_holders_are_shared() {
     let machine = Machine::new(Addressing::Stays);
     let refused = |request| machine.interrupts.request_wired(request, |_| {}).err();
-    assert_eq!(
-        refused(named("edge").with_trigger(Trigger::Edge)),
-        Some(RequestError::SharedEdge(LINE))
-    );
+    let edge = named("edge").with_trigger(Trigger::Edge);
+    assert_eq!(refused(edge), Some(RequestError::SharedEdge(LINE)));
     let exclusive = named("exclusive").with_sharing(Sharing::Exclusive);
     let holder = machine.interrupts.request_wired(exclusive, |_| {}).unwrap();
     assert_eq!(refused(named("shared")), Some(RequestError::InUse(LINE)));
@@ -110,9 +110,7 @@ fn another_controllers_line_is_not_joined() {
 
 #[test]
 fn the_last_handle_frees_the_line() {
-    let machine = Machine::new(Addressing::Stays);
-    let (first, a) = device(&machine, "first");
-    let (second, b) = device(&machine, "second");
+    let (machine, [(first, a), (second, b)]) = two_devices();
     drop(a);
     assert_eq!(Arc::strong_count(&first), 1, "the handler was not freed");
     assert!(!is_masked(&machine));
@@ -129,9 +127,7 @@ fn the_last_handle_frees_the_line() {
 
 #[test]
 fn a_handle_disables_the_line_for_all() {
-    let machine = Machine::new(Addressing::Stays);
-    let (first, a) = device(&machine, "first");
-    let (second, b) = device(&machine, "second");
+    let (machine, [(first, a), (second, b)]) = two_devices();
     a.disable();
     assert!(is_masked(&machine));
     assert_eq!(arrive(&machine), Dispatched::Deferred(Deferral::Disabled));
@@ -148,9 +144,7 @@ fn a_handle_disables_the_line_for_all() {
 
 #[test]
 fn a_dropped_handle_undoes_its_disables() {
-    let machine = Machine::new(Addressing::Stays);
-    let (_first, a) = device(&machine, "first");
-    let (second, _b) = device(&machine, "second");
+    let (machine, [(_first, a), (second, _b)]) = two_devices();
     a.disable();
     a.disable();
     drop(a);
@@ -180,9 +174,7 @@ fn a_handler_started_disabled_holds_the_line() {
 
 #[test]
 fn a_spurious_line_is_shut_off_for_all() {
-    let machine = Machine::new(Addressing::Stays);
-    let (first, a) = device(&machine, "first");
-    let (_second, b) = device(&machine, "second");
+    let (machine, [(first, a), (_second, b)]) = two_devices();
     let disabled_as_spurious = || {
         for _ in 0..99_901 {
             arrive(&machine);
@@ -206,9 +198,7 @@ fn a_spurious_line_is_shut_off_for_all() {
 
 #[test]
 fn one_busy_device_keeps_a_line_enabled() {
-    let machine = Machine::new(Addressing::Stays);
-    let (_first, _a) = device(&machine, "first");
-    let (second, _b) = device(&machine, "second");
+    let (machine, [(_first, _a), (second, _b)]) = two_devices();
     for _ in 0..200_000 {
         second.asserted.store(true, SeqCst);
         arrive(&machine);
@@ -218,9 +208,7 @@ fn one_busy_device_keeps_a_line_enabled() {
 
 #[test]
 fn the_affinity_belongs_to_the_line() {
-    let machine = Machine::new(Addressing::Stays);
-    let (_first, a) = device(&machine, "first");
-    let (_second, b) = device(&machine, "second");
+    let (machine, [(_first, a), (_second, b)]) = two_devices();
     assert!(a.set_affinity(Cpu::new(2)).unwrap().is_new);
     assert_eq!(b.effective_affinity(), Cpu::new(2));
     drop(a);
@@ -231,9 +219,7 @@ fn the_affinity_belongs_to_the_line() {
 
 #[test]
 fn a_line_is_listed_with_all_names() {
-    let machine = Machine::new(Addressing::Stays);
-    let (_first, a) = device(&machine, "first");
-    let (_second, b) = device(&machine, "second");
+    let (machine, [(_first, a), (_second, b)]) = two_devices();
     let name = || machine.interrupts.irq_info(b.irq()).unwrap().unwrap().name.unwrap();
     assert_eq!(&*name(), "first, second");
     drop(a);
@@ -301,9 +287,7 @@ fn handlers_come_and_go_under_load() {
                     let mut served = 0;
                     while !stop.load(SeqCst) {
                         steady.asserted.store(true, SeqCst);
-                        let done =
-                            in_hard_irq(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), LINE));
-                        served += u32::from(done == Dispatched::Handled);
+                        served += u32::from(machine.dispatch(cpu, LINE) == Dispatched::Handled);
                     }
                     served
                 })

@@ -1,8 +1,10 @@
 //! Concurrent operations on real threads.
 
-use crate::mock::{Addressing, CPUS, Hotplug as _, Machine, Store, StoreKind, in_hard_irq};
+use crate::mock::{
+    CPUS, Hotplug as _, Machine, Store, StoreKind, attached, combinations, in_hard_irq,
+};
 use irq_domain::{Dispatched, IrqHandle, MsiDevice, Unhandled};
-use msi_types::{Cpu, Shape};
+use msi_types::Cpu;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
@@ -21,8 +23,7 @@ impl Device {
     fn new(machine: &Machine, kind: StoreKind) -> Self {
         let store = machine.store(kind);
         let domain = machine.attach(&store);
-        let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
-        domain.allocate(shape, 4..=4).unwrap();
+        domain.allocate(kind.shape(), 4..=4).unwrap();
         let numbers = || (0..4).map(|_| Arc::default()).collect();
         Self { store, domain, sent: numbers(), seen: numbers() }
     }
@@ -94,13 +95,6 @@ impl Numbers {
         self.0 ^= self.0 << 5;
         self.0 % below
     }
-}
-
-fn combinations() -> impl Iterator<Item = (Addressing, StoreKind)> {
-    let stores = [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE];
-    [Addressing::Stays, Addressing::NamesCpu]
-        .into_iter()
-        .flat_map(move |kind| stores.map(|store| (kind, store)))
 }
 
 #[test]
@@ -181,11 +175,7 @@ fn handlers_and_devices_come_and_go_under_load() {
 #[test]
 fn after_a_move_only_the_new_cpu_gets_messages() {
     for (kind, store) in combinations() {
-        let machine = Machine::new(kind);
-        let target = machine.store(store);
-        let domain = machine.attach(&target);
-        let shape = if store.group { Shape::AlignedGroup } else { Shape::Independent };
-        domain.allocate(shape, 1..=1).unwrap();
+        let (machine, target, domain) = attached(kind, store, 1);
         let ran_on = Arc::new(AtomicU32::new(u32::MAX));
         let note = ran_on.clone();
         let handle = domain

@@ -1,6 +1,6 @@
 //! Descriptions and snapshots.
 
-use crate::mock::{Addressing, Machine, StoreKind};
+use crate::mock::{Addressing, Machine, StoreKind, attached};
 use irq_domain::{EffectiveAffinity, Flow, Irq, WiredRequest};
 use msi_types::{Cpu, HwIrq, Shape, Trigger};
 
@@ -12,9 +12,7 @@ fn describe(machine: &Machine, irq: Irq) -> String {
 
 #[test]
 fn describe_names_every_level_of_an_msi() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = machine.attach(&machine.store(StoreKind::MSIX));
-    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 2);
     let handle = device.request(1, "queue-1", |_| {}).unwrap();
     machine.interrupts.dispatch(Cpu::new(1), handle.hwirq());
     assert_eq!(
@@ -55,9 +53,7 @@ fn an_unknown_interrupt_is_described_as_such() {
 
 #[test]
 fn the_snapshot_counts_runs_by_cpu() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = machine.attach(&machine.store(StoreKind::MSIX));
-    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 2);
     let handle = device.request(0, "queue-0", |_| {}).unwrap();
     for cpu in [0, 2, 2] {
         machine.interrupts.dispatch(Cpu::new(cpu), handle.hwirq());

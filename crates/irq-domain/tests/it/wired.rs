@@ -1,10 +1,13 @@
 //! The root controller's wired and private interrupts.
 
-use crate::mock::{Addressing, Hotplug as _, Kernel, Machine, Root, StoreKind, in_hard_irq};
-use irq_domain::{
-    Config, Deferral, Dispatched, Interrupts, IrqReturn, RequestError, Unhandled, WiredRequest,
+use crate::mock::{
+    Addressing, Hotplug as _, Kernel, Machine, Root, StoreKind, in_hard_irq, requested,
 };
-use msi_types::{Cpu, HwIrq, Shape, Trigger, WiredParent};
+use irq_domain::{
+    Config, Deferral, Dispatched, Interrupts, IrqReturn, PerCpuHandle, RequestError, Unhandled,
+    WiredRequest,
+};
+use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const UART_INPUT: HwIrq = HwIrq::new(33);
 const UART: WiredRequest<'static> = WiredRequest::new(UART_INPUT, Trigger::Level, "uart");
 const TIMER: HwIrq = HwIrq::new(27);
+
+fn timer(machine: &Machine, name: &str) -> Result<PerCpuHandle, RequestError> {
+    machine.interrupts.request_per_cpu(TIMER, Trigger::Level, name, |_| {})
+}
 
 #[test]
 fn a_request_sets_up_the_input_until_its_drop() {
@@ -65,7 +72,7 @@ fn a_private_interrupt_runs_on_enabled_cpus() {
         .unwrap();
     in_hard_irq(0, || handle.enable_here());
     in_hard_irq(1, || handle.enable_here());
-    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), TIMER));
+    machine.dispatch(0, TIMER);
     assert_eq!(nested.load(Ordering::Relaxed), 1);
     assert_eq!(machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().counts, [1, 1, 0, 0]);
 }
@@ -82,25 +89,21 @@ fn root_interrupts_need_a_wired_parent() {
 #[test]
 fn a_private_vector_has_one_owner() {
     let machine = Machine::new(Addressing::Stays);
-    let first = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {}).unwrap();
-    let second = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "other", |_| {});
+    let first = timer(&machine, "timer").unwrap();
+    let second = timer(&machine, "other");
     assert_eq!(second.err(), Some(RequestError::InUse(TIMER)));
     in_hard_irq(0, || first.enable_here());
-    let dispatched = in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), TIMER));
+    let dispatched = machine.dispatch(0, TIMER);
     assert_eq!(dispatched, Dispatched::Handled, "the refused request removed the first handler");
     drop(first);
-    let third = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "third", |_| {}).unwrap();
+    let third = timer(&machine, "third").unwrap();
     assert_eq!(third.irq().get(), 0, "the refused request kept a number");
 }
 
 /// Requests the PMU's interrupt on some CPUs.
-fn pmu(machine: &Machine, on: &[u32]) -> Result<irq_domain::PerCpuHandle, RequestError> {
+fn pmu(machine: &Machine, on: &[u32]) -> Result<PerCpuHandle, RequestError> {
     let on: Vec<_> = on.iter().copied().map(Cpu::new).collect();
     machine.interrupts.request_per_cpu_on(&on, (TIMER, Trigger::Level), "pmu", |_| {})
-}
-
-fn take_private(machine: &Machine, cpu: u32) -> Dispatched {
-    in_hard_irq(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), TIMER))
 }
 
 #[test]
@@ -109,21 +112,19 @@ fn each_set_of_cpus_has_its_private_handler() {
     let (little, big) = (pmu(&machine, &[2, 0]).unwrap(), pmu(&machine, &[1]).unwrap());
     assert_ne!(little.irq(), big.irq());
     for cpu in 0..4 {
-        in_hard_irq(cpu, || [&little, &big].map(irq_domain::PerCpuHandle::enable_here));
+        in_hard_irq(cpu, || [&little, &big].map(PerCpuHandle::enable_here));
     }
     let none = Dispatched::Unhandled(Unhandled::Unknown);
     let handled = Dispatched::Handled;
-    assert_eq!(
-        [0, 1, 2, 3].map(|cpu| take_private(&machine, cpu)),
-        [handled, handled, handled, none]
-    );
+    let dispatched = [0, 1, 2, 3].map(|cpu| machine.dispatch(cpu, TIMER));
+    assert_eq!(dispatched, [handled, handled, handled, none]);
     assert_eq!((little.count(), big.count()), (2, 1));
     drop(big);
     let released = Dispatched::Unhandled(Unhandled::Released);
-    assert_eq!([0, 1].map(|cpu| take_private(&machine, cpu)), [handled, released]);
+    assert_eq!([0, 1].map(|cpu| machine.dispatch(cpu, TIMER)), [handled, released]);
     let again = pmu(&machine, &[1, 3]).unwrap();
     in_hard_irq(3, || again.enable_here());
-    assert_eq!(take_private(&machine, 3), handled);
+    assert_eq!(machine.dispatch(3, TIMER), handled);
 }
 
 #[test]
@@ -136,7 +137,7 @@ fn a_private_interrupt_is_masked_on_its_cpus_only() {
     let before = masks();
     in_hard_irq(0, || big.disable_here());
     in_hard_irq(0, || drop(big));
-    assert_eq!((masks(), take_private(&machine, 0)), (before, Dispatched::Handled));
+    assert_eq!((masks(), machine.dispatch(0, TIMER)), (before, Dispatched::Handled));
     in_hard_irq(0, || drop(little));
     assert_eq!(masks(), before + 1);
     machine.interrupts.reclaim();
@@ -145,8 +146,7 @@ fn a_private_interrupt_is_masked_on_its_cpus_only() {
 #[test]
 fn overlapping_sets_of_cpus_are_refused() {
     let machine = Machine::new(Addressing::Stays);
-    let everywhere =
-        || machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "all", |_| {}).map(drop);
+    let everywhere = || timer(&machine, "all").map(drop);
     let little = pmu(&machine, &[0, 2]).unwrap();
     assert_eq!(pmu(&machine, &[1, 2]).err(), Some(RequestError::InUse(TIMER)));
     assert_eq!(everywhere().err(), Some(RequestError::InUse(TIMER)));
@@ -158,7 +158,7 @@ fn overlapping_sets_of_cpus_are_refused() {
     assert_eq!(everywhere(), Ok(()));
     let twice = pmu(&machine, &[1, 1]).unwrap();
     in_hard_irq(1, || twice.enable_here());
-    assert_eq!(take_private(&machine, 1), Dispatched::Handled);
+    assert_eq!(machine.dispatch(1, TIMER), Dispatched::Handled);
 }
 
 #[test]
@@ -199,10 +199,7 @@ fn a_vector_is_either_wired_or_private() {
 
 #[test]
 fn a_devices_hwirq_cannot_be_wired() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = machine.attach(&machine.store(StoreKind::MSIX));
-    device.allocate(Shape::Independent, 1..=1).unwrap();
-    let handle = device.request(0, "test", |_| {}).unwrap();
+    let (machine, _, _device, handle) = requested(Addressing::Stays, StoreKind::MSIX);
     let wired = machine.interrupts.request_wired(UART.with_hwirq(handle.hwirq()), |_| {});
     assert_eq!(wired.err(), Some(RequestError::InUse(handle.hwirq())));
     assert_eq!(machine.root.line(handle.hwirq().get()), None);
@@ -221,8 +218,7 @@ fn a_wired_interrupt_leaves_an_offline_cpu() {
 #[test]
 fn a_private_interrupt_has_no_affinity() {
     let machine = Machine::new(Addressing::Stays);
-    let handle =
-        machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {}).unwrap();
+    let handle = timer(&machine, "timer").unwrap();
     let moved = machine.interrupts.set_affinity(handle.irq(), Cpu::new(1));
     assert_eq!(moved, Err(irq_domain::MoveError::PerCpu(handle.irq())));
     assert_eq!(machine.interrupts.effective_affinity(handle.irq()), None);
@@ -233,7 +229,7 @@ fn a_disabled_private_edge_is_sent_at_enable() {
     let machine = Machine::new(Addressing::Stays);
     let sgi = HwIrq::new(1);
     let handle = machine.interrupts.request_per_cpu(sgi, Trigger::Edge, "ipi", |_| {}).unwrap();
-    let early = in_hard_irq(3, || machine.interrupts.dispatch(Cpu::new(3), sgi));
+    let early = machine.dispatch(3, sgi);
     assert_eq!(early, Dispatched::Deferred(Deferral::Disabled));
     in_hard_irq(3, || handle.enable_here());
     assert!(machine.root.pending.lock().unwrap().contains(&sgi));
@@ -254,7 +250,7 @@ fn a_nested_private_edge_is_sent_again() {
         })
         .unwrap();
     in_hard_irq(0, || handle.enable_here());
-    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), sgi));
+    machine.dispatch(0, sgi);
     assert!(machine.root.pending.lock().unwrap().contains(&sgi));
 }
 
@@ -269,20 +265,15 @@ fn inputs_of_two_parents_have_their_own_handlers() {
     let button = UART.with_hwirq(HwIrq::new(FIRST_BEHIND + 3)).with_name("button");
     let uart = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let pressed = machine.interrupts.request_wired_at(&parent, button, |_| {}).unwrap();
-    assert_eq!(
-        machine.interrupts.dispatch(Cpu::new(0), HwIrq::new(FIRST_BEHIND + 3)),
-        Dispatched::Handled
-    );
-    assert_eq!((uart.count(), pressed.count()), (0, 1));
+    let line = || second.line(FIRST_BEHIND + 3);
+    let done = machine.interrupts.dispatch(Cpu::new(0), pressed.hwirq());
+    assert_eq!((done, uart.count(), pressed.count()), (Dispatched::Handled, 0, 1));
     pressed.set_affinity(Cpu::new(2)).unwrap();
-    assert_eq!(second.line(FIRST_BEHIND + 3).unwrap().target, Some(Cpu::new(2)));
+    assert_eq!(line().unwrap().target, Some(Cpu::new(2)));
     pressed.disable();
-    assert!(second.line(FIRST_BEHIND + 3).unwrap().masked);
+    assert!(line().unwrap().masked);
     drop(pressed);
-    assert_eq!(
-        (second.line(FIRST_BEHIND + 3), machine.interrupts.snapshot().unwrap().len()),
-        (None, 1)
-    );
+    assert_eq!((line(), machine.interrupts.snapshot().unwrap().len()), (None, 1));
 }
 
 #[test]
@@ -310,6 +301,6 @@ fn a_handler_dispatches_inputs_behind_its_own() {
         _ => IrqReturn::None,
     };
     let _mux = machine.interrupts.request_wired(UART, mux).unwrap();
-    let dispatched = in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), UART_INPUT));
+    let dispatched = machine.dispatch(1, UART_INPUT);
     assert_eq!((dispatched, handle.count()), (Dispatched::Handled, 1));
 }

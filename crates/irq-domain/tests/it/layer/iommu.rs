@@ -7,9 +7,7 @@ use msi_types::explain::{Fact, Obstacle};
 fn a_doorbell_page_is_mapped_once_per_domain() {
     for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
         for (kind, pages) in [(Addressing::Stays, 1), (Addressing::NamesCpu, 4)] {
-            let machine = Machine::new(kind);
-            let translation = Translation::new(DoorbellMode::Mapped(granule));
-            let parent = iommu(&machine, &translation);
+            let (machine, translation, parent) = translated(kind, DoorbellMode::Mapped(granule));
             let (store, device) = behind(&machine, &parent, &translation, DEVICE);
             device.allocate(Shape::Independent, 8..=8).unwrap();
             let handles: Vec<_> =
@@ -26,9 +24,7 @@ fn a_doorbell_page_is_mapped_once_per_domain() {
 
 #[test]
 fn devices_of_one_domain_share_its_pages() {
-    let machine = Machine::new(Addressing::Stays);
-    let translation = Translation::new(MAPPED);
-    let parent = iommu(&machine, &translation);
+    let (machine, translation, parent) = translated(Addressing::Stays, MAPPED);
     let devices = [1, 2, 3].map(|bus| {
         let (_, device) = behind(&machine, &parent, &translation, RequesterId::pci(bus, 0, 0));
         device.allocate_at(&[0]).unwrap();
@@ -105,9 +101,7 @@ fn a_move_to_the_same_cpu_maps_nothing() {
 
 #[test]
 fn an_unmappable_doorbell_fails_the_allocation() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let translation = Translation::new(MAPPED);
-    let parent = iommu(&machine, &translation);
+    let (machine, translation, parent) = translated(Addressing::NamesCpu, MAPPED);
     let (_, device) = behind(&machine, &parent, &translation, DEVICE);
     translation.fail_in.store(2, Relaxed);
     let refused = device.allocate(Shape::Independent, 8..=8);
@@ -122,9 +116,7 @@ fn an_untranslated_device_stores_the_doorbell() {
         (RequesterId::pci(9, 0, 0), MAPPED),
         (DEVICE, DoorbellMode::Reserved { base: 0x0809_0000, length: 0x1_0000 }),
     ] {
-        let machine = Machine::new(Addressing::Stays);
-        let translation = Translation::new(mode);
-        let parent = iommu(&machine, &translation);
+        let (machine, translation, parent) = translated(Addressing::Stays, mode);
         let (_, device) = behind(&machine, &parent, &translation, requester);
         device.allocate_at(&[0]).unwrap();
         assert_eq!(device.message(0).unwrap().address, 0x0809_0040);
@@ -134,10 +126,11 @@ fn an_untranslated_device_stores_the_doorbell() {
 
 #[test]
 fn a_doorbell_outside_the_region_is_refused() {
-    let machine = Machine::new(Addressing::Stays);
-    let translation =
-        Translation::new(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 });
-    let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
+    let (machine, translation, parent) = translated(
+        Addressing::Stays,
+        DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 },
+    );
+    let (_, device) = behind(&machine, &parent, &translation, DEVICE);
     let refused = device.allocate_at(&[0]);
     let Err(MsiDeviceError::Controller(MsiError::Unmapped { device, address, .. })) = refused
     else {
@@ -153,10 +146,8 @@ const NESTED: DoorbellMode =
 fn nested_devices_store_the_guests_address() {
     let setup = one_vector(Addressing::Stays, NESTED);
     assert_eq!(setup.device.message(0).unwrap().address, 0x1234_5040);
-    assert_eq!(
-        *setup.translation.mapped.lock().unwrap(),
-        BTreeMap::from([((10, 0x0900_0000), 0x0809_0000)])
-    );
+    let mapped = BTreeMap::from([((10, 0x0900_0000), 0x0809_0000)]);
+    assert_eq!(*setup.translation.mapped.lock().unwrap(), mapped);
     setup.arrives();
 }
 
@@ -170,18 +161,12 @@ fn nested_translation_has_one_doorbell() {
 
 #[test]
 fn a_high_doorbell_is_mapped_within_reach() {
-    let machine = Machine::new(Addressing::NamesCpuFarApart);
-    let translation = Translation::new(MAPPED);
-    let parent = iommu(&machine, &translation);
+    let (machine, _, parent) = translated(Addressing::NamesCpuFarApart, MAPPED);
     // Only the doorbell of CPU 0 is below 4 GiB.
     machine.interrupts.offline(Cpu::new(0)).unwrap();
     let narrow = machine.store(StoreKind { address_bits: 32, ..StoreKind::MSIX });
-    assert!(
-        attach(&machine, &parent, DEVICE, &narrow)
-            .unwrap()
-            .allocate(Shape::Independent, 8..=8)
-            .is_ok()
-    );
+    let device = attach(&machine, &parent, DEVICE, &narrow).unwrap();
+    device.allocate(Shape::Independent, 8..=8).unwrap();
 }
 
 #[test]
@@ -191,12 +176,7 @@ fn an_iommu_relieves_narrow_endpoints() {
     let tier = Tier::new("mock").with_provides(Capabilities::ALL).with_requires(wide);
     *machine.controller.tier.lock().unwrap() = tier;
     let parent = iommu(&machine, &Translation::new(MAPPED));
-    let narrow = StoreKind {
-        address_bits: 32,
-        rewrite: Rewrite::LowWordOnly,
-        group: false,
-        ..StoreKind::MSI
-    };
+    let narrow = StoreKind { address_bits: 32, group: false, ..StoreKind::MSI };
     let device = attach(&machine, &parent, DEVICE, &machine.store(narrow)).unwrap();
     device.allocate_at(&[0]).unwrap();
     // The layer chooses the address, and checks the endpoint's limits itself.
@@ -216,11 +196,10 @@ fn a_page_may_be_mapped_where_its_placement_says() {
 
 #[test]
 fn a_nested_doorbell_keeps_its_page_offset() {
-    let machine = Machine::new(Addressing::Stays);
     let granule = Granule::Size4K;
     let mode = DoorbellMode::Nested { granule, stored: 0x1234_5080, doorbell: 0x0900_0080 };
-    let translation = Translation::new(mode);
-    let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
+    let (machine, translation, parent) = translated(Addressing::Stays, mode);
+    let (_, device) = behind(&machine, &parent, &translation, DEVICE);
     let refused = device.allocate_at(&[0]);
     assert!(matches!(refused, Err(MsiDeviceError::Controller(MsiError::Unmapped { .. }))));
     assert_eq!(translation.pages(), 0);
@@ -229,24 +208,24 @@ fn a_nested_doorbell_keeps_its_page_offset() {
 #[test]
 fn a_reserved_region_ends_at_its_length() {
     for (length, lies_inside) in [(0x40, false), (0x41, true)] {
-        let machine = Machine::new(Addressing::Stays);
-        let translation = Translation::new(DoorbellMode::Reserved { base: 0x0809_0000, length });
-        let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
+        let (machine, translation, parent) =
+            translated(Addressing::Stays, DoorbellMode::Reserved { base: 0x0809_0000, length });
+        let (_, device) = behind(&machine, &parent, &translation, DEVICE);
         assert_eq!(device.allocate_at(&[0]).is_ok(), lies_inside, "{length:#x}");
     }
 }
 
+/// Requests one masked vector on CPU 0.
+fn one() -> BlockRequest {
+    let request = BlockRequest::new(NonZeroU16::MIN, Fit::new(Rewrite::Masked), Cpu::new(0));
+    request.with_shape(Shape::Independent).with_initially(Initially::Masked)
+}
+
 #[test]
 fn a_message_composed_again_lets_the_last_one_go() {
-    let machine = Machine::new(Addressing::Stays);
-    let translation = Translation::new(MAPPED);
-    let parent = iommu(&machine, &translation);
+    let (_machine, translation, parent) = translated(Addressing::Stays, MAPPED);
     let device = parent.attach(DEVICE, 2).unwrap();
-    let fit = Fit::new(Rewrite::Masked);
-    let (count, shape, cpu) = (NonZeroU16::MIN, Shape::Independent, Cpu::new(0));
-    let request =
-        BlockRequest::new(count, fit, cpu).with_shape(shape).with_initially(Initially::Masked);
-    let [edge, level] = [(); 2].map(|()| parent.allocate(&device, &request).unwrap());
+    let [edge, level] = [(); 2].map(|()| parent.allocate(&device, &one()).unwrap());
     for _ in 0..2 {
         parent.compose(&edge, 0).unwrap();
         parent.compose_level(&level, 0).unwrap();
@@ -283,9 +262,7 @@ fn identity_leaves_isolation_to_the_next_iommu() {
 fn endpoints_of_two_widths_share_a_domain() {
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
     for (kinds, pages) in [([StoreKind::MSIX, narrow], 2), ([narrow, StoreKind::MSIX], 1)] {
-        let machine = Machine::new(Addressing::Stays);
-        let translation = Translation::new(MAPPED);
-        let parent = iommu(&machine, &translation);
+        let (machine, translation, parent) = translated(Addressing::Stays, MAPPED);
         let devices = kinds.map(|kind| {
             let device = attach(&machine, &parent, DEVICE, &machine.store(kind)).unwrap();
             device.allocate(Shape::Independent, 8..=8).unwrap();
@@ -316,15 +293,9 @@ fn a_narrow_endpoint_moves_within_its_reach() {
 
 #[test]
 fn a_levels_messages_are_mapped_together() {
-    let machine = Machine::new(Addressing::Stays);
-    let translation = Translation::new(MAPPED);
-    let parent = iommu(&machine, &translation);
+    let (_machine, translation, parent) = translated(Addressing::Stays, MAPPED);
     let device = parent.attach(DEVICE, 1).unwrap();
-    let fit = Fit::new(Rewrite::Masked);
-    let (count, shape, cpu) = (NonZeroU16::MIN, Shape::Independent, Cpu::new(0));
-    let request =
-        BlockRequest::new(count, fit, cpu).with_shape(shape).with_initially(Initially::Masked);
-    let block = parent.allocate(&device, &request).unwrap();
+    let block = parent.allocate(&device, &one()).unwrap();
     translation.fail_in.store(1, Relaxed);
     parent.compose_level(&block, 0).unwrap_err();
     assert_eq!(translation.pages(), 0);
@@ -338,19 +309,13 @@ fn a_levels_messages_are_mapped_together() {
 fn neighbours_in_the_page_decide_isolation() {
     let isolated = Isolation::Isolated(IsolatingMechanism::Its);
     let not = Isolation::NotIsolated;
+    let (controls, beside) =
+        (DoorbellPage::HoldsControls("its"), not(NotIsolated::DoorbellPageHoldsControls("its")));
     for (mode, page, expected) in [
         (MAPPED, DoorbellPage::Alone, isolated),
-        (
-            MAPPED,
-            DoorbellPage::HoldsControls("its"),
-            not(NotIsolated::DoorbellPageHoldsControls("its")),
-        ),
+        (MAPPED, controls, beside),
         (MAPPED, DoorbellPage::Unknown, not(NotIsolated::DoorbellPageUnknown)),
-        (
-            NESTED,
-            DoorbellPage::HoldsControls("its"),
-            not(NotIsolated::DoorbellPageHoldsControls("its")),
-        ),
+        (NESTED, controls, beside),
         (DoorbellMode::Identity, DoorbellPage::Alone, isolated),
         (DoorbellMode::Reserved { base: 0, length: 0x1000 }, DoorbellPage::Unknown, isolated),
     ] {
@@ -395,10 +360,8 @@ fn an_unserved_device_reaches_all_memory() {
 fn a_mapping_never_isolates_what_is_not() {
     let machine = Machine::new(Addressing::Stays);
     let parent = iommu(&machine, &Translation::new(MAPPED));
-    assert_eq!(
-        parent.isolation(DEVICE),
-        Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))
-    );
+    let shared = NotIsolated::SharedDoorbell("mock");
+    assert_eq!(parent.isolation(DEVICE), Isolation::NotIsolated(shared));
 }
 
 #[test]

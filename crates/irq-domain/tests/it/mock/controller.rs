@@ -208,6 +208,11 @@ impl Controller {
         self.inside().lines.len()
     }
 
+    /// Returns the numbers of allocated vectors and attached devices.
+    pub(crate) fn in_use(&self) -> (usize, usize) {
+        (self.vectors_in_use(), self.devices_attached())
+    }
+
     /// Returns the number of attached devices.
     pub(crate) fn devices_attached(&self) -> usize {
         self.inside().devices.len()

@@ -3,8 +3,8 @@
 use super::controller::Controller;
 use super::{Locked, assert_task, count_down, lock};
 use msi_types::{
-    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError,
-    StoreUpdate, Trigger,
+    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Shape, Storage,
+    StoreError, StoreUpdate, Trigger,
 };
 use std::fmt;
 use std::num::NonZeroU16;
@@ -40,19 +40,22 @@ impl StoreKind {
     /// A store behind a command queue.
     pub(crate) const SLOW: Self = Self { fast: false, storage: Storage::Device, ..Self::MSIX };
     pub(crate) const MSI: Self = Self {
-        slots: 8,
         masking: Masking::None,
         fast: false,
         rewrite: Rewrite::LowWordOnly,
-        address_bits: 64,
         group: true,
-        storage: Storage::Bus,
-        trigger: Trigger::Edge,
+        ..Self::MSIX
     };
     /// A level-triggered store, with two messages per slot.
     pub(crate) const LEVEL: Self =
         Self { trigger: Trigger::Level, storage: Storage::Device, ..Self::MSIX };
     pub(crate) const MSI_MASKABLE: Self = Self { group: true, ..Self::MSIX };
+    /// The edge-triggered stores.
+    pub(crate) const EDGES: [Self; 4] = [Self::MSIX, Self::SLOW, Self::MSI, Self::MSI_MASKABLE];
+
+    pub(crate) fn shape(self) -> Shape {
+        if self.group { Shape::AlignedGroup } else { Shape::Independent }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
