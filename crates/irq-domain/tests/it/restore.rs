@@ -1,7 +1,7 @@
 //! Restoring devices that lost their message state.
 
 use crate::function::{AT, Function, attach};
-use crate::mock::{Addressing, Hook, Machine, StoreKind};
+use crate::mock::{Addressing, Hook, Machine, StoreKind, attached};
 use irq_domain::MsiDeviceError;
 use irq_domain::pci::{AccessContext, ConfigSpace};
 use msi_types::pci::msi;
@@ -15,11 +15,7 @@ const STORES: [StoreKind; 5] =
 #[test]
 fn a_restored_device_sends_as_before() {
     for kind in STORES {
-        let machine = Machine::new(Addressing::NamesCpu);
-        let store = machine.store(kind);
-        let device = machine.attach(&store);
-        let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
-        device.allocate(shape, 4..=4).unwrap();
+        let (machine, store, device) = attached(Addressing::NamesCpu, kind, 4);
         let handles: Vec<_> =
             (0..4).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
         if kind == StoreKind::MSIX {
@@ -45,10 +41,7 @@ fn a_restored_device_sends_as_before() {
 
 #[test]
 fn a_device_that_fails_is_restored_later() {
-    let machine = Machine::new(Addressing::Stays);
-    let store = machine.store(StoreKind::MSIX);
-    let device = machine.attach(&store);
-    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let (machine, store, device) = attached(Addressing::Stays, StoreKind::MSIX, 2);
     let handle = device.request(1, "test", |_| {}).unwrap();
     store.reset();
     store.fail_in.store(1, SeqCst);
@@ -61,10 +54,7 @@ fn a_device_that_fails_is_restored_later() {
 
 #[test]
 fn an_enable_during_a_restore_waits_for_its_end() {
-    let machine = Machine::new(Addressing::Stays);
-    let store = machine.store(StoreKind::MSIX);
-    let device = machine.attach(&store);
-    device.allocate_at(&[0]).unwrap();
+    let (_machine, store, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let handle = Arc::new(device.request_disabled(0, "test", |_| {}).unwrap());
     store.reset();
     let (enabled, endpoint) = (handle.clone(), store.clone());
@@ -80,10 +70,7 @@ fn an_enable_during_a_restore_waits_for_its_end() {
 #[test]
 fn a_disable_during_a_restore_stays_masked() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW] {
-        let machine = Machine::new(Addressing::Stays);
-        let store = machine.store(kind);
-        let device = machine.attach(&store);
-        device.allocate_at(&[0]).unwrap();
+        let (machine, store, device) = attached(Addressing::Stays, kind, 1);
         let handle = Arc::new(device.request(0, "test", |_| {}).unwrap());
         store.reset();
         let disabled = handle.clone();
@@ -94,24 +81,20 @@ fn a_disable_during_a_restore_stays_masked() {
 }
 
 #[test]
-fn a_maskless_reset_function_is_restored() {
-    let control = msi::Control::new().with_address_64(true);
+fn wide_data_is_enabled_before_the_message() {
+    let control = msi::Control::new().with_extended_data_capable(true);
     let function = Function::with_msi(control, AccessContext::Any);
     let (_machine, device) = attach(Addressing::Stays, Arc::new(function.msi_store().unwrap()));
     device.allocate(Shape::AlignedGroup, 1..=1).unwrap();
     function.reset();
+    function.written.lock().unwrap().clear();
     device.restore().unwrap();
-}
-
-#[test]
-fn wide_data_is_enabled_before_the_message() {
-    let control = msi::Control::new().with_extended_data_capable(true);
-    let function = Function::with_msi(control, AccessContext::Any);
-    let store = function.msi_store().unwrap();
-    function.reset();
-    store.forget();
-    let found = msi::Control::from(ConfigSpace::read16(&*function, AT + msi::CONTROL));
-    assert!(found.extended_data_enable() && !found.enable());
+    let written = function.written.lock().unwrap().clone();
+    let message = AT + msi::ADDRESS_LOW..AT + msi::Layout::new(control).extended_data() + 4;
+    let to_message = written.iter().position(|(at, _)| message.contains(at)).unwrap();
+    let [(at, found), ..] = written[..to_message] else { panic!("{written:x?}") };
+    let found = msi::Control::from(u16::try_from(found).unwrap());
+    assert!(at == AT + msi::CONTROL && found.extended_data_enable() && !found.enable());
 }
 
 #[test]
@@ -143,9 +126,13 @@ fn a_reset_function_gets_its_msix_table_back() {
 
 #[test]
 fn a_reset_function_gets_its_msi_registers_back() {
-    for context in [AccessContext::Any, AccessContext::Task] {
-        let control =
-            msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
+    let maskless = msi::Control::new().with_multiple_message_capable(2);
+    let maskable = maskless.with_per_vector_masking(true);
+    for (control, context) in [
+        (maskable, AccessContext::Any),
+        (maskable, AccessContext::Task),
+        (maskless.with_address_64(true), AccessContext::Any),
+    ] {
         let function = Function::with_msi(control, context);
         let store: Arc<dyn MessageStore> = Arc::new(function.msi_store().unwrap());
         let (_machine, device) = attach(Addressing::Stays, store);
@@ -159,6 +146,6 @@ fn a_reset_function_gets_its_msi_registers_back() {
         function.reset();
         assert_ne!(registers(), before);
         device.restore().unwrap();
-        assert_eq!(registers(), before, "{context:?}");
+        assert_eq!(registers(), before, "{control:?} {context:?}");
     }
 }
