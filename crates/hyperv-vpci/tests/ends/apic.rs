@@ -160,6 +160,15 @@ impl Pc {
         Self { machine, matrix, kernel, device: devices[0].clone(), bus }
     }
 
+    /// Creates a PC whose device has a vector for CPU 0. Returns the vector's message.
+    fn with_vector(version: Version) -> (Self, Attachment, HwIrqBlock, MsiMessage) {
+        let pc = Self::new(version);
+        let device = pc.attach();
+        let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+        let message = pc.bus.compose(&block, 0).unwrap();
+        (pc, device, block, message)
+    }
+
     fn attach(&self) -> Attachment {
         self.bus.attach(SLOT.requester(BUS), 64).unwrap()
     }
@@ -192,10 +201,7 @@ fn messages_arrive_at_the_vector_and_cpu() {
 
 #[test]
 fn moves_are_hypercalls_and_leave_the_message_alone() {
-    let pc = Pc::new(Version::V1_4);
-    let device = pc.attach();
-    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    let opaque = pc.bus.compose(&block, 0).unwrap();
+    let (pc, _device, block, opaque) = Pc::with_vector(Version::V1_4);
     pc.calls();
     let moved = pc.bus.begin_move(&block, 0, Cpu::new(3)).unwrap();
     assert_eq!((moved.message, pc.calls()), (None, 1));
@@ -229,10 +235,7 @@ fn a_stale_driver_does_not_retarget_its_successor() {
 
 #[test]
 fn a_move_that_is_rolled_back_is_undone_by_hypercall() {
-    let pc = Pc::new(Version::V1_4);
-    let device = pc.attach();
-    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    let opaque = pc.bus.compose(&block, 0).unwrap();
+    let (pc, _device, block, opaque) = Pc::with_vector(Version::V1_4);
     let before = pc.arrives(opaque);
     let moved = pc.bus.begin_move(&block, 0, Cpu::new(3)).unwrap();
     assert_ne!(pc.arrives(opaque), before);
@@ -242,10 +245,7 @@ fn a_move_that_is_rolled_back_is_undone_by_hypercall() {
 
 #[test]
 fn a_refused_hypercall_undoes_the_move() {
-    let pc = Pc::new(Version::V1_4);
-    let device = pc.attach();
-    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    let opaque = pc.bus.compose(&block, 0).unwrap();
+    let (pc, _device, block, opaque) = Pc::with_vector(Version::V1_4);
     let before = pc.arrives(opaque);
     pc.machine.status.store(5, Ordering::SeqCst);
     let refused = pc.bus.begin_move(&block, 0, Cpu::new(3)).unwrap_err();
@@ -273,10 +273,7 @@ fn an_unmask_tells_the_hypervisor_again() {
 fn processors_above_63_are_reached_from_1_2_on() {
     let far = Cpu::new(FAR.into());
     for version in [Version::V1_2, Version::V1_3, Version::V1_4] {
-        let pc = Pc::new(version);
-        let device = pc.attach();
-        let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-        let opaque = pc.bus.compose(&block, 0).unwrap();
+        let (pc, device, block, opaque) = Pc::with_vector(version);
         let moved = pc.bus.begin_move(&block, 0, far).unwrap();
         pc.bus.end_move(moved, MoveOutcome::Written).unwrap();
         pc.bus.unmask(block.first());
@@ -289,10 +286,7 @@ fn processors_above_63_are_reached_from_1_2_on() {
         assert_eq!(pc.arrives(opaque), message(far.get(), 0x43));
         assert_eq!(pc.bus.faults().refused_unmasks, 0);
     }
-    let pc = Pc::new(Version::V1_1);
-    let device = pc.attach();
-    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    pc.bus.compose(&block, 0).unwrap();
+    let (pc, device, block, _) = Pc::with_vector(Version::V1_1);
     let unnamed = "the protocol version cannot name its VP index";
     let refused = pc.bus.begin_move(&block, 0, far).unwrap_err();
     assert_eq!(refused, MsiError::NotReachable(far, unnamed));
@@ -304,10 +298,7 @@ fn processors_above_63_are_reached_from_1_2_on() {
 
 #[test]
 fn a_refused_unmask_is_reported() {
-    let pc = Pc::new(Version::V1_4);
-    let device = pc.attach();
-    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    pc.bus.compose(&block, 0).unwrap();
+    let (pc, _device, block, _) = Pc::with_vector(Version::V1_4);
     let shown = || {
         let mut text = String::new();
         pc.bus.describe(block.first(), &mut text).unwrap();
@@ -376,10 +367,7 @@ fn vectors_of_a_group_are_placed_one_by_one() {
 
 #[test]
 fn the_host_refuses_stray_hypercalls() {
-    let pc = Pc::new(Version::V1_4);
-    let device = pc.attach();
-    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    let opaque = pc.bus.compose(&block, 0).unwrap();
+    let (pc, _device, _block, opaque) = Pc::with_vector(Version::V1_4);
     let before = pc.arrives(opaque);
     use hyperv_vpci::protocol::{DeviceKey, Retarget, Slot};
     let good = Retarget {

@@ -3,12 +3,11 @@
 #[path = "../../examples/kernel.rs"]
 mod kernel;
 
-use crate::board::{Board, OTHER, Ring, SLOT, function, prepare};
-use crate::gic::Gic;
+use crate::board::{Board, OTHER, Ring, SLOT, function, prepare, spis};
 use crate::peer::{Peer, create};
 use crate::tamper::Tamper;
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
-use hyperv_vpci::guest::{Bus, BusEvent, Kernel, SpiDomain, Vectors, Wait};
+use hyperv_vpci::guest::{Bus, BusEvent, Kernel, Wait};
 use hyperv_vpci::host::{Injection, Served};
 use hyperv_vpci::protocol::{Request, Slot, Version};
 use msi_types::MsiParent;
@@ -40,10 +39,7 @@ fn every_change_of_the_bus_is_signalled() {
     for _ in 0..3 {
         board.kernel.signals.raised();
         let changed = |change: &dyn Fn(&mut hyperv_vpci::host::Host)| {
-            let mut side = board.kernel.side.lock().unwrap();
-            change(&mut side.host);
-            side.serve().unwrap();
-            drop(side);
+            board.kernel.change(change);
             assert_eq!(board.kernel.signals.raised(), 1);
             board.hear();
         };
@@ -100,9 +96,7 @@ impl Channel for Flooded {
 
 #[test]
 fn a_flooded_guest_says_that_packets_remain() {
-    let gic = Arc::new(Gic::new(1020, 4));
-    let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
-    let vectors = Vectors::Spis(Arc::new(domain));
+    let (gic, vectors) = spis();
     let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
     let floods = Arc::new(AtomicBool::new(false));
     let channel = Box::new(Flooded { inner, floods: floods.clone() });
@@ -133,17 +127,11 @@ fn a_host_takes_a_request_that_came_as_it_fell_asleep() {
 
 #[test]
 fn a_guest_takes_a_packet_that_came_as_it_fell_asleep() {
-    let gic = Arc::new(Gic::new(1020, 4));
-    let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
-    let vectors = Vectors::Spis(Arc::new(domain));
+    let (gic, vectors) = spis();
     let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
     let is_late = Arc::new(AtomicBool::new(false));
     let (host, late) = (kernel.clone(), is_late.clone());
-    let eject = move |slot| {
-        let mut side = host.side.lock().unwrap();
-        side.host.eject(slot).unwrap();
-        side.serve().unwrap();
-    };
+    let eject = move |slot| host.change(|host| host.eject(slot).unwrap());
     let eject_late = eject.clone();
     let before_idle = move || {
         if late.swap(false, SeqCst) {
@@ -173,14 +161,10 @@ fn a_host_that_sends_more_than_one_look_takes_is_heard() {
     let third = Slot::new(2, 0);
     let mut eject = [0; 8];
     hyperv_vpci::protocol::Notice::Eject(SLOT).emit(&mut eject).unwrap();
-    {
-        let mut side = board.kernel.side.lock().unwrap();
-        for _ in 0..400 {
-            side.channel.inner.send(PacketKind::Notice, &eject).unwrap();
-        }
-        side.host.offer(function(third)).unwrap();
-        side.serve().unwrap();
+    for _ in 0..400 {
+        board.kernel.send(PacketKind::Notice, &eject);
     }
+    board.kernel.change(|host| host.offer(function(third)).unwrap());
     board.hear();
     let events: Vec<_> = std::iter::from_fn(|| board.bus.next_event()).collect();
     assert_eq!(events, [BusEvent::Arrived(third), BusEvent::EjectRequested(SLOT)]);
@@ -190,12 +174,12 @@ fn a_host_that_sends_more_than_one_look_takes_is_heard() {
 /// Channel that has no room for the first packet but accepts all later ones.
 pub(crate) struct FullOnce {
     pub(crate) inner: Ring,
-    pub(crate) is_full: bool,
+    pub(crate) is_full: Arc<AtomicBool>,
 }
 
 impl Channel for FullOnce {
     fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
-        if std::mem::take(&mut self.is_full) {
+        if self.is_full.swap(false, SeqCst) {
             return Err(ChannelError::Full);
         }
         self.inner.send(kind, payload)
@@ -214,7 +198,8 @@ fn a_host_without_room_for_an_ejection_is_blocked() {
     peer.send(&Peer::emit(&Request::QueryResources(SLOT)));
     peer.host.eject(SLOT).unwrap();
     let (_, far) = crate::board::channel();
-    let mut far = FullOnce { inner: std::mem::replace(&mut peer.far, far), is_full: true };
+    let mut far =
+        FullOnce { inner: std::mem::replace(&mut peer.far, far), is_full: Arc::new(true.into()) };
     // The guest signals that the channel has room, and the next call sends both.
     assert_eq!(peer.host.serve(&mut far), Ok(Served::Blocked));
     assert_eq!(peer.near.receive(&mut [0; 64]), Ok(None));
@@ -241,11 +226,9 @@ impl Channel for Endless {
 
 #[test]
 fn a_host_that_never_pauses_holds_nobody_up() {
-    let gic = Arc::new(Gic::new(1020, 4));
-    let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
+    let (gic, vectors) = spis();
     let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
     let channel = Endless(inner, Request::QueryRelations);
-    let vectors = Vectors::Spis(Arc::new(domain));
     let config = crate::board::config();
     let opened = Bus::open(config, Box::new(channel), vectors, kernel);
     assert!(opened.is_err(), "the host's answers are lost");

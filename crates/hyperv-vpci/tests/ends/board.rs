@@ -121,6 +121,19 @@ impl HostThread {
         *self.meanwhile.lock().unwrap() = Some(Box::new(act));
     }
 
+    /// Changes the host, and lets it send what it has for the guest.
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Host) -> R) -> R {
+        let mut side = self.side.lock().unwrap();
+        let changed = change(&mut side.host);
+        side.serve().unwrap();
+        changed
+    }
+
+    /// Sends a packet as the host.
+    pub(crate) fn send(&self, kind: PacketKind, payload: &[u8]) {
+        self.side.lock().unwrap().channel.inner.send(kind, payload).unwrap();
+    }
+
     /// Stops the host's thread from serving.
     pub(crate) fn stall(&self) {
         self.signals.settle();
@@ -215,6 +228,13 @@ pub(crate) struct Board {
     pub(crate) bus: Bus,
 }
 
+/// Creates a GIC, and the vectors of a guest that uses its SPIs.
+pub(crate) fn spis() -> (Arc<Gic>, Vectors) {
+    let gic = Arc::new(Gic::new(1020, CPUS.into()));
+    let domain = SpiDomain::new(gic.clone(), Arc::new(Idle)).unwrap();
+    (gic, Vectors::Spis(Arc::new(domain)))
+}
+
 pub(crate) fn function(slot: Slot) -> HostFunction {
     let description =
         DeviceDescription { vendor: 0x1414, device: 7, serial: 9, slot, ..Default::default() };
@@ -301,6 +321,21 @@ impl Board {
         kernel.signals.settle();
         tamper.heard();
         Self { gic, domain, kernel, tamper, devices, bus: bus.expect("the bus opens") }
+    }
+
+    /// Creates a board whose function in [`SLOT`] has a vector. Returns the vector's message.
+    pub(crate) fn with_vector() -> (Self, Attachment, HwIrqBlock, MsiMessage) {
+        let (board, device, block) = Self::with_block();
+        let message = board.bus.compose(&block, 0).unwrap();
+        (board, device, block, message)
+    }
+
+    /// Creates a board whose function in [`SLOT`] has a vector without a message.
+    pub(crate) fn with_block() -> (Self, Attachment, HwIrqBlock) {
+        let board = Self::new();
+        let device = board.attach(SLOT);
+        let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+        (board, device, block)
     }
 
     pub(crate) fn attach(&self, slot: Slot) -> Attachment {

@@ -1,12 +1,12 @@
 //! Tasks that wait while another task uses the bus. The host's signals never end their wait.
 
-use crate::board::{BUS, OTHER, Ring, SLOT, channel, config, function, host_config, request};
-use crate::gic::Gic;
-use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
-use hyperv_vpci::guest::{Bus, Kernel, SpiDomain, Vectors, Wait};
+use crate::asleep::FullOnce;
+use crate::board::{BUS, OTHER, Ring, SLOT, channel, config, function, host_config, request, spis};
+use hyperv_vpci::channel::Idle;
+use hyperv_vpci::guest::{Bus, Kernel, Wait};
 use hyperv_vpci::host::{Host, Injection};
 use hyperv_vpci::protocol::Version;
-use msi_types::{Cpu, IrqState, LocalCpu, MsiParent, Shape, TaskContext};
+use msi_types::{Attachment, Cpu, HwIrqBlock, IrqState, LocalCpu, MsiParent, Shape, TaskContext};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -69,28 +69,11 @@ impl Kernel for Crowd {
     }
 }
 
-/// Channel that refuses a single packet for lack of room.
-struct FullOnce(Ring, Arc<AtomicBool>);
-
-impl Channel for FullOnce {
-    fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
-        if self.1.swap(false, SeqCst) {
-            return Err(ChannelError::Full);
-        }
-        self.0.send(kind, payload)
-    }
-    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
-        self.0.receive(buffer)
-    }
-    fn idle(&mut self) -> Result<Idle, ChannelError> {
-        self.0.idle()
-    }
-}
-
-fn crowd() -> (Arc<Crowd>, Arc<Bus>, Arc<AtomicBool>) {
+/// Creates a bus with a vector, and a flag that makes the next packet find no room.
+fn crowd() -> (Arc<Crowd>, Arc<Bus>, Arc<AtomicBool>, Attachment, HwIrqBlock) {
     let (near, far) = channel();
-    let gic = Arc::new(Gic::new(1020, 4));
-    let mut host = Host::new(host_config(Version::V1_4), Injection::Spi(gic.clone())).unwrap();
+    let (gic, vectors) = spis();
+    let mut host = Host::new(host_config(Version::V1_4), Injection::Spi(gic)).unwrap();
     host.offer(function(SLOT)).unwrap();
     host.offer(function(OTHER)).unwrap();
     let kernel = Arc::new(Crowd {
@@ -100,18 +83,16 @@ fn crowd() -> (Arc<Crowd>, Arc<Bus>, Arc<AtomicBool>) {
         was_woken: AtomicBool::new(false),
     });
     let is_full = Arc::new(AtomicBool::new(false));
-    let domain = SpiDomain::new(gic, Arc::new(crate::board::Idle)).unwrap();
-    let vectors = Vectors::Spis(Arc::new(domain));
-    let channel = Box::new(FullOnce(near, is_full.clone()));
+    let channel = Box::new(FullOnce { inner: near, is_full: is_full.clone() });
     let bus = Arc::new(Bus::open(config(), channel, vectors, kernel.clone()).unwrap());
-    (kernel, bus, is_full)
+    let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
+    let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    (kernel, bus, is_full, device, block)
 }
 
 #[test]
 fn a_task_wakes_those_whose_answers_it_received() {
-    let (kernel, bus, _) = crowd();
-    let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
-    let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (kernel, bus, _, device, block) = crowd();
     let other = bus.clone();
     kernel.meanwhile(move || assert_eq!(other.poll(), Ok(Idle::Sleep)));
     bus.compose(&block, 0).unwrap();
@@ -131,9 +112,7 @@ fn a_task_wakes_those_whose_answers_it_received() {
 /// A sent message cancels another task's request to be signaled when a larger message has room.
 #[test]
 fn a_task_that_sends_wakes_those_without_room() {
-    let (kernel, bus, is_full) = crowd();
-    let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
-    let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (kernel, bus, is_full, _device, block) = crowd();
     let other = bus.clone();
     // The ejection's completion is a notice, so the host sends no answer.
     kernel.meanwhile(move || other.eject_complete(OTHER).unwrap());
@@ -144,9 +123,7 @@ fn a_task_that_sends_wakes_those_without_room() {
 
 #[test]
 fn a_task_that_closes_the_bus_wakes_all() {
-    let (kernel, bus, _) = crowd();
-    let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
-    let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (kernel, bus, _, _device, block) = crowd();
     let other = bus.clone();
     kernel.meanwhile(move || other.close().unwrap());
     let _ = bus.compose(&block, 0);

@@ -73,9 +73,7 @@ fn a_vector_is_kept_while_its_message_is_requested() {
 
 #[test]
 fn a_deleted_message_keeps_its_vector_while_requested() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Kept);
     compose_in_vain(&board, &block, 1);
     // The host answers the second request first, with the same message.
@@ -102,9 +100,7 @@ fn late_refusals_release_a_vector() {
     });
     for (id, claimed) in ids.zip([&[64][..], &[]]) {
         let refusal = 0xc000_0001_u32.to_le_bytes();
-        let mut side = board.kernel.side.lock().unwrap();
-        side.channel.inner.send(PacketKind::Completion(id), &refusal).unwrap();
-        drop(side);
+        board.kernel.send(PacketKind::Completion(id), &refusal);
         board.hear();
         assert_eq!(board.gic.claimed(), claimed);
     }
@@ -122,9 +118,7 @@ fn a_removal_releases_a_requested_vector() {
 
 #[test]
 fn a_deletion_beyond_64_requests_is_sent_once_one_is_answered() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, message) = board.vector(&device);
+    let (board, device, block, message) = Board::with_vector();
     let first = block.first().get();
     let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     board.tamper.set(Fate::Kept);
@@ -168,11 +162,7 @@ fn deletions_that_find_a_full_ring_are_sent_once_there_is_room() {
 fn nothing_overtakes_a_deletion_that_waits_for_room() {
     let board = board();
     let (third, fourth) = (Slot::new(2, 0), Slot::new(3, 0));
-    {
-        let mut side = board.kernel.side.lock().unwrap();
-        let _interrupts = [third, fourth].map(|slot| side.host.offer(function(slot)).unwrap());
-        side.serve().unwrap();
-    }
+    board.kernel.change(|host| [third, fourth].map(|slot| host.offer(function(slot)).unwrap()));
     board.rest();
     let device = board.attach(SLOT);
     let (block, _) = board.vector(&device);
@@ -198,9 +188,7 @@ fn nothing_overtakes_a_deletion_that_waits_for_room() {
 #[test]
 fn a_refused_deletion_confirms_nothing() {
     for (change, malformed) in UNCONFIRMED {
-        let board = Board::new();
-        let device = board.attach(SLOT);
-        let (block, _) = board.vector(&device);
+        let (board, device, block, _) = Board::with_vector();
         board.tamper.set(Fate::Changed(change));
         board.bus.free(&device, block);
         board.tamper.set(Fate::Sent);
@@ -226,11 +214,7 @@ fn a_removal_ends_unconfirmed_deletions() {
         board.bus.free(&other, kept);
         board.tamper.set(Fate::Sent);
         assert_eq!(board.gic.claimed(), [64, 65]);
-        {
-            let mut side = board.kernel.side.lock().unwrap();
-            side.host.remove(SLOT).unwrap();
-            side.serve().unwrap();
-        }
+        board.kernel.change(|host| host.remove(SLOT).unwrap());
         board.hear();
         assert_eq!(board.gic.claimed(), [65]);
     }
@@ -338,9 +322,7 @@ fn unconfirmed_deletions_count_against_the_bus() {
 
 #[test]
 fn a_vector_freed_in_atomic_context_is_released_once_the_host_confirms() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, message) = board.vector(&device);
+    let (board, device, block, message) = Board::with_vector();
     let first = block.first().get();
     board.kernel.may_wait.store(false, SeqCst);
     board.bus.free(&device, block);
@@ -353,14 +335,8 @@ fn a_vector_freed_in_atomic_context_is_released_once_the_host_confirms() {
 
 #[test]
 fn an_unanswered_deletion_does_not_prevent_an_ejection() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, _) = board.vector(&device);
-    {
-        let mut side = board.kernel.side.lock().unwrap();
-        side.host.eject(SLOT).unwrap();
-        side.serve().unwrap();
-    }
+    let (board, device, block, _) = Board::with_vector();
+    board.kernel.change(|host| host.eject(SLOT).unwrap());
     board.hear();
     board.requests();
     board.tamper.set(Fate::Kept);

@@ -21,9 +21,7 @@ fn created(requests: &[Request]) -> hyperv_vpci::protocol::InterruptDescriptor {
 
 #[test]
 fn the_vector_is_the_parents_hwirq() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, message) = board.vector(&device);
+    let (board, _device, block, message) = Board::with_vector();
     assert_eq!(created(&board.requests()).vector, block.first().get());
     assert_eq!(board.send(message), Delivery::Pending);
     assert_eq!(board.gic.acknowledge(0), Some(block.first().get()));
@@ -57,9 +55,7 @@ fn a_cpu_that_is_off_is_refused() {
 
 #[test]
 fn affinity_goes_to_the_parent() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, message) = board.vector(&device);
+    let (board, _device, block, message) = Board::with_vector();
     board.tamper.heard();
     let moved = board.bus.begin_move(&block, 0, Cpu::new(3)).unwrap();
     assert_eq!((moved.from, moved.to, moved.message), (Cpu::new(0), Cpu::new(3), None));
@@ -73,9 +69,7 @@ fn affinity_goes_to_the_parent() {
 
 #[test]
 fn a_move_that_is_rolled_back_restores_the_route() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, _) = board.vector(&device);
+    let (board, _device, block, _) = Board::with_vector();
     let moved = board.bus.begin_move(&block, 0, Cpu::new(2)).unwrap();
     board.bus.end_move(moved, MoveOutcome::RolledBack).unwrap();
     assert_eq!(board.gic.spi(block.first().get()).target, Some(Cpu::new(0)));
@@ -84,9 +78,7 @@ fn a_move_that_is_rolled_back_restores_the_route() {
 
 #[test]
 fn acknowledgement_and_end_are_the_parents() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, message) = board.vector(&device);
+    let (board, _device, block, message) = Board::with_vector();
     board.tamper.heard();
     let spi = block.first().get();
     board.send(message);
@@ -100,9 +92,7 @@ fn acknowledgement_and_end_are_the_parents() {
 
 #[test]
 fn mask_and_pending_are_the_parents() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, message) = board.vector(&device);
+    let (board, _device, block, message) = Board::with_vector();
     let first = block.first();
     board.bus.mask(first);
     board.send(message);
@@ -193,9 +183,7 @@ fn spis_above_255_need_protocol_1_4() {
 
 #[test]
 fn messages_are_the_hosts_answers() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (board, _device, block) = Board::with_block();
     assert_eq!(board.asked(), 0);
     let message = board.bus.compose(&block, 0).unwrap();
     assert_eq!(message, MsiMessage { address: ADDRESS, data: block.first().get() });
@@ -281,9 +269,7 @@ fn members_of_a_group_move_alone() {
 
 #[test]
 fn interrupts_are_never_composed_in_atomic_context() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (board, _device, block) = Board::with_block();
     board.kernel.may_wait.store(false, std::sync::atomic::Ordering::SeqCst);
     let refused = board.bus.compose(&block, 0).unwrap_err();
     assert_eq!(crate::board::reason(refused), "the caller must not wait");
@@ -297,9 +283,7 @@ fn interrupts_are_never_composed_in_atomic_context() {
 
 #[test]
 fn freed_vectors_are_given_back_to_the_parent() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, message) = board.vector(&device);
+    let (board, device, block, message) = Board::with_vector();
     let group = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
     board.bus.compose(&group, 0).unwrap();
     assert_eq!(board.mapped(), 5);
@@ -337,9 +321,7 @@ fn attachments_are_of_functions_that_are_there() {
 
 #[test]
 fn a_new_block_has_nothing_pending() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, message) = board.vector(&device);
+    let (board, device, block, message) = Board::with_vector();
     board.bus.mask(block.first());
     board.send(message);
     board.bus.free(&device, block);

@@ -1,10 +1,10 @@
 //! Functions that are ejected, or removed while they send.
 
-use crate::board::{Board, OTHER, SLOT, faults, reason, request};
+use crate::board::{Board, OTHER, SLOT, faults, reason};
 use crate::tamper::Fate;
 use hyperv_vpci::guest::{BusEvent, VpciError};
 use hyperv_vpci::protocol::Slot;
-use msi_types::{Delivery, MsiError, MsiMessage, MsiParent, Shape};
+use msi_types::{Delivery, MsiError, MsiMessage, MsiParent};
 
 fn drain(board: &Board) -> Vec<BusEvent> {
     std::iter::from_fn(|| board.bus.next_event()).collect()
@@ -12,15 +12,9 @@ fn drain(board: &Board) -> Vec<BusEvent> {
 
 #[test]
 fn an_ejected_function_goes_once_its_driver_agrees() {
-    let board = Board::new();
+    let (board, device, block, message) = Board::with_vector();
     drain(&board);
-    let device = board.attach(SLOT);
-    let (block, message) = board.vector(&device);
-    {
-        let mut side = board.kernel.side.lock().unwrap();
-        side.host.eject(SLOT).unwrap();
-        side.serve().unwrap();
-    }
+    board.kernel.change(|host| host.eject(SLOT).unwrap());
     board.hear();
     assert_eq!(drain(&board), [BusEvent::EjectRequested(SLOT)]);
     // The function works until the guest confirms the ejection.
@@ -53,11 +47,7 @@ fn a_function_can_be_pulled_out_while_it_fires() {
                 assert_ne!(sent, Delivery::NoDoorbell);
             }
         });
-        {
-            let mut side = board.kernel.side.lock().unwrap();
-            side.host.remove(SLOT).unwrap();
-            side.serve().unwrap();
-        }
+        board.kernel.change(|host| host.remove(SLOT).unwrap());
         assert_eq!(board.send(message), Delivery::Blocked);
         board.bus.mask(block.first());
         board.bus.set_pending(block.first(), msi_types::Pending::Clear);
@@ -80,9 +70,7 @@ fn a_function_can_be_pulled_out_while_it_fires() {
 
 #[test]
 fn a_wait_ends_when_its_function_goes() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Lost);
     board.kernel.meanwhile(|side| side.host.remove(SLOT).unwrap());
     let refused = board.bus.compose(&block, 0).unwrap_err();
@@ -93,10 +81,8 @@ fn a_wait_ends_when_its_function_goes() {
 
 #[test]
 fn a_new_function_in_the_slot_is_another() {
-    let board = Board::new();
+    let (board, device, block, _) = Board::with_vector();
     drain(&board);
-    let device = board.attach(SLOT);
-    let (block, _) = board.vector(&device);
     board.replace(10);
     assert_eq!(drain(&board), [BusEvent::Gone(SLOT), BusEvent::Arrived(SLOT)]);
     let again = board.attach(SLOT);
@@ -113,9 +99,7 @@ fn a_new_function_in_the_slot_is_another() {
 
 #[test]
 fn a_late_message_of_a_gone_function_is_not_deleted() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Kept);
     board.bus.compose(&block, 0).unwrap_err();
     board.tamper.set(Fate::Sent);
@@ -134,11 +118,7 @@ fn other_functions_go_on() {
     let board = Board::new();
     let other = board.attach(OTHER);
     let (block, message) = board.vector(&other);
-    {
-        let mut side = board.kernel.side.lock().unwrap();
-        side.host.remove(SLOT).unwrap();
-        side.serve().unwrap();
-    }
+    board.kernel.change(|host| host.remove(SLOT).unwrap());
     board.hear();
     let send = |message: MsiMessage| {
         msi_types::SignalMsi::signal_msi(&*board.devices[1], msi_types::NoIdentity, message)
@@ -151,15 +131,13 @@ fn other_functions_go_on() {
 
 #[test]
 fn an_ejection_of_nothing_is_a_fault() {
-    use hyperv_vpci::channel::{Channel, PacketKind};
+    use hyperv_vpci::channel::PacketKind;
     use hyperv_vpci::protocol::Notice;
     let board = Board::new();
     drain(&board);
     let mut message = [0; 8];
     Notice::Eject(Slot::new(9, 0)).emit(&mut message).unwrap();
-    let mut side = board.kernel.side.lock().unwrap();
-    side.channel.inner.send(PacketKind::Notice, &message).unwrap();
-    drop(side);
+    board.kernel.send(PacketKind::Notice, &message);
     board.hear();
     assert_eq!(drain(&board), []);
     assert_eq!(board.bus.faults(), faults(|faults| faults.unexpected = 1));

@@ -2,11 +2,10 @@
 //! counts the guest's work: a list of functions costs a step for each description and each slot.
 
 use crate::board::{
-    BUS, Idle as NoInterrupts, Ring, SLOT, channel, config, function, host_config, reason, request,
+    BUS, Ring, SLOT, channel, config, function, host_config, reason, request, spis,
 };
-use crate::gic::Gic;
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
-use hyperv_vpci::guest::{Bus, Kernel, SpiDomain, Vectors, Wait};
+use hyperv_vpci::guest::{Bus, Kernel, Wait};
 use hyperv_vpci::host::{Host, Injection};
 use hyperv_vpci::protocol::{
     DeviceDescription, MAX_MESSAGE, Notice, Relations, RelationsForm, SLOTS, Slot, Version,
@@ -116,9 +115,9 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let gic = Arc::new(Gic::new(1020, 4));
+        let (gic, vectors) = spis();
         let (near, far) = channel();
-        let mut host = Host::new(host_config(Version::V1_4), Injection::Spi(gic.clone())).unwrap();
+        let mut host = Host::new(host_config(Version::V1_4), Injection::Spi(gic)).unwrap();
         let _device = host.offer(function(SLOT)).unwrap();
         let [is_silent, is_late] = Default::default();
         let [now, end, looked, longest] = Default::default();
@@ -126,8 +125,6 @@ impl Rig {
         let kernel = ClockKernel { host, is_silent, is_late, now, end, looked, longest };
         let (kernel, flood) = (Arc::new(kernel), Flood::default());
         let channel = Flooded(near, flood.clone(), kernel.clone());
-        let domain = SpiDomain::new(gic, Arc::new(NoInterrupts)).unwrap();
-        let vectors = Vectors::Spis(Arc::new(domain));
         let bus = Bus::open(config(), Box::new(channel), vectors, kernel.clone()).unwrap();
         Self { kernel, flood, bus }
     }

@@ -288,19 +288,13 @@ fn packets_until_on(early: impl FnOnce(&mut Host), between: impl FnOnce(&mut Hos
     peer.send(&Peer::emit(&Request::QueryVersion(0x1_0004)));
     early(&mut peer.host);
     let inner = std::mem::replace(&mut peer.far, channel().1);
-    let mut full = FullOnce { inner, is_full: true };
+    let mut full = FullOnce { inner, is_full: Arc::new(true.into()) };
     assert_eq!(peer.host.serve(&mut full), Ok(Served::Blocked));
     between(&mut peer.host);
     assert_eq!(peer.host.serve(&mut full), Ok(Served::All));
     peer.send(&Peer::emit(&Request::D0Entry { window: 0x2000 }));
     assert_eq!(peer.host.serve(&mut full), Ok(Served::All));
-    let mut buffer = [0; 256];
-    let mut packets = Vec::new();
-    while let Some(received) = peer.near.receive(&mut buffer).unwrap() {
-        let completes = matches!(received.kind, PacketKind::Completion(_));
-        packets.push(if completes { 0 } else { u32::from(buffer[0]) });
-    }
-    packets
+    peer.packets()
 }
 
 #[test]
@@ -323,7 +317,9 @@ fn an_ejection_is_requested_again_after_a_reset() {
             peer.host.reset();
             assert_eq!(peer.ask(&Request::QueryVersion(0x1_0004)), Ok(Status::SUCCESS));
         }
-        assert_eq!(peer.ask(&Request::D0Entry { window: 0x2000 }), Ok(Status::SUCCESS));
+        peer.send(&Peer::emit(&Request::D0Entry { window: 0x2000 }));
+        assert_eq!(peer.host.serve(&mut peer.far), Ok(Served::All));
+        assert_eq!(peer.packets(), [0x19, 0, 0x0b], "{is_reset}");
         assert_eq!(peer.ask(&Request::EjectionComplete(SLOT)), Ok(Status::SUCCESS));
     }
 }

@@ -21,9 +21,7 @@ const WRONG: [(Change, &str); 5] = [
 #[test]
 fn wrong_answers_are_errors_that_leave_nothing() {
     for (change, expected) in WRONG {
-        let board = Board::new();
-        let device = board.attach(SLOT);
-        let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+        let (board, device, block) = Board::with_block();
         board.tamper.set(Fate::Changed(change));
         let refused = board.bus.compose(&block, 0).unwrap_err();
         assert_eq!(reason(refused), expected);
@@ -50,9 +48,7 @@ fn an_unaligned_group_is_of_no_use() {
 
 #[test]
 fn one_message_for_two_interrupts_is_of_no_use() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (first, message) = board.vector(&device);
+    let (board, device, first, message) = Board::with_vector();
     let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     // The first vector is SPI 64, and this one is SPI 65.
     board.tamper.set(Fate::Changed(|answer| answer[12] = 64));
@@ -87,11 +83,8 @@ fn a_second_answer_is_ignored() {
 fn an_answer_to_nobody_is_ignored() {
     let board = Board::new();
     let device = board.attach(SLOT);
-    {
-        let mut side = board.kernel.side.lock().unwrap();
-        for id in [0, 1, 1000, u64::MAX] {
-            side.channel.inner.send(PacketKind::Completion(id), &[0; 24]).unwrap();
-        }
+    for id in [0, 1, 1000, u64::MAX] {
+        board.kernel.send(PacketKind::Completion(id), &[0; 24]);
     }
     let (_, message) = board.vector(&device);
     assert_eq!(message.data, 64);
@@ -100,9 +93,7 @@ fn an_answer_to_nobody_is_ignored() {
 
 #[test]
 fn a_silent_host_ends_a_wait() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Lost);
     let refused = board.bus.compose(&block, 0).unwrap_err();
     assert_eq!(reason(refused), "the host did not answer in time");
@@ -117,9 +108,7 @@ fn a_silent_host_ends_a_wait() {
 
 #[test]
 fn a_late_message_goes_back_to_the_host() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (board, _device, block) = Board::with_block();
     board.tamper.set(Fate::Kept);
     board.bus.compose(&block, 0).unwrap_err();
     assert_eq!(board.mapped(), 1);
@@ -132,9 +121,7 @@ fn a_late_message_goes_back_to_the_host() {
 
 #[test]
 fn an_unconfirmed_deletion_keeps_the_vector() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, _) = board.vector(&device);
+    let (board, device, block, _) = Board::with_vector();
     let first = block.first().get();
     board.tamper.set(Fate::Kept);
     board.bus.free(&device, block);
@@ -152,9 +139,7 @@ fn an_unconfirmed_deletion_keeps_the_vector() {
 
 #[test]
 fn unanswered_requests_are_bounded() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Lost);
     let reasons: Vec<_> =
         (0..70).map(|_| reason(board.bus.compose(&block, 0).unwrap_err())).collect();
@@ -213,12 +198,9 @@ fn notices_longer_than_any_message_are_skipped() {
 #[test]
 fn malformed_notices_are_counted() {
     let board = Board::new();
-    {
-        let mut side = board.kernel.side.lock().unwrap();
-        let relations = [0x4249_0019u32, u32::MAX].map(u32::to_le_bytes).concat();
-        for message in [&[][..], &[0xff; 8], &[1; 3], &relations] {
-            side.channel.inner.send(PacketKind::Notice, message).unwrap();
-        }
+    let relations = [0x4249_0019u32, u32::MAX].map(u32::to_le_bytes).concat();
+    for message in [&[][..], &[0xff; 8], &[1; 3], &relations] {
+        board.kernel.send(PacketKind::Notice, message);
     }
     assert_eq!(board.bus.poll(), Ok(Idle::Sleep));
     // The ring pads three bytes to eight.

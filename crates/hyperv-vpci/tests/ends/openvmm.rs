@@ -155,11 +155,7 @@ fn a_client_that_sleeps_is_told_of_each_change() {
     let mut client = Client::connect();
     client.init(SLOT);
     for serial in 10..13 {
-        {
-            let mut side = client.host.side.lock().unwrap();
-            side.host.eject(SLOT).unwrap();
-            side.serve().unwrap();
-        }
+        client.host.change(|host| host.eject(SLOT).unwrap());
         assert!(client.host.signals.host_signalled());
         client.drain();
         assert_eq!(std::mem::take(&mut client.ejecting), [SLOT]);
@@ -170,11 +166,7 @@ fn a_client_that_sleeps_is_told_of_each_change() {
         assert_eq!(client.functions, [function(OTHER).description]);
         let mut again = function(SLOT);
         again.description.serial = serial;
-        {
-            let mut side = client.host.side.lock().unwrap();
-            client.sender = side.host.offer(again).unwrap();
-            side.serve().unwrap();
-        }
+        client.sender = client.host.change(|host| host.offer(again).unwrap());
         assert!(client.host.signals.host_signalled());
         client.drain();
         assert_eq!(client.functions[0].serial, serial);

@@ -2,13 +2,13 @@
 //! allocate if they free resources.
 
 use crate::board::{
-    BUS, Board, OTHER, SLOT, config, function, host_config, prepare, reason, request,
+    BUS, Board, OTHER, SLOT, config, function, host_config, prepare, reason, request, spis,
 };
 use crate::gic::Gic;
 use crate::peer::{Peer, create};
 use crate::tamper::Tamper;
 use doorbell_test_support::{after_failures, outside, until_it_succeeds, with_allocations};
-use hyperv_vpci::guest::{Bus, SpiDomain, Vectors, VpciError};
+use hyperv_vpci::guest::{Bus, SpiDomain, VpciError};
 use hyperv_vpci::host::{Host, HostError, Injection, RestoreError};
 use hyperv_vpci::protocol::Version;
 use hyperv_vpci::protocol::reply::Status;
@@ -63,9 +63,7 @@ fn a_restored_host_is_whole_or_none() {
 
 #[test]
 fn a_bus_opens_whole_or_not_at_all() {
-    let gic = gic();
-    let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
-    let vectors = Vectors::Spis(Arc::new(domain));
+    let (gic, vectors) = spis();
     let (bus, failures) = until_it_succeeds(
         || {
             // Each attempt uses a new host.
@@ -117,9 +115,7 @@ fn vectors_come_and_go_without_memory() {
 
 #[test]
 fn a_host_without_memory_costs_no_vector() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let (board, device, block) = Board::with_block();
     board.kernel.limit_host(Some(0));
     let refused = board.bus.compose(&block, 0).unwrap_err();
     assert_eq!(reason(refused), "the host refused");
@@ -131,9 +127,7 @@ fn a_host_without_memory_costs_no_vector() {
 
 #[test]
 fn a_bus_closes_without_memory() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, _) = board.vector(&device);
+    let (board, device, block, _) = Board::with_vector();
     let closed = with_allocations(0, || board.bus.close());
     assert_eq!(closed, Err(VpciError::NoMemory));
     assert!(!board.gic.spi(block.first().get()).enabled);

@@ -74,6 +74,16 @@ impl Peer {
         Ok(answers.remove(0))
     }
 
+    /// Receives all packets, and returns their types, or 0 for a completion.
+    pub(crate) fn packets(&mut self) -> Vec<u32> {
+        let (mut buffer, mut packets) = ([0; 256], Vec::new());
+        while let Some(received) = self.near.receive(&mut buffer).unwrap() {
+            let completes = matches!(received.kind, PacketKind::Completion(_));
+            packets.push(if completes { 0 } else { u32::from(buffer[0]) });
+        }
+        packets
+    }
+
     /// Returns the answer of a host that can make this number of allocations.
     pub(crate) fn ask_with_allocations(&mut self, allocations: u32, request: &Request) -> Status {
         self.send(&Self::emit(request));

@@ -115,9 +115,7 @@ fn a_deletion_waits_for_a_sender_on_its_way() {
 
 #[test]
 fn messages_to_other_addresses_find_no_doorbell() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (_block, message) = board.vector(&device);
+    let (board, _device, _block, message) = Board::with_vector();
     for address in [0, message.address + 4, u64::MAX] {
         let stray = MsiMessage { address, ..message };
         assert_eq!(board.send(stray), Delivery::NoDoorbell);

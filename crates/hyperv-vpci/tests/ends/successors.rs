@@ -51,15 +51,9 @@ const OPERATIONS: [Operation; 7] = [
 #[test]
 fn a_stale_driver_sends_its_successor_nothing() {
     for operation in OPERATIONS {
-        let board = Board::new();
-        let device = board.attach(SLOT);
-        let (granted, _) = board.vector(&device);
+        let (board, device, granted, _) = Board::with_vector();
         let fresh = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-        {
-            let mut side = board.kernel.side.lock().unwrap();
-            side.host.eject(SLOT).unwrap();
-            side.serve().unwrap();
-        }
+        board.kernel.change(|host| host.eject(SLOT).unwrap());
         board.hear();
         while board.bus.next_event().is_some() {}
         let sender = board.replace(10);
@@ -110,10 +104,7 @@ fn an_ejection_of_a_removed_function_is_void() {
     let board = Board::new();
     while board.bus.next_event().is_some() {}
     let eject = || {
-        let mut side = board.kernel.side.lock().unwrap();
-        side.host.eject(SLOT).unwrap();
-        side.serve().unwrap();
-        drop(side);
+        board.kernel.change(|host| host.eject(SLOT).unwrap());
         board.hear();
     };
     let events = || from_fn(|| board.bus.next_event()).collect::<Vec<_>>();
@@ -134,10 +125,8 @@ fn an_ejection_of_a_removed_function_is_void() {
 
 #[test]
 fn a_function_replaced_during_a_resume_arrives() {
-    let board = Board::new();
+    let (board, device, block, _) = Board::with_vector();
     while board.bus.next_event().is_some() {}
-    let device = board.attach(SLOT);
-    let (block, _) = board.vector(&device);
     assert_eq!(board.bus.suspend(), Ok(()));
     let inner = channel_to(&board, Host::reset);
     let (kernel, mut is_replaced) = (board.kernel.clone(), false);
