@@ -3,8 +3,8 @@
 
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, MsiError, MsiMessage, MsiParent,
-    RequesterId, Rewrite, Shape,
+    Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, MoveOutcome, MsiError, MsiMessage,
+    MsiParent, RequesterId, Rewrite, Shape,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -307,4 +307,42 @@ pub(crate) fn request(count: u16, shape: Shape, rewrite: Rewrite, cpu: Cpu) -> B
         cpu,
     )
     .with_shape(shape)
+}
+
+/// Moves a device's interrupt, and stores its new message.
+pub(crate) fn relocate(board: &Board, device: &mut Device, to: Cpu) -> Result<(), MsiError> {
+    let moved = board.domain.begin_move(&device.block, 0, to)?;
+    moved.message.into_iter().for_each(|message| device.store(message));
+    board.domain.end_move(moved, MoveOutcome::Written)
+}
+
+/// Local APICs without pending requests, which call a function when a CPU is asked to clean up.
+pub(crate) struct QuietApics<F>(pub(crate) F);
+
+impl<F: Fn(Cpu) + Send + Sync> LocalCpu for QuietApics<F> {
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+
+    fn irq_restore(&self, _: IrqState) {}
+
+    fn relax(&self) {
+        unreachable!("a single thread never has to wait");
+    }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
+}
+
+impl<F: Fn(Cpu) + Send + Sync> Apic for QuietApics<F> {
+    fn send(&self, _: ApicId, _: ApicVector) {}
+
+    fn is_requested(&self, _: Cpu, _: ApicVector) -> Option<bool> {
+        Some(false)
+    }
+
+    fn request_cleanup(&self, cpu: Cpu) {
+        self.0(cpu);
+    }
 }

@@ -1,6 +1,7 @@
 //! Tests what happens when the heap is exhausted: operations fail without partial effects, and
 //! freeing never allocates.
 
+use crate::board::QuietApics;
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, MoveOutcome, MsiError, MsiParent, RequesterId, Rewrite,
@@ -13,8 +14,8 @@ use x86_irq::remapping::{
     ApicMode, EntryCache, InvalidationError, RemapMemory, RemapTableConfig, TableSize,
 };
 use x86_irq::{
-    Apic, ApicId, ApicVector, Arrival, IrqState, LocalCpu, RemapTable, RemappedVectors,
-    RemappedVectorsConfig, VectorDomain, VectorDomainConfig,
+    ApicId, Arrival, RemapTable, RemappedVectors, RemappedVectorsConfig, VectorDomain,
+    VectorDomainConfig,
 };
 
 const NIC: RequesterId = RequesterId::pci(1, 0, 0);
@@ -22,39 +23,13 @@ const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
 const ENTRIES: usize = 32;
 
-/// APICs without pending requests, and memory for a table.
+/// Memory of a table, and the unit that reads it.
 struct Hardware([AtomicU64; ENTRIES * 2]);
 
 impl Hardware {
     fn new() -> Arc<Self> {
         Arc::new(Self(std::array::from_fn(|_| AtomicU64::new(0))))
     }
-}
-
-impl LocalCpu for Hardware {
-    fn irq_save(&self) -> IrqState {
-        IrqState::new(0)
-    }
-
-    fn irq_restore(&self, _: IrqState) {}
-
-    fn relax(&self) {
-        unreachable!("a single thread never has to wait");
-    }
-
-    fn yield_now(&self) {
-        self.relax();
-    }
-}
-
-impl Apic for Hardware {
-    fn send(&self, _: ApicId, _: ApicVector) {}
-
-    fn is_requested(&self, _: Cpu, _: ApicVector) -> Option<bool> {
-        Some(false)
-    }
-
-    fn request_cleanup(&self, _: Cpu) {}
 }
 
 struct Words(Arc<Hardware>);
@@ -75,9 +50,9 @@ impl EntryCache for Hardware {
     }
 }
 
-fn domain(hardware: &Arc<Hardware>) -> Arc<VectorDomain> {
+fn domain() -> Arc<VectorDomain> {
     let config = || {
-        VectorDomainConfig::new(NonZeroU16::new(2).unwrap(), hardware.clone())
+        VectorDomainConfig::new(NonZeroU16::new(2).unwrap(), Arc::new(QuietApics(|_| {})))
             .with_hwirqs(NonZeroU16::new(20).unwrap())
     };
     let domain = Arc::new(after_failures(5, || VectorDomain::new(outside(config)), drop));
@@ -92,12 +67,8 @@ fn remapping(hardware: &Arc<Hardware>, domain: &Arc<VectorDomain>) -> RemappedVe
     let config = RemapTableConfig::new(size, ApicMode::X2apic);
     let make = || {
         let table = RemapTable::new(config, Words(hardware.clone()));
-        RemappedVectors::new(RemappedVectorsConfig::new(
-            domain.clone(),
-            table,
-            hardware.clone(),
-            0xfed9_0000,
-        ))
+        let cache = hardware.clone();
+        RemappedVectors::new(RemappedVectorsConfig::new(domain.clone(), table, cache, 0xfed9_0000))
     };
     after_failures(1, make, drop)
 }
@@ -167,7 +138,7 @@ fn manage_without_memory(
 #[test]
 fn a_first_record_without_memory_is_refused() {
     let hardware = Hardware::new();
-    let domain = domain(&hardware);
+    let domain = domain();
     let device = after_failures(1, || domain.attach(NIC, 8), no_memory);
     domain.detach(device);
     let parent = remapping(&hardware, &domain);
@@ -184,15 +155,14 @@ fn a_first_record_without_memory_is_refused() {
 
 #[test]
 fn vectors_without_memory_are_given_back() {
-    let hardware = Hardware::new();
-    let domain = domain(&hardware);
+    let domain = domain();
     use_without_memory(&domain, &*domain, Shape::Independent);
 }
 
 #[test]
 fn without_memory_vectors_are_given_back() {
     let hardware = Hardware::new();
-    let domain = domain(&hardware);
+    let domain = domain();
     let parent = remapping(&hardware, &domain);
     use_without_memory(&domain, &parent, Shape::Independent);
     use_without_memory(&domain, &parent, Shape::AlignedGroup);

@@ -1,12 +1,12 @@
 //! Contracts of the vector domain as an MSI parent.
 
-use crate::board::{Board, Device, request};
+use crate::board::{Board, Device, id_of, relocate, request};
 use msi_types::{
     Capability, Cpu, HwIrq, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated, Pending,
     RequesterId, Rewrite, Shape,
 };
 use x86_irq::message::DestinationFormat;
-use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, CpuVector, FIRST_HWIRQ};
+use x86_irq::{ApicId, ApicVector, Arrival, CpuError, CpuVector, FIRST_HWIRQ};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -15,24 +15,23 @@ fn device(board: &Board, rewrite: Rewrite) -> Device {
     Device::new(&*board.domain, 1, rewrite, CPU0).unwrap()
 }
 
-fn relocate(board: &Board, device: &mut Device, to: Cpu) -> Result<(), MsiError> {
-    let moved = board.domain.begin_move(&device.block, 0, to)?;
-    moved.message.into_iter().for_each(|message| device.store(message));
-    board.domain.end_move(moved, MoveOutcome::Written)
+/// Creates a board with a device at CPU 0.
+fn one_device(cpus: u16, rewrite: Rewrite) -> (Board, Device) {
+    let board = Board::new(cpus);
+    let device = device(&board, rewrite);
+    (board, device)
 }
 
 #[test]
 fn slots_begin_above_the_vectors_of_a_cpu() {
-    let board = Board::new(1);
-    let device = device(&board, Rewrite::Masked);
+    let (_board, device) = one_device(1, Rewrite::Masked);
     assert_eq!(device.vector(), HwIrq::new(FIRST_HWIRQ));
     assert!(FIRST_HWIRQ > u8::MAX.into());
 }
 
 #[test]
 fn a_message_arrives_by_its_slot() {
-    let board = Board::new(2);
-    let device = device(&board, Rewrite::Masked);
+    let (board, device) = one_device(2, Rewrite::Masked);
     board.write(device.message, device.serial);
     assert_eq!(board.run(CPU1), []);
     let taken = board.run(CPU0);
@@ -83,8 +82,7 @@ fn a_full_cpu_is_told_apart_from_a_full_machine() {
 
 #[test]
 fn the_old_place_is_kept_until_an_arrival() {
-    let board = Board::new(2);
-    let mut device = device(&board, Rewrite::Masked);
+    let (board, mut device) = one_device(2, Rewrite::Masked);
     let free = board.domain.available_on(CPU0);
     relocate(&board, &mut device, CPU1).unwrap();
     assert!(!board.cleanup_is_due(CPU0));
@@ -98,8 +96,7 @@ fn the_old_place_is_kept_until_an_arrival() {
 
 #[test]
 fn a_place_with_a_request_is_not_cleaned_up() {
-    let board = Board::new(2);
-    let mut device = device(&board, Rewrite::Masked);
+    let (board, mut device) = one_device(2, Rewrite::Masked);
     let old = (device.message, board.domain.cpu_vector(device.vector()).unwrap());
     relocate(&board, &mut device, CPU1).unwrap();
     board.write(old.0, device.serial);
@@ -127,8 +124,7 @@ fn clean_up_leaves_other_places_alone() {
 
 #[test]
 fn freed_vectors_drain_before_reuse() {
-    let board = Board::new(1);
-    let device = device(&board, Rewrite::Masked);
+    let (board, device) = one_device(1, Rewrite::Masked);
     let place = board.domain.cpu_vector(device.vector()).unwrap();
     board.write(device.message, device.serial);
     device.free(&*board.domain);
@@ -142,8 +138,7 @@ fn freed_vectors_drain_before_reuse() {
 
 #[test]
 fn a_low_word_endpoint_keeps_its_vector() {
-    let board = Board::new(2);
-    let mut device = device(&board, Rewrite::LowWordOnly);
+    let (board, mut device) = one_device(2, Rewrite::LowWordOnly);
     let vector = board.domain.cpu_vector(device.vector()).unwrap().vector;
     relocate(&board, &mut device, CPU1).unwrap();
     assert_eq!(board.domain.cpu_vector(device.vector()), Some(CpuVector { cpu: CPU1, vector }));
@@ -155,8 +150,7 @@ fn a_low_word_endpoint_keeps_its_vector() {
 
 #[test]
 fn a_low_word_endpoint_needs_its_vector_free() {
-    let board = Board::new(2);
-    let mut device = device(&board, Rewrite::LowWordOnly);
+    let (board, mut device) = one_device(2, Rewrite::LowWordOnly);
     let others = board.domain.attach(RequesterId::new(2), 100).unwrap();
     let all = request(12, Shape::Independent, Rewrite::Masked, CPU1);
     let block = board.domain.allocate(&others, &all).unwrap();
@@ -202,8 +196,7 @@ fn a_32_bit_endpoint_is_refused_a_wide_message() {
 
 #[test]
 fn a_cpu_off_line_is_refused_by_that_name() {
-    let board = Board::new(2);
-    let mut device = device(&board, Rewrite::Masked);
+    let (board, mut device) = one_device(2, Rewrite::Masked);
     board.offline(CPU1);
     let refused = Err(MsiError::NotReachable(CPU1, "it is offline"));
     assert_eq!(relocate(&board, &mut device, CPU1), refused);
@@ -212,16 +205,14 @@ fn a_cpu_off_line_is_refused_by_that_name() {
 
 #[test]
 fn an_endpoint_that_cannot_be_rewritten_stays() {
-    let board = Board::new(2);
-    let mut device = device(&board, Rewrite::Never);
+    let (board, mut device) = one_device(2, Rewrite::Never);
     assert_eq!(relocate(&board, &mut device, CPU1), Err(MsiError::WouldTear));
     assert_eq!(relocate(&board, &mut device, CPU0), Ok(()));
 }
 
 #[test]
 fn a_rolled_back_move_drains_its_new_place() {
-    let board = Board::new(2);
-    let device = device(&board, Rewrite::Masked);
+    let (board, device) = one_device(2, Rewrite::Masked);
     let place = board.domain.cpu_vector(device.vector());
     let moved = board.domain.begin_move(&device.block, 0, CPU1).unwrap();
     board.domain.end_move(moved, MoveOutcome::RolledBack).unwrap();
@@ -235,8 +226,7 @@ fn a_rolled_back_move_drains_its_new_place() {
 
 #[test]
 fn two_moves_of_one_interrupt_do_not_overlap() {
-    let board = Board::new(3);
-    let device = device(&board, Rewrite::Masked);
+    let (board, device) = one_device(3, Rewrite::Masked);
     let moved = board.domain.begin_move(&device.block, 0, CPU1).unwrap();
     let other = board.domain.begin_move(&device.block, 0, Cpu::new(2));
     assert!(matches!(other, Err(MsiError::NotReachable(..))));
@@ -245,8 +235,7 @@ fn two_moves_of_one_interrupt_do_not_overlap() {
 
 #[test]
 fn a_quiet_interrupt_leaves_cpu_after_cpu() {
-    let board = Board::new(6);
-    let mut device = device(&board, Rewrite::Masked);
+    let (board, mut device) = one_device(6, Rewrite::Masked);
     for to in (0..18).map(|turn| Cpu::new((turn + 1) % 6)) {
         relocate(&board, &mut device, to).unwrap();
         board.cpus().for_each(|cpu| board.clean_up(cpu));
@@ -257,8 +246,7 @@ fn a_quiet_interrupt_leaves_cpu_after_cpu() {
 
 #[test]
 fn a_quiet_interrupt_returns_to_its_old_place() {
-    let board = Board::new(2);
-    let mut device = device(&board, Rewrite::Masked);
+    let (board, mut device) = one_device(2, Rewrite::Masked);
     for turn in 0..20 {
         relocate(&board, &mut device, [CPU1, CPU0][turn % 2]).unwrap();
     }
@@ -267,8 +255,7 @@ fn a_quiet_interrupt_returns_to_its_old_place() {
 
 #[test]
 fn cpus_that_never_clean_up_end_the_moves() {
-    let board = Board::new(6);
-    let mut device = device(&board, Rewrite::Masked);
+    let (board, mut device) = one_device(6, Rewrite::Masked);
     (1..5).for_each(|cpu| relocate(&board, &mut device, Cpu::new(cpu)).unwrap());
     let refused = relocate(&board, &mut device, Cpu::new(5));
     assert!(matches!(refused, Err(MsiError::NotReachable(..))));
@@ -278,8 +265,7 @@ fn cpus_that_never_clean_up_end_the_moves() {
 
 #[test]
 fn what_arrives_while_masked_is_sent_again_once() {
-    let board = Board::new(1);
-    let device = device(&board, Rewrite::Masked);
+    let (board, device) = one_device(1, Rewrite::Masked);
     board.domain.mask(device.vector());
     for _ in 0..3 {
         board.write(device.message, device.serial);
@@ -295,8 +281,7 @@ fn what_arrives_while_masked_is_sent_again_once() {
 
 #[test]
 fn clearing_drops_the_masked_pending_bit() {
-    let board = Board::new(1);
-    let device = device(&board, Rewrite::Masked);
+    let (board, device) = one_device(1, Rewrite::Masked);
     board.domain.mask(device.vector());
     board.domain.set_pending(device.vector(), Pending::Set);
     board.domain.set_pending(device.vector(), Pending::Clear);
@@ -306,42 +291,34 @@ fn clearing_drops_the_masked_pending_bit() {
 
 #[test]
 fn pending_is_not_known_of_another_cpus_apic() {
-    let board = Board::new(1);
-    let device = device(&board, Rewrite::Masked);
+    let (board, device) = one_device(1, Rewrite::Masked);
     board.write(device.message, device.serial);
     assert_eq!(board.domain.is_pending(device.vector()), None);
 }
 
 #[test]
-fn requests_of_an_offline_cpu_are_sent_on() {
-    let board = Board::new(2);
-    let mut device = device(&board, Rewrite::Masked);
-    board.write(device.message, device.serial);
-    relocate(&board, &mut device, CPU1).unwrap();
-    let offline = board.offline(CPU0);
-    assert_eq!((offline.resent, offline.stranded), (1, 0));
-    assert_eq!(board.run(CPU1)[0].arrival, Arrival::Deliver(device.vector()));
-    board.online(CPU0);
-    assert_eq!(board.domain.available_on(CPU0), 12);
-}
-
-#[test]
-fn a_stranded_request_is_sent_after_a_move() {
-    let board = Board::new(2);
-    let mut device = device(&board, Rewrite::Masked);
-    board.write(device.message, device.serial);
-    let offline = board.offline(CPU0);
-    assert_eq!((offline.resent, offline.stranded), (0, 1));
-    relocate(&board, &mut device, CPU1).unwrap();
-    assert_eq!(board.run(CPU1)[0].arrival, Arrival::Deliver(device.vector()));
-    board.online(CPU0);
-    assert_eq!(board.domain.available_on(CPU0), 12);
+fn requests_of_an_offline_cpu_are_sent_once_moved() {
+    for moves_first in [true, false] {
+        let (board, mut device) = one_device(2, Rewrite::Masked);
+        board.write(device.message, device.serial);
+        if moves_first {
+            relocate(&board, &mut device, CPU1).unwrap();
+        }
+        let offline = board.offline(CPU0);
+        let moved = u32::from(moves_first);
+        assert_eq!((offline.resent, offline.stranded), (moved, 1 - moved));
+        if !moves_first {
+            relocate(&board, &mut device, CPU1).unwrap();
+        }
+        assert_eq!(board.run(CPU1)[0].arrival, Arrival::Deliver(device.vector()), "{moves_first}");
+        board.online(CPU0);
+        assert_eq!(board.domain.available_on(CPU0), 12, "{moves_first}");
+    }
 }
 
 #[test]
 fn a_stranded_request_is_sent_at_cpu_return() {
-    let board = Board::new(1);
-    let device = device(&board, Rewrite::Masked);
+    let (board, device) = one_device(1, Rewrite::Masked);
     board.write(device.message, device.serial);
     board.offline(CPU0);
     board.online(CPU0);
@@ -360,8 +337,8 @@ fn an_unnameable_apic_is_not_reachable() {
 #[test]
 fn two_cpus_have_two_apics() {
     let board = Board::new(2);
-    let same = board.domain.online(CPU1, crate::board::id_of(CPU0));
-    assert_eq!(same, Err(CpuError::DuplicateId { id: crate::board::id_of(CPU0), of: CPU0 }));
+    let same = board.domain.online(CPU1, id_of(CPU0));
+    assert_eq!(same, Err(CpuError::DuplicateId { id: id_of(CPU0), of: CPU0 }));
     let stranger = Cpu::new(2);
     assert_eq!(board.domain.online(stranger, ApicId::new(9)), Err(CpuError::Unknown(stranger)));
 }
@@ -383,8 +360,7 @@ fn unknown_numbers_are_harmless() {
 
 #[test]
 fn another_devices_vectors_are_not_freed() {
-    let board = Board::new(1);
-    let device = device(&board, Rewrite::Masked);
+    let (board, device) = one_device(1, Rewrite::Masked);
     let thief = board.domain.attach(RequesterId::new(2), 1).unwrap();
     let (vector, place) = (device.vector(), board.domain.cpu_vector(device.vector()));
     board.domain.free(&thief, device.block);
@@ -405,10 +381,4 @@ fn a_description_names_vector_cpu_and_apic() {
     let mut text = String::new();
     board.domain.describe(device.vector(), &mut text).unwrap();
     assert_eq!(text, "x86: vector 0x20 at CPU 1 (APIC 3)\n");
-}
-
-#[test]
-fn apics_are_asked_by_the_cpu_itself_alone() {
-    let board = Board::new(1);
-    assert_eq!(board.apics.is_requested(CPU0, ApicVector::MIN), None);
 }
