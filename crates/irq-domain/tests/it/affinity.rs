@@ -282,10 +282,8 @@ fn a_gone_device_has_no_affinity() {
     let irq = setup.handles[0].irq();
     drop(setup.device);
     assert_eq!(setup.handles[0].set_affinity(Cpu::new(1)), Err(MoveError::UnknownIrq(irq)));
-    assert_eq!(
-        setup.machine.interrupts.set_affinity(irq, Cpu::new(1)),
-        Err(MoveError::UnknownIrq(irq))
-    );
+    let refused = setup.machine.interrupts.set_affinity(irq, Cpu::new(1));
+    assert_eq!(refused, Err(MoveError::UnknownIrq(irq)));
 }
 
 #[test]
@@ -317,12 +315,20 @@ fn a_stranded_interrupt_is_not_at_its_target() {
     assert_eq!(handle.set_affinity_among(&[here]).unwrap_err(), MoveError::NoneOnline);
 }
 
+struct Policy(fn(&[Cpu]) -> Cpu);
+
+impl AffinityPolicy for Policy {
+    fn choose(&self, online: &[Cpu]) -> Cpu {
+        self.0(online)
+    }
+}
+
 /// Creates a core with the given policy and only the boot CPU online, and requests a wired
 /// interrupt.
-fn line_under(policy: impl AffinityPolicy + 'static) -> (Interrupts, IrqHandle) {
+fn line_under(policy: fn(&[Cpu]) -> Cpu) -> (Interrupts, IrqHandle) {
     let cpus = NonZeroU16::new(4).unwrap();
     let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
-    let interrupts = Interrupts::new(config.with_policy(Arc::new(policy))).unwrap();
+    let interrupts = Interrupts::new(config.with_policy(Arc::new(Policy(policy)))).unwrap();
     let request = WiredRequest::new(HwIrq::new(40), Trigger::Edge, "line");
     let handle = interrupts.request_wired(request, |_| {}).unwrap();
     (interrupts, handle)
@@ -330,25 +336,13 @@ fn line_under(policy: impl AffinityPolicy + 'static) -> (Interrupts, IrqHandle) 
 
 #[test]
 fn a_stray_choice_counts_as_the_first() {
-    struct Stray;
-    impl AffinityPolicy for Stray {
-        fn choose(&self, _: &[Cpu]) -> Cpu {
-            Cpu::new(9)
-        }
-    }
-    let (_interrupts, handle) = line_under(Stray);
+    let (_interrupts, handle) = line_under(|_| Cpu::new(9));
     assert_eq!(handle.effective_affinity(), Cpu::new(0));
 }
 
 #[test]
 fn the_policy_chooses_among_wanted_cpus() {
-    struct Last;
-    impl AffinityPolicy for Last {
-        fn choose(&self, online: &[Cpu]) -> Cpu {
-            *online.last().unwrap()
-        }
-    }
-    let (interrupts, handle) = line_under(Last);
+    let (interrupts, handle) = line_under(|online| *online.last().unwrap());
     let others = [1, 2, 3].map(Cpu::new);
     for cpu in others {
         interrupts.bring_online(cpu).unwrap();

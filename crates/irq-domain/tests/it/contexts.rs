@@ -3,21 +3,14 @@
 
 use crate::function::{Function, attach};
 use crate::mock::{
-    Addressing, Hotplug as _, Kernel, LongHandler, Machine, StoreKind, in_hard_irq, on_wait,
+    Addressing, Hotplug as _, Kernel, LongHandler, StoreKind, attached, in_hard_irq, on_wait,
 };
 use irq_domain::pci::AccessContext;
-use irq_domain::{Dispatched, IrqHandle, LocalCpu, MsiDevice, WiredRequest};
+use irq_domain::{Dispatched, IrqHandle, LocalCpu, WiredRequest};
 use msi_types::pci::msi;
 use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-
-/// Attaches a device with one vector.
-fn device(machine: &Machine) -> MsiDevice {
-    let device = machine.attach(&machine.store(StoreKind::MSIX));
-    device.allocate_at(&[0]).unwrap();
-    device
-}
 
 /// The handler runs on another CPU.
 #[test]
@@ -33,8 +26,7 @@ fn a_drop_waits_for_the_handler_only_in_a_task() {
         ("with interrupts saved", with_interrupts_saved, false),
     ];
     for (context, drop_it, waits) in cases {
-        let machine = Machine::new(Addressing::Stays);
-        let device = device(&machine);
+        let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
         let (long, run) = LongHandler::new();
         let handle = device.request(0, "long", move |_| run()).unwrap();
         let waited = long.awaited_by(&machine, handle.hwirq(), || drop_it(handle));
@@ -44,8 +36,7 @@ fn a_drop_waits_for_the_handler_only_in_a_task() {
 
 #[test]
 fn an_inert_handle_frees_nothing_in_a_handler() {
-    let machine = Machine::new(Addressing::Stays);
-    let first = device(&machine);
+    let (machine, _, first) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let inert = Mutex::new(Some(first.request(0, "gone", |_| {}).unwrap()));
     drop(first);
     let store = machine.store(StoreKind::MSIX);
@@ -62,8 +53,7 @@ fn an_inert_handle_frees_nothing_in_a_handler() {
 
 #[test]
 fn a_task_tears_down_a_device_dropped_in_an_irq() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine);
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let handle = device.request(0, "test", |_| {}).unwrap();
     in_hard_irq(0, || drop((device, handle)));
     assert_eq!(machine.controller.vectors_in_use(), 1, "torn down in hard-IRQ context");
@@ -73,8 +63,7 @@ fn a_task_tears_down_a_device_dropped_in_an_irq() {
 
 #[test]
 fn reclaiming_in_an_interrupt_frees_nothing() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine);
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     in_hard_irq(0, || {
         drop(device);
         machine.interrupts.reclaim();
@@ -86,8 +75,7 @@ fn reclaiming_in_an_interrupt_frees_nothing() {
 
 #[test]
 fn a_handler_that_disables_itself_does_not_wait() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine);
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
     let handler = move |_: &irq_domain::IrqContext<'_>| {
@@ -131,8 +119,7 @@ impl Drop for CallsBack {
 
 #[test]
 fn a_refused_handler_is_freed_without_locks() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine);
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let hwirq = device.vectors().unwrap()[0].hwirq;
     let _owner = device.request(0, "owner", |_| {}).unwrap();
     let freed = Arc::new(AtomicBool::new(false));
@@ -148,8 +135,7 @@ fn a_refused_handler_is_freed_without_locks() {
 
 #[test]
 fn a_request_frees_no_handler_under_its_locks() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine);
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let (mine, freed) = (own.clone(), Arc::new(AtomicBool::new(false)));
     let owned = CallsBack(machine.interrupts.clone(), freed.clone());

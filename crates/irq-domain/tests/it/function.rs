@@ -156,21 +156,16 @@ impl Function {
     /// Performs a function-level reset: clears all writable bits, and masks the table's entries.
     pub(crate) fn reset(&self) {
         let writable = *self.writable.lock().unwrap();
-        self.bytes
-            .lock()
-            .unwrap()
-            .iter_mut()
-            .zip(writable)
-            .for_each(|(byte, writable)| *byte &= !writable);
+        for (byte, writable) in self.bytes.lock().unwrap().iter_mut().zip(writable) {
+            *byte &= !writable;
+        }
         let mut memory = self.memory.lock().unwrap();
         memory.fill(0);
         let entry = usize::try_from(msix::ENTRY_SIZE / 4).unwrap();
         let table = &mut memory[Self::word(TABLE_AT)..Self::word(PENDING_AT)];
-        table
-            .iter_mut()
-            .skip(Self::word(msix::ENTRY_CONTROL))
-            .step_by(entry)
-            .for_each(|control| *control = 1);
+        for control in table.iter_mut().skip(Self::word(msix::ENTRY_CONTROL)).step_by(entry) {
+            *control = 1;
+        }
     }
 
     pub(crate) fn msi_control(&self) -> msi::Control {

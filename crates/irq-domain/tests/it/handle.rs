@@ -1,8 +1,8 @@
 //! Dropping handles and devices, in every context.
 
-use crate::mock::{Addressing, LongHandler, Machine, StoreKind, in_hard_irq, requested};
+use crate::mock::{Addressing, LongHandler, Machine, StoreKind, attached, in_hard_irq, requested};
 use irq_domain::{Dispatched, Irq, IrqHandle, MsiDevice, RequestError, Unhandled};
-use msi_types::{Cpu, HwIrq, Pending, Shape};
+use msi_types::{Cpu, HwIrq, Pending};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
@@ -15,17 +15,9 @@ impl Drop for Freed {
     }
 }
 
-/// Attaches a device with `count` vectors.
-fn device(machine: &Machine, count: u16) -> MsiDevice {
-    let device = machine.attach(&machine.store(StoreKind::MSIX));
-    device.allocate(Shape::Independent, count..=count).unwrap();
-    device
-}
-
 #[test]
 fn dropping_a_handle_frees_its_handler() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 1);
+    let (_machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let freed = Arc::new(AtomicBool::new(false));
     let witness = Freed(freed.clone());
     drop(device.request(0, "test", move |_| _ = &witness).unwrap());
@@ -34,8 +26,7 @@ fn dropping_a_handle_frees_its_handler() {
 
 #[test]
 fn disable_and_wait_returns_after_the_handler() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 1);
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let (long, run) = LongHandler::new();
     let handle = device.request(0, "test", move |_| run()).unwrap();
     assert!(long.awaited_by(&machine, handle.hwirq(), || handle.disable_and_wait()));
@@ -43,8 +34,7 @@ fn disable_and_wait_returns_after_the_handler() {
 
 /// Requests a handler that drops its own handle in its first run.
 fn drops_itself() -> (Machine, MsiDevice, Irq, HwIrq, Arc<AtomicBool>) {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 1);
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let freed = Arc::new(AtomicBool::new(false));
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let (mine, witness) = (own.clone(), Freed(freed.clone()));
@@ -104,8 +94,7 @@ fn a_task_releases_a_self_dropped_input() {
 
 #[test]
 fn handlers_may_drop_each_others_handles() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 2);
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 2);
     let handles = Arc::new([const { Mutex::new(None::<IrqHandle>) }; 2]);
     let both_inside = Arc::new(Barrier::new(2));
     for slot in 0..2 {
@@ -137,8 +126,7 @@ fn handlers_may_drop_each_others_handles() {
 
 #[test]
 fn a_task_tears_down_a_self_dropped_device() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 1);
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let own = Arc::new(Mutex::new(None));
     let mine = own.clone();
     let handle = device.request(0, "test", move |_| drop(mine.lock().unwrap().take())).unwrap();
@@ -153,8 +141,7 @@ fn a_task_tears_down_a_self_dropped_device() {
 
 #[test]
 fn tear_down_waits_for_a_self_dropping_handler() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 1);
+    let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let (mine, (long, run)) = (own.clone(), LongHandler::new());
     let handler = move |_: &irq_domain::IrqContext<'_>| {
@@ -169,11 +156,11 @@ fn tear_down_waits_for_a_self_dropping_handler() {
 
 #[test]
 fn a_handle_without_its_device_is_inert() {
-    let machine = Machine::new(Addressing::Stays);
-    let first = device(&machine, 1);
+    let (machine, _, first) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let stale = first.request(0, "first", |_| -> () { panic!("ran") }).unwrap();
     drop(first);
-    let second = device(&machine, 1);
+    let second = machine.attach(&machine.store(StoreKind::MSIX));
+    second.allocate_at(&[0]).unwrap();
     let fresh = second.request(0, "second", |_| {}).unwrap();
     assert_eq!(stale.hwirq(), fresh.hwirq());
     stale.disable();
@@ -187,8 +174,7 @@ fn a_handle_without_its_device_is_inert() {
 
 #[test]
 fn a_vector_has_one_handler_at_a_time() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 1);
+    let (_machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let first = device.request(0, "first", |_| {}).unwrap();
     let second = device.request(0, "second", |_| {});
     assert_eq!(second.err(), Some(RequestError::InUse(first.hwirq())));
@@ -196,16 +182,13 @@ fn a_vector_has_one_handler_at_a_time() {
 
 #[test]
 fn a_slot_without_a_vector_has_no_handler() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 2);
+    let (_machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 2);
     assert_eq!(device.request(2, "test", |_| {}).err(), Some(RequestError::NoVector(2)));
 }
 
 #[test]
 fn a_retriggered_interrupt_arrives() {
-    let machine = Machine::new(Addressing::NamesCpu);
-    let device = device(&machine, 1);
-    let handle = device.request(0, "test", |_| {}).unwrap();
+    let (machine, _, _device, handle) = requested(Addressing::NamesCpu, StoreKind::MSIX);
     handle.set_pending(Pending::Set);
     machine.settle();
     assert_eq!(handle.count(), 1);

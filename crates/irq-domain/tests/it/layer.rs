@@ -5,7 +5,7 @@ mod iommu;
 
 use crate::mock::{
     Addressing, Bus, Hook, Hotplug as _, Kernel, Machine, Store, StoreKind, assert_task,
-    count_down, judge, lock,
+    count_down, judge, lock, refusal,
 };
 use irq_domain::layer::{
     AddressRule, DoorbellMapping, DoorbellMode, Iommu, IommuDomain, IovaConstraint, LayeredParent,

@@ -9,10 +9,11 @@ mod wait;
 use doorbell_test_support::Outside;
 use irq_domain::{
     Config, Dispatched, Host, Interrupts, Irq, IrqHandle, IrqState, LocalCpu, MsiDevice,
-    MsiDeviceConfig, Stranded, TaskContext, UnknownCpu,
+    MsiDeviceConfig, MsiDeviceError, Stranded, TaskContext, UnknownCpu,
 };
-use msi_types::{Cpu, HwIrq, RequesterId};
+use msi_types::{Cpu, HwIrq, MsiError, RequesterId};
 use std::cell::Cell;
+use std::fmt;
 use std::num::NonZeroU16;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -222,10 +223,7 @@ impl Machine {
         self.try_attach(store).unwrap()
     }
 
-    pub(crate) fn try_attach(
-        &self,
-        store: &Arc<Store>,
-    ) -> Result<MsiDevice, irq_domain::MsiDeviceError> {
+    pub(crate) fn try_attach(&self, store: &Arc<Store>) -> Result<MsiDevice, MsiDeviceError> {
         let config = MsiDeviceConfig::new(
             "device",
             RequesterId::pci(1, 0, 0),
@@ -282,4 +280,12 @@ pub(crate) fn requested(
     let (machine, store, device) = attached(kind, store, 1);
     let handle = device.request(0, "test", |_| {}).unwrap();
     (machine, store, device, handle)
+}
+
+/// Returns the controller's reason for a refusal.
+pub(crate) fn refusal<T: fmt::Debug>(refused: Result<T, MsiDeviceError>) -> MsiError {
+    match refused {
+        Err(MsiDeviceError::Controller(error)) => error,
+        other => panic!("{other:?}"),
+    }
 }

@@ -112,10 +112,8 @@ fn a_live_entry_is_not_rewritten() {
     store.set_enabled(true).unwrap();
     store.fast_mask().unwrap().unmask(0);
     let refused = write(&store, 0, MsiMessage { data: 1, ..MESSAGE }).unwrap_err();
-    assert_eq!(
-        refused,
-        StoreError { slot: 0, reason: "an entry must be masked while it is rewritten" }
-    );
+    let reason = "an entry must be masked while it is rewritten";
+    assert_eq!(refused, StoreError { slot: 0, reason });
     assert_eq!(function.entry_message(0), MESSAGE);
 }
 

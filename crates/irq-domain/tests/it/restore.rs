@@ -21,14 +21,12 @@ fn a_restored_device_sends_as_before() {
         if kind == StoreKind::MSIX {
             handles[1].set_affinity(Cpu::new(3)).unwrap();
         }
-        let before: Vec<_> =
-            (0..4).map(|slot| (store.message(slot), store.deassert(slot))).collect();
+        let messages = || [0, 1, 2, 3].map(|slot| (store.message(slot), store.deassert(slot)));
+        let before = messages();
         handles[2].disable();
         store.reset();
         device.restore().unwrap();
-        let after: Vec<_> =
-            (0..4).map(|slot| (store.message(slot), store.deassert(slot))).collect();
-        assert_eq!(after, before, "{kind:?}");
+        assert_eq!(messages(), before, "{kind:?}");
         (0..4).for_each(|slot| store.fire(slot));
         machine.settle();
         let counts = || handles.iter().map(irq_domain::IrqHandle::count).collect::<Vec<_>>();
