@@ -196,10 +196,7 @@ impl LocalCpu for TestKernel {
         IrqState::new(0)
     }
     fn irq_restore(&self, _: IrqState) {}
-    fn relax(&self) {}
-    fn yield_now(&self) {
-        self.relax();
-    }
+    fn yield_now(&self) {}
 }
 
 impl Kernel for TestKernel {
@@ -441,19 +438,25 @@ pub(crate) fn reason(error: MsiError) -> &'static str {
 /// Task context of the SPI domain, on a CPU without interrupts.
 pub(crate) struct Idle;
 
-impl TaskContext for Idle {
-    fn may_wait(&self) -> bool {
-        true
-    }
+/// Implements the contexts of a kernel that runs only tasks, on CPUs without interrupts.
+macro_rules! impl_task_context {
+    ($kernel:ty) => {
+        impl msi_types::LocalCpu for $kernel {
+            fn irq_save(&self) -> msi_types::IrqState {
+                msi_types::IrqState::new(0)
+            }
+            fn irq_restore(&self, _: msi_types::IrqState) {}
+            fn yield_now(&self) {}
+        }
+
+        impl msi_types::TaskContext for $kernel {
+            fn may_wait(&self) -> bool {
+                true
+            }
+        }
+    };
 }
 
-impl LocalCpu for Idle {
-    fn irq_save(&self) -> IrqState {
-        IrqState::new(0)
-    }
-    fn irq_restore(&self, _: IrqState) {}
-    fn relax(&self) {}
-    fn yield_now(&self) {
-        self.relax();
-    }
-}
+pub(crate) use impl_task_context;
+
+impl_task_context!(Idle);

@@ -1,12 +1,15 @@
 //! Tasks that wait while another task uses the bus. The host's signals never end their wait.
 
 use crate::asleep::FullOnce;
-use crate::board::{BUS, OTHER, Ring, SLOT, channel, config, function, host_config, request, spis};
+use crate::board::{
+    BUS, OTHER, Ring, SLOT, channel, config, function, host_config, impl_task_context, request,
+    spis,
+};
 use hyperv_vpci::channel::Idle;
 use hyperv_vpci::guest::{Bus, Kernel, Wait};
 use hyperv_vpci::host::{Host, Injection};
 use hyperv_vpci::protocol::Version;
-use msi_types::{Attachment, Cpu, HwIrqBlock, IrqState, LocalCpu, MsiParent, Shape, TaskContext};
+use msi_types::{Attachment, Cpu, HwIrqBlock, MsiParent, Shape};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -31,22 +34,7 @@ impl Crowd {
     }
 }
 
-impl LocalCpu for Crowd {
-    fn irq_save(&self) -> IrqState {
-        IrqState::new(0)
-    }
-    fn irq_restore(&self, _: IrqState) {}
-
-    fn yield_now(&self) {
-        self.relax();
-    }
-}
-
-impl TaskContext for Crowd {
-    fn may_wait(&self) -> bool {
-        true
-    }
-}
+impl_task_context!(Crowd);
 
 impl Kernel for Crowd {
     fn wake_ups(&self) -> u32 {

@@ -2,7 +2,8 @@
 //! counts the guest's work: a list of functions costs a step for each description and each slot.
 
 use crate::board::{
-    BUS, Ring, SLOT, channel, config, function, host_config, reason, request, spis,
+    BUS, Ring, SLOT, channel, config, function, host_config, impl_task_context, reason, request,
+    spis,
 };
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
 use hyperv_vpci::guest::{Bus, Kernel, Wait};
@@ -10,7 +11,7 @@ use hyperv_vpci::host::{Host, Injection};
 use hyperv_vpci::protocol::{
     DeviceDescription, MAX_MESSAGE, Notice, Relations, RelationsForm, SLOTS, Slot, Version,
 };
-use msi_types::{Cpu, HwIrqBlock, IrqState, LocalCpu, MsiParent, Shape, TaskContext};
+use msi_types::{Cpu, HwIrqBlock, MsiParent, Shape};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -41,19 +42,7 @@ impl ClockKernel {
     }
 }
 
-impl LocalCpu for ClockKernel {
-    fn irq_save(&self) -> IrqState {
-        IrqState::new(0)
-    }
-    fn irq_restore(&self, _: IrqState) {}
-    fn yield_now(&self) {}
-}
-
-impl TaskContext for ClockKernel {
-    fn may_wait(&self) -> bool {
-        true
-    }
-}
+impl_task_context!(ClockKernel);
 
 impl Kernel for ClockKernel {
     fn wake_ups(&self) -> u32 {

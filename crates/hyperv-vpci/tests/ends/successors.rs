@@ -114,10 +114,8 @@ fn an_ejection_of_a_removed_function_is_void() {
     // The successor's own ejection counts once it was reported.
     eject();
     assert_eq!(board.bus.eject_complete(SLOT), Err(VpciError::NoFunction(SLOT)));
-    assert_eq!(
-        events(),
-        [BusEvent::Gone(SLOT), BusEvent::Arrived(SLOT), BusEvent::EjectRequested(SLOT)]
-    );
+    let replaced = [BusEvent::Gone(SLOT), BusEvent::Arrived(SLOT), BusEvent::EjectRequested(SLOT)];
+    assert_eq!(events(), replaced);
     board.bus.eject_complete(SLOT).unwrap();
     board.hear();
     assert_eq!(board.bus.functions().unwrap().len(), 1);
