@@ -143,10 +143,8 @@ fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model) {
             assert_eq!(matrix.allocate(Cpu::new(cpu)).ok(), model.allocate(cpu).map(place));
         }
         Op::AllocateCommon(cpu) => {
-            assert_eq!(
-                matrix.allocate_common(Cpu::new(cpu)).ok(),
-                model.allocate_common(cpu).map(place)
-            );
+            let expected = model.allocate_common(cpu).map(place);
+            assert_eq!(matrix.allocate_common(Cpu::new(cpu)).ok(), expected);
         }
         Op::Take(cpu, v) => {
             let possible = model.online.contains(&cpu) && model.free(cpu).contains(&v);

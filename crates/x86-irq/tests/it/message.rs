@@ -51,10 +51,8 @@ fn handles_round_trip_with_any_subhandle() {
         for subhandle in [None, Some(0), Some(handle.reverse_bits())] {
             let named = RemappableMessage { handle, subhandle };
             assert_eq!(RemappableMessage::decode(named.encode()), Ok(named));
-            assert_eq!(
-                ApicMessage::decode(named.encode(), DestinationFormat::Extended15),
-                Err(MessageError::Remappable)
-            );
+            let decoded = ApicMessage::decode(named.encode(), DestinationFormat::Extended15);
+            assert_eq!(decoded, Err(MessageError::Remappable));
         }
     }
 }

@@ -56,10 +56,8 @@ fn a_device_gets_no_more_than_its_limit() {
     let two = request(2, Shape::Independent, Rewrite::Masked, CPU0);
     let block = board.domain.allocate(&attachment, &two).unwrap();
     let one = request(1, Shape::Independent, Rewrite::Masked, CPU0);
-    assert_eq!(
-        board.domain.allocate(&attachment, &one),
-        Err(MsiError::DeviceFull { wanted: 1, limit: 2 })
-    );
+    let full = MsiError::DeviceFull { wanted: 1, limit: 2 };
+    assert_eq!(board.domain.allocate(&attachment, &one), Err(full));
     board.domain.free(&attachment, block);
     assert!(board.domain.allocate(&attachment, &two).is_ok());
 }
@@ -73,10 +71,8 @@ fn a_full_cpu_is_told_apart_from_a_full_machine() {
     let again = board.domain.allocate(&attachment, &all(CPU0));
     assert_eq!(again, Err(MsiError::NotReachable(CPU0, "its vectors are taken")));
     let _second = board.domain.allocate(&attachment, &all(CPU1)).unwrap();
-    assert_eq!(
-        board.domain.allocate(&attachment, &all(CPU1)),
-        Err(MsiError::NoVectors { wanted: 9 })
-    );
+    let third = board.domain.allocate(&attachment, &all(CPU1));
+    assert_eq!(third, Err(MsiError::NoVectors { wanted: 9 }));
     assert_eq!(board.domain.available_on(CPU1), 3);
 }
 
