@@ -81,10 +81,13 @@ const FIXED: StoreKind =
     StoreKind { rewrite: Rewrite::Never, masking: Masking::None, ..StoreKind::SLOW };
 
 #[test]
-fn a_fixed_message_moves_unchanged() {
-    let setup = setup(Addressing::Stays, FIXED, 1);
-    setup.handles[0].set_affinity(Cpu::new(2)).unwrap();
-    assert_eq!(setup.fire(0), Cpu::new(2));
+fn a_fixed_message_or_an_atomic_endpoint_moves_unmasked() {
+    let atomic = StoreKind { rewrite: Rewrite::Atomic64, ..FIXED };
+    for (kind, store) in [(Addressing::Stays, FIXED), (Addressing::NamesCpuFarApart, atomic)] {
+        let setup = setup(kind, store, 1);
+        setup.handles[0].set_affinity(Cpu::new(2)).unwrap();
+        assert_eq!(setup.fire(0), Cpu::new(2), "{store:?}");
+    }
 }
 
 #[test]
@@ -129,14 +132,6 @@ fn a_message_during_a_rewrite_follows_the_move() {
     *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || store.fire(0))));
     setup.handles[0].set_affinity(Cpu::new(2)).unwrap();
     assert_eq!(setup.machine.controller.pending_at(), [(Cpu::new(2), setup.handles[0].hwirq())]);
-}
-
-#[test]
-fn an_atomic_endpoint_moves_unmasked() {
-    let wide = StoreKind { rewrite: Rewrite::Atomic64, masking: Masking::None, ..StoreKind::SLOW };
-    let setup = setup(Addressing::NamesCpuFarApart, wide, 1);
-    setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
-    assert_eq!(setup.fire(0), Cpu::new(3));
 }
 
 #[test]

@@ -264,14 +264,9 @@ struct CommandQueue {
 
 impl CommandQueue {
     fn new(controller: &Arc<Controller>) -> Arc<Self> {
-        Arc::new(Self {
-            controller: controller.clone(),
-            entries: Mutex::default(),
-            enabled: AtomicBool::new(false),
-            batches: AtomicUsize::new(0),
-            commands: AtomicU64::new(0),
-            fail_in: AtomicUsize::new(usize::MAX),
-        })
+        let (entries, enabled, batches, commands) = Default::default();
+        let (controller, fail_in) = (controller.clone(), AtomicUsize::new(usize::MAX));
+        Arc::new(Self { controller, entries, enabled, batches, commands, fail_in })
     }
 
     fn execute(&self, slot: u16, command: Command) -> Result<(), StoreError> {

@@ -1,9 +1,9 @@
 //! The MSI-X store over a simulated table.
 
 use crate::function::{AT, Function, PENDING_AT, TABLE_AT, attach};
-use crate::mock::Addressing;
+use crate::mock::{Addressing, Machine};
 use irq_domain::pci::{MsixCapability, MsixStore, PciError, TableMemory};
-use irq_domain::{MoveError, MsiDeviceError};
+use irq_domain::{MoveError, MsiDevice, MsiDeviceError};
 use msi_types::pci::msix::{self, Control, ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE};
 use msi_types::{Cpu, MessageStore, MsiMessage, Shape, StoreError, StoreUpdate};
 use std::sync::Arc;
@@ -15,6 +15,13 @@ fn store(slots: u16) -> (Arc<Function>, Arc<MsixStore>) {
     let function = Function::with_msix(slots);
     let store = Arc::new(function.msix_store().unwrap());
     (function, store)
+}
+
+/// Creates a machine with a device of four entries.
+fn attached(kind: Addressing) -> (Arc<Function>, Machine, MsiDevice) {
+    let (function, store) = store(4);
+    let (machine, device) = attach(kind, store);
+    (function, machine, device)
 }
 
 fn write(store: &MsixStore, slot: u16, message: MsiMessage) -> Result<(), StoreError> {
@@ -157,8 +164,7 @@ fn pending_bits_are_read_by_vector() {
 
 #[test]
 fn a_gone_function_fails_the_set_up() {
-    let (function, store) = store(4);
-    let (machine, device) = attach(Addressing::Stays, store);
+    let (function, machine, device) = attached(Addressing::Stays);
     function.gone.store(true, Ordering::Relaxed);
     let failed = device.allocate(Shape::Independent, 4..=4);
     assert!(matches!(failed, Err(MsiDeviceError::Store(_))));
@@ -168,8 +174,7 @@ fn a_gone_function_fails_the_set_up() {
 
 #[test]
 fn a_failed_set_up_leaves_the_function_off() {
-    let (function, store) = store(4);
-    let (machine, device) = attach(Addressing::Stays, store);
+    let (function, machine, device) = attached(Addressing::Stays);
     *function.stuck.lock().unwrap() = Some(TABLE_AT + 2 * ENTRY_SIZE + ENTRY_DATA);
     let failed = device.allocate(Shape::Independent, 4..=4);
     assert!(matches!(failed, Err(MsiDeviceError::Store(StoreError { slot: 2, .. }))));
@@ -179,8 +184,7 @@ fn a_failed_set_up_leaves_the_function_off() {
 
 #[test]
 fn a_gone_function_gives_its_vectors_back() {
-    let (function, store) = store(4);
-    let (machine, device) = attach(Addressing::Stays, store);
+    let (function, machine, device) = attached(Addressing::Stays);
     device.allocate(Shape::Independent, 4..=4).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
     function.gone.store(true, Ordering::Relaxed);
@@ -191,8 +195,7 @@ fn a_gone_function_gives_its_vectors_back() {
 
 #[test]
 fn vectors_are_masked_until_requested() {
-    let (function, store) = store(4);
-    let (_machine, device) = attach(Addressing::NamesCpuFarApart, store);
+    let (function, _machine, device) = attached(Addressing::NamesCpuFarApart);
     device.allocate(Shape::Independent, 4..=4).unwrap();
     assert!((0..4).all(|slot| function.entry(slot, ENTRY_CONTROL) & 1 == 1));
     let handle = device.request(2, "queue", |_| {}).unwrap();
@@ -206,8 +209,7 @@ fn vectors_are_masked_until_requested() {
 
 #[test]
 fn a_move_with_a_refused_message_is_rolled_back() {
-    let (function, store) = store(4);
-    let (machine, device) = attach(Addressing::NamesCpu, store);
+    let (function, machine, device) = attached(Addressing::NamesCpu);
     device.allocate(Shape::Independent, 1..=1).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
     handle.set_affinity(Cpu::new(1)).unwrap();
