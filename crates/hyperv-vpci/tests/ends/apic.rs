@@ -109,6 +109,7 @@ impl MsiParent for Matrix {
 }
 
 /// Simulation of the hypervisor, and the messages that local APICs receive.
+#[derive(Default)]
 struct Machine {
     kernel: Mutex<Option<Arc<TestKernel>>>,
     calls: Mutex<u32>,
@@ -145,12 +146,7 @@ struct Pc {
 
 impl Pc {
     fn new(version: Version) -> Self {
-        let machine = Arc::new(Machine {
-            kernel: Mutex::default(),
-            calls: Mutex::default(),
-            status: AtomicU16::new(0),
-            taken: Mutex::default(),
-        });
+        let machine = Arc::new(Machine::default());
         let matrix = Arc::new(Matrix::default());
         let vectors = Vectors::Apic(ApicVectors::new(matrix.clone(), machine.clone(), INSTANCE));
         let injection = Injection::Apic { signal: machine.clone(), message: local };

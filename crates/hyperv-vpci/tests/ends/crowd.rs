@@ -64,12 +64,8 @@ fn crowd() -> (Arc<Crowd>, Arc<Bus>, Arc<AtomicBool>, Attachment, HwIrqBlock) {
     let mut host = Host::new(host_config(Version::V1_4), Injection::Spi(gic)).unwrap();
     host.offer(function(SLOT)).unwrap();
     host.offer(function(OTHER)).unwrap();
-    let kernel = Arc::new(Crowd {
-        host: Mutex::new((host, far)),
-        other: Mutex::default(),
-        wake_ups: AtomicU32::new(0),
-        was_woken: AtomicBool::new(false),
-    });
+    let (host, (other, wake_ups, was_woken)) = (Mutex::new((host, far)), Default::default());
+    let kernel = Arc::new(Crowd { host, other, wake_ups, was_woken });
     let is_full = Arc::new(AtomicBool::new(false));
     let channel = Box::new(FullOnce { inner: near, is_full: is_full.clone() });
     let bus = Arc::new(Bus::open(config(), channel, vectors, kernel.clone()).unwrap());

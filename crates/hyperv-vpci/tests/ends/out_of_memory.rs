@@ -22,13 +22,10 @@ fn gic() -> Arc<Gic> {
 #[test]
 fn a_host_is_made_whole_or_not_at_all() {
     let injection = Injection::Spi(gic());
-    let mut host = after_failures(
-        1,
-        || Host::new(host_config(Version::V1_4), injection.clone()),
-        |error| assert_eq!(error, HostError::NoMemory),
-    );
-    let offered = |error| assert_eq!(error, HostError::NoMemory);
-    after_failures(2, || host.offer(function(SLOT)), offered);
+    let no_memory = |error| assert_eq!(error, HostError::NoMemory);
+    let new = || Host::new(host_config(Version::V1_4), injection.clone());
+    let mut host = after_failures(1, new, no_memory);
+    after_failures(2, || host.offer(function(SLOT)), no_memory);
     assert_eq!(host.save().functions.len(), 1);
 }
 
@@ -50,14 +47,10 @@ fn a_restored_host_is_whole_or_none() {
     let saved = peer.host.save();
     let functions = [SLOT, OTHER].map(function);
     let injection = Injection::Spi(gic());
-    let (host, _) = after_failures(
-        5,
-        || {
-            let config = host_config(Version::V1_4);
-            Host::restore(config, injection.clone(), &functions, &saved)
-        },
-        |error| assert_eq!(error, RestoreError::Host(HostError::NoMemory)),
-    );
+    let config = || host_config(Version::V1_4);
+    let restore = || Host::restore(config(), injection.clone(), &functions, &saved);
+    let no_memory = |error| assert_eq!(error, RestoreError::Host(HostError::NoMemory));
+    let (host, _) = after_failures(5, restore, no_memory);
     assert_eq!(host.save(), saved);
 }
 
