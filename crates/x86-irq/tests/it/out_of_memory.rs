@@ -117,14 +117,11 @@ fn manage_without_memory(
 ) {
     let now = || [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
     let request = request(2, Shape::Independent);
-    let managed = after_failures(
-        3,
-        || parent.allocate_managed(device, &request, &[CPU1, CPU0, CPU1]),
-        |error| {
-            no_memory(error);
-            assert_eq!((domain.hwirqs_in_use(), now()), (0, free));
-        },
-    );
+    let allocate = || parent.allocate_managed(device, &request, &[CPU1, CPU0, CPU1]);
+    let managed = after_failures(3, allocate, |error| {
+        no_memory(error);
+        assert_eq!((domain.hwirqs_in_use(), now()), (0, free));
+    });
     assert_eq!(now(), free.map(|free| free - 2));
     with_allocations(0, || {
         let moved = parent.begin_move(&managed, 1, CPU1).unwrap();

@@ -67,15 +67,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let board = Board::new(CPUS);
-        Self {
-            board,
-            devices: Vec::new(),
-            freed: BTreeSet::new(),
-            undelivered: BTreeSet::new(),
-            masked: BTreeSet::new(),
-            next: 0,
-        }
+        let (devices, freed, undelivered, masked) = Default::default();
+        Self { board: Board::new(CPUS), devices, freed, undelivered, masked, next: 0 }
     }
 
     fn pick(&self, index: prop::sample::Index) -> Option<usize> {
@@ -91,8 +84,15 @@ impl World {
 
     fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Attach(rewrite, cpu) => self.attach(rewrite, Cpu::new(cpu)),
-            Op::AttachManaged(at, other) => self.attach_managed(Cpu::new(at), Cpu::new(other)),
+            Op::Attach(rewrite, cpu) => {
+                let domain = &*self.board.domain;
+                self.take_in(Device::new(domain, self.next, rewrite, Cpu::new(cpu)));
+            }
+            Op::AttachManaged(at, other) => {
+                let (domain, among) = (&*self.board.domain, [at, other].map(Cpu::new));
+                let at = Cpu::new(at);
+                self.take_in(Device::managed(domain, self.next, Rewrite::Masked, at, &among));
+            }
             Op::Free(index) => {
                 let Some(index) = self.pick(index) else { return };
                 let device = self.devices.swap_remove(index);
@@ -126,17 +126,6 @@ impl World {
                 }
             }
         }
-    }
-
-    fn attach(&mut self, rewrite: Rewrite, cpu: Cpu) {
-        let made = Device::new(&*self.board.domain, self.next, rewrite, cpu);
-        self.take_in(made);
-    }
-
-    fn attach_managed(&mut self, at: Cpu, other: Cpu) {
-        let made =
-            Device::managed(&*self.board.domain, self.next, Rewrite::Masked, at, &[at, other]);
-        self.take_in(made);
     }
 
     fn take_in(&mut self, made: Result<Device, MsiError>) {
