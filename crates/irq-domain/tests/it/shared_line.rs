@@ -72,11 +72,6 @@ fn all_handlers_of_a_line_run() {
     first.asserted.store(true, SeqCst);
     assert_eq!(arrive(&machine), Dispatched::Handled);
     assert_eq!((first.runs(), second.runs(), a.count()), (2, 2, 2));
-}
-
-#[test]
-fn none_from_all_handlers_is_unhandled() {
-    let (machine, [(_first, _a), (_second, b)]) = two_devices();
     assert_eq!(arrive(&machine), Dispatched::Unhandled(Unhandled::IrqNone));
     assert_eq!(machine.interrupts.irq_info(b.irq()).unwrap().unwrap().unhandled, 1);
 }
