@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn no_wait_is_in_vain() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
+    let (board, device) = Board::with_device();
     for _ in 0..200 {
         let (block, _) = board.vector(&device);
         board.bus.free(&device, block);

@@ -320,6 +320,13 @@ impl Board {
         Self { gic, domain, kernel, tamper, devices, bus: bus.expect("the bus opens") }
     }
 
+    /// Creates a board whose function in [`SLOT`] is attached.
+    pub(crate) fn with_device() -> (Self, Attachment) {
+        let board = Self::new();
+        let device = board.attach(SLOT);
+        (board, device)
+    }
+
     /// Creates a board whose function in [`SLOT`] has a vector. Returns the vector's message.
     pub(crate) fn with_vector() -> (Self, Attachment, HwIrqBlock, MsiMessage) {
         let (board, device, block) = Self::with_block();
@@ -329,8 +336,7 @@ impl Board {
 
     /// Creates a board whose function in [`SLOT`] has a vector without a message.
     pub(crate) fn with_block() -> (Self, Attachment, HwIrqBlock) {
-        let board = Self::new();
-        let device = board.attach(SLOT);
+        let (board, device) = Self::with_device();
         let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
         (board, device, block)
     }
@@ -425,6 +431,11 @@ pub(crate) fn request(count: u16, shape: Shape) -> BlockRequest {
         Cpu::new(0),
     )
     .with_shape(shape)
+}
+
+/// Returns the reason why a vector gets no message.
+pub(crate) fn refusal(bus: &Bus, block: &HwIrqBlock) -> &'static str {
+    reason(bus.compose(block, 0).unwrap_err())
 }
 
 /// Returns the reason for a controller's failure.

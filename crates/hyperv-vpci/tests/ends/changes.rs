@@ -1,6 +1,6 @@
 //! Functions that change, hosts that stop answering, and buses that are suspended.
 
-use crate::board::{Board, OTHER, SLOT, channel_to, function, reason, request};
+use crate::board::{Board, OTHER, SLOT, channel_to, function, reason, refusal, request};
 use crate::gic::Gic;
 use crate::tamper::{Change, Fate};
 use hyperv_vpci::channel::{Idle, PacketKind};
@@ -51,8 +51,7 @@ fn surprise_removals_do_not_use_up_the_bus() {
             side.serve().unwrap();
             side.host.remove(SLOT).unwrap();
         });
-        let refused = board.bus.compose(&block, 0).unwrap_err();
-        assert_eq!(reason(refused), "the function was removed");
+        assert_eq!(refusal(&board.bus, &block), "the function was removed");
         board.tamper.set(Fate::Sent);
         board.bus.free(&device, block);
         board.bus.detach(device);
@@ -97,8 +96,7 @@ fn a_bus_with_no_place_for_a_request_is_turned_off() {
     for _ in 0..64 {
         board.bus.compose(&block, 0).unwrap_err();
     }
-    let refused = board.bus.compose(&block, 0).unwrap_err();
-    assert_eq!(reason(refused), "too many requests are unanswered");
+    assert_eq!(refusal(&board.bus, &block), "too many requests are unanswered");
     board.tamper.set(Fate::Sent);
     assert_eq!(board.bus.close(), Ok(()));
     assert_eq!(board.kernel.side.lock().unwrap().host.window(), None);
@@ -116,9 +114,8 @@ fn created(requests: &[Request]) -> Vec<(u32, u16)> {
 
 #[test]
 fn a_resumed_bus_creates_its_messages_again() {
-    let board = Board::new();
+    let (board, device) = Board::with_device();
     while board.bus.next_event().is_some() {}
-    let device = board.attach(SLOT);
     let other = board.attach(OTHER);
     let (one, message) = board.vector(&device);
     let four = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();

@@ -1,6 +1,6 @@
 //! Freed vectors must not be allocated again while the host may still send their messages.
 
-use crate::board::{ADDRESS, Board, OTHER, Ring, SLOT, faults, function, reason, request};
+use crate::board::{ADDRESS, Board, OTHER, Ring, SLOT, faults, function, refusal, request};
 use crate::gic::Gic;
 use crate::tamper::{Change, Fate};
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
@@ -41,8 +41,7 @@ fn is_free(board: &Board, first: u32, message: MsiMessage) {
 /// Requests a vector's message `count` times without receiving an answer.
 pub(crate) fn compose_in_vain(board: &Board, block: &HwIrqBlock, count: usize) {
     for _ in 0..count {
-        let refused = board.bus.compose(block, 0).unwrap_err();
-        assert_eq!(reason(refused), "the host did not answer in time");
+        assert_eq!(refusal(&board.bus, block), "the host did not answer in time");
     }
 }
 
@@ -90,8 +89,7 @@ fn a_deleted_message_keeps_its_vector_while_requested() {
 
 #[test]
 fn late_refusals_release_a_vector() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
+    let (board, device) = Board::with_device();
     free_requested(&board, &device, 2);
     let kinds = board.tamper.heard().into_iter().map(|(kind, _)| kind);
     let ids = kinds.filter_map(|kind| match kind {
@@ -109,8 +107,7 @@ fn late_refusals_release_a_vector() {
 
 #[test]
 fn a_removal_releases_a_requested_vector() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
+    let (board, device) = Board::with_device();
     free_requested(&board, &device, 1);
     board.replace(7);
     assert!(board.gic.claimed().is_empty());

@@ -1,6 +1,6 @@
 //! Functions that are ejected, or removed while they send.
 
-use crate::board::{Board, OTHER, SLOT, faults, reason};
+use crate::board::{Board, OTHER, SLOT, faults, refusal};
 use crate::tamper::Fate;
 use hyperv_vpci::guest::{BusEvent, VpciError};
 use hyperv_vpci::protocol::Slot;
@@ -73,8 +73,7 @@ fn a_wait_ends_when_its_function_goes() {
     let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Lost);
     board.kernel.meanwhile(|side| side.host.remove(SLOT).unwrap());
-    let refused = board.bus.compose(&block, 0).unwrap_err();
-    assert_eq!(reason(refused), "the function was removed");
+    assert_eq!(refusal(&board.bus, &block), "the function was removed");
     board.bus.free(&device, block);
     assert!(board.gic.claimed().is_empty());
 }

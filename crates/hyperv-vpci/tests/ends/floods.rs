@@ -2,7 +2,7 @@
 //! counts the guest's work: a list of functions costs a step for each description and each slot.
 
 use crate::board::{
-    BUS, Ring, SLOT, channel, config, function, host_config, impl_task_context, reason, request,
+    BUS, Ring, SLOT, channel, config, function, host_config, impl_task_context, refusal, request,
     spis,
 };
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
@@ -161,8 +161,7 @@ fn a_flood_does_not_delay_a_deadline() {
         rig.kernel.is_silent.store(true, SeqCst);
         rig.flood(vec![list(count, 1), list(count, 2)]);
         let before = rig.kernel.look();
-        let refused = rig.bus.compose(&block, 0).unwrap_err();
-        assert_eq!(reason(refused), "the host did not answer in time");
+        assert_eq!(refusal(&rig.bus, &block), "the host did not answer in time");
         let elapsed = rig.kernel.look() - before;
         let longest = rig.longest();
         assert!(longest <= 2 * WORK, "{count} functions: {longest} steps without a clock");
@@ -189,8 +188,7 @@ fn waits_that_return_early_end_at_the_deadline() {
     let block = rig.vector();
     rig.kernel.is_silent.store(true, SeqCst);
     let before = rig.kernel.look();
-    let refused = rig.bus.compose(&block, 0).unwrap_err();
-    assert_eq!(reason(refused), "the host did not answer in time");
+    assert_eq!(refusal(&rig.bus, &block), "the host did not answer in time");
     assert_eq!(rig.kernel.look() - before, LIMIT);
 }
 

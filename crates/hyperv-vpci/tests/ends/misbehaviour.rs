@@ -1,6 +1,6 @@
 //! Hosts that answer late, wrongly, twice or never.
 
-use crate::board::{Board, OTHER, SLOT, faults, reason, request};
+use crate::board::{Board, OTHER, SLOT, faults, reason, refusal, request};
 use crate::deletions::failing;
 use crate::tamper::{Change, Fate};
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind};
@@ -23,8 +23,7 @@ fn wrong_answers_are_errors_that_leave_nothing() {
     for (change, expected) in WRONG {
         let (board, device, block) = Board::with_block();
         board.tamper.set(Fate::Changed(change));
-        let refused = board.bus.compose(&block, 0).unwrap_err();
-        assert_eq!(reason(refused), expected);
+        assert_eq!(refusal(&board.bus, &block), expected);
         board.tamper.set(Fate::Sent);
         // The bus still works.
         let other = board.attach(OTHER);
@@ -38,12 +37,10 @@ fn wrong_answers_are_errors_that_leave_nothing() {
 
 #[test]
 fn an_unaligned_group_is_of_no_use() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
+    let (board, device) = Board::with_device();
     let block = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
     board.tamper.set(Fate::Changed(|answer| answer[12] |= 2));
-    let refused = board.bus.compose(&block, 0).unwrap_err();
-    assert_eq!(reason(refused), "the host's data is not aligned to the group");
+    assert_eq!(refusal(&board.bus, &block), "the host's data is not aligned to the group");
 }
 
 #[test]
@@ -52,8 +49,7 @@ fn one_message_for_two_interrupts_is_of_no_use() {
     let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     // The first vector is SPI 64, and this one is SPI 65.
     board.tamper.set(Fate::Changed(|answer| answer[12] = 64));
-    let refused = board.bus.compose(&block, 0).unwrap_err();
-    assert_eq!(reason(refused), "the host gave this message to another interrupt");
+    assert_eq!(refusal(&board.bus, &block), "the host gave this message to another interrupt");
     board.tamper.set(Fate::Sent);
     assert_eq!(board.bus.poll(), Ok(Idle::Sleep));
     board.kernel.side.lock().unwrap().serve().unwrap();
@@ -64,8 +60,7 @@ fn one_message_for_two_interrupts_is_of_no_use() {
 
 #[test]
 fn a_second_answer_is_ignored() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
+    let (board, device) = Board::with_device();
     board.tamper.set(Fate::Doubled);
     let (one, _) = board.vector(&device);
     let (two, message) = board.vector(&device);
@@ -81,8 +76,7 @@ fn a_second_answer_is_ignored() {
 
 #[test]
 fn an_answer_to_nobody_is_ignored() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
+    let (board, device) = Board::with_device();
     for id in [0, 1, 1000, u64::MAX] {
         board.kernel.send(PacketKind::Completion(id), &[0; 24]);
     }
@@ -95,8 +89,7 @@ fn an_answer_to_nobody_is_ignored() {
 fn a_silent_host_ends_a_wait() {
     let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Lost);
-    let refused = board.bus.compose(&block, 0).unwrap_err();
-    assert_eq!(reason(refused), "the host did not answer in time");
+    assert_eq!(refusal(&board.bus, &block), "the host did not answer in time");
     board.tamper.set(Fate::Sent);
     board.requests();
     // The vector has no message to delete, but the host may still grant one.
@@ -147,8 +140,7 @@ fn unanswered_requests_are_bounded() {
     assert_eq!(reasons[64], "too many requests are unanswered");
     // A request that cannot be tracked is not sent, so its vector is free immediately.
     let second = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    let refused = board.bus.compose(&second, 0).unwrap_err();
-    assert_eq!(reason(refused), "too many requests are unanswered");
+    assert_eq!(refusal(&board.bus, &second), "too many requests are unanswered");
     board.bus.free(&device, second);
     board.bus.free(&device, block);
     assert_eq!(board.gic.claimed(), [64]);
@@ -161,8 +153,7 @@ fn a_broken_channel_ends_every_wait() {
     let (block, _) = board.vector(&device);
     let second = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     board.kernel.meanwhile(move |_| is_broken.store(true, SeqCst));
-    let refused = board.bus.compose(&second, 0).unwrap_err();
-    assert_eq!(reason(refused), "the channel failed");
+    assert_eq!(refusal(&board.bus, &second), "the channel failed");
     assert!(board.bus.poll().is_err());
     // The host may still send the message that it granted.
     let first = block.first().get();
@@ -176,8 +167,7 @@ fn a_broken_channel_ends_every_wait() {
 /// The longest message of a host has 7,176 bytes.
 #[test]
 fn notices_longer_than_any_message_are_skipped() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
+    let (board, device) = Board::with_device();
     board.kernel.meanwhile(|side| {
         side.channel.inner.send(PacketKind::Notice, &[0; 7184]).unwrap();
         side.channel.inner.send(PacketKind::Completion(1), &[0; 8000]).unwrap();
@@ -188,8 +178,7 @@ fn notices_longer_than_any_message_are_skipped() {
     // An answer that is too long ends the wait for it.
     board.tamper.set(Fate::Changed(|answer| answer.resize(7184, 0)));
     let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    let refused = board.bus.compose(&other, 0).unwrap_err();
-    assert_eq!(reason(refused), "a message is malformed");
+    assert_eq!(refusal(&board.bus, &other), "a message is malformed");
     board.tamper.set(Fate::Sent);
     board.bus.free(&device, block);
     assert_eq!(board.gic.claimed(), [65]);

@@ -2,7 +2,7 @@
 //! allocate if they free resources.
 
 use crate::board::{
-    BUS, Board, OTHER, SLOT, config, function, host_config, prepare, reason, request, spis,
+    BUS, Board, OTHER, SLOT, config, function, host_config, prepare, refusal, request, spis,
 };
 use crate::gic::Gic;
 use crate::peer::{Peer, create};
@@ -93,8 +93,7 @@ fn an_attachment_is_whole_or_none() {
 
 #[test]
 fn vectors_come_and_go_without_memory() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
+    let (board, device) = Board::with_device();
     with_allocations(0, || {
         let block = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
         board.bus.compose(&block, 0).unwrap();
@@ -110,8 +109,7 @@ fn vectors_come_and_go_without_memory() {
 fn a_host_without_memory_costs_no_vector() {
     let (board, device, block) = Board::with_block();
     board.kernel.limit_host(Some(0));
-    let refused = board.bus.compose(&block, 0).unwrap_err();
-    assert_eq!(reason(refused), "the host refused");
+    assert_eq!(refusal(&board.bus, &block), "the host refused");
     board.kernel.limit_host(None);
     assert!(board.bus.compose(&block, 0).is_ok());
     board.bus.free(&device, block);

@@ -11,8 +11,7 @@ use std::sync::{Arc, Barrier};
 
 #[test]
 fn nothing_is_sent_after_a_deletion() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
+    let (board, device) = Board::with_device();
     let stop = AtomicBool::new(false);
     let (sender, gic) = (board.devices[0].clone(), board.gic.clone());
     std::thread::scope(|scope| {
