@@ -53,23 +53,48 @@ fn every_change_of_the_bus_is_signalled() {
     assert_eq!(board.kernel.signals.waits_in_vain(), 0);
 }
 
-/// Channel whose peer sends between the last check and the re-arming of the signal.
-pub(crate) struct Overtaken<F> {
-    pub(crate) inner: Ring,
-    pub(crate) before_idle: F,
+/// Operation of a channel.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Operation {
+    Send,
+    Receive,
+    Idle,
 }
 
-impl<F: FnMut() + Send> Channel for Overtaken<F> {
+/// Channel that calls a function before each operation, which may make the operation fail.
+pub(crate) struct Hooked<F>(pub(crate) Ring, pub(crate) F);
+
+impl<F: FnMut(Operation) -> Result<(), ChannelError> + Send> Channel for Hooked<F> {
     fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
-        self.inner.send(kind, payload)
+        (self.1)(Operation::Send)?;
+        self.0.send(kind, payload)
     }
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
-        self.inner.receive(buffer)
+        (self.1)(Operation::Receive)?;
+        self.0.receive(buffer)
     }
     fn idle(&mut self) -> Result<Idle, ChannelError> {
-        (self.before_idle)();
-        self.inner.idle()
+        (self.1)(Operation::Idle)?;
+        self.0.idle()
     }
+}
+
+/// Returns a channel whose peer sends between the last check and the re-arming of the signal.
+pub(crate) fn overtaken(inner: Ring, mut before_idle: impl FnMut() + Send) -> impl Channel {
+    Hooked(inner, move |operation| {
+        if operation == Operation::Idle {
+            before_idle();
+        }
+        Ok(())
+    })
+}
+
+/// Returns a channel that has no room for the next packet once the flag is set.
+pub(crate) fn full_once(inner: Ring, is_full: Arc<AtomicBool>) -> impl Channel {
+    Hooked(inner, move |operation| {
+        let is_full = operation == Operation::Send && is_full.swap(false, SeqCst);
+        if is_full { Err(ChannelError::Full) } else { Ok(()) }
+    })
 }
 
 /// Channel whose peer sends as fast as this end reads while `floods` is set.
@@ -119,7 +144,7 @@ fn a_host_takes_a_request_that_came_as_it_fell_asleep() {
             near.send(PacketKind::Request(101), &request).unwrap();
         }
     };
-    let served = peer.host.serve(&mut Overtaken { inner, before_idle });
+    let served = peer.host.serve(&mut overtaken(inner, before_idle));
     assert_eq!(served, Ok(Served::All));
     assert_eq!((peer.host.vectors(SLOT), peer.host.vectors(OTHER)), (1, 1));
 }
@@ -137,7 +162,7 @@ fn a_guest_takes_a_packet_that_came_as_it_fell_asleep() {
             eject_late(OTHER);
         }
     };
-    let channel = Box::new(Overtaken { inner, before_idle });
+    let channel = Box::new(overtaken(inner, before_idle));
     let bus = Bus::open(crate::board::config(), channel, vectors, kernel.clone()).unwrap();
     while bus.next_event().is_some() {}
     kernel.signals.raised();
@@ -170,35 +195,13 @@ fn a_host_that_sends_more_than_one_look_takes_is_heard() {
     assert_eq!(board.kernel.signals.waits_in_vain(), 0);
 }
 
-/// Channel that has no room for the first packet but accepts all later ones.
-pub(crate) struct FullOnce {
-    pub(crate) inner: Ring,
-    pub(crate) is_full: Arc<AtomicBool>,
-}
-
-impl Channel for FullOnce {
-    fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
-        if self.is_full.swap(false, SeqCst) {
-            return Err(ChannelError::Full);
-        }
-        self.inner.send(kind, payload)
-    }
-    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
-        self.inner.receive(buffer)
-    }
-    fn idle(&mut self) -> Result<Idle, ChannelError> {
-        self.inner.idle()
-    }
-}
-
 #[test]
 fn a_host_without_room_for_an_ejection_is_blocked() {
     let mut peer = Peer::on(Version::V1_4);
     peer.send(&Peer::emit(&Request::QueryResources(SLOT)));
     peer.host.eject(SLOT).unwrap();
     let (_, far) = crate::board::channel();
-    let mut far =
-        FullOnce { inner: std::mem::replace(&mut peer.far, far), is_full: Arc::new(true.into()) };
+    let mut far = full_once(std::mem::replace(&mut peer.far, far), Arc::new(true.into()));
     // The guest signals that the channel has room, and the next call sends both.
     assert_eq!(peer.host.serve(&mut far), Ok(Served::Blocked));
     assert_eq!(peer.near.receive(&mut [0; 64]), Ok(None));

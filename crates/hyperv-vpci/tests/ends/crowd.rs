@@ -1,6 +1,6 @@
 //! Tasks that wait while another task uses the bus. The host's signals never end their wait.
 
-use crate::asleep::FullOnce;
+use crate::asleep::full_once;
 use crate::board::{
     BUS, OTHER, Ring, SLOT, channel, config, function, host_config, impl_task_context, request,
     spis,
@@ -67,7 +67,7 @@ fn crowd() -> (Arc<Crowd>, Arc<Bus>, Arc<AtomicBool>, Attachment, HwIrqBlock) {
     let (host, (other, wake_ups, was_woken)) = (Mutex::new((host, far)), Default::default());
     let kernel = Arc::new(Crowd { host, other, wake_ups, was_woken });
     let is_full = Arc::new(AtomicBool::new(false));
-    let channel = Box::new(FullOnce { inner: near, is_full: is_full.clone() });
+    let channel = Box::new(full_once(near, is_full.clone()));
     let bus = Arc::new(Bus::open(config(), channel, vectors, kernel.clone()).unwrap());
     let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
     let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();

@@ -1,9 +1,10 @@
 //! Freed vectors must not be allocated again while the host may still send their messages.
 
-use crate::board::{ADDRESS, Board, OTHER, Ring, SLOT, faults, function, refusal, request};
+use crate::asleep::Hooked;
+use crate::board::{ADDRESS, Board, OTHER, SLOT, faults, function, refusal, request};
 use crate::gic::Gic;
 use crate::tamper::{Change, Fate};
-use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
+use hyperv_vpci::channel::{ChannelError, PacketKind};
 use hyperv_vpci::guest::{Faults, VpciError};
 use hyperv_vpci::protocol::{Request, Slot};
 use msi_types::{Attachment, Delivery, HwIrqBlock, MsiError, MsiMessage, MsiParent, Shape};
@@ -217,40 +218,12 @@ fn a_removal_ends_unconfirmed_deletions() {
     }
 }
 
-/// Channel that its host rescinds, or that fails with another error. When the channel is closed, it
-/// records the vectors that are claimed at the GIC.
-struct Rescinded {
-    inner: Ring,
-    ended: Arc<AtomicBool>,
-    error: ChannelError,
-    gic: Arc<Gic>,
-    claimed_at_close: Arc<Mutex<Vec<u32>>>,
-}
+/// Records the vectors that are claimed at the GIC when its channel is closed.
+struct AtClose(Arc<Gic>, Arc<Mutex<Vec<u32>>>);
 
-impl Rescinded {
-    fn check(&self) -> Result<(), ChannelError> {
-        if self.ended.load(SeqCst) { Err(self.error) } else { Ok(()) }
-    }
-}
-
-impl Channel for Rescinded {
-    fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
-        self.check()?;
-        self.inner.send(kind, payload)
-    }
-    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
-        self.check()?;
-        self.inner.receive(buffer)
-    }
-    fn idle(&mut self) -> Result<Idle, ChannelError> {
-        self.check()?;
-        self.inner.idle()
-    }
-}
-
-impl Drop for Rescinded {
+impl Drop for AtClose {
     fn drop(&mut self) {
-        *self.claimed_at_close.lock().unwrap() = self.gic.claimed();
+        *self.1.lock().unwrap() = self.0.claimed();
     }
 }
 
@@ -260,13 +233,16 @@ fn rescindable() -> (Board, Arc<AtomicBool>, Arc<Mutex<Vec<u32>>>) {
 
 /// Returns a board whose channel fails once the flag is set.
 pub(crate) fn failing(error: ChannelError) -> (Board, Arc<AtomicBool>, Arc<Mutex<Vec<u32>>>) {
-    let (is_rescinded, claimed_at_close) = (Arc::default(), Arc::default());
+    let (has_failed, claimed_at_close) = <(Arc<AtomicBool>, _)>::default();
     let board = Board::over(|inner, gic| {
-        let (ended, gic) = (Arc::clone(&is_rescinded), gic.clone());
-        let claimed_at_close = Arc::clone(&claimed_at_close);
-        Box::new(Rescinded { inner, ended, error, gic, claimed_at_close })
+        let has_failed = has_failed.clone();
+        let at_close = AtClose(gic.clone(), Arc::clone(&claimed_at_close));
+        Box::new(Hooked(inner, move |_| {
+            let _ = &at_close;
+            if has_failed.load(SeqCst) { Err(error) } else { Ok(()) }
+        }))
     });
-    (board, is_rescinded, claimed_at_close)
+    (board, has_failed, claimed_at_close)
 }
 
 #[test]

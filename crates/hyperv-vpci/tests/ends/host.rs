@@ -1,6 +1,6 @@
 //! A host facing a guest that can send arbitrary messages.
 
-use crate::asleep::FullOnce;
+use crate::asleep::full_once;
 use crate::board::{ADDRESS, OTHER, SLOT, channel, channel_with, function, host_config};
 use crate::gic::Gic;
 use crate::peer::{Peer, create};
@@ -288,7 +288,7 @@ fn packets_until_on(early: impl FnOnce(&mut Host), between: impl FnOnce(&mut Hos
     peer.send(&Peer::emit(&Request::QueryVersion(0x1_0004)));
     early(&mut peer.host);
     let inner = std::mem::replace(&mut peer.far, channel().1);
-    let mut full = FullOnce { inner, is_full: Arc::new(true.into()) };
+    let mut full = full_once(inner, Arc::new(true.into()));
     assert_eq!(peer.host.serve(&mut full), Ok(Served::Blocked));
     between(&mut peer.host);
     assert_eq!(peer.host.serve(&mut full), Ok(Served::All));

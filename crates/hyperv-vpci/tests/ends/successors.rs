@@ -1,7 +1,7 @@
 //! Functions that are replaced while their drivers still use them. Nothing that a driver does may
 //! reach the function that has taken its function's slot.
 
-use crate::asleep::Overtaken;
+use crate::asleep::overtaken;
 use crate::board::{BUS, Board, OTHER, SLOT, channel_to, function, reason, request};
 use crate::deletions::{board, compose_in_vain};
 use crate::tamper::Fate;
@@ -136,7 +136,7 @@ fn a_function_replaced_during_a_resume_arrives() {
             side.replace(SLOT, 10);
         }
     };
-    assert_eq!(board.bus.resume(Box::new(Overtaken { inner, before_idle })), Ok(()));
+    assert_eq!(board.bus.resume(Box::new(overtaken(inner, before_idle))), Ok(()));
     assert!(board.bus.poll().is_ok());
     let events: Vec<_> = from_fn(|| board.bus.next_event()).collect();
     assert_eq!(events, [BusEvent::Gone(SLOT), BusEvent::Arrived(SLOT)]);
