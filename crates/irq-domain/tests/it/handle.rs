@@ -76,10 +76,8 @@ fn a_task_releases_a_self_dropped_input() {
     let mine = own.clone();
     let hwirq = HwIrq::new(50);
     let request = irq_domain::WiredRequest::new(hwirq, msi_types::Trigger::Edge, "button");
-    let handle = machine
-        .interrupts
-        .request_wired(request, move |_| drop(mine.lock().unwrap().take()))
-        .unwrap();
+    let drop_it = move |_: &irq_domain::IrqContext<'_>| drop(mine.lock().unwrap().take());
+    let handle = machine.interrupts.request_wired(request, drop_it).unwrap();
     *own.lock().unwrap() = Some(handle);
     machine.dispatch(0, hwirq);
     assert!(machine.root.line(50).unwrap().masked);

@@ -223,10 +223,8 @@ impl Busy {
             (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
         handles.push(machine.interrupts.request_wired(LINE, |_| {}).unwrap());
         handles[0].set_affinity_among(&[1, 3].map(Cpu::new)).unwrap();
-        let private = machine
-            .interrupts
-            .request_per_cpu(HwIrq::new(27), Trigger::Edge, "timer", |_| {})
-            .unwrap();
+        let (interrupts, private) = (&machine.interrupts, HwIrq::new(27));
+        let private = interrupts.request_per_cpu(private, Trigger::Edge, "timer", |_| {}).unwrap();
         Self { machine, device, handles, private }
     }
 }

@@ -79,7 +79,7 @@ fn a_disable_during_a_restore_stays_masked() {
 }
 
 #[test]
-fn wide_data_is_enabled_before_the_message() {
+fn restore_enables_extended_data_before_the_message() {
     let control = msi::Control::new().with_extended_data_capable(true);
     let function = Function::with_msi(control, AccessContext::Any);
     let (_machine, device) = attach(Addressing::Stays, Arc::new(function.msi_store().unwrap()));

@@ -28,13 +28,11 @@ fn describe_names_every_level_of_an_msi() {
 #[test]
 fn describe_has_one_level_at_the_root() {
     let machine = Machine::new(Addressing::Stays);
-    let request = WiredRequest::new(HwIrq::new(33), Trigger::Level, "uart");
-    let uart = machine.interrupts.request_wired(request, |_| {}).unwrap();
+    let (interrupts, level) = (&machine.interrupts, Trigger::Level);
+    let request = WiredRequest::new(HwIrq::new(33), level, "uart");
+    let uart = interrupts.request_wired(request, |_| {}).unwrap();
     uart.disable();
-    let timer = machine
-        .interrupts
-        .request_per_cpu(HwIrq::new(27), Trigger::Level, "timer", |_| {})
-        .unwrap();
+    let timer = interrupts.request_per_cpu(HwIrq::new(27), level, "timer", |_| {}).unwrap();
     assert_eq!(
         describe(&machine, uart.irq()),
         "irq 0: uart, level, cpu 0, disabled, 0 runs, 0 redelivered\n  root: wired vector 33\n"
