@@ -1,8 +1,8 @@
-//! An out-of-memory error, exact slices, and page tables that allocate their pages on first use.
+//! An out-of-memory error, vectors, boxes, and page tables that allocate their pages on first use.
 
-use crate::{try_box_array, try_collect, try_push};
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
@@ -23,6 +23,80 @@ impl From<TryReserveError> for OutOfMemory {
     fn from(_: TryReserveError) -> Self {
         Self
     }
+}
+
+/// Collects an iterator into a vector.
+///
+/// # Errors
+/// Fails if the allocator has no memory for the items. Items that were already taken from the
+/// iterator are dropped.
+pub fn try_collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, TryReserveError> {
+    let mut collected = Vec::new();
+    collected.try_reserve_exact(items.size_hint().0)?;
+    for item in items {
+        collected.try_reserve(1)?;
+        collected.push(item);
+    }
+    Ok(collected)
+}
+
+/// Appends an item to a vector.
+///
+/// # Errors
+/// Fails if the allocator has no memory for the item, which is dropped. The vector is unchanged.
+pub fn try_push<T>(items: &mut Vec<T>, item: T) -> Result<(), TryReserveError> {
+    items.try_reserve(1)?;
+    items.push(item);
+    Ok(())
+}
+
+/// Boxes a value.
+///
+/// The value is boxed as a one-element array, because a vector can't be converted into a plain
+/// `Box<T>`.
+///
+/// # Errors
+/// Fails if the allocator has no memory for the value, which is dropped.
+pub fn try_box<T>(value: T) -> Result<Box<[T; 1]>, TryReserveError> {
+    let mut only = Vec::new();
+    only.try_reserve_exact(1)?;
+    only.push(value);
+    let Ok(boxed) = only.into_boxed_slice().try_into() else {
+        unreachable!("one value was pushed")
+    };
+    Ok(boxed)
+}
+
+/// Boxes an array whose items are created in order by `make`. The array is never placed on the
+/// stack.
+///
+/// # Errors
+/// Fails without calling `make` if the allocator has no memory for the array.
+pub fn try_box_array<T, const N: usize>(
+    make: impl FnMut() -> T,
+) -> Result<Box<[T; N]>, TryReserveError> {
+    let mut items = Vec::new();
+    items.try_reserve_exact(N)?;
+    items.resize_with(N, make);
+    let Ok(boxed) = items.into_boxed_slice().try_into() else { unreachable!("N items were made") };
+    Ok(boxed)
+}
+
+/// Moves a value into an [`Arc`].
+///
+/// Stable Rust has no fallible `Arc` constructor. Therefore, this function first allocates and
+/// frees the same amount of memory, and then calls `Arc::new`. If another thread allocates that
+/// memory in between, the program still aborts, as it would with `Arc::new` alone.
+///
+/// # Errors
+/// Fails if the allocator has no memory for the value, which is dropped.
+pub fn try_arc<T>(value: T) -> Result<Arc<T>, TryReserveError> {
+    /// A type with the same size and alignment as an `Arc` allocation.
+    #[repr(C)]
+    struct Counted<T>([usize; 2], T);
+
+    Vec::<Counted<T>>::new().try_reserve_exact(1)?;
+    Ok(Arc::new(value))
 }
 
 /// Collects an iterator of known length into a boxed slice.

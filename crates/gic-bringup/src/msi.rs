@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_arc;
-use doorbell_lock::TaskLock;
+use doorbell_fallible::lock::TaskLock;
 use gic_arch::{Lpi, Priority};
 use gic_driver::bridge_msi::FIRST_VECTOR;
 use gic_driver::its::{IdMap, IfEnabled};

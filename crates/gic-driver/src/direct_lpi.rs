@@ -64,7 +64,7 @@ use crate::lpi::{LpiError, LpiMessages, Lpis};
 use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
 use core::fmt;
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use gic_arch::{Lpi, Priority};
 use msi_types::{Cpu, HwIrq, MsiError};
 use records::{CpuSet, Deferred, LpiBlock, Record, Records};

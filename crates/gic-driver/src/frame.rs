@@ -2,7 +2,7 @@
 //! the Register Write Pending bit (`RWP`), which is 1 until earlier writes have taken effect.
 
 use crate::{Block, GicError, Mmio, MmioExt, Platform, wait_until};
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use gic_arch::{ArchRevision, IntId, IntIdClass, IntIdField, IntIdRange, gicd, gicr, id};
 
 /// A mapped frame, the GIC block it belongs to, and a lock for read-modify-write registers.

@@ -57,7 +57,7 @@ use crate::saved::BlockDefaults;
 use crate::{Block, GicError, Interrupt, MmioExt, PhysicalRegion, Platform, Priorities};
 use core::num::NonZeroU8;
 use core::sync::atomic::{AtomicU8, Ordering, fence};
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use gic_arch::gicc::{self, Sgir};
 use gic_arch::gicd::{self, Ctlr, Typer};
 use gic_arch::{IntId, Priority, Reg, SgiId};

@@ -112,7 +112,7 @@ use command_queue::CommandQueue;
 use config::CorrectedConfig;
 use device_table::DeviceTable;
 use devices::DeferredUnmap;
-use doorbell_lock::TaskLock;
+use doorbell_fallible::lock::TaskLock;
 use error::FaultLog;
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{CollectionId, Command, RawCommand, RdBase};

@@ -25,7 +25,7 @@ use allocator::LpiAllocator;
 use core::num::NonZeroU32;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use gic_arch::lpi::{MIN_ID_BITS, config_table_bytes};
 use gic_arch::{Lpi, Priority, gicd};
 use stale::Stale;

@@ -17,7 +17,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use msi_types::{
     Cpu, DoorbellPage, Granule, HwIrq, LevelMessages, MsiError, MsiMessage, NotIsolated, Shape,
     WiredParent,

@@ -31,7 +31,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::SortedMap;
-use doorbell_lock::TaskLock;
+use doorbell_fallible::lock::TaskLock;
 use handles::Handles;
 use msi_types::{ControllerFault, Cpu, HwIrq, HwIrqBlock, MsiError, RequesterId};
 

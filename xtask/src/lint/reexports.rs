@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use doorbell_harness::workspace::{Package, Workspace};
 
 /// Libraries whose types do not appear in the signatures of others.
-const INTERNAL: &[&str] = &["doorbell-fallible", "doorbell-lock"];
+const INTERNAL: &[&str] = &["doorbell-fallible"];
 
 /// Returns dependencies that a library's root does not re-export.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {

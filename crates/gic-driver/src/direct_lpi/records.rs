@@ -5,7 +5,7 @@ use super::resend::ResendReason;
 use crate::GicPlatform;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use gic_arch::Lpi;
 use msi_types::{Cpu, Fit};
 use spin::Once;

@@ -15,7 +15,7 @@ use super::tables::TableConstraints;
 use crate::mmio::MmioExt;
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table, Wait};
 use core::ops::Range;
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use gic_arch::gits::{Cbaser, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, MapAction, RawCommand, RdBase};
 use gic_arch::{Cacheability, OuterCacheability, Shareability, gits};

@@ -6,7 +6,7 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use gic_arch::Lpi;
 use gic_arch::its::{Command, RawCommand};
 use msi_types::{ControllerFault, Cpu, DeviceId, MsiError};

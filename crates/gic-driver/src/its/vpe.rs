@@ -22,7 +22,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use doorbell_lock::TaskLock;
+use doorbell_fallible::lock::TaskLock;
 use gic_arch::gicr::vlpi::Vpendbaser;
 use gic_arch::its::{MapAction, RdBase, VirtualCommand, VpeId};
 use gic_arch::lpi::{

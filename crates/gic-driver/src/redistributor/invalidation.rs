@@ -13,7 +13,7 @@
 
 use crate::{Mmio, MmioExt, Platform, TimedOut, wait_until};
 use core::iter::Peekable;
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use gic_arch::{Lpi, gicr};
 
 const WAIT: &str = "SYNCR.Busy = 0";

@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
-use doorbell_lock::{IrqLock, TaskLock};
+use doorbell_fallible::lock::{IrqLock, TaskLock};
 use msi_types::{Cpu, MsiError};
 
 /// Bus configuration.

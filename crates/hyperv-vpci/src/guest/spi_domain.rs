@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use msi_types::{
     BlockRequest, Cpu, HwIrq, HwIrqBlock, Initially, LocalCpu, MsiError, Pending, Shape, Trigger,
     WiredParent,

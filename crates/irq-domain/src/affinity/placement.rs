@@ -12,8 +12,8 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
+use doorbell_fallible::lock::{TaskReadGuard, TaskRwLock};
 use doorbell_fallible::{Shared, try_collect};
-use doorbell_lock::{TaskReadGuard, TaskRwLock};
 use msi_types::Cpu;
 
 /// The online CPUs, and the policy that chooses among them.

@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
 use doorbell_fallible::Shared;
-use doorbell_lock::TaskLock;
+use doorbell_fallible::lock::TaskLock;
 use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
 use msi_types::{
     Capability, Cpu, HwIrq, MessageStore, MsiError, MsiParent, Pending, Shape, StoreError, Trigger,

@@ -6,7 +6,7 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::Shared;
-use doorbell_lock::TaskLock;
+use doorbell_fallible::lock::TaskLock;
 use msi_types::{
     Attachment, DmaIsolated, HwIrqBlock, InterruptIsolated, Isolation, MsiParent, NotDmaIsolated,
     NotIsolated, RequesterId,

@@ -17,7 +17,7 @@ use core::fmt;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use doorbell_fallible::Shared;
-use doorbell_lock::{IrqLock, TaskLock};
+use doorbell_fallible::lock::{IrqLock, TaskLock};
 use msi_types::explain::{Explanation, Fact};
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 

@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use doorbell_fallible::Shared;
-use doorbell_lock::TaskLock;
+use doorbell_fallible::lock::TaskLock;
 use msi_types::explain::{Explanation, Obstacle};
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 

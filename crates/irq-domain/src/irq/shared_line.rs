@@ -17,8 +17,8 @@ use crate::name::Name;
 use alloc::collections::TryReserveError;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_fallible::lock::TaskLock;
 use doorbell_fallible::{OnceBox, try_box};
-use doorbell_lock::TaskLock;
 
 /// A member's position in the list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,7 +5,7 @@ use crate::host::Host;
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::SortedMap;
-use doorbell_lock::TaskLock;
+use doorbell_fallible::lock::TaskLock;
 use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{
     DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotDmaIsolated,

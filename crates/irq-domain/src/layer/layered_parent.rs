@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use doorbell_fallible::SortedMap;
-use doorbell_lock::TaskLock;
+use doorbell_fallible::lock::TaskLock;
 use msi_types::explain::Explanation;
 use msi_types::{
     Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Fit, Granule,

@@ -7,7 +7,7 @@ use crate::host::Host;
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
-use doorbell_lock::{IrqLock, TaskLock};
+use doorbell_fallible::lock::{IrqLock, TaskLock};
 use msi_types::explain::Obstacle;
 use msi_types::pci::msi::{ADDRESS_LOW, CAPABILITY_ID, CONTROL, Control, Layout};
 use msi_types::{

@@ -8,8 +8,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_fallible::lock::TaskLock;
 use doorbell_fallible::try_collect;
-use doorbell_lock::TaskLock;
 use msi_types::explain::Obstacle;
 use msi_types::pci::msix::{
     BarOffset, CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW,

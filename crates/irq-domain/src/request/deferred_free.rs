@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use doorbell_fallible::Shared;
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 
 /// A value that an owner shares with the core. The owner's `drop` can move the value into the list
 /// of deferred frees.

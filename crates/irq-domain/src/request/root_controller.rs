@@ -7,7 +7,7 @@ use crate::irq::registry::IrqRegistry;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use doorbell_lock::{IrqLock, TaskGuard, TaskLock};
+use doorbell_fallible::lock::{IrqLock, TaskGuard, TaskLock};
 use msi_types::{Cpu, HwIrq, MsiError, Trigger, WiredParent};
 
 /// The root controller, if the core manages its wired interrupts, and the lock that serializes

@@ -29,8 +29,11 @@ const LITMUS_LIMIT: Duration = Duration::from_mins(1);
 const LONG_LITMUS_LIMIT: Duration = Duration::from_mins(15);
 /// Tests that run in Miri: those of the files that contain `unsafe`, and those with threads.
 const MIRI: &[Tests] = &[
-    Tests { package: "doorbell-fallible", target: &["--lib"], names: &["heap::", "shared::"] },
-    Tests { package: "doorbell-lock", target: &["--lib"], names: &["tests::"] },
+    Tests {
+        package: "doorbell-fallible",
+        target: &["--lib"],
+        names: &["heap::", "lock::", "shared::"],
+    },
     Tests {
         package: "irq-domain",
         target: &["--test", "it"],

@@ -6,7 +6,7 @@
 //! # Example
 //!
 //! ```
-//! use doorbell_lock::IrqLock;
+//! use doorbell_fallible::lock::IrqLock;
 //! use msi_types::{IrqState, LocalCpu};
 //!
 //! struct Kernel;
@@ -27,15 +27,10 @@
 //! count.with(&Kernel, |count| *count += 1);
 //! assert_eq!(*count.lock(&Kernel), 1);
 //! ```
-#![no_std]
 #![forbid(unsafe_code)]
-
-#[cfg(test)]
-extern crate std;
 
 mod task_rw_lock;
 
-pub use msi_types;
 pub use task_rw_lock::{TaskReadGuard, TaskRwLock, TaskWriteGuard};
 
 use core::fmt;
@@ -46,7 +41,7 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 /// A lock for data that tasks and hard-IRQ handlers share. Interrupts stay masked from the first
 /// attempt to take the lock until it is released. The holder must not wait or allocate.
 ///
-/// The [crate's example](crate#example) protects a counter with it.
+/// The [module's example](self#example) protects a counter with it.
 #[derive(Default)]
 pub struct IrqLock<T>(SpinMutex<T>);
 
@@ -130,7 +125,7 @@ impl<T, C: LocalCpu + ?Sized> DerefMut for IrqGuard<'_, T, C> {
 /// #     fn irq_restore(&self, _: IrqState) {}
 /// #     fn yield_now(&self) { self.relax(); }
 /// # }
-/// use doorbell_lock::TaskLock;
+/// use doorbell_fallible::lock::TaskLock;
 ///
 /// let devices = TaskLock::new(vec!["uart"]);
 /// devices.with(&Kernel, |devices| devices.push("nvme0"));

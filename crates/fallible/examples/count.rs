@@ -1,6 +1,6 @@
 //! A counter that tasks and interrupt handlers share.
 
-use doorbell_lock::IrqLock;
+use doorbell_fallible::lock::IrqLock;
 use msi_types::{IrqState, LocalCpu};
 
 /// A kernel with a single thread, which is never interrupted.
