@@ -3,6 +3,7 @@
 mod lines;
 mod names;
 mod properties;
+mod references;
 
 pub use names::with_node_paths;
 
@@ -19,18 +20,16 @@ use crate::controller::{Controller, ControllerKind};
 use crate::description::{CpuNode, Description};
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion, SecondaryGic};
 use crate::iommu::{Iommu, IommuIndex, IommuRouting};
-use crate::origin::{Fact, NodeId};
-use crate::requester::{
-    ConfigAccess, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role, Target,
-};
+use crate::origin::NodeId;
+use crate::requester::{ConfigAccess, PciBridge, PciHost, PlatformDevice, Role};
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use properties::{
-    Routing, flag, regions, set, set_bus, set_coherence, set_cpus, set_gic_facet, set_status,
-    strings,
+    flag, regions, set, set_bus, set_coherence, set_cpus, set_gic_facet, set_status, strings,
 };
+use references::References;
 
 /// Writes `description` as a flattened devicetree, for simulated machines and tests.
 ///
@@ -70,9 +69,7 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     let mut writer = Writer {
         tree: DeviceTree::new(),
         gics: description.gics().map(|gic| &gic.id).collect(),
-        controllers: &description.controllers,
-        iommus: &description.iommus,
-        iommu_cells: iommu_cells(description),
+        references: References::of(description),
     };
     writer.root(description);
     for cpu in &description.cpus {
@@ -98,26 +95,6 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
         writer.device(device)?;
     }
     Ok(writer.tree)
-}
-
-/// Returns the `#iommu-cells` of each IOMMU: the length of the longest specifier in a reference to
-/// the IOMMU, or 1 if no reference exists.
-fn iommu_cells(description: &Description) -> Vec<usize> {
-    let devices = || description.devices.iter().chain(&description.iommu_users);
-    let named = devices().flat_map(|device| &device.iommus);
-    let named = named.map(|reference| (reference.iommu, reference.specifier.len()));
-    let hosts = description.hosts.iter().map(|host| &host.iommu);
-    let maps = hosts.chain(devices().map(|device| &device.iommu));
-    let entries = maps.flat_map(|routing| &routing.map);
-    let mapped = entries
-        .filter_map(|entry| Some((entry.iommu?, usize::from(entry.stream_id_base.is_some()))));
-    let mut cells = alloc::vec![None; description.iommus.len()];
-    for (iommu, count) in named.chain(mapped) {
-        if let Some(known) = cells.get_mut(iommu.get()) {
-            *known = (*known).max(Some(count));
-        }
-    }
-    cells.into_iter().map(|count| count.unwrap_or(1)).collect()
 }
 
 /// Sets `iommu-map` of a host or another bus to `streams`, and sets `iommu-map-mask`.
@@ -200,10 +177,7 @@ fn check_unique(description: &Description) -> Result<(), WriteError> {
 struct Writer<'d> {
     tree: DeviceTree,
     gics: Vec<&'d NodeId>,
-    controllers: &'d [Controller],
-    iommus: &'d [Iommu],
-    /// `#iommu-cells` of each IOMMU.
-    iommu_cells: Vec<usize>,
+    references: References<'d>,
 }
 
 impl Writer<'_> {
@@ -278,8 +252,9 @@ impl Writer<'_> {
     /// Returns the phandle of a GIC. If the GIC is also an MSI controller, this is the controller's
     /// phandle. The phandles of other GICs follow those of the IOMMUs.
     fn gic_phandle(&self, place: usize) -> Option<u32> {
-        let facet = self.controllers.iter().position(|one| Some(&&one.id) == self.gics.get(place));
-        let number = facet.unwrap_or(self.controllers.len() + self.iommus.len() + place);
+        let References { controllers, iommus, .. } = self.references;
+        let facet = controllers.iter().position(|one| Some(&&one.id) == self.gics.get(place));
+        let number = facet.unwrap_or(controllers.len() + iommus.len() + place);
         u32::try_from(number + 1).ok()
     }
 
@@ -334,9 +309,9 @@ impl Writer<'_> {
     }
 
     fn host(&mut self, host: &PciHost) -> Result<(), WriteError> {
-        let routing = self.routing(&host.id, &host.msi)?;
-        let streams = self.streams(&host.id, &host.iommu)?;
-        let controllers = self.controllers;
+        let routing = self.references.routing(&host.id, &host.msi)?;
+        let streams = self.references.streams(&host.id, &host.iommu)?;
+        let controllers = self.references.controllers;
         let node = self.node(&host.id)?;
         set(node, "device_type", "pci");
         if !host.compatible.is_empty() {
@@ -393,7 +368,7 @@ impl Writer<'_> {
             set(node, "#address-cells", 3u32);
             set(node, "#size-cells", 2u32);
         }
-        let routing = self.routing(&bridge.id, &bridge.msi)?;
+        let routing = self.references.routing(&bridge.id, &bridge.msi)?;
         let node = self.node(&bridge.id)?;
         routing.set_on(node);
         set_status(node, bridge.status.value);
@@ -401,9 +376,9 @@ impl Writer<'_> {
     }
 
     fn device(&mut self, device: &PlatformDevice) -> Result<(), WriteError> {
-        let routing = self.routing(&device.id, &device.msi)?;
-        let passed = self.passed(device)?;
-        let streams = self.streams(&device.id, &device.iommu)?;
+        let routing = self.references.routing(&device.id, &device.msi)?;
+        let passed = self.references.passed(device)?;
+        let streams = self.references.streams(&device.id, &device.iommu)?;
         let node = self.node(&device.id)?;
         if !passed.is_empty() {
             set(node, iommu_map::REFERENCES, passed);
@@ -430,8 +405,8 @@ impl Writer<'_> {
 
     /// Writes an IOMMU. The phandles of IOMMUs follow those of the controllers.
     fn iommu(&mut self, index: usize, iommu: &Iommu) -> Result<(), WriteError> {
-        let phandle = self.iommu_phandle(&iommu.id, IommuIndex::new(index))?;
-        let cells = self.cells_at(IommuIndex::new(index));
+        let phandle = self.references.iommu_phandle(&iommu.id, IommuIndex::new(index))?;
+        let cells = self.references.cells_at(IommuIndex::new(index));
         let cells = u32::try_from(cells).unwrap_or(u32::MAX);
         let node = self.node(&iommu.id)?;
         if !iommu.compatible.is_empty() {
@@ -444,89 +419,6 @@ impl Writer<'_> {
         set(node, "phandle", phandle);
         set_status(node, iommu.status.value);
         Ok(())
-    }
-
-    fn iommu_phandle(&self, id: &NodeId, index: IommuIndex) -> Result<u32, WriteError> {
-        let place = Some(index.get()).filter(|&place| place < self.iommus.len());
-        let number = place.and_then(|place| u32::try_from(self.controllers.len() + place + 1).ok());
-        number.ok_or_else(|| WriteErrorKind::Nowhere.of(id))
-    }
-
-    fn cells_at(&self, iommu: IommuIndex) -> usize {
-        self.iommu_cells.get(iommu.get()).copied().unwrap_or(1)
-    }
-
-    /// Returns the cells of references to IOMMUs, with each specifier padded with zeroes to the
-    /// IOMMU's `#iommu-cells`.
-    fn passed(&self, device: &PlatformDevice) -> Result<Vec<u32>, WriteError> {
-        let mut cells = Vec::new();
-        for reference in &device.iommus {
-            cells.push(self.iommu_phandle(&device.id, reference.iommu)?);
-            let count = self.cells_at(reference.iommu);
-            let filled = reference.specifier.iter().copied().chain(core::iter::repeat(0));
-            cells.extend(filled.take(count));
-        }
-        Ok(cells)
-    }
-
-    fn streams(&self, id: &NodeId, routing: &IommuRouting) -> Result<Vec<u32>, WriteError> {
-        let mut words = Vec::new();
-        for entry in &routing.map {
-            let iommu = entry.iommu.ok_or_else(|| WriteErrorKind::Nowhere.of(id))?;
-            let count = self.cells_at(iommu);
-            if entry.stream_id_base.is_none() && count > 0 {
-                return Err(WriteErrorKind::Specifier.of(id));
-            }
-            words.extend([entry.rid_base.get(), self.iommu_phandle(id, iommu)?]);
-            let output = entry.stream_id_base.unwrap_or_default();
-            properties::map_output(&mut words, output, count, entry.length)
-                .ok_or_else(|| WriteErrorKind::Inexpressible.of(id))?;
-        }
-        Ok(words)
-    }
-
-    fn routing(&self, id: &NodeId, msi: &MsiRouting) -> Result<Routing, WriteError> {
-        let map = msi.map.as_ref().map(|map| self.map(id, map)).transpose()?;
-        let mut parents = Vec::new();
-        for parent in &msi.parents {
-            self.parent(id, parent, &mut parents)?;
-        }
-        Ok(Routing { mask: msi.mask.as_ref().map(|mask| mask.value), map, parents })
-    }
-
-    fn map(&self, id: &NodeId, map: &[Fact<MapEntry>]) -> Result<Vec<u32>, WriteError> {
-        let mut words = Vec::new();
-        for entry in map {
-            let (phandle, controller) = self.reference(id, entry.target)?;
-            // Without `#msi-cells`, a map entry has one cell for the DeviceID.
-            let count = match controller.msi_cells.value {
-                0 if controller.kind != ControllerKind::DirectLpi => 1,
-                count => usize::try_from(count).unwrap_or(usize::MAX),
-            };
-            words.extend([entry.rid_base.get(), phandle]);
-            properties::map_output(&mut words, entry.device_id_base.get(), count, entry.length)
-                .ok_or_else(|| WriteErrorKind::Inexpressible.of(id))?;
-        }
-        Ok(words)
-    }
-
-    fn parent(&self, id: &NodeId, parent: &Parent, cells: &mut Vec<u32>) -> Result<(), WriteError> {
-        let (phandle, controller) = self.reference(id, parent.target)?;
-        if usize::try_from(controller.msi_cells.value) != Ok(parent.specifier.len()) {
-            return Err(WriteErrorKind::Specifier.of(id));
-        }
-        cells.push(phandle);
-        cells.extend(&parent.specifier);
-        Ok(())
-    }
-
-    /// Returns the phandle of `target`, and the controller. The phandles of controllers start at 1.
-    fn reference(&self, id: &NodeId, target: Target) -> Result<(u32, &Controller), WriteError> {
-        let nowhere = || WriteErrorKind::Nowhere.of(id);
-        let Target::Controller(index) = target else { return Err(nowhere()) };
-        let controller = self.controllers.get(index.get()).ok_or_else(nowhere)?;
-        let phandle = u32::try_from(index.get() + 1).map_err(|_| nowhere())?;
-        Ok((phandle, controller))
     }
 
     /// Returns the node at this path, after creating it and its ancestors if necessary.

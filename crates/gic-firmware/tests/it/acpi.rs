@@ -7,6 +7,7 @@ mod faults;
 mod hostile;
 mod iort;
 mod lint;
+mod machine;
 mod madt;
 mod round_trip;
 mod server;

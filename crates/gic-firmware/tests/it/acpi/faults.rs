@@ -2,109 +2,17 @@
 //! them. Each mistake has one cause, so only the rules for that cause may report it.
 
 use super::bytes::{
-    Bytes, Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, msi_frame,
-    named_component, node, offset, pmcg, root_complex, seal, smmu_v3, word,
+    Mapping, describe, gicd, its, msi_frame, named_component, offset, pmcg, root_complex, seal,
+    smmu_v3, word,
+};
+use super::machine::{
+    AT_GROUP, AT_SMMU, COMPLEX, COMPLEX_MAPPINGS, COMPONENT, COUNTERS, CPU, GICD, GICR, GROUP, ITS,
+    Machine, OTHER_COMPLEX, RMR, SMMU, SMMU_MAPPINGS, plant, planted,
 };
 use gic_firmware::lint::{KnownRegisters, check};
 use gic_firmware::{Finding, Rule};
 use std::path::Path;
 use std::{env, fs};
-
-/// Numbers of the MADT structures and IORT nodes of the sound machine.
-const CPU: usize = 0;
-const GICD: usize = 4;
-const GICR: usize = 5;
-const ITS: usize = 6;
-const GROUP: usize = 0;
-const SMMU: usize = 1;
-const COMPLEX: usize = 2;
-const OTHER_COMPLEX: usize = 3;
-const COMPONENT: usize = 4;
-const COUNTERS: usize = 5;
-const RMR: usize = 6;
-
-/// Offsets of the ITS group and the SMMU in the IORT.
-const AT_GROUP: u32 = 48;
-const AT_SMMU: u32 = AT_GROUP + 24;
-/// Bytes from the start of a node to its ID mappings.
-const SMMU_MAPPINGS: usize = 68;
-const COMPLEX_MAPPINGS: usize = 36;
-
-/// The parts of a machine's tables.
-struct Machine {
-    madt: Vec<Vec<u8>>,
-    nodes: Vec<Vec<u8>>,
-    /// Base address, segment, first and last bus.
-    windows: Vec<(u64, u16, u8, u8)>,
-}
-
-impl Machine {
-    /// Returns four CPUs with a GICv3, an ITS, an SMMU in front of segment 0, and a segment 1.
-    fn sound() -> Self {
-        let cpus = (0..4u32).map(|uid| gicc(82, uid, 1, u64::from(uid), 0));
-        let gic = [gicd(0x800_0000, 3), gicr(0, 0x80a_0000, 0x8_0000), its(0, 0, 0x808_0000)];
-        let through: &[Mapping] = &[[0, 0xffff, 0, AT_GROUP, 0], [0, 0, 0x3_0000, AT_GROUP, 1]];
-        let coherent = |complex: Vec<u8>| planted(complex, 16, &[1, 0, 0, 0, 0, 0, 0, 3]);
-        let range = Bytes::default().u32(0).u32(1).u32(28).u64(0x9000_0000).u64(0x2_0000).u32(0).0;
-        let nodes = vec![
-            its_group(&[0]),
-            smmu_v3(3, 0, 74, 1, through),
-            coherent(root_complex(0, &[[0, 0xffff, 0, AT_SMMU, 0]])),
-            coherent(root_complex(1, &[[0, 0xffff, 0x1_0000, AT_GROUP, 0]])),
-            named_component("\\_SB_.DMA0", &[[0, 0, 0x2_0000, AT_GROUP, 1]]),
-            pmcg(90, &[]),
-            node(6, 3, &range, &[[0, 0, 0x2_0001, AT_SMMU, 1]]),
-        ];
-        let windows = vec![(0x40_1000_0000, 0, 0, 0xff), (0x50_1000_0000, 1, 0, 0xff)];
-        Self { madt: cpus.chain(gic).collect(), nodes, windows }
-    }
-
-    fn tables(&self) -> Vec<Vec<u8>> {
-        vec![madt(&self.madt), iort(&self.nodes), mcfg(&self.windows)]
-    }
-
-    /// Replaces bytes of a MADT structure.
-    fn structure(mut self, number: usize, at: usize, bytes: &[u8]) -> Self {
-        plant(&mut self.madt[number], at, bytes);
-        self
-    }
-
-    /// Replaces bytes of the GICC structures.
-    fn each_cpu(mut self, at: usize, bytes: &[u8]) -> Self {
-        self.madt[..GICD].iter_mut().for_each(|cpu| plant(cpu, at, bytes));
-        self
-    }
-
-    /// Replaces bytes of an IORT node.
-    fn node(mut self, number: usize, at: usize, bytes: &[u8]) -> Self {
-        plant(&mut self.nodes[number], at, bytes);
-        self
-    }
-
-    /// Replaces a word of an ID mapping of an IORT node: the first input ID, the number of IDs
-    /// minus one, the first output ID, the target or the flags.
-    fn mapping(self, number: usize, mappings: usize, word: usize, value: u32) -> Self {
-        self.node(number, mappings + 4 * word, &value.to_le_bytes())
-    }
-
-    fn with(mut self, structure: Vec<u8>) -> Self {
-        self.madt.push(structure);
-        self
-    }
-
-    fn windows(self, windows: &[(u64, u16, u8, u8)]) -> Self {
-        Self { windows: windows.to_vec(), ..self }
-    }
-}
-
-fn plant(structure: &mut [u8], at: usize, bytes: &[u8]) {
-    structure[at..at + bytes.len()].copy_from_slice(bytes);
-}
-
-fn planted(mut structure: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
-    plant(&mut structure, at, bytes);
-    structure
-}
 
 fn findings(tables: &[Vec<u8>]) -> Vec<Finding> {
     check(&describe(tables), &KnownRegisters::default())

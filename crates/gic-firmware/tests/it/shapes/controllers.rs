@@ -1,0 +1,162 @@
+//! Checks the descriptions of MSI controllers other than the ITS, and of those in host bridges.
+
+use super::*;
+use gic_arch::IntId;
+use gic_firmware::{IntIdSpan, Rule};
+use msi_types::{MsiMessage, Trigger};
+
+#[test]
+fn gicv2_board_has_its_v2m_frames() {
+    let machine = read!("gicv2m");
+    let gic = machine.gic.as_ref().expect("there is a GIC");
+    assert_eq!((gic.version.value, gic.redistributors.len()), (GicVersion::V2, 0));
+    assert_eq!(gic.cpu_interface.as_ref().unwrap().value, region(0x801_0000, 0x2000));
+    let doorbells: Vec<_> =
+        machine.controllers.iter().flat_map(|controller| machine.doorbells(controller)).collect();
+    assert_eq!(doorbells, [0x802_0040, 0x803_0040]);
+    assert!(machine.controllers.iter().all(|controller| controller.kind == ControllerKind::V2m));
+}
+
+#[test]
+fn a_v2m_override_needs_both_halves() {
+    let machine = read!("gicv2m");
+    assert_eq!(machine.controllers[0].ranges[0].value, IntIdSpan::new(IntId::new(80), 64).unwrap());
+    assert_eq!(machine.controllers[1].ranges, []);
+}
+
+#[test]
+fn v2m_needs_no_device_id() {
+    let machine = read!("gicv2m");
+    assert_eq!(device_answers(&machine, "/device"), [Ok(("/intc@8000000/v2m@20000".into(), 0))]);
+}
+
+#[test]
+fn half_an_override_of_a_frame_is_reported() {
+    let found = read!("gicv2m").findings;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].rule, Rule::FrameRange);
+    assert_eq!(found[0].origin.to_string(), "/intc@8000000/v2m@30000: arm,msi-base-spi");
+}
+
+#[test]
+fn mbi_is_read_beside_an_its() {
+    let machine = read!("mbi");
+    let mbi = controller(&machine, "/intc@fe600000");
+    assert_eq!(mbi.kind, ControllerKind::Mbi);
+    let ranges: Vec<_> =
+        mbi.ranges.iter().map(|range| (range.first().get(), range.count())).collect();
+    assert_eq!(ranges, [(480, 32), (4096, 128)]);
+    assert_eq!(machine.doorbells(mbi), [0xfe61_0040]);
+    assert_eq!(machine.controllers.len(), 2);
+    assert_eq!(answer(&machine, "/pcie@10000000", 8).unwrap().0, "/intc@fe600000");
+    assert_eq!(machine.findings, []);
+}
+
+#[test]
+fn pre_its_moves_doorbell_and_bounds_device_ids() {
+    let machine = read!("pre-its");
+    let its = &machine.controllers[0];
+    assert_eq!(its.device_id_bits(), Some(19));
+    assert_eq!(its.doorbell(DeviceId::new(0)), Some(0x5800_0000));
+    assert_eq!(its.doorbell(DeviceId::new(0x7ffff)), Some(0x581f_fffc));
+    assert_eq!(its.doorbell(DeviceId::new(0x80000)), None);
+}
+
+#[test]
+fn stated_direct_lpi_has_no_device_ids() {
+    let machine = read!("direct-lpi");
+    assert_eq!(machine.findings, []);
+    let direct = controller(&machine, "/intc@8000000");
+    assert_eq!((&direct.kind, direct.status.value), (&ControllerKind::DirectLpi, Status::Enabled));
+    assert_eq!(machine.doorbells(direct), [0x80a_0040, 0x80c_0040]);
+    let intc = String::from("/intc@8000000");
+    assert_eq!(
+        answer(&machine, "/pcie@10000000", 0x108),
+        Ok((intc.clone(), 0x108, Via::Parent(0)))
+    );
+    assert_eq!(device_answers(&machine, "/sensor"), [Ok((intc, 0))]);
+}
+
+#[test]
+fn direct_lpi_is_never_inferred() {
+    for machine in [read!("gicv2m"), read!("redistributors"), read!("disabled")] {
+        assert!(machine.controllers.iter().all(|one| one.kind != ControllerKind::DirectLpi));
+    }
+}
+
+#[test]
+fn direct_lpi_beside_an_its_is_a_finding() {
+    let machine = read!("direct-lpi-mistakes");
+    assert_eq!(
+        findings(&machine),
+        [
+            "malformed-property /intc@8000000: #msi-cells",
+            "direct-lpi-with-its /intc@8000000: arm,direct-lpi",
+        ]
+    );
+    assert_eq!(controller(&machine, "/intc@8000000").status.value, Status::Disabled);
+    assert_eq!(controller(&machine, "/intc@8000000/its@8080000").status.value, Status::Enabled);
+}
+
+/// Describes the controller inside a host bridge: its kind, its registers' address, its lines,
+/// whether a driver exists, and its vectors.
+fn inside(description: &Description, id: &str) -> Option<String> {
+    let own = description.controller(host(description, id).own_controller?)?;
+    let lines: Vec<u32> = own.lines.iter().map(|line| line.intid.get()).collect();
+    let base = own.registers.as_ref()?.base();
+    let (driven, vectors) = (own.is_driven(), own.vectors());
+    Some(format!("{} {base:#x} {lines:?} {driven} {vectors:?}", own.kind))
+}
+
+#[test]
+fn a_bridge_contains_its_functions_controller() {
+    let machine = read!("bridges");
+    assert_eq!(machine.findings, []);
+    let eight = "imsi-rx 0x20000000 [173, 174, 175, 176, 179, 180, 181, 189] true Some(256)";
+    let expected = [
+        ("/pcie@10000000", Some("imsi-rx 0x10000000 [172] true Some(32)")),
+        ("/pcie@20000000", Some(eight)),
+        ("/pcie@30000000", Some("imsi-rx 0x30000000 [253] true Some(32)")),
+        ("/pcie@40000000", Some("mediatek-gen3 0x40000000 [823] true Some(256)")),
+        ("/pcie@50000000", Some("renesas,pcie-r8a7795 0x50000000 [] false None")),
+        ("/pcie@60000000", Some("imsi-rx 0x60000000 [] false Some(0)")),
+        ("/pcie@70000000", None),
+        ("/pcie@80000000", None),
+    ];
+    for (id, own) in expected {
+        assert_eq!(inside(&machine, id).as_deref(), own, "{id}");
+        if own.is_some() {
+            assert_eq!(answer(&machine, id, 0x100), Ok((id.into(), 0x100, Via::Own)));
+        }
+    }
+    let lines = &controller(&machine, "/pcie@20000000").lines;
+    let edges = lines.iter().map(|line| line.trigger == Trigger::Edge);
+    assert!(edges.eq([false, false, false, false, false, false, true, false]));
+}
+
+#[test]
+fn a_mip_turns_messages_into_spis() {
+    let machine = read!("bridges");
+    let mip = controller(&machine, "/msi-controller@92000000");
+    assert_eq!(mip.kind, ControllerKind::Mip);
+    let ranges = mip.ranges.iter().map(|range| (range.first().get(), range.count()));
+    assert!(ranges.eq([(432, 32)]));
+    let message = MsiMessage { address: 0xff_ffff_f000, data: 8 };
+    assert_eq!(mip.message.as_ref().map(|message| message.value), Some(message));
+    assert_eq!(mip.doorbell(DeviceId::new(3)), Some(message.address));
+    let (path, _, via) = answer(&machine, "/pcie@70000000", 0x100).unwrap();
+    assert_eq!((path.as_str(), via), ("/msi-controller@92000000", Via::Map(0)));
+}
+
+#[test]
+fn bridges_are_written_as_they_are_read() {
+    let machine = read!("bridges");
+    let again = devicetree::parse(&devicetree::write(&machine).unwrap()).unwrap();
+    for (before, after) in machine.controllers.iter().zip(&again.controllers) {
+        let lines = |one: &Controller| one.lines.iter().map(|line| line.value).collect::<Vec<_>>();
+        assert_eq!(lines(before), lines(after), "{}", before.id);
+        assert_eq!(before.kind, after.kind, "{}", before.id);
+        assert_eq!(before.message, after.message, "{}", before.id);
+    }
+    assert_eq!(machine.controllers.len(), again.controllers.len());
+}
