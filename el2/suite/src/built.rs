@@ -25,37 +25,6 @@ pub(crate) fn case(
     Case::new(name, BUILD + limit, run)
 }
 
-/// A case that runs a guest, or the guest on several machines.
-pub(crate) trait TestCase: Copy + Send + 'static {
-    /// Cases of the ordinary suite.
-    const ORDINARY: &'static [Self];
-    /// Cases that take longer.
-    const LONG: &'static [Self];
-
-    fn name(self) -> String;
-
-    /// Returns the time limit of all machines together.
-    fn limit(self) -> Duration;
-
-    /// Runs the guest, and checks the results.
-    fn judge(self) -> Result<()>;
-}
-
-/// Lists the ordinary cases of a kind.
-pub(crate) fn cases<C: TestCase>() -> Vec<Case> {
-    listed(C::ORDINARY)
-}
-
-/// Lists the cases of a kind that take longer.
-pub(crate) fn long_cases<C: TestCase>() -> Vec<Case> {
-    listed(C::LONG)
-}
-
-fn listed<C: TestCase>(cases: &[C]) -> Vec<Case> {
-    let case = |&it: &C| case(it.name(), it.limit(), move || it.judge());
-    cases.iter().map(case).collect()
-}
-
 /// Returns the hypervisor's image.
 pub(crate) fn hypervisor() -> Result<&'static Image> {
     static IMAGE: Shared<Image> = Shared::new();

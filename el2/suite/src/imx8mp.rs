@@ -8,17 +8,16 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::Result;
 use doorbell_harness::apt::Suite;
 use doorbell_harness::dtb::{Tools, Tree};
 use doorbell_harness::qemu;
-use doorbell_harness::suite::OrAbsent;
+use doorbell_harness::suite::{self, OrAbsent};
 use doorbell_harness::{process, workspace};
 
 use crate::board::MOVES;
-use crate::built::{self, TestCase};
+use crate::built;
 use crate::controller::Controller;
 use crate::debian::{self, Guest};
 use crate::files::{Files, Start, escaped};
@@ -33,28 +32,35 @@ const CPUS: u8 = 4;
 
 /// A machine with guests.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Case {
+struct Machine {
     guests: u8,
     vcpus: u8,
 }
 
-impl TestCase for Case {
-    const ORDINARY: &'static [Self] = &[Self { guests: 1, vcpus: 4 }];
-    const LONG: &'static [Self] =
-        &[Self { guests: 1, vcpus: 1 }, Self { guests: 1, vcpus: 8 }, Self { guests: 2, vcpus: 2 }];
+/// Lists the ordinary case.
+pub(crate) fn cases() -> Vec<suite::Case> {
+    listed(&[Machine { guests: 1, vcpus: 4 }])
+}
 
+/// Lists the cases that take longer.
+pub(crate) fn long_cases() -> Vec<suite::Case> {
+    listed(&[(1, 1), (1, 8), (2, 2)].map(|(guests, vcpus)| Machine { guests, vcpus }))
+}
+
+fn listed(machines: &[Machine]) -> Vec<suite::Case> {
+    let case = |&it: &Machine| built::case(it.name(), LIMIT_OF_TWO, move || it.judge());
+    machines.iter().map(case).collect()
+}
+
+impl Machine {
     fn name(self) -> String {
         let Self { guests, vcpus } = self;
         format!("an i.MX 8M Plus: {guests} guests of {vcpus} vCPUs on {CPUS} CPUs, moved")
     }
 
-    fn limit(self) -> Duration {
-        LIMIT_OF_TWO
-    }
-
     fn judge(self) -> Result<()> {
         let guest = debian::guest(Suite::Backports)?;
-        let report = listen(self.command(guest)?, self.limit(), self.guests.into(), |_| ())?;
+        let report = listen(self.command(guest)?, LIMIT_OF_TWO, self.guests.into(), |_| ())?;
         eprintln!("{}: {}", self.name(), report.summary());
         report.judge(&Expected {
             cpus: self.vcpus.into(),
@@ -65,9 +71,7 @@ impl TestCase for Case {
             moves: MOVES,
         })
     }
-}
 
-impl Case {
     /// Returns the command that runs the hypervisor with the guests' files, to which the devicetree
     /// refers as QEMU's guest loader would: the loader itself changes only devicetrees that QEMU
     /// writes.

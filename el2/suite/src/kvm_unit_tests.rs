@@ -15,7 +15,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use doorbell_facts::{Ending, Fact, HypervisorFact};
 use doorbell_harness::process;
 use doorbell_harness::suite::{Absent, Case};
 
@@ -24,6 +23,7 @@ use crate::built;
 use crate::files::Files;
 use crate::kvm::{Guest, Host};
 use crate::machine::{GICV3, GICV4};
+use crate::outcome::Outcome;
 
 const OPTION: &str = "--guests";
 /// Guest memory in MiB, which is an argument of the test `selftest-setup`.
@@ -240,31 +240,25 @@ struct Report {
     is_success: bool,
     /// Costs that the micro-benchmark measured.
     costs: micro_bench::Costs,
-    moves: u64,
-    ending: Option<Ending>,
+    outcome: Outcome,
 }
 
 impl Report {
-    const fn new() -> Self {
+    fn new() -> Self {
         Self {
             passed: 0,
             failed: Vec::new(),
             is_skipped: false,
             is_success: false,
             costs: micro_bench::Costs::counted_by(INSTRUCTION),
-            moves: 0,
-            ending: None,
+            outcome: Outcome::default(),
         }
     }
 
     /// Processes a line of output. Returns `true` if the program waits for a key.
     fn line(&mut self, line: &str) -> bool {
         let line = line.trim_end();
-        match Fact::parse(line) {
-            Some(Fact::Hypervisor(HypervisorFact::Moved { times, grown: 0 })) => self.moves = times,
-            Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) => self.ending = Some(how),
-            _ => {}
-        }
+        self.outcome.line(line);
         self.passed += usize::from(line.starts_with("PASS: "));
         if line.starts_with("FAIL: ") || line.contains("assert failed") {
             self.failed.push(line.into());
@@ -277,7 +271,7 @@ impl Report {
 
     /// Returns a summary of the results.
     fn summary(&self) -> String {
-        let Self { passed, failed, costs, moves, .. } = self;
+        let Self { passed, failed, costs, outcome: Outcome { moves, .. }, .. } = self;
         let skipped = if self.is_skipped { "skipped, " } else { "" };
         format!("{skipped}{passed} passed, {} failed, {moves} moves {costs}", failed.len())
     }
@@ -285,7 +279,7 @@ impl Report {
     /// Checks that the program tested something, and that nothing failed.
     fn judge(&self, unit: &Unit) -> Result<()> {
         ensure!(self.failed.is_empty(), "{}", self.failed.join("; "));
-        ensure!(self.ending == Some(Ending::Off), "the machine ended by {:?}", self.ending);
+        self.outcome.judge(0)?;
         if unit.program == PMU {
             ensure!(self.is_skipped && self.passed == 0, "the guest found performance monitors");
             return Ok(());
@@ -295,8 +289,7 @@ impl Report {
             return self.costs.judge();
         }
         ensure!(self.passed > 0, "the program tested nothing");
-        ensure!(self.moves > 0 || unit.time != Time::Host, "the guest was not moved");
-        Ok(())
+        self.outcome.judge(u64::from(unit.time == Time::Host))
     }
 }
 
@@ -305,9 +298,8 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
+    use crate::outcome::tests::{MOVED, OFF, needs_each};
 
-    const OFF: &str = r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#;
-    const MOVED: &str = r#"{"hypervisor":{"moved":{"times":12,"grown":0}}}"#;
     const GOOD: [&str; 4] = ["PASS: gicv3: ipi: self: IPI", SUCCESS, OFF, MOVED];
 
     fn judged(unit: &str, lines: &[&str]) -> Result<()> {
@@ -321,12 +313,7 @@ mod tests {
 
     #[test]
     fn each_departure_fails() {
-        judged("gicv3-ipi", &GOOD).unwrap();
-        for missing in 0..GOOD.len() {
-            let mut lines = GOOD.to_vec();
-            lines.remove(missing);
-            assert!(judged("gicv3-ipi", &lines).is_err(), "without line {missing}");
-        }
+        needs_each(&GOOD, |lines| judged("gicv3-ipi", lines));
         for bad in ["FAIL: gicv3: ipi: self: IPI", "lib/arm/psci.c:77: assert failed: node >= 0"] {
             assert!(judged("gicv3-ipi", &[&GOOD[..], &[bad]].concat()).is_err(), "{bad}");
         }

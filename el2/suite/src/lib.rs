@@ -16,6 +16,7 @@ mod direct;
 mod direct_lpi;
 mod dma;
 mod files;
+mod foreign;
 mod hermit;
 mod hostile;
 mod imx8mp;
@@ -28,6 +29,7 @@ mod linux;
 mod machine;
 mod microbench;
 mod osdemo;
+mod outcome;
 mod record;
 mod report;
 mod trace;
@@ -58,14 +60,8 @@ use doorbell_harness::suite::Case;
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let foreign = kvm_unit_tests::folder_in(arguments);
     let rfc = direct_lpi::file_in(arguments);
-    let kernels = [
-        linux::cases,
-        built::cases::<arceos::Case>,
-        built::cases::<hermit::Case>,
-        built::cases::<osdemo::Case>,
-        built::cases::<imx8mp::Case>,
-        virt::cases,
-    ];
+    let kernels =
+        [linux::cases, arceos::cases, hermit::cases, osdemo::cases, imx8mp::cases, virt::cases];
     let own = [bench::cases, microbench::cases, record::cases, checks::cases, trace::cases];
     let hostile =
         [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases, direct::cases];
@@ -87,10 +83,10 @@ pub fn long_cases() -> Vec<Case> {
     let all: [fn() -> Vec<Case>; 8] = [
         linux::long_cases,
         direct_lpi::long_cases,
-        built::long_cases::<arceos::Case>,
-        built::long_cases::<hermit::Case>,
-        built::long_cases::<osdemo::Case>,
-        built::long_cases::<imx8mp::Case>,
+        arceos::long_cases,
+        hermit::long_cases,
+        osdemo::long_cases,
+        imx8mp::long_cases,
         virt::long_cases,
         bench::cases,
     ];

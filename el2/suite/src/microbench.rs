@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use doorbell_facts::{Fact, HypervisorFact, MicrobenchFact};
+use doorbell_facts::{Fact, MicrobenchFact};
 use doorbell_harness::image::Image;
 use doorbell_harness::process;
 use doorbell_harness::suite::{Case, Shared};
@@ -15,6 +15,7 @@ use crate::controller::Controller;
 use crate::costs::Costs;
 use crate::files::{Files, RAM};
 use crate::machine::GICV4;
+use crate::outcome::Outcome;
 
 /// Operations of the guest, and the maximum number of instructions of each, which is less than on
 /// Linux's KVM. The limits are 2 % above the measured counts.
@@ -83,17 +84,15 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Checks that the guest wakes its other CPU, which slept while it was moved.
 fn wakes(mut qemu: Command) -> Result<()> {
-    let (mut is_woken, mut moved, mut mistake) = (false, 0, None);
-    process::watch(&mut qemu, LIMIT, |line| match Fact::parse(line) {
-        Some(Fact::Microbench(MicrobenchFact::Woken { .. })) => is_woken = true,
-        Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => mistake = Some(fault),
-        Some(Fact::Hypervisor(HypervisorFact::Moved { times, grown: 0 })) => moved = times,
-        _ => {}
+    let (mut is_woken, mut outcome) = (false, Outcome::default());
+    process::watch(&mut qemu, LIMIT, |line| {
+        outcome.line(line);
+        let fact = Fact::parse(line);
+        is_woken |= matches!(fact, Some(Fact::Microbench(MicrobenchFact::Woken { .. })));
     })?;
     ensure!(is_woken, "the guest did not report that the vCPU was woken");
-    ensure!(mistake.is_none(), "{}", mistake.unwrap_or_default());
-    ensure!(moved >= MOVES, "{moved} moves, not {MOVES}");
-    Ok(())
+    outcome.judge_faults()?;
+    outcome.judge(MOVES)
 }
 
 /// Measures the costs of the guest's operations. The numbers of exits are from a second run

@@ -11,25 +11,31 @@ mod image;
 mod typist;
 
 use std::io::{self, Write};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use doorbell_facts::{Ending, Fact, HypervisorFact};
-use doorbell_harness::process;
-use doorbell_harness::qemu::Version;
+use doorbell_harness::{process, suite};
 
 use self::typist::{SGIS, Typist};
-use crate::board::{Board, LIMIT, MOVES, Record};
-use crate::built::TestCase;
-use crate::files::Files;
+use crate::board::{LIMIT, MOVES};
+use crate::controller::Controller::Its;
+use crate::foreign::{self, Case, Kernel};
+use crate::outcome::Outcome;
 
-/// Guest memory in MiB.
-const MEMORY: u32 = 64;
-/// Interval between moves, in milliseconds.
-const MOVE_EVERY: u32 = 50;
 /// Time limit of a run, which must suffice on a busy machine.
 const TIME: Duration = LIMIT.saturating_mul(2);
+/// A guest with several vCPUs is moved. A single vCPU waits only for the UART's interrupts, and is
+/// not moved, because a move would wake it.
+static KERNEL: Kernel = Kernel {
+    name: "osdemo",
+    image: image::flat,
+    memory: 64,
+    device: None,
+    limit: TIME,
+    ends_after: Some(120),
+    stays_alone: true,
+    judge,
+};
 /// Maximum number of runs that may end by a race of osdemo's own:
 /// - A CPU that a move wakes removes its handlers before it turns itself off, but leaves interrupts
 ///   enabled, so an SGI that arrives in between finds no handler.
@@ -41,78 +47,46 @@ const RACES: usize = 4;
 /// osdemo's message when it finds no handler for an SGI, whose number follows.
 const NO_HANDLER: &str = "Unexpected IRQ SGI ";
 
-/// A machine with a single guest. A guest with several vCPUs is moved. A single vCPU waits only for
-/// the UART's interrupts, and is not moved, because a move would wake it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Case {
-    vcpus: u8,
-    cpus: u8,
+/// Lists the ordinary cases.
+pub(crate) fn cases() -> Vec<suite::Case> {
+    foreign::cases(&KERNEL, &[(Its, 1, 1), (Its, 4, 4)])
 }
 
-impl TestCase for Case {
-    const ORDINARY: &'static [Self] = &[Self { vcpus: 1, cpus: 1 }, Self { vcpus: 4, cpus: 4 }];
-    const LONG: &'static [Self] = &[Self { vcpus: 2, cpus: 2 }, Self { vcpus: 8, cpus: 2 }];
+/// Lists the cases that take longer.
+pub(crate) fn long_cases() -> Vec<suite::Case> {
+    foreign::cases(&KERNEL, &[(Its, 2, 2), (Its, 8, 2)])
+}
 
-    fn name(self) -> String {
-        let Self { vcpus, cpus } = self;
-        let moved = if self.is_moved() { ", moved" } else { "" };
-        format!("osdemo on {vcpus} vCPUs of {cpus} CPUs{moved}")
-    }
-
-    fn limit(self) -> Duration {
-        TIME
-    }
-
-    fn judge(self) -> Result<()> {
-        for _ in 0..RACES {
-            let report = self.run()?;
-            if !report.has_raced(self.vcpus) {
-                return report.judge(self);
-            }
-            match report.unhandled {
-                Some(sgi) => eprintln!("{}: osdemo had no handler for SGI {sgi}", self.name()),
-                None => eprintln!("{}: osdemo slept over a character", self.name()),
-            }
+fn judge(case: Case) -> Result<()> {
+    for _ in 0..RACES {
+        let report = run(case)?;
+        if !report.has_raced(case.vcpus) {
+            return report.judge(case);
         }
-        self.run()?.judge(self)
+        match report.unhandled {
+            Some(sgi) => eprintln!("{}: osdemo had no handler for SGI {sgi}", case.name()),
+            None => eprintln!("{}: osdemo slept over a character", case.name()),
+        }
     }
+    run(case)?.judge(case)
 }
 
-impl Case {
-    const fn is_moved(self) -> bool {
-        self.vcpus > 1
-    }
-
-    fn run(self) -> Result<Report> {
-        let mut qemu = self.command()?;
-        let (keyboard, mut keys) = io::pipe()?;
-        let (mut report, mut typist) = (Report::default(), Typist::new(self.vcpus));
-        let mut typed = Ok(());
-        process::watch(qemu.stdin(keyboard), TIME, |line| {
-            report.line(line);
-            for command in typist.answer(line, &report.taken) {
-                typed = keys.write_all(command.as_bytes()).and(keys.write_all(b"\r"));
-                report.typed += command.len() as u64 + 1;
-            }
-        })
-        .with_context(|| format!("{report:?}"))?;
-        typed?;
-        eprintln!("{}: {report}", self.name());
-        Ok(report)
-    }
-
-    fn command(self) -> Result<Command> {
-        let kernel = image::flat()?;
-        let board = Board {
-            vcpus: self.vcpus,
-            cpus: self.cpus,
-            move_every: self.is_moved().then_some(MOVE_EVERY),
-            record: Record { stats: true, ..Record::default() },
-            limit: Some(u32::try_from(LIMIT.as_secs())?),
-            ..Board::plain(Version::Stable, MEMORY)?
-        };
-        board.command(&[Files { kernel, initrd: None, append: "" }])
-    }
+fn run(case: Case) -> Result<Report> {
+    let mut qemu = case.command()?;
+    let (keyboard, mut keys) = io::pipe()?;
+    let (mut report, mut typist) = (Report::default(), Typist::new(case.vcpus));
+    let mut typed = Ok(());
+    process::watch(qemu.stdin(keyboard), TIME, |line| {
+        report.line(line);
+        for command in typist.answer(line, &report.taken) {
+            typed = keys.write_all(command.as_bytes()).and(keys.write_all(b"\r"));
+            report.typed += command.len() as u64 + 1;
+        }
+    })
+    .with_context(|| format!("{report:?}"))?;
+    typed?;
+    eprintln!("{}: {report}", case.name());
+    Ok(report)
 }
 
 /// The output of osdemo and the hypervisor.
@@ -124,36 +98,14 @@ struct Report {
     answers: u64,
     /// Number of typed characters.
     typed: u64,
-    /// Interrupts that the hypervisor counted.
-    sgis: u64,
-    spis: u64,
-    faults: Vec<String>,
-    moves: u64,
-    ending: Option<Ending>,
     /// SGI for which osdemo found no handler, and panicked.
     unhandled: Option<u8>,
-    /// At the time limit, a typed character waited whose interrupt osdemo had cleared.
-    silent_input: bool,
+    outcome: Outcome,
 }
 
 impl Report {
     fn line(&mut self, line: &str) {
-        match Fact::parse(line) {
-            Some(Fact::Hypervisor(HypervisorFact::Count { reason, times, .. })) => match &*reason {
-                "SGI taken" => self.sgis = times,
-                "SPI taken" => self.spis = times,
-                _ => {}
-            },
-            Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => {
-                self.faults.push(fault.into());
-            }
-            Some(Fact::Hypervisor(HypervisorFact::TimeOver { silent_input })) => {
-                self.silent_input = silent_input;
-            }
-            Some(Fact::Hypervisor(HypervisorFact::Moved { times, grown: 0 })) => self.moves = times,
-            Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) => self.ending = Some(how),
-            _ => {}
-        }
+        self.outcome.line(line);
         self.answers += u64::from(line.contains("PSCI version"));
         self.taken.extend(taken(line));
         let panic = line.split_once(NO_HANDLER).and_then(|(_, rest)| rest.split(' ').next());
@@ -163,7 +115,7 @@ impl Report {
     /// Returns `true` if osdemo slept over a character, or found no handler for an SGI that one of
     /// its CPUs was still to take. Otherwise, a CPU has received the SGI twice.
     fn has_raced(&self, vcpus: u8) -> bool {
-        self.silent_input
+        self.outcome.silent_input
             || self.unhandled.is_some_and(|unhandled| {
                 let took = self.taken.iter().filter(|(_, sgi)| *sgi == unhandled).count();
                 took + 1 < usize::from(vcpus)
@@ -171,41 +123,38 @@ impl Report {
     }
 
     fn judge(&self, case: Case) -> Result<()> {
-        ensure!(self.ending == Some(Ending::Off), "the machine ended by {:?}", self.ending);
-        ensure!(self.faults.is_empty(), "faults: {:?}", self.faults);
+        self.outcome.judge(if case.is_moved() { MOVES } else { 0 })?;
+        self.outcome.judge_faults()?;
         let mut taken = self.taken.clone();
         taken.sort_unstable();
         let expected: Vec<_> =
             (1..case.vcpus).flat_map(|cpu| (0..SGIS).map(move |sgi| (cpu, sgi))).collect();
         ensure!(taken == expected, "the CPUs took {taken:?}");
         let taken = taken.len() as u64;
-        ensure!(
-            self.sgis == taken,
-            "osdemo took {taken} SGIs, and the hypervisor counted {}",
-            self.sgis
-        );
+        let sgis = self.outcome.taken("SGI");
+        ensure!(sgis == taken, "osdemo took {taken} SGIs, and the hypervisor counted {sgis}");
         if case.is_moved() {
-            ensure!(self.moves >= MOVES, "{} moves, not {MOVES}", self.moves);
             return Ok(());
         }
-        let Self { answers, typed, spis, .. } = self;
+        let (Self { answers, typed, .. }, of_uart) = (self, self.outcome.taken("SPI"));
         ensure!(*answers == typist::QUESTIONS, "{answers} answers, not {}", typist::QUESTIONS);
         // The shell sleeps until the first character of each command. It can read the others before
         // their interrupt.
         let possible = typist::QUESTIONS..=*typed;
-        ensure!(possible.contains(spis), "{spis} interrupts of the UART, not {possible:?}");
+        ensure!(possible.contains(&of_uart), "{of_uart} interrupts of the UART, not {possible:?}");
         Ok(())
     }
 }
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { taken, typed, sgis, spis, moves, .. } = self;
-        let taken = taken.len();
+        let Self { taken, typed, outcome, .. } = self;
+        let (taken, moves) = (taken.len(), outcome.moves);
+        let [sgis, of_uart] = ["SGI", "SPI"].map(|kind| outcome.taken(kind));
         write!(
             f,
             "{taken} SGIs taken, {typed} characters typed; the hypervisor counted {sgis} SGIs and \
-             {spis} SPIs; {moves} moves"
+             {of_uart} SPIs; {moves} moves"
         )
     }
 }
@@ -220,37 +169,28 @@ fn taken(line: &str) -> Option<(u8, u8)> {
 
 #[cfg(test)]
 mod tests {
+    use doorbell_facts::{Fact, HypervisorFact};
+
     use super::*;
+    use crate::outcome::tests::{MOVED, OFF, needs_each, taken as count};
 
-    const MOVED: &str = r#"{"hypervisor":{"moved":{"times":12,"grown":0}}}"#;
-    const OFF: &str = r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#;
     const FAULT: &str = r#"{"hypervisor":{"fault":{"guest":0,"fault":"no such interrupt"}}}"#;
-
-    fn count(reason: &str, times: u64) -> String {
-        let reason = format!(r#""reason":"{reason}","times":{times},"longest":0"#);
-        format!(r#"{{"hypervisor":{{"count":{{"guest":0,{reason}}}}}}}"#)
-    }
 
     fn judged(vcpus: u8, typed: u64, lines: &[String]) -> Result<()> {
         let mut report = Report { typed, ..Report::default() };
         for line in lines {
             report.line(line);
         }
-        report.judge(Case { vcpus, cpus: 1 })
+        report.judge(Case { kernel: &KERNEL, controller: Its, vcpus, cpus: 1 })
     }
 
     #[test]
     fn each_sgi_must_be_taken_once() {
         let sgi = |sgi| format!("$ [INFO] Secondary CPU 1 IRQ handler SGI {sgi}\r");
         let lines: Vec<_> =
-            (0..SGIS).map(sgi).chain([count("SGI taken", 16), MOVED.into(), OFF.into()]).collect();
-        judged(2, 1, &lines).unwrap();
-        for missing in 0..lines.len() {
-            let mut lines = lines.clone();
-            lines.remove(missing);
-            assert!(judged(2, 1, &lines).is_err(), "without line {missing}");
-        }
-        for more in [sgi(3), FAULT.into(), count("SGI taken", 17)] {
+            (0..SGIS).map(sgi).chain([count("SGI", 16), MOVED.into(), OFF.into()]).collect();
+        needs_each(&lines, |lines| judged(2, 1, lines));
+        for more in [sgi(3), FAULT.into(), count("SGI", 17)] {
             assert!(judged(2, 1, &[&lines[..], &[more]].concat()).is_err());
         }
     }
@@ -280,7 +220,7 @@ mod tests {
     #[test]
     fn each_command_must_interrupt() {
         let answers: Vec<_> = (0..typist::QUESTIONS).map(|_| "PSCI version 1.1".into()).collect();
-        let of = |spis| [&answers[..], &[count("SPI taken", spis), OFF.into()]].concat();
+        let of = |spis| [&answers[..], &[count("SPI", spis), OFF.into()]].concat();
         judged(1, 105, &of(20)).unwrap();
         judged(1, 105, &of(105)).unwrap();
         for spis in [0, 19, 106] {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use doorbell_facts::{Ending, Fact, HypervisorFact};
+use doorbell_facts::Fact;
 use doorbell_harness::process;
 use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::{self, Absent};
@@ -29,6 +29,7 @@ use self::program::{Interrupts, Program};
 use crate::board::{Board, LIMIT, Record, SURROUNDINGS};
 use crate::built;
 use crate::files::{self, Files, Start};
+use crate::outcome::Outcome;
 
 /// Interval between moves, in milliseconds.
 const MOVE_EVERY: u32 = 50;
@@ -159,10 +160,9 @@ impl Case {
         };
         let files = Files { kernel: &kernel, initrd: None, append: &program.append };
         let guest = self.run(board.command(&[files])?, "")?;
-        ensure!(guest.ending == Some(Ending::Off), "the guest's machine was not turned off");
-        ensure!(guest.faults.is_empty(), "{:#?}", guest.faults);
+        guest.outcome.judge(u64::from(is_moved))?;
+        guest.outcome.judge_faults()?;
         guest.judge_taken(program.takes)?;
-        ensure!(!is_moved || guest.moves > 0, "the guest was not moved");
         let own = self.run_on_own_gic(&file)?;
         for (line, verdicts) in program.lines.iter().zip(guest.found.iter().zip(&own.found)) {
             ensure!(verdicts == (&true, &true), "`{line}` by the guest and by QEMU: {verdicts:?}");
@@ -235,23 +235,19 @@ struct Report {
     /// The rule that the compliance suite checks, and all results.
     rule: String,
     rules: BTreeSet<String>,
-    ending: Option<Ending>,
-    faults: Vec<String>,
-    timers: u64,
-    sgis: u64,
-    moves: u64,
+    outcome: Outcome,
 }
 
 impl Report {
     fn judge_taken(&self, takes: Interrupts) -> Result<()> {
-        let Self { timers, sgis, .. } = *self;
+        let counts = ["PPI", "SGI"].map(|kind| self.outcome.taken(kind));
         let is_right = match takes {
             Interrupts::Any => true,
-            Interrupts::None => [timers, sgis] == [0; 2],
-            Interrupts::Timer => timers > 0,
-            Interrupts::TimerAndSgis(times) => [timers, sgis] == [times; 2],
+            Interrupts::None => counts == [0; 2],
+            Interrupts::Timer => counts[0] > 0,
+            Interrupts::TimerAndSgis(times) => counts == [times; 2],
         };
-        ensure!(is_right, "the guest took {timers} timer interrupts and {sgis} SGIs");
+        ensure!(is_right, "the guest took {} timer interrupts and {} SGIs", counts[0], counts[1]);
         Ok(())
     }
 
@@ -269,26 +265,14 @@ impl Report {
 
     fn line(&mut self, line: &str, program: &Program) {
         self.found.resize(program.lines.len(), false);
-        match Fact::parse(line) {
-            Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) => self.ending = Some(how),
-            Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => {
-                self.faults.push(fault.into_owned());
+        self.outcome.line(line);
+        if Fact::parse(line).is_none() {
+            self.result(line);
+            for (found, wanted) in self.found.iter_mut().zip(&program.lines) {
+                *found |= line.contains(wanted);
             }
-            Some(Fact::Hypervisor(HypervisorFact::Count { reason, times, .. })) => match &*reason {
-                "PPI taken" => self.timers = times,
-                "SGI taken" => self.sgis = times,
-                _ => {}
-            },
-            Some(Fact::Hypervisor(HypervisorFact::Moved { times, grown: 0 })) => self.moves = times,
-            Some(_) => {}
-            None => {
-                self.result(line);
-                for (found, wanted) in self.found.iter_mut().zip(&program.lines) {
-                    *found |= line.contains(wanted);
-                }
-                if program.same.iter().any(|part| line.contains(part)) {
-                    self.same.push(line.trim().into());
-                }
+            if program.same.iter().any(|part| line.contains(part)) {
+                self.same.push(line.trim().into());
             }
         }
     }

@@ -1,0 +1,85 @@
+//! Runs other projects' kernels as guests. A kernel is an image, the machine that it expects, and
+//! a judge of its output.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use doorbell_harness::qemu::Version;
+use doorbell_harness::suite;
+
+use crate::board::{Board, Record};
+use crate::built;
+use crate::controller::Controller;
+use crate::files::Files;
+
+/// Interval between moves, in milliseconds.
+const MOVE_EVERY: u32 = 50;
+
+/// Another project's kernel.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) name: &'static str,
+    pub(crate) image: fn() -> Result<&'static Path>,
+    /// Guest memory in MiB.
+    pub(crate) memory: u32,
+    pub(crate) device: Option<&'static str>,
+    /// Time limit of a run, which must suffice on a busy machine.
+    pub(crate) limit: Duration,
+    /// Number of seconds after which the hypervisor ends the machine, with its reports.
+    pub(crate) ends_after: Option<u32>,
+    /// `true` if a move would disturb a guest with a single vCPU.
+    pub(crate) stays_alone: bool,
+    /// Runs the kernel, and checks the results.
+    pub(crate) judge: fn(Case) -> Result<()>,
+}
+
+/// A machine whose only guest runs a kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) kernel: &'static Kernel,
+    pub(crate) controller: Controller,
+    pub(crate) vcpus: u8,
+    pub(crate) cpus: u8,
+}
+
+/// Lists the cases of a kernel: its controllers, and numbers of vCPUs and of CPUs.
+pub(crate) fn cases(
+    kernel: &'static Kernel,
+    machines: &[(Controller, u8, u8)],
+) -> Vec<suite::Case> {
+    let case = |&(controller, vcpus, cpus): &_| {
+        let case = Case { kernel, controller, vcpus, cpus };
+        built::case(case.name(), kernel.limit, move || (kernel.judge)(case))
+    };
+    machines.iter().map(case).collect()
+}
+
+impl Case {
+    pub(crate) fn name(self) -> String {
+        let Self { kernel: Kernel { name, .. }, controller, vcpus, cpus } = self;
+        let moved = if self.is_moved() { ", moved" } else { "" };
+        format!("{name} on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{moved}")
+    }
+
+    pub(crate) const fn is_moved(self) -> bool {
+        self.vcpus > 1 || !self.kernel.stays_alone
+    }
+
+    pub(crate) fn command(self) -> Result<Command> {
+        let Self { kernel, controller, vcpus, cpus } = self;
+        let devices: Vec<_> = kernel.device.map(str::to_owned).into_iter().collect();
+        let board = Board {
+            vcpus,
+            cpus,
+            controller,
+            devices: &devices,
+            move_every: self.is_moved().then_some(MOVE_EVERY),
+            record: Record { stats: true, ..Record::default() },
+            limit: kernel.ends_after,
+            ..Board::plain(Version::Stable, kernel.memory)?
+        };
+        board.command(&[Files { kernel: (kernel.image)()?, initrd: None, append: "" }])
+    }
+}
