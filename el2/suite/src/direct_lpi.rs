@@ -3,66 +3,39 @@
 //! mends. The suite's option `--rfc FILE` names the message with that driver.
 
 mod built_in;
+mod guests;
 mod own;
 mod rfc;
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::apt::Suite;
-use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::linux_checkers::Checkers;
-use doorbell_harness::linux_module::ModuleBuilder;
 use doorbell_harness::qemu::{Monitor, Version, cost};
 use doorbell_harness::suite::{self, OrAbsent, Shared};
 use doorbell_harness::workspace;
 
+use self::guests::{
+    RETRIGGER_SOURCES, RING_SOURCES, builder, guest, guest_with, own_guest, replacing, slug,
+    written,
+};
 use self::own::Fault;
 use self::rfc::Mend;
 use crate::board::{COUNTING, LIMIT};
 use crate::built;
 use crate::controller::Controller;
-use crate::debian::{self, Guest, Module};
+use crate::debian::{self, Guest};
 use crate::linux::{self, Case, FEW_READS, LIMIT_OF_TWO, MANY_READS, SUSPENDS};
 use crate::machine::{GICV3, GICV4};
 
 const OPTION: &str = "--rfc";
-/// The module that makes an interrupt pending when it is asked to.
-const RETRIGGER: &str = "retrigger.ko";
-/// The module that uses PCI MSIs.
-const RING: &str = "ring.ko";
-const RFC: &str = "direct-lpi-rfc.ko";
-/// The program that replaces a kernel, which is built beside [`RETRIGGER`].
-const KEXEC: &str = "kexec";
 /// The word that makes a guest's program replace the kernel.
 const KEXECS: &str = "kexecs";
 /// Words that reserve memory for another kernel, and let the guest's crash.
 const CRASHES: &str = "crashes crashkernel=192M";
-const OWN: &str = "direct-lpi.ko";
-
-/// C files that are built, with their names.
-type Sources = &'static [(&'static str, &'static str)];
-
-const RETRIGGER_SOURCES: Sources = &[
-    ("Makefile", include_str!("direct_lpi/retrigger/Makefile")),
-    ("retrigger.c", include_str!("direct_lpi/retrigger/retrigger.c")),
-    ("kexec.c", include_str!("direct_lpi/retrigger/kexec.c")),
-];
-const RING_SOURCES: Sources = &[
-    ("Makefile", include_str!("direct_lpi/ring/Makefile")),
-    ("ring.c", include_str!("direct_lpi/ring/ring.c")),
-];
-/// Everything that the RFC's driver needs to be a module. One of its headers left Linux in 6.1.
-const RFC_SOURCES: Sources = &[
-    ("Makefile", include_str!("direct_lpi/rfc/Makefile")),
-    ("shim.c", include_str!("direct_lpi/rfc/shim.c")),
-    ("irq-gic-common.h", include_str!("direct_lpi/rfc/irq-gic-common.h")),
-    ("include/linux/dma-iommu.h", ""),
-];
-
 /// The place where a mistake of a driver is named.
 #[derive(Clone, Copy, Debug)]
 enum NamedBy {
@@ -435,117 +408,6 @@ fn run(case: &Case, guest: &Guest, name: &str) -> Result<()> {
     ensure!(is_external == (refusals > 0), "the driver refused {refusals} functions");
     ensure!(faults.is_empty(), "the hypervisor says: {faults:?}");
     Ok(())
-}
-
-/// Returns the index of one of Debian's suites in a table of three.
-const fn place_of(suite: Suite) -> usize {
-    match suite {
-        Suite::Stable => 0,
-        Suite::Backports => 1,
-        Suite::Unstable => 2,
-    }
-}
-
-/// Returns a guest with our driver.
-fn own_guest(suite: Suite) -> Result<&'static Guest> {
-    static GUESTS: [Shared<Guest>; 3] = [const { Shared::new() }; 3];
-    GUESTS[place_of(suite)].get(|| {
-        let name = format!("direct-lpi-{suite:?}").to_lowercase();
-        guest_with(suite, &name, &own::sources()?)
-    })
-}
-
-/// Returns a name that is suitable for a file.
-fn slug(name: &str) -> String {
-    name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-").to_lowercase()
-}
-
-/// Returns a guest that replaces its kernel by this guest's.
-fn replacing(guest: &Guest, name: &str) -> Result<Guest> {
-    let program = retrigger(Suite::Stable)?.file.with_file_name(KEXEC);
-    let contents = [("image", &guest.kernel), ("initramfs", &guest.initrd), (KEXEC, &program)];
-    let file = |(path, from): (&'static str, &PathBuf)| {
-        Ok(File { path, content: Content::Program(fs::read(from)?) })
-    };
-    let files = contents.into_iter().map(file).collect::<Result<Vec<_>>>()?;
-    let initrd = built::folder()?.join(format!("initramfs-{KEXEC}-{name}"));
-    fs::write(&initrd, [fs::read(&guest.initrd)?, initramfs::pack(&files)].concat())?;
-    Ok(Guest { kernel: guest.kernel.clone(), initrd })
-}
-
-/// Returns a guest with our driver, built from these files.
-fn guest_with(suite: Suite, name: &str, sources: &[(String, String)]) -> Result<Guest> {
-    let sources: Vec<_> = sources.iter().map(|(name, text)| (&**name, &**text)).collect();
-    let own = Module { path: OWN, file: module(suite, name, &sources, &["KCFLAGS=-Werror"])? };
-    let modules = [own, retrigger(suite)?, ring(suite)?];
-    Guest::with_modules(workspace::this()?, suite, name, &modules).or_absent("Debian's kernel")
-}
-
-fn retrigger(suite: Suite) -> Result<Module> {
-    static FILES: [Shared<PathBuf>; 3] = [const { Shared::new() }; 3];
-    tool(&FILES, RETRIGGER, RETRIGGER_SOURCES, suite)
-}
-
-fn ring(suite: Suite) -> Result<Module> {
-    static FILES: [Shared<PathBuf>; 3] = [const { Shared::new() }; 3];
-    tool(&FILES, RING, RING_SOURCES, suite)
-}
-
-/// Builds one of our test modules for a kernel.
-fn tool(
-    files: &[Shared<PathBuf>; 3],
-    path: &'static str,
-    sources: Sources,
-    suite: Suite,
-) -> Result<Module> {
-    let name = format!("{}-{suite:?}", path.trim_end_matches(".ko")).to_lowercase();
-    let file =
-        files[place_of(suite)].get(|| module(suite, &name, sources, &["KCFLAGS=-Werror"]))?;
-    Ok(Module { path, file: file.clone() })
-}
-
-/// Returns a guest with the RFC's driver.
-fn guest(name: &str, file: Option<&Path>, mends: &[Mend]) -> Result<Guest> {
-    let driver = rfc::driver(file, mends)?;
-    let name = format!("rfc-{}", name.replace(' ', "-"));
-    let sources = [RFC_SOURCES, &[("driver.c", driver.as_str())]].concat();
-    let suite = Suite::Stable;
-    let rfc = Module { path: RFC, file: module(suite, &name, &sources, &[])? };
-    Guest::with_modules(workspace::this()?, suite, &name, &[rfc, retrigger(suite)?])
-        .or_absent("Debian's kernel")
-}
-
-/// Builds a module for a suite's kernel, with more arguments for `make`.
-fn module(
-    suite: Suite,
-    name: &str,
-    sources: &[(&str, &str)],
-    arguments: &[&str],
-) -> Result<PathBuf> {
-    let builder = builder(suite)?;
-    let folder = written(name, sources)?;
-    builder.build(&folder, arguments)?.pop().context("no module was built")
-}
-
-fn builder(suite: Suite) -> Result<&'static ModuleBuilder> {
-    static BUILDERS: [Shared<ModuleBuilder>; 3] = [const { Shared::new() }; 3];
-    let fetch =
-        || ModuleBuilder::fetch(workspace::this()?, suite).or_absent("the kernel's headers");
-    BUILDERS[place_of(suite)].get(fetch)
-}
-
-/// Writes files into a folder of their own, which is returned.
-fn written(name: &str, sources: &[(&str, &str)]) -> Result<PathBuf> {
-    let folder = built::folder()?.join("modules").join(name);
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    for (file, text) in sources {
-        let path = folder.join(file);
-        fs::create_dir_all(path.parent().unwrap_or(&folder))?;
-        fs::write(path, text)?;
-    }
-    Ok(folder)
 }
 
 /// Checks that the hypervisor or the guest prints a line with each of these groups of texts.

@@ -99,8 +99,6 @@ impl Case {
             Version::Stable => Suite::Stable,
             Version::Backports => Suite::Backports,
         };
-        let (move_every, reads, place) = (None, READS, Place::Root);
-        let (parameters, words) = ("", "");
         Self {
             version,
             kernel,
@@ -109,13 +107,13 @@ impl Case {
             cpus,
             controller,
             machine,
-            move_every,
-            reads,
-            place,
+            move_every: None,
+            reads: READS,
+            place: Place::Root,
             behind_smmu: false,
             direct: false,
-            parameters,
-            words,
+            parameters: "",
+            words: "",
         }
     }
 
@@ -355,16 +353,12 @@ impl Case {
 
     /// Returns the kernel's command line.
     fn words_for_linux(&self) -> String {
-        let Self { controller, reads, parameters, words, .. } = self;
-        let wanted = match controller {
-            Controller::None => String::new(),
-            _ => format!(" reads={reads}"),
-        };
-        let parameters = match *parameters {
-            "" => String::new(),
-            parameters => format!(" parameters={parameters}"),
-        };
-        format!("{COMMAND_LINE} {WORDS}{wanted}{parameters} {words}")
+        let Self { controller, reads, parameters, words, .. } = *self;
+        let option = |name, value: &str| format!(" {name}={value}");
+        let wanted = (controller != Controller::None).then(|| option("reads", &reads.to_string()));
+        let parameters = (!parameters.is_empty()).then(|| option("parameters", parameters));
+        let options: String = wanted.into_iter().chain(parameters).collect();
+        format!("{COMMAND_LINE} {WORDS}{options} {words}")
     }
 
     /// Runs a guest and checks its report. The name must differ from those of concurrent runs.
