@@ -14,6 +14,10 @@ use msi_types::{DeviceId, RequesterId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+fn region(base: u64, size: u64) -> Region {
+    Region::new(base, size).unwrap()
+}
+
 fn vec_of<const N: usize>(names: [&str; N]) -> Vec<String> {
     names.map(String::from).into()
 }
@@ -124,7 +128,6 @@ proptest! {
 
 #[test]
 fn large_machine_is_written_without_findings() {
-    let region = |base, size| Region::new(base, size).unwrap();
     let machine = Description {
         gic: Some(Gic::v3(
             "/intc@8000000",
@@ -173,7 +176,6 @@ fn large_machine_is_written_without_findings() {
 
 #[test]
 fn quirk_names_come_from_machine_and_gic() {
-    let region = |base, size| Region::new(base, size).unwrap();
     let gic = Gic {
         compatible: vec_of(["qcom,msm8996-gic-v3", "arm,gic-v3"]),
         broken_save_restore: true,
@@ -198,7 +200,6 @@ fn quirk_names_come_from_machine_and_gic() {
 
 #[test]
 fn direct_lpi_has_a_doorbell_per_cpu() {
-    let region = |base, size| Region::new(base, size).unwrap();
     let gic = Gic {
         redistributor_stride: Some(Fact::stated(0x4_0000)),
         ..Gic::v3(
@@ -222,7 +223,6 @@ fn direct_lpi_has_a_doorbell_per_cpu() {
 
 #[test]
 fn nearest_bridge_with_a_map_decides() {
-    let region = |base| Region::new(base, 0x2_0000).expect("it does not wrap");
     let entry = |device| MapEntry {
         rid_base: RequesterId::new(0),
         length: 0x1_0000,
@@ -238,10 +238,10 @@ fn nearest_bridge_with_a_map_decides() {
     let below = bridge("/pcie@0/pci@8/pci@10/nic@0", &[8, 0x10, 0], 0x2_0000);
     let host = PciHost {
         bridges: vec![bridge("/pcie@0/pci@8", &[8], 0x1_0000), below],
-        ..PciHost::ecam("/pcie@0", region(0x4000_0000), MsiRouting::map([entry(0)]))
+        ..PciHost::ecam("/pcie@0", region(0x4000_0000, 0x2_0000), MsiRouting::map([entry(0)]))
     };
     let machine = Description {
-        controllers: vec![Controller::its("/its@0", region(0))],
+        controllers: vec![Controller::its("/its@0", region(0, 0x2_0000))],
         hosts: vec![host],
         ..Description::default()
     };
@@ -272,16 +272,10 @@ fn what_no_devicetree_can_say_is_refused() {
     let cpu = || CpuNode::new("/cpus/cpu@0", Affinity::default());
     let twice = Description { cpus: vec![cpu(), cpu()], ..Default::default() };
     assert_eq!(refused(twice), WriteErrorKind::Twice);
-    assert_eq!(refused(with_controller(Controller::its("its", region))), WriteErrorKind::NotAPath);
-    assert_eq!(
-        refused(with_controller(Controller::its("/a//its", region))),
-        WriteErrorKind::NotAPath
-    );
-    let deep = "/a".repeat(64);
-    assert_eq!(
-        refused(with_controller(Controller::its(deep.as_str(), region))),
-        WriteErrorKind::NotAPath
-    );
+    for path in ["its", "/a//its", &*"/a".repeat(64)] {
+        let its = Controller::its(path, region);
+        assert_eq!(refused(with_controller(its)), WriteErrorKind::NotAPath, "{path}");
+    }
     let mbi = Controller::new("/intc", ControllerKind::Mbi, Some(region));
     assert_eq!(refused(with_controller(mbi)), WriteErrorKind::NotTheGic);
     let nowhere = MsiRouting::parent(ControllerIndex::new(0));

@@ -34,26 +34,6 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Returns four CPUs with a GICv3, an ITS, an SMMU in front of segment 0, and a segment 1.
-    pub(super) fn sound() -> Self {
-        let cpus = (0..4u32).map(|uid| gicc(82, uid, 1, u64::from(uid), 0));
-        let gic = [gicd(0x800_0000, 3), gicr(0, 0x80a_0000, 0x8_0000), its(0, 0, 0x808_0000)];
-        let through: &[Mapping] = &[[0, 0xffff, 0, AT_GROUP, 0], [0, 0, 0x3_0000, AT_GROUP, 1]];
-        let coherent = |complex: Vec<u8>| planted(complex, 16, &[1, 0, 0, 0, 0, 0, 0, 3]);
-        let range = Bytes::default().u32(0).u32(1).u32(28).u64(0x9000_0000).u64(0x2_0000).u32(0).0;
-        let nodes = vec![
-            its_group(&[0]),
-            smmu_v3(3, 0, 74, 1, through),
-            coherent(root_complex(0, &[[0, 0xffff, 0, AT_SMMU, 0]])),
-            coherent(root_complex(1, &[[0, 0xffff, 0x1_0000, AT_GROUP, 0]])),
-            named_component("\\_SB_.DMA0", &[[0, 0, 0x2_0000, AT_GROUP, 1]]),
-            pmcg(90, &[]),
-            node(6, 3, &range, &[[0, 0, 0x2_0001, AT_SMMU, 1]]),
-        ];
-        let windows = vec![(0x40_1000_0000, 0, 0, 0xff), (0x50_1000_0000, 1, 0, 0xff)];
-        Self { madt: cpus.chain(gic).collect(), nodes, windows }
-    }
-
     pub(super) fn tables(&self) -> Vec<Vec<u8>> {
         vec![madt(&self.madt), iort(&self.nodes), mcfg(&self.windows)]
     }
@@ -90,6 +70,26 @@ impl Machine {
     pub(super) fn windows(self, windows: &[(u64, u16, u8, u8)]) -> Self {
         Self { windows: windows.to_vec(), ..self }
     }
+}
+
+/// Returns four CPUs with a GICv3, an ITS, an SMMU in front of segment 0, and a segment 1.
+pub(super) fn sound() -> Machine {
+    let cpus = (0..4u32).map(|uid| gicc(82, uid, 1, u64::from(uid), 0));
+    let gic = [gicd(0x800_0000, 3), gicr(0, 0x80a_0000, 0x8_0000), its(0, 0, 0x808_0000)];
+    let through: &[Mapping] = &[[0, 0xffff, 0, AT_GROUP, 0], [0, 0, 0x3_0000, AT_GROUP, 1]];
+    let coherent = |complex: Vec<u8>| planted(complex, 16, &[1, 0, 0, 0, 0, 0, 0, 3]);
+    let range = Bytes::default().u32(0).u32(1).u32(28).u64(0x9000_0000).u64(0x2_0000).u32(0).0;
+    let nodes = vec![
+        its_group(&[0]),
+        smmu_v3(3, 0, 74, 1, through),
+        coherent(root_complex(0, &[[0, 0xffff, 0, AT_SMMU, 0]])),
+        coherent(root_complex(1, &[[0, 0xffff, 0x1_0000, AT_GROUP, 0]])),
+        named_component("\\_SB_.DMA0", &[[0, 0, 0x2_0000, AT_GROUP, 1]]),
+        pmcg(90, &[]),
+        node(6, 3, &range, &[[0, 0, 0x2_0001, AT_SMMU, 1]]),
+    ];
+    let windows = vec![(0x40_1000_0000, 0, 0, 0xff), (0x50_1000_0000, 1, 0, 0xff)];
+    Machine { madt: cpus.chain(gic).collect(), nodes, windows }
 }
 
 pub(super) fn plant(structure: &mut [u8], at: usize, bytes: &[u8]) {
