@@ -1,5 +1,6 @@
 //! Independent interpretations of devicetrees, and the findings in Debian's devicetrees.
 
+mod addresses;
 pub mod devicetree;
 pub mod fields;
 pub mod findings;

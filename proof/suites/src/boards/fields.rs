@@ -1,12 +1,12 @@
 //! Compares every field that appears in the output of both the command and the devicetree compiler:
-//! CPUs, the GIC, controllers, routes, streams and capacity. This module implements address
-//! translation independently of the command.
+//! CPUs, the GIC, controllers, routes, streams and capacity.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Error, Result};
 use serde_json::{Value, json};
 
+use super::addresses::number;
 use super::devicetree::{ECAM, Node, Tree, above, is_bridge, own_controller};
 use crate::said::{columns, list, same, sorted};
 
@@ -93,7 +93,7 @@ impl<'t> Reader<'t> {
         let Some(node) = gics().find(|node| node.enabled).or_else(|| gics().next()) else {
             return Value::Null;
         };
-        let regions = self.regions(node);
+        let regions = self.tree.regions(node);
         let version = if node.is(&["arm,gic-v3"]) { 3 } else { 2 };
         let stated =
             node.cells("#redistributor-regions").first().map_or(1, |&count| count as usize);
@@ -148,7 +148,7 @@ impl<'t> Reader<'t> {
             return Some(u64::from(*window));
         }
         let alias = node.has("mbi-alias").then(|| number(&node.cells("mbi-alias")));
-        let base = alias.or_else(|| Some(self.regions(node).first().copied().flatten()?.0));
+        let base = alias.or_else(|| Some(self.tree.regions(node).first().copied().flatten()?.0));
         Some(base? + offset)
     }
 
@@ -168,7 +168,7 @@ impl<'t> Reader<'t> {
 
     /// Returns the second address of `reg`, as the node's bus counts.
     fn second_address(&self, node: &Node) -> Option<u64> {
-        let bus = self.node(above(&node.path))?;
+        let bus = self.tree.node(above(&node.path))?;
         let count = |name| bus.cells(name).first().map(|&count| count as usize);
         let (address, size) = (count("#address-cells")?, count("#size-cells")?);
         Some(number(node.cells("reg").get(address + size..)?.get(..address)?))
@@ -196,7 +196,7 @@ impl<'t> Reader<'t> {
     /// Returns the hosts, and the nodes that refer to a controller.
     fn senders(&self) -> impl Iterator<Item = &'t Node> {
         let names = |node: &Node| node.has("msi-map") || node.has("msi-parent");
-        let below_bridge = |node: &Node| self.node(above(&node.path)).is_some_and(is_bridge);
+        let below_bridge = |node: &Node| self.tree.node(above(&node.path)).is_some_and(is_bridge);
         self.tree.nodes.iter().filter(move |node| {
             if below_bridge(node) {
                 return node.has("msi-map") || (names(node) && !is_bridge(node));
@@ -222,7 +222,7 @@ impl<'t> Reader<'t> {
     fn stated_spans(&self, node: &'t Node) -> Vec<Span<'t>> {
         let mut spans = Vec::new();
         let is_known_bus = node.is(&["fsl,qoriq-mc", "xlnx,versal-net-cdx"]);
-        let is_function = self.node(above(&node.path)).is_some_and(is_bridge);
+        let is_function = self.tree.node(above(&node.path)).is_some_and(is_bridge);
         let is_mapped = node.has("msi-map") && (is_function || !node.has("msi-parent"));
         let is_device = !is_bridge(node) && !is_known_bus && !is_mapped && !node.has("iommu-map");
         let entries = self.tree.map_entries(node, "msi-map", "#msi-cells");
@@ -295,7 +295,9 @@ impl<'t> Reader<'t> {
         't: 'n,
     {
         let mut host = node;
-        while let Some(parent) = self.node(above(&host.path)).filter(|parent| is_bridge(parent)) {
+        while let Some(parent) =
+            self.tree.node(above(&host.path)).filter(|parent| is_bridge(parent))
+        {
             host = parent;
         }
         host
@@ -354,67 +356,12 @@ impl<'t> Reader<'t> {
             [first, last] => (u64::from(*first), u64::from(*last)),
             _ if host.is(ECAM) => {
                 let size =
-                    self.regions(host).first().copied().flatten().map_or(0, |(_, size)| size);
+                    self.tree.regions(host).first().copied().flatten().map_or(0, |(_, size)| size);
                 (0, (size >> 20).clamp(1, 256) - 1)
             }
             _ => (0, 0xff),
         };
         (buses.0 << 8, buses.1 << 8 | 0xff)
-    }
-
-    /// Returns the register regions in CPU addresses, with `None` for each region that cannot be
-    /// translated.
-    fn regions(&self, node: &Node) -> Vec<Option<(u64, u64)>> {
-        let (address, size) = self.shape(above(&node.path));
-        let cells = node.cells("reg");
-        let regions = cells.chunks_exact((address + size).max(1)).map(|region| {
-            let (base, length) = region.split_at(address);
-            Some((self.translate(above(&node.path), number(base))?, number(length)))
-        });
-        regions.collect()
-    }
-
-    /// Translates an address on the bus at `path` to the root.
-    fn translate(&self, path: &str, address: u64) -> Option<u64> {
-        let Some(bus) = self.node(path).filter(|_| !path.is_empty()) else { return Some(address) };
-        let upper = above(path);
-        if !bus.has("ranges") {
-            return None;
-        }
-        let (child, size) = self.shape(path);
-        let (parent, _) = self.shape(upper);
-        let ranges = bus.cells("ranges");
-        if ranges.is_empty() {
-            return self.translate(upper, address);
-        }
-        let found = ranges.chunks_exact(child + parent + size).find_map(|range| {
-            let (from, rest) = range.split_at(child);
-            let (to, length) = rest.split_at(parent);
-            let offset = address.checked_sub(number(from))?;
-            (offset < number(length)).then(|| number(to) + offset)
-        });
-        self.translate(upper, found?)
-    }
-
-    /// Returns `#address-cells` and `#size-cells` of the bus at `path`.
-    fn shape(&self, path: &str) -> (usize, usize) {
-        let stated = |name: &str| {
-            let mut at = path;
-            loop {
-                if let Some(&[count]) = self.node(at).map(|node| node.cells(name)).as_deref() {
-                    return count as usize;
-                }
-                if at.is_empty() {
-                    return 1;
-                }
-                at = above(at);
-            }
-        };
-        (stated("#address-cells"), stated("#size-cells"))
-    }
-
-    fn node(&self, path: &str) -> Option<&'t Node> {
-        self.tree.nodes.iter().find(|node| node.path == path)
     }
 }
 
@@ -468,127 +415,5 @@ fn ranges(node: &Node) -> Vec<(u32, u32)> {
     if node.is_frame() { frame.collect() } else { pairs.collect() }
 }
 
-fn number(cells: &[u32]) -> u64 {
-    cells.iter().fold(0, |number, cell| number << 32 | u64::from(*cell))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use anyhow::{Context as _, ensure};
-
-    const TEXT: &str = r#"/dts-v1/;
-/ {
-    #address-cells = <0x01>;
-    #size-cells = <0x01>;
-    cpus {
-        #address-cells = <0x01>;
-        #size-cells = <0x00>;
-        cpu@101 {
-            device_type = "cpu";
-            reg = <0x101>;
-        };
-    };
-    bus {
-        ranges = <0x00 0x8000000 0x1000000>;
-        intc@0 {
-            compatible = "vendor,gic\0arm,gic-v3";
-            reg = <0x00 0x10000 0xa0000 0x40000>;
-            ranges;
-            its@80000 {
-                compatible = "arm,gic-v3-its";
-                msi-controller;
-                #msi-cells = <0x01>;
-                reg = <0x80000 0x20000>;
-                phandle = <0x01>;
-            };
-        };
-    };
-    iommu@1 {
-        #iommu-cells = <0x01>;
-        status = "disabled";
-        phandle = <0x02>;
-    };
-    pci@2 {
-        device_type = "pci";
-        bus-range = <0x00 0x0f>;
-        msi-map = <0x00 0x01 0x100 0x10000>;
-        iommu-map = <0x08 0x02 0x20 0x08>;
-    };
-    dma@3 {
-        msi-parent = <0x01 0x07>;
-        iommus = <0x02 0x11>;
-    };
-    pci@4 {
-        device_type = "pci";
-        iommu-map = <0x00 0x03 0x40 0x7f 0x01 0x100 0x03 0x41 0x7f 0x01>;
-    };
-    iommu@5 {
-        #iommu-cells = <0x02>;
-        phandle = <0x03>;
-    };
-};
-"#;
-
-    fn said() -> Value {
-        let (its, iommu) = ("/bus/intc@0/its@80000", "/iommu@1");
-        let stream = |rid: u32, length: u32, id: u32| {
-            json!([{ "iommu": iommu, "enabled": false, "rid_base": rid, "length": length,
-                "stream_id_base": id }])
-        };
-        let silent = [(0, 0x40), (0x100, 0x41)].map(|(rid, id)| {
-            json!({ "iommu": "/iommu@5", "enabled": true, "rid_base": rid, "length": 1,
-                "stream_id_base": id })
-        });
-        let route = |length: u32, device: u32, streams: Value| {
-            json!([{ "rid_base": 0, "length": length, "controller": its,
-                "device_id_base": device, "streams": streams }])
-        };
-        json!({
-            "cpus": [{ "id": "/cpus/cpu@101", "affinity": "0.0.1.1", "enabled": true }],
-            "gic": {
-                "id": "/bus/intc@0", "version": 3, "distributor": 0x800_0000,
-                "redistributors": [{ "base": 0x80a_0000, "size": 0x4_0000, "stride": null }],
-                "coherence": "by register",
-            },
-            "controllers": [{
-                "id": its, "kind": "its", "enabled": true, "doorbells": [0x809_0040], "ranges": [],
-                "coherence": "by register",
-            }],
-            "devices": [
-                { "id": "/pci@2", "enabled": true, "streams": [],
-                    "routes": route(0x1000, 0x100, stream(8, 8, 0x20)) },
-                { "id": "/dma@3", "enabled": true, "streams": [],
-                    "routes": route(1, 7, stream(0, 1, 0x11)) },
-                { "id": "/pci@4", "enabled": true, "routes": [], "streams": silent },
-            ],
-            "capacity": [{
-                "controller": its, "interrupts": null, "device_id_bits": null,
-                "needed_device_id_bits": 13,
-            }],
-        })
-    }
-
-    #[test]
-    fn each_field_counts() -> Result<()> {
-        let tree = Tree::parse(TEXT)?;
-        compare(&said(), &tree)?;
-        for field in [
-            "/cpus/0/affinity",
-            "/gic/redistributors/0/base",
-            "/controllers/0/doorbells/0",
-            "/devices/0/routes/0/length",
-            "/devices/0/routes/0/device_id_base",
-            "/devices/0/routes/0/streams/0/stream_id_base",
-            "/devices/1/routes/0/streams/0/iommu",
-            "/devices/1/routes/0/streams/0/enabled",
-            "/devices/2/streams/1/stream_id_base",
-            "/capacity/0/needed_device_id_bits",
-        ] {
-            let mut other = said();
-            *other.pointer_mut(field).context("no such field")? = json!("other");
-            ensure!(compare(&other, &tree).is_err(), "{field} is not compared");
-        }
-        Ok(())
-    }
-}
+mod tests;
