@@ -1,5 +1,6 @@
 //! Tests for `doorbell diff`.
 
+use crate::marina;
 use doorbell_machine::embedded;
 use gic_firmware::{
     Controller, ControllerKind, Description, DeviceId, Fact, IntId, IntIdSpan, IommuRouting,
@@ -50,10 +51,6 @@ fn board(name: &str) -> Description {
     embedded::machine(name).unwrap().firmware.describe().unwrap()
 }
 
-fn tables() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../machine/machines/marina")
-}
-
 /// Returns `estuary` with these message-based SPIs.
 fn with_ranges(ranges: &[(u32, u32)]) -> Description {
     let mut board = board("estuary");
@@ -70,8 +67,7 @@ fn a_description_does_not_differ_from_itself() {
         let output = diff(&format!("same-{machine}"), &board, &board, &[]);
         assert_eq!(text(output, 0), "no differences\n");
     }
-    let tables = tables();
-    let tables = tables.to_str().unwrap();
+    let tables = &*marina();
     assert_eq!(text(command(&[tables, tables]).output().unwrap(), 0), "no differences\n");
 }
 
@@ -208,16 +204,16 @@ fn disabled_added_and_removed_objects_are_named() {
 
 #[test]
 fn tables_agree_with_the_devicetree_of_their_machine() {
-    let tables = tables();
+    let tables = &*marina();
     let blobs =
-        ["apic", "iort", "mcfg"].map(|name| fs::read(tables.join(format!("{name}.aml"))).unwrap());
+        ["apic", "iort", "mcfg"].map(|name| fs::read(format!("{tables}/{name}.aml")).unwrap());
     let set = acpi::TableSet::from_blobs(blobs.iter().map(Vec::as_slice)).unwrap();
     let mut machine = devicetree::with_node_paths(&acpi::parse(&set));
     let folder = folder("forms");
     let compared = |machine: &Description| {
         fs::write(folder.join("new.dtb"), devicetree::write(machine).unwrap()).unwrap();
         let new = folder.join("new.dtb");
-        command(&[tables.to_str().unwrap(), new.to_str().unwrap()]).output().unwrap()
+        command(&[tables, new.to_str().unwrap()]).output().unwrap()
     };
     assert_eq!(text(compared(&machine), 0), "no differences\n");
     machine.cpus.pop();

@@ -1,6 +1,6 @@
 //! Tests for `doorbell inspect`: capacity, isolation and streams.
 
-use crate::test_data;
+use crate::{marina, test_data};
 use gic_firmware::{
     Controller, ControllerIndex, Description, Fact, Iommu, IommuIndex, IommuRouting, MapEntry,
     MsiRouting, PciHost, PlatformDevice, Region, Role, Status, StreamEntry, Target, devicetree,
@@ -8,8 +8,6 @@ use gic_firmware::{
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
-
-const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/marina");
 
 fn inspect(arguments: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
@@ -78,7 +76,7 @@ fn coherence_is_shown() {
     let said = inspect(&[&test_data("redistributors.dtb")]);
     assert_eq!(said["gic"]["coherence"], "not coherent");
     assert_eq!(said["controllers"][0]["coherence"], "not coherent");
-    assert_eq!(inspect(&[TABLES])["gic"]["coherence"], "by register");
+    assert_eq!(inspect(&[&marina()])["gic"]["coherence"], "by register");
     let text = Command::new(env!("CARGO_BIN_EXE_doorbell"))
         .args(["inspect", &test_data("redistributors.dtb")])
         .output()
@@ -90,7 +88,7 @@ fn coherence_is_shown() {
 
 #[test]
 fn routes_show_the_streams_that_they_pass() {
-    let said = inspect(&[TABLES]);
+    let said = inspect(&[&marina()]);
     let route = |device: &str, route: usize| {
         let devices = said["devices"].as_array().unwrap();
         let device = devices.iter().find(|one| one["id"] == device).unwrap();

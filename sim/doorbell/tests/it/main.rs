@@ -17,10 +17,11 @@ mod omissions;
 mod output;
 mod overlays;
 mod report;
+mod run;
 mod snapshot;
 mod sources;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn doorbell(arguments: &[&str]) -> Output {
@@ -40,4 +41,11 @@ fn test_data(name: &str) -> String {
 /// Returns the folder of the ACPI tables of `marina`.
 fn marina() -> String {
     path("../machine/machines/marina")
+}
+
+/// Returns a path that only this process uses.
+fn temporary(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("doorbell-{}-{name}", std::process::id()));
+    drop(std::fs::remove_file(&path));
+    path
 }

@@ -114,7 +114,7 @@ fn endless_input_is_refused() {
 
 #[test]
 fn a_huge_file_is_refused() {
-    let path = std::env::temp_dir().join(format!("doorbell-{}-huge", std::process::id()));
+    let path = crate::temporary("huge");
     // A ten-gigabyte file that starts like a devicetree.
     fs::copy(DEVICETREE, &path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(10 << 30).unwrap();
@@ -124,8 +124,7 @@ fn a_huge_file_is_refused() {
 
 #[test]
 fn bytes_after_a_devicetree_are_ignored() {
-    let path: PathBuf =
-        std::env::temp_dir().join(format!("doorbell-{}-padded", std::process::id()));
+    let path = crate::temporary("padded");
     fs::copy(DEVICETREE, &path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(16 << 20).unwrap();
     let output = doorbell(&["inspect", path.to_str().unwrap()], Stdio::null(), Stdio::piped());
