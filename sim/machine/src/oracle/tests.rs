@@ -10,6 +10,7 @@ use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use gic_firmware::Region;
 use irq_domain::{Deferral, Dispatched};
 use msi_types::HwIrq;
+use std::cell::Cell;
 
 const CPUS: usize = 3;
 
@@ -17,6 +18,8 @@ const CPUS: usize = 3;
 struct Rig {
     record: VectorRecord,
     routes: RouteTable,
+    pending: Pending,
+    looked_at: Cell<u64>,
 }
 
 const VECTOR: HwIrq = HwIrq::new(8192);
@@ -26,81 +29,104 @@ impl Rig {
         let ram = Arc::new(Ram::new(&[Region::new(0, 0x1_0000).unwrap()], Caches::Snooped));
         let clock = Arc::<Clock>::default();
         let record = VectorRecord::new(Arc::clone(&clock), ram, 0, CPUS);
-        let rig = Self { record, routes: RouteTable::new(clock, CPUS) };
-        rig.allocate(pending);
+        let routes = RouteTable::new(clock, CPUS);
+        let rig = Self { record, routes, pending, looked_at: Cell::default() };
+        rig.play("allocation", "allocate");
         rig
-    }
-
-    fn allocate(&self, pending: Pending) {
-        self.record.begin_operation();
-        self.routes.add(VECTOR, pending, Cpu::new(0));
-        self.record.follow(self.route());
-        self.record.end_operation();
-        // A message that arrived during the allocation has been acknowledged.
-        self.acknowledge_at(0);
-        self.end(Dispatched::Handled);
-        assert!(self.route().run().is_some());
     }
 
     fn route(&self) -> Arc<Route> {
         self.routes.get(VECTOR).unwrap()
     }
 
-    fn send(&self) {
-        assert!(self.record.send(|| SendOutcome::Sent));
+    /// Performs the steps of a history. A number is a CPU, except after `send` and in a check.
+    fn play(&self, name: &str, steps: &str) {
+        self.perform(name, &mut steps.split(", "));
     }
 
-    fn move_to(&self, cpu: u32) {
-        self.route().open(Cpu::new(cpu));
-        self.route().settle(Cpu::new(cpu));
+    /// Performs steps up to the end of a message's flight, and returns how it ended.
+    fn perform(&self, name: &str, steps: &mut dyn Iterator<Item = &str>) -> SendOutcome {
+        while let Some(step) = steps.next() {
+            let (verb, number) = step.split_once(' ').unwrap_or((step, ""));
+            let cpu = || Cpu::new(number.parse().unwrap());
+            // `-late`: by a CPU that was descheduled for a long time since the last `look`.
+            let (verb, looked_at) = match verb.strip_suffix("-late") {
+                Some(verb) => (verb, self.looked_at.get()),
+                None => (verb, self.record.clock.now()),
+            };
+            let resend = |reason| {
+                let resend = Resend { hwirq: VECTOR, cpu: cpu(), reason };
+                self.routes.resending(resend);
+                self.routes.resent(resend);
+            };
+            let end = |outcome| self.route().dispatched(outcome);
+            let counts = self.record.counts();
+            let check = |count: String| assert_eq!(count, number, "{name}, {:?}", self.pending);
+            match verb {
+                "send" => (0..number.parse().unwrap_or(1))
+                    .for_each(|_| assert!(self.record.send(|| SendOutcome::Sent), "{name}")),
+                // The steps that follow take place while the message is in flight.
+                "sending" => {
+                    let mut left = SendOutcome::Sent;
+                    let flight = || {
+                        left = self.perform(name, steps);
+                        left
+                    };
+                    assert_eq!(self.record.send(flight), left != SendOutcome::NotSent, "{name}");
+                }
+                "sent" => return SendOutcome::Sent,
+                "held" => return SendOutcome::Held,
+                "unsent" => return SendOutcome::NotSent,
+                "begin" => self.record.begin_operation(),
+                "end" => self.record.end_operation(),
+                "abandon" => self.record.abandon(),
+                "add" => self.routes.add(VECTOR, self.pending, cpu()),
+                "follow" => self.record.follow(self.route()),
+                "allocate" => {
+                    // A message that arrived during the allocation has been acknowledged.
+                    self.play(name, "begin, add 0, follow, end, take 0, handled");
+                    assert!(self.route().run().is_some(), "{name}");
+                }
+                "open" => self.route().open(cpu()),
+                "settle" => self.route().settle(cpu()),
+                "move" => self.play(name, &format!("open {number}, settle {number}")),
+                "emptied" => self.routes.emptied(cpu()),
+                "look" => self.looked_at.set(looked_at),
+                "take" => self.route().acknowledged(cpu(), looked_at),
+                "handle" => _ = self.record.handle(cpu(), looked_at),
+                "run" => {
+                    self.route().acknowledged(cpu(), looked_at);
+                    self.record.handle(cpu(), looked_at);
+                    end(Dispatched::Handled);
+                }
+                "handled" => end(Dispatched::Handled),
+                "deferred" => end(Dispatched::Deferred(Deferral::Running)),
+                "disabled" => end(Dispatched::Deferred(Deferral::Disabled)),
+                // The interrupt core resends the vector; the driver knows or guesses that it is
+                // pending.
+                "resend" => resend(ResendReason::Requested),
+                "resending" => self.route().redelivering(cpu()),
+                "resent" => self.route().resent(cpu()),
+                "carry" => resend(ResendReason::Carried),
+                "guess" => resend(ResendReason::Unknowable),
+                // The numbers of runs on wrong CPUs and of spurious runs.
+                "told" => check(format!("{} {}", counts.wrong_cpu, counts.spurious)),
+                "late" => check(counts.late.to_string()),
+                "unknowable" => check(counts.unknowable.to_string()),
+                "messages" => check(counts.sent.to_string()),
+                "settled" => assert!(self.record.is_settled(), "{name}"),
+                "unsettled" => assert!(!self.record.is_settled(), "{name}"),
+                _ => panic!("{name}: {step}"),
+            }
+        }
+        SendOutcome::Sent
     }
+}
 
-    fn now(&self) -> u64 {
-        self.record.clock.now()
-    }
-
-    fn run_at(&self, cpu: u32) {
-        self.run_late(cpu, self.now());
-    }
-
-    /// Runs the handler on a CPU that started to look for interrupts at `looked_at` and was then
-    /// descheduled for a long time.
-    fn run_late(&self, cpu: u32, looked_at: u64) {
-        self.route().acknowledged(Cpu::new(cpu), looked_at);
-        self.record.handle(Cpu::new(cpu), looked_at);
-        self.end(Dispatched::Handled);
-    }
-
-    fn acknowledge_at(&self, cpu: u32) {
-        self.route().acknowledged(Cpu::new(cpu), self.now());
-    }
-
-    fn end(&self, outcome: Dispatched) {
-        self.route().dispatched(outcome);
-    }
-
-    /// Acknowledges the vector at `cpu` while its handler runs on another CPU, then resends the
-    /// interrupt.
-    fn defer_at(&self, cpu: u32, redelivered_to: u32) {
-        self.acknowledge_at(cpu);
-        self.redeliver_to(redelivered_to);
-        self.end(Dispatched::Deferred(Deferral::Running));
-    }
-
-    /// Resends the vector on behalf of the interrupt core.
-    fn redeliver_to(&self, cpu: u32) {
-        self.resend_to(cpu, ResendReason::Requested);
-    }
-
-    fn resend_to(&self, cpu: u32, reason: ResendReason) {
-        let resend = Resend { hwirq: VECTOR, cpu: Cpu::new(cpu), reason };
-        self.routes.resending(resend);
-        self.routes.resent(resend);
-    }
-
-    /// Returns the numbers of runs on wrong CPUs and of spurious runs.
-    fn faults(&self) -> (u64, u64) {
-        let counts = self.record.counts();
-        (counts.wrong_cpu, counts.spurious)
+/// Performs each line of `histories`, which is a name and its steps.
+fn play_all(pending: Pending, histories: &str) {
+    for history in histories.lines() {
+        let (name, steps) = history.split_once(": ").unwrap();
+        Rig::new(pending).play(name, steps);
     }
 }

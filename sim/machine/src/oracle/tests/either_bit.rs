@@ -5,354 +5,53 @@ use super::*;
 
 const BOTH: [Pending; 2] = [Pending::Travels, Pending::Stays];
 
+const HISTORIES: &str = "\
+a run at the target is right: send, run 0, told 0 0, settled
+a run at a CPU that never was a target is wrong: send, run 2, told 1 0
+a run at a CPU left before the message was sent is wrong: move 1, send, run 0, told 1 0
+a message sent before a move may run at the old CPU: send, move 1, run 0, told 0 0
+during a move the old CPU is right: open 1, send, run 0, settle 1, told 0 0
+during a move the new CPU is right: open 1, send, run 1, settle 1, told 0 0
+an abandoned move closes its target: open 1, settle 0, send, run 1, told 1 0
+a move does not excuse a CPU left earlier: move 1, send, move 2, run 0, told 1 0
+an early acknowledgement excuses a late run: \
+    send, look, move 1, send, run 1, run-late 0, told 0 0
+more runs than messages are spurious: send, run 0, run 0, told 0 1
+a run of a former target without a message is spurious: \
+    send, run 0, look, take 0, move 1, send, handle-late 0, handled, told 0 1
+a run of a former target does not handle a later message: \
+    send, run 0, look, move 1, send, run-late 0, told 0 1
+the core's redelivery excuses no extra run: send, run 0, resend 0, run 0, told 0 1
+coalesced messages hide no second run: send 10, run 0, run 0, told 0 1
+a redelivery excuses no run if the dispatch was not deferred: \
+    send 10, take 0, resend 0, handle 0, handled, run 0, told 0 1, resend 0, run 0, told 0 2
+a message deferred during a run is due: send, take 0, move 1, send, take 1, deferred, handle 0, \
+    resend 1, handled, run 1, told 0 0, run 1, told 0 1
+two deferrals by one run are due once: send, take 0, move 1, send, take 1, deferred, \
+    move 2, send, take 2, deferred, handle 0, resend 2, handled, run 2, resend 2, run 2, told 0 1
+a message deferred until its handler is enabled is due: send, take 0, disabled, send, run 0, \
+    resend 0, run 0, told 0 0, resend 0, run 0, told 0 1
+a message sent before the record follows is due: begin, add 1, send, take 1, disabled, follow, \
+    resend 1, end, run 1, told 0 0
+a run for the former owner's message is late: send, take 0, look, abandon, allocate, \
+    handle-late 0, told 0 0, late 1, run 0, told 0 1
+the former owner's interrupt accounts for no message of the new owner: \
+    send, look, abandon, allocate, send, run-late 0, run 0, told 0 0, late 1
+a late run handles no message of the new owner: \
+    look, allocate, send, run-late 1, look, move 1, send, run-late 0, told 0 0, late 1
+a former target may run for a message already handled: \
+    send, take 0, look, send, handle-late 0, handled, look, move 1, send, run-late 0, told 0 0
+the core may resend the former owner's interrupt: send, look, abandon, allocate, send, take 0, \
+    handle 0, take-late 1, resend 0, deferred, handled, run 0, told 0 0
+an unhandled message keeps the record unsettled: send, run 0, send, unsettled, abandon, settled
+a message that was not sent does not count: \
+    sending, unsent, messages 0, settled, run 0, told 0 1";
+
 #[test]
-fn a_run_at_the_target_is_right() {
+fn the_oracle_reports_the_faults_of_each_history() {
     for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.run_at(0);
-        assert_eq!((rig.faults(), rig.record.is_settled()), ((0, 0), true));
+        play_all(pending, HISTORIES);
     }
-}
-
-#[test]
-fn run_at_cpu_never_target_is_wrong() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.run_at(2);
-        assert_eq!(rig.faults().0, 1, "{pending:?}");
-    }
-}
-
-#[test]
-fn run_at_cpu_left_before_send_is_wrong() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.move_to(1);
-        rig.send();
-        rig.run_at(0);
-        assert_eq!(rig.faults().0, 1, "{pending:?}");
-    }
-}
-
-#[test]
-fn message_sent_before_move_may_run_at_old_cpu() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.move_to(1);
-        rig.run_at(0);
-        assert_eq!(rig.faults(), (0, 0), "{pending:?}");
-    }
-}
-
-#[test]
-fn during_a_move_both_cpus_are_right() {
-    for (pending, cpu) in BOTH.into_iter().zip([0, 1]) {
-        let rig = Rig::new(pending);
-        rig.route().open(Cpu::new(1));
-        rig.send();
-        rig.run_at(cpu);
-        rig.route().settle(Cpu::new(1));
-        assert_eq!(rig.faults(), (0, 0), "{pending:?}");
-    }
-}
-
-#[test]
-fn abandoned_move_closes_its_target() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.route().open(Cpu::new(1));
-        rig.route().settle(Cpu::new(0));
-        rig.send();
-        rig.run_at(1);
-        assert_eq!(rig.faults().0, 1, "{pending:?}");
-    }
-}
-
-#[test]
-fn move_does_not_excuse_cpu_left_earlier() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.move_to(1);
-        rig.send();
-        rig.move_to(2);
-        rig.run_at(0);
-        assert_eq!(rig.faults().0, 1, "{pending:?}");
-    }
-}
-
-#[test]
-fn early_acknowledgement_excuses_late_run() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        let looked_at = rig.now();
-        rig.move_to(1);
-        rig.send();
-        rig.run_at(1);
-        rig.run_late(0, looked_at);
-        assert_eq!(rig.faults(), (0, 0), "{pending:?}");
-    }
-}
-
-#[test]
-fn more_runs_than_messages_are_spurious() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.run_at(0);
-        rig.run_at(0);
-        assert_eq!(rig.faults(), (0, 1), "{pending:?}");
-    }
-}
-
-#[test]
-fn run_of_a_former_target_for_nothing_is_spurious() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.run_at(0);
-        let looked_at = rig.now();
-        rig.acknowledge_at(0);
-        rig.move_to(1);
-        rig.send();
-        rig.record.handle(Cpu::new(0), looked_at);
-        rig.end(Dispatched::Handled);
-        assert_eq!(rig.faults(), (0, 1), "{pending:?}");
-    }
-}
-
-#[test]
-fn run_of_a_former_target_is_for_no_later_message() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.run_at(0);
-        let looked_at = rig.now();
-        rig.move_to(1);
-        rig.send();
-        rig.run_late(0, looked_at);
-        assert_eq!(rig.faults(), (0, 1), "{pending:?}");
-    }
-}
-
-#[test]
-fn core_redelivery_excuses_no_extra_run() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.run_at(0);
-        rig.redeliver_to(0);
-        rig.run_at(0);
-        assert_eq!(rig.faults(), (0, 1), "{pending:?}");
-    }
-}
-
-#[test]
-fn coalesced_messages_hide_no_second_run() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        (0..10).for_each(|_| rig.send());
-        rig.run_at(0);
-        rig.run_at(0);
-        assert_eq!(rig.faults(), (0, 1), "{pending:?}");
-    }
-}
-
-#[test]
-fn redelivery_of_handled_interrupt_excuses_no_run() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        (0..10).for_each(|_| rig.send());
-        rig.acknowledge_at(0);
-        // The interrupt core resends an interrupt whose dispatch was not deferred.
-        rig.redeliver_to(0);
-        rig.record.handle(Cpu::new(0), rig.now());
-        rig.end(Dispatched::Handled);
-        rig.run_at(0);
-        assert_eq!(rig.faults(), (0, 1), "{pending:?}");
-        rig.redeliver_to(0);
-        rig.run_at(0);
-        assert_eq!(rig.faults(), (0, 2), "{pending:?}");
-    }
-}
-
-#[test]
-fn message_deferred_during_run_is_due() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.acknowledge_at(0);
-        rig.move_to(1);
-        rig.send();
-        rig.acknowledge_at(1);
-        rig.end(Dispatched::Deferred(Deferral::Running));
-        rig.record.handle(Cpu::new(0), rig.now());
-        rig.redeliver_to(1);
-        rig.end(Dispatched::Handled);
-        rig.run_at(1);
-        assert_eq!(rig.faults(), (0, 0), "{pending:?}");
-        rig.run_at(1);
-        assert_eq!(rig.faults(), (0, 1), "{pending:?}");
-    }
-}
-
-#[test]
-fn two_deferrals_by_one_run_are_due_once() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.acknowledge_at(0);
-        for cpu in [1, 2] {
-            rig.move_to(cpu);
-            rig.send();
-            rig.acknowledge_at(cpu);
-            rig.end(Dispatched::Deferred(Deferral::Running));
-        }
-        rig.record.handle(Cpu::new(0), rig.now());
-        rig.redeliver_to(2);
-        rig.end(Dispatched::Handled);
-        rig.run_at(2);
-        rig.redeliver_to(2);
-        rig.run_at(2);
-        assert_eq!(rig.faults(), (0, 1), "{pending:?}");
-    }
-}
-
-#[test]
-fn message_deferred_until_enable_is_due() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.acknowledge_at(0);
-        rig.end(Dispatched::Deferred(Deferral::Disabled));
-        rig.send();
-        rig.run_at(0);
-        rig.redeliver_to(0);
-        rig.run_at(0);
-        assert_eq!(rig.faults(), (0, 0), "{pending:?}");
-        rig.redeliver_to(0);
-        rig.run_at(0);
-        assert_eq!(rig.faults(), (0, 1), "{pending:?}");
-    }
-}
-
-#[test]
-fn message_sent_before_record_follows_is_due() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.record.begin_operation();
-        rig.routes.add(VECTOR, pending, Cpu::new(1));
-        rig.send();
-        rig.acknowledge_at(1);
-        rig.end(Dispatched::Deferred(Deferral::Disabled));
-        rig.record.follow(rig.route());
-        rig.redeliver_to(1);
-        rig.record.end_operation();
-        rig.run_at(1);
-        assert_eq!(rig.faults(), (0, 0), "{pending:?}");
-    }
-}
-
-#[test]
-fn run_for_former_owners_message_is_late() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        rig.acknowledge_at(0);
-        let looked_at = rig.now();
-        rig.record.abandon();
-        rig.allocate(pending);
-        rig.record.handle(Cpu::new(0), looked_at);
-        assert_eq!((rig.faults(), rig.record.counts().late), ((0, 0), 1), "{pending:?}");
-        rig.run_at(0);
-        assert_eq!(rig.faults(), (0, 1), "{pending:?}");
-    }
-}
-
-#[test]
-fn former_owners_interrupt_accounts_for_no_message_of_the_new_owner() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        let looked_at = rig.now();
-        rig.record.abandon();
-        rig.allocate(pending);
-        rig.send();
-        rig.run_late(0, looked_at);
-        rig.run_at(0);
-        assert_eq!((rig.faults(), rig.record.counts().late), ((0, 0), 1), "{pending:?}");
-    }
-}
-
-#[test]
-fn late_run_handles_no_message_of_the_new_owner() {
-    let rig = Rig::new(Pending::Travels);
-    let looked_at = rig.now();
-    rig.allocate(Pending::Travels);
-    rig.send();
-    rig.run_late(1, looked_at);
-    let looked_at = rig.now();
-    rig.move_to(1);
-    rig.send();
-    rig.run_late(0, looked_at);
-    assert_eq!((rig.faults(), rig.record.counts().late), ((0, 0), 1));
-}
-
-#[test]
-fn run_of_a_former_target_may_be_for_a_message_that_an_earlier_run_saw() {
-    let rig = Rig::new(Pending::Travels);
-    rig.send();
-    rig.acknowledge_at(0);
-    let looked_at = rig.now();
-    rig.send();
-    rig.record.handle(Cpu::new(0), looked_at);
-    rig.end(Dispatched::Handled);
-    let looked_at = rig.now();
-    rig.move_to(1);
-    rig.send();
-    rig.run_late(0, looked_at);
-    assert_eq!(rig.faults(), (0, 0));
-}
-
-#[test]
-fn core_may_resend_former_owners_interrupt() {
-    for pending in BOTH {
-        let rig = Rig::new(pending);
-        rig.send();
-        let looked_at = rig.now();
-        rig.record.abandon();
-        rig.allocate(pending);
-        rig.send();
-        rig.acknowledge_at(0);
-        rig.record.handle(Cpu::new(0), rig.now());
-        rig.route().acknowledged(Cpu::new(1), looked_at);
-        rig.redeliver_to(0);
-        rig.end(Dispatched::Deferred(Deferral::Running));
-        rig.end(Dispatched::Handled);
-        rig.run_at(0);
-        assert_eq!(rig.faults(), (0, 0), "{pending:?}");
-    }
-}
-
-#[test]
-fn a_message_that_nobody_saw_is_unsettled() {
-    let rig = Rig::new(Pending::Travels);
-    rig.send();
-    rig.run_at(0);
-    rig.send();
-    assert!(!rig.record.is_settled());
-}
-
-#[test]
-fn unsent_message_does_not_count() {
-    let rig = Rig::new(Pending::Stays);
-    assert!(!rig.record.send(|| SendOutcome::NotSent));
-    assert_eq!((rig.record.sent(), rig.record.is_settled()), (0, true));
-    rig.run_at(0);
-    assert_eq!(rig.faults(), (0, 1));
 }
 
 #[test]
@@ -360,22 +59,15 @@ fn device_far_ahead_waits_for_handler() {
     let rig = Rig::new(Pending::Travels);
     let sent = (0..2 * AHEAD).take_while(|_| rig.record.send(|| SendOutcome::Sent)).count();
     assert_eq!(u64::try_from(sent), Ok(AHEAD));
-    rig.run_at(0);
-    assert!(rig.record.send(|| SendOutcome::Sent));
+    rig.play("far ahead", "run 0, send");
 }
 
 #[test]
 fn overwritten_history_accuses_nobody() {
     for pending in BOTH {
         let rig = Rig::new(pending);
-        rig.send();
-        let looked_at = rig.now();
-        rig.move_to(1);
-        for _ in 0..3 * WINDOW {
-            rig.send();
-            rig.run_at(1);
-        }
-        rig.run_late(0, looked_at);
-        assert_eq!(rig.faults(), (0, 0), "{pending:?}");
+        rig.play("overwritten", "send, look, move 1");
+        (0..3 * WINDOW).for_each(|_| rig.play("overwritten", "send, run 1"));
+        rig.play("overwritten", "run-late 0, told 0 0");
     }
 }

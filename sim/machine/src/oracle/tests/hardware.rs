@@ -3,52 +3,37 @@
 
 use super::{CPUS, Rig};
 use crate::oracle::Pending;
-use gic_driver::direct_lpi::ResendReason;
-use msi_types::Cpu;
 use proptest::prelude::*;
 use std::sync::atomic::Ordering;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Send,
-    Move {
-        to: usize,
-    },
-    /// If the interrupt is pending at `cpu`, the CPU takes it and runs its handler.
-    Run {
-        cpu: usize,
-    },
-    /// If the interrupt is pending at `cpu`, the CPU takes it while its handler runs elsewhere, and
-    /// the interrupt core resends it.
-    Defer {
-        cpu: usize,
-    },
+    Move(usize),
+    /// If the interrupt is pending at the CPU, the CPU takes it and runs its handler.
+    Run(usize),
+    /// If the interrupt is pending at the CPU, the CPU takes it while its handler runs elsewhere,
+    /// and the interrupt core resends it.
+    Defer(usize),
     /// A CPU that is not the target goes offline. The driver then resends the interrupt to the
-    /// target; if `known` is set, the driver does so only if the interrupt was pending.
-    Leave {
-        cpu: usize,
-        known: bool,
-    },
-    /// A fault: the handler runs although the interrupt is not pending at `cpu`.
-    RunForNothing {
-        cpu: usize,
-    },
+    /// target; if the flag is set, the driver does so only if the interrupt was pending.
+    Leave(usize, bool),
+    /// A fault: the handler runs although the interrupt is not pending at the CPU.
+    RunForNothing(usize),
     /// A fault: the interrupt becomes pending without a report.
-    ResendSecretly {
-        cpu: usize,
-    },
+    ResendSecretly(usize),
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let cpu = 0..CPUS;
     prop_oneof![
         6 => Just(Op::Send),
-        3 => cpu.clone().prop_map(|to| Op::Move { to }),
-        6 => cpu.clone().prop_map(|cpu| Op::Run { cpu }),
-        2 => cpu.clone().prop_map(|cpu| Op::Defer { cpu }),
-        2 => (cpu.clone(), any::<bool>()).prop_map(|(cpu, known)| Op::Leave { cpu, known }),
-        1 => cpu.clone().prop_map(|cpu| Op::RunForNothing { cpu }),
-        1 => cpu.prop_map(|cpu| Op::ResendSecretly { cpu }),
+        3 => cpu.clone().prop_map(Op::Move),
+        6 => cpu.clone().prop_map(Op::Run),
+        2 => cpu.clone().prop_map(Op::Defer),
+        2 => (cpu.clone(), any::<bool>()).prop_map(|(cpu, known)| Op::Leave(cpu, known)),
+        1 => cpu.clone().prop_map(Op::RunForNothing),
+        1 => cpu.prop_map(Op::ResendSecretly),
     ]
 }
 
@@ -64,7 +49,6 @@ enum Bit {
 /// The pending bits: one per CPU, or a single one for all CPUs.
 struct Hardware {
     rig: Rig,
-    pending: Pending,
     /// If all CPUs share one bit, only the first element is used.
     bits: [Bit; CPUS],
     target: usize,
@@ -74,17 +58,21 @@ struct Hardware {
 
 impl Hardware {
     fn new(pending: Pending) -> Self {
-        Self { rig: Rig::new(pending), pending, bits: [Bit::Clear; CPUS], target: 0, faults: 0 }
+        Self { rig: Rig::new(pending), bits: [Bit::Clear; CPUS], target: 0, faults: 0 }
+    }
+
+    fn play(&self, steps: &str) {
+        self.rig.play("random history", steps);
     }
 
     fn bit(&mut self, cpu: usize) -> &mut Bit {
-        let index = if self.pending == Pending::Stays { cpu } else { 0 };
+        let index = if self.rig.pending == Pending::Stays { cpu } else { 0 };
         &mut self.bits[index]
     }
 
     /// Returns the pending bit that this CPU sees.
     fn pending_at(&mut self, cpu: usize) -> Bit {
-        let is_elsewhere = self.pending == Pending::Travels && cpu != self.target;
+        let is_elsewhere = self.rig.pending == Pending::Travels && cpu != self.target;
         if is_elsewhere { Bit::Clear } else { *self.bit(cpu) }
     }
 
@@ -95,44 +83,44 @@ impl Hardware {
     fn act(&mut self, op: Op) {
         match op {
             Op::Send => {
-                self.rig.send();
+                self.play("send");
                 let target = self.target;
                 *self.bit(target) = Bit::Rightly;
             }
-            Op::Move { to } => {
-                self.rig.move_to(number(to));
+            Op::Move(to) => {
+                self.play(&format!("move {to}"));
                 self.target = to;
             }
-            Op::Run { cpu } if self.pending_at(cpu) != Bit::Clear => {
+            Op::Run(cpu) if self.pending_at(cpu) != Bit::Clear => {
                 self.faults += u64::from(self.pending_at(cpu) == Bit::Secretly);
                 self.run(cpu);
             }
-            Op::Defer { cpu } if self.pending_at(cpu) != Bit::Clear => self.defer(cpu),
-            Op::Leave { cpu, known } if self.pending == Pending::Stays && cpu != self.target => {
+            Op::Defer(cpu) if self.pending_at(cpu) != Bit::Clear => self.defer(cpu),
+            Op::Leave(cpu, known) if self.rig.pending == Pending::Stays && cpu != self.target => {
                 self.leave(cpu, known);
             }
-            Op::RunForNothing { cpu } if self.nothing_is_pending(cpu) => {
+            Op::RunForNothing(cpu) if self.nothing_is_pending(cpu) => {
                 self.faults += 1;
                 self.run(cpu);
             }
-            Op::ResendSecretly { cpu } if self.nothing_is_pending(cpu) => {
+            Op::ResendSecretly(cpu) if self.nothing_is_pending(cpu) => {
                 *self.bit(cpu) = Bit::Secretly;
             }
-            Op::Run { .. }
-            | Op::Defer { .. }
-            | Op::Leave { .. }
-            | Op::RunForNothing { .. }
-            | Op::ResendSecretly { .. } => {}
+            Op::Run(_)
+            | Op::Defer(_)
+            | Op::Leave(..)
+            | Op::RunForNothing(_)
+            | Op::ResendSecretly(_) => {}
         }
     }
 
     fn run(&mut self, cpu: usize) {
-        self.rig.run_at(number(cpu));
+        self.play(&format!("run {cpu}"));
         *self.bit(cpu) = Bit::Clear;
     }
 
     fn defer(&mut self, cpu: usize) {
-        self.rig.defer_at(number(cpu), number(self.target));
+        self.play(&format!("take {cpu}, resend {}, deferred", self.target));
         let deferred = std::mem::replace(self.bit(cpu), Bit::Clear);
         let target = self.target;
         let target = self.bit(target);
@@ -143,21 +131,17 @@ impl Hardware {
 
     fn leave(&mut self, cpu: usize, known: bool) {
         match std::mem::replace(&mut self.bits[cpu], Bit::Clear) {
-            _ if !known => self.resend(ResendReason::Unknowable),
+            _ if !known => self.resend("guess"),
             Bit::Clear => {}
-            Bit::Rightly | Bit::Secretly => self.resend(ResendReason::Carried),
+            Bit::Rightly | Bit::Secretly => self.resend("carry"),
         }
-        self.rig.routes.emptied(Cpu::new(number(cpu)));
+        self.play(&format!("emptied {cpu}"));
     }
 
-    fn resend(&mut self, reason: ResendReason) {
-        self.rig.resend_to(number(self.target), reason);
+    fn resend(&mut self, verb: &str) {
+        self.play(&format!("{verb} {}", self.target));
         self.bits[self.target] = Bit::Rightly;
     }
-}
-
-fn number(cpu: usize) -> u32 {
-    u32::try_from(cpu).unwrap()
 }
 
 proptest! {
