@@ -39,6 +39,12 @@ pub(crate) fn bare(cpus: u8, itses: u64) -> Description {
     }
 }
 
+/// Returns a bare board with a host bridge for each ITS.
+pub(crate) fn bridged(cpus: u8, itses: u64) -> Description {
+    let hosts = (0..itses).zip(0..).map(|(index, its)| host(index, parent(its))).collect();
+    Description { hosts, ..bare(cpus, itses) }
+}
+
 /// Returns `msi-parent = <&its 0>`. Most boards use this form, in which the bridge determines the
 /// meaning of the cell.
 pub(crate) fn parent(index: usize) -> MsiRouting {

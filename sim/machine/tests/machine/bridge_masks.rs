@@ -129,6 +129,7 @@ impl Machine {
     }
 
     fn step(&mut self, step: &Step) {
+        let hwirq = |vector: usize| self.vectors[vector].0;
         match *step {
             Step::Send(vector) => {
                 let (hwirq, message) = self.vectors[vector];
@@ -136,24 +137,20 @@ impl Machine {
                 self.waiting.insert(hwirq);
             }
             Step::Mask(vector) => {
-                let (hwirq, _) = self.vectors[vector];
-                self.driver.mask(hwirq);
-                self.masked.insert(hwirq);
+                self.driver.mask(hwirq(vector));
+                self.masked.insert(hwirq(vector));
             }
             Step::Unmask(vector) => {
-                let (hwirq, _) = self.vectors[vector];
-                self.driver.unmask(hwirq);
-                self.masked.remove(&hwirq);
+                self.driver.unmask(hwirq(vector));
+                self.masked.remove(&hwirq(vector));
             }
             Step::SetPending(vector) => {
-                let (hwirq, _) = self.vectors[vector];
-                self.driver.set_pending(hwirq, Pending::Set);
-                self.waiting.insert(hwirq);
+                self.driver.set_pending(hwirq(vector), Pending::Set);
+                self.waiting.insert(hwirq(vector));
             }
             Step::ClearPending(vector) => {
-                let (hwirq, _) = self.vectors[vector];
-                self.driver.set_pending(hwirq, Pending::Clear);
-                self.waiting.remove(&hwirq);
+                self.driver.set_pending(hwirq(vector), Pending::Clear);
+                self.waiting.remove(&hwirq(vector));
             }
             Step::Suspend => {
                 self.driver.suspend();

@@ -1,10 +1,10 @@
 //! Machines whose MSI controllers are inside their host bridges.
 
 use crate::board_trees::{bare, flashed, host, region};
-use crate::{assert_delivered, deliver_with};
+use crate::{EVERYTHING, assert_delivered, deliver_with};
 use doorbell_machine::{
-    BuildOptions, ControllerChoice, CpuHotplug, DeviceHotplug, Disturbances, Moves, RunOptions,
-    Suspensions, build, run, simulate,
+    BuildOptions, ControllerChoice, DeviceHotplug, Disturbances, RunOptions, Suspensions, build,
+    run, simulate,
 };
 use gic_arch::IntId;
 use gic_firmware::{
@@ -79,12 +79,8 @@ fn a_bridge_without_lines_is_left_out() {
 
 #[test]
 fn lines_move_and_lose_their_power_without_a_lost_message() {
-    let disturbances = Disturbances {
-        moves: Moves::Random,
-        cpus: CpuHotplug::Replugged,
-        devices: DeviceHotplug::Stay,
-        suspensions: Suspensions::NowAndThen,
-    };
+    let (devices, suspensions) = (DeviceHotplug::Stay, Suspensions::NowAndThen);
+    let disturbances = Disturbances { devices, suspensions, ..EVERYTHING };
     let mut suspended = 0;
     let boards = boards();
     for (board, seed) in boards.iter().cycle().zip(0..12) {

@@ -2,21 +2,18 @@
 //! that it delivers their interrupts.
 
 use crate::board_trees::{self, flashed, region};
-use crate::{assert_delivered, assert_refusals_are_counted, deliver_with, migration};
+use crate::{
+    assert_delivered, assert_refusals_are_counted, deliver_with, embedded, everything, migration,
+};
 use doorbell_machine::{
-    AttackReport, BuildOptions, ControllerChoice, CpuHotplug, DeviceConfig, DeviceHotplug,
-    Disturbances, IommuPages, LpiDisabling, Migration, Moves, Refusal, Report, RunOptions,
-    Suspensions, attack, build, embedded, run, simulate,
+    AttackReport, BuildOptions, ControllerChoice, DeviceConfig, IommuPages, LpiDisabling,
+    Migration, Refusal, Report, RunOptions, attack, build, run, simulate,
 };
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting,
 };
 use msi_types::{DeviceId, Trigger};
 use proptest::prelude::*;
-
-fn embedded(name: &str) -> Description {
-    embedded::machine(name).unwrap().firmware.describe().unwrap()
-}
 
 fn options(controller: ControllerChoice) -> BuildOptions {
     BuildOptions { controller, ..BuildOptions::default() }
@@ -106,24 +103,17 @@ fn missing_controller_is_refused_with_alternatives() {
 }
 
 #[test]
-fn direct_lpis_beside_an_its_are_refused() {
-    let mut board = embedded("lagoon");
-    board.controllers.push(Controller::its("/its@8200000", region(0x0820_0000, 0x2_0000)));
-    assert!(matches!(
-        build(&board, &BuildOptions::default()),
-        Err(Refusal::DirectLpiBesideIts { .. })
-    ));
-}
-
-#[test]
-fn direct_lpis_beside_mbi_are_refused() {
-    let mut board = embedded("lagoon");
+fn direct_lpis_beside_an_its_or_mbi_are_refused() {
     let frame = region(0x0804_0000, 0x1_0000);
-    board.controllers.push(Controller::new("/mbi@8040000", ControllerKind::Mbi, Some(frame)));
-    assert!(matches!(
-        build(&board, &BuildOptions::default()),
-        Err(Refusal::DirectLpiBesideMbi { .. })
-    ));
+    for (controller, expected) in [
+        (Controller::its("/its@8200000", region(0x0820_0000, 0x2_0000)), "DirectLpiBesideIts"),
+        (Controller::new("/mbi@8040000", ControllerKind::Mbi, Some(frame)), "DirectLpiBesideMbi"),
+    ] {
+        let mut board = embedded("lagoon");
+        board.controllers.push(controller);
+        let refusal = build(&board, &BuildOptions::default()).unwrap_err();
+        assert!(format!("{refusal:?}").starts_with(expected), "{expected}: {refusal:?}");
+    }
 }
 
 /// Returns a board with two platform devices on one controller of this kind.
@@ -177,61 +167,45 @@ fn attacked_with(board: &Description, options: &BuildOptions, pages: IommuPages)
     found
 }
 
-const OPEN: [ControllerKind; 3] =
-    [ControllerKind::DirectLpi, ControllerKind::Mbi, ControllerKind::V2m];
-
-#[test]
-fn doorbell_without_device_id_takes_any_sender() {
-    for kind in OPEN {
-        let attempt = attacked(&kind, IommuPages::NoIommu);
-        assert!(attempt.rang, "{kind}");
-        assert!(
-            attempt.isolation.mechanism().is_err(),
-            "{kind}: without proof of isolation, no passthrough"
-        );
-    }
-}
-
 #[test]
 fn an_its_drops_the_message_of_another_device() {
     for pages in [IommuPages::NoIommu, IommuPages::Doorbell] {
         let attempt = attacked(&ControllerKind::Its, pages);
-        assert!(!attempt.rang && !attempt.silenced, "{attempt:?}");
-        assert!(attempt.isolation.mechanism().is_ok());
+        assert!(!attempt.rang && !attempt.silenced && !attempt.seized, "{attempt:?}");
+        assert!(attempt.overwritten.is_empty() && attempt.isolation.mechanism().is_ok());
     }
 }
 
 #[test]
-fn iommu_without_doorbell_stops_every_write() {
-    for kind in OPEN {
-        let attempt = attacked(&kind, IommuPages::None);
-        assert!(!attempt.rang && !attempt.silenced, "{kind}");
-        assert!(attempt.writes >= 2 && attempt.faults == attempt.writes, "{kind}: {attempt:?}");
-    }
-}
-
-#[test]
-fn mapped_redistributor_page_exposes_its_controls() {
-    let attempt = attacked(&ControllerKind::DirectLpi, IommuPages::Doorbell);
-    assert!(attempt.rang, "the page is mapped");
-    assert!(attempt.silenced, "GICR_CTLR is in the same page");
-    assert!(
-        attempt.isolation.mechanism().is_err(),
-        "passthrough must be refused, whatever the IOMMU does"
-    );
-    assert_eq!(attempt.faults, 0);
-}
-
-#[test]
-fn device_replaces_redistributors_lpi_tables() {
-    for pages in [IommuPages::NoIommu, IommuPages::Doorbell] {
-        let attempt = attacked(&ControllerKind::DirectLpi, pages);
+fn doorbells_without_device_ids_expose_the_registers_of_their_page() {
+    use ControllerKind::{DirectLpi, Mbi, V2m};
+    let (no_iommu, mapped, unmapped) =
+        (IommuPages::NoIommu, IommuPages::Doorbell, IommuPages::None);
+    let lpi_tables = vec!["GICR_PROPBASER", "GICR_PENDBASER"];
+    // Whether another device's message rings, the page's controls silence the victim, and the LPI
+    // tables are replaced; and the registers that are overwritten.
+    for (kind, pages, expected, registers) in [
+        (DirectLpi, no_iommu, [true; 3], lpi_tables.clone()),
+        (DirectLpi, mapped, [true; 3], lpi_tables),
+        (DirectLpi, unmapped, [false; 3], vec![]),
+        (Mbi, no_iommu, [true, true, false], vec!["GICD_CTLR"]),
+        (Mbi, mapped, [true, true, false], vec!["GICD_CTLR"]),
+        (Mbi, unmapped, [false; 3], vec![]),
+        (V2m, no_iommu, [true, false, false], vec![]),
+        (V2m, mapped, [true, false, false], vec![]),
+        (V2m, unmapped, [false; 3], vec![]),
+    ] {
+        let attempt = attacked(&kind, pages);
+        let what = format!("{kind}, {pages:?}: {attempt:?}");
+        assert_eq!([attempt.rang, attempt.silenced, attempt.seized], expected, "{what}");
         let overwritten: Vec<_> = attempt.overwritten.iter().map(|it| it.register).collect();
-        assert_eq!(overwritten, ["GICR_PROPBASER", "GICR_PENDBASER"], "{attempt:?}");
-        assert!(attempt.seized, "the redistributor reads the intruder's memory: {attempt:?}");
+        assert_eq!(overwritten, registers, "{what}");
+        let blocked = if pages == unmapped { attempt.writes } else { 0 };
+        assert!(attempt.writes >= 2 && attempt.faults == blocked, "{what}");
+        // Passthrough must be refused, whatever the IOMMU does.
         let refused = attempt.isolation.mechanism().unwrap_err().to_string();
         for register in ["GICR_CTLR", "GICR_PROPBASER", "GICR_PENDBASER"] {
-            assert!(refused.contains(register), "the refusal must name {register}: {refused}");
+            assert!(kind != DirectLpi || refused.contains(register), "{what}: {refused}");
         }
     }
 }
@@ -244,24 +218,6 @@ fn fixed_lpi_tables_do_not_isolate() {
         attacked_with(&two_devices(&ControllerKind::DirectLpi), &options, IommuPages::Doorbell);
     assert!(attempt.rang && !attempt.seized, "{attempt:?}");
     assert!(attempt.isolation.mechanism().is_err());
-}
-
-#[test]
-fn unreachable_controls_are_not_overwritten() {
-    let everywhere = OPEN.map(|kind| attacked(&kind, IommuPages::None));
-    let alone = [ControllerKind::Its, ControllerKind::V2m]
-        .map(|kind| attacked(&kind, IommuPages::Doorbell));
-    for attempt in everywhere.iter().chain(&alone) {
-        assert!(attempt.overwritten.is_empty() && !attempt.seized, "{attempt:?}");
-    }
-}
-
-#[test]
-fn mapped_distributor_page_exposes_its_controls() {
-    let attempt = attacked(&ControllerKind::Mbi, IommuPages::Doorbell);
-    assert!(attempt.rang && attempt.silenced, "{attempt:?}");
-    let overwritten: Vec<_> = attempt.overwritten.iter().map(|it| it.register).collect();
-    assert_eq!(overwritten, ["GICD_CTLR"]);
 }
 
 /// On an Amazon Graviton, the frames take the SPI from the address of the message; on this machine,
@@ -280,12 +236,6 @@ fn the_oem_id_reaches_the_driver_of_v2m_frames() {
     assert_eq!(lost(&board), (true, false));
     board.oem_id = Some("AMAZON".into());
     assert_eq!(lost(&board), (true, true));
-}
-
-#[test]
-fn a_v2m_frame_s_page_holds_no_controls() {
-    let attempt = attacked(&ControllerKind::V2m, IommuPages::Doorbell);
-    assert!(attempt.rang && !attempt.silenced, "{attempt:?}");
 }
 
 proptest! {
@@ -309,13 +259,7 @@ proptest! {
         let (cpus, migration) = (cpus.try_into().ok(), migration(migrates, seed));
         let built = BuildOptions { cpus, lpi_disabling, migration, ..BuildOptions::default() };
         let machine = build(&embedded(name), &built).unwrap();
-        let disturbances =
-            Disturbances {
-                moves: Moves::Random,
-                cpus: CpuHotplug::Replugged,
-                devices: DeviceHotplug::Readded, suspensions: Suspensions::None,
-            };
-        let run_options = RunOptions { messages: 40, seed, disturbances };
+        let run_options = everything(seed, 40);
         let report = if threads {
             run(machine, &run_options, &mut |_| {}).unwrap()
         } else {

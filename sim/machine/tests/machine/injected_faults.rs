@@ -9,8 +9,7 @@ use std::num::NonZeroU32;
 const MACHINES: [&str; 6] = ["harbour", "lagoon", "estuary", "cove", "hyperv", "marina"];
 
 fn machine(name: &str, fault: Fault) -> doorbell_machine::Machine {
-    let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
-    build(&description, &BuildOptions { fault, ..BuildOptions::default() }).unwrap()
+    build(&crate::embedded(name), &BuildOptions { fault, ..BuildOptions::default() }).unwrap()
 }
 
 fn options(messages: u32) -> RunOptions {
@@ -86,13 +85,9 @@ fn a_handler_that_is_skipped_loses_messages() {
 fn refused_devices_are_in_the_verdict() {
     for name in MACHINES {
         let report = on_threads(name, Fault::RefusesHalf, 20);
-        let half = report.devices.len() as u64 / 2;
-        assert_eq!(report.totals.refused, half, "{name}: {:?}", report.totals);
-        assert!(
-            report.totals.is_delivered() && !report.totals.is_clean(),
-            "{name}: {:?}",
-            report.totals
-        );
+        let (half, totals) = (report.devices.len() as u64 / 2, report.totals);
+        assert_eq!(totals.refused, half, "{name}: {totals:?}");
+        assert!(totals.is_delivered() && !totals.is_clean(), "{name}: {totals:?}");
     }
 }
 
@@ -102,12 +97,9 @@ fn short_devices_are_in_the_verdict() {
         let report = on_threads(name, Fault::GrantsOne, 20);
         let short = report.devices.iter().filter(|device| device.useful_minimum > 1).count() as u64;
         assert!(short > 0, "{name} has devices that need several vectors");
-        assert_eq!(report.totals.short, short, "{name}: {:?}", report.totals);
-        assert!(
-            report.totals.is_delivered() && !report.totals.is_clean(),
-            "{name}: {:?}",
-            report.totals
-        );
+        let totals = report.totals;
+        assert_eq!(totals.short, short, "{name}: {totals:?}");
+        assert!(totals.is_delivered() && !totals.is_clean(), "{name}: {totals:?}");
     }
 }
 

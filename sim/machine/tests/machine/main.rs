@@ -20,12 +20,35 @@ mod suspensions;
 mod virtual_bus;
 
 use doorbell_machine::{
-    BuildOptions, DeviceReport, Migration, Report, RunOptions, build, embedded, run,
+    BuildOptions, CpuHotplug, DeviceHotplug, DeviceReport, Disturbances, Migration, Moves, Report,
+    RunOptions, Suspensions, build, run,
 };
 use gic_firmware::Description;
 
+const UNDISTURBED: Disturbances = Disturbances {
+    moves: Moves::None,
+    cpus: CpuHotplug::AlwaysOn,
+    devices: DeviceHotplug::Stay,
+    suspensions: Suspensions::None,
+};
+/// All disturbances except suspensions.
+const EVERYTHING: Disturbances = Disturbances {
+    moves: Moves::Random,
+    cpus: CpuHotplug::Replugged,
+    devices: DeviceHotplug::Readded,
+    ..UNDISTURBED
+};
+
+fn everything(seed: u64, messages: u32) -> RunOptions {
+    RunOptions { messages, seed, disturbances: EVERYTHING }
+}
+
+fn embedded(name: &str) -> Description {
+    doorbell_machine::embedded::machine(name).unwrap().firmware.describe().unwrap()
+}
+
 fn harbour() -> Description {
-    embedded::machine("harbour").unwrap().firmware.describe().unwrap()
+    embedded("harbour")
 }
 
 /// Returns the same options, except that the controller migrates repeatedly.

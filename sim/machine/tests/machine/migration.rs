@@ -1,31 +1,21 @@
 //! Runs the drivers on a machine whose interrupt controller is saved and restored at random moments
 //! under load, usually into a new model.
 
+use crate::{UNDISTURBED, everything};
 use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, LpiNumbers, Machine, Migration, Moves,
-    Report, RunOptions, Suspensions, TraceEvent, build, embedded, run, simulate,
+    BuildOptions, LpiNumbers, Machine, Migration, Report, RunOptions, TraceEvent, build, embedded,
+    run, simulate,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU16;
 
 fn machine(name: &str, cpus: Option<u16>) -> Machine {
-    let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
     let cpus = cpus.and_then(NonZeroU16::new);
     let migration = Migration::AtRandom { seed: 1 };
     // Keep the number of LPIs small, because a migration visits every direct LPI.
     let lpis = LpiNumbers::Few;
-    build(&description, &BuildOptions { cpus, migration, lpis, ..BuildOptions::default() }).unwrap()
-}
-
-/// Returns options that enable all disturbances.
-fn options(seed: u64, messages: u32) -> RunOptions {
-    let disturbances = Disturbances {
-        moves: Moves::Random,
-        cpus: CpuHotplug::Replugged,
-        devices: DeviceHotplug::Readded,
-        suspensions: Suspensions::None,
-    };
-    RunOptions { messages, seed, disturbances }
+    let options = BuildOptions { cpus, migration, lpis, ..BuildOptions::default() };
+    build(&crate::embedded(name), &options).unwrap()
 }
 
 #[track_caller]
@@ -38,7 +28,7 @@ fn assert_delivered(report: &Report, messages: u32) {
 #[test]
 fn embedded_machines_survive_hundreds_of_migrations() {
     for embedded in embedded::machines() {
-        let simulation = simulate(machine(embedded.name, None), &options(1, 20)).unwrap();
+        let simulation = simulate(machine(embedded.name, None), &everything(1, 20)).unwrap();
         assert_delivered(&simulation.report, 20);
         let traced =
             simulation.trace.iter().filter(|event| **event == TraceEvent::Migrated).count();
@@ -51,7 +41,7 @@ fn embedded_machines_survive_hundreds_of_migrations() {
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn embedded_machines_survive_migration_on_threads() {
     for embedded in embedded::machines() {
-        let report = run(machine(embedded.name, None), &options(1, 100), &mut |_| {}).unwrap();
+        let report = run(machine(embedded.name, None), &everything(1, 100), &mut |_| {}).unwrap();
         assert_delivered(&report, 100);
         let totals = report.totals;
         let happened = [totals.migrated, totals.moves, totals.replugged, totals.readded];
@@ -64,14 +54,8 @@ fn embedded_machines_survive_migration_on_threads() {
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn nothing_is_lost_by_the_migrations_alone() {
-    let disturbances = Disturbances {
-        moves: Moves::None,
-        cpus: CpuHotplug::AlwaysOn,
-        devices: DeviceHotplug::Stay,
-        suspensions: Suspensions::None,
-    };
     for embedded in embedded::machines() {
-        let options = RunOptions { messages: 150, seed: 1, disturbances };
+        let options = RunOptions { messages: 150, seed: 1, disturbances: UNDISTURBED };
         let report = run(machine(embedded.name, None), &options, &mut |_| {}).unwrap();
         assert_delivered(&report, 150);
         assert!(report.totals.migrated > 5, "{}: {:?}", embedded.name, report.totals);
@@ -87,7 +71,7 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_whenever_the_machine_is_moved(seed in any::<u64>(), cpus in 1..=8u16) {
-        let simulation = simulate(machine("harbour", Some(cpus)), &options(seed, 8)).unwrap();
+        let simulation = simulate(machine("harbour", Some(cpus)), &everything(seed, 8)).unwrap();
         assert_delivered(&simulation.report, 8);
     }
 }

@@ -4,13 +4,12 @@
 
 mod drawn;
 
-use crate::assert_refusals_are_counted;
+use crate::{assert_refusals_are_counted, everything};
 use doorbell_hardware::pci::{AddressWidth, StoreConfig};
 use doorbell_hardware::platform_device::{DataWidth, PlatformDeviceConfig};
 use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceConfig, DeviceHotplug, DeviceInfo, DeviceReport, Disturbances,
-    LpiNumbers, Machine, Migration, Moves, Report, RunError, RunOptions, Suspensions, build, run,
-    simulate,
+    BuildOptions, DeviceConfig, DeviceInfo, DeviceReport, LpiNumbers, Machine, Migration, Report,
+    RunError, RunOptions, build, run, simulate,
 };
 use drawn::{Drawn, Kinds, machines};
 use gic_firmware::{ControllerKind, Description};
@@ -67,16 +66,6 @@ fn limits(
     all.into_iter().filter_map(|(applies, limit)| applies.then_some(limit)).collect()
 }
 
-fn options(drawn: &Drawn, messages: u32) -> RunOptions {
-    let disturbances = Disturbances {
-        moves: Moves::Random,
-        cpus: CpuHotplug::Replugged,
-        devices: DeviceHotplug::Readded,
-        suspensions: Suspensions::None,
-    };
-    RunOptions { messages, seed: drawn.seed, disturbances }
-}
-
 /// Runs the machine and checks every device.
 fn check(
     drawn: &Drawn,
@@ -88,7 +77,7 @@ fn check(
     let machine = build(&board, &BuildOptions { migration, ..drawn.options() }).unwrap();
     prop_assert_eq!(machine.notes(), [] as [&str; 0]);
     let built = machine.devices();
-    let report = match go(machine, &options(drawn, messages)) {
+    let report = match go(machine, &everything(drawn.seed, messages)) {
         Ok(report) => report,
         Err(RunError::NoVectors { devices, reason }) => {
             let limits = [Limit::Address, Limit::Data, Limit::Level];
@@ -159,28 +148,12 @@ proptest! {
     fn random_machines_deliver_during_migration(drawn in machines(8)) {
         check(&drawn, 6, Migration::AtRandom { seed: drawn.seed }, simulated)?;
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 4,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
 
     #[test]
     #[ignore = "slow: `cargo xtask test --long` runs it"]
     fn random_machines_deliver_on_threads(drawn in machines(4)) {
         check(&drawn, 400, Migration::Never, on_threads)?;
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 4,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
 
     #[test]
     #[ignore = "slow: `cargo xtask test --long` runs it"]

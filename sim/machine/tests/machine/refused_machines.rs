@@ -10,11 +10,6 @@ fn refused(board: &Description) -> Refusal {
 }
 
 #[test]
-fn no_gic() {
-    assert_eq!(refused(&Description::default()), Refusal::NoGic);
-}
-
-#[test]
 fn a_gicv2() {
     let mut board = harbour();
     board.gic.as_mut().unwrap().version = Fact::stated(GicVersion::V2);
@@ -28,45 +23,26 @@ fn a_gicv2() {
 }
 
 #[test]
-fn a_disabled_gic() {
-    let mut board = harbour();
-    board.gic.as_mut().unwrap().status = Fact::stated(Status::Disabled);
-    assert_eq!(refused(&board), Refusal::GicDisabled(board_trees::GIC.to_owned()));
-}
-
-#[test]
-fn no_cpu() {
-    let mut board = harbour();
-    board.cpus.clear();
-    assert_eq!(refused(&board), Refusal::NoCpus);
-}
-
-#[test]
-fn no_controller() {
-    let mut board = board_trees::bare(4, 0);
-    board.hosts.clear();
-    assert_eq!(
-        refused(&board),
-        Refusal::NoController { wanted: ControllerChoice::Auto, others: Vec::new() }
-    );
-}
-
-#[test]
-fn a_disabled_its_is_none() {
-    let mut board = board_trees::bare(4, 1);
-    board.hosts = vec![board_trees::host(0, MsiRouting::parent(its(0)))];
-    board.controllers[0].status = Fact::stated(Status::Disabled);
-    assert_eq!(
-        refused(&board),
-        Refusal::NoController { wanted: ControllerChoice::Auto, others: Vec::new() }
-    );
-}
-
-#[test]
-fn an_its_that_nobody_refers_to() {
-    let board = board_trees::bare(4, 1);
-    let names = vec![board.controllers[0].id.to_string()];
-    assert_eq!(refused(&board), Refusal::NothingRings { controllers: names });
+fn machines_that_cannot_deliver_are_refused() {
+    let [mut gic_disabled, mut without_cpus] = [harbour(), harbour()];
+    gic_disabled.gic.as_mut().unwrap().status = Fact::stated(Status::Disabled);
+    without_cpus.cpus.clear();
+    let mut its_disabled = board_trees::bare(4, 1);
+    its_disabled.hosts = vec![board_trees::host(0, MsiRouting::parent(its(0)))];
+    its_disabled.controllers[0].status = Fact::stated(Status::Disabled);
+    let its_unused = board_trees::bare(4, 1);
+    let controllers = vec![its_unused.controllers[0].id.to_string()];
+    let none = Refusal::NoController { wanted: ControllerChoice::Auto, others: Vec::new() };
+    for (what, board, refusal) in [
+        ("no GIC", Description::default(), Refusal::NoGic),
+        ("a disabled GIC", gic_disabled, Refusal::GicDisabled(board_trees::GIC.to_owned())),
+        ("no CPU", without_cpus, Refusal::NoCpus),
+        ("no controller", board_trees::bare(4, 0), none.clone()),
+        ("a disabled ITS", its_disabled, none),
+        ("an ITS that nobody refers to", its_unused, Refusal::NothingRings { controllers }),
+    ] {
+        assert_eq!(refused(&board), refusal, "{what}");
+    }
 }
 
 #[test]

@@ -1,27 +1,16 @@
 //! Runs without threads: no order of events may lose a message, and the order must depend only on
 //! the seed.
 
-use crate::{board_trees, harbour, migration};
-use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Migration, Moves, RunOptions,
-    Simulation, Suspensions, TraceEvent, build, simulate,
-};
+use crate::{board_trees, everything, harbour, migration};
+use doorbell_machine::{BuildOptions, Migration, Simulation, TraceEvent, build, simulate};
 use gic_firmware::{Description, MsiRouting};
 use msi_types::DeviceId;
 use proptest::prelude::*;
 use std::num::NonZeroU16;
 
-const EVERYTHING: Disturbances = Disturbances {
-    moves: Moves::Random,
-    cpus: CpuHotplug::Replugged,
-    devices: DeviceHotplug::Readded,
-    suspensions: Suspensions::None,
-};
-
 fn replay(board: &Description, migration: Migration, seed: u64, messages: u32) -> Simulation {
     let built = BuildOptions { migration, ..BuildOptions::default() };
-    let options = RunOptions { messages, seed, disturbances: EVERYTHING };
-    simulate(build(board, &built).unwrap(), &options).unwrap()
+    simulate(build(board, &built).unwrap(), &everything(seed, messages)).unwrap()
 }
 
 const MIGRATIONS: [Migration; 2] = [Migration::Never, Migration::AtRandom { seed: 5 }];
@@ -93,8 +82,7 @@ proptest! {
         let options =
             BuildOptions { cpus: NonZeroU16::new(cpus), migration, ..BuildOptions::default() };
         let machine = build(&harbour(), &options).unwrap();
-        let options = RunOptions { messages: 25, seed, disturbances: EVERYTHING };
-        let report = simulate(machine, &options).unwrap().report;
+        let report = simulate(machine, &everything(seed, 25)).unwrap().report;
         prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
         prop_assert_eq!(report.totals.sent, report.totals.vectors * 25);
     }

@@ -34,9 +34,7 @@ fn embedded_machine_has_every_store_kind() {
 
 #[test]
 fn its_serves_host_bridge_by_msi_parent() {
-    let mut board = board_trees::bare(4, 1);
-    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
-    let report = deliver(&flashed(&board));
+    let report = deliver(&flashed(&board_trees::bridged(4, 1)));
     assert_delivered(&report, 60);
     for device in &report.devices {
         assert_eq!(device.requester_id.map(RequesterId::get), Some(device.device_id.get()));
@@ -54,18 +52,14 @@ fn its_without_msi_cells_serves_host_bridge() {
 
 #[test]
 fn board_with_firmware_owned_waker_delivers() {
-    let mut board = board_trees::bare(4, 1);
+    let mut board = board_trees::bridged(4, 1);
     board.gic.as_mut().unwrap().compatible.insert(0, "qcom,msm8996-gic-v3".to_owned());
-    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
     assert_delivered(&deliver(&flashed(&board)), 60);
 }
 
 #[test]
 fn several_itses_serve_a_host_bridge_each() {
-    let mut board = board_trees::bare(4, 3);
-    board.hosts =
-        (0..3).map(|index| board_trees::host(index as u64, board_trees::parent(index))).collect();
-    let board = flashed(&board);
+    let board = flashed(&board_trees::bridged(4, 3));
     let report = deliver(&board);
     assert_delivered(&report, 60);
     for controller in &board.controllers {
@@ -101,9 +95,7 @@ fn functions_under_one_mask_share_device_id() {
 
 #[test]
 fn conventional_bridge_shares_one_requester() {
-    let mut board = board_trees::bare(4, 1);
-    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
-    let report = deliver(&flashed(&board));
+    let report = deliver(&flashed(&board_trees::bridged(4, 1)));
     let named = |id| report.devices.iter().filter(|device| device.requester_id == Some(id)).count();
     let alias =
         report.devices.iter().filter_map(|device| device.requester_id).find(|id| named(*id) > 1);
@@ -139,8 +131,7 @@ fn platform_devices_use_device_id_of_cell() {
 
 #[test]
 fn redistributors_are_found_in_several_regions() {
-    let mut board = board_trees::bare(6, 1);
-    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
+    let mut board = board_trees::bridged(6, 1);
     let regions = [
         region(0x0900_0000, 0x4_0000),
         region(0x0910_0000, 0x2_0000),
@@ -155,8 +146,7 @@ fn redistributors_are_found_in_several_regions() {
 
 #[test]
 fn redistributors_are_found_at_stated_stride() {
-    let mut board = board_trees::bare(4, 1);
-    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
+    let mut board = board_trees::bridged(4, 1);
     let gic = board.gic.as_mut().unwrap();
     gic.redistributors = vec![Fact::stated(region(0x0900_0000, 0x10_0000))];
     gic.redistributor_stride = Some(Fact::stated(0x4_0000));

@@ -1,19 +1,14 @@
 //! Large machines and long runs with real threads.
 
 use crate::board_trees::{self, flashed, its};
-use crate::{assert_delivered, deliver_with, harbour, moving};
-use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Moves, Report, RunOptions, Suspensions,
-    build, run,
-};
+use crate::{assert_delivered, deliver_with, everything, harbour, migration};
+use doorbell_machine::{BuildOptions, build, run};
 use gic_firmware::MsiRouting;
 use msi_types::DeviceId;
 
 #[test]
 fn sixty_four_cpus_and_eight_itses() {
-    let mut board = board_trees::bare(64, 8);
-    board.hosts =
-        (0..8).map(|index| board_trees::host(index as u64, board_trees::parent(index))).collect();
+    let mut board = board_trees::bridged(64, 8);
     board.devices = (0..8u32)
         .map(|index| {
             let routing = MsiRouting::device(its(index as usize), DeviceId::new(0xf000 + index));
@@ -27,30 +22,17 @@ fn sixty_four_cpus_and_eight_itses() {
 
 #[test]
 fn messages_arrive_while_everything_changes() {
-    let report = many_messages(&BuildOptions::default());
-    assert_eq!(report.totals.migrated, 0);
-}
-
-#[test]
-fn messages_survive_migrations() {
-    let report = many_messages(&moving(&BuildOptions::default()));
-    assert!(report.totals.migrated > 10, "{:?}", report.totals);
-}
-
-/// Delivers messages while all disturbances are active.
-fn many_messages(built: &BuildOptions) -> Report {
-    let disturbances = Disturbances {
-        moves: Moves::Random,
-        cpus: CpuHotplug::Replugged,
-        devices: DeviceHotplug::Readded,
-        suspensions: Suspensions::None,
-    };
-    let options = RunOptions { messages: 1_000, seed: 1, disturbances };
-    let report = run(build(&harbour(), built).unwrap(), &options, &mut |_| {}).unwrap();
-    assert_delivered(&report, 1_000);
-    let happened = [report.totals.moves, report.totals.replugged, report.totals.readded];
-    assert!(happened.iter().all(|count| *count > 10), "{:?}", report.totals);
-    report
+    for migrates in [false, true] {
+        let migration = migration(migrates, 1);
+        let options = BuildOptions { migration, ..BuildOptions::default() };
+        let machine = build(&harbour(), &options).unwrap();
+        let report = run(machine, &everything(1, 1_000), &mut |_| {}).unwrap();
+        assert_delivered(&report, 1_000);
+        let totals = report.totals;
+        let happened = [totals.moves, totals.replugged, totals.readded];
+        assert!(happened.iter().all(|count| *count > 10), "{totals:?}");
+        assert!(if migrates { totals.migrated > 10 } else { totals.migrated == 0 }, "{totals:?}");
+    }
 }
 
 /// The machine has only two vectors, so a CPU that misses its kick is unlikely to be woken by

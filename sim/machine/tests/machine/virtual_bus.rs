@@ -1,16 +1,24 @@
 //! A Hyper-V guest: both ends of a virtual PCI bus, which uses the GIC's SPIs.
 
-use super::{assert_delivered, migration};
+use super::{UNDISTURBED, assert_delivered, embedded, migration};
 use doorbell_hardware::pci::StoreConfig;
 use doorbell_machine::{
-    BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, CpuHotplug, DeviceHotplug,
-    Disturbances, FunctionPlacement, Machine, Migration, Moves, Population, Report, RunOptions,
-    Suspensions, TraceEvent, build, embedded, run, simulate,
+    BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, DeviceHotplug, Disturbances,
+    FunctionPlacement, Machine, Migration, Population, Report, RunOptions, TraceEvent, build, run,
+    simulate,
 };
 
 fn machine(options: &BuildOptions) -> Machine {
-    let description = embedded::machine("hyperv").unwrap().firmware.describe().unwrap();
-    build(&description, options).unwrap()
+    build(&embedded("hyperv"), options).unwrap()
+}
+
+/// Builds a machine with this many functions, and vectors in each.
+fn with_functions(functions: usize, vectors: u16) -> Machine {
+    let store = StoreConfig::Msix { vectors, table_bar: 0, pba_bar: 2 };
+    let function = ChosenFunction { place: FunctionPlacement::Root, store };
+    let chosen = ChosenDevices { functions: vec![function; functions], devices: Vec::new() };
+    let population = Population::Chosen(chosen);
+    machine(&BuildOptions { population, ..BuildOptions::default() })
 }
 
 fn migrating() -> BuildOptions {
@@ -19,12 +27,7 @@ fn migrating() -> BuildOptions {
 
 /// Returns options that enable no disturbance except removing and adding devices.
 fn options(messages: u32) -> RunOptions {
-    let disturbances = Disturbances {
-        moves: Moves::None,
-        cpus: CpuHotplug::AlwaysOn,
-        devices: DeviceHotplug::Readded,
-        suspensions: Suspensions::None,
-    };
+    let disturbances = Disturbances { devices: DeviceHotplug::Readded, ..UNDISTURBED };
     RunOptions { messages, disturbances, ..RunOptions::default() }
 }
 
@@ -47,13 +50,9 @@ fn spis_from_64_upwards_are_delivered() {
 
 #[test]
 fn vectors_are_activated_round_robin() {
-    let store = StoreConfig::Msix { vectors: 9, table_bar: 0, pba_bar: 2 };
-    let function = ChosenFunction { place: FunctionPlacement::Root, store };
-    let chosen = ChosenDevices { functions: vec![function; 3], devices: Vec::new() };
-    let population = Population::Chosen(chosen);
-    let machine = machine(&BuildOptions { population, ..BuildOptions::default() });
-    let disturbances = Disturbances { devices: DeviceHotplug::Stay, ..options(1).disturbances };
-    let report = run(machine, &RunOptions { disturbances, ..options(1) }, &mut |_| {}).unwrap();
+    let machine = with_functions(3, 9);
+    let options = RunOptions { disturbances: UNDISTURBED, ..options(1) };
+    let report = run(machine, &options, &mut |_| {}).unwrap();
     let mut targets = report.devices.iter().flat_map(|device| &device.vectors).map(|one| one.cpu);
     let cpus = u32::try_from(report.cpus).unwrap();
     let first = targets.next().unwrap().get();
@@ -64,11 +63,7 @@ fn vectors_are_activated_round_robin() {
 
 #[test]
 fn spis_above_255_are_delivered() {
-    let store = StoreConfig::Msix { vectors: 64, table_bar: 0, pba_bar: 2 };
-    let function = ChosenFunction { place: FunctionPlacement::Root, store };
-    let chosen = ChosenDevices { functions: vec![function; 5], devices: Vec::new() };
-    let population = Population::Chosen(chosen);
-    let machine = machine(&BuildOptions { population, ..BuildOptions::default() });
+    let machine = with_functions(5, 64);
     let run_options = RunOptions { messages: 10, ..RunOptions::default() };
     let report = run(machine, &run_options, &mut |_| {}).unwrap();
     assert_delivered(&report, 10);
@@ -102,8 +97,7 @@ fn the_host_migrates_with_requests_in_flight() {
 
 #[test]
 fn a_virtual_bus_can_be_left_out() {
-    let description = embedded::machine("hyperv").unwrap().firmware.describe().unwrap();
     let options = BuildOptions { controller: ControllerChoice::Its, ..BuildOptions::default() };
-    let refusal = build(&description, &options).unwrap_err().to_string();
+    let refusal = build(&embedded("hyperv"), &options).unwrap_err().to_string();
     assert!(refusal.ends_with("no enabled ITS; it has vpci (hyperv-vpci)"), "{refusal}");
 }
