@@ -131,36 +131,20 @@ impl SingleVector {
 }
 
 #[test]
-fn run_at_old_cpu_after_drain_is_reported() {
-    for machine in [STAYS, MOVES].map(SingleVector::new) {
+fn unjustified_runs_are_reported() {
+    for (messages, cpu, faults, what) in [
         // Messages that arrived while the interrupt was already pending must not excuse the run.
-        (0..5).for_each(|_| machine.send());
-        machine.settle();
-        machine.ring(OLD);
-        machine.settle();
-        assert_eq!(machine.faults(), (1, 0));
-    }
-}
-
-#[test]
-fn a_second_run_for_one_message_is_told() {
-    for machine in [STAYS, MOVES].map(SingleVector::new) {
-        (0..5).for_each(|_| machine.send());
-        machine.settle();
-        machine.ring(TARGET);
-        machine.settle();
-        assert_eq!(machine.faults(), (0, 1));
-    }
-}
-
-#[test]
-fn run_at_cpu_never_target_is_reported() {
-    for machine in [STAYS, MOVES].map(SingleVector::new) {
-        machine.send();
-        machine.settle();
-        machine.ring(machine.stranger);
-        machine.settle();
-        assert_eq!(machine.faults(), (1, 1), "and the vector has more runs than messages");
+        (5, Some(OLD), (1, 0), "at the old CPU, after its drain"),
+        (5, Some(TARGET), (0, 1), "a second time for one message"),
+        (1, None, (1, 1), "where the vector never was, and more often than messages"),
+    ] {
+        for machine in [STAYS, MOVES].map(SingleVector::new) {
+            (0..messages).for_each(|_| machine.send());
+            machine.settle();
+            machine.ring(cpu.unwrap_or(machine.stranger));
+            machine.settle();
+            assert_eq!(machine.faults(), faults, "{what}");
+        }
     }
 }
 
