@@ -26,6 +26,18 @@ fn board(parent: Parent, layer: Layer, world: World) -> Board {
     Board::new(plan(parent, layer, world)).unwrap()
 }
 
+const ARM: [Parent; 4] = [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m];
+
+#[track_caller]
+fn assert_refused(outcome: &Outcome, why: &str) {
+    assert!(matches!(outcome, Outcome::Refused(reason) if reason.contains(why)), "{outcome:?}");
+}
+
+#[track_caller]
+fn assert_broken(outcome: &Outcome, why: &str) {
+    assert!(matches!(outcome, Outcome::Broken(reason) if reason.contains(why)), "{outcome:?}");
+}
+
 /// The reasons for refusals, each with its letter in [`EXPECTED`].
 const REASONS: [(char, &str); 3] = [
     ('G', "the endpoint needs aligned groups of vectors, which tier x86-vector does not offer"),
