@@ -41,8 +41,8 @@ fn embedded_machines_survive_hundreds_of_migrations() {
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn embedded_machines_survive_migration_on_threads() {
     for embedded in embedded::machines() {
-        let report = run(machine(embedded.name, None), &everything(1, 100), &mut |_| {}).unwrap();
-        assert_delivered(&report, 100);
+        let report = run(machine(embedded.name, None), &everything(1, 200), &mut |_| {}).unwrap();
+        assert_delivered(&report, 200);
         let totals = report.totals;
         let happened = [totals.migrated, totals.moves, totals.replugged, totals.readded];
         assert!(happened.iter().all(|count| *count > 5), "{}: {totals:?}", embedded.name);
