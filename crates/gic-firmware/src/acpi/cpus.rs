@@ -1,8 +1,7 @@
 //! Reads CPUs from the MADT's GICC structures.
 
 use super::madt::{Gicc, MadtContents, MadtStructure};
-use super::places::{madt_id, origin};
-use super::table::Signature;
+use super::places::{in_madt, madt_id};
 use crate::description::CpuNode;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
@@ -28,7 +27,7 @@ pub(super) fn read(madt: &[MadtStructure], findings: &mut FindingList) -> Vec<Cp
     let mut known = BTreeSet::new();
     let mut cpus = Vec::new();
     for (offset, gicc) in giccs(madt) {
-        let mpidr_at = |item| origin(Signature::MADT, offset, item);
+        let mpidr_at = |item| in_madt(offset, item);
         let Some(mpidr) = gicc.mpidr else {
             let message = "a GICC of ACPI 5.0 does not state its CPU's affinity";
             findings.add(Rule::MissingProperty, mpidr_at("MPIDR"), message);

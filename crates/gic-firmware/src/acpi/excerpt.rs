@@ -1,9 +1,9 @@
 //! Renders table structures as text, so that a message can show the field that it refers to.
 
-use super::fields::{self, Field};
+use super::fields::{self, Field, Layout};
 use super::iort::{IortContents, IortNode};
 use super::names::{NodesByOffset, node_name};
-use super::table::{Fields, Table};
+use super::table::{Fields, Signature, Table};
 use super::table_set::TableSet;
 use super::{Iort, Madt, Mcfg};
 use crate::excerpt::Excerpt;
@@ -54,7 +54,7 @@ fn add(excerpt: &mut Excerpt, list: &[Field], structure: Fields<'_>) {
 
 fn of_header(table: Table<'_>, name: &str, more: &[Field]) -> Excerpt {
     let mut excerpt = Excerpt::new(format!("{name}, header"));
-    add(&mut excerpt, fields::HEADER, table.fields());
+    add(&mut excerpt, fields::table_header::FIELDS, table.fields());
     let ids = format!("{:?}, {:?}", table.oem_id(), table.oem_table_id());
     excerpt.field("OEM IDs", &ids);
     add(&mut excerpt, more, table.fields());
@@ -69,12 +69,13 @@ fn of_madt(madt: Madt<'_>, offset: usize) -> Option<Excerpt> {
     let rest = Fields(table.bytes().get(offset..)?);
     let (kind, length) = (rest.u8(0)?, usize::from(rest.u8(1)?));
     let structure = Fields(rest.0.get(..length).unwrap_or(rest.0));
-    let (name, list) = fields::of_madt(kind);
+    let (name, list) = Layout::of(Signature::MADT, kind)
+        .map_or(("structure", &[][..]), |layout| (layout.name, layout.fields));
     let mut excerpt = Excerpt::new(format!("{name} at {offset:#x}"));
     if list.is_empty() {
         excerpt.field("type", &kind.to_string());
     }
-    add(&mut excerpt, fields::STRUCTURE, rest);
+    add(&mut excerpt, fields::structure_head::FIELDS, rest);
     add(&mut excerpt, list, structure);
     Some(excerpt)
 }
@@ -82,7 +83,7 @@ fn of_madt(madt: Madt<'_>, offset: usize) -> Option<Excerpt> {
 fn of_iort(iort: Iort<'_>, nodes: &NodesByOffset<'_>, offset: usize) -> Option<Excerpt> {
     let table = iort.table();
     if offset < FIRST_STRUCTURE {
-        return Some(of_header(table, "IORT", fields::IORT_HEADER));
+        return Some(of_header(table, "IORT", fields::iort_header::FIELDS));
     }
     let Some(node) = nodes.around(offset) else { return of_broken_node(table, offset) };
     if node.offset == offset {
@@ -99,11 +100,10 @@ fn of_iort(iort: Iort<'_>, nodes: &NodesByOffset<'_>, offset: usize) -> Option<E
 fn of_node(table: Table<'_>, nodes: &NodesByOffset<'_>, node: IortNode<'_>) -> Excerpt {
     let mut excerpt = Excerpt::new(node_name(node));
     let bytes = table.bytes().get(node.offset..).unwrap_or_default();
-    // The fields end where the first mapping begins.
-    let first = node.mappings().next().map(|mapping| mapping.offset.saturating_sub(node.offset));
-    let bytes = first.and_then(|first| bytes.get(..first)).unwrap_or(bytes);
-    add(&mut excerpt, fields::NODE, Fields(bytes));
-    add(&mut excerpt, fields::of_node(node.contents), Fields(bytes));
+    let bytes = node.before_mappings(Fields(bytes));
+    add(&mut excerpt, fields::node_head::FIELDS, bytes);
+    let layout = bytes.u8(0).and_then(|kind| Layout::of(Signature::IORT, kind));
+    add(&mut excerpt, layout.map_or(&[], |layout| layout.fields), bytes);
     if let IortContents::NamedComponent(component) = node.contents {
         excerpt.field("device object name", component.path);
     }
@@ -123,8 +123,8 @@ fn of_broken_node(table: Table<'_>, offset: usize) -> Option<Excerpt> {
     let mut excerpt = Excerpt::new(format!("node at {offset:#x}"));
     // A node without a whole length field has no excerpt.
     rest.u16(1)?;
-    add(&mut excerpt, fields::BROKEN_NODE, rest);
-    add(&mut excerpt, fields::NODE, rest);
+    add(&mut excerpt, fields::node_start::FIELDS, rest);
+    add(&mut excerpt, fields::node_head::FIELDS, rest);
     Some(excerpt)
 }
 
@@ -135,6 +135,6 @@ fn of_mcfg(mcfg: Mcfg<'_>, offset: usize) -> Option<Excerpt> {
     }
     let index = (offset - FIRST_STRUCTURE) / 16;
     let mut excerpt = Excerpt::new(format!("MCFG, allocation {index}"));
-    add(&mut excerpt, fields::ALLOCATION, Fields(table.bytes().get(offset..)?));
+    add(&mut excerpt, fields::allocation::FIELDS, Fields(table.bytes().get(offset..)?));
     Some(excerpt)
 }

@@ -100,17 +100,13 @@ impl IdMaps {
         let start =
             Span { requester, more, device: mapping.output, end: End::Nowhere, iommu: None };
         let mut spans = Vec::new();
-        Walk { maps: self, origin: mapping_origin(mapping), findings, spans: &mut spans }.enter(
+        Walk { maps: self, origin: mapping.origin(), findings, spans: &mut spans }.enter(
             mapping.target,
             start,
             0,
         );
         spans
     }
-}
-
-pub(super) fn mapping_origin(mapping: IdMapping) -> Origin {
-    origin(Signature::IORT, mapping.offset, "ID mapping")
 }
 
 struct Walk<'w> {
@@ -193,7 +189,7 @@ fn passing(node: IortNode<'_>, findings: &mut FindingList) -> Vec<IdMapping> {
         if begins.get(&last).is_some_and(|&later| later > index) {
             let message =
                 format!("ID {last:#x} is also the first of another mapping, which gets it");
-            findings.add(Rule::IdCount, mapping_origin(*mapping), message);
+            findings.add(Rule::IdCount, mapping.origin(), message);
             mapping.id_count = fewer;
         }
     }
@@ -209,6 +205,6 @@ fn bounded(mapping: IdMapping, findings: &mut FindingList) -> IdMapping {
     let (input, output) = (mapping.input, mapping.output);
     let message =
         format!("{:#x} more IDs after input {input:#x} or output {output:#x}", mapping.id_count);
-    findings.add(Rule::MapRange, mapping_origin(mapping), message);
+    findings.add(Rule::MapRange, mapping.origin(), message);
     IdMapping { id_count: most, ..mapping }
 }

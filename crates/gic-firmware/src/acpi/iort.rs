@@ -1,6 +1,12 @@
 //! The IORT maps requester IDs through IOMMUs to an ITS (Arm DEN 0049, revisions A to E.g).
 
+use super::fields::{
+    INDEX_VALID, SMMU_V3_GSIVS, iort_header, its_group, iwb, named_component, node_head,
+    node_start, pmcg, redistributor_group, rmr, root_complex, smmu_v2, smmu_v3,
+};
+use super::places::origin;
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
+use crate::origin::Origin;
 
 /// Length in bytes of the header common to all nodes.
 pub(super) const NODE_BYTES: usize = 16;
@@ -9,9 +15,8 @@ pub(super) const MAPPING_BYTES: usize = 20;
 /// Flag of an ID mapping whose input ID is ignored.
 pub(super) const SINGLE_MAPPING: u32 = 1;
 
-/// Type, revision and magic number in this project's draft node for direct LPIs
+/// Revision and magic number in this project's draft node for direct LPIs
 /// (`docs/specs/iort-redistributor-group.md`).
-pub(super) const DRAFT_TYPE: u8 = 31;
 pub(super) const DRAFT_REVISION: u8 = 0;
 pub(super) const DRAFT_MARK: [u8; 16] =
     *b"\x54\x8a\x1d\x6f\x0e\x3c\x7e\x4b\x9d\x2a\x8f\x41\xc6\xb0\xe7\xd3";
@@ -38,7 +43,7 @@ impl<'a> Iort<'a> {
     /// Returns the number of nodes that the table states. [`nodes`](Self::nodes) never returns
     /// more.
     pub fn stated_nodes(self) -> u32 {
-        self.0.fields().u32(36).unwrap_or_default()
+        iort_header::NODES.read(self.0.fields()).unwrap_or_default()
     }
 
     /// Returns the nodes in order. If an error makes the offset of the next node unknown, the
@@ -49,8 +54,7 @@ impl<'a> Iort<'a> {
 
     /// Returns the nodes in order, regardless of the number of nodes that the table states.
     pub(super) fn nodes_to_end(self) -> IortNodeIter<'a> {
-        let first = self.0.fields().u32(40).unwrap_or_default();
-        let at = usize::try_from(first).unwrap_or(usize::MAX);
+        let at = iort_header::FIRST_NODE.read(self.0.fields()).unwrap_or_default();
         IortNodeIter { table: self.0, at, left: u32::MAX }
     }
 }
@@ -81,6 +85,18 @@ impl<'a> IortNode<'a> {
             .filter_map(|(bytes, offset)| IdMapping::read(offset, Fields(bytes)))
     }
 
+    /// Returns the bytes of the node, or those before its first mapping, where its fields end.
+    pub(super) fn before_mappings(self, node: Fields<'_>) -> Fields<'_> {
+        let first =
+            self.mappings().next().map(|mapping| mapping.offset.saturating_sub(self.offset));
+        Fields(first.and_then(|first| node.0.get(..first)).unwrap_or(node.0))
+    }
+
+    /// Returns the origin of findings about an item of the node.
+    pub(super) fn origin(self, item: &'static str) -> Origin {
+        origin(Signature::IORT, self.offset, item)
+    }
+
     /// Returns the index of the mapping for messages that the node itself sends, as opposed to
     /// messages that pass through it. Only an SMMUv3 or a PMCG has such a mapping.
     pub fn own_mapping(self) -> Option<usize> {
@@ -95,12 +111,9 @@ impl<'a> IortNode<'a> {
         let fields = Fields(bytes);
         let kind = fields.u8(0).unwrap_or_default();
         let short = TableErrorKind::ShortStructure { kind, length: bytes.len() };
-        let read = || {
-            let contents = IortContents::read(fields)?;
-            Some((fields.u8(3)?, fields.u32(4)?, fields.u32(8)?, fields.u32(12)?, contents))
-        };
-        let (revision, identifier, count, array, contents) =
-            read().ok_or(table.error(offset, short))?;
+        let contents = IortContents::read(fields).ok_or(table.error(offset, short))?;
+        let count = node_head::MAPPINGS.read(fields).unwrap_or_default();
+        let array = node_head::FIRST_MAPPING.read(fields).unwrap_or_default();
         if let IortContents::ItsGroup(ItsGroup { stated, ids }) = contents
             && usize::try_from(stated).ok() != Some(ids.len() / 4)
         {
@@ -109,8 +122,8 @@ impl<'a> IortNode<'a> {
         let mappings = elements(fields, array, count, MAPPING_BYTES);
         Ok(Self {
             offset,
-            revision,
-            identifier,
+            revision: node_head::REVISION.read(fields).unwrap_or_default(),
+            identifier: node_head::IDENTIFIER.read(fields).unwrap_or_default(),
             contents,
             mappings: mappings.ok_or(table.error(offset, TableErrorKind::Array(count)))?,
             mappings_at: usize::try_from(array)
@@ -237,34 +250,45 @@ pub struct Pmcg {
 impl<'a> IortContents<'a> {
     /// Reads the contents of a node; returns `None` if the node is too short.
     fn read(node: Fields<'a>) -> Option<Self> {
+        let revision: u8 = node_head::REVISION.read(node)?;
         Some(match node.u8(0)? {
-            0 => {
-                let (stated, rest) = (node.u32(16)?, node.0.get(20..)?);
-                let ids = elements(node, 20, stated, 4).unwrap_or(rest);
+            its_group::KIND => {
+                let (stated, at) = (its_group::ITSES.read(node)?, its_group::LAYOUT.first);
+                let rest = node.0.get(usize::from(at)..)?;
+                let ids = elements(node, at.into(), stated, 4).unwrap_or(rest);
                 Self::ItsGroup(ItsGroup { stated, ids })
             }
-            1 => {
-                let (address_bits, rest) = (node.u8(28)?, node.0.get(29..)?);
+            named_component::KIND => {
+                let address_bits = named_component::ADDRESS_BITS.read(node)?;
+                let rest = node.0.get(usize::from(named_component::LAYOUT.first)..)?;
                 let length = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
                 let path = core::str::from_utf8(rest.get(..length)?).ok()?;
                 Self::NamedComponent(NamedComponent { path, address_bits })
             }
-            2 => Self::RootComplex(RootComplex {
-                segment: node.u32(28)?,
-                ats: node.u32(24)? & 1 != 0,
-                address_bits: if node.u8(3)? == 0 { 0 } else { node.u8(32)? },
+            root_complex::KIND => Self::RootComplex(RootComplex {
+                segment: root_complex::SEGMENT.read(node)?,
+                ats: root_complex::ATS.has(node, 1)?,
+                address_bits: match revision {
+                    0 => 0,
+                    _ => root_complex::ADDRESS_BITS.read(node)?,
+                },
             }),
-            3 => Self::SmmuV2(SmmuV2 {
-                base: node.u64(16)?,
-                span: node.u64(24)?,
-                model: node.u32(32)?,
+            smmu_v2::KIND => Self::SmmuV2(SmmuV2 {
+                base: smmu_v2::BASE.read(node)?,
+                span: smmu_v2::SPAN.read(node)?,
+                model: smmu_v2::MODEL.read(node)?,
             }),
-            4 => Self::SmmuV3(SmmuV3::read(node)?),
-            5 => Self::Pmcg(Pmcg { page_0: node.u64(16)?, overflow_gsiv: node.u32(24)? }),
-            6 => Self::Rmr,
-            7 => Self::Iwb,
-            DRAFT_TYPE if node.u8(3)? == DRAFT_REVISION && node.array(16) == Some(DRAFT_MARK) => {
-                node.slice(32, 8)?;
+            smmu_v3::KIND => Self::SmmuV3(SmmuV3::read(revision, node)?),
+            pmcg::KIND => Self::Pmcg(Pmcg {
+                page_0: pmcg::PAGE_0.read(node)?,
+                overflow_gsiv: pmcg::OVERFLOW_GSIV.read(node)?,
+            }),
+            rmr::KIND => Self::Rmr,
+            iwb::KIND => Self::Iwb,
+            redistributor_group::KIND
+                if revision == DRAFT_REVISION && node.array(NODE_BYTES) == Some(DRAFT_MARK) =>
+            {
+                node.slice(0, redistributor_group::LAYOUT.first.into())?;
                 Self::DraftRedistributorGroup
             }
             other => Self::Other(other),
@@ -276,16 +300,15 @@ impl SmmuV3 {
     /// Reads an SMMUv3 node. Revision 0 has no mapping index for the SMMU's own messages. Up to
     /// revision 4, the index is valid unless all interrupts are wired; later revisions have a flag
     /// that states whether the index is valid.
-    fn read(node: Fields<'_>) -> Option<Self> {
-        let revision = node.u8(3)?;
-        let index = if revision == 0 { None } else { Some(node.u32(64)?) };
+    fn read(revision: u8, node: Fields<'_>) -> Option<Self> {
+        let index = if revision == 0 { None } else { Some(smmu_v3::OWN_MAPPING.read(node)?) };
         let is_valid = match revision {
-            0..=4 => [44, 48, 52, 56].into_iter().any(|gsiv| node.u32(gsiv) == Some(0)),
-            _ => node.u32(24)? & (1 << 4) != 0,
+            0..=4 => SMMU_V3_GSIVS.iter().any(|gsiv| gsiv.read(node) == Some(0u32)),
+            _ => smmu_v3::FLAGS.has(node, INDEX_VALID)?,
         };
-        let count = node.u32(8)?;
+        let count = node_head::MAPPINGS.read(node)?;
         Some(Self {
-            base: node.u64(16)?,
+            base: smmu_v3::BASE.read(node)?,
             own_mapping: index.filter(|&index| is_valid && index < count),
         })
     }
@@ -309,6 +332,11 @@ pub struct IdMapping {
 }
 
 impl IdMapping {
+    /// Returns the origin of findings about the mapping, and of facts that it states.
+    pub(super) fn origin(self) -> Origin {
+        origin(Signature::IORT, self.offset, "ID mapping")
+    }
+
     fn read(offset: usize, fields: Fields<'_>) -> Option<Self> {
         Some(Self {
             offset,
@@ -336,7 +364,7 @@ impl<'a> Iterator for IortNodeIter<'a> {
         self.left = self.left.checked_sub(1)?;
         let offset = self.at;
         let rest = Fields(self.table.bytes().get(offset..).unwrap_or_default());
-        let length = rest.u16(1).map_or(rest.0.len(), usize::from);
+        let length = node_start::LENGTH.read(rest).unwrap_or(rest.0.len());
         let Some(bytes) = rest.slice(0, length).filter(|bytes| bytes.len() >= NODE_BYTES) else {
             self.left = 0;
             return Some(Err(self.table.error(offset, TableErrorKind::StructureLength(length))));

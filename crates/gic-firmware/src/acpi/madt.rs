@@ -1,14 +1,11 @@
 //! The MADT describes CPUs, the GIC and its MSI controllers (ACPI 6.5 §5.2.12).
 
+use super::fields::{gicc, gicd, gicr, its, msi_frame, structure_head};
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 
 /// Offset of the first structure, after the header, the local interrupt controller address and
 /// flags.
 const FIRST_STRUCTURE: usize = 44;
-
-/// Length of an ACPI 5.0 GICC. This revision lacks the virtualization fields, the redistributor's
-/// address and the MPIDR.
-const GICC_5_0_BYTES: usize = 40;
 
 /// A Multiple APIC Description Table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,22 +170,22 @@ impl MadtContents {
     fn read(kind: u8, bytes: &[u8]) -> Option<Self> {
         let fields = Fields(bytes);
         Some(match kind {
-            11 => Self::Gicc(Gicc::read(fields)?),
-            12 => Self::Gicd(Gicd {
-                id: fields.u32(4)?,
-                base: fields.u64(8)?,
-                version: fields.u8(20)?,
+            gicc::KIND => Self::Gicc(Gicc::read(fields)?),
+            gicd::KIND => Self::Gicd(Gicd {
+                id: gicd::ID.read(fields)?,
+                base: gicd::BASE.read(fields)?,
+                version: gicd::VERSION.read(fields)?,
             }),
-            13 => Self::MsiFrame(MsiFrame::read(fields)?),
-            14 => Self::Gicr(Gicr {
-                non_coherent: fields.u8(2)? & 1 != 0,
-                base: fields.u64(4)?,
-                length: fields.u32(12)?,
+            msi_frame::KIND => Self::MsiFrame(MsiFrame::read(fields)?),
+            gicr::KIND => Self::Gicr(Gicr {
+                non_coherent: gicr::FLAGS.has(fields, 1)?,
+                base: gicr::BASE.read(fields)?,
+                length: gicr::LENGTH.read(fields)?,
             }),
-            15 => Self::Its(GicIts {
-                non_coherent: fields.u8(2)? & 1 != 0,
-                id: fields.u32(4)?,
-                base: fields.u64(8)?,
+            its::KIND => Self::Its(GicIts {
+                non_coherent: its::FLAGS.has(fields, 1)?,
+                id: its::ID.read(fields)?,
+                base: its::BASE.read(fields)?,
             }),
             28 => Self::GicV5(GicV5::Irs),
             29 => Self::GicV5(GicV5::Its),
@@ -200,26 +197,26 @@ impl MadtContents {
 
 impl Gicc {
     fn read(fields: Fields<'_>) -> Option<Self> {
-        let is_5_0 = fields.0.len() == GICC_5_0_BYTES;
+        // ACPI 5.0 lacks the virtualization fields, the redistributor's address and the MPIDR.
+        let is_5_0 = fields.0.len() == usize::from(gicc::LAYOUT.first);
         Some(Self {
-            interface: fields.u32(4)?,
-            uid: fields.u32(8)?,
-            flags: fields.u32(12)?,
-            base: fields.u64(32)?,
-            redistributor: if is_5_0 { None } else { Some(fields.u64(60)?) },
-            mpidr: if is_5_0 { None } else { Some(fields.u64(68)?) },
+            interface: gicc::INTERFACE.read(fields)?,
+            uid: gicc::UID.read(fields)?,
+            flags: gicc::FLAGS.read(fields)?,
+            base: gicc::BASE.read(fields)?,
+            redistributor: if is_5_0 { None } else { Some(gicc::REDISTRIBUTOR.read(fields)?) },
+            mpidr: if is_5_0 { None } else { Some(gicc::MPIDR.read(fields)?) },
         })
     }
 }
 
 impl MsiFrame {
     fn read(fields: Fields<'_>) -> Option<Self> {
-        let overrides = fields.u32(16)? & 1 != 0;
-        let (count, first) = (fields.u16(20)?, fields.u16(22)?);
+        let spis = (msi_frame::SPI_BASE.read(fields)?, msi_frame::SPI_COUNT.read(fields)?);
         Some(Self {
-            id: fields.u32(4)?,
-            base: fields.u64(8)?,
-            spis: overrides.then_some((first, count)),
+            id: msi_frame::ID.read(fields)?,
+            base: msi_frame::BASE.read(fields)?,
+            spis: msi_frame::FLAGS.has(fields, 1)?.then_some(spis),
         })
     }
 }
@@ -238,7 +235,7 @@ impl Iterator for MadtStructureIter<'_> {
         let offset = self.at;
         let rest = self.table.bytes().get(offset..).filter(|rest| !rest.is_empty())?;
         let fields = Fields(rest);
-        let length = fields.u8(1).map_or(rest.len(), usize::from);
+        let length = structure_head::LENGTH.read(fields).unwrap_or(rest.len());
         let structure = fields.slice(0, length).filter(|structure| structure.len() >= 2);
         let Some(structure) = structure else {
             self.at = self.table.bytes().len();

@@ -1,5 +1,6 @@
 //! The MCFG locates PCI configuration space (PCI Firmware Specification 3.3 §4.1.2).
 
+use super::fields::allocation;
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 
 /// Offset of the first allocation, after the header and eight reserved bytes.
@@ -63,14 +64,14 @@ impl Allocation {
         self.base != 0 || self.segment != 0 || self.first_bus != 0 || self.last_bus != 0
     }
 
-    fn read(offset: usize, fields: Fields<'_>) -> Option<Self> {
+    pub(super) fn read(offset: usize, fields: Fields<'_>) -> Option<Self> {
         fields.slice(0, ALLOCATION_BYTES)?;
         Some(Self {
             offset,
-            base: fields.u64(0)?,
-            segment: fields.u16(8)?,
-            first_bus: fields.u8(10)?,
-            last_bus: fields.u8(11)?,
+            base: allocation::BASE.read(fields)?,
+            segment: allocation::SEGMENT.read(fields)?,
+            first_bus: allocation::FIRST_BUS.read(fields)?,
+            last_bus: allocation::LAST_BUS.read(fields)?,
         })
     }
 }

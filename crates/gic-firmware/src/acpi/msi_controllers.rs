@@ -3,7 +3,7 @@
 use super::cpus::giccs;
 use super::iort::{IortContents, IortNode};
 use super::madt::{GicIts, Gicc, Gicd, Gicr, MadtContents, MadtStructure, MsiFrame};
-use super::places::{madt_id, origin};
+use super::places::{in_madt, madt_id, origin};
 use super::table::Signature;
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
@@ -42,7 +42,7 @@ pub(super) fn gic(madt: &[MadtStructure], findings: &mut FindingList) -> Option<
     };
     if let Some((other, _)) = distributors.next() {
         let message = format!("the first is at offset {offset:#x}");
-        findings.add(Rule::SeveralDistributors, origin(Signature::MADT, other, ""), message);
+        findings.add(Rule::SeveralDistributors, in_madt(other, ""), message);
     }
     let version = version(madt, offset, gicd, findings)?;
     let distributor = match version {
@@ -54,13 +54,13 @@ pub(super) fn gic(madt: &[MadtStructure], findings: &mut FindingList) -> Option<
     let non_coherent = redistributors.iter().find(|(_, non_coherent)| *non_coherent);
     let coherence = match non_coherent {
         Some((region, _)) => Fact::new(Coherence::NonCoherent, region.origin.clone()),
-        None => Fact::new(Coherence::ByRegister, origin(Signature::MADT, offset, "")),
+        None => Fact::new(Coherence::ByRegister, in_madt(offset, "")),
     };
     Some(Gic {
         id: madt_id("GICD", gicd.id),
         compatible: Vec::new(),
-        version: Fact::new(version, origin(Signature::MADT, offset, "GIC version")),
-        status: Fact::new(Status::Enabled, origin(Signature::MADT, offset, "")),
+        version: Fact::new(version, in_madt(offset, "GIC version")),
+        status: Fact::new(Status::Enabled, in_madt(offset, "")),
         distributor: region(gicd.base, distributor, offset, "physical base address", findings)?,
         redistributor_stride: stride(madt, version, &redistributors),
         redistributors: redistributors.into_iter().map(|(region, _)| region).collect(),
@@ -78,7 +78,7 @@ fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
         _ => None,
     });
     if let Some((offset, name)) = structures.next() {
-        let origin = origin(Signature::MADT, offset, "");
+        let origin = in_madt(offset, "");
         let mut names = vec![name];
         for (_, name) in structures {
             if !names.contains(&name) {
@@ -89,7 +89,7 @@ fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
         return findings.add(Rule::OtherGicVersion, origin, message);
     }
     let message = "no structure describes a GIC distributor";
-    findings.add(Rule::MissingProperty, origin(Signature::MADT, 0, "GICD"), message);
+    findings.add(Rule::MissingProperty, in_madt(0, "GICD"), message);
 }
 
 /// Returns the version of the GIC. Version 0 means that the hardware states the version;
@@ -108,7 +108,7 @@ fn version(
         3 => Some(GicVersion::V3),
         4 => Some(GicVersion::V4),
         other => {
-            let origin = origin(Signature::MADT, offset, "GIC version");
+            let origin = in_madt(offset, "GIC version");
             findings.add(Rule::OtherGicVersion, origin, format!("the machine has a GICv{other}"));
             None
         }
@@ -148,7 +148,7 @@ fn regions(
     let mut known = BTreeSet::new();
     let stated = usable().filter_map(|(offset, gicc)| {
         let Some(base) = redistributor(gicc) else {
-            let place = origin(Signature::MADT, offset, "GICR base address");
+            let place = in_madt(offset, "GICR base address");
             let message = "neither this nor a GICR structure states the CPU's redistributor";
             findings.add(Rule::GiccRedistributor, place, message);
             return None;
@@ -181,8 +181,7 @@ fn check_cpus(
             }
             Some(_) => continue,
         };
-        let place = origin(Signature::MADT, offset, "GICR base address");
-        findings.add(Rule::GiccRedistributor, place, message);
+        findings.add(Rule::GiccRedistributor, in_madt(offset, "GICR base address"), message);
     }
 }
 
@@ -225,7 +224,7 @@ fn region(
     item: &'static str,
     findings: &mut FindingList,
 ) -> Option<Fact<Region>> {
-    let origin = origin(Signature::MADT, offset, item);
+    let origin = in_madt(offset, item);
     let region = Region::new(base, size);
     if region.is_none() {
         let message = format!("{size:#x} bytes at {base:#x} reach past the address space");
@@ -307,11 +306,7 @@ impl ControllerList {
             Entry::Vacant(entry) => _ = entry.insert(index),
             Entry::Occupied(_) => {
                 let message = format!("an earlier ITS also has number {}", its.id);
-                findings.add(
-                    Rule::DuplicateId,
-                    origin(Signature::MADT, offset, "GIC ITS ID"),
-                    message,
-                );
+                findings.add(Rule::DuplicateId, in_madt(offset, "GIC ITS ID"), message);
                 return;
             }
         }
@@ -319,10 +314,10 @@ impl ControllerList {
         let coherence =
             if its.non_coherent { Coherence::NonCoherent } else { Coherence::ByRegister };
         self.list.push(Controller {
-            status: Fact::new(Status::Enabled, origin(Signature::MADT, offset, "")),
+            status: Fact::new(Status::Enabled, in_madt(offset, "")),
             registers,
-            msi_cells: Fact::new(1, origin(Signature::MADT, offset, "")),
-            coherence: Fact::new(coherence, origin(Signature::MADT, offset, "flags")),
+            msi_cells: Fact::new(1, in_madt(offset, "")),
+            coherence: Fact::new(coherence, in_madt(offset, "flags")),
             ..Controller::new(madt_id("ITS", its.id), ControllerKind::Its, None)
         });
     }
@@ -334,10 +329,10 @@ impl ControllerList {
             region(frame.base, MSI_FRAME_BYTES, offset, "physical base address", findings);
         let spans = frame.spis.and_then(|(first, count)| {
             let span = IntIdSpan::new(IntId::new(first.into()), count.into())?;
-            Some(Fact::new(span, origin(Signature::MADT, offset, "SPI base")))
+            Some(Fact::new(span, in_madt(offset, "SPI base")))
         });
         self.list.push(Controller {
-            status: Fact::new(Status::Enabled, origin(Signature::MADT, offset, "")),
+            status: Fact::new(Status::Enabled, in_madt(offset, "")),
             registers,
             ranges: spans.into_iter().collect(),
             ..Controller::new(madt_id("MSI-frame", frame.id), ControllerKind::V2m, None)

@@ -23,6 +23,11 @@ pub(super) fn origin(table: Signature, offset: usize, item: &'static str) -> Ori
     Origin::new(format!("{name}+{offset:#x}").into(), item)
 }
 
+/// Returns the origin of `item` in the structure at `offset` of the MADT.
+pub(super) fn in_madt(offset: usize, item: &'static str) -> Origin {
+    origin(Signature::MADT, offset, item)
+}
+
 /// Returns the name of a numbered structure of the MADT.
 pub(super) fn madt_id(structure: &str, number: u32) -> NodeId {
     NodeId::from(format!("MADT/{structure}@{number}"))

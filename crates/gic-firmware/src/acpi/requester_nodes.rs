@@ -1,10 +1,10 @@
 //! Reads requesters: PCI segments from the MCFG and IORT, named components, SMMUs and PMCGs.
 
-use super::id_map::{End, IdMaps, Span, mapping_origin};
+use super::id_map::{End, IdMaps, Span};
 use super::iort::{IdMapping, IortContents, IortNode};
 use super::mcfg::{Allocation, Mcfg};
 use super::msi_controllers::ControllerList;
-use super::places::{origin, sound};
+use super::places::{in_madt, origin, sound};
 use super::table::Signature;
 use super::table_set::TableSet;
 use crate::finding::Rule;
@@ -77,7 +77,7 @@ impl Requesters {
             } else if known.insert(device.id.clone()) {
                 devices.push(device);
             } else {
-                let origin = origin(Signature::IORT, node.offset, "");
+                let origin = node.origin("");
                 reader.findings.add(
                     Rule::DuplicateId,
                     origin,
@@ -102,7 +102,7 @@ fn iommus(nodes: &[IortNode<'_>]) -> (Vec<Iommu>, BTreeMap<usize, IommuIndex>) {
             }
             _ => continue,
         };
-        let origin = |item| origin(Signature::IORT, node.offset, item);
+        let origin = |item| node.origin(item);
         by_offset.insert(node.offset, IommuIndex::new(list.len()));
         list.push(Iommu {
             id: NodeId::from(id),
@@ -127,7 +127,7 @@ fn address_bits(node: IortNode<'_>) -> Option<Fact<u8>> {
         IortContents::RootComplex(complex) => complex.address_bits,
         _ => return None,
     };
-    let place = origin(Signature::IORT, node.offset, "memory address size limit");
+    let place = node.origin("memory address size limit");
     (1..64).contains(&bits).then(|| Fact::new(bits, place))
 }
 
@@ -151,8 +151,8 @@ impl Reader<'_, '_> {
                 Entry::Occupied(_) => {
                     let message =
                         format!("segment {:#x} already has a root complex", complex.segment);
-                    let origin = origin(Signature::IORT, node.offset, "PCI segment number");
-                    self.findings.add(Rule::DuplicateId, origin, message);
+                    let place = node.origin("PCI segment number");
+                    self.findings.add(Rule::DuplicateId, place, message);
                 }
             }
         }
@@ -193,7 +193,7 @@ impl Reader<'_, '_> {
 
     /// Reads a root complex whose configuration space is not in an MCFG.
     fn complex(&mut self, segment: u32, node: IortNode<'_>) -> PciHost {
-        let number = Fact::new(segment, origin(Signature::IORT, node.offset, "PCI segment number"));
+        let number = Fact::new(segment, node.origin("PCI segment number"));
         self.host(format!("IORT/root-complex@{segment:04x}"), number, Some(node))
     }
 
@@ -203,7 +203,7 @@ impl Reader<'_, '_> {
         let mapped = self.routing(&spans);
         let msi = self.controllers.frame_for_all().map_or(mapped, |frame| {
             let parent = Parent { target: Target::Controller(frame), specifier: Vec::new() };
-            let origin = origin(Signature::MADT, 0, "GIC MSI frame");
+            let origin = in_madt(0, "GIC MSI frame");
             MsiRouting { parents: vec![Fact::new(parent, origin)], ..MsiRouting::default() }
         });
         PciHost {
@@ -232,7 +232,7 @@ impl Reader<'_, '_> {
         for (index, mapping) in mappings.enumerate() {
             if mapping.is_single && index > 0 {
                 let message = "a single mapping after ranges is not supported, and is ignored";
-                findings.add(Rule::SingleMapping, mapping_origin(*mapping), message);
+                findings.add(Rule::SingleMapping, mapping.origin(), message);
                 break;
             }
             spans.extend(
@@ -261,11 +261,11 @@ impl Reader<'_, '_> {
                 iommu,
                 stream_id_base: Some(mapping.output),
             };
-            Some(Fact::new(entry, mapping_origin(*mapping)))
+            Some(Fact::new(entry, mapping.origin()))
         });
         let map: Vec<_> = entries.collect();
         let mask = single.filter(|_| !map.is_empty());
-        IommuRouting { mask: mask.map(|mapping| Fact::new(0, mapping_origin(*mapping))), map }
+        IommuRouting { mask: mask.map(|mapping| Fact::new(0, mapping.origin())), map }
     }
 
     fn routing(&mut self, spans: &[(IdMapping, Span)]) -> MsiRouting {
@@ -279,12 +279,12 @@ impl Reader<'_, '_> {
                     target: self.target(*span),
                     device_id_base: DeviceId::new(span.device),
                 };
-                Fact::new(entry, mapping_origin(*mapping))
+                Fact::new(entry, mapping.origin())
             })
             .collect();
         report_overlaps(&entries, self.findings);
         MsiRouting {
-            mask: single.map(|(mapping, _)| Fact::new(0, mapping_origin(*mapping))),
+            mask: single.map(|(mapping, _)| Fact::new(0, mapping.origin())),
             map: (!entries.is_empty()).then_some(entries),
             parents: Vec::new(),
         }
@@ -337,7 +337,7 @@ impl Reader<'_, '_> {
         is_known.then(|| PlatformDevice {
             id: NodeId::new(path),
             compatible: Vec::new(),
-            status: Fact::new(Status::Enabled, origin(Signature::IORT, node.offset, "")),
+            status: Fact::new(Status::Enabled, node.origin("")),
             registers: Vec::new(),
             role,
             msi,
@@ -358,16 +358,16 @@ impl Reader<'_, '_> {
         let mapping = node.mappings().nth(node.own_mapping()?)?;
         if !mapping.is_single {
             let message = "the mapping for the node's own messages is not a single mapping";
-            self.findings.add(Rule::SingleMapping, mapping_origin(mapping), message);
+            self.findings.add(Rule::SingleMapping, mapping.origin(), message);
             return None;
         }
         let parents = self.parents(mapping);
         let registers = Region::new(base, size);
-        let place = origin(Signature::IORT, node.offset, "base address");
+        let place = node.origin("base address");
         (!parents.is_empty()).then(|| PlatformDevice {
             id: NodeId::from(id),
             compatible: vec![String::from(compatible)],
-            status: Fact::new(Status::Enabled, origin(Signature::IORT, node.offset, "")),
+            status: Fact::new(Status::Enabled, node.origin("")),
             registers: registers
                 .into_iter()
                 .map(|region| Fact::new(region, place.clone()))
@@ -387,7 +387,7 @@ impl Reader<'_, '_> {
             let iommu = self.iommus.get(&usize::try_from(mapping.target).ok()?).copied()?;
             let reference = IommuReference { iommu, specifier: vec![mapping.output] };
             let is_new = seen.insert((iommu, mapping.output));
-            is_new.then(|| Fact::new(reference, mapping_origin(mapping)))
+            is_new.then(|| Fact::new(reference, mapping.origin()))
         });
         passed.collect()
     }
@@ -400,7 +400,7 @@ impl Reader<'_, '_> {
             // If the controller has no DeviceIDs, references to it have no cells.
             let has_id = span.end != End::Redistributors;
             let specifier = has_id.then_some(span.device).into_iter().collect();
-            Fact::new(Parent { target, specifier }, mapping_origin(mapping))
+            Fact::new(Parent { target, specifier }, mapping.origin())
         };
         spans.into_iter().map(parent).collect()
     }

@@ -3,12 +3,10 @@
 use super::gic::ADDRESS_BITS;
 use super::raw_tables::RawTables;
 use crate::acpi::cpus::giccs;
-use crate::acpi::fields::{
-    Field, GICC_BASE, GICH, GICV, MAINTENANCE_GSIV, SPE_GSIV, TRBE_GSIV, UID,
-};
+use crate::acpi::fields::{Field, gicc, structure_head};
 use crate::acpi::madt::{Gicc, MadtContents, MadtStructure};
-use crate::acpi::places::origin;
-use crate::acpi::table::{Fields, Signature};
+use crate::acpi::places::in_madt;
+use crate::acpi::table::Fields;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use alloc::collections::btree_map::Entry;
@@ -20,10 +18,10 @@ use alloc::string::String;
 const PAGE_BYTES: u64 = 0x1000;
 /// Fields that Linux requires to be equal on all CPUs, because one handler serves all of them.
 const SHARED: [(Field, &str); 4] = [
-    (MAINTENANCE_GSIV, "KVM then refuses to use the GIC"),
-    (GICV, "KVM then refuses to use the GIC"),
-    (SPE_GSIV, "Linux then ignores SPE"),
-    (TRBE_GSIV, "Linux then ignores TRBE"),
+    (gicc::MAINTENANCE_GSIV, "KVM then refuses to use the GIC"),
+    (gicc::GICV, "KVM then refuses to use the GIC"),
+    (gicc::SPE_GSIV, "Linux then ignores SPE"),
+    (gicc::TRBE_GSIV, "Linux then ignores TRBE"),
 ];
 
 pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
@@ -48,8 +46,7 @@ fn uids(madt: &[MadtStructure], findings: &mut FindingList) {
                     first.get(),
                     gicc.uid
                 );
-                let place = origin(Signature::MADT, offset, UID.name);
-                findings.add(Rule::DuplicateId, place, message);
+                findings.add(Rule::DuplicateId, in_madt(offset, gicc::UID.name), message);
             }
         }
     }
@@ -57,7 +54,7 @@ fn uids(madt: &[MadtStructure], findings: &mut FindingList) {
 
 /// Reports contradictory flags, and a machine that cannot boot because its boot CPU is disabled.
 fn enabled(madt: &[MadtStructure], findings: &mut FindingList) {
-    let flags = |offset| origin(Signature::MADT, offset, "flags");
+    let flags = |offset| in_madt(offset, gicc::FLAGS.name);
     if let Some((first, _)) = giccs(madt).next()
         && !giccs(madt).any(|(_, gicc)| gicc.is_enabled())
     {
@@ -89,10 +86,10 @@ fn enabled(madt: &[MadtStructure], findings: &mut FindingList) {
 
 /// Reports CPU interface addresses at which no registers can be.
 fn interfaces(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
-    for field in [GICC_BASE, GICV, GICH] {
+    for field in [gicc::BASE, gicc::GICV, gicc::GICH] {
         let wrong = madt.iter().find_map(|structure| {
             matches!(structure.contents, MadtContents::Gicc(_)).then_some(())?;
-            let base = field.read(raw.structure(structure))?;
+            let base: u64 = field.read(raw.structure(structure))?;
             (!base.is_multiple_of(PAGE_BYTES) || base >> ADDRESS_BITS != 0)
                 .then_some((structure, base))
         });
@@ -101,8 +98,7 @@ fn interfaces(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut Finding
                 "{} {base:#x} of a CPU is no address of registers; 0 stands for none",
                 field.name
             );
-            let place = origin(Signature::MADT, structure.offset, field.name);
-            findings.add(Rule::MalformedProperty, place, message);
+            findings.add(Rule::MalformedProperty, in_madt(structure.offset, field.name), message);
         }
     }
 }
@@ -114,7 +110,7 @@ fn redistributors(madt: &[MadtStructure], findings: &mut FindingList) {
         let Some(base) = gicc.redistributor.filter(|&base| base != 0) else { continue };
         if !known.insert(base) {
             let message = format!("an earlier CPU also has its redistributor at {base:#x}");
-            let place = origin(Signature::MADT, offset, "GICR base address");
+            let place = in_madt(offset, gicc::REDISTRIBUTOR.name);
             findings.add(Rule::GiccRedistributor, place, message);
         }
     }
@@ -129,8 +125,8 @@ fn equal(
     findings: &mut FindingList,
 ) {
     let value = |offset: usize| {
-        let rest = raw.madt.get(offset..)?;
-        field.spelled(Fields(rest.get(..usize::from(*rest.get(1)?))?))
+        let rest = Fields(raw.madt.get(offset..)?);
+        field.spelled(Fields(rest.slice(0, structure_head::LENGTH.read(rest)?)?))
     };
     let mut usable = giccs(madt).filter(|(_, gicc)| gicc.is_enabled());
     let Some((first, of)) = usable.next() else { return };
@@ -144,6 +140,6 @@ fn equal(
             gicc.uid,
             of.uid
         );
-        findings.add(Rule::GiccMismatch, origin(Signature::MADT, offset, field.name), message);
+        findings.add(Rule::GiccMismatch, in_madt(offset, field.name), message);
     }
 }

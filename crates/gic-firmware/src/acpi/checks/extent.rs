@@ -1,9 +1,10 @@
 //! Checks the stated lengths of tables and their structures, and the number of IORT nodes.
 
-use crate::acpi::fields::madt_size;
+use crate::acpi::fields::{gicc, iort_header, its, iwb, madt_size, node_head, node_start};
 use crate::acpi::iort::{Iort, IortNode};
+use crate::acpi::mcfg::Allocation;
 use crate::acpi::names::node_name;
-use crate::acpi::places::origin;
+use crate::acpi::places::{in_madt, origin};
 use crate::acpi::table::{Fields, Signature, Table};
 use crate::acpi::table_set::TableSet;
 use crate::finding::Rule;
@@ -12,9 +13,6 @@ use alloc::format;
 
 /// Offset of the first structure of a MADT.
 const FIRST_STRUCTURE: usize = 44;
-/// First and last type of the GIC's structures.
-const GICC: u8 = 11;
-const ITS: u8 = 15;
 /// Highest type of a structure that ACPI 6.7 defines.
 const LAST_TYPE: u8 = 31;
 
@@ -55,7 +53,7 @@ fn madt_length(table: Table<'_>, findings: &mut FindingList) {
              the stated end are not read",
             whole.len()
         );
-        findings.add(Rule::TableLength, origin(Signature::MADT, 4, "length"), message);
+        findings.add(Rule::TableLength, in_madt(4, "length"), message);
     }
 }
 
@@ -64,12 +62,13 @@ fn mcfg_length(table: Table<'_>, findings: &mut FindingList) {
     let (stated, whole) = (table.bytes().len(), table.with_rest());
     let more = whole.get(stated..).unwrap_or_default();
     // An allocation has an aligned address, ordered buses, and four reserved bytes at its end.
-    let last = whole.len().checked_sub(16).map(|at| Fields(whole.get(at..).unwrap_or_default()));
-    let is_one = last.is_some_and(|last| {
-        last.u32(12) == Some(0)
-            && last.u64(0).is_some_and(|base| base != 0 && base.is_multiple_of(1 << 20))
-            && last.u8(10) <= last.u8(11)
-    });
+    let last = whole.len().checked_sub(16);
+    let last = last.and_then(|at| Allocation::read(at, Fields(whole.get(at..)?)));
+    let is_one = whole.ends_with(&[0; 4])
+        && last.is_some_and(|last| {
+            let is_address = last.base != 0 && last.base.is_multiple_of(1 << 20);
+            is_address && last.first_bus <= last.last_bus
+        });
     if !more.is_empty() && (whole.len() - FIRST_STRUCTURE).is_multiple_of(16) && is_one {
         let message = format!(
             "the header states {stated} bytes, but allocations continue to byte {}",
@@ -89,7 +88,8 @@ fn swallowed(bytes: &[u8], findings: &mut FindingList) {
         }
         if let Some(size) = madt_size(kind).filter(|&size| size < length) {
             let inner = bytes.get(at + size..at + length).unwrap_or_default();
-            let is_structure = inner.first().is_some_and(|kind| (GICC..=ITS).contains(kind));
+            let is_structure =
+                inner.first().is_some_and(|kind| (gicc::KIND..=its::KIND).contains(kind));
             if is_structure && inner.get(1).map(|&length| usize::from(length)) == Some(inner.len())
             {
                 let message = format!(
@@ -97,8 +97,7 @@ fn swallowed(bytes: &[u8], findings: &mut FindingList) {
                      hides the structure at {:#x}",
                     at + size
                 );
-                let place = origin(Signature::MADT, at, "length");
-                findings.add(Rule::MalformedTable, place, message);
+                findings.add(Rule::MalformedTable, in_madt(at, "length"), message);
             }
         }
         at += length;
@@ -109,14 +108,12 @@ fn swallowed(bytes: &[u8], findings: &mut FindingList) {
 /// offset of the first node.
 fn node_count(iort: Iort<'_>, findings: &mut FindingList) {
     let (table, stated) = (iort.table(), iort.stated_nodes());
-    let first = table.fields().u32(40).unwrap_or_default();
-    if stated > 0 && usize::try_from(first).is_ok_and(|first| first < 48) {
+    let field = iort_header::FIRST_NODE;
+    let first: u32 = field.read(table.fields()).unwrap_or_default();
+    if stated > 0 && first < 48 {
         let message = format!("the first node cannot be at {first:#x}, within the header");
-        return findings.add(
-            Rule::IortNodeCount,
-            origin(Signature::IORT, 40, "offset of nodes"),
-            message,
-        );
+        let place = origin(Signature::IORT, field.at, field.name);
+        return findings.add(Rule::IortNodeCount, place, message);
     }
     let Some(found) = nodes_to_end(iort) else { return };
     let message = match found.unstated {
@@ -131,7 +128,8 @@ fn node_count(iort: Iort<'_>, findings: &mut FindingList) {
         }
         _ => return shorter_table(table, findings),
     };
-    findings.add(Rule::IortNodeCount, origin(Signature::IORT, 36, "number of nodes"), message);
+    let place = origin(Signature::IORT, iort_header::NODES.at, iort_header::NODES.name);
+    findings.add(Rule::IortNodeCount, place, message);
 }
 
 /// Reports a node that follows the stated end of the table.
@@ -139,9 +137,9 @@ fn shorter_table(table: Table<'_>, findings: &mut FindingList) {
     let (stated, whole) = (table.bytes().len(), table.with_rest());
     let Some(rest) = whole.get(stated..).filter(|rest| rest.len() >= 16) else { return };
     let rest = Fields(rest);
-    let is_node = rest.u8(0) <= Some(7)
-        && rest.u16(1).map(usize::from) == Some(rest.0.len())
-        && rest.u8(3) <= Some(5);
+    let is_node = rest.u8(0) <= Some(iwb::KIND)
+        && node_start::LENGTH.read(rest) == Some(rest.0.len())
+        && node_head::REVISION.read(rest) <= Some(5u8);
     if is_node {
         let message = format!("the header states {stated} bytes, but a node follows them");
         findings.add(Rule::TableLength, origin(Signature::IORT, 4, "length"), message);
@@ -159,7 +157,7 @@ struct FoundNodes<'a> {
 fn nodes_to_end(iort: Iort<'_>) -> Option<FoundNodes<'_>> {
     let mut found = FoundNodes { count: 0, unstated: None };
     let end = iort.table().bytes().len();
-    let mut last = usize::try_from(iort.table().fields().u32(40)?).ok()?;
+    let mut last = iort_header::FIRST_NODE.read(iort.table().fields())?;
     if last == end {
         return Some(found);
     }
@@ -169,7 +167,8 @@ fn nodes_to_end(iort: Iort<'_>) -> Option<FoundNodes<'_>> {
             found.unstated = Some(node);
         }
         found.count += 1;
-        last = node.offset + usize::from(Fields(iort.table().bytes().get(node.offset..)?).u16(1)?);
+        let rest = Fields(iort.table().bytes().get(node.offset..)?);
+        last = node.offset + node_start::LENGTH.read::<usize>(rest)?;
         if last == end {
             return Some(found);
         }

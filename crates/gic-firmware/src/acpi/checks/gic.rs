@@ -1,10 +1,9 @@
 //! Checks the distributor, redistributors, ITSes and MSI frames of the MADT.
 
 use super::raw_tables::RawTables;
-use crate::acpi::fields::SYSTEM_VECTOR_BASE;
+use crate::acpi::fields::gicd;
 use crate::acpi::madt::{Gicd, MadtContents, MadtStructure, MsiFrame};
-use crate::acpi::places::origin;
-use crate::acpi::table::Signature;
+use crate::acpi::places::in_madt;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use alloc::collections::BTreeSet;
@@ -17,16 +16,16 @@ pub(super) const ADDRESS_BITS: u32 = 56;
 pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
     let mut frames = BTreeSet::new();
     for structure in madt {
-        let (offset, place) = (structure.offset, |item| at(structure.offset, item));
+        let (offset, place) = (structure.offset, |item| in_madt(structure.offset, item));
         match structure.contents {
             MadtContents::Gicd(gicd) => {
                 address("GICD", gicd.base, place("physical base address"), findings);
                 version(madt, offset, gicd, findings);
-                let vector = SYSTEM_VECTOR_BASE.read(raw.structure(structure)).unwrap_or_default();
+                let field = gicd::SYSTEM_VECTOR_BASE;
+                let vector: u32 = field.read(raw.structure(structure)).unwrap_or_default();
                 if vector != 0 {
                     let message = format!("{vector}, but GSIVs of a GIC are INTIDs, from 0 on");
-                    let place = place(SYSTEM_VECTOR_BASE.name);
-                    findings.add(Rule::MalformedProperty, place, message);
+                    findings.add(Rule::MalformedProperty, place(field.name), message);
                 }
             }
             MadtContents::Gicr(gicr) => {
@@ -46,10 +45,6 @@ pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut F
             _ => {}
         }
     }
-}
-
-fn at(offset: usize, item: &'static str) -> crate::origin::Origin {
-    origin(Signature::MADT, offset, item)
 }
 
 /// Reports an impossible address: zero, or wider than a physical address.
@@ -98,7 +93,7 @@ fn version(madt: &[MadtStructure], offset: usize, distributor: Gicd, findings: &
         ),
         _ => return,
     };
-    findings.add(Rule::GicdVersion, at(offset, "GIC version"), message);
+    findings.add(Rule::GicdVersion, in_madt(offset, "GIC version"), message);
 }
 
 /// Checks the SPIs with which the MADT overrides an MSI frame's register.
@@ -112,6 +107,6 @@ fn spis(frame: MsiFrame, offset: usize, findings: &mut FindingList) {
         let message = format!(
             "{count} SPIs from INTID {first} on override MSI_TYPER, but SPIs are INTIDs 32 to 1019"
         );
-        findings.add(Rule::FrameRange, at(offset, "SPI base"), message);
+        findings.add(Rule::FrameRange, in_madt(offset, "SPI base"), message);
     }
 }

@@ -2,11 +2,10 @@
 
 use super::gic::address;
 use super::raw_tables::RawTables;
-use crate::acpi::fields::{EVENT_GSIV, GERR_GSIV, NODE_REFERENCE, OVERFLOW_GSIV, node_layout};
+use crate::acpi::fields::{self, Field, INDEX_VALID, Layout, SMMU_V2_LISTS, pmcg, smmu_v3};
 use crate::acpi::iort::{IdMapping, IortContents, IortNode, MAPPING_BYTES};
 use crate::acpi::madt::{MadtContents, MadtStructure};
 use crate::acpi::names::{NodesByOffset, node_name};
-use crate::acpi::places::origin;
 use crate::acpi::table::{Fields, Signature};
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
@@ -14,10 +13,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 
-/// Flag of an SMMUv3 (revision 5): the DeviceID mapping index is valid.
-const INDEX_VALID: u32 = 1 << 4;
 /// Flag of memory access properties: the path to memory is coherent.
-const COHERENT_PATH: u8 = 1;
+const COHERENT_PATH: u64 = 1;
 /// Longest segment of a path in the namespace.
 const SEGMENT_CHARACTERS: usize = 4;
 
@@ -51,8 +48,7 @@ pub(super) fn check(
             IortContents::ItsGroup(group) => {
                 if let Some(id) = group.ids().find(|id| !itses.contains(id)) {
                     let message = format!("the MADT has no GIC ITS with number {id}");
-                    let place = origin(Signature::IORT, node.offset, "number of ITSes");
-                    findings.add(Rule::UnknownIts, place, message);
+                    findings.add(Rule::UnknownIts, node.origin("number of ITSes"), message);
                 }
             }
             IortContents::SmmuV2(smmu) => {
@@ -66,29 +62,31 @@ pub(super) fn check(
             IortContents::Pmcg(_) => counters(*node, raw.node(node), &by_offset, findings),
             IortContents::NamedComponent(component) => {
                 path(*node, component.path, findings);
-                coherence(*node, raw.node(node), 20, findings);
+                coherence(*node, raw.node(node), fields::named_component::MEMORY, findings);
             }
-            IortContents::RootComplex(_) => coherence(*node, raw.node(node), 16, findings),
+            IortContents::RootComplex(_) => {
+                coherence(*node, raw.node(node), fields::root_complex::MEMORY, findings);
+            }
             _ => {}
         }
         if node.identifier != 0
             && let Some(other) = identifiers.insert(node.identifier, node.offset)
         {
             let message = format!("the node at {other:#x} also has identifier {}", node.identifier);
-            let place = origin(Signature::IORT, node.offset, "identifier");
-            findings.add(Rule::DuplicateId, place, message);
+            findings.add(Rule::DuplicateId, node.origin("identifier"), message);
         }
     }
 }
 
 fn base(name: &str, node: IortNode<'_>, base: u64, findings: &mut FindingList) {
-    address(name, base, origin(Signature::IORT, node.offset, "base address"), findings);
+    address(name, base, node.origin("base address"), findings);
 }
 
 /// Reports a node that ends before its fields do, and mappings that overlap the fields.
 fn layout(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
     let kind = bytes.u8(0).unwrap_or_default();
-    let Some((size, _)) = node_layout(kind, node.revision) else { return };
+    let Some(layout) = Layout::of(Signature::IORT, kind) else { return };
+    let size = usize::from(layout.size(node.revision));
     if bytes.0.len() < size {
         let message = format!(
             "{} has {} bytes, but the fields of revision {} have {size}",
@@ -96,8 +94,7 @@ fn layout(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
             bytes.0.len(),
             node.revision
         );
-        let place = origin(Signature::IORT, node.offset, "length");
-        findings.add(Rule::MalformedTable, place, message);
+        findings.add(Rule::MalformedTable, node.origin("length"), message);
         return;
     }
     let first = node.mappings().next().map(|mapping| mapping.offset.saturating_sub(node.offset));
@@ -106,8 +103,7 @@ fn layout(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
             "ID mappings from byte {first} of the node on overlap its fields, which have {size} \
              bytes"
         );
-        let place = origin(Signature::IORT, node.offset, "offset of ID mappings");
-        findings.add(Rule::MalformedTable, place, message);
+        findings.add(Rule::MalformedTable, node.origin("offset of ID mappings"), message);
     }
 }
 
@@ -121,9 +117,11 @@ fn unstated(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
             | IortContents::SmmuV3(_)
             | IortContents::Pmcg(_)
     );
-    let (stated, at) = (node.mappings().count(), bytes.u32(12).unwrap_or_default());
-    let end = usize::try_from(at).ok().and_then(|at| at.checked_add(stated * MAPPING_BYTES));
-    let Some(rest) = end.and_then(|end| bytes.0.get(end..)).filter(|_| is_last && at != 0) else {
+    let stated = node.mappings().count();
+    let at: Option<usize> =
+        fields::node_head::FIRST_MAPPING.read(bytes).filter(|&at| is_last && at != 0);
+    let end = at.and_then(|at| at.checked_add(stated * MAPPING_BYTES));
+    let Some(rest) = end.and_then(|end| bytes.0.get(end..)) else {
         return;
     };
     let is_filled = rest.iter().any(|&byte| byte != 0);
@@ -133,25 +131,23 @@ fn unstated(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
             node_name(node),
             stated + rest.len() / MAPPING_BYTES
         );
-        let place = origin(Signature::IORT, node.offset, "number of ID mappings");
-        findings.add(Rule::MalformedTable, place, message);
+        findings.add(Rule::MalformedTable, node.origin("number of ID mappings"), message);
     }
 }
 
 /// Reports lists of interrupts that reach past their SMMU's node.
 fn interrupt_lists(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
-    for (item, at) in [("number of context interrupts", 44), ("number of PMU interrupts", 52)] {
-        let count = bytes.u32(at).unwrap_or_default();
-        let offset = bytes.u32(at + 4).unwrap_or_default();
-        let end = u64::from(offset) + 8 * u64::from(count);
+    for (field, list) in SMMU_V2_LISTS {
+        let word = |field: Field| field.read(bytes).unwrap_or(0u64);
+        let (count, offset) = (word(field), word(list));
+        let end = offset + 8 * count;
         if count > 0 && usize::try_from(end).is_ok_and(|end| end > bytes.0.len()) {
             let message = format!(
                 "{count} interrupts from byte {offset} on reach past the {} bytes of {}",
                 bytes.0.len(),
                 node_name(node)
             );
-            let place = origin(Signature::IORT, node.offset, item);
-            findings.add(Rule::MalformedTable, place, message);
+            findings.add(Rule::MalformedTable, node.origin(field.name), message);
         }
     }
 }
@@ -168,8 +164,7 @@ fn single(node: IortNode<'_>, findings: &mut FindingList) {
             mapping.output,
             u64::from(mapping.id_count) + 1
         );
-        let place = origin(Signature::IORT, mapping.offset, "ID mapping");
-        findings.add(Rule::SingleMapping, place, message);
+        findings.add(Rule::SingleMapping, mapping.origin(), message);
     }
 }
 
@@ -206,8 +201,7 @@ fn target(
             format!("mapping {index} of {name} refers to {}, which takes no IDs", node_name(target))
         }
     };
-    let place = origin(Signature::IORT, mapping.offset, "ID mapping");
-    findings.add(Rule::IortReference, place, message);
+    findings.add(Rule::IortReference, mapping.origin(), message);
 }
 
 /// Reports an SMMUv3 that cannot signal its events or its errors, and a DeviceID mapping index that
@@ -216,21 +210,22 @@ fn smmu_interrupts(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut Finding
     if node.own_mapping().is_some() {
         return;
     }
-    let is_absent = |field: crate::acpi::fields::Field| field.read(bytes) == Some(0);
+    let is_absent = |field: &Field| field.read(bytes) == Some(0u32);
+    let mute = [smmu_v3::EVENT_GSIV, smmu_v3::GERR_GSIV].into_iter().find(is_absent);
     let (name, mappings) = (node_name(node), node.mappings().count());
-    let index = bytes.u32(64);
+    let index: Option<u32> = smmu_v3::OWN_MAPPING.read(bytes);
     let is_stated = match node.revision {
         0 => false,
-        1..=4 => is_absent(EVENT_GSIV) || is_absent(GERR_GSIV),
-        _ => bytes.u32(24).unwrap_or_default() & INDEX_VALID != 0,
+        1..=4 => mute.is_some(),
+        _ => smmu_v3::FLAGS.has(bytes, INDEX_VALID).unwrap_or_default(),
     };
-    let (item, message) = match index.filter(|_| is_stated) {
-        Some(index) => (
-            "DeviceID mapping index",
+    let (field, message) = match (index.filter(|_| is_stated), mute) {
+        (Some(index), _) => (
+            smmu_v3::OWN_MAPPING,
             format!("mapping {index} is to translate the messages of {name}, which has {mappings}"),
         ),
-        None if is_absent(EVENT_GSIV) || is_absent(GERR_GSIV) => (
-            if is_absent(EVENT_GSIV) { EVENT_GSIV.name } else { GERR_GSIV.name },
+        (None, Some(gsiv)) => (
+            gsiv,
             match index.filter(|&index| index != 0 && node.revision == 0) {
                 Some(index) => format!(
                     "{name} has no GSIV; its DeviceID mapping index {index} has no effect, as \
@@ -241,10 +236,9 @@ fn smmu_interrupts(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut Finding
                 ),
             },
         ),
-        None => return,
+        (None, None) => return,
     };
-    let place = origin(Signature::IORT, node.offset, item);
-    findings.add(Rule::SmmuWithoutInterrupts, place, message);
+    findings.add(Rule::SmmuWithoutInterrupts, node.origin(field.name), message);
 }
 
 /// Checks the overflow interrupt of a counter group, and the node whose events it counts.
@@ -255,12 +249,11 @@ fn counters(
     findings: &mut FindingList,
 ) {
     let name = node_name(node);
-    if OVERFLOW_GSIV.read(bytes) == Some(0) && node.mappings().next().is_none() {
+    if pmcg::OVERFLOW_GSIV.read(bytes) == Some(0u32) && node.mappings().next().is_none() {
         let message = format!("{name} has neither a GSIV nor a mapping for a message");
-        let place = origin(Signature::IORT, node.offset, OVERFLOW_GSIV.name);
-        findings.add(Rule::SmmuWithoutInterrupts, place, message);
+        findings.add(Rule::SmmuWithoutInterrupts, node.origin(pmcg::OVERFLOW_GSIV.name), message);
     }
-    let reference = bytes.u32(28).filter(|&reference| reference != 0);
+    let reference = pmcg::NODE_REFERENCE.read(bytes).filter(|&reference| reference != 0);
     let counted = reference.map(|reference| (reference, nodes.at(reference)));
     let message = match counted {
         Some((reference, None)) => {
@@ -271,8 +264,7 @@ fn counters(
         }
         _ => return,
     };
-    let place = origin(Signature::IORT, node.offset, NODE_REFERENCE.name);
-    findings.add(Rule::IortReference, place, message);
+    findings.add(Rule::IortReference, node.origin(pmcg::NODE_REFERENCE.name), message);
 }
 
 const fn is_counted(contents: IortContents<'_>) -> bool {
@@ -285,11 +277,12 @@ const fn is_counted(contents: IortContents<'_>) -> bool {
     )
 }
 
-/// Reports contradictory memory access properties at byte `at`: coherent accesses without a
-/// coherent path to memory (DEN 0049E table 14).
-fn coherence(node: IortNode<'_>, bytes: Fields<'_>, at: usize, findings: &mut FindingList) {
-    let (Some(coherent), Some(flags)) = (bytes.u32(at), bytes.u8(at + 7)) else { return };
-    let (rule, reason) = match (coherent, flags & COHERENT_PATH) {
+/// Reports contradictory memory access properties: coherent accesses without a coherent path to
+/// memory (DEN 0049E table 14).
+fn coherence(node: IortNode<'_>, bytes: Fields<'_>, memory: Field, findings: &mut FindingList) {
+    let Some(properties) = memory.read::<u64>(bytes) else { return };
+    let coherent = properties & 0xffff_ffff;
+    let (rule, reason) = match (coherent, properties >> 56 & COHERENT_PATH) {
         (0, _) | (1, COHERENT_PATH) => return,
         (1, _) => (
             Rule::UnusedField,
@@ -300,7 +293,7 @@ fn coherence(node: IortNode<'_>, bytes: Fields<'_>, at: usize, findings: &mut Fi
             format!("states cache coherency {coherent:#x}, which is neither 0 nor 1"),
         ),
     };
-    let place = origin(Signature::IORT, node.offset, "memory access properties");
+    let place = node.origin(memory.name);
     let message = format!("{} {reason}", node_name(node));
     findings.add(rule, place, message);
 }
@@ -317,7 +310,6 @@ fn path(node: IortNode<'_>, path: &str, findings: &mut FindingList) {
         let message = format!(
             "{path:?} is no full path such as \\_SB.DEV0: no device of the namespace has it"
         );
-        let place = origin(Signature::IORT, node.offset, "device object name");
-        findings.add(Rule::ComponentPath, place, message);
+        findings.add(Rule::ComponentPath, node.origin("device object name"), message);
     }
 }

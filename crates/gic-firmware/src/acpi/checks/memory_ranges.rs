@@ -2,6 +2,7 @@
 //! operating system has mapped anything (DEN 0049E §3.1.1.5).
 
 use super::raw_tables::RawTables;
+use crate::acpi::fields::rmr;
 use crate::acpi::iort::{IortContents, IortNode};
 use crate::acpi::names::{NodesByOffset, node_name};
 use crate::acpi::places::origin;
@@ -16,11 +17,8 @@ use alloc::vec::Vec;
 const RANGE_BYTES: usize = 20;
 /// Alignment of memory ranges.
 const ALIGNMENT: u64 = 0x1_0000;
-/// Bytes of a node up to the array of memory ranges.
-const NODE_BYTES: u32 = 28;
 
-const COUNT: &str = "number of memory ranges";
-const OFFSET: &str = "offset of memory ranges";
+const COUNT: &str = rmr::RANGES.name;
 
 pub(super) fn check(nodes: &[IortNode<'_>], raw: RawTables<'_>, findings: &mut FindingList) {
     if !nodes.iter().any(|node| node.contents == IortContents::Rmr) {
@@ -30,7 +28,7 @@ pub(super) fn check(nodes: &[IortNode<'_>], raw: RawTables<'_>, findings: &mut F
     let mut all = Vec::new();
     for node in nodes.iter().filter(|node| node.contents == IortContents::Rmr) {
         let report = |item, message: String, findings: &mut FindingList| {
-            findings.add(Rule::RmrRange, origin(Signature::IORT, node.offset, item), message);
+            findings.add(Rule::RmrRange, node.origin(item), message);
         };
         match ranges(raw.node(node), *node) {
             Ok(ranges) => {
@@ -56,16 +54,16 @@ fn ranges(
     bytes: Fields<'_>,
     node: IortNode<'_>,
 ) -> Result<Vec<(u64, u64)>, (&'static str, String)> {
-    let count = bytes.u32(20).unwrap_or_default();
-    let at = bytes.u32(24).unwrap_or_default();
+    let count = rmr::RANGES.read(bytes).unwrap_or(0usize);
+    let from = rmr::FIRST_RANGE.read(bytes).unwrap_or(0usize);
     if count == 0 {
         return Err((COUNT, String::from("the node reserves no memory range")));
     }
-    if at < NODE_BYTES {
-        return Err((OFFSET, format!("memory ranges cannot start at byte {at} of the node")));
+    if from < rmr::LAYOUT.first.into() {
+        let message = format!("memory ranges cannot start at byte {from} of the node");
+        return Err((rmr::FIRST_RANGE.name, message));
     }
-    let from = usize::try_from(at).unwrap_or(usize::MAX);
-    let length = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(RANGE_BYTES);
+    let length = count.saturating_mul(RANGE_BYTES);
     let end = from.saturating_add(length);
     let first_mapping = node.mappings().next().map(|mapping| mapping.offset - node.offset);
     let limit = first_mapping.filter(|&mapping| mapping >= from).unwrap_or(bytes.0.len());
@@ -97,8 +95,7 @@ fn wrong(base: u64, length: u64) -> Option<String> {
 fn targets(node: IortNode<'_>, nodes: &NodesByOffset<'_>, findings: &mut FindingList) {
     if node.mappings().next().is_none() {
         let message = "without an ID mapping, the memory is reserved for no StreamID";
-        let place = origin(Signature::IORT, node.offset, "number of ID mappings");
-        return findings.add(Rule::RmrTarget, place, message);
+        return findings.add(Rule::RmrTarget, node.origin("number of ID mappings"), message);
     }
     for mapping in node.mappings() {
         let target = nodes.at(mapping.target);
@@ -111,11 +108,7 @@ fn targets(node: IortNode<'_>, nodes: &NodesByOffset<'_>, findings: &mut Finding
                 "the mapping leads to {}, but StreamIDs are those of an SMMU",
                 node_name(target)
             );
-            findings.add(
-                Rule::RmrTarget,
-                origin(Signature::IORT, mapping.offset, "ID mapping"),
-                message,
-            );
+            findings.add(Rule::RmrTarget, mapping.origin(), message);
         }
     }
 }

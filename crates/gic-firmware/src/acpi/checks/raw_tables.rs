@@ -1,5 +1,6 @@
 //! Raw bytes of the tables, for checks of fields that the readers do not return.
 
+use crate::acpi::fields::{node_start, structure_head};
 use crate::acpi::iort::IortNode;
 use crate::acpi::madt::MadtStructure;
 use crate::acpi::table::Fields;
@@ -14,15 +15,15 @@ pub(super) struct RawTables<'a> {
 impl<'a> RawTables<'a> {
     /// Returns the fields of a MADT structure, up to its end.
     pub(super) fn structure(self, at: &MadtStructure) -> Fields<'a> {
-        let rest = self.madt.get(at.offset..).unwrap_or_default();
-        let length = rest.get(1).map_or(0, |&length| usize::from(length));
-        Fields(rest.get(..length).unwrap_or(rest))
+        let rest = Fields(self.madt.get(at.offset..).unwrap_or_default());
+        let length = structure_head::LENGTH.read(rest).unwrap_or_default();
+        Fields(rest.slice(0, length).unwrap_or(rest.0))
     }
 
     /// Returns the fields of an IORT node, up to its end.
     pub(super) fn node(self, node: &IortNode<'_>) -> Fields<'a> {
         let rest = Fields(self.iort.get(node.offset..).unwrap_or_default());
-        let length = rest.u16(1).map_or(0, usize::from);
-        Fields(rest.0.get(..length).unwrap_or(rest.0))
+        let length = node_start::LENGTH.read(rest).unwrap_or_default();
+        Fields(rest.slice(0, length).unwrap_or(rest.0))
     }
 }

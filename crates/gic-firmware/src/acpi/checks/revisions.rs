@@ -2,12 +2,12 @@
 
 use super::raw_tables::RawTables;
 use crate::acpi::cpus::giccs;
-use crate::acpi::fields::{Field, SPE_GSIV, TRBE_GSIV, node_layout};
+use crate::acpi::fields::{Field, INDEX_VALID, Layout, gicc, pmcg, root_complex, smmu_v3};
 use crate::acpi::iort::{Iort, IortContents, IortNode};
 use crate::acpi::madt::{MadtContents, MadtStructure};
 use crate::acpi::mcfg::Mcfg;
 use crate::acpi::names::node_name;
-use crate::acpi::places::origin;
+use crate::acpi::places::{in_madt, origin};
 use crate::acpi::table::{Fields, Signature, Table};
 use crate::acpi::table_set::TableSet;
 use crate::finding::Rule;
@@ -63,7 +63,7 @@ fn of_madt(revision: u8, madt: &[MadtStructure], raw: RawTables<'_>, findings: &
         if revision < first {
             let message =
                 format!("{what} exists since revision {first}, but the MADT has {revision}");
-            findings.add(Rule::OldRevision, origin(Signature::MADT, offset, item), message);
+            findings.add(Rule::OldRevision, in_madt(offset, item), message);
         }
     };
     let is_gic = |structure: &&MadtStructure| {
@@ -72,11 +72,11 @@ fn of_madt(revision: u8, madt: &[MadtStructure], raw: RawTables<'_>, findings: &
     if let Some(structure) = madt.iter().find(is_gic) {
         older(MADT_GIC, structure.offset, "", "this structure of a GIC");
     }
-    let fields: [(Field, u8); 2] = [(SPE_GSIV, MADT_SPE), (TRBE_GSIV, MADT_TRBE)];
+    let fields: [(Field, u8); 2] = [(gicc::SPE_GSIV, MADT_SPE), (gicc::TRBE_GSIV, MADT_TRBE)];
     for (field, first) in fields {
         let stated = madt.iter().find(|structure| {
             matches!(structure.contents, MadtContents::Gicc(_))
-                && field.read(raw.structure(structure)).is_some_and(|value| value != 0)
+                && field.read(raw.structure(structure)).is_some_and(|value: u64| value != 0)
         });
         if let Some(structure) = stated {
             older(first, structure.offset, field.name, field.name);
@@ -90,20 +90,17 @@ fn of_madt(revision: u8, madt: &[MadtStructure], raw: RawTables<'_>, findings: &
 fn of_node(node: IortNode<'_>, bytes: Fields<'_>, table: u8, findings: &mut FindingList) {
     let kind = bytes.u8(0).unwrap_or_default();
     let name = node_name(node);
-    let Some((_, newest)) = node_layout(kind, node.revision) else {
+    let Some(Layout { newest, .. }) = Layout::of(Signature::IORT, kind) else {
         let message = format!("nodes have types 0 to 7, not {kind}: nothing reads the node");
-        let place = origin(Signature::IORT, node.offset, "type");
-        return findings.add(Rule::UnknownRevision, place, message);
+        return findings.add(Rule::UnknownRevision, node.origin("type"), message);
     };
     if node.revision > newest {
         let message = format!("{name} has revision {}; 0 to {newest} are known", node.revision);
-        let place = origin(Signature::IORT, node.offset, "revision");
-        return findings.add(Rule::UnknownRevision, place, message);
+        return findings.add(Rule::UnknownRevision, node.origin("revision"), message);
     }
     if let Some(reason) = too_old(node, bytes, table) {
         let message = format!("{name} {reason}");
-        let place = origin(Signature::IORT, node.offset, "revision");
-        findings.add(Rule::OldRevision, place, message);
+        findings.add(Rule::OldRevision, node.origin("revision"), message);
     }
 }
 
@@ -112,8 +109,8 @@ fn of_node(node: IortNode<'_>, bytes: Fields<'_>, table: u8, findings: &mut Find
 fn limits(nodes: &[IortNode<'_>], raw: RawTables<'_>, findings: &mut FindingList) {
     let limit = |node: &IortNode<'_>| {
         let is_old = matches!(node.contents, IortContents::RootComplex(_)) && node.revision == 0;
-        let bytes = before_mappings(*node, raw.node(node));
-        bytes.u8(32).filter(|bits| is_old && (1..64).contains(bits))
+        let bytes = node.before_mappings(raw.node(node));
+        root_complex::ADDRESS_BITS.read(bytes).filter(|bits| is_old && (1u8..64).contains(bits))
     };
     let mut limited = nodes.iter().filter_map(|node| Some((node, limit(node)?)));
     let Some((first, bits)) = limited.next() else { return };
@@ -126,29 +123,24 @@ fn limits(nodes: &[IortNode<'_>], raw: RawTables<'_>, findings: &mut FindingList
          effect{others}",
         node_name(*first)
     );
-    let place = origin(Signature::IORT, first.offset, "revision");
-    findings.add(Rule::OldRevision, place, message);
-}
-
-/// Returns the fields of a node, without its mappings.
-fn before_mappings<'a>(node: IortNode<'_>, bytes: Fields<'a>) -> Fields<'a> {
-    let first = node.mappings().next().map(|mapping| mapping.offset.saturating_sub(node.offset));
-    Fields(first.and_then(|first| bytes.0.get(..first)).unwrap_or(bytes.0))
+    findings.add(Rule::OldRevision, first.origin("revision"), message);
 }
 
 /// Returns the reason why a node's revision, or that of its table, is too old for a field that the
 /// node states.
 fn too_old(node: IortNode<'_>, bytes: Fields<'_>, table: u8) -> Option<String> {
-    let bytes = before_mappings(node, bytes);
+    let bytes = node.before_mappings(bytes);
     match node.contents {
-        IortContents::SmmuV3(_) if node.revision < 5 && bytes.u32(24)? & (1 << 4) != 0 => {
+        IortContents::SmmuV3(_)
+            if node.revision < 5 && smmu_v3::FLAGS.has(bytes, INDEX_VALID)? =>
+        {
             Some(format!(
                 "has the flag of a valid DeviceID mapping index, which revision {} has not",
                 node.revision
             ))
         }
         IortContents::Pmcg(_) if node.revision == 0 => {
-            let page = bytes.u64(32).filter(|&page| page != 0)?;
+            let page: u64 = pmcg::PAGE_1.read(bytes).filter(|&page| page != 0)?;
             Some(format!("has page 1 at {page:#x}, but revision 0 has no such field"))
         }
         IortContents::Rmr if node.revision == 0 => {

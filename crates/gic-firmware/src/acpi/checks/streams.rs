@@ -121,8 +121,7 @@ fn without_its(complex: IortNode<'_>, smmu: IortNode<'_>, findings: &mut Finding
         node_name(complex),
         node_name(smmu)
     );
-    let place = origin(Signature::IORT, smmu.offset, "number of ID mappings");
-    findings.add(Rule::SmmuWithoutIts, place, message);
+    findings.add(Rule::SmmuWithoutIts, smmu.origin("number of ID mappings"), message);
 }
 
 /// Reports IDs that the SMMU does not map. The finding refers to the SMMU's mapping that precedes

@@ -2,15 +2,12 @@
 
 use super::raw_tables::RawTables;
 use crate::acpi::cpus::giccs;
-use crate::acpi::fields::{
-    EVENT_GSIV, Field, GERR_GSIV, MAINTENANCE_GSIV, OVERFLOW_GSIV, PERFORMANCE_GSIV, PRI_GSIV,
-    SPE_GSIV, SYNC_GSIV, TRBE_GSIV,
-};
+use crate::acpi::fields::{Field, SMMU_V2_LISTS, SMMU_V3_GSIVS, gicc, msi_frame, pmcg, smmu_v2};
 use crate::acpi::iort::{IortContents, IortNode};
 use crate::acpi::madt::{MadtContents, MadtStructure};
 use crate::acpi::names::node_name;
-use crate::acpi::places::origin;
-use crate::acpi::table::{Fields, Signature};
+use crate::acpi::places::in_madt;
+use crate::acpi::table::Fields;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::origin::Origin;
@@ -26,15 +23,12 @@ const FIRST_SPI: u32 = 32;
 const FIRST_PPI: u32 = 16;
 
 /// Fields of a GICC that hold a GSIV, each with `true` if the GSIV may be an SPI.
-const OF_CPUS: [(Field, bool); 4] =
-    [(PERFORMANCE_GSIV, true), (MAINTENANCE_GSIV, false), (SPE_GSIV, false), (TRBE_GSIV, false)];
-/// Fields of an SMMUv3 that hold a GSIV.
-const OF_SMMU_V3: [Field; 4] = [EVENT_GSIV, PRI_GSIV, GERR_GSIV, SYNC_GSIV];
-/// Fields that locate an SMMUv2's lists of GSIVs: for global interrupts, the offset of the list;
-/// for the others, the count, which is followed by the offset of the list.
-const GLOBAL_INTERRUPTS: usize = 40;
-const CONTEXT_INTERRUPTS: usize = 44;
-const PMU_INTERRUPTS: usize = 52;
+const OF_CPUS: [(Field, bool); 4] = [
+    (gicc::PERFORMANCE_GSIV, true),
+    (gicc::MAINTENANCE_GSIV, false),
+    (gicc::SPE_GSIV, false),
+    (gicc::TRBE_GSIV, false),
+];
 /// Bytes per interrupt of an SMMUv2: GSIV and flags.
 const WIRE_BYTES: usize = 8;
 
@@ -50,7 +44,7 @@ pub(super) fn check(
         let wires = of_node(*node, raw.node(node));
         let wrong = wires.iter().find(|wire| !is_spi(wire.gsiv));
         if let Some(wire) = wrong {
-            let place = origin(Signature::IORT, node.offset, wire.item);
+            let place = node.origin(wire.item);
             let name = node_name(*node);
             let message = format!("{} of {name}: {}", wire.item, not_spi(wire.gsiv));
             findings.add(Rule::GsivClass, place, message);
@@ -83,13 +77,10 @@ struct Wire {
 /// Returns the wired interrupts of an SMMU or a counter group. Omits GSIV 0, which means that the
 /// interrupt is absent or sent as a message.
 fn of_node(node: IortNode<'_>, bytes: Fields<'_>) -> Vec<Wire> {
-    let field = |field: Field| {
-        let gsiv = field.read(bytes).and_then(|gsiv| u32::try_from(gsiv).ok())?;
-        Some(Wire { item: field.name, gsiv })
-    };
+    let field = |field: Field| Some(Wire { item: field.name, gsiv: field.read(bytes)? });
     let wires: Vec<Wire> = match node.contents {
-        IortContents::SmmuV3(_) => OF_SMMU_V3.into_iter().filter_map(field).collect(),
-        IortContents::Pmcg(_) => field(OVERFLOW_GSIV).into_iter().collect(),
+        IortContents::SmmuV3(_) => SMMU_V3_GSIVS.into_iter().filter_map(field).collect(),
+        IortContents::Pmcg(_) => field(pmcg::OVERFLOW_GSIV).into_iter().collect(),
         IortContents::SmmuV2(_) => of_smmu_v2(bytes),
         _ => Vec::new(),
     };
@@ -98,20 +89,20 @@ fn of_node(node: IortNode<'_>, bytes: Fields<'_>) -> Vec<Wire> {
 
 fn of_smmu_v2(bytes: Fields<'_>) -> Vec<Wire> {
     let mut wires = Vec::new();
-    let mut list = |item, count: u32, at: u32| {
-        let (Ok(count), Ok(at)) = (usize::try_from(count), usize::try_from(at)) else { return };
-        let rest = bytes.0.get(at..).unwrap_or_default();
+    let word = |field: Field| field.read(bytes).unwrap_or(0usize);
+    let mut list = |count, field: Field| {
+        let rest = bytes.0.get(word(field)..).unwrap_or_default();
         for wire in rest.chunks_exact(WIRE_BYTES).take(count) {
-            wires.extend(Fields(wire).u32(0).map(|gsiv| Wire { item, gsiv }));
+            wires.extend(Fields(wire).u32(0).map(|gsiv| Wire { item: field.name, gsiv }));
         }
     };
-    let word = |at| bytes.u32(at).unwrap_or_default();
-    if word(GLOBAL_INTERRUPTS) != 0 {
+    if word(smmu_v2::GLOBAL_INTERRUPTS) != 0 {
         // Skip the second global interrupt, which is that of the configuration access.
-        list("offset of global interrupts", 1, word(GLOBAL_INTERRUPTS));
+        list(1, smmu_v2::GLOBAL_INTERRUPTS);
     }
-    list("offset of context interrupts", word(CONTEXT_INTERRUPTS), word(CONTEXT_INTERRUPTS + 4));
-    list("offset of PMU interrupts", word(PMU_INTERRUPTS), word(PMU_INTERRUPTS + 4));
+    for (count, field) in SMMU_V2_LISTS {
+        list(word(count), field);
+    }
     wires
 }
 
@@ -134,8 +125,7 @@ fn shared(
                     node_name(node),
                     other.get().1
                 );
-                let place = origin(Signature::IORT, node.offset, wire.item);
-                findings.add(Rule::SharedGsiv, place, message);
+                findings.add(Rule::SharedGsiv, node.origin(wire.item), message);
             }
             Entry::Occupied(_) => {}
         }
@@ -157,7 +147,7 @@ fn over_messages(
             "the MSI frame hands out INTIDs {first} to {}; INTID {gsiv} is a wire of {user}",
             end.saturating_sub(1)
         );
-        let place = origin(Signature::MADT, structure.offset, "SPI base");
+        let place = in_madt(structure.offset, msi_frame::SPI_BASE.name);
         findings.add(Rule::MsiOverWired, place, message);
     }
 }
@@ -172,9 +162,7 @@ fn of_cpus(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingLis
         let gsivs: Vec<(usize, u32)> = OF_CPUS
             .iter()
             .enumerate()
-            .filter_map(|(index, (field, _))| {
-                Some((index, u32::try_from(field.read(bytes)?).ok()?))
-            })
+            .filter_map(|(index, (field, _))| Some((index, field.read(bytes)?)))
             .filter(|(_, gsiv)| *gsiv != 0)
             .collect();
         for (place, (index, gsiv)) in gsivs.iter().enumerate() {
@@ -191,7 +179,7 @@ fn of_cpus(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingLis
     }
     let cpus = giccs(madt).count();
     let name = |index: usize| OF_CPUS.get(index).map_or("", |(field, _)| field.name);
-    let place = |offset, index| -> Origin { origin(Signature::MADT, offset, name(index)) };
+    let place = |offset, index| -> Origin { in_madt(offset, name(index)) };
     for ((index, gsiv), (offset, count)) in wrong {
         let message = format!("{} of {count} of {cpus} CPUs: {}", name(index), not_ppi(gsiv));
         findings.add(Rule::GsivClass, place(offset, index), message);

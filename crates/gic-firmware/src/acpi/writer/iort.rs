@@ -3,9 +3,8 @@
 use super::bytes::Structure;
 use super::error::{WriteError, WriteErrorKind};
 use super::numbering::{Segments, numbered};
-use crate::acpi::iort::{
-    DRAFT_MARK, DRAFT_REVISION, DRAFT_TYPE, MAPPING_BYTES, NODE_BYTES, SINGLE_MAPPING,
-};
+use crate::acpi::fields::redistributor_group;
+use crate::acpi::iort::{DRAFT_MARK, DRAFT_REVISION, MAPPING_BYTES, NODE_BYTES, SINGLE_MAPPING};
 use crate::acpi::requester_nodes::{PMCG, SMMU_V3};
 use crate::controller::{Controller, ControllerIndex, ControllerKind};
 use crate::description::Description;
@@ -43,7 +42,7 @@ pub(super) fn body(
         let group = writer.offset(&description.controllers)?;
         writer.groups.insert(place, group);
         let contents = Structure::new(24).set(0, DRAFT_MARK).bytes();
-        writer.node(DRAFT_TYPE, DRAFT_REVISION, &contents, &[]);
+        writer.node(redistributor_group::KIND, DRAFT_REVISION, &contents, &[]);
     }
     for (segment, host) in segments.complexes() {
         if let Some(bridge) = host.bridges.first() {
