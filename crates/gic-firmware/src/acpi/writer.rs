@@ -13,6 +13,7 @@ pub use source::iort_source;
 
 pub use error::{WriteError, WriteErrorKind};
 
+use super::fields::allocation;
 use super::table::Signature;
 use crate::description::Description;
 use crate::origin::NodeId;
@@ -102,11 +103,12 @@ fn mcfg(description: &Description, segments: &Segments<'_>) -> Result<Option<Vec
         let fields = base.zip(u16::try_from(*segment).ok()).zip(u8::try_from(last).ok());
         let ((base, segment), last) =
             fields.ok_or_else(|| WriteErrorKind::ConfigAccess.of(&host.id))?;
-        let allocation = Structure::new(16)
-            .set(0, base.to_le_bytes())
-            .set(8, segment.to_le_bytes())
-            .set(10, [first, last]);
-        body.extend(allocation.bytes());
+        let allocation = Structure(Vec::from([0; 16]))
+            .set(allocation::BASE, base)
+            .set(allocation::SEGMENT, segment)
+            .set(allocation::FIRST_BUS, first)
+            .set(allocation::LAST_BUS, last);
+        body.extend(allocation.0);
     }
     let is_needed = body.len() > 8 && !description.hosts.is_empty();
     Ok(is_needed.then_some(body))

@@ -1,8 +1,8 @@
 //! Encodes tables and structures.
 
+use crate::acpi::fields::{Field, Layout};
 use crate::acpi::table::{HEADER_BYTES, Signature};
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 
 /// The OEM names in a table's header.
@@ -53,23 +53,22 @@ pub(super) fn table(signature: Signature, revision: u8, oem: Oem, body: &[u8]) -
     Some(table)
 }
 
-/// A structure of fixed length. Bytes that are not set are zero.
-pub(super) struct Structure(Vec<u8>);
+/// A structure or a node. Bytes that are not set are zero.
+pub(super) struct Structure(pub(super) Vec<u8>);
 
 impl Structure {
-    pub(super) fn new(length: usize) -> Self {
-        Self(vec![0; length])
+    /// Creates a structure of a type, with its length, in a revision that has all fields. A
+    /// structure of the MADT has revision 0.
+    pub(super) fn of(layout: Layout, revision: u8) -> Self {
+        let mut bytes = Vec::from([layout.kind, layout.later, 0, revision]);
+        bytes.resize(layout.later.into(), 0);
+        Self(bytes)
     }
 
-    /// Sets a field; a field past the end is ignored.
-    pub(super) fn set<const N: usize>(mut self, at: usize, field: [u8; N]) -> Self {
-        if let Some(place) = self.0.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
-            *place = field;
-        }
+    /// Sets a field; bytes past the end are ignored.
+    pub(super) fn set(mut self, field: Field, value: impl Into<u64>) -> Self {
+        let bytes = value.into().to_le_bytes().into_iter().take(field.bytes);
+        self.0.iter_mut().skip(field.at).zip(bytes).for_each(|(place, byte)| *place = byte);
         self
-    }
-
-    pub(super) fn bytes(self) -> Vec<u8> {
-        self.0
     }
 }

@@ -3,7 +3,10 @@
 use super::bytes::Structure;
 use super::error::{WriteError, WriteErrorKind};
 use super::numbering::{Segments, numbered};
-use crate::acpi::fields::redistributor_group;
+use crate::acpi::fields::{
+    its_group, named_component, node_head, node_start, pmcg, redistributor_group, root_complex,
+    smmu_v3,
+};
 use crate::acpi::iort::{DRAFT_MARK, DRAFT_REVISION, MAPPING_BYTES, NODE_BYTES, SINGLE_MAPPING};
 use crate::acpi::requester_nodes::{PMCG, SMMU_V3};
 use crate::controller::{Controller, ControllerIndex, ControllerKind};
@@ -34,15 +37,16 @@ pub(super) fn body(
     for (place, _, id) in numbered(description, &ControllerKind::Its, "MADT/ITS@") {
         let group = writer.offset(&description.controllers)?;
         writer.groups.insert(place, group);
-        let contents =
-            Structure::new(8).set(0, 1u32.to_le_bytes()).set(4, id.to_le_bytes()).bytes();
-        writer.node(0, 0, &contents, &[]);
+        let mut node = Structure::of(its_group::LAYOUT, 0).set(its_group::ITSES, 1u32);
+        node.0.extend(id.to_le_bytes());
+        writer.node(node, &[]);
     }
     if let Some(place) = direct_lpi(description) {
         let group = writer.offset(&description.controllers)?;
         writer.groups.insert(place, group);
-        let contents = Structure::new(24).set(0, DRAFT_MARK).bytes();
-        writer.node(redistributor_group::KIND, DRAFT_REVISION, &contents, &[]);
+        let mut node = Structure::of(redistributor_group::LAYOUT, DRAFT_REVISION);
+        node.0.splice(NODE_BYTES..NODE_BYTES + DRAFT_MARK.len(), DRAFT_MARK);
+        writer.node(node, &[]);
     }
     for (segment, host) in segments.complexes() {
         if let Some(bridge) = host.bridges.first() {
@@ -96,11 +100,11 @@ impl Writer<'_> {
         segment: u32,
         mappings: &[Mapping],
     ) -> Result<(), WriteError> {
-        let contents = Structure::new(20)
-            .set(0, MEMORY_PROPERTIES.to_le_bytes())
-            .set(12, segment.to_le_bytes())
-            .set(16, [ADDRESS_BITS]);
-        self.checked_node(id, 2, 1, &contents.bytes(), mappings)
+        let node = Structure::of(root_complex::LAYOUT, 1)
+            .set(root_complex::MEMORY, MEMORY_PROPERTIES)
+            .set(root_complex::SEGMENT, segment)
+            .set(root_complex::ADDRESS_BITS, ADDRESS_BITS);
+        self.checked_node(id, node, mappings)
     }
 
     fn device(&mut self, ordinal: usize, device: &PlatformDevice) -> Result<(), WriteError> {
@@ -115,56 +119,49 @@ impl Writer<'_> {
         if let Some(base) = registers(device, SMMU_V3) {
             // The SMMU has no wired interrupts; it sends messages, which the first mapping
             // translates.
-            let contents = Structure::new(52).set(0, base.to_le_bytes());
-            return self.checked_node(id, 4, 1, &contents.bytes(), first(&mappings));
+            let node = Structure::of(smmu_v3::LAYOUT, 1).set(smmu_v3::BASE, base);
+            return self.checked_node(id, node, first(&mappings));
         }
         if let Some(base) = registers(device, PMCG) {
-            let contents = Structure::new(24).set(0, base.to_le_bytes());
-            return self.checked_node(id, 5, 1, &contents.bytes(), first(&mappings));
+            let node = Structure::of(pmcg::LAYOUT, 1).set(pmcg::PAGE_0, base);
+            return self.checked_node(id, node, first(&mappings));
         }
         let invented = || format!("\\_SB.D{ordinal:03X}");
         let path =
             if id.as_str().starts_with('\\') { String::from(id.as_str()) } else { invented() };
-        let mut contents = Structure::new(13)
-            .set(4, MEMORY_PROPERTIES.to_le_bytes())
-            .set(12, [ADDRESS_BITS])
-            .bytes();
-        contents.extend(path.bytes());
+        let mut node = Structure::of(named_component::LAYOUT, 1)
+            .set(named_component::MEMORY, MEMORY_PROPERTIES)
+            .set(named_component::ADDRESS_BITS, ADDRESS_BITS);
+        node.0.extend(path.bytes());
         // A zero byte terminates the name, and padding aligns the mappings.
-        contents.resize((contents.len() + 1).next_multiple_of(4), 0);
-        self.checked_node(id, 1, 1, &contents, &mappings)
+        node.0.resize((node.0.len() + 1).next_multiple_of(4), 0);
+        self.checked_node(id, node, &mappings)
     }
 
     fn checked_node(
         &mut self,
         id: &NodeId,
-        kind: u8,
-        revision: u8,
-        contents: &[u8],
+        node: Structure,
         mappings: &[Mapping],
     ) -> Result<(), WriteError> {
-        let length = NODE_BYTES + contents.len() + mappings.len() * MAPPING_BYTES;
+        let length = node.0.len() + mappings.len() * MAPPING_BYTES;
         if u16::try_from(length).is_err() {
             return Err(WriteErrorKind::TooLong.of(id));
         }
-        self.node(kind, revision, contents, mappings);
+        self.node(node, mappings);
         Ok(())
     }
 
     /// Adds a node whose length the caller has checked, so that its lengths and counts fit their
     /// fields.
-    fn node(&mut self, kind: u8, revision: u8, contents: &[u8], mappings: &[Mapping]) {
-        let array = NODE_BYTES + contents.len();
-        let length = array + mappings.len() * MAPPING_BYTES;
+    fn node(&mut self, node: Structure, mappings: &[Mapping]) {
+        let array = node.0.len();
         let field = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let [low, high, ..] = field(length).to_le_bytes();
-        let at = if mappings.is_empty() { 0 } else { field(array) };
-        let head = Structure::new(NODE_BYTES)
-            .set(0, [kind, low, high, revision])
-            .set(8, field(mappings.len()).to_le_bytes())
-            .set(12, at.to_le_bytes());
-        self.nodes.extend(head.bytes());
-        self.nodes.extend(contents);
+        let node = node
+            .set(node_start::LENGTH, field(array + mappings.len() * MAPPING_BYTES))
+            .set(node_head::MAPPINGS, field(mappings.len()))
+            .set(node_head::FIRST_MAPPING, if mappings.is_empty() { 0 } else { field(array) });
+        self.nodes.extend(node.0);
         self.nodes.extend(mappings.iter().flatten().flat_map(|word| word.to_le_bytes()));
         self.count = self.count.saturating_add(1);
     }

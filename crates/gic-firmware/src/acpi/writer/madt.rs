@@ -4,6 +4,7 @@ use super::bytes::Structure;
 use super::error::{WriteError, WriteErrorKind};
 use super::extensions::Extensions;
 use super::numbering::{number, numbered, numbers};
+use crate::acpi::fields::{gicc, gicd, gicr, its, msi_frame};
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::{CpuNode, Description};
@@ -11,9 +12,6 @@ use crate::gic::{Gic, GicVersion};
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::vec::Vec;
-
-/// Length of an ACPI 6.5 GICC in bytes.
-const GICC_BYTES: u8 = 82;
 
 pub(super) fn body(
     description: &Description,
@@ -68,48 +66,46 @@ const fn has_structure(controller: &Controller, extensions: Extensions) -> bool 
 }
 
 fn gicc(cpu: &CpuNode, ordinal: u32, uid: u32, interface: Option<&Fact<Region>>) -> Vec<u8> {
-    Structure::new(GICC_BYTES.into())
-        .set(0, [11, GICC_BYTES])
-        .set(4, ordinal.to_le_bytes())
-        .set(8, uid.to_le_bytes())
-        .set(12, u32::from(cpu.status.is_enabled()).to_le_bytes())
-        .set(32, interface.map_or(0, |region| region.base()).to_le_bytes())
-        .set(68, cpu.affinity.mpidr().to_le_bytes())
-        .bytes()
+    Structure::of(gicc::LAYOUT, 0)
+        .set(gicc::INTERFACE, ordinal)
+        .set(gicc::UID, uid)
+        .set(gicc::FLAGS, cpu.status.is_enabled())
+        .set(gicc::BASE, interface.map_or(0, |region| region.base()))
+        .set(gicc::MPIDR, cpu.affinity.mpidr())
+        .0
 }
 
 fn gicd(gic: &Gic) -> Vec<u8> {
     let version = match gic.version.value {
-        GicVersion::V2 => 2,
+        GicVersion::V2 => 2u8,
         GicVersion::V3 => 3,
         GicVersion::V4 => 4,
     };
     let id = number(&gic.id, "MADT/GICD@").unwrap_or_default();
-    Structure::new(24)
-        .set(0, [12, 24])
-        .set(4, id.to_le_bytes())
-        .set(8, gic.distributor.base().to_le_bytes())
-        .set(20, [version])
-        .bytes()
+    Structure::of(gicd::LAYOUT, 0)
+        .set(gicd::ID, id)
+        .set(gicd::BASE, gic.distributor.base())
+        .set(gicd::VERSION, version)
+        .0
 }
 
 fn gicr(region: Region, length: u32, non_coherent: bool) -> Vec<u8> {
-    Structure::new(16)
-        .set(0, [14, 16, u8::from(non_coherent)])
-        .set(4, region.base().to_le_bytes())
-        .set(12, length.to_le_bytes())
-        .bytes()
+    Structure::of(gicr::LAYOUT, 0)
+        .set(gicr::FLAGS, non_coherent)
+        .set(gicr::BASE, region.base())
+        .set(gicr::LENGTH, length)
+        .0
 }
 
 fn its(its: &Controller, id: u32) -> Result<Vec<u8>, WriteError> {
     let registers = its.registers.as_ref().filter(|_| its.pre_its.is_none());
     let registers = registers.ok_or_else(|| WriteErrorKind::Registers.of(&its.id))?;
     let non_coherent = its.coherence.value == Coherence::NonCoherent;
-    Ok(Structure::new(20)
-        .set(0, [15, 20, u8::from(non_coherent)])
-        .set(4, id.to_le_bytes())
-        .set(8, registers.base().to_le_bytes())
-        .bytes())
+    Ok(Structure::of(its::LAYOUT, 0)
+        .set(its::FLAGS, non_coherent)
+        .set(its::ID, id)
+        .set(its::BASE, registers.base())
+        .0)
 }
 
 fn frame(frame: &Controller, id: u32) -> Result<Vec<u8>, WriteError> {
@@ -123,12 +119,11 @@ fn frame(frame: &Controller, id: u32) -> Result<Vec<u8>, WriteError> {
         }
         _ => return Err(fail()),
     };
-    Ok(Structure::new(24)
-        .set(0, [13, 24])
-        .set(4, id.to_le_bytes())
-        .set(8, registers.base().to_le_bytes())
-        .set(16, flags.to_le_bytes())
-        .set(20, count.to_le_bytes())
-        .set(22, first.to_le_bytes())
-        .bytes())
+    Ok(Structure::of(msi_frame::LAYOUT, 0)
+        .set(msi_frame::ID, id)
+        .set(msi_frame::BASE, registers.base())
+        .set(msi_frame::FLAGS, flags)
+        .set(msi_frame::SPI_COUNT, count)
+        .set(msi_frame::SPI_BASE, first)
+        .0)
 }
