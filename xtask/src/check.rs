@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_concerns_its_direct_dependents() {
+    fn a_library_change_selects_its_direct_dependents() {
         assert_eq!(concerned_by("crates/gic-arch/src/gicd.rs"), ["gic-arch", "vgic"]);
         assert_eq!(concerned_by("crates/vgic/Cargo.toml"), ["vgic", "vgic-kvm"]);
     }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_of_the_workspace_concerns_all() {
+    fn a_workspace_manifest_change_selects_every_package() {
         let all = ["gic-arch", "hypervisor-suite", "vgic", "vgic-kvm"];
         assert_eq!(concerned_by("Cargo.lock"), all);
     }

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_read_from_what_cargo_says() {
+    fn programs_are_read_from_cargos_json_messages() {
         let line = r#"{"reason":"compiler-artifact","manifest_path":"/d/vgic/Cargo.toml",
             "target":{"kind":["lib"]},"profile":{"test":true},
             "executable":"/d/target/debug/deps/vgic-1"}"#

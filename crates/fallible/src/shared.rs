@@ -191,12 +191,12 @@ mod tests {
 
     #[test]
     #[should_panic = "a value has too many owners to count"]
-    fn owners_beyond_the_count_are_refused() {
+    fn exceeding_the_owner_count_panics() {
         Owners(AtomicUsize::new(MOST_OWNERS + 1)).add();
     }
 
     #[test]
-    fn an_aligned_value_is_found_and_freed() {
+    fn an_overaligned_value_is_dereferenced_and_freed() {
         #[repr(align(64))]
         struct Aligned<'a>(&'a AtomicUsize);
         impl Drop for Aligned<'_> {

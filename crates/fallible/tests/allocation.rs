@@ -32,7 +32,7 @@ fn one_allocation_makes_a_box() {
 }
 
 #[test]
-fn an_arc_takes_what_was_found_there() {
+fn creating_an_arc_allocates_once() {
     with_allocations(1, || assert_eq!(try_arc([7_u8; 3]).map(|shared| *shared), Ok([7; 3])));
 }
 

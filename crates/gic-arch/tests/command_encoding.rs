@@ -169,7 +169,7 @@ fn error_codes_are_distinct_within_a_command() {
 }
 
 #[test]
-fn mapped_interrupt_is_called_by_its_class_once() {
+fn display_prefixes_a_mapped_intid_with_its_class_once() {
     let text = |intid| {
         let (device, event) = (DeviceId::new(0x12), EventId::new(3));
         Command::Mapti { device, event, intid, collection: CollectionId::new(1) }.to_string()

@@ -107,7 +107,7 @@ fn every_interrupt_has_one_field_per_array() {
 }
 
 #[test]
-fn field_indices_lead_back_to_their_interrupts() {
+fn field_indices_and_intids_round_trip() {
     for range in [IntIdRange::Spi, IntIdRange::Banked, IntIdRange::ExtendedSpi, IntIdRange::Private]
     {
         for index in 0..2000 {
@@ -307,7 +307,7 @@ proptest! {
     }
 
     #[test]
-    fn an_sgi_names_its_target_and_no_neighbour(
+    fn an_sgi_value_names_only_its_target(
         packed in any::<u32>(),
         other in any::<u32>(),
         sgi in 0u8..16,
@@ -321,7 +321,7 @@ proptest! {
     }
 
     #[test]
-    fn redistributor_names_survive_their_field(address in any::<u64>(), number in any::<u16>()) {
+    fn rdbase_round_trips_addresses_and_processor_numbers(address in any::<u64>(), number in any::<u16>()) {
         prop_assert_eq!(its::RdBase::from_address(address).address(), address & 0xf_ffff_ffff_0000);
         prop_assert_eq!(
             its::RdBase::from_processor_number(number).processor_number(),

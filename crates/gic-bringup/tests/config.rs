@@ -64,7 +64,7 @@ fn devicetree_names_the_machine_for_errata() {
 }
 
 #[test]
-fn gicv3_takes_regions_stride_and_coherence() {
+fn gicv3_config_has_described_regions_stride_and_coherence() {
     let mut described = machine();
     let gic = described.gic.as_mut().unwrap();
     gic.redistributor_stride = Some(Fact::stated(0x4_0000));
@@ -81,7 +81,7 @@ fn gicv3_takes_regions_stride_and_coherence() {
 }
 
 #[test]
-fn only_enabled_and_admitted_cpus_count() {
+fn disabled_and_excess_cpus_are_left_out_of_the_config() {
     let mut described = machine();
     described.cpus[0].status = Fact::stated(Status::Disabled);
     assert_eq!(v3(&described, &Options::default()).cpus(), [Affinity::new(0, 0, 0, 1)]);
@@ -103,7 +103,7 @@ fn gicv2_needs_its_cpu_interface() {
 }
 
 #[test]
-fn gicv2_takes_eight_cpus_at_most() {
+fn gicv2_config_keeps_at_most_eight_cpus() {
     let mut described = machine();
     described.cpus =
         (0..9).map(|number| CpuNode::new("/cpus/cpu", Affinity::new(0, 0, 0, number))).collect();
@@ -114,7 +114,7 @@ fn gicv2_takes_eight_cpus_at_most() {
 }
 
 #[test]
-fn disabled_gic_is_none() {
+fn a_disabled_or_missing_gic_is_reported() {
     let mut described = machine();
     described.gic.as_mut().unwrap().status = Fact::stated(Status::Disabled);
     assert_eq!(RootConfig::new(&described, &Options::default()), Err(BringUpError::NoGic));
@@ -125,7 +125,7 @@ fn disabled_gic_is_none() {
 }
 
 #[test]
-fn its_takes_coherence_and_machine_names() {
+fn its_config_has_described_coherence_and_machine_names() {
     let mut described = machine();
     described.compatible = vec!["rockchip,rk3588".to_owned()];
     let mut its = Controller::its("/gic/its", region(0xfe64_0000, 0x2_0000));
@@ -145,7 +145,7 @@ fn its_takes_coherence_and_machine_names() {
 }
 
 #[test]
-fn mbi_alias_is_a_frame_of_its_own() {
+fn an_mbi_frame_apart_from_the_gic_becomes_the_alias() {
     let described = machine();
     let span = |first, count| Fact::stated(IntIdSpan::new(IntId::new(first), count).unwrap());
     let mut mbi = Controller::new("/gic", ControllerKind::Mbi, Some(region(0xfd40_0000, 0x1_0000)));
@@ -160,7 +160,7 @@ fn mbi_alias_is_a_frame_of_its_own() {
 }
 
 #[test]
-fn v2m_frame_takes_the_spis_that_firmware_states() {
+fn v2m_config_has_the_spis_that_firmware_states() {
     let mut frame = Controller::new("/v2m", ControllerKind::V2m, Some(region(0x802_0000, 0x1000)));
     let described = machine();
     assert_eq!(config::v2m(&described, &frame), Ok(V2mFrame::new(0x802_0000)));
@@ -170,7 +170,7 @@ fn v2m_frame_takes_the_spis_that_firmware_states() {
 }
 
 #[test]
-fn v2m_frame_takes_the_madt_s_oem_id() {
+fn v2m_config_has_the_madt_oem_id() {
     let frame = Controller::new("/v2m", ControllerKind::V2m, Some(region(0x802_0000, 0x1000)));
     let named = Description {
         compatible: vec!["GRAVITON".to_owned(), "AMAZON".to_owned()],
@@ -235,7 +235,7 @@ fn exhausted_memory_refuses_each_configuration() {
 }
 
 #[test]
-fn the_boot_cpu_has_the_kernels_number() {
+fn config_lists_the_boot_cpu_at_the_kernels_number() {
     let boot = |number, place: u8, options: &Options<'_>| {
         let affinity = Affinity::new(0, 0, 0, place);
         config::cpus(&machine(), options, Some((msi_types::Cpu::new(number), affinity)))
@@ -295,7 +295,7 @@ fn bridge_doorbell(
 }
 
 #[test]
-fn functions_write_messages_where_they_reach_no_memory() {
+fn message_address_avoids_memory_and_bridge_windows() {
     let [own, top] = [0x3380_0000, 0xfff0_0000];
     let low = region(0x3000_0000, 0x1000_0000);
     let all = region(0, 1 << 32);

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_does_not_answer_for_another() {
+    fn an_its_iidr_matches_no_redistributor_erratum() {
         assert_eq!(found(IdRegister::Redistributor, 0xa100_034c, &[]), []);
     }
 

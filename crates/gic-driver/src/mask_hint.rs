@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cpu_with_the_hint_decides_for_all() {
+    fn pmhe_on_one_cpu_keeps_the_barrier_on_all() {
         let hint = MaskHint::new();
         for pmhe in [false, true, false] {
             hint.note(pmhe);

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bridge_turns_the_pin() {
+    fn each_bridge_swizzles_the_intx_pin() {
         let pins = IntxPin::ALL.map(|pin| (5, pin, level(32 + u32::from(pin.number()))));
         let bus = IntxRouting::by_device(pins);
         let below = |device| RequesterId::pci(2, device, 0);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_register_names_four_pins() {
+    fn interrupt_pin_register_encodes_four_pins() {
         let pins: Vec<_> = (0..=255).filter_map(IntxPin::from_register).collect();
         assert_eq!(pins, IntxPin::ALL);
     }

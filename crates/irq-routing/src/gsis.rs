@@ -95,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lowest_free_gsi_is_given(
+        fn the_lowest_free_gsi_is_allocated(
             first in 0u32..140,
             size in 0u32..140,
             steps in prop::collection::vec((0u8..3, 0u32..300), 0..200),

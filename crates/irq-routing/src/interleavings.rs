@@ -136,7 +136,7 @@ fn a_later_read_is_never_older() {
 }
 
 #[test]
-fn the_first_table_leaves_no_gap() {
+fn replacing_the_identity_routes_leaves_no_gsi_unrouted() {
     fn scenario() {
         let table = Arc::new(Table::new(4, 4));
         let (gsi, other) = (Gsi::new(1), Gsi::new(2));
@@ -267,7 +267,7 @@ impl MessageSink for Sent {
 }
 
 #[test]
-fn a_function_without_bus_mastering_keeps_its_message() {
+fn disabling_bus_mastering_holds_a_concurrent_message() {
     fn scenario() {
         let sent = alloc::sync::Arc::new(Sent(AtomicU32::new(0)));
         let table = MsixTable::new(1, Sender::Anonymous, sent.clone()).expect("a vector fits");

@@ -119,7 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn fields_are_where_kvm_has_them() {
+    fn irq_line_fields_match_the_kvm_layout() {
         let ppi = Line::Ppi { cpu: Cpu::new(0x3a5), intid: 27 };
         assert_eq!(IrqLine::decode(0x32a5_001b), Ok(IrqLine::Line(ppi)));
         assert_eq!(IrqLine::decode(0x0100_0020), Ok(IrqLine::Line(Line::Spi(32))));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_id_ranges_are_checked() {
+    fn irq_line_ids_out_of_range_are_refused() {
         for (number, decoded) in [
             (0x0100_001f, Err(IrqLineError::NotAnSpi(31))),
             (0x0100_03fc, Err(IrqLineError::NotAnSpi(1020))),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn oversized_cpu_is_not_truncated() {
+    fn encoding_an_oversized_cpu_is_refused() {
         let cpu = Cpu::new(4096);
         for line in [
             IrqLine::Line(Line::Ppi { cpu, intid: 16 }),
@@ -161,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_number_names_has_that_number(number: u32) {
+        fn a_decoded_irq_line_encodes_to_the_same_number(number: u32) {
             if let Ok(line) = IrqLine::decode(number) {
                 let ignored =
                     if matches!(line, IrqLine::Line(Line::Spi(_))) { 0xf0ff_0000 } else { 0 };

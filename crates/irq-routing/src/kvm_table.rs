@@ -207,14 +207,14 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn a_decoded_table_is_the_encoded_one(
+        fn an_encoded_table_decodes_to_the_same_routes(
             routes in prop::collection::vec((any::<u32>().prop_map(Gsi::new), routes()), 0..20),
         ) {
             prop_assert_eq!(decode(&encode(&routes)), Ok(routes));
         }
 
         #[test]
-        fn what_decodes_encodes_to_the_same_meaning(
+        fn a_decoded_entry_reencodes_to_the_same_route(
             words in prop::collection::vec(0u32..4, 12), wide: u32, at in 0usize..12,
         ) {
             let mut bytes = [0; ENTRY_SIZE];
@@ -231,7 +231,7 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn decoding_arbitrary_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&bytes);
         }
     }

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn every_observer_hears_from_when_it_was_added() {
+    fn an_observer_is_notified_only_after_it_was_added() {
         let (observers, first, second) = (LineObservers::new(), counter(), counter());
         observers.deactivated(Line::Spi(40));
         observers.add(first.clone());
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn observers_added_at_once_all_hear() {
+    fn concurrently_added_observers_are_all_notified() {
         let observers = LineObservers::new();
         let counters: Vec<_> = (0..4).map(|_| (0..100).map(|_| counter()).collect()).collect();
         thread::scope(|scope| {

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_named_if_nobody_provides() {
+    fn a_mismatch_names_the_root_if_no_level_provides() {
         let levels = [Tier::new("iommu"), Tier::new("vector")];
         let missing = Mismatch::Missing { capability: Capability::Groups, tier: "vector" };
         assert_eq!(over(&levels, GROUPS, Properties::ALL), Err(missing));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_has_what_is_required_fits() {
+    fn an_endpoint_with_the_required_property_fits() {
         let root = Tier::new("direct-lpi").with_requires(WIDE);
         assert_eq!(over(&[root], Capabilities::NONE, WIDE), Ok(()));
     }

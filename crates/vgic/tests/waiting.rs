@@ -50,7 +50,7 @@ fn time_of(thread: &Path) -> Duration {
 }
 
 #[test]
-fn a_vcpu_sleeps_while_a_command_waits() {
+fn a_vcpu_waiting_for_a_concurrent_command_sleeps() {
     let (begun, is_begun) = mpsc::channel();
     let (go_on, told) = mpsc::channel();
     let memory = Arc::new(Absent { begun, go_on: Mutex::new(told) });

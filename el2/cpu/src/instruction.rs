@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn other_instructions_are_not_decoded() {
+    fn unsupported_instructions_are_not_decoded() {
         for (name, word) in [
             ("str w1, [x0]", 0xb900_0001),
             ("stur w1, [x0, #1]", 0xb800_1001),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_access_must_be_the_instructions() {
+    fn a_decoded_transfer_refuses_a_different_access() {
         let access =
             |virtual_address| UndescribedAccess { address: 8, virtual_address, is_write: true };
         for (word, base, updated, accessed) in [

@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_byte_order_follows_level_and_state() {
+    fn byte_order_follows_pstate_and_sctlr() {
         use ByteOrder::{Big, Little};
         const EL1H: u64 = 0b0101;
         const EL1T: u64 = 0b0100;

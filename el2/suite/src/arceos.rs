@@ -210,13 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_must_be_named() {
+    fn a_stock_report_missing_a_required_line_fails() {
         needs_each(&STOCK, judged_stock);
         judged_stock(&[&STOCK[..], &[QUEUE]].concat()).unwrap();
     }
 
     #[test]
-    fn a_controller_without_driver_leaves_no_disk() {
+    fn a_guest_without_an_msi_driver_must_fall_back_to_intx() {
         let good = [
             "smp = 2",
             "NVMe: MSI-X unavailable (PCI MSI provider interface is unavailable); using INTx",
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn only_direct_lpis_refuse_to_move() {
+    fn only_direct_lpis_may_refuse_a_move() {
         let judged = |controller, refused, taken_by| {
             let moves = format!("adopter: written moves 4 refused {refused}");
             let messages = format!("adopter: messages to each CPU taken by {taken_by}");

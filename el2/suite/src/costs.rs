@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn exits_are_those_since_the_operation_began() {
+    fn only_exits_after_the_start_of_an_operation_are_counted() {
         let printed = costs(&[EXIT, MEASURES, EXIT, EXIT, "a line for people", COST]);
         let counted = costs(&[MEASURES, COST, EXITS_OF_KVM]);
         assert_eq!(printed.exits, counted.exits);

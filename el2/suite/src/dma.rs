@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn written_memory_is_not_confined() {
+    fn a_stray_dma_write_disproves_confinement() {
         let mut written = attempt();
         written.is_confined(2).unwrap();
         assert!(written.is_free().is_err());
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fact_is_wanted() {
+    fn confinement_requires_every_fact() {
         for index in 0..attempt().facts.len() {
             let mut silent = attempt();
             let fact = silent.facts.remove(index);

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn images_without_a_size_take_the_old_offset() {
+    fn images_without_a_size_use_the_legacy_offset() {
         let old = |bytes| Span { offset: 0x8_0000, bytes };
         assert_eq!(Span::of(&image(0, 0)), old(64));
         assert_eq!(Span::of(&[0; 100]), old(100));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_no_image_are_named() {
+    fn the_format_of_a_file_that_is_not_an_image_is_named() {
         let at = |offset: usize, bytes: &[u8]| [&vec![0; offset], bytes].concat();
         let x86 = [b"MZ", &at(0x200, b"HdrS")[..]].concat();
         for (file, name) in [
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn commas_are_doubled() {
+    fn commas_in_qemu_option_values_are_doubled() {
         assert_eq!(escaped(&"earlycon=pl011,0x9000000".into()), "earlycon=pl011,,0x9000000");
     }
 }

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_judged_before_anything_is_built() -> Result<()> {
+    fn an_unusable_kernel_file_is_refused_with_advice() -> Result<()> {
         let absent = error_of(Path::new("/nowhere/vmlinuz"))?;
         assert!(absent.starts_with("cannot read /nowhere/vmlinuz; `--kernel debian`"), "{absent}");
         let file = std::env::temp_dir().join(format!("doorbell-kernel-{}", std::process::id()));

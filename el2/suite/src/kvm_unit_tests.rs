@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn each_departure_fails() {
+    fn any_deviation_from_a_good_gicv3_ipi_run_fails() {
         needs_each(&GOOD, |lines| judged("gicv3-ipi", lines));
         for bad in ["FAIL: gicv3: ipi: self: IPI", "lib/arm/psci.c:77: assert failed: node >= 0"] {
             assert!(judged("gicv3-ipi", &[&GOOD[..], &[bad]].concat()).is_err(), "{bad}");
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn performance_monitors_must_not_be_found() {
+    fn the_pmu_test_must_be_skipped() {
         judged("pmu-cycle-counter", &[SKIPPED, OFF]).unwrap();
         for lines in [&GOOD[..], &[SKIPPED, GOOD[0], OFF], &[SKIPPED]] {
             assert!(judged("pmu-cycle-counter", lines).is_err(), "{lines:?}");
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operation_must_be_measured() {
+    fn a_micro_bench_run_must_measure_every_operation() {
         let row = |name: &&str| format!("{name}  100.0   10.0");
         let rows: Vec<_> = micro_bench::OPERATIONS.iter().map(row).collect();
         let of = |rows: &[String]| {

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_sgi_without_a_handler_must_be_the_first() {
+    fn an_unhandled_sgi_is_a_race_unless_every_cpu_took_it() {
         for (cpus, has_raced) in [(0, true), (1, true), (2, true), (3, false)] {
             let mut report = Report::default();
             for cpu in 1..=cpus {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_is_slept_over_only_if_its_interrupt_is_cleared() {
+    fn a_timeout_is_a_race_only_if_the_input_is_silent() {
         for silent_input in [false, true] {
             let mut report = Report::default();
             report.line(&Fact::from(HypervisorFact::TimeOver { silent_input }).to_string());
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn each_command_must_interrupt() {
+    fn each_console_command_must_raise_an_spi() {
         let answers: Vec<_> = (0..typist::QUESTIONS).map(|_| "PSCI version 1.1".into()).collect();
         let of = |spis| [&answers[..], &[count("SPI", spis), OFF.into()]].concat();
         judged(1, 105, &of(20)).unwrap();

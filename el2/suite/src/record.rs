@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_numbers_than_the_guests_fail() {
+    fn exit_counts_that_differ_from_the_guests_fail() {
         let counts = BTreeMap::from([("ITS write".into(), 213)]);
         assert!(judge(&counts, "ITS write", 213).is_ok());
         assert!(judge(&counts, "ITS write", 212).is_err());

@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_listens_is_typed_to_once() {
+    fn a_listening_guest_receives_input_once() {
         let mut report = GuestReports::of(1);
         assert_eq!(GOOD.iter().filter(|line| report.line(line)).count(), 1);
     }
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn two_guests_are_typed_to_when_all_listen() {
+    fn two_guests_receive_input_once_both_listen() {
         let (judged, typed_after) = of_two(ToOwned::to_owned);
         judged.unwrap();
         assert_eq!(typed_after, [&format!("[1] {LISTENS}"), END_OF_1]);

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fact_is_one_line_by_its_program() {
+    fn a_fact_serializes_to_one_line_under_its_program() {
         is_line(
             HypervisorFact::Ended { guest: 1, how: Ending::Off },
             r#"{"hypervisor":{"ended":{"guest":1,"how":"off"}}}"#,
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_absent_values_arrive() {
+    fn large_numbers_and_absent_values_round_trip() {
         for now in [None, Some(u64::MAX)] {
             let register = "S3_0_C1_C0_0".into();
             let fact = Fact::from(HostileFact::Changed { register, first: 1 << 63, now });
@@ -193,14 +193,14 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_for_people() {
+    fn lines_that_are_not_facts_are_not_parsed() {
         for line in ["", "Bus error", "{", "{}", "[1]", r#"{"nobody":{"cpus":2}}"#, "{ echo; }"] {
             assert_eq!(Fact::parse(line), None, "{line}");
         }
     }
 
     #[test]
-    fn a_console_ends_lines_with_carriage_returns() {
+    fn a_trailing_carriage_return_is_ignored() {
         let fact = LinuxFact::Cpus { online: 2, again: false };
         assert_eq!(
             Fact::parse("{\"linux\":{\"cpus\":{\"online\":2,\"again\":false}}}\r\n"),

@@ -196,7 +196,7 @@ mod tests {
     /// A node `intc@1000` with `compatible = "arm,gic-v3"` must be recognized as a GIC, which shows
     /// that the fuzzer's inputs reach the parser's semantic checks.
     #[test]
-    fn what_is_assembled_is_understood() {
+    fn an_assembled_gic_node_reaches_the_semantic_checks() {
         let open =
             NODES.iter().position(|name| *name == "intc@1000").expect("the table has the node");
         let property = |name: &str| {

@@ -202,7 +202,7 @@ mod tests {
 
     /// Maps event 2 of device 1 to the first LPI, in collection 0 at vCPU 1, and signals it by INT.
     #[test]
-    fn what_a_well_behaved_guest_rings_arrives() {
+    fn an_lpi_signaled_by_int_is_delivered_across_migrations() {
         let shape = Shape {
             stalls_at_errors: true,
             names_redistributors_by_address: false,

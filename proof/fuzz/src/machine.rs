@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn migrated_machine_goes_on() {
+    fn a_migrated_machine_executes_further_steps() {
         let shape = Shape {
             two_security_states: false,
             stalls_at_errors: false,

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_one_list_alone_are_changes() {
+    fn lines_in_only_one_list_are_changes() {
         assert_eq!(between("a\nb\n", "b\nc\n"), ["- a", "+ c"]);
         assert!(between("a\nb\n", "a\nb\n").is_empty());
     }

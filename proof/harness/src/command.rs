@@ -51,12 +51,12 @@ mod tests {
     }
 
     #[test]
-    fn totals_that_add_up_are_good() {
+    fn totals_that_account_for_every_message_pass() {
         assert!(judge_totals(&totals(0, 1)).is_ok());
     }
 
     #[test]
-    fn wrong_counts_are_refused() {
+    fn totals_with_lost_or_unaccounted_messages_are_refused() {
         assert!(judge_totals(&totals(1, 1)).is_err());
         assert!(judge_totals(&totals(0, 0)).is_err());
         assert!(judge_totals(&json!({ "lost": 0 })).is_err());

@@ -262,13 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn segments_lie_where_they_are_loaded() {
+    fn segments_are_placed_at_their_load_addresses() {
         let file = elf(&[(0x1004, b"cd"), (0x1000, b"ab")]);
         assert_eq!(memory_of(&file).unwrap().bytes, b"ab\0\0cd");
     }
 
     #[test]
-    fn an_entry_is_a_physical_address() {
+    fn the_entry_point_is_converted_to_a_physical_address() {
         let mut file = elf(&[(0x1000, b"ab"), (0x1004, b"cd")]);
         file[64 + 56 + 16..][..8].copy_from_slice(&(u64::MAX - 7).to_le_bytes());
         file[0x18..0x20].copy_from_slice(&(u64::MAX - 6).to_le_bytes());
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_what_sections_of_instructions_hold() {
+    fn text_size_is_the_sum_of_executable_sections() {
         let mut file = elf(&[]);
         file[0x28] = 64;
         file[0x3c] = 3;
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn symbols_have_the_names_of_their_table() {
+    fn symbol_names_are_read_from_the_string_table() {
         let mut file = elf(&[]);
         let strings = file.len();
         file.extend(b"\0first\0second\0");
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_is_refused() {
+    fn a_file_that_is_not_elf_is_refused() {
         assert!(memory_of(b"MZ").is_err());
         assert!(memory_of(&[0; 64]).is_err());
     }

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_lies_where_its_header_says() {
+    fn a_program_is_packed_as_a_cpio_record() {
         let archive = pack(&[File { path: "init", content: Content::Program(b"abc".to_vec()) }]);
         let text = |range: std::ops::Range<usize>| std::str::from_utf8(&archive[range]).unwrap();
         assert_eq!(text(0..22), "07070100000001000081ed");
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_has_its_numbers() {
+    fn a_packed_device_has_its_major_and_minor_number() {
         let content = Content::CharacterDevice { major: 10, minor: 232 };
         let archive = pack(&[File { path: "kvm", content }]);
         assert_eq!(&archive[14..22], b"00002180");

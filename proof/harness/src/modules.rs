@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_beside_a_library_hides_no_circle() {
+    fn a_binary_next_to_a_library_does_not_hide_a_cycle() {
         let library = [
             ("lib.rs", "mod a; mod b; pub use a::A; pub use b::B;"),
             ("a.rs", "use crate::B; pub struct A;"),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_use_each_other_are_a_circle() {
+    fn files_that_import_each_other_form_a_cycle() {
         let files = [
             ("lib.rs", "mod a; mod b; mod c;"),
             ("a.rs", "use crate::b::B;"),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_declared_and_reexported_child_is_below() {
+    fn reexporting_a_child_module_does_not_form_a_cycle() {
         let files = [
             ("lib.rs", "mod a;"),
             ("a.rs", "mod b;\npub use b::B;\npub struct A;"),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reexport_leads_to_its_origin() {
+    fn a_reexport_resolves_to_its_origin() {
         let files = [
             ("lib.rs", "mod a; mod b; pub use a::A;"),
             ("a.rs", "use crate::b::B;"),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_through_an_imported_module_leads_to_its_origin() {
+    fn a_path_through_an_imported_module_resolves_to_its_origin() {
         let files = [
             ("lib.rs", "mod a; mod b;"),
             ("a.rs", "mod c;\npub use c::f;"),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_that_use_each_other_are_a_circle() {
+    fn modules_that_import_each_other_form_a_cycle() {
         let files = [
             ("lib.rs", "mod a; mod b;"),
             ("a.rs", "mod x; mod y;"),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_are_no_part() {
+    fn test_modules_are_excluded_from_the_graph() {
         let files = [
             ("lib.rs", "mod a;"),
             ("a.rs", "mod tests; fn f() { tests::g() }"),

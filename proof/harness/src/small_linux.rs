@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modules_keep_the_order_of_their_names() -> Result<()> {
+    fn kernel_modules_keep_the_requested_order() -> Result<()> {
         let folder = std::env::temp_dir().join(format!("doorbell-modules-{}", std::process::id()));
         fs::create_dir_all(folder.join("lib/modules/6.1/drivers"))?;
         fs::write(folder.join("lib/modules/6.1/a.ko"), "a")?;

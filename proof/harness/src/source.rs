@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_remains() {
+    fn comments_and_literals_are_removed() {
         let text =
             "a // b\n/* c /* d */ e */ f \"g\\\" h\" 'i' '\\'' r#\"j \" k\"# l<'m>(r) for_r\"n\"";
         let words = code_only(text);
@@ -115,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn words_have_the_numbers_of_their_lines() {
+    fn words_carry_their_line_numbers() {
         let words = [(1, "unsafe".to_owned()), (3, "a_1".to_owned()), (3, "b".to_owned())];
         assert_eq!(super::words("unsafe {\n// c\na_1(\"d\", b)"), words);
     }
 
     #[test]
-    fn lines_keep_their_numbers() {
+    fn removing_literals_keeps_line_numbers() {
         assert_eq!(code_only("\"a\nb\"\nc").lines().nth(2), Some("c"));
     }
 }

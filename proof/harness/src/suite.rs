@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_error_stays() {
+    fn a_shared_result_is_computed_once() {
         let shared = Shared::<u8>::new();
         assert!(shared.get(|| Err(Absent::new("no").into())).unwrap_err().is::<Absent>());
         assert!(shared.get(|| Ok(1)).unwrap_err().is::<Absent>());

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_ends_with_its_object() -> Result<()> {
+    fn dropping_a_temporary_folder_deletes_it() -> Result<()> {
         let (one, other) = (Folder::new()?, Folder::new()?);
         assert_ne!(one.path(), other.path());
         let path = one.path().to_owned();

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn run_with_its_own_count_is_complete() {
+    fn a_run_whose_totals_match_its_facts_is_complete() {
         let failed = CheckFact::failed("c", "d");
         let count = counted(&[passed("a"), failed, total(1, 1, 0)]);
         assert_eq!((count.passed, count.failed.as_slice()), (1, &["c: d".to_owned()][..]));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn run_without_a_line_is_incomplete() {
+    fn a_run_with_missing_facts_is_incomplete() {
         assert!(counted(&[passed("a")]).complete(&[]).is_err());
         assert!(counted(&[passed("a"), total(2, 0, 0)]).complete(&[]).is_err());
         assert!(counted(&[total(0, 0, 0)]).complete(&[]).is_err());

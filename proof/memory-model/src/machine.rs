@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_requires_a_result() {
+    fn a_required_result_of_zero_ends_the_thread() {
         let (assembly, mut heap) = (Assembly::parse(LOOP).unwrap(), Heap::default());
         let steps = [
             Step::Call("set".to_owned(), vec![heap.object("word")], "got".to_owned()),

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_inserted_by_shifts() {
+    fn bfi_is_rewritten_to_shifts_and_masks() {
         let lines = rewritten("bfi x8, x11, #16, #8").unwrap();
         assert_eq!(
             lines,
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shifted_complement_takes_two_steps() {
+    fn a_shifted_mvn_is_rewritten_to_two_instructions() {
         assert_eq!(rewritten("mvn w10, w9, lsl #2").unwrap(), ["LSL W10,W9,#2", "MVN W10,W10"]);
     }
 }

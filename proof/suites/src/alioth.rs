@@ -228,12 +228,12 @@ mod tests {
     ];
 
     #[test]
-    fn the_boots_as_they_should_be_pass() {
+    fn correct_stock_and_routed_boots_pass() {
         assert_eq!(judged(&[STOCK, ROUTED].concat()), (true, true));
     }
 
     #[test]
-    fn each_departure_fails() {
+    fn any_deviation_fails_only_the_affected_boot() {
         let tables_each = [&ROUTED[..6], &[STOCK[5], ROUTED[7]]].concat();
         let binds_each =
             [&ROUTED[..7], &["host: ioctl { cmd: 1075883638 } hitcount: 492"]].concat();

@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn each_departure_fails() {
+    fn any_deviation_from_a_good_its_boot_fails() {
         let good = good();
         for (from, to) in [
             ("0x70000007f800380", "0x70000007f6f0380"),

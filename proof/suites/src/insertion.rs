@@ -187,7 +187,7 @@ examples:
     }
 
     #[test]
-    fn nothing_changes_without_additions() {
+    fn an_empty_addition_does_not_change_the_schema() {
         assert_eq!(inserted("# SPDX-License-Identifier: X\n---\n"), SCHEMA);
     }
 

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dearer_or_cheaper_operation_fails() {
+    fn an_operation_cost_outside_the_tolerance_fails() {
         let judge = |instructions, locked| {
             record(instructions, locked).judge("a", &record(100.0, 1.0), "a")
         };
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_returns_the_table_that_it_was_given() {
+    fn a_record_round_trips_through_its_markdown_table() {
         let written = record(90.5, 1.25);
         let mark =
             format!("<!-- figures: {TABLE} -->\n{}\n<!-- end of figures -->\n", written.markdown());

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn only_messages_are_rows() {
+    fn only_message_interrupts_are_parsed_as_rows() {
         assert_eq!(message_row(ROW), Some((Some(26), "nvme0q0".into())));
         let new = "28: 0 1 ITS-PCI-MSIX-0000:00:02.0   2 Edge      nvme0q2";
         assert_eq!(message_row(new), Some((Some(28), "nvme0q2".into())));

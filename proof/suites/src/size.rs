@@ -203,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn unused_or_missing_drivers_fail() {
+    fn unexpected_or_missing_drivers_fail() {
         assert!(uses(&["ITS"], &["ITS"]).is_ok());
         assert!(uses(&["GICv2", "ITS"], &["ITS"]).is_err());
         assert!(uses(&[], &["ITS"]).is_err(), "the search finds no driver");
     }
 
     #[test]
-    fn budget_of_the_bring_up_contains_the_reader() {
+    fn the_bring_up_budget_includes_the_devicetree_reader() {
         assert_eq!(bring_up(2_500, 500).budget, (ITS.budget + 2_000) / 10 * 11);
     }
 }

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_states_what_the_suites_run() {
+    fn the_reliability_page_matches_the_suites() {
         let page = include_str!("../../../docs/reliability.md");
         let [messages, long] = MESSAGES.map(number);
         let soak = format!("`soak`: {messages} messages for each of 6 parts | {long} messages for");

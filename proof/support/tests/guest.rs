@@ -33,7 +33,7 @@ const ENCODINGS: [(&str, [u64; 4]); 14] = [
 ];
 
 #[test]
-fn a_line_of_a_program_is_the_command_that_it_names() {
+fn a_program_line_encodes_the_command_that_it_names() {
     for (line, words) in ENCODINGS {
         let program = parse(line);
         let [Step::Command(command)] = *program.steps else { panic!("{line} is no command") };
@@ -188,7 +188,7 @@ const TAKEN: &str = "wired 3 0 0 5 0 0\nwaker 0 0\nwaker 1 0\ngroups 0 1\nigrpen
                      end 1 1\ndir 1 32\nend 1 1\ndir 1 33";
 
 #[test]
-fn no_other_answer_about_a_wired_interrupt_is_allowed() {
+fn any_false_answer_about_a_wired_interrupt_is_refused() {
     let program: Program = TAKEN.parse().unwrap();
     let judge = |lie, change| {
         let mut liar = Liar { bench: Bench::new(program.shape), answers: 0, lie, change };
@@ -262,7 +262,7 @@ const DRAWN: [&str; 55] = [
 ];
 
 #[test]
-fn random_programs_have_every_step() {
+fn random_programs_draw_every_step_and_result() {
     let mut drawn: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for seed in 0..120 {
         let is_direct = seed % 5 == 0;

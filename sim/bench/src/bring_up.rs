@@ -75,7 +75,7 @@ mod tests {
     const QUEUE: u32 = 2048;
 
     #[test]
-    fn a_device_takes_few_commands_beside_its_vectors() {
+    fn adding_a_device_posts_few_commands_beyond_its_vectors() {
         let machine = machine().unwrap();
         let devices: Vec<_> = functions(&machine).collect();
         assert_eq!(devices.len(), usize::from(DEVICES));

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_by_the_register_post_nothing() {
+    fn masking_by_register_posts_no_commands() {
         let [before, after] = posted(true);
         assert_eq!(before, after);
         let [before, after] = posted(false);

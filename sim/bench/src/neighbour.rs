@@ -139,28 +139,28 @@ mod tests {
     }
 
     #[test]
-    fn quiet_core_gives_its_first_sample() {
+    fn a_quiet_core_keeps_its_first_sample() {
         let (taken, neighbour) = sampled(Duration::from_secs(1), &[1.04, 1.04]);
         assert!((taken - 1.0).abs() < f64::EPSILON);
         assert_eq!(neighbour.suffered(), 0);
     }
 
     #[test]
-    fn samples_wait_for_a_neighbours_end() {
+    fn sampling_waits_until_the_neighbor_ends() {
         let (taken, neighbour) = sampled(Duration::from_secs(10), &[1.2, 1.2, 1.0, 1.0]);
         assert!((taken - 1.0).abs() < f64::EPSILON);
         assert_eq!(neighbour.suffered(), 0);
     }
 
     #[test]
-    fn neighbour_after_a_sample_spoils_it() {
+    fn a_sample_disturbed_by_a_neighbor_is_repeated() {
         let (taken, neighbour) = sampled(Duration::from_secs(10), &[1.0, 1.2, 1.0, 1.0]);
         assert!((taken - 2.0).abs() < f64::EPSILON);
         assert_eq!(neighbour.suffered(), 0);
     }
 
     #[test]
-    fn without_patience_spoilt_samples_are_counted() {
+    fn disturbed_samples_are_counted_when_patience_ends() {
         for readings in [[1.2, 1.0], [1.0, 1.2], [1.2, 1.2]] {
             let (taken, neighbour) = sampled(Duration::ZERO, &readings);
             assert!((taken - 1.0).abs() < f64::EPSILON);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn core_that_was_never_alone_learns_when_it_is() {
+    fn a_faster_reading_lowers_the_undisturbed_baseline() {
         let (_, neighbour) = sampled(Duration::ZERO, &[0.8, 0.8]);
         assert_eq!(neighbour.suffered(), 0);
         assert!((neighbour.alone - 0.8).abs() < f64::EPSILON);

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn other_columns_are_never_shortened() {
+    fn only_identifier_columns_are_shortened() {
         let text = table().render(Some(10));
         assert!(text.lines().all(|line| !line.ends_with('…')));
         assert!(text.contains("…r@8200000  its"));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_tables_are_laid_out_at_once() {
+    fn an_enormous_identifier_is_fitted_to_the_table_width() {
         let mut table = Table::new(["identifier"]).with_identifiers([0]);
         table.row(["x".repeat(1 << 24)]);
         assert_eq!(table.longest_identifier(100), 98);

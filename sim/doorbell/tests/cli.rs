@@ -4,13 +4,13 @@
 use std::process::Command;
 
 #[test]
-fn printed_text_stays_as_it_is() {
+fn commands_print_their_recorded_text() {
     trycmd::TestCases::new().case("tests/cmd/*.toml");
 }
 
 /// The guide writes its baseline with this command.
 #[test]
-fn the_guides_baseline_is_what_lint_prints() {
+fn lint_prints_the_baseline_of_the_guide() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/lint-in-ci.in");
     let mut lint = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     lint.current_dir(folder).args(["lint", "--json", "build", "acpi/heron-a"]);
@@ -20,7 +20,7 @@ fn the_guides_baseline_is_what_lint_prints() {
 
 /// Runs the guide's `console` blocks in the adjacent folder `lint-in-ci.in`.
 #[test]
-fn the_guide_to_lint_prints_what_it_shows() {
+fn commands_in_the_lint_guide_print_the_shown_output() {
     trycmd::TestCases::new().case("../../docs/guides/lint-in-ci.md");
 }
 

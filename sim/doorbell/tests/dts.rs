@@ -210,7 +210,7 @@ fn quotes_without_an_end_are_refused_at_once() {
 }
 
 #[test]
-fn a_source_cannot_grow_without_limit() {
+fn unbounded_macro_or_include_expansion_is_refused() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-growth");
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("board.dts");

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_devices_are_refused_by_both_names() {
+    fn an_overlap_error_names_both_devices() {
         let mut bus = Bus::default();
         bus.attach("uart", region(0x1000, 0x1000), Arc::new(EchoDevice)).unwrap();
         let overlap = bus.attach("timer", region(0x1fff, 1), Arc::new(EchoDevice)).unwrap_err();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_answers_with_ones_and_is_counted() {
+    fn an_unclaimed_read_returns_ones_and_is_counted() {
         let bus = Bus::default();
         assert_eq!(bus.read(0, AccessWidth::Half), 0xffff);
         assert_eq!(bus.strays(), 1);

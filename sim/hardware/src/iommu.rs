@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_a_device_s_own_is_nobody_else_s() {
+    fn a_page_mapped_for_one_device_blocks_other_devices() {
         let unit = Iommu::new(Arc::new(Only(0x7040)));
         unit.map(DEVICE, 0x1000, 0x7000);
         assert_eq!(write(&unit, 0x1040), Delivery::Pending);

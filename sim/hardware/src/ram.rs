@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_store_keeps_neighbouring_model_writes() {
+    fn a_byte_store_keeps_neighboring_model_writes() {
         let ram = ram(Caches::Hidden);
         ram.write_u64(0x8000_0000, 0x1122_3344_5566_7788).unwrap();
         ram.cpu_store8(0x8000_0001, 0xaa);
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_was_released_comes_back_zeroed() {
+    fn reallocated_memory_is_zeroed() {
         let ram = ram(Caches::Hidden);
         let first = ram.allocate(0x100, 0x100).unwrap();
         ram.cpu_store64(first, 3);
@@ -331,14 +331,14 @@ mod tests {
     }
 
     #[test]
-    fn outside_of_the_regions_the_model_faults() {
+    fn model_accesses_outside_the_ram_regions_fault() {
         let ram = ram(Caches::Snooped);
         assert_eq!(ram.read_u64(0x7fff_fff8), Err(MemoryFault { address: 0x7fff_fff8 }));
         assert_eq!(ram.write(0x800f_ffff, &[1, 2]), Err(MemoryFault { address: 0x800f_ffff }));
     }
 
     #[test]
-    fn a_region_loses_the_parts_that_fill_no_page() {
+    fn a_region_is_trimmed_to_whole_pages() {
         let ram = Ram::new(&[Region::new(0x1_0001, 0x2_fffe).unwrap()], Caches::Snooped);
         let regions: Vec<_> = ram.regions().collect();
         assert_eq!(regions, [Region::new(0x2_0000, 0x1_0000).unwrap()]);

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_has_the_tables_of_the_machine() {
+    fn a_dump_yields_the_requested_tables() {
         let (dsdt, apic, iort) = (table("DSDT", 40), table("APIC", 44), table("IORT", 77));
         for prefix in ["", "> "] {
             let named = [("DSDT", &dsdt), ("APIC", &apic), ("IORT", &iort)];

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_say_nothing_about_interrupts_are_ignored() {
+    fn acpi_tables_unrelated_to_interrupts_are_ignored() {
         let table = |name: &str| {
             let path = format!("{DATA}/../../../sim/machine/machines/marina/{name}");
             (name.to_owned(), std::fs::read(path).unwrap())

@@ -68,7 +68,7 @@ fn misaligned_accesses_fall_into_aligned_pieces() {
 }
 
 #[test]
-fn memory_moves_in_every_form() {
+fn memory_is_read_and_written_in_every_encoding() {
     let script = [
         "write 0x40000010 4 0x01020304",
         "readl 0x40000010",
@@ -199,7 +199,7 @@ fn intercepted_gic_reports_outputs_per_cpu() {
 }
 
 #[test]
-fn a_cpu_that_acknowledges_changes_lines_as_well() {
+fn acknowledging_an_interrupt_lowers_the_irq_output() {
     let mut machine = listening();
     run(
         &mut machine,
@@ -234,7 +234,7 @@ fn interceptions_succeed_where_those_of_qemu_do() {
 }
 
 #[test]
-fn ports_lead_nowhere_and_there_are_no_modules() {
+fn port_reads_return_ones_and_modules_are_refused() {
     let script = ["outb 0x10 1", "inb 0x10", "inw 0x10", "inl 0x10", "module_load hw- x", "rtas 1"];
     let expected =
         ["OK", "OK 0x00ff", "OK 0xffff", "OK 0xffffffff", "FAIL", "FAIL Unknown command 'rtas'"];
@@ -273,7 +273,7 @@ fn translater_write_uses_device_zero() {
 }
 
 #[test]
-fn one_write_works_the_whole_command_queue_off() {
+fn one_cwriter_write_drains_the_whole_command_queue() {
     // 2000 commands with an invalid opcode, which the ITS skips.
     let script = [
         "writeq 0x08080080 0x800000004001000f",
@@ -285,7 +285,7 @@ fn one_write_works_the_whole_command_queue_off() {
 }
 
 #[test]
-fn the_clock_only_goes_on() {
+fn the_clock_only_advances() {
     let script = [
         "clock_step 100",
         "clock_set 50",
@@ -302,7 +302,7 @@ fn the_clock_only_goes_on() {
 }
 
 #[test]
-fn each_mistake_is_answered_with_its_reason() {
+fn each_malformed_command_fails_with_its_reason() {
     for (line, reason) in [
         ("foo", "Unknown command 'foo'"),
         ("", "Unknown command ''"),
@@ -364,7 +364,7 @@ fn word() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn every_line_gets_one_reply_and_none_a_panic(
+    fn every_line_is_answered_without_a_panic(
         lines in prop::collection::vec(prop::collection::vec(word(), 0..6), 1..40)
     ) {
         let mut machine = machine();

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_a_registry_is_no_arrow() {
+    fn registry_dependencies_are_not_checked() {
         assert!(strays(&package("msi-types", "proptest", false)).is_empty());
     }
 

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn budgets_end_where_text_begins() {
+    fn the_budget_table_ends_at_the_first_blank_line() {
         let page = format!("a\n{HEAD}| `b` | 1 | 2 |\n\n| `c` | 3 | 4 |\n");
         assert_eq!(budgets(&page).unwrap(), Count::from([("b".to_owned(), [1, 2])]));
         assert!(budgets(&format!("{HEAD}| `b` | 1 |\n")).is_err());

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_elsewhere_is_seen() {
+    fn a_path_attribute_is_found() {
         let text = "#[path = \"its/board.rs\"]\nmod board;\n";
         assert_eq!(paths(text).collect::<Vec<_>>(), ["its/board.rs"]);
     }

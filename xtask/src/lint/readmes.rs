@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_states_each_feature() {
+    fn a_readme_without_required_parts_is_reported() {
         let package = Package::fake("some", Vec::new());
         let findings = lacks(&package, "# some\n\n## For whom\n\n## License\n");
         assert_eq!(findings.len(), 3, "{findings:?}");

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn other_dependencies_are_not_asked_for() {
+    fn dependencies_outside_signatures_need_no_reexport() {
         assert_eq!(found("dev", "gic-arch", ""), [""; 0]);
         assert_eq!(found("normal", "doorbell-fallible", ""), [""; 0]);
         assert_eq!(found("normal", "spin", ""), [""; 0]);

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_and_addresses_cannot_wrap() {
+    fn table_rows_and_urls_may_exceed_the_width() {
         assert_eq!(count("a.md", &format!("| {} |", "a ".repeat(60))), 0);
         assert_eq!(count("a.rs", &format!("//! | {} |", "a ".repeat(60))), 0);
         assert_eq!(count("a.rs", &format!("// https://{}", "a".repeat(120))), 0);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn fenced_output_is_prose_only_in_code() {
+    fn fenced_output_in_markdown_may_exceed_the_width() {
         let text = format!("```\n{}\n```\n", "a ".repeat(60));
         assert_eq!((count("a.md", &text), count("a.rs", &text)), (0, 1));
     }

@@ -126,7 +126,7 @@ fn a_reader_yields_to_a_writer_and_not_to_readers() {
 }
 
 #[test]
-fn an_irq_lock_is_waited_for_with_interrupts_masked() {
+fn waiting_for_an_irq_lock_keeps_interrupts_masked() {
     let cpu = Kernel::default();
     contend(
         &cpu.relaxed,

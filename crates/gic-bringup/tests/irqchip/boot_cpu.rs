@@ -43,7 +43,7 @@ fn a_boot_cpu_keeps_the_kernels_number() {
 }
 
 #[test]
-fn a_cpu_is_turned_on_by_itself_alone() {
+fn cpu_on_refuses_to_run_on_another_cpu() {
     let machine = Machine::new();
     let chip = machine.bring_up().unwrap();
     let [expected, found] = [CPU1, CPU0].map(|cpu| chip.affinity(cpu).unwrap());

@@ -69,7 +69,7 @@ fn urgent_interrupts_pass_the_mask() {
 }
 
 #[test]
-fn an_lpi_without_owner_has_no_priority() {
+fn set_priority_refuses_an_unmapped_lpi() {
     let chip = Machine::new().boot();
     let refused = chip.set_priority(Lpi::FIRST.intid().hwirq(), URGENT);
     assert_eq!(refused, Err(PriorityError::NotMapped(Lpi::FIRST)));
@@ -77,7 +77,7 @@ fn an_lpi_without_owner_has_no_priority() {
 }
 
 #[test]
-fn a_guest_deactivates_what_it_was_handed() {
+fn a_handed_over_spi_stays_active_until_deactivated() {
     let machine = Arc::new(Machine::new());
     let kernel = machine.kernel.clone();
     let description = machine.description();

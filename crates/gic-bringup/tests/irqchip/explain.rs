@@ -82,7 +82,7 @@ fn a_function_that_is_no_bus_master_is_named() {
 }
 
 #[test]
-fn a_reset_that_nobody_repaired_is_named() {
+fn messages_disabled_by_a_function_reset_are_named() {
     plant(|setup| setup.function().reset(), Obstacle::MessagesDisabled);
 }
 
@@ -110,7 +110,7 @@ fn an_its_that_is_off_is_named() {
 }
 
 #[test]
-fn the_state_of_the_redistributor_is_named() {
+fn redistributor_states_that_block_an_lpi_are_named() {
     let lpis = |setup: &Setup| {
         setup.machine.redistributor(CPU0).write(gicr::CTLR, gicr::Ctlr::new());
     };
@@ -142,7 +142,7 @@ fn a_disabled_lpi_is_named() {
 }
 
 #[test]
-fn a_group_that_the_distributor_withholds_is_named() {
+fn a_group_disabled_at_the_distributor_is_named() {
     let setup = Setup::new();
     let mmio = setup.chip.gic().v3().unwrap().distributor().mmio();
     mmio.write(gicd::CTLR, gicd::Ctlr::new().with_are(true));
@@ -152,7 +152,7 @@ fn a_group_that_the_distributor_withholds_is_named() {
 }
 
 #[test]
-fn the_state_of_the_interface_is_named() {
+fn cpu_interface_states_that_block_an_lpi_are_named() {
     let mask = |setup: &Setup| setup.on(CPU0, |own| own.write(icc::PMR, 0));
     plant(mask, Obstacle::PriorityMasked { priority: 0xa0, mask: 0, cpu: CPU0 });
     let mask = |setup: &Setup| setup.on(CPU0, |own| own.write(icc::PMR, 0xa0));
@@ -179,7 +179,7 @@ fn masked_exceptions_are_named() {
 }
 
 #[test]
-fn the_interface_of_another_cpu_is_explained_there() {
+fn the_cpu_interface_is_explained_only_on_its_own_cpu() {
     let setup = Setup::new();
     setup.on(CPU0, |own| own.write(icc::PMR, 0));
     let elsewhere = setup.explain_on(CPU1, setup.handle.irq());
@@ -193,7 +193,7 @@ fn the_interface_of_another_cpu_is_explained_there() {
 }
 
 #[test]
-fn the_state_of_a_line_is_named() {
+fn the_facts_and_obstacles_of_a_line_are_reported() {
     let setup = Setup::new();
     let line = setup.line(Trigger::Level);
     let interrupt = HwIrq::new(SPI);
@@ -218,7 +218,7 @@ fn the_state_of_a_line_is_named() {
 }
 
 #[test]
-fn a_line_that_others_change_is_named() {
+fn spi_registers_changed_behind_the_driver_are_named() {
     let setup = Setup::new();
     let line = setup.line(Trigger::Edge);
     setup.machine.set_line(Line::Spi(SPI), Level::High);

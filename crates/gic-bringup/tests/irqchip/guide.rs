@@ -12,7 +12,7 @@ use msi_types::pci::msix;
 use msi_types::{Cpu, HwIrq, Level, Line, RequesterId, Trigger};
 
 #[test]
-fn the_guide_shows_what_is_printed() {
+fn the_guide_matches_the_printed_explanations() {
     let mut printed = Vec::new();
     of_function(&mut printed);
     of_its(&mut printed);

@@ -45,7 +45,7 @@ fn is_asleep(machine: &Machine, cpu: Cpu) -> bool {
 }
 
 #[test]
-fn messages_follow_a_cpu_that_leaves() {
+fn cpu_off_retargets_pending_and_later_messages() {
     let machine = Machine::new();
     let chip = machine.boot();
     let (device, messages) = function(&chip);
@@ -81,7 +81,7 @@ fn messages_follow_a_cpu_that_leaves() {
 }
 
 #[test]
-fn wired_interrupts_follow_a_cpu_that_leaves() {
+fn cpu_off_retargets_wired_interrupts() {
     let machine = Machine::new();
     let chip = machine.boot();
     let runs = Runs::default();
@@ -150,7 +150,7 @@ fn private_interrupts_stay_disabled_over_hotplug() {
 }
 
 #[test]
-fn a_leaving_cpu_takes_what_is_pending() {
+fn cpu_off_handles_pending_private_interrupts_first() {
     let (machine, runs) = (Arc::new(Machine::new()), Runs::default());
     let chip = machine.boot();
     let _handle = timer(&machine, &chip, &runs);
@@ -160,7 +160,7 @@ fn a_leaving_cpu_takes_what_is_pending() {
 }
 
 #[test]
-fn events_without_a_handle_move_to_the_heir() {
+fn cpu_off_moves_events_without_a_handle() {
     let machine = Machine::new();
     let chip = machine.boot();
     let (_, MsiController::Its(its)) = chip.controllers().next().unwrap() else { panic!("no ITS") };

@@ -14,7 +14,7 @@ fn complete(machine: &Machine) -> Result<Chip, String> {
 }
 
 #[test]
-fn a_bring_up_without_heap_leaves_nothing() {
+fn a_bring_up_without_heap_leaves_hardware_untouched() {
     let machine = Machine::new();
     let chip = after_failures(
         20,
@@ -36,7 +36,7 @@ fn a_bring_up_without_heap_leaves_nothing() {
 }
 
 #[test]
-fn a_cpu_comes_without_heap() {
+fn cpu_on_allocates_no_heap() {
     let machine = Machine::new();
     let chip = machine.bring_up().unwrap();
     for cpu in chip.cpus() {
@@ -47,7 +47,7 @@ fn a_cpu_comes_without_heap() {
 }
 
 #[test]
-fn a_cpu_leaves_without_heap() {
+fn cpu_off_allocates_no_heap() {
     let machine = Machine::new();
     let chip = machine.boot();
     let (device, messages) = function(&chip);

@@ -38,7 +38,7 @@ fn a_function_without_bus_master_is_named() {
 /// <https://github.com/rust-osdev/pci_types/issues/31>: the upper half of a 64-bit message address
 /// was not written.
 #[test]
-fn half_an_address_is_named() {
+fn a_stale_upper_half_of_the_address_is_named() {
     let expected = Setup::new().device.message(1).unwrap();
     let stored = MsiMessage { address: expected.address | 1 << 32, ..expected };
     let stale = |setup: &Setup| setup.write_entry(msix::ENTRY_ADDRESS_HIGH, 1);
@@ -95,7 +95,7 @@ fn an_its_that_lost_its_tables_is_named() {
 }
 
 #[test]
-fn an_its_with_the_tables_of_others_is_named() {
+fn an_its_with_foreign_tables_or_queue_is_named() {
     let setup = Setup::new();
     let its = setup.machine.its();
     let (tables, queue) = (gits::BASER.get(0).unwrap(), its.read(gits::CBASER));

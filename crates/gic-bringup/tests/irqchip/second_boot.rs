@@ -96,7 +96,7 @@ fn the_caller_configures_each_its() {
 }
 
 #[test]
-fn an_arc_of_a_kernel_is_a_kernel() {
+fn an_arc_forwards_every_platform_method() {
     fn bring_up<K: GicPlatform + Host + 'static>(
         kernel: K,
         description: Arc<Description>,

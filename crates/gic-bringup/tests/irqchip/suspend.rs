@@ -88,7 +88,7 @@ fn without_ces() -> Machine {
 }
 
 #[test]
-fn everything_arrives_after_a_loss_of_power() {
+fn every_interrupt_is_delivered_after_power_loss() {
     for machine in [Machine::new(), without_ces()] {
         let busy = Busy::new(machine);
         busy.everything_arrives();
@@ -147,7 +147,7 @@ fn a_wake_up_line_that_is_still_asserted_is_handled_once() {
 }
 
 #[test]
-fn a_suspend_that_cost_no_power_is_undone() {
+fn resume_restores_a_gic_that_kept_power() {
     let busy = Busy::new(Machine::new());
     busy.turn_others_off();
     busy.machine.send(&busy.messages, 0);
@@ -159,7 +159,7 @@ fn a_suspend_that_cost_no_power_is_undone() {
 }
 
 #[test]
-fn a_suspend_beside_another_cpu_changes_nothing() {
+fn suspend_is_refused_while_another_cpu_is_on() {
     let busy = Busy::new(Machine::new());
     let refused = busy.suspend().unwrap_err();
     assert!(matches!(refused, SuspendError::CpuIsOn(CPU1)), "{refused}");
@@ -168,7 +168,7 @@ fn a_suspend_beside_another_cpu_changes_nothing() {
 }
 
 #[test]
-fn a_suspend_on_a_cpu_that_is_off_changes_nothing() {
+fn suspend_is_refused_for_an_unknown_cpu() {
     let busy = Busy::new(Machine::new());
     busy.turn_others_off();
     let cpu = Cpu::new(7);
@@ -196,7 +196,7 @@ fn a_suspend_that_fails_leaves_everything_running() {
 }
 
 #[test]
-fn a_gic_that_does_not_stop_is_resumed_with_its_its() {
+fn a_suspend_that_the_gic_fails_restarts_all_controllers() {
     let busy = Busy::new(Machine::new());
     busy.turn_others_off();
     busy.machine.send(&busy.messages, 0);
@@ -210,7 +210,7 @@ fn a_gic_that_does_not_stop_is_resumed_with_its_its() {
 }
 
 #[test]
-fn a_resume_takes_no_heap() {
+fn resume_allocates_no_heap() {
     let busy = Busy::new(Machine::new());
     busy.turn_others_off();
     let suspended = busy.suspend().unwrap();

@@ -68,7 +68,7 @@ fn nonzero(count: u32) -> NonZeroU32 {
 
 proptest! {
     #[test]
-    fn it_does_what_the_plainest_allocator_does(ops in prop::collection::vec(op(), 0..80)) {
+    fn block_allocator_agrees_with_a_linear_search_model(ops in prop::collection::vec(op(), 0..80)) {
         let mut allocator = BlockAllocator::new(FIRST, COUNT).unwrap();
         let mut model = Model::default();
         let mut live: Vec<(u32, u32)> = Vec::new();
@@ -117,7 +117,7 @@ proptest! {
 }
 
 #[test]
-fn alignment_counts_from_zero() {
+fn blocks_are_aligned_to_absolute_numbers() {
     let mut allocator = BlockAllocator::new(100, 100).unwrap();
     assert_eq!(allocator.allocate(nonzero(32), Alignment::to(32).unwrap()), Ok(128));
 }
@@ -150,7 +150,7 @@ fn numbers_near_the_maximum_do_not_overflow() {
 }
 
 #[test]
-fn an_empty_range_has_nothing_to_give() {
+fn an_empty_range_refuses_allocation() {
     assert!(BlockAllocator::new(8192, 0).unwrap().allocate(nonzero(1), Alignment::ONE).is_err());
 }
 

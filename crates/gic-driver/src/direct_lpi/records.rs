@@ -369,7 +369,7 @@ mod tests {
         }
 
         #[test]
-        fn few_cpus_are_told_apart(cpu in 0u32..64, other in 0u32..64) {
+        fn cpu_set_distinguishes_the_first_64_cpus(cpu in 0u32..64, other in 0u32..64) {
             let set = CpuSet::NONE.with(Cpu::new(cpu));
             prop_assert_eq!(set.contains(Cpu::new(other)), cpu == other);
             prop_assert_eq!(set.without(Cpu::new(cpu), 64), CpuSet::NONE);

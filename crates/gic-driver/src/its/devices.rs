@@ -342,7 +342,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_table_has_room_for_what_it_was_made_for(events in 1_u32..=65_536) {
+        fn an_itt_covers_its_events_without_a_spare_bit(events in 1_u32..=65_536) {
             let typer = Typer::new().with_event_id_bits_minus_one(31);
             let bits = event_bits(typer, events).unwrap();
             prop_assert!(events <= 1 << bits);

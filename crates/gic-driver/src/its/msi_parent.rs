@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn requester_counts_from_its_range() {
+    fn device_id_is_offset_from_the_requester_range() {
         let map = IdMap::new(alloc::vec![range(0x100, 0x100, 0x2_0000), range(0x400, 1, 7)]);
         assert_eq!(map.device(RequesterId::new(0x1ff)), Some(DeviceId::new(0x2_00ff)));
         assert_eq!(map.device(RequesterId::new(0x400)), Some(DeviceId::new(7)));

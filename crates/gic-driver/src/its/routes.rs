@@ -317,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn packing_loses_nothing(device: u32, event: u16, collection in 0..u16::MAX) {
+        fn packed_routes_round_trip(device: u32, event: u16, collection in 0..u16::MAX) {
             let route =
                 EventRoute::new(DeviceId::new(device), event, CollectionId::new(collection));
             prop_assert_eq!(EventRoute::unpack(route.pack()), Some(route));

@@ -358,7 +358,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_identifier_below_the_reach_has_a_place(
+        fn table_has_an_entry_for_each_covered_id(
             abilities in abilities(), ids in 1..=1_u64 << 32, pick in any::<u64>(),
         ) {
             let shape = TableShape::choose(abilities, ids);
@@ -382,7 +382,7 @@ mod tests {
         }
 
         #[test]
-        fn the_reach_is_cut_only_if_the_register_is_full(
+        fn table_covers_all_ids_unless_it_has_256_pages(
             abilities in abilities(),
             ids in 1..=1_u64 << 32,
         ) {

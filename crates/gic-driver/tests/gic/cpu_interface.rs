@@ -23,7 +23,7 @@ fn sgi(number: u8) -> SgiId {
 }
 
 #[test]
-fn inactive_acknowledgement_is_none() {
+fn an_unsynchronized_acknowledge_returns_none() {
     let registers = FakeRegisters::default();
     let safe = SynchronisedAcknowledge::new(&registers);
     let interface: CpuInterface<_> =
@@ -87,7 +87,7 @@ fn an_lpi_is_never_deactivated() {
 }
 
 #[test]
-fn another_may_deactivate_later_by_the_number() {
+fn a_handed_over_interrupt_is_deactivated_by_intid() {
     let registers = FakeRegisters::default();
     let interface = split(&registers);
     registers.raise(42);
@@ -139,7 +139,7 @@ fn unshifted_mask_maps_to_the_upper_half() {
 }
 
 #[test]
-fn features_come_from_the_control_register() {
+fn priority_bits_are_read_from_the_control_register() {
     let registers = FakeRegisters::default();
     let interface = combined(&registers);
     assert_eq!((interface.priority_bits(), interface.binary_point()), (5, 3));
@@ -149,7 +149,7 @@ mod sgis {
     use super::*;
 
     #[test]
-    fn one_target_is_encoded_as_the_manual_has_it() {
+    fn an_sgi_target_is_encoded_as_the_manual_specifies() {
         let registers = FakeRegisters::default();
         combined(&registers).send(sgi(5), Affinity::new(4, 3, 2, 0x21)).unwrap();
         // Expected value: Aff3 << 48 | RS << 44 | Aff2 << 32 | INTID << 24 | Aff1 << 16 |
@@ -161,7 +161,7 @@ mod sgis {
     }
 
     #[test]
-    fn all_others_are_one_write() {
+    fn send_to_others_writes_one_register() {
         let registers = FakeRegisters::default();
         combined(&registers).send_to_others(sgi(15));
         assert_eq!(
@@ -223,13 +223,13 @@ mod sgis {
     }
 
     #[test]
-    fn there_are_sixteen() {
+    fn sgi_ids_above_15_are_refused() {
         assert_eq!((SgiId::new(15).map(SgiId::get), SgiId::new(16)), (Some(15), None));
     }
 
     proptest! {
         #[test]
-        fn a_set_reaches_exactly_its_members(
+        fn an_sgi_to_a_set_reaches_exactly_its_members(
             // Keep the value ranges small so that several targets share a cluster or a range.
             targets in prop::collection::vec((0u8..2, 0u8..2, 0u8..2, 0u8..40), 0..40)
         ) {

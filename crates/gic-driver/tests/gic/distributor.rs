@@ -123,7 +123,7 @@ mod init {
     }
 
     #[test]
-    fn the_secure_view_ends_with_its_own_group_1() {
+    fn secure_init_enables_only_secure_group_1() {
         let (fake, _) = initialised(Security::Secure);
         fake.at_distributor(|frame| {
             let control = frame.control;
@@ -175,7 +175,7 @@ mod init {
     }
 
     #[test]
-    fn locked_affinity_routing_is_named() {
+    fn locked_affinity_routing_is_refused() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.no_affinity_routing = true);
         let refused = open(&fake).unwrap().init(&fake, config()).unwrap_err();
@@ -277,7 +277,7 @@ mod interrupts {
         }
 
         #[test]
-        fn what_is_set_is_read_back(index in 0usize..96, op in op()) {
+        fn interrupt_settings_read_back_as_written(index in 0usize..96, op in op()) {
             let (fake, distributor) = initialised(Security::Single);
             let interrupt = distributor.interrupt(intids()[index]).unwrap();
             apply(&fake, &interrupt, op).unwrap();
@@ -299,7 +299,7 @@ mod interrupts {
     }
 
     #[test]
-    fn what_is_not_implemented_is_refused() {
+    fn unimplemented_intids_are_refused() {
         let (_, distributor) = initialised(Security::Single);
         for number in [0, 31, 96, 1019, 1020, 1056, 4095, 4128, 5119, 8192, u32::MAX] {
             let intid = IntId::new(number);
@@ -327,7 +327,7 @@ mod interrupts {
     }
 
     #[test]
-    fn groups_are_refused_where_the_view_has_no_say() {
+    fn groups_the_security_view_cannot_set_are_refused() {
         for (security, view, group) in [
             (Security::NonSecure, SecurityView::NonSecure, Group::One),
             (Security::Single, SecurityView::Single, Group::SecureOne),
@@ -344,7 +344,7 @@ mod routes {
     use super::*;
 
     #[test]
-    fn a_route_lies_where_the_manual_has_it() {
+    fn a_route_is_written_where_the_manual_specifies() {
         let (fake, distributor) = initialised(Security::Single);
         let target = Affinity::new(4, 3, 2, 1);
         distributor.set_route(IntId::new(42), Route::To(target)).unwrap();
@@ -364,7 +364,7 @@ mod routes {
     }
 
     #[test]
-    fn the_doorbells_are_those_of_the_view() {
+    fn message_registers_follow_the_security_view() {
         let doorbells = |security| open(&machine(security)).unwrap().message_registers();
         let non_secure = MessageRegisters { set: 0x800_0040, clear: 0x800_0048 };
         assert_eq!(doorbells(Security::Single), Some(non_secure));
@@ -381,7 +381,7 @@ mod routes {
     }
 
     #[test]
-    fn priority_bits_are_those_of_the_view() {
+    fn priority_bits_follow_the_security_view() {
         for (security, bits) in [(Security::Single, 5), (Security::NonSecure, 4)] {
             let (_, distributor) = initialised(security);
             assert_eq!(distributor.priority_bits(), Some(bits));
@@ -431,7 +431,7 @@ mod suspend {
     }
 
     #[test]
-    fn what_happened_after_the_save_is_undone() {
+    fn restore_reverts_changes_made_after_the_save() {
         let (fake, distributor) = initialised(Security::Single);
         let interrupts =
             [50, 51, 52].map(|number| distributor.interrupt(IntId::new(number)).unwrap());

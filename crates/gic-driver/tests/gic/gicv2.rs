@@ -32,7 +32,7 @@ fn target(board: &Board, intid: u32) -> u8 {
 }
 
 #[test]
-fn what_is_no_gicv2_is_refused() {
+fn a_frame_with_another_revision_is_refused() {
     let board = Board::new();
     board.state(|state| state.pidr2 = 0x3b);
     assert!(matches!(board.gic(), Err(GicError::WrongRevision { .. })));
@@ -56,7 +56,7 @@ fn gicv3_driver_refuses_a_gicv2() {
 }
 
 #[test]
-fn spis_go_to_the_boot_cpu_disabled_in_group_0() {
+fn spis_start_disabled_in_group_0_on_the_boot_cpu() {
     let board = Board::new();
     board.state(|state| {
         state.distributor.insert(gicd::ISENABLER.offset() + 4, u32::MAX);
@@ -198,7 +198,7 @@ fn lose_power(board: &Board) {
 }
 
 #[test]
-fn a_gic_that_lost_power_comes_back_as_it_was() {
+fn resume_restores_the_gicv2_after_power_loss() {
     let board = Board::new();
     let gic = gic_of_8_kib(&board);
     gic.cpu_on_with::<SplitEoi>(Cpu::new(0)).unwrap();
@@ -244,7 +244,7 @@ fn a_gic_that_lost_power_comes_back_as_it_was() {
 }
 
 #[test]
-fn running_priority_is_the_active_interrupts() {
+fn running_priority_is_that_of_the_active_interrupt() {
     let board = Board::new();
     let gic = board.running();
     let interface = gic.cpu_interface();
@@ -257,7 +257,7 @@ fn running_priority_is_the_active_interrupts() {
 }
 
 #[test]
-fn the_mask_is_what_was_set() {
+fn the_priority_mask_reads_back_as_set() {
     let board = Board::new();
     let gic = board.running();
     let interface = gic.cpu_interface();
@@ -267,7 +267,7 @@ fn the_mask_is_what_was_set() {
 }
 
 #[test]
-fn a_private_vector_is_the_calling_cpus_own() {
+fn a_private_vector_changes_only_on_the_calling_cpu() {
     let board = Board::new();
     let gic = board.running();
     board.run_on(1);
@@ -303,7 +303,7 @@ fn an_spi_is_claimed_configured_and_released() {
 }
 
 #[test]
-fn frames_of_messages_stand_on_it() {
+fn v2m_frames_work_on_a_gicv2() {
     let board = Board::new();
     let gic = board.running();
     let v2m = V2m::new(Arc::new(board.clone()), gic.clone(), &[V2mFrame::new(FRAME)]).unwrap();
@@ -353,7 +353,7 @@ fn one_trap_loop_deactivates_once_in_either_mode() {
 }
 
 #[test]
-fn a_gicv2_takes_heap_for_its_suspension_alone() {
+fn a_gicv2_allocates_heap_only_for_suspend() {
     let board = Board::new();
     let config = GicV2Config::new(DISTRIBUTOR, INTERFACE, 3);
     let gic = with_allocations(0, || GicV2::new(&board, config, Cpu::new(0))).unwrap();

@@ -177,7 +177,7 @@ mod configuration {
     }
 
     #[test]
-    fn what_is_freed_is_available_again() {
+    fn freed_lpis_can_be_allocated_again() {
         let lpis = set_up(&machine(1), CONFIG.with_id_bits(Some(14))).unwrap();
         let all = lpis.allocate(count(8192), Alignment::ONE).unwrap();
         assert!(lpis.allocate(count(1), Alignment::ONE).is_err());
@@ -190,12 +190,12 @@ mod coherence {
     use super::*;
 
     #[test]
-    fn everything_is_cleaned_before_negotiation() {
+    fn lpi_tables_count_as_non_coherent_before_attach() {
         assert_eq!(set_up(&machine(1), CONFIG).unwrap().coherence(), Coherence::NonCoherent);
     }
 
     #[test]
-    fn one_non_coherent_redistributor_decides() {
+    fn one_non_coherent_redistributor_makes_all_non_coherent() {
         let fake = machine(3);
         fake.at_redistributor(1, |frame| frame.coherent = false);
         let lpis = set_up(&fake, CONFIG).unwrap();
@@ -210,7 +210,7 @@ mod coherence {
     }
 
     #[test]
-    fn coherent_stores_are_cleaned_for_non_coherent() {
+    fn attaching_a_non_coherent_redistributor_cleans_stores() {
         let fake = machine(2);
         fake.at_redistributor(1, |frame| frame.coherent = false);
         let lpis = set_up(&fake, CONFIG).unwrap();
@@ -227,7 +227,7 @@ mod attaching {
     use super::*;
 
     #[test]
-    fn one_config_table_but_own_pending_tables() {
+    fn redistributors_share_only_the_config_table() {
         let fake = machine(3);
         let lpis = set_up(&fake, CONFIG).unwrap();
         for redistributor in redistributors(&fake) {
@@ -377,7 +377,7 @@ mod attaching {
     }
 
     #[test]
-    fn detaching_what_was_never_attached_is_no_loss() {
+    fn detaching_an_unattached_redistributor_loses_no_lpis() {
         let fake = machine(1);
         let lpis = set_up(&fake, CONFIG).unwrap();
         assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));

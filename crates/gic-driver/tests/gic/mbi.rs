@@ -65,7 +65,7 @@ fn state(fake: &Board, intid: u32) -> crate::fake::InterruptState {
 }
 
 #[test]
-fn the_message_is_setspi_and_the_intid() {
+fn an_mbi_message_writes_the_intid_to_setspi() {
     let (_, _, mbi) = set_up(&[(64, 8)]);
     let block = allocate(&mbi, 2, Shape::Independent).unwrap();
     let expected = |data| MsiMessage { address: DISTRIBUTOR + 0x40, data };
@@ -105,7 +105,7 @@ fn missing_message_registers_are_refused() {
 }
 
 #[test]
-fn ranges_that_make_no_sense_are_firmwares_fault() {
+fn invalid_mbi_ranges_are_refused() {
     let gic = gic_on(&Board::with_cpus(CPUS));
     let refused = |ranges: &[(u32, u16)]| Mbi::new(&gic, config(ranges)).unwrap_err();
     assert_eq!(refused(&[]), MbiError::NoRanges);
@@ -126,7 +126,7 @@ fn ranges_that_make_no_sense_are_firmwares_fault() {
 }
 
 #[test]
-fn the_spis_are_nobody_elses_until_it_is_gone() {
+fn an_mbi_frame_owns_its_spis_until_dropped() {
     let (_, gic, mbi) = set_up(&[(64, 8)]);
     assert!(gic.claim(HwIrq::new(71), NonZeroU16::MIN).is_err());
     assert!(Mbi::new(&gic, config(&[(71, 2)])).is_err());
@@ -146,7 +146,7 @@ fn group_is_aligned_within_one_range() {
 }
 
 #[test]
-fn level_has_two_messages_until_freed() {
+fn compose_level_makes_an_spi_level_until_freed() {
     let (fake, _, mbi) = set_up(&[(64, 1)]);
     let masked = request(1, Shape::Independent).with_initially(Initially::Masked);
     let block = mbi.allocate(&attach(&mbi), &masked).unwrap();
@@ -302,7 +302,7 @@ fn iommu_maps_only_the_alias() {
 }
 
 #[test]
-fn no_device_is_isolated_from_the_page() {
+fn mbi_frames_isolate_no_device() {
     let gic = gic_on(&Board::with_cpus(CPUS));
     let reason = |alias| {
         let mbi = Mbi::new(&gic, config(&[(64, 8)]).with_alias(alias)).unwrap();

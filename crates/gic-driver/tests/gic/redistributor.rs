@@ -48,7 +48,7 @@ mod discovery {
     use super::*;
 
     #[test]
-    fn walk_ends_after_the_last() {
+    fn the_region_walk_ends_after_the_last_frame() {
         let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, true), at(0x4_0000, 2, true)]);
         assert_eq!(walked(&fake, region(0, 0xf6_0000, None)), [Ok(0), Ok(1)]);
     }
@@ -323,7 +323,7 @@ mod lpi_tables {
     }
 
     #[test]
-    fn pending_table_with_lpis_is_not_empty() {
+    fn a_pending_table_with_contents_is_written_without_ptz() {
         let (fake, redistributor) = awake();
         let contents = PendingContents::Pending;
         redistributor.program_lpi_tables(&fake, &tables().with_contents(contents)).unwrap();
@@ -342,7 +342,7 @@ mod lpi_tables {
     }
 
     #[test]
-    fn tables_follow_earlier_writes() {
+    fn lpi_tables_are_programmed_after_rwp_clears() {
         let (fake, redistributor) = awake();
         redistributor.mmio().write32(0x1_0180, u32::MAX);
         redistributor.program_lpi_tables(&fake, &tables()).unwrap();

@@ -63,7 +63,7 @@ fn ranges(v2m: &V2m<Board>) -> Vec<(u32, u16)> {
 }
 
 #[test]
-fn the_message_is_the_doorbell_and_the_intid() {
+fn a_v2m_message_writes_the_intid_to_the_doorbell() {
     let (_, gic) = machine(&[(FRAME, typer(80, 64), 0x53)]);
     let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
     assert_eq!(ranges(&v2m), [(80, 64)]);
@@ -72,7 +72,7 @@ fn the_message_is_the_doorbell_and_the_intid() {
 }
 
 #[test]
-fn firmware_must_override_both_numbers() {
+fn firmware_overrides_v2m_spis_only_with_base_and_count() {
     for (first, count, expected) in [
         (Some(100), Some(8), (100, 8)),
         (Some(100), None, (80, 64)),
@@ -120,7 +120,7 @@ fn iidr_selects_the_data_encoding() {
 }
 
 #[test]
-fn odd_data_base_has_no_groups() {
+fn a_v2m_data_offset_that_breaks_alignment_refuses_groups() {
     let (_, gic) = machine(&[(FRAME, typer(70, 64), 0x0600_0170)]);
     let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
     assert_eq!(allocate(&v2m, 2, Shape::AlignedGroup), Err(MsiError::NoGroups));
@@ -128,7 +128,7 @@ fn odd_data_base_has_no_groups() {
 }
 
 #[test]
-fn address_frame_is_not_read_and_has_no_groups() {
+fn an_address_encoded_frame_is_not_read_and_refuses_groups() {
     // Make the platform refuse to map the frame, because a read of its registers would abort on
     // this machine.
     let (fake, gic) = machine(&[]);
@@ -148,7 +148,7 @@ fn address_frame_is_not_read_and_has_no_groups() {
 }
 
 #[test]
-fn the_first_frame_with_room_serves() {
+fn v2m_allocates_from_the_first_frame_with_room() {
     let (_, gic) = machine(&[(FRAME, typer(80, 2), 0), (OTHER, typer(96, 8), 0x13f)]);
     let v2m = open(&gic, &[V2mFrame::new(FRAME), V2mFrame::new(OTHER)]).unwrap();
     assert_eq!(first_message(&v2m, 4), MsiMessage { address: OTHER + 0x40, data: 96 - 32 });
@@ -158,7 +158,7 @@ fn the_first_frame_with_room_serves() {
 }
 
 #[test]
-fn overlapping_frames_keep_nothing() {
+fn refused_overlapping_frames_release_their_spis() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(84, 8), 0)]);
     let frames = [V2mFrame::new(FRAME), V2mFrame::new(OTHER)];
     assert_eq!(open(&gic, &frames).unwrap_err(), V2mError::Claim(MsiError::InUse(HwIrq::new(84))));
@@ -167,7 +167,7 @@ fn overlapping_frames_keep_nothing() {
 }
 
 #[test]
-fn there_are_no_levels_and_no_isolation() {
+fn v2m_refuses_levels_and_isolates_nothing() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0)]);
     let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
     let block = allocate(&v2m, 1, Shape::Independent).unwrap();
@@ -191,7 +191,7 @@ fn late_message_does_not_reach_the_next_owner() {
 }
 
 #[test]
-fn tier_states_groups_and_page() {
+fn v2m_reports_group_support_and_doorbell_page() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(90, 8), 0x0600_0170)]);
     let groups = |frame| {
         let v2m = open(&gic, &[V2mFrame::new(frame)]).unwrap();
@@ -206,7 +206,7 @@ fn tier_states_groups_and_page() {
 }
 
 #[test]
-fn the_seam_for_people_names_frame_and_cpu() {
+fn describe_prints_the_v2m_frame_and_cpu() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0)]);
     let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
     let block = allocate(&v2m, 1, Shape::Independent).unwrap();

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn cpus_are_in_clusters_of_packages() {
+    fn pptt_places_cpus_in_clusters_and_packages() {
         let core = ID_VALID | LEAF;
         let bytes = table(&[
             (PACKAGE, None, 0),
@@ -131,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn the_core_of_threads_is_no_cluster() {
+    fn a_core_with_threads_is_not_a_cluster() {
         let thread = ID_VALID | LEAF | THREAD;
         let bytes = table(&[(PACKAGE, None, 0), (0, Some(0), 0), (thread, Some(1), 3)]);
         assert_eq!(names(&bytes), ["MADT/GICC@3: package 0"]);
     }
 
     #[test]
-    fn loops_and_short_structures_end() {
+    fn pptt_walk_ends_on_loops_and_short_structures() {
         let mut bytes = table(&[(0, Some(1), 0), (0, Some(0), 0), (LEAF | ID_VALID, Some(0), 1)]);
         assert_eq!(names(&bytes)[0].matches("cluster").count(), MAX_LEVELS);
         bytes[37] = 0;

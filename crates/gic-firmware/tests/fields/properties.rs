@@ -63,7 +63,7 @@ fn rename(node: &mut DeviceTreeNode, name: &str) {
 }
 
 #[test]
-fn the_properties_that_are_read_and_their_rules_are_listed() {
+fn documentation_lists_the_properties_read_and_their_rules() {
     let mut read = Table::new();
     for blob in trees() {
         let tree = DeviceTree::from_fdt(&Fdt::new(&blob).expect("a tree"));

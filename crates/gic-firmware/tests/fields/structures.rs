@@ -78,7 +78,7 @@ fn machine() -> [(Vec<u8>, Vec<Part>); 3] {
 }
 
 #[test]
-fn the_fields_that_are_read_and_their_rules_are_listed() {
+fn documentation_lists_the_fields_read_and_their_rules() {
     const HEADING: &str = "Fields of ACPI tables";
     let machine = machine();
     let tables = machine.clone().map(|(bytes, _)| bytes);

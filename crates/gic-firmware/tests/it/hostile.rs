@@ -80,7 +80,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
 
     #[test]
-    fn changed_bytes_never_panic(
+    fn parsing_a_blob_with_changed_bytes_never_panics(
         which in any::<Index>(),
         changes in vec((any::<Index>(), any::<u8>()), 1..16),
     ) {
@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_cells_never_panic(
+    fn parsing_a_blob_with_changed_cells_never_panics(
         which in any::<Index>(),
         changes in vec((any::<Index>(), prop_oneof![0..16u32, any::<u32>(), Just(u32::MAX)]), 1..8),
     ) {
@@ -106,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn any_token_stream_never_panics(tokens in vec(prop_oneof![
+    fn parsing_any_token_stream_never_panics(tokens in vec(prop_oneof![
         4 => prop_oneof![Just(BEGIN), Just(END_NODE), Just(PROP), Just(NOP), Just(END)],
         1 => Just(0), 1 => Just(A), 1 => 0..8u32, 1 => any::<u32>(),
     ], 0..64)) {
@@ -116,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn noise_is_an_error(bytes in vec(any::<u8>(), 0..256)) {
+    fn a_blob_without_the_magic_is_an_error(bytes in vec(any::<u8>(), 0..256)) {
         prop_assume!(!bytes.starts_with(&[0xd0, 0x0d, 0xfe, 0xed]));
         prop_assert!(parse(&bytes).is_err());
     }
@@ -139,7 +139,7 @@ fn bytes_after_the_blob_are_ignored() {
 }
 
 #[test]
-fn an_error_says_where() {
+fn a_dtb_error_states_its_offset() {
     let bad_token = blob(&[BEGIN, 0, 7], b"");
     let error = parse(&bad_token).unwrap_err();
     assert_eq!((error.offset, error.kind), (64, DtbErrorKind::Token(7)));
@@ -220,7 +220,7 @@ fn assert_soon(what: &str, blob: &[u8]) {
 }
 
 #[test]
-fn many_deep_siblings_are_read_soon() {
+fn parsing_deep_siblings_is_time_bounded() {
     let mut structure = vec![BEGIN, 0];
     structure.extend([BEGIN, A].repeat(MAX_DEPTH - 2));
     structure.extend([BEGIN, A, END_NODE].repeat(80_000));
@@ -232,7 +232,7 @@ fn many_deep_siblings_are_read_soon() {
 }
 
 #[test]
-fn many_properties_in_a_node_are_read_soon() {
+fn parsing_many_properties_of_a_node_is_time_bounded() {
     let mut structure = vec![BEGIN, 0];
     structure.extend([PROP, 0, 0].repeat(80_000));
     structure.extend([END_NODE, END]);
@@ -242,7 +242,7 @@ fn many_properties_in_a_node_are_read_soon() {
 }
 
 #[test]
-fn many_overlapping_map_entries_are_read_soon() {
+fn parsing_overlapping_map_entries_is_time_bounded() {
     let count = 60_000;
     // The host itself is the target, and states the number of cells in a specifier.
     for cells in [0, 1, 2, 16] {
@@ -263,7 +263,7 @@ fn many_overlapping_map_entries_are_read_soon() {
 }
 
 #[test]
-fn a_megabyte_of_mistakes_is_a_bounded_list() {
+fn the_number_of_findings_is_bounded() {
     // Nodes with `msi-parent = <0xdead>`.
     let mut structure = vec![BEGIN, 0];
     for number in 0..40_000u32 {
@@ -279,7 +279,7 @@ fn a_megabyte_of_mistakes_is_a_bounded_list() {
 }
 
 #[test]
-fn many_regions_times_ranges_are_bounded() {
+fn translating_many_regions_by_many_ranges_is_bounded() {
     // A bus with 40 000 ranges, the last of which contains the addresses of 10 000 memory nodes.
     let ranges = 40_000;
     let mut structure = vec![BEGIN, 0, BEGIN, A, PROP, ranges * 12, 0];
@@ -310,7 +310,7 @@ fn many_regions_times_ranges_are_bounded() {
 }
 
 #[test]
-fn many_nodes_and_properties_are_read_soon() {
+fn parsing_many_nodes_and_properties_is_time_bounded() {
     let mut structure = vec![BEGIN, 0];
     structure.extend([PROP, 0, 0].repeat(40_000));
     for _ in 0..10_000 {

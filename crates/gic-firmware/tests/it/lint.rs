@@ -54,7 +54,7 @@ fn base_machine_is_free_of_findings() {
 }
 
 #[test]
-fn each_fault_is_found() {
+fn each_faulty_devicetree_example_is_reported() {
     for rule in devicetree_rules() {
         let explanation = rule.explanation();
         let [fault, _] = fenced(explanation, "dts")[..] else { panic!("{rule}: a fault, a fix") };
@@ -64,7 +64,7 @@ fn each_fault_is_found() {
 }
 
 #[test]
-fn each_mend_is_free_of_findings() {
+fn each_fixed_devicetree_example_has_no_findings() {
     for rule in devicetree_rules() {
         let explanation = rule.explanation();
         let [_, mend] = fenced(explanation, "dts")[..] else { panic!("{rule}: a fault, a fix") };
@@ -81,7 +81,7 @@ fn register_rules_are_silent_without_registers() {
 }
 
 #[test]
-fn each_explanation_has_its_parts() {
+fn each_rule_explanation_has_a_fault_and_a_fix() {
     for rule in Rule::ALL {
         let explanation = rule.explanation();
         let fault = explanation.find("\n## Fault\n").expect("a fault");

@@ -155,7 +155,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
 
     #[test]
-    fn streams_are_those_of_linux(
+    fn stream_ids_match_linux(
         (targets, words) in cases(),
         mask in option::weighted(0.2, prop_oneof![Just(6u32), any::<u32>()]),
         any_id: u32,
@@ -172,7 +172,7 @@ proptest! {
     }
 
     #[test]
-    fn device_ids_are_those_of_linux((targets, words) in cases(), any_id: u32) {
+    fn device_ids_match_linux((targets, words) in cases(), any_id: u32) {
         let machine = machine(MSI, &targets, None, &words);
         for id in (0..10).chain([any_id]) {
             let expected = of_map_id(&words, &targets, None, id);
@@ -201,7 +201,7 @@ fn old_map_with_one_cell_is_still_read() {
 }
 
 #[test]
-fn one_cell_for_many_ids_at_a_target_of_two_is_refused() {
+fn a_one_cell_map_entry_for_a_two_cell_target_is_refused() {
     let machine = machine(IOMMU, &[Some(2)], None, &[0, 1, 0, 0x1_0000]);
     assert_eq!(rules(&machine), [Rule::MalformedProperty]);
     let said = machine.findings.first().map(ToString::to_string);
@@ -228,7 +228,7 @@ fn entries_of_one_map_differ_in_length() {
 }
 
 #[test]
-fn several_ids_with_several_cells_are_reported_and_have_no_route() {
+fn a_multi_cell_map_entry_for_several_ids_is_reported() {
     for (kind, name) in [(IOMMU, "iommu-map"), (MSI, "msi-map")] {
         let read = machine(kind, &[Some(2)], None, &[0, 1, 0x10, 0, 2, 8, 1, 0x20, 0, 1]);
         assert_eq!(rules(&read), [Rule::SeveralOutputCells], "{name}");
@@ -242,7 +242,7 @@ fn several_ids_with_several_cells_are_reported_and_have_no_route() {
 }
 
 #[test]
-fn map_ends_where_the_next_entry_cannot_be_found() {
+fn a_map_ends_after_an_entry_of_unknown_length() {
     let read = |cells: u32, phandle: u32| {
         let words = [0, 1, 0x10, 1, 1, phandle, 0x11, 1, 2, 1, 0x12, 1];
         machine(IOMMU, &[Some(1), Some(cells)], None, &words)

@@ -38,7 +38,7 @@ fn a_property_names_the_overlay_that_set_it() {
 }
 
 #[test]
-fn an_overlay_that_does_not_fit_is_refused_with_its_place() {
+fn a_mismatched_overlay_is_refused_with_its_path() {
     let mut tree = OverlaidTree::new(BASE).unwrap();
     let error = tree.apply(SECOND).unwrap_err();
     assert_eq!(error.kind, OverlayErrorKind::NoLabel("new".into()));
@@ -98,7 +98,7 @@ fn an_expensive_overlay_is_refused() {
 
 /// A label of each of many properties makes the merge read a long target again.
 #[test]
-fn a_long_target_is_not_read_for_each_label() {
+fn many_labels_on_a_long_target_path_are_refused() {
     const COUNT: u32 = 40_000;
     let word = |text: &str, at: usize| {
         u32::from_be_bytes(*text.as_bytes()[at..].first_chunk().expect("names are long enough"))

@@ -84,14 +84,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_written_reads_back_equal(description in descriptions()) {
+    fn written_devicetrees_read_back_equal(description in descriptions()) {
         let blob = write(&description).expect("the description can be written");
         let read = parse(&blob).expect("written blobs are well-formed");
         prop_assert_eq!(Description { findings: Vec::new(), ..read }, description);
     }
 
     #[test]
-    fn routes_are_those_of_the_binding(
+    fn routes_match_the_binding(
         description in descriptions(),
         rids in vec(0..=0xffffu32, 16),
     ) {
@@ -258,7 +258,7 @@ fn nearest_bridge_with_a_map_decides() {
 }
 
 #[test]
-fn what_no_devicetree_can_say_is_refused() {
+fn devicetree_writer_refuses_inexpressible_facts() {
     let region = Region::new(0, 0x1000).unwrap();
     let refused = |description: Description| write(&description).unwrap_err().kind;
     let with_cpu = |id: &str| Description {

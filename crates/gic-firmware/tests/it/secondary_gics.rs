@@ -9,7 +9,7 @@ fn machine() -> Description {
 }
 
 #[test]
-fn the_root_is_cascaded_to_no_gic() {
+fn the_uncascaded_gic_is_the_root() {
     let machine = machine();
     let root = machine.gic.expect("a root");
     assert_eq!((root.id.as_str(), root.version.value), ("/intc@8000000", GicVersion::V3));
@@ -56,7 +56,7 @@ fn a_frame_belongs_to_the_gic_that_holds_it() {
 }
 
 #[test]
-fn spis_of_a_secondary_gic_are_no_wires_of_the_root() {
+fn spis_of_a_secondary_gic_do_not_conflict_with_the_root() {
     // The frame allocates INTIDs 64 to 95 of its own GIC; INTID 65 of the root GIC is wired to a
     // serial port.
     assert_eq!(check(&machine(), &KnownRegisters::default()), []);

@@ -78,7 +78,7 @@ fn device_answers(description: &Description, id: &str) -> Vec<Result<(String, u3
 }
 
 #[test]
-fn the_cpu_map_tells_clusters() {
+fn the_cpu_map_defines_clusters() {
     let blob = include_bytes!("../data/single-its.dtb");
     let clusters = devicetree::cpu_clusters(blob).expect("the blob is sound");
     let clusters: Vec<_> = clusters.iter().map(|(cpu, path)| (cpu.as_str(), &path[..])).collect();
@@ -185,7 +185,7 @@ fn host_without_ecam_has_a_config_window() {
 }
 
 #[test]
-fn each_of_several_its_serves_who_names_it() {
+fn each_of_several_its_serves_its_referrers() {
     let machine = read!("several-its");
     let [its0, its1] = ["40000", "60000"]
         .map(|at| format!("/soc/interrupt-controller@1000000/msi-controller@{at}"));
@@ -209,7 +209,7 @@ fn foreign_controller_has_a_name_and_no_doorbell() {
 }
 
 #[test]
-fn map_entries_lead_to_their_controllers() {
+fn map_entries_route_to_their_controllers() {
     let machine = read!("msi-map");
     let [its0, its1] = ["/intc@8000000/its@8080000", "/intc@8000000/its@80c0000"].map(String::from);
     let host = "/pcie@10000000";
@@ -241,7 +241,7 @@ fn the_mask_makes_functions_share_a_device_id() {
 }
 
 #[test]
-fn requesters_pass_the_iommu_of_the_map() {
+fn iommu_map_assigns_stream_ids_to_requesters() {
     let machine = read!("msi-map");
     let ids: Vec<_> = machine.iommus.iter().map(|iommu| iommu.id.as_str()).collect();
     assert_eq!(ids, ["/iommu@60000000"]);
@@ -276,19 +276,19 @@ fn a_host_that_is_a_controller_serves_itself() {
 }
 
 #[test]
-fn a_host_that_says_nothing_has_no_route() {
+fn a_host_without_msi_properties_has_no_route() {
     assert_eq!(answer(&read!("msi-map"), "/pcie@50000000", 0), Err(NoRoute::NotDescribed));
 }
 
 #[test]
-fn a_bare_parent_passes_requester_ids_on() {
+fn a_parent_without_a_specifier_preserves_requester_ids() {
     let machine = read!("msi-parent");
     let plain = String::from("/intc@8000000/its@8080000");
     assert_eq!(answer(&machine, "/pcie@10000000", 0x1234), Ok((plain, 0x1234, Via::Parent(0))));
 }
 
 #[test]
-fn first_enabled_parent_counts() {
+fn the_first_enabled_parent_routes_messages() {
     let machine = read!("msi-parent");
     let plain = String::from("/intc@8000000/its@8080000");
     assert_eq!(answer(&machine, "/pcie@20000000", 1), Ok((plain, 1, Via::Parent(1))));
@@ -339,7 +339,7 @@ fn enabled_gic_is_preferred() {
 }
 
 #[test]
-fn every_mistake_is_found_where_it_is() {
+fn each_mistake_is_reported_at_its_node_and_property() {
     assert_eq!(
         findings(&read!("mistakes")),
         [
@@ -405,7 +405,7 @@ fn masked_out_entry_ends_the_search() {
 }
 
 #[test]
-fn unmarked_controller_is_not_used() {
+fn its_without_the_msi_controller_property_is_disabled() {
     let machine = read!("mistakes");
     let its = controller(&machine, "/intc@8000000/its@80a0000");
     assert_eq!(its.status.value, Status::Disabled);

@@ -31,7 +31,7 @@ proptest! {
     }
 
     #[test]
-    fn span_is_shared_if_all_of_it_is(first in 0..6000u32, count in 0..1200u32) {
+    fn a_span_is_shared_only_if_every_intid_is(first in 0..6000u32, count in 0..1200u32) {
         let span = IntIdSpan::new(IntId::new(first), count).expect("it does not wrap");
         let spis = (first..first + count).all(|intid| (32..1020).contains(&intid));
         let extended = (first..first + count).all(|intid| (4096..5120).contains(&intid));
@@ -78,7 +78,7 @@ fn facts_are_equal_regardless_of_origin() {
 }
 
 #[test]
-fn origins_print_as_people_name_them() {
+fn origins_print_their_node_and_property() {
     assert_eq!(NodeId::new("/intc@8000000").origin("reg").to_string(), "/intc@8000000: reg");
     assert_eq!(NodeId::new("/intc@8000000").origin("").to_string(), "/intc@8000000");
     assert_eq!(Origin::program().to_string(), "(stated by the program)");

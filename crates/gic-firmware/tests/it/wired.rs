@@ -22,7 +22,7 @@ fn interrupts(machine: &Description, id: &str) -> Vec<u32> {
 }
 
 #[test]
-fn each_class_has_its_first_intid() {
+fn each_interrupt_class_starts_at_its_first_intid() {
     let machine = machine();
     assert_eq!(interrupts(&machine, "/intc@8000000"), [25]);
     assert_eq!(interrupts(&machine, "/gpio@9000000"), [39, 4104, 1119]);
@@ -34,7 +34,7 @@ fn extended_references_skip_other_controllers() {
 }
 
 #[test]
-fn another_parent_makes_no_user() {
+fn interrupts_of_other_controllers_are_not_listed() {
     let machine = machine();
     for id in ["/key", "/bus/key", "/bus", "/pcie@10000000/function@0"] {
         assert_eq!(interrupts(&machine, id), [], "{id}");
@@ -42,7 +42,7 @@ fn another_parent_makes_no_user() {
 }
 
 #[test]
-fn a_nexus_uses_what_its_map_leads_to() {
+fn a_nexus_lists_the_interrupts_of_its_map() {
     let machine = machine();
     assert_eq!(interrupts(&machine, "/pcie@10000000"), [72, 74]);
     let nexus = machine.wired.iter().find(|user| user.id.as_str() == "/pcie@10000000").unwrap();
@@ -86,7 +86,7 @@ fn all_bits_count_without_a_mask() {
 }
 
 #[test]
-fn a_host_without_a_map_says_so() {
+fn a_host_without_an_interrupt_map_routes_no_intx() {
     let machine = devicetree::parse(include_bytes!("../data/single-its.dtb")).expect("a tree");
     let host = machine.hosts.first().expect("a host");
     let refused = host.route_intx(&[RequesterId::pci(0, 1, 0)], IntxPin::A);
@@ -94,7 +94,7 @@ fn a_host_without_a_map_says_so() {
 }
 
 #[test]
-fn maps_without_a_parents_address_are_known() {
+fn legacy_maps_without_a_parent_address_are_read() {
     assert_eq!(interrupts(&machine(), "/extirq@9060000"), [82, 83]);
 }
 
@@ -133,14 +133,14 @@ fn numbers_beyond_their_class_are_reported() {
 }
 
 #[test]
-fn users_that_are_disabled_say_so() {
+fn disabled_wired_devices_are_listed_as_disabled() {
     let machine = machine();
     let off = machine.wired.iter().find(|user| user.id.as_str() == "/off@9020000").unwrap();
     assert_eq!((off.status.value, off.interrupts.len()), (Status::Disabled, 1));
 }
 
 #[test]
-fn devices_name_their_iommus_up_to_a_broken_reference() {
+fn iommu_references_end_at_the_first_broken_one() {
     let machine = machine();
     let dma = machine.devices.iter().find(|device| device.id.as_str() == "/dma@9040000").unwrap();
     let passed: Vec<_> =

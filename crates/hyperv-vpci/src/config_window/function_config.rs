@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn described_registers_are_not_asked_for() {
+    fn described_registers_are_answered_without_the_host() {
         let (config, mut window) = config();
         let mut read = |offset, width| config.read(&mut window, offset, width);
         assert_eq!(read(0, Width::Word), 0x0007_1414);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_written_when_memory_is_enabled() {
+    fn bars_are_written_when_memory_is_enabled() {
         let (mut config, mut window) = config();
         config.write(&mut window, 0x10, Width::Word, 0x8000_0000);
         config.write(&mut window, 0x14, Width::Half, 0x0012);

@@ -251,7 +251,7 @@ fn a_refused_hypercall_undoes_the_move() {
 }
 
 #[test]
-fn an_unmask_tells_the_hypervisor_again() {
+fn an_unmask_retargets_by_hypercall() {
     let pc = Pc::new(Version::V1_4);
     let device = pc.attach();
     let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
@@ -266,7 +266,7 @@ fn an_unmask_tells_the_hypervisor_again() {
 }
 
 #[test]
-fn processors_above_63_are_reached_from_1_2_on() {
+fn cpus_above_63_can_be_targeted_from_version_1_2_on() {
     let far = Cpu::new(FAR.into());
     for version in [Version::V1_2, Version::V1_3, Version::V1_4] {
         let (pc, device, block, opaque) = Pc::with_vector(version);
@@ -315,7 +315,7 @@ fn a_refused_unmask_is_reported() {
 /// OpenVMM's client requests lowest-priority delivery for an interrupt that any of several
 /// processors may handle.
 #[test]
-fn any_of_several_processors_is_granted_and_all_of_them_are_not() {
+fn host_grants_any_of_several_cpus_but_refuses_all() {
     let pc = Pc::new(Version::V1_4);
     let mut vector = 0x60;
     let mut create = |delivery, processors: &[u16]| {

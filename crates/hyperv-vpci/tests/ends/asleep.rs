@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 #[test]
-fn no_wait_is_in_vain() {
+fn no_wait_times_out_while_the_host_answers() {
     let (board, device) = Board::with_device();
     for _ in 0..200 {
         let (block, _) = board.vector(&device);
@@ -31,7 +31,7 @@ fn no_wait_is_in_vain() {
 }
 
 #[test]
-fn every_change_of_the_bus_is_signalled() {
+fn every_bus_change_signals_the_guest_once() {
     let board = Board::new();
     while board.bus.next_event().is_some() {}
     let third = Slot::new(2, 0);
@@ -119,7 +119,7 @@ impl Channel for Flooded {
 }
 
 #[test]
-fn a_flooded_guest_says_that_packets_remain() {
+fn poll_of_a_flooded_guest_returns_busy() {
     let (gic, vectors) = spis();
     let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
     let floods = Arc::new(AtomicBool::new(false));
@@ -132,7 +132,7 @@ fn a_flooded_guest_says_that_packets_remain() {
 }
 
 #[test]
-fn a_host_takes_a_request_that_came_as_it_fell_asleep() {
+fn a_request_racing_the_hosts_sleep_is_served() {
     let mut peer = Peer::on(Version::V1_4);
     peer.near.send(PacketKind::Request(100), &Peer::emit(&create(SLOT, 64, 1))).unwrap();
     let (near, far) = crate::board::channel();
@@ -150,7 +150,7 @@ fn a_host_takes_a_request_that_came_as_it_fell_asleep() {
 }
 
 #[test]
-fn a_guest_takes_a_packet_that_came_as_it_fell_asleep() {
+fn a_packet_racing_the_guests_sleep_is_handled() {
     let (gic, vectors) = spis();
     let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
     let is_late = Arc::new(AtomicBool::new(false));
@@ -178,7 +178,7 @@ fn a_guest_takes_a_packet_that_came_as_it_fell_asleep() {
 }
 
 #[test]
-fn a_host_that_sends_more_than_one_look_takes_is_heard() {
+fn packets_beyond_one_poll_are_still_handled() {
     let board = Board::new();
     while board.bus.next_event().is_some() {}
     // Send more ejections than one poll handles, followed by a new function.
@@ -227,7 +227,7 @@ impl Channel for Endless {
 }
 
 #[test]
-fn a_host_that_never_pauses_holds_nobody_up() {
+fn opening_a_bus_to_an_endless_host_terminates() {
     let (gic, vectors) = spis();
     let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
     let channel = Endless(inner, Request::QueryRelations);
@@ -244,7 +244,7 @@ fn tasks_that_wait_on_one_bus_lose_no_wake_up() {
 
 /// Wakes two of the example's tasks all the time, the second of which begins to wait later.
 #[test]
-fn woken_tasks_of_the_example_give_up_in_time() {
+fn a_repeatedly_woken_task_gives_up_at_its_deadline() {
     let limit = Duration::from_millis(200);
     let kernel = kernel::SleepingKernel::new(limit);
     let wait = || {

@@ -39,7 +39,7 @@ fn a_changed_numa_node_is_an_update() {
 }
 
 #[test]
-fn surprise_removals_do_not_use_up_the_bus() {
+fn surprise_removals_do_not_exhaust_request_slots() {
     let board = Board::new();
     for _ in 0..70 {
         while board.bus.next_event().is_some() {}
@@ -90,7 +90,7 @@ fn a_silent_host_ends_a_poll_after_one_function() {
 
 /// Requests 64 messages, none of which the host answers.
 #[test]
-fn a_bus_with_no_place_for_a_request_is_turned_off() {
+fn a_bus_with_64_unanswered_requests_can_close() {
     let (board, _device, block) = Board::with_block();
     board.tamper.set(Fate::Lost);
     for _ in 0..64 {

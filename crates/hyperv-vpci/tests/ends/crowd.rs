@@ -75,7 +75,7 @@ fn crowd() -> (Arc<Crowd>, Arc<Bus>, Arc<AtomicBool>, Attachment, HwIrqBlock) {
 }
 
 #[test]
-fn a_task_wakes_those_whose_answers_it_received() {
+fn a_task_wakes_tasks_whose_answers_it_received() {
     let (kernel, bus, _, device, block) = crowd();
     let other = bus.clone();
     kernel.meanwhile(move || assert_eq!(other.poll(), Ok(Idle::Sleep)));
@@ -95,7 +95,7 @@ fn a_task_wakes_those_whose_answers_it_received() {
 
 /// A sent message cancels another task's request to be signaled when a larger message has room.
 #[test]
-fn a_task_that_sends_wakes_those_without_room() {
+fn a_sending_task_wakes_tasks_that_wait_for_ring_room() {
     let (kernel, bus, is_full, _device, block) = crowd();
     let other = bus.clone();
     // The ejection's completion is a notice, so the host sends no answer.

@@ -184,7 +184,7 @@ fn nothing_overtakes_a_deletion_that_waits_for_room() {
 }
 
 #[test]
-fn a_refused_deletion_confirms_nothing() {
+fn a_refused_deletion_keeps_the_vector() {
     for (change, malformed) in UNCONFIRMED {
         let (board, device, block, _) = Board::with_vector();
         board.tamper.set(Fate::Changed(change));

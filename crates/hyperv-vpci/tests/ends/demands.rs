@@ -53,7 +53,7 @@ fn a_cpu_that_is_off_is_refused() {
 }
 
 #[test]
-fn affinity_goes_to_the_parent() {
+fn a_move_retargets_the_spi_without_a_request() {
     let (board, _device, block, message) = Board::with_vector();
     board.tamper.heard();
     let moved = board.bus.begin_move(&block, 0, Cpu::new(3)).unwrap();
@@ -76,7 +76,7 @@ fn a_move_that_is_rolled_back_restores_the_route() {
 }
 
 #[test]
-fn acknowledgement_and_end_are_the_parents() {
+fn acknowledge_and_eoi_send_no_request() {
     let (board, _device, block, message) = Board::with_vector();
     board.tamper.heard();
     let spi = block.first().get();
@@ -90,7 +90,7 @@ fn acknowledgement_and_end_are_the_parents() {
 }
 
 #[test]
-fn mask_and_pending_are_the_parents() {
+fn mask_and_pending_operate_on_the_parent_spi() {
     let (board, _device, block, message) = Board::with_vector();
     let first = block.first();
     board.bus.mask(first);
@@ -108,7 +108,7 @@ fn mask_and_pending_are_the_parents() {
 }
 
 #[test]
-fn the_domain_is_never_removed() {
+fn the_spi_domain_outlives_its_bus() {
     let gic = Arc::new(Gic::new(1020, CPUS.into()));
     let board = Board::with(Version::V1_4, gic.clone());
     let domain = board.domain.clone();
@@ -180,7 +180,7 @@ fn spis_above_255_need_protocol_1_4() {
 }
 
 #[test]
-fn messages_are_the_hosts_answers() {
+fn compose_returns_and_caches_the_hosts_answer() {
     let (board, _device, block) = Board::with_block();
     assert_eq!(board.asked(), 0);
     let message = board.bus.compose(&block, 0).unwrap();
@@ -204,7 +204,7 @@ fn spis_are_taken_from_64_upwards() {
 }
 
 #[test]
-fn frames_from_the_top_fit_beside() {
+fn spi_allocation_skips_spis_of_other_owners() {
     let gic = Arc::new(Gic::new(1020, CPUS.into()));
     // Claim GICv2m frames, which a host places from the top down, and a device in the middle.
     gic.claim(HwIrq::new(956), NonZeroU16::new(64).unwrap()).unwrap();
@@ -303,7 +303,7 @@ fn endpoints_that_cannot_store_the_answer_are_refused() {
 }
 
 #[test]
-fn attachments_are_of_functions_that_are_there() {
+fn attach_refuses_absent_functions() {
     let board = Board::new();
     for stray in [SLOT.requester(BUS + 1), hyperv_vpci::protocol::Slot::new(7, 0).requester(BUS)] {
         assert_eq!(board.bus.attach(stray, 1).err(), Some(MsiError::NoRoute(stray)));
@@ -326,7 +326,7 @@ fn a_new_block_has_nothing_pending() {
 }
 
 #[test]
-fn what_others_left_pending_is_cleared() {
+fn allocation_clears_foreign_pending_state() {
     let (board, device) = Board::with_device();
     msi_types::SetLine::pulse(&*board.gic, msi_types::Line::Spi(64));
     let (block, _) = board.vector(&device);
@@ -334,7 +334,7 @@ fn what_others_left_pending_is_cleared() {
 }
 
 #[test]
-fn a_domain_says_nothing_before_it_has_spis() {
+fn a_domain_without_spis_has_no_target() {
     let gic = Arc::new(Gic::new(1020, CPUS.into()));
     let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
     assert_eq!(domain.target(HwIrq::new(64)), None);

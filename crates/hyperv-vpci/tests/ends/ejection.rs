@@ -11,7 +11,7 @@ fn drain(board: &Board) -> Vec<BusEvent> {
 }
 
 #[test]
-fn an_ejected_function_goes_once_its_driver_agrees() {
+fn an_ejected_function_works_until_its_driver_confirms() {
     let (board, device, block, message) = Board::with_vector();
     drain(&board);
     board.kernel.change(|host| host.eject(SLOT).unwrap());
@@ -69,7 +69,7 @@ fn a_function_can_be_pulled_out_while_it_fires() {
 }
 
 #[test]
-fn a_wait_ends_when_its_function_goes() {
+fn removing_a_function_ends_its_pending_request() {
     let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Lost);
     board.kernel.meanwhile(|side| side.host.remove(SLOT).unwrap());
@@ -79,7 +79,7 @@ fn a_wait_ends_when_its_function_goes() {
 }
 
 #[test]
-fn a_new_function_in_the_slot_is_another() {
+fn a_new_function_in_a_slot_keeps_its_own_messages() {
     let (board, device, block, _) = Board::with_vector();
     drain(&board);
     board.replace(10);
@@ -113,7 +113,7 @@ fn a_late_message_of_a_gone_function_is_not_deleted() {
 }
 
 #[test]
-fn other_functions_go_on() {
+fn removal_of_one_function_keeps_the_others_working() {
     let board = Board::new();
     let other = board.attach(OTHER);
     let (block, message) = board.vector(&other);

@@ -170,7 +170,7 @@ fn a_flood_does_not_delay_a_deadline() {
 }
 
 #[test]
-fn a_flood_bounds_the_work_of_a_poll() {
+fn poll_does_bounded_work_in_a_flood() {
     for count in [0, 1, 2, 16, 128, SLOTS] {
         let rig = Rig::new();
         rig.flood(vec![list(count, 1), list(count, 2)]);
@@ -193,7 +193,7 @@ fn waits_that_return_early_end_at_the_deadline() {
 }
 
 #[test]
-fn an_answer_during_a_late_wait_counts() {
+fn an_answer_during_an_overlong_wait_is_accepted() {
     let rig = Rig::new();
     let block = rig.vector();
     rig.kernel.is_late.store(true, SeqCst);

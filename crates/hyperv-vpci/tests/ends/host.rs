@@ -75,7 +75,7 @@ fn the_functions_are_listed_before_the_bus_is_on() {
 }
 
 #[test]
-fn answers_carry_the_spi_to_an_address_of_their_own() {
+fn the_answer_holds_the_spi_and_the_bus_address() {
     let mut peer = Peer::on(Version::V1_4);
     let answer = peer.exchange(&Peer::emit(&create(SLOT, 1016, 2))).unwrap();
     let message = MsiMessage { address: ADDRESS, data: 1016 };
@@ -108,7 +108,7 @@ fn impossible_interrupts_are_refused() {
 }
 
 #[test]
-fn quotas_hold() {
+fn vector_quotas_are_enforced_per_function() {
     let mut peer = Peer::on(Version::V1_4);
     assert_eq!(peer.ask(&create(SLOT, 64, 32)), Ok(Status::SUCCESS));
     assert_eq!(peer.ask(&create(SLOT, 96, 32)), Ok(Status::SUCCESS));
@@ -179,7 +179,7 @@ fn completions_of_a_guest_break_the_channel() {
 }
 
 #[test]
-fn unknown_messages_are_answered_so() {
+fn unknown_messages_are_answered_not_supported() {
     let mut peer = Peer::on(Version::V1_4);
     for kind in [0x4249_0006u32, 0x4249_0009, 0x4249_00ff, 0] {
         let answer = peer.exchange(&[kind.to_le_bytes(), [0; 4]].concat()).unwrap();
@@ -248,7 +248,7 @@ fn requests_longer_than_any_message_are_not_supported() {
 }
 
 #[test]
-fn a_ring_without_room_for_the_list_is_refused() {
+fn a_function_list_longer_than_the_ring_is_refused() {
     for (version, fits) in [(Version::V1_4, 144), (Version::V1_3, 144), (Version::V1_2, 202)] {
         let mut peer = Peer::new(version);
         (peer.near, peer.far) = channel_with(1, Bell::Nobody, Bell::Nobody);
@@ -325,7 +325,7 @@ fn an_ejection_is_requested_again_after_a_reset() {
 }
 
 #[test]
-fn the_window_is_below_the_top_of_memory() {
+fn the_config_window_address_drops_the_vtom_bit() {
     let mut peer = Peer::new(Version::V1_4);
     let config = host_config(Version::V1_4).with_vtom(1 << 39);
     peer.host = Host::new(config, Injection::Spi(Arc::new(Gic::new(1020, 4)))).unwrap();

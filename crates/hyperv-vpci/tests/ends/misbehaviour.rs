@@ -19,7 +19,7 @@ const WRONG: [(Change, &str); 5] = [
 ];
 
 #[test]
-fn wrong_answers_are_errors_that_leave_nothing() {
+fn malformed_answers_are_refused_without_effect() {
     for (change, expected) in WRONG {
         let (board, device, block) = Board::with_block();
         board.tamper.set(Fate::Changed(change));
@@ -36,7 +36,7 @@ fn wrong_answers_are_errors_that_leave_nothing() {
 }
 
 #[test]
-fn an_unaligned_group_is_of_no_use() {
+fn an_unaligned_group_answer_is_refused() {
     let (board, device) = Board::with_device();
     let block = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
     board.tamper.set(Fate::Changed(|answer| answer[12] |= 2));
@@ -44,7 +44,7 @@ fn an_unaligned_group_is_of_no_use() {
 }
 
 #[test]
-fn one_message_for_two_interrupts_is_of_no_use() {
+fn a_message_of_another_vector_is_refused() {
     let (board, device, first, message) = Board::with_vector();
     let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     // The first vector is SPI 64, and this one is SPI 65.
@@ -75,7 +75,7 @@ fn a_second_answer_is_ignored() {
 }
 
 #[test]
-fn an_answer_to_nobody_is_ignored() {
+fn an_answer_without_a_request_is_ignored() {
     let (board, device) = Board::with_device();
     for id in [0, 1, 1000, u64::MAX] {
         board.kernel.send(PacketKind::Completion(id), &[0; 24]);
@@ -86,7 +86,7 @@ fn an_answer_to_nobody_is_ignored() {
 }
 
 #[test]
-fn a_silent_host_ends_a_wait() {
+fn a_request_to_a_silent_host_times_out() {
     let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Lost);
     assert_eq!(refusal(&board.bus, &block), "the host did not answer in time");
@@ -100,7 +100,7 @@ fn a_silent_host_ends_a_wait() {
 }
 
 #[test]
-fn a_late_message_goes_back_to_the_host() {
+fn a_late_message_is_returned_to_the_host() {
     let (board, _device, block) = Board::with_block();
     board.tamper.set(Fate::Kept);
     board.bus.compose(&block, 0).unwrap_err();

@@ -18,7 +18,7 @@ fn opened(highest: Version, fate: Fate) -> (Vec<Request>, Result<Version, VpciEr
 }
 
 #[test]
-fn the_highest_common_version_is_spoken() {
+fn the_highest_common_version_is_negotiated() {
     for highest in Version::OFFERED {
         let (requests, version) = opened(highest, Fate::Sent);
         assert_eq!(version, Ok(highest));
@@ -45,7 +45,7 @@ fn resources_are_assigned_in_the_versions_form() {
 }
 
 #[test]
-fn other_failures_end_the_negotiation() {
+fn a_failed_version_query_ends_the_negotiation() {
     let refuse: fn(&mut Vec<u8>) =
         |answer| answer[..4].copy_from_slice(&Status::BAD_DATA.get().to_le_bytes());
     let operation = "query version";

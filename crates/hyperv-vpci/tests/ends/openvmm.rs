@@ -120,7 +120,7 @@ impl Client {
 }
 
 #[test]
-fn a_client_that_never_asks_hears_of_its_functions() {
+fn the_host_lists_functions_to_a_client_that_never_asks() {
     let client = Client::connect();
     let expected = [SLOT, OTHER].map(|slot| function(slot).description);
     assert_eq!(client.functions, expected);

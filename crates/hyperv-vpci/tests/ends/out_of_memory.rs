@@ -20,7 +20,7 @@ fn gic() -> Arc<Gic> {
 }
 
 #[test]
-fn a_host_is_made_whole_or_not_at_all() {
+fn host_creation_without_memory_is_refused() {
     let injection = Injection::Spi(gic());
     let no_memory = |error| assert_eq!(error, HostError::NoMemory);
     let new = || Host::new(host_config(Version::V1_4), injection.clone());
@@ -41,7 +41,7 @@ fn a_request_without_memory_is_refused() {
 }
 
 #[test]
-fn a_restored_host_is_whole_or_none() {
+fn host_restore_without_memory_is_refused() {
     let mut peer = Peer::on(Version::V1_4);
     assert_eq!(peer.ask(&create(SLOT, 64, 2)), Ok(Status::SUCCESS));
     let saved = peer.host.save();
@@ -55,7 +55,7 @@ fn a_restored_host_is_whole_or_none() {
 }
 
 #[test]
-fn a_bus_opens_whole_or_not_at_all() {
+fn opening_a_bus_without_memory_is_refused() {
     let (gic, vectors) = spis();
     let (bus, failures) = until_it_succeeds(
         || {
@@ -75,14 +75,14 @@ fn a_bus_opens_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_domain_needs_its_memory_at_once() {
+fn creating_a_domain_without_memory_is_refused() {
     let gic: Arc<Gic> = gic();
     let idle = Arc::new(crate::board::Idle);
     after_failures(1, || SpiDomain::new(gic.clone(), idle.clone()), |_| {});
 }
 
 #[test]
-fn an_attachment_is_whole_or_none() {
+fn attaching_without_memory_is_refused() {
     let board = Board::new();
     let attach = || board.bus.attach(SLOT.requester(BUS), 4);
     let device = after_failures(1, attach, |error| {
@@ -92,7 +92,7 @@ fn an_attachment_is_whole_or_none() {
 }
 
 #[test]
-fn vectors_come_and_go_without_memory() {
+fn vector_operations_allocate_no_memory() {
     let (board, device) = Board::with_device();
     with_allocations(0, || {
         let block = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
@@ -117,7 +117,7 @@ fn a_host_without_memory_costs_no_vector() {
 }
 
 #[test]
-fn a_bus_closes_without_memory() {
+fn close_without_memory_fails_but_masks_vectors() {
     let (board, device, block, _) = Board::with_vector();
     let closed = with_allocations(0, || board.bus.close());
     assert_eq!(closed, Err(VpciError::NoMemory));

@@ -22,7 +22,7 @@ fn restore(saved: &SavedHost, gic: &Arc<Gic>) -> Restored {
 }
 
 #[test]
-fn an_answer_under_way_arrives_once() {
+fn an_unsent_answer_is_sent_once_after_restore() {
     let rings = [0, 1].map(|_| HeapRing::new(NonZeroU8::new(1).unwrap()).unwrap());
     let [there, back] = rings;
     fn nobody() {}
@@ -69,7 +69,7 @@ fn state() -> SavedHost {
 }
 
 #[test]
-fn a_restored_state_saves_as_itself() {
+fn a_restored_host_saves_the_same_state() {
     let saved = state();
     let gic = Arc::new(Gic::new(1020, 4));
     let (host, devices) = restore(&saved, &gic).unwrap();
@@ -82,7 +82,7 @@ fn a_restored_state_saves_as_itself() {
 }
 
 #[test]
-fn states_that_no_host_saved_are_refused() {
+fn inconsistent_saved_states_are_refused() {
     let gic = Arc::new(Gic::new(1020, 4));
     let refused = |change: &dyn Fn(&mut SavedHost)| {
         let mut saved = state();

@@ -67,7 +67,7 @@ impl SetLine for SlowLines {
 }
 
 #[test]
-fn a_deletion_waits_for_a_sender_on_its_way() {
+fn a_deletion_waits_for_a_signal_in_progress() {
     let lines = Arc::new(SlowLines {
         pulses: AtomicU32::new(0),
         begun: Barrier::new(2),

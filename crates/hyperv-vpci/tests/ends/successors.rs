@@ -49,7 +49,7 @@ const OPERATIONS: [Operation; 7] = [
 ];
 
 #[test]
-fn a_stale_driver_sends_its_successor_nothing() {
+fn a_stale_driver_sends_no_request_for_its_successor() {
     for operation in OPERATIONS {
         let (board, device, granted, _) = Board::with_vector();
         let fresh = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();

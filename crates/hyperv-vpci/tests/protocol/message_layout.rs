@@ -131,7 +131,7 @@ const TRANSLATED_BYTES: [u8; 16] =
     [0, 0, 4, 0, 0xe0, 0xac, 0x68, 0x24, 0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01];
 
 #[test]
-fn deletions_carry_the_answer_as_it_was() {
+fn deletions_echo_the_answer_unchanged() {
     let request = Request::DeleteInterrupt { slot: SLOT, interrupt: TRANSLATED };
     let bytes = message(0x4249_0015, 24, &[(4, &SLOT_BYTES), (8, &TRANSLATED_BYTES)]);
     assert_eq!(emitted(request), bytes);
@@ -254,7 +254,7 @@ fn the_retarget_hypercall_has_a_sparse_set_from_1_2_on() {
 }
 
 #[test]
-fn sets_of_processors_name_their_lowest() {
+fn a_processor_set_is_parsed_as_its_lowest_member() {
     let parsed = |target: &[(usize, &[u8])], length| {
         Retarget::parse(&retarget_bytes(target, length)).map(|retarget| retarget.processor)
     };

@@ -67,7 +67,7 @@ fn processor_lists_are_bounded() {
 }
 
 #[test]
-fn relations_announce_no_more_than_they_hold() {
+fn relations_with_too_high_a_count_are_refused() {
     let announced = |count: u32| {
         let mut bytes = 0x4249_0000u32.to_le_bytes().to_vec();
         bytes.extend(count.to_le_bytes());
@@ -82,7 +82,7 @@ fn relations_announce_no_more_than_they_hold() {
 }
 
 #[test]
-fn slots_have_no_reserved_bits() {
+fn slots_with_reserved_bits_are_refused() {
     for wire in [0x100, 0x8000_0000, u32::MAX] {
         assert_eq!(Slot::from_wire(wire), Err(ProtocolError::BadSlot(wire)));
     }
@@ -100,7 +100,7 @@ fn every_truncation_is_an_error() {
 }
 
 #[test]
-fn a_failed_completion_is_its_status() {
+fn a_failed_completion_is_parsed_as_its_status() {
     let failed = Status::BAD_DATA.get().to_le_bytes();
     assert_eq!(InterruptReply::parse(&failed), Ok(Err(Status::BAD_DATA)));
     let short = InterruptReply::parse(&[0; 23]);

@@ -180,7 +180,7 @@ fn finish(bus: &Bus, kernel: &Sleeper) {
 }
 
 #[test]
-fn openvmms_host_is_asked_as_it_was() {
+fn the_guest_replays_a_recorded_openvmm_host_session() {
     let text = include_str!("data/openvmm-host.txt");
     let (kernel, near) = sleeper(section(text, "whole"), true);
     let (gic, vectors) = spis(&kernel);
@@ -200,7 +200,7 @@ fn openvmms_host_is_asked_as_it_was() {
 }
 
 #[test]
-fn openvmms_host_is_heard() {
+fn the_guest_handles_recorded_openvmm_host_events() {
     let text = include_str!("data/openvmm-host.txt");
     let (kernel, near) = sleeper(section(text, "events"), true);
     let (gic, vectors) = spis(&kernel);

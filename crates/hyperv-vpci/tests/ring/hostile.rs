@@ -138,7 +138,7 @@ fn a_flood_of_unknown_packets_ends_a_read() {
 /// OpenVMM's ring masks the size, because "some implementations" wait for room for all but one
 /// byte.
 #[test]
-fn writers_that_wait_for_the_whole_ring_are_signalled() {
+fn writers_that_wait_for_the_whole_ring_are_signaled() {
     for waits_for in [4096 - 8, 4096 - 7, 4096 - 1, 4096, u32::MAX] {
         let ring = ring(1);
         let mut writer = RingWriter::new(ring.clone(), 0).unwrap();

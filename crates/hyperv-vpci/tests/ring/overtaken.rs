@@ -36,7 +36,7 @@ impl RingMemory for Overtaken<'_> {
 }
 
 #[test]
-fn a_writer_sees_room_that_was_made_meanwhile() {
+fn a_writer_rechecks_for_room_before_waiting() {
     let ring = ring(1);
     let mut reader = RingReader::new(ring.clone(), 0).unwrap();
     let read = move || {
@@ -54,7 +54,7 @@ fn a_writer_sees_room_that_was_made_meanwhile() {
 }
 
 #[test]
-fn a_reader_sees_a_packet_that_came_meanwhile() {
+fn a_reader_rechecks_for_a_packet_before_sleeping() {
     let ring = ring(1);
     let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
     ring.set_control(Control::InterruptMask, 1);
@@ -67,7 +67,7 @@ fn a_reader_sees_a_packet_that_came_meanwhile() {
 }
 
 #[test]
-fn a_reader_that_took_the_packet_is_not_signalled() {
+fn a_reader_that_received_the_packet_is_not_signaled() {
     let ring = ring(1);
     let mut reader = RingReader::new(ring.clone(), 0).unwrap();
     let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
@@ -87,7 +87,7 @@ fn a_reader_that_took_the_packet_is_not_signalled() {
 }
 
 #[test]
-fn a_writer_that_fills_the_ring_during_a_read_is_signalled() {
+fn a_writer_that_fills_the_ring_during_a_read_is_signaled() {
     let ring = ring(1);
     let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
     let _ = writer.write(PacketKind::Notice, &[0; 2000]).unwrap();

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn spread_uses_every_cpu_and_differs_by_one() {
+    fn spread_assigns_cpus_evenly_to_within_one() {
         for cpus in 1..20 {
             let all: Vec<_> = (0..cpus).map(Cpu::new).collect();
             for vectors in 1..40 {

@@ -221,7 +221,7 @@ fn no_message_is_lost_and_no_run_overlaps() {
 }
 
 #[test]
-fn disabling_holds_back_and_loses_nothing() {
+fn a_disabled_handler_does_not_run_and_loses_no_message() {
     explore(an_interrupt_is_disabled_under_load);
 }
 
@@ -236,11 +236,11 @@ fn a_self_dropping_handler_is_freed_after_return() {
 }
 
 #[test]
-fn replacing_a_handler_never_leaves_two_or_none() {
+fn replacing_a_handler_under_load_leaves_exactly_one() {
     explore(a_handler_is_replaced_under_load);
 }
 
 #[test]
-fn early_arrivals_wait_for_an_awaited_handler() {
+fn messages_before_install_are_delivered_to_the_new_handler() {
     explore(a_handler_is_installed_under_load);
 }

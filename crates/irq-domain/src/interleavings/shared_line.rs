@@ -207,6 +207,6 @@ fn a_member_never_runs_after_it_was_freed() {
 }
 
 #[test]
-fn no_handler_joins_a_line_that_goes() {
+fn joining_a_line_being_freed_keeps_it_or_is_refused() {
     explore(the_last_handler_goes_while_another_comes);
 }

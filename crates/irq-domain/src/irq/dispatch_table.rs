@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_stays_where_it_is() {
+    fn a_dispatch_entry_keeps_its_address() {
         let table = DispatchTable::new().unwrap();
         for raw in [0, 255, 256, 8192, 0xffff, 0x1_0000, 0x12_3456, HWIRQS - 1] {
             let made = core::ptr::from_ref(table.ensure(HwIrq::new(raw)).unwrap().unwrap());
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_found_where_nothing_was_requested() {
+    fn an_unrequested_hwirq_has_no_entry() {
         let table = DispatchTable::new().unwrap();
         table.ensure(HwIrq::new(8192)).unwrap();
         assert!(table.get(HwIrq::new(8192 + 256)).is_none());

@@ -41,7 +41,7 @@ impl Setup {
 }
 
 #[test]
-fn an_interrupt_arrives_where_it_was_moved() {
+fn a_moved_interrupt_is_delivered_to_its_new_cpu() {
     for (kind, store) in combinations() {
         let setup = setup(kind, store, 1);
         for to in (0..CPUS).chain([1]).map(Cpu::new) {
@@ -126,7 +126,7 @@ fn a_failed_move_keeps_the_message_and_the_target() {
 }
 
 #[test]
-fn a_message_during_a_rewrite_follows_the_move() {
+fn a_message_during_a_rewrite_is_delivered_to_the_new_cpu() {
     let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let store = setup.store.clone();
     *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || store.fire(0))));
@@ -157,7 +157,7 @@ fn a_group_with_a_stable_message_moves_singly() {
 }
 
 #[test]
-fn a_disable_during_a_move_stays_masked() {
+fn a_vector_disabled_during_a_move_stays_masked() {
     let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     let other_cpu = handle.clone();
@@ -207,7 +207,7 @@ fn toggles_during_a_move_keep_the_message() {
 }
 
 #[test]
-fn an_offline_cpu_gives_all_interrupts_away() {
+fn taking_a_cpu_offline_moves_its_interrupts_away() {
     for kind in [Addressing::Stays, Addressing::NamesCpu] {
         let setup = setup(kind, StoreKind::MSIX, 8);
         assert_eq!(setup.machine.interrupts.offline(Cpu::new(1)), Ok(vec![]));
@@ -228,7 +228,7 @@ fn stranded_interrupts_are_reported() {
 }
 
 #[test]
-fn the_last_cpu_strands_what_it_has() {
+fn taking_the_last_cpu_offline_strands_its_interrupts() {
     let setup = setup(Addressing::Stays, StoreKind::MSIX, 4);
     for cpu in 1..CPUS {
         assert_eq!(setup.machine.interrupts.offline(Cpu::new(cpu)), Ok(vec![]));
@@ -239,7 +239,7 @@ fn the_last_cpu_strands_what_it_has() {
 }
 
 #[test]
-fn an_offline_cpu_gets_no_interrupt() {
+fn an_offline_cpu_is_assigned_no_interrupt() {
     let machine = Machine::new(Addressing::Stays);
     machine.interrupts.offline(Cpu::new(2)).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
@@ -272,7 +272,7 @@ fn an_unknown_cpu_is_refused() {
 }
 
 #[test]
-fn a_gone_device_has_no_affinity() {
+fn setting_the_affinity_of_a_dropped_device_fails() {
     let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
     let irq = setup.handles[0].irq();
     drop(setup.device);
@@ -282,7 +282,7 @@ fn a_gone_device_has_no_affinity() {
 }
 
 #[test]
-fn an_interrupt_follows_the_cpus_it_is_wanted_at() {
+fn an_interrupt_stays_among_its_cpus_while_one_is_online() {
     let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let (handle, interrupts) = (&setup.handles[0], &setup.machine.interrupts);
     let wanted = [Cpu::new(1), Cpu::new(3)];
@@ -300,7 +300,7 @@ fn an_interrupt_follows_the_cpus_it_is_wanted_at() {
 }
 
 #[test]
-fn a_stranded_interrupt_is_not_at_its_target() {
+fn a_stranded_interrupt_cannot_be_moved_to_its_offline_cpu() {
     let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let handle = &setup.handles[0];
     let here = handle.effective_affinity();
@@ -330,7 +330,7 @@ fn line_under(policy: fn(&[Cpu]) -> Cpu) -> (Interrupts, IrqHandle) {
 }
 
 #[test]
-fn a_stray_choice_counts_as_the_first() {
+fn a_policy_choice_outside_the_set_falls_back_to_the_first() {
     let (_interrupts, handle) = line_under(|_| Cpu::new(9));
     assert_eq!(handle.effective_affinity(), Cpu::new(0));
 }

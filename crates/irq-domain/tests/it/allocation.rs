@@ -33,7 +33,7 @@ fn independent_vectors_spread_over_online_cpus() {
 }
 
 #[test]
-fn vectors_are_masked_until_they_are_requested() {
+fn a_message_before_the_request_is_delivered_after_it() {
     for kind in StoreKind::EDGES {
         let machine = Machine::new(Addressing::Stays);
         let store = machine.store(kind);
@@ -59,7 +59,7 @@ fn slots_left_unmasked_are_masked_too() {
 }
 
 #[test]
-fn as_many_are_granted_as_the_controller_has() {
+fn grants_are_limited_by_the_controllers_vectors() {
     for (capacity, wanted, expected) in [(7, 1..=8, Ok(7)), (5, 5..=8, Ok(5)), (5, 6..=8, Err(()))]
     {
         let machine =
@@ -100,7 +100,7 @@ fn an_impossible_count_is_refused() {
 }
 
 #[test]
-fn a_group_is_the_only_allocation() {
+fn a_second_group_allocation_is_refused() {
     let machine = Machine::new(Addressing::Stays);
     let (device, granted) = grant(&machine, &machine.store(StoreKind::MSI), 4..=4);
     granted.unwrap();
@@ -109,7 +109,7 @@ fn a_group_is_the_only_allocation() {
 }
 
 #[test]
-fn the_store_limits_what_is_granted() {
+fn grants_are_limited_by_the_stores_slots() {
     let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let (_device, granted) = grant(&machine, &store, 1..=u16::MAX);
@@ -117,7 +117,7 @@ fn the_store_limits_what_is_granted() {
 }
 
 #[test]
-fn more_vectors_come_at_the_next_slots() {
+fn later_vectors_use_the_next_slots() {
     let machine = Machine::new(Addressing::Stays);
     let (device, granted) = grant(&machine, &machine.store(StoreKind::MSIX), 3..=3);
     granted.unwrap();
@@ -140,7 +140,7 @@ fn a_narrow_endpoint_is_placed_within_reach_or_refused() {
 }
 
 #[test]
-fn a_misaligned_group_is_the_controllers_fault() {
+fn a_misaligned_group_from_the_controller_is_refused() {
     let machine = Machine::new(Addressing::NamesCpu);
     machine.controller.skew.store(1, Ordering::Relaxed);
     let (_device, granted) = grant(&machine, &machine.store(StoreKind::MSI), 4..=4);
@@ -149,7 +149,7 @@ fn a_misaligned_group_is_the_controllers_fault() {
 }
 
 #[test]
-fn a_cpu_offline_during_placement_keeps_nothing() {
+fn a_cpu_taken_offline_during_placement_keeps_no_vector() {
     let machine = Machine::new(Addressing::NamesCpu);
     let interrupts = machine.interrupts.clone();
     let (placing, heard) = channel();
@@ -377,7 +377,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_drivers_lose_and_leak_nothing(
+    fn random_drivers_lose_no_message_and_leak_no_vector(
         controller in prop::sample::select(&[
             Addressing::Stays,
             Addressing::NamesCpu,

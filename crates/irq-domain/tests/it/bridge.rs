@@ -111,7 +111,7 @@ pub(crate) fn attach(machine: &Machine) -> (Arc<Hardware>, WiredBridge) {
 }
 
 #[test]
-fn a_level_runs_its_handler_until_it_falls() {
+fn an_asserted_level_reruns_its_handler_until_deassert() {
     let machine = Machine::new(Addressing::Stays);
     let (hardware, bridge) = attach(&machine);
     let (device, runs) = (hardware.clone(), std::sync::atomic::AtomicU32::new(0));
@@ -128,7 +128,7 @@ fn a_level_runs_its_handler_until_it_falls() {
 }
 
 #[test]
-fn an_edge_runs_its_handler_once_each() {
+fn each_edge_runs_its_handler_once() {
     let machine = Machine::new(Addressing::NamesCpu);
     let (hardware, bridge) = attach(&machine);
     let handle = bridge.request(7, Trigger::Edge, "edge", |_| {}).unwrap();
@@ -142,7 +142,7 @@ fn an_edge_runs_its_handler_once_each() {
 }
 
 #[test]
-fn a_level_without_handler_is_its_successors() {
+fn a_pending_level_is_delivered_to_the_next_handler() {
     let machine = Machine::new(Addressing::Stays);
     let (hardware, bridge) = attach(&machine);
     let first = bridge.request(2, Trigger::Level, "level", |_| {}).unwrap();
@@ -172,7 +172,7 @@ fn an_impossible_trigger_is_refused() {
 }
 
 #[test]
-fn an_input_goes_with_its_bridge() {
+fn dropping_a_bridge_frees_its_inputs() {
     let machine = Machine::new(Addressing::Stays);
     let (hardware, bridge) = attach(&machine);
     let handle = bridge.request_disabled(2, Trigger::Edge, "edge", |_| {}).unwrap();

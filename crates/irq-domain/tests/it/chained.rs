@@ -55,7 +55,7 @@ fn a_lines_handler_dispatches_its_vectors() {
 }
 
 #[test]
-fn a_vector_is_freed_after_the_run_of_its_line() {
+fn freeing_a_vector_waits_for_the_handler_of_its_line() {
     let machine = chained();
     let request = WiredRequest::new(LINE, Trigger::Level, "bridge");
     let ((runs, is_running), (end, is_ended)) = (channel(), channel());
@@ -83,7 +83,7 @@ fn a_vector_is_freed_after_the_run_of_its_line() {
 }
 
 #[test]
-fn a_vector_follows_its_line() {
+fn chained_vectors_move_only_with_their_line() {
     let setup = setup();
     let interrupts = &setup.machine.interrupts;
     let shares = MoveError::SharesLine(setup.line.irq());
@@ -100,7 +100,7 @@ fn a_vector_follows_its_line() {
 }
 
 #[test]
-fn a_cpu_that_goes_offline_takes_no_line_along() {
+fn an_offline_cpu_moves_a_line_and_its_vectors_away() {
     let setup = setup();
     let (Some(here), _) = setup.targets() else { panic!("the line is routed") };
     setup.machine.interrupts.offline(here).unwrap();
@@ -109,7 +109,7 @@ fn a_cpu_that_goes_offline_takes_no_line_along() {
 }
 
 #[test]
-fn a_line_that_was_not_requested_has_no_vectors() {
+fn an_unrequested_line_refuses_vectors() {
     let machine = chained();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let refused = device.allocate(Shape::Independent, 1..=1).unwrap_err();

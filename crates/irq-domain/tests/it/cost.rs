@@ -20,7 +20,7 @@ fn requests_are_free_and_a_release_is_one_step() {
 }
 
 #[test]
-fn a_later_handler_is_unmasked_at_the_controller() {
+fn a_later_request_unmasks_at_the_controller() {
     let (machine, store, device) = attached(Addressing::Stays, StoreKind::MSI, 1);
     drop(device.request(0, "first", |_| {}).unwrap());
     assert!(machine.controller.is_masked(device.vectors().unwrap()[0].hwirq));
@@ -31,7 +31,7 @@ fn a_later_handler_is_unmasked_at_the_controller() {
 }
 
 #[test]
-fn an_early_message_dies_with_its_device() {
+fn a_message_before_request_is_discarded_with_its_device() {
     let (machine, early, device) = attached(Addressing::Stays, StoreKind::MSI, 1);
     early.fire(0);
     machine.settle();

@@ -29,7 +29,7 @@ fn a_vector_that_never_had_a_handler_is_unknown() {
 }
 
 #[test]
-fn a_vector_whose_handler_is_gone_is_released() {
+fn dispatch_returns_released_after_the_handle_is_dropped() {
     let machine = Machine::new(Addressing::Stays);
     let (_device, handle) = one_vector(&machine, |_| {});
     let hwirq = handle.hwirq();
@@ -46,7 +46,7 @@ fn a_cpu_beyond_those_of_the_machine_is_unknown() {
 }
 
 #[test]
-fn the_handler_is_told_what_arrived_where() {
+fn the_handler_context_has_irq_hwirq_and_cpu() {
     let machine = Machine::new(Addressing::Stays);
     let told = Arc::new(Mutex::new(None));
     let note = told.clone();
@@ -78,7 +78,7 @@ fn message_while_the_handler_runs(
 }
 
 #[test]
-fn a_message_during_a_run_is_sent_again() {
+fn a_message_while_the_handler_runs_is_redelivered() {
     for kind in [Addressing::Stays, Addressing::NamesCpu] {
         let (machine, _device, handle, runs) = message_while_the_handler_runs(kind);
         let hwirq = handle.get().unwrap().hwirq();
@@ -91,7 +91,7 @@ fn a_message_during_a_run_is_sent_again() {
 }
 
 #[test]
-fn messages_during_one_run_are_sent_again_once() {
+fn messages_during_one_handler_run_are_redelivered_once() {
     let machine = Machine::new(Addressing::Stays);
     let interrupts = machine.interrupts.clone();
     let first = AtomicUsize::new(0);
@@ -109,7 +109,7 @@ fn messages_during_one_run_are_sent_again_once() {
 }
 
 #[test]
-fn a_level_is_not_sent_again() {
+fn a_wired_level_during_a_handler_run_is_not_redelivered() {
     let machine = Machine::new(Addressing::Stays);
     let interrupts = machine.interrupts.clone();
     let request = irq_domain::WiredRequest::new(HwIrq::new(40), Trigger::Level, "uart");
@@ -126,7 +126,7 @@ fn a_level_is_not_sent_again() {
 }
 
 #[test]
-fn a_disabled_message_is_sent_again_at_enable() {
+fn enabling_redelivers_a_message_deferred_while_disabled() {
     let machine = Machine::new(Addressing::Stays);
     let (_device, handle) = one_vector(&machine, |_| {});
     handle.disable();
@@ -140,7 +140,7 @@ fn a_disabled_message_is_sent_again_at_enable() {
 }
 
 #[test]
-fn a_deferred_then_disabled_message_waits() {
+fn a_message_deferred_then_disabled_runs_at_enable() {
     let machine = Machine::new(Addressing::Stays);
     let handle = Arc::new(OnceLock::<IrqHandle>::new());
     let (own, interrupts, runs) = (handle.clone(), machine.interrupts.clone(), AtomicUsize::new(0));
@@ -180,7 +180,7 @@ fn disabling_masks_at_the_source_at_once() {
 }
 
 #[test]
-fn a_message_during_a_panic_is_sent_again() {
+fn a_message_during_a_panicking_handler_is_redelivered() {
     let machine = Arc::new(Machine::new(Addressing::Stays));
     let runs = Arc::new(AtomicUsize::new(0));
     let (inner, count) = (machine.clone(), runs.clone());

@@ -43,7 +43,7 @@ fn domains_of_a_device_share_its_attachment_only() {
 }
 
 #[test]
-fn a_domain_that_goes_leaves_the_others_at_work() {
+fn dropping_a_domain_keeps_the_other_domains_working() {
     let machine = Machine::new(Addressing::NamesCpu);
     let (device, [(_, first), (store, second)]) = two_domains(&machine);
     first.allocate(Shape::Independent, 4..=4).unwrap();
@@ -75,7 +75,7 @@ fn a_task_detaches_a_device_dropped_in_a_handler() {
 }
 
 #[test]
-fn no_domain_without_an_attachment() {
+fn a_shared_device_reports_a_failed_attach() {
     let machine = Machine::new(Addressing::Stays);
     machine.controller.fail_in.store(0, Relaxed);
     let config = SharedDeviceConfig::new(RequesterId::pci(1, 0, 0), machine.controller.clone(), 16);
@@ -141,14 +141,14 @@ fn free_waits_for_the_handler() {
 }
 
 #[test]
-fn a_group_is_not_freed_in_parts() {
+fn freeing_one_vector_of_a_group_is_refused() {
     let (_machine, _, device) = attached(Addressing::Stays, StoreKind::MSI, 4);
     assert_eq!(device.free(1), Err(MsiDeviceError::OfAGroup(1)));
     assert_eq!(device.free(5), Err(MsiDeviceError::NoVector(5)));
 }
 
 #[test]
-fn the_store_is_off_after_its_last_vector_went() {
+fn freeing_the_last_vector_disables_the_store() {
     let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::SLOW);
     let device = machine.attach(&store);
@@ -318,7 +318,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_operations_return_everything_once(
+    fn random_operations_release_every_resource(
         kind in prop_oneof![Just(Addressing::Stays), Just(Addressing::NamesCpu)],
         steps in prop::collection::vec(step(), 1..60),
     ) {
@@ -340,7 +340,7 @@ proptest! {
 }
 
 #[test]
-fn a_device_gets_no_more_than_its_controller() {
+fn allocation_beyond_the_controllers_vectors_is_refused() {
     let machine = Machine::with_controller(Controller::with_capacity(Addressing::Stays, 2));
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let refused = device.allocate_at(&[0, 1, 2]);

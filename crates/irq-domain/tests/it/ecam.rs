@@ -38,7 +38,7 @@ fn ecam() -> (Ecam, Arc<Window>) {
 }
 
 #[test]
-fn function_begins_where_its_number_says() {
+fn ecam_offset_encodes_bus_device_and_function() {
     let (ecam, window) = ecam();
     let function = ecam.function(RequesterId::pci(0x41, 2, 3)).unwrap();
     function.write16(0x104, 0xabcd);

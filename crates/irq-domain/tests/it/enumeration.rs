@@ -188,7 +188,7 @@ fn behind(address: u32, alias: u32) -> PciRequester {
 }
 
 #[test]
-fn each_bridge_passes_on_its_own_alias() {
+fn each_bridge_type_assigns_its_requester_alias() {
     let endpoint = || Registers::endpoint(&[]);
     let tree = Tree::default()
         .with_bridge((0, 0x08), Registers::bridge(Some(4), 0), 1)
@@ -224,7 +224,7 @@ fn each_bridge_passes_on_its_own_alias() {
 /// A bridge whose Bus Master Enable is 0 forwards no messages. If there are several such bridges,
 /// the explanation names the one nearest to the function.
 #[test]
-fn a_bridge_that_forwards_nothing_is_named() {
+fn explain_reports_the_nearest_bridge_without_bus_mastering() {
     let mut endpoint = Registers::endpoint(&[]);
     (endpoint.bytes[0x06], endpoint.bytes[0x34], endpoint.bytes[0x50]) = (0x10, 0x50, 5);
     endpoint.allow(0x50, 0x0001_0000);
@@ -252,7 +252,7 @@ fn a_bridge_that_forwards_nothing_is_named() {
 }
 
 #[test]
-fn bus_numbers_of_firmware_are_kept_where_they_can_be() {
+fn valid_firmware_bus_numbers_are_kept() {
     let tree = Tree::default()
         .with_bridge((0, 0x08), Registers::bridge(Some(4), 0x25), 1)
         .with_bridge((0, 0x10), Registers::bridge(Some(4), 0x25), 2)
@@ -265,7 +265,7 @@ fn bus_numbers_of_firmware_are_kept_where_they_can_be() {
 }
 
 #[test]
-fn each_width_has_its_window() {
+fn bars_are_placed_in_windows_of_their_address_width() {
     let bars = [(0, 0x4000), (8, 0x10), (0xc, 1 << 24), (4, 0x1000)];
     let (found, config) =
         found(Tree::default().with(0, 0, Registers::endpoint(&bars)), &[low(), high()]);
@@ -291,7 +291,7 @@ fn each_width_has_its_window() {
 }
 
 #[test]
-fn bridges_forward_what_is_below_them_alone() {
+fn bridge_windows_cover_only_the_functions_below() {
     let tree = Tree::default()
         .with_bridge((0, 0x08), Registers::bridge(Some(4), 0), 1)
         .with(1, 0x00, Registers::endpoint(&[(0, 0x1000), (0xc, 1 << 21)]))
@@ -310,7 +310,7 @@ fn bridges_forward_what_is_below_them_alone() {
 }
 
 #[test]
-fn function_without_room_cannot_be_enabled() {
+fn enabling_a_function_with_an_unplaced_bar_fails() {
     let tree = Tree::default().with(0, 0, Registers::endpoint(&[(0, 0x1000), (0, 1 << 30)]));
     let (found, config) = found(tree, &[low(), high()]);
     assert_eq!(found[0].enable(), Err(PciError::Unplaced { bir: 1 }));
@@ -363,7 +363,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn hostile_functions_get_no_address_twice(
+    fn bars_of_hostile_functions_never_overlap(
         values in proptest::collection::vec(
             prop_oneof![any::<u32>(), 0..0x20u32, (0..32u32).prop_map(|bit| u32::MAX << bit)],
             1..200,

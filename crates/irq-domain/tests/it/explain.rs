@@ -110,7 +110,7 @@ fn a_fault_in_a_working_vector_is_named() {
 }
 
 #[test]
-fn a_working_vector_has_a_fact_per_stage() {
+fn explain_lists_a_fact_per_stage_of_a_working_vector() {
     let setup = Setup::msix();
     setup.machine.dispatch(1, setup.handle.hwirq());
     let message = setup.function.entry_message(1);
@@ -126,7 +126,7 @@ fn a_working_vector_has_a_fact_per_stage() {
 }
 
 #[test]
-fn another_pending_vector_is_shown() {
+fn explain_lists_another_pending_vector() {
     let setup = Setup::msix();
     // Vector 0 has no handler, so the core has masked it. Vector 1 is open.
     for (pending, expected) in [(0, None), (1, Some(0)), (1 << 1, None), (1 << 3 | 1, Some(0))] {
@@ -144,7 +144,7 @@ fn another_pending_vector_is_shown() {
 }
 
 #[test]
-fn msi_beside_msix_is_named() {
+fn explain_reports_msi_and_msix_both_enabled() {
     const OTHER: u16 = 0x90;
     let setup = Setup::msix();
     let list = [(AT, msix::CAPABILITY_ID, 0x80), (POWER, 1, 0x90), (OTHER, msi::CAPABILITY_ID, 0)];
@@ -163,7 +163,7 @@ fn msi_beside_msix_is_named() {
 }
 
 #[test]
-fn an_overwritten_message_is_named_with_both() {
+fn explain_reports_an_overwritten_message() {
     let setup = Setup::msix();
     let expected = setup.function.entry_message(1);
     for (register, value, stored) in [
@@ -180,7 +180,7 @@ fn an_overwritten_message_is_named_with_both() {
 }
 
 #[test]
-fn a_slot_beyond_the_store_is_named() {
+fn explain_reports_a_slot_beyond_the_store() {
     let control = msi::Control::new().with_multiple_message_capable(2);
     let stores: [Arc<dyn MessageStore>; 2] = [
         Arc::new(Function::with_msix(4).msix_store().unwrap()),
@@ -194,7 +194,7 @@ fn a_slot_beyond_the_store_is_named() {
 }
 
 #[test]
-fn the_faults_of_msi_are_named() {
+fn explain_reports_msi_register_faults() {
     let control = |setup: &Setup, change: fn(msi::Control) -> msi::Control| {
         let changed = u16::from(change(setup.function.msi_control()));
         setup.function.set(AT + msi::CONTROL, &changed.to_le_bytes());
@@ -220,7 +220,7 @@ fn the_faults_of_msi_are_named() {
 }
 
 #[test]
-fn a_mask_of_the_core_is_explained_by_its_reason() {
+fn explain_reports_why_the_core_masked_a_vector() {
     let setup = Setup::msix();
     setup.handle.disable();
     assert_eq!(setup.explain().obstacle(), Some(Obstacle::DisabledByDriver));
@@ -233,7 +233,7 @@ fn a_mask_of_the_core_is_explained_by_its_reason() {
 }
 
 #[test]
-fn a_mask_at_the_controller_is_explained_by_its_reason() {
+fn explain_distinguishes_disable_from_a_controller_mask() {
     let (machine, _, _device, handle) = requested(Addressing::Stays, StoreKind::SLOW);
     let explain = || machine.interrupts.explain(handle.irq()).unwrap().obstacle();
     assert_eq!(explain(), None);
@@ -245,7 +245,7 @@ fn a_mask_at_the_controller_is_explained_by_its_reason() {
 }
 
 #[test]
-fn a_spurious_line_is_named() {
+fn explain_reports_a_line_disabled_as_spurious() {
     let machine = Machine::new(Addressing::Stays);
     let line = machine.interrupts.request_wired(LINE, |_| IrqReturn::None).unwrap();
     let explain = || machine.interrupts.explain(line.irq()).unwrap();
@@ -259,7 +259,7 @@ fn a_spurious_line_is_named() {
 }
 
 #[test]
-fn a_managed_vector_without_cpus_is_named() {
+fn explain_reports_a_managed_vector_shut_down() {
     let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_managed(0, &[Cpu::new(1)]).unwrap();
@@ -270,7 +270,7 @@ fn a_managed_vector_without_cpus_is_named() {
 }
 
 #[test]
-fn a_vector_that_is_stranded_at_a_cpu_is_named() {
+fn explain_reports_a_vector_stranded_on_an_offline_cpu() {
     let setup = Setup::msix();
     let cpu = setup.handle.effective_affinity();
     for other in (0..CPUS).filter(|other| Cpu::new(*other) != cpu) {
@@ -281,7 +281,7 @@ fn a_vector_that_is_stranded_at_a_cpu_is_named() {
 }
 
 #[test]
-fn a_vector_without_descriptor_is_named() {
+fn explain_reports_a_vector_without_a_descriptor() {
     let setup = Setup::msix();
     let interrupts = &setup.machine.interrupts;
     assert_eq!(interrupts.explain_vector(setup.handle.hwirq()), setup.explain());

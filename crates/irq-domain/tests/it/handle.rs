@@ -175,7 +175,7 @@ fn a_request_needs_a_vector_without_a_handler() {
 }
 
 #[test]
-fn a_retriggered_interrupt_arrives() {
+fn setting_pending_runs_the_handler_unless_cleared() {
     let (machine, _, _device, handle) = requested(Addressing::NamesCpu, StoreKind::MSIX);
     handle.set_pending(Pending::Set);
     machine.settle();

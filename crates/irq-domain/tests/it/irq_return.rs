@@ -29,7 +29,7 @@ fn arrive(machine: &Machine, times: u32) -> Dispatched {
 }
 
 #[test]
-fn a_verdict_is_the_answer_of_dispatch() {
+fn dispatch_returns_the_verdict_of_the_handler() {
     let (machine, handle, mine) = line();
     assert_eq!(arrive(&machine, 1), Dispatched::Unhandled(Unhandled::IrqNone));
     mine.store(true, Relaxed);
@@ -71,7 +71,7 @@ fn a_line_with_an_active_device_stays_enabled() {
 }
 
 #[test]
-fn a_line_is_spurious_whatever_it_did_before() {
+fn a_line_becomes_spurious_despite_earlier_handled_runs() {
     let (machine, handle, mine) = line();
     mine.store(true, Relaxed);
     arrive(&machine, 150_000);
@@ -81,7 +81,7 @@ fn a_line_is_spurious_whatever_it_did_before() {
 }
 
 #[test]
-fn a_private_interrupt_is_not_shut_off() {
+fn a_private_interrupt_is_not_disabled_as_spurious() {
     let machine = Machine::new(Addressing::Stays);
     let hwirq = HwIrq::new(27);
     let private =
@@ -97,7 +97,7 @@ fn a_private_interrupt_is_not_shut_off() {
 }
 
 #[test]
-fn a_line_that_gave_up_is_not_reported() {
+fn a_dropped_line_is_not_reported_as_spurious() {
     let machine = Machine::new(Addressing::Stays);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();

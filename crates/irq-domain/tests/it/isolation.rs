@@ -84,7 +84,7 @@ fn circular_list_of_extended_capabilities_ends() {
 }
 
 #[test]
-fn enumerated_functions_know_their_bridges() {
+fn enumeration_groups_functions_by_isolation() {
     let mut port = Registers::bridge(ROOT, 0);
     port.bytes[0x0e] |= 0x80;
     let tree = Tree::default()
@@ -148,7 +148,7 @@ const TOPOLOGIES: &[(&str, &str, &[usize])] = &[
 ];
 
 #[test]
-fn topologies_have_the_groups_of_linux() {
+fn isolation_groups_match_linux() {
     for (name, text, groups) in TOPOLOGIES {
         assert_eq!(isolation_groups(&topology(text)).unwrap(), *groups, "{name}");
     }

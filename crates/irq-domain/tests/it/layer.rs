@@ -216,7 +216,7 @@ fn stack(
 }
 
 #[test]
-fn the_tier_that_blocks_is_named_in_a_stack() {
+fn attach_error_names_the_tier_lacking_a_capability() {
     let machine = Machine::new(Addressing::Stays);
     let layer =
         ShimLayer::new("bridge").with_blocks(Capabilities::NONE.with(Capability::DeviceStorage));
@@ -235,7 +235,7 @@ fn the_tier_that_blocks_is_named_in_a_stack() {
 }
 
 #[test]
-fn every_level_is_described() {
+fn describe_prints_every_layer_of_a_stack() {
     let machine = Machine::new(Addressing::Stays);
     let parent = stack(&machine, &Translation::new(MAPPED), ShimLayer::new("bridge"));
     let device = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).unwrap();
@@ -284,7 +284,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn mapped_pages_are_those_of_stored_messages(
+    fn mapped_pages_match_the_stored_messages(
         kind in prop_oneof![Just(Addressing::Stays), Just(Addressing::NamesCpu)],
         steps in prop::collection::vec(step(), 1..60),
     ) {

@@ -9,7 +9,7 @@ fn requested(device: &MsiDevice) -> IrqHandle {
 }
 
 #[test]
-fn a_slot_holds_both_messages() {
+fn a_level_slot_stores_assert_and_deassert_messages() {
     let (_machine, store, _device) = attached(Addressing::Stays, StoreKind::LEVEL, 2);
     let (assert, deassert) = (store.message(1).unwrap(), store.deassert(1).unwrap());
     assert_eq!((deassert.address - assert.address, deassert.data), (0x10_0000, assert.data));
@@ -44,7 +44,7 @@ fn a_level_is_never_redelivered() {
 }
 
 #[test]
-fn two_messages_do_not_change_in_one_step() {
+fn moving_a_level_with_two_messages_is_refused() {
     let (machine, store, device) = attached(Addressing::NamesCpu, StoreKind::LEVEL, 2);
     let handle = requested(&device);
     let elsewhere = Cpu::new((handle.effective_affinity().get() + 1) % 4);

@@ -44,7 +44,7 @@ fn a_managed_vector_moves_only_among_its_cpus() {
 }
 
 #[test]
-fn a_managed_vector_returns_to_any_of_its_cpus() {
+fn a_managed_vector_restarts_when_any_of_its_cpus_returns() {
     for (kind, back) in
         [(Addressing::Stays, CPU1), (Addressing::NamesCpu, CPU1), (Addressing::NamesCpu, CPU2)]
     {
@@ -62,7 +62,7 @@ fn a_managed_vector_returns_to_any_of_its_cpus() {
 }
 
 #[test]
-fn a_vector_shut_down_unhandled_stays_masked() {
+fn a_shut_down_vector_without_a_handler_stays_masked() {
     let (machine, store, _device, handle) = managed(Addressing::NamesCpu, &[CPU1]);
     machine.interrupts.offline(CPU1).unwrap();
     drop(handle);
@@ -71,7 +71,7 @@ fn a_vector_shut_down_unhandled_stays_masked() {
 }
 
 #[test]
-fn a_request_while_shut_down_waits_for_a_cpu() {
+fn a_request_while_shut_down_is_enabled_at_cpu_online() {
     let machine = Machine::new(Addressing::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
@@ -86,7 +86,7 @@ fn a_request_while_shut_down_waits_for_a_cpu() {
 }
 
 #[test]
-fn a_disabled_vector_stays_so_at_cpu_return() {
+fn a_disabled_managed_vector_stays_disabled_at_cpu_online() {
     let (machine, store, _device, handle) = managed(Addressing::NamesCpu, &[CPU1]);
     handle.disable();
     machine.interrupts.offline(CPU1).unwrap();
@@ -125,7 +125,7 @@ fn managed_vectors_spread_over_their_set() {
 }
 
 #[test]
-fn unmanaged_vectors_go_anywhere() {
+fn unmanaged_vectors_move_to_any_cpu() {
     let machine = Machine::new(Addressing::NamesCpu);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_managed(0, &[CPU1]).unwrap();

@@ -56,7 +56,7 @@ fn a_function_that_is_gone_has_no_capabilities() {
 }
 
 #[test]
-fn a_capability_beyond_config_space_is_refused() {
+fn an_msi_capability_beyond_config_space_is_refused() {
     let function = Function::with_list(&[(0xf4, msi::CAPABILITY_ID, 0)]);
     function.set(0xf6, &u16::from(control(0, true, false)).to_le_bytes());
     let too_long = PciError::CapabilityTooLong { id: 5, offset: 0xf4 };
@@ -72,7 +72,7 @@ fn a_reserved_vector_count_is_refused() {
 }
 
 #[test]
-fn what_a_store_can_hold_follows_the_capability() {
+fn store_limits_follow_the_msi_capability() {
     for (wide, masking, extended) in
         (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0))
     {
@@ -88,7 +88,7 @@ fn what_a_store_can_hold_follows_the_capability() {
 }
 
 #[test]
-fn mask_bits_behind_a_slow_bus_are_for_tasks() {
+fn mask_bits_behind_a_slow_bus_have_no_fast_mask() {
     let function = Function::with_msi(control(0, true, true), AccessContext::Task);
     let store = function.msi_store().unwrap();
     assert!(store.fast_mask().is_none());
@@ -96,7 +96,7 @@ fn mask_bits_behind_a_slow_bus_are_for_tasks() {
 }
 
 #[test]
-fn take_over_turns_off_and_masks_all() {
+fn taking_over_msi_disables_it_and_masks_every_vector() {
     let enabled = control(2, true, true).with_enable(true).with_multiple_message_enable(2);
     let (function, _store) = store(enabled);
     assert!(!function.msi_control().enable());
@@ -106,7 +106,7 @@ fn take_over_turns_off_and_masks_all() {
 }
 
 #[test]
-fn a_message_lands_in_the_registers_of_each_form() {
+fn each_msi_layout_stores_the_message_in_its_registers() {
     let message = MsiMessage { address: 0xfee0_1004, data: 0x4321 };
     for (wide, masking) in [(false, false), (true, false), (false, true), (true, true)] {
         let (function, store) = store(control(0, wide, masking));
@@ -142,7 +142,7 @@ fn a_message_too_wide_is_refused() {
 }
 
 #[test]
-fn a_store_has_one_message() {
+fn an_msi_store_refuses_a_second_message() {
     let (_, store) = store(control(2, true, true));
     let second = store.update(&mut |update: &mut dyn StoreUpdate| {
         update.write(1, MsiMessage { address: 0x1000, data: 1 });
@@ -203,7 +203,7 @@ fn masks_change_one_bit_each() {
 }
 
 #[test]
-fn pending_bits_are_read_by_vector() {
+fn msi_pending_bits_are_read_by_vector() {
     let kind = control(2, false, true);
     let (function, store) = store(kind);
     function.set(AT + Layout::new(kind).pending().unwrap(), &[0b0100]);
@@ -212,7 +212,7 @@ fn pending_bits_are_read_by_vector() {
 }
 
 #[test]
-fn the_granted_count_is_a_usable_power_of_two() {
+fn grant_refuses_counts_that_msi_cannot_encode() {
     let (function, store) = store(control(3, true, false));
     let grant = |count| store.grant(NonZeroU16::new(count).unwrap());
     grant(4).unwrap();

@@ -56,7 +56,7 @@ fn a_table_that_leaves_its_region_is_refused() {
 }
 
 #[test]
-fn a_capability_beyond_config_space_is_refused() {
+fn an_msix_capability_beyond_config_space_is_refused() {
     let function = Function::with_list(&[(0xf8, msix::CAPABILITY_ID, 0)]);
     let refused = MsixCapability::find(&*function);
     assert_eq!(refused, Err(PciError::CapabilityTooLong { id: 0x11, offset: 0xf8 }));
@@ -153,7 +153,7 @@ fn a_refused_message_stops_the_update() {
 }
 
 #[test]
-fn pending_bits_are_read_by_vector() {
+fn msix_pending_bits_are_read_by_vector() {
     let (function, store) = store(66);
     write(&store, 0, MESSAGE).unwrap();
     function.set_memory(PENDING_AT, 1 << 5);
@@ -183,7 +183,7 @@ fn a_failed_set_up_leaves_the_function_off() {
 }
 
 #[test]
-fn a_gone_function_gives_its_vectors_back() {
+fn tearing_down_a_removed_function_frees_its_vectors() {
     let (function, machine, device) = attached(Addressing::Stays);
     device.allocate(Shape::Independent, 4..=4).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
@@ -194,7 +194,7 @@ fn a_gone_function_gives_its_vectors_back() {
 }
 
 #[test]
-fn vectors_are_masked_until_requested() {
+fn msix_entries_are_masked_until_requested() {
     let (function, _machine, device) = attached(Addressing::NamesCpuFarApart);
     device.allocate(Shape::Independent, 4..=4).unwrap();
     assert!((0..4).all(|slot| function.entry(slot, ENTRY_CONTROL) & 1 == 1));

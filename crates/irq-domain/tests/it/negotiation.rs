@@ -39,7 +39,7 @@ fn an_unmaskable_endpoint_needs_a_masking_parent() {
 }
 
 #[test]
-fn without_groups_one_vector_or_refusal() {
+fn without_group_support_only_one_vector_is_granted() {
     let machine = offering(Capabilities::ALL.without(Capability::Groups));
     let device = machine.attach(&machine.store(StoreKind::MSI));
     assert_eq!(device.allocate(Shape::AlignedGroup, 2..=8), Err(missing(Capability::Groups)));
@@ -100,7 +100,7 @@ const REASON: NotIsolated = NotIsolated::SharedDoorbell("mock");
 const NO_PROOF: Isolation = Isolation::NotIsolated(REASON);
 
 #[test]
-fn a_trapping_hypervisor_takes_no_stored_message() {
+fn a_trapping_hypervisor_refuses_device_stored_messages() {
     let traps = Some(Hypervisor::Traps);
     assert!(attach_over(traps, NO_PROOF, Storage::Bus).is_ok());
     let mismatch =
@@ -120,7 +120,7 @@ fn a_remapping_hypervisor_needs_isolation() {
 }
 
 #[test]
-fn a_remapping_hypervisor_makes_messages_real() {
+fn a_remapping_hypervisor_provides_message_remapping() {
     let virtual_alone = offering(Capabilities::ALL.without(Capability::MessageRemapping));
     let _attached =
         attach_to(&virtual_alone, Some(Hypervisor::Remaps), PROOF, Storage::Device).unwrap();

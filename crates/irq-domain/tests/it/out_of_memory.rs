@@ -28,14 +28,14 @@ fn in_use(machine: &Machine) -> [usize; 4] {
 }
 
 #[test]
-fn a_core_without_memory_is_an_error() {
+fn creating_the_core_without_memory_fails() {
     let config = || outside(|| Config::new(NonZeroU16::new(4).unwrap(), Arc::new(Kernel)));
     let interrupts = after_failures(4, || Interrupts::new(config()), drop);
     assert_eq!(interrupts.online_cpus().collect::<Vec<_>>(), [Cpu::new(0)]);
 }
 
 #[test]
-fn an_attachment_without_memory_is_given_back() {
+fn an_attach_without_memory_is_rolled_back() {
     let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let nothing_remains = |error| {
@@ -86,7 +86,7 @@ fn allocate_without_memory(
 }
 
 #[test]
-fn vectors_without_memory_are_given_back() {
+fn an_allocation_without_memory_frees_its_vectors() {
     allocate_without_memory(StoreKind::MSIX, 10, |device| {
         device.allocate(Shape::Independent, 1..=8)
     });
@@ -127,7 +127,7 @@ fn a_handler_without_memory_is_refused() {
 }
 
 #[test]
-fn an_input_without_memory_keeps_no_vector() {
+fn a_bridge_request_without_memory_frees_its_vector() {
     let machine = Machine::new(Addressing::Stays);
     let (_hardware, bridge) = bridge::attach(&machine);
     let before = in_use(&machine);
@@ -145,7 +145,7 @@ fn an_input_without_memory_keeps_no_vector() {
 }
 
 #[test]
-fn an_affinity_without_memory_stays_as_it_was() {
+fn a_move_without_memory_keeps_the_affinity() {
     let (machine, _, device) = attached(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let message = device.request(0, "message", |_| {}).unwrap();
     let line = machine.interrupts.request_wired(LINE, |_| {}).unwrap();
@@ -165,7 +165,7 @@ fn an_affinity_without_memory_stays_as_it_was() {
 }
 
 #[test]
-fn a_view_without_memory_is_an_error() {
+fn a_snapshot_without_memory_fails() {
     let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let granted = device.allocate(Shape::Independent, 3..=3).unwrap();
@@ -176,7 +176,7 @@ fn a_view_without_memory_is_an_error() {
 }
 
 #[test]
-fn a_layer_without_memory_gives_everything_back() {
+fn a_layer_without_memory_releases_pages_and_vectors() {
     let machine = Machine::new(Addressing::NamesCpu);
     let translation = Translation::new(DoorbellMode::Mapped(Granule::Size4K));
     let parent = iommu(&machine, &translation);
@@ -230,7 +230,7 @@ impl Busy {
 }
 
 #[test]
-fn cpus_come_and_go_without_memory() {
+fn cpu_hotplug_needs_no_memory() {
     let Busy { machine, handles, .. } = &Busy::new();
     for cpu in [1, 2, 3].map(Cpu::new) {
         with_allocations(0, || {
@@ -248,7 +248,7 @@ fn cpus_come_and_go_without_memory() {
 }
 
 #[test]
-fn what_is_given_back_takes_no_memory() {
+fn releasing_resources_needs_no_memory() {
     let Busy { machine, device, mut handles, private } = Busy::new();
     let in_interrupt = handles.split_off(4);
     with_allocations(0, || {
@@ -268,7 +268,7 @@ fn what_is_given_back_takes_no_memory() {
 }
 
 #[test]
-fn handles_dropped_in_interrupts_keep_no_memory() {
+fn dropping_handles_in_interrupts_adds_no_allocations() {
     let (_machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     drop(device.request(0, "first", |_| {}).unwrap());
     for _ in 0..100 {
@@ -279,7 +279,7 @@ fn handles_dropped_in_interrupts_keep_no_memory() {
 }
 
 #[test]
-fn dispatch_takes_no_memory() {
+fn dispatch_needs_no_memory() {
     let Busy { machine, handles, private, .. } = &Busy::new();
     with_allocations(0, || {
         for handle in handles {

@@ -38,7 +38,7 @@ fn a_restored_device_sends_as_before() {
 }
 
 #[test]
-fn a_device_that_fails_is_restored_later() {
+fn a_failed_restore_can_be_retried() {
     let (machine, store, device) = attached(Addressing::Stays, StoreKind::MSIX, 2);
     let handle = device.request(1, "test", |_| {}).unwrap();
     store.reset();
@@ -66,7 +66,7 @@ fn an_enable_during_a_restore_waits_for_its_end() {
 }
 
 #[test]
-fn a_disable_during_a_restore_stays_masked() {
+fn a_vector_disabled_during_a_restore_stays_masked() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW] {
         let (machine, store, device) = attached(Addressing::Stays, kind, 1);
         let handle = Arc::new(device.request(0, "test", |_| {}).unwrap());
@@ -105,7 +105,7 @@ fn a_device_without_vectors_stays_off() {
 }
 
 #[test]
-fn a_reset_function_gets_its_msix_table_back() {
+fn restore_rewrites_the_msix_table_of_a_reset_function() {
     let function = Function::with_msix(8);
     let (_machine, device) = attach(Addressing::Stays, Arc::new(function.msix_store().unwrap()));
     device.allocate(Shape::Independent, 4..=4).unwrap();
@@ -123,7 +123,7 @@ fn a_reset_function_gets_its_msix_table_back() {
 }
 
 #[test]
-fn a_reset_function_gets_its_msi_registers_back() {
+fn restore_rewrites_the_msi_registers_of_a_reset_function() {
     let maskless = msi::Control::new().with_multiple_message_capable(2);
     let maskable = maskless.with_per_vector_masking(true);
     for (control, context) in [

@@ -77,7 +77,7 @@ fn all_handlers_of_a_line_run() {
 }
 
 #[test]
-fn only_levels_of_willing_holders_are_shared() {
+fn sharing_requires_level_trigger_and_a_sharing_holder() {
     let machine = Machine::new(Addressing::Stays);
     let refused = |request| machine.interrupts.request_wired(request, |_| {}).err();
     let edge = named("edge").with_trigger(Trigger::Edge);
@@ -93,7 +93,7 @@ fn only_levels_of_willing_holders_are_shared() {
 }
 
 #[test]
-fn another_controllers_line_is_not_joined() {
+fn a_line_of_another_controller_is_not_shared() {
     let machine = Machine::new(Addressing::Stays);
     let (first, _a) = device(&machine, "first");
     let other: Arc<dyn WiredParent> = Arc::new(Root::default());
@@ -153,7 +153,7 @@ fn a_dropped_handle_undoes_its_disables() {
 }
 
 #[test]
-fn a_handler_started_disabled_holds_the_line() {
+fn a_handler_started_disabled_masks_the_shared_line() {
     let machine = Machine::new(Addressing::Stays);
     let device = Arc::new(Device::default());
     let first = device.request(&machine, named("first").with_start(Start::Disabled));
@@ -168,7 +168,7 @@ fn a_handler_started_disabled_holds_the_line() {
 }
 
 #[test]
-fn a_spurious_line_is_shut_off_for_all() {
+fn a_spurious_shared_line_is_disabled_for_all_handlers() {
     let (machine, [(first, a), (_second, b)]) = two_devices();
     let disabled_as_spurious = || {
         for _ in 0..99_901 {
@@ -253,7 +253,7 @@ fn dropping_waits_for_the_own_handler() {
 }
 
 #[test]
-fn a_line_without_memory_stays_as_it_was() {
+fn a_shared_request_without_memory_keeps_the_line() {
     let machine = Machine::new(Addressing::Stays);
     let request = |name| machine.interrupts.request_wired(named(name), |_| IrqReturn::None);
     let nothing = |error| {
@@ -270,7 +270,7 @@ fn a_line_without_memory_stays_as_it_was() {
 
 /// Two handlers are added and removed repeatedly while CPUs handle a third device's interrupts.
 #[test]
-fn handlers_come_and_go_under_load() {
+fn adding_and_removing_handlers_keeps_a_shared_line_running() {
     let machine = Machine::new(Addressing::Stays);
     let (steady, handle) = device(&machine, "steady");
     let stop = AtomicBool::new(false);
@@ -313,7 +313,7 @@ fn handlers_come_and_go_under_load() {
 
 /// The first and the last handler of a line are added and removed on several CPUs.
 #[test]
-fn a_line_is_made_and_freed_under_load() {
+fn concurrent_requests_and_drops_free_the_line() {
     let machine = Machine::new(Addressing::Stays);
     thread::scope(|scope| {
         for _ in 0..3 {

@@ -17,7 +17,7 @@ fn unmapped(_: u8) -> Option<Arc<dyn TableMemory>> {
 }
 
 #[test]
-fn msix_comes_before_msi() {
+fn msix_is_preferred_over_msi() {
     let function = Function::with_msix(5);
     function.set_list(&[(0x80, msi::CAPABILITY_ID, 0x50), (AT, msix::CAPABILITY_ID, 0)]);
     let found = find_store(function.clone(), Arc::new(Kernel), mapped(&function)).unwrap();
@@ -33,7 +33,7 @@ fn function_without_msix_has_msi() {
 }
 
 #[test]
-fn function_without_messages_is_refused_in_words() {
+fn function_without_msi_or_msix_is_refused() {
     let function = Function::with_list(&[(AT, 0x01, 0)]);
     let error = find_store(function, Arc::new(Kernel), unmapped).unwrap_err();
     assert_eq!(error, PciError::NoMessages);
@@ -48,7 +48,7 @@ fn unmapped_table_is_refused() {
 }
 
 #[test]
-fn capabilities_are_called_by_their_names() {
+fn errors_name_the_pci_capability() {
     let text = |id| PciError::NoCapability { id }.to_string();
     assert_eq!(text(msix::CAPABILITY_ID), "the function has no MSI-X capability");
     assert_eq!(text(msi::CAPABILITY_ID), "the function has no MSI capability");

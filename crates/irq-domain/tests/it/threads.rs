@@ -141,7 +141,7 @@ fn moves_disables_and_hotplug_lose_nothing() {
 }
 
 #[test]
-fn handlers_and_devices_come_and_go_under_load() {
+fn adding_and_removing_devices_loses_no_message() {
     for (kind, store) in combinations() {
         let machine = Machine::new(kind);
         let steady = Device::new(&machine, store);
@@ -173,7 +173,7 @@ fn handlers_and_devices_come_and_go_under_load() {
 }
 
 #[test]
-fn after_a_move_only_the_new_cpu_gets_messages() {
+fn after_a_move_only_the_new_cpu_receives_messages() {
     for (kind, store) in combinations() {
         let (machine, target, domain) = attached(kind, store, 1);
         let ran_on = Arc::new(AtomicU32::new(u32::MAX));

@@ -162,7 +162,7 @@ fn overlapping_sets_of_cpus_are_refused() {
 }
 
 #[test]
-fn an_input_with_a_bad_trigger_is_given_back() {
+fn a_request_whose_trigger_fails_releases_the_input() {
     let machine = Machine::new(Addressing::Stays);
     machine.root.stuck.store(true, Ordering::Relaxed);
     let refused = machine.interrupts.request_wired(UART, |_| {});
@@ -236,7 +236,7 @@ fn a_disabled_private_edge_is_sent_at_enable() {
 }
 
 #[test]
-fn a_nested_private_edge_is_sent_again() {
+fn a_private_edge_while_its_handler_runs_is_redelivered() {
     let machine = Machine::new(Addressing::Stays);
     let (interrupts, runs) = (machine.interrupts.clone(), AtomicUsize::new(0));
     let sgi = HwIrq::new(1);
@@ -277,7 +277,7 @@ fn inputs_of_two_parents_have_their_own_handlers() {
 }
 
 #[test]
-fn a_vector_of_two_parents_has_one_owner() {
+fn a_hwirq_in_use_at_one_parent_is_refused_at_another() {
     let machine = Machine::new(Addressing::Stays);
     let second = Arc::new(Root::default());
     let parent: Arc<dyn WiredParent> = second.clone();

@@ -112,7 +112,7 @@ fn a_hand_over_sends_each_signal_once() {
 }
 
 #[test]
-fn a_vector_that_rang_ends_with_the_kernel() {
+fn a_signaled_vector_is_handed_over_to_the_kernel() {
     fn scenario() {
         let open = |_: &Host, batch: &Batch<Host>, key| batch.open(key, numbered(1)).unwrap();
         let (scene, ..) = Scene::during(2, Host::write, open);
@@ -144,7 +144,7 @@ fn a_closed_vector_sends_nothing() {
 }
 
 #[test]
-fn a_vector_of_the_kernel_that_is_closed_sends_nothing() {
+fn a_closed_kernel_vector_sends_nothing() {
     fn scenario() {
         let bind = |batch: &Batch<Host>, key| {
             batch.open(key, numbered(1)).unwrap();
@@ -189,7 +189,7 @@ fn two_pollers_lose_no_signal() {
 }
 
 #[test]
-fn a_changed_message_is_never_sent_as_it_was() {
+fn the_old_message_is_never_sent_after_a_change() {
     fn scenario() {
         let scene = Scene::of_one(|host, batch, key| {
             batch.open(key, numbered(1)).unwrap();

@@ -16,7 +16,7 @@ struct Pin {
 }
 
 #[test]
-fn each_pulse_is_an_edge() {
+fn concurrent_pulses_each_produce_an_edge() {
     fn scenario() {
         let (pulses, pin) = (Arc::new(Pulses::default()), Arc::new(Pin::default()));
         let senders = [1, 2].map(|_| {

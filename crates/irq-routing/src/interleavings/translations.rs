@@ -73,7 +73,7 @@ fn no_message_uses_a_translation_after_its_invalidation() {
 }
 
 #[test]
-fn a_translation_from_before_an_invalidation_is_not_kept() {
+fn an_invalidation_discards_a_concurrent_translation() {
     fn scenario() {
         let machine = Machine::new();
         let device = thread::spawn({
@@ -170,7 +170,7 @@ fn an_invalidation_keeps_an_unchanged_translation_in_use() {
 }
 
 #[test]
-fn a_copy_is_never_torn() {
+fn a_cached_mapping_is_never_torn() {
     fn mapping(number: u32) -> Mapping {
         let (iova, address) = (number.into(), number.into());
         Mapping { device: DeviceId::new(number), iova, address }

@@ -42,7 +42,7 @@ fn event(device: u32, data: u32) -> Heard {
 }
 
 #[test]
-fn open_vectors_follow_the_number() {
+fn changing_the_bus_number_updates_open_vectors() {
     let Machine { controller, bus, table, msi } = machine();
     for (number, device) in [(None, 0x1_0018), (Some(2), 0x1_0218), (Some(255), 0x1_ff18)] {
         if let Some(number) = number {

@@ -92,7 +92,7 @@ impl Rig {
 }
 
 #[test]
-fn open_vector_is_sent_by_its_eventfd() {
+fn an_eventfd_signal_sends_its_open_vector() {
     let rig = Rig::new();
     rig.mask(1, false);
     rig.ring(1);
@@ -117,7 +117,7 @@ fn unread_signal_is_sent_on_unmask() {
 }
 
 #[test]
-fn changed_vector_takes_effect_without_the_device() {
+fn an_eventfd_signal_sends_the_newly_chosen_vector() {
     let rig = Rig::new();
     rig.mask(0, false);
     rig.mask(2, false);
@@ -149,7 +149,7 @@ fn a_settled_table_leaves_no_signal_in_eventfds() {
 }
 
 #[test]
-fn settling_awaits_the_threads_that_serve() {
+fn settling_waits_for_the_serving_threads() {
     let rig = Rig::new();
     let _serving = [rig.poller.spawn().unwrap(), rig.poller.spawn().unwrap()];
     (0..VECTORS).for_each(|vector| rig.mask(vector, false));
@@ -161,7 +161,7 @@ fn settling_awaits_the_threads_that_serve() {
 }
 
 #[test]
-fn reset_takes_the_signals_of_eventfds() {
+fn reset_discards_unread_eventfd_signals() {
     let rig = Rig::new();
     rig.ring(2);
     rig.table.reset();
@@ -199,7 +199,7 @@ impl MessageIrqfd for Refusing {
 }
 
 #[test]
-fn refused_eventfd_is_told_and_served_by_hand() {
+fn a_refused_eventfd_is_reported_and_served_manually() {
     let controller = Arc::new(Controller::default());
     let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
     let eventfds = Arc::new(DeviceEventfds::new(Refusing));

@@ -57,7 +57,7 @@ impl Rig {
 }
 
 #[test]
-fn an_open_vector_is_followed_into_the_controller() {
+fn explain_follows_an_open_vector_to_the_controller() {
     let rig = Rig::new();
     let explanation = rig.table(Sender::Device(DEVICE)).explain(0);
     let expected = Obstacle::UnmappedDevice { device: DEVICE, mapped: MESSAGE.data };
@@ -71,7 +71,7 @@ fn an_open_vector_is_followed_into_the_controller() {
 }
 
 #[test]
-fn each_mask_is_named() {
+fn explain_reports_each_mask() {
     let rig = Rig::new();
     let table = rig.table(Sender::Device(DEVICE));
     let obstacle = || table.explain(0).obstacle();
@@ -89,7 +89,7 @@ fn each_mask_is_named() {
 }
 
 #[test]
-fn a_vector_without_a_message_is_named() {
+fn explain_reports_a_vector_without_a_message() {
     let rig = Rig::new();
     let table = rig.table(Sender::Device(DEVICE));
     table.write(28, &0u32.to_le_bytes());
@@ -97,14 +97,14 @@ fn a_vector_without_a_message_is_named() {
 }
 
 #[test]
-fn a_vector_beyond_the_table_is_named() {
+fn explain_reports_a_vector_beyond_the_table() {
     let table = Rig::new().table(Sender::Device(DEVICE));
     let expected = Obstacle::NoVector { vector: 2, vectors: 2 };
     assert_eq!(table.explain(2).obstacle(), Some(expected));
 }
 
 #[test]
-fn a_gsi_is_followed_along_its_route() {
+fn explain_follows_a_gsi_along_its_route() {
     let rig = Rig::new();
     let message = Route::to_its(DEVICE, MESSAGE);
     let routes = [(Gsi::new(5), message), (Gsi::new(6), Route::Pin(Pin::new(7).unwrap()))];
@@ -119,7 +119,7 @@ fn a_gsi_is_followed_along_its_route() {
 }
 
 #[test]
-fn a_gsi_without_a_route_is_named() {
+fn explain_reports_a_gsi_without_a_route() {
     let rig = Rig::new();
     rig.router.replace(&[]).unwrap();
     for gsi in [Gsi::new(5), Gsi::new(u32::MAX)] {
@@ -128,7 +128,7 @@ fn a_gsi_without_a_route_is_named() {
 }
 
 #[test]
-fn a_router_without_explanations_ends_at_the_message() {
+fn explain_ends_at_the_message_without_controller_support() {
     let controller = Arc::new(Controller::default());
     let router = Router::new(GsiSpace::default(), controller.inputs()).unwrap();
     router.replace(&[(Gsi::new(5), Route::to_its(DEVICE, MESSAGE))]).unwrap();
@@ -293,7 +293,7 @@ fn run(places: impl Iterator<Item = (Place, u64)>) -> (String, bool) {
 }
 
 #[test]
-fn a_changed_part_is_named() {
+fn the_guide_states_the_explain_score_of_a_function() {
     let mut score = Score::new("an emulated function");
     for uses_msix in [false, true] {
         let places = working(uses_msix);

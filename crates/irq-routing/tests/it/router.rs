@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn a_table_survives_kvms_layout(
+    fn a_table_round_trips_through_the_kvm_layout(
         routes in prop::collection::btree_map((0u32..300).prop_map(Gsi::new), routes(), 0..40),
     ) {
         let (router, _) = router(SPACE);
@@ -221,7 +221,7 @@ fn a_signal_on_a_pin_is_one_edge() {
 }
 
 #[test]
-fn lowering_a_message_sends_nothing() {
+fn deasserting_a_message_route_sends_nothing() {
     let (router, controller) = router(SPACE);
     router
         .commit(&[Change::Set(Gsi::new(1), pin(1)), Change::Set(Gsi::new(2), message(1, 2))])
@@ -236,7 +236,7 @@ fn lowering_a_message_sends_nothing() {
 }
 
 #[test]
-fn first_table_ends_the_identity_mapping() {
+fn the_first_table_replaces_the_identity_routes() {
     let (router, controller) = router(GsiSpace::default());
     assert_eq!(router.signal(Gsi::new(987)), Ok(Delivery::Pending));
     assert_eq!(controller.heard(), [Heard::Pulse(Line::Spi(1019))]);
@@ -248,7 +248,7 @@ fn first_table_ends_the_identity_mapping() {
 }
 
 #[test]
-fn irq_line_names_intids_and_no_gsis() {
+fn irq_line_addresses_intids_not_gsis() {
     let (router, controller) = router(SPACE);
     router.replace(&[(Gsi::new(40), pin(1))]).unwrap();
 
@@ -268,7 +268,7 @@ fn irq_line_names_intids_and_no_gsis() {
 }
 
 #[test]
-fn more_gsis_than_there_can_be_are_refused() {
+fn a_gsi_space_beyond_the_maximum_is_refused() {
     let controller = Arc::new(Controller::default());
     let space = GsiSpace::new(GsiSpace::MAX + 1).with_first_allocated(0);
     assert_eq!(

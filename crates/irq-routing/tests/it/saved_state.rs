@@ -117,7 +117,7 @@ proptest! {
 
     /// A state that is not refused must be saved again unchanged.
     #[test]
-    fn any_capability_state_is_refused_or_kept(
+    fn restoring_a_capability_refuses_or_preserves_the_state(
         control: u16, address: u64, data: u16, masks: u32, pending: u32, tame: bool,
         bus_master in bus_masters(),
     ) {
@@ -177,7 +177,7 @@ fn impossible_table_states_are_refused() {
 }
 
 #[test]
-fn states_of_version_1_are_bus_masters() {
+fn version_1_states_restore_with_bus_mastering_enabled() {
     let ((table, _), (msi, _)) = (table(), capability(LAYOUT));
     let mut states =
         [serde_json::to_value(table.save()).unwrap(), serde_json::to_value(msi.save()).unwrap()];

@@ -126,7 +126,7 @@ fn a_message_reaches_the_doorbell_behind_its_iova() {
 }
 
 #[test]
-fn a_blocked_message_is_an_event_of_the_iommu() {
+fn each_blocked_message_records_an_iommu_event() {
     let rig = Rig::mapped();
     let table = table(&rig, IOVA, 0);
     assert_eq!(rig.write(OTHER, IOVA), Delivery::Blocked);
@@ -160,7 +160,7 @@ fn a_vector_follows_its_mapping_and_its_address() {
 }
 
 #[test]
-fn an_invalidation_translates_only_what_it_concerns() {
+fn an_invalidation_retranslates_only_matching_mappings() {
     let rig = Rig::mapped();
     let page = |first| Invalidation::all().with_addresses(first..=first | 0xfff);
     rig.iommu.map(DEVICE, 0x5040, Controller::ITS);
@@ -186,7 +186,7 @@ fn an_invalidation_translates_only_what_it_concerns() {
 }
 
 #[test]
-fn a_guest_cannot_make_an_invalidation_long() {
+fn the_cost_of_an_invalidation_is_bounded() {
     let rig = Rig::new();
     for page in 0..5000 {
         let (device, iova) = (DeviceId::new(page % 600), u64::from(page) << 12);
@@ -201,7 +201,7 @@ fn a_guest_cannot_make_an_invalidation_long() {
 }
 
 #[test]
-fn devices_without_translation_pass() {
+fn messages_of_untranslated_devices_are_delivered() {
     let rig = Rig::new();
     assert_eq!(rig.write(BYPASS, Controller::ITS), Delivery::Pending);
     assert_eq!(rig.write(BYPASS, Controller::FRAME), Delivery::Pending);
@@ -212,7 +212,7 @@ fn devices_without_translation_pass() {
 }
 
 #[test]
-fn an_iova_is_no_doorbell() {
+fn an_iova_equal_to_a_doorbell_is_translated() {
     let rig = Rig::new();
     // The guest has mapped the doorbells' own addresses elsewhere.
     rig.iommu.map(DEVICE, Controller::FRAME, 0x7000);

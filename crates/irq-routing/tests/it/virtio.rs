@@ -163,7 +163,7 @@ fn device_asserts_its_pin_until_the_guest_reads_the_status() {
 }
 
 #[test]
-fn status_shows_configuration_changes_even_with_vectors() {
+fn isr_status_reports_configuration_changes_despite_msix() {
     let rig = Rig::with_vectors([0, 1, 2]);
     rig.notifier.notify(UsedBuffer(0));
     assert_eq!(rig.notifier.take_isr(), 0);
@@ -194,7 +194,7 @@ fn reset_withdraws_pending_messages() {
 }
 
 #[test]
-fn restore_drives_a_pin_that_it_does_not_change() {
+fn restore_drives_the_pin_even_if_unchanged() {
     let rig = Rig::new();
     rig.notifier.notify(UsedBuffer(0));
     let state = rig.notifier.save();
@@ -203,7 +203,7 @@ fn restore_drives_a_pin_that_it_does_not_change() {
 }
 
 #[test]
-fn eventfd_follows_its_queue() {
+fn a_queue_eventfd_sends_the_current_vector_of_its_queue() {
     let (controller, router) = controller();
     let poller = EventfdPoller::new().unwrap();
     let irqfds = MessageEventfdSet::new(poller.clone(), router.clone());

@@ -20,7 +20,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 pub(crate) const ALL: &[Trial] = &[
     ("a_file_that_is_no_machine_is_refused", no_machine),
     ("a_split_irqchip_has_no_pins", split),
-    ("a_refused_message_tells_its_error", refusals),
+    ("signaling_a_refused_message_returns_its_error", refusals),
     ("a_gsi_is_explained_by_the_controller", explained),
     ("extended_destinations_reach_their_apics", extended),
     ("released_gsis_cost_no_table", releases),

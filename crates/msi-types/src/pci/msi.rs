@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn control_survives_every_encoding() {
+    fn msi_control_round_trips_every_encoding() {
         for raw in 0..=u16::MAX {
             assert_eq!(u16::from(Control::from(raw)), raw);
         }

@@ -86,13 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn place_keeps_its_eight_byte_units() {
+    fn a_bar_offset_splits_into_bir_and_offset() {
         assert_eq!(BarOffset::from(0x2003).bir(), 3);
         assert_eq!(BarOffset::from(0x2003).offset(), 0x2000);
     }
 
     #[test]
-    fn control_survives_every_encoding() {
+    fn msix_control_round_trips_every_encoding() {
         for raw in 0..=u16::MAX {
             assert_eq!(u16::from(Control::from(raw)), raw);
         }

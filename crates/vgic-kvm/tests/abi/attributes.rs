@@ -37,14 +37,14 @@ fn redistributor_region_matches_its_layout() {
 }
 
 #[test]
-fn a_group_of_other_devices_is_refused() {
+fn an_unknown_attribute_group_is_refused() {
     for group in [2, 10, 11, u32::MAX] {
         assert_eq!(Attribute::decode(group, 0), Err(UnknownGroup(group)));
     }
 }
 
 #[test]
-fn error_numbers_are_linux_s() {
+fn error_numbers_match_linux() {
     let numbers = Errno::ALL.map(Errno::number);
     assert_eq!(numbers, [2, 6, 7, 12, 13, 14, 16, 17, 19, 22]);
     for errno in Errno::ALL {
@@ -63,7 +63,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bit_of_a_levels_attribute_is_lost(number: u64) {
+    fn line_level_attributes_round_trip(number: u64) {
         let levels = Attribute::decode(7, number).unwrap();
         prop_assert_eq!(levels.number(), number);
     }

@@ -37,7 +37,7 @@ fn moved(state: &SavedState) -> (u32, SavedState) {
 }
 
 #[test]
-fn active_priorities_tell_the_cpu_of_an_spi() {
+fn active_priorities_identify_the_cpu_of_an_active_spi() {
     let (low, high) = (1 << (0xa0 >> 3), 1 << (0x80 >> 3));
     let rerouted = active(40, 0xa0, Some(1), 0);
     let nested = active(41, 0x80, Some(1), 2);
@@ -76,7 +76,7 @@ fn group_priorities_depend_on_the_binary_points() {
 }
 
 #[test]
-fn a_private_interrupt_explains_an_active_priority() {
+fn an_active_ppi_accounts_for_an_active_priority() {
     let bit = 1 << (0xa0 >> 3);
     let mut state = state(&[active(40, 0xa0, Some(2), 0)], [0, bit, bit]);
     assert_eq!(moved(&state).0, 1);

@@ -62,7 +62,7 @@ fn absent_registers_read_zero_and_ignore_writes() {
 }
 
 #[test]
-fn the_implementer_and_the_revision_stay() {
+fn iidr_refuses_another_implementer_or_revision() {
     with_view(|view| {
         let iidr = Attribute::Distributor { offset: gicd::IIDR.offset() };
         let ours = view.get(GIC, iidr).unwrap();
@@ -112,7 +112,7 @@ fn lpi_tables_are_fixed_once_lpis_are_enabled() {
 }
 
 #[test]
-fn the_interface_has_its_own_errors() {
+fn invalid_cpu_interface_accesses_return_kvms_errors() {
     with_view(|view| {
         let outcome = |view: &mut KvmView<'_>, register: icc::SysRegEncoding, value| {
             view.set(GIC, interface(register), value)
@@ -134,7 +134,7 @@ fn the_interface_has_its_own_errors() {
 }
 
 #[test]
-fn lines_are_asked_for_by_aligned_numbers() {
+fn line_levels_require_an_aligned_first_intid() {
     with_view(|view| {
         let levels = |info, first| Attribute::Levels { cpu: CPU, info, first };
         for (attribute, outcome) in [
@@ -149,7 +149,7 @@ fn lines_are_asked_for_by_aligned_numbers() {
 }
 
 #[test]
-fn an_its_register_has_its_alignment() {
+fn misaligned_its_registers_return_einval() {
     with_view(|view| {
         for (offset, outcome) in [
             (0x2, Err(Errno::Invalid)),

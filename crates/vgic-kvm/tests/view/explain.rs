@@ -191,7 +191,7 @@ fn tables_that_overlap_are_not_examined() {
 
 /// The pending table of a redistributor is outside of memory.
 #[test]
-fn lost_state_is_not_examined() {
+fn incomplete_state_is_reported_as_unexamined() {
     let mut guest = Guest::after_messages();
     guest.set_enable_lpis(1, false);
     let pendbaser = guest.frame(1) + u64::from(gicr::PENDBASER.offset());

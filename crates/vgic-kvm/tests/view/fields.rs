@@ -114,7 +114,7 @@ fn is_set(value: &Value) -> bool {
 }
 
 #[test]
-fn each_field_is_kept_or_has_a_reason() {
+fn each_state_field_is_kept_or_listed_as_not_kept() {
     let (mut runner, before) = (TestRunner::deterministic(), fields(&fresh()));
     let (mut found, mut kept) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..64 {

@@ -216,7 +216,7 @@ proptest! {
     /// is pending in the table of a disabled redistributor becomes pending with its event, and
     /// coalesces with later messages.
     #[test]
-    fn a_moved_guest_finds_what_it_would_have_found(before in steps(2), after in steps(2)) {
+    fn a_migrated_guest_acknowledges_the_same_lpis(before in steps(2), after in steps(2)) {
         let (mut stayed, mut moved) = (Guest::after(&before), Guest::after(&before).moved());
         prop_assert_eq!(moved.left_out, LeftOut::default());
         for step in after {
@@ -227,14 +227,14 @@ proptest! {
     }
 
     #[test]
-    fn a_save_that_is_given_up_loses_nothing(before in steps(CPUS)) {
+    fn an_abandoned_save_loses_no_lpi(before in steps(CPUS)) {
         let mut saved = Guest::after(&before);
         saved.save();
         prop_assert!(saved.finish().is_superset(&Guest::after(&before).finish()));
     }
 
     #[test]
-    fn a_move_changes_no_memory_but_tables(before in steps(CPUS)) {
+    fn migration_writes_no_memory_outside_the_tables(before in steps(CPUS)) {
         let guest = Guest::after(&before);
         fill(&guest);
         let memory = guest.memory();
@@ -243,7 +243,7 @@ proptest! {
 }
 
 #[test]
-fn an_lpi_pending_at_the_disable_is_found_after_a_move() {
+fn an_lpi_pending_when_lpis_are_disabled_survives_migration() {
     let steps = [
         Step::Enable { cpu: 0, on: true },
         Step::Send { event: 0 },
@@ -253,7 +253,7 @@ fn an_lpi_pending_at_the_disable_is_found_after_a_move() {
 }
 
 #[test]
-fn an_lpi_moved_to_a_cpu_without_tables_prevents_no_move() {
+fn an_lpi_at_a_cpu_without_tables_does_not_block_migration() {
     let steps = [
         Step::Enable { cpu: 0, on: true },
         Step::Send { event: 0 },

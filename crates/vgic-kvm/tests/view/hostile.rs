@@ -46,7 +46,7 @@ fn attributes() -> impl Strategy<Value = (KvmDevice, Attribute)> {
 
 proptest! {
     #[test]
-    fn made_up_tables_are_restored_or_refused(words in vec(words(), 0..40), two in any::<bool>()) {
+    fn arbitrary_tables_are_restored_or_refused(words in vec(words(), 0..40), two in any::<bool>()) {
         let levels = if two { Levels::Two } else { Levels::Flat };
         let memory = ram();
         put(&memory, &words);
@@ -56,7 +56,7 @@ proptest! {
     }
 
     #[test]
-    fn made_up_attributes_leave_a_state_of_a_machine(
+    fn arbitrary_attribute_writes_leave_a_restorable_state(
         accesses in vec((attributes(), any::<u64>()), 0..60),
         words in vec(words(), 0..20),
     ) {
@@ -100,7 +100,7 @@ proptest! {
 }
 
 #[test]
-fn a_table_full_of_detours_ends() {
+fn a_restore_limits_the_itt_entries_that_it_reads() {
     let memory = ram();
     // Each of 8192 devices has 2^16 events, all in the same table, which contains no mappings.
     for index in 0..0x2000 {

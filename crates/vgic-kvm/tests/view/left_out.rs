@@ -71,7 +71,7 @@ fn restored(state: SavedState, memory: &dyn GuestMemory) -> Vec<(u32, Vec<u32>)>
 }
 
 #[test]
-fn a_pending_table_outside_of_memory_prevents_no_save() {
+fn a_pending_table_outside_memory_does_not_fail_the_save() {
     let mut state = one_pending();
     for table in [0, RAM + RAM_BYTES as u64, 0xf_ffff_ffff_0000] {
         state.cpus[2].redistributor.pendbaser = table;
@@ -152,7 +152,7 @@ fn with_a_device_at(index: usize, itt: u64) -> (LeftOut, Vec<u32>) {
 }
 
 #[test]
-fn a_device_without_memory_is_left_out() {
+fn a_device_whose_itt_is_outside_memory_is_left_out() {
     assert_eq!(with_a_device_at(1, TRANSLATIONS + 0x1000), (LeftOut::default(), vec![3, 7]));
     let ends_too_late = RAM + RAM_BYTES as u64 - 0x1000;
     let last_entry = ends_too_late + 8 * 0xffff;
@@ -198,7 +198,7 @@ fn a_device_without_a_second_level_is_left_out() {
 }
 
 #[test]
-fn a_device_table_outside_of_memory_prevents_no_migration() {
+fn a_device_table_outside_memory_does_not_block_migration() {
     let mut state = two_devices();
     let memory = ram();
     state.its[0].baser[0] = table(TableKind::Devices, ELSEWHERE).into_bits();
@@ -241,7 +241,7 @@ fn collections(state: &SavedState) -> Vec<u16> {
 }
 
 #[test]
-fn a_collection_beyond_its_table_is_left_out_alone() {
+fn only_the_collection_beyond_its_table_is_left_out() {
     let memory = ram();
     let state = with_collection(0x2000);
     assert_eq!(counts(save_tables(state.clone(), &memory)), ([0, 1, 1, 0], None));
@@ -286,7 +286,7 @@ fn collections_from_the_first_failing_write_on_are_left_out() {
 }
 
 #[test]
-fn old_contents_do_not_continue_the_collections() {
+fn stale_entries_do_not_extend_the_collection_table() {
     let at = |index: u64| COLLECTIONS + 8 * index;
     // A restore would refuse a table with a second entry for collection 5.
     let old = collection(5, 0);
@@ -317,7 +317,7 @@ fn tables_that_a_restore_cannot_read_are_counted() {
 }
 
 #[test]
-fn a_restore_that_fails_tells_the_fault() {
+fn a_failed_restore_reports_the_memory_fault() {
     let (ram, config) = (small(), config());
     put(&ram, &[(TRANSLATIONS, event(1, 8200, 5)), (DEVICES, device(0))]);
     let memory = Partial::without(&ram, TRANSLATIONS + 8..TRANSLATIONS + 16);
@@ -331,7 +331,7 @@ fn a_restore_that_fails_tells_the_fault() {
 }
 
 #[test]
-fn a_monitor_without_its_guests_ram_is_told() {
+fn missing_guest_memory_is_reported() {
     let (ram, config) = (ram(), config());
     let nowhere = Partial::without(&ram, 0..u64::MAX);
     let mut view = KvmView::new(&config, one_pending(), &ram).unwrap();
@@ -351,7 +351,7 @@ fn a_monitor_without_its_guests_ram_is_told() {
 }
 
 #[test]
-fn counts_are_told_in_a_sentence() {
+fn left_out_displays_its_counts_in_a_sentence() {
     assert_eq!(LeftOut::default().to_string(), "nothing was left out");
     assert_eq!(
         save_tables(with_collection(0x2000), &ram()).to_string(),
@@ -363,7 +363,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_state_that_changes_is_not_called_whole(
+    fn a_changed_state_is_reported_as_incomplete(
         (levels, state) in states(),
         place in prop::sample::select(
             vec![DEVICES, COLLECTIONS, PENDING, SECOND_LEVEL, TRANSLATIONS],

@@ -62,7 +62,7 @@ fn an_ordinary_state_is_within_kvms_limits() {
 }
 
 #[test]
-fn machines_that_kvm_cannot_be() {
+fn a_configuration_that_kvm_cannot_have_is_refused() {
     assert_eq!(machine(|config| config.priority_bits = 6), Some(OutsideKvm::PriorityBits(6)));
     assert_eq!(machine(|config| config.extended_spis = 32), Some(OutsideKvm::ExtendedRange));
     assert_eq!(machine(|config| config.extended_ppis = 32), Some(OutsideKvm::ExtendedRange));
@@ -79,7 +79,7 @@ fn machines_that_kvm_cannot_be() {
 }
 
 #[test]
-fn an_its_that_kvm_s_cannot_be() {
+fn an_its_configuration_that_kvm_cannot_have_is_refused() {
     assert_eq!(its(|its| its.device_id_bits = 17), Some("number of DeviceID bits"));
     assert_eq!(its(|its| its.event_id_bits = 17), Some("number of EventID bits"));
     let named = its(|its| its.redistributor_naming = RedistributorNaming::Address);
@@ -94,7 +94,7 @@ fn an_its_that_kvm_s_cannot_be() {
 }
 
 #[test]
-fn states_that_kvm_s_gic_cannot_be_in() {
+fn a_gic_state_that_kvm_cannot_have_is_refused() {
     let alone = gicd::Ctlr::new().with_enable_grp0(true).into_bits();
     assert_eq!(state(|state| state.distributor.ctlr = alone), Some(OutsideKvm::GroupZeroAlone));
     let any = Irouter::new().with_any_participating(true).into_bits();
@@ -131,7 +131,7 @@ fn a_kvm_guest_cannot_make_ppis_edge_triggered() {
 }
 
 #[test]
-fn level_ppis_refuse_an_edge_triggered_one() {
+fn level_ppis_refuse_an_edge_triggered_ppi() {
     let mut state = fresh();
     state.cpus[1].redistributor.interrupts = vec![changed(20, |state| state.edge = true)];
     for (level_ppis, expected) in
@@ -179,7 +179,7 @@ fn event(state: &mut SavedState, pending: bool, mapped: bool) {
 }
 
 #[test]
-fn pending_state_of_no_collection_is_dropped() {
+fn pending_state_of_an_unmapped_collection_is_dropped() {
     for (is_mapped, bit) in [(true, 1), (false, 0)] {
         let (config, memory) = (config(), ram());
         let mut state = with_tables(Levels::Flat, &memory);
@@ -212,7 +212,7 @@ fn moved_with_pending(cpu: usize) -> SavedState {
 }
 
 #[test]
-fn an_lpi_moved_by_movall_joins_its_event() {
+fn an_lpi_moved_by_movall_is_saved_as_pending_at_its_event() {
     for cpu in [0, 1] {
         let moved = moved_with_pending(cpu);
         assert!(moved.its[0].devices[0].events[0].pending, "pending at CPU {cpu}");
@@ -221,7 +221,7 @@ fn an_lpi_moved_by_movall_joins_its_event() {
 }
 
 #[test]
-fn an_lpi_of_no_event_is_dropped() {
+fn a_pending_lpi_without_an_event_is_dropped() {
     let (config, memory) = (config(), ram());
     let mut state = with_tables(Levels::Flat, &memory);
     let lpis = vec![LpiState::new(IntId::new(8200))];
@@ -271,7 +271,7 @@ fn a_damaged_state_is_refused_with_its_problem() {
 }
 
 #[test]
-fn a_machine_that_cannot_be_is_refused() {
+fn an_invalid_configuration_is_refused() {
     let affinity = config().cpus[0].affinity;
     let twice = machine(|config| config.cpus[1].affinity = affinity);
     assert_eq!(twice, Some(OutsideKvm::Config(ConfigError::DuplicateAffinity(affinity))));

@@ -59,7 +59,7 @@ fn with_large_devices(devices: u32, memory: &Ram) -> SavedState {
 }
 
 #[test]
-fn devices_of_all_events_are_read_as_saved() {
+fn devices_with_every_event_id_survive_save_and_load() {
     let memory = ram();
     let state = with_large_devices(300, &memory);
     let (registers, left_out) = saved(&state, &memory);
@@ -77,7 +77,7 @@ fn tables_larger_than_a_restore_reads_are_counted() {
 }
 
 #[test]
-fn a_change_between_save_commands_is_no_difference() {
+fn a_reset_between_save_commands_is_not_counted_as_a_change() {
     let memory = ram();
     let config = config();
     let state = with_large_devices(2049, &memory);
@@ -119,7 +119,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_load_finds_what_was_saved_or_the_save_says(
+    fn a_load_restores_the_saved_state_or_the_save_reports_loss(
         (levels, mut state) in states(),
         itts in vec(prop::option::weighted(0.3, places()), 6),
         shared_pending_table in prop::bool::weighted(0.1),

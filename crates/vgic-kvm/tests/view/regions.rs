@@ -62,7 +62,7 @@ fn with_pending_lpis(mut state: SavedState, memory: &Ram) -> SavedState {
 }
 
 #[test]
-fn a_state_moves_between_several_regions() {
+fn pending_lpis_migrate_with_several_regions() {
     let (config, memory) = (config(), Arc::new(ram()));
     let (source, mut vcpus) = machine(&config, &memory);
     let state = with_pending_lpis(save_machine(&source, &mut vcpus), &memory);

@@ -245,7 +245,7 @@ proptest! {
     }
 
     #[test]
-    fn disabled_redistributors_keep_what_is_in_their_tables(
+    fn disabled_redistributors_keep_their_pending_tables(
         (levels, state) in states(),
         tables in any::<[u64; CPUS as usize]>(),
     ) {
@@ -269,7 +269,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_stays_of_what_a_view_showed_before(
+    fn a_load_replaces_the_previous_state_of_the_view(
         (levels, mut before, state) in pairs(),
     ) {
         // Disable the ITS and LPIs, because their table registers can't be written while they are
@@ -283,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn a_machine_can_be_put_into_what_comes_back((levels, state) in states()) {
+    fn a_machine_restores_the_loaded_state((levels, state) in states()) {
         let memory = memory(levels);
         let mut again = through_a_machine(&moved(&state, &memory), Arc::new(memory)).unwrap();
         for event in again.its[0].devices.iter_mut().flat_map(|device| &mut device.events) {

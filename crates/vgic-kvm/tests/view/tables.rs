@@ -55,7 +55,7 @@ fn refused(words: &[(u64, u64)]) -> (Errno, String) {
 }
 
 #[test]
-fn entries_lie_and_look_as_documented() {
+fn saved_entries_match_the_documented_layout() {
     let memory = ram();
     assert_eq!(save_tables(two_devices(), &memory), LeftOut::default());
     assert_eq!(word(&memory, DEVICES + 8 * 3), device(4));
@@ -85,7 +85,7 @@ pub(crate) fn two_devices() -> SavedState {
 }
 
 #[test]
-fn what_was_there_of_old_is_not_found_again() {
+fn a_save_hides_stale_table_entries() {
     let memory = ram();
     // The memory contains a stale entry before the first device, before the first event, and in the
     // table of the device without events.
@@ -182,7 +182,7 @@ fn a_collection_without_a_cpu_is_unmapped() {
 }
 
 #[test]
-fn a_pending_bit_comes_from_the_targets_table() {
+fn a_restore_reads_pending_bits_from_the_targets_table() {
     let memory = small();
     let bit = |cpu: u64| PENDING + 0x1_0000 * cpu + 8200 / 8;
     put(&memory, &[(bit(1), 0xff), (bit(0), 0xff)]);
@@ -253,7 +253,7 @@ fn an_lpis_bit_is_the_or_of_its_events() {
 }
 
 #[test]
-fn bits_of_a_disabled_redistributor_are_only_set() {
+fn a_save_keeps_pending_bits_of_a_disabled_redistributor() {
     let memory = ram();
     let table = PENDING + 0x2_0000;
     let mut state = one_pending();
@@ -306,7 +306,7 @@ fn a_collection_beyond_the_limit_is_refused() {
 }
 
 #[test]
-fn what_is_refused_changes_nothing() {
+fn a_refused_restore_leaves_the_pending_table_unchanged() {
     let memory = small();
     put(
         &memory,

@@ -10,13 +10,13 @@ fn refused(change: impl FnOnce(&mut VgicConfig)) -> ConfigError {
 }
 
 #[test]
-fn the_default_is_valid_for_one_vcpu_and_most() {
+fn the_default_configuration_is_valid_for_1_and_512_vcpus() {
     assert_eq!(VgicConfig::new(1).validate(), Ok(()));
     assert_eq!(VgicConfig::new(512).validate(), Ok(()));
 }
 
 #[test]
-fn impossible_machines_are_refused_by_reason() {
+fn an_invalid_configuration_is_refused_with_its_reason() {
     let affinity = VgicConfig::new(2).cpus[1].affinity;
     assert_eq!(refused(|c| c.cpus.clear()), ConfigError::CpuCount(0));
     assert_eq!(
@@ -55,7 +55,7 @@ fn impossible_machines_are_refused_by_reason() {
 }
 
 #[test]
-fn a_collection_limit_must_be_expressible() {
+fn collection_id_bits_out_of_range_are_refused() {
     let its = |bits, held_collections, collection_table| {
         let collection_id_bits = Some(bits);
         ItsConfig::new(0)
@@ -115,7 +115,7 @@ fn redistributors_fill_regions_in_order() {
 
 /// Each case: regions, vCPUs, and `GICR_TYPER.Last` of each vCPU's redistributor.
 #[test]
-fn last_ends_each_series_of_contiguous_redistributors() {
+fn typer_last_marks_the_end_of_each_contiguous_run() {
     let region = RedistributorRegion::new;
     let cases: [(_, &[u8]); 7] = [
         (vec![region(0x10_0000, 2), region(0x14_0000, 2), region(0x20_0000, 1)], &[0, 0, 0, 1, 1]),

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_names_the_spi_that_it_was_made_for() {
+    fn a_v2m_message_decodes_to_its_spi() {
         for naming in
             [V2mNaming::IntId, V2mNaming::FromFirst, V2mNaming::FromSpiBase, V2mNaming::ByAddress]
         {

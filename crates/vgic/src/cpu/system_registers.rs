@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_each_register_once_in_order() {
+    fn the_system_register_table_lists_each_register_once() {
         let mut expected: std::vec::Vec<_> =
             icc::REGISTERS.iter().map(|(_, encoding)| *encoding).collect();
         expected.sort_unstable();

@@ -70,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_first_is_the_lowest_bit(
+        fn the_first_active_priority_is_the_lowest_set_bit(
             bits: u128,
             added in proptest::collection::vec(0u8..128, 0..9),
         ) {

@@ -141,7 +141,7 @@ fn binary_points_keep_every_preemption_bit() {
 }
 
 #[test]
-fn preemption_bits_give_active_priority_count() {
+fn preemption_bits_determine_active_priority_registers() {
     for (bits, registers) in [(4, 1), (5, 1), (6, 2), (7, 4), (8, 4)] {
         assert_eq!(features(bits).active_priority_registers(), registers, "{bits} bits");
     }

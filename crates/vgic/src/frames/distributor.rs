@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_each_register_once_in_order() {
+    fn the_distributor_table_lists_each_register_once_in_order() {
         let mut expected = gicd::REGISTERS.to_vec();
         expected.push(ID_REGISTERS);
         expected.sort_by_key(|info| info.offset);

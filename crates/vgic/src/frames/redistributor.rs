@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_each_register_of_the_architecture_once_in_order() {
+    fn the_redistributor_table_lists_each_register_once_in_order() {
         let mut expected = gicr::REGISTERS.to_vec();
         expected.push(ID_REGISTERS);
         expected.sort_by_key(|info| info.offset);

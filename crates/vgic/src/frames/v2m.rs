@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_each_register_once_in_order() {
+    fn the_v2m_table_lists_each_register_once_in_order() {
         let mut expected = v2m::REGISTERS.to_vec();
         expected.push(V2M_ID_REGISTERS);
         expected.sort_by_key(|info| info.offset);

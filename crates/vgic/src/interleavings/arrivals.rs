@@ -140,7 +140,7 @@ fn arrives_beside_a_repetition() {
 }
 
 #[test]
-fn no_arrival_is_missed_beside_a_repetition() {
+fn an_spi_arriving_while_an_lpi_is_relisted_is_not_lost() {
     explore_random(EXECUTIONS, arrives_beside_a_repetition);
 }
 

@@ -143,7 +143,7 @@ fn one_fires_again() {
 }
 
 #[test]
-fn a_forgotten_candidate_is_not_lost() {
+fn an_interrupt_firing_while_its_candidate_is_cleared_is_not_lost() {
     explore_all(20_000, one_fires_again);
 }
 
@@ -156,7 +156,7 @@ fn a_neighbour_fires() {
 }
 
 #[test]
-fn a_leaf_that_is_being_forgotten_is_not_lost() {
+fn an_interrupt_firing_while_its_leaf_is_cleared_is_not_lost() {
     explore_all(20_000, a_neighbour_fires);
 }
 
@@ -177,7 +177,7 @@ fn the_only_one_is_taken() {
 }
 
 #[test]
-fn the_neighbour_of_a_taken_candidate_is_not_lost() {
+fn removing_the_only_candidate_keeps_a_new_neighbor() {
     explore_all(100, the_only_one_is_taken);
 }
 
@@ -198,7 +198,7 @@ fn the_only_one_fires_again() {
 }
 
 #[test]
-fn a_stale_candidate_that_is_taken_is_not_lost() {
+fn removing_a_stale_candidate_keeps_its_next_interrupt() {
     explore_all(100, the_only_one_fires_again);
 }
 

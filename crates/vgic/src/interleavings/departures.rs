@@ -27,7 +27,7 @@ fn a_vcpu_sleeps() {
 }
 
 #[test]
-fn no_vcpu_sleeps_over_an_interrupt() {
+fn two_events_wake_a_vcpu_falling_asleep() {
     explore(a_vcpu_sleeps);
 }
 
@@ -46,7 +46,7 @@ fn a_vcpu_sleeps_over_a_stale_hint() {
 }
 
 #[test]
-fn no_vcpu_sleeps_over_a_stale_ready_bit() {
+fn an_lpi_with_a_stale_ready_bit_wakes_its_vcpu() {
     explore(a_vcpu_sleeps_over_a_stale_hint);
 }
 
@@ -162,6 +162,6 @@ fn a_vcpu_sleeps_over_a_hidden_bit() {
 }
 
 #[test]
-fn no_vcpu_sleeps_over_a_bit_that_a_command_hides() {
+fn an_lpi_hidden_by_clear_wakes_its_vcpu() {
     explore_more(40, a_vcpu_sleeps_over_a_hidden_bit);
 }

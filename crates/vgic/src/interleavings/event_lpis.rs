@@ -77,7 +77,7 @@ fn two_senders_of_one_event() {
 }
 
 #[test]
-fn two_senders_lpis_are_taken_as_often() {
+fn concurrent_senders_cause_one_lpi_per_fresh_signal() {
     explore(two_senders_of_one_event);
 }
 
@@ -155,7 +155,7 @@ fn an_event_follows_its_lpi(is_running: bool) {
 }
 
 #[test]
-fn an_event_following_its_lpi_shares_its_pending() {
+fn an_event_moved_to_its_pending_lpi_is_pending_once() {
     explore(|| an_event_follows_its_lpi(false));
     explore(|| an_event_follows_its_lpi(true));
 }
@@ -193,7 +193,7 @@ fn two_threads_reread_a_configuration() {
 }
 
 #[test]
-fn the_last_configuration_counts() {
+fn a_concurrent_reread_does_not_undo_an_inv() {
     explore(two_threads_reread_a_configuration);
 }
 
@@ -215,7 +215,7 @@ fn two_commands_wake_two_vcpus() {
 }
 
 #[test]
-fn commands_beside_each_other_wake_each_vcpu() {
+fn concurrent_invalidations_each_wake_their_vcpu() {
     explore(two_commands_wake_two_vcpus);
 }
 
@@ -247,7 +247,7 @@ fn a_discarded_event_stays_away() {
 }
 
 #[test]
-fn a_discarded_event_leaves_its_old_vcpu_alone() {
+fn a_late_message_does_not_signal_a_discarded_events_vcpu() {
     explore(a_discarded_event_stays_away);
 }
 
@@ -264,7 +264,7 @@ fn slots_change_hands() {
 }
 
 #[test]
-fn a_device_never_rings_its_slots_next_owner() {
+fn a_late_message_never_signals_a_reused_translation_entry() {
     explore(slots_change_hands);
 }
 
@@ -282,7 +282,7 @@ fn entries_change_hands() {
 }
 
 #[test]
-fn a_device_never_rings_its_entrys_next_owner() {
+fn a_late_message_never_signals_a_reused_device_entry() {
     explore(entries_change_hands);
 }
 
@@ -301,7 +301,7 @@ fn nodes_change_hands() {
 }
 
 #[test]
-fn a_device_never_rings_its_nodes_next_owner() {
+fn a_late_message_never_signals_a_reused_node() {
     explore_more(5, nodes_change_hands);
 }
 
@@ -319,7 +319,7 @@ fn lpis_are_disabled() {
 }
 
 #[test]
-fn a_message_is_delivered_or_in_the_table() {
+fn disabling_lpis_delivers_or_saves_a_concurrent_message() {
     explore(lpis_are_disabled);
 }
 
@@ -341,7 +341,7 @@ fn lpis_are_enabled() {
 }
 
 #[test]
-fn enabling_lpis_delivers_table_and_messages() {
+fn enabling_lpis_delivers_saved_and_concurrent_lpis() {
     explore(lpis_are_enabled);
 }
 

@@ -38,7 +38,7 @@ fn moved_while_listed(guest: Guest) {
 }
 
 #[test]
-fn an_lpi_moving_while_listed_comes_once() {
+fn an_lpi_moved_while_listed_is_delivered_once() {
     explore(|| moved_while_listed(Guest::Acknowledges));
     explore(|| moved_while_listed(Guest::Masks));
 }
@@ -67,7 +67,7 @@ fn synced_while_listed() {
 }
 
 #[test]
-fn after_sync_the_old_place_lists_no_moved_lpi() {
+fn sync_removes_a_moved_lpi_from_its_old_list_register() {
     explore(synced_while_listed);
 }
 
@@ -82,7 +82,7 @@ fn mapped_anew_while_listed() {
 }
 
 #[test]
-fn a_listed_discarded_lpi_does_not_come_back() {
+fn discarding_a_listed_lpi_does_not_signal_its_new_mapping() {
     explore(mapped_anew_while_listed);
 }
 
@@ -98,7 +98,7 @@ fn unmapped_while_listed() {
 }
 
 #[test]
-fn a_listed_unmapped_lpi_does_not_come_back() {
+fn unmapping_a_listed_lpi_does_not_signal_its_new_device() {
     explore(unmapped_while_listed);
 }
 
@@ -122,7 +122,7 @@ fn next_owner_listed_meanwhile() {
 }
 
 #[test]
-fn a_folded_lpi_is_not_the_next_owners() {
+fn folding_an_unmapped_lpi_does_not_signal_its_next_owner() {
     explore(next_owner_listed_meanwhile);
 }
 
@@ -150,18 +150,18 @@ fn acknowledged_during(change: fn(&mut Commands), kept: fn(&Machine) -> usize) {
 }
 
 #[test]
-fn an_lpi_acknowledged_before_movall_comes_once() {
+fn an_lpi_acknowledged_during_movall_is_delivered_once() {
     acknowledged_during(|commands| commands.movall(0, 1), |_| 0);
 }
 
 #[test]
-fn an_lpi_acknowledged_before_lpis_are_disabled_is_not_in_the_table() {
+fn disabling_lpis_delivers_or_saves_a_listed_lpi() {
     let kept = |machine: &Machine| usize::from(machine.table_has(0, LPI));
     acknowledged_during(|commands| commands.disable_lpis(0), kept);
 }
 
 #[test]
-fn an_lpi_acknowledged_before_it_moves_to_disabled_lpis_comes_once() {
+fn a_listed_lpi_moved_to_disabled_lpis_is_delivered_once() {
     acknowledged_during(
         |commands| {
             commands.disable_lpis(1);
@@ -193,7 +193,7 @@ fn followed_while_listed(guest: Guest, more: usize) -> [usize; 2] {
 }
 
 #[test]
-fn an_lpi_acknowledged_while_its_event_follows_comes_once() {
+fn a_listed_lpi_whose_event_follows_is_delivered_once() {
     for guest in [Guest::Acknowledges, Guest::Masks] {
         explore(move || {
             assert_eq!(followed_while_listed(guest, 0).iter().sum::<usize>(), 1, "one signal");
@@ -202,7 +202,7 @@ fn an_lpi_acknowledged_while_its_event_follows_comes_once() {
 }
 
 #[test]
-fn an_event_following_its_listed_lpi_shares_its_pending() {
+fn an_event_moved_to_its_listed_lpi_is_pending_once() {
     for guest in [Guest::Acknowledges, Guest::Masks] {
         explore(move || assert_eq!(followed_while_listed(guest, 1)[1], 1, "one is pending"));
     }
@@ -245,7 +245,7 @@ fn rung_while_entering() {
 }
 
 #[test]
-fn an_entry_overlooks_no_message() {
+fn a_message_during_a_vm_entry_is_listed_or_kicks() {
     explore(rung_while_entering);
 }
 
@@ -268,7 +268,7 @@ fn moved_and_rung_while_listed() {
 }
 
 #[test]
-fn an_lpi_is_in_one_list_register_at_most() {
+fn an_lpi_moved_while_signaled_is_pending_once() {
     explore(moved_and_rung_while_listed);
 }
 

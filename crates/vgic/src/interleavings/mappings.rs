@@ -45,6 +45,6 @@ fn two_events_are_mapped_to_one_lpi() {
 }
 
 #[test]
-fn an_lpi_finds_events_that_two_itses_map() {
+fn an_invalidation_reaches_events_that_two_itses_map() {
     explore(two_events_are_mapped_to_one_lpi);
 }

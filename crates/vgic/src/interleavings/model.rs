@@ -196,7 +196,7 @@ fn a_device_sends_to_a_sleeper() {
 }
 
 #[test]
-fn no_vcpu_sleeps_over_a_message() {
+fn a_message_wakes_a_vcpu_falling_asleep() {
     explore(a_device_sends_to_a_sleeper);
 }
 
@@ -244,7 +244,7 @@ fn a_vcpu_sleeps_between_interrupts(signal: fn(&Machine)) {
 }
 
 #[test]
-fn no_vcpu_sleeps_over_a_later_interrupt() {
+fn a_later_interrupt_wakes_a_vcpu_falling_asleep() {
     explore_random(EXECUTIONS, || a_vcpu_sleeps_between_interrupts(Machine::send));
     let pulse = |machine: &Machine| {
         machine.gic.pulse(Line::Spi(SPI.get()));

@@ -150,7 +150,7 @@ fn fires_while_one_joins() {
 }
 
 #[test]
-fn a_joining_pe_takes_a_pending_interrupt() {
+fn a_pending_one_of_n_interrupt_targets_a_joining_pe() {
     explore(fires_while_one_joins);
 }
 

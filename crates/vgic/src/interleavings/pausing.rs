@@ -149,6 +149,6 @@ fn owners_pause_while_a_device_signals() {
 }
 
 #[test]
-fn owners_lose_nothing_by_a_pause() {
+fn pausing_a_vcpu_neither_loses_nor_repeats_an_interrupt() {
     explore_random(EXECUTIONS, owners_pause_while_a_device_signals);
 }

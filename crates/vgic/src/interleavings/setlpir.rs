@@ -23,7 +23,7 @@ fn rung_while_the_vcpu_falls_asleep() {
 }
 
 #[test]
-fn a_vcpu_never_sleeps_over_a_direct_lpi() {
+fn a_direct_lpi_wakes_a_vcpu_falling_asleep() {
     explore(rung_while_the_vcpu_falls_asleep);
 }
 
@@ -41,7 +41,7 @@ fn rung_while_lpis_are_disabled() {
 }
 
 #[test]
-fn a_direct_lpi_is_delivered_or_in_the_table() {
+fn disabling_lpis_delivers_or_saves_a_direct_lpi() {
     explore(rung_while_lpis_are_disabled);
 }
 
@@ -62,7 +62,7 @@ fn rung_while_lpis_are_enabled() {
 }
 
 #[test]
-fn a_direct_lpi_comes_as_often_as_pending() {
+fn enabling_lpis_delivers_saved_and_concurrent_direct_lpis() {
     explore(rung_while_lpis_are_enabled);
 }
 
@@ -79,7 +79,7 @@ fn rung_and_taken_back() {
 }
 
 #[test]
-fn a_cleared_direct_lpi_does_not_come_back() {
+fn a_cleared_direct_lpi_is_not_redelivered() {
     explore(rung_and_taken_back);
 }
 

@@ -125,7 +125,7 @@ fn one_fires_at_a_sleeper(has_fired: bool) {
 }
 
 #[test]
-fn no_vcpu_sleeps_over_a_wired_interrupt() {
+fn a_wired_interrupt_wakes_a_vcpu_falling_asleep() {
     for has_fired in [false, true] {
         explore_random(4 * RANDOM, move || one_fires_at_a_sleeper(has_fired));
     }
@@ -150,7 +150,7 @@ fn an_sgi_is_sent_to_a_sleeper() {
 }
 
 #[test]
-fn no_vcpu_sleeps_over_an_sgi() {
+fn an_sgi_wakes_a_vcpu_falling_asleep() {
     explore_random(4 * RANDOM, an_sgi_is_sent_to_a_sleeper);
 }
 
@@ -180,7 +180,7 @@ fn two_pulse_one() {
 }
 
 #[test]
-fn of_two_pulses_none_swallows_the_other() {
+fn both_of_two_pulses_are_handled() {
     explore_random(RANDOM, two_pulse_one);
 }
 

@@ -17,6 +17,6 @@ fn left_over_while_they_fall_asleep() {
 }
 
 #[test]
-fn vcpus_never_all_sleep_over_work() {
+fn deferred_work_keeps_or_wakes_one_vcpu() {
     explore(left_over_while_they_fall_asleep);
 }

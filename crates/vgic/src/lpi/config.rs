@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_levels_before_a_priority_are_those_that_are_more_urgent() {
+    fn levels_before_a_priority_are_exactly_the_more_urgent_ones() {
         for (priorities, than) in
             all().flat_map(|priorities| bytes().map(move |than| (priorities, than)))
         {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_that_count_make_levels_and_others_do_not() {
+    fn only_implemented_priority_bits_distinguish_levels() {
         for priorities in all() {
             let levels: BTreeSet<_> =
                 bytes().map(|configured| priorities.level(configured).index()).collect();

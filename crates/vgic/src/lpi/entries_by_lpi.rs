@@ -205,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_lpi_has_the_entries_noted_for_it(
+        fn each_lpi_lists_exactly_its_inserted_entries(
             steps in proptest::collection::vec((0u32..3, 0u32..8, 1u32..4), 0..60),
         ) {
             // The numbers of the LPIs and of the entries cross a page boundary.

@@ -211,7 +211,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_position_leads_back_to_its_index(number in 0..2 * SPREAD_ENTRIES) {
+        fn entry_indices_and_positions_round_trip(number in 0..2 * SPREAD_ENTRIES) {
             let index = EntryIndex::new(number);
             prop_assert_eq!(index.position().index(), index);
             prop_assert_eq!(number < SPREAD_ENTRIES, index.position().get() < SPREAD_ENTRIES);

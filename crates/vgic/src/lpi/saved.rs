@@ -169,7 +169,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sender_needs_as_many_nodes_and_blocks_as_it_has_parts_with_events(
+        fn a_restore_reserves_only_nodes_and_chunks_with_events(
             event_bits in 6u8..=23,
             events in proptest::collection::btree_set(any::<u32>(), 0..40),
         ) {

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_without_lpis_come_first() {
+    fn fault_kinds_without_lpis_precede_all_others() {
         assert!(FaultReason::ALL.starts_with(&FaultReason::WITHOUT_LPIS));
     }
 
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_says_in_words_where_it_was_made() {
+    fn a_fault_displays_its_register_and_cause() {
         let reader = (ITS, gits::CREADR.offset());
         let unknown = CommandFault::Unknown(UnknownOpcode(0));
         let command = FailedCommand { address: 0x6f92_0000, fault: unknown };

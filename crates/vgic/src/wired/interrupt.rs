@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_stays_high_is_no_second_edge() {
+    fn a_line_that_stays_high_signals_one_edge() {
         let acknowledged = EDGE.driven(Level::High).acknowledged();
         assert!(!acknowledged.driven(Level::High).pending());
         assert!(acknowledged.driven(Level::Low).driven(Level::High).pending());

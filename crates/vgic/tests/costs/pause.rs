@@ -35,7 +35,7 @@ fn pause(machine: &mut Machine) -> [Duration; 3] {
 }
 
 #[test]
-fn a_pause_is_in_proportion_to_mappings() {
+fn pause_time_is_proportional_to_mappings() {
     let mut machine = start(largest());
     let (few, many) = (64, 12 << 16);
     let none = pause(&mut machine);

@@ -31,7 +31,7 @@ pub(crate) fn cpu_of(number: u32) -> u16 {
 }
 
 #[test]
-fn sparse_vcpus_are_small_until_used() {
+fn an_unused_machine_of_512_vcpus_needs_less_than_8_mib() {
     let bytes = bytes_of_machine(largest());
     assert!(bytes < 8 * MIB, "{bytes} bytes");
 }
@@ -43,7 +43,7 @@ fn one_vcpu_without_lpis_takes_at_most_8_kib() {
 }
 
 #[test]
-fn wired_interrupts_cost_what_is_configured() {
+fn each_configured_spi_needs_about_12_bytes() {
     let bytes = |spis, extended| {
         bytes_of_machine(VgicConfig::new(1).with_spis(spis).with_extended_spis(extended))
     };
@@ -73,7 +73,7 @@ fn sgis_and_spis_reach_vcpus_by_affinity() {
 }
 
 #[test]
-fn device_ids_of_32_bits_cost_what_is_mapped() {
+fn sparse_32_bit_device_ids_need_memory_only_when_mapped() {
     let mut machine = start(largest());
     let devices: Vec<u32> = (0..1024u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
 
@@ -117,7 +117,7 @@ fn a_saved_state_is_in_proportion_to_mappings() {
 }
 
 #[test]
-fn an_lpi_at_each_of_512_vcpus_costs_little() {
+fn one_lpi_at_each_of_512_vcpus_needs_less_than_4_mib() {
     let mut machine = start(largest());
 
     let ((), bytes) = bytes_of(|| {
@@ -152,7 +152,7 @@ fn ready_bitmaps_stay_within_their_budget() {
 }
 
 #[test]
-fn all_20_bit_lpis_take_100_bytes_each() {
+fn mapping_all_20_bit_lpis_needs_under_96_bytes_each() {
     let mut machine = start(largest());
     let count = (1u32 << 20) - 8192;
 

@@ -123,7 +123,7 @@ fn wires_and_mbis_allocate_nothing() {
 }
 
 #[test]
-fn a_departure_allocates_nothing_and_kicks_once() {
+fn kicking_a_sleeping_vcpu_allocates_nothing() {
     let (machine, mut vcpu) = mapped();
     let costs = costs(&machine.ram, || {
         let kicks = machine.kicks.of(0);
@@ -186,7 +186,7 @@ fn ends_meanwhile(machine: &Machine, hold: impl FnOnce() + Send, act: impl FnOnc
 }
 
 #[test]
-fn its_messages_wait_for_no_command() {
+fn its_messages_do_not_wait_for_commands() {
     let (machine, mut vcpu) = mapped();
     ends_meanwhile(
         &machine,
@@ -204,7 +204,7 @@ fn its_messages_wait_for_no_command() {
 }
 
 #[test]
-fn unmapped_messages_wait_for_no_command() {
+fn unmapped_messages_do_not_wait_for_commands() {
     let (machine, _) = mapped();
     let ring = || {
         for (device, event) in [(3, 0), (NARROW, 32), (1 << 16, 0)] {
@@ -222,7 +222,7 @@ fn unmapped_messages_wait_for_no_command() {
 }
 
 #[test]
-fn wires_wait_for_no_command() {
+fn wired_interrupts_do_not_wait_for_commands() {
     let (machine, mut vcpu) = mapped();
     let ring = || {
         machine.gic.set_line(Line::Spi(SPI), Level::High);
@@ -232,7 +232,7 @@ fn wires_wait_for_no_command() {
 }
 
 #[test]
-fn direct_lpis_wait_for_no_invalidation() {
+fn direct_lpis_do_not_wait_for_invalidations() {
     let (machine, mut vcpu) = started(with_direct_lpis());
     invalidate(&machine, FIRST);
     let ring = || {

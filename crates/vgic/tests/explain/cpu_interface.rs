@@ -110,14 +110,14 @@ fn active_priorities_that_software_writes_are_seen() {
 }
 
 #[test]
-fn a_reset_interface_is_seen() {
+fn a_disabled_group_is_named_after_an_interface_reset() {
     let guest = sent_after(|machine| machine.vcpus[0].reset());
     let expected = Obstacle::InterfaceGroupDisabled { group: Group::One, cpu: CPU };
     assert_eq!(guest.obstacle(), Some(expected));
 }
 
 #[test]
-fn a_restored_interface_is_seen() {
+fn a_priority_mask_is_named_after_a_restore() {
     let mut guest = sent_after(|machine| machine.msr(0, icc::PMR.encoding(), 0));
     let expected = guest.obstacle();
     let state = guest.machine.save();
@@ -154,7 +154,7 @@ fn a_mask_that_the_guest_set_in_hardware_is_seen_after_the_exit() {
 }
 
 #[test]
-fn the_target_is_kicked_until_it_returns() {
+fn the_target_is_reported_as_kicked_until_it_returns() {
     let target = |guest: &Guest| {
         facts(&guest.explain()).into_iter().find(|fact| matches!(fact, Fact::Target(..)))
     };

@@ -16,7 +16,7 @@ fn message(address: u64, data: u32) -> MsiMessage {
 }
 
 #[test]
-fn a_message_to_the_its_is_its_event() {
+fn an_its_message_is_explained_as_its_event() {
     let guest = Guest::working();
     guest.send();
     let explanation =

@@ -157,7 +157,7 @@ fn a_disabled_lpi_is_named() {
 }
 
 #[test]
-fn an_lpi_is_explained_where_its_event_targets() {
+fn an_lpi_explained_at_another_cpu_names_its_target() {
     let guest = Guest::working();
     guest.send();
     assert_eq!(guest.obstacle_of(0, LPI.get()), None);
@@ -181,7 +181,7 @@ fn an_lpi_that_the_machine_lacks_is_named() {
 }
 
 #[test]
-fn of_two_events_of_an_lpi_the_pending_one_is_explained() {
+fn an_lpi_of_two_events_is_explained_by_the_pending_one() {
     let guest = Guest::working();
     guest.machine.run([mapti(1, 8192, 0)]);
     for event in [0, 1] {

@@ -321,7 +321,7 @@ impl Script {
 }
 
 #[test]
-fn a_changed_part_is_named() {
+fn each_removed_or_changed_setup_step_is_named() {
     let mut score = Score::new("a guest of the model");
     for interrupt in INTERRUPTS {
         let script = Script::new(interrupt);

@@ -15,7 +15,7 @@ use vgic::{V2mConfig, VgicConfig};
 const SPI: u32 = 40;
 
 #[test]
-fn the_guide_shows_what_is_printed() {
+fn the_guide_matches_the_printed_page() {
     let mut printed = Vec::new();
     of_commands(&mut printed);
     of_tables(&mut printed);

@@ -21,7 +21,7 @@ const SECOND: u64 = RAM + 0x18_0000;
 /// <https://github.com/freebsd/freebsd-src/pull/676>: a kernel that another kernel started with
 /// kexec cannot replace the LPI tables, because LPIs are still enabled.
 #[test]
-fn tables_of_a_kernel_that_was_started_by_kexec_are_not_used() {
+fn an_ignored_propbaser_write_after_kexec_is_named() {
     let guest = Guest::working();
     guest.configure(0xa0);
     guest.machine.run([Command::Inv { device: DEVICE, event: EVENT }]);
@@ -39,7 +39,7 @@ fn tables_of_a_kernel_that_was_started_by_kexec_are_not_used() {
 /// <https://github.com/valentinbreiz/nativeaot-patcher/pull/343>: firmware had enabled LPIs. The
 /// kernel did not write `GICR_PROPBASER`, and configured its LPIs in its own table.
 #[test]
-fn a_table_that_no_redistributor_reads_shows_by_its_address() {
+fn the_address_of_the_configuration_byte_is_shown() {
     let guest = Guest::working();
     guest.configure(0);
     guest.machine.ram.write(SECOND, &[0xa1]).unwrap();
@@ -54,7 +54,7 @@ fn a_table_that_no_redistributor_reads_shows_by_its_address() {
 /// <https://github.com/cloud-hypervisor/cloud-hypervisor/pull/8638>: a monitor restored the
 /// redistributor registers of vCPU 0 to all vCPUs, which then shared one pending table.
 #[test]
-fn a_pending_table_that_a_restore_gave_to_two_cpus_is_named() {
+fn a_pending_table_shared_by_two_cpus_is_named() {
     let guest = Guest::new(config());
     let pending = Pendbaser::new().with_address(PENDING);
     for cpu in 0..2 {

@@ -42,7 +42,7 @@ fn the_text_has_a_line_per_interrupt() {
 }
 
 #[test]
-fn counters_follow_the_guest() {
+fn the_view_counts_acknowledgments_and_kicks() {
     let mut guest = Guest::working();
     for round in 1..=3 {
         assert_eq!(guest.machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
@@ -85,7 +85,7 @@ fn a_listed_lpi_counts_as_pending_and_listed() {
 }
 
 #[test]
-fn an_lpi_that_is_pending_by_itself_is_at_its_cpu() {
+fn a_pending_direct_lpi_is_listed_at_its_cpu() {
     let guest = Guest::new(config().with_its(vec![]).with_direct_lpi(true));
     guest.enable_lpis();
     let setlpir = guest.machine.frame(1) + u64::from(gic_arch::gicr::SETLPIR.offset());

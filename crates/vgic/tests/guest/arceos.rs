@@ -60,7 +60,7 @@ fn boot(queue: u64) -> (Delivery, Vec<GuestFault>, Machine) {
 }
 
 #[test]
-fn its_message_comes_if_its_queue_is_aligned() {
+fn arceos_receives_a_message_with_an_aligned_queue() {
     let (delivery, faults, mut machine) = boot(PENDING + 0x1_0000);
     assert_eq!(delivery, Delivery::Pending);
     assert_eq!(faults.iter().map(parts).collect::<Vec<_>>(), TABLES);
@@ -68,7 +68,7 @@ fn its_message_comes_if_its_queue_is_aligned() {
 }
 
 #[test]
-fn a_queue_that_is_not_aligned_is_named_where_it_is_given() {
+fn an_unaligned_queue_is_reported_at_the_cbaser_write() {
     // The queue is 8 KiB above the pending table. The model clears the low address bits, so it
     // would use the address of the pending table.
     let queue = PENDING + 0x2000;

@@ -95,7 +95,7 @@ fn rwp_is_set_until_the_pending_table_is_written() {
 }
 
 #[test]
-fn syncr_says_when_everything_was_invalidated() {
+fn syncr_stays_busy_until_the_invalidation_completes() {
     let mut machine = crowded();
     send(&machine, LAST);
     configure(&machine, false);
@@ -108,7 +108,7 @@ fn syncr_says_when_everything_was_invalidated() {
 }
 
 #[test]
-fn enabling_lpis_ends_when_all_are() {
+fn the_write_that_enables_lpis_returns_when_all_are_enabled() {
     let mut machine = crowded();
     disable(&machine);
     let first_and_last = [(8192, 1), (LAST_LPI, 0x80)];

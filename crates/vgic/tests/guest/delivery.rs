@@ -40,7 +40,7 @@ fn observed(lowers: bool) -> (Machine, Arc<Resampler>) {
 }
 
 #[test]
-fn an_observer_can_lower_a_level_at_its_end() {
+fn an_observer_can_deassert_a_line_at_eoi() {
     let (mut machine, resampler) = observed(true);
     machine.gic.set_line(Line::Spi(SPI), Level::High);
     assert_eq!(machine.acknowledge(0), u64::from(SPI));
@@ -75,7 +75,7 @@ fn set_pending_delivers_once_for_edge_and_level() {
 }
 
 #[test]
-fn the_observer_does_not_hear_of_edges() {
+fn an_observer_is_not_notified_of_edges() {
     let (mut machine, resampler) = observed(true);
     machine.make_edge(SPI);
     machine.gic.set_line(Line::Spi(SPI), Level::High);
@@ -101,7 +101,7 @@ fn with_split_eoi_observers_see_deactivation() {
 }
 
 #[test]
-fn there_is_one_observer() {
+fn a_second_line_observer_is_refused() {
     let (machine, resampler) = observed(true);
     assert!(machine.gic.observe_lines(resampler).is_err());
 }
@@ -183,7 +183,7 @@ fn direct(security: SecurityView, configuration: &[u8]) -> Machine {
 }
 
 #[test]
-fn a_vcpu_off_and_on_keeps_its_lpis() {
+fn a_vcpu_reset_keeps_pending_lpis() {
     let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
     machine.write_gicr(0, gicr::SETLPIR, 8192);
     machine.vcpus[0].reset();

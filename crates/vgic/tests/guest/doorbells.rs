@@ -100,7 +100,7 @@ fn without_mbis_there_are_no_doorbells() {
 }
 
 #[test]
-fn messages_have_16_or_32_bits() {
+fn mbi_doorbells_accept_16_and_32_bit_writes() {
     let machine = Machine::running(mbi(SecurityView::Single));
     let write = |width| machine.gic.write_from_device(ALIAS + SET, width, SPI.into());
     assert_eq!(write(Byte), Ok(DeviceWrite::Register));
@@ -137,7 +137,7 @@ fn clrlpir(machine: &Machine, cpu: usize) -> u64 {
 }
 
 #[test]
-fn a_message_can_take_an_lpi_back() {
+fn clrlpir_clears_a_pending_lpi() {
     let mut machine = direct(&[0xa1; 64]);
     ring(&machine.gic, setlpir(&machine, 0), 8200);
     ring(&machine.gic, setlpir(&machine, 0), 8201);
@@ -239,7 +239,7 @@ fn messages_while_lpis_are_disabled_are_dropped() {
 }
 
 #[test]
-fn a_configuration_counts_once_invalidated() {
+fn a_configuration_change_takes_effect_after_invalidation() {
     const INVALIDATE: [fn(&Machine); 2] = [
         |machine| machine.write_gicr(0, gicr::INVLPIR, 8200),
         |machine| machine.write_gicr(0, gicr::INVALLR, 0),
@@ -293,7 +293,7 @@ fn a_device_reaches_a_whole_redistributor() {
 }
 
 #[test]
-fn a_message_elsewhere_is_none_and_does_nothing() {
+fn a_message_to_another_register_has_no_effect() {
     let machine = direct(&[0xa1; 64]);
     let control = machine.frame(0) + u64::from(gicr::CTLR.offset());
     for address in
@@ -306,7 +306,7 @@ fn a_message_elsewhere_is_none_and_does_nothing() {
 }
 
 #[test]
-fn beside_an_its_there_is_no_setlpir() {
+fn a_redistributor_beside_an_its_has_no_setlpir() {
     let its = ItsConfig::new(0x0808_0000);
     let config = VgicConfig::new(2).with_lpi_id_bits(Some(15)).with_its(vec![its]);
     let machine = Machine::running(config);
@@ -356,7 +356,7 @@ fn a_frame_rings_exactly_its_spis() {
 }
 
 #[test]
-fn each_frame_rings_its_own() {
+fn each_v2m_frame_signals_only_its_own_spis() {
     let machine = Machine::running(frames(V2mNaming::IntId));
     machine.make_edge(96);
     let doorbell = FRAME + u64::from(v2m::SETSPI_NS.offset());
@@ -365,7 +365,7 @@ fn each_frame_rings_its_own() {
 }
 
 #[test]
-fn a_frame_says_its_range_and_who_made_it() {
+fn a_v2m_frame_reports_its_spi_range_and_implementer() {
     let machine = Machine::running(frames(V2mNaming::IntId));
     let read = |register: u32| machine.read(FRAME + u64::from(register), Word);
     assert_eq!(read(v2m::TYPER.offset()), 64 << 16 | 32);
@@ -402,7 +402,7 @@ fn a_frames_pulse_does_nothing_to_a_level() {
 }
 
 #[test]
-fn a_message_kicks_a_vcpu_that_left_once() {
+fn v2m_messages_kick_a_sleeping_vcpu_once() {
     let mut machine = Machine::running(frames(V2mNaming::IntId));
     for spi in [70, 71] {
         machine.make_edge(spi);
@@ -432,7 +432,7 @@ fn the_regions_name_every_frame() {
 }
 
 #[test]
-fn impossible_frames_are_refused_by_reason() {
+fn an_invalid_v2m_frame_is_refused_with_its_reason() {
     let refused =
         |frames: &[V2mConfig]| VgicConfig::new(1).with_v2m(frames.to_vec()).validate().unwrap_err();
     let spis =

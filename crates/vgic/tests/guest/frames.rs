@@ -51,7 +51,7 @@ fn addresses_outside_regions_are_unclaimed() {
 }
 
 #[test]
-fn unfilled_room_reads_as_zero_and_is_counted() {
+fn an_unused_redistributor_slot_reads_as_zero_and_is_counted() {
     let machine = Machine::new(everything(SecurityView::Single));
     let third = machine.frame(2);
 
@@ -86,7 +86,7 @@ fn narrow_accesses_reach_only_priorities() {
 }
 
 #[test]
-fn the_distributor_tells_what_the_machine_has() {
+fn the_distributor_typer_reports_the_machine() {
     let machine = Machine::new(everything(SecurityView::Single));
     let typer = gicd::Typer::from(u32::try_from(machine.read_gicd(gicd::TYPER)).unwrap());
 
@@ -120,7 +120,7 @@ fn all_frames_have_the_configured_iidr() {
 }
 
 #[test]
-fn are_and_ds_cannot_be_cleared() {
+fn ctlr_are_and_ds_cannot_be_cleared() {
     let machine = Machine::new(VgicConfig::new(1));
 
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());

@@ -188,7 +188,7 @@ fn an_unaligned_queue_is_recorded_at_each_enable() {
 }
 
 #[test]
-fn a_queue_without_valid_is_not_judged() {
+fn an_invalid_queue_is_not_checked_for_alignment() {
     let machine = its(PageSizes::Only(PageSize::Size64K));
     write_its(&machine, gits::CBASER.offset(), queue(QUEUE + 0x1000).with_valid(false).into());
     set_enabled(&machine, true);

@@ -64,7 +64,7 @@ fn with_lpis(rules: Rules) -> Machine {
 }
 
 #[test]
-fn the_mask_decides_on_lpis() {
+fn the_priority_mask_masks_lpis() {
     for rules in Rules::all() {
         let mut machine = with_lpis(rules);
         for (lpi, priority) in lpis() {
@@ -81,7 +81,7 @@ fn the_mask_decides_on_lpis() {
 }
 
 #[test]
-fn lpis_come_by_every_implemented_priority_bit() {
+fn lpis_are_acknowledged_by_implemented_priority_bits() {
     for rules in Rules::all() {
         let mut machine = with_lpis(rules);
         machine.msr(0, icc::PMR.encoding(), 0xff);

@@ -48,7 +48,7 @@ fn typer(machine: &Machine, base: u64) -> gicr::Typer {
 }
 
 #[test]
-fn each_region_has_its_own_walk_that_ends() {
+fn a_typer_walk_finds_every_redistributor_of_each_region() {
     let machine = machine();
     let cpus: Vec<_> = machine.gic.config().cpus.iter().map(|cpu| cpu.affinity).collect();
     let mut found = Vec::new();
@@ -86,7 +86,7 @@ fn before_and_after_a_region_nothing_is_claimed() {
 }
 
 #[test]
-fn a_region_without_room_is_in_nobodys_way() {
+fn an_empty_region_may_overlap_other_frames() {
     let mut config = config(RedistributorNaming::ProcessorNumber);
     for base in [config.distributor, ITS, FAR] {
         config.redistributors.push(RedistributorRegion::new(base, 0));

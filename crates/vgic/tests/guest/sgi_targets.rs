@@ -90,7 +90,7 @@ fn an_sgi_register_reaches_its_group_alone() {
 }
 
 #[test]
-fn non_secure_sgis_are_non_secure_only() {
+fn a_non_secure_guest_can_send_only_non_secure_sgis() {
     for (register, sgi, reaches) in [
         (SGI1R, 5, true),
         (SGI1R, 7, false),

@@ -23,7 +23,7 @@ pub(super) fn pulse(gic: &Vgic, intid: u32) {
 }
 
 #[test]
-fn a_vcpu_that_attends_is_not_kicked() {
+fn an_awake_vcpu_is_not_kicked() {
     let mut machine = machine();
     pulse(&machine.gic, SPI);
     assert!(machine.vcpus[0].irq_pending());
@@ -54,7 +54,7 @@ fn a_vcpu_with_something_to_do_does_not_sleep() {
 }
 
 #[test]
-fn a_vcpu_that_is_back_is_not_kicked() {
+fn a_vcpu_that_returned_from_sleep_is_not_kicked() {
     let mut machine = machine();
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
     machine.vcpus[0].returned();
@@ -125,7 +125,7 @@ fn becoming_deliverable_kicks() {
 }
 
 #[test]
-fn enabling_a_group_kicks_for_what_waited_for_it() {
+fn enabling_a_group_kicks_for_its_pending_interrupt() {
     let mut machine = machine();
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
@@ -138,7 +138,7 @@ fn enabling_a_group_kicks_for_what_waited_for_it() {
 }
 
 #[test]
-fn a_write_without_change_kicks_nobody() {
+fn an_unchanged_distributor_write_does_not_kick() {
     let mut machine = machine();
     let same = gicd::Ctlr::from(u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap());
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
@@ -237,7 +237,7 @@ fn disabled_interrupts_allow_power_down() {
 }
 
 #[test]
-fn a_vcpu_on_again_is_reset_and_finds_pending() {
+fn a_vcpu_powered_on_is_reset_and_acknowledges_pending_spis() {
     let mut machine = machine();
     machine.msr(0, icc::CTLR.encoding(), 2);
     assert_eq!(power_down(&mut machine), Sleep::Ready);
@@ -258,7 +258,7 @@ fn a_vcpu_on_again_is_reset_and_finds_pending() {
 }
 
 #[test]
-fn a_vcpu_that_is_off_leaves_the_others_alone() {
+fn a_powered_down_vcpu_is_not_kicked_for_another_vcpus_spi() {
     let mut machine = machine();
     assert_eq!(power_down(&mut machine), Sleep::Ready);
     let second = machine.gic.config().cpus[1].affinity;
@@ -269,7 +269,7 @@ fn a_vcpu_that_is_off_leaves_the_others_alone() {
 }
 
 #[test]
-fn a_vcpu_reset_at_power_off_takes_no_one_of_n() {
+fn a_vcpu_reset_retargets_a_one_of_n_interrupt() {
     let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
     machine.enable_spi(SPI);
     let any = Irouter::new().with_any_participating(true);
@@ -283,7 +283,7 @@ fn a_vcpu_reset_at_power_off_takes_no_one_of_n() {
 }
 
 #[test]
-fn a_vcpu_on_again_keeps_private_interrupts() {
+fn a_vcpu_reset_keeps_private_interrupts() {
     let mut machine = machine();
     let timer = IntId::new(27);
     for array in [gicr::ISENABLER, gicr::ISPENDR] {

@@ -128,7 +128,7 @@ fn surplus_commands_end_with_the_vcpu_off() {
 }
 
 #[test]
-fn work_that_is_left_while_all_sleep_kicks_one() {
+fn deferred_work_kicks_one_sleeping_vcpu() {
     let mut machine = machine(3);
     for vcpu in &mut machine.vcpus {
         assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
@@ -164,21 +164,21 @@ fn woken_for_work() -> (Machine, usize) {
 }
 
 #[test]
-fn a_vcpu_that_goes_off_passes_work_on() {
+fn resetting_a_vcpu_kicks_another_for_its_deferred_work() {
     let (mut machine, kicked) = woken_for_work();
     machine.vcpus[kicked].reset();
     assert_eq!([machine.kicks.of(0), machine.kicks.of(1)], [1, 1]);
 }
 
 #[test]
-fn a_paused_vcpu_passes_work_on() {
+fn pausing_a_vcpu_kicks_another_for_its_deferred_work() {
     let (mut machine, kicked) = woken_for_work();
     let _paused = machine.vcpus[kicked].pause();
     assert_eq!([machine.kicks.of(0), machine.kicks.of(1)], [1, 1]);
 }
 
 #[test]
-fn a_restored_queue_that_was_half_worked_goes_on() {
+fn a_restored_queue_continues_its_unfinished_commands() {
     let mut source = machine(2);
     map_and_ring(&source);
     let saved = source.save();
@@ -197,7 +197,7 @@ fn a_restored_queue_that_was_half_worked_goes_on() {
 }
 
 #[test]
-fn a_monitor_without_vcpus_polls() {
+fn polling_completes_deferred_work_without_vcpus() {
     let machine = machine(1);
     map_and_ring(&machine);
     let polls = (0..MANY).take_while(|_| machine.gic.poll() == Progress::Unfinished).count();

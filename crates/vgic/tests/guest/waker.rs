@@ -52,7 +52,7 @@ fn a_vcpu_reset_wakes_its_redistributor_alone() {
 }
 
 #[test]
-fn without_the_option_a_reset_leaves_waker_to_firmware() {
+fn without_the_option_resets_do_not_wake_redistributors() {
     let mut machine = Machine::new(VgicConfig::new(1));
     machine.vcpus[0].reset();
     assert_eq!(machine.read_gicr(0, gicr::WAKER), 0b110);

@@ -48,7 +48,7 @@ fn an_unacknowledged_message_is_listed_again() {
 }
 
 #[test]
-fn a_message_that_needs_more_than_a_list_register_has_no_effect() {
+fn a_message_that_requires_an_exit_is_not_listed() {
     let cases: [fn(&Translated, &mut Hardware); 7] = [
         |translated, _| translated.run([discard(1, 3)]),
         |translated, _| {
@@ -70,7 +70,7 @@ fn a_message_that_needs_more_than_a_list_register_has_no_effect() {
 }
 
 #[test]
-fn a_message_finds_all_list_registers_in_use() {
+fn a_message_is_not_listed_without_a_free_list_register() {
     let (_translated, mut inside, mut hardware) = idle();
     for event in 0..4 {
         assert!(inside.list_message(event, &mut hardware).is_some());

@@ -93,7 +93,7 @@ fn an_active_state_set_by_a_register_is_listed() {
 }
 
 #[test]
-fn an_lpi_that_comes_to_an_idle_vcpu_is_listed() {
+fn an_lpi_for_an_idle_vcpu_is_listed_at_the_next_entry() {
     let mut translated = Translated::new(1);
     let mut vcpu = idle(&mut translated.machine);
     for event in [3, 5, 3] {
@@ -134,7 +134,7 @@ fn a_vcpu_that_returned_is_not_kicked() {
 }
 
 #[test]
-fn a_trapped_sgi_to_itself_is_no_kick() {
+fn a_trapped_sgi_to_its_own_vcpu_does_not_kick() {
     let mut machine = machine();
     let enable = machine.frame(0) + u64::from(gicr::ISENABLER.offset());
     machine.write(enable, vgic::AccessWidth::Word, 0xffff);
@@ -181,7 +181,7 @@ fn disables_a_group(machine: &Machine) -> bool {
 }
 
 #[test]
-fn no_write_waits_for_an_idle_vcpu() {
+fn register_writes_do_not_wait_for_an_idle_vcpu() {
     let mut machine = machine();
     let vcpu = idle(&mut machine);
     assert!(disables_a_group(&machine), "outside");

@@ -173,7 +173,7 @@ fn a_level_fallen_while_disabled_reads_as_not_pending() {
 }
 
 #[test]
-fn a_level_that_holds_is_asked_for_where_it_matters() {
+fn a_pending_linked_level_is_reread_at_ispendr_and_entry() {
     let mut board = board();
     let (inside, mut hardware) = enter(board.vcpu(4));
     let vcpu = board.exit(inside, &mut hardware);
@@ -187,7 +187,7 @@ fn a_level_that_holds_is_asked_for_where_it_matters() {
 }
 
 #[test]
-fn a_level_lowered_by_the_hypervisor_fires_again() {
+fn deasserting_a_linked_line_deactivates_its_interrupt() {
     let board = board();
     board.fire();
     board.machine.gic.set_line(Line::Spi(SPI), Level::Low);
@@ -238,7 +238,7 @@ fn every_end_deactivates_the_physical_interrupt() {
 }
 
 #[test]
-fn an_edge_cleared_by_the_guest_comes_again() {
+fn clearing_a_linked_edge_deactivates_its_interrupt() {
     let board = board();
     board.machine.make_edge(SPI);
     for _ in 0..2 {
@@ -251,7 +251,7 @@ fn an_edge_cleared_by_the_guest_comes_again() {
 }
 
 #[test]
-fn a_held_interrupt_is_never_pending_and_active() {
+fn a_linked_interrupt_is_never_listed_pending_and_active() {
     let mut board = board();
     board.machine.make_edge(SPI);
     board.distributor.active.lock().unwrap().insert(PHYSICAL);
@@ -287,7 +287,7 @@ fn a_reset_deactivates_and_keeps_the_link() {
 }
 
 #[test]
-fn a_moved_vcpu_says_what_is_physically_active() {
+fn is_physical_active_follows_a_linked_interrupt() {
     let mut board = board();
     let gic = board.machine.gic.clone();
     let is_active = || gic.is_physical_active(Line::Spi(SPI));
@@ -315,7 +315,7 @@ fn unlinking_releases_the_physical_interrupt() {
 }
 
 #[test]
-fn unlinking_a_listed_one_releases_at_the_exit() {
+fn unlinking_a_listed_interrupt_deactivates_it_at_the_exit() {
     let mut board = board();
     board.fire();
     let (inside, mut hardware) = enter(board.vcpu(4));
@@ -347,7 +347,7 @@ fn a_guest_that_deactivates_a_relinked_interrupt_deactivates_both() {
 }
 
 #[test]
-fn a_timer_of_each_vcpu_is_linked_by_itself() {
+fn each_vcpus_timer_is_linked_independently() {
     struct Timers {
         are_off: AtomicBool,
         ended: Mutex<Vec<Line>>,
@@ -380,7 +380,7 @@ fn a_timer_of_each_vcpu_is_linked_by_itself() {
 }
 
 #[test]
-fn what_cannot_be_linked_is_refused() {
+fn an_invalid_link_is_refused() {
     let machine = Machine::running(VgicConfig::new(1));
     let link = |line, physical| machine.gic.link(line, IntId::new(physical));
     assert_eq!(link(Line::Spi(SPI), 77), Err(LinkError::NotServed));
@@ -397,7 +397,7 @@ fn what_cannot_be_linked_is_refused() {
 }
 
 #[test]
-fn a_vcpu_dropped_in_the_guest_loses_nothing() {
+fn dropping_a_vcpu_in_its_guest_retargets_its_interrupt() {
     let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
@@ -424,7 +424,7 @@ fn a_vcpu_dropped_in_the_guest_loses_nothing() {
 /// The hypervisor learns only from the physical interrupt that the input is high, and never lowers
 /// the virtual line itself.
 #[test]
-fn a_level_taken_for_an_edge_comes_each_time() {
+fn a_physical_level_linked_as_an_edge_fires_each_time() {
     let mut board = board();
     board.machine.make_edge(SPI);
     for _ in 0..2 {
@@ -435,7 +435,7 @@ fn a_level_taken_for_an_edge_comes_each_time() {
 }
 
 #[test]
-fn a_level_fallen_before_the_ack_is_taken_back() {
+fn a_level_deasserted_before_acknowledge_is_withdrawn() {
     for level in [Level::Low, Level::High] {
         let mut board = board();
         board.fire();

@@ -53,7 +53,7 @@ fn an_lpi_is_listed_pending_without_maintenance() {
 }
 
 #[test]
-fn a_command_for_a_listed_lpi_awaits_the_exit() {
+fn a_command_for_a_listed_lpi_waits_for_the_exit() {
     let commands =
         [movi(1, 0, 1), discard(1, 0), clear(1, 0), unmapd(1), movall(0, 1), mapti(0, 1)];
     for command in commands {
@@ -101,7 +101,7 @@ impl DirectInjection for Direct {
 }
 
 #[test]
-fn hardware_takes_a_listed_lpi_after_the_exit() {
+fn commands_transfer_a_listed_lpi_to_hardware_after_the_exit() {
     let too_large = mapti(1 << 20, 0);
     for (command, acknowledges, taken) in [
         (inv(1, 0), false, true),
@@ -132,7 +132,7 @@ fn hardware_takes_a_listed_lpi_after_the_exit() {
 }
 
 #[test]
-fn syncr_awaits_the_exit_of_the_lpis_vcpu() {
+fn syncr_stays_busy_until_the_lpis_vcpu_exits() {
     let config = |its: VgicConfig| its.with_redistributor_invalidation(true);
     let (translated, inside, hardware, _second) = listed_in(Translated::configured(2, config));
     let syncr = |cpu| translated.machine.read_gicr(cpu, gicr::SYNCR);
@@ -148,7 +148,7 @@ fn syncr_awaits_the_exit_of_the_lpis_vcpu() {
 /// Distributor writes alternately force exits of two vCPUs, so that the model is always waiting for
 /// at least one exit.
 #[test]
-fn sync_ends_although_others_go_on_recalling() {
+fn sync_completes_despite_continuous_forced_exits() {
     let (translated, first, left, second) = listed();
     let machine = &translated.machine;
     for (spi, cpu) in [(40, 0), (41, 1)] {
@@ -195,7 +195,7 @@ fn a_moved_lpi_is_listed_once_at_a_time() {
 
 /// Nothing reads `GICR_CTLR` here, because a read would finish the write as well.
 #[test]
-fn an_exit_saves_a_listed_lpi_of_disabled_ones() {
+fn an_exit_saves_a_listed_lpi_after_lpis_are_disabled() {
     for acknowledged in [false, true] {
         let (translated, inside, mut hardware, _) = listed();
         translated.machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
@@ -211,7 +211,7 @@ fn an_exit_saves_a_listed_lpi_of_disabled_ones() {
 }
 
 #[test]
-fn commands_for_unlisted_lpis_wait_for_nobody() {
+fn commands_for_unlisted_lpis_do_not_wait_for_an_exit() {
     let (translated, _inside, _hardware, _) = listed();
     translated.send(5);
     translated.run([movi(1, 5, 1), discard(1, 6), sync(0)]);

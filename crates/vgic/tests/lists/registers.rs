@@ -65,7 +65,7 @@ impl LineObserver for Observer {
 }
 
 #[test]
-fn a_high_level_comes_again_after_maintenance() {
+fn a_line_still_high_is_relisted_after_maintenance() {
     let mut machine = machine();
     let observer = Arc::new(Observer::default());
     machine.gic.observe_lines(observer.clone()).unwrap();
@@ -138,7 +138,7 @@ fn an_edge_of_a_moved_interrupt_waits_for_its_handler() {
 }
 
 #[test]
-fn sixteen_pending_and_more_are_an_overflow() {
+fn more_than_16_pending_interrupts_set_npie() {
     let mut machine = Machine::running(VgicConfig::new(1));
     for spi in 32..72 {
         machine.enable_spi(spi);
@@ -150,7 +150,7 @@ fn sixteen_pending_and_more_are_an_overflow() {
 }
 
 #[test]
-fn dir_is_trapped_where_it_must_be() {
+fn dir_is_trapped_by_tdir_or_on_overflow_by_tc() {
     for (tds, active, expected) in [
         (true, 0, (true, false)),
         (true, 2, (true, false)),
@@ -200,7 +200,7 @@ fn a_register_change_ends_with_the_exit() {
 }
 
 #[test]
-fn a_vcpu_dropped_in_its_guest_delays_no_write() {
+fn dropping_a_vcpu_in_its_guest_completes_pending_writes() {
     let mut machine = machine();
     high(&machine, SPI);
     let (inside, hardware) = enter(lists(&mut machine, 4), 4);
@@ -241,7 +241,7 @@ fn a_vcpu_in_its_guest_sends_sgis() {
 }
 
 #[test]
-fn a_machine_needs_a_like_virtual_interface() {
+fn a_mismatched_virtual_interface_is_refused() {
     let refused = |config: VgicConfig, vtr: Vtr| {
         Machine::new(config).vcpus.remove(0).with_list_registers(vtr).unwrap_err().mismatch
     };
@@ -260,7 +260,7 @@ fn a_machine_needs_a_like_virtual_interface() {
 }
 
 #[test]
-fn a_refused_vcpu_takes_its_interrupts_elsewhere() {
+fn a_vcpu_refused_by_one_interface_works_with_another() {
     let mut machine = machine();
     let vcpu = machine.vcpus.remove(0);
     let RefusedVcpu { mut vcpu, mismatch, .. } = vcpu.with_list_registers(vtr(4, 6)).unwrap_err();
@@ -272,7 +272,7 @@ fn a_refused_vcpu_takes_its_interrupts_elsewhere() {
 }
 
 #[test]
-fn dir_is_trapped_with_its_neighbours() {
+fn split_eoi_without_tds_traps_all_common_registers() {
     let mut machine = machine();
     let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
     vcpu.write_sysreg(icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits())
@@ -338,7 +338,7 @@ fn a_write_is_pending_in_its_own_frame_only() {
 }
 
 #[test]
-fn loaded_bits_are_the_manuals() {
+fn loaded_interface_registers_match_the_manual() {
     let mut machine = machine();
     machine.msr(0, icc::CTLR.encoding(), 0b11);
     machine.msr(0, icc::BPR0.encoding(), 4);
@@ -389,7 +389,7 @@ fn registers_that_show_listed_state_are_named() {
 }
 
 #[test]
-fn a_reset_forgets_what_is_listed() {
+fn a_reset_drops_listed_interrupts() {
     let mut machine = machine();
     machine.make_edge(SPI);
     high(&machine, SPI);
@@ -405,7 +405,7 @@ fn a_reset_forgets_what_is_listed() {
 }
 
 #[test]
-fn a_list_register_vcpu_sleeps_unless_signalled() {
+fn a_list_register_vcpu_sleeps_unless_signaled() {
     let mut machine = machine();
     high(&machine, SPI);
     let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);

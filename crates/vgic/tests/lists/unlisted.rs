@@ -83,7 +83,7 @@ impl Board {
 }
 
 #[test]
-fn the_innermost_is_ended_though_priorities_changed() {
+fn a_counted_eoi_ends_the_innermost_despite_new_priorities() {
     let mut board = Board::nested(3);
     board.set_priority(FIRST, 0x30);
     board.run(|hardware| {
@@ -95,7 +95,7 @@ fn the_innermost_is_ended_though_priorities_changed() {
 }
 
 #[test]
-fn an_acknowledgement_counts_until_it_is_ended() {
+fn a_counted_eoi_ignores_interrupts_activated_by_register() {
     let (least, more, most) = (FIRST, FIRST + 1, FIRST + 2);
     let mut board = Board::new();
     board.acknowledge(most);
@@ -109,7 +109,7 @@ fn an_acknowledgement_counts_until_it_is_ended() {
 }
 
 #[test]
-fn after_a_move_what_was_acknowledged_is_ended() {
+fn a_counted_eoi_after_restore_ends_the_acknowledged_spi() {
     let board = Board::nested(1);
     board.write(gicd::ISACTIVER, FIRST + 1);
     board.write(gicd::ISACTIVER, FIRST + 2);
@@ -119,7 +119,7 @@ fn after_a_move_what_was_acknowledged_is_ended() {
 }
 
 #[test]
-fn an_end_counts_though_eoi_mode_changed() {
+fn a_counted_eoi_deactivates_despite_a_new_eoi_mode() {
     let mut board = Board::nested(2);
     board.run(|hardware| {
         hardware.end(1, FIRST + 1);

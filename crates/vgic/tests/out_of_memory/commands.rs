@@ -44,25 +44,25 @@ fn fails_whole(before: &[Command], command: Command, opcode: Opcode) -> u32 {
 }
 
 #[test]
-fn mapd_without_heap_fails_whole() {
+fn mapd_without_heap_rolls_back() {
     let failures = fails_whole(&[], mapd(DEVICE, 8, ITT), Opcode::Mapd);
     assert_eq!(failures, 2, "MAPD must allocate a node and the data of its devices");
 }
 
 #[test]
-fn mapc_without_heap_fails_whole() {
+fn mapc_without_heap_rolls_back() {
     let more = [mapc(3, 0)];
     assert_eq!(fails_whole(&more, mapc(4, 1), Opcode::Mapc), 1);
 }
 
 #[test]
-fn mapti_without_heap_fails_whole() {
+fn mapti_without_heap_rolls_back() {
     let failures = fails_whole(&[mapd(DEVICE, 8, ITT)], mapti(DEVICE, 3, 8200, 1), Opcode::Mapti);
     assert!(failures >= 8, "{failures} allocations failed");
 }
 
 #[test]
-fn movi_without_heap_fails_whole() {
+fn movi_without_heap_rolls_back() {
     let before = [mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)];
     let failures = fails_whole(&before, movi(DEVICE, 3, 1), Opcode::Movi);
     assert_eq!(failures, 3, "MOVI must allocate the ready bits of a level, its pages, and a page");
@@ -103,7 +103,7 @@ fn a_message_after_each_failure_needs_no_memory() {
 }
 
 #[test]
-fn what_takes_mappings_away_needs_no_memory() {
+fn unmapping_commands_need_no_memory() {
     let mut board = Board::running();
     let unmap = |device| match mapd(device, 8, ITT) {
         Command::Mapd { device, itt, event_bits_minus_one, .. } => {
@@ -126,7 +126,7 @@ fn what_takes_mappings_away_needs_no_memory() {
 /// Moves a collection to another vCPU, whose ready bitmap has no memory for the collection's events
 /// yet.
 #[test]
-fn a_command_about_many_waits_for_memory() {
+fn mapc_and_movall_stay_in_progress_without_memory() {
     let begin = |allocations, command: Command| {
         let board = Board::running();
         board.run([mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0), mapti(DEVICE, 4, 8201, 0)]);
@@ -156,7 +156,7 @@ fn a_command_about_many_waits_for_memory() {
 }
 
 #[test]
-fn a_saved_machine_has_nothing_in_progress() {
+fn a_save_without_memory_to_finish_a_command_is_an_error() {
     let mut board = Board::running();
     board.run([mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)]);
     assert!(!run_with(&board, 0, [mapc(0, 1)]));

@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn so_is_one_with_two_security_states(damages in damages()) {
+    fn a_damaged_non_secure_state_is_refused_or_restored(damages in damages()) {
         let mut other = non_secure();
         other.acknowledge(1);
         other.gic.set_line(Line::Spi(41), Level::High);

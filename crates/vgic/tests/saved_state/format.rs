@@ -188,7 +188,7 @@ fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
 }
 
 #[test]
-fn a_field_more_or_less_anywhere_is_refused() {
+fn a_missing_or_additional_field_is_refused() {
     let everything: Value = serde_json::from_str(VERSION_2).unwrap();
     let mut places = Vec::new();
     objects(&everything, "", &mut places);
@@ -235,7 +235,7 @@ fn bytes_begin_with_the_version() {
 }
 
 #[test]
-fn an_overlong_list_ends_with_the_bytes() {
+fn an_overlong_list_length_returns_unexpected_end() {
     // The input contains the version, the distributor's three registers, and a number of interrupts
     // that is far too large.
     let bytes = [&[2, 0, 0, 0][..], &[0xff; 9], &[1]].concat();

@@ -62,7 +62,7 @@ fn acknowledge_listed(vcpu: &mut ListRegisterVcpu) {
 }
 
 #[test]
-fn a_restore_below_list_registers_is_listed() {
+fn a_restored_list_register_vcpu_lists_its_interrupts() {
     let (mut board, mut vcpu) = with_lists(with_level_and_lpi());
     acknowledge_listed(&mut vcpu);
     let saved = saved(&mut board, &mut vcpu);
@@ -85,7 +85,7 @@ fn a_restore_below_list_registers_is_listed() {
 }
 
 #[test]
-fn an_entry_without_exit_is_saved_as_it_began() {
+fn an_entry_without_an_exit_saves_the_state_at_entry() {
     let (mut board, mut vcpu) = with_lists(with_level_and_lpi());
     let before = saved(&mut board, &mut vcpu);
     let _inside = vcpu.enter();
@@ -94,7 +94,7 @@ fn an_entry_without_exit_is_saved_as_it_began() {
 }
 
 #[test]
-fn a_leaked_pause_leaves_a_vcpu_that_takes_nothing() {
+fn a_vcpu_with_a_leaked_pause_acknowledges_no_interrupt() {
     let mut board = with_level_and_lpi();
     let before = board.save();
     std::mem::forget(board.vcpus[0].pause());

@@ -50,7 +50,7 @@ fn enabling_after_restore_reads_the_table() {
 }
 
 #[test]
-fn the_promise_is_kept_until_lpis_are_enabled() {
+fn a_restored_ptz_applies_until_lpis_are_enabled() {
     let board = Board::running();
     promise_a_zero_table(&board);
     board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0)]);

@@ -113,7 +113,7 @@ fn missing_and_unknown_objects_are_named() {
 }
 
 #[test]
-fn what_is_there_twice_or_out_of_order_is_named() {
+fn duplicate_and_misordered_objects_are_named() {
     let cpu = Affinity::new(0, 0, 3, 1);
     refuses(Object::Cpu(cpu), Problem::Order, |saved| saved.cpus.swap(1, 2));
     refuses(Object::Device { its: ITS, device: NARROW }, Problem::Order, |saved| {
@@ -182,7 +182,7 @@ fn an_impossible_ppi_names_its_cpu() {
 type Change<T> = (&'static str, u64, fn(&mut T));
 
 #[test]
-fn registers_that_cannot_be_so_are_named() {
+fn invalid_register_values_are_named() {
     // Affinity routing is always on.
     refuses(Object::Distributor, value("GICD_CTLR", 0), |saved| saved.distributor.ctlr = 0);
     let redistributors: [Change<RedistributorState>; 4] = [
@@ -272,7 +272,7 @@ fn secure_interrupt_state_is_refused() {
 }
 
 #[test]
-fn mappings_that_cannot_be_so_are_named() {
+fn invalid_mappings_are_named() {
     let device = Object::Device { its: ITS, device: NARROW };
     let event = Object::Event { its: ITS, device: NARROW, event: EventId::new(0) };
     let devices: [(_, fn(&mut DeviceState)); 3] = [
@@ -400,7 +400,7 @@ fn a_running_vcpu_is_named() {
 }
 
 #[test]
-fn an_error_says_what_is_wrong_with_which_object() {
+fn a_restore_error_displays_its_object_and_problem() {
     let refused = refused(|saved| its(saved).devices[0].events[0].intid = IntId::new(8191));
     assert_eq!(
         refused.to_string(),
@@ -410,7 +410,7 @@ fn an_error_says_what_is_wrong_with_which_object() {
 }
 
 #[test]
-fn ranges_of_direct_lpis_that_cannot_be_so_are_refused() {
+fn invalid_ranges_of_direct_lpis_are_refused() {
     let mut board = super::direct_lpis::started();
     let saved = board.save();
     let range = |first, count| EnabledLpis::new(IntId::new(first), count, 0xa3);

@@ -121,7 +121,7 @@ proptest! {
 }
 
 #[test]
-fn what_does_not_fit_into_the_budgets_is_refused() {
+fn a_state_beyond_the_budgets_is_refused() {
     let small = |its_events, its_devices| {
         config().with_its_events(its_events).with_its_devices(its_devices)
     };
@@ -136,7 +136,7 @@ fn what_does_not_fit_into_the_budgets_is_refused() {
 }
 
 #[test]
-fn used_slots_take_a_state_that_needs_all() {
+fn a_restore_reuses_all_slots_in_use() {
     let mut source = Board::new(config().with_its_events(128));
     source.start();
     source.run((1..5).map(|device| mapd(device, 5, 0)));

@@ -52,7 +52,7 @@ pub(crate) fn busy() -> Board {
 }
 
 #[test]
-fn a_restored_machine_saves_as_the_same() {
+fn a_restored_machine_saves_an_identical_state() {
     let mut board = busy();
     let saved = board.save();
     let mut moved = board.moved();
@@ -125,7 +125,7 @@ fn a_sleeping_redistributor_stays_asleep_across_a_move() {
 }
 
 #[test]
-fn a_reset_machine_saves_little() {
+fn a_reset_machine_saves_no_interrupts() {
     let mut board = Board::new(VgicConfig::new(1).with_lpi_id_bits(Some(20)));
     let saved = board.save();
     assert!(
@@ -232,7 +232,7 @@ fn non_secure_priorities_are_restored() {
 }
 
 #[test]
-fn an_untaken_one_of_n_finds_a_restored_cpu() {
+fn a_pending_one_of_n_interrupt_is_delivered_after_restore() {
     let mut board = Board::running();
     board.enable_spi(41);
     board.write_gicd(
@@ -251,7 +251,7 @@ fn an_untaken_one_of_n_finds_a_restored_cpu() {
 }
 
 #[test]
-fn a_chosen_one_of_n_cpu_is_kept() {
+fn the_chosen_cpu_of_a_one_of_n_interrupt_is_restored() {
     let mut board = Board::running();
     board.enable_spi(41);
     board.write_gicd(
@@ -301,7 +301,7 @@ fn a_restored_machine_can_be_reset() {
 }
 
 #[test]
-fn an_event_does_not_stay_where_its_predecessor_does() {
+fn a_restored_event_does_not_inherit_its_predecessors_vcpu() {
     let mut board = Board::running();
     board.run([mapd(5, 5, 0x4010_0000), mapc(9, 1), mapti(5, 0, 8200, 9), mapti(5, 1, 8201, 9)]);
     board.run([unmapc(9)]);

@@ -143,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn runs_are_those_of_a_list(
+        fn free_hwirq_runs_agree_with_a_linear_search(
             size in 1usize..200,
             steps in vec((1u16..80, any::<prop::sample::Index>()), 1..60),
         ) {

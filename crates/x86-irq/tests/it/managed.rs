@@ -53,7 +53,7 @@ fn managed_moves_need_no_arrival_in_between() {
 }
 
 #[test]
-fn it_is_delivered_to_its_own_cpus_alone() {
+fn a_managed_interrupt_moves_only_within_its_cpu_set() {
     let board = Board::new(3);
     let mut follower = managed(&board, 1);
     let refused = MsiError::NotReachable(CPU2, "the interrupt is managed for other CPUs");
@@ -62,7 +62,7 @@ fn it_is_delivered_to_its_own_cpus_alone() {
 }
 
 #[test]
-fn set_aside_vectors_end_with_the_interrupt() {
+fn freeing_a_managed_interrupt_frees_reserved_vectors() {
     for moves in 0..4 {
         let board = Board::new(3);
         let mut follower = managed(&board, 1);

@@ -177,7 +177,7 @@ fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn the_matrix_does_what_the_naive_one_does(ops in proptest::collection::vec(ops(), 0..120)) {
+    fn the_vector_matrix_agrees_with_a_naive_model(ops in proptest::collection::vec(ops(), 0..120)) {
         let (mut matrix, mut model) = (matrix(), Model::default());
         for op in ops {
             apply(op, &mut matrix, &mut model);
@@ -196,7 +196,7 @@ proptest! {
 }
 
 #[test]
-fn an_unknown_cpu_is_named() {
+fn the_vector_matrix_refuses_an_unknown_cpu() {
     let stranger = Cpu::new(3);
     let mut matrix = matrix();
     assert_eq!(matrix.online(stranger), Err(MatrixError::UnknownCpu(stranger)));

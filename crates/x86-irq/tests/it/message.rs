@@ -107,7 +107,7 @@ proptest! {
     }
 
     #[test]
-    fn sources_admit_whom_they_should(id in any::<u16>(), requester in any::<u16>()) {
+    fn a_source_admits_only_matching_requesters(id in any::<u16>(), requester in any::<u16>()) {
         let admits = |check| Source { id, check }.admits(requester);
         prop_assert!(admits(SourceCheck::None));
         prop_assert_eq!(admits(SourceCheck::Exact), id == requester);

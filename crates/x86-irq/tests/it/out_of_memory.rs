@@ -133,7 +133,7 @@ fn manage_without_memory(
 }
 
 #[test]
-fn a_first_record_without_memory_is_refused() {
+fn attach_and_allocate_without_memory_are_refused() {
     let hardware = Hardware::new();
     let domain = domain();
     let device = after_failures(1, || domain.attach(NIC, 8), no_memory);
@@ -151,13 +151,13 @@ fn a_first_record_without_memory_is_refused() {
 }
 
 #[test]
-fn vectors_without_memory_are_given_back() {
+fn apic_vectors_are_freed_without_memory() {
     let domain = domain();
     use_without_memory(&domain, &*domain, Shape::Independent);
 }
 
 #[test]
-fn without_memory_vectors_are_given_back() {
+fn remapped_vectors_are_freed_without_memory() {
     let hardware = Hardware::new();
     let domain = domain();
     let parent = remapping(&hardware, &domain);

@@ -23,14 +23,14 @@ fn one_device(cpus: u16, rewrite: Rewrite) -> (Board, Device) {
 }
 
 #[test]
-fn slots_begin_above_the_vectors_of_a_cpu() {
+fn hwirqs_start_above_the_apic_vectors() {
     let (_board, device) = one_device(1, Rewrite::Masked);
     assert_eq!(device.vector(), HwIrq::new(FIRST_HWIRQ));
     assert!(FIRST_HWIRQ > u8::MAX.into());
 }
 
 #[test]
-fn a_message_arrives_by_its_slot() {
+fn a_message_is_delivered_as_its_hwirq() {
     let (board, device) = one_device(2, Rewrite::Masked);
     board.write(device.message, device.serial);
     assert_eq!(board.run(CPU1), []);
@@ -77,7 +77,7 @@ fn a_full_cpu_is_told_apart_from_a_full_machine() {
 }
 
 #[test]
-fn the_old_place_is_kept_until_an_arrival() {
+fn the_old_vector_is_kept_until_the_new_one_fires() {
     let (board, mut device) = one_device(2, Rewrite::Masked);
     let free = board.domain.available_on(CPU0);
     relocate(&board, &mut device, CPU1).unwrap();
@@ -91,7 +91,7 @@ fn the_old_place_is_kept_until_an_arrival() {
 }
 
 #[test]
-fn a_place_with_a_request_is_not_cleaned_up() {
+fn an_old_vector_pending_in_the_irr_is_not_cleaned_up() {
     let (board, mut device) = one_device(2, Rewrite::Masked);
     let old = (device.message, board.domain.cpu_vector(device.vector()).unwrap());
     relocate(&board, &mut device, CPU1).unwrap();
@@ -106,7 +106,7 @@ fn a_place_with_a_request_is_not_cleaned_up() {
 }
 
 #[test]
-fn clean_up_leaves_other_places_alone() {
+fn clean_up_keeps_old_vectors_of_unfinished_moves() {
     let board = Board::new(2);
     let mut waiting = device(&board, Rewrite::Masked);
     let mut arrived = Device::new(&*board.domain, 2, Rewrite::Masked, CPU0).unwrap();
@@ -191,7 +191,7 @@ fn a_32_bit_endpoint_is_refused_a_wide_message() {
 }
 
 #[test]
-fn a_cpu_off_line_is_refused_by_that_name() {
+fn an_offline_cpu_is_refused_with_that_reason() {
     let (board, mut device) = one_device(2, Rewrite::Masked);
     board.offline(CPU1);
     let refused = Err(MsiError::NotReachable(CPU1, "it is offline"));
@@ -207,7 +207,7 @@ fn an_endpoint_that_cannot_be_rewritten_stays() {
 }
 
 #[test]
-fn a_rolled_back_move_drains_its_new_place() {
+fn a_rolled_back_move_drains_its_new_vector() {
     let (board, device) = one_device(2, Rewrite::Masked);
     let place = board.domain.cpu_vector(device.vector());
     let moved = board.domain.begin_move(&device.block, 0, CPU1).unwrap();
@@ -230,7 +230,7 @@ fn two_moves_of_one_interrupt_do_not_overlap() {
 }
 
 #[test]
-fn a_quiet_interrupt_leaves_cpu_after_cpu() {
+fn a_quiet_interrupt_holds_few_vectors_while_moving() {
     let (board, mut device) = one_device(6, Rewrite::Masked);
     for to in (0..18).map(|turn| Cpu::new((turn + 1) % 6)) {
         relocate(&board, &mut device, to).unwrap();
@@ -241,7 +241,7 @@ fn a_quiet_interrupt_leaves_cpu_after_cpu() {
 }
 
 #[test]
-fn a_quiet_interrupt_returns_to_its_old_place() {
+fn a_quiet_interrupt_returns_to_its_old_vector() {
     let (board, mut device) = one_device(2, Rewrite::Masked);
     for turn in 0..20 {
         relocate(&board, &mut device, [CPU1, CPU0][turn % 2]).unwrap();
@@ -250,7 +250,7 @@ fn a_quiet_interrupt_returns_to_its_old_place() {
 }
 
 #[test]
-fn cpus_that_never_clean_up_end_the_moves() {
+fn moves_are_refused_until_old_vectors_are_cleaned_up() {
     let (board, mut device) = one_device(6, Rewrite::Masked);
     (1..5).for_each(|cpu| relocate(&board, &mut device, Cpu::new(cpu)).unwrap());
     let refused = relocate(&board, &mut device, Cpu::new(5));
@@ -260,7 +260,7 @@ fn cpus_that_never_clean_up_end_the_moves() {
 }
 
 #[test]
-fn what_arrives_while_masked_is_sent_again_once() {
+fn a_message_held_while_masked_is_resent_once() {
     let (board, device) = one_device(1, Rewrite::Masked);
     board.domain.mask(device.vector());
     for _ in 0..3 {
@@ -286,7 +286,7 @@ fn clearing_drops_the_masked_pending_bit() {
 }
 
 #[test]
-fn pending_is_not_known_of_another_cpus_apic() {
+fn is_pending_is_unknown_away_from_the_vectors_cpu() {
     let (board, device) = one_device(1, Rewrite::Masked);
     board.write(device.message, device.serial);
     assert_eq!(board.domain.is_pending(device.vector()), None);
@@ -322,7 +322,7 @@ fn a_stranded_request_is_sent_at_cpu_return() {
 }
 
 #[test]
-fn an_unnameable_apic_is_not_reachable() {
+fn an_apic_id_that_cannot_be_encoded_is_refused() {
     let board = Board::new(2);
     board.offline(CPU1);
     board.domain.online(CPU1, ApicId::new(0xff)).unwrap();
@@ -331,7 +331,7 @@ fn an_unnameable_apic_is_not_reachable() {
 }
 
 #[test]
-fn two_cpus_have_two_apics() {
+fn a_duplicate_apic_id_is_refused() {
     let board = Board::new(2);
     let same = board.domain.online(CPU1, id_of(CPU0));
     assert_eq!(same, Err(CpuError::DuplicateId { id: id_of(CPU0), of: CPU0 }));
@@ -364,7 +364,7 @@ fn another_devices_vectors_are_not_freed() {
 }
 
 #[test]
-fn the_domain_isolates_nothing_and_says_so() {
+fn the_vector_domain_reports_no_isolation() {
     let board = Board::new(1);
     let answer = board.domain.isolation(RequesterId::new(1));
     assert!(matches!(answer, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))));

@@ -29,7 +29,7 @@ impl Departure {
 }
 
 #[test]
-fn a_leaving_cpu_has_cleaned_up() {
+fn going_offline_during_clean_up_frees_the_old_vector() {
     let departure = Arc::new(Departure::default());
     let asked = departure.clone();
     let apics = Arc::new(QuietApics(move |cpu| asked.ask(cpu)));

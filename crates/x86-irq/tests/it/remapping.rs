@@ -134,7 +134,7 @@ impl Rig {
 }
 
 #[test]
-fn a_message_goes_where_its_entry_says() {
+fn a_message_is_translated_by_its_table_entry() {
     let (rig, device) = Rig::with_device();
     let place = rig.translate(NIC, device.message).unwrap();
     assert_eq!(rig.board.domain.cpu_vector(device.vector()), Some(place));
@@ -173,7 +173,7 @@ fn a_silent_unit_keeps_the_old_target() {
 }
 
 #[test]
-fn a_drained_place_needs_no_arrival() {
+fn a_remapped_move_needs_no_interrupt_to_clean_up() {
     let (rig, device) = Rig::with_device();
     rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap();
     rig.board.clean_up(CPU0);
@@ -243,7 +243,7 @@ fn vectors_of_a_group_move_alone() {
 }
 
 #[test]
-fn a_full_table_takes_no_vectors() {
+fn a_full_remapping_table_allocates_no_vectors() {
     let small = config_of(2, ApicMode::X2apic);
     let rig = Rig::with(small, Source::pci);
     let attachment = rig.parent.attach(NIC, 5).unwrap();
@@ -377,7 +377,7 @@ proptest! {
     /// Every message of every device reaches its own vector, and all resources are free after all
     /// devices were freed.
     #[test]
-    fn entries_and_places_agree_through_any_history(ops in prop::collection::vec(ops(), 0..60)) {
+    fn remapping_entries_and_vectors_agree_after_any_history(ops in prop::collection::vec(ops(), 0..60)) {
         let rig = Rig::new();
         let mut held = Vec::new();
         let mut serial = 0_u32;

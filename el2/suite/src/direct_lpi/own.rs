@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_needs_a_text_that_occurs_once() {
+    fn a_fault_is_planted_only_where_its_text_occurs_once() {
         let fault = Fault::NO_INVLPIR;
         let source = |text: String| vec![(fault.file.to_owned(), text)];
         let judged = |times| fault.planted(source(fault.old.repeat(times)));

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operation_must_be_measured() {
+    fn costs_must_cover_every_operation() {
         let rows: Vec<_> = OPERATIONS.iter().map(|name| (*name, 10.0)).collect();
         costs(&rows).judge().unwrap();
         assert!(costs(&rows[1..]).judge().is_err());

@@ -118,7 +118,7 @@ fn equal_counts_pass_on_each_controller() {
 }
 
 #[test]
-fn lines_have_an_interrupt_for_each_completion_and_none_without_a_cause() {
+fn intx_counts_must_lie_between_completions_and_causes() {
     let judged = |disk: u64, network: u64, taken| {
         let change = |text: &str| {
             if text == LOG {
@@ -139,7 +139,7 @@ fn lines_have_an_interrupt_for_each_completion_and_none_without_a_cause() {
 }
 
 #[test]
-fn messages_of_the_guest_itself_are_not_the_devices() {
+fn retriggered_interrupts_do_not_count_as_device_messages() {
     let judged = |own: &[LinuxFact], taken| {
         let rows = |text: &str| {
             let retriggered = text.replace(" 17:          1", " 17:          2");
@@ -185,7 +185,7 @@ fn vectors_may_belong_to_any_cpus() {
 }
 
 #[test]
-fn other_counts_fail() {
+fn mismatched_message_counts_fail() {
     for (from, to) in [
         ("          1          1   ITS", "          2          0   ITS"),
         ("          1          1   ITS", "          2          1   ITS"),

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_follow_the_line_that_is_awaited() -> Result<()> {
+    fn keys_are_typed_after_the_awaited_line() -> Result<()> {
         let text = "newcomer\nvcpus 1 8/2\ntype\nwait $\ntype ls\ntype off\nwait bye\nexpect a b\n";
         let program = Program::parse(Path::new("os.guest"), text)?;
         assert_eq!(program.machines, [(1, 1), (8, 2)]);

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn inline_modules_are_remembered() {
+    fn a_path_records_its_inline_module() {
         assert_eq!(
             paths("mod a { fn f() { super::b(); } } fn g() { super::c(); }"),
             ["a:super::b", ":super::c"]

@@ -156,7 +156,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_reader_panic(
+        fn parsing_arbitrary_text_does_not_panic(
             text in "((gicv3|its0|memory) )?[0-9a-fx ]{0,30}[é#]?\n?",
         ) {
             let _ = text.parse::<Snapshot>();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_attribute_is_named() {
+    fn a_malformed_snapshot_line_is_reported_by_number() {
         assert_eq!("# origin\n\ngicv2 1 0 0".parse::<Snapshot>(), Err(SnapshotError::Line(3)));
         assert_eq!("memory 0x0 123".parse::<Snapshot>(), Err(SnapshotError::Line(1)));
         let unknown = SnapshotError::Group { line: 1, error: UnknownGroup(2) };
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_shown_from_both_sides() {
+    fn a_difference_lists_both_values() {
         let ours: Snapshot = "gicv3 1 0x0 0x1\ngicv3 1 0x4 0x2".parse().unwrap();
         let theirs: Snapshot = "gicv3 1 0x0 0x1\ngicv3 1 0x4 0x3".parse().unwrap();
         assert_eq!(ours.differences(&theirs), ["-gicv3 1 0x4 0x2", "+gicv3 1 0x4 0x3"]);

@@ -34,7 +34,7 @@ fn restored(snapshot: &Snapshot) -> Result<ModelMachine, Failure> {
 }
 
 #[test]
-fn kvm_snapshot_delivers_the_same_in_doorbell() -> Result<(), Failure> {
+fn a_restored_kvm_snapshot_delivers_the_same_interrupts() -> Result<(), Failure> {
     let (taken, wanted) = kept_interrupts();
     assert_eq!(acknowledge_all(&mut restored(&kept())?, &taken)?, wanted);
     Ok(())
@@ -73,7 +73,7 @@ fn doorbell_writes_the_tables_that_kvm_wrote() -> Result<(), Failure> {
 }
 
 #[test]
-fn plans_move_between_models_by_attributes() -> Result<(), Failure> {
+fn a_plan_survives_migration_through_kvm_attributes() -> Result<(), Failure> {
     for seed in 0..60 {
         let plan = Plan::of(seed);
         let mut machine = ModelMachine::new()?;
@@ -91,7 +91,7 @@ fn plans_move_between_models_by_attributes() -> Result<(), Failure> {
 }
 
 #[test]
-fn kvm_snapshot_fits_no_other_machine() {
+fn a_snapshot_of_another_implementer_is_refused() {
     let mut snapshot = kept();
     for (_, attribute, value) in &mut snapshot.attributes {
         if matches!(attribute, Attribute::Distributor { offset: 8 }) {

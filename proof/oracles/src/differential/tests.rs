@@ -30,18 +30,18 @@ fn finds_every_planted_fault(watch: &str) {
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn every_planted_fault_is_found_where_all_is_watched() {
+fn every_planted_fault_is_found_with_all_cpus_watched() {
     finds_every_planted_fault(WATCH_ALL);
 }
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn every_planted_fault_is_found_where_one_line_is_watched() {
+fn every_planted_fault_is_found_with_one_cpu_watched() {
     finds_every_planted_fault(WATCH_ONE);
 }
 
 #[test]
-fn input_changes_alone_are_followed() {
+fn only_irq_raise_and_lower_lines_are_followed() {
     let mut asserted = Asserted::default();
     let lines = [
         "IRQ raise 3",
@@ -70,7 +70,7 @@ fn equal_priorities_have_no_order() {
 }
 
 #[test]
-fn what_is_found_is_made_small() {
+fn a_mismatch_is_reduced_to_a_minimal_script() {
     let mutant = MUTANTS.iter().find(|mutant| mutant.name == "fewer priority bits").unwrap();
     let (mut faulty, mut right) =
         (mutant.model(WATCH_ALL).unwrap(), Model::new(mutant.world, WATCH_ALL).unwrap());
@@ -82,7 +82,7 @@ fn what_is_found_is_made_small() {
 }
 
 #[test]
-fn a_difference_leaves_out_its_own_bits_alone() {
+fn a_permitted_difference_ignores_only_its_own_bits() {
     let values = |ours, theirs| difference::Values { ours, theirs };
     let agree = |at, width, values| difference::agree(at, width, difference::Moment::Later, values);
     // GICD_TYPER.RSS (bit 26) may differ, but the bit next to it must not.

@@ -17,7 +17,7 @@ fn same(command: Command, words: [u64; 4]) {
 }
 
 #[test]
-fn movi() {
+fn movi_encodes_as_specified() {
     same(
         Command::Movi { device: DEVICE, event: EVENT, collection: COLLECTION },
         [0x89AB_CDEF_0000_0001, 0x0123_4567, 0xBEEF, 0],
@@ -25,12 +25,12 @@ fn movi() {
 }
 
 #[test]
-fn int() {
+fn int_encodes_as_specified() {
     same(Command::Int { device: DEVICE, event: EVENT }, [0x89AB_CDEF_0000_0003, 0x0123_4567, 0, 0]);
 }
 
 #[test]
-fn clear() {
+fn clear_encodes_as_specified() {
     same(
         Command::Clear { device: DEVICE, event: EVENT },
         [0x89AB_CDEF_0000_0004, 0x0123_4567, 0, 0],
@@ -38,18 +38,18 @@ fn clear() {
 }
 
 #[test]
-fn sync_by_address() {
+fn sync_by_address_encodes_as_specified() {
     let target = RdBase::from_address(0x0008_080A_0000);
     same(Command::Sync { target }, [0x05, 0, 0x0008_080A_0000, 0]);
 }
 
 #[test]
-fn sync_by_processor_number() {
+fn sync_by_processor_number_encodes_as_specified() {
     same(Command::Sync { target: RdBase::from_processor_number(3) }, [0x05, 0, 0x3_0000, 0]);
 }
 
 #[test]
-fn mapd() {
+fn mapd_encodes_as_specified() {
     same(
         Command::Mapd {
             device: DEVICE,
@@ -62,7 +62,7 @@ fn mapd() {
 }
 
 #[test]
-fn mapd_unmap() {
+fn unmapping_mapd_encodes_as_specified() {
     same(
         Command::Mapd { device: DEVICE, itt: 0, event_bits_minus_one: 0, action: MapAction::Unmap },
         [0x89AB_CDEF_0000_0008, 0, 0, 0],
@@ -70,7 +70,7 @@ fn mapd_unmap() {
 }
 
 #[test]
-fn mapc() {
+fn mapc_encodes_as_specified() {
     same(
         Command::Mapc {
             collection: COLLECTION,
@@ -82,7 +82,7 @@ fn mapc() {
 }
 
 #[test]
-fn mapti() {
+fn mapti_encodes_as_specified() {
     same(
         Command::Mapti { device: DEVICE, event: EVENT, intid: 0x0000_2001, collection: COLLECTION },
         [0x89AB_CDEF_0000_000A, 0x0000_2001_0123_4567, 0xBEEF, 0],
@@ -90,7 +90,7 @@ fn mapti() {
 }
 
 #[test]
-fn mapi() {
+fn mapi_encodes_as_specified() {
     same(
         Command::Mapi { device: DEVICE, event: EVENT, collection: COLLECTION },
         [0x89AB_CDEF_0000_000B, 0x0123_4567, 0xBEEF, 0],
@@ -98,17 +98,17 @@ fn mapi() {
 }
 
 #[test]
-fn inv() {
+fn inv_encodes_as_specified() {
     same(Command::Inv { device: DEVICE, event: EVENT }, [0x89AB_CDEF_0000_000C, 0x0123_4567, 0, 0]);
 }
 
 #[test]
-fn invall() {
+fn invall_encodes_as_specified() {
     same(Command::Invall { collection: COLLECTION }, [0x0D, 0, 0xBEEF, 0]);
 }
 
 #[test]
-fn movall() {
+fn movall_encodes_as_specified() {
     same(
         Command::Movall {
             from: RdBase::from_processor_number(0xFFFF),
@@ -119,7 +119,7 @@ fn movall() {
 }
 
 #[test]
-fn discard() {
+fn discard_encodes_as_specified() {
     same(
         Command::Discard { device: DEVICE, event: EVENT },
         [0x89AB_CDEF_0000_000F, 0x0123_4567, 0, 0],
@@ -129,7 +129,7 @@ fn discard() {
 /// Commands for virtual LPIs, as Linux 7.3 encodes them (`irq-gic-v3-its.c`, `its_build_vmapp_cmd`
 /// and its neighbors).
 #[test]
-fn virtual_commands() {
+fn virtual_commands_encode_as_in_linux() {
     let vpe = VpeId::new(0xCAFE);
     let vmapp = VirtualCommand::Vmapp {
         vpe,
@@ -160,7 +160,7 @@ fn virtual_commands() {
 
 /// Error codes that are published in the technical reference manuals of implementations.
 #[test]
-fn error_codes() {
+fn command_errors_have_the_published_codes() {
     use CommandErrorReason as Reason;
     for (opcode, reason, code) in [
         (Opcode::Movi, Reason::DeviceOutOfRange, 0x01_0101),

@@ -251,18 +251,18 @@ fn replay(migration: Option<fn(&mut SavedState)>) {
 }
 
 #[test]
-fn linux_messages_arrive_where_sent() {
+fn messages_of_linux_reach_their_target_cpus() {
     replay(None);
 }
 
 #[test]
-fn linux_does_not_notice_migrations() {
+fn linux_receives_its_messages_across_migrations() {
     replay(Some(|_| {}));
 }
 
 #[test]
 #[should_panic(expected = "CPU 0 at message")]
-fn linux_misses_what_a_migration_forgets() {
+fn a_migration_that_drops_pending_events_loses_messages() {
     replay(Some(|saved| {
         let devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
         devices.flat_map(|device| &mut device.events).for_each(|event| event.pending = false);

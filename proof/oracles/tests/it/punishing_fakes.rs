@@ -46,7 +46,7 @@ fn request(count: u16, cpu: u32) -> BlockRequest {
 }
 
 #[test]
-fn enabling_leaves_neighbours_alone() {
+fn enabling_an_interrupt_does_not_change_its_neighbors() {
     let board = Board::new();
     let gic = gic(&board);
     for number in [40, 41, 43] {
@@ -57,7 +57,7 @@ fn enabling_leaves_neighbours_alone() {
 }
 
 #[test]
-fn disabling_waits_for_the_hardware() {
+fn disabling_an_interrupt_waits_until_rwp_clears() {
     let board = Board::new();
     let gic = gic(&board);
     let interrupt = gic.distributor().interrupt(IntId::new(77)).unwrap();
@@ -72,7 +72,7 @@ fn disabling_waits_for_the_hardware() {
 }
 
 #[test]
-fn stuck_distributor_is_reported() {
+fn a_stuck_rwp_bit_is_reported() {
     let board = Board::new();
     let gic = gic(&board);
     let interrupt = gic.distributor().interrupt(IntId::new(50)).unwrap();
@@ -83,7 +83,7 @@ fn stuck_distributor_is_reported() {
 }
 
 #[test]
-fn pending_changes_for_one_interrupt_alone() {
+fn changing_pending_does_not_affect_other_interrupts() {
     let board = Board::new();
     let gic = gic(&board);
     for number in [64, 65, 66] {
@@ -94,7 +94,7 @@ fn pending_changes_for_one_interrupt_alone() {
 }
 
 #[test]
-fn redistributors_are_used_after_wake_up() {
+fn redistributors_are_woken_before_any_other_access() {
     let board = Board::new();
     // While ChildrenAsleep is set, the fake redistributor panics on any other access.
     drop(gic(&board));

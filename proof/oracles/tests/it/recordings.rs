@@ -171,17 +171,17 @@ fn check(record: &str, scripts: usize, at_least: usize) {
 }
 
 #[test]
-fn the_model_takes_what_gem5_takes() {
+fn the_model_acknowledges_the_same_direct_lpis_as_gem5() {
     check(DIRECT_LPIS, 100, 2000);
 }
 
 #[test]
-fn the_model_answers_messages_as_gem5_does() {
+fn the_model_handles_message_based_spis_as_gem5_does() {
     check(MESSAGE_BASED_SPIS, 32, 1500);
 }
 
 #[test]
-fn another_answer_is_found() {
+fn a_changed_answer_in_a_recording_is_detected() {
     for record in [DIRECT_LPIS, MESSAGE_BASED_SPIS] {
         let at = record.find("= 2").unwrap();
         let changed = [&record[..at], "= 1", &record[at + 3..]].concat();

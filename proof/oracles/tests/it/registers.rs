@@ -27,7 +27,7 @@ fn compare(frame: &str, ours: &[RegisterInfo], typed: &[Row]) {
 }
 
 #[test]
-fn distributor_offsets() {
+fn distributor_offsets_match_the_specification() {
     compare(
         "GICD",
         gicd::REGISTERS,
@@ -74,7 +74,7 @@ fn distributor_offsets() {
 }
 
 #[test]
-fn redistributor_offsets() {
+fn redistributor_offsets_match_the_specification() {
     compare(
         "GICR",
         gicr::REGISTERS,
@@ -115,7 +115,7 @@ fn redistributor_offsets() {
 }
 
 #[test]
-fn its_offsets() {
+fn its_offsets_match_the_specification() {
     compare(
         "GITS",
         gits::REGISTERS,
@@ -138,7 +138,7 @@ fn its_offsets() {
 }
 
 #[test]
-fn v2m_offsets() {
+fn v2m_offsets_match_the_specification() {
     compare(
         "V2M",
         v2m::REGISTERS,
@@ -147,7 +147,7 @@ fn v2m_offsets() {
 }
 
 #[test]
-fn identification_registers() {
+fn pidr2_decodes_the_architecture_revision() {
     assert_eq!(gic_arch::id::PIDR2.offset(), 0xFFE8);
     assert_eq!(gic_arch::Pidr2::from(0x3B).revision(), gic_arch::ArchRevision::V3);
     assert_eq!(gic_arch::Pidr2::from(0x4B).revision(), gic_arch::ArchRevision::V4);
@@ -169,7 +169,7 @@ fn compare_system(prefix: &str, ours: &[(&str, icc::SysRegEncoding)], typed: &[S
 }
 
 #[test]
-fn cpu_interface_encodings() {
+fn cpu_interface_encodings_match_the_specification() {
     compare_system(
         "ICC",
         icc::REGISTERS,
@@ -207,7 +207,7 @@ fn cpu_interface_encodings() {
 }
 
 #[test]
-fn hypervisor_encodings() {
+fn hypervisor_encodings_match_the_specification() {
     compare_system(
         "ICH",
         ich::REGISTERS,
@@ -229,7 +229,7 @@ fn hypervisor_encodings() {
 }
 
 #[test]
-fn distributor_control_bits_by_view() {
+fn gicd_ctlr_bits_depend_on_the_security_view() {
     let single = gicd::Ctlr::new().with_enable_grp1(true).with_are(true).with_ds(true);
     assert_eq!(u32::from(single), 0x52);
     let secure = gicd::Ctlr::new().with_enable_grp1_s(true).with_are(true).with_are_ns(true);
@@ -242,7 +242,7 @@ fn distributor_control_bits_by_view() {
 
 /// Values from QEMU's `virt` machine (gic-version=3), read while it was stopped.
 #[test]
-fn type_registers_decode_those_of_qemu() {
+fn type_registers_of_qemu_are_decoded() {
     let distributor = gicd::Typer::from(0x037A_0007);
     assert_eq!(
         (distributor.spi_end(), distributor.id_bits(), distributor.lpis(), distributor.mbis()),
@@ -269,7 +269,7 @@ fn type_registers_decode_those_of_qemu() {
 }
 
 #[test]
-fn redistributor_type_fields() {
+fn gicr_typer_fields_match_the_specification() {
     // Aff3.2.1.0 = 1.2.3.4, processor 5, DirectLPI (bit 3), Last (bit 4), PPInum 2 (bits 31:27).
     let typer = gicr::Typer::from(0x0102_0304_1000_0518);
     assert!(typer.direct_lpi() && typer.last() && !typer.plpis());
@@ -280,7 +280,7 @@ fn redistributor_type_fields() {
 }
 
 #[test]
-fn redistributor_control_and_power_bits() {
+fn gicr_ctlr_and_waker_bits_match_the_specification() {
     assert!(
         gicr::Ctlr::from(1).enable_lpis() && gicr::Ctlr::from(2).ces() && gicr::Ctlr::from(4).ir()
     );
@@ -290,7 +290,7 @@ fn redistributor_control_and_power_bits() {
 }
 
 #[test]
-fn lpi_table_registers() {
+fn propbaser_and_pendbaser_fields_match_the_specification() {
     // Inner and outer write-back, inner shareable, table at 0x12345000, 16 INTID bits.
     let propbaser = gicr::Propbaser::from(0x0700_0000_1234_578F);
     assert_eq!((propbaser.address(), propbaser.id_bits()), (0x1234_5000, 16));
@@ -304,7 +304,7 @@ fn lpi_table_registers() {
 /// Bits in `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11). Linux's `arm-gic-v3.h`
 /// defines the same bits.
 #[test]
-fn residency_registers() {
+fn vpropbaser_and_vpendbaser_fields_match_the_specification() {
     assert!(gicr::vlpi::Vpendbaser::from(1 << 63).valid());
     assert!(gicr::vlpi::Vpendbaser::from(1 << 61).pending_last());
     assert!(gicr::vlpi::Vpendbaser::from(1 << 60).dirty());
@@ -317,7 +317,7 @@ fn residency_registers() {
 }
 
 #[test]
-fn its_control_and_queue_registers() {
+fn its_control_and_queue_fields_match_the_specification() {
     assert!(gits::Ctlr::from(1).enabled() && gits::Ctlr::from(1 << 31).quiescent());
     let cbaser = gits::Cbaser::from(0xB800_0000_4321_040F);
     assert!(cbaser.valid());
@@ -328,7 +328,7 @@ fn its_control_and_queue_registers() {
 }
 
 #[test]
-fn its_table_registers() {
+fn gits_baser_fields_match_the_specification() {
     // Valid, indirect, devices, 8-byte entries, 64 KiB pages, PA 0x5_1234_5678_0000, two pages.
     let baser = gits::Baser::from(0xC107_1234_5678_5601);
     assert!(baser.valid() && baser.indirect());

@@ -7,14 +7,14 @@ use gic_arch::{Lpi, Priority, lpi};
 use vgic_kvm::abi::{CollectionEntry, DeviceEntry, TranslationEntry};
 
 #[test]
-fn first_level_entry() {
+fn a_first_level_entry_decodes_as_specified() {
     let entry = Level1Entry::from(0x8000_0000_4321_0000);
     assert!(entry.valid());
     assert_eq!(entry.address(), 0x4321_0000);
 }
 
 #[test]
-fn device_entry() {
+fn a_device_entry_matches_the_kvm_abi() {
     // V, next 3 (bits 62:49), ITT at 0x1_2345_6700 (bits 51:8 in bits 48:5), 5 EventID bits.
     let words: u64 = 1 << 63 | 3 << 49 | (0x1_2345_6700 >> 8) << 5 | 4;
     let entry = DeviceEntry::from(words);
@@ -32,13 +32,13 @@ fn device_entry() {
 }
 
 #[test]
-fn translation_entry() {
+fn a_translation_entry_matches_the_kvm_abi() {
     let entry = TranslationEntry::from(0x0002_0000_2001_0007);
     assert_eq!((entry.next(), entry.intid(), entry.collection()), (2, 0x2001, 7));
 }
 
 #[test]
-fn collection_entry() {
+fn a_collection_entry_matches_the_kvm_abi() {
     let entry = CollectionEntry::from(0x8000_0000_0003_0007);
     assert!(entry.valid());
     assert_eq!((entry.target(), entry.collection()), (3, 7));
@@ -48,7 +48,7 @@ fn collection_entry() {
 }
 
 #[test]
-fn configuration_byte() {
+fn an_lpi_configuration_byte_matches_the_specification() {
     let config = lpi::Config::from(0xA3);
     assert!(config.enable());
     assert_eq!(config.priority(), Priority::new(0xA0));
@@ -57,7 +57,7 @@ fn configuration_byte() {
 }
 
 #[test]
-fn lpi_tables() {
+fn lpi_table_sizes_and_offsets_match_the_specification() {
     let lpi = Lpi::try_from(8200u32).unwrap();
     assert_eq!(lpi::config_offset(lpi), 8);
     assert_eq!(lpi::pending_location(lpi), (1025, 0));

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_follow_each_other_until_zeroes() {
+    fn zero_padding_ends_the_acpi_tables() {
         let mut table = vec![0; 40];
         table[..8].copy_from_slice(b"APIC\x28\0\0\0");
         let blob = [&table[..], &[0; 50]].concat();

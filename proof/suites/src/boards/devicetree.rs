@@ -366,7 +366,7 @@ mod tests {
 "#;
 
     #[test]
-    fn disabled_nodes_neither_refer_nor_serve() -> Result<()> {
+    fn disabled_controllers_and_devices_are_not_counted() -> Result<()> {
         let facts = Facts::of(&Tree::parse(TEXT)?);
         let referring = ["/pci@4", "/uart@5", "/uart@c", "/uart@d"].map(str::to_owned).into();
         let expected = Facts { its: 1, beside_gicv2: true, referring };
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_a_map_have_the_cells_of_their_target() -> Result<()> {
+    fn map_entries_are_sized_by_the_cells_of_their_target() -> Result<()> {
         let two = [(0, Some(0x40), 1), (0x100, Some(0x41), 1)];
         assert_eq!(entries("0x00 0x01 0x40 0x7f 0x01 0x100 0x01 0x41 0x00 0x01")?, two);
         assert_eq!(entries("0x00 0x01 0x40 0x01 0x100 0x01 0x41 0x01")?, two);

@@ -90,7 +90,7 @@ mod tests {
     use std::cell::Cell;
 
     #[test]
-    fn dispatch_takes_four_loads_two_exchanges() {
+    fn dispatch_costs_four_loads_and_two_exchanges() {
         let vectors = VectorTable::<Counted>::new();
         let ran = Cell::new(0);
         let handler = |number| ran.set(number);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn running_handler_is_not_run_beside_itself() {
+    fn a_running_handler_is_not_reentered() {
         let vectors = VectorTable::<Counted>::new();
         let beside = Cell::new(true);
         let handler = |number| beside.set(vectors.dispatch(&[&|_| ()], number));

@@ -67,13 +67,13 @@ mod tests {
     use crate::word::counted::{Accesses, Counted, accesses};
 
     #[test]
-    fn each_word_is_loaded_once_for_each_vcpu() {
+    fn checking_for_changes_loads_two_words_per_vcpu() {
         let looked = accesses(|| Machine::<Counted>::new(4).changed());
         assert_eq!(looked, (false, Accesses { loads: 8, rmws: 0 }));
     }
 
     #[test]
-    fn no_source_of_change_is_overlooked() {
+    fn a_change_in_any_word_is_detected() {
         type Changes = fn(&Machine<Counted>);
         let changes: [Changes; 2] = [|all| all.wakeup[2].0.set(1), |all| all.work.0.set(1)];
         for change in changes {

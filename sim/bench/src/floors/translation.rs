@@ -227,7 +227,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn pending_message_takes_two_loads_one_exchange() {
+    fn a_pending_message_costs_two_loads_and_one_exchange() {
         let translation = Translation::<Counted>::new(1, 2);
         assert!(translation.send(0, 0));
 
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn fresh_message_sets_a_ready_bit_too() {
+    fn a_fresh_message_costs_two_loads_and_two_exchanges() {
         let translation = Translation::<Counted>::new(1, 64);
 
         let sent = accesses(|| translation.send(0, 63));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn sending_and_taking_costs_four_of_each() {
+    fn send_and_take_cost_four_loads_and_four_exchanges() {
         let translation = Translation::<Counted>::new(1, 2);
 
         let both = accesses(|| (translation.send(0, 0), translation.take(0)));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_64k_events_is_its_own() {
+    fn each_of_64k_events_has_its_own_pending_bit() {
         let translation = Translation::<Counted>::new(DEVICES, EVENTS);
         let order = random_order(DEVICES, EVENTS);
         assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), 1 << 16);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn unmapped_events_take_no_message() {
+    fn sending_an_unmapped_event_fails() {
         let translation = Translation::<Counted>::new(1, 2);
         assert_eq!((translation.try_send(0, 2), translation.try_send(1, 0)), (None, None));
     }

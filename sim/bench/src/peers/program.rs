@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_ends_or_is_not_there_is_told() {
+    fn an_ended_or_missing_peer_program_is_an_error() {
         assert_eq!(peer("exit").err().as_deref(), Some("it has ended"));
         assert!(probes(&mut Command::new("/nowhere/peer")).is_err());
     }

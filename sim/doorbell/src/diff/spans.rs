@@ -154,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn changes_are_those_of_each_requester(before in map(), after in map()) {
+        fn changes_cover_exactly_the_requesters_that_differ(before in map(), after in map()) {
             let changes = changes(&before, &after);
             for requester in 0..64 {
                 let change = changes.iter().find(|one| (one.first..one.end).contains(&requester));

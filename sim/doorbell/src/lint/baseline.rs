@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_the_same_from_another_folder() {
+    fn sources_match_by_their_last_path_components() {
         for (one, other) in [
             ("build/a.dtb", "build/a.dtb"),
             ("./build/a.dtb", "build/a.dtb"),

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_named_as_printed_or_shorter() {
+    fn a_suppression_matches_full_and_shortened_places() {
         for place in [
             "/soc@0/its@8080000: #msi-cells",
             "/soc@0/its@8080000",

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_bytes_are_no_capability() {
+    fn malformed_configuration_space_has_no_capability() {
         let mut circle = vec![0; 256];
         (circle[CAPABILITIES], circle[0x41]) = (0x40, 0x40);
         for bytes in [vec![], vec![0xff; 64], vec![0xff; 255], vec![0xff; 256], circle] {

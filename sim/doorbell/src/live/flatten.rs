@@ -127,7 +127,7 @@ mod tests {
     const BASE: &str = "sys/firmware/devicetree/base";
 
     #[test]
-    fn a_folder_becomes_the_tree_that_it_shows() {
+    fn a_folder_is_flattened_to_an_equivalent_devicetree() {
         let tree = Tree::new("flatten")
             .file(&format!("{BASE}/compatible"), "linux,dummy-virt\0")
             .file(&format!("{BASE}/name"), "\0")
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_or_deep_folder_is_no_tree() {
+    fn an_absent_or_too_deep_folder_is_not_flattened() {
         assert_eq!(flatten(&Tree::new("no-tree").root(), BASE), None);
         let deep = format!("{BASE}/{}reg", "a/".repeat(MAX_DEPTH));
         let tree = Tree::new("deep").file(&deep, "").file(&format!("{BASE}/model"), "m\0");

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn links_show_conventional_buses_to_all_users() {
+    fn a_missing_link_speed_identifies_a_conventional_bus() {
         let link = |function: &str| format!("{DEVICES}/{function}/max_link_speed");
         let tree = Tree::new("links")
             .bytes(&format!("{DEVICES}/0000:00:01.0/config"), &bridge(1, 4)[..64])
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn bridges_in_a_circle_end() {
+    fn a_cycle_of_bridges_terminates() {
         let circle = [
             ("0000:00:00.0", bridge(1, 4)),
             ("0000:01:00.0", bridge(0, 4)),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_has_its_attributes() {
+    fn the_sysfs_attributes_of_a_function_are_read() {
         let of =
             |file: &str| format!("sys/devices/platform/40.pcie/pci0000:00/0000:00:02.0/{file}");
         let tree = Tree::new("function")

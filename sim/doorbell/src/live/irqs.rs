@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_tables_are_read_in_part() {
+    fn malformed_rows_of_the_interrupt_table_are_skipped() {
         let counts = format!(" CPU0 CPU1\n 1: {0} {0} chip x", u64::MAX);
         assert_eq!(parse_table(&counts)[&1].count, u64::MAX);
         for table in ["", ":", "1:", "CPU0\n99999999999: 1 a", "CPU0\n1:", "\n\u{0}: \u{fffd}"] {

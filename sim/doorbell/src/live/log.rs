@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_no_tables() {
+    fn malformed_log_lines_yield_no_device_table() {
         let line = "ITS@0x80: allocated 8 Devices @4 (indirect, esz 8, psz 64K, shr 1)";
         assert!(device_table(line).is_some());
         for (from, to) in [

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn files_with_one_name_are_one_problem() {
+    fn problems_are_reported_once_per_file_name() {
         let tree = Tree::new("repeated").file("a/c/x", "").file("b/c/x", "").file("d/x", "");
         let root = tree.root();
         assert!(["a/c", "b/c", "d"].into_iter().all(|folder| root.text(folder).is_none()));

@@ -54,7 +54,7 @@ fn a_sound_function_has_no_finding() {
 }
 
 #[test]
-fn reasons_to_fall_back_are_named() {
+fn the_reason_for_an_intx_fallback_is_reported() {
     let requester = REQUESTER;
     let mut off = sound();
     off.controllers[0].status = Fact::stated(Status::Disabled);
@@ -107,7 +107,7 @@ fn a_silent_function_with_a_wide_device_id_is_noted() {
 }
 
 #[test]
-fn a_function_that_falls_back_keeps_its_line() {
+fn an_intx_fallback_is_explained_with_its_line() {
     let tree = fallen_back("line", &firmware(map(0x10)));
     let line = device(&tree).linux.interrupts.remove(0);
     assert_eq!((line.irq, line.intid, line.count), (19, Some(37), 4));
@@ -171,7 +171,7 @@ fn a_bridge_that_forbids_messages_may_send_its_own() {
 }
 
 #[test]
-fn faults_of_a_function_are_named() {
+fn faults_of_an_msix_function_are_reported() {
     for (name, changes, obstacle) in [
         ("not-enabled", &[(MSIX + 3, 0)], Obstacle::MessagesDisabled),
         ("masked", &[(MSIX + 3, 0xc0)], Obstacle::FunctionMasked),
@@ -187,7 +187,7 @@ fn faults_of_a_function_are_named() {
 }
 
 #[test]
-fn faults_of_msi_are_named() {
+fn faults_of_an_msi_function_are_reported() {
     let on = (MSI + 2, 0x81);
     assert_eq!(device(&with_msi("msi", &config_with(&[on]))).explanation.obstacle(), None);
     let off = with_msi("msi-off", &config());
@@ -206,7 +206,7 @@ fn faults_of_msi_are_named() {
 }
 
 #[test]
-fn an_unknown_stream_is_named_if_no_message_arrives() {
+fn a_missing_stream_id_is_a_fault_if_no_message_arrives() {
     let requester = REQUESTER;
     let fault = Obstacle::Setup(SetupFault::NoStream { requester });
     let tree = silent("no-stream", &with_iommu(0x10));
@@ -222,7 +222,7 @@ fn an_unknown_stream_is_named_if_no_message_arrives() {
 }
 
 #[test]
-fn an_assumed_device_id_is_named() {
+fn an_assumed_device_id_is_a_fault_if_no_message_arrives() {
     let fault = SetupFault::AssumedDeviceId { device: DeviceId::new(0x10) };
     let quiet = silent("assumed-silent", &firmware(map(0x10)));
     has(&quiet, Obstacle::Setup(fault), true);
@@ -233,7 +233,7 @@ fn an_assumed_device_id_is_named() {
 }
 
 #[test]
-fn another_controller_is_named() {
+fn use_of_an_unexpected_controller_is_reported() {
     let tree = linux("other", &sound()).file("sys/kernel/irq/27/chip_name", "GICv2m-PCI-MSIX\n");
     has(&tree, Obstacle::Setup(SetupFault::OtherController), true);
 }
@@ -253,7 +253,7 @@ fn a_host_with_its_own_controller_is_no_fault() {
 
 /// The controller sees the writes of the functions below the port, but not those of the port.
 #[test]
-fn a_root_port_with_integrated_controller_is_named() {
+fn an_integrated_controller_excludes_its_root_port() {
     let mut description = with_integrated_controller();
     let host = &mut description.hosts[0];
     let registers = host.config.as_ref().unwrap().region();
@@ -315,7 +315,7 @@ fn a_managed_interrupt_of_offline_cpus_is_no_fault() {
 }
 
 #[test]
-fn a_closed_bridge_is_named() {
+fn a_bridge_without_bus_mastering_is_reported() {
     const PORT: &str = "sys/bus/pci/devices/0000:00:01.0";
     let mut port = vec![0; 256];
     (port[COMMAND], port[0x0e], port[0x18], port[0x19], port[0x1a]) = (2, 1, 0, 1, 1);
@@ -386,7 +386,7 @@ fn capabilities_that_cannot_be_read_are_a_problem() {
 }
 
 #[test]
-fn hostile_files_do_no_harm() {
+fn malformed_sysfs_and_procfs_files_do_not_panic() {
     let files = [
         "sys/firmware/fdt",
         "sys/firmware/acpi/tables/APIC",

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defects_stand_out_and_reasons_print_once() {
+    fn broken_cells_are_capitalized_and_reasons_print_once() {
         let cell = |endpoint| Cell {
             endpoint,
             parent: Parent::Its,

@@ -90,7 +90,7 @@ mod tests {
     use doorbell_machine::{BuildOptions, RunOptions, build, embedded, run};
 
     #[test]
-    fn every_message_has_a_place_in_its_plot() {
+    fn latency_bars_and_marks_lie_inside_the_plot() {
         let cove = embedded::machine("cove").and_then(|machine| machine.firmware.describe().ok());
         let machine = cove.and_then(|machine| build(&machine, &BuildOptions::default()).ok());
         let options = RunOptions { messages: 20, ..RunOptions::default() };

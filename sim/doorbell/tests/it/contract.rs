@@ -29,7 +29,7 @@ pub(crate) fn text(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_pipe_gets_whole_names() {
+fn output_to_a_pipe_is_not_shortened() {
     let folder = PathBuf::from(test_data(""));
     let files = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
     let trees: Vec<_> =
@@ -43,7 +43,7 @@ fn a_pipe_gets_whole_names() {
 }
 
 #[test]
-fn tables_are_found_by_name() {
+fn acpi_tables_are_found_by_file_name() {
     let folder = temporary("tables");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
@@ -75,7 +75,7 @@ fn tables_are_found_by_name() {
 }
 
 #[test]
-fn inspect_emits_the_other_form_or_says_why_not() {
+fn inspect_converts_between_devicetree_and_iort_or_refuses() {
     let dts = doorbell(&["inspect", "--emit", "dts", &marina()]);
     assert_eq!(dts.status.code(), Some(0));
     let dts = String::from_utf8(dts.stdout).unwrap();
@@ -90,7 +90,7 @@ fn inspect_emits_the_other_form_or_says_why_not() {
 }
 
 #[test]
-fn other_files_are_named_with_status_2() {
+fn a_file_that_is_not_a_devicetree_is_named_with_status_2() {
     let output = doorbell(&["run", "--dtb", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
     assert_eq!(output.status.code(), Some(2));
     let reason = String::from_utf8(output.stderr).unwrap();

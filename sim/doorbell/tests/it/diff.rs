@@ -72,7 +72,7 @@ fn a_description_does_not_differ_from_itself() {
 }
 
 #[test]
-fn a_lost_dma_window_is_shown_and_found() {
+fn a_removed_dma_window_is_shown_with_its_finding() {
     let mut old = board("harbour");
     let window = |base, size| {
         let region = Region::new(base, size).unwrap();
@@ -112,7 +112,7 @@ fn a_changed_range_is_shown_with_its_node() {
 }
 
 #[test]
-fn a_long_list_is_shown_where_it_changed() {
+fn a_changed_list_shows_only_the_changed_entry() {
     let ranges: Vec<_> = (0..40).map(|index| (64 + index * 8, 4)).collect();
     let mut longer = ranges.clone();
     longer[20].1 = 5;

@@ -37,7 +37,7 @@ fn ways(source: &str, device: &str) -> Vec<Value> {
 
 /// The run is the judge: each device of a run has the DeviceID and controller of its explanation.
 #[test]
-fn each_device_of_a_run_is_explained_as_it_ran() {
+fn explain_agrees_with_the_run_for_each_device() {
     for (machine, source, option) in [("harbour", HARBOUR, "--dtb"), ("marina", MARINA, "--acpi")] {
         let mut run = Command::new(env!("CARGO_BIN_EXE_doorbell"));
         let run = run.args(["run", "--json", "--messages", "1", option, source]).output().unwrap();
@@ -100,7 +100,7 @@ fn an_obstacle_is_named_with_status_1() {
 }
 
 #[test]
-fn other_names_are_refused_with_advice() {
+fn unknown_device_names_are_refused_with_advice() {
     for (device, words) in [
         ("/pcie@20000000", "name a function, such as \"/pcie@20000000 00:01.0\""),
         ("/crane@900000", "did you mean \"/crane@9000000\"?"),
@@ -117,7 +117,7 @@ fn other_names_are_refused_with_advice() {
 }
 
 #[test]
-fn each_iommu_on_the_way_is_shown() {
+fn explain_shows_each_iommu_on_the_route() {
     let component = &ways(MARINA, r"\_SB.ETH0")[0]["iommus"];
     assert_eq!(component[0]["stream_id"], 0x1_0090, "{component}");
     let mut board = harbour();

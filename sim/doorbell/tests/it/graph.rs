@@ -37,7 +37,7 @@ fn tags(document: &str) -> Vec<&str> {
 }
 
 #[test]
-fn both_forms_have_the_same_boxes_and_arrows() {
+fn svg_and_dot_have_the_same_boxes_and_arrows() {
     let (svg, dot) = (text(&[&marina()]), text(&[&marina(), "--dot"]));
     let tags = tags(&svg);
     let count = |name: &str| tags.iter().filter(|tag| **tag == name).count();
@@ -51,7 +51,7 @@ fn both_forms_have_the_same_boxes_and_arrows() {
 }
 
 #[test]
-fn ways_lead_through_iommus() {
+fn routes_are_drawn_through_iommus() {
     let dot = text(&[&marina(), "--dot"]);
     let node = |what: &str| {
         let line = dot.lines().find(|line| line.contains(what)).unwrap();
@@ -67,7 +67,7 @@ fn ways_lead_through_iommus() {
 }
 
 #[test]
-fn names_are_escaped() {
+fn device_names_in_a_graph_are_escaped() {
     let region = |base| Region::new(base, 0x2_0000).unwrap();
     let name = "/a<b&c\"d>";
     let machine = Description {
@@ -89,7 +89,7 @@ fn names_are_escaped() {
 }
 
 #[test]
-fn a_files_name_chooses_the_form() {
+fn the_file_extension_selects_svg_or_dot() {
     for (name, begin) in [("graph.svg", "<svg "), ("graph.dot", "digraph ")] {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         assert_eq!(text(&[&marina(), "-o", path.to_str().unwrap()]), "");
@@ -98,7 +98,7 @@ fn a_files_name_chooses_the_form() {
 }
 
 #[test]
-fn secondary_gics_stand_before_the_root() {
+fn secondary_gics_point_to_their_parent_gic() {
     let tree = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let tree = tree.join("../../crates/gic-firmware/tests/data/cascaded.dtb");
     let dot = text(&["--dot", tree.to_str().unwrap()]);

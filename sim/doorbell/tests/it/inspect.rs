@@ -39,7 +39,7 @@ fn capacity_is_unknown_without_registers() {
 }
 
 #[test]
-fn registers_tell_the_capacity() {
+fn register_values_determine_the_capacity() {
     // The GIC has 16 INTID bits and LPIs; the ITS has 20 DeviceID bits and 5 EventID bits.
     let registers = r#"{ "GICD_TYPER": "0x7a0000",
         "GITS_TYPER": { "/intc@8000000/its@8080000": "0x26400" } }"#;
@@ -62,7 +62,7 @@ fn registers_tell_the_capacity() {
 }
 
 #[test]
-fn a_pre_its_bounds_device_ids_and_isolates_nobody() {
+fn a_pre_its_bounds_device_ids_and_does_not_isolate() {
     let said = inspect(&[&test_data("pre-its.dtb")]);
     assert_eq!(said["controllers"][0]["isolates"], false);
     assert_eq!(said["devices"][0]["routes"][0]["isolated"], false);

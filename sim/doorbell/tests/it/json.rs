@@ -61,7 +61,7 @@ fn collect(command: &str, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn objects_have_a_version_and_arrays_stay_arrays() {
+fn json_objects_have_a_version_and_lists_are_arrays() {
     let function = Path::new(LINUX).join("sys/bus/pci/devices/0000:00:02.0");
     fs::create_dir_all(&function).unwrap();
     fs::write(function.join("config"), [0; 256]).unwrap();

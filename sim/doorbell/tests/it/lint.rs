@@ -107,7 +107,7 @@ fn sarif_has_each_rule_and_each_finding() {
 }
 
 #[test]
-fn a_folder_is_judged_in_the_order_of_its_names() {
+fn the_files_of_a_folder_are_checked_in_name_order() {
     let folder = folder("lint-folder");
     fs::create_dir(folder.join("below")).unwrap();
     for name in ["b.dtb", "a.dtb", "below/c.dtb"] {
@@ -123,7 +123,7 @@ fn a_folder_is_judged_in_the_order_of_its_names() {
 }
 
 #[test]
-fn an_unreadable_tree_hides_no_others() {
+fn an_unreadable_devicetree_does_not_hide_other_findings() {
     let folder = folder("lint-unreadable");
     write(&folder, "a.dtb", b"no devicetree");
     write(&folder, "b.dtb", &fs::read(test_data("mistakes.dtb")).unwrap());
@@ -154,7 +154,7 @@ fn two_forms_of_one_machine_are_compared() {
 }
 
 #[test]
-fn register_values_make_the_unknown_known() {
+fn register_values_reveal_an_its_without_lpis() {
     let folder = folder("lint-registers");
     let tree = test_data("single-its.dtb");
     let values = write(&folder, "values.json", br#"{ "GICR_TYPER": ["0x0", 1] }"#);
@@ -169,7 +169,7 @@ fn register_values_make_the_unknown_known() {
 }
 
 #[test]
-fn tables_are_shown_by_field() {
+fn a_finding_in_a_table_shows_its_field() {
     let folder = folder("lint-bytes");
     for name in ["apic", "iort", "mcfg"] {
         let mut table = fs::read(Path::new(&marina()).join(format!("{name}.aml"))).unwrap();

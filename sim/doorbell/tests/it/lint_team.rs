@@ -86,7 +86,7 @@ const HERE: u64 = 0x7_0000_0000;
 const THERE: u64 = 0x7_1000_0000;
 
 #[test]
-fn known_findings_do_not_fail_new_ones_do() {
+fn only_findings_missing_from_the_baseline_fail() {
     let folder = Folder::new("new");
     folder.write("a.dtb", tree(HERE));
     assert_eq!(folder.lint(&["a.dtb"]).status, Some(1));
@@ -112,7 +112,7 @@ fn known_findings_do_not_fail_new_ones_do() {
 }
 
 #[test]
-fn a_moved_node_is_known() {
+fn the_baseline_recognizes_a_moved_node() {
     let folder = Folder::new("moved");
     folder.write("a.dtb", tree(HERE));
     folder.accept(&["a.dtb"]);
@@ -145,7 +145,7 @@ fn a_fixed_node_does_not_hide_its_neighbor() {
 }
 
 #[test]
-fn structures_behind_a_longer_table_are_known() {
+fn the_baseline_recognizes_shifted_table_structures() {
     let folder = Folder::new("tables");
     let mut tables = ["apic", "iort", "mcfg"].map(|name| {
         let path = "../machine/machines/marina";
@@ -182,7 +182,7 @@ fn structures_behind_a_longer_table_are_known() {
 }
 
 #[test]
-fn a_baseline_belongs_to_its_sources() {
+fn a_baseline_of_other_sources_is_reported() {
     let folder = Folder::new("sources");
     folder.write("build/a.dtb", tree(HERE));
     folder.write("build/b.dtb", tree(HERE));
@@ -222,7 +222,7 @@ fn one_finding_is_suppressed_with_a_reason() {
 }
 
 #[test]
-fn a_file_of_suppressions_names_its_lines() {
+fn complaints_about_a_suppression_file_name_its_line() {
     let folder = Folder::new("file");
     folder.write("a.dtb", tree(HERE));
     let with = |lines: &str| {
@@ -243,7 +243,7 @@ fn a_file_of_suppressions_names_its_lines() {
 }
 
 #[test]
-fn sarif_tells_findings_apart_and_why_they_are_accepted() {
+fn sarif_states_fingerprints_baseline_and_suppressions() {
     let folder = Folder::new("sarif");
     folder.write("a b.dtb", tree(HERE));
     folder.accept(&["a b.dtb"]);
@@ -273,7 +273,7 @@ fn sarif_tells_findings_apart_and_why_they_are_accepted() {
 }
 
 #[test]
-fn github_commands_are_new_findings() {
+fn github_commands_report_only_new_findings() {
     let folder = Folder::new("github");
     folder.write("a.dtb", tree(HERE));
     let said = folder.lint(&["a.dtb", "--github"]);
@@ -321,7 +321,7 @@ fn an_unreadable_source_is_a_finding_in_every_format() {
 }
 
 #[test]
-fn standard_input_is_a_source() {
+fn lint_reads_a_source_from_standard_input() {
     let folder = Folder::new("stdin");
     folder.write("a.dtb", tree(HERE));
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));

@@ -88,7 +88,7 @@ fn absent_functions_give_status_2() {
 }
 
 #[test]
-fn unreadable_firmware_is_not_clean() {
+fn unreadable_firmware_exits_with_status_2() {
     let root = without_messages("unreadable");
     let output = live(&root.join("nothing"), &[]);
     assert_eq!(output.status.code(), Some(2));

@@ -56,7 +56,7 @@ fn a_synopsis_shows_values() {
 }
 
 #[test]
-fn a_page_of_no_subcommand_is_refused() {
+fn a_manual_page_of_an_unknown_subcommand_is_refused() {
     let output = doorbell(&["man", "ring"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("no subcommand `ring`"));

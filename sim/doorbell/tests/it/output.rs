@@ -151,7 +151,7 @@ fn common_options_may_come_first() {
 }
 
 #[test]
-fn a_quiet_command_only_has_an_exit_status() {
+fn a_quiet_command_prints_only_errors() {
     let run = |arguments: &[&str]| doorbell(arguments, Stdio::null(), Stdio::piped());
     let found = run(&["lint", "-q", MISTAKES]);
     assert_eq!(
@@ -184,7 +184,7 @@ fn the_environment_may_force_colors() {
 
 /// The earlier trace stays until the new one is complete.
 #[test]
-fn a_trace_replaces_an_earlier_one_at_once() {
+fn a_trace_replaces_an_earlier_one_atomically() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("trace-at-once");
     drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder).unwrap();

@@ -38,7 +38,7 @@ fn a_finding_names_the_overlay_that_brought_it() {
 }
 
 #[test]
-fn an_overlay_needs_a_base_that_it_fits() {
+fn an_overlay_requires_a_matching_base() {
     for (sources, reason) in [
         (&["first.dtbo"][..], "name the devicetree before its overlays"),
         (&["base.dtb", "second.dtbo"], "has no node with the label \"new\""),

@@ -50,7 +50,7 @@ fn links_lead_to_parts_of_the_page() {
 }
 
 #[test]
-fn findings_of_lint_lead_to_their_boxes() {
+fn lint_findings_link_to_their_boxes() {
     let (page, status) = page(&[&mistakes()]);
     assert_eq!(status, 1);
     let found = doorbell(&["lint", "--json", &mistakes()]);
@@ -82,7 +82,7 @@ fn text_in_backticks_is_shown_as_code() {
 }
 
 #[test]
-fn findings_in_acpi_tables_lead_to_their_boxes() {
+fn findings_in_acpi_tables_link_to_their_boxes() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-acpi");
     fs::create_dir_all(&folder).unwrap();
     for table in ["apic", "iort", "mcfg"] {
@@ -149,7 +149,7 @@ fn a_run_is_shown_vector_by_vector() {
 }
 
 #[test]
-fn registers_tell_capacity_and_findings() {
+fn register_values_add_capacity_and_findings() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-registers.json");
     // 16 DeviceID bits and 5 EventID bits; the highest DeviceID at MADT/ITS@4 needs 17.
     fs::write(&file, r#"{ "GITS_TYPER": { "MADT/ITS@4": "0x1e400" } }"#).unwrap();
@@ -163,13 +163,13 @@ fn registers_tell_capacity_and_findings() {
 }
 
 #[test]
-fn a_simulated_run_gives_the_same_page() {
+fn a_simulated_run_renders_a_deterministic_page() {
     let wanted = ["--simulate", &path("machine/machines/cove.dtb")];
     assert_eq!(page(&wanted), page(&wanted));
 }
 
 #[test]
-fn a_machine_that_cannot_run_says_why() {
+fn the_report_states_why_a_machine_cannot_run() {
     let gicv2 = path("../crates/gic-firmware/tests/data/gicv2m.dtb");
     let (page, status) = page(&[&gicv2]);
     assert_eq!(status, 1, "it also has findings");
@@ -180,7 +180,7 @@ fn a_machine_that_cannot_run_says_why() {
 }
 
 #[test]
-fn nothing_on_the_page_is_loaded_or_styled_in_place() {
+fn the_page_loads_no_resource_and_has_no_inline_style() {
     let (page, _) = page(&[&marina()]);
     for part in [" src=", "url(", "@import", "<link", "<iframe", " style=", "<img", "<object"] {
         assert!(!page.contains(part), "{part}");
@@ -192,7 +192,7 @@ fn nothing_on_the_page_is_loaded_or_styled_in_place() {
 }
 
 #[test]
-fn names_are_text() {
+fn names_on_the_page_are_escaped() {
     let region = |base| Region::new(base, 0x2_0000).unwrap();
     let hostile = "/a<script>alert(1)<&\"'>";
     let mut its = Controller::its("/gic/<i onload=x>", region(0x808_0000));
@@ -235,7 +235,7 @@ fn each_device_has_a_plot_of_its_latencies() {
 }
 
 #[test]
-fn the_page_goes_to_a_file() {
+fn the_page_is_written_to_the_output_file() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report.html");
     let path = path.to_str().unwrap();
     assert_eq!(page(&["--no-run", "-o", path, &marina()]), (String::new(), 0));
@@ -245,7 +245,7 @@ fn the_page_goes_to_a_file() {
 }
 
 #[test]
-fn a_page_about_many_devices_is_bounded_and_says_so() {
+fn a_page_about_many_devices_states_its_limits() {
     let region = |base| Region::new(base, 0x20_0000).unwrap();
     let device = |number: u32| {
         let msi = MsiRouting::device(ControllerIndex::new(0), number.into());

@@ -131,7 +131,7 @@ fn disturbances_happen_on_demand() {
 }
 
 #[test]
-fn a_trace_needs_a_file() {
+fn an_unwritable_trace_file_is_an_error() {
     let status = |arguments: &[&str]| doorbell(arguments).status.code();
     assert_eq!(status(&["run", "--messages", "1", "--trace", "/dev/null"]), Some(0));
     let unwritable = ["run", "--messages", "1", "--simulate", "--trace", "/dev/full"];
@@ -159,7 +159,7 @@ fn a_traces_name_selects_its_format() {
 }
 
 #[test]
-fn latencies_are_those_of_the_handled_messages() {
+fn latencies_cover_every_handled_message() {
     let run = |more: &[&str]| {
         let report = json(&doorbell(&[&["run", "--json", "--messages", "9"], more].concat()));
         let devices = report["devices"].as_array().unwrap().clone();
@@ -323,7 +323,7 @@ fn unusable_description_gives_status_2() {
 }
 
 #[test]
-fn conventional_bridge_makes_one_group() {
+fn functions_behind_a_conventional_bridge_share_a_device_id() {
     let report = json(&doorbell(&["--json", "--messages", "5"]));
     let devices = report["devices"].as_array().unwrap();
     let groups: Vec<&Value> =

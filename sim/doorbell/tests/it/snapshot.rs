@@ -48,7 +48,7 @@ fn inspect_fits_a_screen() {
 }
 
 #[test]
-fn lint_has_the_statuses_of_the_other_lint() {
+fn snapshot_lint_exits_with_the_same_statuses_as_lint() {
     let (status, output) = text(&["lint", &saved("documented")]);
     assert_eq!(
         (status, output.as_str()),
@@ -82,7 +82,7 @@ fn rules_are_listed() {
 }
 
 #[test]
-fn diff_names_the_registers_that_the_bug_changed() {
+fn snapshot_diff_names_the_overwritten_registers() {
     let (one, other) = (saved("documented"), saved("first-cpu-for-all"));
     assert_eq!(text(&["diff", &one, &one]), (Some(0), "no differences\n".to_owned()));
     let (status, differences) = text(&["diff", &one, &other]);

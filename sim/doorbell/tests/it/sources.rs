@@ -21,7 +21,7 @@ fn printed(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn all_commands_have_one_default() {
+fn all_commands_default_to_the_same_machine() {
     for command in ["inspect", "graph"] {
         assert_eq!(printed(&[command]), printed(&[command, "--machine", "harbour"]), "{command}");
     }
@@ -36,7 +36,7 @@ fn all_commands_have_one_default() {
 }
 
 #[test]
-fn one_source_is_named() {
+fn naming_two_sources_is_refused() {
     for command in [&["inspect"][..], &["graph"], &["report"], &["explain", "01:00.0"]] {
         for more in [&[HARBOUR, "--machine", "harbour"][..], &[HARBOUR, "--running"]] {
             let arguments = [command, more].concat();
@@ -61,7 +61,7 @@ fn a_devicetree_is_read_from_standard_input() {
 }
 
 #[test]
-fn a_run_says_that_lint_has_errors() {
+fn a_run_reports_the_number_of_lint_errors() {
     let tree = test_data("direct-lpi.dtb");
     let clean = printed(&["run", "--messages", "1", "--dtb", &tree]);
     assert!(!clean.contains("lint"), "{clean}");

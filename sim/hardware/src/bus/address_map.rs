@@ -98,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn free_space_that_was_found_can_be_claimed(
+        fn find_free_returns_the_first_free_aligned_range(
             taken in prop::collection::vec((0u64..64, 1u64..9), 0..12),
             size in 1u64..8,
             log2 in 0u32..4,

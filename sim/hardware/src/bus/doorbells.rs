@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_to_nowhere_is_counted() {
+    fn a_message_without_a_doorbell_is_counted() {
         let mut bells = Doorbells::default();
         bells.listen(0x40, Arc::new(FixedDelivery(Delivery::Pending)));
         let send = |address| bells.signal_msi(DeviceId::new(1), MsiMessage { address, data: 0 });

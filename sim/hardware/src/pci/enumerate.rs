@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn bridged_functions_use_secondary_bus_requester() {
+    fn a_conventional_bridge_aliases_its_functions_requester_ids() {
         let (found, ..) = found_behind(BridgeKind::ToConventional, 0x22);
         assert_eq!(requesters(&found), [(0x2200, 0x2200), (0x2248, 0x2200), (0x2018, 0x2018)]);
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn bridged_regions_answer_without_overlap() {
+    fn bars_behind_a_bridge_do_not_overlap() {
         let (found, _, _, bus) = found_behind(BridgeKind::RootPort, 0x21);
         let bars = |found: &FoundFunction| -> Vec<_> {
             (0..6).filter_map(|index| found.function.bar(index)).collect()

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn msix_without_bus_master_is_held() {
+    fn msix_messages_wait_for_bus_mastering() {
         let (function, recorder) = msix();
         set_msix_control(&function, msix::Control::new().with_enable(true));
         function.region_write(0, 12, 0);
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn msi_without_bus_master_is_held() {
+    fn msi_messages_wait_for_bus_mastering() {
         for masking in [Masking::PerVector, Masking::None] {
             let address = AddressWidth::Bits32;
             let (function, recorder) =

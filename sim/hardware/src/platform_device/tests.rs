@@ -66,7 +66,7 @@ fn an_edge_is_sent_each_time() {
 }
 
 #[test]
-fn level_sends_once_for_each_edge() {
+fn a_level_sends_one_message_per_transition() {
     let (device, sent) = open(LEVEL);
     device.signal(0);
     device.signal(0);
@@ -79,7 +79,7 @@ fn level_sends_once_for_each_edge() {
 }
 
 #[test]
-fn unmask_sends_only_raised_levels() {
+fn unmasking_sends_only_an_asserted_level() {
     let (device, sent) = open(LEVEL);
     let control = registers::SLOTS + registers::SLOT_CONTROL;
     write(&device, control, registers::MASK);
@@ -94,7 +94,7 @@ fn unmask_sends_only_raised_levels() {
 }
 
 #[test]
-fn a_device_that_goes_lowers_its_level_first() {
+fn unplugging_a_device_deasserts_its_level() {
     let (device, sent) = open(LEVEL);
     device.signal(0);
     device.unplug();
@@ -105,7 +105,7 @@ fn a_device_that_goes_lowers_its_level_first() {
 }
 
 #[test]
-fn narrow_slots_hold_what_they_have_bits_for() {
+fn narrow_slots_truncate_address_and_data() {
     let narrow = PlatformDeviceConfig {
         address: AddressWidth::Bits32,
         data: DataWidth::Bits16,
@@ -129,7 +129,7 @@ fn a_message_that_is_not_committed_is_not_sent() {
 }
 
 #[test]
-fn a_device_without_mask_bits_has_none() {
+fn writing_the_mask_of_a_device_without_masking_is_ignored() {
     for rewrite in [Rewrite::Atomic64, Rewrite::AddressOnly, Rewrite::LowWordOnly, Rewrite::Never] {
         let (device, _) = open(PlatformDeviceConfig { rewrite, ..PlatformDeviceConfig::new(1) });
         write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::MASK);

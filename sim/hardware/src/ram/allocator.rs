@@ -70,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn owners_never_overlap_and_all_comes_back(
+        fn allocations_do_not_overlap_and_are_fully_reclaimed(
             requests in prop::collection::vec((1u64..0x4000, 0u32..17), 1..60),
         ) {
             let mut allocator = allocator();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_beyond_the_end_is_not_given() {
+    fn memory_beyond_the_limit_is_not_allocated() {
         let mut allocator = allocator();
         assert_eq!(allocator.take(0x100, 0x100, 0x1_0200), Some(0x1_0000));
         assert_eq!(allocator.take(0x200, 0x100, 0x1_0200), None);

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn many_clusters_of_one_are_one_box() {
+    fn clusters_of_one_cpu_share_one_box() {
         let machine = machine(&[[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 2, 0]]);
         let cpus = machine.cpus.iter().enumerate();
         let clusters = cpus.map(|(index, cpu)| (cpu.id.clone(), vec![format!("cluster{index}")]));

@@ -89,7 +89,7 @@ proptest! {
     })]
 
     #[test]
-    fn pictures_are_whole(source in machines()) {
+    fn svg_boxes_do_not_overlap_and_show_every_node(source in machines()) {
         let graph = Graph::of(&source.description, &source.cpu_clusters());
         check(&svg::draw(&graph, &source.name), &graph)?;
         let badges = vec![Badge { findings: 3, class: "error" }; graph.nodes.len()];

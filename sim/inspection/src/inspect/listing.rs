@@ -106,14 +106,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_list_counts_what_it_leaves_out() {
+    fn a_full_list_counts_the_rows_beyond_its_limit() {
         let mut listing = Listing::new();
         assert_eq!(listing.first(0..MAX_ROWS + 3).len(), MAX_ROWS);
         assert_eq!((listing.is_full(), listing.omitted()), (true, 3));
     }
 
     #[test]
-    fn long_names_fill_a_list() {
+    fn long_names_exhaust_the_byte_limit_of_a_list() {
         let mut listing = Listing::new();
         assert!(listing.admits(MAX_BYTES) && !listing.admits(1) && !listing.admits(0));
         assert_eq!(listing.omitted(), 2);

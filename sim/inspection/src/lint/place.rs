@@ -140,7 +140,7 @@ mod tests {
         }
 
         #[test]
-        fn a_place_is_named_with_and_without_addresses(path in path()) {
+        fn a_pattern_matches_a_place_with_and_without_addresses(path in path()) {
             let place = spelled(&path, 0);
             prop_assert!(names(&place, &place));
             prop_assert!(names(&without_addresses(&place), &place));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_with_an_address_names_one_place() {
+    fn a_pattern_with_an_address_matches_only_that_address() {
         assert!(names("/soc/its@8000", "/soc@0/its@8000"));
         assert!(!names("/soc/its@8000", "/soc@0/its@9000"));
         assert!(names("MADT", "MADT+0x2c"));

@@ -30,7 +30,7 @@ proptest! {
     })]
 
     #[test]
-    fn a_page_names_everything_and_runs_nothing(source in machines()) {
+    fn a_page_lists_every_object_and_escapes_every_name(source in machines()) {
         let known = KnownRegisters::default();
         let findings = judge(&source.description, &known);
         let run = RunPart::NotMade("<x-odd>".into());

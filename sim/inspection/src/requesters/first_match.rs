@@ -72,7 +72,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_first_entry_counts(
+        fn the_first_matching_entry_applies(
             entries in vec((0u32..40, 0u32..20), 0..12),
             (first, last) in (0u64..30, 0u64..60),
         ) {

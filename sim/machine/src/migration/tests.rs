@@ -206,7 +206,7 @@ fn replaced_model_is_dropped() {
 }
 
 #[test]
-fn somebody_who_keeps_the_old_model_is_noticed() {
+fn a_remaining_reference_to_the_old_model_is_an_error() {
     with_system(8, |system, migrator| {
         let migrate = || migrator.migrate_to(Destination::Fresh, || {});
         let kept = system.model.watch().upgrade().unwrap();

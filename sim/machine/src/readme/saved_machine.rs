@@ -180,7 +180,7 @@ fn machine_of_the_guide_loses_nothing_across_a_restore() {
 }
 
 #[test]
-fn guests_enable_the_guides_function_by_any_access() {
+fn a_guest_enables_msix_by_an_access_of_any_width() {
     let accesses = [
         (2, AccessWidth::Half, 0x8000),
         (0, AccessWidth::Word, 0x801f_0011),

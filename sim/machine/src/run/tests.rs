@@ -170,7 +170,7 @@ fn unreported_resends_are_spurious() {
 }
 
 #[test]
-fn faults_of_the_drivers_are_in_the_verdict() {
+fn a_guest_fault_makes_the_verdict_unclean() {
     for machine in [STAYS, MOVES].map(SingleVector::new) {
         assert!(machine.totals().is_clean(), "{:?}", machine.totals());
         let distributor = machine.system.model.config().distributor;
@@ -211,7 +211,7 @@ proptest! {
 
     #[test]
     #[ignore = "slow: `cargo xtask test --long` runs it"]
-    fn in_no_order_does_a_run_need_an_excuse(
+    fn every_simulated_order_is_clean_under_disturbances(
         seed: u64,
         cpus in 2u16..=8,
         can_disable: bool,
@@ -228,7 +228,7 @@ proptest! {
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn on_real_threads_no_run_needs_an_excuse() {
+fn runs_on_threads_are_clean_under_disturbances() {
     for seed in 0..4 {
         let lpi_disabling =
             if seed % 2 == 0 { LpiDisabling::Possible } else { LpiDisabling::Impossible };

@@ -194,7 +194,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn masked_vectors_wait_over_suspensions(steps in steps()) {
+    fn masked_bridge_vectors_lose_no_message_across_suspensions(steps in steps()) {
         let kinds = [
             (BridgeKind::ImsiRx, BridgeMsiKind::ImsiRx, 2),
             (BridgeKind::MediatekGen3, BridgeMsiKind::MediatekGen3, 1),

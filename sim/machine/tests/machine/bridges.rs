@@ -62,7 +62,7 @@ fn a_bridge_delivers_its_functions_messages() {
 }
 
 #[test]
-fn a_choice_names_bridges() {
+fn bridge_msi_can_be_chosen_as_the_controller() {
     let [board, ..] = boards();
     let chosen =
         |controller| build(&board, &BuildOptions { controller, ..BuildOptions::default() });
@@ -71,14 +71,14 @@ fn a_choice_names_bridges() {
 }
 
 #[test]
-fn a_bridge_without_lines_is_left_out() {
+fn a_machine_with_only_a_lineless_bridge_is_refused() {
     let lineless = board(ControllerKind::ImsiRx, &[]);
     let refusal = build(&lineless, &BuildOptions::default()).unwrap_err();
     assert!(refusal.to_string().contains("imsi-rx"), "{refusal}");
 }
 
 #[test]
-fn lines_move_and_lose_their_power_without_a_lost_message() {
+fn bridge_lines_lose_no_message_across_moves_and_suspensions() {
     let (devices, suspensions) = (DeviceHotplug::Stay, Suspensions::NowAndThen);
     let disturbances = Disturbances { devices, suspensions, ..EVERYTHING };
     let mut suspended = 0;

@@ -32,13 +32,13 @@ fn an_its_alone_may_be_non_coherent() {
 }
 
 #[test]
-fn what_the_registers_say_is_believed() {
+fn drivers_respect_non_coherence_reported_by_registers() {
     let options = BuildOptions { snooping: Snooping::DeniedByRegisters, ..BuildOptions::default() };
     assert_delivered(&deliver_with(&harbour(), &options, 60), 60);
 }
 
 #[test]
-fn drivers_that_do_not_publish_deliver_nothing() {
+fn drivers_that_skip_cache_maintenance_are_detected() {
     for migrates in [false, true] {
         let migration = migration(migrates, 1);
         let simulated = |fault| {

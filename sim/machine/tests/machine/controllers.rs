@@ -223,7 +223,7 @@ fn fixed_lpi_tables_do_not_isolate() {
 /// On an Amazon Graviton, the frames take the SPI from the address of the message; on this machine,
 /// they take it from the data.
 #[test]
-fn the_oem_id_reaches_the_driver_of_v2m_frames() {
+fn the_oem_id_selects_the_v2m_message_format() {
     let mut board = two_devices(&ControllerKind::V2m);
     let spis = IntIdSpan::new(gic_arch::IntId::new(96), 64).unwrap();
     board.controllers[0].ranges.push(Fact::stated(spis));
@@ -246,7 +246,7 @@ proptest! {
     })]
 
     #[test]
-    fn nothing_is_lost_spurious_or_at_a_wrong_cpu(
+    fn no_interrupt_is_lost_spurious_or_delivered_to_a_wrong_cpu(
         name in prop::sample::select(vec!["harbour", "lagoon", "estuary", "cove", "hyperv"]),
         seed in any::<u64>(),
         cpus in 1..=8u16,

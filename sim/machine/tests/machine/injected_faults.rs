@@ -82,7 +82,7 @@ fn a_handler_that_is_skipped_loses_messages() {
 }
 
 #[test]
-fn refused_devices_are_in_the_verdict() {
+fn refused_devices_make_the_verdict_unclean() {
     for name in MACHINES {
         let report = on_threads(name, Fault::RefusesHalf, 20);
         let (half, totals) = (report.devices.len() as u64 / 2, report.totals);
@@ -92,7 +92,7 @@ fn refused_devices_are_in_the_verdict() {
 }
 
 #[test]
-fn short_devices_are_in_the_verdict() {
+fn devices_short_of_vectors_make_the_verdict_unclean() {
     for name in MACHINES {
         let report = on_threads(name, Fault::GrantsOne, 20);
         let short = report.devices.iter().filter(|device| device.useful_minimum > 1).count() as u64;
@@ -104,7 +104,7 @@ fn short_devices_are_in_the_verdict() {
 }
 
 #[test]
-fn unanswered_messages_are_in_the_verdict() {
+fn messages_without_a_doorbell_make_the_verdict_unclean() {
     for name in MACHINES {
         let totals = simulated(name, Fault::WrongDoorbell, 5).totals;
         assert!(totals.no_doorbell > 0 && !totals.is_clean(), "{name}: {totals:?}");
@@ -131,7 +131,7 @@ fn at_rest() -> RunOptions {
 }
 
 #[test]
-fn disabled_devices_end_simulation_by_name() {
+fn a_simulation_names_functions_that_never_send() {
     for name in MACHINES {
         let simulation = simulate(machine(name, Fault::StaysOff), &at_rest());
         assert_functions_stay_off(&simulation.unwrap().report);
@@ -140,7 +140,7 @@ fn disabled_devices_end_simulation_by_name() {
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn devices_never_able_to_send_end_a_run_by_name() {
+fn a_run_on_threads_names_functions_that_never_send() {
     let report = run(machine("harbour", Fault::StaysOff), &at_rest(), &mut |_| {});
     assert_functions_stay_off(&report.unwrap());
 }

@@ -80,7 +80,7 @@ fn assert_refused(report: &Report, expected: [bool; 6], why: &str) {
 }
 
 #[test]
-fn narrow_endpoint_is_refused_far_redistributors() {
+fn a_32_bit_endpoint_cannot_reach_redistributors_above_4_gib() {
     let report = report(&direct(&[(FOUR_GIB, 4)]), DEVICES, LpiNumbers::Short);
     let refused = [true, false, false, true, false, false];
     assert_refused(&report, refused, "requires 64 address bits");
@@ -99,7 +99,7 @@ fn narrow_endpoint_stays_on_reachable_cpus() {
 }
 
 #[test]
-fn sixteen_bit_endpoint_is_refused_larger_lpis() {
+fn an_endpoint_with_16_data_bits_cannot_store_larger_lpis() {
     let report = report(&direct(&[(0x0900_0000, 4)]), DEVICES, LpiNumbers::Long);
     let refused = [true, true, false, false, true, false];
     assert_refused(&report, refused, "needs more than the 16 data bits that the endpoint stores");

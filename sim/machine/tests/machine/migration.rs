@@ -53,7 +53,7 @@ fn embedded_machines_survive_migration_on_threads() {
 /// stays lost.
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn nothing_is_lost_by_the_migrations_alone() {
+fn migrations_alone_lose_no_message() {
     for embedded in embedded::machines() {
         let options = RunOptions { messages: 150, seed: 1, disturbances: UNDISTURBED };
         let report = run(machine(embedded.name, None), &options, &mut |_| {}).unwrap();
@@ -70,7 +70,7 @@ proptest! {
     })]
 
     #[test]
-    fn nothing_is_lost_whenever_the_machine_is_moved(seed in any::<u64>(), cpus in 1..=8u16) {
+    fn migration_at_any_time_loses_no_message(seed in any::<u64>(), cpus in 1..=8u16) {
         let simulation = simulate(machine("harbour", Some(cpus)), &everything(seed, 8)).unwrap();
         assert_delivered(&simulation.report, 8);
     }

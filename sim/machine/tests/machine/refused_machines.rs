@@ -10,7 +10,7 @@ fn refused(board: &Description) -> Refusal {
 }
 
 #[test]
-fn a_gicv2() {
+fn a_gicv2_machine_is_refused() {
     let mut board = harbour();
     board.gic.as_mut().unwrap().version = Fact::stated(GicVersion::V2);
     assert_eq!(

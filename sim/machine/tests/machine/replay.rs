@@ -16,7 +16,7 @@ fn replay(board: &Description, migration: Migration, seed: u64, messages: u32) -
 const MIGRATIONS: [Migration; 2] = [Migration::Never, Migration::AtRandom { seed: 5 }];
 
 #[test]
-fn the_same_seed_gives_the_same_trace() {
+fn the_same_seed_reproduces_the_trace() {
     for migration in MIGRATIONS {
         let [one, again] = [(); 2].map(|()| replay(&harbour(), migration, 7, 20));
         assert!(one.trace == again.trace);
@@ -25,7 +25,7 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 #[test]
-fn another_seed_gives_another_trace() {
+fn another_seed_changes_the_trace() {
     assert!(
         replay(&harbour(), MIGRATIONS[0], 7, 5).trace
             != replay(&harbour(), MIGRATIONS[0], 8, 5).trace

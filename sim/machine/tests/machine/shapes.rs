@@ -63,7 +63,7 @@ fn several_itses_serve_a_host_bridge_each() {
 }
 
 #[test]
-fn map_entries_lead_to_their_own_its() {
+fn each_msi_map_entry_routes_to_its_own_its() {
     let mut board = board_trees::bare(4, 2);
     let map =
         [entry(0, 0x100, 0, 0x1_0000), entry(0x100, 1, 1, 7), entry(0x200, 0x100, 1, 0x2_0000)];
@@ -138,7 +138,7 @@ fn redistributors_are_found_at_stated_stride() {
 }
 
 #[test]
-fn cpus_are_cut_to_what_was_asked_for() {
+fn the_machine_is_limited_to_the_requested_cpus() {
     let options = BuildOptions { cpus: NonZeroU16::new(3), ..BuildOptions::default() };
     let report = deliver_with(&harbour(), &options, 40);
     assert_delivered(&report, 40);
@@ -149,7 +149,7 @@ fn cpus_are_cut_to_what_was_asked_for() {
 }
 
 #[test]
-fn a_single_cpu_takes_everything() {
+fn a_single_cpu_handles_every_message() {
     let options = BuildOptions { cpus: NonZeroU16::new(1), ..BuildOptions::default() };
     assert_delivered(&deliver_with(&harbour(), &options, 40), 40);
 }
@@ -167,7 +167,7 @@ fn its_may_name_redistributors_by_address() {
 }
 
 #[test]
-fn host_bridge_without_ecam_gets_window_and_note() {
+fn a_host_bridge_without_ecam_delivers_and_has_a_note() {
     let mut board = harbour();
     let config = board.hosts[0].config.as_mut().unwrap();
     config.value = gic_firmware::ConfigAccess::Registers(config.value.region());

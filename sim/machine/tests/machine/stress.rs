@@ -7,7 +7,7 @@ use gic_firmware::MsiRouting;
 use msi_types::DeviceId;
 
 #[test]
-fn sixty_four_cpus_and_eight_itses() {
+fn sixty_four_cpus_and_eight_itses_deliver_every_message() {
     let mut board = board_trees::bridged(64, 8);
     board.devices = (0..8u32)
         .map(|index| {

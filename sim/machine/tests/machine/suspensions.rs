@@ -23,7 +23,7 @@ fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn nothing_is_lost_or_spurious_over_suspensions() {
+fn no_interrupt_is_lost_or_spurious_across_suspensions() {
     for name in ["harbour", "lagoon", "estuary", "cove", "hyperv"] {
         for disturbances in [ALONE, Disturbances { suspensions: ALONE.suspensions, ..EVERYTHING }] {
             let reports = disturbed(name, LpiDisabling::Possible, disturbances);
@@ -41,7 +41,7 @@ fn nothing_is_lost_or_spurious_over_suspensions() {
 /// Pending LPIs are lost with the registers, and the drivers resend them, so a handler may run
 /// without a message.
 #[test]
-fn nothing_is_lost_where_pending_lpis_are() {
+fn messages_survive_suspensions_that_lose_pending_lpis() {
     for report in disturbed("harbour", LpiDisabling::Impossible, ALONE) {
         let totals = report.totals;
         assert!(totals.lost == 0 && totals.suspended > 0, "{totals:?}");

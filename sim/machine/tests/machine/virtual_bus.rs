@@ -71,7 +71,7 @@ fn spis_above_255_are_delivered() {
 }
 
 #[test]
-fn functions_are_ejected_and_pulled_out_under_load() {
+fn removing_functions_under_load_loses_no_message() {
     let simulation = simulate(machine(&BuildOptions::default()), &options(200)).unwrap();
     assert_delivered(&simulation.report, 200);
     let readded =
@@ -96,7 +96,7 @@ fn the_host_migrates_with_requests_in_flight() {
 }
 
 #[test]
-fn a_virtual_bus_can_be_left_out() {
+fn choosing_an_its_leaves_out_the_virtual_bus() {
     let options = BuildOptions { controller: ControllerChoice::Its, ..BuildOptions::default() };
     let refusal = build(&embedded("hyperv"), &options).unwrap_err().to_string();
     assert!(refusal.ends_with("no enabled ITS; it has vpci (hyperv-vpci)"), "{refusal}");

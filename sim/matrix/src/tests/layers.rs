@@ -145,7 +145,7 @@ fn unmapped_doorbell_faults_with_its_device() {
 }
 
 #[test]
-fn identity_maps_nothing_and_confines_nothing() {
+fn an_identity_domain_neither_maps_nor_confines() {
     for parent in ARM {
         let board = behind(parent, DoorbellMode::Identity);
         let trial = Trial::begin(&board, Endpoint::PciMsix).unwrap();
@@ -205,7 +205,7 @@ fn reserved_region_passes_only_its_doorbells() {
 }
 
 #[test]
-fn registers_beside_doorbell_count_in_isolation() {
+fn only_an_its_isolates_a_mapped_doorbell_page() {
     let isolation = |parent, mode| behind(parent, mode).isolation(Endpoint::PciMsi);
     for granule in GRANULES {
         for parent in ARM {

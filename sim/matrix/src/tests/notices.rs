@@ -27,7 +27,7 @@ fn guest_claiming_remapping_loses_stored_messages() {
 }
 
 #[test]
-fn a_machine_that_cannot_be_is_no_refusal() {
+fn an_impossible_machine_is_broken_not_refused() {
     let (endpoint, world) = (Endpoint::PciMsi, World::BareMetal);
     let cell = Cell { endpoint, parent: Parent::Its, layer: Layer::Remapping, world };
     assert_broken(&try_cell(cell), "its has no remapping unit");
@@ -78,7 +78,7 @@ fn migration_dropping_mapping_or_enable_breaks_cell() {
 }
 
 #[test]
-fn vectors_that_are_in_use_are_not_given_back() {
+fn the_quiet_check_reports_vectors_in_use() {
     for parent in Parent::ALL {
         let board = board(*parent, Layer::None, World::BareMetal);
         board.check_quiet().unwrap();

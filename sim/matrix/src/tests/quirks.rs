@@ -40,7 +40,7 @@ fn assert_mended(parent: Parent, spoil: CorruptMessage, layer: ShimLayer) {
 }
 
 #[test]
-fn a_bridge_that_shifts_requesters_is_followed() {
+fn a_shim_corrects_shifted_requester_ids() {
     let rule = RequesterRule::Shifted { shift: 3, base: 0x400 };
     let spoil: CorruptMessage =
         |from, message| (RequesterId::new((from.get() << 3) + 0x400), message);
@@ -48,7 +48,7 @@ fn a_bridge_that_shifts_requesters_is_followed() {
 }
 
 #[test]
-fn a_bus_that_shows_memory_elsewhere_is_followed() {
+fn a_shim_corrects_a_bus_address_offset() {
     const OFFSET: u64 = 0x4000_0000;
     let spoil: CorruptMessage = |from, message| {
         (from, MsiMessage { address: message.address.wrapping_sub(OFFSET), ..message })
@@ -60,7 +60,7 @@ fn a_bus_that_shows_memory_elsewhere_is_followed() {
 }
 
 #[test]
-fn window_before_its_isolates_nothing() {
+fn a_window_before_an_its_disables_isolation() {
     const WINDOW: u64 = 0x5800_0000;
     let spoil: CorruptMessage = |from, message| match message.address.checked_sub(WINDOW) {
         Some(offset) if offset < 0x400 => {

@@ -7,7 +7,7 @@ fn tried(endpoint: Endpoint, parent: Parent, layer: Layer, world: World) -> Outc
 }
 
 #[test]
-fn x86_groups_need_remapping() {
+fn x86_multi_msi_needs_interrupt_remapping() {
     let on = |layer| tried(Endpoint::PciMultiMsi, Parent::X86Vector, layer, World::BareMetal);
     assert_refused(&on(Layer::None), "aligned groups of vectors, which tier x86-vector");
     assert_eq!(on(Layer::Remapping), Outcome::Works);
@@ -17,7 +17,7 @@ const AS_WRITTEN: &str =
     "messages that reach the hardware as this kernel wrote them, which tier hypervisor";
 
 #[test]
-fn a_virtual_its_makes_no_stored_message_real() {
+fn a_guest_cannot_use_ims_through_a_virtual_its() {
     let on = |endpoint, world| tried(endpoint, Parent::Its, Layer::None, world);
     for world in [World::Guest, World::GuestRemapped] {
         assert_refused(&on(Endpoint::ImsQueue, world), AS_WRITTEN);
@@ -27,7 +27,7 @@ fn a_virtual_its_makes_no_stored_message_real() {
 }
 
 #[test]
-fn virtual_iommu_leaves_stored_messages_unreal() {
+fn a_guest_cannot_use_ims_through_a_virtual_iommu() {
     for parent in ARM {
         let on = |world| tried(Endpoint::ImsRing, parent, Layer::DoorbellMapping, world);
         assert_refused(&on(World::GuestRemapped), AS_WRITTEN);

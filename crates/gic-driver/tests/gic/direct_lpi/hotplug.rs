@@ -155,7 +155,7 @@ fn pending_set_while_offline_follows_a_move() {
 }
 
 #[test]
-fn mask_while_offline_counts_after_cpu_on() {
+fn mask_while_offline_applies_after_cpu_on() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
@@ -179,7 +179,7 @@ fn lpis_lost_with_power_are_resent() {
 }
 
 #[test]
-fn free_waits_for_a_sleeping_redistributor() {
+fn a_freed_lpi_is_not_reused_until_cpu_on() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let free = direct.gic().lpis().unwrap().available();
@@ -223,7 +223,7 @@ fn late_message_is_dropped_for_the_next_owner() {
 }
 
 #[test]
-fn a_cpu_that_leaves_gets_nothing_new() {
+fn an_offline_cpu_refuses_moves_and_allocations() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
@@ -261,7 +261,7 @@ fn cpu_on_invalidates_old_configurations() {
 }
 
 #[test]
-fn a_system_that_sleeps_keeps_what_is_pending() {
+fn suspend_and_resume_keep_pending_lpis() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     run_on(0);
@@ -278,7 +278,7 @@ fn a_system_that_sleeps_keeps_what_is_pending() {
 }
 
 #[test]
-fn unreadable_table_returns_nothing() {
+fn cpu_on_resends_nothing_from_an_unreadable_table() {
     let board = Board::new(2, 0);
     board.world().rd(0).coherent = false;
     let direct = board.direct_lpi().unwrap();
@@ -306,7 +306,7 @@ fn unreadable_table_is_cleared_for_next_owner() {
 }
 
 #[test]
-fn power_loss_while_offline_is_resent() {
+fn lpis_lost_while_offline_are_resent_at_cpu_on() {
     for suspends in [false, true] {
         let board = Board::new(2, 0);
         let direct = board.direct_lpi().unwrap();
@@ -329,7 +329,7 @@ fn power_loss_while_offline_is_resent() {
 }
 
 #[test]
-fn loss_at_a_previous_target_is_resent() {
+fn an_lpi_lost_at_a_previous_target_is_resent() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -358,7 +358,7 @@ fn waiting_lpi_is_resent_once() {
 }
 
 #[test]
-fn message_at_sleeping_cpu_skips_later_owners() {
+fn late_message_at_an_offline_cpu_reaches_no_later_owner() {
     let board = Board::new(2, 0);
     // Without `GICR_CTLR.CES`, LPIs stay enabled at an offline CPU's redistributor, and pending
     // LPIs stay pending there.

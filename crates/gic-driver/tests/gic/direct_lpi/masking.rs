@@ -7,7 +7,7 @@ use gic_arch::Priority;
 use msi_types::{HwIrq, MsiError, MsiParent, Pending};
 
 #[test]
-fn masking_holds_back_at_both_redistributors() {
+fn mask_applies_at_old_and_new_redistributors() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -52,7 +52,7 @@ fn mask_invalidates_at_most_four_times() {
 }
 
 #[test]
-fn invalidations_at_one_cpu_are_serialised() {
+fn invalidations_at_one_cpu_are_serialized() {
     let board = Board::new(1, 0);
     board.world().patience = 10_000_000;
     let direct = board.direct_lpi().unwrap();
@@ -102,7 +102,7 @@ fn unresponsive_redistributor_costs_one_wait() {
 }
 
 #[test]
-fn priority_change_invalidates_at_both() {
+fn set_priority_invalidates_at_both_redistributors() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -131,7 +131,7 @@ fn pending_can_be_changed_but_not_read() {
 }
 
 #[test]
-fn clearing_clears_wherever_it_may_be_pending() {
+fn clear_pending_clears_at_every_previous_target() {
     let board = Board::new(3, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();

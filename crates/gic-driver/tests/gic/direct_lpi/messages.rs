@@ -7,7 +7,7 @@ use msi_types::{Cpu, Fit, MoveOutcome, MsiError, MsiMessage, MsiParent, Property
 const ANY: Fit = Fit::new(Rewrite::Masked);
 
 #[test]
-fn a_message_is_its_targets_setlpir_and_intid() {
+fn a_message_writes_the_intid_to_the_targets_setlpir() {
     let board = Board::new(2, 1);
     let direct = board.direct_lpi().unwrap();
     for (cpu, base) in [(0, REDISTRIBUTOR), (1, REDISTRIBUTOR + 0x2_0000), (2, HIGH_REDISTRIBUTOR)]

@@ -293,7 +293,7 @@ fn is_caught(scenario: impl Fn() + Send + Sync + UnwindSafe + 'static) -> bool {
 }
 
 #[test]
-fn moving_loses_nothing() {
+fn a_move_loses_no_message() {
     for kind in [StoreKind::Masked, StoreKind::Atomic64, StoreKind::Words] {
         for path in [BACK, ON] {
             check(move || a_vector_moves_while_its_device_fires(CHECKED, kind, path, |_| ()));
@@ -307,7 +307,7 @@ fn mask_during_a_move_loses_nothing() {
 }
 
 #[test]
-fn a_cpu_that_leaves_takes_nothing_along() {
+fn cpu_off_loses_no_message() {
     check(|| a_cpu_leaves_while_a_device_fires(CHECKED, |_| ()));
     check(|| {
         a_cpu_leaves_while_a_device_fires(CHECKED, |board| board.world().rd(0).can_disable = false);
@@ -326,12 +326,12 @@ fn freed_lpi_is_not_carried_to_its_next_owner() {
 }
 
 #[test]
-fn move_to_an_offgoing_cpu_is_refused_or_known() {
+fn a_move_racing_cpu_off_is_refused_or_reports_stranded() {
     check(|| a_vector_moves_to_a_cpu_that_leaves(CHECKED));
 }
 
 #[test]
-fn invalidations_from_two_cpus_do_not_meet() {
+fn invalidations_from_two_cpus_never_overlap() {
     check(|| two_cpus_invalidate_at_one_redistributor(CHECKED, |_| ()));
 }
 
@@ -348,13 +348,13 @@ fn missing_invalidation_loses_messages() {
 }
 
 #[test]
-fn mask_at_the_new_cpu_alone_leaks() {
+fn mask_at_the_new_cpu_alone_delivers_masked_messages() {
     let forgets = |board: &Board| board.world().rd(0).ignores_invalidation = true;
     assert!(is_caught(move || a_vector_is_masked_while_it_moves(CHECKED, forgets)));
 }
 
 #[test]
-fn mask_at_the_old_cpu_alone_leaks() {
+fn mask_at_the_old_cpu_alone_delivers_masked_messages() {
     let forgets = |board: &Board| {
         let world = &mut *board.world();
         // The new CPU has cached the LPI as enabled; otherwise, the move alone would hide the bug.
@@ -367,7 +367,7 @@ fn mask_at_the_old_cpu_alone_leaks() {
 }
 
 #[test]
-fn without_a_look_at_busy_invalidations_meet() {
+fn invalidations_overlap_if_busy_is_not_polled() {
     let hides = |board: &Board| board.world().rd(0).hides_busy = true;
     assert!(is_caught(move || two_cpus_invalidate_at_one_redistributor(CHECKED, hides)));
 }

@@ -86,7 +86,7 @@ fn independent_vectors_move_one_by_one() {
 }
 
 #[test]
-fn many_previous_cpus_are_resent_at_target() {
+fn a_fifth_target_cpu_resends_the_lpi() {
     let board = Board::new(5, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();

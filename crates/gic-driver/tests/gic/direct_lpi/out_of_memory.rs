@@ -47,7 +47,7 @@ fn vectors_without_heap_are_refused() {
 }
 
 #[test]
-fn a_cpu_leaves_and_returns_without_heap() {
+fn cpu_off_and_cpu_on_allocate_no_heap() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 2, 1).unwrap();

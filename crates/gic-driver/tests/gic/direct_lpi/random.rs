@@ -360,7 +360,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_lost_unmasked_or_misplaced(
+    fn random_operations_lose_and_misdeliver_no_message(
         hardware in prop::array::uniform6(hardware()),
         ops in prop::collection::vec(op(), 1..60),
     ) {

@@ -20,7 +20,7 @@ fn foreign_vectors_change_nothing_and_are_noted() {
 }
 
 #[test]
-fn a_cpu_that_is_off_or_unknown_gets_nothing() {
+fn allocation_for_an_offline_or_unknown_cpu_is_refused() {
     let board = Board::new(2, 0);
     let gic = board.gic();
     gic.cpu_on(Cpu::new(0), &board.registers(Cpu::new(0))).unwrap();
@@ -54,7 +54,7 @@ fn too_few_data_bits_are_refused() {
 }
 
 #[test]
-fn a_second_move_waits_for_the_first() {
+fn a_second_move_is_refused_until_the_first_ends() {
     let board = Board::new(3, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -68,7 +68,7 @@ fn a_second_move_waits_for_the_first() {
 }
 
 #[test]
-fn failed_invalidation_changes_nothing() {
+fn a_failed_invalidation_refuses_moves_and_retires_lpis() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -111,7 +111,7 @@ fn freed_lpi_is_disabled_and_not_pending() {
 }
 
 #[test]
-fn vectors_that_are_asked_for_masked_are() {
+fn vectors_requested_masked_start_masked() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     let request = request(ANY, 32, 0).with_initially(Initially::Masked);

@@ -49,7 +49,7 @@ fn resend(hwirq: HwIrq, cpu: u32, reason: ResendReason) -> Resend {
 }
 
 #[test]
-fn moves_and_masks_send_nothing_again() {
+fn moves_and_masks_resend_nothing() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
@@ -60,7 +60,7 @@ fn moves_and_masks_send_nothing_again() {
 }
 
 #[test]
-fn many_previous_cpus_report_unknowable() {
+fn a_fifth_target_cpu_reports_an_unknowable_resend() {
     let board = Board::new(5, 0);
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
@@ -73,7 +73,7 @@ fn many_previous_cpus_report_unknowable() {
 }
 
 #[test]
-fn off_going_cpu_reports_carried() {
+fn cpu_off_reports_a_carried_resend() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
@@ -82,7 +82,7 @@ fn off_going_cpu_reports_carried() {
 }
 
 #[test]
-fn off_going_cpu_reports_unknowable() {
+fn cpu_off_without_ces_reports_an_unknowable_resend() {
     let board = Board::new(2, 0);
     board.world().rd(0).can_disable = false;
     let (direct, recorder) = observed(&board);
@@ -93,7 +93,7 @@ fn off_going_cpu_reports_unknowable() {
 }
 
 #[test]
-fn power_loss_reports_unknowable() {
+fn power_loss_reports_an_unknowable_resend() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
     let device = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
@@ -135,7 +135,7 @@ fn the_more_certain_reason_is_reported() {
 }
 
 #[test]
-fn an_lpi_that_was_taken_back_is_not_sent_again() {
+fn a_reclaimed_lpi_is_not_resent() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
     let free = direct.gic().lpis().unwrap().available();

@@ -49,7 +49,7 @@ fn direct_lpis_need_no_its() {
 }
 
 #[test]
-fn beside_an_its_the_registers_are_not_touched() {
+fn direct_lpis_without_hardware_support_touch_no_register() {
     let board = Board::new(3, 0);
     let typer = board.world().rd(1).typer;
     board.world().rd(1).typer = typer.with_direct_lpi(false);

@@ -33,7 +33,7 @@ fn nobody_takes_anything(setup: &Setup) {
 }
 
 #[test]
-fn first_owner_gets_no_stale_lpi() {
+fn the_first_owner_receives_no_stale_lpi() {
     for left in [&[0, 1, 2, 3][..], &[0, 2], &[1], &[3, 1]] {
         for (count, cpu) in [(1, 1), (3, 0), (40, 3)] {
             let setup = after_kexec(Hardware::default(), left, &[0, 1, 2, 3]);
@@ -53,7 +53,7 @@ fn first_owner_gets_no_stale_lpi() {
 }
 
 #[test]
-fn an_lpi_unmasked_later_is_clear_as_well() {
+fn an_lpi_allocated_masked_is_cleared_of_stale_state() {
     let setup = after_kexec(Hardware::default(), &[0, 1, 2, 3], &[0, 1, 2, 3]);
     let device = setup.attach(5, 2);
     let masked = request(1, 2).with_initially(Initially::Masked);
@@ -69,7 +69,7 @@ fn an_lpi_unmasked_later_is_clear_as_well() {
 }
 
 #[test]
-fn a_second_owner_costs_nothing_more() {
+fn a_second_owner_issues_no_clear_commands() {
     let setup = after_kexec(Hardware::default(), &[0, 1], &[0, 1, 2, 3]);
     let device = setup.attach(5, 2);
     let names = |cpu| {
@@ -109,7 +109,7 @@ fn late_cpu_is_refused_while_lpis_are_used() {
 }
 
 #[test]
-fn unreachable_stale_redistributor_maps_nothing() {
+fn mapping_fails_if_a_stale_redistributor_is_unreachable() {
     let setup = after_kexec(Hardware::default(), &[0, 1], &[0, 1, 2]);
     let device = setup.attach(5, 3);
     let used = setup.map(&device, 1, 2);
@@ -178,7 +178,7 @@ fn failed_clearing_is_repeated() {
 }
 
 #[test]
-fn what_one_its_cleared_is_clear_for_all() {
+fn an_lpi_cleared_by_one_its_is_clear_for_all() {
     let board = Board::with_its(vec![Hardware::default(), Hardware::default()], 4);
     board.world().leave_lpis(&[0, 1]);
     let gic = gic(&board);

@@ -32,7 +32,7 @@ fn cpu_off_moves_more_events_than_the_ring_holds() {
 }
 
 #[test]
-fn a_cpu_that_is_off_takes_no_events() {
+fn an_offline_cpu_is_refused_as_an_event_target() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     let block = setup.map(&device, 1, 0);
@@ -53,7 +53,7 @@ fn cpu_on_reloads_all_configurations() {
 }
 
 #[test]
-fn a_cpu_whose_leaving_timed_out_is_still_there() {
+fn a_cpu_whose_cpu_off_timed_out_stays_a_target() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 2);
@@ -122,7 +122,7 @@ fn suspended_its_keeps_freed_resources() {
 }
 
 #[test]
-fn mask_during_suspension_counts_after_resume() {
+fn mask_during_suspension_applies_after_resume() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
@@ -178,7 +178,7 @@ fn cpu_without_enabled_lpis_is_refused() {
 }
 
 #[test]
-fn a_cpu_whose_coming_timed_out_is_still_off() {
+fn a_cpu_whose_cpu_on_timed_out_stays_offline() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     cpu_off(&setup, 1, 3);

@@ -115,7 +115,7 @@ fn messages_of_a_direct_event_reach_its_vpe() {
 }
 
 #[test]
-fn messages_of_a_vpe_that_left_wait() {
+fn messages_of_a_nonresident_vpe_stay_pending() {
     let (direct, _, _event) = Direct::with_event();
     direct.send(0);
     assert!(direct.vpes.put(0).unwrap(), "a virtual LPI is pending");
@@ -187,7 +187,7 @@ fn a_redistributor_that_stays_dirty_is_an_error() {
 }
 
 #[test]
-fn a_vpe_that_has_not_left_is_not_loaded() {
+fn a_vpe_whose_put_failed_is_not_loaded() {
     let (direct, _, _event) = Direct::with_event();
     let stuck = |stuck| direct.setup.board.world().redistributors[1].vlpi.stuck = stuck;
     stuck(true);
@@ -274,7 +274,7 @@ fn an_event_counts_as_pending_if_the_table_cannot_be_read() {
 }
 
 #[test]
-fn a_resident_vpe_keeps_its_other_virtual_lpis_when_an_event_is_taken_back() {
+fn take_back_keeps_other_virtual_lpis_of_a_resident_vpe() {
     let (direct, block, event) = Direct::with_event();
     let _other = direct.hand_over(&block, 1, virtual_lpi(0, 1));
     direct.send(1);
@@ -332,7 +332,7 @@ fn dropping_a_set_of_vpes_frees_it() {
 }
 
 #[test]
-fn vpes_that_a_hypervisor_left_get_no_messages() {
+fn take_over_evicts_vpes_of_a_previous_hypervisor() {
     let Direct { setup: left, vpes } = Direct::new();
     let left = mem::ManuallyDrop::new(left);
     let device = left.attach(5, 3);
@@ -372,7 +372,7 @@ fn two(numbers: [u8; 2], vmovp: [bool; 2]) -> (Setup, Arc<Its<Board>>) {
 }
 
 #[test]
-fn a_vpe_takes_messages_of_several_itses() {
+fn a_vpe_receives_messages_from_several_itses() {
     for vmovp in [true, false] {
         let (setup, second) = two([0, 9], [vmovp; 2]);
         let before = setup.board.in_memory(|memory| memory.live_regions());

@@ -40,7 +40,7 @@ fn a_message_rings_a_waiting_vcpu() {
 }
 
 #[test]
-fn a_message_around_a_put_is_noticed() {
+fn a_message_racing_put_rings_or_reports_pending() {
     for moment in [Moment::Before, Moment::After] {
         let (direct, _event) = machine();
         direct.setup.board.world().around_a_put = Some((moment, 5, 0));

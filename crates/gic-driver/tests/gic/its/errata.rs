@@ -17,7 +17,7 @@ fn thunderx_gets_its_memory_type_and_size() {
 }
 
 #[test]
-fn local_node_its_names_no_other_target() {
+fn a_local_node_its_refuses_targets_of_other_nodes() {
     let targets = Some([0, 1].map(Cpu::new).to_vec());
     let board = Board::with_its(vec![Hardware { reach: 2, ..Hardware::default() }], 4);
     let setup = Setup::on(board, &config(0).with_targets(targets));

@@ -46,7 +46,7 @@ fn an_lpi_without_event_is_named() {
 }
 
 #[test]
-fn commands_that_the_its_leaves_are_named() {
+fn unexecuted_its_commands_are_named() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(DEVICE, 1);
     let block = setup.map(&device, 1, 1);

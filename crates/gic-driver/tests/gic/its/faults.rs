@@ -87,7 +87,7 @@ fn full_ring_is_never_overrun() {
 }
 
 #[test]
-fn unposted_mapping_is_posted_later() {
+fn a_mapping_refused_by_a_full_ring_can_be_retried() {
     let (setup, block) = mapped(Hardware::default(), 1);
     setup.board.world().set_stuck(true);
     for _ in 0..70 {
@@ -101,7 +101,7 @@ fn unposted_mapping_is_posted_later() {
 }
 
 #[test]
-fn a_move_that_timed_out_ends_where_it_began() {
+fn a_timed_out_move_restores_the_old_cpu() {
     let (setup, block) = mapped(Hardware::default(), 1);
     setup.board.world().set_stuck(true);
     setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap_err();

@@ -336,17 +336,17 @@ fn mask_holds_while_the_cpu_leaves() {
 }
 
 #[test]
-fn the_end_of_a_vector_loses_nothing_of_others() {
+fn freeing_a_vector_loses_no_message_of_others() {
     check(|masks| a_vector_ends_while_others_move(CHECKED, masks));
 }
 
 #[test]
-fn mask_of_an_ending_vector_is_harmless() {
+fn a_mask_racing_free_is_harmless() {
     check(|masks| a_vector_is_masked_while_it_ends(CHECKED, masks));
 }
 
 #[test]
-fn a_mask_without_invalidation_leaks() {
+fn a_mask_without_invalidation_delivers_masked_messages() {
     for masks in [Masks::Command, Masks::Register] {
         assert!(interleaving::is_caught(|| {
             interleaving::check(SCHEDULES, DEPTH, move || {

@@ -81,7 +81,7 @@ fn events_without_heap_are_refused() {
 }
 
 #[test]
-fn a_cpu_that_leaves_without_heap_stays() {
+fn cpu_off_without_heap_is_refused() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 3);
     let block = setup.map(&device, 2, 1);
@@ -99,7 +99,7 @@ fn a_cpu_that_leaves_without_heap_stays() {
 }
 
 #[test]
-fn everything_is_given_back_without_heap() {
+fn release_and_unmap_allocate_no_heap() {
     let setup = Setup::new(Hardware::default());
     let before = setup.board.world().memory.live_regions();
     let (one, other) = (setup.attach(5, 8), setup.attach(6, 4));
@@ -120,7 +120,7 @@ fn everything_is_given_back_without_heap() {
 }
 
 #[test]
-fn what_a_hung_its_may_use_is_lost_without_heap() {
+fn resources_of_a_hung_its_leak_without_heap() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 4);
     let block = setup.map(&device, 4, 1);
@@ -140,7 +140,7 @@ fn what_a_hung_its_may_use_is_lost_without_heap() {
 }
 
 #[test]
-fn a_map_of_one_range_takes_no_heap() {
+fn an_id_map_of_one_range_allocates_no_heap() {
     let requester = RequesterId::new(3);
     let device =
         with_allocations(0, || IdMap::single(requester, DeviceId::new(9)).device(requester));
@@ -149,7 +149,7 @@ fn a_map_of_one_range_takes_no_heap() {
 }
 
 #[test]
-fn a_map_of_many_ranges_takes_what_it_was_given() {
+fn an_id_map_of_many_ranges_reuses_the_callers_vec() {
     let range = IdRange {
         first_requester: RequesterId::new(8),
         length: 8,

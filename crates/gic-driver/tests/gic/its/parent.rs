@@ -97,7 +97,7 @@ fn group_member_moves_alone() {
 }
 
 #[test]
-fn a_move_that_the_store_did_not_take_goes_back() {
+fn a_rolled_back_move_restores_the_events_cpu() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 1).unwrap();
@@ -108,7 +108,7 @@ fn a_move_that_the_store_did_not_take_goes_back() {
 }
 
 #[test]
-fn masks_and_pending_states_go_by_vector() {
+fn a_masked_its_vector_is_delivered_after_unmask() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 1).unwrap();
@@ -197,7 +197,7 @@ fn foreign_vector_block_is_refused() {
 
 /// All functions send messages with the bridge's alias, and `msi-map` is the identity.
 #[test]
-fn functions_behind_a_conventional_bridge_share_a_table() {
+fn functions_behind_a_conventional_bridge_can_all_attach() {
     let setup = Setup::new(Hardware::default());
     let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity());
     let alias = RequesterId::pci(1, 0, 0);
@@ -225,7 +225,7 @@ fn functions_behind_a_bridge_all_get_vectors() {
 }
 
 #[test]
-fn shared_room_is_limited_by_the_event_ids() {
+fn a_shared_itt_is_limited_by_the_event_ids() {
     let mut hardware = Hardware::default();
     hardware.typer = hardware.typer.with_event_id_bits_minus_one(4);
     let setup = Setup::new(hardware);

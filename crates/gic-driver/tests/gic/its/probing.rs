@@ -80,7 +80,7 @@ fn internal_collections_need_no_table() {
 }
 
 #[test]
-fn an_its_that_never_rests_is_refused() {
+fn an_its_that_never_becomes_quiescent_is_refused() {
     let hardware = Hardware { left_enabled: true, rest_after: u32::MAX, ..Hardware::default() };
     let (_, its) = probe(hardware, &taking_over());
     let ProbeError::NotQuiescent { base, wait } = its.unwrap_err() else { panic!() };
@@ -146,7 +146,7 @@ fn machine_name_overrides_its_coherence() {
 
 #[test]
 #[should_panic(expected = "a command was posted before it was published")]
-fn same_its_on_an_unknown_machine_fails() {
+fn coherence_erratum_is_not_applied_to_an_unknown_machine() {
     let hardware = Hardware {
         iidr: 0x0201_743b,
         looks_into_caches: false,
@@ -157,7 +157,7 @@ fn same_its_on_an_unknown_machine_fails() {
 }
 
 #[test]
-fn larger_translation_entries_get_room() {
+fn erratum_itt_entries_are_allocated_at_their_real_size() {
     let declared = Hardware::default().typer.with_itt_entry_bytes_minus_one(7);
     let setup = Setup::new(Hardware { typer: declared, iidr: 0x1070, ..Hardware::default() });
     setup.board.world().its[0].hardware.typer.set_itt_entry_bytes_minus_one(15);
@@ -204,7 +204,7 @@ fn identifiers_of_32_bits_work() {
 
 /// A flat table is limited to 256 pages, too few for 2^32 DeviceIDs.
 #[test]
-fn a_flat_table_for_32_bits_reaches_what_it_has_room_for() {
+fn a_flat_device_table_is_limited_to_256_pages() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(31);
     let setup = Setup::new(Hardware { typer, ..Hardware::default() });
     // The table has 256 pages of 64 KiB, with entries of 8 bytes.
@@ -351,7 +351,7 @@ fn a_dropped_its_without_devices_is_disabled() {
 }
 
 #[test]
-fn a_dropped_its_with_devices_goes_on() {
+fn a_dropped_its_with_devices_keeps_translating() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 4);
     let block = setup.map(&device, 4, 1);
@@ -363,7 +363,7 @@ fn a_dropped_its_with_devices_goes_on() {
 }
 
 #[test]
-fn a_dropped_its_that_does_not_rest_keeps_its_memory() {
+fn a_dropped_its_that_is_not_quiescent_keeps_its_memory() {
     let board = Board::with_its(vec![Hardware { rest_after: 1000, ..Hardware::default() }], 4);
     let its = Its::new(gic(&board), &config(0)).unwrap();
     let before = board.world().memory.live_regions();

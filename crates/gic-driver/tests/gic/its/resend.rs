@@ -70,7 +70,7 @@ fn a_resend_that_timed_out_can_be_repeated() {
 }
 
 #[test]
-fn a_cpu_that_is_off_has_no_events_to_resend() {
+fn resend_for_an_offline_cpu_is_refused() {
     let setup = Setup::new(Hardware::default());
     setup.its.cpu_off(Cpu::new(1), Cpu::new(3)).unwrap();
     assert!(matches!(setup.its.resend(Cpu::new(1)), Err(ItsError::NotReachable(..))));

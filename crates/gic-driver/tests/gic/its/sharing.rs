@@ -43,7 +43,7 @@ fn too_large_share_is_refused_while_in_use() {
 }
 
 #[test]
-fn a_table_that_is_replaced_was_unmapped_before() {
+fn an_itt_is_unmapped_before_it_is_replaced() {
     let setup = Setup::new(Hardware::default());
     let one = setup.attach(5, 2);
     let block = setup.map(&one, 2, 0);
@@ -54,7 +54,7 @@ fn a_table_that_is_replaced_was_unmapped_before() {
 }
 
 #[test]
-fn a_block_is_not_taken_from_somebody_else() {
+fn unmapping_a_block_of_another_device_is_refused() {
     let setup = Setup::new(Hardware::default());
     let (one, other) = (setup.attach(5, 1), setup.attach(6, 1));
     let block = setup.map(&one, 1, 0);

@@ -23,7 +23,7 @@ fn id_bits_are_bounded_by_choice_and_hardware() {
 }
 
 #[test]
-fn num_lpis_bounds_how_many_there_are() {
+fn num_lpis_limits_the_lpi_count() {
     let fake = machine(1);
     fake.at_distributor(|frame| frame.typer = frame.typer.with_num_lpis(9));
     assert_eq!(set_up(&fake, CONFIG).unwrap().count(), 1024);
@@ -36,7 +36,7 @@ fn fewer_than_fourteen_bits_are_refused() {
 }
 
 #[test]
-fn a_distributor_without_lpis_is_named() {
+fn a_distributor_without_lpis_is_refused() {
     let fake = machine(1);
     fake.at_distributor(|frame| frame.typer = frame.typer.with_lpis(false));
     let refused = LpiError::NotSupported(Block::Distributor(DISTRIBUTOR));
@@ -44,7 +44,7 @@ fn a_distributor_without_lpis_is_named() {
 }
 
 #[test]
-fn a_redistributor_without_lpis_is_named() {
+fn a_redistributor_without_lpis_is_refused() {
     let fake = machine(1);
     fake.at_redistributor(0, |frame| frame.typer = frame.typer.with_plpis(false));
     let lpis = set_up(&fake, CONFIG).unwrap();

@@ -169,7 +169,7 @@ fn spi_registers_are_read_at_the_owning_chip() {
 }
 
 #[test]
-fn what_the_driver_leaves_to_the_kernel_is_told() {
+fn an_erratum_left_to_the_kernel_is_reported() {
     let fake = Board::with_cpus(CPUS);
     let gic = Gic::new(Arc::new(fake), named(&["mediatek,broken-save-restore-fw"])).unwrap();
     let found: Vec<_> = gic.errata().map(|entry| entry.erratum).collect();

@@ -20,7 +20,7 @@ fn cpu_on_enables_sgis_lpis_and_interface() {
 }
 
 #[test]
-fn an_its_learns_how_to_name_a_redistributor() {
+fn a_redistributor_reports_its_address_and_number() {
     let gic = discovered(&Board::with_cpus(CPUS)).unwrap();
     let found = gic.redistributor_frames(cpu(2)).unwrap();
     let names = (found.address(), found.processor_number());
@@ -147,7 +147,7 @@ fn lpi_tables_respect_32_address_bits() {
 }
 
 #[test]
-fn cpu_off_and_on_again() {
+fn cpu_off_and_cpu_on_restore_a_cpu() {
     let (fake, gic, registers) = running();
     gic.cpu_off(cpu(1), &registers[1]).unwrap();
     assert!(!gic.is_on(cpu(1)) && fake.at_redistributor(1, |frame| frame.power.sleep));

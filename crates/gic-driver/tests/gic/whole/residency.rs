@@ -80,7 +80,7 @@ fn cpu_on_evicts_a_vpe() {
 }
 
 #[test]
-fn a_vpe_that_stays_costs_its_own_cpu() {
+fn a_vpe_that_cannot_be_evicted_fails_only_its_cpu() {
     let fake = machine(|_| ());
     fake.at_redistributor(1, |frame| {
         frame.typer = frame.typer.with_dirty(true);
@@ -94,7 +94,7 @@ fn a_vpe_that_stays_costs_its_own_cpu() {
 }
 
 #[test]
-fn a_region_without_room_has_no_virtual_lpis() {
+fn vlpi_frames_outside_the_region_are_not_accessed() {
     let fake = machine(|_| ());
     let bytes = STRIDE_V3;
     let gic = found(&fake, config().with_redistributors(vec![region(bytes)]));

@@ -39,7 +39,7 @@ fn resume_restores_routes_enables_and_lpis() {
 }
 
 #[test]
-fn a_suspend_that_did_not_cost_power_is_undone() {
+fn resume_without_power_loss_restores_enables() {
     let (fake, gic, registers) = running();
     gic.unmask(hwirq(40));
     let saved = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers[0]).unwrap();
@@ -70,7 +70,7 @@ fn resume_keeps_the_split_eoi_mode() {
 }
 
 #[test]
-fn suspend_timeout_stops_the_rest() {
+fn a_suspend_timeout_still_stops_the_other_parts() {
     let (fake, gic, registers) = running();
     gic.unmask(hwirq(40));
     fake.at_distributor(|frame| frame.stuck = true);

@@ -33,7 +33,7 @@ fn unwired_interrupts_cannot_be_claimed() {
 }
 
 #[test]
-fn without_extended_range_no_extended_interrupt_is_offered() {
+fn extended_intids_are_refused_without_extended_range() {
     let fake = Board::with_cpus(CPUS);
     let gic = discovered(&fake).unwrap();
     gic.cpu_on(cpu(0), &FakeRegisters::without_extended_range()).unwrap();
@@ -68,7 +68,7 @@ fn private_vector_changes_at_the_calling_cpu() {
 }
 
 #[test]
-fn private_vector_has_owner_and_trigger() {
+fn a_private_vector_can_be_claimed_and_configured() {
     let (fake, gic, _) = running();
     gic.claim(hwirq(27), count(1)).unwrap();
     assert_eq!(gic.claim(hwirq(27), count(1)), Err(MsiError::InUse(hwirq(27))));

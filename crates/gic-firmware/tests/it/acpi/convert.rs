@@ -52,7 +52,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn acpi_and_devicetree_say_the_same(
+    fn acpi_converts_to_an_equal_devicetree(
         machine in prop_oneof![3 => with_its(), 1 => with_frames()],
     ) {
         let tree = as_devicetree(&machine);
@@ -62,13 +62,13 @@ proptest! {
 }
 
 #[test]
-fn node_paths_stay() {
+fn conversion_preserves_node_paths() {
     let machine = foreign();
     assert_eq!(with_node_paths(&machine), machine);
 }
 
 #[test]
-fn tables_names_become_unique_paths() {
+fn table_names_become_unique_node_paths() {
     let mut machine = read(&foreign());
     machine.devices.push(machine.devices[0].clone());
     machine.devices[1].id = "\\_SB.PCI0.D000".into();
@@ -115,7 +115,7 @@ fn iort_source_spells_the_mappings() {
 }
 
 #[test]
-fn iort_source_has_no_draft() {
+fn iort_source_refuses_direct_lpis() {
     let mut machine = foreign();
     machine.controllers[0].kind = ControllerKind::DirectLpi;
     assert_eq!(iort_source(&machine).unwrap_err().kind, WriteErrorKind::Controller);

@@ -46,7 +46,7 @@ fn sound_tables_have_no_findings() {
 }
 
 #[test]
-fn cpus_are_compared_with_each_other() {
+fn gicc_mistakes_are_reported() {
     expect(vec![
         ("UID twice", sound().structure(1, 8, &[0]), &[Rule::DuplicateId]),
         ("MPIDR twice", sound().structure(1, 68, &[0]), &[Rule::DuplicateAffinity]),
@@ -69,7 +69,7 @@ fn cpus_are_compared_with_each_other() {
 }
 
 #[test]
-fn interrupts_of_cpus_are_ppis() {
+fn gicc_interrupts_must_be_ppis() {
     expect(vec![
         ("PPI number 9", sound().each_cpu(56, &[9]), &[Rule::GsivClass]),
         ("maintenance SPI", sound().each_cpu(56, &[41]), &[Rule::GsivClass]),
@@ -82,7 +82,7 @@ fn interrupts_of_cpus_are_ppis() {
 }
 
 #[test]
-fn frames_have_their_places() {
+fn misplaced_frames_are_reported() {
     let overlap = &[Rule::RegistersOverlap];
     let gicv4 = |size: &[u8]| sound().structure(GICD, 20, &[4]).structure(GICR, 12, size);
     expect(vec![
@@ -123,7 +123,7 @@ fn frames_have_their_places() {
 }
 
 #[test]
-fn segments_agree() {
+fn mcfg_and_iort_segment_mismatches_are_reported() {
     let base = 0x40_1000_0000;
     expect(vec![
         ("wrong segment", sound().node(OTHER_COMPLEX, 28, &[2]), &[Rule::UnknownSegment]),
@@ -157,7 +157,7 @@ fn segments_agree() {
 }
 
 #[test]
-fn mappings_lead_to_an_its() {
+fn id_mappings_must_reach_an_its() {
     let complex = |word, value| sound().mapping(COMPLEX, COMPLEX_MAPPINGS, word, value);
     let other = |word, value| sound().mapping(OTHER_COMPLEX, COMPLEX_MAPPINGS, word, value);
     let smmu = |word, value| sound().mapping(SMMU, SMMU_MAPPINGS, word, value);
@@ -186,7 +186,7 @@ fn mappings_lead_to_an_its() {
 }
 
 #[test]
-fn smmus_signal() {
+fn smmus_without_valid_interrupts_are_reported() {
     let no_wires = || sound().node(SMMU, 44, &[0; 16]);
     expect(vec![
         ("PPI", sound().node(SMMU, 44, &[27]), &[Rule::GsivClass]),
@@ -204,7 +204,7 @@ fn smmus_signal() {
 }
 
 #[test]
-fn reserved_memory_is_checked() {
+fn reserved_memory_mistakes_are_reported() {
     expect(vec![
         ("two of one", sound().node(RMR, 20, &[2]), &[Rule::RmrRange]),
         ("none", sound().node(RMR, 20, &[0]), &[Rule::RmrRange]),
@@ -218,7 +218,7 @@ fn reserved_memory_is_checked() {
 }
 
 #[test]
-fn revisions_fit_the_fields() {
+fn revisions_that_do_not_match_fields_are_reported() {
     let revised = |table: usize, revision| {
         let mut tables = sound().tables();
         tables[table][8] = revision;
@@ -249,7 +249,7 @@ fn revisions_fit_the_fields() {
 }
 
 #[test]
-fn headers_state_what_follows() {
+fn wrong_lengths_counts_and_checksums_are_reported() {
     let stated = |table: usize, at: usize, value: u32| {
         let mut tables = sound().tables();
         plant(&mut tables[table], at, &value.to_le_bytes());
@@ -280,7 +280,7 @@ fn headers_state_what_follows() {
 /// Tables in the shape of published machines. Their authors write tables as C structures with
 /// arrays of a fixed size, or fill a template in.
 #[test]
-fn shapes_of_published_tables_are_judged() {
+fn published_table_shapes_yield_expected_findings() {
     let resized = |number: usize, change: &dyn Fn(&mut Vec<u8>)| {
         let mut machine = sound();
         let node = &mut machine.nodes[number];
@@ -344,7 +344,7 @@ fn write(folder: &Path, (name, machine, rules): &(&str, Machine, &[Rule])) {
 
 /// Plants mistakes from public bug reports.
 #[test]
-fn reported_mistakes_are_found() {
+fn table_mistakes_from_bug_reports_are_reported() {
     let mut one_too_many = sound();
     one_too_many.nodes.truncate(OTHER_COMPLEX);
     one_too_many.windows.truncate(1);

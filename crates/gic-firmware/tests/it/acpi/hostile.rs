@@ -65,7 +65,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
 
     #[test]
-    fn changed_bytes_never_panic(
+    fn parsing_tables_with_changed_bytes_never_panics(
         changes in vec((0..3usize, any::<Index>(), any::<u8>()), 1..16),
     ) {
         let mut blobs = sound();
@@ -76,7 +76,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_words_never_panic(
+    fn parsing_tables_with_changed_words_never_panics(
         changes in vec(
             (0..3usize, any::<Index>(), prop_oneof![0..64u32, any::<u32>(), Just(u32::MAX)]),
             1..8,
@@ -91,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bodies_never_panic(madt in vec(any::<u8>(), 0..200), iort in vec(0..64u8, 0..400)) {
+    fn parsing_arbitrary_table_bodies_never_panics(madt in vec(any::<u8>(), 0..200), iort in vec(0..64u8, 0..400)) {
         exercise(&[table(*b"APIC", &madt), table(*b"IORT", &iort)]);
     }
 }
@@ -123,7 +123,7 @@ fn nodes_end_with_the_table_whatever_their_stated_count() {
 }
 
 #[test]
-fn many_overlapping_mappings_are_read_soon() {
+fn parsing_overlapping_id_mappings_is_time_bounded() {
     let mut nodes = vec![its_group(&[1])];
     let count = 3000;
     let mut target = 48;

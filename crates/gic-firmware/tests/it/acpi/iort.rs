@@ -43,7 +43,7 @@ fn root_complex_maps_requesters() {
 }
 
 #[test]
-fn ways_through_smmus_are_composed() {
+fn smmu_mappings_compose_with_host_mappings() {
     let smmu = GROUP + 24;
     let complex = root_complex(0, &[[0, 0xff, 0x1000, smmu, 0], [0x100, 0xff, 0x8000, smmu, 0]]);
     let maps: &[Mapping] = &[[0x1080, 0x7f, 0x80, GROUP, 0], [0x8000, 0x7fff, 0x1_0000, GROUP, 0]];
@@ -63,7 +63,7 @@ fn ways_through_smmus_are_composed() {
 }
 
 #[test]
-fn overcounted_mapping_leaves_the_last_id() {
+fn overcounted_mapping_yields_its_last_id_to_the_next() {
     let complex = root_complex(0, &[[0, 0x100, 0, GROUP, 0], [0x100, 0x100, 0x8000, GROUP, 0]]);
     let machine = machine(&[complex]);
     assert_eq!(rules(&machine), [Rule::IdCount]);
@@ -74,7 +74,7 @@ fn overcounted_mapping_leaves_the_last_id() {
 }
 
 #[test]
-fn single_mapping_takes_every_requester() {
+fn single_mapping_assigns_one_device_id_to_every_requester() {
     let machine = machine(&[root_complex(0, &[[0, 0, 0x77, GROUP, SINGLE], [0, 9, 0, GROUP, 0]])]);
     let host = &machine.hosts[0];
     for rid in [0, 1, 0xffff] {
@@ -110,7 +110,7 @@ fn named_components_are_known_by_path() {
 }
 
 #[test]
-fn smmu_mapping_does_not_serve_its_clients() {
+fn smmu_own_mapping_does_not_route_its_clients() {
     let smmu = GROUP + 24;
     let maps: &[Mapping] = &[[0, 0xffff, 0, GROUP, 0], [0, 0, 0xbeef, GROUP, SINGLE]];
     // Cases as (revision, flags, GSIV, whether the node has a mapping for its own messages).
@@ -145,7 +145,7 @@ fn unwired_counter_groups_signal_by_message() {
 }
 
 #[test]
-fn own_mapping_serves_no_client_whatever_its_flag() {
+fn smmu_own_mapping_without_single_flag_routes_no_client() {
     let smmu = GROUP + 24;
     let maps: &[Mapping] = &[[0, 0xffff, 0xbeef_0000, GROUP, 0], [0, 0xffff, 0, GROUP, 0]];
     let complex = root_complex(0, &[[0, 0xffff, 0, smmu, 0]]);
@@ -174,7 +174,7 @@ fn frames_beside_an_its_serve_no_host() {
 }
 
 #[test]
-fn own_mapping_must_be_single() {
+fn pmcg_own_mapping_must_be_single() {
     let machine = machine(&[pmcg(0, &[[0, 0, 0x33, GROUP, 0]])]);
     assert_eq!(rules(&machine), [Rule::SingleMapping]);
     assert_eq!(machine.devices, []);
@@ -208,7 +208,7 @@ fn broken_references_are_reported() {
 }
 
 #[test]
-fn unknown_its_leads_nowhere() {
+fn mapping_to_an_unknown_its_has_no_route() {
     let nodes = [its_group(&[9]), root_complex(0, &[[0, 0xff, 0, GROUP, 0]])];
     let machine = describe(&[usual_madt(), iort(&nodes)]);
     assert_eq!(rules(&machine), [Rule::UnknownIts]);
@@ -228,7 +228,7 @@ fn ranges_past_32_bits_are_cut() {
 }
 
 #[test]
-fn segments_have_hosts_of_their_own() {
+fn each_mcfg_window_describes_its_own_host() {
     let nodes = [
         its_group(&[0]),
         root_complex(2, &[[0, 9, 0, GROUP, 0]]),
@@ -286,7 +286,7 @@ fn overlong_structures_are_reported() {
 }
 
 #[test]
-fn other_nodes_are_passed_over() {
+fn unknown_iort_nodes_are_skipped() {
     let machine = machine(&[node(7, 0, &[0; 16], &[]), node(99, 0, &[], &[])]);
     assert_eq!(rules(&machine), [Rule::UnknownRevision]);
 }
@@ -323,7 +323,7 @@ fn draft_group_makes_redistributors_a_controller() {
 }
 
 #[test]
-fn other_revision_or_mark_is_no_draft_group() {
+fn draft_group_requires_its_revision_and_mark() {
     for group in [redistributor_group(1, 0xd3), redistributor_group(0, 0xd4), node(31, 0, &[], &[])]
     {
         let machine = without_its(&[group, root_complex(0, &[[0, 0xffff, 0, GROUP, 0]])]);
@@ -377,7 +377,7 @@ fn ranges(target: u32) -> impl Strategy<Value = Vec<Mapping>> {
 
 proptest! {
     #[test]
-    fn composition_is_that_of_the_book(outer in ranges(GROUP + 24), inner in ranges(GROUP)) {
+    fn mapping_composition_matches_the_specification(outer in ranges(GROUP + 24), inner in ranges(GROUP)) {
         let machine = machine(&[smmu_v2(0, &inner), root_complex(0, &outer)]);
         for id in 0..300 {
             let expected =

@@ -230,7 +230,7 @@ fn rules(findings: &[Finding]) -> BTreeSet<Rule> {
 }
 
 #[test]
-fn each_fault_of_tables_is_found() {
+fn each_faulty_table_example_is_reported() {
     for (rule, fault, _) in cases() {
         let found = findings(&fault);
         assert!(rules(&found).contains(&rule), "{rule}: {found:#?}");
@@ -238,7 +238,7 @@ fn each_fault_of_tables_is_found() {
 }
 
 #[test]
-fn each_mend_of_tables_is_free_of_findings() {
+fn each_fixed_table_example_has_no_findings() {
     for (rule, _, mend) in cases() {
         assert_eq!(findings(&mend), [], "{rule}");
     }
@@ -256,7 +256,7 @@ fn each_contradiction_is_found_alone() {
 }
 
 #[test]
-fn the_same_machine_in_both_forms_agrees() {
+fn devicetree_and_acpi_of_one_machine_agree() {
     let machine = describe(&sound());
     let tree = as_devicetree(&machine);
     assert_eq!(compare(&tree, &machine), []);
@@ -274,7 +274,7 @@ fn each_rule_has_a_case_here_or_in_devicetree() {
 }
 
 #[test]
-fn an_iommu_on_the_way_lifts_the_limit() {
+fn an_iommu_on_the_path_lifts_the_address_size_limit() {
     let limit = Bytes::default().u64(0).u32(0).u32(0).u32(32).0;
     let smmu = GROUP + 24;
     let nodes = [

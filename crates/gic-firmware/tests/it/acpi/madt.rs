@@ -49,7 +49,7 @@ fn gicc_that_is_cut_off_is_reported() {
 }
 
 #[test]
-fn cpus_name_redistributors_without_regions() {
+fn gicc_addresses_locate_redistributors_without_regions() {
     let cpus = [gicc(82, 0, 1, 0, 0x100_0000), gicc(82, 1, 1 << 3 | 1 << 4, 1, 0x300_0000)];
     let off = gicc(82, 2, 0, 2, 0x500_0000);
     let structures =
@@ -68,7 +68,7 @@ fn cpus_name_redistributors_without_regions() {
 }
 
 #[test]
-fn unstated_version_is_told_by_redistributors() {
+fn unstated_gic_version_is_inferred_from_redistributors() {
     let version = |structures: &[Vec<u8>]| describe(&[madt(structures)]).gic.unwrap().version.value;
     assert_eq!(version(&[gicc(76, 0, 1, 0, 0), gicd(0x1000_0000, 0)]), GicVersion::V2);
     assert_eq!(version(&[gicc(76, 0, 1, 0, 0x1000), gicd(0x1000_0000, 0)]), GicVersion::V3);
@@ -110,7 +110,7 @@ fn non_coherent_flags_are_read() {
 }
 
 #[test]
-fn gicv5_is_named_and_not_taken_for_another() {
+fn gicv5_structures_are_reported_and_describe_no_gic() {
     let irs = [&[28, 32, 5][..], &[0; 29]].concat();
     let its = [&[29, 16][..], &[0; 14]].concat();
     let blob = madt(&[gicc(88, 0, 1, 0, 0), irs, its]);

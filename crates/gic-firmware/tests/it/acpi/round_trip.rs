@@ -233,7 +233,7 @@ proptest! {
 
 /// Checks that the draft node is written only on request.
 #[test]
-fn direct_lpis_are_written_as_the_draft() {
+fn direct_lpis_are_written_as_draft_nodes_on_request() {
     let mut machine = foreign();
     let redistributors = "IORT/redistributor-group";
     machine.controllers = vec![Controller::new(redistributors, ControllerKind::DirectLpi, None)];
@@ -272,7 +272,7 @@ pub(crate) fn foreign() -> Description {
 }
 
 #[test]
-fn foreign_names_become_numbers_in_order() {
+fn written_tables_number_foreign_names_in_order() {
     let machine = read(&foreign());
     assert_eq!(machine.findings, []);
     assert_eq!(machine.cpus[0].id.as_str(), "MADT/GICC@0");
@@ -285,7 +285,7 @@ fn foreign_names_become_numbers_in_order() {
 }
 
 #[test]
-fn shared_id_stays_with_the_first_entry() {
+fn an_id_in_two_map_entries_follows_the_first() {
     let mut machine = foreign();
     let entry = |rid, length, index, device| MapEntry {
         rid_base: RequesterId::new(rid),

@@ -40,7 +40,7 @@ fn eight_itses_are_described() {
 }
 
 #[test]
-fn each_segment_has_its_own_way() {
+fn each_segment_routes_to_its_own_its() {
     let machine = machine();
     assert_eq!(route(&machine, 0, 0x1234), Ok(at(0, 0x1_1234)));
     assert_eq!(route(&machine, 2, 0x7fff), Ok(at(3, 0x5_7fff)));
@@ -50,7 +50,7 @@ fn each_segment_has_its_own_way() {
 }
 
 #[test]
-fn counts_one_too_high_leave_the_boundary() {
+fn an_id_count_one_too_high_keeps_the_range_boundary() {
     let machine = machine();
     assert_eq!(rules(&machine), [Rule::IdCount; 2]);
     assert_eq!(route(&machine, 1, 0x7fff), Ok(at(1, 0x2_7fff)));
@@ -60,7 +60,7 @@ fn counts_one_too_high_leave_the_boundary() {
 }
 
 #[test]
-fn single_mappings_make_devices_of_their_own() {
+fn nodes_with_single_mappings_become_devices() {
     let machine = machine();
     let devices: Vec<_> = machine
         .devices

@@ -38,7 +38,7 @@ fn bytes_behind_a_table_are_ignored() {
 }
 
 #[test]
-fn tables_are_told_by_their_signatures() {
+fn tables_are_identified_by_signature() {
     let (madt, iort, mcfg) = (usual_madt(), iort(&[]), mcfg(&[]));
     let other = table(*b"FACP", &[0; 100]);
     let blobs = [&other, &mcfg, &iort, &madt].map(Vec::as_slice);
@@ -73,7 +73,7 @@ fn follow(memory: &[u8]) -> Result<TableSet<'_>, TableErrorKind> {
 }
 
 #[test]
-fn root_pointer_leads_to_the_tables() {
+fn root_pointer_locates_the_tables() {
     let (madt, iort) = (usual_madt(), iort(&[]));
     let memory = memory(&[table(*b"FACP", &[0; 90]), madt.clone(), iort.clone()]);
     let tables = follow(&memory).unwrap();

@@ -14,7 +14,7 @@ fn breaks(rule: Rule, change: &str, known: &KnownRegisters) -> bool {
 }
 
 #[test]
-fn sharing_begins_with_one_device_id() {
+fn one_common_device_id_is_reported_as_shared() {
     let shares = |device: &str| {
         let change = format!("&dma {{ msi-parent = <&its {device}>; }};");
         breaks(Rule::SharedDeviceId, &change, &KnownRegisters::default())
@@ -24,7 +24,7 @@ fn sharing_begins_with_one_device_id() {
 }
 
 #[test]
-fn buses_that_are_not_there_share_nothing() {
+fn absent_buses_share_no_device_ids() {
     let shares = |device: &str| {
         let change = format!(
             "&pcie {{ bus-range = <0x10 0x1f>; }}; &dma {{ msi-parent = <&its {device}>; }};"
@@ -53,7 +53,7 @@ fn a_mask_that_clears_bus_numbers_shares_device_ids() {
 }
 
 #[test]
-fn streams_are_shared_by_ranges_and_devices() {
+fn stream_ids_shared_by_maps_and_devices_are_reported() {
     let shares = |change: &str| breaks(Rule::SharedStreamId, change, &KnownRegisters::default());
     assert!(shares("&dma { iommus = <&smmu 0xffff>; };"));
     assert!(!shares("&dma { iommus = <&smmu 0x10000>; };"));
@@ -71,7 +71,7 @@ fn streams_are_shared_by_ranges_and_devices() {
 }
 
 #[test]
-fn frames_are_aligned_and_whole() {
+fn partial_misaligned_and_overlapping_frames_are_reported() {
     let breaks_size = |rule, size: &str| {
         let change =
             format!("&gic {{ reg = <0x0 0x8000000 0x0 0x10000>, <0x0 0x80a0000 0x0 {size}>; }};");
@@ -89,7 +89,7 @@ fn frames_are_aligned_and_whole() {
 }
 
 #[test]
-fn the_last_spi_is_there() {
+fn only_spis_beyond_the_last_are_reported() {
     let known = KnownRegisters { gicd_typer: Some(0x3_0007), ..KnownRegisters::default() };
     let is_beyond = |spi: u32| {
         let change = format!("&dma {{ interrupts = <0 {spi} 4>; }};");
@@ -101,7 +101,7 @@ fn the_last_spi_is_there() {
 }
 
 #[test]
-fn a_range_meets_wires_at_its_ends() {
+fn an_mbi_range_conflicts_with_wires_at_both_ends() {
     let meets = |range: &str| {
         let change = format!("&gic {{ msi-controller; mbi-ranges = <{range}>; }};");
         breaks(Rule::MsiOverWired, &change, &KnownRegisters::default())
@@ -140,7 +140,7 @@ fn hosts(maps: &[Vec<(u32, u32)>]) -> Description {
 
 proptest! {
     #[test]
-    fn sharing_is_found_wherever_it_is(
+    fn device_ids_shared_by_any_two_hosts_are_reported(
         maps in vec(vec((0..200u32, 1..30u32), 1..4), 1..5),
     ) {
         let meets = |(one, length): (u32, u32), (other, more): (u32, u32)| {

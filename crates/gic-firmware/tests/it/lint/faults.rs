@@ -73,7 +73,7 @@ fn check_all(cases: &[Case]) {
 }
 
 #[test]
-fn the_machine_is_sound() {
+fn fault_base_machine_has_no_findings() {
     assert_eq!(findings(""), []);
 }
 
@@ -311,7 +311,7 @@ fn mistakes_in_wires_are_found() {
 
 /// Plants mistakes that public commits fixed, which `docs/lint.md` lists.
 #[test]
-fn fixed_mistakes_are_found() {
+fn mistakes_fixed_by_public_commits_are_reported() {
     const SECOND: &str = "/ { second: interrupt-controller@a000000 { compatible = \"arm,gic-400\";
         interrupt-controller; #interrupt-cells = <3>; interrupts = <0 60 4>;
         reg = <0x0 0xa000000 0x0 0x1000>, <0x0 0xa002000 0x0 0x100>; }; };";
@@ -335,7 +335,7 @@ fn fixed_mistakes_are_found() {
 
 /// A tree in the shape that QEMU 11.1 writes for `virt,gic-version=x-5`.
 #[test]
-fn a_gicv5_is_named() {
+fn a_devicetree_with_a_gicv5_is_reported() {
     const TREE: &str = r#"/dts-v1/;
 / {
 	#address-cells = <2>;
@@ -363,7 +363,7 @@ fn a_gicv5_is_named() {
 
 /// Each CPU has a part of these devices, whose registers are shared.
 #[test]
-fn private_interrupts_of_parts_of_cpus_are_right() {
+fn per_cpu_timers_may_use_private_interrupts() {
     for compatible in ["samsung,exynos4412-mct", "arm,cortex-a9-twd-timer", "qcom,kpss-timer"] {
         let change = format!("&uart {{ compatible = \"{compatible}\"; interrupts = <1 1 4>; }};");
         assert_eq!(findings(&change), [], "{compatible}");
@@ -372,7 +372,7 @@ fn private_interrupts_of_parts_of_cpus_are_right() {
 
 /// Plants mistakes from public bug reports, each with its report.
 #[test]
-fn reported_mistakes_are_found() {
+fn devicetree_mistakes_from_bug_reports_are_reported() {
     check_all(&[
         // The SMMUv3 in front of PCI was left "reserved": no MSI arrived.
         // https://github.com/TravMurav/slbounce/issues/13

@@ -20,7 +20,7 @@ fn beside(properties: &str) -> Vec<String> {
 const PLACE: &str = "/interrupt-controller@7000000";
 
 #[test]
-fn parent_interrupts_that_nothing_takes_are_reported() {
+fn unconnected_parent_interrupts_of_a_gic_are_reported() {
     let cases = [
         ("", "interrupts", "it states no interrupt of /interrupt-controller@8000000"),
         (
@@ -65,7 +65,7 @@ fn sound_and_disabled_gics_are_silent() {
 }
 
 #[test]
-fn a_disabled_parent_takes_nothing() {
+fn a_disabled_parent_gic_is_reported() {
     let change = "interrupt-parent = <&gic3>; interrupts = <0 9 4>; }; \
                   gic3: interrupt-controller@6000000 { compatible = \"arm,gic-400\"; \
                   reg = <0x0 0x6000000 0x0 0x1000>; interrupt-controller; \

@@ -18,7 +18,7 @@ fn gicv2_board_has_its_v2m_frames() {
 }
 
 #[test]
-fn a_v2m_override_needs_both_halves() {
+fn a_v2m_spi_override_needs_base_and_count() {
     let machine = read!("gicv2m");
     assert_eq!(machine.controllers[0].ranges[0].value, IntIdSpan::new(IntId::new(80), 64).unwrap());
     assert_eq!(machine.controllers[1].ranges, []);
@@ -31,7 +31,7 @@ fn v2m_needs_no_device_id() {
 }
 
 #[test]
-fn half_an_override_of_a_frame_is_reported() {
+fn an_incomplete_v2m_spi_override_is_reported() {
     let found = read!("gicv2m").findings;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].rule, Rule::FrameRange);
@@ -53,7 +53,7 @@ fn mbi_is_read_beside_an_its() {
 }
 
 #[test]
-fn pre_its_moves_doorbell_and_bounds_device_ids() {
+fn pre_its_relocates_doorbells_and_limits_device_ids() {
     let machine = read!("pre-its");
     let its = &machine.controllers[0];
     assert_eq!(its.device_id_bits(), Some(19));
@@ -63,7 +63,7 @@ fn pre_its_moves_doorbell_and_bounds_device_ids() {
 }
 
 #[test]
-fn stated_direct_lpi_has_no_device_ids() {
+fn direct_lpi_is_read_with_redistributor_doorbells() {
     let machine = read!("direct-lpi");
     assert_eq!(machine.findings, []);
     let direct = controller(&machine, "/intc@8000000");
@@ -109,7 +109,7 @@ fn inside(description: &Description, id: &str) -> Option<String> {
 }
 
 #[test]
-fn a_bridge_contains_its_functions_controller() {
+fn host_bridges_contain_their_own_msi_controllers() {
     let machine = read!("bridges");
     assert_eq!(machine.findings, []);
     let eight = "imsi-rx 0x20000000 [173, 174, 175, 176, 179, 180, 181, 189] true Some(256)";
@@ -135,7 +135,7 @@ fn a_bridge_contains_its_functions_controller() {
 }
 
 #[test]
-fn a_mip_turns_messages_into_spis() {
+fn a_mip_is_read_with_its_spis_and_message() {
     let machine = read!("bridges");
     let mip = controller(&machine, "/msi-controller@92000000");
     assert_eq!(mip.kind, ControllerKind::Mip);

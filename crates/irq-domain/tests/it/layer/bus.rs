@@ -41,7 +41,7 @@ fn a_requester_too_wide_is_refused() {
 }
 
 #[test]
-fn a_window_takes_the_device_from_the_address() {
+fn a_pre_its_window_encodes_the_device_in_the_address() {
     let machine = Machine::new(Addressing::Stays);
     *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let rule = AddressRule::Window { window: 0x5800_0000, devices: 0x200 };
@@ -57,7 +57,7 @@ fn a_window_takes_the_device_from_the_address() {
 }
 
 #[test]
-fn a_narrow_bus_refuses_what_it_would_truncate() {
+fn a_narrow_bus_refuses_messages_it_would_truncate() {
     let wide = Machine::new(Addressing::NamesCpuFarApart);
     wide.interrupts.offline(Cpu::new(0)).unwrap();
     let parent = shim(&wide, ShimLayer::new("bridge").with_widths(32, 32));

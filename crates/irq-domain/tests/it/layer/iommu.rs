@@ -167,7 +167,7 @@ fn a_high_doorbell_is_mapped_within_reach() {
 }
 
 #[test]
-fn an_iommu_relieves_narrow_endpoints() {
+fn an_iommu_lifts_the_address_limit_of_narrow_endpoints() {
     let machine = Machine::new(Addressing::Stays);
     let wide = Properties::NONE.with(Property::WideAddress);
     let tier = Tier::new("mock").with_provides(Capabilities::ALL).with_requires(wide);
@@ -182,7 +182,7 @@ fn an_iommu_relieves_narrow_endpoints() {
 }
 
 #[test]
-fn a_page_may_be_mapped_where_its_placement_says() {
+fn an_iova_constraint_admits_only_matching_addresses() {
     let narrow = IovaConstraint::Within { address_bits: 32 };
     assert!(narrow.admits(0xffff_f000) && !narrow.admits(0x1_0000_0000));
     assert!(IovaConstraint::Within { address_bits: 64 }.admits(u64::MAX));
@@ -192,7 +192,7 @@ fn a_page_may_be_mapped_where_its_placement_says() {
 }
 
 #[test]
-fn a_nested_doorbell_keeps_its_page_offset() {
+fn a_nested_doorbell_with_another_page_offset_is_refused() {
     let granule = Granule::Size4K;
     let mode = DoorbellMode::Nested { granule, stored: 0x1234_5080, doorbell: 0x0900_0080 };
     let (machine, translation, parent) = translated(Addressing::Stays, mode);
@@ -219,7 +219,7 @@ fn one() -> BlockRequest {
 }
 
 #[test]
-fn a_message_composed_again_lets_the_last_one_go() {
+fn composing_a_message_again_releases_the_previous_page() {
     let (_machine, translation, parent) = translated(Addressing::Stays, MAPPED);
     let device = parent.attach(DEVICE, 2).unwrap();
     let [edge, level] = [(); 2].map(|()| parent.allocate(&device, &one()).unwrap());
@@ -235,7 +235,7 @@ fn a_message_composed_again_lets_the_last_one_go() {
 }
 
 #[test]
-fn an_unpassable_requester_is_not_isolated() {
+fn a_requester_that_cannot_be_translated_is_not_isolated() {
     let machine = Machine::new(Addressing::Stays);
     *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let rule = RequesterRule::Shifted { shift: 0, base: u32::MAX };
@@ -289,7 +289,7 @@ fn a_narrow_endpoint_moves_within_its_reach() {
 }
 
 #[test]
-fn a_levels_messages_are_mapped_together() {
+fn a_failed_level_compose_unmaps_both_doorbells() {
     let (_machine, translation, parent) = translated(Addressing::Stays, MAPPED);
     let device = parent.attach(DEVICE, 1).unwrap();
     let block = parent.allocate(&device, &one()).unwrap();
@@ -303,7 +303,7 @@ fn a_levels_messages_are_mapped_together() {
 }
 
 #[test]
-fn neighbours_in_the_page_decide_isolation() {
+fn other_registers_in_the_doorbell_page_break_isolation() {
     let isolated = Isolation::Isolated(IsolatingMechanism::Its);
     let not = Isolation::NotIsolated;
     let (controls, beside) =
@@ -325,7 +325,7 @@ fn neighbours_in_the_page_decide_isolation() {
 }
 
 #[test]
-fn an_iommu_that_translates_isolates_memory() {
+fn a_translating_iommu_isolates_dma() {
     let no = DmaIsolation::NotIsolated;
     let reserved = DoorbellMode::Reserved { base: 0, length: 0x1000 };
     for (mode, expected) in [
@@ -342,7 +342,7 @@ fn an_iommu_that_translates_isolates_memory() {
 }
 
 #[test]
-fn an_unserved_device_reaches_all_memory() {
+fn a_device_without_an_iommu_is_not_dma_isolated() {
     let machine = Machine::new(Addressing::Stays);
     *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let parent = iommu(&machine, &Translation::new(MAPPED));
@@ -354,7 +354,7 @@ fn an_unserved_device_reaches_all_memory() {
 }
 
 #[test]
-fn a_mapping_never_isolates_what_is_not() {
+fn a_doorbell_mapping_does_not_isolate_a_shared_doorbell() {
     let machine = Machine::new(Addressing::Stays);
     let parent = iommu(&machine, &Translation::new(MAPPED));
     let shared = NotIsolated::SharedDoorbell("mock");

@@ -18,7 +18,7 @@ fn rebound_eventfd_signals_its_new_gsi_alone() {
 }
 
 #[test]
-fn an_eventfd_that_blocks_is_refused() {
+fn binding_a_blocking_irqfd_eventfd_is_refused() {
     let rig = Rig::new();
     let refused = rig.irqfds.bind(eventfd_with(EventfdFlags::empty()), MESSAGE).unwrap_err();
     assert!(matches!(refused, IrqfdError::Blocking));
@@ -36,7 +36,7 @@ fn a_resample_eventfd_that_blocks_is_refused() {
 
 /// `KVM_IRQFD` returns EBUSY if the eventfd is already bound.
 #[test]
-fn an_eventfd_is_bound_once_by_any_descriptor() {
+fn binding_a_bound_eventfd_or_its_duplicate_is_refused() {
     let rig = Rig::new();
     let (device, other) = (nonblocking(), nonblocking());
     let duplicate = Arc::new(device.try_clone().unwrap());
@@ -59,7 +59,7 @@ fn an_eventfd_is_bound_once_by_any_descriptor() {
 }
 
 #[test]
-fn a_file_without_events_is_refused() {
+fn binding_a_file_that_is_not_pollable_is_refused() {
     let rig = Rig::new();
     let file = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
     rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::NONBLOCK).unwrap();

@@ -21,7 +21,7 @@ fn unserved_signals_merge_into_one_message() {
 }
 
 #[test]
-fn a_signal_on_a_pin_is_an_edge() {
+fn an_irqfd_signal_on_a_pin_is_an_edge() {
     let rig = Rig::new();
     let device = nonblocking();
     let _bound = rig.irqfds.bind(device.clone(), LINE).unwrap();
@@ -30,7 +30,7 @@ fn a_signal_on_a_pin_is_an_edge() {
 }
 
 #[test]
-fn a_signal_from_before_the_bind_counts() {
+fn a_signal_before_the_bind_is_delivered() {
     let rig = Rig::new();
     let device = nonblocking();
     signal(&device);
@@ -39,7 +39,7 @@ fn a_signal_from_before_the_bind_counts() {
 }
 
 #[test]
-fn next_signal_takes_the_new_route() {
+fn the_next_signal_uses_the_new_route() {
     let rig = Rig::new();
     let device = nonblocking();
     let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();

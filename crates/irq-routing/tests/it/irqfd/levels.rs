@@ -46,7 +46,7 @@ fn shared_line_resamples_all_devices() {
 }
 
 #[test]
-fn unbind_lowers_a_line_held_alone() {
+fn unbinding_the_last_asserting_eventfd_lowers_the_line() {
     let rig = Rig::new();
     let devices = [nonblocking(), nonblocking()];
     let resample = nonblocking();
@@ -95,7 +95,7 @@ impl SetLine for Observed {
 }
 
 #[test]
-fn observed_controller_ends_with_its_machine() {
+fn an_irqfd_observer_does_not_keep_the_controller_alive() {
     let controller = Arc::new(Observed::default());
     let router = Router::new(GsiSpace::default(), Inputs::new(controller.clone())).unwrap();
     let irqfds = IrqfdSet::new(EventfdPoller::new().unwrap(), Arc::new(router));

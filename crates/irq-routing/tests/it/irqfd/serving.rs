@@ -40,7 +40,7 @@ impl SignalMsi<DeviceId> for Slow {
 }
 
 #[test]
-fn an_irqfd_whose_kick_blocks_delays_no_other() {
+fn a_blocked_irqfd_does_not_delay_other_irqfds() {
     let slow = Arc::new(Slow { blocks: AtomicBool::new(true), ..Slow::default() });
     let inputs = Inputs::new(Arc::new(Controller::default())).with_its(slow.clone());
     let router = Arc::new(Router::new(GsiSpace::default(), inputs).unwrap());
@@ -74,7 +74,7 @@ fn an_irqfd_whose_kick_blocks_delays_no_other() {
 }
 
 #[test]
-fn event_loop_sees_pending_work() {
+fn the_poller_fd_is_readable_while_a_signal_is_pending() {
     let rig = Rig::new();
     let device = nonblocking();
     let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();

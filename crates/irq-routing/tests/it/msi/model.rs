@@ -191,7 +191,7 @@ fn act(rig: &Rig, step: &Step) -> Option<Signalled> {
 
 proptest! {
     #[test]
-    fn capability_is_its_model(
+    fn msi_capability_matches_its_model(
         layout in layouts(),
         steps in prop::collection::vec(steps(), 0..60),
         window in (0u16..28, 0usize..12),

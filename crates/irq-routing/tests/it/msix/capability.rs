@@ -32,7 +32,7 @@ fn capability_has_the_layout_of_the_specification() {
 /// Windows 11 on arm64 writes Message Control as a double word
 /// (<https://github.com/cloud-hypervisor/cloud-hypervisor/issues/3714>).
 #[test]
-fn writes_of_any_size_enable() {
+fn control_writes_of_any_size_enable_msix() {
     let enables: [(u16, &[u8]); 6] = [
         (0, &[0x11, 0, 0x1f, 0x80]),
         (0, &[0xff; 8]),

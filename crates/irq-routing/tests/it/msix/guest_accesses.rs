@@ -15,7 +15,7 @@ fn table_sizes_are_1_to_2048() {
 }
 
 #[test]
-fn odd_accesses_read_ones_and_write_nothing() {
+fn misaligned_and_out_of_range_accesses_have_no_effect() {
     let rig = Rig::new(2);
     for (offset, len) in
         [(0, 1), (0, 2), (2, 4), (4, 8), (0, 16), (32, 4), (0x8000, 4), (u64::MAX - 3, 4)]

@@ -123,7 +123,7 @@ fn act(table: &MsixTable, step: &Step) -> Option<Signalled> {
 
 proptest! {
     #[test]
-    fn unmasked_vectors_send_and_masked_ones_hold(steps in prop::collection::vec(steps(), 0..60)) {
+    fn msix_table_matches_its_model(steps in prop::collection::vec(steps(), 0..60)) {
         let rig = Rig::new(5);
         let mut model = Model::new();
         for step in steps {

@@ -22,7 +22,7 @@ fn bus_change_sends_with_the_new_device_id() {
 /// cloud-hypervisor ran out of its 4096 routes with one 2048-vector NVMe device, because each
 /// vector had a route from the beginning.
 #[test]
-fn vectors_take_no_gsis() {
+fn msix_vectors_allocate_no_gsis() {
     let (router, controller) = router(GsiSpace::new(1000).with_first_allocated(1000));
     let tables: Vec<_> = (0..8).map(|_| table(2048, &router)).collect();
     for table in &tables {
@@ -71,7 +71,7 @@ impl MessageSink for Choosy {
 }
 
 #[test]
-fn a_refused_message_tells_its_error() {
+fn signaling_a_refused_message_returns_its_error() {
     let (router, controller) = router(GsiSpace::default());
     let table = MsixTable::new(3, Sender::Device(DEVICE), Arc::new(Choosy(router))).unwrap();
     table.write_control(HELD_BACK);
@@ -107,7 +107,7 @@ impl VectorObserver for Told {
 }
 
 #[test]
-fn observer_hears_of_messages_and_masks() {
+fn an_observer_is_notified_of_messages_and_masks() {
     let (router, _) = router(GsiSpace::default());
     let told = Arc::new(Told::default());
     let table = table(2, &router).with_observer(told.clone());

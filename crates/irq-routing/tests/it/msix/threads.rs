@@ -57,7 +57,7 @@ const ROUNDS: u32 = if cfg!(miri) { 12 } else { 200 };
 /// Devices send while the guest masks, unmasks and disables vectors: no masked message is sent, and
 /// none is lost.
 #[test]
-fn threads_lose_nothing_and_respect_masks() {
+fn concurrent_masks_hold_messages_and_lose_none() {
     let rig = Rig::new(4);
     rig.table.write_control(ENABLED);
     (0..4).for_each(|vector| program(&rig.table, vector, vector.into(), 0));

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_urgent_come_first_with_an_overflow() {
+    fn the_16_most_urgent_interrupts_rank_first() {
         let mut ranked = Ranked::new();
         for number in 0..40 {
             let index = WiredIndex::new(number).unwrap();
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_priorities_go_by_lowest_intid() {
+    fn equal_priorities_rank_by_lowest_intid() {
         let mut ranked = Ranked::new();
         for number in [5, 3, 4] {
             ranked.insert(Seen {

@@ -48,7 +48,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_ready_bit_leads_back_to_its_entry(number in 0..MAX_POSITIONS) {
+        fn positions_and_ready_bits_round_trip(number in 0..MAX_POSITIONS) {
             let position = Position::new(number);
             let (leaf, bit) = (position.leaf(), position.bit());
             prop_assert_eq!(Position::at(leaf, bit.trailing_zeros()), position);

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_in_words_is_the_same_fault() {
+    fn a_fault_round_trips_through_its_words() {
         let base = 0xf_ffff_ffff_0000;
         let frames = [
             RegisterFrame::Distributor(base),

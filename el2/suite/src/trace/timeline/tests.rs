@@ -97,7 +97,7 @@ fn a_dropped_message_is_marked_and_has_no_flow() {
 }
 
 #[test]
-fn the_data_for_another_doorbell_is_the_interrupt() {
+fn a_non_its_message_flows_to_the_spi_in_its_data() {
     let sent = TracedMessage { address: 0x0800_0040, data: 80, ..SENT };
     let spi = TracedInterrupt { cpu: 0, intid: 80 };
     let document = draw(&[

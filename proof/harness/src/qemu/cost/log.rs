@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_counted_apart_from_the_handler() {
+    fn the_instruction_split_excludes_the_handler() {
         let reader = read(&[(8192, [5, 7, 100, 9, 11])]);
         let expected = InstructionSplit { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 };
         assert_eq!(reader.median(), Some(expected));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guests_interrupt_begins_with_the_hypervisors_exception() {
+    fn a_guest_interrupt_is_counted_from_the_physical_exception() {
         let physical = interrupt(8200, [5, 7, 0, 0, 3]);
         let of_guest = |line: &String| {
             let line = line.replace("icc_iar1_read", "icv_iar_read");

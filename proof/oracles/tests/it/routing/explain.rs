@@ -47,7 +47,7 @@ fn a_vector_is_explained_up_to_its_cpu() {
 }
 
 #[test]
-fn a_message_to_a_wrong_address_is_named() {
+fn an_explanation_reports_a_wrong_doorbell_address() {
     let machine = Machine::new();
     let wrong = MsiMessage { address: to_its(0).address - 0x1_0000, data: 0 };
     let (address, doorbell) = (wrong.address, Some(to_its(0).address));
@@ -75,7 +75,7 @@ fn a_gsi_is_explained_by_the_controller() {
 /// <https://github.com/microsoft/openvmm/pull/3441>: the monitor signals an ITS without a DeviceID
 /// (`KVM_MSI_VALID_DEVID` is not set).
 #[test]
-fn a_sender_without_identity_is_named() {
+fn an_explanation_reports_a_message_without_device_id() {
     let machine = Machine::new();
     machine.map(NVME);
     let anonymous = MsixTable::new(1, Sender::Anonymous, router(&machine)).unwrap();
@@ -87,7 +87,7 @@ fn a_sender_without_identity_is_named() {
 /// <https://github.com/cloud-hypervisor/cloud-hypervisor/issues/3495>: the monitor did not set the
 /// function's address, so the function's messages carry DeviceID 0.
 #[test]
-fn a_sender_under_device_id_0_is_named() {
+fn an_explanation_reports_the_unmapped_device_id_0() {
     let machine = Machine::new();
     machine.map(NVME);
     let device = DeviceId::new(0);
@@ -99,7 +99,7 @@ fn a_sender_under_device_id_0_is_named() {
 
 /// If several faults exist between a vector and its CPU, the explanation names the first one.
 #[test]
-fn masks_come_before_the_controller() {
+fn an_explanation_reports_masks_before_the_controller() {
     let machine = Machine::new();
     let table = table(&machine, to_its(9));
     let obstacle = || table.explain(0).obstacle();

@@ -52,7 +52,7 @@ fn is_signalled(eventfd: &OwnedFd) -> bool {
 }
 
 #[test]
-fn gsi_becomes_the_lpi_of_its_event() {
+fn signaling_a_gsi_delivers_the_lpi_of_its_event() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let router = router(&machine);
@@ -61,7 +61,7 @@ fn gsi_becomes_the_lpi_of_its_event() {
 }
 
 #[test]
-fn another_device_with_the_same_event_is_blocked() {
+fn the_its_blocks_the_same_event_of_an_unmapped_device() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let router = router(&machine);
@@ -123,7 +123,7 @@ impl SetLine for Interposed {
 /// Tests that no edge is lost if the guest takes the first edge and a second edge arrives before
 /// the first sender's call returns.
 #[test]
-fn interrupted_sender_swallows_no_edge() {
+fn an_edge_during_another_senders_call_is_not_lost() {
     let machine = Machine::new();
     machine.enable_spi(40, true);
     let lines = Arc::new(Interposed { gic: machine.gic.clone(), meanwhile: Mutex::default() });
@@ -147,7 +147,7 @@ fn interrupted_sender_swallows_no_edge() {
 /// One device signals by GSI, the other by eventfd. Each device waits until the guest has seen its
 /// number.
 #[test]
-fn edges_by_gsi_and_eventfd_all_arrive() {
+fn concurrent_gsi_and_eventfd_edges_are_all_delivered() {
     const ROUNDS: u64 = 5_000;
     let mut machine = Machine::new();
     machine.enable_spi(40, true);
@@ -255,7 +255,7 @@ fn end_of_interrupt_resamples_a_level_eventfd() {
 }
 
 #[test]
-fn unbound_level_eventfd_leaves_no_interrupt() {
+fn unbinding_a_level_eventfd_deasserts_its_line() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
     let poller = EventfdPoller::new().unwrap();
@@ -299,7 +299,7 @@ fn unmasked_msix_vectors_become_lpis() {
 /// Routes change while devices send and the guest takes interrupts. The last message must still
 /// arrive.
 #[test]
-fn route_changes_lose_and_tear_no_signal() {
+fn changing_a_route_neither_loses_nor_tears_a_signal() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let router = router(&machine);
@@ -337,7 +337,7 @@ fn entry(words: [u32; 8]) -> [u8; 48] {
 }
 
 #[test]
-fn entries_are_kvms() {
+fn routing_entries_match_the_kvm_abi() {
     let pin = Route::Pin(Pin::new(5).unwrap());
     let message = MsiMessage { address: 0x0000_0001_0809_0040, data: 0x2a };
     for (words, gsi, route) in [
@@ -371,7 +371,7 @@ fn entries_of_other_architectures_are_refused() {
 }
 
 #[test]
-fn wrong_entry_is_named_and_refuses_the_table() {
+fn an_invalid_entry_refuses_the_whole_routing_table() {
     let machine = Machine::new();
     let router = router(&machine);
     let before = router.routes();

@@ -94,7 +94,7 @@ fn said() -> Value {
 }
 
 #[test]
-fn each_field_counts() -> Result<()> {
+fn a_difference_in_any_field_is_detected() -> Result<()> {
     let tree = Tree::parse(TEXT)?;
     compare(&said(), &tree)?;
     for field in [

@@ -101,7 +101,7 @@ fn explanations_follow_lpis_to_a_disabled_target() {
 }
 
 #[test]
-fn explanations_name_tables_that_are_lost() {
+fn explanations_report_tables_missing_from_the_snapshot() {
     let mut guest = Guest::new();
     guest.send(1);
     let mut snapshot = guest.kvm();
@@ -114,7 +114,7 @@ fn explanations_name_tables_that_are_lost() {
 }
 
 #[test]
-fn explanations_look_past_an_idle_interrupt() {
+fn explanations_can_assume_a_pending_interrupt() {
     let assume = |machine: &Machine, question| {
         let answer = answer(machine, question, true).unwrap();
         (answer.assumed_pending, answer.explanation.obstacle())

@@ -35,7 +35,7 @@ fn kvm() -> Value {
 }
 
 #[test]
-fn other_files_are_refused_with_a_reason() {
+fn files_that_are_not_snapshots_are_refused_with_a_reason() {
     assert!(error(&json!({})).contains("none of the fields `format`, `version` and `gic`"));
     assert!(error(&json!({ "version": 7 })).contains("version is 7, but this command reads 2"));
     assert!(error(&json!({ "format": "kvm-vgic", "version": 1 })).contains("missing field `cpus`"));

@@ -24,7 +24,7 @@ fn found(machine: &Machine, rule: Rule) -> Vec<Finding> {
 }
 
 #[test]
-fn the_documented_procedure_is_clean() {
+fn a_snapshot_of_the_documented_procedure_has_no_findings() {
     let machine = machine(DOCUMENTED);
     assert_eq!(lint::check(&machine), []);
     let question = Question::Event(0, DeviceId::new(8), EventId::new(1));
@@ -32,7 +32,7 @@ fn the_documented_procedure_is_clean() {
 }
 
 #[test]
-fn registers_of_the_first_vcpu_for_all_are_found() {
+fn saving_the_registers_of_one_vcpu_for_all_is_reported() {
     let machine = machine(FIRST_CPU);
     let shared = found(&machine, Rule::SharedPendingTable);
     assert_eq!(shared.len(), 1);
@@ -50,7 +50,7 @@ fn registers_of_the_first_vcpu_for_all_are_found() {
 }
 
 #[test]
-fn pages_that_were_chosen_before_the_tables_are_found() {
+fn saving_pages_before_the_its_tables_is_reported() {
     let machine = machine(PAGES);
     let places: Vec<_> =
         found(&machine, Rule::TableNotIncluded).into_iter().map(|one| one.place).collect();

@@ -107,7 +107,7 @@ fn set_gicd(snapshot: &mut KvmSnapshot, offset: u32, value: u64) {
 }
 
 #[test]
-fn rules_find_their_mutation_only() {
+fn each_mutation_triggers_only_its_expected_rules() {
     let whole = with_pending().kvm();
     assert_eq!(rules(&of_kvm(&whole)), []);
     for (number, (expected, mutate)) in MUTATIONS.iter().enumerate() {

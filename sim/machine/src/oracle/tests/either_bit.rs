@@ -55,7 +55,7 @@ fn the_oracle_reports_the_faults_of_each_history() {
 }
 
 #[test]
-fn device_far_ahead_waits_for_handler() {
+fn a_device_stops_sending_when_far_ahead_of_its_handler() {
     let rig = Rig::new(Pending::Travels);
     let sent = (0..2 * AHEAD).take_while(|_| rig.record.send(|| SendOutcome::Sent)).count();
     assert_eq!(u64::try_from(sent), Ok(AHEAD));
@@ -63,7 +63,7 @@ fn device_far_ahead_waits_for_handler() {
 }
 
 #[test]
-fn overwritten_history_accuses_nobody() {
+fn overwritten_history_does_not_report_a_fault() {
     for pending in BOTH {
         let rig = Rig::new(pending);
         rig.play("overwritten", "send, look, move 1");

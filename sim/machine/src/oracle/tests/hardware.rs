@@ -152,7 +152,7 @@ proptest! {
     })]
 
     #[test]
-    fn exactly_the_uncalled_runs_are_reported(
+    fn the_oracle_reports_exactly_the_unjustified_runs(
         ops in prop::collection::vec(op(), 1..120),
         travels: bool,
     ) {

@@ -26,7 +26,7 @@ fn map_far_apart(rig: &Rig, first: u32) -> u32 {
 }
 
 #[test]
-fn a_reset_gives_the_budget_of_device_ids_back() {
+fn a_reset_reclaims_the_device_id_budget() {
     let rig = rig();
     let mapped = map_far_apart(&rig, 0);
     assert!(mapped > 2000);
@@ -37,7 +37,7 @@ fn a_reset_gives_the_budget_of_device_ids_back() {
 }
 
 #[test]
-fn a_device_table_that_is_taken_away_gives_the_budget_back() {
+fn removing_the_device_table_reclaims_the_device_id_budget() {
     let rig = rig();
     rig.provide_tables();
     let mapped = map_far_apart(&rig, 0);
@@ -49,7 +49,7 @@ fn a_device_table_that_is_taken_away_gives_the_budget_back() {
 }
 
 #[test]
-fn devices_that_come_and_go_use_up_nothing() {
+fn unmapping_a_device_reclaims_its_budget() {
     let rig = rig();
     for number in 0..10_000 {
         assert!(map(&rig, number << 16), "device {number}");

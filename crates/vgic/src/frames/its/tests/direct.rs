@@ -93,7 +93,7 @@ fn hardware_follows_each_command_of_an_event() {
 }
 
 #[test]
-fn hardware_is_told_that_a_command_failed() {
+fn a_failed_command_is_reported_to_hardware() {
     let (rig, hardware) = rig();
     rig.run([mapti(DEVICE, EVENT, 1, 0), mapti(DEVICE, EVENT, LPI, 0)]);
     assert_eq!(hardware.failures.load(Ordering::SeqCst), 1);
@@ -134,7 +134,7 @@ fn clear_of_a_direct_event_clears_the_models_pending_state() {
 }
 
 #[test]
-fn hardware_takes_the_models_pending_state() {
+fn commands_transfer_the_models_pending_state_to_hardware() {
     let (rig, hardware) = rig();
     for (command, taken) in [
         (inv(DEVICE, EVENT), 1),
@@ -153,7 +153,7 @@ fn hardware_takes_the_models_pending_state() {
 }
 
 #[test]
-fn hardware_takes_the_pending_state_of_a_redistributor() {
+fn movi_transfers_a_redistributors_pending_state_to_hardware() {
     let (rig, hardware) = rig();
     rig.send(DEVICE, EVENT);
     // The LPI becomes pending at vCPU 1, to which the event does not belong.

@@ -16,7 +16,7 @@ fn pending_byte(rig: &Rig, vcpu: u16, lpi: u32) -> u8 {
 }
 
 #[test]
-fn disabling_lpis_writes_what_is_pending_to_the_pending_table_and_nothing_else() {
+fn disabling_lpis_writes_only_lpi_bits_to_the_pending_table() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 2), mapti(1, 0, 8200, 0), mapti(1, 1, 8203, 0), mapti(1, 2, 8204, 0)]);
     rig.configure(8203, false, 0);
@@ -35,7 +35,7 @@ fn disabling_lpis_writes_what_is_pending_to_the_pending_table_and_nothing_else()
 }
 
 #[test]
-fn enabling_lpis_takes_what_the_pending_table_says() {
+fn enabling_lpis_loads_the_pending_table() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
     rig.disable_lpis(0);
@@ -47,7 +47,7 @@ fn enabling_lpis_takes_what_the_pending_table_says() {
 }
 
 #[test]
-fn the_promise_that_the_pending_table_is_zero_is_taken() {
+fn enabling_lpis_with_ptz_skips_the_pending_table() {
     let rig = Rig::running(1);
     rig.disable_lpis(0);
     rig.ram.write(PENDING + 8200 / 8, &[0xff]).unwrap();
@@ -58,7 +58,7 @@ fn the_promise_that_the_pending_table_is_zero_is_taken() {
 }
 
 #[test]
-fn a_pending_table_full_of_ones_takes_no_slots() {
+fn a_full_pending_table_consumes_no_mapping_budget() {
     let size = LpiConfig { entries: 1 << 9, ..LpiConfig::new(1) };
     let rig = Rig::sized(size, ItsConfig::new(BASE));
     rig.ram.write(PENDING, &[0xff; 0x2000]).unwrap();
@@ -126,7 +126,7 @@ fn lpis_beyond_the_redistributors_tables_are_dropped() {
 }
 
 #[test]
-fn what_moves_to_a_redistributor_without_lpis_waits_there() {
+fn lpis_moved_to_a_disabled_redistributor_stay_pending() {
     let rig = Rig::running(3);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 2)]);
     rig.send(1, 0);
@@ -143,7 +143,7 @@ fn what_moves_to_a_redistributor_without_lpis_waits_there() {
 }
 
 #[test]
-fn an_lpi_has_one_pending_bit_with_its_last_event() {
+fn a_moved_lpi_and_its_last_event_share_one_pending_bit() {
     let rig = Rig::running(2);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8200, 1)]);
     rig.send(1, 0);
@@ -155,7 +155,7 @@ fn an_lpi_has_one_pending_bit_with_its_last_event() {
 }
 
 #[test]
-fn only_lpis_more_urgent_than_asked_for_are_taken() {
+fn only_lpis_above_the_priority_limit_are_taken() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
     rig.send(1, 0);
@@ -167,7 +167,7 @@ fn only_lpis_more_urgent_than_asked_for_are_taken() {
 }
 
 #[test]
-fn two_security_states_shift_priorities_into_the_lower_half() {
+fn non_secure_lpi_priorities_map_into_the_lower_half() {
     let priorities = Priorities { view: PriorityView::NonSecure, bits: 5 };
     let size = LpiConfig { priorities, ..LpiConfig::new(1) };
     let rig = Rig::sized(size, ItsConfig::new(BASE));
@@ -182,7 +182,7 @@ fn two_security_states_shift_priorities_into_the_lower_half() {
 }
 
 #[test]
-fn redistributors_that_are_reset_forget_what_was_pending_and_leave_memory_alone() {
+fn a_reset_drops_pending_lpis_without_writing_memory() {
     let rig = Rig::running(2);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 1)]);
     rig.send(1, 0);
@@ -198,7 +198,7 @@ fn redistributors_that_are_reset_forget_what_was_pending_and_leave_memory_alone(
 }
 
 #[test]
-fn a_vcpu_that_left_is_kicked_once_however_many_messages_arrive() {
+fn several_messages_kick_a_departed_vcpu_once() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 2), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 0)]);
     let mut queue = rig.vcpu(0);
@@ -213,7 +213,7 @@ fn a_vcpu_that_left_is_kicked_once_however_many_messages_arrive() {
 }
 
 #[test]
-fn a_vcpu_that_left_is_kicked_by_commands() {
+fn movi_kicks_the_departed_target_vcpu() {
     let rig = Rig::running(2);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
     rig.send(1, 0);
@@ -225,7 +225,7 @@ fn a_vcpu_that_left_is_kicked_by_commands() {
 }
 
 #[test]
-fn a_disabled_lpi_kicks_nobody_until_it_is_enabled() {
+fn a_disabled_lpi_does_not_kick_its_vcpu_until_enabled() {
     let rig = Rig::running(1);
     rig.configure(8200, false, 0xa0);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);

@@ -26,7 +26,7 @@ fn send(rig: &Rig, event: u32) {
 }
 
 #[test]
-fn an_lpi_is_taken_beside_one_that_is_rung_again_and_again() {
+fn a_repeatedly_signaled_lpi_does_not_starve_another() {
     let rig = crowd();
     let mut queue = rig.vcpu(0);
     for (stormy, patient) in [(0, 1), (1, 0), (0, EVENTS - 1), (EVENTS - 1, 0), (0, 64), (700, 3)] {
@@ -67,7 +67,7 @@ fn longest_wait(events: &[u32], looks: usize) -> u32 {
 }
 
 #[test]
-fn no_lpi_waits_longer_than_all_others_take_one_turn() {
+fn an_lpi_waits_at_most_one_turn_of_all_others() {
     let every: Vec<u32> = (0..EVENTS).collect();
     let few: Vec<u32> = (0..EVENTS).step_by(37).collect();
     for looks in 0..3 {

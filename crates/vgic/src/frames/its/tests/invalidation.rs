@@ -50,7 +50,7 @@ fn is_reached(rig: &Rig, vcpu: u16, (device, event): (u32, u32), number: u32) ->
 }
 
 #[test]
-fn an_invalidation_costs_the_same_however_much_is_mapped() {
+fn the_cost_of_an_invalidation_is_independent_of_mappings() {
     let work = [1 << 10, 57_344].map(|events| {
         let rig = mapped(events);
         let costs = (0..events).step_by(1023).map(|event| invalidate(&rig, 0, 8192 + event));
@@ -96,7 +96,7 @@ fn an_invalidation_reaches_every_event_of_an_lpi() {
 }
 
 #[test]
-fn several_events_of_an_lpi_cost_what_they_are() {
+fn an_invalidation_visits_only_the_events_of_its_lpi() {
     let rig = mapped(4096);
     rig.run([mapd(60, 5)]);
     rig.run((0..3).map(|event| mapti(60, event, 8199, 0)));
@@ -128,7 +128,7 @@ fn signalled_after(visited: u64, command: Command) -> usize {
 }
 
 #[test]
-fn an_invalidation_outlives_changes_of_its_events() {
+fn an_invalidation_completes_despite_changes_of_its_events() {
     for visited in 0..=5 {
         assert_eq!(signalled_after(visited, sync(0)), 5, "after {visited}");
         for event in 0..4 {

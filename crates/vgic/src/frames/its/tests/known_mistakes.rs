@@ -39,7 +39,7 @@ fn a_dropped_message_is_recorded_with_its_reason() {
 }
 
 #[test]
-fn vectors_by_the_thousand_need_no_route_each() {
+fn thousands_of_its_vectors_are_each_delivered_once() {
     const VECTORS: u32 = 2048;
     let rig = Rig::running(2);
     for device in 0..3 {

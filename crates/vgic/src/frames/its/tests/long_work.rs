@@ -75,7 +75,7 @@ fn execute(rig: &Rig, command: Command) -> u32 {
 }
 
 #[test]
-fn no_command_about_everything_mapped_holds_an_access_up() {
+fn a_long_command_spans_several_accesses() {
     let rig = crowded();
     for event in 0..EVENTS {
         assert_eq!(rig.send(DEVICE, event), Delivery::Pending);
@@ -96,7 +96,7 @@ fn no_command_about_everything_mapped_holds_an_access_up() {
 }
 
 #[test]
-fn commands_in_between_see_the_state_that_an_unfinished_one_leads_to() {
+fn int_during_an_unfinished_mapc_reaches_the_new_vcpu() {
     let rig = crowded();
     let last = EVENTS - 1;
     rig.queue_raw([mapc(0, 1).encode(), int(DEVICE, last).encode(), sync(1).encode()]);
@@ -128,7 +128,7 @@ fn switch(rig: &Rig, enable: bool, mut between: impl FnMut(u32)) -> u32 {
 }
 
 #[test]
-fn switching_an_its_takes_bounded_steps() {
+fn enabling_and_disabling_an_its_take_bounded_steps() {
     let rig = crowded();
     let least = u32::try_from(u64::from(EVENTS) * 2 / MOST).unwrap() - 1;
     for is_pending in [false, true] {
@@ -141,7 +141,7 @@ fn switching_an_its_takes_bounded_steps() {
 }
 
 #[test]
-fn messages_during_a_switch_are_pending_or_blocked() {
+fn messages_during_an_its_switch_are_delivered_or_blocked() {
     let rig = crowded();
     let mut vcpu = rig.vcpu(0);
     for enable in [false, true] {
@@ -161,7 +161,7 @@ fn messages_during_a_switch_are_pending_or_blocked() {
 }
 
 #[test]
-fn an_its_is_quiescent_only_when_no_message_can_pass_any_more() {
+fn a_quiescent_its_blocks_every_message() {
     let rig = crowded();
     let ctlr = || Ctlr::from_bits(u32::try_from(rig.its.read(gits::CTLR.offset(), Word)).unwrap());
     rig.set_enabled(false);
@@ -173,7 +173,7 @@ fn an_its_is_quiescent_only_when_no_message_can_pass_any_more() {
 }
 
 #[test]
-fn when_the_write_that_enables_an_its_returns_every_message_is_taken() {
+fn an_its_accepts_every_message_after_its_enable_write() {
     let rig = crowded();
     rig.set_enabled(false);
     polls(&rig, || rig.its.read(gits::CTLR.offset(), Word) >> 31 == 1);
@@ -184,7 +184,7 @@ fn when_the_write_that_enables_an_its_returns_every_message_is_taken() {
 }
 
 #[test]
-fn an_its_that_is_enabled_before_it_was_quiescent_takes_every_message() {
+fn an_its_reenabled_before_quiescence_accepts_every_message() {
     let rig = crowded();
     for pieces in [0, 1, 30] {
         rig.set_enabled(false);
@@ -199,7 +199,7 @@ fn an_its_that_is_enabled_before_it_was_quiescent_takes_every_message() {
 }
 
 #[test]
-fn devices_whose_table_is_taken_away_are_unmapped_piece_by_piece_and_do_not_come_back() {
+fn restoring_a_removed_device_table_does_not_remap_devices() {
     let rig = crowded();
     rig.set_enabled(false);
 
@@ -245,7 +245,7 @@ mod redistributor {
     }
 
     #[test]
-    fn disabling_lpis_is_reported_as_done_when_all_that_was_pending_is_in_the_table() {
+    fn disabling_lpis_completes_after_writing_every_pending_bit() {
         let rig = crowded();
         (0..EVENTS).for_each(|event| assert_eq!(rig.send(DEVICE, event), Delivery::Pending));
         begin_disabling(&rig);
@@ -262,7 +262,7 @@ mod redistributor {
     }
 
     #[test]
-    fn when_lpis_are_enabled_every_message_is_taken_and_what_the_table_said_is_pending() {
+    fn enabled_lpis_accept_messages_and_load_the_pending_table() {
         let rig = crowded();
         begin_disabling(&rig);
         rig.finish_sweeps();
@@ -276,7 +276,7 @@ mod redistributor {
     }
 
     #[test]
-    fn lpis_disabled_before_they_were_all_enabled_keep_what_the_table_said() {
+    fn disabling_half_enabled_lpis_preserves_the_pending_table() {
         let rig = crowded();
         begin_disabling(&rig);
         rig.finish_sweeps();

@@ -31,7 +31,7 @@ fn last_reason(rig: &Rig) -> Option<(Opcode, CommandErrorReason)> {
 }
 
 #[test]
-fn the_register_table_has_each_register_of_the_architecture_once_in_order() {
+fn the_its_table_lists_each_register_once_in_order() {
     let mut expected = gits::REGISTERS.to_vec();
     expected.push(crate::frames::registers::ID_REGISTERS);
     expected.sort_by_key(|info| info.offset);
@@ -40,7 +40,7 @@ fn the_register_table_has_each_register_of_the_architecture_once_in_order() {
 }
 
 #[test]
-fn a_skipped_command_error_is_recorded_and_the_queue_goes_on() {
+fn a_bad_command_is_recorded_and_the_queue_continues() {
     let rig = Rig::running(1);
 
     rig.queue_raw([BAD, mapd(1, 1).encode(), mapti(1, 0, 8200, 0).encode()]);
@@ -51,7 +51,7 @@ fn a_skipped_command_error_is_recorded_and_the_queue_goes_on() {
 }
 
 #[test]
-fn a_stalled_queue_stays_at_the_bad_command_until_it_is_mended_and_retried() {
+fn a_stalled_queue_resumes_at_the_bad_command_after_a_retry() {
     let rig = Rig::running_with(1, stalling());
     let bad_at = rig.cwriter().offset();
     rig.queue_raw([BAD, mapd(1, 1).encode(), mapti(1, 0, 8200, 0).encode()]);
@@ -109,7 +109,7 @@ fn the_queue_wraps_at_its_end() {
 }
 
 #[test]
-fn one_access_does_a_budgets_worth_and_polling_does_the_rest() {
+fn each_access_executes_at_most_its_budget_of_commands() {
     let rig = Rig::running_with(1, ItsConfig::new(BASE).with_work_per_access(10));
     let start = rig.cwriter().offset();
 
@@ -149,7 +149,7 @@ fn tables_and_queue_cannot_be_changed_while_the_its_is_enabled() {
 }
 
 #[test]
-fn quiescent_is_the_opposite_of_enabled() {
+fn an_idle_its_is_quiescent_exactly_while_disabled() {
     let rig = Rig::new(1, ItsConfig::new(BASE));
     let ctlr =
         |rig: &Rig| Ctlr::from_bits(rig.its.read(gits::CTLR.offset(), Word).try_into().unwrap());
@@ -202,7 +202,7 @@ fn a_non_coherent_its_reads_shareability_as_zero() {
 }
 
 #[test]
-fn a_64_bit_register_takes_its_halves_one_by_one() {
+fn a_64_bit_register_can_be_written_in_halves() {
     let rig = Rig::new(1, ItsConfig::new(BASE));
 
     rig.its.write(gits::CBASER.offset(), Word, 0x4000_0003);
@@ -213,7 +213,7 @@ fn a_64_bit_register_takes_its_halves_one_by_one() {
 }
 
 #[test]
-fn typer_says_what_was_configured() {
+fn its_typer_reports_the_configuration() {
     let config = ItsConfig::new(BASE)
         .with_device_id_bits(20)
         .with_event_id_bits(11)
@@ -240,7 +240,7 @@ fn device_ids_beyond_the_table_are_out_of_range() {
 }
 
 #[test]
-fn a_two_level_table_reaches_as_far_as_its_valid_first_level_entries() {
+fn a_two_level_table_covers_only_valid_first_level_entries() {
     let rig = Rig::new(1, ItsConfig::new(BASE));
     rig.provide_tables();
     let table = Baser::new().with_indirect(true).with_address(DEVICES).with_valid(true);
@@ -270,7 +270,7 @@ fn collections_held_by_the_its_need_no_table() {
 }
 
 #[test]
-fn the_numbers_of_collections_are_limited_where_typer_says_so() {
+fn a_collection_id_beyond_the_typer_limit_is_out_of_range() {
     let config = ItsConfig::new(BASE).with_collection_id_bits(Some(2)).with_held_collections(1);
     let rig = Rig::running_with(1, config);
     let typer = Typer::from_bits(rig.its.read(gits::TYPER.offset(), Double));
@@ -358,7 +358,7 @@ fn several_itses_keep_the_same_device_ids_apart() {
 }
 
 #[test]
-fn only_the_exact_doorbell_takes_messages() {
+fn only_the_exact_doorbell_address_accepts_messages() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 1), mapti(1, 1, 8200, 0)]);
     let send = |address| rig.its.signal_msi(DeviceId::new(1), MsiMessage { address, data: 1 });
@@ -379,7 +379,7 @@ fn a_write_to_the_doorbell_without_a_device_id_does_nothing() {
 }
 
 #[test]
-fn a_device_table_taken_away_takes_its_devices_along() {
+fn removing_the_device_table_unmaps_its_devices() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
     rig.set_enabled(false);
@@ -391,7 +391,7 @@ fn a_device_table_taken_away_takes_its_devices_along() {
 }
 
 #[test]
-fn a_collection_table_taken_away_takes_its_collections_along_and_not_those_that_the_its_holds() {
+fn removing_the_collection_table_keeps_only_held_collections() {
     let rig = Rig::running_with(1, ItsConfig::new(BASE).with_held_collections(1));
     rig.run([mapc(1, 0), mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 1)]);
     rig.set_enabled(false);
@@ -403,7 +403,7 @@ fn a_collection_table_taken_away_takes_its_collections_along_and_not_those_that_
 }
 
 #[test]
-fn reset_forgets_everything() {
+fn an_its_reset_drops_mappings_tables_and_pending_lpis() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), int(1, 0)]);
 
@@ -417,7 +417,7 @@ fn reset_forgets_everything() {
 }
 
 #[test]
-fn a_guest_that_maps_more_than_the_budget_is_refused_and_keeps_what_it_has() {
+fn mapping_beyond_the_budget_fails_and_keeps_existing_mappings() {
     let size = LpiConfig { entries: 128, devices: 3, ..LpiConfig::new(1) };
     let rig = Rig::sized(size, ItsConfig::new(BASE));
     rig.provide_tables();

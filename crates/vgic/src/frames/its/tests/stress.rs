@@ -134,7 +134,7 @@ impl Field {
 }
 
 #[test]
-fn nothing_is_lost_or_misplaced_while_mappings_change_under_load() {
+fn concurrent_remapping_loses_and_misroutes_no_lpi() {
     let field = Field::new();
     field.rig.run([mapd(1, 3), mapd(2, 3), mapd(3, 3)]);
     for event in 0..STEADY {
