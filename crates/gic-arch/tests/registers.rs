@@ -321,7 +321,10 @@ proptest! {
     }
 
     #[test]
-    fn rdbase_round_trips_addresses_and_processor_numbers(address in any::<u64>(), number in any::<u16>()) {
+    fn rdbase_round_trips_addresses_and_processor_numbers(
+        address in any::<u64>(),
+        number in any::<u16>(),
+    ) {
         prop_assert_eq!(its::RdBase::from_address(address).address(), address & 0xf_ffff_ffff_0000);
         prop_assert_eq!(
             its::RdBase::from_processor_number(number).processor_number(),

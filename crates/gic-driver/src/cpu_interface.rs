@@ -456,15 +456,15 @@ fn priority(register: u64) -> Priority {
 }
 
 /// Registers for a CPU with unsynchronized acknowledgments
-/// ([`AcknowledgeNotSynchronised`](crate::errata::Erratum::AcknowledgeNotSynchronised)). The type
+/// ([`AcknowledgeNotSynchronized`](crate::errata::Erratum::AcknowledgeNotSynchronized)). The type
 /// separates reads of `ICC_IAR1_EL1` from other accesses by NOPs, and reports an interrupt that did
 /// not become active as spurious.
 ///
 /// The number of NOPs is the same as in Linux (`gic_read_iar_cavium_thunderx`).
 #[derive(Clone, Copy, Debug)]
-pub struct SynchronisedAcknowledge<S>(S);
+pub struct SynchronizedAcknowledge<S>(S);
 
-impl<S: SystemRegisters> SynchronisedAcknowledge<S> {
+impl<S: SystemRegisters> SynchronizedAcknowledge<S> {
     /// Wraps the registers of a CPU with this erratum.
     pub const fn new(registers: S) -> Self {
         Self(registers)
@@ -486,7 +486,7 @@ impl<S: SystemRegisters> SynchronisedAcknowledge<S> {
 /// Special INTID: no pending interrupt (IHI 0069 §2.2.1).
 const SPURIOUS: u64 = 1023;
 
-impl<S: SystemRegisters> SystemRegisters for SynchronisedAcknowledge<S> {
+impl<S: SystemRegisters> SystemRegisters for SynchronizedAcknowledge<S> {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
         if register == icc::IAR1.encoding() {
             self.acknowledge()

@@ -93,8 +93,8 @@ pub enum Erratum {
     PrivatePrioritiesLost,
     /// A read of `ICC_IAR1_EL1` may overtake an earlier access and may return an interrupt that
     /// does not become active. The kernel must wrap the CPU's registers in
-    /// [`SynchronisedAcknowledge`](crate::cpu_interface::SynchronisedAcknowledge).
-    AcknowledgeNotSynchronised,
+    /// [`SynchronizedAcknowledge`](crate::cpu_interface::SynchronizedAcknowledge).
+    AcknowledgeNotSynchronized,
     /// Accesses to tables are not coherent, regardless of the attributes that read back.
     /// [`Gic`](crate::Gic) acts as if firmware had stated this
     /// ([`TableAccess::NonCoherent`](crate::TableAccess::NonCoherent)).
@@ -207,15 +207,15 @@ pub const TABLE: &[ErratumEntry] = &[
     row(IdRegister::Its, 0xffff_ffff, 0x0201_743b, Erratum::TablesBelow4GiB)
         .of("Renesas R-Car S4, V4H, V4M (GIC-600)", "GEN4GICITS1")
         .on(&["renesas,r8a779f0", "renesas,r8a779g0", "renesas,r8a779h0"]),
-    acknowledge_not_synchronised(0xa1, "Marvell (Cavium) ThunderX"),
-    acknowledge_not_synchronised(0xa2, "Marvell (Cavium) ThunderX 81xx"),
-    acknowledge_not_synchronised(0xa3, "Marvell (Cavium) ThunderX 83xx"),
-    acknowledge_not_synchronised(0xb1, "Marvell (Cavium) OCTEON TX2 98xx"),
-    acknowledge_not_synchronised(0xb2, "Marvell (Cavium) OCTEON TX2 96xx"),
-    acknowledge_not_synchronised(0xb3, "Marvell (Cavium) OCTEON TX2 95xx"),
-    acknowledge_not_synchronised(0xb4, "Marvell (Cavium) OCTEON TX2 95xxN"),
-    acknowledge_not_synchronised(0xb5, "Marvell (Cavium) OCTEON TX2 95xxMM"),
-    acknowledge_not_synchronised(0xb6, "Marvell (Cavium) OCTEON TX2 95xxO"),
+    acknowledge_not_synchronized(0xa1, "Marvell (Cavium) ThunderX"),
+    acknowledge_not_synchronized(0xa2, "Marvell (Cavium) ThunderX 81xx"),
+    acknowledge_not_synchronized(0xa3, "Marvell (Cavium) ThunderX 83xx"),
+    acknowledge_not_synchronized(0xb1, "Marvell (Cavium) OCTEON TX2 98xx"),
+    acknowledge_not_synchronized(0xb2, "Marvell (Cavium) OCTEON TX2 96xx"),
+    acknowledge_not_synchronized(0xb3, "Marvell (Cavium) OCTEON TX2 95xx"),
+    acknowledge_not_synchronized(0xb4, "Marvell (Cavium) OCTEON TX2 95xxN"),
+    acknowledge_not_synchronized(0xb5, "Marvell (Cavium) OCTEON TX2 95xxMM"),
+    acknowledge_not_synchronized(0xb6, "Marvell (Cavium) OCTEON TX2 95xxO"),
 ];
 
 /// Creates a row matching frames whose identification register equals `value` under `mask`.
@@ -225,9 +225,9 @@ const fn row(frame: IdRegister, mask: u32, value: u32, erratum: Erratum) -> Erra
 
 /// Creates a row for Cavium and Marvell CPUs with this part number (`MIDR_EL1.PartNum`), in every
 /// variant and revision.
-const fn acknowledge_not_synchronised(part: u32, product: &'static str) -> ErratumEntry {
+const fn acknowledge_not_synchronized(part: u32, product: &'static str) -> ErratumEntry {
     let value = 0x430f_0000 | part << 4;
-    row(IdRegister::Cpu, 0xff0f_fff0, value, Erratum::AcknowledgeNotSynchronised)
+    row(IdRegister::Cpu, 0xff0f_fff0, value, Erratum::AcknowledgeNotSynchronized)
         .of(product, "23154, 38545")
 }
 
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_row_can_match() {
-        assert_eq!(found(IdRegister::Cpu, 0x430f_0a11, &[]), [Erratum::AcknowledgeNotSynchronised]);
+        assert_eq!(found(IdRegister::Cpu, 0x430f_0a11, &[]), [Erratum::AcknowledgeNotSynchronized]);
         for entry in TABLE {
             assert_eq!(entry.value & !entry.mask, 0, "{} {}", entry.product, entry.number);
             assert!(!entry.product.is_empty() && !entry.number.is_empty(), "{entry:?}");

@@ -128,8 +128,8 @@ impl IrqfdSet {
         unblocking(resample.as_fd())?;
         let source = LevelSource::new(gsi, resample);
         self.levels.add(&source);
-        let (irqfds, signalled) = (self.clone(), source.clone());
-        let ring = move || irqfds.levels.signal(&irqfds.router, &signalled);
+        let (irqfds, signaled) = (self.clone(), source.clone());
+        let ring = move || irqfds.levels.signal(&irqfds.router, &signaled);
         let polled = self.poller.add(trigger, ring)?;
         let asserted = Asserted { irqfds: self.clone(), source };
         Ok(Irqfd { _polled: polled, _asserted: Some(asserted) })

@@ -231,7 +231,9 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn decoding_arbitrary_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn decoding_arbitrary_bytes_never_panics(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
             let _ = decode(&bytes);
         }
     }

@@ -23,7 +23,7 @@
 //!
 //! ```
 //! use irq_routing::msi::{MsiCapability, MsiLayout};
-//! use irq_routing::msix::Signalled;
+//! use irq_routing::msix::Signaled;
 //! use irq_routing::{GsiSpace, Inputs, Router, Sender};
 //! use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, SetLine, SignalMsi};
 //! use std::sync::Arc;
@@ -48,8 +48,8 @@
 //! msi.write(0x0c, &0x40u16.to_le_bytes()); // the data,
 //! msi.write(0x02, &0x11u16.to_le_bytes()); // and enables two vectors
 //!
-//! assert_eq!(msi.signal(1), Signalled::Sent(Delivery::Pending)); // the device signals
-//! assert_eq!(msi.signal(2), Signalled::NoSuchVector);
+//! assert_eq!(msi.signal(1), Signaled::Sent(Delivery::Pending)); // the device signals
+//! assert_eq!(msi.signal(2), Signaled::NoSuchVector);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -58,7 +58,7 @@ mod registers;
 pub use registers::MsiLayout;
 
 use crate::lock::Mutex;
-use crate::msix::{BusMaster, MsixTable, Signalled, VectorObserver};
+use crate::msix::{BusMaster, MsixTable, Signaled, VectorObserver};
 use crate::saved_state::{MsiState, StateError};
 use crate::{MessageSink, RoutedMessage, Sender, Unsettled};
 use alloc::sync::Arc;
@@ -189,12 +189,12 @@ impl MsiCapability {
         }
     }
 
-    /// Sends a vector's message for the device. Returns [`Signalled::NoSuchVector`] if the vector
+    /// Sends a vector's message for the device. Returns [`Signaled::NoSuchVector`] if the vector
     /// isn't granted. Like [`MsixTable::signal`], this method acquires no lock and does not
     /// allocate.
     ///
     /// Context: any.
-    pub fn signal(&self, vector: u16) -> Signalled {
+    pub fn signal(&self, vector: u16) -> Signaled {
         self.signal_unless(vector, |_| false)
     }
 
@@ -207,11 +207,11 @@ impl MsiCapability {
         &self,
         vector: u16,
         delivers: impl FnOnce(RoutedMessage) -> bool,
-    ) -> Signalled {
+    ) -> Signaled {
         match self.granted() {
-            0 => Signalled::Disabled,
+            0 => Signaled::Disabled,
             granted if vector < granted => self.table.signal_unless(vector, delivers),
-            _ => Signalled::NoSuchVector,
+            _ => Signaled::NoSuchVector,
         }
     }
 

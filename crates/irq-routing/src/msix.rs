@@ -21,7 +21,7 @@
 //! Source: PCI Local Bus 3.0 §6.8.2 and §6.8.3, PCI Express Base §7.7.2.
 //!
 //! ```
-//! use irq_routing::msix::{MsixTable, Signalled};
+//! use irq_routing::msix::{MsixTable, Signaled};
 //! use irq_routing::{GsiSpace, Inputs, Router, Sender};
 //! use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, SetLine, SignalMsi};
 //! use std::sync::Arc;
@@ -45,8 +45,8 @@
 //! table.write(0x10, &0x0809_0040u64.to_le_bytes()); // writes the address of vector 1,
 //! table.write(0x18, &3u64.to_le_bytes()); // writes its data and unmasks it
 //!
-//! assert_eq!(table.signal(0), Signalled::Held); // the device signals
-//! assert_eq!(table.signal(1), Signalled::Sent(Delivery::Pending));
+//! assert_eq!(table.signal(0), Signaled::Held); // the device signals
+//! assert_eq!(table.signal(1), Signaled::Sent(Delivery::Pending));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -80,7 +80,7 @@ pub struct BadTableSize(pub u16);
 /// Outcome of a vector's signal.
 #[doc(alias = "kvm_set_irq")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Signalled {
+pub enum Signaled {
     /// The message was sent.
     Sent(Delivery),
     /// The kernel refused the message.
@@ -170,7 +170,7 @@ impl MsixTable {
     /// and neither must [`MessageSink::signal_msi`].
     ///
     /// Context: any.
-    pub fn signal(&self, vector: u16) -> Signalled {
+    pub fn signal(&self, vector: u16) -> Signaled {
         self.signal_unless(vector, |_| false)
     }
 
@@ -185,12 +185,12 @@ impl MsixTable {
         &self,
         vector: u16,
         delivers: impl FnOnce(RoutedMessage) -> bool,
-    ) -> Signalled {
+    ) -> Signaled {
         let Some(word) = self.vectors.get(usize::from(vector)) else {
-            return Signalled::NoSuchVector;
+            return Signaled::NoSuchVector;
         };
         match word.enter() {
-            Entered::Held => Signalled::Held,
+            Entered::Held => Signaled::Held,
             Entered::Open(message) => {
                 let is_delivered = delivers(message);
                 let sent = if is_delivered {
@@ -199,7 +199,7 @@ impl MsixTable {
                     self.sink.signal_msi(message)
                 };
                 word.leave(&self.idle);
-                sent.map_or_else(Signalled::Refused, Signalled::Sent)
+                sent.map_or_else(Signaled::Refused, Signaled::Sent)
             }
         }
     }

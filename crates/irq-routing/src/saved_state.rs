@@ -10,7 +10,7 @@
 //! masked.
 //!
 //! ```
-//! use irq_routing::msix::{MsixTable, Signalled};
+//! use irq_routing::msix::{MsixTable, Signaled};
 //! # use irq_routing::{GsiSpace, Inputs, Router, Sender};
 //! # use msi_types::{Delivery, DeviceId, Level, Line, SetLine};
 //! # use msi_types::pci::msix::Control;
@@ -24,7 +24,7 @@
 //! # let new = || MsixTable::new(2, Sender::Device(DeviceId::new(8)), router.clone());
 //! let table = new()?;
 //! table.write_control(Control::new().with_enable(true));
-//! assert_eq!(table.signal(1), Signalled::Held);
+//! assert_eq!(table.signal(1), Signaled::Held);
 //! let saved = table.save();
 //!
 //! let restored = new()?;

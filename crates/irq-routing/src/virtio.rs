@@ -30,7 +30,7 @@
 //! Source: virtio 1.2 §4.1.4.3, §4.1.4.5 and §4.1.5.1.2 to §4.1.5.4.
 //!
 //! ```
-//! use irq_routing::msix::{MsixTable, Signalled};
+//! use irq_routing::msix::{MsixTable, Signaled};
 //! use irq_routing::virtio::{Notification, VirtioNotifier};
 //! # use irq_routing::{GsiSpace, Inputs, Router, Sender};
 //! # use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, SetLine, SignalMsi};
@@ -53,7 +53,7 @@
 //! notifier.write_vector(Notification::UsedBuffer(0), 1); // and assigns it to queue 0
 //!
 //! let sent = notifier.notify(Notification::UsedBuffer(0));
-//! assert_eq!(sent, Some(Signalled::Sent(Delivery::Pending)));
+//! assert_eq!(sent, Some(Signaled::Sent(Delivery::Pending)));
 //! assert_eq!(notifier.notify(Notification::UsedBuffer(1)), None); // has no vector
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -61,7 +61,7 @@
 mod saved_state;
 
 use crate::lock::Mutex;
-use crate::msix::{MsixTable, Signalled};
+use crate::msix::{MsixTable, Signaled};
 use crate::sync::{AtomicU16, SeqCst};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -159,14 +159,14 @@ impl VirtioNotifier {
     }
 
     /// Notifies the guest. Returns the outcome of the vector's signal,
-    /// [`Disabled`](Signalled::Disabled) if MSI-X is disabled and the notifier has asserted the pin
+    /// [`Disabled`](Signaled::Disabled) if MSI-X is disabled and the notifier has asserted the pin
     /// instead, or `None` if the guest has assigned no vector or the queue does not exist.
     ///
     /// Does not allocate. A used buffer's notification by MSI-X acquires no lock. All others
     /// acquire the lock under which the pin is driven, so a kick that the pin causes delays them.
     ///
     /// Context: task; may sleep.
-    pub fn notify(&self, notification: Notification) -> Option<Signalled> {
+    pub fn notify(&self, notification: Notification) -> Option<Signaled> {
         let place = self.vectors.get(notification.index())?;
         if notification == Notification::ConfigurationChange {
             self.set_isr(notification);
@@ -176,12 +176,12 @@ impl VirtioNotifier {
             let signaled = (vector != NO_VECTOR).then(|| self.table.signal(vector));
             // Once the guest has disabled MSI-X, vectors hold their messages, and the guest may
             // remove them.
-            if !matches!(signaled, None | Some(Signalled::Held)) || self.table.is_enabled() {
+            if !matches!(signaled, None | Some(Signaled::Held)) || self.table.is_enabled() {
                 return signaled;
             }
         }
         self.set_isr(notification);
-        Some(Signalled::Disabled)
+        Some(Signaled::Disabled)
     }
 
     /// Assigns a vector to a notification for the guest. [`NO_VECTOR`] removes the vector, and so

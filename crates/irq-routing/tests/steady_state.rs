@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use doorbell_test_support::heap_use;
-use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::msix::{MsixTable, Signaled};
 use irq_routing::{Access, Change, GsiSpace, Inputs, Invalidation, Pin, Route};
 use irq_routing::{Router, Routing, Sender, TranslateMsi};
 use msi_types::pci::msix::Control;
@@ -78,8 +78,8 @@ fn allocates_nothing(inputs: Inputs) {
     table.write_control(Control::new().with_enable(true));
     table.write(0x1c, &0u32.to_le_bytes());
     let vectors = allocated(|| {
-        assert_eq!(table.signal(0), Signalled::Held);
-        assert_eq!(table.signal(1), Signalled::Sent(Delivery::Pending));
+        assert_eq!(table.signal(0), Signaled::Held);
+        assert_eq!(table.signal(1), Signaled::Sent(Delivery::Pending));
     });
     assert_eq!(vectors, 0, "bytes");
 }

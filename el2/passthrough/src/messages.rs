@@ -15,7 +15,7 @@ use image_rt::println;
 use irq_domain::MsiVector;
 use irq_domain::pci::MsixCapability;
 use irq_routing::msi::{MsiCapability, MsiLayout};
-use irq_routing::msix::{MsixLayout, MsixTable, Signalled};
+use irq_routing::msix::{MsixLayout, MsixTable, Signaled};
 use irq_routing::{RoutedMessage, Router, Sender};
 use msi_types::pci::{msi, msix};
 use msi_types::{Delivery, DeviceId, MessageStore, MsiMessage, RequesterId};
@@ -104,17 +104,17 @@ impl Messages {
             Sender::Device(device) => delivers(device, message),
             Sender::Anonymous => false,
         };
-        let signalled = match self {
+        let signaled = match self {
             Self::Msi(_, capability) => capability.signal_unless(vector, delivers),
             Self::Msix(_, msix) => msix.table.signal_unless(vector, delivers),
         };
-        let reason = match signalled {
-            Signalled::Sent(Delivery::Pending) | Signalled::Held => return Ok(()),
-            Signalled::Sent(Delivery::Blocked) => "the guest's controller dropped the message",
-            Signalled::Sent(Delivery::NoDoorbell) => "the message's address is not a doorbell",
-            Signalled::Refused(_) => "the message's route was refused",
-            Signalled::Disabled => "the guest has disabled MSI",
-            Signalled::NoSuchVector => "the guest has not enabled this vector",
+        let reason = match signaled {
+            Signaled::Sent(Delivery::Pending) | Signaled::Held => return Ok(()),
+            Signaled::Sent(Delivery::Blocked) => "the guest's controller dropped the message",
+            Signaled::Sent(Delivery::NoDoorbell) => "the message's address is not a doorbell",
+            Signaled::Refused(_) => "the message's route was refused",
+            Signaled::Disabled => "the guest has disabled MSI",
+            Signaled::NoSuchVector => "the guest has not enabled this vector",
         };
         Err(Lost { messages: self, vector, reason })
     }

@@ -26,7 +26,7 @@ const EVENTQ_BASE: u32 = 0xa0;
 const EVENTQ_PROD: u32 = 0x1_00a8;
 const EVENTQ_CONS: u32 = 0x1_00ac;
 
-/// Bits of CR0 and of its acknowledgement.
+/// Bits of CR0 and of its acknowledgment.
 const SMMUEN: u32 = 1 << 0;
 const EVENTQEN: u32 = 1 << 2;
 const CMDQEN: u32 = 1 << 3;

@@ -46,7 +46,7 @@ impl Place {
         Self { cpu: step % CPUS, vector: FIRST_VECTOR + device * VECTORS + step / CPUS }
     }
 
-    /// Returns the message, in the format of the Intel SDM, "Message Signalled Interrupts".
+    /// Returns the message, in the format of the Intel SDM, "Message Signaled Interrupts".
     fn message(self) -> MsiMessage {
         MsiMessage { address: 0xfee0_0000 | u64::from(self.cpu) << 12, data: self.vector }
     }

@@ -5,7 +5,7 @@ use crate::outcome::Outcome;
 use fastrand::Rng;
 use irq_routing::device_eventfds::DeviceEventfds;
 use irq_routing::irqfd::{EventfdPoller, MessageEventfdSet};
-use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::msix::{MsixTable, Signaled};
 use irq_routing::{MessageSink, RoutedMessage, Sender, SignalError};
 use msi_types::pci::msix::Control;
 use msi_types::{Delivery, DeviceId, MsiMessage};
@@ -168,11 +168,11 @@ impl Device<'_> {
             return;
         }
         match self.table.signal(u16::try_from(vector).unwrap()) {
-            Signalled::Held => {
+            Signaled::Held => {
                 record.held.fetch_add(1, SeqCst);
                 record.held_in.fetch_max(check, SeqCst);
             }
-            Signalled::Sent(Delivery::Pending) => {}
+            Signaled::Sent(Delivery::Pending) => {}
             other => panic!("vector {vector}: {other:?}"),
         }
     }

@@ -18,7 +18,7 @@ mod list_registers;
 mod masks;
 mod measurements;
 mod model;
-mod neighbour;
+mod neighbor;
 pub mod operations;
 mod peers;
 mod probe;
@@ -28,7 +28,7 @@ mod word;
 pub use measurements::{Case, Measurements, Skipped};
 pub use probe::MeasureError;
 
-use neighbour::Neighbour;
+use neighbor::Neighbor;
 use probe::{Probe, Reference};
 use std::path::PathBuf;
 use std::process::Command;
@@ -85,17 +85,17 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
     probes.push(bring_up::probe()?);
     probes.extend(masks::probes()?);
     let rounds = options.rounds.max(1);
-    let mut neighbour = Neighbour::new(PATIENCE * rounds);
+    let mut neighbor = Neighbor::new(PATIENCE * rounds);
     for _ in 0..rounds {
-        floor.take(&mut neighbour)?;
-        probes.iter_mut().try_for_each(|probe| probe.take(&mut neighbour))?;
+        floor.take(&mut neighbor)?;
+        probes.iter_mut().try_for_each(|probe| probe.take(&mut neighbor))?;
     }
     let cases = probes.into_iter().map(|probe| {
         let (name, of) = (probe.name.clone(), probe.of.name());
         Case::new(name, probe.median(), of)
     });
     let measured = Measurements::new(floor.median(), cases.collect(), skipped);
-    Ok(Measurements { disturbed: neighbour.suffered(), ..measured })
+    Ok(Measurements { disturbed: neighbor.suffered(), ..measured })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A measured case, with its reference and its samples.
 
 use crate::measurements::FETCH_OR;
-use crate::neighbour::Neighbour;
+use crate::neighbor::Neighbor;
 use doorbell_machine::RunError;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -58,11 +58,11 @@ impl Probe {
         Self { name: name.into(), of, sample: Box::new(sample), samples: Vec::new() }
     }
 
-    pub(crate) fn take(&mut self, neighbour: &mut Neighbour) -> Result<(), MeasureError> {
+    pub(crate) fn take(&mut self, neighbor: &mut Neighbor) -> Result<(), MeasureError> {
         // A new time slice makes it less likely that another process interrupts the sample, which
         // would make the sample worthless.
         thread::yield_now();
-        let time = neighbour
+        let time = neighbor
             .without(&mut self.sample)
             .map_err(|reason| MeasureError::Case(self.name.clone(), reason))?;
         self.samples.push(time);

@@ -14,7 +14,7 @@ pub use bridge::BridgeKind;
 pub use bus_number::DevFn;
 pub use function::{DeviceFunctions, Function, FunctionConfig};
 pub use host_bridge::{HostBridge, Translator, Windows};
-pub use message_store::{AddressWidth, Signalled, StoreConfig};
+pub use message_store::{AddressWidth, Signaled, StoreConfig};
 pub use segment::Segment;
 
 /// Registers in the configuration header and in the capabilities that the machine implements (PCI

@@ -10,7 +10,7 @@ pub use store::{Line, PlatformStore};
 
 use crate::bus::{AccessWidth, Doorbells, MmioDevice};
 use crate::lock::lock;
-use crate::pci::Signalled;
+use crate::pci::Signaled;
 use config::Features;
 use msi_types::{Delivery, DeviceId, SignalMsi};
 use slots::MessageSlot;
@@ -60,14 +60,14 @@ impl PlatformDevice {
 
     /// Signals the event of slot `index`, or marks the slot as raised if it is masked. A level that
     /// is already asserted stays asserted.
-    pub fn signal(&self, index: u16) -> Signalled {
+    pub fn signal(&self, index: u16) -> Signaled {
         let mut state = lock(&self.state);
         let PlatformDeviceState { enabled: true, plugged: true, slots } = &mut *state else {
-            return Signalled::Off;
+            return Signaled::Off;
         };
-        let Some(slot) = slots.get_mut(usize::from(index)) else { return Signalled::Off };
+        let Some(slot) = slots.get_mut(usize::from(index)) else { return Signaled::Off };
         slot.raise();
-        if slot.is_masked() { Signalled::Held } else { self.settle(slot) }
+        if slot.is_masked() { Signaled::Held } else { self.settle(slot) }
     }
 
     /// Removes the device. Deasserts all its levels first, because a removed device can't do so.
@@ -91,10 +91,10 @@ impl PlatformDevice {
 
     /// Sends the next message of the slot, if a message is due. The result for an asserted level
     /// that was already signaled is `Pending`.
-    fn settle(&self, slot: &mut MessageSlot) -> Signalled {
+    fn settle(&self, slot: &mut MessageSlot) -> Signaled {
         let message = slot.next_message(self.config.trigger);
         let delivery = message.map(|message| self.doorbells.signal_msi(self.device, message));
-        Signalled::Sent(delivery.unwrap_or(Delivery::Pending))
+        Signaled::Sent(delivery.unwrap_or(Delivery::Pending))
     }
 
     fn write_register(&self, state: &mut PlatformDeviceState, offset: u64, value: u32) {

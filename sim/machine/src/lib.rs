@@ -8,7 +8,7 @@
 //!
 //!  system (drivers, devices) ── Platform, Host, Mmio ──▶ doorbell_hardware ◀── model (vgic)
 //!  cpu (the trap loop) ◀──────── IAR, EOIR ────────────▶ vCPU ── kick ──▶ cpu::Sleepers
-//!  oracle ◀── messages sent, acknowledgements, handler runs, moves
+//!  oracle ◀── messages sent, acknowledgments, handler runs, moves
 //!  trace ◀─── the same and commands, kicks, sleep: recorded on request
 //! ```
 //!
@@ -55,7 +55,7 @@ mod system;
 mod trace;
 
 pub use attack::{AttackReport, IommuPages, Overwritten, attack};
-pub use doorbell_hardware::pci::{AddressWidth, Signalled, StoreConfig};
+pub use doorbell_hardware::pci::{AddressWidth, Signaled, StoreConfig};
 pub use doorbell_hardware::platform_device::PlatformDeviceConfig;
 pub use error::RunError;
 pub use fault::Fault;

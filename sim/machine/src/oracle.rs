@@ -18,35 +18,35 @@
 //! 1. A run is *late* if its CPU looked for interrupts before the vector was allocated: the CPU may
 //!    have been descheduled between acknowledging and dispatching the interrupt, and the vector may
 //!    have been freed and allocated again in the meantime. A late run is not a fault, and its
-//!    acknowledgement accounts for no message.
-//! 2. A run is *due* if the CPU acknowledged the vector for a message, and this acknowledgement
+//!    acknowledgment accounts for no message.
+//! 2. A run is *due* if the CPU acknowledged the vector for a message, and this acknowledgment
 //!    caused no other run and no resend by the interrupt core. A run that is neither late nor due
 //!    is on a *wrong CPU* if the last message was sent after the CPU was closed, and the CPU was
 //!    not a target when it looked for interrupts; otherwise, the run is *spurious*.
 //! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
-//!    sent, or since the arrival that its acknowledgement accounts for; if the CPU nevertheless was
+//!    sent, or since the arrival that its acknowledgment accounts for; if the CPU nevertheless was
 //!    a target when it looked for interrupts, the run counts as spurious instead.
 //!
 //! In addition, a handler must not run more often than its vector sent messages. This limit ignores
 //! late runs, and interrupts that the driver resent without knowing whether they were pending.
 //!
-//! # Acknowledgements for a message
-//! An acknowledgement counts as caused by a message if a message was in flight, or has arrived
-//! since the previous acknowledgement. Which acknowledgement counts as the previous one depends on
+//! # Acknowledgments for a message
+//! An acknowledgment counts as caused by a message if a message was in flight, or has arrived
+//! since the previous acknowledgment. Which acknowledgment counts as the previous one depends on
 //! the controller:
 //!
-//! - **One pending bit that moves with the vector** (an ITS, SPIs): the previous acknowledgement on
-//!   any CPU. Each message makes one acknowledgement due, unless the interrupt was already pending
-//!   when the message arrived. If several messages were in flight, the acknowledgement is
+//! - **One pending bit that moves with the vector** (an ITS, SPIs): the previous acknowledgment on
+//!   any CPU. Each message makes one acknowledgment due, unless the interrupt was already pending
+//!   when the message arrived. If several messages were in flight, the acknowledgment is
 //!   attributed to the first one to arrive. Rule 3 considers the oldest message that was unhandled
 //!   when the CPU looked for interrupts rather than when its handler ran, because another CPU may
 //!   handle later messages in between.
 //! - **One pending bit per CPU, which does not move with the vector** (direct LPIs): the previous
-//!   acknowledgement on the same CPU. A message can only become pending at CPUs that were open
+//!   acknowledgment on the same CPU. A message can only become pending at CPUs that were open
 //!   while the message was in flight, i.e. from just before the device sent it until the bus
 //!   accepted it. If the endpoint held the message back during an operation, the message was in
 //!   flight until the end of the operation. An interrupt that the driver resends can be pending at
-//!   the CPU that the driver reports, if that CPU is a target. An acknowledgement accounts for
+//!   the CPU that the driver reports, if that CPU is a target. An acknowledgment accounts for
 //!   every message that arrived at its CPU before the CPU looked for interrupts. These conditions
 //!   are stricter than rule 3, so rule 3 does not apply.
 //!
@@ -54,7 +54,7 @@
 //! clears the vector's status bit. Rule 3 then asks whether the CPU was a target when the driver
 //! did so, or when the CPU acknowledged the line.
 //!
-//! A resend by the interrupt core is due only if it follows an acknowledgement that was caused by a
+//! A resend by the interrupt core is due only if it follows an acknowledgment that was caused by a
 //! message and whose dispatch was deferred.
 
 mod pending;
@@ -277,7 +277,7 @@ impl VectorRecord {
     }
 
     /// Records a handler run on `cpu`, which started to look for interrupts at `looked_at`. The
-    /// acknowledgement must already have been recorded in the route. Runs of one handler never
+    /// acknowledgment must already have been recorded in the route. Runs of one handler never
     /// overlap. Returns the numbers of the messages that no earlier run saw.
     pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) -> Range<u64> {
         let number = self.ram.device_load64(self.mailbox).unwrap_or(0);

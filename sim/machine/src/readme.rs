@@ -3,7 +3,7 @@
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::Irqchip;
 use guest::{Guest, ram};
-use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::msix::{MsixTable, Signaled};
 use msi_types::{Cpu, Delivery};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -134,18 +134,18 @@ fn take_signals(guest: &Guest, irqchip: &Irqchip<MachinePlatform>, function: &Ms
     });
     let runs = || runs.each_ref().map(|runs| runs.load(Ordering::Relaxed));
 
-    assert_eq!(function.signal(0), Signalled::Sent(Delivery::Pending));
+    assert_eq!(function.signal(0), Signaled::Sent(Delivery::Pending));
     guest.wait(|| runs() == [1, 0, 0, 0]); // on the boot CPU
 
     handle.set_affinity(Cpu::new(3)).unwrap();
-    assert_eq!(function.signal(0), Signalled::Sent(Delivery::Pending));
+    assert_eq!(function.signal(0), Signaled::Sent(Delivery::Pending));
     guest.wait(|| runs() == [1, 0, 0, 1]);
 
     drop(handle);
-    assert_eq!(function.signal(0), Signalled::Held, "without the handle the vector is masked");
+    assert_eq!(function.signal(0), Signaled::Held, "without the handle the vector is masked");
     assert!(function.control().enable());
     drop(device);
     assert!(!function.control().enable(), "without the device there is no vector");
-    assert_eq!((function.signal(0), function.message(0)), (Signalled::Held, None));
+    assert_eq!((function.signal(0), function.message(0)), (Signaled::Held, None));
     assert_eq!(runs(), [1, 0, 0, 1], "no handler ran");
 }

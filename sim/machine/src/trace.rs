@@ -5,7 +5,7 @@
 //! interface, and the messages that a handler run found.
 
 use doorbell_hardware::lock::lock;
-use doorbell_hardware::pci::Signalled;
+use doorbell_hardware::pci::Signaled;
 use msi_types::Cpu;
 use msi_types::trace::{Event, Observer};
 use std::cell::Cell;
@@ -68,7 +68,7 @@ pub enum Occurrence {
     /// A device starts to send the message.
     Sends,
     /// The device's attempt to send the message has ended.
-    Answered(Signalled),
+    Answered(Signaled),
     /// The vector's handler starts.
     Handles {
         /// The CPU.
@@ -207,8 +207,8 @@ impl Recorder {
     pub(crate) fn sending(
         &self,
         subject: Option<Subject>,
-        send: impl FnOnce() -> Signalled,
-    ) -> Signalled {
+        send: impl FnOnce() -> Signaled,
+    ) -> Signaled {
         let before = SENDING.replace(subject);
         let answer = send();
         self.record(Occurrence::Answered(answer));

@@ -5,7 +5,7 @@ use doorbell_hardware::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
 use doorbell_hardware::ims::{QueueDevice, QueueStore, RingDevice, RingStore};
 use doorbell_hardware::pci::enumerate::enumerate;
 use doorbell_hardware::pci::{
-    AddressWidth, DevFn, DeviceFunctions, Function, FunctionConfig, HostBridge, Segment, Signalled,
+    AddressWidth, DevFn, DeviceFunctions, Function, FunctionConfig, HostBridge, Segment, Signaled,
     StoreConfig, Windows,
 };
 use doorbell_hardware::platform::MachinePlatform;
@@ -292,7 +292,7 @@ impl Probed {
     }
 
     /// Makes a sender send its message.
-    pub(crate) fn signal(&self, sender: u16) -> Signalled {
+    pub(crate) fn signal(&self, sender: u16) -> Signaled {
         match &self.hardware {
             Hardware::Function(function) => function.signal(sender),
             Hardware::Ring(device) => device.signal(sender),

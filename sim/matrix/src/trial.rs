@@ -4,7 +4,7 @@ use super::board::Board;
 use super::cell::{Endpoint, Outcome};
 use super::device::Probed;
 use super::root::CPUS;
-use doorbell_hardware::pci::Signalled;
+use doorbell_hardware::pci::Signaled;
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError, RequestError};
 use msi_types::{Cpu, Delivery, MsiMessage};
 use std::collections::BTreeMap;
@@ -175,7 +175,7 @@ impl<'a> Trial<'a> {
             let fired = self.probed.signal(sender);
             self.board.settle();
             let found = self.runs.read();
-            if fired != Signalled::Sent(Delivery::Pending)
+            if fired != Signaled::Sent(Delivery::Pending)
                 || found != expected
                 || self.board.strays() != strays
             {
@@ -301,7 +301,7 @@ impl<'a> Trial<'a> {
         board.settle();
         let before = runs.read();
         for sender in slots {
-            if probed.signal(sender) != Signalled::Off {
+            if probed.signal(sender) != Signaled::Off {
                 return Err(TrialError::Broken(format!("sender {sender} sent after teardown")));
             }
         }

@@ -4,7 +4,7 @@
 use crate::machine::{CPU0, CPU1, ITS, Machine};
 use crate::setup::{DEVICE, DOORBELL, FUNCTION, Masked, SPI, Setup};
 use doorbell_hardware::bus::AccessWidth;
-use doorbell_hardware::pci::Signalled;
+use doorbell_hardware::pci::Signaled;
 use gic_arch::icc::{self, Igrpen};
 use gic_arch::{Affinity, IntId, gicd, gicr, gits};
 use gic_bringup::MsiController;
@@ -41,7 +41,7 @@ fn a_working_vector_passes_every_stage() {
     let core = [Fact::Irq(setup.handle.irq().get()), Fact::Runs(0)];
     let idle = [at, Fact::WouldSignal(CPU0)];
     assert!(setup.explain().facts().eq(sent.into_iter().chain(idle).chain(core)));
-    assert_eq!(setup.function().signal(1), Signalled::Sent(Delivery::Pending));
+    assert_eq!(setup.function().signal(1), Signaled::Sent(Delivery::Pending));
     let pending = [Fact::Pending(interrupt), at, Fact::Signaled(CPU0)];
     assert!(setup.explain().facts().eq(sent.into_iter().chain(pending).chain(core)));
     assert_eq!(setup.explain().obstacle(), None);
@@ -64,7 +64,7 @@ fn masks_of_the_function_are_named() {
     plant(|setup| setup.write_entry(msix::ENTRY_CONTROL, 1), masked(false));
     let waits = |setup: &Setup| {
         setup.write_entry(msix::ENTRY_CONTROL, 1);
-        assert_eq!(setup.function().signal(1), Signalled::Held);
+        assert_eq!(setup.function().signal(1), Signaled::Held);
     };
     plant(waits, masked(true));
     let function_mask = msix::Control::new().with_enable(true).with_function_mask(true);
@@ -163,7 +163,7 @@ fn cpu_interface_states_that_block_an_lpi_are_named() {
     let disabled = Obstacle::InterfaceGroupDisabled { group: explain::Group::One, cpu: CPU0 };
     plant(group, disabled);
     let forgotten_end = |setup: &Setup| {
-        assert_eq!(setup.function().signal(1), Signalled::Sent(Delivery::Pending));
+        assert_eq!(setup.function().signal(1), Signaled::Sent(Delivery::Pending));
         setup.on(CPU0, |own| own.read(icc::IAR1));
     };
     let running = 0xa0;

@@ -68,7 +68,9 @@ fn nonzero(count: u32) -> NonZeroU32 {
 
 proptest! {
     #[test]
-    fn block_allocator_agrees_with_a_linear_search_model(ops in prop::collection::vec(op(), 0..80)) {
+    fn block_allocator_agrees_with_a_linear_search_model(
+        ops in prop::collection::vec(op(), 0..80),
+    ) {
         let mut allocator = BlockAllocator::new(FIRST, COUNT).unwrap();
         let mut model = Model::default();
         let mut live: Vec<(u32, u32)> = Vec::new();

@@ -125,7 +125,7 @@ impl<M: Mmio> Redistributor<M> {
     pub fn start_lpis(&self) {
         self.write_enable_lpis(true);
         // A device write may be acknowledged before it arrives (Arm ARM, Device memory: Early Write
-        // Acknowledgement), so a DSB is not enough. Read the register back, because the read
+        // Acknowledgment), so a DSB is not enough. Read the register back, because the read
         // returns only after the write has arrived. The caller may then post an ITS command that
         // targets the redistributor, and this command must not overtake the write.
         let _ = self.lpis_enabled();

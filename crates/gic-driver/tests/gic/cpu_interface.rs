@@ -4,7 +4,7 @@
 use crate::fake::FakeRegisters;
 use gic_arch::icc::{Ctlr, Sgi, SreEl2};
 use gic_arch::{Affinity, IntId, Priority, SgiId, gicd, icc};
-use gic_driver::cpu_interface::{Active, PriorityScale, SplitEoi, SynchronisedAcknowledge};
+use gic_driver::cpu_interface::{Active, PriorityScale, SplitEoi, SynchronizedAcknowledge};
 use gic_driver::{
     CpuInterface, CpuInterfaceConfig, GicCpuInterface, GicError, SecurityView, SystemRegisters,
 };
@@ -25,11 +25,11 @@ fn sgi(number: u8) -> SgiId {
 #[test]
 fn an_unsynchronized_acknowledge_returns_none() {
     let registers = FakeRegisters::default();
-    let safe = SynchronisedAcknowledge::new(&registers);
+    let safe = SynchronizedAcknowledge::new(&registers);
     let interface: CpuInterface<_> =
         CpuInterface::enable(safe, CpuInterfaceConfig::default()).unwrap();
     registers.raise(40);
-    registers.lose_synchronisation();
+    registers.lose_synchronization();
     assert_eq!(interface.acknowledge(), None);
     let taken = interface.acknowledge().unwrap();
     assert_eq!(taken.intid(), IntId::new(40));

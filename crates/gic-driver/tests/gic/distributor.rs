@@ -25,7 +25,7 @@ fn config() -> DistributorConfig {
 }
 
 /// Returns a machine with an initialized distributor.
-fn initialised(security: Security) -> (Board, Distributor<BoardFrame>) {
+fn initialized(security: Security) -> (Board, Distributor<BoardFrame>) {
     let fake = machine(security);
     let distributor = open(&fake).unwrap();
     distributor.init(&fake, config()).unwrap();
@@ -124,7 +124,7 @@ mod init {
 
     #[test]
     fn secure_init_enables_only_secure_group_1() {
-        let (fake, _) = initialised(Security::Secure);
+        let (fake, _) = initialized(Security::Secure);
         fake.at_distributor(|frame| {
             let control = frame.control;
             let routes = control.are() && control.are_ns();
@@ -160,7 +160,7 @@ mod init {
 
     #[test]
     fn every_interrupt_is_routed() {
-        let (_, distributor) = initialised(Security::Single);
+        let (_, distributor) = initialized(Security::Single);
         for intid in intids() {
             assert_eq!(distributor.route(intid), Ok(Route::To(Affinity::new(0, 0, 1, 2))));
         }
@@ -258,7 +258,7 @@ mod interrupts {
         fn operation_changes_its_own_field_alone(
             ops in prop::collection::vec((0usize..96, op()), 1..40)
         ) {
-            let (fake, distributor) = initialised(Security::Single);
+            let (fake, distributor) = initialized(Security::Single);
             for (index, op) in ops {
                 let intid = intids()[index];
                 let before = states(&fake);
@@ -278,7 +278,7 @@ mod interrupts {
 
         #[test]
         fn interrupt_settings_read_back_as_written(index in 0usize..96, op in op()) {
-            let (fake, distributor) = initialised(Security::Single);
+            let (fake, distributor) = initialized(Security::Single);
             let interrupt = distributor.interrupt(intids()[index]).unwrap();
             apply(&fake, &interrupt, op).unwrap();
             match op {
@@ -300,7 +300,7 @@ mod interrupts {
 
     #[test]
     fn unimplemented_intids_are_refused() {
-        let (_, distributor) = initialised(Security::Single);
+        let (_, distributor) = initialized(Security::Single);
         for number in [0, 31, 96, 1019, 1020, 1056, 4095, 4128, 5119, 8192, u32::MAX] {
             let intid = IntId::new(number);
             let refused = GicError::NoSuchInterrupt { block: BLOCK, intid };
@@ -311,7 +311,7 @@ mod interrupts {
 
     #[test]
     fn non_secure_priorities_read_as_written() {
-        let (_, distributor) = initialised(Security::NonSecure);
+        let (_, distributor) = initialized(Security::NonSecure);
         let interrupt = distributor.interrupt(IntId::new(40)).unwrap();
         interrupt.set_priority(Priority::new(0x50));
         assert_eq!(interrupt.priority(), Priority::new(0x50));
@@ -319,7 +319,7 @@ mod interrupts {
 
     #[test]
     fn secure_interrupt_cannot_be_taken() {
-        let (_, distributor) = initialised(Security::NonSecure);
+        let (_, distributor) = initialized(Security::NonSecure);
         let take =
             |number| distributor.interrupt(IntId::new(number)).unwrap().take(Priority::HIGHEST);
         assert_eq!(take(33), Err(GicError::KeptBySecure(IntId::new(33))));
@@ -332,7 +332,7 @@ mod interrupts {
             (Security::NonSecure, SecurityView::NonSecure, Group::One),
             (Security::Single, SecurityView::Single, Group::SecureOne),
         ] {
-            let (fake, distributor) = initialised(security);
+            let (fake, distributor) = initialized(security);
             let interrupt = distributor.interrupt(IntId::new(40)).unwrap();
             let refused = interrupt.set_group(&fake, view, group);
             assert_eq!(refused, Err(GicError::GroupRefused(IntId::new(40))));
@@ -345,7 +345,7 @@ mod routes {
 
     #[test]
     fn a_route_is_written_where_the_manual_specifies() {
-        let (fake, distributor) = initialised(Security::Single);
+        let (fake, distributor) = initialized(Security::Single);
         let target = Affinity::new(4, 3, 2, 1);
         distributor.set_route(IntId::new(42), Route::To(target)).unwrap();
         distributor.set_route(IntId::new(4100), Route::AnyParticipating).unwrap();
@@ -383,7 +383,7 @@ mod routes {
     #[test]
     fn priority_bits_follow_the_security_view() {
         for (security, bits) in [(Security::Single, 5), (Security::NonSecure, 4)] {
-            let (_, distributor) = initialised(security);
+            let (_, distributor) = initialized(security);
             assert_eq!(distributor.priority_bits(), Some(bits));
             assert_eq!(distributor.interrupt(IntId::new(32)).unwrap().priority().get(), 0xa0);
         }
@@ -408,7 +408,7 @@ mod suspend {
             saved_states in prop::collection::vec(state(), 96),
             routes in prop::collection::vec(any::<u32>(), 96),
         ) {
-            let (fake, distributor) = initialised(Security::Single);
+            let (fake, distributor) = initialized(Security::Single);
             for ((intid, state), route) in intids().iter().zip(&saved_states).zip(&routes) {
                 fake.at_distributor(|frame| *state_of(frame, *intid) = *state);
                 distributor.set_route(*intid, Route::To(Affinity::from_packed(*route))).unwrap();
@@ -432,7 +432,7 @@ mod suspend {
 
     #[test]
     fn restore_reverts_changes_made_after_the_save() {
-        let (fake, distributor) = initialised(Security::Single);
+        let (fake, distributor) = initialized(Security::Single);
         let interrupts =
             [50, 51, 52].map(|number| distributor.interrupt(IntId::new(number)).unwrap());
         let mut storage = vec![SharedBlock::default(); distributor.saved_blocks()];
@@ -450,7 +450,7 @@ mod suspend {
 
     #[test]
     fn save_refuses_too_little_room() {
-        let (_, distributor) = initialised(Security::Single);
+        let (_, distributor) = initialized(Security::Single);
         let refused = distributor.save(&mut [SharedBlock::default(); 2]);
         assert_eq!(refused, Err(GicError::StorageTooSmall { block: BLOCK, wanted: 3, given: 2 }));
     }

@@ -145,7 +145,7 @@ fn end_writes_the_acknowledged_value() {
 }
 
 #[test]
-fn handler_loads_follow_the_acknowledgement() {
+fn handler_loads_follow_the_acknowledgment() {
     let board = Board::new();
     let gic = board.running();
     board.state(|state| state.interfaces[0].pending.push(Iar::new().with_intid(3).with_cpu_id(1)));

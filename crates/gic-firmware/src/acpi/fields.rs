@@ -83,13 +83,15 @@ macro_rules! structures {
     })*) => {
         const LAYOUTS: &[Layout] = &[$($(Layout { kind: $kind, ..$structure::LAYOUT },)?)*];
         $(pub(super) mod $structure {
-            $(pub(in crate::acpi) const $field: super::Field =
-                super::Field { name: $name, at: $at, bytes: $bytes, is_hex: super::$notation };)*
-            pub(in crate::acpi) const FIELDS: &[super::Field] = &[$($field),*];
+            use $crate::acpi::fields::*;
+
+            $(pub(in crate::acpi) const $field: Field =
+                Field { name: $name, at: $at, bytes: $bytes, is_hex: $notation };)*
+            pub(in crate::acpi) const FIELDS: &[Field] = &[$($field),*];
             $(
                 pub(in crate::acpi) const KIND: u8 = $kind;
-                pub(in crate::acpi) const LAYOUT: super::Layout = super::Layout {
-                    table: super::Signature::$table,
+                pub(in crate::acpi) const LAYOUT: Layout = Layout {
+                    table: Signature::$table,
                     kind: $kind,
                     name: $title,
                     first: $first,

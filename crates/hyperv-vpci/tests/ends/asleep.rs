@@ -168,7 +168,7 @@ fn a_packet_racing_the_guests_sleep_is_handled() {
     kernel.signals.raised();
     is_late.store(true, SeqCst);
     eject(SLOT);
-    assert!(kernel.signals.host_signalled());
+    assert!(kernel.signals.host_signaled());
     assert_eq!(bus.poll(), Ok(Idle::Sleep));
     assert!(!is_late.load(SeqCst), "the guest did not sleep");
     let events: Vec<_> = std::iter::from_fn(|| bus.next_event()).collect();

@@ -419,7 +419,7 @@ impl Board {
 
     /// Asserts that the host has signaled, and polls the guest.
     pub(crate) fn hear(&self) {
-        assert!(self.kernel.signals.host_signalled(), "the host did not signal");
+        assert!(self.kernel.signals.host_signaled(), "the host did not signal");
         assert_eq!(self.bus.poll(), Ok(hyperv_vpci::channel::Idle::Sleep));
     }
 }

@@ -15,7 +15,7 @@ mod floods;
 mod gic;
 mod host;
 mod hostile;
-mod misbehaviour;
+mod misbehavior;
 mod negotiation;
 mod openvmm;
 mod out_of_memory;

@@ -156,18 +156,18 @@ fn a_client_that_sleeps_is_told_of_each_change() {
     client.init(SLOT);
     for serial in 10..13 {
         client.host.change(|host| host.eject(SLOT).unwrap());
-        assert!(client.host.signals.host_signalled());
+        assert!(client.host.signals.host_signaled());
         client.drain();
         assert_eq!(std::mem::take(&mut client.ejecting), [SLOT]);
         let completed = message(EJECTED, 8, &[&slot_field(SLOT)]);
         client.ring.send(PacketKind::Notice, &completed).unwrap();
-        assert!(client.host.signals.host_signalled());
+        assert!(client.host.signals.host_signaled());
         client.drain();
         assert_eq!(client.functions, [function(OTHER).description]);
         let mut again = function(SLOT);
         again.description.serial = serial;
         client.sender = client.host.change(|host| host.offer(again).unwrap());
-        assert!(client.host.signals.host_signalled());
+        assert!(client.host.signals.host_signaled());
         client.drain();
         assert_eq!(client.functions[0].serial, serial);
         client.init(SLOT);

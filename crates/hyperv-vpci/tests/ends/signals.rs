@@ -49,9 +49,9 @@ impl EndSignals {
         let state = self.lock();
         let is_under_way = |state: &mut State| !state.to_guest && !state.is_quiet();
         let mut state = self.changed.wait_while(state, is_under_way).unwrap();
-        let signalled = std::mem::take(&mut state.to_guest);
-        state.waits_in_vain += u32::from(!signalled);
-        signalled
+        let signaled = std::mem::take(&mut state.to_guest);
+        state.waits_in_vain += u32::from(!signaled);
+        signaled
     }
 
     pub(crate) fn wake_ups(&self) -> u32 {
@@ -83,7 +83,7 @@ impl EndSignals {
     }
 
     /// Waits until the host has handled all signals. Returns `true` if the host signaled the guest.
-    pub(crate) fn host_signalled(&self) -> bool {
+    pub(crate) fn host_signaled(&self) -> bool {
         self.settle();
         self.guest_sleeps()
     }

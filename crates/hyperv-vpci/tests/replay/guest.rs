@@ -86,14 +86,14 @@ struct Sleeper {
 
 impl Sleeper {
     /// Lets the host run. Returns `true` if the host signaled.
-    fn is_signalled(&self) -> bool {
+    fn is_signaled(&self) -> bool {
         let mut peer = self.peer.lock().unwrap();
         if peer.to_host.take() {
             peer.answer();
         }
-        let is_signalled = self.to_guest.take();
-        self.wake_ups.fetch_add(u32::from(is_signalled), SeqCst);
-        is_signalled
+        let is_signaled = self.to_guest.take();
+        self.wake_ups.fetch_add(u32::from(is_signaled), SeqCst);
+        is_signaled
     }
 
     /// Sends the notice of the next recorded call.
@@ -105,7 +105,7 @@ impl Sleeper {
     }
 
     fn is_over(&self) -> bool {
-        self.is_signalled();
+        self.is_signaled();
         self.peer.lock().unwrap().lines.is_empty()
     }
 }
@@ -135,7 +135,7 @@ impl Kernel for Sleeper {
         self.wake_ups.fetch_add(1, SeqCst);
     }
     fn wait(&self, seen: u32, _: u32) -> Wait {
-        if self.wake_ups() != seen || self.is_signalled() {
+        if self.wake_ups() != seen || self.is_signaled() {
             return Wait::Again;
         }
         self.in_vain.fetch_add(1, SeqCst);
@@ -212,9 +212,9 @@ fn the_guest_handles_recorded_openvmm_host_events() {
     bus.free(&device, block);
     assert_eq!(gic.claimed(), [64]);
     for event in [BusEvent::EjectRequested(SLOT), BusEvent::Gone(SLOT)] {
-        assert!(!kernel.is_signalled());
+        assert!(!kernel.is_signaled());
         kernel.send_next();
-        assert!(kernel.is_signalled(), "{event:?} raises no signal");
+        assert!(kernel.is_signaled(), "{event:?} raises no signal");
         assert_eq!((bus.poll(), bus.next_event()), (Ok(Idle::Sleep), Some(event)));
     }
     assert!(gic.claimed().is_empty() && kernel.is_over());

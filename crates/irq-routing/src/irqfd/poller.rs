@@ -49,7 +49,7 @@ struct Source {
     eventfd: Box<dyn AsFd + Send + Sync>,
     id: Option<EventfdId>,
     serving: Serving,
-    signalled: Box<dyn Fn() + Send + Sync>,
+    signaled: Box<dyn Fn() + Send + Sync>,
 }
 
 /// An eventfd's identity, independent of its file descriptors.
@@ -77,9 +77,9 @@ impl EventfdPoller {
         Ok(Arc::new(Self { epoll, polled: Mutex::default() }))
     }
 
-    /// Adds an eventfd, and calls `signalled` for each signal until the result is dropped. Unserved
-    /// signals merge into one call of `signalled`. A signal that the eventfd already holds is
-    /// served, too. At most one thread at a time runs `signalled`. Other holders of the eventfd
+    /// Adds an eventfd, and calls `signaled` for each signal until the result is dropped. Unserved
+    /// signals merge into one call of `signaled`. A signal that the eventfd already holds is
+    /// served, too. At most one thread at a time runs `signaled`. Other holders of the eventfd
     /// must neither read it nor make it blocking.
     ///
     /// The caller passes the eventfd by value or in an `Arc`; its descriptor is not duplicated. An
@@ -92,10 +92,10 @@ impl EventfdPoller {
     pub fn add(
         self: &Arc<Self>,
         eventfd: impl AsFd + Send + Sync + 'static,
-        signalled: impl Fn() + Send + Sync + 'static,
+        signaled: impl Fn() + Send + Sync + 'static,
     ) -> Result<PolledEventfd, IrqfdError> {
         let id = EventfdId::of(eventfd.as_fd());
-        self.add_known(eventfd, id, signalled)
+        self.add_known(eventfd, id, signaled)
     }
 
     /// Adds an eventfd whose identity is already known; see [`add`](Self::add).
@@ -103,11 +103,11 @@ impl EventfdPoller {
         self: &Arc<Self>,
         eventfd: impl AsFd + Send + Sync + 'static,
         id: Option<EventfdId>,
-        signalled: impl Fn() + Send + Sync + 'static,
+        signaled: impl Fn() + Send + Sync + 'static,
     ) -> Result<PolledEventfd, IrqfdError> {
         unblocking(eventfd.as_fd())?;
-        let (eventfd, signalled) = (Box::new(eventfd), Box::new(signalled));
-        let source = Arc::new(Source { eventfd, id, serving: Serving::default(), signalled });
+        let (eventfd, signaled) = (Box::new(eventfd), Box::new(signaled));
+        let source = Arc::new(Source { eventfd, id, serving: Serving::default(), signaled });
         let mut polled = self.polled();
         if source.id.is_some_and(|id| polled.eventfds.contains(&id)) {
             return Err(IrqfdError::AlreadyBound);
@@ -177,7 +177,7 @@ impl EventfdPoller {
             }
             Taken::HandedOver => true,
             Taken::Signal(turn) => {
-                turn.serve(&source.signalled);
+                turn.serve(&source.signaled);
                 true
             }
         }

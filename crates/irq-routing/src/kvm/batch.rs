@@ -40,11 +40,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
     type Bound;
 
     fn routing(&self) -> &dyn Routing;
-    /// Calls `signalled` for each signal.
+    /// Calls `signaled` for each signal.
     fn poll(
         &self,
         eventfd: &Self::Eventfd,
-        signalled: impl Fn() + Send + Sync + 'static,
+        signaled: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self::Polled, IrqfdError>;
     fn bind(&self, eventfd: &Self::Eventfd, gsi: Gsi) -> io::Result<Self::Bound>;
     /// Returns `false` if the kernel may refuse the message's route. In that case, user space keeps
@@ -364,14 +364,14 @@ impl<B: Backend> Vector<B> {
 
     fn poll(&mut self, backend: &Arc<B>, message: RoutedMessage) -> Result<(), IrqfdError> {
         let (sender, active) = (backend.clone(), self.active.clone());
-        let signalled = move || {
+        let signaled = move || {
             // If no doorbell accepts the message, the message is lost, as with `KVM_IRQFD`.
             let _ = sender.routing().signal_msi(message);
             if !active.swap(true, SeqCst) {
                 sender.start_timer();
             }
         };
-        self.service = Service::Polled(backend.poll(&self.eventfd, signalled)?);
+        self.service = Service::Polled(backend.poll(&self.eventfd, signaled)?);
         Ok(())
     }
 

@@ -150,9 +150,9 @@ impl Backend for Kernel {
     fn poll(
         &self,
         eventfd: &Eventfd,
-        signalled: impl Fn() + Send + Sync + 'static,
+        signaled: impl Fn() + Send + Sync + 'static,
     ) -> Result<PolledEventfd, IrqfdError> {
-        self.poller.add_known(eventfd.file.clone(), eventfd.id, signalled)
+        self.poller.add_known(eventfd.file.clone(), eventfd.id, signaled)
     }
 
     fn bind(&self, eventfd: &Eventfd, gsi: Gsi) -> io::Result<Self::Bound> {

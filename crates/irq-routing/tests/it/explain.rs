@@ -3,7 +3,7 @@
 use crate::controller::{Controller, Heard};
 use doorbell_test_support::{Score, other_values};
 use irq_routing::msi::{MsiCapability, MsiLayout};
-use irq_routing::msix::{BusMaster, MsixTable, Signalled};
+use irq_routing::msix::{BusMaster, MsixTable, Signaled};
 use irq_routing::{GsiSpace, Pin, Route, Router, Sender};
 use msi_types::explain::{ExplainInput, Explanation, Fact, Obstacle};
 use msi_types::pci::msi;
@@ -84,7 +84,7 @@ fn explain_reports_each_mask() {
     table.write_control(ENABLED);
     table.write(12, &1u32.to_le_bytes());
     assert_eq!(obstacle(), Some(Obstacle::VectorMasked { vector: 0, pending: false }));
-    assert_eq!(table.signal(0), Signalled::Held);
+    assert_eq!(table.signal(0), Signaled::Held);
     assert_eq!(obstacle(), Some(Obstacle::VectorMasked { vector: 0, pending: true }));
 }
 
@@ -165,7 +165,7 @@ fn a_vector_of_a_capability_is_explained() {
     capability.write(16, &1u32.to_le_bytes());
     let masked = |pending| Some(Obstacle::VectorMasked { vector: 0, pending });
     assert_eq!([obstacle(0), obstacle(1)], [masked(false), reaches(3)]);
-    assert_eq!(capability.signal(0), Signalled::Held);
+    assert_eq!(capability.signal(0), Signaled::Held);
     assert_eq!(obstacle(0), masked(true));
     capability.set_bus_master(BusMaster::Disabled);
     assert_eq!(obstacle(1), Some(Obstacle::BusMasterDisabled));

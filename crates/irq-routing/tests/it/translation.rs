@@ -1,7 +1,7 @@
 //! Messages behind an IOMMU, on a router.
 
 use crate::controller::{Controller, Heard};
-use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::msix::{MsixTable, Signaled};
 use irq_routing::{
     Access, Change, GsiSpace, Invalidation, MessageSink, Route, RoutedMessage, Router, Routing,
     Sender, TranslateMsi,
@@ -119,7 +119,7 @@ fn a_message_reaches_the_doorbell_behind_its_iova() {
     rig.router.commit(&[Change::Set(gsi, Route::to_its(DEVICE, message))]).unwrap();
 
     assert_eq!(rig.router.signal(gsi), Ok(Delivery::Pending));
-    assert_eq!(table(&rig, IOVA, 0).signal(0), Signalled::Sent(Delivery::Pending));
+    assert_eq!(table(&rig, IOVA, 0).signal(0), Signaled::Sent(Delivery::Pending));
     assert_eq!(rig.write(DEVICE, IOVA), Delivery::Pending);
     assert_eq!(rig.controller.heard(), [Heard::Event(DEVICE, 7); 3]);
     assert_eq!((rig.iommu.take_lookups(), rig.router.dropped()), (1, 0));
@@ -134,8 +134,8 @@ fn each_blocked_message_records_an_iommu_event() {
     rig.invalidate(&of(DEVICE));
     assert_eq!(rig.iommu.take_events(), [(OTHER, IOVA)], "an invalidation sends no message");
 
-    assert_eq!(table.signal(0), Signalled::Sent(Delivery::Blocked));
-    assert_eq!(table.signal(0), Signalled::Sent(Delivery::Blocked));
+    assert_eq!(table.signal(0), Signaled::Sent(Delivery::Blocked));
+    assert_eq!(table.signal(0), Signaled::Sent(Delivery::Blocked));
     assert_eq!(table.explain(0).obstacle(), Some(Obstacle::NotMapped { iova: IOVA }));
     assert_eq!(rig.iommu.take_events(), [(DEVICE, IOVA); 2], "an explanation sends no message");
     assert_eq!((rig.controller.heard(), rig.router.dropped()), (vec![], 3));
@@ -145,9 +145,9 @@ fn each_blocked_message_records_an_iommu_event() {
 fn a_vector_follows_its_mapping_and_its_address() {
     let rig = Rig::mapped();
     let table = table(&rig, IOVA, 0);
-    assert_eq!(table.signal(0), Signalled::Sent(Delivery::Pending));
+    assert_eq!(table.signal(0), Signaled::Sent(Delivery::Pending));
     table.write(12, &1u32.to_le_bytes());
-    assert_eq!(table.signal(0), Signalled::Held);
+    assert_eq!(table.signal(0), Signaled::Held);
     rig.iommu.map(DEVICE, IOVA, Controller::FRAME);
     rig.invalidate(&of(DEVICE));
     table.write(12, &0u32.to_le_bytes());
@@ -155,7 +155,7 @@ fn a_vector_follows_its_mapping_and_its_address() {
 
     rig.iommu.map(DEVICE, 0x5040, Controller::ITS);
     table.write(0, &0x5040u64.to_le_bytes());
-    assert_eq!(table.signal(0), Signalled::Sent(Delivery::Pending));
+    assert_eq!(table.signal(0), Signaled::Sent(Delivery::Pending));
     assert_eq!(rig.controller.heard(), [Heard::Event(DEVICE, 7)]);
 }
 

@@ -4,7 +4,7 @@
 use crate::controller::{Controller, Heard};
 use irq_routing::device_eventfds::DeviceEventfds;
 use irq_routing::irqfd::{EventfdPoller, MessageEventfdSet};
-use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::msix::{MsixTable, Signaled};
 use irq_routing::saved_state::{StateError, VirtioState};
 use irq_routing::virtio::Notification::{self, ConfigurationChange, UsedBuffer};
 use irq_routing::virtio::{NO_VECTOR, VirtioNotifier};
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 const VECTORS: u16 = 3;
 const QUEUES: u16 = 2;
-const SENT: Option<Signalled> = Some(Signalled::Sent(Delivery::Pending));
+const SENT: Option<Signaled> = Some(Signaled::Sent(Delivery::Pending));
 
 struct Rig {
     notifier: VirtioNotifier,
@@ -146,7 +146,7 @@ fn reset_removes_all_vectors_but_keeps_the_table() {
 fn masked_vector_holds_its_notification() {
     let rig = Rig::with_vectors([0, 1, 2]);
     rig.table.write(16 + 12, &1u32.to_le_bytes());
-    assert_eq!(rig.notifier.notify(UsedBuffer(0)), Some(Signalled::Held));
+    assert_eq!(rig.notifier.notify(UsedBuffer(0)), Some(Signaled::Held));
     rig.table.write(16 + 12, &0u32.to_le_bytes());
     assert_eq!((rig.heard(), rig.pin()), (vec![1], vec![]));
 }
@@ -154,8 +154,8 @@ fn masked_vector_holds_its_notification() {
 #[test]
 fn device_asserts_its_pin_until_the_guest_reads_the_status() {
     let rig = Rig::new();
-    assert_eq!(rig.notifier.notify(UsedBuffer(1)), Some(Signalled::Disabled));
-    assert_eq!(rig.notifier.notify(ConfigurationChange), Some(Signalled::Disabled));
+    assert_eq!(rig.notifier.notify(UsedBuffer(1)), Some(Signaled::Disabled));
+    assert_eq!(rig.notifier.notify(ConfigurationChange), Some(Signaled::Disabled));
     assert_eq!(rig.pin(), [Level::High]);
     assert_eq!(rig.notifier.take_isr(), 3);
     assert_eq!((rig.pin(), rig.notifier.take_isr()), (vec![Level::Low], 0));

@@ -3,7 +3,7 @@
 use doorbell_test_support::kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
 use irq_routing::irqfd::EventfdPoller;
 use irq_routing::kvm::{KvmConfig, KvmIrqfd, KvmRouter, RustVmm};
-use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
+use irq_routing::msix::{MsixTable, Signaled, VectorObserver};
 use irq_routing::{
     Change, ChangeCount, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing, Sender,
     SignalError,
@@ -309,11 +309,11 @@ fn msix() -> Outcome {
 
     binder.devices[1].write(1)?;
     same(machine.arrived()?, vec![0x61])?;
-    same(table.signal(1), Signalled::Sent(Delivery::Pending))?;
+    same(table.signal(1), Signaled::Sent(Delivery::Pending))?;
     same(machine.arrived()?, vec![0x61])?;
     table.write(0x1c, &1u32.to_le_bytes());
     binder.devices[1].write(1)?;
-    same((machine.arrived()?, table.signal(1)), (vec![], Signalled::Held))?;
+    same((machine.arrived()?, table.signal(1)), (vec![], Signaled::Held))?;
     drop(table);
     same(Arc::strong_count(&machine.vm), 2)
 }

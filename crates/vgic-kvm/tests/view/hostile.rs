@@ -46,7 +46,10 @@ fn attributes() -> impl Strategy<Value = (KvmDevice, Attribute)> {
 
 proptest! {
     #[test]
-    fn arbitrary_tables_are_restored_or_refused(words in vec(words(), 0..40), two in any::<bool>()) {
+    fn arbitrary_tables_are_restored_or_refused(
+        words in vec(words(), 0..40),
+        two in any::<bool>(),
+    ) {
         let levels = if two { Levels::Two } else { Levels::Flat };
         let memory = ram();
         put(&memory, &words);

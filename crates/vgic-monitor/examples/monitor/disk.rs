@@ -4,7 +4,7 @@
 use super::{Memory, Registers, Result, lock};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
-use vgic_monitor::irq_routing::msix::{MsixTable, Signalled};
+use vgic_monitor::irq_routing::msix::{MsixTable, Signaled};
 use vgic_monitor::irq_routing::virtio::{NO_VECTOR, Notification, VirtioNotifier};
 use virtio_queue::{DescriptorChain, Queue, QueueT};
 
@@ -48,7 +48,7 @@ impl Disk {
     }
 
     /// Serves the oldest request, if there is one. Returns the outcome of its notification.
-    pub(crate) fn serve(&self) -> Result<Option<Signalled>> {
+    pub(crate) fn serve(&self) -> Result<Option<Signaled>> {
         let (memory, mut queue) = (&*self.memory, lock(&self.queue));
         let Some(chain) = queue.pop_descriptor_chain(memory) else { return Ok(None) };
         let head = chain.head_index();

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
-use vgic_monitor::irq_routing::msix::{MsixTable, Signalled};
+use vgic_monitor::irq_routing::msix::{MsixTable, Signaled};
 use vgic_monitor::irq_routing::virtio::Notification;
 use vgic_monitor::irq_routing::{GsiSpace, Inputs, Invalidation, Router, Sender};
 use vgic_monitor::machine_state::{MachineState, Parts};
@@ -144,7 +144,7 @@ impl Machine {
     fn serve(&self, request: &str, expected: Delivery) -> Result<()> {
         println!("monitor: serves {request}");
         let found = self.disk.serve()?;
-        let is_expected = found == Some(Signalled::Sent(expected));
+        let is_expected = found == Some(Signaled::Sent(expected));
         is_expected.then_some(()).ok_or(format!("expected {expected:?}, not {found:?}").into())
     }
 

@@ -173,7 +173,7 @@ impl Vcpu {
     /// highest-priority pending interrupt.
     pub fn inputs(&mut self) -> Inputs {
         self.gic.go_on();
-        match self.signalled().map(|candidate| candidate.group) {
+        match self.signaled().map(|candidate| candidate.group) {
             None => Inputs::default(),
             Some(Group::One) => Inputs { irq: true, fiq: false },
             Some(Group::Zero) => Inputs { irq: false, fiq: true },
@@ -384,7 +384,7 @@ impl Vcpu {
         wired: Option<MostUrgent>,
     ) -> Option<Option<MostUrgent>> {
         let first = match group {
-            Group::Zero => self.signalled(),
+            Group::Zero => self.signaled(),
             Group::One => wired.filter(|found| self.interface.signals(found.priority, found.group)),
         };
         let first = first.filter(|found| found.group == group)?;
@@ -497,7 +497,7 @@ impl Vcpu {
     }
 
     /// Returns the interrupt currently signaled to the PE.
-    fn signalled(&mut self) -> Option<MostUrgent> {
+    fn signaled(&mut self) -> Option<MostUrgent> {
         self.most_urgent().filter(|found| self.interface.signals(found.priority, found.group))
     }
 

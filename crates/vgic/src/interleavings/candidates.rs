@@ -148,7 +148,7 @@ fn an_interrupt_firing_while_its_candidate_is_cleared_is_not_lost() {
 }
 
 /// Fires an interrupt whose candidate bit is in the same leaf as a stale bit.
-fn a_neighbour_fires() {
+fn a_neighbor_fires() {
     let machine = Machine::new();
     machine.fire(0);
     machine.handle(CPU).unwrap();
@@ -157,16 +157,16 @@ fn a_neighbour_fires() {
 
 #[test]
 fn an_interrupt_firing_while_its_leaf_is_cleared_is_not_lost() {
-    explore_all(20_000, a_neighbour_fires);
+    explore_all(20_000, a_neighbor_fires);
 }
 
 /// Removes the vCPU's only candidate while the neighboring interrupt becomes a candidate.
 fn the_only_one_is_taken() {
     let machine = Machine::new();
     machine.fire(0);
-    let neighbour = spawn(&machine, |machine| machine.fire(1));
+    let neighbor = spawn(&machine, |machine| machine.fire(1));
     let taken = machine.candidates[CPU.index()].take_only();
-    neighbour.join().unwrap();
+    neighbor.join().unwrap();
     let mut left = Vec::new();
     machine.candidates[CPU.index()].visit(|index| {
         left.push(index);

@@ -18,7 +18,7 @@ struct Paged<T> {
 
 /// An entry's neighbors in its LPI's list. An entry in no list has none.
 #[derive(Clone, Copy, Default)]
-struct Neighbours {
+struct Neighbors {
     previous: Option<EntryNumber>,
     next: Option<EntryNumber>,
 }
@@ -32,7 +32,7 @@ pub(super) struct EntriesByLpi {
     /// holds the command lock alone, or the LPI's lock.
     first: Paged<AtomicU32>,
     /// Neighbors in the list, indexed by entry.
-    neighbours: Paged<Neighbours>,
+    neighbors: Paged<Neighbors>,
 }
 
 fn number(index: EntryIndex) -> Option<EntryNumber> {
@@ -87,7 +87,7 @@ impl<T: Default> Paged<T> {
 impl EntriesByLpi {
     /// Creates the lists for a distributor with this many LPIs, and a budget of this many entries.
     pub(super) fn new(lpis: u32, entries: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self { first: Paged::new(lpis)?, neighbours: Paged::new(entries)? })
+        Ok(Self { first: Paged::new(lpis)?, neighbors: Paged::new(entries)? })
     }
 
     /// Allocates the memory for inserting entries into the lists of the LPIs with these indices.
@@ -99,7 +99,7 @@ impl EntriesByLpi {
 
     /// Allocates the memory for inserting the entries in the chunk that contains `index`.
     pub(super) fn ensure_chunk(&mut self, index: EntryIndex) -> Result<(), OutOfMemory> {
-        self.neighbours.ensure(index.get())
+        self.neighbors.ensure(index.get())
     }
 
     /// Inserts an entry into the list of the LPI with this index. The memory must have been
@@ -107,8 +107,8 @@ impl EntriesByLpi {
     pub(super) fn insert(&mut self, lpi_index: u32, index: EntryIndex) {
         let Some(first) = self.first.at_mut(lpi_index).map(AtomicU32::get_mut) else { return };
         let next = EntryNumber::new(core::mem::replace(first, head(number(index))));
-        self.change(number(index), |_| Neighbours { previous: None, next });
-        self.change(next, |neighbours| Neighbours { previous: number(index), ..neighbours });
+        self.change(number(index), |_| Neighbors { previous: None, next });
+        self.change(next, |neighbors| Neighbors { previous: number(index), ..neighbors });
     }
 
     /// Inserts an entry like [`insert`](Self::insert) if the list is empty, for a thread that holds
@@ -154,24 +154,24 @@ impl EntriesByLpi {
 
     /// Removes an entry from the list of the LPI with this index.
     pub(super) fn remove(&mut self, lpi_index: u32, index: EntryIndex) {
-        let Neighbours { previous, next } = self.neighbours_of(index);
-        self.change(number(index), |_| Neighbours::default());
-        self.change(next, |neighbours| Neighbours { previous, ..neighbours });
+        let Neighbors { previous, next } = self.neighbors_of(index);
+        self.change(number(index), |_| Neighbors::default());
+        self.change(next, |neighbors| Neighbors { previous, ..neighbors });
         if previous.is_some() {
-            self.change(previous, |neighbours| Neighbours { next, ..neighbours });
+            self.change(previous, |neighbors| Neighbors { next, ..neighbors });
         } else if let Some(first) = self.first.at_mut(lpi_index) {
             *first.get_mut() = head(next);
         }
     }
 
-    fn change(&mut self, of: Option<EntryNumber>, to: impl FnOnce(Neighbours) -> Neighbours) {
-        if let Some(neighbours) = of.and_then(|of| self.neighbours.at_mut(index(of).get())) {
-            *neighbours = to(*neighbours);
+    fn change(&mut self, of: Option<EntryNumber>, to: impl FnOnce(Neighbors) -> Neighbors) {
+        if let Some(neighbors) = of.and_then(|of| self.neighbors.at_mut(index(of).get())) {
+            *neighbors = to(*neighbors);
         }
     }
 
-    fn neighbours_of(&self, entry: EntryIndex) -> Neighbours {
-        self.neighbours.at(entry.get()).copied().unwrap_or_default()
+    fn neighbors_of(&self, entry: EntryIndex) -> Neighbors {
+        self.neighbors.at(entry.get()).copied().unwrap_or_default()
     }
 
     /// Returns the first entry in the list of the LPI with this index, i.e. the entry inserted
@@ -182,7 +182,7 @@ impl EntriesByLpi {
 
     /// Returns the entry after this one in its LPI's list.
     pub(super) fn after(&self, entry: EntryIndex) -> Option<EntryIndex> {
-        self.neighbours_of(entry).next.map(index)
+        self.neighbors_of(entry).next.map(index)
     }
 
     /// Returns the entry in the list of the LPI with this index, if it is the only entry.

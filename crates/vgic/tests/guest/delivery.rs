@@ -152,7 +152,7 @@ fn pulse(machine: &Machine) {
 }
 
 /// Returns the CPUs whose IRQ input is asserted.
-fn signalled(machine: &mut Machine) -> Vec<usize> {
+fn signaled(machine: &mut Machine) -> Vec<usize> {
     let irq = machine.vcpus.iter_mut().map(Vcpu::irq_pending);
     irq.enumerate().filter(|(_, irq)| *irq).map(|(cpu, _)| cpu).collect()
 }
@@ -163,7 +163,7 @@ fn one_of_n_takes_turns() {
     let mut taken = Vec::new();
     for _ in 0..6 {
         pulse(&machine);
-        let [cpu] = signalled(&mut machine)[..] else { panic!("exactly one CPU must be signaled") };
+        let [cpu] = signaled(&mut machine)[..] else { panic!("exactly one CPU must be signaled") };
         assert_eq!(machine.acknowledge(cpu), u64::from(SPI));
         machine.end(cpu, SPI.into());
         taken.push(cpu);

@@ -177,7 +177,9 @@ fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn the_vector_matrix_agrees_with_a_naive_model(ops in proptest::collection::vec(ops(), 0..120)) {
+    fn the_vector_matrix_agrees_with_a_naive_model(
+        ops in proptest::collection::vec(ops(), 0..120),
+    ) {
         let (mut matrix, mut model) = (matrix(), Model::default());
         for op in ops {
             apply(op, &mut matrix, &mut model);

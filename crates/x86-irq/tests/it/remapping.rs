@@ -377,7 +377,9 @@ proptest! {
     /// Every message of every device reaches its own vector, and all resources are free after all
     /// devices were freed.
     #[test]
-    fn remapping_entries_and_vectors_agree_after_any_history(ops in prop::collection::vec(ops(), 0..60)) {
+    fn remapping_entries_and_vectors_agree_after_any_history(
+        ops in prop::collection::vec(ops(), 0..60),
+    ) {
         let rig = Rig::new();
         let mut held = Vec::new();
         let mut serial = 0_u32;

@@ -88,6 +88,11 @@ impl<'a> Reader<'a> {
                 self.inline.push((name, self.depth + 1));
                 self.at += 2;
             }
+            // The path of a visibility is not a use.
+            (Some(Token::Word("pub")), Some(Token::Other('(')), Some(Token::Word("in"))) => {
+                let path = self.tokens[self.at..].iter();
+                self.at += path.take_while(|token| **token != Token::Other(')')).count();
+            }
             (Some(Token::Word("use")), Some(Token::Word(_)), _) => self.import(),
             (Some(Token::Word(_)), Some(Token::Separator), Some(Token::Word(_))) => self.mention(),
             (Some(Token::Other('{')), _, _) => {
@@ -253,7 +258,7 @@ mod tests {
     #[test]
     fn paths_in_code_are_dependencies() {
         assert_eq!(
-            paths("fn f() -> crate::a::B { c::d(x.e, super::F::G) }"),
+            paths("pub(in crate::d) fn f() -> crate::a::B { c::d(x.e, super::F::G) }"),
             [":crate::a::B", ":c::d", ":super::F::G"]
         );
     }

@@ -13,7 +13,7 @@ const NOTHING: u64 = 1023;
 /// An interrupt that was acknowledged by a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Acknowledged {
-    /// The running priority after the acknowledgement.
+    /// The running priority after the acknowledgment.
     pub priority: u32,
     /// INTID of the interrupt.
     pub intid: u32,
@@ -74,7 +74,7 @@ pub(super) fn acknowledge(vcpu: &mut Vcpu, world: World) -> Result<Vec<Acknowled
     Ok(acknowledged)
 }
 
-/// Formats a list of acknowledgements as text. The order of the acknowledgements matters, except
+/// Formats a list of acknowledgments as text. The order of the acknowledgments matters, except
 /// among equal priorities, whose order is undefined.
 pub(super) fn tell(acknowledged: &[Acknowledged]) -> String {
     let mut told = String::from("acknowledged");

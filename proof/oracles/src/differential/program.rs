@@ -14,16 +14,16 @@ pub(super) const PROGRAM_BASE: u64 = 0x4700_0000;
 
 /// Returns the address of the word that makes a CPU start acknowledging interrupts. Software sets
 /// the word to a nonzero value, and the CPU clears it when it has finished. The next word holds the
-/// number of acknowledgements, which are listed [`LIST`] bytes after the first word.
+/// number of acknowledgments, which are listed [`LIST`] bytes after the first word.
 pub(super) const fn mailbox(cpu: u16) -> u64 {
     0x4701_0000 + cpu as u64 * 0x1000
 }
 
 /// Offset from the first word of the mailbox to a list of pairs of words: INTID, and the running
-/// priority after the acknowledgement.
+/// priority after the acknowledgment.
 pub(super) const LIST: u64 = 16;
 
-/// Maximum number of acknowledgements per request.
+/// Maximum number of acknowledgments per request.
 pub(super) const MOST: usize = 256;
 
 const _: () = assert!(CPUS == 3, "the program starts two CPUs in addition to the first");

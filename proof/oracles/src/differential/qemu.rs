@@ -212,7 +212,7 @@ fn connect(child: &mut Child, socket: &Path) -> Result<BufReader<UnixStream>> {
 }
 
 impl Peer for Qemu {
-    /// Resets QEMU. Once the CPUs have answered the first request for acknowledgements, they have
+    /// Resets QEMU. Once the CPUs have answered the first request for acknowledgments, they have
     /// been set up.
     fn reset(&mut self) -> Result<()> {
         self.monitor("system_reset", "\"RESET\"")?;

@@ -9,9 +9,9 @@ mod registers;
 mod text;
 mod wired;
 
-pub use bench::{Bench, CONFIGURATIONS, Shape, Way};
+pub use bench::{Bench, CONFIGURATIONS, Shape};
 pub use draw::{Draw, dice};
-pub use kind::Kind;
+pub use kind::{Kind, Way};
 pub use registers::{Field, Register};
 pub use text::{itt, kept};
 pub use wired::{Ends, Wired};

@@ -1,11 +1,11 @@
-//! Floors for injection and acknowledgement, on arrays with the model's sizes and strides. The
+//! Floors for injection and acknowledgment, on arrays with the model's sizes and strides. The
 //! floors perform only the loads and read-modify-writes that no GIC model can omit.
 //!
 //! | floor | loads | read-modify-writes |
 //! |---|---|---|
 //! | a message to a pending event | the device's word, the event's word | the event's word |
 //! | a message to an event that is not | the same | the event's word, its ready bit |
-//! | that, and its acknowledgement | the same, the ready bits, the event's word | the event's word, its ready bit; the ready bit, the event's word |
+//! | that, and its acknowledgment | the same, the ready bits, the event's word | the event's word, its ready bit; the ready bit, the event's word |
 //!
 //! The event's word is exchanged even if the event is already pending, because without that
 //! exchange, the sender's earlier writes would not be ordered before the handler that must see
@@ -25,7 +25,7 @@ pub(crate) const TRANSLATE_FRESH: &str = "floor-translate-64-fresh";
 pub(crate) const TRANSLATE_MANY: &str = "floor-translate-64k";
 /// Messages to 65,536 events in random order, none of them pending.
 pub(crate) const TRANSLATE_MANY_FRESH: &str = "floor-translate-64k-fresh";
-/// A message to an event that isn't pending, and its acknowledgement.
+/// A message to an event that isn't pending, and its acknowledgment.
 pub(crate) const SEND_TAKE: &str = "floor-send-take";
 /// The same, where another thread acknowledges the message and answers by a flag.
 pub(crate) const SEND_TAKE_ACROSS: &str = "floor-send-take-2-threads";

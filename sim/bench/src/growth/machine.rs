@@ -78,7 +78,7 @@ impl GrownGic {
         Ok(costs)
     }
 
-    /// Measures messages to random events that aren't pending, together with their acknowledgement.
+    /// Measures messages to random events that aren't pending, together with their acknowledgment.
     fn messages(&mut self) -> Result<Costs, String> {
         let mut rng = fastrand::Rng::with_seed(1);
         let events = 1 << self.mapping.event_bits;
@@ -106,7 +106,7 @@ impl GrownGic {
                 }
             }
             let taken = each(start.elapsed(), acknowledged);
-            Ok(vec![("message", sent), ("acknowledgement", taken)])
+            Ok(vec![("message", sent), ("acknowledgment", taken)])
         })
     }
 

@@ -10,7 +10,7 @@ use gic_arch::icc::{self, SysRegEncoding};
 use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::its::{CollectionId, Command, RdBase};
 use gic_arch::{gicd, gicr};
-use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::msix::{MsixTable, Signaled};
 use irq_routing::{Change, GsiSpace, Inputs, Route, Router, Routing, Sender};
 use msi_types::pci::msix::Control;
 use msi_types::{Delivery, DeviceId, EventId, Line, MsiMessage, SetLine};
@@ -255,7 +255,7 @@ fn by_msix(counter: &mut Counter) -> Result<(), String> {
     table.write_control(Control::new().with_enable(true));
     table.write(0, &message.address.to_le_bytes());
     table.write(8, &0u64.to_le_bytes());
-    if table.signal(0) != Signalled::Sent(Delivery::Pending) {
+    if table.signal(0) != Signaled::Sent(Delivery::Pending) {
         return Err("the vector does not send".to_owned());
     }
     counter.count(REPEATS, || repeat(|| table.signal(0)));

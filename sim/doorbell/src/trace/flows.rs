@@ -1,6 +1,6 @@
 //! Flows of messages from their devices to handler runs.
 
-use doorbell_machine::{Cpu, Event, Occurrence, Signalled, Subject, Trace};
+use doorbell_machine::{Cpu, Event, Occurrence, Signaled, Subject, Trace};
 use std::collections::{HashMap, HashSet};
 
 /// Flow of a message.
@@ -23,7 +23,7 @@ impl Flows {
         for record in &trace.records {
             match (record.what, record.subject) {
                 (Occurrence::Sends, Some(subject)) => _ = begun.insert(subject),
-                (Occurrence::Answered(Signalled::Sent(_) | Signalled::Held), Some(subject))
+                (Occurrence::Answered(Signaled::Sent(_) | Signaled::Held), Some(subject))
                     if begun.remove(&subject) =>
                 {
                     sent.insert(subject);

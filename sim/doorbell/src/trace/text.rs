@@ -2,7 +2,7 @@
 //! vector concerned.
 
 use crate::wording::counted;
-use doorbell_machine::{Delivery, Event, Occurrence, Record, Signalled, Trace, TraceTime};
+use doorbell_machine::{Delivery, Event, Occurrence, Record, Signaled, Trace, TraceTime};
 use doorbell_timeline::command_name;
 use std::io::{self, Write};
 
@@ -43,10 +43,10 @@ fn clause(record: &Record) -> String {
         Occurrence::Event(event) => event.to_string(),
         Occurrence::Sends => "the device starts to send".to_owned(),
         Occurrence::Answered(answer) => match answer {
-            Signalled::Sent(Delivery::Pending) => "sent",
-            Signalled::Sent(Delivery::Blocked | Delivery::NoDoorbell) => "sent and lost",
-            Signalled::Held => "held back by a mask",
-            Signalled::Off => "not sent: the device may not send",
+            Signaled::Sent(Delivery::Pending) => "sent",
+            Signaled::Sent(Delivery::Blocked | Delivery::NoDoorbell) => "sent and lost",
+            Signaled::Held => "held back by a mask",
+            Signaled::Off => "not sent: the device may not send",
         }
         .to_owned(),
         Occurrence::Handles { cpu, messages: 0 } => {

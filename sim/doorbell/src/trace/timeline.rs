@@ -8,7 +8,7 @@
 use super::flows::Flows;
 use super::tracks::Tracks;
 use doorbell_machine::{
-    Cpu, Delivery, DeviceId, Event, HwIrq, MsiMessage, Occurrence, Record, Report, Signalled,
+    Cpu, Delivery, DeviceId, Event, HwIrq, MsiMessage, Occurrence, Record, Report, Signaled,
     Subject, Trace, TraceTime,
 };
 use doorbell_timeline::{ChromeWriter, FlowPoint, Span, Track, command, interrupt_name};
@@ -271,10 +271,10 @@ impl<W: Write> Timeline<W> {
     }
 
     /// Draws a message on the track of the device that has finished sending it.
-    fn answered(&mut self, at: u64, subject: Subject, outcome: Signalled) -> io::Result<()> {
+    fn answered(&mut self, at: u64, subject: Subject, outcome: Signaled) -> io::Result<()> {
         let Some(send) = self.open.sends.remove(&subject) else { return Ok(()) };
         let track = Tracks::device(subject.device);
-        if outcome == Signalled::Off {
+        if outcome == Signaled::Off {
             let reason = "the device is disabled or unplugged";
             let args = json!({ "vector": subject.vector, "reason": reason });
             return self.instant(track, at, "not sent", args);
@@ -288,7 +288,7 @@ impl<W: Write> Timeline<W> {
                 args["DeviceID"] = json!(device.to_string());
             }
         }
-        if outcome == Signalled::Held {
+        if outcome == Signaled::Held {
             args["held"] = json!("a mask holds the message back");
         }
         let name = format!("vector {}", subject.vector);
@@ -298,8 +298,8 @@ impl<W: Write> Timeline<W> {
             self.out.flow(track, send.start * self.scale, flow.id, FlowPoint::Start)?;
         }
         let reason = match (outcome, send.lost) {
-            (Signalled::Sent(Delivery::Blocked), None) => "the bus has no DeviceID for the sender",
-            (Signalled::Sent(delivery @ (Delivery::Blocked | Delivery::NoDoorbell)), _) => {
+            (Signaled::Sent(Delivery::Blocked), None) => "the bus has no DeviceID for the sender",
+            (Signaled::Sent(delivery @ (Delivery::Blocked | Delivery::NoDoorbell)), _) => {
                 answer(delivery)
             }
             _ if flow.is_none() && self.is_whole => "no handler found the message",

@@ -3,7 +3,7 @@
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
-use crate::pci::Signalled;
+use crate::pci::Signaled;
 use crate::platform::CpuBus;
 use crate::ram::{Publication, Ram};
 use msi_types::{
@@ -133,18 +133,18 @@ impl QueueDevice {
     }
 
     /// Sends the message in `slot`, or holds it back while the slot's entry is masked.
-    pub fn signal(&self, slot: u16) -> Signalled {
+    pub fn signal(&self, slot: u16) -> Signaled {
         let mut state = lock(&self.state);
-        let QueueState { enabled: true, entries, .. } = &mut *state else { return Signalled::Off };
+        let QueueState { enabled: true, entries, .. } = &mut *state else { return Signaled::Off };
         match entries.get_mut(usize::from(slot)) {
             Some(Entry { masked: false, message: Some(message), .. }) => {
-                Signalled::Sent(self.send(*message))
+                Signaled::Sent(self.send(*message))
             }
             Some(entry) => {
                 entry.waiting = true;
-                Signalled::Held
+                Signaled::Held
             }
-            None => Signalled::Off,
+            None => Signaled::Off,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
-use crate::pci::Signalled;
+use crate::pci::Signaled;
 use crate::platform::CpuBus;
 use crate::ram::{Publication, Ram};
 use msi_types::{
@@ -63,18 +63,18 @@ impl RingDevice {
     }
 
     /// Adds work to a ring.
-    pub fn signal(&self, ring: u16) -> Signalled {
+    pub fn signal(&self, ring: u16) -> Signaled {
         let mut state = lock(&self.state);
         if !state.enabled {
-            return Signalled::Off;
+            return Signaled::Off;
         }
         if let Some(message) = self.message(&state, ring.into()) {
-            return Signalled::Sent(self.send(message));
+            return Signaled::Sent(self.send(message));
         }
         if let Some(waiting) = state.waiting.get_mut(usize::from(ring)) {
             *waiting = true;
         }
-        Signalled::Held
+        Signaled::Held
     }
 
     fn look(&self, state: &mut RingState) {

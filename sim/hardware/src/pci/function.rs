@@ -5,7 +5,7 @@ use crate::lock::lock;
 use crate::pci::bus_number::{BusNumber, DevFn};
 use crate::pci::config_bytes::ConfigBytes;
 use crate::pci::header;
-use crate::pci::message_store::{PBA_BEHIND_TABLE, Signalled, Store, StoreConfig, Upstream};
+use crate::pci::message_store::{PBA_BEHIND_TABLE, Signaled, Store, StoreConfig, Upstream};
 use msi_types::pci::msix;
 use msi_types::{RequesterId, SignalMsi};
 use std::fmt;
@@ -98,11 +98,11 @@ impl Function {
 
     /// Sends the message for vector `index`, or marks it as pending if it is masked or the function
     /// is not a bus master.
-    pub fn signal(&self, index: u16) -> Signalled {
+    pub fn signal(&self, index: u16) -> Signaled {
         // Hold the lock until the message has arrived. Without the lock, the message could still be
         // sent after software has set a mask and read it back.
         let state = lock(&self.state);
-        if state.plugged { state.store.signal(index) } else { Signalled::Off }
+        if state.plugged { state.store.signal(index) } else { Signaled::Off }
     }
 
     /// Removes the function from its slot. Reads of the function then return all ones, and messages
@@ -367,7 +367,7 @@ mod tests {
     fn entry_is_masked_after_reset() {
         let (function, recorder) = msix();
         set_msix_control(&function, msix::Control::new().with_enable(true));
-        assert_eq!(function.signal(1), Signalled::Held);
+        assert_eq!(function.signal(1), Signaled::Held);
         assert_eq!(function.region_read(2, 0), 2);
         function.region_write(0, 16 + 12, 0);
         assert_eq!(sent(&recorder), [0xb]);
@@ -380,7 +380,7 @@ mod tests {
         set_msix_control(&function, msix::Control::new().with_enable(true));
         function.region_write(0, 12, 0);
         function.config_write(header::COMMAND, AccessWidth::Half, 2);
-        assert_eq!([function.signal(0), function.signal(1)], [Signalled::Held; 2]);
+        assert_eq!([function.signal(0), function.signal(1)], [Signaled::Held; 2]);
         function.region_write(0, 8, 0xd);
         assert_eq!((sent(&recorder), function.region_read(2, 0)), (vec![], 0b11));
         function.config_write(header::COMMAND, AccessWidth::Half, 6);
@@ -397,7 +397,7 @@ mod tests {
             function.config_write(at + 8, AccessWidth::Half, 0x40);
             function.config_write(at + 2, AccessWidth::Half, 0x21);
             function.config_write(header::COMMAND, AccessWidth::Half, 2);
-            assert_eq!(function.signal(2), Signalled::Held);
+            assert_eq!(function.signal(2), Signaled::Held);
             let pending = function.config_read(at + 0x10, AccessWidth::Word);
             assert_eq!(pending, if masking == Masking::PerVector { 4 } else { 0 });
             assert!(sent(&recorder).is_empty());
@@ -417,8 +417,8 @@ mod tests {
         let at = capability(&function, 5);
         function.config_write(at + 0xc, AccessWidth::Half, 0x40);
         function.config_write(at + 2, AccessWidth::Half, 0x21);
-        assert_eq!(function.signal(3), Signalled::Sent(Delivery::Pending));
-        assert_eq!(function.signal(6), Signalled::Sent(Delivery::Pending));
+        assert_eq!(function.signal(3), Signaled::Sent(Delivery::Pending));
+        assert_eq!(function.signal(6), Signaled::Sent(Delivery::Pending));
         assert_eq!(sent(&recorder), [0x43, 0x42]);
     }
 
@@ -427,7 +427,7 @@ mod tests {
         let (function, _) = msix();
         function.unplug();
         assert_eq!(function.config_read(0, AccessWidth::Half) & 0xffff, 0xffff);
-        assert_eq!(function.signal(0), Signalled::Off);
+        assert_eq!(function.signal(0), Signaled::Off);
         function.plug();
         assert_eq!(function.config_read(header::COMMAND, AccessWidth::Half), 0);
         assert_eq!(function.region_read(0, 12), 1);

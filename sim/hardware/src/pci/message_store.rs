@@ -5,7 +5,7 @@ use crate::bus::AccessWidth;
 use crate::pci::bus_number::{BusNumber, DevFn};
 use crate::pci::config_bytes::{self, ConfigBytes};
 use irq_routing::msi::{MsiCapability, MsiLayout};
-use irq_routing::msix::{BusMaster, MsixLayout, MsixTable, Signalled as Outcome};
+use irq_routing::msix::{BusMaster, MsixLayout, MsixTable, Signaled as Outcome};
 use irq_routing::{MessageSink, RoutedMessage, Sender, SignalError};
 use msi_types::pci::{msi, msix};
 use msi_types::{Delivery, Masking, RequesterId, SignalMsi};
@@ -62,7 +62,7 @@ impl StoreConfig {
 
 /// The result of an attempt to send a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Signalled {
+pub enum Signaled {
     /// The message was sent.
     Sent(Delivery),
     /// A mask holds the message back, or the function is not a bus master. The message is sent when
@@ -134,16 +134,16 @@ impl Store {
     }
 
     /// Signals vector `index`. Vectors of an MSI capability share those that software has granted.
-    pub(super) fn signal(&self, index: u16) -> Signalled {
+    pub(super) fn signal(&self, index: u16) -> Signaled {
         let outcome = match self {
             Self::Msi(_, store) => store.signal(index & store.granted().saturating_sub(1)),
             Self::Msix(_, store) if store.control().enable() => store.signal(index),
             Self::Msix(..) | Self::None => Outcome::Disabled,
         };
         match outcome {
-            Outcome::Sent(delivery) => Signalled::Sent(delivery),
-            Outcome::Held => Signalled::Held,
-            Outcome::Refused(_) | Outcome::Disabled | Outcome::NoSuchVector => Signalled::Off,
+            Outcome::Sent(delivery) => Signaled::Sent(delivery),
+            Outcome::Held => Signaled::Held,
+            Outcome::Refused(_) | Outcome::Disabled | Outcome::NoSuchVector => Signaled::Off,
         }
     }
 

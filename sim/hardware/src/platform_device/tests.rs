@@ -83,7 +83,7 @@ fn unmasking_sends_only_an_asserted_level() {
     let (device, sent) = open(LEVEL);
     let control = registers::SLOTS + registers::SLOT_CONTROL;
     write(&device, control, registers::MASK);
-    assert_eq!(device.signal(0), Signalled::Held);
+    assert_eq!(device.signal(0), Signaled::Held);
     write(&device, registers::LOWER, 0);
     write(&device, control, 0);
     assert_eq!(messages(&sent), []);
@@ -101,7 +101,7 @@ fn unplugging_a_device_deasserts_its_level() {
     assert_eq!(messages(&sent), [UP, DOWN]);
     assert_eq!(device.read(registers::CONTROL, AccessWidth::Word), 0xffff_ffff);
     device.plug();
-    assert_eq!(device.signal(0), Signalled::Off);
+    assert_eq!(device.signal(0), Signaled::Off);
 }
 
 #[test]
@@ -133,6 +133,6 @@ fn writing_the_mask_of_a_device_without_masking_is_ignored() {
     for rewrite in [Rewrite::Atomic64, Rewrite::AddressOnly, Rewrite::LowWordOnly, Rewrite::Never] {
         let (device, _) = open(PlatformDeviceConfig { rewrite, ..PlatformDeviceConfig::new(1) });
         write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::MASK);
-        assert_eq!(device.signal(0), Signalled::Sent(Delivery::Pending), "{rewrite:?}");
+        assert_eq!(device.signal(0), Signaled::Sent(Delivery::Pending), "{rewrite:?}");
     }
 }

@@ -1,12 +1,12 @@
 //! The possible pending bits of one vector: messages in flight, messages that have arrived, and the
-//! acknowledgements that account for them.
+//! acknowledgments that account for them.
 
 use msi_types::Cpu;
 use std::collections::VecDeque;
 
-/// Number of acknowledgements that a [`SharedBit`] remembers. The number exceeds the number of CPUs
+/// Number of acknowledgments that a [`SharedBit`] remembers. The number exceeds the number of CPUs
 /// that can acknowledge one vector at the same time.
-const ACKNOWLEDGEMENTS: usize = 64;
+const ACKNOWLEDGMENTS: usize = 64;
 /// Number of arrivals that a [`SharedBit`] remembers. The number exceeds the number of messages
 /// that can wait for a handler.
 const ARRIVALS: usize = 1024;
@@ -54,7 +54,7 @@ struct UnderWay {
 pub(super) struct PendingBits {
     under_way: Vec<UnderWay>,
     arrived: Arrived,
-    /// Number of interrupts sent and acknowledgements so far.
+    /// Number of interrupts sent and acknowledgments so far.
     steps: u64,
 }
 
@@ -120,8 +120,8 @@ impl PendingBits {
     /// Records that, by `now`, an interrupt in flight has arrived.
     ///
     /// If several interrupts were in flight when a CPU acknowledged one of them, it is unknown
-    /// which one. The acknowledgement is attributed to the first of them to arrive: a later arrival
-    /// can account for more of the acknowledgements that follow.
+    /// which one. The acknowledgment is attributed to the first of them to arrive: a later arrival
+    /// can account for more of the acknowledgments that follow.
     fn arrive_at(&mut self, index: usize, now: u64) {
         let mut one = self.under_way.swap_remove(index);
         if one.taken.is_none() {
@@ -212,15 +212,15 @@ impl CpuBit {
 
 /// A vector's single pending bit, which any CPU may acknowledge.
 ///
-/// An acknowledgement accounts for every message that arrived before the acknowledging CPU started
-/// to look for interrupts. The next acknowledgement therefore needs a later arrival, and no two
-/// acknowledgements share an arrival. If two acknowledgements overlap in time, their order is
+/// An acknowledgment accounts for every message that arrived before the acknowledging CPU started
+/// to look for interrupts. The next acknowledgment therefore needs a later arrival, and no two
+/// acknowledgments share an arrival. If two acknowledgments overlap in time, their order is
 /// unknown: one counts as earlier only if it was recorded before the other CPU started to look for
 /// interrupts.
 #[derive(Debug, Default)]
 struct SharedBit {
     arrivals: VecDeque<Arrival>,
-    acknowledgements: VecDeque<Acknowledgement>,
+    acknowledgments: VecDeque<Acknowledgment>,
     /// The time of the last arrival that has been forgotten.
     forgotten_at: u64,
 }
@@ -232,9 +232,9 @@ struct Arrival {
 }
 
 #[derive(Debug)]
-struct Acknowledgement {
+struct Acknowledgment {
     noted_at: u64,
-    /// The latest time at which a CPU started to look for interrupts, over this acknowledgement and
+    /// The latest time at which a CPU started to look for interrupts, over this acknowledgment and
     /// all earlier ones.
     looked_at: u64,
 }
@@ -250,16 +250,16 @@ impl SharedBit {
     }
 
     fn take(&mut self, looked_at: u64, now: u64) -> Option<u64> {
-        let earlier = self.acknowledgements.iter().rev().find(|one| one.noted_at <= looked_at);
+        let earlier = self.acknowledgments.iter().rev().find(|one| one.noted_at <= looked_at);
         let since = earlier.map_or(0, |one| one.looked_at);
-        let latest = self.acknowledgements.back().map_or(0, |one| one.looked_at);
-        self.acknowledgements
-            .push_back(Acknowledgement { noted_at: now, looked_at: looked_at.max(latest) });
-        if self.acknowledgements.len() > ACKNOWLEDGEMENTS {
-            self.acknowledgements.pop_front();
+        let latest = self.acknowledgments.back().map_or(0, |one| one.looked_at);
+        self.acknowledgments
+            .push_back(Acknowledgment { noted_at: now, looked_at: looked_at.max(latest) });
+        if self.acknowledgments.len() > ACKNOWLEDGMENTS {
+            self.acknowledgments.pop_front();
         }
         let recent = self.arrivals.iter_mut().rev().take_while(|arrival| arrival.at > since);
-        // Use the earliest possible arrival, so that later arrivals remain for acknowledgements
+        // Use the earliest possible arrival, so that later arrivals remain for acknowledgments
         // that need them.
         match recent.filter(|arrival| !arrival.is_taken).last() {
             Some(arrival) => {

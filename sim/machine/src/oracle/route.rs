@@ -49,14 +49,14 @@ struct RouteState {
     unknowable: u64,
 }
 
-/// Counts of acknowledgements that were caused by a message, and have not led to a run or a resend
+/// Counts of acknowledgments that were caused by a message, and have not led to a run or a resend
 /// yet.
 #[derive(Debug, Default)]
 struct DueRuns {
     now: u64,
-    /// Number of acknowledgements whose run is deferred until the handler is enabled.
+    /// Number of acknowledgments whose run is deferred until the handler is enabled.
     put_off: u64,
-    /// Number of acknowledgements that are still being dispatched.
+    /// Number of acknowledgments that are still being dispatched.
     in_dispatch: u64,
     /// The time at which the first of their interrupts became pending, or [`UNKNOWN`].
     pending_since: u64,
@@ -176,7 +176,7 @@ impl Route {
 
     /// Records that `cpu`, which started to look for interrupts at `looked_at`, acknowledged the
     /// interrupt and is about to dispatch it. If the vector was allocated since then, the message
-    /// may have been its former owner's, so the acknowledgement accounts for none of this route's.
+    /// may have been its former owner's, so the acknowledgment accounts for none of this route's.
     pub(crate) fn acknowledged(&self, cpu: Cpu, looked_at: u64) {
         let state = &mut *lock(&self.state);
         let due = if looked_at < self.made_at {

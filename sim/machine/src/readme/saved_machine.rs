@@ -5,7 +5,7 @@ use super::vmm::{CAPABILITY, Machine, run};
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::Irqchip;
 use irq_domain::{IrqContext, WiredRequest};
-use irq_routing::msix::Signalled;
+use irq_routing::msix::Signaled;
 use msi_types::{Cpu, Delivery, HwIrq, Trigger};
 use rustix::event::{EventfdFlags, eventfd};
 use std::ops::{Range, RangeInclusive};
@@ -76,10 +76,10 @@ fn send(machine: &Machine, taken: &Taken, rounds: RangeInclusive<u32>) {
 
 fn signal(machine: &Machine, vectors: Range<u16>) {
     for vector in vectors {
-        let signalled = machine.function.signal(vector);
+        let signaled = machine.function.signal(vector);
         assert!(
-            matches!(signalled, Signalled::Sent(Delivery::Pending) | Signalled::Held),
-            "{signalled:?}"
+            matches!(signaled, Signaled::Sent(Delivery::Pending) | Signaled::Held),
+            "{signaled:?}"
         );
     }
 }

@@ -110,7 +110,7 @@ fn vector_report(
 ) -> Option<VectorReport> {
     let record = &device.vectors().get(index)?.record;
     let counts = record.counts();
-    // Resends by the interrupt core need no excuse, because the acknowledgements that they repeat
+    // Resends by the interrupt core need no excuse, because the acknowledgments that they repeat
     // did not lead to a handler run.
     let redelivered = device.redelivered(index) + counts.unknowable;
     let delivered = counts.runs.min(counts.sent);

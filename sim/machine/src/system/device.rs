@@ -10,7 +10,7 @@ use crate::report::DeviceKind;
 use crate::trace::{Occurrence, Recorder, Subject};
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::pci::enumerate::FoundFunction;
-use doorbell_hardware::pci::{Function, Signalled, StoreConfig};
+use doorbell_hardware::pci::{Function, Signaled, StoreConfig};
 use doorbell_hardware::platform_device::{Line, PlatformDevice, PlatformStore};
 use gic_firmware::ControllerIndex;
 use irq_domain::pci::FunctionStore;
@@ -32,7 +32,7 @@ pub(crate) enum DeviceHardware {
 }
 
 impl DeviceHardware {
-    pub(crate) fn signal(&self, slot: u16) -> Signalled {
+    pub(crate) fn signal(&self, slot: u16) -> Signaled {
         match self {
             Self::Function(function) => function.signal(slot),
             Self::Virtual(on_bus) => on_bus.function.signal(slot),
@@ -273,9 +273,9 @@ impl Device {
         vector.begins();
         vector.record.send(|| {
             let left = match vector.fire(|| self.config.hardware.signal(vector.slot)) {
-                Signalled::Sent(_) => SendOutcome::Sent,
-                Signalled::Held => SendOutcome::Held,
-                Signalled::Off => SendOutcome::NotSent,
+                Signaled::Sent(_) => SendOutcome::Sent,
+                Signaled::Held => SendOutcome::Held,
+                Signaled::Off => SendOutcome::NotSent,
             };
             vector.is_off.store(left == SendOutcome::NotSent, Ordering::Relaxed);
             left
@@ -476,7 +476,7 @@ impl DeviceVector {
     }
 
     /// Sends the next message by calling `send`, and records the events on the message's path.
-    fn fire(&self, send: impl FnOnce() -> Signalled) -> Signalled {
+    fn fire(&self, send: impl FnOnce() -> Signaled) -> Signaled {
         match &self.recorder {
             Some((recorder, _)) => recorder.sending(self.subject(self.record.sent() + 1), send),
             None => send(),

@@ -94,7 +94,7 @@ impl Scenario {
 
     /// Asserts that no CPU would take an LPI and that no operation failed.
     fn expect_idle(&self) {
-        assert!(self.board.world().redistributors.iter().all(|rd| rd.signalled().is_none()));
+        assert!(self.board.world().redistributors.iter().all(|rd| rd.signaled().is_none()));
         assert_eq!(self.direct.take_fault(), None);
     }
 

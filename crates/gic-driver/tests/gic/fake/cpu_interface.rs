@@ -31,7 +31,7 @@ pub(super) struct RegisterState {
     /// `true` if software runs at EL2.
     hypervisor: bool,
     /// `true` if the next acknowledge returns an interrupt that does not become active.
-    unsynchronised: bool,
+    unsynchronized: bool,
 }
 
 /// Read-only fields of `ICC_CTLR_EL1`: five priority bits, range selector, Aff3 and extended
@@ -51,10 +51,10 @@ impl FakeRegisters {
 
     /// Returns the LPI that the redistributor signals. Must be called without holding the state's
     /// lock.
-    fn signalled(&self) -> Option<u32> {
+    fn signaled(&self) -> Option<u32> {
         let (board, cpu) = self.lpis.as_ref()?;
         interleaving::access();
-        board.world().rd(*cpu).signalled()
+        board.world().rd(*cpu).signaled()
     }
 
     /// Acknowledges the LPI that the redistributor signals.
@@ -62,7 +62,7 @@ impl FakeRegisters {
         let (board, cpu) = self.lpis.as_ref()?;
         let mut world = board.world();
         let redistributor = world.rd(*cpu);
-        let lpi = redistributor.signalled()?;
+        let lpi = redistributor.signaled()?;
         redistributor.pending.remove(&lpi);
         Some(lpi)
     }
@@ -93,8 +93,8 @@ impl FakeRegisters {
     }
 
     /// Makes the next acknowledge return the next interrupt without making it active.
-    pub(crate) fn lose_synchronisation(&self) {
-        self.state().unsynchronised = true;
+    pub(crate) fn lose_synchronization(&self) {
+        self.state().unsynchronized = true;
     }
 
     /// Resets all registers, as on power loss.
@@ -159,10 +159,8 @@ impl SystemRegisters for FakeRegisters {
         if register == icc::IAR1.encoding() && self.lpis.is_some() {
             interleaving::access();
         }
-        let signalled = (register == icc::HPPIR1.encoding())
-            .then(|| self.signalled())
-            .flatten()
-            .unwrap_or(1023);
+        let signaled =
+            (register == icc::HPPIR1.encoding()).then(|| self.signaled()).flatten().unwrap_or(1023);
         let state = &mut *self.state();
         if register == icc::SRE_EL2.encoding() {
             assert!(state.hypervisor, "ICC_SRE_EL2 is UNDEFINED at EL1");
@@ -170,7 +168,7 @@ impl SystemRegisters for FakeRegisters {
         }
         state.check_reachable(register);
         if register == icc::IAR1.encoding() {
-            if std::mem::take(&mut state.unsynchronised) {
+            if std::mem::take(&mut state.unsynchronized) {
                 return state.pending.front().map_or(1023, |intid| (*intid).into());
             }
             let Some(intid) = state.pending.pop_front().or_else(|| self.take_lpi()) else {
@@ -184,7 +182,7 @@ impl SystemRegisters for FakeRegisters {
             return state.value(register) | ((1 << state.running.len()) - 1);
         }
         if register == icc::HPPIR1.encoding() {
-            return state.pending.front().copied().unwrap_or(signalled).into();
+            return state.pending.front().copied().unwrap_or(signaled).into();
         }
         if register == icc::CTLR.encoding() {
             return Self::control(state);

@@ -210,7 +210,7 @@ impl FakeRedistributor {
     }
 
     /// Returns the LPI that the redistributor would signal, if any.
-    pub(crate) fn signalled(&self) -> Option<u32> {
+    pub(crate) fn signaled(&self) -> Option<u32> {
         let ready = self.pending.iter().find(|lpi| self.is_enabled(**lpi));
         ready.filter(|_| !self.power.is_asleep()).copied()
     }

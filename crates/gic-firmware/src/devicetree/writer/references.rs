@@ -1,7 +1,7 @@
 //! References to controllers and IOMMUs, and maps to them.
 
+use super::error::{WriteError, WriteErrorKind};
 use super::properties::{self, Routing};
-use super::{WriteError, WriteErrorKind};
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::iommu::{Iommu, IommuIndex, IommuRouting};

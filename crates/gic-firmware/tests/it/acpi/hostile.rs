@@ -91,7 +91,10 @@ proptest! {
     }
 
     #[test]
-    fn parsing_arbitrary_table_bodies_never_panics(madt in vec(any::<u8>(), 0..200), iort in vec(0..64u8, 0..400)) {
+    fn parsing_arbitrary_table_bodies_never_panics(
+        madt in vec(any::<u8>(), 0..200),
+        iort in vec(0..64u8, 0..400),
+    ) {
         exercise(&[table(*b"APIC", &madt), table(*b"IORT", &iort)]);
     }
 }

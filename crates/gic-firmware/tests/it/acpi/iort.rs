@@ -377,7 +377,10 @@ fn ranges(target: u32) -> impl Strategy<Value = Vec<Mapping>> {
 
 proptest! {
     #[test]
-    fn mapping_composition_matches_the_specification(outer in ranges(GROUP + 24), inner in ranges(GROUP)) {
+    fn mapping_composition_matches_the_specification(
+        outer in ranges(GROUP + 24),
+        inner in ranges(GROUP),
+    ) {
         let machine = machine(&[smmu_v2(0, &inner), root_complex(0, &outer)]);
         for id in 0..300 {
             let expected =

@@ -32,7 +32,7 @@ struct Count {
 struct PolledEventfd {
     serving: Arc<Serving>,
     eventfd: Arc<Eventfd>,
-    signalled: Arc<Box<dyn Fn() + Send + Sync>>,
+    signaled: Arc<Box<dyn Fn() + Send + Sync>>,
     /// `true` while a thread runs the function. At most one thread may run it at a time.
     is_called: Arc<AtomicBool>,
 }
@@ -40,7 +40,7 @@ struct PolledEventfd {
 impl PolledEventfd {
     fn call(&self) {
         assert!(!self.is_called.swap(true, SeqCst), "two threads serve it");
-        (self.signalled)();
+        (self.signaled)();
         self.is_called.store(false, SeqCst);
     }
 }
@@ -170,15 +170,15 @@ impl Backend for Host {
     fn poll(
         &self,
         eventfd: &Arc<Eventfd>,
-        signalled: impl Fn() + Send + Sync + 'static,
+        signaled: impl Fn() + Send + Sync + 'static,
     ) -> Result<Polled, IrqfdError> {
         if *self.0.refused.lock().expect("no thread panics") {
             return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
         }
         let serving = Arc::new(Serving::default());
-        let (eventfd, signalled) = (eventfd.clone(), Arc::new(Box::new(signalled) as Box<_>));
+        let (eventfd, signaled) = (eventfd.clone(), Arc::new(Box::new(signaled) as Box<_>));
         let is_called = Arc::new(AtomicBool::new(false));
-        let entry = PolledEventfd { serving: serving.clone(), eventfd, signalled, is_called };
+        let entry = PolledEventfd { serving: serving.clone(), eventfd, signaled, is_called };
         self.0.polled.lock().expect("no thread panics").push(entry);
         Ok(Polled { host: self.clone(), serving })
     }

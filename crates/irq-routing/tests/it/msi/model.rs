@@ -4,7 +4,7 @@ use super::rig::{DEVICE, NEXT, Rig};
 use crate::controller::{Controller, Heard};
 use irq_routing::Sender;
 use irq_routing::msi::MsiLayout;
-use irq_routing::msix::{BusMaster, Signalled};
+use irq_routing::msix::{BusMaster, Signaled};
 use msi_types::{Delivery, DeviceId};
 use proptest::prelude::*;
 
@@ -142,22 +142,22 @@ impl Model {
         sent.into_iter().filter_map(|vector| self.message(vector)).collect()
     }
 
-    fn signal(&mut self, vector: usize) -> (Vec<Heard>, Option<Signalled>) {
-        let signalled = match self.enable {
-            false => Signalled::Disabled,
-            true if vector >= 1 << self.granted => Signalled::NoSuchVector,
+    fn signal(&mut self, vector: usize) -> (Vec<Heard>, Option<Signaled>) {
+        let signaled = match self.enable {
+            false => Signaled::Disabled,
+            true if vector >= 1 << self.granted => Signaled::NoSuchVector,
             true if !self.is_open(vector) => {
                 self.pending[vector] = true;
-                Signalled::Held
+                Signaled::Held
             }
-            true if self.message(vector).is_some() => Signalled::Sent(Delivery::Pending),
-            true => Signalled::Sent(Delivery::NoDoorbell),
+            true if self.message(vector).is_some() => Signaled::Sent(Delivery::Pending),
+            true => Signaled::Sent(Delivery::NoDoorbell),
         };
-        let heard = matches!(signalled, Signalled::Sent(_)).then(|| self.message(vector)).flatten();
-        (heard.into_iter().collect(), Some(signalled))
+        let heard = matches!(signaled, Signaled::Sent(_)).then(|| self.message(vector)).flatten();
+        (heard.into_iter().collect(), Some(signaled))
     }
 
-    fn step(&mut self, step: &Step) -> (Vec<Heard>, Option<Signalled>) {
+    fn step(&mut self, step: &Step) -> (Vec<Heard>, Option<Signaled>) {
         match step {
             Step::Write { offset, bytes } => {
                 for (index, byte) in bytes.iter().enumerate() {
@@ -177,7 +177,7 @@ impl Model {
     }
 }
 
-fn act(rig: &Rig, step: &Step) -> Option<Signalled> {
+fn act(rig: &Rig, step: &Step) -> Option<Signaled> {
     match step {
         Step::Write { offset, bytes } => rig.msi.write(*offset, bytes),
         Step::Signal(vector) => return Some(rig.msi.signal(*vector)),
@@ -199,8 +199,8 @@ proptest! {
         let rig = Rig::new(layout);
         let mut model = Model::new(layout, DEVICE);
         for step in steps {
-            let (heard, signalled) = model.step(&step);
-            prop_assert_eq!(act(&rig, &step), signalled, "by {:?}", step);
+            let (heard, signaled) = model.step(&step);
+            prop_assert_eq!(act(&rig, &step), signaled, "by {:?}", step);
             prop_assert_eq!(rig.controller.heard(), heard, "after {:?}", step);
             let bytes = model.bytes();
             prop_assert_eq!(&rig.read::<24>(0)[..bytes.len()], &bytes[..]);

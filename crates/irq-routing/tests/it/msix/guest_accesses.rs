@@ -1,7 +1,7 @@
 //! Sizes of tables, and the guest's accesses.
 
 use super::rig::{MASKED, Rig, pending, read32, router, table};
-use irq_routing::msix::{BadTableSize, MsixTable, Signalled};
+use irq_routing::msix::{BadTableSize, MsixTable, Signaled};
 use irq_routing::{GsiSpace, Sender};
 
 #[test]
@@ -43,7 +43,7 @@ fn accesses_of_eight_bytes_are_two_of_four() {
 fn every_vector_has_its_pending_bit() {
     let rig = Rig::new(70);
     for vector in [0, 31, 32, 63, 64, 69] {
-        assert_eq!(rig.table.signal(vector), Signalled::Held);
+        assert_eq!(rig.table.signal(vector), Signaled::Held);
     }
     let wide = [0, 8].map(|offset| {
         let mut bytes = [0; 8];

@@ -2,7 +2,7 @@
 
 use super::rig::{Rig, event, pending, read32};
 use crate::controller::{Controller, Heard};
-use irq_routing::msix::{BusMaster, MsixTable, Signalled};
+use irq_routing::msix::{BusMaster, MsixTable, Signaled};
 use msi_types::Delivery;
 use msi_types::pci::msix::Control;
 use proptest::prelude::*;
@@ -75,7 +75,7 @@ impl Model {
         }
     }
 
-    fn step(&mut self, step: &Step) -> (Vec<Heard>, Option<Signalled>) {
+    fn step(&mut self, step: &Step) -> (Vec<Heard>, Option<Signaled>) {
         match *step {
             Step::Write { word, wide, values } => {
                 let at = usize::try_from(word).unwrap();
@@ -85,17 +85,17 @@ impl Model {
             Step::Control(control) => {
                 (self.enable, self.mask) = (control.enable(), control.function_mask());
             }
-            Step::Signal(vector) if vector >= 5 => return (vec![], Some(Signalled::NoSuchVector)),
+            Step::Signal(vector) if vector >= 5 => return (vec![], Some(Signaled::NoSuchVector)),
             Step::Signal(vector) => {
                 let vector = usize::from(vector);
                 if !self.open(vector) {
                     self.pending[vector] = true;
-                    return (vec![], Some(Signalled::Held));
+                    return (vec![], Some(Signaled::Held));
                 }
                 let heard = self.message(vector);
                 let delivery =
                     if heard.is_some() { Delivery::Pending } else { Delivery::NoDoorbell };
-                return (heard.into_iter().collect(), Some(Signalled::Sent(delivery)));
+                return (heard.into_iter().collect(), Some(Signaled::Sent(delivery)));
             }
             Step::BusMaster(bus_master) => self.bus_master = bus_master,
             Step::Reset => *self = Self { bus_master: self.bus_master, ..Self::new() },
@@ -104,7 +104,7 @@ impl Model {
     }
 }
 
-fn act(table: &MsixTable, step: &Step) -> Option<Signalled> {
+fn act(table: &MsixTable, step: &Step) -> Option<Signaled> {
     match *step {
         Step::Write { word, wide: false, values: [value, _] } => {
             table.write(word * 4, &value.to_le_bytes());
@@ -127,8 +127,8 @@ proptest! {
         let rig = Rig::new(5);
         let mut model = Model::new();
         for step in steps {
-            let (heard, signalled) = model.step(&step);
-            prop_assert_eq!(act(&rig.table, &step), signalled);
+            let (heard, signaled) = model.step(&step);
+            prop_assert_eq!(act(&rig.table, &step), signaled);
             prop_assert_eq!(rig.controller.heard(), heard, "after {:?}", step);
             for (word, value) in (0..).zip(model.words.as_flattened()) {
                 prop_assert_eq!(read32(&rig.table, word * 4), *value);

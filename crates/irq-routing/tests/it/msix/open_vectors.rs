@@ -2,12 +2,12 @@
 
 use super::rig::{DEVICE, ENABLED, HELD_BACK, MASKED, Rig, event, pending, program, router, table};
 use crate::controller::{Controller, Heard};
-use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
+use irq_routing::msix::{MsixTable, Signaled, VectorObserver};
 use irq_routing::{GsiSpace, MessageSink, RoutedMessage, Sender, SignalError};
 use msi_types::{Delivery, DeviceId};
 use std::sync::{Arc, Mutex};
 
-const SENT: Signalled = Signalled::Sent(Delivery::Pending);
+const SENT: Signaled = Signaled::Sent(Delivery::Pending);
 
 #[test]
 fn bus_change_sends_with_the_new_device_id() {
@@ -41,7 +41,7 @@ fn msix_vectors_allocate_no_gsis() {
 fn withdrawn_message_is_not_sent_on_unmask() {
     let rig = Rig::new(2);
     rig.table.write_control(ENABLED);
-    assert_eq!([0, 1].map(|vector| rig.table.signal(vector)), [Signalled::Held; 2]);
+    assert_eq!([0, 1].map(|vector| rig.table.signal(vector)), [Signaled::Held; 2]);
 
     rig.table.withdraw(1);
 
@@ -80,9 +80,9 @@ fn signaling_a_refused_message_returns_its_error() {
     });
     table.write_control(ENABLED);
 
-    let signalled = [0, 1, 2].map(|vector| table.signal(vector));
+    let signaled = [0, 1, 2].map(|vector| table.signal(vector));
 
-    assert_eq!(signalled, [SENT, Signalled::Refused(Choosy::ERROR), SENT]);
+    assert_eq!(signaled, [SENT, Signaled::Refused(Choosy::ERROR), SENT]);
     assert_eq!(controller.heard(), [event(10), event(12)]);
 }
 

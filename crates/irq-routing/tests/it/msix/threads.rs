@@ -1,7 +1,7 @@
 //! Devices that send while the guest changes the table.
 
 use super::rig::{DEVICE, ENABLED, HELD_BACK, MASKED, Rig, event, pending, program, router, table};
-use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
+use irq_routing::msix::{MsixTable, Signaled, VectorObserver};
 use irq_routing::{GsiSpace, MessageSink, RoutedMessage, Sender, SignalError};
 use msi_types::Delivery;
 use msi_types::pci::msix::Control;
@@ -43,8 +43,8 @@ fn message_does_not_wait_for_another_vector() {
     thread::scope(|scope| {
         scope.spawn(|| program(&table, 1, 11, 0));
         is_opening.recv().unwrap();
-        assert_eq!(table.signal(0), Signalled::Sent(Delivery::Pending));
-        assert_eq!(table.signal(2), Signalled::Held);
+        assert_eq!(table.signal(0), Signaled::Sent(Delivery::Pending));
+        assert_eq!(table.signal(2), Signaled::Held);
         go_on.send(()).unwrap();
     });
 

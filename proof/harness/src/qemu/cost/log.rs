@@ -1,5 +1,5 @@
 //! Parses QEMU's log of instructions (`-d exec,nochain,int`, with one instruction per block) and
-//! its traces of acknowledgements and EOIs at the CPU interface.
+//! its traces of acknowledgments and EOIs at the CPU interface.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,7 +11,7 @@ const FIRST_LPI: u32 = 8192;
 const INSTRUCTION: u64 = 4;
 /// Events of reads of IAR and writes of EOIR, at the physical and at the virtual CPU interface. A
 /// hypervisor takes the exception, and its guest then reads from the virtual interface.
-const ACKNOWLEDGEMENTS: [&str; 2] = ["gicv3_icc_iar1_read ", "gicv3_icv_iar_read "];
+const ACKNOWLEDGMENTS: [&str; 2] = ["gicv3_icc_iar1_read ", "gicv3_icv_iar_read "];
 const ENDS: [&str; 2] = ["gicv3_icc_eoir_write ", "gicv3_icv_eoir_write "];
 
 /// Numbers of instructions in the phases of an interrupt, without the device's own handler.
@@ -100,7 +100,7 @@ impl Reader {
             self.exception = self.count;
         } else if line.starts_with("Exception return ") {
             self.returned();
-        } else if ACKNOWLEDGEMENTS.iter().any(|event| line.starts_with(event)) {
+        } else if ACKNOWLEDGMENTS.iter().any(|event| line.starts_with(event)) {
             self.acknowledged(value(line));
         } else if ENDS.iter().any(|event| line.starts_with(event)) {
             self.ended(value(line));
@@ -121,7 +121,7 @@ impl Reader {
         self.last = address;
     }
 
-    /// Records an acknowledgement. The instruction that reads IAR has already been counted.
+    /// Records an acknowledgment. The instruction that reads IAR has already been counted.
     fn acknowledged(&mut self, intid: Option<u32>) {
         if let Some(intid) = intid.filter(|intid| SPIS.contains(intid) || *intid >= FIRST_LPI) {
             self.course = Some(Course { intid, iar: self.count, ..Course::default() });

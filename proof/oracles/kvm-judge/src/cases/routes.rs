@@ -163,8 +163,7 @@ fn messages(plan: &Plan) -> Result<(), Failure> {
     booted.router.commit(&changes)?;
     let mut arrived = 0;
     for ((its, device, event), change) in events.iter().zip(&changes) {
-        let signalled =
-            booted.machine.signal(*its, DeviceId::new(*device), EventId::new(*event))?;
+        let signaled = booted.machine.signal(*its, DeviceId::new(*device), EventId::new(*event))?;
         let explanation = booted.router.explain(change.gsi());
         let wanted = booted.take()?;
         let is_taken = wanted.iter().any(|intid| *intid >= 8192);
@@ -172,7 +171,7 @@ fn messages(plan: &Plan) -> Result<(), Failure> {
         let is_examined = !explanation.unexamined().any(|of| of == Unexamined::KernelController);
         accept(is_examined && is_signaled == is_taken, || format!("{wanted:?}: {explanation}"))?;
         let routed = booted.router.signal(change.gsi()).unwrap_or(Delivery::NoDoorbell);
-        accept(routed == signalled, || format!("{routed:?}, not {signalled:?}"))?;
+        accept(routed == signaled, || format!("{routed:?}, not {signaled:?}"))?;
         booted.expect(&wanted)?;
         let trigger = eventfd()?;
         let _bound = booted.router.bind(RustVmm(&trigger), change.gsi())?;
@@ -220,8 +219,8 @@ fn anonymous() -> Result<(), Failure> {
     let gsi = booted.router.allocate()?;
     let message = MsiMessage { address: ITS[0] + 0x1_0040, data: event };
     booted.router.commit(&[Change::Set(gsi, Route::to_doorbell(message))])?;
-    let signalled = booted.router.signal(gsi);
-    accept(matches!(signalled, Err(SignalError::Refused { .. })), || format!("{signalled:?}"))
+    let signaled = booted.router.signal(gsi);
+    accept(matches!(signaled, Err(SignalError::Refused { .. })), || format!("{signaled:?}"))
 }
 
 fn pins() -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use super::machine::{LPI, Machine, to_frame, to_its};
 use super::{MESSAGE, NVME, WIRE, router};
-use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::msix::{MsixTable, Signaled};
 use irq_routing::{Change, Route, Routing, Sender};
 use msi_types::explain::{Fact, Obstacle, TargetState};
 use msi_types::pci::msix::Control;
@@ -28,7 +28,7 @@ fn a_vector_is_explained_up_to_its_cpu() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let table = table(&machine, to_its(9));
-    assert_eq!(table.signal(0), Signalled::Sent(Delivery::Pending));
+    assert_eq!(table.signal(0), Signaled::Sent(Delivery::Pending));
     let explanation = table.explain(0);
     assert_eq!(explanation.obstacle(), None);
     let interrupt = HwIrq::new(LPI + 9);

@@ -8,7 +8,7 @@ mod machine;
 
 use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
 use irq_routing::kvm_table::{self, EntryError, TableError};
-use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::msix::{MsixTable, Signaled};
 use irq_routing::{Change, GsiSpace, Inputs, NotAPin, Pin, Route, Router, Routing, Sender};
 use machine::{FRAME_SPIS, LPI, Machine, to_frame, to_its};
 use msi_types::pci::msix::Control;
@@ -47,7 +47,7 @@ fn signal(eventfd: &OwnedFd) {
     rustix::io::write(eventfd, &1u64.to_ne_bytes()).unwrap();
 }
 
-fn is_signalled(eventfd: &OwnedFd) -> bool {
+fn is_signaled(eventfd: &OwnedFd) -> bool {
     rustix::io::read(eventfd, &mut [0; 8]).is_ok()
 }
 
@@ -246,9 +246,9 @@ fn end_of_interrupt_resamples_a_level_eventfd() {
         signal(&device);
         assert_eq!(poller.dispatch(None).unwrap(), 1);
         assert_eq!(machine.acknowledge(0), 40);
-        assert!(!is_signalled(&resample), "the guest has not ended the interrupt");
+        assert!(!is_signaled(&resample), "the guest has not ended the interrupt");
         machine.end(0, 40);
-        assert!(is_signalled(&resample));
+        assert!(is_signaled(&resample));
     }
 
     assert_eq!(machine.acknowledge(0), 1023, "the device has not signaled again");
@@ -282,14 +282,14 @@ fn unmasked_msix_vectors_become_lpis() {
         table.write(entry, &to_its(vector).address.to_le_bytes());
         table.write(entry + 8, &u64::from(vector).to_le_bytes());
     }
-    assert_eq!(table.signal(5), Signalled::Held);
+    assert_eq!(table.signal(5), Signaled::Held);
     assert_eq!(machine.take_all(), NOTHING);
 
     table.write_control(Control::new().with_enable(true));
 
     assert_eq!(machine.take_all(), [u64::from(LPI) + 5]);
     for vector in 0..32 {
-        assert_eq!(table.signal(vector), Signalled::Sent(Delivery::Pending));
+        assert_eq!(table.signal(vector), Signaled::Sent(Delivery::Pending));
     }
     let mut taken = machine.take_all();
     taken.sort_unstable();

@@ -3,7 +3,7 @@
 
 mod wired;
 
-use super::{Kind, Observation, Program, Step, Target, Wired};
+use super::{Kind, Observation, Program, Step, Target, Way, Wired};
 use crate::guest::abstract_gic::ENABLED;
 use crate::guest::physical::Physical;
 use crate::guest::{
@@ -69,27 +69,7 @@ impl Shape {
     }
 }
 
-/// How a machine of the model carries out a program. A guest cannot observe the difference.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
-    /// Steps are carried out as they are.
-    Plain,
-    /// After each step, the machine is saved and restored.
-    Restored,
-    /// After each step, another machine continues from the saved state.
-    Moved,
-    /// Each access of the guest does as little work as possible.
-    InPieces,
-    /// No vCPU sleeps, and each is in its guest during a step of another one. Messages of every
-    /// other event try to reach the guest without an exit.
-    Awake,
-}
-
 impl Way {
-    /// All ways.
-    pub const ALL: [Self; 5] =
-        [Self::Plain, Self::Restored, Self::Moved, Self::InPieces, Self::Awake];
-
     /// Carries out a program with this kind of vCPU.
     ///
     /// # Errors

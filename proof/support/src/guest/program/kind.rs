@@ -1,8 +1,30 @@
 //! Machines of the model by the kinds of their vCPUs.
 
-use super::{Ends, Program, Way};
+use super::{Ends, Program};
 use crate::guest::{Half, Kicks};
 use vgic::Vcpu;
+
+/// How a machine of the model carries out a program. A guest cannot observe the difference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Steps are carried out as they are.
+    Plain,
+    /// After each step, the machine is saved and restored.
+    Restored,
+    /// After each step, another machine continues from the saved state.
+    Moved,
+    /// Each access of the guest does as little work as possible.
+    InPieces,
+    /// No vCPU sleeps, and each is in its guest during a step of another one. Messages of every
+    /// other event try to reach the guest without an exit.
+    Awake,
+}
+
+impl Way {
+    /// All ways.
+    pub const ALL: [Self; 5] =
+        [Self::Plain, Self::Restored, Self::Moved, Self::InPieces, Self::Awake];
+}
 
 /// A kind of vCPU.
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,7 @@ during a move the old CPU is right: open 1, send, run 0, settle 1, told 0 0
 during a move the new CPU is right: open 1, send, run 1, settle 1, told 0 0
 an abandoned move closes its target: open 1, settle 0, send, run 1, told 1 0
 a move does not excuse a CPU left earlier: move 1, send, move 2, run 0, told 1 0
-an early acknowledgement excuses a late run: \
+an early acknowledgment excuses a late run: \
     send, look, move 1, send, run 1, run-late 0, told 0 0
 more runs than messages are spurious: send, run 0, run 0, told 0 1
 a run of a former target without a message is spurious: \

@@ -4,7 +4,7 @@ use super::*;
 
 const SHARED: &str = "\
 a late run at the old CPU is wrong: send, move 1, run 1, send, run 0, told 1 0
-two messages explain two acknowledgements in unknown order, but not three: \
+two messages explain two acknowledgments in unknown order, but not three: \
     send 5, run 0, look, send 2, run 0, run-late 0, told 0 0, run-late 0, told 0 1
 a message in flight is due once: send 5, run 0, sending, run 0, run 0, sent, told 0 1
 the CPU acknowledges a message before a slow resend: \

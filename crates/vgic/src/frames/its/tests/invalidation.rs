@@ -109,7 +109,7 @@ fn an_invalidation_visits_only_the_events_of_its_lpi() {
 /// Maps events 0 to 3 of device 5 to the LPI of event 7 of device 0, and makes them pending.
 /// Executes `command` after an invalidation that enables these events has visited `visited`
 /// entries. Returns the number of signaled events.
-fn signalled_after(visited: u64, command: Command) -> usize {
+fn signaled_after(visited: u64, command: Command) -> usize {
     let rig = mapped(16);
     rig.run([mapd(5, 5)]);
     rig.run((0..4).map(|event| mapti(5, event, 8199, 0)));
@@ -130,14 +130,14 @@ fn signalled_after(visited: u64, command: Command) -> usize {
 #[test]
 fn an_invalidation_completes_despite_changes_of_its_events() {
     for visited in 0..=5 {
-        assert_eq!(signalled_after(visited, sync(0)), 5, "after {visited}");
+        assert_eq!(signaled_after(visited, sync(0)), 5, "after {visited}");
         for event in 0..4 {
             for command in [discard(5, event), mapti(5, event, 8300, 0), movi(5, event, 1)] {
-                assert_eq!(signalled_after(visited, command), 4, "{command:?} after {visited}");
+                assert_eq!(signaled_after(visited, command), 4, "{command:?} after {visited}");
             }
         }
-        assert_eq!(signalled_after(visited, mapti(5, 1, 8199, 0)), 4, "mapped again");
-        assert_eq!(signalled_after(visited, unmapd(5)), 1, "one event is left");
+        assert_eq!(signaled_after(visited, mapti(5, 1, 8199, 0)), 4, "mapped again");
+        assert_eq!(signaled_after(visited, unmapd(5)), 1, "one event is left");
     }
 }
 

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// Detector of neighbors, i.e. of other active hardware threads of the core. Sampling waits until
 /// no neighbor is active.
-pub(crate) struct Neighbour {
+pub(crate) struct Neighbor {
     /// The smallest quotient so far. We assume that it was measured without a neighbor.
     alone: f64,
     /// Remaining time that may be spent waiting.
@@ -36,7 +36,7 @@ pub(crate) struct Neighbour {
     suffered: u32,
 }
 
-impl Neighbour {
+impl Neighbor {
     /// Creates a detector that waits for up to `patience` in total.
     pub(crate) fn new(patience: Duration) -> Self {
         let alone = (0..FIRST).map(|_| quotient()).fold(f64::INFINITY, f64::min);
@@ -124,10 +124,10 @@ mod tests {
 
     /// Returns the sample taken with these readings, and the detector, for a core whose own
     /// quotient is 1.
-    fn sampled(patience: Duration, readings: &[f64]) -> (f64, Neighbour) {
-        let mut neighbour = Neighbour { alone: 1.0, patience, suffered: 0 };
+    fn sampled(patience: Duration, readings: &[f64]) -> (f64, Neighbor) {
+        let mut neighbor = Neighbor { alone: 1.0, patience, suffered: 0 };
         let (mut readings, mut samples) = (readings.iter(), 0.0);
-        let taken = neighbour.sample(
+        let taken = neighbor.sample(
             || *readings.next().expect("no more than these readings"),
             || {
                 samples += 1.0;
@@ -135,43 +135,43 @@ mod tests {
             },
         );
         assert_eq!(readings.len(), 0, "all readings must be used");
-        (taken.unwrap(), neighbour)
+        (taken.unwrap(), neighbor)
     }
 
     #[test]
     fn a_quiet_core_keeps_its_first_sample() {
-        let (taken, neighbour) = sampled(Duration::from_secs(1), &[1.04, 1.04]);
+        let (taken, neighbor) = sampled(Duration::from_secs(1), &[1.04, 1.04]);
         assert!((taken - 1.0).abs() < f64::EPSILON);
-        assert_eq!(neighbour.suffered(), 0);
+        assert_eq!(neighbor.suffered(), 0);
     }
 
     #[test]
     fn sampling_waits_until_the_neighbor_ends() {
-        let (taken, neighbour) = sampled(Duration::from_secs(10), &[1.2, 1.2, 1.0, 1.0]);
+        let (taken, neighbor) = sampled(Duration::from_secs(10), &[1.2, 1.2, 1.0, 1.0]);
         assert!((taken - 1.0).abs() < f64::EPSILON);
-        assert_eq!(neighbour.suffered(), 0);
+        assert_eq!(neighbor.suffered(), 0);
     }
 
     #[test]
     fn a_sample_disturbed_by_a_neighbor_is_repeated() {
-        let (taken, neighbour) = sampled(Duration::from_secs(10), &[1.0, 1.2, 1.0, 1.0]);
+        let (taken, neighbor) = sampled(Duration::from_secs(10), &[1.0, 1.2, 1.0, 1.0]);
         assert!((taken - 2.0).abs() < f64::EPSILON);
-        assert_eq!(neighbour.suffered(), 0);
+        assert_eq!(neighbor.suffered(), 0);
     }
 
     #[test]
     fn disturbed_samples_are_counted_when_patience_ends() {
         for readings in [[1.2, 1.0], [1.0, 1.2], [1.2, 1.2]] {
-            let (taken, neighbour) = sampled(Duration::ZERO, &readings);
+            let (taken, neighbor) = sampled(Duration::ZERO, &readings);
             assert!((taken - 1.0).abs() < f64::EPSILON);
-            assert_eq!(neighbour.suffered(), 1);
+            assert_eq!(neighbor.suffered(), 1);
         }
     }
 
     #[test]
     fn a_faster_reading_lowers_the_undisturbed_baseline() {
-        let (_, neighbour) = sampled(Duration::ZERO, &[0.8, 0.8]);
-        assert_eq!(neighbour.suffered(), 0);
-        assert!((neighbour.alone - 0.8).abs() < f64::EPSILON);
+        let (_, neighbor) = sampled(Duration::ZERO, &[0.8, 0.8]);
+        assert_eq!(neighbor.suffered(), 0);
+        assert!((neighbor.alone - 0.8).abs() < f64::EPSILON);
     }
 }
