@@ -308,6 +308,7 @@ impl LpiCore {
     }
 
     /// Kicks the vCPUs whose LPIs commands have made ready, and one vCPU if work was deferred.
+    #[inline]
     pub(crate) fn send_kicks(&self) {
         self.wakeup.kick_for_work();
         self.shared.pending_kicks.take(|vcpu| self.kick(vcpu));

@@ -206,6 +206,7 @@ impl CommandState {
 
     /// Reads an LPI's enable bit and level from a vCPU's configuration table. If the byte can't be
     /// read, the LPI is disabled.
+    #[inline]
     pub(super) fn settings(&self, vcpu: u32, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
         match tables.config(lpi, &*self.memory) {
             Ok(config) => self.settings_of(config),
