@@ -6,6 +6,7 @@ mod circles;
 mod contexts;
 mod files;
 mod foreign;
+mod impls;
 mod layers;
 mod length;
 pub(crate) mod lines;
@@ -46,6 +47,7 @@ const RULES: &[Rule] = &[
     ("orphans", orphans::check),
     ("unsafe", unsafety::check),
     ("orderings", orderings::check),
+    ("impls", impls::check),
     ("length", length::check),
     ("lines", lines::check),
     ("words", words::check),

@@ -80,15 +80,26 @@ fn counted(workspace: &Workspace, components: usize) -> Result<Count> {
 }
 
 /// Counts a file's lines that are neither blank nor comments. Unit tests must be at its end.
-fn count(file: &Path, text: &str) -> [usize; 2] {
+pub(super) fn count(file: &Path, text: &str) -> [usize; 2] {
     let is_test = file.with_extension("").iter().any(|part| part == "tests" || part == "examples");
-    let start = if is_test { 0 } else { super::length::lines_before_tests(text) };
+    let start = if is_test { 0 } else { lines_before_tests(text) };
     let code = source::without_comments(text);
     let (mut before, mut after) = (0, 0);
     for (at, _) in code.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         *(if at < start { &mut before } else { &mut after }) += 1;
     }
     [before, after]
+}
+
+/// Returns the number of lines before the unit tests, which must be at the end of a file.
+fn lines_before_tests(text: &str) -> usize {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let begins = |pair: &[&str]| {
+        let [condition, module] = pair else { return false };
+        let is_test = ["#[cfg(test)", "#[cfg(all(test"].iter().any(|it| condition.starts_with(it));
+        is_test && module.starts_with("mod ") && module.ends_with('{')
+    };
+    lines.windows(2).position(begins).unwrap_or(lines.len())
 }
 
 #[cfg(test)]
