@@ -429,9 +429,9 @@ impl Vgic {
 
     /// Makes a line's interrupt pending, as a guest does by `ISPENDR`: until the guest acknowledges
     /// it or clears the pending state, whatever its trigger and the level of the line. This is for
-    /// hypervisors that report an interrupt as an event, which [`pulse`](SetLine::pulse) would lose
-    /// if the guest configured it as level-sensitive. Returns `Pending`, or `NoDoorbell` if the
-    /// machine doesn't have this line.
+    /// hypervisors that report an interrupt as an event, which
+    /// [`pulse`](msi_types::SetLine::pulse) would lose if the guest configured it as
+    /// level-sensitive. Returns `Pending`, or `NoDoorbell` if the machine doesn't have this line.
     ///
     /// Context: any.
     pub fn set_pending(&self, line: Line) -> Delivery {
