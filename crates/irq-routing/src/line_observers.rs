@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn an_observer_is_notified_only_after_it_was_added() {
+    fn a_new_observer_gets_no_earlier_notifications() {
         let (observers, first, second) = (LineObservers::new(), counter(), counter());
         observers.deactivated(Line::Spi(40));
         observers.add(first.clone());

@@ -47,7 +47,7 @@ fn machines_carry_out_random_wired_programs_by_the_rules() {
     }
 }
 
-/// Carries out a random program, and panics with the shortest program that fails.
+/// Carries out a random program. If it fails, shrinks it and panics with the shortest one.
 fn check(kind: Kind, way: Way, seed: u64, mut program: Program) {
     if let Err(problem) = way.judge(kind, &program) {
         program.shrink(|program| way.judge(kind, program).is_err());

@@ -133,7 +133,7 @@ pub enum CpuError {
     },
 }
 
-/// Instruction for the trap entry on how to handle an interrupt.
+/// What the trap entry must do with an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Arrival {
     /// Dispatch the interrupt with this hwirq.

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pmu_test_must_be_skipped() {
+    fn a_pmu_test_that_is_not_skipped_fails() {
         judged("pmu-cycle-counter", &[SKIPPED, OFF]).unwrap();
         for lines in [&GOOD[..], &[SKIPPED, GOOD[0], OFF], &[SKIPPED]] {
             assert!(judged("pmu-cycle-counter", lines).is_err(), "{lines:?}");

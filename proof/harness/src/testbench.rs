@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_with_missing_facts_is_incomplete() {
+    fn a_run_without_a_required_fact_is_incomplete() {
         assert!(counted(&[passed("a")]).complete(&[]).is_err());
         assert!(counted(&[passed("a"), total(2, 0, 0)]).complete(&[]).is_err());
         assert!(counted(&[total(0, 0, 0)]).complete(&[]).is_err());

@@ -62,7 +62,7 @@ fn spread(files: &[(PathBuf, String)]) -> Vec<String> {
     methods.iter().map(finding).collect()
 }
 
-/// Returns the name of the type that this line defines, or implements without a trait.
+/// Returns the name of the type that this line defines, or whose inherent methods it begins.
 fn name_after<'a>(line: &'a str, keywords: &[&str]) -> Option<&'a str> {
     if line.contains(" for ") && !line.contains("for<") {
         return None;

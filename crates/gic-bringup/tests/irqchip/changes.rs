@@ -177,7 +177,7 @@ fn run(kind: Kind, change: impl FnOnce(&Setup)) -> (String, bool) {
 }
 
 #[test]
-fn each_changed_register_or_driver_state_is_named() {
+fn explain_names_each_changed_register_or_driver_state() {
     let mut score = Score::new("a kernel with the drivers");
     for kind in [Kind::Vector, Kind::Spi, Kind::Sgi] {
         let (working, arrives) = run(kind, |_| {});

@@ -131,7 +131,7 @@ const TRANSLATED_BYTES: [u8; 16] =
     [0, 0, 4, 0, 0xe0, 0xac, 0x68, 0x24, 0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01];
 
 #[test]
-fn deletions_echo_the_answer_unchanged() {
+fn a_delete_request_repeats_the_creation_reply() {
     let request = Request::DeleteInterrupt { slot: SLOT, interrupt: TRANSLATED };
     let bytes = message(0x4249_0015, 24, &[(4, &SLOT_BYTES), (8, &TRANSLATED_BYTES)]);
     assert_eq!(emitted(request), bytes);

@@ -95,7 +95,7 @@ fn a_packet_longer_than_the_ring_is_refused() {
 }
 
 #[test]
-fn a_masked_reader_is_not_signaled() {
+fn a_write_does_not_signal_a_reader_that_masks_interrupts() {
     let ring = ring(1);
     let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
     ring.set_control(Control::InterruptMask, 1);

@@ -76,7 +76,7 @@ fn a_move_by_the_controller_is_undone_or_adopted() {
     }
 }
 
-/// A store whose message cannot be changed.
+/// An MSI store that refuses to change its message.
 const FIXED: StoreKind =
     StoreKind { rewrite: Rewrite::Never, masking: Masking::None, ..StoreKind::SLOW };
 

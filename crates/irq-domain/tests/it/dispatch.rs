@@ -140,7 +140,7 @@ fn enabling_redelivers_a_message_deferred_while_disabled() {
 }
 
 #[test]
-fn a_message_deferred_then_disabled_runs_at_enable() {
+fn enabling_an_irq_runs_its_deferred_handler() {
     let machine = Machine::new(Addressing::Stays);
     let handle = Arc::new(OnceLock::<IrqHandle>::new());
     let (own, interrupts, runs) = (handle.clone(), machine.interrupts.clone(), AtomicUsize::new(0));

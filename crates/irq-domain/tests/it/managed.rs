@@ -11,7 +11,7 @@ const CPU1: Cpu = Cpu::new(1);
 const CPU2: Cpu = Cpu::new(2);
 const CPU3: Cpu = Cpu::new(3);
 
-/// Creates a machine with a device whose only vector is confined to some CPUs, and has a handler.
+/// Creates a machine with a device whose only vector has a handler and is confined to some CPUs.
 fn managed(kind: Addressing, among: &[Cpu]) -> (Machine, Arc<Store>, MsiDevice, IrqHandle) {
     let machine = Machine::new(kind);
     let store = machine.store(StoreKind::MSIX);

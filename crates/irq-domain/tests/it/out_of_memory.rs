@@ -86,7 +86,7 @@ fn allocate_without_memory(
 }
 
 #[test]
-fn an_allocation_without_memory_frees_its_vectors() {
+fn an_allocation_that_runs_out_of_memory_frees_its_vectors() {
     allocate_without_memory(StoreKind::MSIX, 10, |device| {
         device.allocate(Shape::Independent, 1..=8)
     });

@@ -117,7 +117,7 @@ proptest! {
 
     /// A state that is not refused must be saved again unchanged.
     #[test]
-    fn restoring_a_capability_refuses_or_preserves_the_state(
+    fn an_accepted_capability_state_is_saved_again_unchanged(
         control: u16, address: u64, data: u16, masks: u32, pending: u32, tame: bool,
         bus_master in bus_masters(),
     ) {

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_offset_splits_into_bir_and_offset() {
+    fn a_table_offset_register_splits_into_bir_and_offset() {
         assert_eq!(BarOffset::from(0x2003).bir(), 3);
         assert_eq!(BarOffset::from(0x2003).offset(), 0x2000);
     }

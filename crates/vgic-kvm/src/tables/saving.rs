@@ -47,7 +47,7 @@ impl Written {
     }
 }
 
-/// Converts a fault on a table outside memory to `None`. Other errors are passed on.
+/// Turns a fault on a table outside guest memory into `None`. Returns other errors unchanged.
 fn written<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
     match outcome {
         Ok(written) => Ok(Some(written)),

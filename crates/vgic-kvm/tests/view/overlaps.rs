@@ -119,7 +119,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_load_restores_the_saved_state_or_the_save_reports_loss(
+    fn a_load_restores_all_state_that_a_save_does_not_report_lost(
         (levels, mut state) in states(),
         itts in vec(prop::option::weighted(0.3, places()), 6),
         shared_pending_table in prop::bool::weighted(0.1),

@@ -143,7 +143,7 @@ fn one_fires_again() {
 }
 
 #[test]
-fn an_interrupt_firing_while_its_candidate_is_cleared_is_not_lost() {
+fn clearing_a_candidate_keeps_an_interrupt_that_fires_meanwhile() {
     explore_all(20_000, one_fires_again);
 }
 

@@ -341,7 +341,7 @@ fn lpis_are_enabled() {
 }
 
 #[test]
-fn enabling_lpis_delivers_saved_and_concurrent_lpis() {
+fn enabling_lpis_delivers_saved_and_newly_arriving_lpis() {
     explore(lpis_are_enabled);
 }
 

@@ -87,7 +87,7 @@ impl<'a> Reservation<'a> {
         Ok(())
     }
 
-    /// Allocates the ready bits of all entries for a vCPU and level.
+    /// Allocates the ready bits of all entries for one vCPU at one priority level.
     fn reserve_level(&mut self, vcpu: u32, level: Level) -> Result<(), OutOfMemory> {
         let end = Position::end_of(self.control.device_entries.chunk_count());
         let positions = (0..end).step_by(ENTRIES_PER_SUMMARY as usize);
@@ -164,7 +164,7 @@ struct Common {
     entry: Entry,
 }
 
-/// Restore of the state into a core that was just reset, with memory from a [`Reservation`].
+/// Restore of the state into a freshly reset core, with memory from a [`Reservation`].
 pub(crate) struct Restoration<'a>(&'a mut Control);
 
 impl<'a> Restoration<'a> {

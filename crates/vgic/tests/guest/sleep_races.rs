@@ -1,5 +1,5 @@
 //! Tests in which interrupts arrive on other threads just as vCPUs fall asleep, or as they start or
-//! stop to participate. No wake-up may be lost.
+//! stop participating. No wake-up may be lost.
 
 use super::sleep::{SPI, pulse};
 use doorbell_test_support::guest::{Kicks, Machine};

@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
                 self.inline.push((name, self.depth + 1));
                 self.at += 2;
             }
-            // The path of a visibility is not a use.
+            // The path in `pub(in path)` does not use the module that it names.
             (Some(Token::Word("pub")), Some(Token::Other('(')), Some(Token::Word("in"))) => {
                 let path = self.tokens[self.at..].iter();
                 self.at += path.take_while(|token| **token != Token::Other(')')).count();

@@ -1,4 +1,4 @@
-//! Accesses of a guest's kernel to its CPU interface.
+//! A guest kernel's accesses to its GIC CPU interface.
 
 use gic_arch::icc::SysRegEncoding;
 use vgic::{Paused, Undefined, Vcpu};

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn every_msi_map_entry_serves_a_function() {
+    fn every_msi_map_entry_maps_a_function() {
         let description = embedded::machine("harbour").unwrap().firmware.describe().unwrap();
         for host in &description.hosts {
             let plan = usual(&description, host);

@@ -54,7 +54,7 @@ struct RouteState {
 #[derive(Debug, Default)]
 struct DueRuns {
     now: u64,
-    /// Number of acknowledgments whose run is deferred until the handler is enabled.
+    /// Number of acknowledged interrupts whose handler is deferred until it is enabled.
     put_off: u64,
     /// Number of acknowledgments that are still being dispatched.
     in_dispatch: u64,

@@ -12,7 +12,7 @@ fn machine(options: &BuildOptions) -> Machine {
     build(&embedded("hyperv"), options).unwrap()
 }
 
-/// Builds a machine with this many functions, and vectors in each.
+/// Builds a machine with this many functions, and this many vectors in each function.
 fn with_functions(functions: usize, vectors: u16) -> Machine {
     let store = StoreConfig::Msix { vectors, table_bar: 0, pba_bar: 2 };
     let function = ChosenFunction { place: FunctionPlacement::Root, store };

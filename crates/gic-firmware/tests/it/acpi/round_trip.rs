@@ -285,7 +285,7 @@ fn written_tables_number_foreign_names_in_order() {
 }
 
 #[test]
-fn an_id_in_two_map_entries_follows_the_first() {
+fn the_first_of_two_map_entries_translates_an_id() {
     let mut machine = foreign();
     let entry = |rid, length, index, device| MapEntry {
         rid_base: RequesterId::new(rid),

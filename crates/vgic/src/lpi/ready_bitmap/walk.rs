@@ -187,7 +187,7 @@ impl<'a, V: Visitor> LevelWalk<'a, V> {
         self.tree.unlink(page, leaf);
     }
 
-    /// Clears an empty summary's bit in its top word.
+    /// Clears a summary word's bit in the top word once the summary word is empty.
     pub(super) fn prune_summary(&self, page: &BitmapPage, summary: u32) {
         let is_empty = || page.summary.bits() == 0;
         if is_empty() {

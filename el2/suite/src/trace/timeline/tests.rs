@@ -10,7 +10,7 @@ const MAP: TraceEvent =
 const LPI: TracedInterrupt = TracedInterrupt { cpu: 1, intid: 8195 };
 const PHYSICAL: TracedInterrupt = TracedInterrupt { cpu: 0, intid: 8200 };
 
-/// Draws events with times in microseconds.
+/// Renders events as a timeline; times are in microseconds.
 fn draw(events: &[(u64, u32, Option<usize>, TraceEvent)]) -> Value {
     let traced = |&(at, cpu, guest, event)| Traced { at, cpu, guest, event };
     let events = events.iter().map(traced).collect();

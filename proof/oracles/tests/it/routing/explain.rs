@@ -47,7 +47,7 @@ fn a_vector_is_explained_up_to_its_cpu() {
 }
 
 #[test]
-fn an_explanation_reports_a_wrong_doorbell_address() {
+fn explain_reports_a_wrong_doorbell_address() {
     let machine = Machine::new();
     let wrong = MsiMessage { address: to_its(0).address - 0x1_0000, data: 0 };
     let (address, doorbell) = (wrong.address, Some(to_its(0).address));
@@ -87,7 +87,7 @@ fn an_explanation_reports_a_message_without_device_id() {
 /// <https://github.com/cloud-hypervisor/cloud-hypervisor/issues/3495>: the monitor did not set the
 /// function's address, so the function's messages carry DeviceID 0.
 #[test]
-fn an_explanation_reports_the_unmapped_device_id_0() {
+fn explain_reports_an_unmapped_device_id_0() {
     let machine = Machine::new();
     machine.map(NVME);
     let device = DeviceId::new(0);

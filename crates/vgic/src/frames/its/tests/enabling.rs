@@ -143,7 +143,7 @@ fn lpis_moved_to_a_disabled_redistributor_stay_pending() {
 }
 
 #[test]
-fn a_moved_lpi_and_its_last_event_share_one_pending_bit() {
+fn an_lpi_pended_again_after_movall_is_taken_once() {
     let rig = Rig::running(2);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8200, 1)]);
     rig.send(1, 0);

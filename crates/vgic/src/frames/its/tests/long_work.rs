@@ -276,7 +276,7 @@ mod redistributor {
     }
 
     #[test]
-    fn disabling_half_enabled_lpis_preserves_the_pending_table() {
+    fn disabling_lpis_during_an_enable_preserves_the_pending_table() {
         let rig = crowded();
         begin_disabling(&rig);
         rig.finish_sweeps();
