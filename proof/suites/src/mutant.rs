@@ -140,7 +140,8 @@ impl Body {
             let name = line.split("fn ").next().unwrap_or_default().trim();
             line.contains("fn ")
                 && indent(line) < inside
-                && name.split_whitespace().all(|word| QUALIFIERS.contains(&word))
+                && (name.starts_with("pub(in ")
+                    || name.split_whitespace().all(|word| QUALIFIERS.contains(&word)))
         };
         let function = (0..at.start).rev().find(|line| is_function(lines[*line]));
         let function = function.context("the lines are not in a function")?;

@@ -156,7 +156,7 @@ impl Bench {
         }
         let mut test = process::cargo(&workspace.root);
         test.args(["test", "--quiet", "--package", "gic-firmware", "--test", "it"]);
-        process::capture(test.arg("shapes_of_published").env("DOORBELL_SHAPES", &folder))?;
+        process::capture(test.arg("published_table_shapes").env("DOORBELL_SHAPES", &folder))?;
         let mut shapes = 0;
         for entry in folder.read_dir()? {
             let tables = entry?.path();
