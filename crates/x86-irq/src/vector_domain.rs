@@ -133,7 +133,7 @@ pub enum CpuError {
     },
 }
 
-/// What the trap entry must do with an interrupt.
+/// Action that the trap entry must take on an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Arrival {
     /// Dispatch the interrupt with this hwirq.

@@ -229,8 +229,8 @@ impl Link {
 
     /// Returns the answer to a request if it has arrived, or an error if the exchange ended first.
     pub(super) fn take(&mut self, id: u64) -> Result<Option<Completion>, VpciError> {
-        let mut known = self.transactions.iter().filter(|transaction| transaction.id == id);
-        let taken = match (known.next().map(|transaction| &transaction.state), self.end) {
+        let known = self.transactions.iter().find(|transaction| transaction.id == id);
+        let taken = match (known.map(|transaction| &transaction.state), self.end) {
             (Some(State::Done(completion)), _) => Ok(Some(*completion)),
             (Some(_), Some(end)) => Err(end),
             (Some(_), None) | (None, _) => return Ok(None),
@@ -341,8 +341,8 @@ impl Link {
     }
 
     fn complete(&mut self, id: u64, payload: &[u8], vectors: &Vectors) {
-        let mut known = self.transactions.iter_mut().filter(|transaction| transaction.id == id);
-        match known.next().map(|transaction| &mut transaction.state) {
+        let known = self.transactions.iter_mut().find(|transaction| transaction.id == id);
+        match known.map(|transaction| &mut transaction.state) {
             Some(state @ State::Waiting) => {
                 *state = State::Done(Completion::new(payload));
                 self.has_news = true;

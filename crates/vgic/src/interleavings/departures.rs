@@ -59,7 +59,7 @@ fn a_ready_bit_is_cleared_while_a_vcpu_sleeps(event: u32) {
     clear_while_a_vcpu_sleeps(&machine, commands, [(1, 0)], event);
 }
 
-/// Clears each event on a thread of its own, while a message makes an event of device 1 pending and
+/// Clears each event on a separate thread, while a message makes an event of device 1 pending and
 /// the vCPU falls asleep.
 fn clear_while_a_vcpu_sleeps<const N: usize>(
     machine: &Arc<Machine>,

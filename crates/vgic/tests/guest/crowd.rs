@@ -108,7 +108,7 @@ fn syncr_stays_busy_until_the_invalidation_completes() {
 }
 
 #[test]
-fn the_write_that_enables_lpis_returns_when_all_are_enabled() {
+fn a_write_of_enable_lpis_enables_every_lpi_before_it_returns() {
     let mut machine = crowded();
     disable(&machine);
     let first_and_last = [(8192, 1), (LAST_LPI, 0x80)];

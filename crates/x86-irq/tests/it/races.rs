@@ -9,7 +9,7 @@ use x86_irq::{ApicId, Arrival, Cleanup, VectorDomain, VectorDomainConfig};
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
 
-/// What happens when a CPU is asked to clean up.
+/// CPU that goes offline when it is asked to clean up.
 #[derive(Default)]
 struct Departure {
     domain: OnceLock<Arc<VectorDomain>>,

@@ -182,8 +182,8 @@ fn doorbells_without_device_ids_expose_the_registers_of_their_page() {
     let (no_iommu, mapped, unmapped) =
         (IommuPages::NoIommu, IommuPages::Doorbell, IommuPages::None);
     let lpi_tables = vec!["GICR_PROPBASER", "GICR_PENDBASER"];
-    // Whether another device's message rings, the page's controls silence the victim, and the LPI
-    // tables are replaced; and the registers that are overwritten.
+    // Success of three attacks: another device's message, controls of the page that silence the
+    // victim, and replaced LPI tables; then the registers that are overwritten.
     for (kind, pages, expected, registers) in [
         (DirectLpi, no_iommu, [true; 3], lpi_tables.clone()),
         (DirectLpi, mapped, [true; 3], lpi_tables),

@@ -157,7 +157,7 @@ fn coherence_erratum_is_not_applied_to_an_unknown_machine() {
 }
 
 #[test]
-fn erratum_itt_entries_are_allocated_at_their_real_size() {
+fn an_itt_fits_entries_larger_than_gits_typer_states() {
     let declared = Hardware::default().typer.with_itt_entry_bytes_minus_one(7);
     let setup = Setup::new(Hardware { typer: declared, iidr: 0x1070, ..Hardware::default() });
     setup.board.world().its[0].hardware.typer.set_itt_entry_bytes_minus_one(15);
