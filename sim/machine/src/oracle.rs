@@ -55,8 +55,10 @@
 //! did so, or when the CPU acknowledged the line.
 //!
 //! A resend by the interrupt core is due only if it follows an acknowledgment that was caused by a
-//! message and whose dispatch was deferred.
+//! message and whose dispatch was deferred. The acknowledgment may have been for the vector's former
+//! owner.
 
+mod due_runs;
 mod pending;
 mod route;
 mod route_table;
@@ -192,7 +194,8 @@ impl VectorRecord {
     /// Creates the record for a vector that has no target yet, on a machine with `cpus` CPUs.
     /// `mailbox` is the address of 8 bytes of RAM.
     pub(crate) fn new(clock: Arc<Clock>, ram: Arc<Ram>, mailbox: u64, cpus: usize) -> Self {
-        let nowhere = Arc::new(Route::new(Arc::clone(&clock), cpus, Pending::Travels));
+        let nowhere =
+            Arc::new(Route::new(Arc::clone(&clock), cpus, Pending::Travels, Arc::default()));
         Self {
             clock,
             ram,
@@ -268,11 +271,11 @@ impl VectorRecord {
         if !route.is_chained() {
             return self.handle(cpu, looked_at);
         }
-        if !route.is_in_dispatch() {
+        if !route.due().is_in_dispatch() {
             route.acknowledged(cpu, looked_at);
         }
         let messages = self.handle(cpu, looked_at.max(route.cleared_at()));
-        route.dispatched(Dispatched::Handled);
+        route.due().dispatched(Dispatched::Handled);
         messages
     }
 
@@ -371,11 +374,11 @@ impl VectorRecord {
     fn judge(&self, run: Run) -> RunVerdict {
         let route = self.route();
         let was_target = |message| route.was_target_since(run.cpu, self.sent_at.get(message));
+        let due = route.due().run();
         if run.looked_at < route.made_at() {
             return RunVerdict::Late;
         }
         let looked_as_target = route.was_target_since(run.cpu, run.looked_at);
-        let due = route.run();
         let was_target_at_arrival =
             due.is_some_and(|arrived_at| route.was_target_since(run.cpu, arrived_at));
         match (due.is_some(), route.pending()) {

@@ -160,13 +160,10 @@ impl CpuCore {
         let Some(acknowledged) = interface.acknowledge() else { return false };
         let hwirq = acknowledged.intid().hwirq();
         self.observe(Event::Taken { cpu: self.cpu, hwirq });
-        let route = self.routes.get(hwirq);
-        if let Some(route) = &route {
-            route.acknowledged(self.cpu, looked_at);
-        }
+        let due = self.routes.acknowledged(hwirq, self.cpu, looked_at);
         let outcome = interrupts.dispatch(self.cpu, hwirq);
-        if let Some(route) = route {
-            route.dispatched(outcome);
+        if let Some(due) = due {
+            due.dispatched(outcome);
         }
         if let Dispatched::Unhandled(why) = outcome {
             self.unhandled.count(hwirq, why);

@@ -42,9 +42,9 @@ struct UnderWay {
     cause: Cause,
     /// The CPUs at which the interrupt may become pending.
     at: Vec<Cpu>,
-    /// The step at which the interrupt was sent.
+    /// The time of the last event before the interrupt was sent.
     began: u64,
-    /// The step at which a CPU acknowledged the interrupt, if it did so before the call that sent
+    /// The time at which a CPU acknowledged the interrupt, if it did so before the call that sent
     /// the interrupt returned.
     taken: Option<u64>,
 }
@@ -54,8 +54,6 @@ struct UnderWay {
 pub(super) struct PendingBits {
     under_way: Vec<UnderWay>,
     arrived: Arrived,
-    /// Number of interrupts sent and acknowledgments so far.
-    steps: u64,
 }
 
 #[derive(Debug)]
@@ -71,12 +69,12 @@ impl PendingBits {
             Pending::Travels => Arrived::Shared(SharedBit::default()),
             Pending::Stays => Arrived::PerCpu(vec![CpuBit::default(); cpus]),
         };
-        Self { under_way: Vec::new(), arrived, steps: 0 }
+        Self { under_way: Vec::new(), arrived }
     }
 
-    /// Records that a message or resend is in flight and may arrive at any of these CPUs.
-    pub(super) fn begin(&mut self, cause: Cause, at: &[Cpu]) {
-        let began = self.step();
+    /// Records that a message or resend is in flight since `began`, and may arrive at any of these
+    /// CPUs.
+    pub(super) fn begin(&mut self, cause: Cause, at: &[Cpu], began: u64) {
         self.under_way.push(UnderWay { cause, at: at.to_vec(), began, taken: None });
     }
 
@@ -133,14 +131,13 @@ impl PendingBits {
     }
 
     /// Records at time `now` that `cpu`, which started to look for interrupts at `looked_at`,
-    /// acknowledged the vector. Returns the time at which the vector became pending, or
-    /// [`UNKNOWN`]; `None` if the CPU cannot have found the vector pending.
+    /// acknowledged the vector. Returns the earliest time at which the vector may have become
+    /// pending, or [`UNKNOWN`]; `None` if the CPU cannot have found the vector pending.
     pub(super) fn acknowledge(&mut self, cpu: Cpu, looked_at: u64, now: u64) -> Option<u64> {
-        let step = self.step();
         match &mut self.arrived {
-            Arrived::Shared(bit) => bit
-                .take(looked_at, now)
-                .or_else(|| self.under_way.iter_mut().any(|one| one.take(step)).then_some(UNKNOWN)),
+            Arrived::Shared(bit) => bit.take(looked_at, now).or_else(|| {
+                self.under_way.iter_mut().find_map(|one| one.take(now).then_some(one.began))
+            }),
             Arrived::PerCpu(bits) => {
                 let due = bits.get_mut(cpu.index()).is_some_and(|bit| bit.take(looked_at));
                 let is_due = due || self.under_way.iter().any(|one| one.at.contains(&cpu));
@@ -158,22 +155,17 @@ impl PendingBits {
             bit.looked_at = now;
         }
     }
-
-    fn step(&mut self) -> u64 {
-        self.steps += 1;
-        self.steps
-    }
 }
 
 impl UnderWay {
-    /// Marks the interrupt in flight as acknowledged at `step`. Returns `false` if it already was
+    /// Marks the interrupt in flight as acknowledged at `now`. Returns `false` if it already was
     /// acknowledged, because a message becomes pending only once.
-    fn take(&mut self, step: u64) -> bool {
+    fn take(&mut self, now: u64) -> bool {
         if self.cause == Cause::Untold {
             return true;
         }
         let is_first = self.taken.is_none();
-        self.taken.get_or_insert(step);
+        self.taken.get_or_insert(now);
         is_first
     }
 }
@@ -181,7 +173,7 @@ impl UnderWay {
 impl Arrived {
     fn add(&mut self, one: &UnderWay, now: u64) {
         match self {
-            Self::Shared(bit) => bit.add(now, one.taken.is_some()),
+            Self::Shared(bit) => bit.add(now, one.taken),
             Self::PerCpu(bits) => {
                 for cpu in &one.at {
                     if let Some(bit) = bits.get_mut(cpu.index()) {
@@ -216,7 +208,8 @@ impl CpuBit {
 /// to look for interrupts. The next acknowledgment therefore needs a later arrival, and no two
 /// acknowledgments share an arrival. If two acknowledgments overlap in time, their order is
 /// unknown: one counts as earlier only if it was recorded before the other CPU started to look for
-/// interrupts.
+/// interrupts. Which of the two found which arrival is unknown as well, so each may have found the
+/// earlier one.
 #[derive(Debug, Default)]
 struct SharedBit {
     arrivals: VecDeque<Arrival>,
@@ -228,7 +221,8 @@ struct SharedBit {
 #[derive(Debug)]
 struct Arrival {
     at: u64,
-    is_taken: bool,
+    /// The time of the acknowledgment that accounts for it.
+    taken: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -240,8 +234,8 @@ struct Acknowledgment {
 }
 
 impl SharedBit {
-    fn add(&mut self, at: u64, is_taken: bool) {
-        self.arrivals.push_back(Arrival { at, is_taken });
+    fn add(&mut self, at: u64, taken: Option<u64>) {
+        self.arrivals.push_back(Arrival { at, taken });
         if self.arrivals.len() > ARRIVALS
             && let Some(oldest) = self.arrivals.pop_front()
         {
@@ -258,13 +252,22 @@ impl SharedBit {
         if self.acknowledgments.len() > ACKNOWLEDGMENTS {
             self.acknowledgments.pop_front();
         }
-        let recent = self.arrivals.iter_mut().rev().take_while(|arrival| arrival.at > since);
-        // Use the earliest possible arrival, so that later arrivals remain for acknowledgments
-        // that need them.
-        match recent.filter(|arrival| !arrival.is_taken).last() {
+        let mut earliest = UNKNOWN;
+        let mut found = None;
+        for arrival in self.arrivals.iter_mut().rev().take_while(|arrival| arrival.at > since) {
+            if arrival.taken.is_none_or(|taken| taken > looked_at) {
+                earliest = arrival.at;
+            }
+            // Use the earliest possible arrival, so that later arrivals remain for acknowledgments
+            // that need them.
+            if arrival.taken.is_none() {
+                found = Some(arrival);
+            }
+        }
+        match found {
             Some(arrival) => {
-                arrival.is_taken = true;
-                Some(arrival.at)
+                arrival.taken = Some(now);
+                Some(earliest)
             }
             None => (since < self.forgotten_at).then_some(UNKNOWN),
         }

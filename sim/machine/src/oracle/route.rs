@@ -1,9 +1,10 @@
 //! The CPUs that a vector has targeted over time, and which of its handler runs are due.
 
 use super::Clock;
+use super::due_runs::DueRuns;
 use super::pending::{Cause, Pending, PendingBits, UNKNOWN};
 use doorbell_hardware::lock::lock;
-use irq_domain::{Deferral, Dispatched};
+
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex};
 
@@ -31,6 +32,8 @@ pub(crate) struct Route {
     /// `true` if a chained controller signals the vector by its line, so that CPUs acknowledge the
     /// line instead of the vector.
     chained: bool,
+    /// The runs that the vector's acknowledgments make due, across its allocations.
+    due: Arc<DueRuns>,
     state: Mutex<RouteState>,
 }
 
@@ -41,7 +44,6 @@ struct RouteState {
     /// The possible targets: normally one CPU, or two during a move.
     open: Vec<Cpu>,
     bits: PendingBits,
-    due: DueRuns,
     /// The time at which a driver last cleared the vector's status bit.
     cleared_at: u64,
     /// Number of extra runs excused because the driver could not know whether the interrupt that it
@@ -49,36 +51,23 @@ struct RouteState {
     unknowable: u64,
 }
 
-/// Counts of acknowledgments that were caused by a message, and have not led to a run or a resend
-/// yet.
-#[derive(Debug, Default)]
-struct DueRuns {
-    now: u64,
-    /// Number of acknowledged interrupts whose handler is deferred until it is enabled.
-    put_off: u64,
-    /// Number of acknowledgments that are still being dispatched.
-    in_dispatch: u64,
-    /// The time at which the first of their interrupts became pending, or [`UNKNOWN`].
-    pending_since: u64,
-}
-
 impl Route {
     /// Creates a route without a target for a machine with `cpus` CPUs.
-    pub(crate) fn new(clock: Arc<Clock>, cpus: usize, pending: Pending) -> Self {
+    pub(crate) fn new(clock: Arc<Clock>, cpus: usize, pending: Pending, due: Arc<DueRuns>) -> Self {
         let state = RouteState {
             closed_at: vec![0; cpus],
             open: Vec::new(),
             bits: PendingBits::new(pending, cpus),
-            due: DueRuns::default(),
             cleared_at: 0,
             unknowable: 0,
         };
-        Self { made_at: clock.tick(), clock, pending, chained: false, state: Mutex::new(state) }
+        let state = Mutex::new(state);
+        Self { made_at: clock.tick(), clock, pending, chained: false, due, state }
     }
 
     /// Creates the route of a vector that has the target of its line, for now any CPU.
     pub(crate) fn chained(clock: Arc<Clock>, cpus: usize, pending: Pending) -> Self {
-        let route = Self { chained: true, ..Self::new(clock, cpus, pending) };
+        let route = Self { chained: true, ..Self::new(clock, cpus, pending, Arc::default()) };
         route.open_all();
         route
     }
@@ -114,7 +103,7 @@ impl Route {
     /// Records that the device is about to send a message. At most one message may be in flight.
     pub(super) fn message_begins(&self) {
         let state = &mut *lock(&self.state);
-        state.bits.begin(Cause::Message, &state.open);
+        state.bits.begin(Cause::Message, &state.open, self.clock.now());
     }
 
     /// Records whether the device sent the message. If the outcome is `Held`,
@@ -136,7 +125,7 @@ impl Route {
     /// [`released`](Self::released) is called.
     pub(super) fn hold(&self) {
         let state = &mut *lock(&self.state);
-        state.bits.begin(Cause::Untold, &state.open);
+        state.bits.begin(Cause::Untold, &state.open, self.clock.now());
     }
 
     /// Records that the endpoint no longer holds back messages.
@@ -149,7 +138,7 @@ impl Route {
     pub(super) fn resending(&self, cpu: Cpu) {
         let state = &mut *lock(&self.state);
         if state.open.contains(&cpu) {
-            state.bits.begin(Cause::Resend, &[cpu]);
+            state.bits.begin(Cause::Resend, &[cpu], self.clock.now());
         }
     }
 
@@ -158,15 +147,16 @@ impl Route {
     /// handled.
     pub(super) fn redelivering(&self, cpu: Cpu) {
         let state = &mut *lock(&self.state);
-        if state.open.contains(&cpu) && state.due.resend() {
-            state.bits.begin(Cause::Resend, &[cpu]);
+        if state.open.contains(&cpu) && self.due.resend() {
+            state.bits.begin(Cause::Resend, &[cpu], self.clock.now());
         }
     }
 
     /// Records that the resend to `cpu` has been carried out.
     pub(super) fn resent(&self, cpu: Cpu) {
-        let now = self.clock.tick();
-        lock(&self.state).bits.arrive_resend(cpu, now);
+        let state = &mut *lock(&self.state);
+        // Take the time under the lock, because arrivals must be recorded in their order.
+        state.bits.arrive_resend(cpu, self.clock.tick());
     }
 
     /// Excuses one extra run, because the driver doesn't know whether the interrupt was pending.
@@ -184,7 +174,7 @@ impl Route {
         } else {
             state.bits.acknowledge(cpu, looked_at, self.clock.tick())
         };
-        state.due.acknowledge(due);
+        self.due.acknowledge(due);
     }
 
     /// Records that a driver on `cpu` cleared the status bit of a vector that has a line. The CPU
@@ -200,7 +190,7 @@ impl Route {
             *closed_at = self.clock.tick();
         }
         let due = state.bits.acknowledge(cpu, now, self.clock.tick());
-        state.due.acknowledge(due);
+        self.due.acknowledge(due);
     }
 
     /// Returns the time at which a driver last cleared the vector's status bit.
@@ -208,21 +198,9 @@ impl Route {
         lock(&self.state).cleared_at
     }
 
-    /// Returns `true` if the interrupt was acknowledged, and its dispatch has not returned.
-    pub(super) fn is_in_dispatch(&self) -> bool {
-        lock(&self.state).due.in_dispatch != 0
-    }
-
-    /// Records that the dispatch of an acknowledged interrupt has returned.
-    pub(crate) fn dispatched(&self, outcome: Dispatched) {
-        lock(&self.state).due.dispatched(outcome);
-    }
-
-    /// Records a handler run. Returns the time at which the first of the interrupts that are being
-    /// dispatched became pending, or [`UNKNOWN`]; `None` if no run was due.
-    pub(super) fn run(&self) -> Option<u64> {
-        let due = &mut lock(&self.state).due;
-        due.run().then_some(due.pending_since)
+    /// Returns the runs that acknowledgments make due.
+    pub(crate) fn due(&self) -> &DueRuns {
+        &self.due
     }
 
     /// Records that the vector is no longer pending at `cpu`, except for interrupts sent there from
@@ -267,38 +245,5 @@ impl RouteState {
             self.open.push(cpu);
             self.bits.open(cpu);
         }
-    }
-}
-
-impl DueRuns {
-    fn acknowledge(&mut self, due: Option<u64>) {
-        if self.in_dispatch == 0 {
-            // If an interrupt arrives while its handler runs, the interrupt core defers it, and
-            // resends it before that handler run ends. One resend may stand for several deferred
-            // interrupts.
-            self.now = 0;
-            self.pending_since = UNKNOWN;
-        }
-        self.in_dispatch += 1;
-        self.now += u64::from(due.is_some());
-        self.pending_since = self.pending_since.min(due.unwrap_or(UNKNOWN));
-    }
-
-    fn dispatched(&mut self, outcome: Dispatched) {
-        self.in_dispatch = self.in_dispatch.saturating_sub(1);
-        if outcome == Dispatched::Deferred(Deferral::Disabled) {
-            self.put_off += u64::from(self.run());
-        }
-    }
-
-    fn run(&mut self) -> bool {
-        let is_due = self.now != 0;
-        self.now = self.now.saturating_sub(1);
-        is_due
-    }
-
-    fn resend(&mut self) -> bool {
-        // One resend stands for all deferred interrupts.
-        self.run() || std::mem::take(&mut self.put_off) != 0
     }
 }

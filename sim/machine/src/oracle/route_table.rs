@@ -1,7 +1,8 @@
 //! The routes of all vectors, derived from the calls that the interrupt core makes to the
 //! controllers.
 
-use super::{Clock, Pending, Route};
+use super::due_runs::DueRuns;
+use super::{Clock, Pending, Route, UNKNOWN};
 use doorbell_hardware::lock::lock;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use irq_domain::{Deferral, Dispatched, EffectiveAffinity, Interrupts};
@@ -23,6 +24,8 @@ pub(crate) struct RouteTable {
     clock: Arc<Clock>,
     cpus: usize,
     by_vector: RwLock<HashMap<u32, Arc<Route>>>,
+    /// The due runs of all vectors that were ever allocated.
+    due: Mutex<HashMap<u32, Arc<DueRuns>>>,
     /// Held while lines move, and while the target of a new vector with a line is read.
     lines: Mutex<()>,
     /// Vectors for which the table ignores the driver's resend reports.
@@ -36,6 +39,7 @@ impl RouteTable {
             clock,
             cpus,
             by_vector: RwLock::default(),
+            due: Mutex::default(),
             lines: Mutex::default(),
             #[cfg(test)]
             unheard: Mutex::default(),
@@ -68,8 +72,27 @@ impl RouteTable {
         self.read().get(&hwirq.get()).cloned()
     }
 
+    /// Records that `cpu`, which started to look for interrupts at `looked_at`, acknowledged the
+    /// vector and is about to dispatch it. Returns the counts that must be told the outcome, or
+    /// `None` if the vector was never allocated.
+    pub(crate) fn acknowledged(
+        &self,
+        hwirq: HwIrq,
+        cpu: Cpu,
+        looked_at: u64,
+    ) -> Option<Arc<DueRuns>> {
+        let due = lock(&self.due).get(&hwirq.get()).cloned()?;
+        match self.get(hwirq) {
+            Some(route) => route.acknowledged(cpu, looked_at),
+            // The vector was freed in the meantime, and may be allocated again by the dispatch.
+            None => due.acknowledge(Some(UNKNOWN)),
+        }
+        Some(due)
+    }
+
     pub(super) fn add(&self, hwirq: HwIrq, pending: Pending, target: Cpu) {
-        let route = Route::new(Arc::clone(&self.clock), self.cpus, pending);
+        let due = Arc::clone(lock(&self.due).entry(hwirq.get()).or_default());
+        let route = Route::new(Arc::clone(&self.clock), self.cpus, pending, due);
         route.settle(target);
         // The device may send before its record starts to use this route.
         route.hold();
@@ -293,8 +316,8 @@ impl MsiParent for ObservedParent {
             if route.is_chained() {
                 // Only the resend shows that dispatches were deferred, of all messages so far. A
                 // line's handler never runs on two CPUs, so that the vector's was disabled.
-                while route.is_in_dispatch() {
-                    route.dispatched(Dispatched::Deferred(Deferral::Disabled));
+                while route.due().is_in_dispatch() {
+                    route.due().dispatched(Dispatched::Deferred(Deferral::Disabled));
                 }
             }
             route.redelivering(*target);

@@ -59,7 +59,7 @@ impl Rig {
                 self.routes.resending(resend);
                 self.routes.resent(resend);
             };
-            let end = |outcome| self.route().dispatched(outcome);
+            let end = |outcome| self.route().due().dispatched(outcome);
             let counts = self.record.counts();
             let check = |count: String| assert_eq!(count, number, "{name}, {:?}", self.pending);
             match verb {
@@ -85,7 +85,7 @@ impl Rig {
                 "allocate" => {
                     // A message that arrived during the allocation has been acknowledged.
                     self.play(name, "begin, add 0, follow, end, take 0, handled");
-                    assert!(self.route().run().is_some(), "{name}");
+                    assert!(self.route().due().run().is_some(), "{name}");
                 }
                 "open" => self.route().open(cpu()),
                 "settle" => self.route().settle(cpu()),

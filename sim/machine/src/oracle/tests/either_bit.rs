@@ -43,6 +43,18 @@ a former target may run for a message already handled: \
     send, take 0, look, send, handle-late 0, handled, look, move 1, send, run-late 0, told 0 0
 the core may resend the former owner's interrupt: send, look, abandon, allocate, send, take 0, \
     handle 0, take-late 1, resend 0, deferred, handled, run 0, told 0 0
+the core may resend what it deferred for the former owner until the handler is enabled: \
+    send 3, take 0, abandon, begin, add 0, disabled, follow, end, run 0, resend 0, run 0, told 0 0, \
+    resend 0, run 0, told 0 1
+the core may resend what arrived for the former owner during a run of the new one: \
+    send, take 0, abandon, allocate, send, take 0, handle 0, deferred, resend 0, handled, run 0, \
+    told 0 0, resend 0, run 0, told 0 1
+the core may resend what arrived during a late run: \
+    send, take 0, look, abandon, allocate, handle-late 0, send, take 0, deferred, send, take 0, \
+    resend 0, handle 0, handled, handled, run 0, told 0 0, late 1, resend 0, run 0, told 0 1
+a resend is for the interrupt that was deferred, not for one in dispatch: \
+    send, take 0, disabled, send, take 0, resend 0, handle 0, handled, run 0, told 0 0, \
+    resend 0, run 0, told 0 1
 an unhandled message keeps the record unsettled: send, run 0, send, unsettled, abandon, settled
 a message that was not sent does not count: \
     sending, unsent, messages 0, settled, run 0, told 0 1";

@@ -6,6 +6,10 @@ const SHARED: &str = "\
 a late run at the old CPU is wrong: send, move 1, run 1, send, run 0, told 1 0
 two messages explain two acknowledgments in unknown order, but not three: \
     send 5, run 0, look, send 2, run 0, run-late 0, told 0 0, run-late 0, told 0 1
+an early acknowledgment excuses a late run if another CPU accounts for its message: \
+    send, take 0, send, handle 0, handled, look, move 1, send, run 1, run-late 0, told 0 0
+a message in flight excuses a late run at the old CPU, once: \
+    send, sending, run 0, take 0, sent, move 1, send, handle 0, handled, told 0 0, run 0, told 1 0
 a message in flight is due once: send 5, run 0, sending, run 0, run 0, sent, told 0 1
 the CPU acknowledges a message before a slow resend: \
     send, take 0, handle 0, send, take 0, deferred, resending 0, \
