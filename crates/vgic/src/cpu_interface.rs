@@ -8,11 +8,11 @@ mod saved;
 
 use crate::config::{SecurityView, VgicConfig};
 use crate::frames::registers::low_byte;
-use crate::wired::Group;
 use active_priorities::ActivePriorities;
 use gic_arch::Priority;
 use gic_arch::icc::{Ctlr, Igrpen};
 use gic_arch::ich::Vmcr;
+use msi_types::explain::Group;
 
 /// Features that the CPU interface implements.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +105,7 @@ impl CpuInterface {
     #[inline]
     pub(crate) fn activate(&mut self, priority: Priority, group: Group) {
         let level = u32::from(self.group_priority(priority, group).get()) >> self.level_shift;
-        self.active[group.index()].insert_first(low_byte(level));
+        self.active[group as usize].insert_first(low_byte(level));
     }
 
     /// Drops the running priority. If the running interrupt isn't in this group, does nothing and
@@ -119,7 +119,7 @@ impl CpuInterface {
         if !runs {
             return false;
         }
-        self.active[group.index()].remove_first();
+        self.active[group as usize].remove_first();
         true
     }
 
@@ -159,7 +159,7 @@ impl CpuInterface {
 
     /// Returns `true` if the group is enabled at this interface (`ICC_IGRPEN<n>_EL1`).
     pub(crate) fn takes(&self, group: Group) -> bool {
-        self.enabled[group.index()]
+        self.enabled[group as usize]
     }
 
     /// Returns `ICC_CTLR_EL1.EOImode`. Returns `true` if an EOI only drops the priority.
@@ -179,7 +179,7 @@ impl CpuInterface {
     /// Returns the part of a priority that determines preemption.
     #[inline]
     fn group_priority(&self, priority: Priority, group: Group) -> Priority {
-        Priority::new(priority.get() & self.group_masks[group.index()])
+        Priority::new(priority.get() & self.group_masks[group as usize])
     }
 
     /// Recomputes `group_masks`. Must be called after a change of a binary point. A binary point of
@@ -221,7 +221,7 @@ impl CpuInterface {
     pub(crate) fn binary_point(&self, group: Group) -> u8 {
         match group {
             Group::One if self.common_binary_point => (self.binary_point[0] + 1).min(7),
-            Group::Zero | Group::One => self.binary_point[group.index()],
+            Group::Zero | Group::One => self.binary_point[group as usize],
         }
     }
 
@@ -229,7 +229,7 @@ impl CpuInterface {
     pub(crate) fn set_binary_point(&mut self, group: Group, written: u8) {
         if group == Group::Zero || !self.common_binary_point {
             let smallest = self.features.smallest_binary_point(group);
-            self.binary_point[group.index()] = (written & 7).max(smallest);
+            self.binary_point[group as usize] = (written & 7).max(smallest);
             self.update_group_masks();
         }
     }
@@ -255,7 +255,7 @@ impl CpuInterface {
 
     /// Returns `ICC_AP<n>R<index>_EL1`.
     pub(crate) fn active_word(&self, group: Group, index: u32) -> u32 {
-        let [word, ..] = [self.active[group.index()].bits() >> (32 * index)];
+        let [word, ..] = [self.active[group as usize].bits() >> (32 * index)];
         #[expect(clippy::cast_possible_truncation, reason = "the register contains 32 of the bits")]
         let word = word as u32;
         word
@@ -270,13 +270,13 @@ impl CpuInterface {
             SecurityView::NonSecure => all & !(all >> (levels / 2)),
         };
         let shift = 32 * index;
-        let active = &mut self.active[group.index()];
+        let active = &mut self.active[group as usize];
         let other_words = active.bits() & !(u128::from(u32::MAX) << shift);
         *active = ActivePriorities::new(other_words | ((u128::from(written) << shift) & allowed));
     }
 
     pub(crate) fn set_takes(&mut self, group: Group, enable: Igrpen) {
-        self.enabled[group.index()] = enable.enable();
+        self.enabled[group as usize] = enable.enable();
     }
 
     /// Returns `ICH_VMCR_EL2`.

@@ -9,9 +9,9 @@ mod lpi;
 
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::vgic::Vgic;
-use crate::wired::Group;
 use crate::wired::interrupt::InterruptWord;
 use gic_arch::{IntId, IntIdClass, Lpi, Priority};
+use msi_types::explain::Group;
 use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq, Level};
 
@@ -68,7 +68,7 @@ impl Explainer<'_> {
         self.note(Fact::Target(cpu, self.gic.wakeup.target_state(cpu)));
         if !self.gic.wired.forwards(group) {
             let ctlr = self.gic.distributor().control();
-            return Err(Obstacle::GroupDisabled { group: group.into(), ctlr });
+            return Err(Obstacle::GroupDisabled { group, ctlr });
         }
         let interface = self.interface(cpu);
         if let Some(obstacle) = interface.obstacle(cpu, group, arrival.priority) {
@@ -125,7 +125,7 @@ impl Explainer<'_> {
     /// interrupt is pending while its line is high.
     fn explain_state(&mut self, asked: Option<Cpu>, intid: IntId, is_driven: bool) -> Passed {
         let state = self.visible(asked, intid)?;
-        let (interrupt, group) = (HwIrq::new(intid.get()), Group::of(state));
+        let (interrupt, group) = (HwIrq::new(intid.get()), state.group());
         if !state.enabled() {
             return Err(Obstacle::Disabled { interrupt });
         }
@@ -134,7 +134,7 @@ impl Explainer<'_> {
         let target = asked.filter(|_| is_homeless).or(state.target());
         let interface = self.interface(target.or(asked).unwrap_or_default());
         if group == Group::Zero && !interface.takes(group) && interface.takes(Group::One) {
-            return Err(Obstacle::WrongGroup { interrupt, group: group.into() });
+            return Err(Obstacle::WrongGroup { interrupt, group });
         }
         self.note(Fact::Enabled(interface.view(state.priority())));
         if state.active() && !state.listed() {

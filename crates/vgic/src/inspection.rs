@@ -10,7 +10,7 @@ use crate::monitor::view::{
 };
 use crate::vgic::Vgic;
 use crate::wired::interrupt::InterruptWord;
-use crate::wired::{Bank, Group, Private, participation};
+use crate::wired::{Bank, Private, participation};
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
@@ -18,6 +18,7 @@ use doorbell_fallible::{OutOfMemory, try_push};
 use gic_arch::its::CollectionId;
 use gic_arch::{IntId, Lpi};
 use msi_types::explain::Explanation;
+use msi_types::explain::Group;
 use msi_types::{Cpu, DeviceId, EventId, Level, Trigger};
 
 /// Maximum number of vCPUs, and of ITSes, that `Debug` shows.
@@ -143,7 +144,7 @@ impl Vgic {
             listed: state.listed(),
             line: if state.line() { Level::High } else { Level::Low },
             trigger: if state.edge() { Trigger::Edge } else { Trigger::Level },
-            group: Group::of(state).into(),
+            group: state.group(),
             priority: CpuInterface::new(Features::of(&self.config)).view(state.priority()),
             target: state.target(),
         }

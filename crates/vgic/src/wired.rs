@@ -20,7 +20,6 @@ mod routes;
 mod saved;
 mod sgi;
 
-pub(crate) use interrupt::Group;
 pub(crate) use interrupt_table::Bank;
 pub use links::{LinkError, PhysicalInterrupts};
 pub(crate) use listing::{Filled, Forwarding};
@@ -42,6 +41,7 @@ use index::WiredIndex;
 use interrupt::InterruptWord;
 use interrupt_table::{InterruptTable, reset_state};
 use links::PhysicalLinks;
+use msi_types::explain::Group;
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
 use routes::{RouteRegisters, route_of};
 
@@ -258,7 +258,7 @@ impl Wired {
         if let Some(target) = state.target()
             && let Some(private) = self.private(target)
         {
-            self.notify(target, private, index, Group::of(state));
+            self.notify(target, private, index, state.group());
         }
     }
 
@@ -413,7 +413,7 @@ impl Wired {
 
     /// Returns `true` if `GICD_CTLR` enables the group.
     pub(crate) fn forwards(&self, group: Group) -> bool {
-        self.control() & (1 << group.index()) != 0
+        self.control() & (1 << group as usize) != 0
     }
 
     /// Returns `true` if a vCPU with list registers hasn't yet observed a change made by the guest

@@ -31,7 +31,6 @@ use crate::cpu::paused::Paused;
 use crate::cpu::system_registers::Undefined;
 use crate::cpu::vcpu::{Inputs, Sleep, Vcpu};
 use crate::vgic::Vgic;
-use crate::wired::Group;
 use crate::wired::index::WiredIndex;
 use alloc::sync::Arc;
 use core::fmt;
@@ -39,6 +38,7 @@ use gic_arch::IntId;
 use gic_arch::icc::{self, IntIdValue, SysRegEncoding};
 use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
 use msi_types::Cpu;
+use msi_types::explain::Group;
 
 /// Error for a guest that cannot run on a CPU's virtual interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -3,10 +3,11 @@
 use crate::lpi::{ListedLpi, ReadyLpi};
 use crate::wired::candidates::set_bits;
 use crate::wired::index::WiredIndex;
-use crate::wired::{Filled, Group, Wired};
+use crate::wired::{Filled, Wired};
 use core::ops::{BitOr, ControlFlow};
 use gic_arch::ich::{Hcr, ListRegister, Vmcr};
 use msi_types::Cpu;
+use msi_types::explain::Group;
 
 /// Maximum number of list registers per CPU.
 pub const MAX_LIST_REGISTERS: usize = 16;
@@ -151,7 +152,7 @@ impl Unlisted {
 
     /// A pending interrupt would be signaled once the guest enables the group.
     pub(crate) const fn held_back(group: Group, is_unlisted: bool) -> Self {
-        Self((is_unlisted as u8) << (2 + group.index()))
+        Self((is_unlisted as u8) << (2 + group as usize))
     }
 
     /// Returns `true` if all of these flags are set.

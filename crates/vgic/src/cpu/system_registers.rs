@@ -3,10 +3,10 @@
 use crate::config::SecurityView;
 use crate::cpu::vcpu::Vcpu;
 use crate::frames::registers::{low_byte, low_word};
-use crate::wired::Group;
 use core::ops::ControlFlow;
 use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue, Sgi, Sre, SysRegEncoding};
 use gic_arch::{IntId, Lpi};
+use msi_types::explain::Group;
 
 /// `MRS` handler.
 type Read = fn(&mut Vcpu) -> Result<u64, Undefined>;

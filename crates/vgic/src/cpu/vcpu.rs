@@ -10,13 +10,14 @@ use crate::vgic::Vgic;
 use crate::wakeup::{VcpuWakeup, WakeupWord};
 use crate::wired::index::WiredIndex;
 use crate::wired::interrupt::InterruptWord;
-use crate::wired::{Group, Private, participation, send_sgi};
+use crate::wired::{Private, participation, send_sgi};
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::ControlFlow;
 use gic_arch::icc::{Igrpen, Sgi};
 use gic_arch::{IntId, IntIdClass, Lpi, Priority};
 use msi_types::Cpu;
+use msi_types::explain::Group;
 
 /// A vCPU's CPU interface. [`Vgic::new`] returns exactly one per vCPU, and the vCPU's thread owns
 /// it. Methods never wait for other threads: if another thread is already doing the work that
@@ -211,7 +212,7 @@ impl Vcpu {
         self.gic.go_on();
         let wired = self.gic.wired();
         let mut requested = false;
-        wired.ready(self.cpu, |_, state| requested |= wired.forwards(Group::of(state)));
+        wired.ready(self.cpu, |_, state| requested |= wired.forwards(state.group()));
         let lpis = wired.forwards(Group::One).then_some(self.lpis.as_mut()).flatten();
         requested || lpis.is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
     }
@@ -313,7 +314,7 @@ impl Vcpu {
         let (cpu, wired) = (self.cpu, self.gic.wired());
         let state = wired.state_to_signal(cpu, index);
         let is_signaled = state.ready_at(cpu)
-            && Group::of(state) == group
+            && state.group() == group
             && self.is_distributed(group)
             && state.priority().is_more_urgent_than(self.interface.limit(group));
         if !is_signaled {
@@ -365,7 +366,7 @@ impl Vcpu {
         forwarded: [bool; 2],
         wired: Option<MostUrgent>,
     ) -> Option<MostUrgent> {
-        if group != Group::One || !forwarded[group.index()] {
+        if group != Group::One || !forwarded[group as usize] {
             return None;
         }
         let lpis = self.lpis.as_mut().filter(|lpis| !lpis.is_empty())?;
@@ -488,7 +489,7 @@ impl Vcpu {
     /// Tells the distributor whether this PE accepts the group. If the PE doesn't accept a group,
     /// the group's 1-of-N interrupts are routed to other PEs.
     pub(crate) fn publish(&self, group: Group) {
-        let bit = participation::GROUP[group.index()];
+        let bit = participation::GROUP[group as usize];
         if self.interface.takes(group) {
             self.gic.wired().set_participation(self.cpu, bit, 0);
         } else {
@@ -510,7 +511,7 @@ impl Vcpu {
         }
         let forwarded = self.forwarded();
         let wired = self.most_urgent_wired(forwarded);
-        if !forwarded[Group::One.index()] {
+        if !forwarded[Group::One as usize] {
             return wired;
         }
         let lpi = self.lpis.as_mut().and_then(|lpis| lpis.highest(Priority::IDLE));
@@ -531,14 +532,14 @@ impl Vcpu {
     fn most_urgent_wired(&self, forwarded: [bool; 2]) -> Option<MostUrgent> {
         let mut best: Option<MostUrgent> = None;
         self.gic.wired().ready(self.cpu, |index, state| {
-            let group = Group::of(state);
+            let group = state.group();
             let found = MostUrgent {
                 priority: state.priority(),
                 intid: index.intid(),
                 group,
                 source: Source::Wired(index, state),
             };
-            if forwarded[group.index()] && best.is_none_or(|best| found.precedes(best)) {
+            if forwarded[group as usize] && best.is_none_or(|best| found.precedes(best)) {
                 best = Some(found);
             }
         });
@@ -556,7 +557,7 @@ impl Vcpu {
     pub(crate) fn distributed(&self) -> [bool; 2] {
         let wired = self.gic.wired();
         let enabled = if self.own.private.is_awake() { wired.control() } else { 0 };
-        [Group::Zero, Group::One].map(|group| enabled & (1 << group.index()) != 0)
+        [Group::Zero, Group::One].map(|group| enabled & (1 << group as usize) != 0)
     }
 
     fn lpi_candidate(ready: ReadyLpi) -> MostUrgent {

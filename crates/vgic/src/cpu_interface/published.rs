@@ -4,10 +4,11 @@
 use super::active_priorities::ActivePriorities;
 use super::{CpuInterface, Features};
 use crate::config::SecurityView;
-use crate::wired::{Group, PublishedInterface};
+use crate::wired::PublishedInterface;
 use gic_arch::Priority;
 use gic_arch::ich::Vmcr;
 use msi_types::Cpu;
+use msi_types::explain::Group;
 use msi_types::explain::{Fact, Obstacle};
 
 /// Number of low bits in the published activity that hold the highest active group priority of each
@@ -37,7 +38,7 @@ impl CpuInterface {
     /// Publishes the highest active priority of a group.
     #[inline]
     pub(crate) fn publish_active(&self, to: &PublishedInterface, group: Group) {
-        let (index, shift) = (group.index(), u8::BITS as usize * group.index());
+        let (index, shift) = (group as usize, u8::BITS as usize * group as usize);
         let others = to.activity.get() & !(0xff << shift);
         to.activity.set(others | u64::from(self.active[index].first()) << shift);
     }
@@ -52,7 +53,7 @@ impl CpuInterface {
     /// priority, if there is one.
     pub(crate) fn obstacle(&self, cpu: Cpu, group: Group, priority: Priority) -> Option<Obstacle> {
         if !self.takes(group) {
-            return Some(Obstacle::InterfaceGroupDisabled { group: group.into(), cpu });
+            return Some(Obstacle::InterfaceGroupDisabled { group, cpu });
         }
         let shown = self.view(priority);
         if !priority.is_more_urgent_than(self.mask) {
@@ -72,7 +73,7 @@ impl CpuInterface {
         (compared != priority).then(|| Fact::GroupPriority {
             priority: self.view(priority),
             group_priority: self.view(compared),
-            binary_point: self.binary_point[point.index()],
+            binary_point: self.binary_point[point as usize],
         })
     }
 

@@ -3,9 +3,10 @@
 use super::{CpuInterface, Features};
 use crate::config::SecurityView;
 use crate::saved_state::{InterfaceState, Problem};
-use crate::wired::{Group, participation};
+use crate::wired::participation;
 use gic_arch::Priority;
 use gic_arch::icc::{Ctlr, Igrpen};
+use msi_types::explain::Group;
 
 impl CpuInterface {
     pub(crate) fn save(&self) -> InterfaceState {
@@ -44,7 +45,7 @@ impl CpuInterface {
         for (group, words) in [(Group::Zero, saved.ap0r), (Group::One, saved.ap1r)] {
             for (index, word) in (0..).zip(words) {
                 interface.set_active_word(group, index, word);
-                let restored = interface.active_priorities()[group.index()][index as usize];
+                let restored = interface.active_priorities()[group as usize][index as usize];
                 Problem::unless(restored == word, "active priorities", word)?;
             }
         }
@@ -73,6 +74,6 @@ impl CpuInterface {
     /// Returns the groups enabled at this interface, as bits of [`participation`].
     pub(crate) fn participation(&self) -> u32 {
         let groups = [Group::Zero, Group::One].into_iter().filter(|group| self.takes(*group));
-        groups.fold(0, |bits, group| bits | participation::GROUP[group.index()])
+        groups.fold(0, |bits, group| bits | participation::GROUP[group as usize])
     }
 }

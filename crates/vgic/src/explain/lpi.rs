@@ -5,11 +5,11 @@ use super::{Arrival, Explainer, Passed};
 use crate::frames::its::Its;
 use crate::frames::redistributor::{LpiRegisters, RedistributorRegisters};
 use crate::lpi::{LpiStatus, LpiTarget, lpi_target};
-use crate::wired::Group;
 use core::num::NonZeroU32;
 use gic_arch::Lpi;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::lpi::{self, Config};
+use msi_types::explain::Group;
 use msi_types::explain::{Fact, Obstacle, TableRegister};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
 

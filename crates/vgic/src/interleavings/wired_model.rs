@@ -11,13 +11,14 @@ use crate::VgicConfig;
 use crate::wakeup::{VcpuWakeup, WakeupWord};
 use crate::wired::index::WiredIndex;
 use crate::wired::interrupt::InterruptWord;
-use crate::wired::{Filled, Forwarding, Group, PhysicalInterrupts, Wired, send_sgi};
+use crate::wired::{Filled, Forwarding, PhysicalInterrupts, Wired, send_sgi};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use gic_arch::IntId;
 use gic_arch::icc::Sgi;
 use gic_arch::ich::ListRegister;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
+use msi_types::explain::Group;
 use msi_types::{Cpu, Level, Line};
 use shuttle::thread;
 

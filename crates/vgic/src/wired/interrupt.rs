@@ -7,38 +7,8 @@ use crate::sync::{AtomicU64, Ordering::SeqCst};
 use crate::wired::index::WiredIndex;
 use bitfield_struct::bitfield;
 use gic_arch::{IntId, Priority};
-use msi_types::{Cpu, Level, explain};
-
-/// Interrupt group: Group 0 is signaled as FIQ, Group 1 as IRQ. With two security states, the
-/// Non-secure side has only Group 1.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Group {
-    /// Group 0.
-    Zero,
-    /// Group 1; with two security states, Non-secure Group 1.
-    One,
-}
-
-impl Group {
-    /// Returns an interrupt's group.
-    pub(crate) const fn of(state: InterruptWord) -> Self {
-        if state.group1() { Self::One } else { Self::Zero }
-    }
-
-    /// Returns the group as an index into arrays of two.
-    pub(crate) const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-impl From<Group> for explain::Group {
-    fn from(group: Group) -> Self {
-        match group {
-            Group::Zero => Self::Zero,
-            Group::One => Self::One,
-        }
-    }
-}
+use msi_types::explain::Group;
+use msi_types::{Cpu, Level};
 
 /// State of one interrupt at the distributor or a redistributor.
 #[bitfield(u64)]
@@ -96,6 +66,11 @@ pub(crate) struct InterruptWord {
 impl InterruptWord {
     /// Target index for an interrupt whose route has no target PE.
     pub(crate) const NOWHERE: u16 = (1 << 10) - 1;
+
+    /// Returns the interrupt's group.
+    pub(crate) const fn group(self) -> Group {
+        if self.group1() { Group::One } else { Group::Zero }
+    }
 
     /// Returns the [`target_index`](Self::target_index) of a vCPU.
     pub(super) fn index_of(cpu: Cpu) -> u16 {

@@ -6,13 +6,14 @@
 //! An interrupt is in at most one list register: an interrupt in a list register of another vCPU
 //! must first be folded by that vCPU.
 
+use super::Wired;
 use super::candidates::Look;
 use super::index::WiredIndex;
 use super::interrupt::InterruptWord;
-use super::{Group, Wired};
 use gic_arch::IntId;
 use gic_arch::ich::ListRegister;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
+use msi_types::explain::Group;
 use msi_types::{Cpu, Level};
 
 const fn is_pending(state: ListRegisterState) -> bool {
@@ -215,7 +216,7 @@ impl Wired {
     ) -> Option<InterruptWord> {
         let again = |state: InterruptWord| {
             let ended = state.edge_ended(cpu)?;
-            let is_ready = ended.ready_at(cpu) && forwards(Group::of(ended));
+            let is_ready = ended.ready_at(cpu) && forwards(ended.group());
             is_ready.then(|| ended.listed_at(cpu, PENDING))
         };
         self.interrupts.get(cpu, index)?.try_update(again).map(|(_, listed)| listed)

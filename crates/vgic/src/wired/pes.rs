@@ -10,7 +10,7 @@
 
 use super::candidates::Candidates;
 use super::index::WiredIndex;
-use super::interrupt::{Group, Interrupt, InterruptWord};
+use super::interrupt::{Interrupt, InterruptWord};
 use crate::config::VgicConfig;
 use crate::sync::published::Published;
 use crate::sync::{AtomicU32, Ordering::SeqCst};
@@ -139,7 +139,7 @@ impl Pes {
 
     /// Chooses the next PE, round-robin, that participates in the interrupt's group.
     pub(super) fn choose(&self, state: InterruptWord) -> u16 {
-        let group = Group::of(state).index();
+        let group = state.group() as usize;
         let count = self.0.len();
         let start = state.target().map_or(0, |last| last.index() + 1);
         (0..count)
@@ -151,7 +151,7 @@ impl Pes {
 
     /// Returns `true` if the PE participates in the group of `state`.
     pub(super) fn participates(&self, cpu: Cpu, state: InterruptWord) -> bool {
-        self.get(cpu).is_some_and(|private| private.participates(Group::of(state).index()))
+        self.get(cpu).is_some_and(|private| private.participates(state.group() as usize))
     }
 
     /// Returns `true` for a 1-of-N interrupt that isn't active, and is pending without a PE, or at

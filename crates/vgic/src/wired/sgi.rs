@@ -2,11 +2,12 @@
 
 use super::Wired;
 use super::index::WiredIndex;
-use super::interrupt::{Group, InterruptWord};
+use super::interrupt::InterruptWord;
 use super::pes::Private;
 use crate::wakeup::WakeupWord;
 use gic_arch::icc::Sgi;
 use msi_types::Cpu;
+use msi_types::explain::Group;
 
 /// Sends an SGI for `ICC_SGI1R_EL1` or a related register, to all targets at which the SGI is
 /// in `group`.
@@ -62,7 +63,7 @@ fn pend_sgi(
 fn pend_other_sgi(wired: &Wired, target: Cpu, private: &Private, index: WiredIndex, group: Group) {
     let Some(interrupt) = private.interrupts.get(index.get()) else { return };
     let pended =
-        interrupt.try_update(|state| (Group::of(state) == group).then(|| state.with_latch(true)));
+        interrupt.try_update(|state| (state.group() == group).then(|| state.with_latch(true)));
     let Some((old, new)) = pended else { return };
     if new.ready() {
         // This also refreshes the list register, which can only be one of the target.

@@ -6,9 +6,9 @@ use super::{InGuest, ListRegisterVcpu};
 use crate::cpu::listed::{Listed, Unlisted};
 use crate::cpu::vcpu::Vcpu;
 use crate::lpi::{ListedLpi, ReadyLpi};
-use crate::wired::Group;
 use gic_arch::Priority;
 use gic_arch::ich::{ListRegister, Vmcr};
+use msi_types::explain::Group;
 use msi_types::{DeviceId, MsiMessage};
 
 impl InGuest<'_> {

@@ -7,10 +7,11 @@ use super::rank::{Ranked, Seen};
 use crate::cpu::listed::{ListRegisters, Listed, MAX_LIST_REGISTERS, Unlisted};
 use crate::cpu::vcpu::Vcpu;
 use crate::lpi::{PendingLpis, ReadyLpi};
-use crate::wired::{Filled, Forwarding, Group};
+use crate::wired::{Filled, Forwarding};
 use core::ops::ControlFlow;
 use gic_arch::Priority;
 use gic_arch::ich::{Hcr, ListRegister, ListRegisterState};
+use msi_types::explain::Group;
 
 /// Wired interrupts that need a list register.
 struct Waiting {
@@ -121,7 +122,7 @@ impl ListRegisterVcpu {
             return Unlisted::default();
         }
         let left = self.fill_ranked(groups);
-        let one = Group::One.index();
+        let one = Group::One as usize;
         if groups.forwarded[one] {
             left | Unlisted::pending(self.lists().is_full() && self.has_lpi())
         } else {
@@ -149,7 +150,7 @@ impl ListRegisterVcpu {
         }
         let Some(index) = own.private.candidates.take_only() else { return false };
         let state = gic.wired().state_to_signal(*cpu, index);
-        let may_list = state.ready_at(*cpu) && groups.forwarded[Group::of(state).index()];
+        let may_list = state.ready_at(*cpu) && groups.forwarded[state.group() as usize];
         if may_list && self.list_wired(groups, Seen { index, state }) {
             return true;
         }
@@ -182,13 +183,13 @@ impl ListRegisterVcpu {
         let (cpu, wired) = (*cpu, gic.wired());
         let mut held_back = Unlisted::default();
         wired.listable(cpu, |index, state| {
-            let group = Group::of(state);
+            let group = state.group();
             if state.active() {
                 lists.active.insert(index);
-            } else if groups.forwarded[group.index()] {
+            } else if groups.forwarded[group as usize] {
                 waiting.pending.insert(Seen { index, state });
             } else {
-                let waits = groups.distributed[group.index()];
+                let waits = groups.distributed[group as usize];
                 held_back = held_back | Unlisted::held_back(group, waits);
             }
         });
@@ -208,7 +209,7 @@ impl ListRegisterVcpu {
         while !self.lists().is_full() {
             let first = pending.first();
             let than = first.map_or(Priority::IDLE, |seen| seen.state.priority());
-            if groups.forwarded[Group::One.index()] && self.list_lpis(than, 1) {
+            if groups.forwarded[Group::One as usize] && self.list_lpis(than, 1) {
                 return true;
             }
             let Some(seen) = pending.pop() else { return false };
@@ -263,7 +264,7 @@ impl ListRegisterVcpu {
     /// sampled.
     fn list_wired(&mut self, groups: GroupForwarding, seen: Seen) -> bool {
         let Vcpu { cpu, gic, list_registers: lists, .. } = &mut self.0;
-        let distributed = groups.distributed[Group::of(seen.state).index()];
+        let distributed = groups.distributed[seen.state.group() as usize];
         let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };
         let filled = gic.wired().list(*cpu, seen.index, seen.state, forwarding);
         let Some(filled) = filled else { return false };

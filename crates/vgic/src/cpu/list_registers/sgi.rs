@@ -2,8 +2,8 @@
 
 use super::InGuest;
 use crate::cpu::system_registers::Undefined;
-use crate::wired::Group;
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
+use msi_types::explain::Group;
 
 impl InGuest<'_> {
     /// Writes `ICC_SGI0R_EL1`, `ICC_SGI1R_EL1` or `ICC_ASGI1R_EL1` on behalf of the guest, after a
