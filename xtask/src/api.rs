@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn another_format_is_not_read() -> Result<()> {
+    fn an_interface_in_another_format_version_is_not_read() -> Result<()> {
         let file = env::temp_dir().join(format!("doorbell-api-{}.json", std::process::id()));
         fs::write(&file, r#"{ "format_version": 1, "root": [] }"#)?;
         let read = read(&file);

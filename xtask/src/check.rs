@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_concern_their_package_alone() {
+    fn a_change_in_tests_selects_only_their_package() {
         assert_eq!(concerned_by("crates/vgic/tests/guest/main.rs"), ["vgic"]);
     }
 

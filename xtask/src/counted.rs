@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_and_totals_are_counted() {
+    fn passes_are_counted_from_totals_and_failures_from_verdicts() {
         let passed = "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out";
         for (line, tally) in [
             ("test a::b ... ok", "{ passed: 0, failed: [], skipped: [] }"),

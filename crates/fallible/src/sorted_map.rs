@@ -134,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sorted_map_agrees_with_a_tree(
+        fn a_sorted_map_behaves_like_a_btree_map(
             steps in prop::collection::vec((0..8_u32, any::<bool>()), 0..50),
         ) {
             let (mut map, mut tree) = (SortedMap::new(), BTreeMap::new());

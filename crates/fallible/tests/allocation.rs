@@ -24,7 +24,7 @@ fn exhausted_memory_is_an_error() {
 }
 
 #[test]
-fn one_allocation_makes_a_box() {
+fn creating_a_box_allocates_once() {
     with_allocations(1, || assert_eq!(try_box(7).map(|boxed| *boxed), Ok([7])));
     with_allocations(1, || {
         assert_eq!(try_box_array::<_, 3>(|| 7).map(|boxed| *boxed), Ok([7; 3]));
@@ -37,7 +37,7 @@ fn creating_an_arc_allocates_once() {
 }
 
 #[test]
-fn reserved_room_takes_entries_without_allocating() {
+fn inserting_into_reserved_capacity_does_not_allocate() {
     let mut map = SortedMap::new();
     map.reserve_many(100).unwrap();
     with_allocations(0, || (0..100).rev().for_each(|key| map.insert(key, key)));
@@ -47,14 +47,14 @@ fn reserved_room_takes_entries_without_allocating() {
 }
 
 #[test]
-fn an_exact_vector_has_no_spare_capacity() {
+fn an_exactly_collected_vector_has_no_spare_capacity() {
     let odd = (0..10).filter(|number| number % 2 == 1);
     let odd = with_allocations(1, || try_collect_exact(odd)).unwrap();
     assert_eq!((&*odd, odd.capacity()), (&[1, 3, 5, 7, 9][..], 5));
 }
 
 #[test]
-fn a_page_is_made_once() {
+fn a_page_is_allocated_once() {
     let table = try_page_table::<[u8; 2]>(1).unwrap();
     try_page(&table[0], || 7).unwrap();
     with_allocations(0, || try_page(&table[0], || 8)).unwrap();
@@ -74,7 +74,7 @@ impl Drop for Counted {
 }
 
 #[test]
-fn a_refused_value_is_dropped() {
+fn a_value_is_dropped_if_its_allocation_fails() {
     let drops = Drops::default();
     let refused = with_allocations(0, || Shared::<_>::try_new(Counted(drops.clone())).is_err());
     assert!(refused);

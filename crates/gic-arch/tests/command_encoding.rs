@@ -101,18 +101,18 @@ proptest! {
     }
 
     #[test]
-    fn every_command_survives_the_queue(command in commands()) {
+    fn every_command_decodes_to_itself_after_encoding(command in commands()) {
         prop_assert_eq!(Command::decode(command.encode()), Ok(command));
     }
 
     #[test]
-    fn every_virtual_command_survives_the_queue(command in virtual_commands()) {
+    fn every_virtual_command_decodes_to_itself_after_encoding(command in virtual_commands()) {
         prop_assert_eq!(VirtualCommand::decode(command.encode()), Ok(command));
         prop_assert!(Command::decode(command.encode()).is_err());
     }
 
     #[test]
-    fn reserved_bits_do_not_change_the_meaning(
+    fn reserved_bits_do_not_change_the_decoded_command(
         command in commands(),
         noise in any::<RawCommand>(),
     ) {
@@ -179,7 +179,7 @@ fn display_prefixes_a_mapped_intid_with_its_class_once() {
 }
 
 #[test]
-fn identifiers_have_hexadecimal_digits() {
+fn alternate_formats_print_identifiers_in_hexadecimal() {
     let lpi = Lpi::try_from(8192).unwrap();
     assert_eq!(format!("{lpi} {lpi:#x} {:04X}", IntId::new(0x2b)), "LPI 8192 0x2000 002B");
     assert_eq!(format!("{:#010x}", Affinity::new(0, 1, 0, 0xa)), "0x0001000a");

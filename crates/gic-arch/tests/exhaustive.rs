@@ -111,7 +111,7 @@ fn each_command_bit_belongs_to_one_field() {
 }
 
 #[test]
-fn command_bits_are_independent() {
+fn each_command_bit_decodes_independently_of_the_others() {
     for opcode in Opcode::ALL {
         let bare = [u64::from(opcode.number()), 0, 0, 0];
         let alone: Vec<_> = BITS.map(|bit| decoded(with_bit(bare, bit))).collect();
@@ -148,7 +148,7 @@ fn first_level_entry_bits_match_the_layout() {
 }
 
 #[test]
-fn configuration_bytes_hold_priority_and_enable() {
+fn an_lpi_configuration_byte_holds_priority_and_enable() {
     for byte in 0..=u8::MAX {
         let config = Config::from_bits(byte);
 

@@ -41,7 +41,7 @@ fn registers_are_aligned_to_their_width() {
 }
 
 #[test]
-fn registers_leave_identification_space_free() {
+fn registers_do_not_overlap_the_identification_registers() {
     for (frame, registers, size) in FRAMES {
         if size < 0x1_0000 {
             continue;
@@ -125,7 +125,7 @@ fn field_indices_and_intids_round_trip() {
 }
 
 #[test]
-fn fields_of_an_array_lie_side_by_side() {
+fn fields_of_adjacent_spis_are_contiguous() {
     for field in SPI_FIELDS {
         let mut previous_end = None;
         for number in 32..1020 {
@@ -187,7 +187,7 @@ fn lpis_are_exactly_the_numbers_from_8192_on() {
 }
 
 #[test]
-fn lpi_tables_end_with_the_last_lpi() {
+fn the_last_lpi_has_the_last_byte_of_each_lpi_table() {
     for bits in 14..=32u8 {
         let last = Lpi::try_from(u32::try_from((1u64 << bits) - 1).unwrap()).unwrap();
         assert_eq!(lpi::config_offset(last) + 1, lpi::config_table_bytes(bits));
@@ -199,7 +199,7 @@ fn lpi_tables_end_with_the_last_lpi() {
 }
 
 #[test]
-fn distributor_counts_stay_within_limits() {
+fn typer_limits_spis_to_1020_and_adds_the_extended_range() {
     for lines in 0..32u8 {
         let typer = gicd::Typer::new().with_it_lines_number(lines);
         assert!(typer.spi_end() <= 1020);
@@ -210,7 +210,7 @@ fn distributor_counts_stay_within_limits() {
 }
 
 #[test]
-fn lpi_count_follows_id_bits_and_num_lpis() {
+fn lpi_count_depends_on_id_bits_and_num_lpis() {
     let typer = gicd::Typer::new().with_lpis(true).with_id_bits_minus_one(15);
     assert_eq!(typer.lpi_count(), 65536 - 8192);
     assert_eq!(typer.with_num_lpis(9).lpi_count(), 1024);
@@ -262,7 +262,7 @@ proptest! {
     }
 
     #[test]
-    fn table_addresses_fit_the_page_size(address in any::<u64>(), page in 0u8..4) {
+    fn a_table_address_is_truncated_to_the_page_size_and_width(address in any::<u64>(), page in 0u8..4) {
         let size = gits::PageSize::from_bits(page);
         let baser = gits::Baser::new().with_page_size(size).with_address(address);
         let limit = if size.bytes() == 0x1_0000 { 1u64 << 52 } else { 1 << 48 };
@@ -272,7 +272,7 @@ proptest! {
     }
 
     #[test]
-    fn address_fields_touch_nothing_else(address in any::<u64>(), raw in any::<u64>()) {
+    fn setting_an_address_changes_no_other_field(address in any::<u64>(), raw in any::<u64>()) {
         prop_assert_eq!(
             gits::Cbaser::from(raw).with_address(address).address(),
             address & 0xf_ffff_ffff_f000
@@ -296,7 +296,7 @@ proptest! {
     }
 
     #[test]
-    fn affinity_survives_both_packings(packed in any::<u32>()) {
+    fn affinity_round_trips_through_packed_mpidr_and_irouter_forms(packed in any::<u32>()) {
         let affinity = Affinity::from_packed(packed);
         prop_assert_eq!(affinity.packed(), packed);
         prop_assert_eq!(Affinity::from_mpidr(affinity.mpidr()), affinity);
@@ -307,7 +307,7 @@ proptest! {
     }
 
     #[test]
-    fn an_sgi_value_names_only_its_target(
+    fn an_sgi_register_value_selects_only_its_target_cpu(
         packed in any::<u32>(),
         other in any::<u32>(),
         sgi in 0u8..16,
@@ -333,7 +333,7 @@ proptest! {
     }
 
     #[test]
-    fn located_fields_are_independent(
+    fn inserting_a_field_changes_no_other_bits(
         number in 32u32..1020,
         register in any::<u32>(),
         value in any::<u32>(),
@@ -348,7 +348,7 @@ proptest! {
 }
 
 #[test]
-fn interrupts_count_from_zero_in_their_class() {
+fn constructors_number_intids_from_zero_within_each_class() {
     type Constructor = fn(u32) -> Option<IntId>;
     let classes: [(Constructor, IntIdClass, u32, u32); 5] = [
         (IntId::sgi, IntIdClass::Sgi, 0, 15),

@@ -57,7 +57,7 @@ fn errata_of(names: &[&str]) -> Vec<Erratum> {
 }
 
 #[test]
-fn devicetree_names_the_machine_for_errata() {
+fn the_devicetree_machine_name_selects_errata() {
     assert_eq!(errata_of(&["radxa,rock-5b", "rockchip,rk3588"]), [Erratum::TablesNotCoherent]);
     assert_eq!(errata_of(&["pine64,quartz64-a", "rockchip,rk3566"]), [Erratum::TablesBelow4GiB]);
     assert_eq!(errata_of(&["linux,dummy-virt"]), []);
@@ -92,7 +92,7 @@ fn disabled_and_excess_cpus_are_left_out_of_the_config() {
 }
 
 #[test]
-fn gicv2_needs_its_cpu_interface() {
+fn a_gicv2_config_requires_a_cpu_interface() {
     let mut described = machine();
     let gic = described.gic.as_mut().unwrap();
     gic.version = Fact::stated(GicVersion::V2);
@@ -145,7 +145,7 @@ fn its_config_has_described_coherence_and_machine_names() {
 }
 
 #[test]
-fn an_mbi_frame_apart_from_the_gic_becomes_the_alias() {
+fn an_mbi_frame_outside_the_distributor_becomes_the_alias() {
     let described = machine();
     let span = |first, count| Fact::stated(IntIdSpan::new(IntId::new(first), count).unwrap());
     let mut mbi = Controller::new("/gic", ControllerKind::Mbi, Some(region(0xfd40_0000, 0x1_0000)));
@@ -188,7 +188,7 @@ fn v2m_config_has_the_madt_oem_id() {
 }
 
 #[test]
-fn id_map_masks_only_what_a_map_routes() {
+fn id_map_applies_the_msi_mask_to_mapped_requesters_only() {
     let its = ControllerIndex::new(0);
     let entry = MapEntry {
         rid_base: RequesterId::new(0),
@@ -212,7 +212,7 @@ fn id_map_masks_only_what_a_map_routes() {
 }
 
 #[test]
-fn exhausted_memory_refuses_each_configuration() {
+fn running_out_of_memory_fails_each_configuration() {
     let mut described = machine();
     described.compatible = vec!["radxa,rock-5b".to_owned(), "rockchip,rk3588".to_owned()];
     let no_memory = |error| assert_eq!(error, BringUpError::NoMemory);
@@ -235,7 +235,7 @@ fn exhausted_memory_refuses_each_configuration() {
 }
 
 #[test]
-fn config_lists_the_boot_cpu_at_the_kernels_number() {
+fn config_lists_the_boot_cpu_at_its_kernel_number() {
     let boot = |number, place: u8, options: &Options<'_>| {
         let affinity = Affinity::new(0, 0, 0, place);
         config::cpus(&machine(), options, Some((msi_types::Cpu::new(number), affinity)))
@@ -256,7 +256,7 @@ fn config_lists_the_boot_cpu_at_the_kernels_number() {
 }
 
 #[test]
-fn gicv2_needs_no_affinity_of_its_boot_cpu() {
+fn a_gicv2_config_ignores_the_boot_cpus_affinity() {
     let mut described = machine();
     described.gic.as_mut().unwrap().version = Fact::stated(GicVersion::V2);
     let boot = Some((msi_types::Cpu::new(0), Affinity::new(0, 0, 0, 7)));
@@ -295,7 +295,7 @@ fn bridge_doorbell(
 }
 
 #[test]
-fn message_address_avoids_memory_and_bridge_windows() {
+fn the_doorbell_avoids_memory_and_bridge_windows() {
     let [own, top] = [0x3380_0000, 0xfff0_0000];
     let low = region(0x3000_0000, 0x1000_0000);
     let all = region(0, 1 << 32);

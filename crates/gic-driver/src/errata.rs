@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_can_match() {
+    fn no_erratum_entry_has_value_bits_outside_its_mask() {
         assert_eq!(found(IdRegister::Cpu, 0x430f_0a11, &[]), [Erratum::AcknowledgeNotSynchronized]);
         for entry in TABLE {
             assert_eq!(entry.value & !entry.mask, 0, "{} {}", entry.product, entry.number);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn masked_revision_still_matches() {
+    fn revision_bits_outside_the_mask_do_not_affect_a_match() {
         assert_eq!(
             found(IdRegister::Distributor, 0x0401_743b, &[]),
             [Erratum::SpiWakeLostOnDeactivation]
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_iidr_needs_the_machine() {
+    fn an_iidr_shared_by_products_matches_only_with_the_machine_name() {
         assert_eq!(found(IdRegister::Its, 0x0201_743b, &["rockchip,rk3399"]), []);
         let rk3588 = ["radxa,rock-5b", "rockchip,rk3588"];
         assert_eq!(found(IdRegister::Its, 0x0201_743b, &rk3588), [Erratum::TablesNotCoherent]);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn models_have_no_errata() {
+    fn emulated_gics_have_no_errata() {
         for iidr in [0x4b00_143b, 0x4b00_243b, 0x4b00_343b, 0x0000_043b] {
             for frame in [IdRegister::Distributor, IdRegister::Redistributor, IdRegister::Its] {
                 assert_eq!(found(frame, iidr, &[]), []);

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_needs_no_barrier_once_the_hint_is_off() {
+    fn priority_masking_needs_no_barrier_once_pmhe_reads_zero() {
         let hint = MaskHint::new();
         assert!(hint.is_possible(), "before the control register was read back");
         hint.note(false);
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn pmhe_on_one_cpu_keeps_the_barrier_on_all() {
+    fn pmhe_on_one_cpu_requires_the_barrier_on_every_cpu() {
         let hint = MaskHint::new();
         for pmhe in [false, true, false] {
             hint.note(pmhe);

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn stray_accesses_reach_nothing() {
+    fn invalid_accesses_read_ones_and_write_nothing() {
         let slot = Slot::default();
         let mut window = guest(slot);
         for (offset, width) in [(1, Width::Half), (2, Width::Word), (0x1000, Width::Byte)] {

@@ -85,7 +85,7 @@ fn route(number: u32) -> Route {
 }
 
 #[test]
-fn a_route_is_never_torn() {
+fn a_concurrent_read_never_returns_a_torn_route() {
     fn scenario() {
         let latch = Arc::new(RouteLatch::new());
         latch.store(Some(route(1)));
@@ -102,7 +102,7 @@ fn a_route_is_never_torn() {
 }
 
 #[test]
-fn a_cleared_route_is_never_torn() {
+fn a_read_during_a_clear_never_returns_a_torn_route() {
     fn scenario() {
         let latch = Arc::new(RouteLatch::new());
         latch.store(Some(route(1)));
@@ -119,7 +119,7 @@ fn a_cleared_route_is_never_torn() {
 }
 
 #[test]
-fn a_later_read_is_never_older() {
+fn a_later_read_never_returns_an_older_route() {
     fn scenario() {
         let latch = Arc::new(RouteLatch::new());
         latch.store(Some(route(1)));

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_of_an_spi_is_ignored() {
+    fn decoding_an_spi_ignores_the_cpu_field() {
         assert_eq!(IrqLine::decode(0xf1ff_03fb), Ok(IrqLine::Line(Line::Spi(1019))));
     }
 

@@ -145,7 +145,7 @@ mod tests {
     use std::string::ToString;
 
     #[test]
-    fn controller_fault_names_the_object() {
+    fn a_controller_fault_names_the_command_device_and_event() {
         let fault = ControllerFault {
             kind: "its",
             base: 0x808_0000,

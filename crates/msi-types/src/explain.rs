@@ -360,7 +360,7 @@ mod tests {
     const MESSAGE: MsiMessage = MsiMessage { address: 0x0809_0040, data: 1 };
 
     #[test]
-    fn only_the_first_obstacle_counts() {
+    fn an_explanation_keeps_only_its_first_obstacle() {
         let first = Obstacle::Asleep { cpu: Cpu::new(1) };
         let explanation = Explanation::new()
             .with_fact(Fact::Message(MESSAGE))
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_are_joined_in_order() {
+    fn and_then_appends_facts_only_without_an_obstacle() {
         let interrupt = HwIrq::new(8192);
         let later = || Explanation::new().with_fact(Fact::Pending(interrupt));
         let joined = Explanation::new().with_fact(Fact::Message(MESSAGE)).and_then(later);
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earlier_of_two_obstacles_counts() {
+    fn merging_keeps_the_earlier_of_two_obstacles() {
         let interrupt = HwIrq::new(8192);
         let device = Explanation::new()
             .with_fact(Fact::Message(MESSAGE))
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_are_merged_by_stage() {
+    fn merging_orders_facts_by_stage() {
         let first = Explanation::new().with_fact(Fact::Message(MESSAGE)).with_fact(Fact::Irq(1));
         let second = Explanation::new().with_fact(Fact::Enabled(0xa0)).with_fact(Fact::Irq(2));
         let merged = first.merge(second);

@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_and_offset_together_are_the_address() {
+    fn the_page_plus_the_offset_equals_the_address() {
         for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
             for address in [0, 0x0809_0040, 0xffff_ffff_ffff_ffff] {
                 assert_eq!(granule.page(address) + granule.offset(address), address);

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn blocking_level_is_named_before_the_root() {
+    fn a_mismatch_names_the_blocking_level_instead_of_the_root() {
         let levels = [
             Tier::new("iommu"),
             Tier::new("shim").with_blocks(GROUPS),
@@ -256,14 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mismatch_names_the_root_if_no_level_provides() {
+    fn a_mismatch_names_the_root_if_no_level_provides_the_capability() {
         let levels = [Tier::new("iommu"), Tier::new("vector")];
         let missing = Mismatch::Missing { capability: Capability::Groups, tier: "vector" };
         assert_eq!(over(&levels, GROUPS, Properties::ALL), Err(missing));
     }
 
     #[test]
-    fn a_level_provides_what_those_below_it_block() {
+    fn a_level_may_provide_a_capability_that_is_blocked_below_it() {
         let levels =
             [Tier::new("remapping").with_provides(GROUPS), Tier::new("vector").with_blocks(GROUPS)];
         assert_eq!(over(&levels, GROUPS, Properties::ALL), Ok(()));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_with_the_required_property_fits() {
+    fn an_endpoint_with_the_required_property_is_accepted() {
         let root = Tier::new("direct-lpi").with_requires(WIDE);
         assert_eq!(over(&[root], Capabilities::NONE, WIDE), Ok(()));
     }

@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn split_parts_are_the_vectors_in_order() {
+    fn splitting_a_block_yields_its_vectors_in_order() {
         let block = HwIrqBlock::new(HwIrq::new(8200), NonZeroU16::new(3).unwrap());
         let single = |hwirq| HwIrqBlock::new(HwIrq::new(hwirq), NonZeroU16::MIN);
         assert!(block.split().eq([8200, 8201, 8202].map(single)));

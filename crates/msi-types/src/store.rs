@@ -279,7 +279,7 @@ mod tests {
     const MSI32: Fit = Fit::new(Rewrite::Never).with_address_bits(32).with_data_bits(16);
 
     #[test]
-    fn fit_refuses_a_high_doorbell_for_32_bits() {
+    fn an_address_above_4_gib_is_refused_for_32_bit_msi() {
         let message = MsiMessage { address: 0x1_0000_0040, data: 1 };
         assert_eq!(
             MSI32.check(message),
@@ -288,13 +288,13 @@ mod tests {
     }
 
     #[test]
-    fn fit_refuses_wide_data_for_pci_msi() {
+    fn data_wider_than_16_bits_is_refused_for_pci_msi() {
         let message = MsiMessage { address: 0x40, data: 0x1_0000 };
         assert_eq!(MSI32.check(message), Err(MsiError::DataTooWide { data: 0x1_0000, bits: 16 }));
     }
 
     #[test]
-    fn fit_accepts_the_widest_message() {
+    fn the_widest_32_bit_msi_message_is_accepted() {
         assert_eq!(MSI32.check(MsiMessage { address: 0xffff_ffff, data: 0xffff }), Ok(()));
     }
 }

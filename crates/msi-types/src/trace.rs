@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_controllers_answer_is_reported_after_its_message() {
+    fn the_outcome_of_a_message_is_reported_after_its_translation() {
         let (log, device) = (Log::default(), DeviceId::new(0x12));
         for delivery in [Delivery::Pending, Delivery::Blocked, Delivery::NoDoorbell] {
             let answer = Answer(delivery, &log);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_reported_by_its_requester_id() {
+    fn a_sent_message_is_reported_with_its_requester_id() {
         let (log, from) = (Log::default(), RequesterId::pci(1, 2, 3));
         let answer = Answer(Delivery::Blocked, &log);
         assert_eq!(Observed::new(&answer, &log).signal_msi(from, MESSAGE), Delivery::Blocked);

@@ -5,7 +5,7 @@ use doorbell_test_support::guest::program::{dice, kept};
 use doorbell_test_support::suites::{MACHINES, PROGRAMS, STEPS, WIRED_PROGRAMS};
 
 #[test]
-fn machines_carry_out_kept_programs_as_an_abstract_gic_allows() {
+fn machines_run_stored_programs_as_an_abstract_gic_allows() {
     for (name, program) in kept() {
         for (kind, way) in Kind::machines().filter(|(kind, way)| kind.suits(*way, &program)) {
             assert_eq!(way.judge(kind, &program), Ok(()), "{name}, {}, {way:?}", kind.name);
@@ -15,7 +15,7 @@ fn machines_carry_out_kept_programs_as_an_abstract_gic_allows() {
 }
 
 #[test]
-fn machines_carry_out_random_programs_as_an_abstract_gic_allows() {
+fn machines_run_random_programs_as_an_abstract_gic_allows() {
     assert_eq!(Kind::machines().count(), MACHINES);
     for (seed, (kind, way)) in (0..PROGRAMS).zip(Kind::machines().cycle()) {
         let shape = Shape { cpus: 3, lpis: 64, is_direct: seed % 5 == 0, wired: None };
@@ -26,7 +26,7 @@ fn machines_carry_out_random_programs_as_an_abstract_gic_allows() {
 }
 
 #[test]
-fn machines_carry_out_random_wired_programs_by_the_rules() {
+fn machines_run_random_wired_programs_as_an_abstract_gic_allows() {
     // A restore after each step takes long, and list registers are empty while a vCPU sleeps, so
     // most programs run on vCPUs that never sleep.
     let all = Kind::machines().filter(|(kind, way)| kind.has_wired(*way));

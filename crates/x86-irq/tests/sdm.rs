@@ -25,7 +25,7 @@ fn message(address: u64, data: u32) -> MsiMessage {
 }
 
 #[test]
-fn a_fixed_edge_to_apic_5_has_the_manuals_bits() {
+fn a_fixed_edge_message_to_apic_5_matches_the_manual() {
     let fixed = ApicMessage::fixed(ApicId::new(5), vector(0x41));
     assert_eq!(fixed.encode(DestinationFormat::Xapic), Ok(message(0xfee0_5000, 0x0041)));
 }
@@ -46,7 +46,7 @@ fn compatibility_fields_match_the_manual() {
 }
 
 #[test]
-fn delivery_modes_have_the_manuals_codes() {
+fn delivery_mode_codes_match_the_manual() {
     let modes = [
         (0x200, DeliveryMode::Smi),
         (0x400, DeliveryMode::Nmi),
@@ -65,7 +65,7 @@ fn delivery_modes_have_the_manuals_codes() {
 }
 
 #[test]
-fn an_edge_with_the_level_bit_set_is_an_edge() {
+fn the_level_bit_of_an_edge_message_is_ignored() {
     // Many systems show "Address: fee00018 Data: 4049" without RH and DM.
     let decoded = ApicMessage::decode(message(0xfee0_0000, 0x4049), DestinationFormat::Xapic);
     assert_eq!(decoded, Ok(ApicMessage::fixed(ApicId::new(0), vector(0x49))));
@@ -134,7 +134,7 @@ fn table(mode: ApicMode, entries: &[(u64, u64)]) -> RemapTable<Ram> {
 const NIC: RequesterId = RequesterId::pci(1, 0, 0);
 
 #[test]
-fn an_entry_typed_from_the_figure_translates() {
+fn a_remapping_entry_built_from_the_specification_translates() {
     // P, vector 0x41 in 23:16, destination 0x1234_5678 in 63:32; SID 0x0100, SQ 0, SVT 1 in 83:82.
     let table = table(ApicMode::X2apic, &[(0x1234_5678_0041_0001, 0x0004_0100)]);
     let target = table.translate(NIC, message(0xfee0_0010, 0)).unwrap();
@@ -152,7 +152,7 @@ fn xapic_destinations_are_in_bits_47_to_40() {
 }
 
 #[test]
-fn faults_have_the_specifications_codes() {
+fn remapping_fault_codes_match_the_specification() {
     let good = (0x0000_0700_0041_0001, 0x0004_0100);
     let reserved = (0x0000_0700_0041_1001, 0x0004_0100);
     let posted = (0x0000_0700_0041_8001, 0x0004_0100);
@@ -181,14 +181,14 @@ fn faults_have_the_specifications_codes() {
 }
 
 #[test]
-fn the_address_register_says_size_and_mode() {
+fn the_address_register_encodes_the_table_size_and_apic_mode() {
     // 2^(S+1) entries: S = 3 for 16. EIME is bit 11.
     assert_eq!(table(ApicMode::X2apic, &[]).address_register(0x7_f000), 0x7_f803);
     assert_eq!(table(ApicMode::Xapic, &[]).address_register(0x7_f000), 0x7_f003);
 }
 
 #[test]
-fn unblocked_compatibility_messages_pass() {
+fn compatibility_messages_pass_unless_blocked() {
     let target = table(ApicMode::Xapic, &[]).translate(NIC, message(0xfee0_5000, 0x41)).unwrap();
     assert_eq!(target.physical(), Some((ApicId::new(5), DeliveryMode::Fixed(vector(0x41)))));
 }

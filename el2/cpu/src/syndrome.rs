@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_to_read_only_memory_is_found() {
+    fn a_store_to_read_only_memory_is_recognized() {
         const STORE: u64 = 1 << 6;
         let denied = data(0b00_1000);
         assert!(is_store_to_rom(denied | STORE));
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_registers_are_found() {
+    fn debug_registers_are_recognized() {
         for (packed, is_debugging) in [(0x8002, true), (0x8085, true), (0xc65d, false)] {
             let encoding = SysRegEncoding::from_packed(packed);
             let access = RegisterAccess { encoding, register: 0, is_read: true };

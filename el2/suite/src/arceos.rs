@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn only_direct_lpis_may_refuse_a_move() {
+    fn refused_moves_pass_only_with_direct_lpis() {
         let judged = |controller, refused, taken_by| {
             let moves = format!("adopter: written moves 4 refused {refused}");
             let messages = format!("adopter: messages to each CPU taken by {taken_by}");

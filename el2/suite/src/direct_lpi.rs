@@ -451,7 +451,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_fault_changes_the_driver_in_one_place() {
+    fn each_planted_fault_changes_exactly_one_driver_file() {
         for (fault, ..) in PLANTED {
             let before = own::sources().unwrap();
             let after = fault.planted(before.clone()).unwrap();

@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_does_not_end_or_does_nothing_fails() {
+    fn a_guest_that_is_idle_or_does_not_power_off_fails() {
         for missing in 0..4 {
             let mut lines = LINES.to_vec();
             lines.remove(missing);

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_register_that_changes_is_a_leak_unless_it_is_a_clock() {
+    fn a_register_that_changes_is_reported_as_a_leak() {
         let leak =
             r#"[0] {"hostile":{"changed":{"register":"S3_0_C12_C1_1","first":0,"now":null}}}"#;
         let one_less = LINES[2].replace("2000", "1999");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_without_its_end_or_beside_an_idle_guest_fails() {
+    fn an_incomplete_scan_or_an_idle_other_guest_fails() {
         needs_each(&LINES, judged);
         let idle = LINES[3].replace("40", "1");
         assert!(judged(&[LINES[0], LINES[1], LINES[2], &idle]).is_err());

@@ -394,14 +394,14 @@ mod tests {
     }
 
     #[test]
-    fn two_guests_receive_input_once_both_listen() {
+    fn two_guests_receive_input_only_after_both_listen() {
         let (judged, typed_after) = of_two(ToOwned::to_owned);
         judged.unwrap();
         assert_eq!(typed_after, [&format!("[1] {LISTENS}"), END_OF_1]);
     }
 
     #[test]
-    fn each_of_two_guests_is_judged() {
+    fn a_mistake_of_either_guest_fails_the_run() {
         for (from, to) in [
             (
                 r#"[0] {"linux":{"heard":{"text":"hello","again":false"#,

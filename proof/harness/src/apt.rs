@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn installed_qemu_is_left_out_of_the_status() {
+    fn the_package_status_omits_an_installed_qemu() {
         let status = "Package: a\nVersion: 1\n\nPackage: qemu-utils\nVersion: 10\n\nPackage: z\n";
         let kept = without(status, UNPACKED);
         assert!(kept.contains("Package: a\nVersion: 1\n\n") && kept.contains("Package: z"));

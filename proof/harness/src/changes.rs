@@ -28,7 +28,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_line_counts_as_often() {
+    fn each_additional_repetition_of_a_line_is_a_change() {
         assert_eq!(between("a\n", "a\na\na\n"), ["+ a", "+ a"]);
     }
 }

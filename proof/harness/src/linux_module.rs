@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_the_beginning_of_a_release() {
+    fn a_kernel_version_is_the_major_and_minor_number_of_a_release() {
         for (release, version) in
             [("6.1.0-56-arm64", "6.1"), ("7.2.13+deb14-arm64", "7.2"), ("7.2", "7.2")]
         {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_name_the_packages_with_sources_and_tools() {
+    fn the_header_dependencies_name_the_source_and_tool_packages() {
         let needs = [
             "<linux-base:arm64>",
             "<linux-headers-6.12.95+deb12-common:arm64>",

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn words_carry_their_line_numbers() {
+    fn each_word_is_returned_with_its_line_number() {
         let words = [(1, "unsafe".to_owned()), (3, "a_1".to_owned()), (3, "b".to_owned())];
         assert_eq!(super::words("unsafe {\n// c\na_1(\"d\", b)"), words);
     }

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn skip_for_another_reason_is_refused() {
+    fn a_check_skipped_for_an_unexpected_reason_fails() {
         let count = counted(&[CheckFact::skipped("a", "no ITS"), total(0, 0, 1)]);
         assert!(count.complete(&["no ITS"]).is_ok());
         let error = count.complete(&["no GICv3"]).unwrap_err();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn verdict_names_each_failed_check_and_the_last_words() {
+    fn the_error_names_each_failed_check_and_the_last_line() {
         let mut count =
             counted(&[CheckFact::failed("a", "b"), passed("c"), CheckFact::failed("d", "e")]);
         count.line("not ok - the image: panicked\r");

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_follow_the_architecture() {
+    fn condition_flags_match_the_architecture() {
         let flags = |name, a, b, wide| evaluate(name, &[a, b], 0, wide).unwrap().1.unwrap().0;
         assert_eq!(flags("cmp", 1, 1, true), [false, true, true, false]);
         assert_eq!(flags("cmp", 0, 1, false), [true, false, false, false]);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn bit_fields_are_moved() {
+    fn bit_field_instructions_match_the_architecture() {
         let value = |name, inputs: &[u64], old| evaluate(name, inputs, old, true).unwrap().0;
         assert_eq!(value("ubfx", &[0xabcd, 4, 8], 0), 0xbc);
         assert_eq!(value("ubfiz", &[0xabcd, 4, 8], 0), 0xcd0);

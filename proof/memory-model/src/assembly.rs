@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operands_are_read() {
+    fn instruction_operands_are_parsed() {
         let text = "_x:\n\tstp\tx29, x30, [sp, #-16]!\n.L1:\n\tldr x8, [x9, w1, uxtw #3]\n\
             \tldp x29, x30, [sp], #16\n\tmovk w8, #0x10, lsl #16\n";
         let assembly = Assembly::parse(text).unwrap();

@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_swap_is_followed_or_cut_off() {
+    fn the_path_of_a_failed_compare_and_swap_is_optional() {
         let (followed, cut) = (translated(true), translated(false));
         assert!(followed.contains("Label(3)"), "{followed}");
         assert!(!cut.contains("Label(3)"), "{cut}");

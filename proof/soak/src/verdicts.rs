@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_slices_of_the_same_code_count() {
+    fn earlier_totals_include_only_slices_of_the_same_code() {
         let code = |objects: Option<&str>| Code {
             commit: "c".into(),
             objects: objects.map(str::to_owned),

@@ -366,13 +366,13 @@ mod tests {
     }
 
     #[test]
-    fn a_good_boot_passes() {
+    fn a_good_its_boot_passes() {
         boot(&good()).judge_its().unwrap();
         assert!(boot(&good()).judge_stock().is_err());
     }
 
     #[test]
-    fn gicv2m_needs_messages_at_each_cpu() {
+    fn any_deviation_from_a_good_gicv2m_boot_fails() {
         let raised = "pci_nvme_irq_msix raising MSI-X IRQ vector 0\n".repeat(2);
         let taken = |cpu| format!("gic_acknowledge_irq cpu {cpu} acknowledged irq 81\n");
         let good = [raised.clone(), taken(0), taken(1)].concat();

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_replace_those_between_their_marks() {
+    fn new_figures_replace_the_old_ones_between_the_marks() {
         let page = "a\n<!-- figures: x -->\nold\n<!-- end of figures -->\nb\n";
         let written = with_figures(page, "x", "new\n").unwrap();
         assert_eq!(written, "a\n<!-- figures: x -->\nnew\n<!-- end of figures -->\nb\n");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_the_mark_is_left_alone() {
+    fn a_page_without_the_start_mark_is_not_changed() {
         assert_eq!(with_figures("a\n<!-- end of figures -->\n", "x", "new"), None);
     }
 }

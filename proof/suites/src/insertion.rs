@@ -192,7 +192,7 @@ examples:
     }
 
     #[test]
-    fn new_key_is_appended_with_the_separation_of_its_mapping() {
+    fn a_new_key_is_separated_like_its_siblings() {
         let text = inserted("properties:\n  vendor,flag:\n    type: boolean\n");
         let expected = "    maxItems: 1\n\n  vendor,flag:\n    type: boolean\n\ndependencies:\n";
         assert_eq!(text, SCHEMA.replace("    maxItems: 1\n\ndependencies:\n", expected));
@@ -201,7 +201,7 @@ examples:
     }
 
     #[test]
-    fn opaque_value_is_replaced_whole() {
+    fn a_scalar_or_flow_value_is_replaced_entirely() {
         let text = inserted("properties:\n  reg:\n    description: |\n      Two\n      lines.\n");
         let old = "    description:\n      The registers.\n";
         assert_eq!(text, SCHEMA.replace(old, "    description: |\n      Two\n      lines.\n"));
@@ -212,18 +212,18 @@ examples:
     }
 
     #[test]
-    fn list_is_appended_to_the_list() {
+    fn a_new_list_item_is_appended_to_the_existing_list() {
         let text = inserted("examples:\n  - |\n    second: {\n    };\n");
         assert_eq!(text, SCHEMA.replace("    };\n", "    };\n  - |\n    second: {\n    };\n"));
     }
 
     #[test]
-    fn section_that_the_schema_lacks_is_refused() {
+    fn a_section_missing_from_the_schema_is_refused() {
         assert!(insert(SCHEMA, "allOf:\n  - $ref: b.yaml#\n").is_err());
     }
 
     #[test]
-    fn line_outside_its_block_is_refused() {
+    fn a_line_indented_less_than_its_block_is_refused() {
         assert!(insert("a:\n    b: 1\n  c: 2\n", "a:\n  d: 1\n").is_err());
     }
 }

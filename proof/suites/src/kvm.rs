@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_the_snapshot_are_kept() {
+    fn snapshot_rows_are_extracted_from_console_lines() {
         let fact = Fact::from(JudgeFact::Snapshot { row: "gicv3 1 0x0".into() });
         assert_eq!(row(&format!("{fact}\r")).as_deref(), Some("gicv3 1 0x0\n"));
         assert_eq!(row("gicv3 1 0x0"), None);

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_report_agrees() {
+    fn a_report_passes_only_with_the_mapped_device_ids() {
         let mapped = BTreeSet::from([16]);
         console(REPORT).judge(Some(&mapped), &EXPECTED).unwrap();
         let judged = console(REPORT).judge(Some(&BTreeSet::from([16, 17])), &EXPECTED);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn deviations_are_found() {
+    fn any_deviation_in_a_live_report_is_an_error() {
         for (from, to, what) in [
             (r#""fault": false"#, r#""fault": true, "explanation": {"obstacle": 1}"#, "faults"),
             (r#""differences": []"#, r#""differences": ["x"]"#, "differences"),
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_compared_with_their_expectations() {
+    fn a_step_passes_only_with_its_expected_result() {
         let step = |expected| [Step { commands: "", function: "0000:00:02.0", expected }];
         let mut console = Console::default();
         console.line(r#"step: 1 {"linux": {"mode": "msix"}, "explanation": {"obstacle": "x"}}"#);

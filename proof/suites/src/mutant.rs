@@ -203,7 +203,7 @@ mod tests {
 ";
 
     #[test]
-    fn a_selected_fault_replaces_its_lines() {
+    fn a_planted_fault_replaces_its_lines_when_selected() {
         let planted = plant(SOURCE, &[(7, &mutant())]).expect("the lines occur once");
         let expected = "impl A { pub fn f( self, ) -> u8 { match crate::planted_fault::number() { \
                         7 => { a(); c(); d() } _ => { a(); b(); c(); d() } } } }";
@@ -211,19 +211,19 @@ mod tests {
     }
 
     #[test]
-    fn lines_outside_of_a_function_are_an_error() {
+    fn a_fault_outside_of_a_function_is_an_error() {
         assert!(plant("b();\nc();\n", &[(1, &mutant())]).is_err());
     }
 
     #[test]
-    fn lines_that_are_gone_are_an_error() {
+    fn a_fault_whose_lines_no_longer_occur_is_an_error() {
         let gone = SOURCE.replace("b();", "");
         let error = plant(&gone, &[(1, &mutant())]).expect_err("b() does not occur");
         assert_eq!(error.to_string(), "the removed lines occur 0 times in src/a.rs");
     }
 
     #[test]
-    fn lines_that_occur_twice_are_an_error() {
+    fn a_fault_whose_lines_occur_twice_is_an_error() {
         let twice = SOURCE.replace("d()", "b();\n        c();");
         assert!(plant(&twice, &[(1, &mutant())]).is_err());
     }

@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_change_in_all_places() {
+    fn every_occurrence_of_a_name_is_replaced() {
         let all: Vec<u8> =
             NAMES.iter().flat_map(|(from, _)| [from, *from].concat().into_bytes()).collect();
         let changed = renamed(&all).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());

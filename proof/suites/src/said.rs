@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_compared_in_their_order() -> Result<()> {
+    fn comparing_rows_respects_their_order() -> Result<()> {
         let said = json!({ "cpus": [{ "id": "b", "n": 2, "x": 0 }, { "id": "a", "n": 1 }] });
         let rows = columns(&said, "cpus", &["id", "n"])?;
         same("CPUs", &rows, &[("b", 2), ("a", 1)])?;

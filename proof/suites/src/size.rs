@@ -185,14 +185,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_beyond_its_budget_fails() {
+    fn a_text_section_above_or_far_below_its_budget_fails() {
         assert!(within(100, 100).is_ok());
         assert!(within(101, 100).is_err());
         assert!(within(50, 100).is_err(), "the budget is too large to be meaningful");
     }
 
     #[test]
-    fn symbols_name_drivers_in_both_manglings() {
+    fn drivers_are_recognized_in_both_symbol_manglings() {
         let symbols = |names: &[&str]| {
             drivers_in(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
         };

@@ -195,7 +195,7 @@ mod tests {
     use std::hint::black_box;
 
     #[test]
-    fn every_allocation_of_the_thread_counts() {
+    fn every_allocation_of_the_thread_is_counted() {
         let (kept, used) = heap_use(|| {
             drop(black_box(Vec::<u8>::with_capacity(100)));
             black_box(Vec::<u8>::with_capacity(20))

@@ -41,15 +41,15 @@ mod tests {
                  GIC; a vCPU must not sleep while an interrupt is signaled to it | all kept \
                  programs on each machine, and {PROGRAMS} random programs with {STEPS} random \
                  steps each, in turn: \
-                 `machines_carry_out_kept_programs_as_an_abstract_gic_allows`, \
-                 `machines_carry_out_random_programs_as_an_abstract_gic_allows` | –"
+                 `machines_run_stored_programs_as_an_abstract_gic_allows`, \
+                 `machines_run_random_programs_as_an_abstract_gic_allows` | –"
             ),
             format!(
                 "the same, with SGIs, PPIs, SPIs and direct LPIs, also in the Non-secure view (in \
                  software), with 1-of-N SPIs and with linked physical interrupts | the rules for \
                  wired interrupts: signals to each vCPU after each step, and all registers at the \
                  end | {wired} random programs with {STEPS} random steps each: \
-                 `machines_carry_out_random_wired_programs_by_the_rules` | –"
+                 `machines_run_random_wired_programs_as_an_abstract_gic_allows` | –"
             ),
             "moved by KVM's attributes and tables after each step | abstract GIC | kept programs, \
              except those whose states KVM's format cannot hold: \

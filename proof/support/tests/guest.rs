@@ -123,7 +123,7 @@ const WRONG: [&str; 27] = [
 ];
 
 #[test]
-fn wrong_results_are_not_allowed() {
+fn a_wrong_result_is_reported_at_its_step() {
     for steps in ALLOWED {
         assert_eq!(judge(steps), Ok(()), "{steps}");
     }
@@ -262,7 +262,7 @@ const DRAWN: [&str; 55] = [
 ];
 
 #[test]
-fn random_programs_draw_every_step_and_result() {
+fn random_programs_contain_every_step_and_result() {
     let mut drawn: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for seed in 0..120 {
         let is_direct = seed % 5 == 0;

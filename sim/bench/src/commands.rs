@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_sampled_in_any_order() {
+    fn command_probes_can_be_sampled_in_any_order() {
         let mut probes = model().map_err(|(_, reason)| reason).unwrap();
         for at in [1, 1, 0, 0, 1, 0] {
             (probes[at].sample)().unwrap();

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_compare_least_medians_with_named_reference() {
+    fn ratios_divide_the_lowest_median_by_that_of_the_named_reference() {
         let processes = [
             process(2.0, &[("two", 9.0, "one"), ("one", 4.0, FETCH_OR)]),
             process(4.0, &[("two", 6.0, "one"), ("one", 5.0, FETCH_OR)]),
@@ -165,13 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn missing_reference_falls_back_to_fetch_or() {
+    fn a_case_with_a_missing_reference_is_compared_with_fetch_or() {
         let one = process(2.0, &[("case", 6.0, "nobody")]);
         assert_eq!(facts(&one), [("case", 6.0, 6.0, 3.0, FETCH_OR)]);
     }
 
     #[test]
-    fn cases_of_some_processes_alone_are_left_out() {
+    fn cases_not_measured_by_all_processes_are_left_out() {
         let processes = [
             process(1.0, &[("a", 1.0, FETCH_OR), ("b", 1.0, "a")]),
             process(1.0, &[("b", 1.0, "a")]),

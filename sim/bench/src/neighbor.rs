@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn sampling_waits_until_the_neighbor_ends() {
+    fn sampling_waits_until_the_neighbor_is_quiet() {
         let (taken, neighbor) = sampled(Duration::from_secs(10), &[1.2, 1.2, 1.0, 1.0]);
         assert!((taken - 1.0).abs() < f64::EPSILON);
         assert_eq!(neighbor.suffered(), 0);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn disturbed_samples_are_counted_when_patience_ends() {
+    fn samples_still_disturbed_at_the_time_limit_are_counted() {
         for readings in [[1.2, 1.0], [1.0, 1.2], [1.2, 1.2]] {
             let (taken, neighbor) = sampled(Duration::ZERO, &readings);
             assert!((taken - 1.0).abs() < f64::EPSILON);

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_has_three_digits() {
+    fn a_duration_is_printed_in_the_largest_fitting_unit() {
         let cases = [
             (0, "0 ns"),
             (999, "999 ns"),

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_as_wide_as_asked_for_at_most() {
+    fn lines_are_never_wider_than_requested() {
         for width in 20..80 {
             let text = table().render(Some(width));
             assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
@@ -289,7 +289,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_keep_their_cells(
+        fn shortening_keeps_rows_complete_and_names_distinct(
             names in vec((NAME, "[a-z]{0,9}"), 1..20),
             width in proptest::option::of(8usize..80),
         ) {

@@ -53,7 +53,7 @@ fn findings_point_at_the_text_that_sets_a_property() {
 }
 
 #[test]
-fn text_shows_the_lines_of_the_source() {
+fn text_output_shows_the_source_lines_of_findings() {
     let output = output(&["lint", "-I", "include", "board.dts"]);
     let text = String::from_utf8(output.stdout).unwrap();
     for shown in [
@@ -67,7 +67,7 @@ fn text_shows_the_lines_of_the_source() {
 }
 
 #[test]
-fn annotations_and_sarif_have_regions() {
+fn github_annotations_and_sarif_name_source_regions() {
     let arguments = ["lint", "-I", "include", "board.dts", "--github"];
     let said = output(&arguments);
     let said = String::from_utf8(said.stdout).unwrap();
@@ -96,7 +96,7 @@ fn findings_of_an_overlay_point_at_its_text() {
 }
 
 #[test]
-fn every_command_reads_sources() {
+fn every_command_reads_devicetree_sources() {
     let include = ["-I", "include", "board.dts"];
     for (command, more) in [
         (&["inspect"][..], &[][..]),
@@ -116,7 +116,7 @@ fn every_command_reads_sources() {
 }
 
 #[test]
-fn a_source_reads_only_the_given_folders() {
+fn a_source_reads_files_only_from_the_given_folders() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-hostile");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join("own")).unwrap();
@@ -159,7 +159,7 @@ fn a_source_reads_only_the_given_folders() {
 
 /// Linux's `armada-cp11x.dtsi` builds its labels this way.
 #[test]
-fn a_source_may_paste_words() {
+fn a_source_may_paste_preprocessor_tokens() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-pasted");
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("board.dts");
@@ -172,7 +172,7 @@ fn a_source_may_paste_words() {
 
 /// `dtc` reads these files without `cpp`, and has different rules for comments and strings.
 #[test]
-fn an_included_file_reads_only_the_given_folders() {
+fn an_included_file_reads_files_only_from_the_given_folders() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-hostile-part");
     fs::create_dir_all(folder.join("own")).unwrap();
     fs::write(folder.join("secret.dtsi"), "secret").unwrap();
@@ -197,7 +197,7 @@ fn an_included_file_reads_only_the_given_folders() {
 }
 
 #[test]
-fn quotes_without_an_end_are_refused_at_once() {
+fn unterminated_quotes_are_refused_quickly() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-quotes");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("part.dtsi"), "\\'".repeat(1 << 20)).unwrap();

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_reaches_its_device_by_the_offset() {
+    fn a_device_receives_the_offset_of_an_access() {
         let mut bus = Bus::default();
         bus.attach("b", region(0x3000, 0x1000), Arc::new(EchoDevice)).unwrap();
         bus.attach("a", region(0x1000, 0x1000), Arc::new(EchoDevice)).unwrap();

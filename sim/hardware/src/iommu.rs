@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn translation_keeps_offset_for_each_granule() {
+    fn translation_keeps_the_offset_within_the_page_for_each_granule() {
         for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
             let doorbell = 0x0821_0000 + granule.bytes() - 4;
             let unit = unit(DoorbellMode::Mapped(granule), doorbell);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn two_stages_follow_each_other() {
+    fn nested_translation_applies_both_stages() {
         let nested = DoorbellMode::Nested {
             granule: Granule::Size4K,
             stored: 0x5040,
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_reserved_region_passes() {
+    fn only_writes_to_the_reserved_region_pass() {
         let unit =
             unit(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 }, 0xfee0_1000);
         assert_eq!(write(&unit, 0xfee0_1000), Delivery::Pending);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_in_no_domain_is_stopped_and_named() {
+    fn a_write_by_a_device_in_no_domain_is_blocked_and_reported() {
         let unit = unit(DoorbellMode::Identity, 0x40);
         let device = RequesterId::new(9);
         assert_eq!(

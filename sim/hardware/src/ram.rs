@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn uncleaned_store_is_hidden_from_model() {
+    fn a_store_that_is_not_cleaned_is_hidden_from_the_model() {
         let ram = ram(Caches::Hidden);
         ram.cpu_store64(0x8000_0000, 7);
         ram.publish(0x8000_0000..0x8000_0008, Publication::Barrier);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn clean_publishes_exactly_its_range() {
+    fn cleaning_publishes_exactly_the_words_that_the_range_touches() {
         let ram = ram(Caches::Hidden);
         for word in 0..4 {
             ram.cpu_store64(0x8000_0000 + word * 8, 1 + word);

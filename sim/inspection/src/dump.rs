@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_line_is_named() {
+    fn a_missing_dump_line_is_reported_by_number() {
         let text = dumped("APIC", &table("APIC", 60), "");
         let without: Vec<&str> =
             text.lines().enumerate().filter(|(at, _)| *at != 2).map(|(_, line)| line).collect();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_no_dump() {
+    fn bytes_of_another_format_are_not_a_dump() {
         for bytes in [&b"no devicetree"[..], b"", b"APIC", b"note: mail me @ home", &[0xff; 64]] {
             assert_eq!(tables(bytes, &["apic"]).unwrap(), None);
         }

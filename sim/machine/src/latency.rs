@@ -126,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_bin_is_at_most_a_sixteenth_too_high(number: u64) {
+        fn the_limit_of_a_bin_exceeds_a_number_by_at_most_a_sixteenth(number: u64) {
             let limit = limit(bin(number));
             prop_assert!(limit >= number && limit - number <= number / 16, "{number} {limit}");
             prop_assert_eq!(bin(limit), bin(number));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn small_numbers_are_exact() {
+    fn small_latencies_have_exact_bins() {
         for number in 0..32 {
             assert_eq!(limit(bin(number)), number);
         }

@@ -41,7 +41,7 @@ fn the_readme_shows_the_examples_that_run_here() {
 }
 
 #[test]
-fn the_monitors_package_shows_the_same_example() {
+fn the_vgic_monitor_package_shows_the_readme_example() {
     let library = include_str!("../../../crates/vgic-monitor/src/lib.rs");
     let example = include_str!("readme/monitor.rs");
     // Comments of the library have fewer columns, so a signature takes more lines there.
@@ -86,7 +86,7 @@ const GUIDES: [(&str, &[&str]); 3] = [
 ];
 
 #[test]
-fn the_guides_program_takes_its_interrupt() {
+fn the_program_in_the_guide_takes_its_interrupt() {
     program::main().unwrap();
 }
 
@@ -109,7 +109,7 @@ fn guides_show_excerpts_of_tested_files() {
 }
 
 #[test]
-fn readme_kernel_handles_monitors_signals() {
+fn the_readme_kernel_handles_the_signals_of_the_readme_monitor() {
     let ram = ram();
     let (machine, mut vcpus) = Machine::new(ram.clone()).unwrap();
     let machine = Arc::new(machine);

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn isolated_device_passes_through_and_back() {
+    fn an_isolated_device_is_passed_through_and_returned() {
         let parent = Parent::default();
         let (interrupts, dma) = proofs(&parent, MINE);
         let given = Passthrough::new(interrupts, dma, 4).unwrap();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proof_without_isolation() {
+    fn a_device_that_is_not_isolated_gets_no_proof() {
         let parent = Parent::default();
         assert_eq!(InterruptIsolated::prove(&parent, OTHER).err(), Some(SHARED));
         parent.no_iommu.store(true, Ordering::Relaxed);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_proofs_are_refused() {
+    fn proofs_of_another_device_or_parent_are_refused() {
         let (parent, decoy) = (Parent::default(), Parent::default());
         let (interrupts, _) = proofs(&parent, MINE);
         let other_device = DmaIsolated::prove(&parent, OTHER).unwrap();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn device_without_its_iommu_is_refused() {
+    fn passthrough_is_refused_if_the_iommu_disappears() {
         let parent = Parent::default();
         let (interrupts, dma) = proofs(&parent, MINE);
         parent.no_iommu.store(true, Ordering::Relaxed);

@@ -13,7 +13,7 @@ fn run(machine: &mut Qtest, script: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn registers_are_found_at_the_addresses_of_virt() {
+fn registers_have_the_addresses_of_the_qemu_virt_machine() {
     let script = ["readl 0x0800ffe8", "readl 0x08080000", "readq 0x080a0008", "readq 0x080c0008"];
     let read = run(&mut machine(), &script);
     assert_eq!(
@@ -28,7 +28,7 @@ fn registers_are_found_at_the_addresses_of_virt() {
 }
 
 #[test]
-fn two_security_states_show_non_secure_view() {
+fn a_machine_with_two_security_states_shows_the_non_secure_view() {
     let script = [
         "writel 0x08000000 3",
         "readl 0x08000000",
@@ -51,7 +51,7 @@ fn two_security_states_show_non_secure_view() {
 }
 
 #[test]
-fn surplus_redistributors_lie_in_high_region() {
+fn surplus_redistributors_occupy_the_high_region() {
     let mut machine = Qtest::new(125).unwrap();
     let script = ["readq 0x08fe0008", "readq 0x4000020008"];
     // Processors 122 and 124 have the last redistributor of their region.
@@ -59,7 +59,7 @@ fn surplus_redistributors_lie_in_high_region() {
 }
 
 #[test]
-fn misaligned_accesses_fall_into_aligned_pieces() {
+fn misaligned_accesses_are_split_into_aligned_pieces() {
     let script = ["readq 0x08000001", "readq 0x08000004", "readl 0x08000001"];
     // Byte and halfword reads of GICD_TYPER return zero, whereas word reads return its value.
     // GICD_IIDR follows GICD_TYPER.
@@ -116,7 +116,7 @@ fn unclaimed_addresses_read_zero() {
 }
 
 #[test]
-fn driven_line_makes_interrupt_pending() {
+fn raising_an_input_line_makes_the_interrupt_pending() {
     let script = [
         "set_irq_in /machine/unattached/device[2] unnamed-gpio-in 1 1",
         "readl 0x08000204",
@@ -131,7 +131,7 @@ fn driven_line_makes_interrupt_pending() {
 }
 
 #[test]
-fn intercepted_gic_reports_inputs_before_reply() {
+fn an_intercepted_gic_reports_its_inputs_before_the_reply() {
     let script = [
         "irq_intercept_in /machine/unattached/device[2]",
         "irq_intercept_in /machine/unattached/device[0]",
@@ -180,7 +180,7 @@ fn intercepted_cpu_reports_irq_and_fiq() {
 }
 
 #[test]
-fn intercepted_gic_reports_outputs_per_cpu() {
+fn an_intercepted_gic_reports_the_outputs_of_each_cpu() {
     let script = [
         "irq_intercept_out /machine/unattached/device[2] sysbus-irq",
         "writel 0x080d0200 2",
@@ -211,7 +211,7 @@ fn acknowledging_an_interrupt_lowers_the_irq_output() {
 }
 
 #[test]
-fn interceptions_succeed_where_those_of_qemu_do() {
+fn interceptions_succeed_exactly_where_qemu_permits_them() {
     for (what, answer) in [
         ("out /machine/unattached/device[0]", "OK\n"),
         ("out /machine/unattached/device[0] pmu-interrupt", "OK\n"),
@@ -242,13 +242,13 @@ fn port_reads_return_ones_and_modules_are_refused() {
 }
 
 #[test]
-fn empty_data_rules_match_qemu() {
+fn empty_data_is_accepted_or_refused_as_in_qemu() {
     let script = ["memset 0x40000000 0 1", "b64read 0x40000000 0", "write 0x40000000 2 0x"];
     assert_eq!(run(&mut machine(), &script), ["OK", "OK", "ERR invalid argument size"]);
 }
 
 #[test]
-fn translater_write_uses_device_zero() {
+fn a_gits_translater_write_uses_device_id_0() {
     let mut machine = machine();
     let commands: [[u64; 4]; 3] =
         [[0x08, 0, 1 << 63 | 0x4200_0000, 0], [0x09, 0, 1 << 63, 0], [0x0a, 8192 << 32, 0, 0]];
@@ -335,7 +335,7 @@ fn session_answers_every_line() {
 }
 
 #[test]
-fn endless_line_is_skipped() {
+fn an_overlong_line_fails_and_the_next_is_answered() {
     let endless = std::io::Read::take(std::io::repeat(b'x'), 2 * MAX_BYTES as u64 + 1000);
     let script = std::io::Read::chain(endless, b"\nendianness\n".as_slice());
     let mut said = Vec::new();

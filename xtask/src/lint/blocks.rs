@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn block_is_a_file_and_its_folder() {
+    fn a_block_consists_of_a_file_and_its_folder() {
         let strangers = |file: &str| strangers_of(Path::new(file)).count();
         assert_eq!(strangers("crates/gic-driver/src/lpi.rs"), 1);
         assert_eq!(strangers("crates/gic-driver/src/lpi/tables.rs"), 1);

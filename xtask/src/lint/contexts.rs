@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_four_forms_pass() {
+    fn only_the_four_forms_of_a_context_pass() {
         for form in FORMS {
             assert!(!is_loose(&format!("    /// Context: {form}")), "{form}");
         }

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arrow_of_the_table_is_allowed() {
+    fn a_dependency_listed_in_the_table_is_allowed() {
         assert!(strays(&package("gic-driver", "gic-arch", true)).is_empty());
     }
 

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comments_and_blank_lines_do_not_count() {
+    fn comments_and_blank_lines_are_not_counted() {
         let text = concat!(
             "//! A\n\nfn f() {}\n/* b\n */\nconst S: &str = \"\n// c\n\";\n",
             "#[cfg(test)]\nmod t {\n}\n",

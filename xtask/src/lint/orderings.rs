@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_holds_for_its_function_only() {
+    fn a_reason_justifies_orderings_only_in_its_function() {
         let text = "fn f() {\n    // Ordering: a counter.\n    x.load(Relaxed);\n}\n\n\
             fn g() {\n    x.load(Relaxed);\n    // Ordering: too late.\n}\n";
         assert!(is_justified(text, 3));

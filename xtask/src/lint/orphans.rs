@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_declaration_is_seen() {
+    fn every_form_of_module_declaration_is_found() {
         let code = "mod a;\npub mod b;\n    pub(crate) mod c;\nmod inline {\n}\nuse d;\n";
         assert_eq!(modules(code), ["a", "b", "c"]);
     }

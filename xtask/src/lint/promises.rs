@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_is_named_with_its_package() {
+    fn the_tests_of_a_promise_are_read_with_their_packages() {
         let found: Vec<_> = promises(TEXT).map(tests).collect();
         assert_eq!(found, [vec![("a", "b"), ("c", "d")], Vec::new()]);
     }

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn code_equals_the_linked_file() {
+    fn code_must_equal_the_linked_file() {
         let page = |code: &str| {
             format!("By [it]:\n\n```rust\n{code}```\n\n[it]: https://a/src/lint/reexports.rs\n")
         };
@@ -133,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn code_without_a_file_is_found() {
+    fn code_without_a_linked_file_is_reported() {
         let (_, findings) = own("Text.\n\n```rust\nfn main() {}\n```\n");
         assert_eq!(findings, ["no existing file is linked before the code: "]);
     }
 
     #[test]
-    fn links_to_no_file_are_found() {
+    fn links_that_point_to_no_file_are_reported() {
         let (findings, _) = own("[b](c.md) [d](https://e)\n\n[f]: https://a/g\n[h]: https://i\n");
         assert_eq!(findings.len(), 2, "{findings:?}");
     }

@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_in_signatures_is_re_exported() {
+    fn a_library_in_signatures_must_be_reexported() {
         assert_eq!(found("normal", "gic-arch", "use gic_arch::IntId;\n"), ["gic_arch"]);
         assert_eq!(found("normal", "gic-arch", "pub use gic_arch::IntId;\n"), ["gic_arch"]);
         assert_eq!(found("normal", "gic-arch", "pub use gic_arch;\n"), [""; 0]);

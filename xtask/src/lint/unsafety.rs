@@ -94,12 +94,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_keyword_is_found_where_it_is_code() {
+    fn the_unsafe_keyword_is_found_in_code() {
         assert_eq!(lines_with_unsafe("fn f() {\n    unsafe { g() }\n}"), [2]);
     }
 
     #[test]
-    fn prose_strings_and_lint_names_do_not_count() {
+    fn prose_strings_and_lint_names_are_not_reported() {
         let text = "// unsafe\n#![forbid(unsafe_code)]\nlet s = \"unsafe\"; /* unsafe\n unsafe */";
         assert!(lines_with_unsafe(text).is_empty());
     }

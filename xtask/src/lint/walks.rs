@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stops_are_numbered_items_of_the_section() {
+    fn the_stops_of_a_walk_are_the_numbered_items_of_its_section() {
         let page = "1. `a.rs`, `f`: no\n## Two walks\n\n1. `b.rs`, `T::f`: goes\n   on\n2. Goes\n\n\
                     ## Next\n3. `c.rs`, `f`: no\n";
         let stop = Stop { file: "b.rs", function: "T::f" };
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_there_by_its_whole_name() {
+    fn a_function_is_found_only_by_its_whole_name() {
         let text = "impl Table {\n    pub fn find<T>(&self) {}\n    fn open(x: u8) {}\n}\n";
         assert!(has(text, "find") && has(text, "Table::open"));
         assert!(!has(text, "fin") && !has(text, "Tree::open") && !has(text, "close"));

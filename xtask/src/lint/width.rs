@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_count_not_bytes() {
+    fn the_width_of_a_line_counts_characters_not_bytes() {
         let line = "ä ".repeat(50);
         assert_eq!(count("a.rs", &line), 0);
         assert_eq!(

@@ -77,7 +77,7 @@ mod tests {
                          | knot, knots | binding |\n| heap | free |\n";
 
     #[test]
-    fn the_second_table_is_read() {
+    fn refused_words_are_read_from_the_second_table() {
         let pair = |word: &str, instead: &str| (word.to_owned(), instead.to_owned());
         assert_eq!(
             refused(TABLE),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_names_are_words() {
+    fn names_are_split_into_words() {
         let words = |line| words_of(line).collect::<Vec<_>>();
         assert_eq!(
             words("let old_name = ItsList::new(EOI);"),
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_words_are_found_whole() {
+    fn only_whole_refused_words_are_found() {
         let text = "// Knots it.\nstruct KnotList;\nlet slipknot = heaped;\n";
         assert_eq!(
             places(text, &refused(TABLE)),

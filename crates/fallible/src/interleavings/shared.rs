@@ -76,7 +76,7 @@ fn a_shared_value_is_dropped_by_its_last_owner() {
 }
 
 #[test]
-fn the_last_owner_frees_once() {
+fn the_last_owner_frees_the_value_exactly_once() {
     explore(owners_come_and_go);
 }
 

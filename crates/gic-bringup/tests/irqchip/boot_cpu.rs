@@ -8,7 +8,7 @@ use msi_types::{HwIrq, Level, Line, Shape, Trigger};
 const SPI: u32 = 40;
 
 #[test]
-fn the_boot_cpu_is_zero_wherever_described() {
+fn the_boot_cpu_is_cpu_0_at_any_position_in_the_description() {
     let machine = Machine::new().with_cpus_in_reverse();
     let chip = machine.boot();
     let described: Vec<_> =
@@ -29,7 +29,7 @@ fn the_boot_cpu_is_zero_wherever_described() {
 }
 
 #[test]
-fn a_boot_cpu_keeps_the_kernels_number() {
+fn a_boot_cpu_keeps_its_kernel_number() {
     let machine = Machine::new();
     let chip = machine.execute_task(CPU1, || machine.bring_up()).unwrap();
     assert!(chip.interrupts().is_online(CPU1) && !chip.interrupts().is_online(CPU0));

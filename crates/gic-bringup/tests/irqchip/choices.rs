@@ -24,7 +24,7 @@ impl AffinityPolicy for Last {
 }
 
 #[test]
-fn the_policy_places_interrupts() {
+fn the_affinity_policy_chooses_the_target_cpu() {
     let machine = Machine::new();
     let chip = machine.boot_with(&Options::default().with_policy(Some(Arc::new(Last))));
     let (device, _) = function(&chip);
@@ -36,7 +36,7 @@ fn the_policy_places_interrupts() {
 }
 
 #[test]
-fn urgent_interrupts_pass_the_mask() {
+fn urgent_interrupts_are_delivered_under_the_priority_mask() {
     let machine = Machine::new();
     let priorities = Priorities::default().with_wired(URGENT).with_lpi(URGENT);
     let chip = machine.boot_with(&Options::default().with_priorities(priorities));

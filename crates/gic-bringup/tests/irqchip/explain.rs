@@ -26,7 +26,7 @@ pub(crate) fn plant(fault: impl FnOnce(&Setup), expected: Obstacle) {
 }
 
 #[test]
-fn a_working_vector_passes_every_stage() {
+fn explain_finds_no_obstacle_for_a_working_vector() {
     let setup = Setup::new();
     let message = setup.device.message(1).unwrap();
     let interrupt = setup.handle.hwirq();
@@ -50,7 +50,7 @@ fn a_working_vector_passes_every_stage() {
 }
 
 #[test]
-fn a_wrong_requester_is_named() {
+fn explain_names_a_wrong_device_id() {
     let setup = Setup::as_requester(RequesterId::pci(0, 4, 0));
     let expected = DeviceId::new(0x20);
     let wrong = Obstacle::WrongDevice { expected, actual: DEVICE };
@@ -59,7 +59,7 @@ fn a_wrong_requester_is_named() {
 }
 
 #[test]
-fn masks_of_the_function_are_named() {
+fn explain_names_masked_or_disabled_msix_vectors() {
     let masked = |pending| Obstacle::VectorMasked { vector: 1, pending };
     plant(|setup| setup.write_entry(msix::ENTRY_CONTROL, 1), masked(false));
     let waits = |setup: &Setup| {
@@ -73,7 +73,7 @@ fn masks_of_the_function_are_named() {
 }
 
 #[test]
-fn a_function_that_is_no_bus_master_is_named() {
+fn explain_names_disabled_bus_mastering_and_absent_functions() {
     let command =
         |value| move |setup: &Setup| setup.function().config_write(4, AccessWidth::Half, value);
     plant(command(2), Obstacle::BusMasterDisabled);
@@ -82,12 +82,12 @@ fn a_function_that_is_no_bus_master_is_named() {
 }
 
 #[test]
-fn messages_disabled_by_a_function_reset_are_named() {
+fn explain_names_messages_disabled_by_a_function_reset() {
     plant(|setup| setup.function().reset(), Obstacle::MessagesDisabled);
 }
 
 #[test]
-fn a_wrong_doorbell_or_data_is_named() {
+fn explain_names_a_wrong_message_address_or_data() {
     let expected = Setup::new().device.message(1).unwrap();
     let stored = MsiMessage { address: 0x808_0040, ..expected };
     let doorbell = |setup: &Setup| setup.write_entry(msix::ENTRY_ADDRESS_LOW, 0x808_0040);
@@ -98,7 +98,7 @@ fn a_wrong_doorbell_or_data_is_named() {
 }
 
 #[test]
-fn an_its_that_is_off_is_named() {
+fn explain_names_a_disabled_its() {
     let setup = Setup::new();
     let enable = |enabled| {
         setup.machine.its().write(gits::CTLR, gits::Ctlr::new().with_enabled(enabled));
@@ -110,7 +110,7 @@ fn an_its_that_is_off_is_named() {
 }
 
 #[test]
-fn redistributor_states_that_block_an_lpi_are_named() {
+fn explain_names_redistributor_states_that_block_an_lpi() {
     let lpis = |setup: &Setup| {
         setup.machine.redistributor(CPU0).write(gicr::CTLR, gicr::Ctlr::new());
     };
@@ -128,7 +128,7 @@ fn redistributor_states_that_block_an_lpi_are_named() {
 }
 
 #[test]
-fn a_disabled_lpi_is_named() {
+fn explain_names_a_disabled_lpi() {
     let interrupt = Setup::new().handle.hwirq();
     let mask = |setup: &Setup| {
         let lpi = gic_arch::Lpi::try_from(setup.handle.hwirq().get()).unwrap();
@@ -142,7 +142,7 @@ fn a_disabled_lpi_is_named() {
 }
 
 #[test]
-fn a_group_disabled_at_the_distributor_is_named() {
+fn explain_names_a_group_disabled_at_the_distributor() {
     let setup = Setup::new();
     let mmio = setup.chip.gic().v3().unwrap().distributor().mmio();
     mmio.write(gicd::CTLR, gicd::Ctlr::new().with_are(true));
@@ -152,7 +152,7 @@ fn a_group_disabled_at_the_distributor_is_named() {
 }
 
 #[test]
-fn cpu_interface_states_that_block_an_lpi_are_named() {
+fn explain_names_cpu_interface_states_that_block_an_lpi() {
     let mask = |setup: &Setup| setup.on(CPU0, |own| own.write(icc::PMR, 0));
     plant(mask, Obstacle::PriorityMasked { priority: 0xa0, mask: 0, cpu: CPU0 });
     let mask = |setup: &Setup| setup.on(CPU0, |own| own.write(icc::PMR, 0xa0));
@@ -171,7 +171,7 @@ fn cpu_interface_states_that_block_an_lpi_are_named() {
 }
 
 #[test]
-fn masked_exceptions_are_named() {
+fn explain_names_masked_exceptions() {
     let setup = Setup::new();
     let masked =
         setup.on(CPU0, |own| setup.chip.explain(setup.handle.irq(), CPU0, &Masked(own)).unwrap());
@@ -193,7 +193,7 @@ fn the_cpu_interface_is_explained_only_on_its_own_cpu() {
 }
 
 #[test]
-fn the_facts_and_obstacles_of_a_line_are_reported() {
+fn explain_reports_the_facts_and_obstacles_of_a_wired_interrupt() {
     let setup = Setup::new();
     let line = setup.line(Trigger::Level);
     let interrupt = HwIrq::new(SPI);
@@ -218,7 +218,7 @@ fn the_facts_and_obstacles_of_a_line_are_reported() {
 }
 
 #[test]
-fn spi_registers_changed_behind_the_driver_are_named() {
+fn explain_names_spi_registers_changed_behind_the_driver() {
     let setup = Setup::new();
     let line = setup.line(Trigger::Edge);
     setup.machine.set_line(Line::Spi(SPI), Level::High);
@@ -247,7 +247,7 @@ fn spi_registers_changed_behind_the_driver_are_named() {
 }
 
 #[test]
-fn a_cpu_that_was_never_turned_on_is_named() {
+fn explain_names_a_cpu_that_was_never_turned_on() {
     let machine = Machine::new();
     let chip = machine.bring_up().unwrap();
     machine.execute(CPU0, |own| chip.cpu_on(CPU0, own, |_| unreachable!())).unwrap();
@@ -284,7 +284,7 @@ fn private_interrupts_that_do_not_exist_are_refused() {
 }
 
 #[test]
-fn a_pending_input_without_a_driver_is_shown() {
+fn explain_shows_a_pending_spi_that_no_driver_requested() {
     let setup = Setup::new();
     let line = setup.line(Trigger::Level);
     let facts = || setup.explain_on(CPU0, line.irq());
@@ -299,7 +299,7 @@ fn a_pending_input_without_a_driver_is_shown() {
 }
 
 #[test]
-fn a_binary_point_that_hides_the_priority_is_shown() {
+fn explain_shows_a_binary_point_that_hides_the_priority() {
     for (binary_point, is_shown) in [(6, true), (5, false)] {
         let setup = Setup::new();
         setup.function().signal(1);
@@ -319,7 +319,7 @@ fn a_binary_point_that_hides_the_priority_is_shown() {
 }
 
 #[test]
-fn a_private_interrupt_is_explained_on_its_cpu() {
+fn explain_reports_a_private_interrupt_for_the_given_cpu() {
     let setup = Setup::new();
     let hwirq = HwIrq::new(27);
     let interrupts = setup.chip.interrupts();
@@ -336,7 +336,7 @@ fn a_private_interrupt_is_explained_on_its_cpu() {
 }
 
 #[test]
-fn debug_fits_a_screen() {
+fn debug_output_fits_on_a_screen() {
     let setup = Setup::new();
     let text = format!("{:#?}", setup.chip);
     for part in [

@@ -160,7 +160,7 @@ fn cpu_off_handles_pending_private_interrupts_first() {
 }
 
 #[test]
-fn cpu_off_moves_events_without_a_handle() {
+fn cpu_off_moves_events_that_no_handle_owns() {
     let machine = Machine::new();
     let chip = machine.boot();
     let (_, MsiController::Its(its)) = chip.controllers().next().unwrap() else { panic!("no ITS") };

@@ -17,20 +17,20 @@ const ENABLED: msix::Control = msix::Control::new().with_enable(true);
 /// <https://github.com/endlessm/linux/pull/514>: on resume, the kernel wrote a Vector Control value
 /// that left an NVMe device's MSI-X entry masked.
 #[test]
-fn an_entry_that_a_resume_left_masked_is_named() {
+fn explain_names_an_msix_entry_left_masked_by_resume() {
     let resume = |setup: &Setup| setup.write_entry(msix::ENTRY_CONTROL, 1);
     plant(resume, Obstacle::VectorMasked { vector: 1, pending: false });
 }
 
 /// <https://github.com/nutanix/libvfio-user/issues/641>: Function Mask stayed set after a reset.
 #[test]
-fn a_function_mask_that_a_reset_left_is_named() {
+fn explain_names_a_function_mask_left_set_by_a_reset() {
     plant(|setup| setup.set_msix(ENABLED.with_function_mask(true)), Obstacle::FunctionMasked);
 }
 
 /// <https://github.com/aws/aws-fpga/issues/430>: MSI-X is enabled, but Bus Master Enable is 0.
 #[test]
-fn a_function_without_bus_master_is_named() {
+fn explain_names_disabled_bus_mastering() {
     let memory_alone = |setup: &Setup| setup.function().config_write(4, AccessWidth::Half, 2);
     plant(memory_alone, Obstacle::BusMasterDisabled);
 }
@@ -38,7 +38,7 @@ fn a_function_without_bus_master_is_named() {
 /// <https://github.com/rust-osdev/pci_types/issues/31>: the upper half of a 64-bit message address
 /// was not written.
 #[test]
-fn a_stale_upper_half_of_the_address_is_named() {
+fn explain_names_a_stale_upper_half_of_the_message_address() {
     let expected = Setup::new().device.message(1).unwrap();
     let stored = MsiMessage { address: expected.address | 1 << 32, ..expected };
     let stale = |setup: &Setup| setup.write_entry(msix::ENTRY_ADDRESS_HIGH, 1);
@@ -48,7 +48,7 @@ fn a_stale_upper_half_of_the_address_is_named() {
 /// <https://github.com/quo/ithc-linux/issues/2>: the function's messages carry the requester ID of
 /// another function.
 #[test]
-fn a_requester_id_that_is_not_the_functions_is_named() {
+fn explain_names_a_requester_id_of_another_function() {
     let setup = Setup::as_requester(RequesterId::pci(0, 16, 6));
     let id = |requester: RequesterId| DeviceId::new(requester.get());
     let expected = id(RequesterId::pci(0, 16, 6));
@@ -59,7 +59,7 @@ fn a_requester_id_that_is_not_the_functions_is_named() {
 /// <https://github.com/ARM-software/tf-issues/issues/584>: firmware restores the ITS of a suspended
 /// system but leaves it disabled, and nothing enables it.
 #[test]
-fn an_its_that_firmware_left_off_is_named() {
+fn explain_names_an_its_that_firmware_left_disabled() {
     let setup = keep(Setup::new());
     setup.machine.its().write(gits::CTLR, gits::Ctlr::new());
     assert_eq!(setup.explain().obstacle(), Some(Obstacle::ItsDisabled { its: ITS }));
@@ -73,7 +73,7 @@ fn keep(setup: Setup) -> &'static Setup {
 /// A variant of the suspend above, in which firmware enables the ITS without restoring its tables
 /// or queue.
 #[test]
-fn an_its_that_lost_its_tables_is_named() {
+fn explain_names_an_its_that_lost_its_tables() {
     for (index, register) in [(0, TableRegister::Baser(0)), (1, TableRegister::Baser(1))] {
         let setup = keep(Setup::new());
         let its = setup.machine.its();
@@ -95,7 +95,7 @@ fn an_its_that_lost_its_tables_is_named() {
 }
 
 #[test]
-fn an_its_with_foreign_tables_or_queue_is_named() {
+fn explain_names_an_its_with_foreign_tables_or_queue() {
     let setup = Setup::new();
     let its = setup.machine.its();
     let (tables, queue) = (gits::BASER.get(0).unwrap(), its.read(gits::CBASER));
@@ -126,7 +126,7 @@ fn an_its_with_foreign_tables_or_queue_is_named() {
 /// <https://github.com/ARM-software/arm-trusted-firmware/pull/1815>: `ProcessorSleep` stays set
 /// after a warm reset.
 #[test]
-fn a_redistributor_that_sleeps_after_a_reset_is_named() {
+fn explain_names_a_redistributor_that_sleeps_after_a_reset() {
     let sleep = |setup: &Setup| {
         let asleep = gicr::Waker::new().with_processor_sleep(true);
         setup.machine.redistributor(CPU0).write(gicr::WAKER, asleep);
@@ -137,7 +137,7 @@ fn a_redistributor_that_sleeps_after_a_reset_is_named() {
 /// <https://github.com/cloud-hypervisor/cloud-hypervisor/pull/8638>, as the guest's driver sees it:
 /// the monitor restored the table registers of CPU 1 to CPU 0.
 #[test]
-fn the_tables_of_another_cpu_are_named() {
+fn explain_names_table_registers_of_another_cpu() {
     let setup = Setup::new();
     let (own, other) = (setup.machine.redistributor(CPU0), setup.machine.redistributor(CPU1));
     let restore = |propbaser, pendbaser| {
@@ -165,7 +165,7 @@ fn the_tables_of_another_cpu_are_named() {
 /// <https://github.com/bao-project/bao-hypervisor/issues/371>: a UART's interrupt stays active,
 /// because its end of interrupt was lost while it was disabled.
 #[test]
-fn an_interrupt_that_stays_active_is_named() {
+fn explain_names_an_interrupt_that_stays_active() {
     let setup = Setup::new();
     let line = setup.line(Trigger::Level);
     setup.machine.set_line(Line::Spi(SPI), Level::High);
@@ -242,7 +242,7 @@ fn on_the_way() -> Vec<Planted> {
 /// If a machine has several faults, the explanation names the first one on the message's path. The
 /// CPU's exception mask is checked last.
 #[test]
-fn the_first_of_several_faults_is_named() {
+fn explain_names_the_first_of_several_faults() {
     let setup = keep(Setup::new());
     for (plant, expected) in on_the_way().into_iter().rev() {
         plant(setup);

@@ -110,7 +110,7 @@ fn every_interrupt_is_delivered_after_power_loss() {
 }
 
 #[test]
-fn a_message_that_was_pending_is_handled_once() {
+fn a_message_pending_at_suspend_is_handled_once_after_resume() {
     let busy = Busy::new(Machine::new());
     busy.turn_others_off();
     busy.machine.send(&busy.messages, 1);
@@ -123,7 +123,7 @@ fn a_message_that_was_pending_is_handled_once() {
 }
 
 #[test]
-fn a_message_that_was_pending_without_ces_is_handled() {
+fn a_message_pending_at_suspend_is_handled_without_ces() {
     let busy = Busy::new(without_ces());
     busy.turn_others_off();
     busy.machine.send(&busy.messages, 1);
@@ -196,7 +196,7 @@ fn a_suspend_that_fails_leaves_everything_running() {
 }
 
 #[test]
-fn a_suspend_that_the_gic_fails_restarts_all_controllers() {
+fn a_suspend_that_fails_at_the_gic_restarts_all_controllers() {
     let busy = Busy::new(Machine::new());
     busy.turn_others_off();
     busy.machine.send(&busy.messages, 0);

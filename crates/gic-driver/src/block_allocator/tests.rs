@@ -125,7 +125,7 @@ fn blocks_are_aligned_to_absolute_numbers() {
 }
 
 #[test]
-fn block_spans_bitmap_words() {
+fn an_allocated_block_can_span_bitmap_words() {
     let mut allocator = BlockAllocator::new(0, 256).unwrap();
     allocator.allocate_at(130, nonzero(1)).unwrap();
     assert_eq!(allocator.allocate(nonzero(126), Alignment::ONE), Ok(0));
@@ -165,7 +165,7 @@ fn groups_are_aligned_to_the_next_power_of_two() {
 
 proptest! {
     #[test]
-    fn allocation_within_a_range_finds_the_lowest(
+    fn allocation_within_a_range_returns_the_lowest_free_block(
         taken in prop::collection::vec((FIRST..FIRST + COUNT, 1u32..9), 0..20),
         count in 1u32..9,
         log in 0u32..5,

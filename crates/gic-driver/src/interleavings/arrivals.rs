@@ -102,7 +102,7 @@ fn a_late_resend_is_no_stray_interrupt() {
 }
 
 #[test]
-fn a_masked_vector_waits_for_its_unmasking() {
+fn a_masked_vectors_message_is_handled_after_unmask() {
     explore(|| {
         let machine = Machine::default();
         machine.block.mask(BIT);

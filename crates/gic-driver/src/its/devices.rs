@@ -342,7 +342,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_itt_covers_its_events_without_a_spare_bit(events in 1_u32..=65_536) {
+        fn an_itt_covers_its_events_and_is_no_larger_than_needed(events in 1_u32..=65_536) {
             let typer = Typer::new().with_event_id_bits_minus_one(31);
             let bits = event_bits(typer, events).unwrap();
             prop_assert!(events <= 1 << bits);
@@ -353,21 +353,21 @@ mod tests {
     }
 
     #[test]
-    fn a_small_table_fills_its_alignment() {
+    fn a_small_itt_fills_the_required_alignment() {
         let typer = Typer::new().with_event_id_bits_minus_one(15).with_itt_entry_bytes_minus_one(7);
         assert_eq!(event_bits(typer, 1), Ok(5), "32 entries of 8 bytes");
         assert_eq!(event_bits(typer.with_event_id_bits_minus_one(2), 1), Ok(3));
     }
 
     #[test]
-    fn events_are_limited_by_message_bits() {
+    fn the_event_count_is_limited_by_16_bit_message_data() {
         let typer = Typer::new().with_event_id_bits_minus_one(31);
         let error = ItsError::TooManyEvents { wanted: 65_537, limit: 65_536 };
         assert_eq!(event_bits(typer, 65_537), Err(error));
     }
 
     #[test]
-    fn events_are_limited_by_its_bits() {
+    fn the_event_count_is_limited_by_gits_typer() {
         let typer = Typer::new().with_event_id_bits_minus_one(4);
         assert_eq!(event_bits(typer, 33), Err(ItsError::TooManyEvents { wanted: 33, limit: 32 }));
     }

@@ -318,7 +318,7 @@ mod tests {
     const RAW: RawCommand = [0x05, 0, 0, 0];
 
     #[test]
-    fn fault_is_reported_once_to_its_span() {
+    fn a_fault_is_reported_once_to_the_span_that_contains_it() {
         let mut faults = Faults::new().unwrap();
         faults.push(7, RAW);
         assert_eq!(faults.take(&(0..7)), Ok(()));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_fault_is_still_reported() {
+    fn a_fault_dropped_from_the_full_record_is_still_reported() {
         let mut faults = Faults::new().unwrap();
         for sequence in 0..100 {
             faults.push(sequence, RAW);

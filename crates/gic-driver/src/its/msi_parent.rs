@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unmasked_identity_shares_nothing() {
+    fn an_unmasked_identity_map_shares_no_device_id() {
         assert!(!IdMap::identity().is_shared(DeviceId::new(0x100)));
     }
 
@@ -315,14 +315,14 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_outputs_are_shared() {
+    fn a_device_id_in_two_output_ranges_is_shared() {
         let map = IdMap::new(alloc::vec![range(0, 8, 0x10), range(0x100, 8, 0x17)]);
         assert!(map.is_shared(DeviceId::new(0x17)));
         assert!(!map.is_shared(DeviceId::new(0x16)));
     }
 
     #[test]
-    fn range_beyond_the_maximum_has_no_device() {
+    fn a_requester_mapped_beyond_the_maximum_has_no_device_id() {
         let map = IdMap::new(alloc::vec![range(0, u32::MAX, 0xffff_fff0)]);
         assert_eq!(map.device(RequesterId::new(0xf)), Some(DeviceId::new(u32::MAX)));
         assert_eq!(map.device(RequesterId::new(0x10)), None);

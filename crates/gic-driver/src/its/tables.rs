@@ -376,7 +376,7 @@ mod tests {
         }
 
         #[test]
-        fn a_register_names_at_most_256_pages(abilities in abilities(), ids in 1..=1_u64 << 32) {
+        fn a_table_has_at_most_256_pages(abilities in abilities(), ids in 1..=1_u64 << 32) {
             let shape = TableShape::choose(abilities, ids);
             prop_assert!((1..=MAX_PAGES).contains(&shape.pages));
         }

@@ -130,14 +130,14 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "a 8-byte register at offset 0x1c does not fit a frame of 0x20 b")]
-    fn access_across_the_end_is_caught() {
+    fn an_access_across_the_end_of_the_frame_panics() {
         let mut memory = Memory(UnsafeCell::new([0; 32]));
         over(&mut memory).read64(28);
     }
 
     #[test]
     #[should_panic(expected = "a 4-byte register at offset 0x2 ")]
-    fn a_misaligned_access_is_caught() {
+    fn a_misaligned_access_panics() {
         let mut memory = Memory(UnsafeCell::new([0; 32]));
         over(&mut memory).read32(2);
     }

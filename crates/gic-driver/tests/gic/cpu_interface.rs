@@ -38,7 +38,7 @@ fn an_unsynchronized_acknowledge_returns_none() {
 }
 
 #[test]
-fn el2_enables_system_registers_for_both_levels() {
+fn enabling_at_el2_enables_system_registers_at_el1_and_el2() {
     let registers = FakeRegisters::at_el2();
     combined(&registers);
     let sre = SreEl2::from(registers.get(icc::SRE_EL2.encoding()));
@@ -48,7 +48,7 @@ fn el2_enables_system_registers_for_both_levels() {
 }
 
 #[test]
-fn enabling_sets_registers_mask_and_group() {
+fn enable_sets_sre_pmr_and_igrpen1() {
     let registers = FakeRegisters::default();
     combined(&registers);
     assert_eq!(registers.get(icc::SRE.encoding()), 1);
@@ -58,7 +58,7 @@ fn enabling_sets_registers_mask_and_group() {
 }
 
 #[test]
-fn enable_clears_stale_active_priorities() {
+fn enable_clears_stale_group_1_active_priorities() {
     let registers = FakeRegisters::default();
     registers.set(icc::AP1R0.encoding(), 1 << 20);
     combined(&registers);
@@ -66,7 +66,7 @@ fn enable_clears_stale_active_priorities() {
 }
 
 #[test]
-fn enabling_clears_active_priorities_of_its_groups() {
+fn enable_clears_group_0_active_priorities_only_if_accessible() {
     let registers = FakeRegisters::default();
     registers.set(icc::AP0R0.encoding(), 1 << 3);
     combined(&registers);
@@ -107,7 +107,7 @@ fn highest_pending_does_not_acknowledge() {
 }
 
 #[test]
-fn mask_below_nests_and_never_loosens() {
+fn nested_mask_below_calls_keep_the_stricter_mask() {
     let registers = FakeRegisters::default();
     let interface = combined(&registers);
     let outer = interface.mask_below(Priority::new(0x40));
@@ -120,7 +120,7 @@ fn mask_below_nests_and_never_loosens() {
 }
 
 #[test]
-fn shifted_mask_has_the_same_scale() {
+fn the_priority_scale_is_detected_from_the_non_secure_mask() {
     for (registers, scale) in [
         (FakeRegisters::with_shifted_mask(), PriorityScale::Same),
         (FakeRegisters::default(), PriorityScale::Unshifted),
@@ -133,7 +133,7 @@ fn shifted_mask_has_the_same_scale() {
 }
 
 #[test]
-fn unshifted_mask_maps_to_the_upper_half() {
+fn an_unshifted_priority_mask_maps_to_the_upper_half() {
     let mask_for = |scale: PriorityScale| scale.mask_for(Priority::new(0xa0)).get();
     assert_eq!((mask_for(PriorityScale::Same), mask_for(PriorityScale::Unshifted)), (0xa0, 0xd0));
 }
@@ -161,7 +161,7 @@ mod sgis {
     }
 
     #[test]
-    fn send_to_others_writes_one_register() {
+    fn send_to_others_writes_the_sgi_register_once() {
         let registers = FakeRegisters::default();
         combined(&registers).send_to_others(sgi(15));
         assert_eq!(
@@ -202,7 +202,7 @@ mod sgis {
     }
 
     #[test]
-    fn copied_handle_sends_without_a_read() {
+    fn a_copied_handle_sends_sgis_without_reading_a_register() {
         let registers = FakeRegisters::default();
         combined(&registers);
         let handle =
@@ -214,7 +214,7 @@ mod sgis {
     }
 
     #[test]
-    fn one_unreachable_target_sends_nothing() {
+    fn an_unreachable_sgi_target_prevents_the_whole_send() {
         let registers = FakeRegisters::default();
         let interface = combined(&registers).limited_by(gicd::Typer::new());
         let targets = [Affinity::new(0, 0, 0, 1), Affinity::new(0, 0, 0, 17)];
@@ -253,7 +253,7 @@ mod sgis {
         }
 
         #[test]
-        fn a_sorted_set_needs_one_write_for_each_sixteen(
+        fn an_sgi_to_a_sorted_set_needs_one_write_per_range_of_16(
             aff0 in prop::collection::btree_set(any::<u8>(), 1..60),
         ) {
             let registers = FakeRegisters::default();
@@ -274,7 +274,7 @@ fn take(interface: &impl GicCpuInterface) -> Option<IntId> {
 }
 
 #[test]
-fn one_trap_loop_deactivates_once_in_either_mode() {
+fn a_trap_handler_deactivates_an_interrupt_once_in_either_eoi_mode() {
     let registers = FakeRegisters::default();
     registers.raise(42);
     assert_eq!(take(&combined(&registers)), Some(IntId::new(42)));

@@ -31,13 +31,13 @@ fn invalidations_for(count: u16) -> u32 {
 }
 
 #[test]
-fn many_vectors_are_invalidated_at_once() {
+fn sixteen_or_more_lpis_are_invalidated_together() {
     assert_eq!([1, 3, 15].map(invalidations_for), [1, 3, 15]);
     assert_eq!([16, 30, 64].map(invalidations_for), [1; 3]);
 }
 
 #[test]
-fn the_state_of_a_direct_lpi_is_explained() {
+fn explain_reports_the_state_of_a_direct_lpi() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();

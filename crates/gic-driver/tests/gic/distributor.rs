@@ -49,7 +49,7 @@ mod views {
     use super::*;
 
     #[test]
-    fn one_security_state_is_found() {
+    fn a_single_security_state_is_detected() {
         assert_eq!(open(&machine(Security::Single)).unwrap().view(), SecurityView::Single);
     }
 
@@ -81,7 +81,7 @@ mod views {
     }
 
     #[test]
-    fn groups_are_off_before_affinity_routing() {
+    fn opening_disables_groups_before_it_changes_affinity_routing() {
         let fake = machine(Security::NonSecure);
         fake.at_distributor(|frame| frame.control = frame.control.with_enable_grp1(true));
         // The fake panics if affinity routing changes while a group is enabled.
@@ -102,7 +102,7 @@ mod init {
     use super::*;
 
     #[test]
-    fn one_security_state_leaves_interrupts_quiet() {
+    fn init_leaves_spis_disabled_and_idle_with_a_single_security_state() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| {
             for intid in 32..96 {
@@ -152,14 +152,14 @@ mod init {
     }
 
     #[test]
-    fn enabled_group_is_off_before_are_changes() {
+    fn init_disables_groups_before_it_enables_affinity_routing() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.control = frame.control.with_enable_grp0(true));
         open(&fake).unwrap().init(&fake, config()).unwrap();
     }
 
     #[test]
-    fn every_interrupt_is_routed() {
+    fn init_routes_every_spi_to_the_configured_cpu() {
         let (_, distributor) = initialized(Security::Single);
         for intid in intids() {
             assert_eq!(distributor.route(intid), Ok(Route::To(Affinity::new(0, 0, 1, 2))));
@@ -167,7 +167,7 @@ mod init {
     }
 
     #[test]
-    fn the_numbers_from_1020_on_have_no_route() {
+    fn init_accesses_no_route_registers_of_intids_1020_to_1023() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.typer = frame.typer.with_it_lines_number(31));
         // The fake has no route registers for these INTIDs.
@@ -175,7 +175,7 @@ mod init {
     }
 
     #[test]
-    fn locked_affinity_routing_is_refused() {
+    fn a_distributor_without_affinity_routing_is_refused() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.no_affinity_routing = true);
         let refused = open(&fake).unwrap().init(&fake, config()).unwrap_err();
@@ -183,7 +183,7 @@ mod init {
     }
 
     #[test]
-    fn stuck_rwp_times_out_with_its_name() {
+    fn the_timeout_error_names_the_stuck_rwp_bit() {
         let fake = machine(Security::Single);
         let distributor = open(&fake).unwrap();
         fake.at_distributor(|frame| frame.stuck = true);
@@ -255,7 +255,7 @@ mod interrupts {
 
     proptest! {
         #[test]
-        fn operation_changes_its_own_field_alone(
+        fn an_operation_changes_only_its_own_interrupts_field(
             ops in prop::collection::vec((0usize..96, op()), 1..40)
         ) {
             let (fake, distributor) = initialized(Security::Single);
@@ -364,7 +364,7 @@ mod routes {
     }
 
     #[test]
-    fn message_registers_follow_the_security_view() {
+    fn message_register_addresses_depend_on_the_security_view() {
         let doorbells = |security| open(&machine(security)).unwrap().message_registers();
         let non_secure = MessageRegisters { set: 0x800_0040, clear: 0x800_0048 };
         assert_eq!(doorbells(Security::Single), Some(non_secure));
@@ -374,14 +374,14 @@ mod routes {
     }
 
     #[test]
-    fn no_doorbell_without_message_based_spis() {
+    fn a_distributor_without_message_based_spis_has_no_doorbell() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.typer = frame.typer.with_mbis(false));
         assert_eq!(open(&fake).unwrap().message_registers(), None);
     }
 
     #[test]
-    fn priority_bits_follow_the_security_view() {
+    fn the_priority_bit_count_depends_on_the_security_view() {
         for (security, bits) in [(Security::Single, 5), (Security::NonSecure, 4)] {
             let (_, distributor) = initialized(security);
             assert_eq!(distributor.priority_bits(), Some(bits));
@@ -404,7 +404,7 @@ mod suspend {
 
     proptest! {
         #[test]
-        fn restore_after_power_loss_equals_saved_state(
+        fn restore_after_power_loss_recovers_the_saved_state(
             saved_states in prop::collection::vec(state(), 96),
             routes in prop::collection::vec(any::<u32>(), 96),
         ) {
@@ -449,7 +449,7 @@ mod suspend {
     }
 
     #[test]
-    fn save_refuses_too_little_room() {
+    fn save_refuses_storage_that_is_too_small() {
         let (_, distributor) = initialized(Security::Single);
         let refused = distributor.save(&mut [SharedBlock::default(); 2]);
         assert_eq!(refused, Err(GicError::StorageTooSmall { block: BLOCK, wanted: 3, given: 2 }));

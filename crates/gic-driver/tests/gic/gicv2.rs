@@ -39,7 +39,7 @@ fn a_frame_with_another_revision_is_refused() {
 }
 
 #[test]
-fn a_gicv3_is_refused_by_its_typer() {
+fn a_gicv3_is_recognized_by_its_typer_and_refused() {
     let board = Board::new();
     board.state(|state| state.id_bits_minus_one = 9);
     assert!(matches!(board.gic(), Err(GicError::OtherVersion { .. })));
@@ -71,7 +71,7 @@ fn spis_start_disabled_in_group_0_on_the_boot_cpu() {
 }
 
 #[test]
-fn cpu_on_enables_sgis_and_keeps_bypass() {
+fn cpu_on_enables_sgis_and_keeps_the_bypass_bits() {
     let board = Board::new();
     let bypass = gicc::Ctlr::new().with_irq_byp_dis_grp0(true).with_fiq_en(true);
     board.state(|state| state.interfaces[0].registers.insert(gicc::CTLR.offset(), bypass.into()));
@@ -92,7 +92,7 @@ fn cpu_on_enables_sgis_and_keeps_bypass() {
 }
 
 #[test]
-fn cpu_without_number_must_be_the_only_one() {
+fn a_cpu_without_a_target_bit_is_accepted_only_on_a_uniprocessor() {
     let board = Board::new();
     board.state(|state| state.has_targets = false);
     assert_eq!(board.gic().unwrap_err(), GicError::NoTarget(Cpu::new(0)));
@@ -112,7 +112,7 @@ fn more_than_eight_cpus_are_refused() {
 }
 
 #[test]
-fn an_sgi_names_interfaces_and_not_cpus() {
+fn an_sgi_targets_cpu_interface_numbers_and_not_cpu_numbers() {
     let board = Board::new();
     let gic = board.running();
     gic.send(SgiId::new(3).unwrap(), Cpu::new(1)).unwrap();
@@ -145,7 +145,7 @@ fn end_writes_the_acknowledged_value() {
 }
 
 #[test]
-fn handler_loads_follow_the_acknowledgment() {
+fn an_acknowledgment_is_ordered_before_the_handlers_loads() {
     let board = Board::new();
     let gic = board.running();
     board.state(|state| state.interfaces[0].pending.push(Iar::new().with_intid(3).with_cpu_id(1)));
@@ -160,7 +160,7 @@ fn gic_of_8_kib(board: &Board) -> GicV2<&Board> {
 }
 
 #[test]
-fn ending_and_deactivating_can_be_split() {
+fn split_eoi_separates_end_of_interrupt_from_deactivation() {
     let board = Board::new();
     let gic = gic_of_8_kib(&board);
     gic.cpu_on_with::<SplitEoi>(Cpu::new(0)).unwrap();
@@ -333,7 +333,7 @@ fn take(interface: &impl GicCpuInterface) -> Option<IntId> {
 }
 
 #[test]
-fn one_trap_loop_deactivates_once_in_either_mode() {
+fn a_trap_handler_deactivates_an_interrupt_once_in_either_eoi_mode() {
     let board = Board::new();
     let gic = gic_of_8_kib(&board);
     gic.cpu_on(Cpu::new(0)).unwrap();

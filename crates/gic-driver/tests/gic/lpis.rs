@@ -286,7 +286,7 @@ mod attaching {
     }
 
     #[test]
-    fn power_loss_leaves_the_table_unwritten() {
+    fn power_loss_before_detach_loses_pending_lpis() {
         let fake = machine(1);
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
@@ -298,7 +298,7 @@ mod attaching {
     }
 
     #[test]
-    fn written_table_survives_a_second_detach() {
+    fn a_saved_pending_table_survives_a_second_detach() {
         let fake = machine(1);
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
@@ -312,7 +312,7 @@ mod attaching {
     }
 
     #[test]
-    fn unreadable_table_is_not_loaded_again() {
+    fn an_unreadable_pending_table_is_not_loaded_again() {
         let fake = machine(1);
         fake.at_redistributor(0, |frame| frame.coherent = false);
         let lpis = set_up(&fake, CONFIG).unwrap();
@@ -328,7 +328,7 @@ mod attaching {
     }
 
     #[test]
-    fn pending_table_declared_empty_is_empty() {
+    fn a_pending_table_declared_empty_is_zeroed() {
         let fake = machine(1);
         fake.at_redistributor(0, |frame| frame.can_disable = false);
         let lpis = set_up(&fake, CONFIG).unwrap();

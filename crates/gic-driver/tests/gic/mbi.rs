@@ -135,7 +135,7 @@ fn an_mbi_frame_owns_its_spis_until_dropped() {
 }
 
 #[test]
-fn group_is_aligned_within_one_range() {
+fn an_aligned_group_lies_within_one_spi_range() {
     let (_, _, mbi) = set_up(&[(66, 7), (73, 15)]);
     let first = |count| allocate(&mbi, count, Shape::AlignedGroup).map(|block| block.first().get());
     assert_eq!(first(4), Ok(68));
@@ -146,7 +146,7 @@ fn group_is_aligned_within_one_range() {
 }
 
 #[test]
-fn compose_level_makes_an_spi_level_until_freed() {
+fn compose_level_makes_an_spi_level_triggered_until_it_is_freed() {
     let (fake, _, mbi) = set_up(&[(64, 1)]);
     let masked = request(1, Shape::Independent).with_initially(Initially::Masked);
     let block = mbi.allocate(&attach(&mbi), &masked).unwrap();
@@ -162,7 +162,7 @@ fn compose_level_makes_an_spi_level_until_freed() {
 }
 
 #[test]
-fn forwarded_edge_does_not_become_a_level() {
+fn an_unmasked_edge_spi_cannot_become_level_triggered() {
     let (fake, _, mbi) = set_up(&[(64, 1)]);
     let block = allocate(&mbi, 1, Shape::Independent).unwrap();
     assert!(matches!(mbi.compose_level(&block, 0), Err(MsiError::Controller(_))));
@@ -259,7 +259,7 @@ fn a_route_that_does_not_read_back_is_undone() {
 }
 
 #[test]
-fn a_request_for_a_cpu_that_is_off_keeps_nothing() {
+fn a_refused_request_for_an_offline_cpu_keeps_no_spi() {
     let (_, _, mbi) = set_up(&[(64, 1)]);
     let off = request(1, Shape::Independent).with_cpu(Cpu::new(2));
     assert!(matches!(mbi.allocate(&attach(&mbi), &off), Err(MsiError::NotReachable(..))));
@@ -267,7 +267,7 @@ fn a_request_for_a_cpu_that_is_off_keeps_nothing() {
 }
 
 #[test]
-fn pending_is_set_cleared_and_known() {
+fn the_pending_state_of_an_mbi_can_be_set_cleared_and_read() {
     let (_, _, mbi) = set_up(&[(64, 8)]);
     let hwirq = allocate(&mbi, 1, Shape::Independent).unwrap().first();
     assert_eq!(mbi.is_pending(hwirq), Some(false));
@@ -291,7 +291,7 @@ fn unallocated_vectors_are_not_accessed() {
 }
 
 #[test]
-fn iommu_maps_only_the_alias() {
+fn an_iommu_may_map_the_doorbell_page_only_if_it_is_an_alias() {
     let gic = gic_on(&Board::with_cpus(CPUS));
     let page = |alias| {
         let mbi = Mbi::new(&gic, config(&[(64, 8)]).with_alias(alias)).unwrap();
@@ -320,7 +320,7 @@ fn mbi_frames_isolate_no_device() {
 
 proptest! {
     #[test]
-    fn blocks_lie_in_one_range_aligned_and_apart(
+    fn allocated_blocks_are_aligned_disjoint_and_within_one_range(
         requests in prop::collection::vec((0u32..5, any::<bool>(), any::<bool>()), 1..30)
     ) {
         let ranges = [(35, 13), (60, 30), (4099, 20)];
@@ -374,7 +374,7 @@ fn ranges_without_heap_are_refused_and_released() {
 }
 
 #[test]
-fn the_state_of_a_message_spi_is_explained() {
+fn explain_reports_the_state_of_a_message_based_spi() {
     let (fake, gic, mbi) = set_up(&[(64, 8)]);
     let block = allocate(&mbi, 1, Shape::Independent).unwrap();
     let interrupt = block.first();

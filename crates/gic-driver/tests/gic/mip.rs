@@ -38,7 +38,7 @@ fn a_mip_raises_edges_at_the_arm_cpus() {
 }
 
 #[test]
-fn the_message_is_the_number_of_the_vector() {
+fn a_mip_message_carries_the_vector_number_as_data() {
     let mip = open(&Board::with_cpus(1), &config(160, 64).with_first_data(8)).unwrap();
     let expected = |data| Ok(MsiMessage { address: DOORBELL, data });
     assert_eq!(message(&mip, 1, Shape::Independent), expected(8));
@@ -46,7 +46,7 @@ fn the_message_is_the_number_of_the_vector() {
 }
 
 #[test]
-fn groups_need_aligned_data() {
+fn a_mip_refuses_groups_if_the_first_data_is_unaligned() {
     for (first_data, data) in [(0, Ok(0)), (32, Ok(32)), (1, Err(MsiError::NoGroups))] {
         let mip = open(&Board::with_cpus(1), &config(160, 64).with_first_data(first_data)).unwrap();
         let group = message(&mip, 8, Shape::AlignedGroup);

@@ -82,7 +82,7 @@ fn a_timer_needs_four_methods_and_no_heap() {
 }
 
 #[test]
-fn references_to_platforms_are_platforms() {
+fn a_reference_or_arc_to_a_platform_is_usable_as_a_platform() {
     fn waits(platform: impl Platform) -> Wait {
         platform.irq_restore(platform.irq_save());
         platform.wait(u32::MAX)

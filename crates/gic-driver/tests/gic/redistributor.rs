@@ -54,7 +54,7 @@ mod discovery {
     }
 
     #[test]
-    fn walk_ends_with_the_region() {
+    fn the_redistributor_walk_ends_at_the_end_of_the_region() {
         let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, false), at(0x4_0000, 2, true)]);
         assert_eq!(walked(&fake, region(0, 0x4_0000, None)), [Ok(0), Ok(1)]);
     }
@@ -89,7 +89,7 @@ mod discovery {
     }
 
     #[test]
-    fn truncated_region_names_the_address() {
+    fn a_truncated_region_error_names_the_partial_frames_address() {
         let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, true)]);
         let truncated =
             GicError::RegionTruncated { base: REDISTRIBUTOR, at: REDISTRIBUTOR + 0x2_0000 };
@@ -102,7 +102,7 @@ mod discovery {
     }
 
     #[test]
-    fn foreign_frame_ends_the_walk_with_its_address() {
+    fn a_foreign_frame_ends_the_walk_with_an_error_at_its_address() {
         let mut second = at(0x2_0000, 1, false);
         second.pidr2 = 0;
         let fake = machine(vec![at(0, 0, false), second, at(0x4_0000, 2, true)]);
@@ -112,7 +112,7 @@ mod discovery {
     }
 
     #[test]
-    fn an_address_that_cannot_be_mapped_is_named() {
+    fn the_error_names_a_redistributor_that_cannot_be_mapped() {
         let block = Block::Redistributor(REDISTRIBUTOR);
         assert_eq!(
             walked(&machine(vec![]), region(0, 0x2_0000, None)),
@@ -161,7 +161,7 @@ mod power {
     }
 
     #[test]
-    fn secure_waker_is_no_obstacle() {
+    fn a_waker_hidden_by_security_does_not_block_wake_or_sleep() {
         let fake = machine(vec![FakeRedistributor::new(0, true).awake()]);
         fake.at_redistributor(0, |frame| frame.power.waker_hidden = true);
         let redistributor = Redistributor::new(fake.redistributor_frame(0), REDISTRIBUTOR).unwrap();
@@ -169,7 +169,7 @@ mod power {
     }
 
     #[test]
-    fn failed_wake_times_out_by_name() {
+    fn a_failed_wake_error_names_the_stuck_bit() {
         let (fake, redistributor) = one();
         fake.at_redistributor(0, |frame| frame.stuck = true);
         let block = Block::Redistributor(REDISTRIBUTOR);
@@ -186,7 +186,7 @@ mod interrupts {
     }
 
     #[test]
-    fn init_enables_sgis_alone() {
+    fn init_enables_sgis_and_disables_all_other_private_interrupts() {
         let (fake, redistributor) = awake();
         fake.at_redistributor(0, |frame| {
             let state = frame.bank.state(IntId::new(1060));
@@ -223,7 +223,7 @@ mod interrupts {
     }
 
     #[test]
-    fn a_pending_state_is_set_and_cleared_alone() {
+    fn changing_a_pending_state_affects_no_other_interrupt() {
         let (fake, redistributor) = awake();
         for number in [16, 17, 1056] {
             redistributor.interrupt(IntId::new(number)).unwrap().set_pending(Pending::Set);
@@ -236,7 +236,7 @@ mod interrupts {
 
     proptest! {
         #[test]
-        fn restore_after_power_loss_equals_saved(
+        fn restore_after_power_loss_recovers_the_saved_state(
             flags in prop::collection::vec(any::<[bool; 5]>(), 64),
             priorities in prop::collection::vec(any::<u8>(), 64),
         ) {
@@ -312,7 +312,7 @@ mod lpi_tables {
     }
 
     #[test]
-    fn firmware_overrides_claimed_coherence() {
+    fn non_coherence_stated_by_firmware_overrides_the_redistributor() {
         let (fake, redistributor) = awake();
         let access = TableAccess::NonCoherent;
         let got = redistributor.program_lpi_tables(&fake, &tables().with_access(access)).unwrap();
@@ -331,7 +331,7 @@ mod lpi_tables {
     }
 
     #[test]
-    fn base_registers_can_be_written_once_disabled() {
+    fn lpi_base_registers_can_be_written_once_lpis_are_disabled() {
         let (fake, redistributor) = awake();
         redistributor.program_lpi_tables(&fake, &tables()).unwrap();
         redistributor.start_lpis();

@@ -61,7 +61,7 @@ fn count(count: u16) -> NonZeroU16 {
 
 /// Non-secure accesses read groups as zero, and see another layout of `GICD_CTLR`.
 #[test]
-fn a_pending_spi_passes_in_every_view() {
+fn a_pending_spi_is_explained_correctly_in_every_security_view() {
     for (security, view) in [
         (Security::Single, SecurityView::Single),
         (Security::Secure, SecurityView::Secure),

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn pptt_walk_ends_on_loops_and_short_structures() {
+    fn pptt_walk_terminates_on_loops_and_zero_length_structures() {
         let mut bytes = table(&[(0, Some(1), 0), (0, Some(0), 0), (LEAF | ID_VALID, Some(0), 1)]);
         assert_eq!(names(&bytes)[0].matches("cluster").count(), MAX_LEVELS);
         bytes[37] = 0;

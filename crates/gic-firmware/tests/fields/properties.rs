@@ -63,7 +63,7 @@ fn rename(node: &mut DeviceTreeNode, name: &str) {
 }
 
 #[test]
-fn documentation_lists_the_properties_read_and_their_rules() {
+fn documentation_lists_every_property_the_parser_reads_with_its_rules() {
     let mut read = Table::new();
     for blob in trees() {
         let tree = DeviceTree::from_fdt(&Fdt::new(&blob).expect("a tree"));

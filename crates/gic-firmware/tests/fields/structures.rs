@@ -78,7 +78,7 @@ fn machine() -> [(Vec<u8>, Vec<Part>); 3] {
 }
 
 #[test]
-fn documentation_lists_the_fields_read_and_their_rules() {
+fn documentation_lists_every_field_the_parser_reads_with_its_rules() {
     const HEADING: &str = "Fields of ACPI tables";
     let machine = machine();
     let tables = machine.clone().map(|(bytes, _)| bytes);

@@ -153,19 +153,19 @@ fn a_property_after_a_subnode_is_an_error() {
 }
 
 #[test]
-fn property_name_beyond_strings_is_an_error() {
+fn a_property_name_beyond_the_strings_block_is_an_error() {
     let outside = blob(&[BEGIN, 0, PROP, 0, 4, END_NODE, END], b"reg\0");
     assert_eq!(parse(&outside).unwrap_err().kind, DtbErrorKind::Name);
 }
 
 #[test]
-fn property_beyond_its_block_is_an_error() {
+fn a_property_longer_than_the_structure_block_is_an_error() {
     let long = blob(&[BEGIN, 0, PROP, 0x1000, 0, END_NODE, END], b"reg\0");
     assert_eq!(parse(&long).unwrap_err().kind, DtbErrorKind::Property(0x1000));
 }
 
 #[test]
-fn a_path_has_at_most_a_kilobyte() {
+fn a_node_path_longer_than_a_kilobyte_is_an_error() {
     let nested = |nodes: usize| {
         let mut structure = vec![BEGIN, 0];
         for _ in 0..nodes {
@@ -182,7 +182,7 @@ fn a_path_has_at_most_a_kilobyte() {
 }
 
 #[test]
-fn nodes_nest_as_deeply_as_in_linux() {
+fn nodes_nested_deeper_than_linux_allows_are_an_error() {
     let nested = |depth: usize| {
         let mut structure = vec![BEGIN, 0];
         structure.extend([BEGIN, A].repeat(depth - 1));

@@ -73,7 +73,7 @@ fn each_fixed_devicetree_example_has_no_findings() {
 }
 
 #[test]
-fn register_rules_are_silent_without_registers() {
+fn register_rules_report_nothing_without_known_registers() {
     for rule in devicetree_rules().filter(|rule| rule.explanation().contains("```json")) {
         let fault = fenced(rule.explanation(), "dts")[0];
         assert_eq!(findings(fault, &KnownRegisters::default()), [], "{rule}");

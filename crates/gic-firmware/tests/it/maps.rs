@@ -184,7 +184,7 @@ proptest! {
 }
 
 #[test]
-fn two_cells_are_a_stream_id_and_its_mask() {
+fn two_iommu_map_cells_hold_a_stream_id_and_a_mask() {
     let words = [0, 1, 0x1400, 0x7f, 1, 0x100, 1, 0x1401, 0, 1];
     let machine = machine(IOMMU, &[Some(2)], None, &words);
     assert_eq!(machine.findings, []);
@@ -193,7 +193,7 @@ fn two_cells_are_a_stream_id_and_its_mask() {
 }
 
 #[test]
-fn old_map_with_one_cell_is_still_read() {
+fn a_one_cell_map_of_single_ids_for_a_two_cell_target_is_still_read() {
     let words = [0, 1, 0x1c10, 1, 0x100, 1, 0x1c11, 1];
     let machine = machine(IOMMU, &[Some(2)], None, &words);
     assert_eq!(machine.findings, []);
@@ -201,7 +201,7 @@ fn old_map_with_one_cell_is_still_read() {
 }
 
 #[test]
-fn a_one_cell_map_entry_for_a_two_cell_target_is_refused() {
+fn a_one_cell_map_entry_for_many_ids_and_a_two_cell_target_is_refused() {
     let machine = machine(IOMMU, &[Some(2)], None, &[0, 1, 0, 0x1_0000]);
     assert_eq!(rules(&machine), [Rule::MalformedProperty]);
     let said = machine.findings.first().map(ToString::to_string);
@@ -211,7 +211,7 @@ fn a_one_cell_map_entry_for_a_two_cell_target_is_refused() {
 }
 
 #[test]
-fn entries_of_one_map_differ_in_length() {
+fn entries_of_one_map_may_differ_in_length() {
     let words = [0, 1, 0x10, 0x100, 0x100, 2, 0x20, 0, 1, 0x200, 3, 1];
     let read = machine(IOMMU, &[Some(1), Some(2), Some(0)], None, &words);
     assert_eq!(read.findings, []);
@@ -242,7 +242,7 @@ fn a_multi_cell_map_entry_for_several_ids_is_reported() {
 }
 
 #[test]
-fn a_map_ends_after_an_entry_of_unknown_length() {
+fn map_parsing_stops_at_an_entry_of_unknown_length() {
     let read = |cells: u32, phandle: u32| {
         let words = [0, 1, 0x10, 1, 1, phandle, 0x11, 1, 2, 1, 0x12, 1];
         machine(IOMMU, &[Some(1), Some(cells)], None, &words)

@@ -21,7 +21,7 @@ fn overlays_change_the_tree_as_fdtoverlay_does() {
 }
 
 #[test]
-fn a_property_names_the_overlay_that_set_it() {
+fn an_overlaid_tree_names_the_overlay_that_set_a_property() {
     let mut tree = OverlaidTree::new(BASE).unwrap();
     tree.apply(FIRST).unwrap();
     tree.apply(SECOND).unwrap();
@@ -74,7 +74,7 @@ fn blob(structure: &[u32], names: &[u8]) -> Vec<u8> {
 
 /// An overlay that searches many nodes for many others is refused after some time.
 #[test]
-fn an_expensive_overlay_is_refused() {
+fn an_overlay_that_is_too_expensive_to_apply_is_refused() {
     const COUNT: u32 = 200_000;
     let word = |text: &str, at: usize| {
         u32::from_be_bytes(*text.as_bytes()[at..].first_chunk().expect("names are long enough"))

@@ -107,7 +107,7 @@ proptest! {
     }
 
     #[test]
-    fn spans_agree_with_routes(description in descriptions(), rids in vec(0..=0xffffu32, 16)) {
+    fn host_spans_agree_with_routes(description in descriptions(), rids in vec(0..=0xffffu32, 16)) {
         for host in &description.hosts {
             // An entry that ends the search, or that refers to a disabled controller, results in a
             // span but not in a route.
@@ -223,7 +223,7 @@ fn direct_lpi_has_a_doorbell_per_cpu() {
 }
 
 #[test]
-fn nearest_bridge_with_a_map_decides() {
+fn the_nearest_bridge_with_an_msi_map_routes_a_device() {
     let entry = |device| MapEntry {
         rid_base: RequesterId::new(0),
         length: 0x1_0000,

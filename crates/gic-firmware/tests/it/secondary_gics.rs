@@ -44,7 +44,7 @@ fn secondary_gics_state_their_parent_interrupts() {
 }
 
 #[test]
-fn a_frame_belongs_to_the_gic_that_holds_it() {
+fn an_msi_controller_belongs_to_the_gic_that_contains_it() {
     let machine = machine();
     let of = |kind: &ControllerKind| {
         let controller = machine.controllers.iter().find(|one| one.kind == *kind).expect("one");

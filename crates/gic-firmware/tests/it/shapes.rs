@@ -109,7 +109,7 @@ fn two_cell_cpu_reg_has_affinity_level_3() {
 }
 
 #[test]
-fn facts_remember_node_and_property() {
+fn facts_record_their_node_and_property() {
     let machine = read!("single-its");
     let gic = machine.gic.as_ref().expect("there is a GIC");
     assert_eq!(gic.distributor.origin.to_string(), "/intc@8000000: reg");
@@ -121,7 +121,7 @@ fn facts_remember_node_and_property() {
 }
 
 #[test]
-fn a_single_its_machine_is_read_whole() {
+fn a_machine_with_one_its_is_read_completely() {
     let machine = read!("single-its");
     let gic = machine.gic.as_ref().expect("there is a GIC");
     assert_eq!(machine.model.as_ref().unwrap().value, "single ITS");
@@ -137,7 +137,7 @@ fn a_single_its_machine_is_read_whole() {
 }
 
 #[test]
-fn bridges_behind_a_host_are_no_hosts() {
+fn bridges_behind_a_host_are_not_hosts() {
     let machine = read!("single-its");
     assert_eq!(machine.hosts.len(), 1);
     let host = &machine.hosts[0];
@@ -173,7 +173,7 @@ fn untranslatable_device_registers_are_left_out() {
 }
 
 #[test]
-fn host_without_ecam_has_a_config_window() {
+fn a_host_without_ecam_accesses_config_space_through_registers() {
     let machine = read!("several-its");
     let host = &machine.hosts[0];
     assert_eq!(
@@ -185,7 +185,7 @@ fn host_without_ecam_has_a_config_window() {
 }
 
 #[test]
-fn each_of_several_its_serves_its_referrers() {
+fn each_of_several_itses_serves_the_nodes_that_reference_it() {
     let machine = read!("several-its");
     let [its0, its1] = ["40000", "60000"]
         .map(|at| format!("/soc/interrupt-controller@1000000/msi-controller@{at}"));
@@ -201,7 +201,7 @@ fn each_of_several_its_serves_its_referrers() {
 }
 
 #[test]
-fn foreign_controller_has_a_name_and_no_doorbell() {
+fn a_non_gic_msi_controller_has_a_name_but_no_doorbell() {
     let machine = read!("several-its");
     let inta = controller(&machine, "/soc/msi@3000000");
     assert_eq!(inta.kind, ControllerKind::Other("ti,sci-inta".into()));
@@ -252,7 +252,7 @@ fn iommu_map_assigns_stream_ids_to_requesters() {
 }
 
 #[test]
-fn parent_serves_unmapped_requesters_as_in_linux() {
+fn the_msi_parent_serves_unmapped_requesters_as_in_linux() {
     let machine = read!("msi-map");
     let [its0, its1] = ["/intc@8000000/its@8080000", "/intc@8000000/its@80c0000"].map(String::from);
     assert_eq!(answer(&machine, "/pcie@30000000", 0x0180), Ok((its0, 0x80, Via::Map(0))));
@@ -263,7 +263,7 @@ fn parent_serves_unmapped_requesters_as_in_linux() {
 }
 
 #[test]
-fn a_host_that_is_a_controller_serves_itself() {
+fn a_host_that_is_an_msi_controller_routes_to_itself() {
     let machine = read!("msi-map");
     assert_eq!(
         answer(&machine, "/pcie@40000000", 0x10),
@@ -296,7 +296,7 @@ fn the_first_enabled_parent_routes_messages() {
 }
 
 #[test]
-fn bus_with_requester_ids_is_no_device() {
+fn a_bus_with_requester_ids_is_not_a_device() {
     let machine = read!("msi-parent");
     let mc = &machine.devices[0];
     assert_eq!(mc.role, Role::Bus);
@@ -317,14 +317,14 @@ fn redistributor_stride_and_coherence_are_read() {
 }
 
 #[test]
-fn coherence_defaults_to_the_registers() {
+fn coherence_defaults_to_what_the_registers_state() {
     let machine = read!("single-its");
     assert_eq!(machine.gic.unwrap().coherence.value, Coherence::ByRegister);
     assert_eq!(machine.controllers[0].coherence.value, Coherence::ByRegister);
 }
 
 #[test]
-fn a_disabled_ancestor_disables_and_is_named() {
+fn a_disabled_ancestor_disables_an_its_and_is_named_as_the_origin() {
     let machine = read!("disabled");
     let its = &machine.controllers[0];
     assert_eq!(its.status.value, Status::Disabled);
@@ -333,7 +333,7 @@ fn a_disabled_ancestor_disables_and_is_named() {
 }
 
 #[test]
-fn enabled_gic_is_preferred() {
+fn an_enabled_gic_is_preferred_to_a_disabled_one() {
     let gic = read!("disabled").gic.expect("there is a GIC");
     assert_eq!((gic.id.as_str(), gic.version.value), ("/intc@2000000", GicVersion::V3));
 }
@@ -381,7 +381,7 @@ fn each_mistake_is_reported_at_its_node_and_property() {
 }
 
 #[test]
-fn finding_states_the_numbers() {
+fn findings_state_the_size_or_address_at_fault() {
     let machine = read!("mistakes");
     let message = |place: &str| {
         let finding = machine.findings.iter().find(|finding| finding.origin.to_string() == place);
@@ -398,7 +398,7 @@ fn finding_states_the_numbers() {
 }
 
 #[test]
-fn masked_out_entry_ends_the_search() {
+fn a_map_entry_with_bits_outside_the_mask_ends_the_search() {
     let machine = read!("mistakes");
     assert!(answer(&machine, "/pcie@10000000", 0x0210).is_err());
     assert!(matches!(answer(&machine, "/pcie@10000000", 0x0700), Err(NoRoute::Unmapped(_))));

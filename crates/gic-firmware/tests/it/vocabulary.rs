@@ -31,7 +31,7 @@ proptest! {
     }
 
     #[test]
-    fn a_span_is_shared_only_if_every_intid_is(first in 0..6000u32, count in 0..1200u32) {
+    fn an_intid_span_is_shared_only_if_every_intid_is_an_spi(first in 0..6000u32, count in 0..1200u32) {
         let span = IntIdSpan::new(IntId::new(first), count).expect("it does not wrap");
         let spis = (first..first + count).all(|intid| (32..1020).contains(&intid));
         let extended = (first..first + count).all(|intid| (4096..5120).contains(&intid));
@@ -40,7 +40,7 @@ proptest! {
 }
 
 #[test]
-fn streams_follow_the_first_entry_that_holds_the_masked_id() {
+fn the_first_entry_that_holds_the_masked_id_assigns_the_stream_id() {
     let entry = |rid, length, iommu: Option<usize>, stream_id_base| {
         let (rid_base, iommu) = (RequesterId::new(rid), iommu.map(IommuIndex::new));
         Fact::stated(StreamEntry { rid_base, length, iommu, stream_id_base: Some(stream_id_base) })

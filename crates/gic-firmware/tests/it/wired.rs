@@ -29,7 +29,7 @@ fn each_interrupt_class_starts_at_its_first_intid() {
 }
 
 #[test]
-fn extended_references_skip_other_controllers() {
+fn interrupts_extended_skips_references_to_other_controllers() {
     assert_eq!(interrupts(&machine(), "/serial@9010000"), [65, 19]);
 }
 
@@ -57,7 +57,7 @@ fn intx(host: &str, function: RequesterId, pin: IntxPin) -> Result<(u32, Trigger
 }
 
 #[test]
-fn pins_follow_the_interrupt_map() {
+fn intx_pins_are_routed_by_the_interrupt_map() {
     let device = |device| RequesterId::pci(0, device, 0);
     let any = "/pcie@10000000";
     assert_eq!(intx(any, device(9), IntxPin::A), Ok((72, Trigger::Level)));
@@ -78,7 +78,7 @@ fn pins_follow_the_interrupt_map() {
 }
 
 #[test]
-fn all_bits_count_without_a_mask() {
+fn an_interrupt_map_without_a_mask_compares_all_bits() {
     let host = "/pcie@30000000";
     assert_eq!(intx(host, RequesterId::pci(0, 1, 0), IntxPin::A), Ok((97, Trigger::Level)));
     let function = intx(host, RequesterId::pci(0, 1, 1), IntxPin::A);
@@ -99,7 +99,7 @@ fn legacy_maps_without_a_parent_address_are_read() {
 }
 
 #[test]
-fn excerpts_spell_strings_cells_and_bytes() {
+fn excerpts_print_properties_as_devicetree_source() {
     let blob = include_bytes!("../data/mistakes.dtb");
     let found = excerpts(blob, &BTreeSet::from(["/", "/pcie@10000000", "/nowhere"])).unwrap();
     assert_eq!(found.len(), 2);
@@ -111,7 +111,7 @@ fn excerpts_spell_strings_cells_and_bytes() {
 }
 
 #[test]
-fn numbers_beyond_their_class_are_reported() {
+fn interrupt_numbers_beyond_their_class_are_reported() {
     let machine = machine();
     assert_eq!(interrupts(&machine, "/wrong@9030000"), [1019]);
     let found = machine.findings.iter().filter(|one| one.rule == Rule::InterruptSpecifier);

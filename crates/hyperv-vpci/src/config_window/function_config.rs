@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn registers_are_probed_without_the_host() {
+    fn bar_sizes_are_probed_without_the_host() {
         let (mut config, mut window) = config();
         let sizes: Vec<_> = (0..6u16)
             .map(|index| {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_written_when_memory_is_enabled() {
+    fn bars_reach_the_host_only_once_memory_is_enabled() {
         let (mut config, mut window) = config();
         config.write(&mut window, 0x10, Width::Word, 0x8000_0000);
         config.write(&mut window, 0x14, Width::Half, 0x0012);

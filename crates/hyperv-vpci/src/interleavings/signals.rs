@@ -121,6 +121,6 @@ fn both_ends_sleep() {
 }
 
 #[test]
-fn no_end_sleeps_while_the_other_waits() {
+fn neither_end_of_a_ring_sleeps_while_the_other_waits() {
     explore(both_ends_sleep);
 }

@@ -196,7 +196,7 @@ fn messages_arrive_at_the_vector_and_cpu() {
 }
 
 #[test]
-fn moves_are_hypercalls_and_leave_the_message_alone() {
+fn a_move_retargets_by_hypercall_and_keeps_the_message() {
     let (pc, _device, block, opaque) = Pc::with_vector(Version::V1_4);
     pc.calls();
     let moved = pc.bus.begin_move(&block, 0, Cpu::new(3)).unwrap();
@@ -362,7 +362,7 @@ fn vectors_of_a_group_are_placed_one_by_one() {
 }
 
 #[test]
-fn the_host_refuses_stray_hypercalls() {
+fn the_host_refuses_invalid_retarget_hypercalls() {
     let (pc, _device, _block, opaque) = Pc::with_vector(Version::V1_4);
     let before = pc.arrives(opaque);
     use hyperv_vpci::protocol::{DeviceKey, Retarget, Slot};
@@ -399,7 +399,7 @@ fn the_host_refuses_stray_hypercalls() {
 }
 
 #[test]
-fn a_parent_with_messages_of_another_kind_is_refused() {
+fn a_parent_whose_message_names_no_apic_vector_is_refused() {
     let pc = Pc::new(Version::V1_4);
     let parent = Arc::new(Matrix { remaps: true, ..Matrix::default() });
     let vectors = Vectors::Apic(ApicVectors::new(parent.clone(), pc.machine.clone(), INSTANCE));

@@ -227,7 +227,7 @@ impl Channel for Endless {
 }
 
 #[test]
-fn opening_a_bus_to_an_endless_host_terminates() {
+fn opening_a_bus_fails_if_the_host_never_stops_sending_notices() {
     let (gic, vectors) = spis();
     let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
     let channel = Endless(inner, Request::QueryRelations);

@@ -63,7 +63,7 @@ fn surprise_removals_do_not_exhaust_request_slots() {
 
 /// If a host lists 256 functions and stops answering, each call must wait only once.
 #[test]
-fn a_silent_host_ends_a_poll_after_one_function() {
+fn each_poll_of_a_silent_host_waits_for_one_function_only() {
     let board = Board::new();
     while board.bus.next_event().is_some() {}
     let all = (0..=255).map(|number| DeviceDescription {
@@ -204,7 +204,7 @@ fn a_bus_that_cannot_resume_stays_suspended() {
 
 /// A failed resume waits for the host once, and asks nothing of a host that did not negotiate.
 #[test]
-fn a_failed_resume_waits_for_the_host_once() {
+fn a_failed_resume_waits_for_the_host_at_most_once() {
     let early = [Request::QueryVersion(Version::V1_4.to_wire())];
     let refuse: Change = |answer| answer[..4].copy_from_slice(&[0x0b, 9, 0, 0xc0]);
     for (fate, waits) in [(Fate::Lost, 1), (Fate::Changed(refuse), 0)] {

@@ -57,7 +57,7 @@ fn free_requested(board: &Board, device: &Attachment, count: usize) {
 }
 
 #[test]
-fn a_vector_is_kept_while_its_message_is_requested() {
+fn a_freed_vector_stays_claimed_while_its_message_request_is_pending() {
     for count in [1, 3] {
         let board = Board::new();
         let (device, other) = (board.attach(SLOT), board.attach(OTHER));
@@ -72,7 +72,7 @@ fn a_vector_is_kept_while_its_message_is_requested() {
 }
 
 #[test]
-fn a_deleted_message_keeps_its_vector_while_requested() {
+fn a_freed_vector_stays_claimed_while_a_second_request_is_unanswered() {
     let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Kept);
     compose_in_vain(&board, &block, 1);
@@ -89,7 +89,7 @@ fn a_deleted_message_keeps_its_vector_while_requested() {
 }
 
 #[test]
-fn late_refusals_release_a_vector() {
+fn a_freed_vector_is_released_once_every_request_is_refused() {
     let (board, device) = Board::with_device();
     free_requested(&board, &device, 2);
     let kinds = board.tamper.heard().into_iter().map(|(kind, _)| kind);
@@ -107,7 +107,7 @@ fn late_refusals_release_a_vector() {
 }
 
 #[test]
-fn a_removal_releases_a_requested_vector() {
+fn a_function_removal_releases_a_vector_with_a_pending_request() {
     let (board, device) = Board::with_device();
     free_requested(&board, &device, 1);
     board.replace(7);
@@ -157,7 +157,7 @@ fn deletions_that_find_a_full_ring_are_sent_once_there_is_room() {
 }
 
 #[test]
-fn nothing_overtakes_a_deletion_that_waits_for_room() {
+fn no_message_overtakes_a_deletion_that_waits_for_ring_room() {
     let board = board();
     let (third, fourth) = (Slot::new(2, 0), Slot::new(3, 0));
     board.kernel.change(|host| [third, fourth].map(|slot| host.offer(function(slot)).unwrap()));
@@ -263,7 +263,7 @@ fn a_rescinded_channel_ends_unconfirmed_deletions() {
 }
 
 #[test]
-fn vectors_are_released_after_the_channel_was_closed() {
+fn vectors_are_released_only_after_the_channel_is_closed() {
     let (board, _, claimed_at_close) = rescindable();
     let device = board.attach(SLOT);
     let (block, _) = board.vector(&device);
@@ -275,7 +275,7 @@ fn vectors_are_released_after_the_channel_was_closed() {
 }
 
 #[test]
-fn unconfirmed_deletions_count_against_the_bus() {
+fn vectors_with_unconfirmed_deletions_count_toward_the_bus_limit() {
     let board = board();
     let device = board.attach(SLOT);
     let group = request(8, Shape::AlignedGroup);

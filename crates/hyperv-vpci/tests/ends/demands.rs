@@ -41,7 +41,7 @@ fn effective_affinity_is_one_cpu() {
 }
 
 #[test]
-fn a_cpu_that_is_off_is_refused() {
+fn an_allocation_for_an_unreachable_cpu_is_refused() {
     let board = Board::with(Version::V1_4, Arc::new(Gic::new(1020, 2)));
     let device = board.attach(SLOT);
     for cpu in [2, u32::from(CPUS)] {
@@ -108,7 +108,7 @@ fn mask_and_pending_operate_on_the_parent_spi() {
 }
 
 #[test]
-fn the_spi_domain_outlives_its_bus() {
+fn an_spi_domain_serves_a_second_bus_after_the_first_is_dropped() {
     let gic = Arc::new(Gic::new(1020, CPUS.into()));
     let board = Board::with(Version::V1_4, gic.clone());
     let domain = board.domain.clone();
@@ -129,7 +129,7 @@ fn the_spi_domain_outlives_its_bus() {
 }
 
 #[test]
-fn teardown_leaves_the_controller_in_place() {
+fn teardown_does_not_affect_other_users_of_the_gic() {
     let gic = Arc::new(Gic::new(1020, CPUS.into()));
     // Another user claims an SPI of the same GIC.
     let other = HwIrq::new(500);
@@ -150,7 +150,7 @@ fn teardown_leaves_the_controller_in_place() {
 }
 
 #[test]
-fn delivery_mode_is_fixed() {
+fn requests_for_spis_state_the_fixed_delivery_mode() {
     let (board, device) = Board::with_device();
     let _held = board.vector(&device);
     assert_eq!(created(&board.requests()).delivery, Mode::Fixed);
@@ -219,7 +219,7 @@ fn spi_allocation_skips_spis_of_other_owners() {
 }
 
 #[test]
-fn spis_end_at_1019() {
+fn spi_allocation_ends_at_1019() {
     let gic = Arc::new(Gic::new(1020, CPUS.into()));
     gic.claim(HwIrq::new(64), NonZeroU16::new(954).unwrap()).unwrap();
     let board = Board::with(Version::V1_4, gic);
@@ -231,7 +231,7 @@ fn spis_end_at_1019() {
 }
 
 #[test]
-fn groups_are_aligned_and_ask_for_their_first_spi() {
+fn groups_are_aligned_and_requested_by_their_first_spi() {
     let (board, device) = Board::with_device();
     let _held = board.vector(&device);
     board.tamper.heard();
@@ -250,7 +250,7 @@ fn groups_are_aligned_and_ask_for_their_first_spi() {
 }
 
 #[test]
-fn members_of_a_group_move_alone() {
+fn each_vector_of_a_group_moves_individually() {
     let (board, device) = Board::with_device();
     let block = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
     let message = board.bus.compose(&block, 0).unwrap();
@@ -290,7 +290,7 @@ fn freed_vectors_are_given_back_to_the_parent() {
 }
 
 #[test]
-fn endpoints_that_cannot_store_the_answer_are_refused() {
+fn endpoints_that_cannot_store_the_hosts_message_are_refused() {
     let (board, device) = Board::with_device();
     let narrow = Fit::new(Rewrite::Never).with_address_bits(24).with_data_bits(16);
     let wanted = request(1, Shape::Independent).with_fit(narrow);
@@ -314,7 +314,7 @@ fn attach_refuses_absent_functions() {
 }
 
 #[test]
-fn a_new_block_has_nothing_pending() {
+fn a_newly_allocated_spi_is_not_pending() {
     let (board, device, block, message) = Board::with_vector();
     board.bus.mask(block.first());
     board.send(message);
@@ -326,7 +326,7 @@ fn a_new_block_has_nothing_pending() {
 }
 
 #[test]
-fn allocation_clears_foreign_pending_state() {
+fn allocation_clears_the_pending_state_of_an_spi() {
     let (board, device) = Board::with_device();
     msi_types::SetLine::pulse(&*board.gic, msi_types::Line::Spi(64));
     let (block, _) = board.vector(&device);
@@ -334,7 +334,7 @@ fn allocation_clears_foreign_pending_state() {
 }
 
 #[test]
-fn a_domain_without_spis_has_no_target() {
+fn an_spi_that_is_not_allocated_has_no_target() {
     let gic = Arc::new(Gic::new(1020, CPUS.into()));
     let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
     assert_eq!(domain.target(HwIrq::new(64)), None);

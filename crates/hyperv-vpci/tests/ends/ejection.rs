@@ -129,7 +129,7 @@ fn removal_of_one_function_keeps_the_others_working() {
 }
 
 #[test]
-fn an_ejection_of_nothing_is_a_fault() {
+fn an_ejection_of_an_empty_slot_is_counted_as_a_fault() {
     use hyperv_vpci::channel::PacketKind;
     use hyperv_vpci::protocol::Notice;
     let board = Board::new();

@@ -183,7 +183,7 @@ fn poll_does_bounded_work_in_a_flood() {
 }
 
 #[test]
-fn waits_that_return_early_end_at_the_deadline() {
+fn waits_that_return_early_are_repeated_until_the_deadline() {
     let rig = Rig::new();
     let block = rig.vector();
     rig.kernel.is_silent.store(true, SeqCst);

@@ -22,7 +22,7 @@ fn delete(slot: Slot, data: u32, count: u16) -> Request {
 }
 
 #[test]
-fn a_mapping_can_be_made_once_only() {
+fn a_vector_can_be_mapped_only_once() {
     let mut peer = Peer::on(Version::V1_4);
     assert_eq!(peer.ask(&create(SLOT, 64, 4)), Ok(Status::SUCCESS));
     for (slot, vector, count) in [(SLOT, 64, 4), (SLOT, 66, 1), (OTHER, 67, 1), (OTHER, 64, 8)] {
@@ -54,7 +54,7 @@ fn a_deletion_names_its_message_by_address_and_data_alone() {
 }
 
 #[test]
-fn the_functions_are_listed_before_the_bus_is_on() {
+fn functions_are_listed_before_the_answer_to_d0_entry() {
     let mut peer = Peer::new(Version::V1_4);
     assert_eq!(peer.ask(&Request::QueryVersion(0x1_0004)), Ok(Status::SUCCESS));
     for _ in 0..2 {
@@ -75,7 +75,7 @@ fn the_functions_are_listed_before_the_bus_is_on() {
 }
 
 #[test]
-fn the_answer_holds_the_spi_and_the_bus_address() {
+fn the_interrupt_reply_contains_the_spi_and_the_doorbell_address() {
     let mut peer = Peer::on(Version::V1_4);
     let answer = peer.exchange(&Peer::emit(&create(SLOT, 1016, 2))).unwrap();
     let message = MsiMessage { address: ADDRESS, data: 1016 };
@@ -84,7 +84,7 @@ fn the_answer_holds_the_spi_and_the_bus_address() {
 }
 
 #[test]
-fn impossible_interrupts_are_refused() {
+fn interrupt_requests_with_invalid_fields_are_refused() {
     let mut peer = Peer::on(Version::V1_4);
     let strange = |vector, count, processor| {
         let processors = Processors::one(processor);
@@ -119,7 +119,7 @@ fn vector_quotas_are_enforced_per_function() {
 }
 
 #[test]
-fn forms_above_the_version_are_refused() {
+fn interrupt_forms_newer_than_the_version_are_refused() {
     for (version, form) in [(Version::V1_1, InterruptForm::V2), (Version::V1_3, InterruptForm::V3)]
     {
         let mut peer = Peer::on(version);
@@ -190,7 +190,7 @@ fn unknown_messages_are_answered_not_supported() {
 }
 
 #[test]
-fn a_guest_that_makes_no_room_is_not_served() {
+fn a_guest_that_does_not_drain_its_ring_is_not_served() {
     let mut peer = Peer::on(Version::V1_4);
     let query = Peer::emit(&Request::QueryResources(SLOT));
     // Completions of 56 bytes each fill the 16 KiB of the ring.
@@ -219,7 +219,7 @@ fn a_guest_that_makes_no_room_is_not_served() {
 }
 
 #[test]
-fn one_slot_has_one_function() {
+fn a_slot_holds_at_most_one_function() {
     let mut peer = Peer::new(Version::V1_4);
     let twice = peer.host.offer(function(SLOT)).map(|_| ());
     assert_eq!(twice, Err(HostError::SlotInUse(SLOT)));

@@ -168,7 +168,7 @@ proptest! {
     /// With an arbitrary host, the guest's calls must return, and every vector must be released to
     /// the root. The GIC of these tests panics on misuse.
     #[test]
-    fn a_hostile_host_costs_no_vector(steps in steps()) {
+    fn a_hostile_host_leaks_no_vector(steps in steps()) {
         let board = Board::new();
         let device = Some(board.attach(SLOT));
         let mut guest = Guest { board, device, blocks: Vec::new() };
@@ -191,7 +191,7 @@ proptest! {
 
     /// If a guest does anything with one function, the other function's messages must still arrive.
     #[test]
-    fn a_hostile_guest_leaves_other_functions_alone(
+    fn a_guest_that_misuses_one_function_does_not_affect_another(
         messages in prop::collection::vec(
             (0x4249_0002..0x4249_0020u32, prop::collection::vec(any::<u8>(), 0..200)), 0..60,
         ),
@@ -226,7 +226,7 @@ proptest! {
     /// If the guest writes arbitrary bytes to the ring, the host's channel must fail and the next
     /// channel must work.
     #[test]
-    fn a_corrupt_ring_costs_its_channel_alone(
+    fn a_corrupt_ring_breaks_only_its_own_channel(
         inp in any::<u32>(),
         words in prop::collection::vec((0..64u32, any::<[u8; 8]>()), 0..20),
     ) {

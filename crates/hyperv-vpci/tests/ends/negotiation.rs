@@ -32,7 +32,7 @@ fn the_highest_common_version_is_negotiated() {
 }
 
 #[test]
-fn resources_are_assigned_in_the_versions_form() {
+fn resources_are_assigned_in_the_form_of_the_negotiated_version() {
     for (highest, form) in [(Version::V1_1, ResourcesForm::V1), (Version::V1_4, ResourcesForm::V2)]
     {
         let (requests, _) = opened(highest, Fate::Sent);
@@ -60,7 +60,7 @@ fn a_failed_version_query_ends_the_negotiation() {
 }
 
 #[test]
-fn functions_arrive_with_their_registers() {
+fn functions_arrive_with_their_bars_and_serial_numbers() {
     let board = Board::new();
     assert_eq!(board.bus.next_event(), Some(BusEvent::Arrived(SLOT)));
     assert_eq!(board.bus.next_event(), Some(BusEvent::Arrived(OTHER)));
@@ -72,7 +72,7 @@ fn functions_arrive_with_their_registers() {
 }
 
 #[test]
-fn a_bus_that_is_still_on_is_turned_off_first() {
+fn opening_a_bus_that_is_still_on_turns_it_off_first() {
     let (requests, version) = opened(Version::V1_4, Fate::FirstEntryRefused);
     assert_eq!(version, Ok(Version::V1_4));
     let entry = Request::D0Entry { window: 0x1000_0000 };
@@ -84,7 +84,7 @@ fn a_bus_that_is_still_on_is_turned_off_first() {
 }
 
 #[test]
-fn a_closed_bus_is_off_at_the_host() {
+fn closing_a_bus_turns_it_off_at_the_host() {
     let board = Board::new();
     board.bus.close().unwrap();
     assert_eq!(board.kernel.side.lock().unwrap().host.window(), None);

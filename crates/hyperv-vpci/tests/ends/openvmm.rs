@@ -128,7 +128,7 @@ fn the_host_lists_functions_to_a_client_that_never_asks() {
 }
 
 #[test]
-fn a_client_deletes_without_the_count() {
+fn an_openvmm_client_deletes_messages_without_stating_their_count() {
     let mut client = Client::connect();
     client.init(SLOT);
     // Requests more vectors in total than the quota of 64.
@@ -151,7 +151,7 @@ fn a_client_deletes_without_the_count() {
 }
 
 #[test]
-fn a_client_that_sleeps_is_told_of_each_change() {
+fn a_sleeping_client_is_signaled_for_each_change() {
     let mut client = Client::connect();
     client.init(SLOT);
     for serial in 10..13 {

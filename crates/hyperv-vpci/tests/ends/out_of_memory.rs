@@ -106,7 +106,7 @@ fn vector_operations_allocate_no_memory() {
 }
 
 #[test]
-fn a_host_without_memory_costs_no_vector() {
+fn a_host_out_of_memory_leaks_no_vector() {
     let (board, device, block) = Board::with_block();
     board.kernel.limit_host(Some(0));
     assert_eq!(refusal(&board.bus, &block), "the host refused");

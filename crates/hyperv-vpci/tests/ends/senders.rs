@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 
 #[test]
-fn nothing_is_sent_after_a_deletion() {
+fn no_interrupt_is_sent_after_its_message_is_deleted() {
     let (board, device) = Board::with_device();
     let stop = AtomicBool::new(false);
     let (sender, gic) = (board.devices[0].clone(), board.gic.clone());

@@ -100,7 +100,7 @@ fn a_late_message_is_not_returned_to_a_successor() {
 }
 
 #[test]
-fn an_ejection_of_a_removed_function_is_void() {
+fn an_ejection_of_a_removed_function_cannot_be_completed() {
     let board = Board::new();
     while board.bus.next_event().is_some() {}
     let eject = || {
@@ -122,7 +122,7 @@ fn an_ejection_of_a_removed_function_is_void() {
 }
 
 #[test]
-fn a_function_replaced_during_a_resume_arrives() {
+fn a_function_replaced_during_a_resume_is_reported_as_new() {
     let (board, device, block, _) = Board::with_vector();
     while board.bus.next_event().is_some() {}
     assert_eq!(board.bus.suspend(), Ok(()));

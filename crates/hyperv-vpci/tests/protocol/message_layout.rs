@@ -31,7 +31,7 @@ fn message(kind: u32, length: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn short_requests_have_their_layouts() {
+fn short_requests_are_emitted_in_their_wire_layouts() {
     let version = emitted(Request::QueryVersion(0x1_0004));
     assert_eq!(version, message(0x4249_0013, 8, &[(4, &[4, 0, 1, 0])]));
     assert_eq!(emitted(Request::QueryRelations), message(0x4249_0001, 4, &[]));
@@ -51,7 +51,7 @@ fn short_requests_have_their_layouts() {
 }
 
 #[test]
-fn resource_assignments_have_their_layouts() {
+fn resource_assignments_are_emitted_in_their_wire_layouts() {
     for (form, kind, interrupt) in [
         (ResourcesForm::V1, 0x4249_0010, 16),
         (ResourcesForm::V2, 0x4249_0016, 72),
@@ -67,7 +67,7 @@ fn resource_assignments_have_their_layouts() {
 /// Linux writes 148 bytes of the first form and 202 of the second, which a ring rounds up to 152
 /// and 208. OpenVMM's client writes 216 bytes of the first form.
 #[test]
-fn a_request_without_interrupts_has_room_for_one() {
+fn a_resource_assignment_without_interrupts_has_room_for_one() {
     for (form, kind, length) in [
         (ResourcesForm::V1, 0x4249_0010, 152),
         (ResourcesForm::V2, 0x4249_0016, 208),
@@ -79,7 +79,7 @@ fn a_request_without_interrupts_has_room_for_one() {
 }
 
 #[test]
-fn the_first_interrupt_form_has_its_layout() {
+fn the_first_interrupt_form_is_emitted_in_its_wire_layout() {
     let processors = Processors::new(&[1, 63]).unwrap();
     let delivery = Delivery::LowestPriority;
     let interrupt = InterruptDescriptor { vector: 0x51, delivery, count: 4, processors };
@@ -90,7 +90,7 @@ fn the_first_interrupt_form_has_its_layout() {
 }
 
 #[test]
-fn the_second_interrupt_form_has_its_layout() {
+fn the_second_interrupt_form_is_emitted_in_its_wire_layout() {
     let processors = Processors::new(&[0x102, 7]).unwrap();
     let delivery = Delivery::Fixed;
     let interrupt = InterruptDescriptor { vector: 0x51, delivery, count: 2, processors };
@@ -102,7 +102,7 @@ fn the_second_interrupt_form_has_its_layout() {
 }
 
 #[test]
-fn the_third_interrupt_form_has_its_layout() {
+fn the_third_interrupt_form_is_emitted_in_its_wire_layout() {
     let processors = Processors::one(0x102);
     let delivery = Delivery::Fixed;
     let interrupt = InterruptDescriptor { vector: 0x3fa, delivery, count: 32, processors };
@@ -140,7 +140,7 @@ fn a_delete_request_repeats_the_creation_reply() {
 }
 
 #[test]
-fn completions_have_their_layouts() {
+fn completions_are_emitted_in_their_wire_layouts() {
     let mut out = [0xee; 256];
     let length = InterruptReply(TRANSLATED).emit(&mut out).unwrap();
     assert_eq!(out[..length], message(0, 24, &[(8, &TRANSLATED_BYTES)]));
@@ -174,7 +174,7 @@ const FUNCTION_BYTES: [u8; 28] = [
 ];
 
 #[test]
-fn bus_relations_have_their_layouts() {
+fn bus_relations_are_emitted_in_their_wire_layouts() {
     for (form, kind, length) in
         [(RelationsForm::V1, 0x4249_0000, 20), (RelationsForm::V2, 0x4249_0019, 28)]
     {
@@ -189,7 +189,7 @@ fn bus_relations_have_their_layouts() {
 }
 
 #[test]
-fn ejections_have_their_layout() {
+fn ejections_are_emitted_in_their_wire_layout() {
     let mut out = [0; 8];
     assert_eq!(Notice::Eject(SLOT).emit(&mut out), Ok(8));
     assert_eq!(out[..], message(0x4249_000b, 8, &[(4, &SLOT_BYTES)]));
@@ -221,7 +221,7 @@ fn retarget_bytes(target: &[(usize, &[u8])], length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_retarget_hypercall_has_a_mask_under_1_1() {
+fn the_retarget_hypercall_uses_a_processor_mask_in_version_1_1() {
     let input = RetargetInput::new(&RETARGET, Version::V1_1).unwrap();
     assert_eq!(input.bytes(), retarget_bytes(&[(49, &[2])], 56));
     assert_eq!((input.control(), Retarget::input_length(input.control())), (0x7e, 56));
@@ -233,7 +233,7 @@ fn the_retarget_hypercall_has_a_mask_under_1_1() {
 
 /// Linux sets flag 2 from 1.2 on and counts the bank mask and each bank as the variable header.
 #[test]
-fn the_retarget_hypercall_has_a_sparse_set_from_1_2_on() {
+fn the_retarget_hypercall_uses_a_sparse_set_from_version_1_2_on() {
     for version in [Version::V1_2, Version::V1_3, Version::V1_4] {
         for (processor, bank, bit) in [
             (9, (56, &[1]), (65, &[2])),

@@ -12,7 +12,7 @@ fn create(form: InterruptForm, vector: u32, count: u16) -> Request {
 }
 
 #[test]
-fn vectors_above_255_need_the_third_form() {
+fn vectors_above_255_need_the_third_interrupt_form() {
     let mut out = [0; 128];
     for form in [InterruptForm::V1, InterruptForm::V2] {
         assert!(create(form, 255, 1).emit(&mut out).is_ok());
@@ -43,7 +43,7 @@ fn a_request_whose_group_ends_above_255_is_refused() {
 }
 
 #[test]
-fn groups_are_powers_of_two_up_to_32() {
+fn group_sizes_other_than_powers_of_two_up_to_32_are_refused() {
     let mut out = [0; 128];
     for count in [0, 3, 33, 64, u16::MAX] {
         let refused = Err(ProtocolError::BadGroup(count));
@@ -55,7 +55,7 @@ fn groups_are_powers_of_two_up_to_32() {
 }
 
 #[test]
-fn processor_lists_are_bounded() {
+fn processor_lists_outside_1_to_32_entries_are_refused() {
     let mut out = [0; 128];
     let length = create(InterruptForm::V3, 64, 1).emit(&mut out).unwrap();
     for count in [0, 33, u16::MAX] {

@@ -80,7 +80,7 @@ fn descriptions() -> impl Strategy<Value = DeviceDescription> {
 
 proptest! {
     #[test]
-    fn requests_parse_as_emitted(request in requests(), padding in 0..16usize) {
+    fn emitted_requests_parse_to_the_same_request(request in requests(), padding in 0..16usize) {
         let mut out = [0xa5; 1024];
         let length = request.emit(&mut out).unwrap();
         prop_assert_eq!(Request::parse(&out[..length + padding]), Ok(request));
@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn relations_parse_as_emitted(
+    fn emitted_relations_parse_to_the_functions_they_list(
         functions in prop::collection::vec(descriptions(), 0..=256),
         second in any::<bool>(),
     ) {
@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_parse_to_what_they_emit(
+    fn messages_parsed_from_arbitrary_bytes_round_trip(
         kind in 0x4249_0000..0x4249_0020u32,
         mut bytes in prop::collection::vec(any::<u8>(), 4..400),
     ) {
@@ -127,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn answers_parse_as_emitted(interrupt in translated(), number in any::<u32>()) {
+    fn emitted_answers_parse_to_the_same_answer(interrupt in translated(), number in any::<u32>()) {
         let mut out = [0; 24];
         prop_assert_eq!(InterruptReply(interrupt).emit(&mut out), Ok(24));
         prop_assert_eq!(InterruptReply::parse(&out), Ok(Ok(InterruptReply(interrupt))));
@@ -148,7 +148,7 @@ fn slots_and_requesters_round_trip() {
 }
 
 #[test]
-fn versions_round_trip_and_descend() {
+fn versions_round_trip_and_are_offered_in_descending_order() {
     for pair in Version::OFFERED.windows(2) {
         assert!(pair[0] > pair[1]);
     }

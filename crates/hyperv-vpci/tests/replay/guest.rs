@@ -222,7 +222,7 @@ fn the_guest_handles_recorded_openvmm_host_events() {
 }
 
 #[test]
-fn a_guest_on_arm64_sends_as_linux_does() {
+fn a_guest_on_arm64_sends_the_same_packets_as_linux() {
     for section in sections(include_str!("data/linux-arm64.txt")).into_iter().take(4) {
         let (kernel, near) = sleeper(section, false);
         let (_, vectors) = spis(&kernel);
@@ -289,7 +289,7 @@ impl Hypercall for Hypervisor {
 }
 
 #[test]
-fn a_guest_on_x86_sends_as_linux_does() {
+fn a_guest_on_x86_sends_the_same_packets_as_linux() {
     for section in sections(include_str!("data/linux-x86.txt")) {
         let cpus: &[u32] = if section.name == "1.1" { &[1] } else { &[1, 70] };
         let (kernel, near) = sleeper(section, false);

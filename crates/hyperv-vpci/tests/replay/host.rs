@@ -127,7 +127,7 @@ impl Replay {
 }
 
 #[test]
-fn openvmms_client_is_served() {
+fn the_host_serves_a_recorded_openvmm_client() {
     let text = include_str!("data/openvmm-client.txt");
     let injection = Injection::Spi(Arc::new(Gic::new(1020, 4)));
     Replay::new(Version::V1_4, injection).run(&section(text, "whole"));
@@ -140,7 +140,7 @@ fn highest(section: &Section) -> Version {
 }
 
 #[test]
-fn linux_on_arm64_is_served() {
+fn the_host_serves_a_recorded_linux_guest_on_arm64() {
     let sections = sections(include_str!("data/linux-arm64.txt"));
     assert_eq!(sections.len(), 5);
     for section in sections {
@@ -150,7 +150,7 @@ fn linux_on_arm64_is_served() {
 }
 
 #[test]
-fn linux_on_x86_is_served() {
+fn the_host_serves_a_recorded_linux_guest_on_x86() {
     let sections = sections(include_str!("data/linux-x86.txt"));
     assert_eq!(sections.len(), 4);
     for section in sections {

@@ -20,7 +20,7 @@ fn descriptors() -> impl Strategy<Value = [u8; 8]> {
 
 proptest! {
     #[test]
-    fn readers_stay_in_the_ring(
+    fn readers_of_a_hostile_ring_stay_in_bounds(
         rounds in prop::collection::vec((words(), words(), 0..512u32, descriptors()), 1..40),
     ) {
         let ring = ring(1);
@@ -46,7 +46,7 @@ proptest! {
     }
 
     #[test]
-    fn writers_stay_in_the_ring(
+    fn writers_of_a_hostile_ring_stay_in_bounds(
         rounds in prop::collection::vec((words(), words(), 0..600usize), 1..40),
     ) {
         let ring = ring(1);
@@ -69,7 +69,7 @@ proptest! {
 }
 
 #[test]
-fn each_broken_rule_has_its_error() {
+fn each_violation_of_the_ring_format_has_its_own_error() {
     let refused = |descriptor: [u8; 8], inp: u32| {
         let ring = ring(1);
         ring.set_data(0, descriptor);
@@ -115,7 +115,7 @@ fn unknown_packets_are_skipped_and_counted() {
 }
 
 #[test]
-fn a_flood_of_unknown_packets_ends_a_read() {
+fn a_read_ends_after_a_bounded_number_of_unknown_packets() {
     let ring = ring(1);
     let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
     let mut reader = RingReader::new(ring.clone(), 0).unwrap();
@@ -153,7 +153,7 @@ fn writers_that_wait_for_the_whole_ring_are_signaled() {
 }
 
 #[test]
-fn saved_indices_are_checked() {
+fn invalid_saved_indices_are_refused() {
     for index in [4, 4096, u32::MAX] {
         assert_eq!(RingReader::new(ring(1), index).err(), Some(RingError::BadIndex(index)));
         assert_eq!(RingWriter::new(ring(1), index).err(), Some(RingError::BadIndex(index)));

@@ -13,7 +13,7 @@ fn bytes(ring: &impl RingMemory, words: u32) -> Vec<u8> {
 }
 
 #[test]
-fn packets_have_their_layout() {
+fn packets_are_written_in_the_vmbus_layout() {
     let ring = ring(1);
     let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
     let kind = PacketKind::Request(0x0123_4567_89ab_cdef);
@@ -40,7 +40,7 @@ fn packets_have_their_layout() {
 }
 
 #[test]
-fn control_words_have_their_offsets() {
+fn ring_control_words_are_at_the_vmbus_offsets() {
     let words = [
         Control::In,
         Control::Out,
@@ -68,7 +68,7 @@ fn headers_longer_than_the_descriptor_are_skipped() {
 
 /// A guest lists the pages of its ring individually.
 #[test]
-fn rings_lie_in_scattered_pages() {
+fn a_ring_works_in_scattered_guest_pages() {
     let whole = (GuestAddress(0), 0x1_0000);
     let memory = GuestMemoryMmap::<()>::from_ranges(&[whole]).unwrap();
     let pages = [0xa000, 0x3000, 0xf000, 0x4000].map(GuestAddress);

@@ -105,7 +105,7 @@ fn a_writer_that_fills_the_ring_during_a_read_is_signaled() {
 }
 
 #[test]
-fn a_full_ring_is_not_an_error_of_the_channel() {
+fn a_write_to_a_full_ring_reports_full() {
     let mut writer = RingWriter::new(ring(1), 0).unwrap();
     let _ = writer.write(PacketKind::Notice, &[0; 4000]).unwrap();
     assert_eq!(writer.write(PacketKind::Notice, &[0; 4000]), Err(ChannelError::Full));

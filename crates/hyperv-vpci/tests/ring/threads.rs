@@ -24,7 +24,7 @@ fn wait(signal: &OwnedFd) {
 }
 
 #[test]
-fn no_signal_is_missing() {
+fn no_signal_is_lost_between_guest_and_host_threads() {
     let (there, back) = (ring(1), ring(1));
     let (to_host, to_guest) = (signal(), signal());
     let mut guest =

@@ -54,13 +54,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_halve_down_to_the_least() {
+    fn group_sizes_halve_down_to_the_minimum_count() {
         let counts = Counts { most: 16, least: 3 };
         assert!(counts.groups().eq([16, 8, 4]));
     }
 
     #[test]
-    fn a_power_of_two_stays_within_its_limit() {
+    fn a_count_is_rounded_down_to_a_power_of_two() {
         assert_eq!(
             [0, 1, 2, 3, 31, 32, u16::MAX].map(power_of_two_up_to),
             [0, 1, 2, 2, 16, 32, 0x8000]

@@ -216,7 +216,7 @@ fn a_handler_is_installed_under_load() {
 }
 
 #[test]
-fn no_message_is_lost_and_no_run_overlaps() {
+fn no_message_is_lost_and_no_two_handler_runs_overlap() {
     explore(two_cpus_share_an_interrupt);
 }
 
@@ -226,7 +226,7 @@ fn a_disabled_handler_does_not_run_and_loses_no_message() {
 }
 
 #[test]
-fn dropping_waits_for_runs_and_redeliveries() {
+fn dropping_a_handle_waits_for_runs_and_redeliveries() {
     explore(a_handle_is_dropped_under_load);
 }
 

@@ -202,7 +202,7 @@ fn the_last_handler_goes_while_another_comes() {
 }
 
 #[test]
-fn a_member_never_runs_after_it_was_freed() {
+fn a_line_member_never_runs_after_it_is_freed() {
     explore(handlers_come_and_go);
 }
 

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_beyond_the_space_have_no_entry() {
+    fn hwirqs_beyond_the_number_space_have_no_dispatch_entry() {
         let table = DispatchTable::new().unwrap();
         for raw in [HWIRQS, 0x0100_0005, u32::MAX] {
             assert!(table.ensure(HwIrq::new(raw)).unwrap().is_none());

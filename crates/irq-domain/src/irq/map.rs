@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_free_number_is_used_again_first() {
+    fn the_lowest_free_irq_number_is_reused_first() {
         let mut numbers = IrqMap::default();
         let made: Vec<_> = (0..4).map(|_| numbers.insert(interrupt).unwrap().irq.get()).collect();
         assert_eq!(made, [0, 1, 2, 3]);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_freed_twice_is_free_once() {
+    fn an_irq_number_freed_twice_is_reused_once() {
         let mut numbers = IrqMap::default();
         numbers.insert(interrupt).unwrap();
         numbers.remove(Irq::new(0));

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_kept_by_cpu_in_either_spacing() {
+    fn runs_are_counted_per_cpu_with_either_spacing() {
         for spacing in [Spacing::Dense, Spacing::OwnLines] {
             let counts = Counts::new(3, spacing).unwrap();
             for cpu in [0, 2, 2] {

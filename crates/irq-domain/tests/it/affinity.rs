@@ -65,7 +65,7 @@ fn a_move_without_a_new_message_writes_nothing() {
 }
 
 #[test]
-fn a_move_by_the_controller_is_undone_or_adopted() {
+fn set_affinity_undoes_or_adopts_a_move_by_the_controller() {
     for to in [0, 3].map(Cpu::new) {
         let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
         setup.machine.controller.displace(setup.handles[0].hwirq(), Cpu::new(3));
@@ -135,7 +135,7 @@ fn a_message_during_a_rewrite_is_delivered_to_the_new_cpu() {
 }
 
 #[test]
-fn a_group_with_one_message_moves_as_one() {
+fn vectors_that_share_one_message_move_together() {
     for store in [StoreKind::MSI, StoreKind::MSI_MASKABLE] {
         let setup = setup(Addressing::NamesCpu, store, 4);
         let moved = setup.handles[2].set_affinity(Cpu::new(3)).unwrap();
@@ -149,7 +149,7 @@ fn a_group_with_one_message_moves_as_one() {
 }
 
 #[test]
-fn a_group_with_a_stable_message_moves_singly() {
+fn vectors_of_a_group_with_a_stable_message_move_individually() {
     let setup = setup(Addressing::Stays, StoreKind::MSI, 4);
     let moved = setup.handles[2].set_affinity(Cpu::new(3)).unwrap();
     assert_eq!((moved.is_new, moved.others), (true, vec![]));
@@ -169,7 +169,7 @@ fn a_vector_disabled_during_a_move_stays_masked() {
 }
 
 #[test]
-fn an_enable_during_a_move_waits_for_its_end() {
+fn an_enable_during_a_move_takes_effect_when_the_move_ends() {
     let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     handle.disable();
@@ -189,7 +189,7 @@ fn an_enable_during_a_move_waits_for_its_end() {
 }
 
 #[test]
-fn toggles_during_a_move_keep_the_message() {
+fn an_enable_and_disable_during_a_move_lose_no_message() {
     let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     handle.disable();
@@ -282,7 +282,7 @@ fn setting_the_affinity_of_a_dropped_device_fails() {
 }
 
 #[test]
-fn an_interrupt_stays_among_its_cpus_while_one_is_online() {
+fn an_interrupt_stays_on_its_wanted_cpus_while_one_is_online() {
     let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let (handle, interrupts) = (&setup.handles[0], &setup.machine.interrupts);
     let wanted = [Cpu::new(1), Cpu::new(3)];

@@ -49,7 +49,7 @@ fn a_message_before_the_request_is_delivered_after_it() {
 }
 
 #[test]
-fn slots_left_unmasked_are_masked_too() {
+fn allocation_masks_slots_that_were_left_unmasked() {
     let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     (0..8).for_each(|slot| FastMask::unmask(&*store, slot));

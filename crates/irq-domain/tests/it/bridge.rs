@@ -161,7 +161,7 @@ fn a_pending_level_is_delivered_to_the_next_handler() {
 }
 
 #[test]
-fn an_impossible_trigger_is_refused() {
+fn a_trigger_the_bridge_does_not_support_is_refused() {
     let machine = Machine::new(Addressing::Stays);
     let (_, bridge) = attach(&machine);
     let refused = bridge.request(7, Trigger::Level, "level", |_| {});

@@ -48,7 +48,7 @@ impl Setup {
 }
 
 #[test]
-fn a_lines_handler_dispatches_its_vectors() {
+fn the_handler_of_a_chained_line_dispatches_its_vectors() {
     let setup = setup();
     setup.machine.dispatch(1, LINE);
     assert_eq!(setup.handles.each_ref().map(IrqHandle::count), [1, 1]);
@@ -100,7 +100,7 @@ fn chained_vectors_move_only_with_their_line() {
 }
 
 #[test]
-fn an_offline_cpu_moves_a_line_and_its_vectors_away() {
+fn taking_a_cpu_offline_moves_a_line_and_its_vectors_away() {
     let setup = setup();
     let (Some(here), _) = setup.targets() else { panic!("the line is routed") };
     setup.machine.interrupts.offline(here).unwrap();
@@ -109,7 +109,7 @@ fn an_offline_cpu_moves_a_line_and_its_vectors_away() {
 }
 
 #[test]
-fn an_unrequested_line_refuses_vectors() {
+fn allocating_vectors_on_an_unrequested_line_is_refused() {
     let machine = chained();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let refused = device.allocate(Shape::Independent, 1..=1).unwrap_err();

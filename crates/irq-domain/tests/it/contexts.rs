@@ -83,7 +83,7 @@ fn a_handler_that_disables_itself_does_not_wait() {
 }
 
 #[test]
-fn task_only_mask_bits_are_written_by_tasks() {
+fn mask_bits_that_need_task_context_are_not_written_in_an_interrupt() {
     let control =
         msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
     let function = Function::with_msi(control, AccessContext::Task);
@@ -110,7 +110,7 @@ impl Drop for CallsBack {
 }
 
 #[test]
-fn a_refused_handler_is_freed_without_locks() {
+fn a_refused_handler_is_freed_while_no_lock_is_held() {
     let (machine, _, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
     let hwirq = device.vectors().unwrap()[0].hwirq;
     let _owner = device.request(0, "owner", |_| {}).unwrap();

@@ -5,7 +5,7 @@ use msi_types::Shape;
 use std::sync::atomic::Ordering::Relaxed;
 
 #[test]
-fn requests_are_free_and_a_release_is_one_step() {
+fn requests_need_no_controller_unmask_and_a_release_is_one_call() {
     for kind in StoreKind::EDGES {
         let (machine, _, device) = attached(Addressing::Stays, kind, 8);
         let handles: Vec<_> =

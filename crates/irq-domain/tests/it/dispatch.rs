@@ -38,7 +38,7 @@ fn dispatch_returns_released_after_the_handle_is_dropped() {
 }
 
 #[test]
-fn a_cpu_beyond_those_of_the_machine_is_unknown() {
+fn dispatch_on_a_cpu_the_machine_lacks_returns_unknown_cpu() {
     let machine = Machine::new(Addressing::Stays);
     let (_device, handle) = one_vector(&machine, |_| panic!("ran"));
     let done = machine.interrupts.dispatch(Cpu::new(4), handle.hwirq());
@@ -161,7 +161,7 @@ fn enabling_an_irq_runs_its_deferred_handler() {
 }
 
 #[test]
-fn disabling_masks_at_the_source_at_once() {
+fn disabling_an_irq_masks_its_vector_immediately() {
     for kind in StoreKind::EDGES {
         let (machine, store, _device, handle) = requested(Addressing::Stays, kind);
         let masked = || {

@@ -84,7 +84,7 @@ fn a_shared_device_reports_a_failed_attach() {
 }
 
 #[test]
-fn a_slot_is_allocated_once_and_within_the_store() {
+fn a_slot_in_use_or_beyond_the_store_is_not_allocated() {
     let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_at(&[3]).unwrap();
@@ -162,7 +162,7 @@ fn freeing_the_last_vector_disables_the_store() {
 }
 
 #[test]
-fn each_vector_of_a_group_has_a_sent_message() {
+fn sent_message_reports_each_vector_of_a_group() {
     let machine = Machine::new(Addressing::NamesCpu);
     let device = machine.attach(&machine.store(StoreKind::MSI));
     let granted = device.allocate(Shape::AlignedGroup, 4..=4).unwrap();

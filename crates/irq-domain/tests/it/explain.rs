@@ -83,7 +83,7 @@ fn in_entry(register: u64) -> u64 {
 }
 
 #[test]
-fn a_fault_in_a_working_vector_is_named() {
+fn explain_reports_each_fault_in_a_working_vector() {
     let faults: [(fn(&Setup), _); 8] = [
         (|setup| setup.function.gone.store(true, Ordering::Relaxed), Obstacle::Absent),
         (|setup| setup.function.set(POWER + 4, &[3]), Obstacle::PoweredDown { state: 3 }),
@@ -292,7 +292,7 @@ fn explain_reports_a_vector_without_a_descriptor() {
 }
 
 #[test]
-fn a_private_interrupt_is_explained_on_its_cpu() {
+fn explain_reports_a_private_interrupt_as_the_calling_cpu_sees_it() {
     let machine = Machine::new(Addressing::Stays);
     let (hwirq, on) = (HwIrq::new(27), [Cpu::new(1)]);
     let request = (hwirq, Trigger::Level);

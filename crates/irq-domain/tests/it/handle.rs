@@ -51,7 +51,7 @@ fn drops_itself() -> (Machine, MsiDevice, Irq, HwIrq, Arc<AtomicBool>) {
 }
 
 #[test]
-fn a_task_frees_a_self_dropping_handler_which_runs_no_more() {
+fn a_self_dropped_handler_never_runs_again_and_is_freed_in_a_task() {
     let (machine, _device, _, hwirq, freed) = drops_itself();
     let again = machine.interrupts.dispatch(Cpu::new(0), hwirq);
     assert_eq!(again, Dispatched::Unhandled(Unhandled::Released));
@@ -70,7 +70,7 @@ fn a_self_dropped_vector_can_be_requested_again() {
 }
 
 #[test]
-fn a_task_releases_a_self_dropped_input() {
+fn a_task_releases_a_wired_input_dropped_by_its_own_handler() {
     let machine = Machine::new(Addressing::Stays);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
@@ -187,7 +187,7 @@ fn setting_pending_runs_the_handler_unless_cleared() {
 }
 
 #[test]
-fn a_message_behind_the_mask_is_pending() {
+fn a_message_sent_while_masked_is_reported_as_pending() {
     let (_machine, store, _device, handle) = requested(Addressing::Stays, StoreKind::MSIX);
     handle.disable();
     store.fire(0);

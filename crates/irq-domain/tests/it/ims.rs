@@ -191,7 +191,7 @@ impl Wireless {
 }
 
 #[test]
-fn rings_use_the_vectors_granted() {
+fn rings_work_with_as_few_vectors_as_are_granted() {
     for (capacity, vectors) in [(4096, 32), (32, 32), (31, 1), (1, 1)] {
         let machine =
             Machine::with_controller(Controller::with_capacity(Addressing::NamesCpu, capacity));
@@ -204,7 +204,7 @@ fn rings_use_the_vectors_granted() {
 }
 
 #[test]
-fn rings_survive_rewritten_messages() {
+fn rings_still_interrupt_after_their_messages_are_rewritten() {
     for (kind, capacity) in
         [(Addressing::Stays, 32), (Addressing::NamesCpu, 32), (Addressing::NamesCpuFarApart, 1)]
     {
@@ -367,7 +367,7 @@ fn commanded() -> (Machine, Arc<CommandQueue>, MsiDevice) {
 }
 
 #[test]
-fn each_operation_is_one_batch_of_commands() {
+fn each_operation_sends_one_batch_of_commands() {
     let (_machine, queue, device) = commanded();
     device.allocate(Shape::Independent, 500..=500).unwrap();
     assert_eq!((queue.batches.load(Relaxed), queue.commands.load(Relaxed)), (1, 1500));
@@ -418,7 +418,7 @@ fn a_refused_move_keeps_the_vector_working() {
 
 proptest! {
     #[test]
-    fn a_refused_write_grants_nothing(
+    fn an_allocation_with_a_refused_write_grants_no_vector(
         had in 0..4u16,
         wanted in 1..20u16,
         write in 0..20usize,

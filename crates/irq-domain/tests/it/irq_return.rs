@@ -29,7 +29,7 @@ fn arrive(machine: &Machine, times: u32) -> Dispatched {
 }
 
 #[test]
-fn dispatch_returns_the_verdict_of_the_handler() {
+fn dispatch_returns_whether_the_handler_claimed_the_interrupt() {
     let (machine, handle, mine) = line();
     assert_eq!(arrive(&machine, 1), Dispatched::Unhandled(Unhandled::IrqNone));
     mine.store(true, Relaxed);
@@ -42,7 +42,7 @@ fn dispatch_returns_the_verdict_of_the_handler() {
 }
 
 #[test]
-fn a_spurious_line_is_shut_off_once_until_it_is_enabled() {
+fn a_spurious_line_is_reported_once_and_stays_masked_until_enabled() {
     let (machine, handle, mine) = line();
     arrive(&machine, 99_900);
     let shut_off = || (take_spurious(), machine.root.line(33).unwrap().masked);

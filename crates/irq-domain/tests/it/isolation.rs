@@ -43,7 +43,7 @@ fn redirects(port: Option<u16>, acs: Option<(u16, u16)>, multifunction: bool) ->
 /// The cases of `pci_acs_enabled` (drivers/pci/pci.c): for each port type whether it isolates
 /// without ACS as the only function, without ACS as one of several, and with ACS.
 #[test]
-fn port_types_decide_whether_acs_is_required() {
+fn the_port_type_determines_whether_acs_is_required() {
     let (endpoint, port, never) = ([true, false, true], [false, false, true], [false; 3]);
     // Endpoint, legacy endpoint, root, upstream and downstream port, both bridges, integrated
     // endpoint, event collector (PCI Express Base §7.5.3.2).
@@ -77,7 +77,7 @@ fn enabling_acs_sets_the_services_that_isolate() {
 }
 
 #[test]
-fn circular_list_of_extended_capabilities_ends() {
+fn a_walk_of_circular_extended_capabilities_terminates() {
     let mut circular = function(ROOT, None, false);
     circular.set(0x140, 0x1001_0002);
     assert_eq!(extended_capability(&**alone(circular).config(), 0x0d), None);
@@ -170,7 +170,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn less_acs_never_splits_a_group(
+    fn removing_acs_never_splits_an_isolation_group(
         functions in proptest::collection::vec(any_function(), 1..16),
         changed in any::<proptest::sample::Index>(),
     ) {

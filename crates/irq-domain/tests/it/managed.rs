@@ -22,7 +22,7 @@ fn managed(kind: Addressing, among: &[Cpu]) -> (Machine, Arc<Store>, MsiDevice, 
 }
 
 #[test]
-fn a_managed_vector_begins_on_an_online_cpu() {
+fn a_managed_vector_starts_on_an_online_cpu_of_its_set() {
     let machine = Machine::new(Addressing::NamesCpu);
     machine.interrupts.offline(CPU3).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
@@ -71,7 +71,7 @@ fn a_shut_down_vector_without_a_handler_stays_masked() {
 }
 
 #[test]
-fn a_request_while_shut_down_is_enabled_at_cpu_online() {
+fn a_vector_requested_while_shut_down_starts_when_its_cpu_comes_online() {
     let machine = Machine::new(Addressing::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
@@ -86,7 +86,7 @@ fn a_request_while_shut_down_is_enabled_at_cpu_online() {
 }
 
 #[test]
-fn a_disabled_managed_vector_stays_disabled_at_cpu_online() {
+fn a_disabled_managed_vector_stays_disabled_when_its_cpu_comes_online() {
     let (machine, store, _device, handle) = managed(Addressing::NamesCpu, &[CPU1]);
     handle.disable();
     machine.interrupts.offline(CPU1).unwrap();
@@ -114,7 +114,7 @@ fn a_vector_that_cannot_start_is_reported() {
 }
 
 #[test]
-fn managed_vectors_spread_over_their_set() {
+fn managed_vectors_spread_over_the_cpus_of_their_set() {
     let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let all = [CPU0, CPU1, CPU2, CPU3];
@@ -137,7 +137,7 @@ fn unmanaged_vectors_move_to_any_cpu() {
 }
 
 #[test]
-fn without_an_online_cpu_nothing_is_granted() {
+fn a_managed_allocation_without_an_online_cpu_is_refused() {
     let machine = Machine::new(Addressing::NamesCpu);
     machine.interrupts.offline(CPU3).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
@@ -147,7 +147,7 @@ fn without_an_online_cpu_nothing_is_granted() {
 }
 
 #[test]
-fn layers_pass_on_managed_cpus() {
+fn layers_forward_the_cpu_set_of_a_managed_vector() {
     let machine = Machine::new(Addressing::NamesCpu);
     let bridge =
         LayeredParent::new(ShimLayer::new("bridge"), machine.controller.clone(), Arc::new(Kernel));

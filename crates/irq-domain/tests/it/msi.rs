@@ -72,7 +72,7 @@ fn a_reserved_vector_count_is_refused() {
 }
 
 #[test]
-fn store_limits_follow_the_msi_capability() {
+fn store_limits_match_the_msi_capability() {
     for (wide, masking, extended) in
         (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0))
     {
@@ -151,7 +151,7 @@ fn an_msi_store_refuses_a_second_message() {
 }
 
 #[test]
-fn a_maskless_function_writes_its_low_word() {
+fn a_maskless_function_rewrites_only_the_low_address_word() {
     let (function, store) = store(control(0, true, false));
     write(&store, MsiMessage { address: 0x1_0000_1000, data: 7 }).unwrap();
     store.set_enabled(true).unwrap();
@@ -175,7 +175,7 @@ fn a_maskless_function_refuses_torn_messages() {
 }
 
 #[test]
-fn a_refused_register_restores_the_old_message() {
+fn a_failed_register_write_restores_the_old_message() {
     let kind = control(0, true, true);
     let (function, store) = store(kind);
     let old = MsiMessage { address: 0x1000, data: 7 };
@@ -188,7 +188,7 @@ fn a_refused_register_restores_the_old_message() {
 }
 
 #[test]
-fn masks_change_one_bit_each() {
+fn each_mask_operation_changes_one_mask_bit() {
     let kind = control(5, true, true);
     let (function, store) = store(kind);
     let fast = store.fast_mask().unwrap();
@@ -240,7 +240,7 @@ fn a_group_is_set_up_enabled_and_torn_down_again() {
 }
 
 #[test]
-fn a_32_bit_function_is_refused_a_high_doorbell() {
+fn a_doorbell_above_4_gib_is_refused_for_a_32_bit_function() {
     let (_, store) = store(control(0, false, true));
     let (machine, device) = attach(Addressing::NamesCpuFarApart, store);
     for cpu in [0, 2, 3] {
@@ -261,7 +261,7 @@ fn data_wider_than_the_function_is_refused() {
 }
 
 #[test]
-fn a_maskless_function_moves_within_4_gib() {
+fn a_maskless_function_moves_only_within_the_same_4_gib() {
     let torn = Err(MoveError::Controller(MsiError::WouldTear));
     for (kind, expected) in [(Addressing::NamesCpu, Ok(())), (Addressing::NamesCpuFarApart, torn)] {
         let (_, store) = store(control(0, true, false));

@@ -48,7 +48,7 @@ fn a_table_in_a_reserved_region_is_refused() {
 }
 
 #[test]
-fn a_table_that_leaves_its_region_is_refused() {
+fn a_table_that_exceeds_its_bar_is_refused() {
     let function = Function::with_msix(2048);
     let length = TableMemory::length(&*function);
     let refused = function.msix_store().err();
@@ -63,7 +63,7 @@ fn an_msix_capability_beyond_config_space_is_refused() {
 }
 
 #[test]
-fn taking_a_capability_over_turns_it_off() {
+fn taking_over_msix_disables_it() {
     let function = Function::with_msix(4);
     let enable = || {
         let control = Control::new().with_table_size_minus_one(3).with_enable(true);
@@ -90,7 +90,7 @@ fn set_up_happens_under_the_function_mask() {
 }
 
 #[test]
-fn messages_survive_turning_off_and_on() {
+fn messages_survive_disabling_and_enabling_the_store() {
     let (function, store) = store(4);
     write(&store, 2, MESSAGE).unwrap();
     store.set_enabled(true).unwrap();
@@ -113,7 +113,7 @@ fn the_other_bits_of_vector_control_are_kept() {
 }
 
 #[test]
-fn a_live_entry_is_not_rewritten() {
+fn an_unmasked_entry_is_not_rewritten() {
     let (function, store) = store(4);
     write(&store, 0, MESSAGE).unwrap();
     store.set_enabled(true).unwrap();
@@ -163,7 +163,7 @@ fn msix_pending_bits_are_read_by_vector() {
 }
 
 #[test]
-fn a_gone_function_fails_the_set_up() {
+fn allocation_fails_if_the_function_is_gone() {
     let (function, machine, device) = attached(Addressing::Stays);
     function.gone.store(true, Ordering::Relaxed);
     let failed = device.allocate(Shape::Independent, 4..=4);
@@ -173,7 +173,7 @@ fn a_gone_function_fails_the_set_up() {
 }
 
 #[test]
-fn a_failed_set_up_leaves_the_function_off() {
+fn a_failed_allocation_leaves_msix_disabled() {
     let (function, machine, device) = attached(Addressing::Stays);
     *function.stuck.lock().unwrap() = Some(TABLE_AT + 2 * ENTRY_SIZE + ENTRY_DATA);
     let failed = device.allocate(Shape::Independent, 4..=4);

@@ -22,7 +22,7 @@ fn missing(capability: Capability) -> MsiDeviceError {
 }
 
 #[test]
-fn own_storage_needs_a_tier_that_offers_it() {
+fn device_stored_messages_require_a_tier_with_device_storage() {
     let machine = offering(Capabilities::ALL.without(Capability::DeviceStorage));
     let refused = machine.try_attach(&machine.store(StoreKind::SLOW)).err();
     assert_eq!(refused, Some(missing(Capability::DeviceStorage)));
@@ -135,7 +135,7 @@ fn emulated_devices_work_in_a_guest() {
 }
 
 #[test]
-fn bare_metal_has_ims_without_proof() {
+fn bare_metal_allows_ims_without_proof_of_isolation() {
     let device = attach_over(None, NO_PROOF, Storage::Device).unwrap();
     assert!(device.prove_isolated().is_err());
     assert_eq!(device.prove_dma_isolated().err(), Some(NotDmaIsolated::NoIommu));

@@ -96,7 +96,7 @@ fn restore_enables_extended_data_before_the_message() {
 }
 
 #[test]
-fn a_device_without_vectors_stays_off() {
+fn restore_leaves_a_device_without_vectors_disabled() {
     let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);

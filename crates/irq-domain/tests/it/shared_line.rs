@@ -121,7 +121,7 @@ fn the_last_handle_frees_the_line() {
 }
 
 #[test]
-fn a_handle_disables_the_line_for_all() {
+fn disabling_through_one_handle_masks_the_line_for_all_handlers() {
     let (machine, [(first, a), (second, b)]) = two_devices();
     a.disable();
     assert!(is_masked(&machine));
@@ -153,7 +153,7 @@ fn a_dropped_handle_undoes_its_disables() {
 }
 
 #[test]
-fn a_handler_started_disabled_masks_the_shared_line() {
+fn requesting_a_disabled_handler_masks_the_shared_line() {
     let machine = Machine::new(Addressing::Stays);
     let device = Arc::new(Device::default());
     let first = device.request(&machine, named("first").with_start(Start::Disabled));
@@ -192,7 +192,7 @@ fn a_spurious_shared_line_is_disabled_for_all_handlers() {
 }
 
 #[test]
-fn one_busy_device_keeps_a_line_enabled() {
+fn one_active_device_keeps_a_shared_line_from_being_disabled_as_spurious() {
     let (machine, [(_first, _a), (second, _b)]) = two_devices();
     for _ in 0..200_000 {
         second.asserted.store(true, SeqCst);
@@ -202,7 +202,7 @@ fn one_busy_device_keeps_a_line_enabled() {
 }
 
 #[test]
-fn the_affinity_belongs_to_the_line() {
+fn all_handlers_of_a_line_share_its_affinity() {
     let (machine, [(_first, a), (_second, b)]) = two_devices();
     assert!(a.set_affinity(Cpu::new(2)).unwrap().is_new);
     assert_eq!(b.effective_affinity(), Cpu::new(2));
@@ -213,7 +213,7 @@ fn the_affinity_belongs_to_the_line() {
 }
 
 #[test]
-fn a_line_is_listed_with_all_names() {
+fn a_shared_line_lists_the_names_of_all_its_handlers() {
     let (machine, [(_first, a), (_second, b)]) = two_devices();
     let name = || machine.interrupts.irq_info(b.irq()).unwrap().unwrap().name.unwrap();
     assert_eq!(&*name(), "first, second");
@@ -244,7 +244,7 @@ fn a_handler_may_drop_any_handle_of_its_line() {
 }
 
 #[test]
-fn dropping_waits_for_the_own_handler() {
+fn dropping_a_handle_waits_for_its_running_handler() {
     let machine = Machine::new(Addressing::Stays);
     let (_first, _a) = device(&machine, "first");
     let (long, run) = LongHandler::new();
@@ -253,7 +253,7 @@ fn dropping_waits_for_the_own_handler() {
 }
 
 #[test]
-fn a_shared_request_without_memory_keeps_the_line() {
+fn a_shared_request_without_memory_leaves_the_line_unchanged() {
     let machine = Machine::new(Addressing::Stays);
     let request = |name| machine.interrupts.request_wired(named(name), |_| IrqReturn::None);
     let nothing = |error| {

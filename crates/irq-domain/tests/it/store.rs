@@ -25,7 +25,7 @@ fn msix_is_preferred_over_msi() {
 }
 
 #[test]
-fn function_without_msix_has_msi() {
+fn a_function_without_msix_uses_msi() {
     let control = msi::Control::new().with_multiple_message_capable(2);
     let function = Function::with_msi(control, AccessContext::Any);
     let found = find_store(function, Arc::new(Kernel), unmapped).unwrap();

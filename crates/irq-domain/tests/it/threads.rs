@@ -98,7 +98,7 @@ impl Numbers {
 }
 
 #[test]
-fn moves_disables_and_hotplug_lose_nothing() {
+fn moves_disables_and_cpu_hotplug_lose_no_message() {
     for (kind, store) in combinations() {
         let machine = Machine::new(kind);
         let device = Device::new(&machine, store);

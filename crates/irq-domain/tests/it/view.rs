@@ -26,7 +26,7 @@ fn describe_names_every_level_of_an_msi() {
 }
 
 #[test]
-fn describe_has_one_level_at_the_root() {
+fn describe_lists_a_single_level_for_a_root_interrupt() {
     let machine = Machine::new(Addressing::Stays);
     let (interrupts, level) = (&machine.interrupts, Trigger::Level);
     let request = WiredRequest::new(HwIrq::new(33), level, "uart");
@@ -44,7 +44,7 @@ fn describe_has_one_level_at_the_root() {
 }
 
 #[test]
-fn an_unknown_interrupt_is_described_as_such() {
+fn describe_says_that_an_unknown_interrupt_does_not_exist() {
     let machine = Machine::new(Addressing::Stays);
     assert_eq!(describe(&machine, Irq::new(7)), "irq 7: does not exist\n");
 }
@@ -69,7 +69,7 @@ fn the_snapshot_counts_runs_by_cpu() {
 }
 
 #[test]
-fn debug_of_a_device_lists_its_first_vectors() {
+fn the_debug_output_of_a_device_lists_its_first_vectors() {
     let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind { slots: 64, ..StoreKind::MSIX }));
     device.allocate(Shape::Independent, 64..=64).unwrap();

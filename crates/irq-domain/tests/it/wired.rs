@@ -21,7 +21,7 @@ fn timer(machine: &Machine, name: &str) -> Result<PerCpuHandle, RequestError> {
 }
 
 #[test]
-fn a_request_sets_up_the_input_until_its_drop() {
+fn a_request_configures_the_input_until_its_handle_is_dropped() {
     let machine = Machine::new(Addressing::Stays);
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let line = machine.root.line(33).unwrap();
@@ -33,7 +33,7 @@ fn a_request_sets_up_the_input_until_its_drop() {
 }
 
 #[test]
-fn a_vector_beyond_the_space_is_refused() {
+fn a_wired_request_beyond_the_hwirq_space_is_refused() {
     let machine = Machine::new(Addressing::Stays);
     let hwirq = HwIrq::new(1 << 24);
     let refused = machine.interrupts.request_wired(UART.with_hwirq(hwirq), |_| {});
@@ -41,7 +41,7 @@ fn a_vector_beyond_the_space_is_refused() {
 }
 
 #[test]
-fn a_disabled_edge_is_set_pending_at_enable() {
+fn an_edge_that_arrives_while_disabled_becomes_pending_at_enable() {
     let machine = Machine::new(Addressing::Stays);
     let request = UART.with_trigger(Trigger::Edge);
     let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();
@@ -53,7 +53,7 @@ fn a_disabled_edge_is_set_pending_at_enable() {
 }
 
 #[test]
-fn a_private_interrupt_runs_on_enabled_cpus() {
+fn a_private_interrupt_runs_only_on_cpus_that_enabled_it() {
     let machine = Machine::new(Addressing::Stays);
     let interrupts = machine.interrupts.clone();
     let nested = Arc::new(AtomicUsize::new(0));
@@ -87,7 +87,7 @@ fn root_interrupts_need_a_wired_parent() {
 }
 
 #[test]
-fn a_private_vector_has_one_owner() {
+fn a_second_request_for_a_private_vector_is_refused() {
     let machine = Machine::new(Addressing::Stays);
     let first = timer(&machine, "timer").unwrap();
     let second = timer(&machine, "other");
@@ -107,7 +107,7 @@ fn pmu(machine: &Machine, on: &[u32]) -> Result<PerCpuHandle, RequestError> {
 }
 
 #[test]
-fn each_set_of_cpus_has_its_private_handler() {
+fn disjoint_cpu_sets_each_have_their_own_private_handler() {
     let machine = Machine::new(Addressing::Stays);
     let (little, big) = (pmu(&machine, &[2, 0]).unwrap(), pmu(&machine, &[1]).unwrap());
     assert_ne!(little.irq(), big.irq());
@@ -198,7 +198,7 @@ fn a_vector_is_either_wired_or_private() {
 }
 
 #[test]
-fn a_devices_hwirq_cannot_be_wired() {
+fn the_hwirq_of_a_device_vector_cannot_be_requested_as_wired() {
     let (machine, _, _device, handle) = requested(Addressing::Stays, StoreKind::MSIX);
     let wired = machine.interrupts.request_wired(UART.with_hwirq(handle.hwirq()), |_| {});
     assert_eq!(wired.err(), Some(RequestError::InUse(handle.hwirq())));
@@ -207,7 +207,7 @@ fn a_devices_hwirq_cannot_be_wired() {
 }
 
 #[test]
-fn a_wired_interrupt_leaves_an_offline_cpu() {
+fn taking_a_cpu_offline_moves_its_wired_interrupts() {
     let machine = Machine::new(Addressing::Stays);
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let before = handle.effective_affinity();
@@ -225,7 +225,7 @@ fn a_private_interrupt_has_no_affinity() {
 }
 
 #[test]
-fn a_disabled_private_edge_is_sent_at_enable() {
+fn a_private_edge_that_arrives_while_disabled_becomes_pending_at_enable() {
     let machine = Machine::new(Addressing::Stays);
     let sgi = HwIrq::new(1);
     let handle = machine.interrupts.request_per_cpu(sgi, Trigger::Edge, "ipi", |_| {}).unwrap();
@@ -236,7 +236,7 @@ fn a_disabled_private_edge_is_sent_at_enable() {
 }
 
 #[test]
-fn a_private_edge_while_its_handler_runs_is_redelivered() {
+fn a_private_edge_that_arrives_while_its_handler_runs_is_redelivered() {
     let machine = Machine::new(Addressing::Stays);
     let (interrupts, runs) = (machine.interrupts.clone(), AtomicUsize::new(0));
     let sgi = HwIrq::new(1);
@@ -288,7 +288,7 @@ fn a_hwirq_in_use_at_one_parent_is_refused_at_another() {
 }
 
 #[test]
-fn a_handler_dispatches_inputs_behind_its_own() {
+fn a_handler_dispatches_an_input_of_a_cascaded_controller() {
     let machine = Machine::new(Addressing::Stays);
     let parent: Arc<dyn WiredParent> = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
     let behind = UART.with_hwirq(HwIrq::new(FIRST_BEHIND + 5)).with_name("behind");

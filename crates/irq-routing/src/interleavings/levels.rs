@@ -166,7 +166,7 @@ fn a_request_after_a_resample_is_not_lost() {
 }
 
 #[test]
-fn settling_asserts_the_pin_of_a_request() {
+fn settling_asserts_the_pin_of_an_unserved_signal() {
     fn scenario() {
         let scene = Scene::new();
         scene.request();

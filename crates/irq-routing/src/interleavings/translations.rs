@@ -170,7 +170,7 @@ fn an_invalidation_keeps_an_unchanged_translation_in_use() {
 }
 
 #[test]
-fn a_cached_mapping_is_never_torn() {
+fn a_concurrent_lookup_never_returns_a_torn_mapping() {
     fn mapping(number: u32) -> Mapping {
         let (iova, address) = (number.into(), number.into());
         Mapping { device: DeviceId::new(number), iova, address }

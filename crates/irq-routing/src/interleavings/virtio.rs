@@ -37,11 +37,11 @@ fn notify_while_disabling(last: Option<u16>) {
 }
 
 #[test]
-fn a_notification_is_sent_or_asserts_the_pin() {
+fn a_notification_during_an_msix_disable_is_sent_or_asserts_the_pin() {
     explore_all(10, || notify_while_disabling(None));
 }
 
 #[test]
-fn a_notification_without_its_vector_asserts_the_pin() {
+fn a_notification_after_its_vector_is_removed_asserts_the_pin() {
     explore_all(10, || notify_while_disabling(Some(NO_VECTOR)));
 }

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn extended_ids_move_to_the_upper_half() {
+    fn extended_apic_ids_move_to_the_upper_address_half() {
         for (guests, kvms) in [
             (0xfee0_1000, 0xfee0_1000),
             (0xfee0_1020, 0x0000_0100_fee0_1000),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn remappable_and_wide_addresses_stay() {
+    fn remappable_and_64_bit_addresses_are_left_unchanged() {
         for address in [0xfee0_1030, 0x0000_0200_fee0_1020] {
             assert_eq!(converted(ApicIds::Extended, address), address, "{address:#x}");
         }

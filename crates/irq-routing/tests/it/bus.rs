@@ -66,7 +66,7 @@ fn held_message_is_sent_with_the_new_device_id() {
 }
 
 #[test]
-fn removed_functions_are_not_kept() {
+fn the_bus_does_not_keep_a_dropped_function_alive() {
     let Machine { bus, table, msi, .. } = machine();
     let weak = Arc::downgrade(&table);
     drop(table);

@@ -129,7 +129,7 @@ fn an_eventfd_signal_sends_the_newly_chosen_vector() {
 }
 
 #[test]
-fn saved_state_has_the_signals_of_eventfds() {
+fn a_saved_state_includes_unread_eventfd_signals() {
     let rig = Rig::new();
     rig.ring(2);
     assert_eq!(rig.table.save().pending, [2]);
@@ -138,7 +138,7 @@ fn saved_state_has_the_signals_of_eventfds() {
 /// cloud-hypervisor lost such signals
 /// (<https://github.com/cloud-hypervisor/cloud-hypervisor/issues/7850>).
 #[test]
-fn a_settled_table_leaves_no_signal_in_eventfds() {
+fn settling_a_table_leaves_no_signal_in_its_eventfds() {
     let rig = Rig::new();
     rig.mask(0, false);
     rig.mask(1, false);

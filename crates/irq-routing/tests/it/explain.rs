@@ -128,7 +128,7 @@ fn explain_reports_a_gsi_without_a_route() {
 }
 
 #[test]
-fn explain_ends_at_the_message_without_controller_support() {
+fn explain_stops_at_the_message_if_the_controller_cannot_explain() {
     let controller = Arc::new(Controller::default());
     let router = Router::new(GsiSpace::default(), controller.inputs()).unwrap();
     router.replace(&[(Gsi::new(5), Route::to_its(DEVICE, MESSAGE))]).unwrap();
@@ -153,7 +153,7 @@ fn enable(capability: &MsiCapability, enabled: bool) {
 }
 
 #[test]
-fn a_vector_of_a_capability_is_explained() {
+fn explain_reports_the_obstacles_of_msi_capability_vectors() {
     let rig = Rig::new();
     let capability = capability(Sender::Device(DEVICE), rig.router.clone());
     let obstacle = |vector| capability.explain(vector).obstacle();
@@ -174,7 +174,7 @@ fn a_vector_of_a_capability_is_explained() {
 }
 
 #[test]
-fn msi_and_msix_are_explained_together() {
+fn explain_considers_both_msi_and_msix_of_a_function() {
     let rig = Rig::new();
     let table = rig.table(Sender::Anonymous);
     let capability = capability(Sender::Device(DEVICE), rig.router.clone());

@@ -173,7 +173,7 @@ proptest! {
 }
 
 #[test]
-fn message_reaches_the_its_with_its_device() {
+fn a_routed_message_carries_its_device_id_to_the_its() {
     let (router, controller) = router(SPACE);
     router.commit(&[Change::Set(Gsi::new(7), message(0x12, 9))]).unwrap();
 
@@ -193,7 +193,7 @@ fn a_message_without_a_device_reaches_no_its() {
 }
 
 #[test]
-fn anonymous_doorbell_ignores_the_device_id() {
+fn a_doorbell_without_device_ids_ignores_the_device_id() {
     let (router, controller) = router(SPACE);
     let frame = MsiMessage { address: Controller::FRAME, data: 80 };
     let device = DeviceId::new(3);
@@ -211,7 +211,7 @@ fn anonymous_doorbell_ignores_the_device_id() {
 }
 
 #[test]
-fn a_signal_on_a_pin_is_one_edge() {
+fn signaling_a_pin_route_pulses_the_line_once() {
     let (router, controller) = router(SPACE);
     router.commit(&[Change::Set(Gsi::new(7), pin(10))]).unwrap();
 
@@ -278,7 +278,7 @@ fn a_gsi_space_beyond_the_maximum_is_refused() {
 }
 
 #[test]
-fn exhausted_gsis_name_the_limit() {
+fn the_gsis_exhausted_error_names_the_limit() {
     let (router, _) = router(GsiSpace::new(4096).with_first_allocated(4094));
     router.allocate().unwrap();
     router.allocate().unwrap();

@@ -49,7 +49,7 @@ fn bytes_of(table: &MsixTable) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn restored_table_reads_and_sends_as_the_saved_one(
+    fn a_restored_table_behaves_like_the_saved_one(
         writes in prop::collection::vec((0u64..u64::from(VECTORS) * 4, any::<u32>()), 0..80),
         signals in prop::collection::vec(0..VECTORS, 0..20),
         control in any::<u16>(),
@@ -80,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn restored_capability_reads_and_sends_as_the_saved_one(
+    fn a_restored_capability_behaves_like_the_saved_one(
         log2_vectors in 0u8..6,
         address_64: bool,
         per_vector_masking: bool,
@@ -137,7 +137,7 @@ proptest! {
 }
 
 #[test]
-fn pending_message_is_sent_by_the_restore() {
+fn restore_sends_a_pending_message_that_is_not_masked() {
     let (msi, _) = capability(LAYOUT);
     msi.write(4, &Controller::ITS.to_le_bytes());
     msi.write(16, &[1]);
@@ -195,7 +195,7 @@ fn version_1_states_restore_with_bus_mastering_enabled() {
 }
 
 #[test]
-fn unknown_field_is_refused() {
+fn a_saved_state_with_an_unknown_field_is_refused() {
     let (msi, _) = capability(LAYOUT);
     let mut json = serde_json::to_value(msi.save()).unwrap();
     json["gsi"] = 24.into();

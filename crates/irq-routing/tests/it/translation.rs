@@ -112,7 +112,7 @@ fn table(rig: &Rig, address: u64, control: u32) -> MsixTable {
 }
 
 #[test]
-fn a_message_reaches_the_doorbell_behind_its_iova() {
+fn a_message_reaches_the_doorbell_mapped_at_its_iova() {
     let rig = Rig::mapped();
     let gsi = rig.router.allocate().unwrap();
     let message = MsiMessage { address: IOVA, data: 7 };
@@ -142,7 +142,7 @@ fn each_blocked_message_records_an_iommu_event() {
 }
 
 #[test]
-fn a_vector_follows_its_mapping_and_its_address() {
+fn a_vector_uses_its_current_address_and_iova_mapping() {
     let rig = Rig::mapped();
     let table = table(&rig, IOVA, 0);
     assert_eq!(table.signal(0), Signaled::Sent(Delivery::Pending));
@@ -186,7 +186,7 @@ fn an_invalidation_retranslates_only_matching_mappings() {
 }
 
 #[test]
-fn the_cost_of_an_invalidation_is_bounded() {
+fn an_invalidation_makes_a_bounded_number_of_lookups() {
     let rig = Rig::new();
     for page in 0..5000 {
         let (device, iova) = (DeviceId::new(page % 600), u64::from(page) << 12);

@@ -103,7 +103,7 @@ fn each_notification_sends_the_message_of_its_own_vector() {
 }
 
 #[test]
-fn notification_follows_a_vector_that_changes_while_in_use() {
+fn a_notification_uses_the_vector_that_its_queue_has_at_that_time() {
     let rig = Rig::with_vectors([0, 1, NO_VECTOR]);
     for (vector, arrives) in [(2, vec![2]), (NO_VECTOR, vec![]), (1, vec![1])] {
         rig.notifier.write_vector(UsedBuffer(0), vector);
@@ -172,7 +172,7 @@ fn isr_status_reports_configuration_changes_despite_msix() {
 }
 
 #[test]
-fn interrupt_status_follows_the_pin() {
+fn interrupt_status_matches_the_pin_level() {
     let rig = Rig::new();
     rig.notifier.notify(UsedBuffer(0));
     assert!(rig.notifier.interrupt_status());

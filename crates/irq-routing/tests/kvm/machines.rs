@@ -21,7 +21,7 @@ pub(crate) const ALL: &[Trial] = &[
     ("a_file_that_is_no_machine_is_refused", no_machine),
     ("a_split_irqchip_has_no_pins", split),
     ("signaling_a_refused_message_returns_its_error", refusals),
-    ("a_gsi_is_explained_by_the_controller", explained),
+    ("an_explanation_of_a_gsi_includes_the_controllers_obstacle", explained),
     ("extended_destinations_reach_their_apics", extended),
     ("released_gsis_cost_no_table", releases),
     ("a_reused_gsi_never_leads_to_its_former_message", reuse),

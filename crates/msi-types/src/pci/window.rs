@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn window_that_wraps_is_refused() {
+    fn a_window_that_wraps_the_bus_address_space_is_refused() {
         let cpu = Region::new(0x1000, 0x2000).unwrap();
         assert!(PciWindow::new(PciSpace::Memory64, cpu, u64::MAX - 0xfff).is_none());
         let last = PciWindow::new(PciSpace::Memory64, cpu, u64::MAX - 0x1fff).unwrap();

@@ -91,14 +91,14 @@ fn collection_entry_bits_match_the_layout() {
 
 proptest! {
     #[test]
-    fn entries_keep_every_bit(raw: u64) {
+    fn table_entries_round_trip_every_bit(raw: u64) {
         prop_assert_eq!(u64::from(DeviceEntry::from(raw)), raw);
         prop_assert_eq!(u64::from(TranslationEntry::from(raw)), raw);
         prop_assert_eq!(u64::from(CollectionEntry::from(raw)), raw);
     }
 
     #[test]
-    fn an_itt_address_touches_nothing_else(address: u64, raw: u64) {
+    fn setting_the_itt_address_changes_no_other_bits(address: u64, raw: u64) {
         let entry = DeviceEntry::from(raw).with_itt_address(address);
         prop_assert_eq!(entry.itt_address(), address & 0xf_ffff_ffff_ff00);
         prop_assert_eq!(entry.with_itt_address(0), DeviceEntry::from(raw).with_itt_address(0));

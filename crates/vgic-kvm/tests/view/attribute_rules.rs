@@ -35,7 +35,7 @@ fn with_enabled_its(test: impl FnOnce(&mut KvmView<'_>)) {
 }
 
 #[test]
-fn writing_pending_sets_the_latch() {
+fn writing_ispendr_sets_the_latch_and_not_the_line_level() {
     with_view(|view| {
         let pending = Attribute::Distributor { offset: gicd::ISPENDR.offset() + 4 };
         let levels = Attribute::Levels { cpu: CPU, info: 0, first: 32 };
@@ -75,7 +75,7 @@ fn iidr_refuses_another_implementer_or_revision() {
 }
 
 #[test]
-fn group_0_is_not_forwarded_alone() {
+fn group_0_is_not_enabled_without_group_1() {
     with_view(|view| {
         let control = Attribute::Distributor { offset: gicd::CTLR.offset() };
         for (written, kept) in [(1, 0), (2, 2), (3, 3), (0, 0)] {
@@ -168,7 +168,7 @@ fn misaligned_its_registers_return_einval() {
 }
 
 #[test]
-fn an_its_is_enabled_only_when_complete() {
+fn an_its_is_enabled_only_with_a_queue_and_tables() {
     with_view(|view| {
         let (base, write, read) =
             (its(gits::CBASER.offset()), its(gits::CWRITER.offset()), its(gits::CREADR.offset()));
@@ -193,7 +193,7 @@ fn an_its_is_enabled_only_when_complete() {
 }
 
 #[test]
-fn an_enabled_its_keeps_its_queue_and_tables() {
+fn the_queue_and_tables_of_an_enabled_its_do_not_change() {
     with_enabled_its(|view| {
         assert_eq!(view.set(ITS, its(gits::CREADR.offset()), 0), Err(Errno::Busy));
         assert_eq!(view.set(ITS, its(gits::IIDR.offset()), 0x4b00_143b), Err(Errno::Invalid));

@@ -10,7 +10,7 @@ use vgic_kvm::abi::{Attribute, LINE_LEVEL};
 use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
 
 #[test]
-fn bits_that_the_machine_does_not_have_are_counted() {
+fn attribute_bits_that_a_load_drops_are_counted() {
     let (config, memory, cpu) = (config(), ram(), config().cpus[1].affinity);
     let dropped = |attribute, more: u64| {
         let mut view = KvmView::new(&config, fresh(), &memory).unwrap();
@@ -49,7 +49,7 @@ fn bits_that_the_machine_does_not_have_are_counted() {
 }
 
 #[test]
-fn a_load_of_memory_without_tables_is_counted() {
+fn an_its_loaded_from_memory_without_tables_is_counted() {
     let (config, early, late) = (config(), ram(), ram());
     let mut state = with_tables(Levels::Flat, &late);
     let (collection, target) = (CollectionId::new(0), state.cpus[0].affinity);

@@ -72,7 +72,7 @@ fn obstacle(
 }
 
 #[test]
-fn a_message_is_explained_up_to_the_cpu() {
+fn explain_traces_a_message_to_the_cpu() {
     let mut guest = Guest::after_messages();
     let explanation = examine(&mut guest, |_, explainer| message(1, 0)(explainer));
     let event = EventId::new(0);
@@ -89,7 +89,7 @@ fn a_message_is_explained_up_to_the_cpu() {
 }
 
 #[test]
-fn each_obstacle_of_a_message_is_named() {
+fn explain_names_each_obstacle_of_a_message() {
     let mut guest = Guest::after_messages();
     let anonymous = |controller: &dyn ExplainInput| {
         controller.explain_message(None, MsiMessage { address: DOORBELL, data: 0 })
@@ -116,7 +116,7 @@ fn each_obstacle_of_a_message_is_named() {
 
 /// The SPI is in Group 0. The model's distributor forwards only Group 1, but KVM's forwards both.
 #[test]
-fn a_line_is_explained_up_to_the_cpu() {
+fn explain_traces_a_line_to_the_cpu() {
     let mut guest = Guest::after_messages();
     let interrupt = HwIrq::new(SPI);
     let line = |controller: &dyn ExplainInput| controller.explain_line(Line::Spi(SPI));
@@ -136,7 +136,7 @@ fn a_line_is_explained_up_to_the_cpu() {
 }
 
 #[test]
-fn an_explanation_changes_nothing_but_tables() {
+fn an_explanation_changes_no_state_but_the_saved_tables() {
     let mut guest = Guest::after_messages();
     let ram = guest.ram.clone();
     let memory = || {
@@ -159,7 +159,7 @@ fn an_explanation_changes_nothing_but_tables() {
 }
 
 #[test]
-fn a_refused_access_is_not_examined() {
+fn an_explanation_reports_a_refused_access_as_unexamined() {
     let mut guest = Guest::after_messages();
     examine(&mut guest, |kernel, explainer| {
         let unexamined = Explanation::new().with_unexamined(Unexamined::KernelController);
@@ -177,7 +177,7 @@ fn a_refused_access_is_not_examined() {
 }
 
 #[test]
-fn tables_that_overlap_are_not_examined() {
+fn an_explanation_reports_overlapping_tables_as_unexamined() {
     let mut guest = Guest::after_messages();
     guest.run([mapd(3, 4, TRANSLATIONS + 0x100)]);
     examine(&mut guest, |_, explainer| assert!(explainer.copy().is_ok()));
@@ -204,7 +204,7 @@ fn incomplete_state_is_reported_as_unexamined() {
 }
 
 #[test]
-fn an_its_may_have_any_address() {
+fn explain_finds_an_its_at_any_address() {
     for base in [0x0800_0000, 0x080a_0000, 1 << 40] {
         let config = kvm_config(2, 64)
             .with_distributor(1 << 45)

@@ -351,7 +351,7 @@ fn missing_guest_memory_is_reported() {
 }
 
 #[test]
-fn left_out_displays_its_counts_in_a_sentence() {
+fn the_left_out_counts_are_displayed_in_a_sentence() {
     assert_eq!(LeftOut::default().to_string(), "nothing was left out");
     assert_eq!(
         save_tables(with_collection(0x2000), &ram()).to_string(),
@@ -363,7 +363,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_changed_state_is_reported_as_incomplete(
+    fn a_migration_that_changes_the_state_is_reported_as_incomplete(
         (levels, state) in states(),
         place in prop::sample::select(
             vec![DEVICES, COLLECTIONS, PENDING, SECOND_LEVEL, TRANSLATIONS],

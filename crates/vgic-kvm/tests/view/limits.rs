@@ -62,7 +62,7 @@ fn an_ordinary_state_is_within_kvms_limits() {
 }
 
 #[test]
-fn a_configuration_that_kvm_cannot_have_is_refused() {
+fn a_configuration_that_kvm_does_not_support_is_refused() {
     assert_eq!(machine(|config| config.priority_bits = 6), Some(OutsideKvm::PriorityBits(6)));
     assert_eq!(machine(|config| config.extended_spis = 32), Some(OutsideKvm::ExtendedRange));
     assert_eq!(machine(|config| config.extended_ppis = 32), Some(OutsideKvm::ExtendedRange));
@@ -79,7 +79,7 @@ fn a_configuration_that_kvm_cannot_have_is_refused() {
 }
 
 #[test]
-fn an_its_configuration_that_kvm_cannot_have_is_refused() {
+fn an_its_configuration_that_kvm_does_not_support_is_refused() {
     assert_eq!(its(|its| its.device_id_bits = 17), Some("number of DeviceID bits"));
     assert_eq!(its(|its| its.event_id_bits = 17), Some("number of EventID bits"));
     let named = its(|its| its.redistributor_naming = RedistributorNaming::Address);
@@ -94,7 +94,7 @@ fn an_its_configuration_that_kvm_cannot_have_is_refused() {
 }
 
 #[test]
-fn a_gic_state_that_kvm_cannot_have_is_refused() {
+fn a_gic_state_that_kvm_cannot_represent_is_refused() {
     let alone = gicd::Ctlr::new().with_enable_grp0(true).into_bits();
     assert_eq!(state(|state| state.distributor.ctlr = alone), Some(OutsideKvm::GroupZeroAlone));
     let any = Irouter::new().with_any_participating(true).into_bits();
@@ -131,7 +131,7 @@ fn a_kvm_guest_cannot_make_ppis_edge_triggered() {
 }
 
 #[test]
-fn level_ppis_refuse_an_edge_triggered_ppi() {
+fn level_ppi_machines_refuse_states_with_edge_triggered_ppis() {
     let mut state = fresh();
     state.cpus[1].redistributor.interrupts = vec![changed(20, |state| state.edge = true)];
     for (level_ppis, expected) in
@@ -145,7 +145,7 @@ fn level_ppis_refuse_an_edge_triggered_ppi() {
 }
 
 #[test]
-fn differing_propbasers_are_refused_if_enabled() {
+fn differing_propbasers_are_refused_if_lpis_are_enabled() {
     let cpu = Affinity::from_packed(1);
     let enabled = gicr::Ctlr::new().with_enable_lpis(true).into_bits();
     let other = |state: &mut SavedState| state.cpus[1].redistributor.propbaser = 0x4004_000f;
@@ -254,7 +254,7 @@ fn damaged(damage: impl FnOnce(&mut SavedState)) -> Option<Problem> {
 }
 
 #[test]
-fn a_damaged_state_is_refused_with_its_problem() {
+fn the_error_for_a_damaged_state_names_its_problem() {
     let value = |field, value| Some(Problem::Value { field, value });
     let bits = |bits| damaged(move |state| state.its[0].devices[0].event_bits = bits);
     for wrong in [0, 17, 255] {

@@ -44,7 +44,7 @@ fn saved(config: &VgicConfig, state: &SavedState, memory: &Ram) -> (Vec<KvmRegis
 }
 
 #[test]
-fn a_view_without_heap_is_an_error() {
+fn creating_a_view_without_heap_fails() {
     let (config, memory) = (config(), &ram());
     let state = running(memory);
     let view = || KvmView::new(&config, outside(|| state.clone()), memory).map(drop);
@@ -56,14 +56,14 @@ fn a_view_without_heap_is_an_error() {
 }
 
 #[test]
-fn a_save_without_heap_is_enomem() {
+fn a_save_without_heap_returns_enomem() {
     let (config, memory) = (config(), &ram());
     let (registers, failures) = saved(&config, &running(memory), memory);
     assert!(registers.len() > 100 && failures >= 5, "{failures} allocations failed");
 }
 
 #[test]
-fn a_load_without_heap_is_enomem() {
+fn a_load_without_heap_returns_enomem() {
     let (config, memory) = (config(), &ram());
     let (state, fresh) = (running(memory), fresh());
     let (registers, _) = saved(&config, &state, memory);

@@ -68,7 +68,7 @@ fn devices_with_every_event_id_survive_save_and_load() {
 }
 
 #[test]
-fn tables_larger_than_a_restore_reads_are_counted() {
+fn an_its_whose_tables_exceed_the_restore_limit_is_counted() {
     let memory = ram();
     let (registers, left_out) = saved(&with_large_devices(2049, &memory), &memory);
     let said = left_out.to_string();

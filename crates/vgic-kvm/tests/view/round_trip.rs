@@ -240,7 +240,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn attributes_and_tables_keep_a_state((levels, state) in states()) {
+    fn a_state_round_trips_through_attributes_and_tables((levels, state) in states()) {
         prop_assert_eq!(moved(&state, &memory(levels)), expected(state));
     }
 

@@ -10,7 +10,7 @@ use vgic_kvm::snapshot::{KvmAttributes, KvmSnapshot, SnapshotTable, TableUse};
 use vgic_kvm::{KvmDevice, KvmView};
 
 #[test]
-fn json_round_trips() {
+fn a_snapshot_round_trips_through_json() {
     let snapshot = Guest::after_messages().snapshot();
     let json = serde_json::to_string(&snapshot).unwrap();
     assert!(

@@ -103,7 +103,7 @@ fn a_save_hides_stale_table_entries() {
 }
 
 #[test]
-fn saturated_distances_hide_stale_devices() {
+fn a_save_hides_stale_devices_when_the_distance_saturates() {
     let memory = ram();
     let mut state = two_devices();
     // The entry of device 20000 is in the third page of 64 KiB, and the distance to it saturates
@@ -147,7 +147,7 @@ fn a_reader_skips_invalid_entries() {
 }
 
 #[test]
-fn a_two_level_device_table_is_read_by_pages() {
+fn a_restore_reads_each_page_of_a_two_level_device_table() {
     let memory = small();
     put(
         &memory,
@@ -163,7 +163,7 @@ fn a_two_level_device_table_is_read_by_pages() {
 }
 
 #[test]
-fn collections_end_at_the_first_invalid_one() {
+fn the_collection_table_ends_at_the_first_invalid_entry() {
     let memory = small();
     put(&memory, &[(COLLECTIONS + 8, collection(2, 0)), (COLLECTIONS + 24, collection(9, 0))]);
     let state = restore_tables(Levels::Flat, &memory).unwrap();
@@ -209,7 +209,7 @@ fn an_lpi_of_two_events_is_pending_once() {
 }
 
 #[test]
-fn two_events_of_an_lpi_survive_the_tables() {
+fn two_events_of_one_lpi_survive_save_and_restore() {
     let memory = ram();
     let mut state = one_pending();
     state.its[0].devices[0].events[1].intid = IntId::new(8200);
@@ -237,7 +237,7 @@ pub(crate) fn one_pending() -> SavedState {
 }
 
 #[test]
-fn an_lpis_bit_is_the_or_of_its_events() {
+fn the_pending_bit_of_an_lpi_is_the_or_of_its_events() {
     let memory = ram();
     let table = PENDING + 0x2_0000;
     let mut state = one_pending();
@@ -265,7 +265,7 @@ fn a_save_keeps_pending_bits_of_a_disabled_redistributor() {
 }
 
 #[test]
-fn refused_entries_are_named() {
+fn a_restore_error_names_the_refused_entry() {
     use Errno::{Exists, Fault, Invalid};
     let second = COLLECTIONS + 8;
     for (at, word, errno, entry) in [

@@ -71,7 +71,7 @@ fn the_reader_detects_every_flipped_bit() {
 }
 
 #[test]
-fn an_invalid_value_is_located() {
+fn an_error_reports_the_offset_of_an_invalid_value() {
     let state = state(vec![device(5, [event(0, 8192, 1)])]);
     let bytes = state.to_bytes();
     let entries = [5, 16, 0x80, 0xfe, 0xff, 0xff, 0xff, 0xff, 0x3f, 1, 0, 0x80, 0x40, 1];
@@ -83,7 +83,7 @@ fn an_invalid_value_is_located() {
 }
 
 #[test]
-fn missing_and_additional_bytes_are_located() {
+fn an_error_reports_the_offset_of_missing_or_additional_bytes() {
     let bytes = state(Vec::new()).to_bytes();
     for end in MAGIC..bytes.len() {
         let error = MachineState::from_bytes(&bytes[..end]).unwrap_err();
@@ -103,7 +103,7 @@ fn an_error_names_an_unsupported_version() {
 
 proptest! {
     #[test]
-    fn binary_form_round_trips(
+    fn a_machine_state_round_trips_through_its_binary_form(
         devices in vec((any::<u32>(), vec(any::<(u32, u32, u16, bool, Option<u8>)>(), 0..9)), 0..4),
     ) {
         let event = |of: (u32, u32, u16, bool, Option<u8>)| {

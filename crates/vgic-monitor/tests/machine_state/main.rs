@@ -148,7 +148,7 @@ fn save_refuses_two_functions_with_one_name() {
 }
 
 #[test]
-fn function_refuses_the_state_of_another_kind() {
+fn a_function_refuses_the_state_of_another_kind_of_function() {
     let mut machine = Machine::new(2, 3);
     let layout = MsiLayout { log2_vectors: 0, address_64: true, per_vector_masking: false };
     let msi = MsiCapability::new(layout, 0, SENDER, machine.router.clone()).unwrap();

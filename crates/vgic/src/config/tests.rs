@@ -92,7 +92,7 @@ fn direct_lpis_exclude_an_its_and_mbis() {
 }
 
 #[test]
-fn an_its_allows_mbis_and_frames() {
+fn an_its_can_be_combined_with_mbis_and_v2m_frames() {
     let config = VgicConfig::new(1)
         .with_lpi_id_bits(Some(16))
         .with_its(vec![ItsConfig::new(0x0808_0000)])

@@ -78,7 +78,7 @@ fn check_preemption(bits: u8, binary_point: u8, common: bool, running_group: Gro
 }
 
 #[test]
-fn the_mask_passes_only_more_urgent_priorities() {
+fn the_priority_mask_passes_only_more_urgent_priorities() {
     for bits in 4..=8 {
         for mask in priorities(bits) {
             let interface = CpuInterface { mask: Priority::new(mask), ..open(bits) };
@@ -104,7 +104,7 @@ fn a_disabled_group_signals_nothing() {
 }
 
 #[test]
-fn priority_drop_uncovers_the_previous_priority() {
+fn a_priority_drop_restores_the_previous_running_priority() {
     for bits in 4..=8 {
         let levels: Vec<_> = priorities(bits.min(7)).into_iter().rev().collect();
         let mut interface = open(bits);
@@ -134,14 +134,14 @@ fn group_zero_drops_first_at_equal_priorities() {
 }
 
 #[test]
-fn binary_points_keep_every_preemption_bit() {
+fn the_initial_binary_points_use_every_preemption_bit() {
     for (bits, zero, one) in [(4, 3, 4), (5, 2, 3), (6, 1, 2), (7, 0, 1), (8, 0, 1)] {
         assert_eq!(CpuInterface::new(features(bits)).binary_point, [zero, one], "{bits} bits");
     }
 }
 
 #[test]
-fn preemption_bits_determine_active_priority_registers() {
+fn preemption_bits_determine_the_number_of_active_priority_registers() {
     for (bits, registers) in [(4, 1), (5, 1), (6, 2), (7, 4), (8, 4)] {
         assert_eq!(features(bits).active_priority_registers(), registers, "{bits} bits");
     }

@@ -31,7 +31,7 @@ fn arrives_in_guest_mode(arrive: fn(&Machine)) {
 }
 
 #[test]
-fn no_arrival_is_missed_in_guest_mode() {
+fn an_interrupt_arriving_in_guest_mode_is_not_missed() {
     explore_random(EXECUTIONS, || arrives_in_guest_mode(Machine::send));
     explore_random(EXECUTIONS, || arrives_in_guest_mode(Machine::fire));
 }
@@ -59,7 +59,7 @@ fn an_arrival_moves(before: bool) {
 }
 
 #[test]
-fn an_arrival_in_guest_mode_moves_once() {
+fn an_lpi_arriving_in_guest_mode_moves_to_its_new_vcpu_once() {
     explore_random(EXECUTIONS, || an_arrival_moves(false));
     explore_random(EXECUTIONS, || an_arrival_moves(true));
 }
@@ -92,7 +92,7 @@ fn a_message_moves_at_its_arrival(before: bool) {
 }
 
 #[test]
-fn a_message_listed_at_its_arrival_moves_once() {
+fn a_message_listed_on_arrival_moves_to_its_new_vcpu_once() {
     explore_random(EXECUTIONS, || a_message_moves_at_its_arrival(false));
     explore_random(EXECUTIONS, || a_message_moves_at_its_arrival(true));
 }
@@ -145,7 +145,7 @@ fn an_spi_arriving_while_an_lpi_is_relisted_is_not_lost() {
 }
 
 #[test]
-fn no_arrival_is_missed_beside_a_listed_message() {
+fn an_interrupt_arriving_beside_a_listed_message_is_not_missed() {
     for before in [false, true] {
         explore_random(EXECUTIONS, move || arrives_beside_a_message(before, Machine::send));
         explore_random(EXECUTIONS, move || arrives_beside_a_message(before, Machine::fire));

@@ -207,7 +207,7 @@ fn two_fire() {
 }
 
 #[test]
-fn two_injectors_kick_once() {
+fn two_interrupts_kick_a_vcpu_falling_asleep_at_most_once() {
     explore_random(5_000, two_fire);
 }
 
@@ -257,6 +257,6 @@ fn two_leaves_are_pruned() {
 }
 
 #[test]
-fn two_pruners_hide_no_leaf() {
+fn two_threads_that_clear_empty_leaves_hide_no_ready_leaf() {
     explore_all(1_000, two_leaves_are_pruned);
 }

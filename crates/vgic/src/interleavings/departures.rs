@@ -46,7 +46,7 @@ fn a_vcpu_sleeps_over_a_stale_hint() {
 }
 
 #[test]
-fn an_lpi_with_a_stale_ready_bit_wakes_its_vcpu() {
+fn an_lpi_whose_stale_ready_bit_becomes_valid_wakes_its_vcpu() {
     explore(a_vcpu_sleeps_over_a_stale_hint);
 }
 
@@ -141,7 +141,7 @@ fn a_leaf_is_emptied_while_a_vcpu_looks_at_its_entry() {
 }
 
 #[test]
-fn emptying_a_leaf_hides_no_entry_that_a_vcpu_looks_at() {
+fn emptying_a_leaf_hides_no_entry_that_a_vcpu_is_checking() {
     explore_more(10, a_leaf_is_emptied_while_a_vcpu_looks_at_its_entry);
 }
 

@@ -63,7 +63,7 @@ fn the_last_message_is_seen() {
 }
 
 #[test]
-fn every_coalesced_message_is_seen() {
+fn the_last_handler_sees_the_last_coalesced_message() {
     explore(the_last_message_is_seen);
 }
 
@@ -99,7 +99,7 @@ fn a_move_takes_the_message_along() {
 }
 
 #[test]
-fn a_moved_event_is_at_its_new_vcpu_only() {
+fn a_message_for_a_moving_event_causes_one_interrupt() {
     explore(a_move_takes_the_message_along);
 }
 
@@ -116,7 +116,7 @@ fn there_and_back() {
 }
 
 #[test]
-fn an_event_moving_there_and_back_loses_nothing() {
+fn moving_an_event_there_and_back_loses_no_message() {
     explore(there_and_back);
 }
 
@@ -132,7 +132,7 @@ fn movall_against_a_sender() {
 }
 
 #[test]
-fn movall_loses_and_doubles_nothing() {
+fn movall_neither_loses_nor_duplicates_an_lpi() {
     explore(movall_against_a_sender);
 }
 
@@ -230,7 +230,7 @@ fn inv_changes_the_priority() {
 }
 
 #[test]
-fn a_change_of_priority_loses_nothing() {
+fn a_priority_change_during_a_message_loses_no_lpi() {
     explore(inv_changes_the_priority);
 }
 
@@ -402,11 +402,11 @@ fn a_cold_path_is_pruned() {
 }
 
 #[test]
-fn pruning_an_empty_path_loses_nothing() {
+fn clearing_the_summary_bits_of_an_empty_path_loses_no_lpi() {
     explore(a_path_is_pruned);
 }
 
 #[test]
-fn pruning_a_cold_path_loses_nothing() {
+fn clearing_summary_bits_on_a_path_not_used_before_loses_no_lpi() {
     explore(a_cold_path_is_pruned);
 }

@@ -122,7 +122,7 @@ fn next_owner_listed_meanwhile() {
 }
 
 #[test]
-fn folding_an_unmapped_lpi_does_not_signal_its_next_owner() {
+fn an_exit_with_an_unmapped_lpi_does_not_signal_the_entrys_next_owner() {
     explore(next_owner_listed_meanwhile);
 }
 
@@ -161,7 +161,7 @@ fn disabling_lpis_delivers_or_saves_a_listed_lpi() {
 }
 
 #[test]
-fn a_listed_lpi_moved_to_disabled_lpis_is_delivered_once() {
+fn a_listed_lpi_moved_to_a_vcpu_with_disabled_lpis_is_delivered_once() {
     acknowledged_during(
         |commands| {
             commands.disable_lpis(1);
@@ -193,7 +193,7 @@ fn followed_while_listed(guest: Guest, more: usize) -> [usize; 2] {
 }
 
 #[test]
-fn a_listed_lpi_whose_event_follows_is_delivered_once() {
+fn a_listed_lpi_whose_event_moves_after_movall_is_delivered_once() {
     for guest in [Guest::Acknowledges, Guest::Masks] {
         explore(move || {
             assert_eq!(followed_while_listed(guest, 0).iter().sum::<usize>(), 1, "one signal");
@@ -245,7 +245,7 @@ fn rung_while_entering() {
 }
 
 #[test]
-fn a_message_during_a_vm_entry_is_listed_or_kicks() {
+fn a_message_during_a_vm_entry_is_listed_or_kicks_the_vcpu() {
     explore(rung_while_entering);
 }
 
@@ -390,7 +390,7 @@ fn entered_again_while_the_event_follows() {
 }
 
 #[test]
-fn vcpus_that_enter_again_lose_no_message() {
+fn vcpus_that_reenter_the_guest_lose_no_message() {
     explore(entered_again_while_it_moves);
     explore(entered_again_while_all_move);
     explore(entered_again_while_the_event_follows);

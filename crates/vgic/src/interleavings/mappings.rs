@@ -20,7 +20,7 @@ fn a_mapping_reads_a_configuration() {
 }
 
 #[test]
-fn a_mapping_sees_an_invalidation() {
+fn an_event_mapped_during_an_invalidation_uses_the_new_configuration() {
     explore(a_mapping_reads_a_configuration);
 }
 

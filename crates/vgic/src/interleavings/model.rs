@@ -351,7 +351,7 @@ fn a_listed_message_moves() {
 }
 
 #[test]
-fn a_listed_message_moves_once() {
+fn a_listed_message_moves_to_its_new_vcpu_once() {
     explore_random(EXECUTIONS, a_listed_message_moves);
 }
 
@@ -411,7 +411,7 @@ fn arrives_at_entries(executions: usize, arrive: fn(&Machine)) {
 }
 
 #[test]
-fn no_message_is_missed_at_an_entry() {
+fn a_message_that_arrives_during_a_vm_entry_is_not_missed() {
     explore_random(EXECUTIONS, || arrives_at_an_entry(Before::HandledAMessage, Machine::send));
     arrives_at_entries(EXECUTIONS, Machine::send);
 }
@@ -430,17 +430,17 @@ fn an_idle_vcpu_enters_and_exits() {
 }
 
 #[test]
-fn an_idle_entry_and_exit_make_no_rmw() {
+fn an_idle_entry_and_exit_perform_no_read_modify_write() {
     explore_random(1, an_idle_vcpu_enters_and_exits);
 }
 
 #[test]
-fn no_spi_is_missed_at_an_entry() {
+fn an_spi_that_fires_during_a_vm_entry_is_not_missed() {
     arrives_at_entries(EXECUTIONS, Machine::fire);
 }
 
 #[test]
-fn no_activation_is_missed_at_an_entry() {
+fn an_activation_during_a_vm_entry_is_not_missed() {
     let activate = |machine: &Machine| machine.set_bit(gicd::ISACTIVER.locate(SPI));
     arrives_at_entries(10 * EXECUTIONS, activate);
 }

@@ -134,7 +134,7 @@ fn fires_while_one_withdraws([withdraws, stays]: [Cpu; 2]) {
 }
 
 #[test]
-fn a_withdrawing_pe_keeps_no_interrupt() {
+fn an_interrupt_firing_while_its_pe_withdraws_targets_the_other_pe() {
     explore(|| fires_while_one_withdraws(CPUS));
     explore(|| fires_while_one_withdraws([CPUS[1], CPUS[0]]));
 }
@@ -179,7 +179,7 @@ fn withdraws_while_listed(guest: ListRegisterState) {
 }
 
 #[test]
-fn a_listed_interrupt_leaves_a_withdrawing_pe() {
+fn a_listed_interrupt_moves_to_the_other_pe_when_its_pe_withdraws() {
     for guest in [Pending, Invalid] {
         explore(move || withdraws_while_listed(guest));
     }

@@ -30,11 +30,11 @@ fn two_faults(second: FaultReason) {
 }
 
 #[test]
-fn faults_read_while_recorded_are_kept() {
+fn faults_recorded_during_a_read_are_kept() {
     explore(|| two_faults(FaultReason::Budget));
 }
 
 #[test]
-fn faults_of_one_kind_are_kept_apart() {
+fn two_concurrent_faults_of_one_kind_are_both_kept() {
     explore(|| two_faults(FaultReason::UnmappedEvent));
 }

@@ -181,7 +181,7 @@ fn two_pulse_one() {
 }
 
 #[test]
-fn both_of_two_pulses_are_handled() {
+fn an_edge_from_each_of_two_devices_is_handled() {
     explore_random(RANDOM, two_pulse_one);
 }
 
@@ -295,7 +295,7 @@ fn unlink_and_link(wired: &Wired) {
 }
 
 #[test]
-fn an_unlinked_interrupt_is_deactivated_once() {
+fn the_physical_interrupt_of_an_unlinked_line_is_deactivated_once() {
     for change in [unlink, unlink_and_link] {
         for guest in [Guest::Masks, Guest::Acknowledges, Guest::Ends] {
             explore_random(RANDOM, move || unlinked(guest, change));

@@ -17,6 +17,6 @@ fn left_over_while_they_fall_asleep() {
 }
 
 #[test]
-fn deferred_work_keeps_or_wakes_one_vcpu() {
+fn deferred_work_keeps_one_vcpu_awake_or_wakes_it() {
     explore(left_over_while_they_fall_asleep);
 }

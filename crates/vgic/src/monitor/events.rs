@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_one_kind_hides_no_other() {
+    fn many_faults_of_one_kind_hide_no_fault_of_another_kind() {
         let events = EventLog::of_all_kinds();
         let storm = FaultReason::UnmappedEvent;
 

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn exchanged_memory_takes_effect() {
+    fn replaced_guest_memory_takes_effect() {
         let memory = GuestMemoryAtomic::new(GuestMemoryMmap::<()>::new());
         let seen = VmMemory(memory.clone());
         assert!(seen.write(BASE, &[1]).is_err());

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_candidate_is_forgotten() {
+    fn visiting_removes_a_stale_candidate() {
         let candidates = Candidates::new();
         candidates.set(index(70));
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_candidate_is_taken_out() {
+    fn take_only_removes_the_only_candidate() {
         for number in [0, 70, WiredIndex::COUNT - 1] {
             let candidates = Candidates::new();
             candidates.set(index(number));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_candidates_none_is_taken_out() {
+    fn take_only_removes_neither_of_two_candidates() {
         for other in [71, 700] {
             let candidates = Candidates::new();
             candidates.set(index(70));

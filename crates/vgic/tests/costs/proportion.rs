@@ -94,7 +94,7 @@ fn sparse_32_bit_device_ids_need_memory_only_when_mapped() {
 }
 
 #[test]
-fn a_saved_state_is_in_proportion_to_mappings() {
+fn the_size_of_a_saved_state_is_proportional_to_mappings() {
     let mut machine = start(largest());
     let (idle, idle_bytes) = bytes_of(|| machine.save());
     drop(idle);

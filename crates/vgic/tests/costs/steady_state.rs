@@ -108,7 +108,7 @@ fn invalidated_direct_lpis_allocate_nothing() {
 }
 
 #[test]
-fn wires_and_mbis_allocate_nothing() {
+fn wired_interrupts_and_mbis_allocate_nothing() {
     let (machine, mut vcpu) = mapped();
     let address = machine.gic.config().distributor + u64::from(gicd::SETSPI_NSR.offset());
     let costs = costs(&machine.ram, || {
@@ -140,7 +140,7 @@ fn kicking_a_sleeping_vcpu_allocates_nothing() {
 }
 
 #[test]
-fn list_registers_allocate_nothing() {
+fn filling_list_registers_allocates_nothing() {
     let (machine, vcpu) = mapped();
     let vtr = Vtr::new()
         .with_list_regs_minus_one(3)

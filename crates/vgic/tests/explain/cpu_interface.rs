@@ -18,14 +18,14 @@ fn sent_after(plant: impl FnOnce(&mut Machine)) -> Guest {
 }
 
 #[test]
-fn a_cpu_that_went_off_is_named() {
+fn explain_reports_a_sleeping_redistributor() {
     let asleep = gicr::Waker::new().with_processor_sleep(true);
     let guest = sent_after(|machine| machine.write_gicr(0, gicr::WAKER, asleep));
     assert_eq!(guest.obstacle(), Some(Obstacle::Asleep { cpu: CPU }));
 }
 
 #[test]
-fn a_group_that_the_distributor_does_not_forward_is_named() {
+fn explain_reports_a_group_disabled_at_the_distributor() {
     let guest = sent_after(|machine| machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(1)));
     let ctlr = u32::try_from(guest.machine.read_gicd(gicd::CTLR)).unwrap();
     let expected = Obstacle::GroupDisabled { group: Group::One, ctlr };
@@ -34,14 +34,14 @@ fn a_group_that_the_distributor_does_not_forward_is_named() {
 }
 
 #[test]
-fn a_group_that_the_interface_ignores_is_named() {
+fn explain_reports_a_group_disabled_at_the_cpu_interface() {
     let guest = sent_after(|machine| machine.msr(0, icc::IGRPEN1.encoding(), 0));
     let expected = Obstacle::InterfaceGroupDisabled { group: Group::One, cpu: CPU };
     assert_eq!(guest.obstacle(), Some(expected));
 }
 
 #[test]
-fn a_priority_mask_is_named() {
+fn explain_reports_a_priority_mask_that_blocks_the_interrupt() {
     for mask in [0, 0x80, 0xa0] {
         let guest = sent_after(|machine| machine.msr(0, icc::PMR.encoding(), mask.into()));
         let expected = Obstacle::PriorityMasked { priority: 0xa0, mask, cpu: CPU };
@@ -51,7 +51,7 @@ fn a_priority_mask_is_named() {
 }
 
 #[test]
-fn a_forgotten_end_of_interrupt_is_named() {
+fn explain_reports_a_missing_end_of_interrupt() {
     let mut guest = Guest::working();
     guest.send();
     guest.machine.acknowledge(0);
@@ -63,7 +63,7 @@ fn a_forgotten_end_of_interrupt_is_named() {
 }
 
 #[test]
-fn the_binary_point_decides_about_preemption() {
+fn explain_considers_the_binary_point_for_preemption() {
     let mut guest = Guest::working();
     guest.send();
     guest.machine.acknowledge(0);
@@ -78,7 +78,7 @@ fn the_binary_point_decides_about_preemption() {
 }
 
 #[test]
-fn a_priority_that_the_binary_point_cuts_is_shown() {
+fn explain_shows_a_priority_truncated_by_the_binary_point() {
     for (configuration, binary_point, group_priority) in
         [(0x91, 6, Some(0x80)), (0x91, 5, None), (0xb1, 5, Some(0xa0)), (0xb1, 4, None)]
     {
@@ -103,21 +103,21 @@ fn a_priority_that_the_binary_point_cuts_is_shown() {
 }
 
 #[test]
-fn active_priorities_that_software_writes_are_seen() {
+fn explain_considers_active_priorities_written_by_software() {
     let guest = sent_after(|machine| machine.msr(0, icc::AP1R0.encoding(), 1));
     let expected = Obstacle::PriorityNotHigher { priority: 0xa0, running: 0, cpu: CPU };
     assert_eq!(guest.obstacle(), Some(expected));
 }
 
 #[test]
-fn a_disabled_group_is_named_after_an_interface_reset() {
+fn explain_reports_a_disabled_group_after_an_interface_reset() {
     let guest = sent_after(|machine| machine.vcpus[0].reset());
     let expected = Obstacle::InterfaceGroupDisabled { group: Group::One, cpu: CPU };
     assert_eq!(guest.obstacle(), Some(expected));
 }
 
 #[test]
-fn a_priority_mask_is_named_after_a_restore() {
+fn explain_reports_a_priority_mask_after_a_restore() {
     let mut guest = sent_after(|machine| machine.msr(0, icc::PMR.encoding(), 0));
     let expected = guest.obstacle();
     let state = guest.machine.save();
@@ -129,7 +129,7 @@ fn a_priority_mask_is_named_after_a_restore() {
 }
 
 #[test]
-fn a_listed_lpi_is_named() {
+fn explain_reports_an_lpi_in_a_list_register() {
     let mut guest = Guest::working();
     guest.send();
     let mut vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
@@ -141,7 +141,7 @@ fn a_listed_lpi_is_named() {
 }
 
 #[test]
-fn a_mask_that_the_guest_set_in_hardware_is_seen_after_the_exit() {
+fn explain_reports_a_guest_priority_mask_after_the_vm_exit() {
     let mut guest = Guest::working();
     let mut vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
     let inside = vcpu.enter();
@@ -154,7 +154,7 @@ fn a_mask_that_the_guest_set_in_hardware_is_seen_after_the_exit() {
 }
 
 #[test]
-fn the_target_is_reported_as_kicked_until_it_returns() {
+fn explain_reports_the_target_as_kicked_until_it_returns() {
     let target = |guest: &Guest| {
         facts(&guest.explain()).into_iter().find(|fact| matches!(fact, Fact::Target(..)))
     };
@@ -178,7 +178,7 @@ fn the_target_is_reported_as_kicked_until_it_returns() {
 }
 
 #[test]
-fn priorities_are_shown_as_the_guest_configures_them() {
+fn explain_shows_priorities_as_the_guest_configures_them() {
     let config = VgicConfig::new(1).with_security(SecurityView::NonSecure);
     let mut machine = Machine::running(config);
     machine.enable_spi(40);

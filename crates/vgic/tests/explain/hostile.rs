@@ -52,7 +52,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn nothing_that_a_guest_writes_breaks_an_explanation(
+    fn explain_handles_anything_that_a_guest_writes(
         writes in prop::collection::vec((address(), any::<u64>(), any::<bool>()), 0..48),
         registers in prop::collection::vec((0..icc::REGISTERS.len(), any::<u64>()), 0..12),
         commands in prop::collection::vec(any::<[u64; 4]>(), 0..8),
@@ -83,7 +83,7 @@ proptest! {
 }
 
 #[test]
-fn a_running_machine_is_explained() {
+fn explain_reports_only_plausible_obstacles_on_a_running_machine() {
     let mut guest = Guest::working();
     let mut vcpu = guest.machine.vcpus.remove(0);
     let (guest, stop) = (&guest, AtomicBool::new(false));

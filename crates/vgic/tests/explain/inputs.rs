@@ -16,7 +16,7 @@ fn message(address: u64, data: u32) -> MsiMessage {
 }
 
 #[test]
-fn an_its_message_is_explained_as_its_event() {
+fn explaining_a_message_to_an_its_equals_explaining_its_event() {
     let guest = Guest::working();
     guest.send();
     let explanation =
@@ -26,13 +26,13 @@ fn an_its_message_is_explained_as_its_event() {
 }
 
 #[test]
-fn a_message_without_a_device_id_is_named() {
+fn explain_reports_a_message_without_a_device_id() {
     let explanation = Guest::working().machine.gic.explain_message(None, message(DOORBELL, 0));
     assert_eq!(explanation.obstacle(), Some(Obstacle::NoIdentity { address: DOORBELL }));
 }
 
 #[test]
-fn a_wrong_doorbell_is_named() {
+fn explain_reports_a_wrong_doorbell() {
     let guest = Guest::working();
     // The control frame, an address between the frames, and memory.
     for address in [ITS + 0x40, ITS + 0x1_0044, 0x4000_0000] {
@@ -46,7 +46,7 @@ fn a_wrong_doorbell_is_named() {
 }
 
 #[test]
-fn a_message_based_spi_is_followed() {
+fn explain_traces_a_message_based_spi() {
     let machine = Machine::running(VgicConfig::new(1).with_message_based_spis(true));
     let doorbell = machine.gic.config().distributor + u64::from(gicd::SETSPI_NSR.offset());
     let obstacle = |data| machine.gic.explain_message(None, message(doorbell, data)).obstacle();
@@ -85,7 +85,7 @@ fn a_level_sensitive_spi_ignores_a_v2m_message() {
 }
 
 #[test]
-fn a_direct_lpi_is_followed() {
+fn explain_traces_a_direct_lpi() {
     let guest = Guest::new(config().with_its(vec![]).with_direct_lpi(true));
     let doorbell = guest.machine.frame(0) + u64::from(gicr::SETLPIR.offset());
     let gic = &guest.machine.gic;
@@ -105,7 +105,7 @@ fn a_direct_lpi_is_followed() {
 }
 
 #[test]
-fn a_line_is_followed_to_its_route() {
+fn explain_traces_a_line_along_its_route() {
     let machine = Machine::running(VgicConfig::new(2));
     machine.enable_spi(SPI);
     let gic = &machine.gic;

@@ -24,7 +24,7 @@ fn with_tables(tables: impl FnOnce(&Guest)) -> Guest {
 }
 
 #[test]
-fn lpis_that_are_off_are_named() {
+fn disabled_lpis_are_named() {
     let guest = with_tables(|_| {});
     assert_eq!(guest.obstacle(), Some(Obstacle::LpisDisabled { cpu: CPU }));
 }
@@ -100,7 +100,7 @@ fn a_pending_table_written_after_the_enable_is_named() {
 }
 
 #[test]
-fn a_pending_table_is_not_missed_while_the_lpi_is_pending() {
+fn a_missing_pending_table_does_not_block_a_pending_lpi() {
     let guest = with_tables(|guest| {
         guest.machine.write_gicr(0, gicr::PROPBASER, propbaser());
         guest.set_enable_lpis();
@@ -181,7 +181,7 @@ fn an_lpi_that_the_machine_lacks_is_named() {
 }
 
 #[test]
-fn an_lpi_of_two_events_is_explained_by_the_pending_one() {
+fn a_shared_lpi_is_explained_by_its_pending_event() {
     let guest = Guest::working();
     guest.machine.run([mapti(1, 8192, 0)]);
     for event in [0, 1] {
@@ -212,7 +212,7 @@ fn enabling_lpis_without_a_configuration_table_is_recorded_at_once() {
 }
 
 #[test]
-fn messages_to_missing_or_small_tables_are_told_apart() {
+fn missing_and_too_small_configuration_tables_record_different_faults() {
     let small = Propbaser::new().with_id_bits_minus_one(12).with_address(CONFIGURATION);
     let cases = [
         (Propbaser::new(), FaultReason::NoConfigurationTable),

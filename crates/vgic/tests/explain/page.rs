@@ -15,7 +15,7 @@ use vgic::{V2mConfig, VgicConfig};
 const SPI: u32 = 40;
 
 #[test]
-fn the_guide_matches_the_printed_page() {
+fn the_guide_shows_explanations_as_they_are_printed() {
     let mut printed = Vec::new();
     of_commands(&mut printed);
     of_tables(&mut printed);

@@ -94,7 +94,7 @@ fn a_pulse_at_a_level_sensitive_input_is_named() {
 /// are handled, but the input is edge-triggered. If the handler misses one cause, no further edge
 /// arrives.
 #[test]
-fn a_level_at_an_edge_triggered_input_is_named() {
+fn a_line_held_high_on_an_edge_triggered_input_is_named() {
     let mut machine = Machine::running(VgicConfig::new(1));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
@@ -136,7 +136,7 @@ fn write_baser(guest: &Guest, index: u32, table: Baser) {
 /// <https://github.com/zephyrproject-rtos/zephyr/pull/119205>: the first level of the device table
 /// is half as large as the DeviceIDs need.
 #[test]
-fn a_first_level_that_is_too_small_is_named() {
+fn an_undersized_first_level_device_table_is_named() {
     let guest = two_levels(2);
     let device = DeviceId::new(0x8_0000);
     let explanation = guest.machine.gic.explain(0, device, EVENT);
@@ -144,7 +144,7 @@ fn a_first_level_that_is_too_small_is_named() {
 }
 
 #[test]
-fn a_missing_second_level_is_named() {
+fn a_missing_second_level_device_table_is_named() {
     let guest = two_levels(2);
     let (at, level) =
         (RAM + 0x30_0000, Level1Entry::new().with_address_51_12((RAM + 0x38_0000) >> 12));
@@ -198,7 +198,7 @@ fn an_interrupt_that_was_left_in_group_0_is_named() {
 /// <https://github.com/ARM-software/tf-issues/issues/645>: the priority is the lowest that the GIC
 /// implements, which is no higher than the mask.
 #[test]
-fn the_lowest_priority_is_never_above_the_mask() {
+fn the_lowest_priority_is_reported_as_masked() {
     let mut guest = Guest::working();
     guest.configure(0xf9);
     guest.machine.run([Command::Inv { device: DEVICE, event: EVENT }]);
@@ -211,7 +211,7 @@ fn the_lowest_priority_is_never_above_the_mask() {
 /// <https://github.com/hisilicon/kernel-dev/pull/39>: with `maxcpus=`, the kernel routes an LPI to
 /// a CPU that was never brought up.
 #[test]
-fn a_target_that_was_never_brought_up_is_named() {
+fn a_target_cpu_that_never_enabled_lpis_is_named() {
     let guest = Guest::new(config());
     guest.machine.write_gicr(0, gicr::PROPBASER, propbaser());
     guest.machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(PENDING));
@@ -225,7 +225,7 @@ fn a_target_that_was_never_brought_up_is_named() {
 /// An ignored write that names the table already in use has no effect, so the explanation must not
 /// report it.
 #[test]
-fn an_ignored_write_of_the_same_table_is_not_blamed() {
+fn an_ignored_write_of_the_same_table_is_not_reported() {
     let guest = Guest::working();
     let cached = propbaser().with_inner_cache(Cacheability::ReadWriteAllocateWriteBack);
     guest.machine.write_gicr(0, gicr::PROPBASER, cached);
@@ -238,7 +238,7 @@ fn an_ignored_write_of_the_same_table_is_not_blamed() {
 }
 
 #[test]
-fn an_ignored_write_of_no_pending_table_is_not_blamed() {
+fn an_ignored_pendbaser_write_without_an_address_is_not_reported() {
     let guest = Guest::new(config());
     guest.machine.write_gicr(0, gicr::PROPBASER, propbaser());
     guest.set_enable_lpis();

@@ -48,7 +48,7 @@ fn a_working_event_has_no_obstacle() {
 
 /// A saved state does not tell whether the queue has wrapped.
 #[test]
-fn a_restored_queue_may_contain_old_commands() {
+fn commands_beyond_cwriter_may_be_old_after_a_restore() {
     let mut guest = Guest::working();
     for (address, word) in (QUEUE + 0x60..).step_by(8).zip(mapti(0, 8192, 0).encode()) {
         guest.machine.ram.write(address, &word.to_le_bytes()).unwrap();
@@ -66,7 +66,7 @@ fn a_restored_queue_may_contain_old_commands() {
 }
 
 #[test]
-fn a_taken_interrupt_is_not_pending() {
+fn an_acknowledged_lpi_is_reported_as_not_pending() {
     let mut guest = Guest::working();
     guest.send();
     assert_eq!(guest.machine.acknowledge(0), u64::from(LPI.get()));
@@ -136,7 +136,7 @@ fn a_device_id_beyond_the_table_is_named() {
 }
 
 #[test]
-fn wrong_data_is_an_unmapped_event() {
+fn wrong_message_data_is_reported_as_an_unmapped_event() {
     let guest = after([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
     let event = EventId::new(1);
     let explanation = guest.machine.gic.explain(0, DEVICE, event);
@@ -144,7 +144,7 @@ fn wrong_data_is_an_unmapped_event() {
 }
 
 #[test]
-fn data_beyond_the_itt_is_out_of_range() {
+fn message_data_beyond_the_itt_is_reported_as_out_of_range() {
     let guest = after([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
     let event = EventId::new(2);
     let explanation = guest.machine.gic.explain(0, DEVICE, event);
@@ -230,7 +230,7 @@ fn a_queue_written_while_the_its_is_enabled_is_named() {
 }
 
 #[test]
-fn a_table_that_is_written_again_is_no_longer_blamed() {
+fn an_ignored_cbaser_write_is_not_reported_after_a_later_write_succeeds() {
     let guest = after([]);
     let value = guest.machine.read(ITS + u64::from(gits::CBASER.offset()), Double);
     write_its(&guest, gits::CBASER.offset(), value ^ 1);

@@ -16,7 +16,7 @@ fn view(guest: &Guest) -> StateView {
 }
 
 #[test]
-fn the_text_has_a_line_per_interrupt() {
+fn the_view_prints_one_line_per_interrupt() {
     let mut guest = Guest::working();
     guest.machine.gic.events().drain(|_| {});
     guest.send();
@@ -60,7 +60,7 @@ fn the_view_counts_acknowledgments_and_kicks() {
 }
 
 #[test]
-fn refused_commands_are_counted_apart() {
+fn the_view_counts_refused_commands_separately() {
     let guest = Guest::working();
     guest.machine.queue([mapti(7, 8192, 0), mapc(1, 1), mapc(2, 9)]);
     let its = &view(&guest).its[0];
@@ -98,7 +98,7 @@ fn a_pending_direct_lpi_is_listed_at_its_cpu() {
 }
 
 #[test]
-fn events_of_deep_tables_are_found() {
+fn the_view_finds_events_across_a_20_bit_itt() {
     let its = ItsConfig::new(ITS).with_event_id_bits(20);
     let guest = Guest::new(config().with_its(vec![its]));
     guest.enable_lpis();
@@ -115,7 +115,7 @@ fn events_of_deep_tables_are_found() {
 }
 
 #[test]
-fn more_devices_than_a_leaf_holds_are_found() {
+fn the_view_finds_devices_across_the_device_table() {
     let guest = Guest::new(config());
     guest.machine.start_its();
     let devices = [0, 0x10, 0xff, 0x100, 0x1fff];
@@ -131,7 +131,7 @@ fn more_devices_than_a_leaf_holds_are_found() {
 }
 
 #[test]
-fn debug_fits_on_a_screen() {
+fn debug_output_fits_on_one_screen() {
     let mut guest = Guest::working_with(
         vgic::VgicConfig::new(64).with_lpi_id_bits(Some(14)).with_its(vec![ItsConfig::new(ITS)]),
     );

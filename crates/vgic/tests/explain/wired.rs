@@ -102,7 +102,7 @@ fn a_forgotten_deactivation_is_named() {
 }
 
 #[test]
-fn a_split_end_of_interrupt_still_needs_its_deactivation() {
+fn with_split_eoi_an_spi_blocks_until_it_is_deactivated() {
     let mut machine = machine();
     machine.msr(0, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());
     raise(&machine);
@@ -136,7 +136,7 @@ fn a_route_to_another_cpu_is_named() {
 }
 
 #[test]
-fn a_one_of_n_interrupt_without_participants_is_explained_at_the_cpu() {
+fn a_one_of_n_spi_without_an_enabled_cpu_names_the_queried_cpu() {
     let mut machine = configured(VgicConfig::new(2).with_one_of_n(true));
     let any = Irouter::new().with_any_participating(true);
     machine.write_gicd(gicd::IROUTER.get(SPI).unwrap(), any);
@@ -167,7 +167,7 @@ fn a_pulse_that_a_level_input_loses_is_shown() {
 }
 
 #[test]
-fn a_running_priority_is_named() {
+fn a_running_priority_that_blocks_an_spi_is_named() {
     let mut machine = machine();
     machine.enable_spi(SPI + 1);
     machine.gic.set_line(Line::Spi(SPI + 1), Level::High);
@@ -186,7 +186,7 @@ fn a_sleeping_cpu_is_named() {
 }
 
 #[test]
-fn a_listed_spi_is_named() {
+fn an_spi_already_in_a_list_register_is_named() {
     let mut machine = machine();
     raise(&machine);
     let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
@@ -196,7 +196,7 @@ fn a_listed_spi_is_named() {
 }
 
 #[test]
-fn an_sgi_is_followed_to_its_target() {
+fn an_sgi_is_explained_at_its_target_cpu() {
     let mut machine = machine();
     let enable = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
     machine.write_gicr(1, enable.register(), 1 << 3);

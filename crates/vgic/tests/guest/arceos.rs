@@ -96,7 +96,7 @@ fn an_unaligned_queue_is_reported_at_the_cbaser_write() {
 }
 
 #[test]
-fn a_pending_table_of_two_redistributors_is_a_fault() {
+fn two_redistributors_sharing_a_pending_table_record_a_fault() {
     let config = VgicConfig::new(2).with_lpi_id_bits(Some(16)).with_its(vec![ItsConfig::new(ITS)]);
     let machine = Machine::running(config);
     machine.gic.events().drain(drop);

@@ -172,7 +172,7 @@ fn lpis_read_as_disabled_until_all_are_enabled() {
 }
 
 #[test]
-fn an_its_reads_disabled_until_it_takes_messages() {
+fn an_its_reads_as_disabled_until_it_accepts_messages() {
     let (mut machine, looks) = watched();
     let ctlr = ITS + u64::from(gits::CTLR.offset());
     // The first event is pending and masked. The current configuration of its LPI is read when the

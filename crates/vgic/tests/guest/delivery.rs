@@ -52,7 +52,7 @@ fn an_observer_can_deassert_a_line_at_eoi() {
 }
 
 #[test]
-fn set_pending_delivers_once_for_edge_and_level() {
+fn set_pending_delivers_edge_and_level_interrupts_once() {
     let mut machine = Machine::running(VgicConfig::new(2));
     let (ppi, edge) = (20, SPI + 1);
     machine.make_edge(edge);
@@ -126,7 +126,7 @@ fn lines_that_do_not_exist_are_refused() {
 }
 
 #[test]
-fn a_line_reports_pending_even_if_disabled() {
+fn set_line_reports_pending_even_if_the_interrupt_is_disabled() {
     let machine = Machine::running(VgicConfig::new(1));
     assert_eq!(machine.gic.set_line(Line::Spi(SPI), Level::High), Delivery::Pending);
     assert_eq!(machine.gic.set_line(Line::Spi(SPI), Level::Low), Delivery::Blocked);
@@ -158,7 +158,7 @@ fn signaled(machine: &mut Machine) -> Vec<usize> {
 }
 
 #[test]
-fn one_of_n_takes_turns() {
+fn a_one_of_n_spi_rotates_among_the_cpus() {
     let mut machine = any_cpu(3);
     let mut taken = Vec::new();
     for _ in 0..6 {
@@ -205,7 +205,7 @@ fn take(machine: &mut Machine) -> u64 {
 }
 
 #[test]
-fn active_priorities_read_and_write_back() {
+fn active_priority_registers_read_back_as_written() {
     let mut machine = Machine::running(VgicConfig::new(1).with_priority_bits(7));
     let registers = icc::AP1R.map(icc::SysReg::encoding);
 
@@ -218,7 +218,7 @@ fn active_priorities_read_and_write_back() {
 }
 
 #[test]
-fn secure_active_priorities_are_out_of_reach() {
+fn a_non_secure_guest_cannot_write_secure_active_priorities() {
     let config = VgicConfig::new(1).with_security(SecurityView::NonSecure);
     let mut machine = Machine::running(config);
     machine.msr(0, icc::AP1R0.encoding(), 0xffff_ffff);
@@ -226,7 +226,7 @@ fn secure_active_priorities_are_out_of_reach() {
 }
 
 #[test]
-fn absent_registers_are_undefined() {
+fn accesses_to_absent_system_registers_are_errors() {
     let mut machine = Machine::running(VgicConfig::new(1));
     let vcpu = &mut machine.vcpus[0];
     assert!(vcpu.read_sysreg(icc::EOIR1.encoding()).is_err());
@@ -237,7 +237,7 @@ fn absent_registers_are_undefined() {
 }
 
 #[test]
-fn a_system_reset_keeps_only_the_lines() {
+fn a_system_reset_keeps_only_the_line_levels() {
     let mut machine = Machine::running(VgicConfig::new(1));
     machine.enable_spi(SPI);
     machine.gic.set_line(Line::Spi(SPI), Level::High);

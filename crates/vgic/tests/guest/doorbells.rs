@@ -39,7 +39,7 @@ const SET: u64 = gicd::SETSPI_NSR.offset() as u64;
 const CLEAR: u64 = gicd::CLRSPI_NSR.offset() as u64;
 
 #[test]
-fn either_frame_makes_an_edge_spi_pending() {
+fn setspi_in_either_frame_makes_an_edge_spi_pending() {
     for frame in doorbells() {
         let mut machine = Machine::running(mbi(SecurityView::Single));
         machine.make_edge(SPI);
@@ -55,14 +55,14 @@ fn either_frame_makes_an_edge_spi_pending() {
 }
 
 #[test]
-fn a_message_that_clears_leaves_a_wire_asserted() {
+fn clrspi_does_not_deassert_a_wired_line() {
     let machine = Machine::running(mbi(SecurityView::Single));
     machine.gic.set_line(Line::Spi(SPI), Level::High);
     assert_eq!(ring(&machine.gic, ALIAS + CLEAR, SPI), Pending);
 }
 
 #[test]
-fn an_extended_spi_is_rung_by_its_number() {
+fn setspi_accepts_extended_spi_numbers() {
     let machine = Machine::running(mbi(SecurityView::Single));
     assert_eq!(ring(&machine.gic, ALIAS + SET, 4096 + 63), Pending);
     assert_eq!(
@@ -150,7 +150,7 @@ fn clrlpir_clears_a_pending_lpi() {
 }
 
 #[test]
-fn a_first_setlpir_wakes_a_sleeper_once() {
+fn the_first_setlpir_kicks_a_sleeping_vcpu_once() {
     let mut machine = direct(&[0xa1; 64]);
     assert_eq!(machine.vcpus[1].prepare_to_sleep(), Sleep::Ready);
 
@@ -208,7 +208,7 @@ fn a_deferred_setlpir_is_flushed_or_reset() {
 }
 
 #[test]
-fn a_message_for_no_lpi_is_ignored() {
+fn a_setlpir_message_for_an_invalid_lpi_is_ignored() {
     let machine = direct(&[0xa1; 64]);
     let counted = || machine.gic.events().count(FaultReason::NoSuchInterrupt);
     let before = counted();
@@ -267,7 +267,7 @@ fn a_configuration_change_takes_effect_after_invalidation() {
 }
 
 #[test]
-fn setlpir_takes_32_and_64_bits() {
+fn setlpir_accepts_32_and_64_bit_writes() {
     let machine = direct(&[0xa1; 64]);
     let write = |width| machine.gic.write_from_device(setlpir(&machine, 0), width, 8200);
     assert_eq!(write(Half), Ok(DeviceWrite::Register));
@@ -275,7 +275,7 @@ fn setlpir_takes_32_and_64_bits() {
 }
 
 #[test]
-fn a_device_reaches_a_whole_redistributor() {
+fn a_device_can_write_redistributor_control_and_table_registers() {
     let machine = direct(&[0xa1; 64]);
     let frame = machine.frame(1);
     let write = |register: u32, width, value| {
@@ -306,7 +306,7 @@ fn a_message_to_another_register_has_no_effect() {
 }
 
 #[test]
-fn a_redistributor_beside_an_its_has_no_setlpir() {
+fn a_machine_with_an_its_has_no_setlpir() {
     let its = ItsConfig::new(0x0808_0000);
     let config = VgicConfig::new(2).with_lpi_id_bits(Some(15)).with_its(vec![its]);
     let machine = Machine::running(config);
@@ -329,7 +329,7 @@ const NAMINGS: [V2mNaming; 4] =
     [V2mNaming::IntId, V2mNaming::FromFirst, V2mNaming::FromSpiBase, V2mNaming::ByAddress];
 
 #[test]
-fn a_frame_rings_exactly_its_spis() {
+fn a_v2m_frame_signals_exactly_its_own_spis_in_each_numbering() {
     for naming in NAMINGS {
         let machine = Machine::running(frames(naming));
         let frame = machine.gic.config().v2m[0];
@@ -376,7 +376,7 @@ fn a_v2m_frame_reports_its_spi_range_and_implementer() {
 }
 
 #[test]
-fn a_frame_rung_by_address_has_no_registers() {
+fn a_v2m_frame_signaled_by_address_has_no_registers() {
     let machine = Machine::running(frames(V2mNaming::ByAddress));
     for offset in (0..0x2000).step_by(4) {
         assert_eq!(machine.read(FRAME + offset, Word), 0);
@@ -385,7 +385,7 @@ fn a_frame_rung_by_address_has_no_registers() {
 }
 
 #[test]
-fn a_cpu_can_ring_a_frame_with_16_or_32_bits() {
+fn a_cpu_can_signal_a_v2m_frame_with_16_and_32_bit_writes() {
     for width in [Half, Word] {
         let mut machine = Machine::running(frames(V2mNaming::IntId));
         machine.make_edge(70);
@@ -396,7 +396,7 @@ fn a_cpu_can_ring_a_frame_with_16_or_32_bits() {
 }
 
 #[test]
-fn a_frames_pulse_does_nothing_to_a_level() {
+fn a_v2m_message_leaves_no_level_sensitive_spi_pending() {
     let machine = Machine::running(frames(V2mNaming::IntId));
     assert_eq!(ring(&machine.gic, FRAME + u64::from(v2m::SETSPI_NS.offset()), 70), Blocked);
 }
@@ -416,7 +416,7 @@ fn v2m_messages_kick_a_sleeping_vcpu_once() {
 }
 
 #[test]
-fn the_regions_name_every_frame() {
+fn the_region_list_contains_every_frame() {
     let config = mbi(SecurityView::Single).with_v2m(frames(V2mNaming::ByAddress).v2m);
     let machine = Machine::new(config);
     let regions = machine.gic.regions().iter();
@@ -458,7 +458,7 @@ fn an_invalid_v2m_frame_is_refused_with_its_reason() {
 }
 
 #[test]
-fn an_alias_needs_mbis_and_its_own_page() {
+fn an_mbi_alias_requires_mbis_and_64_kib_alignment() {
     let without = mbi(SecurityView::Single).with_message_based_spis(false);
     assert_eq!(without.validate(), Err(ConfigError::MbiAlias(ALIAS)));
     let misaligned = mbi(SecurityView::Single).with_mbi_alias(Some(ALIAS + 0x1000));

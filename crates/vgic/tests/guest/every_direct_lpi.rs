@@ -47,7 +47,7 @@ fn delivered(machine: &mut Machine, cpu: usize, lpi: u32) -> bool {
 }
 
 #[test]
-fn every_lpi_is_delivered_wherever_it_moves() {
+fn direct_lpis_are_delivered_at_every_redistributor() {
     let mut machine = machine(4);
     for cpu in 0..4 {
         for lpi in (FIRST..=0xffff).step_by(32) {
@@ -58,7 +58,7 @@ fn every_lpi_is_delivered_wherever_it_moves() {
 }
 
 #[test]
-fn queues_of_many_devices_reach_64_vcpus() {
+fn lpis_of_40_devices_are_delivered_to_64_vcpus() {
     let mut machine = machine(64);
     let queues =
         || (0..40u32).flat_map(|device| (0..64usize).map(move |cpu| (cpu, FIRST + 64 * device)));
@@ -93,7 +93,7 @@ fn all_lpis_can_be_pending_at_once_at_every_vcpu() {
 }
 
 #[test]
-fn restored_direct_lpis_continue() {
+fn restored_direct_lpis_are_delivered() {
     let mut source = machine(2);
     for lpi in (FIRST..=0xffff).step_by(100) {
         assert_eq!(ring(&source, 1, lpi), Delivery::Pending);

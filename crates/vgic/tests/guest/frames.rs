@@ -25,7 +25,7 @@ fn everything(security: SecurityView) -> VgicConfig {
 }
 
 #[test]
-fn every_offset_takes_every_width_without_harm() {
+fn no_offset_panics_on_any_access_width() {
     for security in [SecurityView::Single, SecurityView::NonSecure] {
         let machine = Machine::new(everything(security));
         for region in machine.gic.regions() {
@@ -72,7 +72,7 @@ fn an_unknown_register_reports_its_address() {
 }
 
 #[test]
-fn narrow_accesses_reach_only_priorities() {
+fn byte_writes_change_only_priority_registers() {
     let machine = Machine::new(VgicConfig::new(1));
     let priority = 0x0800_0000 + u64::from(gicd::IPRIORITYR.offset()) + 33;
     let enable = 0x0800_0000 + u64::from(gicd::ISENABLER.offset()) + 5;
@@ -86,7 +86,7 @@ fn narrow_accesses_reach_only_priorities() {
 }
 
 #[test]
-fn the_distributor_typer_reports_the_machine() {
+fn gicd_typer_reports_the_configured_features() {
     let machine = Machine::new(everything(SecurityView::Single));
     let typer = gicd::Typer::from(u32::try_from(machine.read_gicd(gicd::TYPER)).unwrap());
 
@@ -95,7 +95,7 @@ fn the_distributor_typer_reports_the_machine() {
 }
 
 #[test]
-fn each_redistributor_names_its_cpu_and_the_last() {
+fn each_gicr_typer_reports_its_cpu_and_whether_it_is_last() {
     let machine = Machine::new(everything(SecurityView::Single));
     for (cpu, of) in machine.gic.config().cpus.clone().into_iter().enumerate() {
         let typer = gicr::Typer::from(machine.read_gicr(cpu, gicr::TYPER));
@@ -131,7 +131,7 @@ fn ctlr_are_and_ds_cannot_be_cleared() {
 }
 
 #[test]
-fn non_secure_ctlr_has_group_one_in_bit_one() {
+fn the_non_secure_gicd_ctlr_has_the_group_1_enable_in_bit_1() {
     let machine = Machine::new(everything(SecurityView::NonSecure));
 
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(0xffff_ffff));
@@ -163,7 +163,7 @@ fn a_route_can_be_written_in_halves() {
 }
 
 #[test]
-fn lpi_tables_are_fixed_while_enabled() {
+fn lpi_table_writes_are_ignored_while_lpis_are_enabled() {
     let machine = Machine::new(everything(SecurityView::Single));
     let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(0x4000_0000);
     machine.write_gicr(0, gicr::PROPBASER, tables);
@@ -195,7 +195,7 @@ fn lpis_can_be_disabled_only_with_ces() {
 }
 
 #[test]
-fn non_coherent_shareability_reads_as_zero() {
+fn shareability_reads_as_zero_on_a_non_coherent_machine() {
     let machine =
         Machine::new(everything(SecurityView::Single).with_coherence(Coherence::NonCoherent));
 
@@ -207,7 +207,7 @@ fn non_coherent_shareability_reads_as_zero() {
 }
 
 #[test]
-fn ptz_does_not_read_back() {
+fn pendbaser_ptz_reads_as_zero() {
     let machine = Machine::new(everything(SecurityView::Single));
     machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_pending_table_zero(true));
     assert_eq!(machine.read_gicr(0, gicr::PENDBASER), 0);

@@ -137,7 +137,7 @@ fn an_invalidation_before_the_previous_one_completes_is_recorded() {
 }
 
 #[test]
-fn a_restored_its_may_be_set_up_at_once() {
+fn after_a_restore_cbaser_can_be_written_without_waiting() {
     let mut machine = its(PageSizes::Only(PageSize::Size64K));
     let saved = machine.save();
     set_enabled(&machine, true);
@@ -196,7 +196,7 @@ fn an_invalid_queue_is_not_checked_for_alignment() {
 }
 
 #[test]
-fn tables_in_memory_are_no_fault() {
+fn its_tables_inside_memory_record_no_fault() {
     let any = PageSizes::Any;
     for (size, bytes) in
         [(PageSize::Size4K, 0x1000), (PageSize::Size16K, 0x4000), (PageSize::Size64K, 0x1_0000)]
@@ -210,7 +210,7 @@ fn tables_in_memory_are_no_fault() {
 }
 
 #[test]
-fn tables_outside_of_memory_are_faults_at_their_register() {
+fn its_tables_outside_of_memory_are_faults_at_gits_baser() {
     let any = PageSizes::Any;
     let at = |address| {
         let detail = FaultDetail::Memory(address);
@@ -242,7 +242,7 @@ fn a_table_not_aligned_to_its_pages_is_a_fault() {
 }
 
 #[test]
-fn a_failed_command_has_its_address_in_the_queue() {
+fn a_fault_of_a_failed_command_reports_the_commands_address() {
     let machine = its(PageSizes::Only(PageSize::Size64K));
     write_its(&machine, gits::CBASER.offset(), queue(QUEUE).into_bits());
     set_enabled(&machine, true);
@@ -391,7 +391,7 @@ fn lpi_tables_too_small_or_outside_of_memory_are_faults() {
 }
 
 #[test]
-fn a_missing_interrupt_is_a_fault_at_the_register_that_names_it() {
+fn a_write_for_a_missing_interrupt_is_a_fault_at_the_written_register() {
     let machine = its(PageSizes::Any);
     let distributor = machine.gic.config().distributor;
     let absent = IntId::new(machine.gic.config().spis + 32);

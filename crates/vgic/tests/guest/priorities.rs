@@ -81,7 +81,7 @@ fn the_priority_mask_masks_lpis() {
 }
 
 #[test]
-fn lpis_are_acknowledged_by_implemented_priority_bits() {
+fn lpis_are_acknowledged_in_order_of_implemented_priority() {
     for rules in Rules::all() {
         let mut machine = with_lpis(rules);
         machine.msr(0, icc::PMR.encoding(), 0xff);

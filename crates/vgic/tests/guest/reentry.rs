@@ -114,14 +114,14 @@ fn pending_and_disabled(machine: &mut Machine) {
 }
 
 #[test]
-fn a_command_kicks_without_a_lock() {
+fn no_lock_is_held_while_an_its_command_kicks() {
     kicks(nothing, |machine| machine.run([INT]));
     kicks(pending_and_disabled, |machine| machine.run([INV]));
     kicks(pending_and_disabled, |machine| machine.run([INVALL]));
 }
 
 #[test]
-fn a_redistributor_register_kicks_without_a_lock() {
+fn no_lock_is_held_while_a_redistributor_write_kicks() {
     kicks(pending_and_disabled, |machine| machine.write_gicr(0, gicr::INVLPIR, LPI.into()));
     kicks(pending_and_disabled, |machine| machine.write_gicr(0, gicr::INVALLR, 0));
     kicks(
@@ -138,7 +138,7 @@ fn a_redistributor_register_kicks_without_a_lock() {
 }
 
 #[test]
-fn lines_and_messages_kick_without_a_lock() {
+fn no_lock_is_held_while_lines_and_messages_kick() {
     kicks(nothing, |machine| _ = machine.gic.set_line(Line::Spi(SPI), Level::High));
     kicks(nothing, |machine| machine.write_gicd(gicd::SETSPI_NSR, SPI));
     kicks(nothing, |machine| {
@@ -155,7 +155,7 @@ fn lines_and_messages_kick_without_a_lock() {
 }
 
 #[test]
-fn another_vcpus_sgi_kicks_without_a_lock() {
+fn no_lock_is_held_while_another_vcpus_sgi_kicks() {
     kicks(nothing, |machine| {
         let sgi = Sgi::to(3, machine.gic.config().cpus[0].affinity);
         machine.msr(1, icc::SGI1R.encoding(), sgi.into_bits());
@@ -163,7 +163,7 @@ fn another_vcpus_sgi_kicks_without_a_lock() {
 }
 
 #[test]
-fn a_restore_kicks_without_a_lock() {
+fn no_lock_is_held_while_a_restore_kicks() {
     kicks(nothing, |machine| {
         let mut saved = machine.save();
         saved.its[0].devices[0].events[0].pending = true;
@@ -172,7 +172,7 @@ fn a_restore_kicks_without_a_lock() {
 }
 
 #[test]
-fn observers_are_called_without_a_lock() {
+fn no_lock_is_held_while_line_observers_are_called() {
     kicks(nothing, |machine| {
         machine.vcpus[0].returned();
         machine.gic.set_line(Line::Spi(SPI), Level::High);

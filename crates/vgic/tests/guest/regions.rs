@@ -76,7 +76,7 @@ fn regions_are_listed_by_ascending_address() {
 }
 
 #[test]
-fn before_and_after_a_region_nothing_is_claimed() {
+fn addresses_before_and_after_a_region_are_unclaimed() {
     let machine = machine();
     for outside in [BELOW - 4, BELOW + 0xc_0000, FIRST + 0x4_0000, FAR - 4, FAR + 0x8_0000] {
         assert!(!machine.gic.claims(outside), "{outside:#x}");
@@ -173,7 +173,7 @@ fn each_at_home() -> Vec<Vec<u64>> {
 }
 
 #[test]
-fn lpis_arrive_in_every_region_by_either_name() {
+fn lpis_reach_every_region_by_processor_number_and_by_address() {
     for naming in [RedistributorNaming::ProcessorNumber, RedistributorNaming::Address] {
         let mut machine = with_lpis(naming);
         send_all(&machine);
@@ -182,7 +182,7 @@ fn lpis_arrive_in_every_region_by_either_name() {
 }
 
 #[test]
-fn movall_works_between_regions() {
+fn movall_moves_lpis_between_redistributor_regions() {
     for naming in [RedistributorNaming::ProcessorNumber, RedistributorNaming::Address] {
         let mut machine = with_lpis(naming);
         send_all(&machine);
@@ -194,7 +194,7 @@ fn movall_works_between_regions() {
 }
 
 #[test]
-fn a_state_moves_to_other_regions() {
+fn a_state_can_be_restored_with_other_redistributor_regions() {
     let one = vec![RedistributorRegion::new(FIRST, 5)];
     for redistributors in [regions(), one] {
         let mut source = with_lpis(RedistributorNaming::ProcessorNumber);

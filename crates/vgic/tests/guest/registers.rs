@@ -276,17 +276,17 @@ fn check(base: u64, registers: &[RegisterArray]) {
 }
 
 #[test]
-fn distributor_registers_read_as_the_manual_says() {
+fn distributor_registers_match_the_manual() {
     check(DISTRIBUTOR, &distributor());
 }
 
 #[test]
-fn redistributor_reads_as_the_manual_says() {
+fn redistributor_registers_match_the_manual() {
     check(REDISTRIBUTOR, &redistributor());
 }
 
 #[test]
-fn its_registers_read_as_the_manual_says() {
+fn its_registers_match_the_manual() {
     check(ITS, &its());
 }
 
@@ -357,7 +357,7 @@ const SYSTEM_REGISTERS: [SystemRegister; 27] = {
 };
 
 #[test]
-fn cpu_interface_reads_as_the_manual_says() {
+fn cpu_interface_registers_match_the_manual() {
     for view in VIEWS {
         for (name, [crn, crm, op2], values, access) in SYSTEM_REGISTERS {
             let mut machine = machine(view);
@@ -382,7 +382,7 @@ fn cpu_interface_reads_as_the_manual_says() {
 }
 
 #[test]
-fn permitted_widths_are_no_faults() {
+fn accesses_of_permitted_widths_record_no_fault() {
     for view in VIEWS {
         let machine = machine(view);
         for it in distributor() {

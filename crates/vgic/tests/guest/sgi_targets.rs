@@ -50,7 +50,7 @@ fn to(sgi: u64, affinity: Affinity) -> u64 {
 }
 
 #[test]
-fn an_sgi_reaches_exactly_its_affinity() {
+fn an_sgi_reaches_only_the_cpu_with_its_target_affinity() {
     for (cpu, affinity) in AFFINITIES.into_iter().enumerate() {
         let mut machine = machine(Single);
         machine.msr(3, SGI1R, to(5, affinity));
@@ -59,7 +59,7 @@ fn an_sgi_reaches_exactly_its_affinity() {
 }
 
 #[test]
-fn a_target_list_reaches_its_existing_cpus() {
+fn an_sgi_reaches_every_existing_cpu_of_its_target_list() {
     let mut machine = machine(Single);
     machine.msr(0, SGI1R, 5 << 24 | 0xffff);
     assert_eq!(reached(&machine, 5), [0, 1]);
@@ -70,7 +70,7 @@ fn a_target_list_reaches_its_existing_cpus() {
 }
 
 #[test]
-fn an_sgi_register_reaches_its_group_alone() {
+fn each_sgi_register_signals_only_interrupts_of_its_group() {
     for (register, group, reaches) in [
         (SGI1R, 1, true),
         (SGI1R, 0, false),

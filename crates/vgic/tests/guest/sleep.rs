@@ -31,7 +31,7 @@ fn an_awake_vcpu_is_not_kicked() {
 }
 
 #[test]
-fn a_departed_vcpu_is_kicked_once() {
+fn a_sleeping_vcpu_is_kicked_once() {
     let mut machine = machine();
     machine.enable_spi(SPI + 1);
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
@@ -45,7 +45,7 @@ fn a_departed_vcpu_is_kicked_once() {
 }
 
 #[test]
-fn a_vcpu_with_something_to_do_does_not_sleep() {
+fn a_vcpu_with_a_pending_interrupt_does_not_sleep() {
     let mut machine = machine();
     pulse(&machine.gic, SPI);
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::DontSleep);
@@ -63,7 +63,7 @@ fn a_vcpu_that_returned_from_sleep_is_not_kicked() {
 }
 
 #[test]
-fn an_entering_vcpu_is_kicked_for_more_inputs() {
+fn an_interrupt_after_guest_entry_kicks_the_vcpu() {
     let mut machine = machine();
     pulse(&machine.gic, SPI);
     assert!(machine.vcpus[0].enter_guest().irq);
@@ -73,7 +73,7 @@ fn an_entering_vcpu_is_kicked_for_more_inputs() {
 }
 
 #[test]
-fn a_running_guest_is_kicked_until_its_run_ends() {
+fn a_vcpu_is_kicked_while_its_guest_runs_and_not_afterwards() {
     let mut machine = machine();
     let gic = machine.gic.clone();
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -92,7 +92,7 @@ fn a_running_guest_is_kicked_until_its_run_ends() {
 }
 
 #[test]
-fn becoming_deliverable_kicks() {
+fn making_a_pending_interrupt_deliverable_kicks_its_vcpu() {
     let ways: [fn(&mut Machine); 3] = [
         |machine| machine.enable_spi(SPI + 1),
         |machine| {
@@ -125,7 +125,7 @@ fn becoming_deliverable_kicks() {
 }
 
 #[test]
-fn enabling_a_group_kicks_for_its_pending_interrupt() {
+fn enabling_a_group_with_a_pending_interrupt_kicks_the_vcpu() {
     let mut machine = machine();
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
@@ -138,7 +138,7 @@ fn enabling_a_group_kicks_for_its_pending_interrupt() {
 }
 
 #[test]
-fn an_unchanged_distributor_write_does_not_kick() {
+fn writing_gicd_ctlr_without_a_change_does_not_kick() {
     let mut machine = machine();
     let same = gicd::Ctlr::from(u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap());
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
@@ -151,7 +151,7 @@ fn an_unchanged_distributor_write_does_not_kick() {
 }
 
 #[test]
-fn raising_a_masked_priority_kicks() {
+fn raising_a_masked_priority_above_the_mask_kicks() {
     let mut machine = machine();
     machine.msr(0, icc::PMR.encoding(), 0x80);
     let priority = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap();
@@ -206,7 +206,7 @@ fn power_down(machine: &mut Machine) -> Sleep {
 }
 
 #[test]
-fn an_untaken_interrupt_wakes_a_powered_down_cpu() {
+fn a_pending_spi_kicks_a_powered_down_vcpu() {
     let mut machine = machine();
     assert_eq!(power_down(&mut machine), Sleep::Ready);
 
@@ -237,7 +237,7 @@ fn disabled_interrupts_allow_power_down() {
 }
 
 #[test]
-fn a_vcpu_powered_on_is_reset_and_acknowledges_pending_spis() {
+fn a_vcpu_reset_after_power_down_acknowledges_pending_spis() {
     let mut machine = machine();
     machine.msr(0, icc::CTLR.encoding(), 2);
     assert_eq!(power_down(&mut machine), Sleep::Ready);

@@ -53,7 +53,7 @@ fn run(mut vcpu: Vcpu, kicks: &Kicks, board: &Board) {
 }
 
 #[test]
-fn moving_routes_lose_no_message_of_sleepers() {
+fn rerouting_spis_loses_no_message_to_a_sleeping_vcpu() {
     let mut machine = Machine::running(VgicConfig::new(2));
     for device in 0..SENDERS {
         let spi = SPI + device;
@@ -225,12 +225,12 @@ fn comes_just_as_a_vcpu(joins: bool) {
 }
 
 #[test]
-fn a_joining_vcpu_loses_no_one_of_n_interrupt() {
+fn enabling_one_of_n_delivery_at_a_vcpu_loses_no_interrupt() {
     comes_just_as_a_vcpu(true);
 }
 
 #[test]
-fn a_leaving_vcpu_loses_no_one_of_n_interrupt() {
+fn disabling_one_of_n_delivery_at_a_vcpu_loses_no_interrupt() {
     comes_just_as_a_vcpu(false);
 }
 

@@ -67,7 +67,7 @@ fn waits(machine: &mut Machine) -> Option<u64> {
 }
 
 #[test]
-fn surplus_commands_end_while_the_guest_waits() {
+fn surplus_commands_complete_while_the_guest_waits() {
     let mut machine = machine(1);
     map_and_ring(&machine);
     assert_eq!(waits(&mut machine), Some(last()));
@@ -76,7 +76,7 @@ fn surplus_commands_end_while_the_guest_waits() {
 }
 
 #[test]
-fn surplus_commands_end_while_the_guest_runs() {
+fn surplus_commands_complete_while_the_guest_runs() {
     let mut machine = machine(1);
     map_and_ring(&machine);
     for _ in 0..MANY {
@@ -92,7 +92,7 @@ fn surplus_commands_end_while_the_guest_runs() {
 }
 
 #[test]
-fn surplus_commands_end_with_list_registers() {
+fn surplus_commands_complete_on_a_list_register_vcpu() {
     let mut machine = machine(1);
     map_and_ring(&machine);
     let vtr = Vtr::new()
@@ -114,7 +114,7 @@ fn surplus_commands_end_with_list_registers() {
 }
 
 #[test]
-fn surplus_commands_end_with_the_vcpu_off() {
+fn surplus_commands_complete_while_the_vcpu_powers_down() {
     let mut machine = machine(1);
     map_and_ring(&machine);
     for _ in 0..MANY {
@@ -236,7 +236,7 @@ fn machine_with_many_events() -> Machine {
 }
 
 #[test]
-fn enabling_is_done_in_pieces_on_request() {
+fn a_resumable_write_enables_many_events_in_several_calls() {
     let machine = machine_with_many_events();
     let (its, redistributor) = (ITS + u64::from(gits::CTLR.offset()), machine.frame(0));
     for address in [its, redistributor] {
@@ -255,7 +255,7 @@ fn enabling_is_done_in_pieces_on_request() {
 const STATE: u64 = 1 | 1 << 31;
 
 #[test]
-fn a_save_completes_switching_an_its() {
+fn a_save_completes_enabling_and_disabling_of_an_its() {
     let mut source = machine_with_many_events();
     let ctlr = ITS + u64::from(gits::CTLR.offset());
     let (first, last) = (2, 1 + DEVICES);

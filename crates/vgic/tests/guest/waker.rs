@@ -28,7 +28,7 @@ fn enable_timer(machine: &mut Machine, cpu: usize) {
 }
 
 #[test]
-fn a_kernel_that_never_writes_waker_is_interrupted() {
+fn a_guest_that_never_writes_gicr_waker_receives_interrupts() {
     let mut machine = awake();
     enable_timer(&mut machine, 1);
     machine.gic.set_line(Line::Ppi { cpu: Cpu::new(1), intid: TIMER }, Level::High);
@@ -52,7 +52,7 @@ fn a_vcpu_reset_wakes_its_redistributor_alone() {
 }
 
 #[test]
-fn without_the_option_resets_do_not_wake_redistributors() {
+fn resets_do_not_wake_redistributors_by_default() {
     let mut machine = Machine::new(VgicConfig::new(1));
     machine.vcpus[0].reset();
     assert_eq!(machine.read_gicr(0, gicr::WAKER), 0b110);

@@ -38,7 +38,7 @@ fn listed(inside: &InGuest<'_>) -> Vec<(u32, ListRegisterState)> {
 }
 
 #[test]
-fn entries_without_change_load_the_same() {
+fn two_entries_without_a_change_load_the_same_registers() {
     let mut machine = machine();
     let mut vcpu = idle(&mut machine);
     let first = vcpu.enter();
@@ -55,7 +55,7 @@ fn entries_without_change_load_the_same() {
 }
 
 #[test]
-fn a_trapped_eoi_mode_sets_traps_at_the_next_entry() {
+fn a_trapped_write_of_eoimode_sets_tc_at_the_next_entry() {
     let mut machine = machine();
     let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
     let mut vcpu = unchanged(unchanged(vcpu));
@@ -67,7 +67,7 @@ fn a_trapped_eoi_mode_sets_traps_at_the_next_entry() {
 }
 
 #[test]
-fn a_guest_that_splits_eoi_is_trapped_afterwards() {
+fn an_untrapped_write_of_eoimode_sets_tc_at_the_next_entry() {
     let mut machine = machine();
     let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
     let mut vcpu = unchanged(unchanged(vcpu));
@@ -108,7 +108,7 @@ fn an_lpi_for_an_idle_vcpu_is_listed_at_the_next_entry() {
 }
 
 #[test]
-fn an_idle_vcpu_outside_is_kicked_once() {
+fn an_idle_vcpu_outside_its_guest_is_kicked_once() {
     let mut translated = Translated::new(1);
     let mut vcpu = idle(&mut translated.machine);
 
@@ -122,7 +122,7 @@ fn an_idle_vcpu_outside_is_kicked_once() {
 }
 
 #[test]
-fn a_vcpu_that_returned_is_not_kicked() {
+fn a_vcpu_that_returned_from_idle_is_not_kicked() {
     let mut translated = Translated::new(1);
     let mut vcpu = idle(&mut translated.machine);
     vcpu.returned();

@@ -163,7 +163,7 @@ fn fallen_while_disabled() -> Board {
 }
 
 #[test]
-fn a_level_fallen_while_disabled_reads_as_not_pending() {
+fn a_linked_level_that_fell_while_disabled_reads_as_not_pending() {
     for field in [gicd::ISPENDR, gicd::ICPENDR] {
         let board = fallen_while_disabled();
         let pending = board.machine.read_gicd(field.registers().get(1).unwrap());
@@ -209,7 +209,7 @@ enum End {
 }
 
 #[test]
-fn every_end_deactivates_the_physical_interrupt() {
+fn every_way_to_deactivate_also_deactivates_the_physical_interrupt() {
     for end in [End::Listed, End::Trapped, End::Register, End::RegisterWhileListed] {
         let mut board = board();
         board.fire();
@@ -287,7 +287,7 @@ fn a_reset_deactivates_and_keeps_the_link() {
 }
 
 #[test]
-fn is_physical_active_follows_a_linked_interrupt() {
+fn is_physical_active_is_true_until_the_linked_interrupt_ends() {
     let mut board = board();
     let gic = board.machine.gic.clone();
     let is_active = || gic.is_physical_active(Line::Spi(SPI));
@@ -330,7 +330,7 @@ fn unlinking_a_listed_interrupt_deactivates_it_at_the_exit() {
 }
 
 #[test]
-fn a_guest_that_deactivates_a_relinked_interrupt_deactivates_both() {
+fn deactivating_a_relinked_spi_deactivates_both_physical_interrupts() {
     let mut board = board();
     board.fire();
     let vcpu = board.vcpu(4);

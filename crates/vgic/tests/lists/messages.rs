@@ -38,7 +38,7 @@ pub(crate) fn enter(vcpu: ListRegisterVcpu) -> (Entered, Hardware) {
 }
 
 #[test]
-fn an_lpi_is_listed_pending_without_maintenance() {
+fn an_lpi_is_listed_as_pending_and_requests_no_maintenance() {
     let (_translated, _inside, mut hardware, _) = listed();
     let register = hardware.registers.list[0];
     assert_eq!(

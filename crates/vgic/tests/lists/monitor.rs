@@ -162,7 +162,7 @@ fn boot(threads: Arc<Threads>) -> Machine {
 }
 
 #[test]
-fn nothing_is_lost_or_duplicated_by_pauses_under_load() {
+fn pauses_under_load_neither_lose_nor_duplicate_interrupts() {
     let threads = Arc::new(Threads(Kicks::new(CPUS.into()), Default::default()));
     let Machine { gic, vcpus, ram, .. } = boot(threads.clone());
     let (sources, stops) = ((0..2 * EACH).map(|_| Source::default()).collect(), Default::default());

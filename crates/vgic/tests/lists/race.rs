@@ -171,12 +171,12 @@ fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
 }
 
 #[test]
-fn no_interrupt_is_lost_in_the_guest() {
+fn concurrent_register_writes_lose_no_listed_interrupt() {
     nothing_is_lost_while(|machine, _, round| change_a_register(machine, round));
 }
 
 #[test]
-fn no_moved_interrupt_stays_listed() {
+fn rerouting_listed_spis_loses_no_interrupt() {
     nothing_is_lost_while(|machine, board, round| {
         let (from, to) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
         board.masked[from].store(true, Ordering::SeqCst);

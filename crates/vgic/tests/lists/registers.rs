@@ -150,7 +150,7 @@ fn more_than_16_pending_interrupts_set_npie() {
 }
 
 #[test]
-fn dir_is_trapped_by_tdir_or_on_overflow_by_tc() {
+fn icc_dir_is_trapped_by_tdir_or_by_tc_while_spis_are_unlisted() {
     for (tds, active, expected) in [
         (true, 0, (true, false)),
         (true, 2, (true, false)),
@@ -171,7 +171,7 @@ fn dir_is_trapped_by_tdir_or_on_overflow_by_tc() {
 }
 
 #[test]
-fn a_register_change_ends_with_the_exit() {
+fn a_write_that_affects_a_listed_spi_completes_at_the_exit() {
     const CHANGES: [fn(&Machine); 4] = [
         |machine| {
             let at = gicd::ICENABLER.locate(IntId::new(SPI)).unwrap();
@@ -282,7 +282,7 @@ fn split_eoi_without_tds_traps_all_common_registers() {
 }
 
 #[test]
-fn a_redistributor_sleeps_with_nothing_listed() {
+fn children_asleep_is_set_once_the_vcpu_exits() {
     let mut machine = machine();
     high(&machine, SPI);
     let (inside, hardware) = enter(lists(&mut machine, 4), 4);
@@ -296,7 +296,7 @@ fn a_redistributor_sleeps_with_nothing_listed() {
 }
 
 #[test]
-fn a_write_is_pending_in_its_own_frame_only() {
+fn a_pending_distributor_write_sets_rwp_in_gicd_ctlr_only() {
     let mut machine = Machine::running(VgicConfig::new(2));
     machine.enable_spi(SPI);
     let target = machine.gic.config().cpus[1].affinity;
@@ -371,7 +371,7 @@ fn loaded_interface_registers_match_the_manual() {
 }
 
 #[test]
-fn registers_that_show_listed_state_are_named() {
+fn shows_listed_state_is_true_for_pending_and_active_registers() {
     let machine = Machine::running(VgicConfig::new(2));
     let config = machine.gic.config();
     let region = &config.redistributors[0];

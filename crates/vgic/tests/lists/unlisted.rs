@@ -83,7 +83,7 @@ impl Board {
 }
 
 #[test]
-fn a_counted_eoi_ends_the_innermost_despite_new_priorities() {
+fn a_counted_eoi_ends_the_innermost_spi_despite_a_new_priority() {
     let mut board = Board::nested(3);
     board.set_priority(FIRST, 0x30);
     board.run(|hardware| {

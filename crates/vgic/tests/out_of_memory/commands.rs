@@ -85,7 +85,7 @@ fn inv_without_heap_keeps_the_configuration() {
 }
 
 #[test]
-fn a_message_after_each_failure_needs_no_memory() {
+fn messages_after_a_failed_command_allocate_no_memory() {
     let commands = [mapd(DEVICE, 8, ITT), mapc(7, 1), mapti(DEVICE, 3, 8200, 7)];
     let failures = failures_until(|allocations| {
         let mut board = Board::running();

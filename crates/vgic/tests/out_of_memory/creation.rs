@@ -8,7 +8,7 @@ use msi_types::{Level, Line, SetLine};
 use vgic::{ConfigError, OutOfMemory, Vgic, VgicConfig};
 
 #[test]
-fn a_machine_without_heap_is_an_error() {
+fn creating_a_machine_without_heap_is_an_error() {
     let board = Board::new(config());
     let failures = failures_until(|allocations| {
         let (config, ram, kicks) = (config(), board.ram.clone(), board.kicks.clone());
@@ -24,7 +24,7 @@ fn a_machine_without_heap_is_an_error() {
 }
 
 #[test]
-fn a_configuration_without_heap_is_an_error() {
+fn creating_a_configuration_without_heap_is_an_error() {
     let made = |allocations| with_allocations(allocations, || VgicConfig::try_new(3));
     let failures = failures_until(|allocations| match made(allocations) {
         Ok(config) => config.cpus.len() == 3,

@@ -42,7 +42,7 @@ fn handled(bench: &mut Bench, cpu: usize) -> Vec<u64> {
 }
 
 #[test]
-fn short_of_memory_accepted_commands_take_effect() {
+fn commands_accepted_despite_failing_allocations_take_effect() {
     let mut outcomes = [0, 0];
     for seed in 0..PROGRAMS {
         let below = &mut dice(seed);

@@ -79,7 +79,7 @@ fn lpis_without_heap_stay_disabled() {
 }
 
 #[test]
-fn lpis_of_a_fresh_machine_stay_disabled() {
+fn lpis_of_a_fresh_machine_without_heap_stay_disabled() {
     let make = || {
         let board = Board::new(config());
         board.provide_lpi_tables(0);

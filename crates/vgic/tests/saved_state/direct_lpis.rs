@@ -72,7 +72,7 @@ proptest! {
 
     /// The restore reads no memory, because the guest's memory is copied only afterwards.
     #[test]
-    fn a_moved_guest_continues_without_more_memory(
+    fn a_restored_guest_behaves_the_same_and_uses_no_more_memory(
         all_enabled in any::<bool>(),
         before in steps(),
         after in steps(),

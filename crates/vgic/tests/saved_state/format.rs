@@ -76,19 +76,19 @@ fn a_state_of_version_2_is_read_and_restored() {
 }
 
 #[test]
-fn a_state_is_written_as_version_2_was() {
+fn a_state_is_written_in_the_format_of_version_2() {
     let text = serde_json::to_string_pretty(&something_of_everything().save()).unwrap();
     assert_eq!(text, VERSION_2.trim_end());
 }
 
 #[test]
-fn registers_are_read_as_numbers_as_well() {
+fn registers_may_also_be_json_numbers() {
     let read = |text| serde_json::from_str::<SavedState>(text).unwrap();
     assert_eq!(read(WITH_NUMBERS), read(VERSION_2));
 }
 
 #[test]
-fn a_wrong_register_is_refused_with_its_place() {
+fn an_invalid_register_value_is_refused_with_its_line() {
     let refused = |value: &str| {
         let text = VERSION_2.replacen("\"0x53\"", value, 1);
         serde_json::from_str::<SavedState>(&text).unwrap_err().to_string()
@@ -103,7 +103,7 @@ fn a_wrong_register_is_refused_with_its_place() {
 }
 
 #[test]
-fn each_list_and_optional_field_is_used() {
+fn the_test_states_use_each_list_and_optional_field() {
     let everything: Value = serde_json::from_str(VERSION_2).unwrap();
     let mut seen = std::collections::BTreeMap::<String, bool>::new();
     // A machine with direct LPIs has no ITS.
@@ -133,7 +133,7 @@ fn each_field(value: &Value, visit: &mut impl FnMut(&str, &Value)) {
 }
 
 #[test]
-fn an_unknown_formats_version_is_read() {
+fn the_version_of_an_unknown_format_can_be_read() {
     let later = json!({ "version": VERSION + 1, "what nobody knows yet": [] }).to_string();
 
     assert!(serde_json::from_str::<SavedState>(&later).is_err());
@@ -142,7 +142,7 @@ fn an_unknown_formats_version_is_read() {
 }
 
 #[test]
-fn version_1_is_refused_by_its_version() {
+fn a_state_of_version_1_is_refused() {
     let mut first: Value = serde_json::from_str(VERSION_2).unwrap();
     first["version"] = json!(1);
     let saved: SavedState = serde_json::from_value(first).unwrap();
@@ -220,7 +220,7 @@ fn a_text_that_ends_too_early_is_refused() {
 }
 
 #[test]
-fn bytes_begin_with_the_version() {
+fn a_binary_state_begins_with_its_version() {
     let saved: SavedState = serde_json::from_str(VERSION_2).unwrap();
     let bytes = postcard::to_allocvec(&saved).unwrap();
 

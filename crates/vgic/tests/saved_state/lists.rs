@@ -85,7 +85,7 @@ fn a_restored_list_register_vcpu_lists_its_interrupts() {
 }
 
 #[test]
-fn an_entry_without_an_exit_saves_the_state_at_entry() {
+fn a_save_after_an_entry_without_an_exit_has_the_state_at_entry() {
     let (mut board, mut vcpu) = with_lists(with_level_and_lpi());
     let before = saved(&mut board, &mut vcpu);
     let _inside = vcpu.enter();

@@ -51,7 +51,7 @@ fn a_later_message_is_in_the_next_save() {
 }
 
 #[test]
-fn a_line_changed_meanwhile_is_in_the_next_save() {
+fn a_line_change_after_a_save_is_in_the_next_save() {
     let mut board = Board::running();
     board.enable_spi(40);
     let route = Irouter::to(board.gic.config().cpus[0].affinity);

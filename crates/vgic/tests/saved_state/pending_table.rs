@@ -31,7 +31,7 @@ fn enabled_with_the_promise() -> Board {
 }
 
 #[test]
-fn the_second_enable_reads_the_pending_table() {
+fn enabling_lpis_again_reads_the_pending_table_despite_ptz() {
     let mut board = enabled_with_the_promise();
     enable(&board, false);
     assert_eq!(board.acknowledge(0), 1023, "the LPI is in the table");
@@ -42,7 +42,7 @@ fn the_second_enable_reads_the_pending_table() {
 }
 
 #[test]
-fn enabling_after_restore_reads_the_table() {
+fn enabling_lpis_again_after_a_restore_reads_the_pending_table() {
     let mut board = enabled_with_the_promise().moved();
     enable(&board, false);
     enable(&board, true);
@@ -64,7 +64,7 @@ fn a_restored_ptz_applies_until_lpis_are_enabled() {
 }
 
 #[test]
-fn enabled_lpis_with_ptz_are_refused() {
+fn a_state_with_enabled_lpis_and_ptz_is_refused() {
     let mut saved = enabled_with_the_promise().save();
     let cpu = &mut saved.cpus[0];
     assert!(!Pendbaser::from(cpu.redistributor.pendbaser).pending_table_zero());

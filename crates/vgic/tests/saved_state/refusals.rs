@@ -68,7 +68,7 @@ fn a_state_of_another_version_is_refused() {
 }
 
 #[test]
-fn another_machines_state_names_the_register() {
+fn restoring_another_machines_state_names_the_differing_register() {
     let (redistributor, interface) = (Object::Redistributor(CPU0), Object::Interface(CPU0));
     let its = Object::Its(ITS);
     let cases: [(_, _, fn(&mut VgicConfig)); 8] = [
@@ -138,7 +138,7 @@ fn duplicate_and_misordered_objects_are_named() {
 }
 
 #[test]
-fn an_impossible_interrupt_names_the_field() {
+fn refusing_an_impossible_spi_names_the_field() {
     let problem = |change: fn(&mut InterruptState)| {
         let refused = refused(|saved| change(spi(saved, 40)));
         assert_eq!(refused.object, Object::Shared(IntId::new(40)));
@@ -158,7 +158,7 @@ fn an_impossible_interrupt_names_the_field() {
 }
 
 #[test]
-fn an_impossible_ppi_names_its_cpu() {
+fn refusing_an_impossible_private_interrupt_names_its_cpu() {
     let intid = IntId::new(3);
     let problem = |change: fn(&mut InterruptState)| {
         let refused = refused(|saved| {
@@ -379,7 +379,7 @@ fn a_collection_beyond_the_limit_is_refused() {
 }
 
 #[test]
-fn a_running_vcpu_is_named() {
+fn save_and_restore_report_a_running_vcpu() {
     let (mut board, mut other) = (Board::running(), Board::running());
     let saved = board.save();
     let _other: Vec<_> = other.vcpus.iter_mut().map(Vcpu::pause).collect();

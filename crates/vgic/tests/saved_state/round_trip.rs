@@ -136,7 +136,7 @@ fn a_reset_machine_saves_no_interrupts() {
 }
 
 #[test]
-fn order_of_vcpus_and_itses_is_irrelevant() {
+fn the_order_of_vcpus_and_itses_is_irrelevant() {
     let second = ItsConfig::new(0x0c00_0000).with_device_id_bits(8);
     let mut first = config();
     first.its.push(second);

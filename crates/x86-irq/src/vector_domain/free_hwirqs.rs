@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_does_not_begin_at_the_first_hwirq() {
+    fn single_allocations_read_at_most_two_words_on_average() {
         let mut free = FreeHwirqs::try_new(65_535).unwrap();
         for index in 0..65_535 {
             assert_eq!(allocate(&mut free, 1), Some(index));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_reads_each_word_once_where_no_run_is_long_enough() {
+    fn a_failing_search_reads_each_word_at_most_four_times() {
         let mut free = FreeHwirqs::try_new(65_535).unwrap();
         (0..65_535).step_by(64).for_each(|index| free.take(index));
         free.words_read.set(0);

@@ -40,7 +40,7 @@ fn a_managed_move_needs_no_free_vector() {
 }
 
 #[test]
-fn managed_moves_need_no_arrival_in_between() {
+fn managed_moves_need_no_interrupt_between_them() {
     let board = Board::new(3);
     let mut follower = managed(&board, 1);
     let home = board.domain.cpu_vector(follower.vector()).unwrap();
@@ -89,7 +89,7 @@ fn a_full_cpu_refuses_managed_vectors() {
 }
 
 #[test]
-fn a_block_that_fails_halfway_leaves_nothing() {
+fn a_managed_block_that_fails_halfway_frees_everything() {
     let board = Board::new(2);
     let mut others = fill(&board, CPU1);
     others.pop().unwrap().free(&*board.domain);
@@ -112,7 +112,7 @@ fn a_block_that_fails_halfway_leaves_nothing() {
 }
 
 #[test]
-fn a_managed_vector_for_other_cpus_sets_none_aside() {
+fn a_managed_request_for_a_cpu_outside_its_set_reserves_nothing() {
     let board = Board::new(2);
     let refused = Device::managed(&*board.domain, 1, Rewrite::Masked, CPU0, &[CPU1]).unwrap_err();
     assert_eq!(refused, MsiError::NoVectors { wanted: 1 });
@@ -130,7 +130,7 @@ fn an_endpoint_with_fixed_data_is_refused() {
 }
 
 #[test]
-fn a_cpu_named_twice_sets_one_vector_aside() {
+fn a_cpu_listed_twice_reserves_one_managed_vector() {
     let board = Board::new(2);
     let among = [CPU1, CPU0, CPU1];
     let _follower = Device::managed(&*board.domain, 1, Rewrite::Masked, CPU1, &among).unwrap();

@@ -63,7 +63,7 @@ fn a_device_gets_no_more_than_its_limit() {
 }
 
 #[test]
-fn a_full_cpu_is_told_apart_from_a_full_machine() {
+fn a_full_cpu_and_a_full_machine_return_different_errors() {
     let board = Board::new(2);
     let attachment = board.domain.attach(RequesterId::new(1), 100).unwrap();
     let all = |cpu| request(9, Shape::Independent, Rewrite::Masked, cpu);
@@ -145,7 +145,7 @@ fn a_low_word_endpoint_keeps_its_vector() {
 }
 
 #[test]
-fn a_low_word_endpoint_needs_its_vector_free() {
+fn a_low_word_endpoint_moves_only_if_its_vector_is_free() {
     let (board, mut device) = one_device(2, Rewrite::LowWordOnly);
     let others = board.domain.attach(RequesterId::new(2), 100).unwrap();
     let all = request(12, Shape::Independent, Rewrite::Masked, CPU1);
@@ -157,7 +157,7 @@ fn a_low_word_endpoint_needs_its_vector_free() {
 }
 
 #[test]
-fn a_low_word_endpoint_gets_a_common_vector() {
+fn a_low_word_endpoint_gets_a_vector_free_at_both_cpus() {
     let board = Board::new(2);
     let others = board.domain.attach(RequesterId::new(2), 100).unwrap();
     let half = request(6, Shape::Independent, Rewrite::Masked, CPU1);
@@ -167,7 +167,7 @@ fn a_low_word_endpoint_gets_a_common_vector() {
 }
 
 #[test]
-fn a_low_word_endpoint_keeps_its_upper_word() {
+fn a_low_word_endpoint_cannot_change_the_upper_address_word() {
     let board = Board::off_line(2, DestinationFormat::Kvm32);
     board.online(CPU0);
     board.online_as(CPU1, ApicId::new(0x101));
@@ -179,7 +179,7 @@ fn a_low_word_endpoint_keeps_its_upper_word() {
 }
 
 #[test]
-fn a_32_bit_endpoint_is_refused_a_wide_message() {
+fn a_32_bit_endpoint_cannot_get_a_64_bit_address() {
     let board = Board::off_line(2, DestinationFormat::Kvm32);
     board.online(CPU0);
     board.online_as(CPU1, ApicId::new(0x101));
@@ -191,7 +191,7 @@ fn a_32_bit_endpoint_is_refused_a_wide_message() {
 }
 
 #[test]
-fn an_offline_cpu_is_refused_with_that_reason() {
+fn moves_to_an_offline_cpu_are_refused_as_offline() {
     let (board, mut device) = one_device(2, Rewrite::Masked);
     board.offline(CPU1);
     let refused = Err(MsiError::NotReachable(CPU1, "it is offline"));
@@ -200,7 +200,7 @@ fn an_offline_cpu_is_refused_with_that_reason() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_be_rewritten_stays() {
+fn an_endpoint_that_cannot_be_rewritten_is_not_moved() {
     let (board, mut device) = one_device(2, Rewrite::Never);
     assert_eq!(relocate(&board, &mut device, CPU1), Err(MsiError::WouldTear));
     assert_eq!(relocate(&board, &mut device, CPU0), Ok(()));
@@ -230,7 +230,7 @@ fn two_moves_of_one_interrupt_do_not_overlap() {
 }
 
 #[test]
-fn a_quiet_interrupt_holds_few_vectors_while_moving() {
+fn an_interrupt_that_never_fires_holds_at_most_three_vectors() {
     let (board, mut device) = one_device(6, Rewrite::Masked);
     for to in (0..18).map(|turn| Cpu::new((turn + 1) % 6)) {
         relocate(&board, &mut device, to).unwrap();
@@ -241,7 +241,7 @@ fn a_quiet_interrupt_holds_few_vectors_while_moving() {
 }
 
 #[test]
-fn a_quiet_interrupt_returns_to_its_old_vector() {
+fn an_interrupt_that_never_fires_moves_back_to_its_old_vector() {
     let (board, mut device) = one_device(2, Rewrite::Masked);
     for turn in 0..20 {
         relocate(&board, &mut device, [CPU1, CPU0][turn % 2]).unwrap();
@@ -286,7 +286,7 @@ fn clearing_drops_the_masked_pending_bit() {
 }
 
 #[test]
-fn is_pending_is_unknown_away_from_the_vectors_cpu() {
+fn is_pending_is_unknown_when_called_on_another_cpu() {
     let (board, device) = one_device(1, Rewrite::Masked);
     board.write(device.message, device.serial);
     assert_eq!(board.domain.is_pending(device.vector()), None);
@@ -313,7 +313,7 @@ fn requests_of_an_offline_cpu_are_sent_once_moved() {
 }
 
 #[test]
-fn a_stranded_request_is_sent_at_cpu_return() {
+fn a_stranded_request_is_sent_when_its_cpu_returns() {
     let (board, device) = one_device(1, Rewrite::Masked);
     board.write(device.message, device.serial);
     board.offline(CPU0);
@@ -340,7 +340,7 @@ fn a_duplicate_apic_id_is_refused() {
 }
 
 #[test]
-fn unknown_numbers_are_harmless() {
+fn unknown_hwirqs_have_no_effect() {
     let board = Board::new(1);
     for raw in [0, FIRST_HWIRQ - 1, FIRST_HWIRQ, FIRST_HWIRQ + 19, FIRST_HWIRQ + 20, u32::MAX] {
         let vector = HwIrq::new(raw);

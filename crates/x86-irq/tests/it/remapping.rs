@@ -160,7 +160,7 @@ fn a_move_that_is_rolled_back_restores_the_entry() {
 }
 
 #[test]
-fn a_silent_unit_keeps_the_old_target() {
+fn a_failed_invalidation_keeps_the_old_target() {
     let (rig, device) = Rig::with_device();
     let place = rig.board.domain.cpu_vector(device.vector());
     *rig.unit.broken.lock().unwrap() = true;
@@ -258,7 +258,7 @@ fn a_full_remapping_table_allocates_no_vectors() {
 }
 
 #[test]
-fn an_entry_not_invalidated_is_never_reused() {
+fn an_entry_whose_invalidation_failed_is_never_reused() {
     let (rig, device) = Rig::with_device();
     let (message, place) = (device.message, rig.translate(NIC, device.message).unwrap());
     *rig.unit.broken.lock().unwrap() = true;
@@ -275,7 +275,7 @@ fn an_entry_not_invalidated_is_never_reused() {
 }
 
 #[test]
-fn unpublished_entries_fail_the_allocation() {
+fn an_allocation_fails_if_its_entry_cannot_be_invalidated() {
     let rig = Rig::new();
     *rig.unit.broken.lock().unwrap() = true;
     let error = Device::new(&*rig.parent, NIC.get(), Rewrite::Never, CPU0).unwrap_err();
@@ -285,7 +285,7 @@ fn unpublished_entries_fail_the_allocation() {
 }
 
 #[test]
-fn an_unreachable_apic_is_refused_first() {
+fn an_unreachable_apic_is_refused_without_leaking_vectors() {
     let rig = Rig::with(config_of(5, ApicMode::Xapic), Source::pci);
     rig.board.offline(CPU1);
     for id in [0xff, 0x101] {
@@ -316,14 +316,14 @@ fn an_endpoint_too_narrow_is_refused() {
 }
 
 #[test]
-fn a_requester_beside_the_unit_has_no_route() {
+fn a_requester_outside_the_unit_has_no_route() {
     let rig = Rig::with(config(), |_| None);
     assert_eq!(rig.parent.attach(NIC, 1).map(|_| ()), Err(MsiError::NoRoute(NIC)));
     assert_eq!(rig.parent.isolation(NIC), Isolation::NotIsolated(NotIsolated::NoController));
 }
 
 #[test]
-fn only_a_unit_that_checks_everything_isolates() {
+fn only_a_unit_that_checks_every_message_reports_isolation() {
     let proof = Isolation::Isolated(IsolatingMechanism::InterruptRemapping);
     assert_eq!(Rig::new().parent.isolation(NIC), proof);
     let passing = config_of(5, ApicMode::Xapic).with_compatibility(CompatibilityFormat::Passed);

@@ -113,7 +113,7 @@ mod tests {
     const FINISHED: &str = "$ [INFO] Finished waiting";
 
     #[test]
-    fn an_sgi_is_sent_when_all_cpus_wait() {
+    fn an_sgi_command_is_typed_once_all_cpus_wait() {
         let mut typist = Typist::new(3);
         assert_eq!(typist.answer(BEGIN, &[]), ["start_cpu 1 0", "start_cpu 2 0"]);
         assert!(typist.answer(WAITING, &[]).is_empty());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn cpus_are_started_until_they_have_taken_all_sgis() {
+    fn rounds_continue_until_every_cpu_has_taken_all_sgis() {
         let rounds_with = |taken: &[(u8, u8)]| {
             let mut typist = Typist::new(2);
             typist.answer(BEGIN, taken);

@@ -175,7 +175,7 @@ fn messages_of_a_replaced_kernel_are_counted_exactly() {
 }
 
 #[test]
-fn vectors_may_belong_to_any_cpus() {
+fn the_cpu_that_takes_a_vector_does_not_affect_the_result() {
     let swapped = |text: &str| {
         let first = text.replace("1          0   ITS-MSI 16385", "0          1   ITS-MSI 16385");
         first.replace("0          2   ITS-MSI 16386", "2          0   ITS-MSI 16386")

@@ -162,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn one_line_source_is_read_with_its_key() {
+    fn a_one_line_source_is_parsed_with_its_signing_key() {
         let line = "deb [arch=amd64 signed-by=/key.gpg] http://mirror/debian trixie main contrib";
         assert_eq!(from_line(line), Some(source(Some("/key.gpg"))));
         assert_eq!(from_line("deb http://mirror/debian trixie main"), Some(source(None)));
     }
 
     #[test]
-    fn sources_comments_and_discs_are_no_mirrors() {
+    fn deb_src_lines_comments_and_discs_are_not_mirrors() {
         for line in [
             "deb-src http://mirror/debian trixie main",
             "# deb http://mirror x main",
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn stanza_with_an_inline_key_is_read() {
+    fn a_stanza_with_an_inline_key_is_parsed() {
         let stanza = "# where from\nTypes: deb\nURIs: http://mirror/debian\n\
                       Suites: trixie\nSigned-By:\n -----BEGIN\n .\n";
         assert_eq!(from_stanza(stanza), Some(source(Some("\n -----BEGIN\n ."))));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn origin_names_the_suite_of_a_version() {
+    fn the_suite_of_a_version_is_read_from_its_origin() {
         let sources =
             ReleaseSources { release: "trixie".into(), main: source(None), security: None };
         assert_eq!(

@@ -41,7 +41,7 @@ fn a_restored_kvm_snapshot_delivers_the_same_interrupts() -> Result<(), Failure>
 }
 
 #[test]
-fn kvm_snapshot_round_trips() -> Result<(), Failure> {
+fn a_kvm_snapshot_round_trips_through_the_model() -> Result<(), Failure> {
     let again = saving::save(&mut restored(&kept())?)?;
     // KVM keeps a PPI's latch until the PPI is deactivated, and the host determines `IDbits`.
     let meaningless = [gicr::ISPENDR.offset() | 1 << 31, u32::from(icc::CTLR.encoding().packed())];
@@ -59,7 +59,7 @@ fn kvm_snapshot_round_trips() -> Result<(), Failure> {
 }
 
 #[test]
-fn doorbell_writes_the_tables_that_kvm_wrote() -> Result<(), Failure> {
+fn the_model_saves_the_same_tables_as_kvm() -> Result<(), Failure> {
     let plan = Plan::of(SEED);
     let mut machine = ModelMachine::new()?;
     let mut guest = Guest::boot(&mut machine, &plan)?;
@@ -73,7 +73,7 @@ fn doorbell_writes_the_tables_that_kvm_wrote() -> Result<(), Failure> {
 }
 
 #[test]
-fn a_plan_survives_migration_through_kvm_attributes() -> Result<(), Failure> {
+fn random_guests_survive_migration_through_kvm_attributes() -> Result<(), Failure> {
     for seed in 0..60 {
         let plan = Plan::of(seed);
         let mut machine = ModelMachine::new()?;

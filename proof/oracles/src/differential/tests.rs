@@ -41,7 +41,7 @@ fn every_planted_fault_is_found_with_one_cpu_watched() {
 }
 
 #[test]
-fn only_irq_raise_and_lower_lines_are_followed() {
+fn only_irq_raise_and_lower_lines_change_the_asserted_inputs() {
     let mut asserted = Asserted::default();
     let lines = [
         "IRQ raise 3",
@@ -56,7 +56,7 @@ fn only_irq_raise_and_lower_lines_are_followed() {
 }
 
 #[test]
-fn equal_priorities_have_no_order() {
+fn interrupts_of_equal_priority_may_be_acknowledged_in_any_order() {
     let acknowledged = |pairs: &[(u32, u32)]| -> Vec<Acknowledged> {
         pairs
             .iter()

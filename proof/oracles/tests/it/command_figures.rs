@@ -62,7 +62,7 @@ fn mapd_encodes_as_specified() {
 }
 
 #[test]
-fn unmapping_mapd_encodes_as_specified() {
+fn mapd_that_unmaps_encodes_as_specified() {
     same(
         Command::Mapd { device: DEVICE, itt: 0, event_bits_minus_one: 0, action: MapAction::Unmap },
         [0x89AB_CDEF_0000_0008, 0, 0, 0],

@@ -251,12 +251,12 @@ fn replay(migration: Option<fn(&mut SavedState)>) {
 }
 
 #[test]
-fn messages_of_linux_reach_their_target_cpus() {
+fn messages_of_the_linux_driver_reach_their_target_cpus() {
     replay(None);
 }
 
 #[test]
-fn linux_receives_its_messages_across_migrations() {
+fn messages_of_the_linux_driver_survive_migrations() {
     replay(Some(|_| {}));
 }
 

@@ -102,7 +102,7 @@ fn redistributors_are_woken_before_any_other_access() {
 }
 
 #[test]
-fn lagging_creadr_executes_every_command_once() {
+fn commands_execute_once_although_creadr_lags() {
     for lag in [0, 1, 3, 17] {
         let board = Board::new();
         let gic = gic(&board);
@@ -128,7 +128,7 @@ fn lagging_creadr_executes_every_command_once() {
 }
 
 #[test]
-fn queue_wraps_and_never_overruns() {
+fn the_command_queue_wraps_without_overrunning() {
     let board = Board::new();
     let gic = gic(&board);
     board.its().lag = 2;
@@ -155,7 +155,7 @@ fn queue_wraps_and_never_overruns() {
 }
 
 #[test]
-fn stalled_queue_names_the_unfinished_command() {
+fn the_error_of_a_hung_queue_names_the_unfinished_command() {
     let board = Board::new();
     let gic = gic(&board);
     let its = its(&gic);

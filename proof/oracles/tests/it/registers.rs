@@ -207,7 +207,7 @@ fn cpu_interface_encodings_match_the_specification() {
 }
 
 #[test]
-fn hypervisor_encodings_match_the_specification() {
+fn ich_register_encodings_match_the_specification() {
     compare_system(
         "ICH",
         ich::REGISTERS,

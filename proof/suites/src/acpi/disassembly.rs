@@ -171,7 +171,7 @@ mod tests {
 ";
 
     #[test]
-    fn fields_are_read_by_name_and_part() {
+    fn redistributors_and_controllers_are_read_from_a_disassembled_table() {
         let table = Table::read(TEXT);
         assert_eq!(table.redistributors().unwrap(), [(0x80a_0000, 0xf6_0000)]);
         let its = ("MADT/ITS@2".to_owned(), format!("its [{}] []", 0x809_0040));

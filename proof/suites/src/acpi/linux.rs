@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_read_from_the_console() {
+    fn pci_bridges_are_parsed_from_console_lines() {
         let line = "[    0.31] pci 0002:80:02.1: [1b36:000c] type 01 class 0x060400\r";
         assert_eq!(Port::read(line), Some(Port { segment: 2, requester: 0x8011 }));
         assert_eq!(Port::read(&line.replace("type 01", "type 00")), None);
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn mappings_are_read_from_the_trace() {
+    fn a_mapd_trace_line_yields_the_mapped_device_id() {
         let line = "gicv3_its_cmd_mapd GICv3 ITS: command MAPD DeviceID 0x208 Size 0x0 \
                     ITT_addr 0x40b5ae V 1";
         assert_eq!(mapped(line), Some(0x208));

@@ -123,7 +123,7 @@ mod tests {
     };
 
     #[test]
-    fn each_limit_can_be_exceeded() {
+    fn exceeding_any_cost_limit_is_reported() {
         COST.judge(&COST).unwrap();
         let slow = InstructionSplit { leave: 300, ..COST.interrupt };
         for (what, dear) in [
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_a_line_is_read() {
+    fn the_timestamp_of_a_log_line_is_parsed() {
         let line = "\x1b[37m[  1.061229 0:42 \x1b[37mdevice:336] \x1b[32mready";
         assert_eq!(logged_at(line), Some(1_061_229));
         assert_eq!(logged_at("[37m[ready 1.5 0.1]"), None);

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn no_output_is_an_error() {
+    fn an_empty_devicetree_text_is_an_error() {
         assert!(Tree::parse("").is_err());
     }
 

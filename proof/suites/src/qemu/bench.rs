@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_injected_at_the_port_that_wants_it() {
+    fn an_aer_error_is_injected_at_the_requested_port() {
         let fact = Fact::from(TestbenchFact::WantsError { port: "hp".into() });
         let order = requested(&format!("{fact}\r"));
         assert_eq!(order.as_deref(), Some("pcie_aer_inject_error hp 0x4000"));

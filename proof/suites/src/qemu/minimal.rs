@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_passes_only_with_its_own_fact() {
+    fn a_kernel_passes_only_if_it_reports_its_expected_fact() {
         let says = |lines: &[&str]| {
             let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
             KERNELS

@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_machine_explains_only_its_own_skips() {
+    fn each_machine_lists_only_its_own_skip_reasons() {
         for machine in ALL {
             let explained = |version, why| machine.reasons(version).contains(&why);
             let on_newer = |why| explained(Version::Backports, why);

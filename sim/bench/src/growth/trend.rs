@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn growth_is_classified_by_its_power() {
+    fn growth_is_classified_as_flat_linear_or_steep() {
         let grown = |last| Trend::of(&[(1, 10.0), (10, 11.0), (100, last)]);
         assert_eq!([11.0, 60.0].map(grown), [Trend::Flat; 2]);
         assert_eq!([100.0, 1000.0, 2000.0].map(grown), [Trend::Linear; 3]);

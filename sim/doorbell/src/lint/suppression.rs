@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_reasons_and_findings_are_complaints() {
+    fn suppressions_without_a_reason_or_a_match_are_reported() {
         let about = |lines: &[&str], sources: &[&str]| {
             let all = Suppressions(lines.iter().map(|line| suppression(line).unwrap()).collect());
             all.find("a.dtb", &finding());

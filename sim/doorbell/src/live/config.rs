@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_are_found_in_a_chain() {
+    fn msi_and_msix_are_found_in_the_capability_list() {
         let msi = [5, 0, 0x81, 0, 0x40, 0, 9, 8, 1, 0, 0, 0, 7, 0];
         let config = function(&[&msi, &[0x11, 0, 3, 0xc0]]);
         let found = config.msi().unwrap();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn bridges_are_told_apart() {
+    fn bridge_kinds_are_recognized_from_configuration_space() {
         let port = function(&[&[EXPRESS, 0, 0x42, 0]]);
         let to_pci = function(&[&[EXPRESS, 0, 0x72, 0]]);
         assert_eq!(port.bridge_kind(), BridgeKind::Port);

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_replaces_an_unreadable_blob() {
+    fn the_devicetree_folder_is_read_if_the_blob_is_unreadable() {
         let tree = Tree::new("fallback")
             .file("sys/firmware/fdt/is-a-folder", "")
             .file(&format!("{UNFLATTENED}/model"), "board\0");

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_printed_as_they_are_read() {
+    fn pci_addresses_round_trip_through_text() {
         for text in ["0000:02:00.0", "10000:ff:1f.7"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn bridges_determine_requester_and_path() {
+    fn bridges_above_a_function_determine_its_requester_id_and_path() {
         let found = functions(
             "bridges",
             &[
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_of_bridges_terminates() {
+    fn the_search_for_bridges_ends_despite_a_cycle() {
         let circle = [
             ("0000:00:00.0", bridge(1, 4)),
             ("0000:01:00.0", bridge(0, 4)),

@@ -179,7 +179,7 @@ mod tests {
         Err:          0\n";
 
     #[test]
-    fn rows_are_read_from_the_table() {
+    fn rows_of_proc_interrupts_are_parsed() {
         let irqs = read(&Tree::new("table").file("proc/interrupts", TABLE).root());
         assert_eq!(irqs.len(), 2);
         assert_eq!((irqs[&13].intid(), &irqs[&13].actions[0]), (Some(33), &"uart-pl011".into()));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_x86_are_read_from_the_table() {
+    fn x86_rows_of_proc_interrupts_are_parsed() {
         let table =
             "  CPU0\n  1:  9  IO-APIC   1-edge      i8042\n 24: 3 PCI-MSI-0000:00:02.0 0-edge n";
         let irqs = parse_table(table);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_complete_the_table() {
+    fn attribute_files_supplement_the_rows_of_proc_interrupts() {
         let tree = Tree::new("attributes")
             .file("proc/interrupts", TABLE)
             .file("sys/kernel/irq/17/chip_name", "ITS-MSI\n")
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn debugfs_shows_the_hierarchy() {
+    fn the_irq_domain_hierarchy_is_read_from_debugfs() {
         let text = "handler:  handle_fasteoi_irq\nddepth:   1\ndstate:   0x31411200\n  \
             IRQD_IRQ_DISABLED\ndomain:  :its@8080000-3\n hwirq:   0x4000\n chip:    ITS-MSI\n \
             parent:\n    domain:  :intc@8000000-1\n     hwirq:   0x2008\n     chip: GICv3\n";

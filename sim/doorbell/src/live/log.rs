@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_read_from_the_log() {
+    fn the_its_device_table_is_read_from_the_kernel_log() {
         let line = "6,0,0,-;ITS@0x0000000008080000: allocated 8192 Devices @431d0000 (indirect, \
             esz 8, psz 64K, shr 1)";
         assert_eq!(device_table(line), Some((0x808_0000, 1 << 26)));

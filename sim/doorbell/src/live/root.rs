@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn overwritten_records_are_skipped() {
+    fn overwritten_kernel_log_records_are_skipped() {
         struct Log(Vec<io::Result<&'static str>>);
         impl Read for Log {
             fn read(&mut self, record: &mut [u8]) -> io::Result<usize> {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_files_are_no_problem() {
+    fn absent_files_are_not_reported_as_problems() {
         let root = Tree::new("absent").root();
         assert_eq!(root.text("proc/interrupts"), None);
         assert!(root.names("sys/bus/pci/devices").is_empty());

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_read_from_the_command_line() {
+    fn options_are_read_from_the_kernel_command_line() {
         let options = |line| {
             let options = Options::parse(line);
             (options.no_messages, options.smmu_bypass, options.no_lpis)
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn chips_are_told_apart_by_their_names() {
+    fn the_irq_chip_name_identifies_the_controller_kind() {
         use ControllerKind::{Its, Mbi, V2m};
         for (chip, kinds) in [
             ("ITS-MSI", [Some(true), Some(false), Some(false)]),

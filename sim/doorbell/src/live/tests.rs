@@ -31,7 +31,7 @@ fn has(tree: &Tree, obstacle: Obstacle, fault: bool) {
 }
 
 #[test]
-fn a_sound_function_has_no_finding() {
+fn a_working_function_has_no_finding() {
     let device = device(&linux("sound", &sound()));
     assert_eq!(device.explanation.obstacle(), None);
     assert!(!device.is_finding());
@@ -79,7 +79,7 @@ fn the_reason_for_an_intx_fallback_is_reported() {
 }
 
 #[test]
-fn a_device_id_beyond_the_table_is_named() {
+fn a_device_id_beyond_the_device_table_is_reported() {
     let line = |entries| {
         format!("ITS@0x08080000: allocated {entries} Devices @4 (flat, esz 8, psz 4K, shr 1)\n")
     };
@@ -107,7 +107,7 @@ fn a_silent_function_with_a_wide_device_id_is_noted() {
 }
 
 #[test]
-fn an_intx_fallback_is_explained_with_its_line() {
+fn an_intx_fallback_is_explained_with_its_interrupt_line() {
     let tree = fallen_back("line", &firmware(map(0x10)));
     let line = device(&tree).linux.interrupts.remove(0);
     assert_eq!((line.irq, line.intid, line.count), (19, Some(37), 4));
@@ -123,7 +123,7 @@ fn an_intx_fallback_is_explained_with_its_line() {
 }
 
 #[test]
-fn states_of_a_working_machine_are_no_faults() {
+fn states_of_a_working_machine_are_not_faults() {
     let unbound = fallen_back("unbound", &sound()).without(&format!("{FUNCTION}/driver"));
     has(&unbound, Obstacle::Setup(SetupFault::NoDriver), false);
     let plain = |pin| config_with(&[(0x34, 0), (0x3d, pin)]);
@@ -143,7 +143,7 @@ fn states_of_a_working_machine_are_no_faults() {
 }
 
 #[test]
-fn a_driver_that_prefers_its_pin_is_no_fault() {
+fn a_driver_that_prefers_intx_is_not_a_fault() {
     let tree = fallen_back("prefers-pin", &sound());
     has(&tree, Obstacle::Setup(SetupFault::MessagesUnused), false);
     let off = tree.bytes(&format!("{FUNCTION}/config"), &config_with(&[(COMMAND + 1, 4)]));
@@ -162,7 +162,7 @@ fn an_idle_vfio_driver_has_no_handler() {
 }
 
 #[test]
-fn a_bridge_that_forbids_messages_may_send_its_own() {
+fn a_bridge_that_forbids_messages_below_it_may_send_its_own() {
     let forbidden = fallen_back("forbidding", &sound()).file(&format!("{FUNCTION}/msi_bus"), "0\n");
     has(&forbidden, Obstacle::Setup(SetupFault::Forbidden), true);
     let bridge = config_with(&[(0x0e, 1), (0x19, 1)]);
@@ -239,7 +239,7 @@ fn use_of_an_unexpected_controller_is_reported() {
 }
 
 #[test]
-fn a_host_with_its_own_controller_is_no_fault() {
+fn a_host_bridge_with_an_integrated_controller_is_not_a_fault() {
     let firmware = with_integrated_controller();
     let tree = linux("own", &firmware);
     let messages = [26, 27]
@@ -253,7 +253,7 @@ fn a_host_with_its_own_controller_is_no_fault() {
 
 /// The controller sees the writes of the functions below the port, but not those of the port.
 #[test]
-fn an_integrated_controller_excludes_its_root_port() {
+fn an_integrated_controller_does_not_serve_its_root_port() {
     let mut description = with_integrated_controller();
     let host = &mut description.hosts[0];
     let registers = host.config.as_ref().unwrap().region();
@@ -302,7 +302,7 @@ fn a_controller_of_an_unknown_kind_is_not_called_unused() {
 }
 
 #[test]
-fn a_managed_interrupt_of_offline_cpus_is_no_fault() {
+fn a_managed_interrupt_of_offline_cpus_is_not_a_fault() {
     let tree = linux("managed", &sound())
         .file("sys/devices/system/cpu/online", "0\n")
         .file("proc/irq/27/smp_affinity_list", "1\n");
@@ -363,13 +363,13 @@ fn a_silent_function_beside_others_is_noted() {
 }
 
 #[test]
-fn disabled_lpis_are_named() {
+fn lpis_disabled_on_the_kernel_command_line_are_reported() {
     let tree = fallen_back("no-lpis", &sound()).file(COMMAND_LINE, "irqchip.gicv3_nolpi=1\n");
     has(&tree, Obstacle::Setup(SetupFault::LpisTurnedOff), true);
 }
 
 #[test]
-fn firmware_without_a_gic_is_not_judged() {
+fn firmware_without_a_gic_yields_no_obstacle() {
     let tree = fallen_back("no-gic", &sound()).without("sys/firmware");
     assert_eq!(device(&tree).explanation.obstacle(), None);
     let mut x86 = sound();
@@ -378,7 +378,7 @@ fn firmware_without_a_gic_is_not_judged() {
 }
 
 #[test]
-fn capabilities_that_cannot_be_read_are_a_problem() {
+fn unreadable_capabilities_are_a_problem_but_not_a_finding() {
     let tree = linux("user", &sound()).bytes(&format!("{FUNCTION}/config"), &config()[..64]);
     let report = Report::of(&tree.root());
     assert_eq!(report.problems[0].path, "/sys/bus/pci/devices/*/config");

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_color_counts() {
+    fn the_last_color_option_takes_effect() {
         assert_eq!(of(&["lint", "--color=always", "--color", "never"]), ColorWhen::Never);
         assert_eq!(of(&["--color", "always", "--", "--color=never"]), ColorWhen::Always);
         assert_eq!(of(&["--color=pink", "--colors=always"]), ColorWhen::Auto);

@@ -135,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn shades_part_the_counts_evenly() {
+    fn shades_divide_the_range_of_counts_evenly() {
         assert_eq!([0, 1, 2, 3, 11, 12].map(|count| shade(count, 12)), [0, 1, 1, 2, 6, 6]);
         assert_eq!((shade(1, 1), shade(0, 0)), (6, 0));
         assert_eq!(shade(u64::MAX, u64::MAX), 6);
     }
 
     #[test]
-    fn large_tables_have_a_row_per_device() {
+    fn a_heat_map_with_too_many_vectors_has_a_row_per_device() {
         let report = report();
         let (all, few) = (HeatMap::of(&report), HeatMap::limited(&report, 3));
         assert!(all.of_vectors && !few.of_vectors);

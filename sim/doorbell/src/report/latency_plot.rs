@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_logarithmic() {
+    fn the_time_axis_is_logarithmic() {
         let scale = TimeScale { least: logarithm(1000), most: logarithm(1_000_000) };
         let columns = [1, 1000, 31_623, 1_000_000, u64::MAX].map(|time| scale.column(time));
         assert_eq!(columns, [0, 0, 30, 59, 59]);

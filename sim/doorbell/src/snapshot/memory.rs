@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_memory_of_the_snapshot_is_read() {
+    fn reads_outside_the_memory_of_the_snapshot_fault() {
         let data = MemoryData::new(0xffe, vec![1, 2, 3]);
         let memory =
             Memory::of(&[range(0x2000, 0x1000, vec![]), range(0x0, 0x2000, vec![data])]).unwrap();

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_end_alike_keep_their_difference() {
+    fn names_with_the_same_ending_stay_distinguishable() {
         let names = ["/soc/pcie@20000000/00:00.0", "/soc/pcie@28000000/00:00.0", "/soc/serial"];
         let short = shortened(names.into_iter(), 15);
         assert_eq!(short, ["…pcie@20…0:00.0", "…pcie@28…0:00.0", "/soc/serial"]);

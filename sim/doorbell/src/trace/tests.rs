@@ -107,7 +107,7 @@ const MACHINES: [&str; 5] = ["harbour", "lagoon", "estuary", "cove", "hyperv"];
 const SCHEDULES: [Schedule; 2] = [Schedule::Threads, Schedule::Simulated];
 
 #[test]
-fn events_have_the_fields_of_the_format() {
+fn events_have_the_fields_of_the_trace_format() {
     for schedule in SCHEDULES {
         let drawn = draw_all("harbour", schedule);
         for event in &drawn.events {
@@ -171,7 +171,7 @@ fn slices_of_a_track_are_nested_or_disjoint() {
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn each_message_flows_from_its_write_to_its_handler() {
+fn each_message_has_a_flow_from_its_write_to_its_handler() {
     for machine in MACHINES {
         for schedule in SCHEDULES {
             let drawn = draw_all(machine, schedule);
@@ -229,7 +229,7 @@ fn the_timeline_agrees_with_the_totals() {
 }
 
 #[test]
-fn an_its_shows_its_commands() {
+fn the_trace_shows_the_commands_of_an_its() {
     let drawn = draw_all("harbour", Schedule::Simulated);
     let of = |name: &str| drawn.named("i", name).count();
     assert_eq!(of("MAPTI") as u64, drawn.report.totals.vectors);
@@ -238,7 +238,7 @@ fn an_its_shows_its_commands() {
 }
 
 #[test]
-fn a_lost_message_is_an_instant_with_its_reason() {
+fn the_trace_marks_each_lost_message_with_its_reason() {
     let astray = BuildOptions { fault: Fault::WrongDoorbell, ..BuildOptions::default() };
     let skips = Fault::SkipsHandlers(NonZeroU32::new(40).unwrap());
     let unhandled = BuildOptions { fault: skips, ..BuildOptions::default() };
@@ -260,7 +260,7 @@ fn a_lost_message_is_an_instant_with_its_reason() {
 }
 
 #[test]
-fn a_full_recorder_keeps_whole_flows() {
+fn a_full_recorder_keeps_only_complete_flows() {
     let all = draw_all("harbour", Schedule::Simulated);
     let drawn = draw("harbour", Schedule::Simulated, 3000, BuildOptions::default());
     assert!(drawn.facts["events_left_out"].as_u64().unwrap() > 1000);
@@ -272,7 +272,7 @@ fn a_full_recorder_keeps_whole_flows() {
 }
 
 #[test]
-fn disturbances_are_drawn() {
+fn the_trace_shows_every_disturbance() {
     let options =
         BuildOptions { migration: Migration::AtRandom { seed: 1 }, ..BuildOptions::default() };
     let drawn = draw("harbour", Schedule::Simulated, u64::MAX, options);

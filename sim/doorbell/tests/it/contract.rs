@@ -75,7 +75,7 @@ fn acpi_tables_are_found_by_file_name() {
 }
 
 #[test]
-fn inspect_converts_between_devicetree_and_iort_or_refuses() {
+fn inspect_converts_between_devicetree_and_iort_or_gives_a_reason() {
     let dts = doorbell(&["inspect", "--emit", "dts", &marina()]);
     assert_eq!(dts.status.code(), Some(0));
     let dts = String::from_utf8(dts.stdout).unwrap();
@@ -90,7 +90,7 @@ fn inspect_converts_between_devicetree_and_iort_or_refuses() {
 }
 
 #[test]
-fn a_file_that_is_not_a_devicetree_is_named_with_status_2() {
+fn run_names_a_file_that_is_not_a_devicetree_and_exits_with_status_2() {
     let output = doorbell(&["run", "--dtb", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
     assert_eq!(output.status.code(), Some(2));
     let reason = String::from_utf8(output.stderr).unwrap();
@@ -101,7 +101,7 @@ fn a_file_that_is_not_a_devicetree_is_named_with_status_2() {
 }
 
 #[test]
-fn inspect_has_the_fields_of_the_contract() {
+fn inspect_prints_the_fields_of_the_contract() {
     let output = doorbell(&["inspect", "--json", &test_data("msi-map.dtb")]);
     assert_eq!(output.status.code(), Some(0));
     let inspection = json(&output);
@@ -128,7 +128,7 @@ fn inspect_has_the_fields_of_the_contract() {
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn bench_has_its_fields_and_cases() {
+fn bench_prints_the_fields_and_cases_of_the_contract() {
     let output = doorbell(&["bench", "--json", "--rounds", "1", "--processes", "2"]);
     assert_eq!(output.status.code(), Some(0));
     let measured = json(&output);
@@ -210,7 +210,7 @@ fn qtest_server_waits_for_a_connection() {
 }
 
 #[test]
-fn qtest_says_to_which_socket_it_cannot_connect() {
+fn qtest_names_the_socket_to_which_it_cannot_connect() {
     let output = doorbell(&["qtest", "--socket", "/nonexistent/socket"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(

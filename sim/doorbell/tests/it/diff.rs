@@ -161,7 +161,7 @@ fn changed_routes_are_shown_by_requesters() {
 }
 
 #[test]
-fn an_smmu_that_disappears_is_an_isolation_change() {
+fn removing_an_smmu_is_shown_as_an_isolation_change() {
     let old = devicetree::with_node_paths(&board("marina"));
     let mut new = old.clone();
     let host = new.hosts.iter_mut().find(|host| !host.iommu.map.is_empty()).unwrap();
@@ -175,7 +175,7 @@ fn an_smmu_that_disappears_is_an_isolation_change() {
 }
 
 #[test]
-fn new_and_gone_findings_are_told_apart() {
+fn diff_distinguishes_new_from_gone_findings() {
     let sound = board("harbour");
     let mut faulty = sound.clone();
     let id = format!("{}/its@700000000", faulty.gic.as_ref().unwrap().id);
@@ -203,7 +203,7 @@ fn disabled_added_and_removed_objects_are_named() {
 }
 
 #[test]
-fn tables_agree_with_the_devicetree_of_their_machine() {
+fn acpi_tables_and_an_equivalent_devicetree_have_no_differences() {
     let tables = &*marina();
     let blobs =
         ["apic", "iort", "mcfg"].map(|name| fs::read(format!("{tables}/{name}.aml")).unwrap());
@@ -221,7 +221,7 @@ fn tables_agree_with_the_devicetree_of_their_machine() {
 }
 
 #[test]
-fn unreadable_descriptions_are_status_2() {
+fn diff_of_unreadable_descriptions_exits_with_status_2() {
     let folder = folder("unreadable");
     fs::write(folder.join("bad.dtb"), "no devicetree").unwrap();
     let tree = folder.join("a.dtb");

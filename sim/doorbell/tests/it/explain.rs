@@ -66,7 +66,7 @@ fn explain_agrees_with_the_run_for_each_device() {
 }
 
 #[test]
-fn a_description_without_cpus_has_no_target() {
+fn explain_finds_no_target_in_a_description_without_cpus() {
     let mut board = harbour();
     board.cpus.clear();
     let output = explain(&written("explain-no-cpus.dtb", &board), "01:00.0", &[]);
@@ -75,7 +75,7 @@ fn a_description_without_cpus_has_no_target() {
 }
 
 #[test]
-fn an_obstacle_is_named_with_status_1() {
+fn explain_names_the_obstacle_and_exits_with_status_1() {
     let mut board = harbour();
     for controller in &mut board.controllers {
         controller.status = Fact::stated(Status::Disabled);

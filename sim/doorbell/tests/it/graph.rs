@@ -118,7 +118,7 @@ fn secondary_gics_point_to_their_parent_gic() {
 }
 
 #[test]
-fn the_readme_shows_the_default_machine() {
+fn the_documented_graph_matches_the_default_machine() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     command.args(["graph", "sim/machine/machines/harbour.dtb"]).current_dir(&root);

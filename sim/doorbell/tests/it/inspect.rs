@@ -72,7 +72,7 @@ fn a_pre_its_bounds_device_ids_and_does_not_isolate() {
 }
 
 #[test]
-fn coherence_is_shown() {
+fn inspect_shows_the_coherence_of_the_gic_and_the_itses() {
     let said = inspect(&[&test_data("redistributors.dtb")]);
     assert_eq!(said["gic"]["coherence"], "not coherent");
     assert_eq!(said["controllers"][0]["coherence"], "not coherent");
@@ -87,7 +87,7 @@ fn coherence_is_shown() {
 }
 
 #[test]
-fn routes_show_the_streams_that_they_pass() {
+fn routes_show_the_stream_ids_at_each_iommu() {
     let said = inspect(&[&marina()]);
     let route = |device: &str, route: usize| {
         let devices = said["devices"].as_array().unwrap();

@@ -37,7 +37,7 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn findings_have_their_fields_and_status_1() {
+fn lint_prints_all_fields_of_a_finding_and_exits_with_status_1() {
     let (status, findings) = json(&[&test_data("mistakes.dtb")]);
     assert_eq!(status, Some(1));
     for field in ["source", "rule", "severity", "where", "message", "help"] {
@@ -47,13 +47,13 @@ fn findings_have_their_fields_and_status_1() {
 }
 
 #[test]
-fn no_findings_are_status_0() {
+fn lint_without_findings_exits_with_status_0() {
     let (status, findings) = json(&[&test_data("single-its.dtb")]);
     assert_eq!((status, findings.as_array().unwrap().len()), (Some(0), 0));
 }
 
 #[test]
-fn allowed_rules_are_silent_and_denied_ones_errors() {
+fn allowed_rules_are_silent_and_denied_rules_are_errors() {
     let tree = test_data("mistakes.dtb");
     let (status, findings) = json(&[&tree, "--allow", "all", "--deny", "several-gics"]);
     assert_eq!((status, rules(&findings)), (Some(1), vec!["several-gics"]));
@@ -63,7 +63,7 @@ fn allowed_rules_are_silent_and_denied_ones_errors() {
 }
 
 #[test]
-fn notes_alone_are_status_0() {
+fn lint_with_only_notes_exits_with_status_0() {
     let others: Vec<_> = Rule::ALL.iter().filter(|rule| **rule != Rule::SeveralGics).collect();
     let mut arguments = vec![test_data("mistakes.dtb")];
     arguments.extend(others.iter().flat_map(|rule| ["--allow".into(), rule.to_string()]));
@@ -74,7 +74,7 @@ fn notes_alone_are_status_0() {
 }
 
 #[test]
-fn unknown_rule_is_named() {
+fn an_unknown_rule_is_named_in_the_error() {
     let output = lint(&["--allow", "no-such-rule", &test_data("mistakes.dtb")]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no rule is named \"no-such-rule\""));
@@ -134,7 +134,7 @@ fn an_unreadable_devicetree_does_not_hide_other_findings() {
 }
 
 #[test]
-fn two_forms_of_one_machine_are_compared() {
+fn acpi_and_devicetree_of_the_same_machine_are_compared() {
     let tables: Vec<_> = ["apic", "iort", "mcfg"]
         .iter()
         .map(|name| fs::read(Path::new(&marina()).join(format!("{name}.aml"))).unwrap())
@@ -169,7 +169,7 @@ fn register_values_reveal_an_its_without_lpis() {
 }
 
 #[test]
-fn a_finding_in_a_table_shows_its_field() {
+fn a_finding_in_an_acpi_table_shows_the_field() {
     let folder = folder("lint-bytes");
     for name in ["apic", "iort", "mcfg"] {
         let mut table = fs::read(Path::new(&marina()).join(format!("{name}.aml"))).unwrap();

@@ -125,7 +125,7 @@ fn the_baseline_recognizes_a_moved_node() {
 }
 
 #[test]
-fn a_fixed_node_does_not_hide_its_neighbor() {
+fn a_fixed_node_does_not_hide_a_new_fault_of_its_neighbor() {
     let folder = Folder::new("neighbor");
     let mut both = machine(HERE);
     let sound = |both: &mut Description, index: usize| {
@@ -200,7 +200,7 @@ fn a_baseline_of_other_sources_is_reported() {
 }
 
 #[test]
-fn one_finding_is_suppressed_with_a_reason() {
+fn a_single_finding_can_be_suppressed_with_a_reason() {
     let folder = Folder::new("suppressed");
     folder.write("a.dtb", tree(HERE));
     let place = folder.lint(&["a.dtb", "--json"]).json()[0]["where"].as_str().unwrap().to_owned();
@@ -334,14 +334,14 @@ fn lint_reads_a_source_from_standard_input() {
 }
 
 #[test]
-fn a_check_without_sources_is_refused() {
+fn lint_without_sources_is_refused() {
     let said = Folder::new("nothing").lint(&[]);
     assert_eq!(said.status, Some(2));
     assert!(said.err.contains("<SOURCE>"), "{}", said.err);
 }
 
 #[test]
-fn a_changed_range_at_one_place_is_known() {
+fn the_baseline_recognizes_a_finding_with_a_changed_range() {
     let folder = Folder::new("range");
     let board = |last: u32| {
         let mut board = embedded::machine("estuary").unwrap().firmware.describe().unwrap();

@@ -48,7 +48,7 @@ fn faults_are_printed_with_a_fix_and_status_1() {
 }
 
 #[test]
-fn an_explanation_shows_the_fallback_and_the_line() {
+fn an_explanation_shows_the_intx_fallback_and_its_interrupt_line() {
     let output = live(&without_messages("explain"), &["--explain", "00:02.0"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -61,7 +61,7 @@ fn an_explanation_shows_the_fallback_and_the_line() {
 }
 
 #[test]
-fn reports_have_their_fields() {
+fn json_reports_and_explanations_have_the_same_device_fields() {
     let root = without_messages("json");
     let report: Value = serde_json::from_slice(&live(&root, &["--json"]).stdout).unwrap();
     let device = &report["devices"][0];
@@ -75,7 +75,7 @@ fn reports_have_their_fields() {
 }
 
 #[test]
-fn absent_functions_give_status_2() {
+fn explaining_an_absent_function_exits_with_status_2() {
     let root = without_messages("absent");
     for (address, reason) in [
         ("0000:00:03.0", "no PCI device has the address 0000:00:03.0"),

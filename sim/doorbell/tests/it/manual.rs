@@ -30,7 +30,7 @@ fn completions_name_every_subcommand() {
 }
 
 #[test]
-fn bash_reads_its_completions() {
+fn bash_parses_the_printed_completions() {
     let script = printed(&["completions", "bash"]);
     let output = Command::new("bash").args(["-n", "-c", &script]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -47,7 +47,7 @@ fn every_subcommand_has_a_manual_page() {
 }
 
 #[test]
-fn a_synopsis_shows_values() {
+fn a_synopsis_shows_option_values() {
     let page = printed(&["man", "live"]);
     let (_, synopsis) = page.split_once(".SH SYNOPSIS\n").unwrap();
     let synopsis = synopsis.lines().next().unwrap();

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 #[test]
-fn matrix_has_its_fields_and_reasons() {
+fn each_matrix_cell_has_its_fields_and_each_refusal_a_reason() {
     let output = doorbell(&["matrix", "--json"]);
     assert_eq!(output.status.code(), Some(0));
     let cells: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
@@ -32,7 +32,7 @@ fn matrix_has_its_fields_and_reasons() {
 
 /// Compares the output with the table in the documentation, which is between fences.
 #[test]
-fn documented_matrix_is_the_printed_one() {
+fn the_documented_matrix_matches_the_printed_one() {
     let output = doorbell(&["matrix"]);
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/matrix.md");
     let page = std::fs::read_to_string(path).unwrap();

@@ -35,7 +35,7 @@ fn with_foreign_controllers() -> PathBuf {
 }
 
 #[test]
-fn hosts_and_devices_without_a_driver_are_named() {
+fn omitted_hosts_and_devices_are_named_with_a_reason() {
     let path = with_foreign_controllers();
     for choice in ["auto", "its"] {
         let run = ["run", "--messages", "1", "--controller", choice, "--dtb"];

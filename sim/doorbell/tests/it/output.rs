@@ -80,7 +80,7 @@ fn output_that_cannot_be_stored_is_an_error() {
 }
 
 #[test]
-fn unwritable_error_sets_the_exit_status() {
+fn the_exit_status_is_set_even_if_the_error_cannot_be_written() {
     for arguments in
         [["run", "--machine=atlantis"], ["inspect", "/nonexistent"], ["run", "--cpus=0"]]
     {
@@ -141,7 +141,7 @@ fn a_script_line_without_end_is_refused() {
 }
 
 #[test]
-fn common_options_may_come_first() {
+fn common_options_may_precede_the_subcommand() {
     for first in [&["--color", "never"][..], &["--color=never", "-q"], &["--quiet"], &[]] {
         let output = doorbell(&[first, &["machines"]].concat(), Stdio::null(), Stdio::piped());
         assert_eq!(output.status.code(), Some(0), "{first:?}");

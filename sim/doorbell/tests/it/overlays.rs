@@ -21,7 +21,7 @@ fn findings(arguments: &[&str]) -> (Option<i32>, Vec<Value>) {
 }
 
 #[test]
-fn a_finding_names_the_overlay_that_brought_it() {
+fn a_finding_names_the_overlay_that_introduces_it() {
     let (status, found) = findings(&["base.dtb", "first.dtbo", "second.dtbo"]);
     assert_eq!(status, Some(1), "{found:?}");
     let rule = |row: &&Value| row["rule"] == "interrupt-specifier";
@@ -70,7 +70,7 @@ fn dumped(folder: &Path) -> String {
 }
 
 #[test]
-fn a_dump_is_read_like_the_folder_of_tables() {
+fn an_acpi_dump_is_read_like_a_folder_of_tables() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let text = dumped(Path::new(MARINA));
     let path = folder.join("acpidump.txt");

@@ -39,7 +39,7 @@ fn between<'p>(page: &'p str, begin: &str, end: &str) -> &'p str {
 }
 
 #[test]
-fn links_lead_to_parts_of_the_page() {
+fn every_link_points_to_an_element_of_the_page() {
     let (page, _) = page(&[&mistakes()]);
     let ids = values(&page, "id");
     let unique: BTreeSet<_> = ids.iter().collect();
@@ -122,7 +122,7 @@ fn every_cpu_is_listed() {
 }
 
 #[test]
-fn routes_quote_the_firmware() {
+fn routes_quote_their_firmware_property() {
     let (page, _) = page(&["--no-run", &mistakes()]);
     let routes = between(&page, "id=\"routes\"", "</section>");
     assert!(routes.contains("<span class=\"place\">/pcie@10000000: msi-map</span>"));
@@ -131,7 +131,7 @@ fn routes_quote_the_firmware() {
 }
 
 #[test]
-fn a_run_is_shown_vector_by_vector() {
+fn the_heat_map_has_a_row_for_each_vector_of_a_run() {
     let (page, status) = page(&[&marina()]);
     assert_eq!(status, 0);
     assert!(page.contains("Verdict: clean"));
@@ -245,7 +245,7 @@ fn the_page_is_written_to_the_output_file() {
 }
 
 #[test]
-fn a_page_about_many_devices_states_its_limits() {
+fn the_report_states_that_the_run_is_limited_to_256_devices() {
     let region = |base| Region::new(base, 0x20_0000).unwrap();
     let device = |number: u32| {
         let msi = MsiRouting::device(ControllerIndex::new(0), number.into());

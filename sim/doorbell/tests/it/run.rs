@@ -16,7 +16,7 @@ const DEFECTS: [&str; 7] =
     ["lost", "spurious", "wrong_cpu", "refused", "short", "guest_faults", "no_doorbell"];
 
 #[test]
-fn run_has_its_fields_and_loses_nothing() {
+fn a_run_reports_its_fields_and_loses_no_message() {
     let output = doorbell(&["--json", "--messages", "50"]);
     assert_eq!(output.status.code(), Some(0));
     let report = json(&output);
@@ -50,7 +50,7 @@ fn run_has_its_fields_and_loses_nothing() {
 }
 
 #[test]
-fn a_run_prints_one_screen() {
+fn the_output_of_a_run_fits_one_screen() {
     for machine in embedded::machines() {
         let run = ["run", "--messages", "3", "--machine", machine.name];
         let text = text(&run);
@@ -73,7 +73,7 @@ fn vectors_are_shown_on_demand() {
 }
 
 #[test]
-fn many_cpus_have_columns_in_a_pipe() {
+fn output_to_a_pipe_has_a_column_for_each_of_many_cpus() {
     let path = temporary("many-cpus.dtb");
     let mut board = embedded::machine("lagoon").unwrap().firmware.describe().unwrap();
     let gic = board.gic.as_mut().unwrap();
@@ -114,7 +114,7 @@ fn the_same_seed_simulates_the_same_run() {
 }
 
 #[test]
-fn disturbances_happen_on_demand() {
+fn a_run_has_only_the_requested_disturbances() {
     let happened = |disturb: &[&str]| {
         let run = ["run", "--json", "--simulate", "--messages", "20", "--cpus", "3"];
         let output = doorbell(&[&run[..], disturb].concat());
@@ -140,7 +140,7 @@ fn an_unwritable_trace_file_is_an_error() {
 }
 
 #[test]
-fn a_traces_name_selects_its_format() {
+fn the_file_name_of_a_trace_selects_its_format() {
     let [chrome, text] = ["trace.json", "trace.text"].map(temporary);
     for path in [&chrome, &text] {
         let run = ["run", "--messages", "3", "--trace", path.to_str().unwrap()];
@@ -238,7 +238,7 @@ fn every_controller_kind_can_be_chosen() {
 }
 
 #[test]
-fn acpi_folder_runs_as_the_embedded_machine() {
+fn an_acpi_folder_runs_like_the_embedded_machine() {
     let arguments = ["run", "--json", "--messages", "10", "--seed", "3"];
     let from_folder = doorbell(&[&arguments[..], &["--acpi", &marina()]].concat());
     let embedded = doorbell(&[&arguments[..], &["--machine", "marina"]].concat());
@@ -268,7 +268,7 @@ fn scarce() -> PathBuf {
 }
 
 #[test]
-fn unclean_run_gives_its_reason_and_status_1() {
+fn an_unclean_run_prints_its_reason_and_exits_with_status_1() {
     let path = scarce();
     let run = ["run", "--controller", "mbi", "--messages", "5", "--dtb", path.to_str().unwrap()];
     let output = doorbell(&[&run[..], &["--json"]].concat());
@@ -289,7 +289,7 @@ fn unclean_run_gives_its_reason_and_status_1() {
 }
 
 #[test]
-fn unavailable_choice_gives_status_2() {
+fn choosing_an_unavailable_controller_exits_with_status_2() {
     let output = doorbell(&["run", "--machine", "cove", "--controller", "direct-lpi"]);
     assert_eq!(output.status.code(), Some(2));
     let reason = String::from_utf8(output.stderr).unwrap();
@@ -305,14 +305,14 @@ fn direct_lpis_of_a_devicetree_are_delivered() {
 }
 
 #[test]
-fn gicv2_gives_the_reason_it_does_not_run() {
+fn run_refuses_a_gicv2_and_names_it_as_the_reason() {
     let output = doorbell(&["run", "--dtb", &test_data("gicv2m.dtb")]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("is a GICv2"));
 }
 
 #[test]
-fn unusable_description_gives_status_2() {
+fn running_an_unusable_description_exits_with_status_2() {
     for name in ["gicv2m.dtb", "mbi.dtb", "disabled.dtb"] {
         let output = doorbell(&["run", "--json", "--dtb", &test_data(name)]);
         assert_eq!(output.status.code(), Some(2), "{name}");

@@ -34,7 +34,7 @@ fn saved(procedure: &str) -> String {
 }
 
 #[test]
-fn inspect_fits_a_screen() {
+fn the_output_of_inspect_fits_one_screen() {
     let (status, text) = text(&["inspect", &saved("documented")]);
     assert_eq!(status, Some(0));
     assert!(text.lines().count() <= 24, "{text}");
@@ -65,7 +65,7 @@ fn snapshot_lint_exits_with_the_same_statuses_as_lint() {
 }
 
 #[test]
-fn findings_have_their_fields() {
+fn lint_prints_all_fields_of_a_finding() {
     let (status, findings) = json(&["lint", &saved("pages-before-tables")]);
     assert_eq!(status, Some(1));
     for field in ["source", "rule", "severity", "where", "message", "fix"] {
@@ -75,7 +75,7 @@ fn findings_have_their_fields() {
 }
 
 #[test]
-fn rules_are_listed() {
+fn lint_lists_all_rules() {
     let (status, rules) = text(&["lint", "--rules"]);
     assert_eq!((status, rules.lines().count()), (Some(0), 29));
     check_width(&rules);
@@ -93,7 +93,7 @@ fn snapshot_diff_names_the_overwritten_registers() {
 }
 
 #[test]
-fn explain_ends_at_the_obstacle() {
+fn explain_names_the_obstacle_that_stops_an_interrupt() {
     let event = ["--device", "8", "--event", "0x1"];
     let explain = |file: &str| text(&[&["explain", file], &event[..]].concat());
     assert_eq!(explain(&saved("documented")).0, Some(0));

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_message_is_counted() {
+    fn a_blocked_message_is_counted() {
         let mut bells = Doorbells::default();
         bells.listen(0x40, Arc::new(FixedDelivery(Delivery::Blocked)));
         bells.signal_msi(DeviceId::new(1), MsiMessage { address: 0x40, data: 0 });

@@ -191,13 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn bus_numbers_that_firmware_left_are_kept() {
+    fn bus_numbers_assigned_by_firmware_are_kept() {
         let (found, ..) = found_behind(BridgeKind::RootPort, 0x25);
         assert_eq!(requesters(&found), [(0x2500, 0x2500), (0x2548, 0x2548), (0x2018, 0x2018)]);
     }
 
     #[test]
-    fn bridge_without_bus_number_gets_next() {
+    fn a_bridge_without_a_bus_number_gets_the_next_number() {
         let (found, ..) = found_behind(BridgeKind::RootPort, 0);
         assert_eq!(requesters(&found), [(0x2100, 0x2100), (0x2148, 0x2148), (0x2018, 0x2018)]);
     }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn alias_matches_requester_at_host_bridge() {
+    fn the_enumerated_alias_matches_the_requester_id_of_a_message() {
         let (found, host, recorder, bus) = found_behind(BridgeKind::ToConventional, 0x22);
         let last = &found[1];
         let function =

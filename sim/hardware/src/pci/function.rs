@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn bar_reports_size_and_answers_at_base() {
+    fn a_bar_reports_its_size_and_responds_at_its_base() {
         let (function, _) = msix();
         function.config_write(header::BAR0, AccessWidth::Word, u32::MAX);
         function.config_write(header::BAR0 + 4, AccessWidth::Word, u32::MAX);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_is_masked_after_reset() {
+    fn an_msix_entry_is_masked_after_reset() {
         let (function, recorder) = msix();
         set_msix_control(&function, msix::Control::new().with_enable(true));
         assert_eq!(function.signal(1), Signaled::Held);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn multi_msi_replaces_granted_data_bits() {
+    fn multi_msi_encodes_the_vector_in_the_granted_data_bits() {
         let config = StoreConfig::Msi {
             log2_vectors: 3,
             address: AddressWidth::Bits64,
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn unplugged_function_reads_ones() {
+    fn an_unplugged_function_reads_as_all_ones() {
         let (function, _) = msix();
         function.unplug();
         assert_eq!(function.config_read(0, AccessWidth::Half) & 0xffff, 0xffff);

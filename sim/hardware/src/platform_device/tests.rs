@@ -58,7 +58,7 @@ const LEVEL: PlatformDeviceConfig =
     PlatformDeviceConfig { trigger: Trigger::Level, ..PlatformDeviceConfig::new(2) };
 
 #[test]
-fn an_edge_is_sent_each_time() {
+fn each_edge_sends_a_message() {
     let (device, sent) = open(PlatformDeviceConfig::new(2));
     device.signal(0);
     device.signal(0);

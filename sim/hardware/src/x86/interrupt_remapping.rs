@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn stopped_messages_report_sender_and_reason() {
+    fn a_stopped_message_is_reported_with_its_sender_and_reason() {
         let (_, unit) = unit();
         let stranger = RequesterId::new(0x0109);
         let compatible = MsiMessage { address: 0xfee0_3000, data: 0x61 };
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_entry_is_seen_after_invalidation() {
+    fn a_changed_entry_takes_effect_after_invalidation() {
         let (ram, unit) = unit();
         let vector = |unit: &RemappingUnit| unit.translate(DEVICE, naming(5)).map(|it| it.vector);
         assert_eq!(vector(&unit), Some(0x61));

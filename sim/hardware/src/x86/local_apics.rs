@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn two_messages_of_one_vector_are_one_request() {
+    fn two_messages_of_one_vector_merge_into_one_request() {
         let apics = LocalApicBank::new(2);
         for _ in 0..2 {
             assert_eq!(apics.take(physical(LocalApicBank::id(CPU1), 0x41)), Delivery::Pending);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn class_in_service_blocks_equal_and_lower() {
+    fn a_vector_in_service_blocks_equal_and_lower_classes() {
         let apics = LocalApicBank::new(2);
         for vector in [0x41, 0x48, 0x31, 0x52] {
             apics.request(CPU1, vector);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn logical_destination_reaches_its_set() {
+    fn a_logical_destination_reaches_each_cpu_in_its_set() {
         let apics = LocalApicBank::new(3);
         let both = Arriving { logical: true, ..physical(0b110, 0x40) };
         apics.take(both);

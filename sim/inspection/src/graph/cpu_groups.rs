@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn firmwares_hierarchy_groups_cpus() {
+    fn the_firmware_hierarchy_groups_cpus_into_clusters() {
         let machine = machine(&[[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 2, 0], [0, 0, 3, 0]]);
         let path = |cluster: &str| vec!["socket0".to_owned(), cluster.to_owned()];
         let of = ["cluster10", "cluster2", "cluster10", "cluster10"];
@@ -139,13 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn cores_of_threads_are_not_clusters() {
+    fn single_threaded_cores_are_not_shown_as_clusters() {
         let machine = machine(&[[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 2, 0]]);
         assert_eq!(titles(&machine, &CpuClusters::new()), [("3 CPUs".to_owned(), vec![])]);
     }
 
     #[test]
-    fn the_upper_levels_of_threads_group_cores() {
+    fn threads_are_grouped_by_the_upper_affinity_levels() {
         let machine = machine(&[[0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 1, 1, 0]]);
         let expected = ["affinity 0.0", "affinity 0.1"];
         let titles = titles(&machine, &CpuClusters::new());

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_end_at_32_bits() {
+    fn an_entry_is_truncated_at_the_32_bit_limit() {
         let all = 0..1 << 32;
         let [piece] = &pieces(&[(u32::MAX, 5)], &all)[..] else { panic!() };
         assert_eq!(piece.base_and_length(), Some((u32::MAX, 1)));

@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn default_devices_include_multifunction_and_alias() {
+    fn default_devices_include_a_multifunction_device_and_a_conventional_bus() {
         let description = embedded::machine("harbour").unwrap().firmware.describe().unwrap();
         let host = &description.hosts[0];
         let plan = usual(&description, host);

@@ -102,7 +102,7 @@ const DISTURBED: Disturbances = Disturbances {
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn judge_finds_one_interrupt_lost_by_migration() {
+fn a_simulation_reports_the_one_interrupt_lost_by_migration() {
     for name in ALL {
         for seed in 1..=2 {
             let (wire, lost) = forgetting(one_pending, 1);
@@ -140,7 +140,7 @@ const FOUR_EACH: RunOptions = RunOptions { messages: 4, seed: 1, disturbances: D
 // The simulation must find each loss on half of the machines, and threads on the other half.
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn simulation_finds_migration_losses() {
+fn a_simulation_detects_losses_during_migration() {
     for (what, forget, name) in losses().step_by(2) {
         assert_found(what, name, forget, |machine| {
             simulate(machine, &FOUR_EACH)
@@ -151,7 +151,7 @@ fn simulation_finds_migration_losses() {
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn threads_find_migration_losses() {
+fn a_run_on_threads_detects_losses_during_migration() {
     // Run the machines concurrently, because each run waits a long time for its lost interrupts.
     thread::scope(|scope| {
         for (what, forget, name) in losses().skip(1).step_by(2) {
@@ -167,7 +167,7 @@ fn threads_find_migration_losses() {
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn judge_finds_lost_intruder_message() {
+fn a_migration_that_forgets_pending_state_loses_an_intruder_message() {
     for name in ["lagoon", "estuary", "cove"] {
         let rings = |machine| attack(machine, IommuPages::NoIommu).unwrap().unwrap().rang;
         for seed in 1..=3 {
@@ -193,7 +193,7 @@ fn with_system(cpus: u16, act: impl FnOnce(&System, &Migrator)) {
 }
 
 #[test]
-fn replaced_model_is_dropped() {
+fn migration_drops_the_replaced_model() {
     for cpus in [1, 3, 8] {
         with_system(cpus, |system, migrator| {
             let old = system.model.watch();

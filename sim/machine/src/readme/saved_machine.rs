@@ -134,7 +134,7 @@ fn uart_line(state: &MachineState) -> bool {
 }
 
 #[test]
-fn machine_of_the_guide_loses_nothing_across_a_restore() {
+fn the_machine_in_the_guide_loses_no_interrupt_across_a_restore() {
     let (ram, taken) = (ram(), Arc::<Taken>::default());
     let (device, queue) = (Uart::new(), new_eventfd());
     let (machine, mut vcpus) = Machine::new(ram.clone()).unwrap();

@@ -131,7 +131,7 @@ impl SingleVector {
 }
 
 #[test]
-fn unjustified_runs_are_reported() {
+fn unjustified_handler_runs_are_reported() {
     for (messages, cpu, faults, what) in [
         // Messages that arrived while the interrupt was already pending must not excuse the run.
         (5, Some(OLD), (1, 0), "at the old CPU, after its drain"),

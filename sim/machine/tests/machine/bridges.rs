@@ -71,7 +71,7 @@ fn bridge_msi_can_be_chosen_as_the_controller() {
 }
 
 #[test]
-fn a_machine_with_only_a_lineless_bridge_is_refused() {
+fn a_machine_whose_only_bridge_has_no_interrupt_lines_is_refused() {
     let lineless = board(ControllerKind::ImsiRx, &[]);
     let refusal = build(&lineless, &BuildOptions::default()).unwrap_err();
     assert!(refusal.to_string().contains("imsi-rx"), "{refusal}");

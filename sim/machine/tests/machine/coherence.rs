@@ -20,7 +20,7 @@ fn denied_to_all(board: Description) -> Description {
 }
 
 #[test]
-fn firmware_coherence_overrides_registers() {
+fn a_machine_declared_non_coherent_by_firmware_delivers_every_message() {
     let report = deliver_with(&denied_to_all(harbour()), &BuildOptions::default(), 60);
     assert_delivered(&report, 60);
 }

@@ -69,7 +69,7 @@ fn scarce_spis_are_shared_by_all_devices() {
 }
 
 #[test]
-fn level_device_uses_both_spi_messages() {
+fn a_level_triggered_device_uses_the_set_and_clear_spi_messages() {
     let board = embedded("estuary");
     let machine = build(&board, &options(ControllerChoice::Mbi)).unwrap();
     let is_level =
@@ -83,7 +83,7 @@ fn level_device_uses_both_spi_messages() {
 }
 
 #[test]
-fn choice_leaves_out_other_controllers_devices() {
+fn choosing_a_controller_leaves_out_devices_of_other_controllers() {
     let board = embedded("estuary");
     for (choice, kind) in [(ControllerChoice::Its, "its"), (ControllerChoice::Mbi, "mbi")] {
         let report = deliver_with(&board, &options(choice), 20);
@@ -93,7 +93,7 @@ fn choice_leaves_out_other_controllers_devices() {
 }
 
 #[test]
-fn missing_controller_is_refused_with_alternatives() {
+fn choosing_a_missing_controller_is_refused_with_alternatives() {
     let refusal = build(&embedded("cove"), &options(ControllerChoice::Its)).unwrap_err();
     let Refusal::NoController { wanted: ControllerChoice::Its, others } = &refusal else {
         panic!("{refusal}")
@@ -211,7 +211,7 @@ fn doorbells_without_device_ids_expose_the_registers_of_their_page() {
 }
 
 #[test]
-fn fixed_lpi_tables_do_not_isolate() {
+fn fixed_lpi_tables_do_not_isolate_devices_from_each_other() {
     let options =
         BuildOptions { lpi_disabling: LpiDisabling::Impossible, ..BuildOptions::default() };
     let attempt =

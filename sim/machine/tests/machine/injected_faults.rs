@@ -42,7 +42,7 @@ fn the_list_of_machines_is_complete() {
 /// the vector moves and its next message is sent before the old CPU looks for interrupts, the
 /// resulting run cannot be distinguished from a run on a wrong CPU.
 #[test]
-fn repended_interrupt_is_spurious_on_threads() {
+fn an_interrupt_resent_after_its_handler_is_spurious_on_threads() {
     let number = 100;
     for name in MACHINES {
         let moves = if name == "lagoon" { Moves::None } else { Moves::Random };
@@ -56,14 +56,14 @@ fn repended_interrupt_is_spurious_on_threads() {
 }
 
 #[test]
-fn repended_direct_lpi_is_spurious_despite_moves() {
+fn a_direct_lpi_resent_after_its_handler_is_spurious_despite_moves() {
     let totals = on_threads("lagoon", Fault::RePends(every(100)), 100).totals;
     assert!(totals.spurious > 0 && !totals.is_clean(), "{totals:?}");
     assert_eq!(totals.lost, 0, "{totals:?}");
 }
 
 #[test]
-fn repended_interrupt_is_spurious_in_simulation() {
+fn an_interrupt_resent_after_its_handler_is_spurious_in_simulation() {
     for (name, number) in MACHINES.into_iter().flat_map(|name| [(name, 200), (name, 500)]) {
         let totals = simulated(name, Fault::RePends(every(number)), 100).totals;
         assert!(totals.spurious > 0 && !totals.is_clean(), "{name}, each {number}th: {totals:?}");

@@ -87,7 +87,7 @@ fn a_32_bit_endpoint_cannot_reach_redistributors_above_4_gib() {
 }
 
 #[test]
-fn narrow_endpoint_stays_on_reachable_cpus() {
+fn a_32_bit_endpoint_stays_on_reachable_cpus() {
     let report = report(&direct(&[(0x0900_0000, 2), (FOUR_GIB, 2)]), DEVICES, LpiNumbers::Short);
     assert_refused(&report, [false; 6], "");
     let runs = |device: &DeviceReport, cpu: Cpu| -> u64 {
@@ -108,7 +108,7 @@ fn an_endpoint_with_16_data_bits_cannot_store_larger_lpis() {
 }
 
 #[test]
-fn level_without_deassert_message_is_refused() {
+fn direct_lpis_refuse_a_level_triggered_device() {
     let level = PlatformDeviceConfig { trigger: Trigger::Level, ..PlatformDeviceConfig::new(2) };
     let report =
         report(&direct(&[(0x0900_0000, 4)]), [DEVICES[0], level, DEVICES[2]], LpiNumbers::Short);

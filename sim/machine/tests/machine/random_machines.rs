@@ -129,7 +129,7 @@ proptest! {
     })]
 
     #[test]
-    fn random_machines_deliver_in_simulation(drawn in machines(8)) {
+    fn random_machines_deliver_every_message_in_simulation(drawn in machines(8)) {
         check(&drawn, 12, Migration::Never, simulated)?;
     }
 }
@@ -145,19 +145,19 @@ proptest! {
 
     #[test]
     #[ignore = "slow: `cargo xtask test --long` runs it"]
-    fn random_machines_deliver_during_migration(drawn in machines(8)) {
+    fn random_machines_deliver_every_message_during_migration(drawn in machines(8)) {
         check(&drawn, 6, Migration::AtRandom { seed: drawn.seed }, simulated)?;
     }
 
     #[test]
     #[ignore = "slow: `cargo xtask test --long` runs it"]
-    fn random_machines_deliver_on_threads(drawn in machines(4)) {
+    fn random_machines_deliver_every_message_on_threads(drawn in machines(4)) {
         check(&drawn, 400, Migration::Never, on_threads)?;
     }
 
     #[test]
     #[ignore = "slow: `cargo xtask test --long` runs it"]
-    fn random_machines_deliver_on_moving_threads(drawn in machines(4)) {
+    fn random_machines_deliver_every_message_on_threads_during_migration(drawn in machines(4)) {
         check(&drawn, 80, Migration::AtRandom { seed: drawn.seed }, on_threads)?;
     }
 }

@@ -23,7 +23,7 @@ fn a_gicv2_machine_is_refused() {
 }
 
 #[test]
-fn machines_that_cannot_deliver_are_refused() {
+fn machines_that_cannot_deliver_messages_are_refused() {
     let [mut gic_disabled, mut without_cpus] = [harbour(), harbour()];
     gic_disabled.gic.as_mut().unwrap().status = Fact::stated(Status::Disabled);
     without_cpus.cpus.clear();
@@ -46,7 +46,7 @@ fn machines_that_cannot_deliver_are_refused() {
 }
 
 #[test]
-fn controllers_that_overlap_are_named() {
+fn overlapping_register_regions_are_named() {
     let mut board = harbour();
     board.gic.as_mut().unwrap().distributor =
         Fact::stated(Region::new(0x0820_0000, 0x1_0000).unwrap());

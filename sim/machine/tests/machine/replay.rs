@@ -73,7 +73,7 @@ proptest! {
 
     #[test]
     #[ignore = "slow: `cargo xtask test --long` runs it"]
-    fn every_order_delivers_without_fault(
+    fn every_simulated_order_delivers_all_messages_without_fault(
         seed: u64,
         cpus in 1u16..9,
         migrates: bool,
@@ -88,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn every_order_delivers_with_overtaken_handlers(seed: u64, migrates: bool) {
+    fn every_simulated_order_is_clean_with_overtaken_handlers(seed: u64, migrates: bool) {
         let totals = replay(&crowded(), migration(migrates, seed), seed, 200).report.totals;
         prop_assert!(totals.is_clean(), "{totals:?}");
     }

@@ -17,7 +17,7 @@ fn entry(rid: u32, length: u32, its_index: usize, device: u32) -> MapEntry {
 }
 
 #[test]
-fn the_embedded_machine_delivers_everything() {
+fn the_embedded_machine_delivers_every_message() {
     let report = deliver(&harbour());
     assert_delivered(&report, 60);
     assert!(report.totals.moves > 0);
@@ -28,7 +28,7 @@ fn the_embedded_machine_delivers_everything() {
 }
 
 #[test]
-fn its_serves_host_bridge_by_msi_parent() {
+fn an_its_serves_a_host_bridge_that_names_it_as_msi_parent() {
     let report = deliver(&flashed(&board_trees::bridged(4, 1)));
     assert_delivered(&report, 60);
     for device in &report.devices {
@@ -37,7 +37,7 @@ fn its_serves_host_bridge_by_msi_parent() {
 }
 
 #[test]
-fn its_without_msi_cells_serves_host_bridge() {
+fn an_its_without_msi_cells_serves_a_host_bridge() {
     let mut board = board_trees::bare(4, 1);
     board.controllers[0].msi_cells = Fact::stated(0);
     board.hosts = vec![board_trees::host(0, MsiRouting::parent(its(0)))];
@@ -46,14 +46,14 @@ fn its_without_msi_cells_serves_host_bridge() {
 }
 
 #[test]
-fn board_with_firmware_owned_waker_delivers() {
+fn a_board_with_a_firmware_owned_waker_delivers_every_message() {
     let mut board = board_trees::bridged(4, 1);
     board.gic.as_mut().unwrap().compatible.insert(0, "qcom,msm8996-gic-v3".to_owned());
     assert_delivered(&deliver(&flashed(&board)), 60);
 }
 
 #[test]
-fn several_itses_serve_a_host_bridge_each() {
+fn each_of_several_itses_serves_its_own_host_bridge() {
     let board = flashed(&board_trees::bridged(4, 3));
     let report = deliver(&board);
     assert_delivered(&report, 60);
@@ -77,7 +77,7 @@ fn each_msi_map_entry_routes_to_its_own_its() {
 }
 
 #[test]
-fn functions_under_one_mask_share_device_id() {
+fn functions_under_one_msi_map_mask_share_a_device_id() {
     let mut board = board_trees::bare(4, 1);
     let mut routing = MsiRouting::map([entry(0, 0x1000, 0, 0)]);
     routing.mask = Some(Fact::stated(0xfff8));
@@ -89,7 +89,7 @@ fn functions_under_one_mask_share_device_id() {
 }
 
 #[test]
-fn conventional_bridge_shares_one_requester() {
+fn functions_behind_a_conventional_bridge_share_a_requester_id() {
     let report = deliver(&flashed(&board_trees::bridged(4, 1)));
     let named = |id| report.devices.iter().filter(|device| device.requester_id == Some(id)).count();
     let alias =
@@ -98,7 +98,7 @@ fn conventional_bridge_shares_one_requester() {
 }
 
 #[test]
-fn platform_devices_use_device_id_of_cell() {
+fn platform_devices_use_the_device_id_in_their_msi_cell() {
     // The last one has more than 16 bits.
     let expected = [0x40, 0x41, 0x42, 0x00ab_cdef];
     let mut board = board_trees::bare(4, 2);
@@ -155,19 +155,19 @@ fn a_single_cpu_handles_every_message() {
 }
 
 #[test]
-fn the_non_secure_view_delivers_everything() {
+fn the_non_secure_view_delivers_every_message() {
     let options = BuildOptions { security: SecurityView::NonSecure, ..BuildOptions::default() };
     assert_delivered(&deliver_with(&harbour(), &options, 60), 60);
 }
 
 #[test]
-fn its_may_name_redistributors_by_address() {
+fn an_its_may_target_redistributors_by_address() {
     let options = BuildOptions { targets: TargetAddresses::Physical, ..BuildOptions::default() };
     assert_delivered(&deliver_with(&harbour(), &options, 60), 60);
 }
 
 #[test]
-fn a_host_bridge_without_ecam_delivers_and_has_a_note() {
+fn a_host_bridge_without_ecam_delivers_messages_and_is_noted() {
     let mut board = harbour();
     let config = board.hosts[0].config.as_mut().unwrap();
     config.value = gic_firmware::ConfigAccess::Registers(config.value.region());

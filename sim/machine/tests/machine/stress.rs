@@ -21,7 +21,7 @@ fn sixty_four_cpus_and_eight_itses_deliver_every_message() {
 }
 
 #[test]
-fn messages_arrive_while_everything_changes() {
+fn messages_arrive_during_moves_hotplug_and_migration() {
     for migrates in [false, true] {
         let migration = migration(migrates, 1);
         let options = BuildOptions { migration, ..BuildOptions::default() };

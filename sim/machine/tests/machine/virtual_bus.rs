@@ -49,7 +49,7 @@ fn spis_from_64_upwards_are_delivered() {
 }
 
 #[test]
-fn vectors_are_activated_round_robin() {
+fn vectors_are_assigned_to_cpus_round_robin() {
     let machine = with_functions(3, 9);
     let options = RunOptions { disturbances: UNDISTURBED, ..options(1) };
     let report = run(machine, &options, &mut |_| {}).unwrap();
@@ -83,7 +83,7 @@ fn removing_functions_under_load_loses_no_message() {
 }
 
 #[test]
-fn the_host_migrates_with_requests_in_flight() {
+fn migration_with_requests_in_flight_loses_no_message() {
     let simulation = simulate(machine(&migrating()), &options(50)).unwrap();
     assert_delivered(&simulation.report, 50);
     assert!(simulation.report.totals.migrated_in_flight > 10, "{:?}", simulation.report.totals);
@@ -96,7 +96,7 @@ fn the_host_migrates_with_requests_in_flight() {
 }
 
 #[test]
-fn choosing_an_its_leaves_out_the_virtual_bus() {
+fn choosing_an_its_is_refused_on_a_machine_with_only_a_virtual_bus() {
     let options = BuildOptions { controller: ControllerChoice::Its, ..BuildOptions::default() };
     let refusal = build(&embedded("hyperv"), &options).unwrap_err().to_string();
     assert!(refusal.ends_with("no enabled ITS; it has vpci (hyperv-vpci)"), "{refusal}");

@@ -91,7 +91,7 @@ fn iommu_makes_far_doorbell_reachable() {
 }
 
 #[test]
-fn table_and_queue_share_one_attachment() {
+fn an_msix_table_and_an_ims_queue_share_one_attachment() {
     for (parent, layer, world) in stacks().filter(|(_, _, world)| *world == World::BareMetal) {
         let board = board(parent, layer, world);
         let device =
@@ -111,7 +111,7 @@ fn table_and_queue_share_one_attachment() {
 }
 
 #[test]
-fn description_has_line_per_level() {
+fn the_description_of_a_vector_has_a_line_for_each_level() {
     for (parent, layer, world) in stacks() {
         let board = board(parent, layer, world);
         let text = Trial::begin(&board, Endpoint::PciMsix).unwrap().describe(0);
@@ -128,7 +128,7 @@ fn description_has_line_per_level() {
 }
 
 #[test]
-fn unmapped_doorbell_faults_with_its_device() {
+fn a_fault_at_an_unmapped_doorbell_names_the_device() {
     let board = behind(Parent::Its, DoorbellMode::Mapped(Granule::Size4K));
     let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
     let real = doorbell(Parent::Its);
@@ -145,7 +145,7 @@ fn unmapped_doorbell_faults_with_its_device() {
 }
 
 #[test]
-fn an_identity_domain_neither_maps_nor_confines() {
+fn an_identity_domain_neither_maps_doorbells_nor_isolates_dma() {
     for parent in ARM {
         let board = behind(parent, DoorbellMode::Identity);
         let trial = Trial::begin(&board, Endpoint::PciMsix).unwrap();
@@ -160,7 +160,7 @@ fn an_identity_domain_neither_maps_nor_confines() {
 }
 
 #[test]
-fn passthrough_needs_its_and_translating_iommu() {
+fn passthrough_requires_an_its_and_a_translating_iommu() {
     let device = Endpoint::PciMsix.requester();
     let refused = |reason| Err(PassthroughError::NotDmaIsolated { device, reason });
     let alone = board(Parent::Its, Layer::None, World::BareMetal);
@@ -194,7 +194,7 @@ fn nested_doorbell_is_mapped_at_guest_address() {
 }
 
 #[test]
-fn reserved_region_passes_only_its_doorbells() {
+fn a_reserved_region_passes_only_doorbells_inside_it() {
     let real = doorbell(Parent::Its);
     let around = DoorbellMode::Reserved { base: real & !0xffff, length: 0x1_0000 };
     let board = behind(Parent::Its, around);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use vgic::saved_state::SavedState;
 
 #[test]
-fn guest_claiming_bare_metal_loses_stored_messages() {
+fn a_guest_configured_as_bare_metal_loses_stored_messages() {
     let plan =
         BoardConfig { reality: World::Guest, ..plan(Parent::Its, Layer::None, World::BareMetal) };
     let board = Board::new(plan).unwrap();
@@ -17,7 +17,7 @@ fn guest_claiming_bare_metal_loses_stored_messages() {
 }
 
 #[test]
-fn guest_claiming_remapping_loses_stored_messages() {
+fn a_remapped_guest_configured_as_bare_metal_loses_stored_messages() {
     for parent in [Parent::Its, Parent::X86Vector] {
         let plan = plan(parent, Layer::None, World::BareMetal);
         let board = Board::new(BoardConfig { reality: World::GuestRemapped, ..plan }).unwrap();
@@ -27,7 +27,7 @@ fn guest_claiming_remapping_loses_stored_messages() {
 }
 
 #[test]
-fn an_impossible_machine_is_broken_not_refused() {
+fn a_cell_with_an_impossible_machine_is_broken_not_refused() {
     let (endpoint, world) = (Endpoint::PciMsi, World::BareMetal);
     let cell = Cell { endpoint, parent: Parent::Its, layer: Layer::Remapping, world };
     assert_broken(&try_cell(cell), "its has no remapping unit");
@@ -50,7 +50,7 @@ fn broken(parent: Parent, forget: fn(&mut SavedState)) -> usize {
 }
 
 #[test]
-fn migration_dropping_pending_breaks_cell() {
+fn a_migration_that_drops_pending_state_breaks_the_cell() {
     let forget: fn(&mut SavedState) = |saved| {
         saved.distributor.interrupts.iter_mut().for_each(|spi| spi.latch = false);
         saved.cpus.iter_mut().for_each(|cpu| cpu.redistributor.lpis.clear());
@@ -63,7 +63,7 @@ fn migration_dropping_pending_breaks_cell() {
 }
 
 #[test]
-fn migration_dropping_mapping_or_enable_breaks_cell() {
+fn a_migration_that_drops_mappings_or_enables_breaks_the_cell() {
     let mapped: fn(&mut SavedState) = |saved| {
         let devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
         devices.for_each(|device| _ = device.events.pop());
@@ -99,7 +99,7 @@ fn with_own_stores() -> Vec<Parent> {
 proptest! {
     #[test]
     #[ignore = "slow: `cargo xtask test --long` runs it"]
-    fn refused_write_leaves_nothing_behind(
+    fn a_refused_message_store_write_leaves_no_state_behind(
         parent in prop::sample::select(with_own_stores()),
         mapped in prop::bool::ANY,
         write in 0u32..14,

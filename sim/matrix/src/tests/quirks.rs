@@ -77,7 +77,7 @@ fn a_window_before_an_its_disables_isolation() {
 }
 
 #[test]
-fn bus_dropping_data_bits_refuses_truncation() {
+fn a_bus_that_drops_data_bits_refuses_messages_that_do_not_fit() {
     let spoil: CorruptMessage =
         |from, message| (from, MsiMessage { data: message.data & 0xfff, ..message });
     let narrow = ShimLayer::new("bus").with_widths(64, 12);
@@ -88,7 +88,7 @@ fn bus_dropping_data_bits_refuses_truncation() {
 }
 
 #[test]
-fn bus_dropping_address_bits_refuses_far_doorbells() {
+fn a_bus_that_drops_address_bits_refuses_far_doorbells() {
     let spoil: CorruptMessage =
         |from, message| (from, MsiMessage { address: message.address & 0x7ff_ffff, ..message });
     let narrow = ShimLayer::new("bus").with_widths(27, 32);

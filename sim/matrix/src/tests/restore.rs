@@ -4,7 +4,7 @@ use super::super::trial::Trial;
 use super::*;
 
 #[test]
-fn reset_function_loses_messages_until_restore() {
+fn a_reset_function_sends_no_messages_until_its_restore() {
     for endpoint in [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix] {
         let board = board(Parent::Its, Layer::DoorbellMapping, World::BareMetal);
         let trial = Trial::begin(&board, endpoint).unwrap();

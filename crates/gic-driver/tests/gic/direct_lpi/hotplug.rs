@@ -37,7 +37,7 @@ pub(crate) fn left_behind(board: &Board, direct: &DirectLpi<Board>) -> Endpoint 
 }
 
 #[test]
-fn ces_carries_exactly_the_pending_lpis() {
+fn cpu_off_with_ces_carries_exactly_the_pending_lpis() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = left_behind(&board, &direct);
@@ -53,7 +53,7 @@ fn ces_carries_exactly_the_pending_lpis() {
 }
 
 #[test]
-fn a_cpu_whose_lpis_were_carried_is_forgotten() {
+fn a_cpu_whose_lpis_were_carried_is_no_longer_a_previous_target() {
     let board = Board::new(5, 0);
     let direct = board.direct_lpi().unwrap();
     let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -68,7 +68,7 @@ fn a_cpu_whose_lpis_were_carried_is_forgotten() {
 }
 
 #[test]
-fn without_ces_possible_lpis_are_resent() {
+fn cpu_off_without_ces_resends_lpis_that_may_be_pending() {
     for blinding in [
         |board: &Board| board.world().rd(0).can_disable = false,
         |board: &Board| board.world().rd(0).disables = false,
@@ -88,7 +88,7 @@ fn without_ces_possible_lpis_are_resent() {
 }
 
 #[test]
-fn unreadable_table_falls_back_to_resending() {
+fn cpu_off_resends_lpis_if_the_pending_table_is_unreadable() {
     for (observable, expected) in [(false, (0, 1)), (true, (1, 0))] {
         let board = Board::new(2, 0);
         board.world().rd(0).coherent = false;
@@ -102,7 +102,7 @@ fn unreadable_table_falls_back_to_resending() {
 }
 
 #[test]
-fn masked_lpi_is_carried_masked() {
+fn a_masked_lpi_stays_masked_when_cpu_off_carries_it() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = left_behind(&board, &direct);
@@ -114,7 +114,7 @@ fn masked_lpi_is_carried_masked() {
 }
 
 #[test]
-fn unmoved_lpis_stay_pending_until_cpu_on() {
+fn lpis_that_cannot_move_stay_pending_until_cpu_on() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
@@ -130,7 +130,7 @@ fn unmoved_lpis_stay_pending_until_cpu_on() {
 }
 
 #[test]
-fn pending_set_while_offline_is_delivered_later() {
+fn a_pending_state_set_while_offline_is_delivered_at_cpu_on() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
@@ -144,7 +144,7 @@ fn pending_set_while_offline_is_delivered_later() {
 }
 
 #[test]
-fn pending_set_while_offline_follows_a_move() {
+fn a_pending_state_set_while_offline_follows_the_moved_lpi() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -155,7 +155,7 @@ fn pending_set_while_offline_follows_a_move() {
 }
 
 #[test]
-fn mask_while_offline_applies_after_cpu_on() {
+fn masking_an_lpi_of_an_offline_cpu_applies_after_cpu_on() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
@@ -205,7 +205,7 @@ fn give_back_and_fire(board: &Board, direct: &DirectLpi<Board>, endpoint: Endpoi
 }
 
 #[test]
-fn late_message_is_dropped_for_the_next_owner() {
+fn a_late_message_does_not_reach_the_next_owner_of_the_lpi() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     for next_cpu in [0, 1] {
@@ -223,7 +223,7 @@ fn late_message_is_dropped_for_the_next_owner() {
 }
 
 #[test]
-fn an_offline_cpu_refuses_moves_and_allocations() {
+fn moves_and_allocations_to_an_offline_cpu_are_refused() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
@@ -278,7 +278,7 @@ fn suspend_and_resume_keep_pending_lpis() {
 }
 
 #[test]
-fn cpu_on_resends_nothing_from_an_unreadable_table() {
+fn cpu_on_resends_no_lpi_if_the_pending_table_is_unreadable() {
     let board = Board::new(2, 0);
     board.world().rd(0).coherent = false;
     let direct = board.direct_lpi().unwrap();
@@ -290,7 +290,7 @@ fn cpu_on_resends_nothing_from_an_unreadable_table() {
 }
 
 #[test]
-fn unreadable_table_is_cleared_for_next_owner() {
+fn an_unreadable_pending_table_gives_the_next_owner_no_message() {
     let board = Board::new(2, 0);
     board.world().rd(0).coherent = false;
     let direct = board.direct_lpi().unwrap();
@@ -342,7 +342,7 @@ fn an_lpi_lost_at_a_previous_target_is_resent() {
 }
 
 #[test]
-fn waiting_lpi_is_resent_once() {
+fn an_lpi_pending_at_an_offline_cpu_is_resent_once() {
     let board = Board::new(5, 0);
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
@@ -378,7 +378,7 @@ fn late_message_at_an_offline_cpu_reaches_no_later_owner() {
 }
 
 #[test]
-fn pending_of_a_previous_kernel_is_cleared() {
+fn pending_lpis_of_a_previous_kernel_are_cleared() {
     for late in [None, Some(0), Some(1)] {
         let board = Board::new(3, 0);
         (0..3).for_each(|cpu| {

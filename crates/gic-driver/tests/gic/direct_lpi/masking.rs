@@ -7,7 +7,7 @@ use gic_arch::Priority;
 use msi_types::{HwIrq, MsiError, MsiParent, Pending};
 
 #[test]
-fn mask_applies_at_old_and_new_redistributors() {
+fn a_mask_after_a_move_applies_at_old_and_new_redistributors() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -22,7 +22,7 @@ fn mask_applies_at_old_and_new_redistributors() {
 }
 
 #[test]
-fn mask_invalidates_at_most_four_times() {
+fn a_mask_invalidates_at_no_more_than_four_redistributors() {
     let board = Board::new(8, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -79,7 +79,7 @@ fn invalidations_at_one_cpu_are_serialized() {
 }
 
 #[test]
-fn unresponsive_redistributor_costs_one_wait() {
+fn an_unresponsive_redistributor_delays_only_the_first_mask() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Fixed, 8, 0).unwrap();
@@ -102,7 +102,7 @@ fn unresponsive_redistributor_costs_one_wait() {
 }
 
 #[test]
-fn set_priority_invalidates_at_both_redistributors() {
+fn set_priority_invalidates_at_previous_and_current_redistributors() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -117,7 +117,7 @@ fn set_priority_invalidates_at_both_redistributors() {
 }
 
 #[test]
-fn pending_can_be_changed_but_not_read() {
+fn a_direct_lpis_pending_state_can_be_changed_but_not_read() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();

@@ -21,7 +21,7 @@ fn a_message_writes_the_intid_to_the_targets_setlpir() {
 }
 
 #[test]
-fn low_lpis_are_left_to_16_bit_endpoints() {
+fn lpis_below_65536_are_kept_for_16_bit_endpoints() {
     let board = Board::new(1, 0);
     board.world().distributor.typer.set_id_bits_minus_one(16);
     let direct = board.direct_lpi().unwrap();
@@ -40,7 +40,7 @@ fn low_lpis_are_left_to_16_bit_endpoints() {
 }
 
 #[test]
-fn a_32_bit_endpoint_cannot_ring_above_4_gib() {
+fn a_32_bit_endpoint_cannot_use_a_doorbell_above_4_gib() {
     let board = Board::new(1, 1);
     let direct = board.direct_lpi().unwrap();
     let narrow = ANY.with_address_bits(32);
@@ -53,7 +53,7 @@ fn a_32_bit_endpoint_cannot_ring_above_4_gib() {
 }
 
 #[test]
-fn unreachable_endpoint_is_refused_early() {
+fn a_tier_requires_wide_addresses_only_if_all_doorbells_are_high() {
     for (low, high, required) in [(1, 1, false), (0, 2, true), (2, 0, false)] {
         let direct = Board::new(low, high).direct_lpi().unwrap();
         let mut found = None;

@@ -302,7 +302,7 @@ fn a_move_loses_no_message() {
 }
 
 #[test]
-fn mask_during_a_move_loses_nothing() {
+fn a_mask_during_a_move_loses_no_message() {
     check(|| a_vector_is_masked_while_it_moves(CHECKED, |_| ()));
 }
 
@@ -326,7 +326,7 @@ fn freed_lpi_is_not_carried_to_its_next_owner() {
 }
 
 #[test]
-fn a_move_racing_cpu_off_is_refused_or_reports_stranded() {
+fn a_move_racing_cpu_off_is_refused_or_reported_as_stranded() {
     check(|| a_vector_moves_to_a_cpu_that_leaves(CHECKED));
 }
 
@@ -348,13 +348,13 @@ fn missing_invalidation_loses_messages() {
 }
 
 #[test]
-fn mask_at_the_new_cpu_alone_delivers_masked_messages() {
+fn masking_only_at_the_new_cpu_delivers_masked_messages() {
     let forgets = |board: &Board| board.world().rd(0).ignores_invalidation = true;
     assert!(is_caught(move || a_vector_is_masked_while_it_moves(CHECKED, forgets)));
 }
 
 #[test]
-fn mask_at_the_old_cpu_alone_delivers_masked_messages() {
+fn masking_only_at_the_old_cpu_delivers_masked_messages() {
     let forgets = |board: &Board| {
         let world = &mut *board.world();
         // The new CPU has cached the LPI as enabled; otherwise, the move alone would hide the bug.
@@ -373,7 +373,7 @@ fn invalidations_overlap_if_busy_is_not_polled() {
 }
 
 #[test]
-fn on_real_threads_nothing_is_lost() {
+fn moves_and_cpu_off_lose_no_message_on_real_threads() {
     for _ in 0..ROUNDS {
         for kind in [StoreKind::Masked, StoreKind::Atomic64, StoreKind::Words] {
             a_vector_moves_while_its_device_fires(REAL, kind, BACK, |_| ());

@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 const ANY: Fit = Fit::new(Rewrite::Masked);
 
 #[test]
-fn move_invalidates_before_the_rewrite() {
+fn a_move_invalidates_the_configuration_cached_at_the_new_target() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     // Both redistributors have the LPI cached as disabled. Enabling the LPI only invalidates at its
@@ -23,7 +23,7 @@ fn move_invalidates_before_the_rewrite() {
 }
 
 #[test]
-fn target_is_the_messages_cpu() {
+fn a_vectors_target_is_the_cpu_that_its_message_addresses() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let block = direct.allocate(&attach(&direct), &request(ANY, 1, 0)).unwrap();
@@ -44,7 +44,7 @@ fn target_is_the_messages_cpu() {
 }
 
 #[test]
-fn unmaskable_endpoints_move_only_by_one_store() {
+fn an_unmaskable_endpoint_moves_only_if_one_store_suffices() {
     let board = Board::new(2, 1);
     let direct = board.direct_lpi().unwrap();
     for (kind, low, high) in [
@@ -86,7 +86,7 @@ fn independent_vectors_move_one_by_one() {
 }
 
 #[test]
-fn a_fifth_target_cpu_resends_the_lpi() {
+fn moving_to_a_fifth_cpu_resends_the_lpi_at_its_previous_target() {
     let board = Board::new(5, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -137,7 +137,7 @@ fn cost(cpus: u32) -> Cost {
 }
 
 #[test]
-fn costs_do_not_grow_with_the_machine() {
+fn move_mask_and_free_cost_the_same_with_8_and_64_cpus() {
     let cost = [1, 2, 4, 8, 64].map(cost);
     let expected = |moved, masked, freed, spurious| Cost { moved, masked, freed, spurious };
     assert_eq!(cost[0], expected(0, 400, 900, 0), "a single CPU leaves no target to move to");

@@ -8,7 +8,7 @@ use msi_types::{Cpu, Fit, HwIrq, Initially, MoveOutcome, MsiError, MsiParent, Pe
 const ANY: Fit = Fit::new(Rewrite::Masked);
 
 #[test]
-fn foreign_vectors_change_nothing_and_are_noted() {
+fn operations_on_foreign_vectors_change_nothing_and_report_a_fault() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     for hwirq in [0, 42, 8192, 16384, u32::MAX].map(HwIrq::new) {
@@ -34,7 +34,7 @@ fn allocation_for_an_offline_or_unknown_cpu_is_refused() {
 }
 
 #[test]
-fn too_large_block_is_refused() {
+fn a_block_larger_than_the_lpi_range_is_refused() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     let count = u16::try_from(direct.gic().lpis().unwrap().count()).unwrap();
@@ -123,7 +123,7 @@ fn vectors_requested_masked_start_masked() {
 }
 
 #[test]
-fn rolled_back_move_delivers_its_messages() {
+fn messages_sent_during_a_rolled_back_move_are_delivered() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Atomic64, 1, 0).unwrap();

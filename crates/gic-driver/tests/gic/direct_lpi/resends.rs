@@ -60,7 +60,7 @@ fn moves_and_masks_resend_nothing() {
 }
 
 #[test]
-fn a_fifth_target_cpu_reports_an_unknowable_resend() {
+fn moving_to_a_fifth_cpu_reports_an_unknowable_resend() {
     let board = Board::new(5, 0);
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
@@ -102,7 +102,7 @@ fn power_loss_reports_an_unknowable_resend() {
 }
 
 #[test]
-fn requested_pending_is_reported() {
+fn a_pending_state_set_by_software_is_reported_as_a_resend() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -118,7 +118,7 @@ fn requested_pending_is_reported() {
 }
 
 #[test]
-fn the_more_certain_reason_is_reported() {
+fn a_requested_resend_takes_precedence_over_an_unknowable_one() {
     let board = Board::new(3, 0);
     board.world().rd(0).can_disable = false;
     let (direct, recorder) = observed(&board);

@@ -49,7 +49,7 @@ fn direct_lpis_need_no_its() {
 }
 
 #[test]
-fn direct_lpis_without_hardware_support_touch_no_register() {
+fn missing_direct_lpi_support_is_refused_without_register_writes() {
     let board = Board::new(3, 0);
     let typer = board.world().rd(1).typer;
     board.world().rd(1).typer = typer.with_direct_lpi(false);

@@ -23,7 +23,7 @@ fn explain_interface(gic: &GicV2<Board>) -> Explanation {
 }
 
 #[test]
-fn the_state_of_an_spi_is_explained() {
+fn explain_reports_the_state_of_an_spi() {
     let (board, gic) = pending();
     let interrupt = hwirq(SPI);
     let explain = |interrupt| gic.explain(interrupt);
@@ -56,7 +56,7 @@ fn sgis_and_ppis_are_private() {
 /// A private interrupt targets the calling CPU, so the explanation can continue at this CPU's
 /// interface.
 #[test]
-fn a_private_interrupt_is_routed_to_the_calling_cpu() {
+fn explain_names_the_calling_cpu_as_a_private_interrupts_target() {
     let board = Board::new();
     let gic = board.running();
     for cpu in [Cpu::new(0), Cpu::new(1)] {
@@ -74,14 +74,14 @@ fn a_private_interrupt_is_routed_to_the_calling_cpu() {
 /// <https://github.com/zephyrproject-rtos/zephyr/issues/119819>: the driver uses an MPIDR as the
 /// number of a target bit, so the target byte selects no CPU interface.
 #[test]
-fn a_target_bit_that_no_cpu_has_is_named() {
+fn explain_names_a_target_byte_that_selects_no_cpu() {
     let (board, gic) = pending();
     board.state(|state| state.write_byte(gicd::ITARGETSR.offset() + SPI, 0));
     assert_eq!(gic.explain(hwirq(SPI)).obstacle(), Some(Obstacle::NoTarget { affinity: 0 }));
 }
 
 #[test]
-fn the_state_of_the_interface_is_explained() {
+fn explain_reports_the_state_of_the_cpu_interface() {
     let (board, gic) = pending();
     let set = |offset, value| {
         board.state(|state| state.interfaces[0].registers.insert(offset, value));

@@ -69,7 +69,7 @@ fn an_lpi_allocated_masked_is_cleared_of_stale_state() {
 }
 
 #[test]
-fn a_second_owner_issues_no_clear_commands() {
+fn mapping_a_previously_owned_lpi_issues_no_clear_commands() {
     let setup = after_kexec(Hardware::default(), &[0, 1], &[0, 1, 2, 3]);
     let device = setup.attach(5, 2);
     let names = |cpu| {
@@ -84,7 +84,7 @@ fn a_second_owner_issues_no_clear_commands() {
 }
 
 #[test]
-fn late_cpu_is_refused_while_lpis_are_used() {
+fn a_late_cpu_with_stale_lpis_is_refused_once_lpis_are_in_use() {
     let setup = after_kexec(Hardware::default(), &[0, 3], &[0, 1]);
     let device = setup.attach(5, 2);
     let block = setup.map(&device, 2, 1);
@@ -130,7 +130,7 @@ fn mapping_fails_if_a_stale_redistributor_is_unreachable() {
 }
 
 #[test]
-fn a_redistributor_that_lost_its_power_is_clear() {
+fn a_redistributor_that_lost_power_has_no_stale_lpis() {
     let setup = after_kexec(Hardware::default(), &[0, 1], &[0, 1, 2]);
     setup.its.cpu_off(Cpu::new(1), Cpu::new(0)).unwrap();
     setup.gic.cpu_off(Cpu::new(1), &setup.board.registers(Cpu::new(1))).unwrap();
@@ -142,7 +142,7 @@ fn a_redistributor_that_lost_its_power_is_clear() {
 }
 
 #[test]
-fn refused_redistributor_is_not_waited_for() {
+fn mapping_does_not_wait_for_a_refused_redistributor() {
     let setup = after_kexec(Hardware::default(), &[0], &[0]);
     let table = setup.board.world().redistributors[0].config_table();
     let pending = 0xdead_0000;

@@ -100,7 +100,7 @@ fn suspension_and_resumption_keep_every_mapping() {
 }
 
 #[test]
-fn suspended_its_keeps_freed_resources() {
+fn resources_freed_during_suspension_stay_reserved() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     let free = setup.its.lpis().available();
@@ -134,7 +134,7 @@ fn mask_during_suspension_applies_after_resume() {
 }
 
 #[test]
-fn attach_during_suspension_is_mapped_later() {
+fn a_device_attached_during_suspension_can_be_mapped_after_resume() {
     let setup = Setup::new(Hardware::default());
     setup.its.suspend().unwrap();
     let device = setup.its.attach(DeviceId::new(9), 1).unwrap();

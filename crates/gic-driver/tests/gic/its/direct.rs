@@ -163,7 +163,7 @@ fn only_a_vpe_with_events_is_resident() {
 }
 
 #[test]
-fn residency_waits_for_earlier_changes() {
+fn load_and_put_wait_for_earlier_residency_changes() {
     let direct = Direct::with(hardware());
     let _event = direct.hand_over(&direct.map(), 0, virtual_lpi(0, 0));
     let lag = |lag| direct.setup.board.world().redistributors[1].vlpi.lag = lag;
@@ -174,7 +174,7 @@ fn residency_waits_for_earlier_changes() {
 }
 
 #[test]
-fn a_redistributor_that_stays_dirty_is_an_error() {
+fn a_redistributor_whose_dirty_bit_stays_set_is_an_error() {
     let direct = Direct::with(hardware());
     let block = direct.map();
     let _event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
@@ -247,7 +247,7 @@ fn an_event_that_is_handed_over_again_is_not_pending() {
 }
 
 #[test]
-fn taking_an_event_back_tells_whether_it_was_pending() {
+fn take_back_reports_whether_the_event_was_pending() {
     for is_resident in [true, false] {
         let direct = Direct::with(hardware());
         let block = direct.map();
@@ -267,7 +267,7 @@ fn taking_an_event_back_tells_whether_it_was_pending() {
 }
 
 #[test]
-fn an_event_counts_as_pending_if_the_table_cannot_be_read() {
+fn take_back_reports_pending_if_the_table_cannot_be_read() {
     let (direct, _, event) = Direct::with_event();
     direct.setup.board.world().rd(1).pendbaser.set_shareability(Shareability::Non);
     assert!(direct.vpes.take_back(event).unwrap());

@@ -28,7 +28,7 @@ fn rung(direct: &Direct, cpu: usize) -> Vec<u16> {
 }
 
 #[test]
-fn a_message_rings_a_waiting_vcpu() {
+fn a_message_rings_the_doorbell_of_a_waiting_vcpu() {
     let (direct, _event) = machine();
     direct.vpes.put_to_wait(0).unwrap();
     assert!(!direct.vpes.may_be_pending(0));
@@ -40,7 +40,7 @@ fn a_message_rings_a_waiting_vcpu() {
 }
 
 #[test]
-fn a_message_racing_put_rings_or_reports_pending() {
+fn a_message_racing_put_rings_the_doorbell_or_is_reported_pending() {
     for moment in [Moment::Before, Moment::After] {
         let (direct, _event) = machine();
         direct.setup.board.world().around_a_put = Some((moment, 5, 0));
@@ -52,7 +52,7 @@ fn a_message_racing_put_rings_or_reports_pending() {
 }
 
 #[test]
-fn a_message_does_not_ring_other_vcpus() {
+fn a_message_rings_no_doorbell_if_the_vcpu_does_not_wait() {
     let (direct, _event) = machine();
     direct.vpes.put(0).unwrap();
     direct.send(0);
@@ -79,7 +79,7 @@ fn an_earlier_doorbell_ends_a_wait() {
 }
 
 #[test]
-fn a_doorbell_follows_its_vpe() {
+fn a_doorbell_arrives_at_the_cpu_where_its_vpe_was_last_resident() {
     let (direct, _event) = machine();
     for cpu in [3, 0, 1, 1, 2] {
         direct.vpes.put_to_wait(0).unwrap();
@@ -97,7 +97,7 @@ fn a_doorbell_follows_its_vpe() {
 }
 
 #[test]
-fn a_moved_event_rings_its_new_vcpu() {
+fn a_moved_event_rings_the_doorbell_of_its_new_vcpu() {
     let (direct, mut event) = machine();
     direct.vpes.move_event(&mut event, 1).unwrap();
     (0..VPES).for_each(|vpe| direct.vpes.put_to_wait(vpe).unwrap());
@@ -126,7 +126,7 @@ fn a_vcpu_without_a_doorbell_does_not_wait() {
 }
 
 #[test]
-fn sets_of_vpes_share_a_proxy() {
+fn vpe_sets_share_one_proxy_device_for_doorbells() {
     let setup = setup(hardware(), 2 * VPES);
     let before = setup.board.in_memory(|memory| memory.live_regions());
     let sets = [(); 2].map(|()| vpes(&setup).unwrap().with_doorbells(PROXY).unwrap());
@@ -138,7 +138,7 @@ fn sets_of_vpes_share_a_proxy() {
 }
 
 #[test]
-fn doorbells_of_an_impossible_proxy_are_refused() {
+fn doorbells_of_a_proxy_device_beyond_the_range_are_refused() {
     let setup = setup(hardware(), VPES);
     let proxy = DeviceId::new(u32::MAX);
     let refused = vpes(&setup).unwrap().with_doorbells(proxy).map(|_| ());

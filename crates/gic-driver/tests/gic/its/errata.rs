@@ -9,7 +9,7 @@ use gic_driver::{ItsConfig, ItsError, ItsMsiParent, PhysicalRegion};
 use msi_types::{Cpu, DeviceId, Isolation, MsiParent, RequesterId};
 
 #[test]
-fn thunderx_gets_its_memory_type_and_size() {
+fn an_its_with_the_thunderx_errata_delivers_messages() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(20);
     let hardware =
         Hardware { iidr: 0xa100_134c, typer, looks_into_caches: false, ..Hardware::default() };
@@ -43,7 +43,7 @@ fn synquacer() -> (Hardware, ItsConfig) {
 }
 
 #[test]
-fn pre_its_devices_have_own_doorbells() {
+fn each_device_behind_a_pre_its_has_its_own_doorbell() {
     let (hardware, config) = synquacer();
     let setup = Setup::with_config(hardware, &config.with_pre_its(Some(WINDOW)));
     let device = setup.attach(0x123, 2);

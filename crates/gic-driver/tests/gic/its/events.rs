@@ -59,7 +59,7 @@ fn a_cpu_that_was_never_on_is_refused() {
 }
 
 #[test]
-fn attachment_is_limited_to_its_events() {
+fn an_attachment_maps_no_more_events_than_it_reserved() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 3);
     let _block = setup.map(&device, 2, 0);

@@ -17,7 +17,7 @@ fn explain(setup: &Setup, block: &HwIrqBlock) -> Explanation {
 }
 
 #[test]
-fn a_mapped_event_passes_the_its() {
+fn explain_finds_no_obstacle_for_a_mapped_event() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(DEVICE, 1);
     let block = setup.map(&device, 1, 1);
@@ -33,7 +33,7 @@ fn a_mapped_event_passes_the_its() {
 }
 
 #[test]
-fn an_lpi_without_event_is_named() {
+fn explain_names_an_lpi_without_an_event() {
     let setup = Setup::new(Hardware::default());
     let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity());
     let explain = |interrupt| parent.explain(interrupt, RequesterId::new(DEVICE)).obstacle();
@@ -46,7 +46,7 @@ fn an_lpi_without_event_is_named() {
 }
 
 #[test]
-fn unexecuted_its_commands_are_named() {
+fn explain_names_unexecuted_its_commands() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(DEVICE, 1);
     let block = setup.map(&device, 1, 1);
@@ -67,7 +67,7 @@ fn unexecuted_its_commands_are_named() {
 }
 
 #[test]
-fn an_its_that_is_slow_is_no_obstacle() {
+fn explain_reports_no_obstacle_for_a_slow_its() {
     let setup = Setup::new(Hardware { pace: Some(1), pause: 3, ..Hardware::default() });
     let device = setup.attach(DEVICE, 1);
     let block = setup.map(&device, 1, 1);
@@ -78,7 +78,7 @@ fn an_its_that_is_slow_is_no_obstacle() {
 }
 
 #[test]
-fn a_table_that_ends_before_the_lpi_is_named() {
+fn explain_names_a_configuration_table_that_ends_before_the_lpi() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(DEVICE, 1);
     let block = setup.map(&device, 1, 1);
@@ -91,7 +91,7 @@ fn a_table_that_ends_before_the_lpi_is_named() {
 }
 
 #[test]
-fn debug_fits_a_screen() {
+fn debug_output_fits_on_a_screen() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(DEVICE, 200);
     let _block = setup.map(&device, 200, 2);

@@ -44,7 +44,7 @@ fn an_its_that_is_slow_but_works_is_no_timeout() {
 }
 
 #[test]
-fn impossible_creadr_is_no_progress() {
+fn an_impossible_creadr_value_does_not_count_as_progress() {
     let (setup, block) = mapped(Hardware { pace: Some(1), ..Hardware::default() }, 1);
     setup.board.world().its[0].nonsense = true;
     assert_eq!(fault(setup.its.invalidate(lpi(&block, 0)).unwrap_err()).reason, "timeout");
@@ -53,7 +53,7 @@ fn impossible_creadr_is_no_progress() {
 }
 
 #[test]
-fn timed_out_resources_wait_for_progress() {
+fn resources_of_a_timed_out_mapping_are_kept_until_the_its_progresses() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     let free = setup.its.lpis().available();
@@ -143,7 +143,7 @@ fn a_faulty_command_is_replaced_by_a_sync() {
 }
 
 #[test]
-fn a_fault_is_not_reported_to_others() {
+fn a_fault_is_not_reported_to_other_callers() {
     let setup = Setup::new(Hardware { pace: Some(1), ..Hardware::default() });
     setup.board.world().patience = 100_000;
     let bad = setup.attach(5, 1);
@@ -183,7 +183,7 @@ fn lost_event_does_not_block_unmapping() {
 }
 
 #[test]
-fn release_during_a_hang_keeps_the_table() {
+fn release_during_a_hang_keeps_the_itt_until_the_its_recovers() {
     let setup = Setup::new(Hardware::default());
     setup.board.world().patience = 3;
     let regions = setup.board.world().memory.live_regions();
@@ -235,7 +235,7 @@ fn events_that_the_its_refuses_are_rolled_back() {
 }
 
 #[test]
-fn the_very_first_command_may_be_faulty() {
+fn a_faulty_first_command_does_not_block_later_commands() {
     let board = Board::with_its(vec![Hardware::default()], 4);
     let gic = super::setup::gic(&board);
     let its = Its::new(gic.clone(), &super::setup::config(0)).unwrap();
@@ -280,7 +280,7 @@ fn unresponsive_its_fails_later_callers_at_once() {
 }
 
 #[test]
-fn a_handler_waits_one_bound_behind_a_long_batch() {
+fn a_handler_behind_a_long_batch_waits_no_longer_than_one_timeout() {
     let setup = Setup::new(Hardware { pace: Some(1), pause: 3, ..Hardware::default() });
     let one = setup.attach(5, 1);
     let first = lpi(&setup.map(&one, 1, 1), 0);

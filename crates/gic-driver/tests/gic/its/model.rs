@@ -315,7 +315,7 @@ fn check(scenario: fn(Masks)) {
 }
 
 #[test]
-fn a_move_to_an_offgoing_cpu_loses_nothing() {
+fn a_move_to_a_cpu_that_goes_off_loses_no_message() {
     check(|masks| a_vector_moves_to_a_cpu_that_leaves(CHECKED, masks));
 }
 
@@ -325,12 +325,12 @@ fn a_cpu_that_comes_back_loses_nothing() {
 }
 
 #[test]
-fn mask_holds_during_a_move() {
+fn a_vector_stays_masked_during_a_move() {
     check(|masks| a_vector_is_masked_while_it_moves(CHECKED, masks, &[HEIR, 3]));
 }
 
 #[test]
-fn mask_holds_while_the_cpu_leaves() {
+fn vectors_stay_masked_while_their_cpu_goes_off() {
     check(|masks| vectors_are_masked_while_their_cpu_leaves(CHECKED, masks, Some(1)));
     check(|masks| vectors_are_masked_while_their_cpu_leaves(CHECKED, masks, None));
 }
@@ -359,7 +359,7 @@ fn a_mask_without_invalidation_delivers_masked_messages() {
 }
 
 #[test]
-fn on_real_threads_nothing_is_lost() {
+fn moves_masks_and_cpu_off_lose_no_message_on_real_threads() {
     for masks in [Masks::Command, Masks::Register].repeat(ROUNDS) {
         a_vector_moves_to_a_cpu_that_leaves(REAL, masks);
         a_cpu_comes_back_while_vectors_move(REAL, masks);

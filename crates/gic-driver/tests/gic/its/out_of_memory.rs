@@ -120,7 +120,7 @@ fn release_and_unmap_allocate_no_heap() {
 }
 
 #[test]
-fn resources_of_a_hung_its_leak_without_heap() {
+fn leaking_the_resources_of_a_hung_its_needs_no_heap() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 4);
     let block = setup.map(&device, 4, 1);

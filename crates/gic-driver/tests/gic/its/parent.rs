@@ -28,7 +28,7 @@ fn block(count: u16, shape: Shape, fit: Fit) -> BlockRequest {
 }
 
 #[test]
-fn a_composed_message_arrives() {
+fn a_composed_message_triggers_its_lpi() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 4).unwrap();
@@ -55,7 +55,7 @@ fn unmapped_requester_is_refused() {
 }
 
 #[test]
-fn too_wide_doorbell_is_refused_early() {
+fn a_doorbell_wider_than_the_endpoints_address_is_refused() {
     // The doorbell at 0x8090040 needs 28 bits.
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
@@ -68,7 +68,7 @@ fn too_wide_doorbell_is_refused_early() {
 }
 
 #[test]
-fn too_wide_event_ids_are_rolled_back() {
+fn an_allocation_whose_event_ids_exceed_the_data_is_rolled_back() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 32).unwrap();
@@ -82,7 +82,7 @@ fn too_wide_event_ids_are_rolled_back() {
 }
 
 #[test]
-fn group_member_moves_alone() {
+fn a_vector_of_a_group_moves_without_the_others() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 4).unwrap();
@@ -122,7 +122,7 @@ fn a_masked_its_vector_is_delivered_after_unmask() {
 }
 
 #[test]
-fn aliased_requesters_share_one_table() {
+fn aliased_requesters_share_one_itt() {
     let setup = Setup::new(Hardware::default());
     let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity().with_mask(0xff00));
     let attachments =
@@ -156,7 +156,7 @@ fn release_of_several_blocks_is_one_write() {
 }
 
 #[test]
-fn release_keeps_other_aliases() {
+fn release_keeps_vectors_of_aliased_requesters() {
     let setup = Setup::new(Hardware::default());
     let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity().with_mask(0xff00));
     let [one, other] =

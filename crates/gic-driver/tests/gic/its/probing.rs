@@ -37,7 +37,7 @@ fn all_page_sizes_and_table_forms_work() {
 }
 
 #[test]
-fn firmware_non_coherence_overrides_the_its() {
+fn non_coherence_stated_by_firmware_overrides_the_its_registers() {
     works(Hardware::default(), &config(0).with_coherence(Coherence::NonCoherent));
 }
 
@@ -58,7 +58,7 @@ fn an_enabled_its_is_refused_and_left_alone() {
 }
 
 #[test]
-fn enabled_its_is_quiesced_first() {
+fn an_enabled_its_is_quiesced_before_it_is_taken_over() {
     works(Hardware { left_enabled: true, rest_after: 10, ..Hardware::default() }, &taking_over());
 }
 
@@ -88,7 +88,7 @@ fn an_its_that_never_becomes_quiescent_is_refused() {
 }
 
 #[test]
-fn memory_refusal_leaves_nothing_behind() {
+fn a_probe_without_memory_leaves_nothing_allocated_or_enabled() {
     for allowance in 0.. {
         let board = Board::with_its(vec![Hardware::default()], 4);
         let gic = gic(&board);
@@ -125,7 +125,7 @@ fn an_its_without_physical_lpis_is_refused() {
 }
 
 #[test]
-fn inexpressible_queue_size_is_refused() {
+fn a_queue_size_that_gits_cbaser_cannot_hold_is_refused() {
     for queue_bytes in [0, 0x800, 0x1800, 0x11_0000] {
         let (_, its) = probe(Hardware::default(), &config(0).with_queue_bytes(queue_bytes));
         assert!(matches!(its.unwrap_err(), ProbeError::BadConfig { .. }));
@@ -133,7 +133,7 @@ fn inexpressible_queue_size_is_refused() {
 }
 
 #[test]
-fn machine_name_overrides_its_coherence() {
+fn the_machine_name_overrides_the_coherence_that_the_its_claims() {
     let hardware = Hardware {
         iidr: 0x0201_743b,
         looks_into_caches: false,
@@ -168,7 +168,7 @@ fn an_itt_fits_entries_larger_than_gits_typer_states() {
 }
 
 #[test]
-fn device_ids_beyond_the_erratum_are_refused() {
+fn device_ids_beyond_the_20_bits_of_the_erratum_are_refused() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(23);
     let setup =
         Setup::new(Hardware { typer, indirect: true, iidr: 0xa100_034c, ..Hardware::default() });
@@ -311,7 +311,7 @@ fn rk3568() -> (Hardware, ItsConfig) {
 }
 
 #[test]
-fn tables_respect_32_address_bits() {
+fn an_its_with_the_rk3568_erratum_allocates_below_4_gib() {
     let (hardware, config) = rk3568();
     let setup = Setup::with_config(hardware, &config);
     let block = setup.map(&setup.attach(0x4321, 4), 4, 2);

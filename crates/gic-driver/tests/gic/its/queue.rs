@@ -36,7 +36,7 @@ fn setup_takes_one_write_per_cpu_and_device() {
 }
 
 #[test]
-fn a_single_event_is_invalidated_alone() {
+fn mapping_a_single_event_uses_inv_instead_of_invall() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let traffic = setup.traffic(|| {
@@ -73,7 +73,7 @@ fn release_of_a_large_device_fits_the_ring() {
 }
 
 #[test]
-fn freeing_block_by_block_costs_a_write_each() {
+fn unmapping_and_detaching_separately_cost_one_write_each() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 3);
     let block = setup.map(&device, 3, 1);
@@ -138,7 +138,7 @@ fn ring_wraps_at_any_pace() {
 }
 
 #[test]
-fn concurrent_waiters_see_their_own_commands() {
+fn concurrent_callers_return_after_their_own_commands_execute() {
     let setup = Setup::new(Hardware { pace: Some(1), ..Hardware::default() });
     setup.board.world().patience = 100_000;
     std::thread::scope(|scope| {

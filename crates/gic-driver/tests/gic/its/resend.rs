@@ -41,7 +41,7 @@ fn a_masked_event_stays_pending_after_a_resend() {
 }
 
 #[test]
-fn each_pass_of_a_resend_is_short_and_synchronized() {
+fn a_resend_posts_at_most_64_int_commands_in_a_row() {
     let setup = Setup::new(Hardware { pace: Some(9), ..Hardware::default() });
     let device = setup.attach(5, 1500);
     let block = setup.map(&device, 1500, 1);

@@ -7,7 +7,7 @@ use gic_driver::{Its, ItsError};
 use msi_types::{Cpu, DeviceId};
 
 #[test]
-fn attachments_share_the_table_not_events() {
+fn attachments_of_one_device_share_the_itt_but_no_events() {
     let setup = Setup::new(Hardware::default());
     let (one, other) = (setup.attach(5, 16), setup.attach(5, 16));
     // The 16-event table was replaced with a 32-event one, because no attachment had events yet.
@@ -34,7 +34,7 @@ fn a_device_is_unmapped_with_its_last_attachment() {
 }
 
 #[test]
-fn too_large_share_is_refused_while_in_use() {
+fn an_attachment_that_needs_a_larger_itt_is_refused_while_in_use() {
     let setup = Setup::new(Hardware::default());
     let one = setup.attach(5, 32);
     let _block = setup.map(&one, 32, 0);
@@ -65,7 +65,7 @@ fn unmapping_a_block_of_another_device_is_refused() {
 }
 
 #[test]
-fn itses_share_lpis_not_events() {
+fn two_itses_share_the_lpi_range_but_no_events() {
     let board = Board::with_its(vec![Hardware::default(), Hardware::default()], 4);
     let gic = gic(&board);
     turn_on(&gic, 2);
@@ -85,7 +85,7 @@ fn itses_share_lpis_not_events() {
 }
 
 #[test]
-fn exhausted_lpis_are_refused() {
+fn a_mapping_is_refused_when_lpis_are_exhausted() {
     // `GICD_TYPER.num_LPIs` = 1 means that four LPIs are implemented.
     let setup = Setup::with_lpis(Hardware::default(), &config(0), 1);
     let device = setup.attach(5, 8);

@@ -13,7 +13,7 @@ fn lpis_that_can_be_disabled_get_new_tables() {
 }
 
 #[test]
-fn reserved_tables_are_adopted_disabled() {
+fn reserved_tables_are_adopted_with_all_lpis_disabled() {
     let fake = machine(2);
     leave_enabled(&fake, 0, false);
     leave_enabled(&fake, 1, false);
@@ -29,7 +29,7 @@ fn reserved_tables_are_adopted_disabled() {
 }
 
 #[test]
-fn smallest_adopted_table_bounds_the_lpis() {
+fn the_smallest_adopted_table_limits_the_id_bits() {
     let fake = machine(2);
     leave_enabled(&fake, 0, false);
     leave_enabled(&fake, 1, false);
@@ -39,7 +39,7 @@ fn smallest_adopted_table_bounds_the_lpis() {
 }
 
 #[test]
-fn disabled_redistributor_uses_adopted_table() {
+fn a_redistributor_with_lpis_disabled_uses_the_adopted_config_table() {
     let fake = machine(2);
     leave_enabled(&fake, 0, false);
     reserve(&fake, &[OLD_CONFIG, OLD_PENDING]);

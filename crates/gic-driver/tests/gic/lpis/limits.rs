@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn id_bits_are_bounded_by_choice_and_hardware() {
+fn lpi_id_bits_are_limited_by_the_configuration_and_the_hardware() {
     for (hardware, choice, expected) in [
         (16, None, 16),
         (24, None, 16),
@@ -30,7 +30,7 @@ fn num_lpis_limits_the_lpi_count() {
 }
 
 #[test]
-fn fewer_than_fourteen_bits_are_refused() {
+fn fewer_than_fourteen_id_bits_are_refused() {
     let refused = set_up(&machine(1), CONFIG.with_id_bits(Some(13))).unwrap_err();
     assert_eq!(refused, LpiError::TooFewIdBits { bits: 13 }.into());
 }
@@ -53,13 +53,13 @@ fn a_redistributor_without_lpis_is_refused() {
 }
 
 #[test]
-fn secure_software_has_no_lpis() {
+fn lpis_are_refused_in_the_secure_view() {
     let fake = Board::with(FakeDistributor::new(Security::Secure), vec![]);
     assert_eq!(set_up(&fake, CONFIG).unwrap_err(), LpiError::SecureView.into());
 }
 
 #[test]
-fn exhausted_memory_names_table_and_size() {
+fn the_out_of_memory_error_names_the_table_and_its_size() {
     let fake = machine(1);
     fake.in_memory(|memory| memory.allowance = Some(1));
     let refused = set_up(&fake, CONFIG).unwrap_err();
@@ -94,7 +94,7 @@ fn unused_tables_are_freed() {
 }
 
 #[test]
-fn tables_that_a_redistributor_uses_stay() {
+fn tables_that_a_redistributor_uses_stay_allocated() {
     let fake = machine(2);
     let lpis = set_up(&fake, CONFIG).unwrap();
     lpis.attach(&redistributor(&fake, 0)).unwrap();

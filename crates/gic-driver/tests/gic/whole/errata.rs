@@ -26,7 +26,7 @@ fn a_waker_that_is_unusable_is_left_alone() {
 }
 
 #[test]
-fn phantom_extended_spis_are_not_accessed() {
+fn extended_spis_that_an_erratum_makes_unusable_are_not_accessed() {
     for (iidr, there) in [(0x0204_043b, false), (0, false), (0x0202_043b, true)] {
         let fake = Board::with_cpus(CPUS);
         fake.at_distributor(|frame| frame.iidr = iidr);
@@ -37,7 +37,7 @@ fn phantom_extended_spis_are_not_accessed() {
 }
 
 #[test]
-fn affinities_shift_one_level_down() {
+fn the_asr8601_erratum_shifts_affinities_down_one_level() {
     let fake = Board::with_cpus(CPUS);
     let cpus = (0..CPUS).map(|cpu| Affinity::new(0, 0, cpu, 0)).collect();
     let config = named(&["asr,asr8601-gic-v3", "arm,gic-v3"]).with_cpus(cpus);
@@ -49,7 +49,7 @@ fn affinities_shift_one_level_down() {
 }
 
 #[test]
-fn exposed_secure_registers_disable_security() {
+fn the_rk3399_erratum_selects_the_single_security_state() {
     for (name, expected) in
         [("rockchip,rk3399", SecurityView::Single), ("other", SecurityView::Secure)]
     {
@@ -66,7 +66,7 @@ fn exposed_secure_registers_disable_security() {
 }
 
 #[test]
-fn foreign_spi_is_deactivated_at_distributor() {
+fn an_spi_routed_to_another_cpu_is_deactivated_at_the_distributor() {
     for (iidr, target, expected) in
         [(0x0400_043b, 1, false), (0x0400_043b, 0, true), (0x0403_043b, 1, true)]
     {
@@ -92,7 +92,7 @@ fn foreign_spi_is_deactivated_at_distributor() {
 }
 
 #[test]
-fn split_deactivates_foreign_spi_at_distributor() {
+fn split_eoi_deactivates_a_rerouted_spi_at_the_distributor() {
     for (target, by_interface) in [(1, vec![]), (0, vec![40])] {
         let fake = Board::with_cpus(CPUS);
         fake.at_distributor(|frame| frame.iidr = 0x0402_043b);

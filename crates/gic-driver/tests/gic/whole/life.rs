@@ -79,7 +79,7 @@ fn a_gic_without_any_redistributor_is_refused() {
 }
 
 #[test]
-fn cpus_beyond_the_configuration_are_passed_over() {
+fn cpus_beyond_the_configuration_are_left_untouched() {
     let fake = Board::with_cpus(CPUS);
     let config = config().with_cpus(config().cpus()[..1].to_vec());
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
@@ -88,7 +88,7 @@ fn cpus_beyond_the_configuration_are_passed_over() {
 }
 
 #[test]
-fn an_address_without_a_distributor_is_named() {
+fn the_error_names_a_distributor_that_cannot_be_mapped() {
     let fake = Board::with_cpus(1);
     fake.world().unmapped.insert(DISTRIBUTOR);
     let refused = Gic::new(Arc::new(fake), config()).unwrap_err();
@@ -166,7 +166,7 @@ fn missing_system_registers_leave_the_cpu_off() {
 }
 
 #[test]
-fn ending_and_deactivating_can_be_split() {
+fn split_eoi_separates_end_of_interrupt_from_deactivation() {
     let gic = discovered(&Board::with_cpus(CPUS)).unwrap();
     let registers = FakeRegisters::default();
     gic.cpu_on_with::<_, SplitEoi>(cpu(0), &registers).unwrap();
@@ -179,7 +179,7 @@ fn ending_and_deactivating_can_be_split() {
 }
 
 #[test]
-fn sgis_are_limited_by_the_distributor() {
+fn sgi_targets_are_limited_by_the_distributors_range_selector() {
     let (_, gic, registers) = running();
     // The CPU interface has a range selector, but the distributor does not.
     let sent =

@@ -110,7 +110,7 @@ fn unsaved_pending_lpis_are_reported_lost() {
 }
 
 #[test]
-fn levels_of_lines_are_not_restored() {
+fn resume_does_not_restore_levels_that_wired_lines_provide() {
     let (fake, gic, registers) = running();
     let message = SpiRange { first: hwirq(64), count: count(1) };
     let gic = Arc::new(gic);

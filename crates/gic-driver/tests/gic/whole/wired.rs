@@ -23,7 +23,7 @@ fn colliding_claim_keeps_nothing() {
 }
 
 #[test]
-fn unwired_interrupts_cannot_be_claimed() {
+fn only_implemented_wired_interrupts_can_be_claimed() {
     let (_, gic, _) = running();
     let none = [(95, 2), (1019, 1), (1023, 1), (1087, 2), (4127, 2), (8192, 1), (u32::MAX, 1)];
     for (first, many) in none {
@@ -44,7 +44,7 @@ fn extended_intids_are_refused_without_extended_range() {
 }
 
 #[test]
-fn private_vector_changes_at_the_calling_cpu() {
+fn a_private_vector_changes_only_on_the_calling_cpu() {
     let (fake, gic, _) = running();
     for intid in [5, 27, 1060] {
         let states = || {
@@ -106,7 +106,7 @@ fn released_interrupts_are_disabled_and_idle() {
 }
 
 #[test]
-fn trigger_of_an_unmasked_interrupt_is_refused() {
+fn changing_the_trigger_of_an_unmasked_interrupt_is_refused() {
     let (_, gic, _) = running();
     assert_eq!(gic.set_trigger(hwirq(40), Trigger::Edge), Ok(()));
     gic.unmask(hwirq(40));

@@ -82,7 +82,7 @@ fn table_names_become_unique_node_paths() {
 }
 
 #[test]
-fn devicetree_source_has_the_nodes() {
+fn devicetree_source_contains_the_its_node_and_an_msi_parent() {
     let source = write_source(&with_node_paths(&read(&foreign()))).unwrap();
     assert!(source.starts_with("/dts-v1/;"), "{source}");
     for part in [
@@ -95,7 +95,7 @@ fn devicetree_source_has_the_nodes() {
 }
 
 #[test]
-fn iort_source_spells_the_mappings() {
+fn iort_source_lists_the_id_mappings() {
     let source = iort_source(&foreign()).unwrap().unwrap();
     let words: Vec<_> = source.lines().map(str::trim).collect();
     let at = words.iter().position(|line| *line == "PCI Segment Number : 00000000").unwrap();
@@ -115,7 +115,7 @@ fn iort_source_spells_the_mappings() {
 }
 
 #[test]
-fn iort_source_refuses_direct_lpis() {
+fn iort_source_of_a_direct_lpi_controller_is_refused() {
     let mut machine = foreign();
     machine.controllers[0].kind = ControllerKind::DirectLpi;
     assert_eq!(iort_source(&machine).unwrap_err().kind, WriteErrorKind::Controller);

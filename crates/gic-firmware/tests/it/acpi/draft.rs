@@ -52,7 +52,7 @@ fn tables() -> WrittenTables {
 }
 
 #[test]
-fn worked_example_has_the_bytes_of_the_writer() {
+fn the_worked_example_matches_the_bytes_the_writer_emits() {
     let written = tables().iort.unwrap();
     let documented = rows();
     let mut offset = 0;
@@ -65,7 +65,7 @@ fn worked_example_has_the_bytes_of_the_writer() {
 }
 
 #[test]
-fn worked_example_routes_both_requesters() {
+fn the_worked_example_routes_its_host_and_its_device_to_direct_lpis() {
     let others = tables();
     let iort: Vec<u8> = rows().into_iter().flat_map(|(_, bytes)| bytes).collect();
     let blobs = [others.madt.as_slice(), others.mcfg.as_deref().unwrap(), &iort];

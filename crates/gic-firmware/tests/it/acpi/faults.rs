@@ -82,7 +82,7 @@ fn gicc_interrupts_must_be_ppis() {
 }
 
 #[test]
-fn misplaced_frames_are_reported() {
+fn gic_and_msi_frame_mistakes_are_reported() {
     let overlap = &[Rule::RegistersOverlap];
     let gicv4 = |size: &[u8]| sound().structure(GICD, 20, &[4]).structure(GICR, 12, size);
     expect(vec![
@@ -157,7 +157,7 @@ fn mcfg_and_iort_segment_mismatches_are_reported() {
 }
 
 #[test]
-fn id_mappings_must_reach_an_its() {
+fn id_mapping_mistakes_are_reported() {
     let complex = |word, value| sound().mapping(COMPLEX, COMPLEX_MAPPINGS, word, value);
     let other = |word, value| sound().mapping(OTHER_COMPLEX, COMPLEX_MAPPINGS, word, value);
     let smmu = |word, value| sound().mapping(SMMU, SMMU_MAPPINGS, word, value);

@@ -115,7 +115,7 @@ fn walks_of_truncated_tables_end() {
 }
 
 #[test]
-fn nodes_end_with_the_table_whatever_their_stated_count() {
+fn an_iort_node_count_beyond_the_table_is_reported() {
     let mut nodes = iort(&[its_group(&[1])]);
     nodes[36..40].copy_from_slice(&u32::MAX.to_le_bytes());
     let read = Iort::new(Table::new(&nodes).unwrap()).unwrap().nodes();

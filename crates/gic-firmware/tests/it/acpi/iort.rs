@@ -63,7 +63,7 @@ fn smmu_mappings_compose_with_host_mappings() {
 }
 
 #[test]
-fn overcounted_mapping_yields_its_last_id_to_the_next() {
+fn an_overlong_id_mapping_leaves_its_last_id_to_the_next_mapping() {
     let complex = root_complex(0, &[[0, 0x100, 0, GROUP, 0], [0x100, 0x100, 0x8000, GROUP, 0]]);
     let machine = machine(&[complex]);
     assert_eq!(rules(&machine), [Rule::IdCount]);
@@ -90,7 +90,7 @@ fn single_mapping_after_ranges_is_reported() {
 }
 
 #[test]
-fn named_components_are_known_by_path() {
+fn named_components_are_identified_by_their_path() {
     let smmu = GROUP + 24;
     let nodes = [
         smmu_v2(0x900_0000, &[[0x40, 0xf, 0x400, GROUP, 0]]),
@@ -110,7 +110,7 @@ fn named_components_are_known_by_path() {
 }
 
 #[test]
-fn smmu_own_mapping_does_not_route_its_clients() {
+fn the_mapping_for_an_smmus_own_messages_routes_no_client() {
     let smmu = GROUP + 24;
     let maps: &[Mapping] = &[[0, 0xffff, 0, GROUP, 0], [0, 0, 0xbeef, GROUP, SINGLE]];
     // Cases as (revision, flags, GSIV, whether the node has a mapping for its own messages).
@@ -135,7 +135,7 @@ fn smmu_own_mapping_does_not_route_its_clients() {
 }
 
 #[test]
-fn unwired_counter_groups_signal_by_message() {
+fn a_pmcg_without_a_wired_interrupt_signals_by_msi() {
     let single = [[0, 0, 0x33, GROUP, SINGLE]];
     let machine = machine(&[pmcg(0, &single), pmcg(40, &single)]);
     assert_eq!(machine.devices.len(), 1);
@@ -145,7 +145,7 @@ fn unwired_counter_groups_signal_by_message() {
 }
 
 #[test]
-fn smmu_own_mapping_without_single_flag_routes_no_client() {
+fn an_smmus_own_mapping_without_the_single_flag_routes_no_client() {
     let smmu = GROUP + 24;
     let maps: &[Mapping] = &[[0, 0xffff, 0xbeef_0000, GROUP, 0], [0, 0xffff, 0, GROUP, 0]];
     let complex = root_complex(0, &[[0, 0xffff, 0, smmu, 0]]);
@@ -155,7 +155,7 @@ fn smmu_own_mapping_without_single_flag_routes_no_client() {
 }
 
 #[test]
-fn single_mapping_to_an_smmu_has_one_stream() {
+fn a_single_mapping_to_an_smmu_assigns_one_stream_id() {
     let smmu = GROUP + 24;
     let mappings = [[0, 0, 0x77, smmu, SINGLE], [0, 9, 0, smmu, 0]];
     let maps: &[Mapping] = &[[0, 0xffff, 0, GROUP, 0]];
@@ -167,14 +167,14 @@ fn single_mapping_to_an_smmu_has_one_stream() {
 }
 
 #[test]
-fn frames_beside_an_its_serve_no_host() {
+fn msi_frames_beside_an_its_serve_no_host() {
     let structures = [gicd(0x1000, 3), its(0, 0, 0x10_0000), msi_frame(0, 0x2000, 1, 16, 80)];
     let machine = describe(&[madt(&structures), mcfg(&[(0, 0, 0, 0xf)])]);
     assert_eq!(device(&machine, &machine.hosts[0], 8), Err(NoRoute::NotDescribed));
 }
 
 #[test]
-fn pmcg_own_mapping_must_be_single() {
+fn a_pmcg_id_mapping_must_have_the_single_mapping_flag() {
     let machine = machine(&[pmcg(0, &[[0, 0, 0x33, GROUP, 0]])]);
     assert_eq!(rules(&machine), [Rule::SingleMapping]);
     assert_eq!(machine.devices, []);
@@ -219,7 +219,7 @@ fn mapping_to_an_unknown_its_has_no_route() {
 }
 
 #[test]
-fn ranges_past_32_bits_are_cut() {
+fn id_mappings_that_exceed_32_bits_are_truncated() {
     let machine = machine(&[root_complex(0, &[[0, 0xffff, 0xffff_fff0, GROUP, 0]])]);
     assert_eq!(rules(&machine), [Rule::MapRange]);
     let host = &machine.hosts[0];
@@ -248,7 +248,7 @@ fn each_mcfg_window_describes_its_own_host() {
 }
 
 #[test]
-fn impossible_windows_are_reported() {
+fn impossible_mcfg_windows_are_reported() {
     let windows = mcfg(&[
         (0x1000_0000, 0, 4, 3),
         (0u64.wrapping_sub(0x10_0000), 1, 0, 1),
@@ -260,7 +260,7 @@ fn impossible_windows_are_reported() {
 }
 
 #[test]
-fn first_frame_serves_hosts_without_an_its() {
+fn the_first_msi_frame_serves_hosts_without_an_its() {
     let frames =
         [gicd(0x1000, 2), msi_frame(0, 0x2000, 1, 16, 80), msi_frame(1, 0x3000, 1, 16, 96)];
     // QEMU's GICv2 machine has such an IORT, and Linux then uses the v2m frame.
@@ -305,7 +305,7 @@ fn without_its(nodes: &[Vec<u8>]) -> Description {
 }
 
 #[test]
-fn draft_group_makes_redistributors_a_controller() {
+fn a_draft_redistributor_group_describes_a_direct_lpi_controller() {
     let nodes = [
         redistributor_group(0, 0xd3),
         root_complex(0, &[[0, 0xffff, 0, GROUP, 0]]),
@@ -323,7 +323,7 @@ fn draft_group_makes_redistributors_a_controller() {
 }
 
 #[test]
-fn draft_group_requires_its_revision_and_mark() {
+fn a_draft_group_with_another_revision_or_guid_is_not_recognized() {
     for group in [redistributor_group(1, 0xd3), redistributor_group(0, 0xd4), node(31, 0, &[], &[])]
     {
         let machine = without_its(&[group, root_complex(0, &[[0, 0xffff, 0, GROUP, 0]])]);
@@ -333,7 +333,7 @@ fn draft_group_requires_its_revision_and_mark() {
 }
 
 #[test]
-fn draft_group_beside_an_its_is_not_used() {
+fn a_draft_redistributor_group_beside_an_its_is_not_used() {
     let machine = machine(&[redistributor_group(0, 0xd3), redistributor_group(0, 0xd3)]);
     assert_eq!(rules(&machine), [Rule::DirectLpiWithIts, Rule::DuplicateId]);
     let enabled = machine.controllers.iter().filter(|one| one.status.is_enabled());

@@ -245,7 +245,7 @@ fn each_fixed_table_example_has_no_findings() {
 }
 
 #[test]
-fn each_contradiction_is_found_alone() {
+fn each_contradiction_with_the_devicetree_breaks_exactly_one_rule() {
     let tree = as_devicetree(&describe(&sound()));
     for (rule, tables) in contradictions() {
         let machine = describe(&tables);
@@ -264,7 +264,7 @@ fn devicetree_and_acpi_of_one_machine_agree() {
 }
 
 #[test]
-fn each_rule_has_a_case_here_or_in_devicetree() {
+fn each_rule_has_either_an_acpi_case_or_a_devicetree_example() {
     let mut tried: BTreeSet<Rule> = cases().into_iter().map(|(rule, ..)| rule).collect();
     tried.extend(contradictions().into_iter().map(|(rule, _)| rule));
     for rule in Rule::ALL {
@@ -293,7 +293,7 @@ fn ranges_of_one_complex_may_not_overlap() {
 }
 
 #[test]
-fn cpus_without_a_redistributor_beside_others_are_reported() {
+fn enabled_cpus_without_a_gicr_base_are_reported_if_others_have_one() {
     let cpus = [gicc(82, 0, 1, 0, 0x80a_0000), gicc(82, 1, 1, 1, 0), gicc(82, 2, 0, 2, 0)];
     let found = describe(&[madt(&[cpus.as_slice(), &[gicd(0x800_0000, 3)]].concat())]).findings;
     let places: Vec<_> = found.iter().map(|finding| finding.origin.to_string()).collect();

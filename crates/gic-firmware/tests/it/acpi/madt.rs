@@ -85,7 +85,7 @@ fn cpu_that_comes_online_later_is_disabled() {
 }
 
 #[test]
-fn msi_frames_are_v2m() {
+fn msi_frames_become_v2m_controllers() {
     let frames = [msi_frame(3, 0x2000, 1, 16, 80), msi_frame(4, 0x3000, 0, 9, 9)];
     let machine = describe(&[madt(&[&[gicd(0x1000, 2)], frames.as_slice()].concat())]);
     assert_eq!(machine.findings, []);
@@ -126,7 +126,7 @@ fn gicv5_structures_are_reported_and_describe_no_gic() {
 }
 
 #[test]
-fn same_numbers_and_affinities_are_reported() {
+fn duplicate_gicds_its_ids_and_affinities_are_reported() {
     let machine = describe(&[madt(&[
         gicd(0x1000_0000, 3),
         gicd(0x1000, 3),
@@ -147,7 +147,7 @@ fn same_numbers_and_affinities_are_reported() {
 }
 
 #[test]
-fn foreign_structures_are_passed_over() {
+fn madt_structures_of_other_architectures_are_ignored() {
     let local_apic = vec![0, 8, 0, 0, 1, 0, 0, 0];
     let machine = describe(&[madt(&[local_apic, gicd(0x1000_0000, 3)])]);
     assert_eq!(machine.findings, []);

@@ -272,7 +272,7 @@ pub(crate) fn foreign() -> Description {
 }
 
 #[test]
-fn written_tables_number_foreign_names_in_order() {
+fn written_tables_replace_non_acpi_names_with_numbers_in_order() {
     let machine = read(&foreign());
     assert_eq!(machine.findings, []);
     assert_eq!(machine.cpus[0].id.as_str(), "MADT/GICC@0");
@@ -285,7 +285,7 @@ fn written_tables_number_foreign_names_in_order() {
 }
 
 #[test]
-fn the_first_of_two_map_entries_translates_an_id() {
+fn the_first_of_two_overlapping_map_entries_translates_an_id() {
     let mut machine = foreign();
     let entry = |rid, length, index, device| MapEntry {
         rid_base: RequesterId::new(rid),
@@ -306,7 +306,7 @@ fn the_first_of_two_map_entries_translates_an_id() {
 }
 
 #[test]
-fn disabled_parts_are_left_out() {
+fn disabled_controllers_and_devices_are_not_written() {
     let mut machine = foreign();
     machine.controllers[0].status = Fact::stated(Status::Disabled);
     machine.devices[0].status = Fact::stated(Status::Disabled);
@@ -320,7 +320,7 @@ fn disabled_parts_are_left_out() {
 }
 
 #[test]
-fn inexpressible_facts_are_refused() {
+fn acpi_writer_refuses_inexpressible_facts() {
     let refused = |change: fn(&mut Description)| {
         let mut machine = foreign();
         change(&mut machine);

@@ -14,7 +14,7 @@ fn wrong_checksum_is_a_warning() {
 }
 
 #[test]
-fn header_must_fit_its_bytes() {
+fn truncated_tables_and_impossible_lengths_are_errors() {
     let whole = usual_madt();
     for length in 0..whole.len() {
         let error = Table::new(&whole[..length]).unwrap_err();
@@ -31,7 +31,7 @@ fn header_must_fit_its_bytes() {
 }
 
 #[test]
-fn bytes_behind_a_table_are_ignored() {
+fn bytes_after_a_table_are_ignored() {
     let mut longer = usual_madt();
     longer.extend([0xff; 7]);
     assert_eq!(describe(&[longer]), describe(&[usual_madt()]));

@@ -24,7 +24,7 @@ fn one_common_device_id_is_reported_as_shared() {
 }
 
 #[test]
-fn absent_buses_share_no_device_ids() {
+fn buses_outside_the_bus_range_share_no_device_ids() {
     let shares = |device: &str| {
         let change = format!(
             "&pcie {{ bus-range = <0x10 0x1f>; }}; &dma {{ msi-parent = <&its {device}>; }};"
@@ -36,7 +36,7 @@ fn absent_buses_share_no_device_ids() {
 }
 
 #[test]
-fn a_mask_that_clears_bus_numbers_shares_device_ids() {
+fn a_map_mask_that_makes_buses_share_device_ids_is_reported() {
     let shares = |mask: &str, map: &str| {
         let change = format!("&pcie {{ msi-map-mask = <{mask}>; msi-map = <{map}>; }};");
         breaks(Rule::SharedDeviceId, &change, &KnownRegisters::default())
@@ -89,7 +89,7 @@ fn partial_misaligned_and_overlapping_frames_are_reported() {
 }
 
 #[test]
-fn only_spis_beyond_the_last_are_reported() {
+fn only_spis_beyond_the_last_implemented_one_are_reported() {
     let known = KnownRegisters { gicd_typer: Some(0x3_0007), ..KnownRegisters::default() };
     let is_beyond = |spi: u32| {
         let change = format!("&dma {{ interrupts = <0 {spi} 4>; }};");
@@ -101,7 +101,7 @@ fn only_spis_beyond_the_last_are_reported() {
 }
 
 #[test]
-fn an_mbi_range_conflicts_with_wires_at_both_ends() {
+fn an_mbi_range_that_overlaps_a_wired_spi_at_either_end_is_reported() {
     let meets = |range: &str| {
         let change = format!("&gic {{ msi-controller; mbi-ranges = <{range}>; }};");
         breaks(Rule::MsiOverWired, &change, &KnownRegisters::default())

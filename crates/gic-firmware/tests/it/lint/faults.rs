@@ -230,7 +230,7 @@ fn mistakes_in_iommus_and_hosts_are_found() {
 }
 
 #[test]
-fn mistakes_in_wires_are_found() {
+fn mistakes_in_wired_interrupts_are_found() {
     check_all(&[
         ("&rtc { interrupts = <0 2 0>; };", "missing-trigger", "SPI 2 (INTID 34)"),
         ("&rtc { interrupts = <0 2 8>; };", "interrupt-trigger", "level low"),

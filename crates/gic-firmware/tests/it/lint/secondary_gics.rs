@@ -53,7 +53,7 @@ fn impossible_parent_interrupts_are_reported() {
 }
 
 #[test]
-fn sound_and_disabled_gics_are_silent() {
+fn sound_and_disabled_secondary_gics_yield_no_findings() {
     for properties in [
         "interrupts = <0 9 4>;",
         "interrupts-extended = <&gic 0 9 4>;",
@@ -75,7 +75,7 @@ fn a_disabled_parent_gic_is_reported() {
 }
 
 #[test]
-fn a_circle_of_gics_has_no_root() {
+fn a_cycle_of_cascaded_gics_is_reported_as_having_no_root() {
     let found = beside(
         "interrupts = <0 9 4>; }; }; \
          &gic { interrupt-parent = <&gic2>; interrupts = <0 8 4>; }; / { x {",

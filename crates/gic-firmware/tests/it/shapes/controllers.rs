@@ -63,7 +63,7 @@ fn pre_its_relocates_doorbells_and_limits_device_ids() {
 }
 
 #[test]
-fn direct_lpi_is_read_with_redistributor_doorbells() {
+fn a_direct_lpi_controller_has_the_redistributor_doorbells() {
     let machine = read!("direct-lpi");
     assert_eq!(machine.findings, []);
     let direct = controller(&machine, "/intc@8000000");
@@ -85,7 +85,7 @@ fn direct_lpi_is_never_inferred() {
 }
 
 #[test]
-fn direct_lpi_beside_an_its_is_a_finding() {
+fn direct_lpis_beside_an_its_are_reported_and_disabled() {
     let machine = read!("direct-lpi-mistakes");
     assert_eq!(
         findings(&machine),
@@ -149,7 +149,7 @@ fn a_mip_is_read_with_its_spis_and_message() {
 }
 
 #[test]
-fn bridges_are_written_as_they_are_read() {
+fn msi_controllers_in_host_bridges_are_written_as_they_are_read() {
     let machine = read!("bridges");
     let again = devicetree::parse(&devicetree::write(&machine).unwrap()).unwrap();
     for (before, after) in machine.controllers.iter().zip(&again.controllers) {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_offset_changes_stored_addresses() {
+fn a_bus_offset_is_added_to_stored_addresses() {
     let machine = Machine::new(Addressing::NamesCpu);
     let parent =
         shim(&machine, ShimLayer::new("bridge").with_addresses(AddressRule::Offset(0x1000_0000)));
@@ -17,7 +17,7 @@ fn an_offset_changes_stored_addresses() {
 }
 
 #[test]
-fn shifted_requesters_are_attached() {
+fn a_shifting_bus_attaches_the_shifted_requester_id() {
     let machine = Machine::new(Addressing::Stays);
     let rule = RequesterRule::Shifted { shift: 4, base: 3 };
     let parent = shim(&machine, ShimLayer::new("bridge").with_requesters(rule));
@@ -26,7 +26,7 @@ fn shifted_requesters_are_attached() {
 }
 
 #[test]
-fn a_requester_too_wide_is_refused() {
+fn a_requester_id_that_a_shift_overflows_is_refused() {
     for rule in [
         RequesterRule::Shifted { shift: 31, base: 0 },
         RequesterRule::Shifted { shift: 64, base: 0 },

@@ -149,7 +149,7 @@ fn nested_devices_store_the_guests_address() {
 }
 
 #[test]
-fn nested_translation_has_one_doorbell() {
+fn a_move_to_another_doorbell_under_nested_translation_is_refused() {
     let setup = one_vector(Addressing::NamesCpu, NESTED);
     let refused = setup.handle.set_affinity(Cpu::new(1));
     assert!(matches!(refused, Err(MoveError::Controller(MsiError::Unmapped { .. }))));
@@ -157,7 +157,7 @@ fn nested_translation_has_one_doorbell() {
 }
 
 #[test]
-fn a_high_doorbell_is_mapped_within_reach() {
+fn a_doorbell_above_4_gib_is_mapped_within_reach_of_a_32_bit_endpoint() {
     let (machine, _, parent) = translated(Addressing::NamesCpuFarApart, MAPPED);
     // Only the doorbell of CPU 0 is below 4 GiB.
     machine.interrupts.offline(Cpu::new(0)).unwrap();
@@ -246,7 +246,7 @@ fn a_requester_that_cannot_be_translated_is_not_isolated() {
 }
 
 #[test]
-fn identity_leaves_isolation_to_the_next_iommu() {
+fn an_iommu_in_identity_mode_leaves_dma_isolation_to_the_next_iommu() {
     let machine = Machine::new(Addressing::Stays);
     let below = iommu(&machine, &Translation::new(MAPPED));
     let layer =
@@ -275,7 +275,7 @@ fn endpoints_of_two_widths_share_a_domain() {
 }
 
 #[test]
-fn a_narrow_endpoint_moves_within_its_reach() {
+fn moves_keep_the_address_of_a_narrow_endpoint_within_its_reach() {
     let setup = one_vector(Addressing::NamesCpuFarApart, MAPPED);
     let parent = iommu(&setup.machine, &setup.translation);
     let narrow = setup.machine.store(StoreKind { address_bits: 32, ..StoreKind::MSIX });
@@ -362,7 +362,7 @@ fn a_doorbell_mapping_does_not_isolate_a_shared_doorbell() {
 }
 
 #[test]
-fn a_missing_or_wrong_mapping_is_explained() {
+fn explain_reports_a_missing_or_wrong_doorbell_mapping() {
     let setup = one_vector(Addressing::Stays, MAPPED);
     let explain = || setup.machine.interrupts.explain(setup.handle.irq()).unwrap();
     let (iova, page) = {

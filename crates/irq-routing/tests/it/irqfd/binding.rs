@@ -8,7 +8,7 @@ use rustix::event::EventfdFlags;
 use std::sync::Arc;
 
 #[test]
-fn rebound_eventfd_signals_its_new_gsi_alone() {
+fn a_rebound_eventfd_signals_only_its_new_gsi() {
     let rig = Rig::new();
     let device = nonblocking();
     drop(rig.irqfds.bind(device.clone(), MESSAGE).unwrap());

@@ -21,7 +21,7 @@ fn unserved_signals_merge_into_one_message() {
 }
 
 #[test]
-fn an_irqfd_signal_on_a_pin_is_an_edge() {
+fn an_irqfd_signal_routed_to_a_pin_pulses_the_line() {
     let rig = Rig::new();
     let device = nonblocking();
     let _bound = rig.irqfds.bind(device.clone(), LINE).unwrap();
@@ -39,7 +39,7 @@ fn a_signal_before_the_bind_is_delivered() {
 }
 
 #[test]
-fn the_next_signal_uses_the_new_route() {
+fn a_signal_after_a_route_change_uses_the_new_route() {
     let rig = Rig::new();
     let device = nonblocking();
     let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
@@ -77,7 +77,7 @@ fn signals_after_unbind_stay_in_the_eventfd() {
 }
 
 #[test]
-fn closed_socket_signals_nothing() {
+fn closing_the_peer_of_a_bound_socket_signals_nothing() {
     let rig = Rig::new();
     let (socket, other) = std::os::unix::net::UnixStream::pair().unwrap();
     socket.set_nonblocking(true).unwrap();

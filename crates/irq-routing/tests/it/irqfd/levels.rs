@@ -8,7 +8,7 @@ use msi_types::{Delivery, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, OnceLock};
 
 #[test]
-fn level_resamples_at_end_of_interrupt() {
+fn an_eoi_lowers_the_line_and_signals_the_resample_eventfd() {
     let rig = Rig::new();
     let (device, resample) = (nonblocking(), nonblocking());
     let _bound = rig.irqfds.bind_level(device.clone(), resample.clone(), LINE).unwrap();
@@ -26,7 +26,7 @@ fn level_resamples_at_end_of_interrupt() {
 }
 
 #[test]
-fn shared_line_resamples_all_devices() {
+fn the_eoi_of_a_shared_line_resamples_all_devices() {
     let rig = Rig::new();
     let devices = [nonblocking(), nonblocking()];
     let resamples = [nonblocking(), nonblocking()];
@@ -64,7 +64,7 @@ fn unbinding_the_last_asserting_eventfd_lowers_the_line() {
 }
 
 #[test]
-fn rerouted_level_leaves_no_line_high() {
+fn rerouting_a_level_irqfd_leaves_no_line_asserted() {
     let rig = Rig::new();
     let (device, resample) = (nonblocking(), nonblocking());
     let _bound = rig.irqfds.bind_level(device.clone(), resample.clone(), LINE).unwrap();

@@ -106,7 +106,7 @@ fn settling_serves_edges_and_levels() {
 }
 
 #[test]
-fn a_thread_serves_until_it_is_dropped() {
+fn a_serving_thread_serves_until_its_handle_is_dropped() {
     let rig = Rig::new();
     let device = nonblocking();
     let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();

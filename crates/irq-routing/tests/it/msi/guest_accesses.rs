@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Layout of PCI Local Bus 3.0, figure 6-9: 64-bit address and per-vector masking.
 #[test]
-fn wide_capability_has_the_layout_of_the_specification() {
+fn the_64_bit_msi_capability_matches_the_specified_layout() {
     let rig = Rig::new(WIDE);
     assert_eq!(rig.msi.length(), 24);
     assert_eq!(rig.read(0), [0x05, NEXT, 0x84, 0x01]);
@@ -21,7 +21,7 @@ fn wide_capability_has_the_layout_of_the_specification() {
 }
 
 #[test]
-fn narrow_capability_has_the_layout_of_the_specification() {
+fn the_32_bit_msi_capability_matches_the_specified_layout() {
     let rig = Rig::new(NARROW);
     assert_eq!(rig.msi.length(), 10);
     rig.msi.write(0, &[0xff; 10]);

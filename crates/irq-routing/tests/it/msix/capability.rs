@@ -15,7 +15,7 @@ fn read(table: &MsixTable, offset: u16, length: usize) -> Vec<u8> {
 
 /// Layout of PCI Local Bus 3.0, figure 6-11.
 #[test]
-fn capability_has_the_layout_of_the_specification() {
+fn the_msix_capability_matches_the_specified_layout() {
     let rig = Rig::new(32);
     assert_eq!(read(&rig.table, 0, 12), [0x11, 0, 0x1f, 0, 0, 0, 0, 0, 0, 2, 0, 0]);
     let layout = MsixLayout {
@@ -50,7 +50,7 @@ fn control_writes_of_any_size_enable_msix() {
 
 proptest! {
     #[test]
-    fn writes_change_only_the_two_writable_bits(
+    fn capability_writes_change_only_the_enable_and_function_mask_bits(
         writes in prop::collection::vec(
             (
                 prop_oneof![9 => 0u16..14, 1 => any::<u16>()],

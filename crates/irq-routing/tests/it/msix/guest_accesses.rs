@@ -30,7 +30,7 @@ fn misaligned_and_out_of_range_accesses_have_no_effect() {
 }
 
 #[test]
-fn accesses_of_eight_bytes_are_two_of_four() {
+fn an_8_byte_access_equals_two_4_byte_accesses() {
     let rig = Rig::new(2);
     rig.table.write(0x10, &0x1122_3344_5566_7788u64.to_le_bytes());
     let mut bytes = [0; 8];

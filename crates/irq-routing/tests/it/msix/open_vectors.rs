@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 const SENT: Signaled = Signaled::Sent(Delivery::Pending);
 
 #[test]
-fn bus_change_sends_with_the_new_device_id() {
+fn a_message_after_a_bus_change_carries_the_new_device_id() {
     let rig = Rig::new(2);
     rig.table.write_control(ENABLED);
     program(&rig.table, 1, 3, 0);

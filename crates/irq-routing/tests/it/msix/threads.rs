@@ -127,7 +127,7 @@ fn time_of(thread: &Path) -> Duration {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn masking_thread_sleeps_until_sent() {
+fn a_masking_thread_sleeps_until_the_message_is_sent() {
     let (begun, is_begun) = mpsc::channel();
     let (go_on, told) = mpsc::channel();
     let stalled = Arc::new(Stalled { begun, go_on: Mutex::new(told) });

@@ -33,7 +33,7 @@ fn drawn(document: &Value, kind: &str) -> Value {
 }
 
 #[test]
-fn a_message_flows_from_the_physical_interrupt_to_the_guests() {
+fn an_arrow_links_each_message_to_the_guest_interrupt() {
     let document = draw(&[
         (0, 1, GUEST, MAP),
         (10, 0, MACHINE, TraceEvent::Taken(PHYSICAL)),
@@ -61,7 +61,7 @@ fn a_message_flows_from_the_physical_interrupt_to_the_guests() {
 }
 
 #[test]
-fn messages_share_an_interrupt_until_it_is_acknowledged() {
+fn messages_share_one_interrupt_until_the_guest_acknowledges_it() {
     let sent = |at| {
         [(at, 0, GUEST, TraceEvent::Translated(SENT)), (at, 0, GUEST, TraceEvent::Pending(SENT))]
     };
@@ -79,7 +79,7 @@ fn messages_share_an_interrupt_until_it_is_acknowledged() {
 }
 
 #[test]
-fn a_dropped_message_is_marked_and_has_no_flow() {
+fn a_dropped_message_is_marked_as_lost_and_has_no_arrow() {
     let document = draw(&[
         (0, 1, GUEST, MAP),
         (10, 0, GUEST, TraceEvent::Translated(SENT)),
@@ -97,7 +97,7 @@ fn a_dropped_message_is_marked_and_has_no_flow() {
 }
 
 #[test]
-fn a_non_its_message_flows_to_the_spi_in_its_data() {
+fn an_arrow_links_a_doorbell_message_to_the_spi_in_the_data() {
     let sent = TracedMessage { address: 0x0800_0040, data: 80, ..SENT };
     let spi = TracedInterrupt { cpu: 0, intid: 80 };
     let document = draw(&[
@@ -113,7 +113,7 @@ fn a_non_its_message_flows_to_the_spi_in_its_data() {
 }
 
 #[test]
-fn an_interrupt_is_drawn_at_the_vcpu_that_takes_it() {
+fn the_timeline_shows_an_interrupt_at_the_vcpu_that_takes_it() {
     let at_first = TracedInterrupt { cpu: 0, ..LPI };
     let sgi = |cpu| TracedInterrupt { cpu, intid: 1 };
     let document = draw(&[
@@ -137,7 +137,7 @@ fn an_interrupt_is_drawn_at_the_vcpu_that_takes_it() {
 }
 
 #[test]
-fn a_slice_that_outlasts_the_one_around_it_is_cut() {
+fn a_slice_that_outlasts_the_enclosing_slice_is_truncated() {
     let slice = |(start, end)| Slice {
         span: Span::new(start, end),
         name: String::new(),

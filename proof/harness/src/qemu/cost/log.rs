@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_interrupt_is_counted_from_the_physical_exception() {
+    fn the_cost_of_a_guest_interrupt_starts_at_the_physical_exception() {
         let physical = interrupt(8200, [5, 7, 0, 0, 3]);
         let of_guest = |line: &String| {
             let line = line.replace("icc_iar1_read", "icv_iar_read");

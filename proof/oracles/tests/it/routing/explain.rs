@@ -56,7 +56,7 @@ fn explain_reports_a_wrong_doorbell_address() {
 }
 
 #[test]
-fn a_gsi_is_explained_by_the_controller() {
+fn an_explanation_of_a_gsi_includes_the_controllers_obstacle() {
     let machine = Machine::new();
     let router = router(&machine);
     let unmapped = Obstacle::UnmappedDevice { device: NVME, mapped: 0 };

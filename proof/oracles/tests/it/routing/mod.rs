@@ -61,7 +61,7 @@ fn signaling_a_gsi_delivers_the_lpi_of_its_event() {
 }
 
 #[test]
-fn the_its_blocks_the_same_event_of_an_unmapped_device() {
+fn the_its_blocks_an_event_of_an_unmapped_device() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let router = router(&machine);
@@ -71,7 +71,7 @@ fn the_its_blocks_the_same_event_of_an_unmapped_device() {
 }
 
 #[test]
-fn its_blocks_messages_without_a_device() {
+fn the_its_blocks_a_message_without_a_device_id() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let router = router(&machine);
@@ -81,7 +81,7 @@ fn its_blocks_messages_without_a_device() {
 }
 
 #[test]
-fn message_and_pin_reach_the_same_spi() {
+fn a_message_and_a_pin_reach_the_same_spi() {
     let mut machine = Machine::new();
     let spi = FRAME_SPIS.start + 3;
     machine.enable_spi(spi, true);
@@ -194,7 +194,7 @@ fn concurrent_gsi_and_eventfd_edges_are_all_delivered() {
 }
 
 #[test]
-fn irq_line_decodes_kvm_numbers() {
+fn irq_line_decodes_the_irq_numbers_of_kvm() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
     machine.enable_private(0, 27);

@@ -19,7 +19,7 @@ fn event(event: u32) -> Question {
 }
 
 #[test]
-fn both_formats_have_the_same_summary() {
+fn model_and_kvm_snapshots_have_the_same_summary() {
     let mut guest = Guest::new();
     (0..EVENTS - 1).for_each(|event| guest.send(event));
     for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
@@ -91,7 +91,7 @@ fn explanations_find_the_obstacle_in_a_state() {
 }
 
 #[test]
-fn explanations_follow_lpis_to_a_disabled_target() {
+fn explanations_report_a_target_with_disabled_lpis() {
     let mut guest = Guest::new();
     guest.set_enable_lpis(1, false);
     for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {

@@ -69,7 +69,7 @@ fn machines_that_are_too_large_are_refused() {
 }
 
 #[test]
-fn states_inside_of_a_monitor_are_read() {
+fn a_gic_state_embedded_in_a_monitor_state_is_read() {
     let mut guest = Guest::new();
     let embedded = json!({ "gic": guest.save(), "function": { "vectors": [] } });
     let machine = parse("monitor", &serde_json::to_vec(&embedded).unwrap()).unwrap();
@@ -77,7 +77,7 @@ fn states_inside_of_a_monitor_are_read() {
 }
 
 #[test]
-fn states_of_a_million_lpis_are_read() {
+fn a_state_with_a_million_lpis_is_read() {
     const EVENTS: u32 = (1 << 16) - (1 << 9);
     let config = Guest::config_with(ItsConfig::new(ITS)).with_lpi_id_bits(Some(20));
     let mut state = Guest::with(config).save();

@@ -121,7 +121,7 @@ fn each_mutation_triggers_only_its_expected_rules() {
 }
 
 #[test]
-fn whole_states_are_clean() {
+fn complete_states_have_no_findings() {
     let mut guest = with_pending();
     assert_eq!(rules(&of_model(&guest.save())), []);
     assert_eq!(rules(&of_kvm(&guest.kvm())), []);
@@ -244,7 +244,7 @@ fn damaged_tables_are_found() {
 }
 
 #[test]
-fn enabled_its_without_a_table_is_found() {
+fn an_enabled_its_without_a_table_is_found() {
     let guest = Guest::off(Guest::config_with(ItsConfig::new(ITS)));
     guest.start_queue();
     let mut guest = guest;
@@ -289,7 +289,7 @@ fn collections_at_a_vcpu_that_is_asleep_are_found() {
 }
 
 #[test]
-fn collections_at_a_vcpu_without_lpis_are_found() {
+fn collections_at_a_vcpu_with_disabled_lpis_are_found() {
     let mut guest = Guest::new();
     guest.set_enable_lpis(1, false);
     for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
@@ -300,7 +300,7 @@ fn collections_at_a_vcpu_without_lpis_are_found() {
 }
 
 #[test]
-fn collections_without_a_target_are_found() {
+fn unmapped_collections_in_use_are_found() {
     let mut guest = Guest::new();
     guest.run([unmapc(1)]);
     for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
@@ -367,7 +367,7 @@ fn stalled_queues_are_found() {
 }
 
 #[test]
-fn active_interrupts_without_a_priority_are_found() {
+fn active_interrupts_without_an_active_priority_are_found() {
     let mut guest = Guest::new();
     guest.set_bit(gicd::ISPENDR, SPI);
     assert_eq!(guest.acknowledge(0), u64::from(SPI));
@@ -392,7 +392,7 @@ fn every_rule_has_its_own_name() {
 }
 
 #[test]
-fn many_findings_of_a_rule_are_counted() {
+fn findings_beyond_the_limit_of_a_rule_are_counted() {
     let mut guest = Guest::new();
     let mut snapshot = guest.kvm();
     snapshot.attributes.retain(|saved| !matches!(saved.attribute, Attribute::Distributor { .. }));

@@ -75,7 +75,7 @@ fn a_device_stops_sending_when_far_ahead_of_its_handler() {
 }
 
 #[test]
-fn overwritten_history_does_not_report_a_fault() {
+fn the_oracle_reports_no_fault_from_overwritten_history() {
     for pending in BOTH {
         let rig = Rig::new(pending);
         rig.play("overwritten", "send, look, move 1");

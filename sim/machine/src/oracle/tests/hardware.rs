@@ -152,7 +152,7 @@ proptest! {
     })]
 
     #[test]
-    fn the_oracle_reports_exactly_the_unjustified_runs(
+    fn the_oracle_reports_exactly_the_unjustified_handler_runs(
         ops in prop::collection::vec(op(), 1..120),
         travels: bool,
     ) {

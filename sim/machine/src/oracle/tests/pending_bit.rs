@@ -43,7 +43,7 @@ a message sent before free does not excuse a later run: \
     guess 0, run 0, send, abandon, allocate, run 0, told 0 1, unknowable 1";
 
 #[test]
-fn the_oracle_knows_which_cpus_share_a_pending_bit() {
+fn the_oracle_distinguishes_shared_from_per_cpu_pending_bits() {
     play_all(Pending::Travels, SHARED);
     play_all(Pending::Stays, PER_CPU);
 }

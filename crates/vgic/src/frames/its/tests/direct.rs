@@ -73,7 +73,7 @@ fn rig() -> (Rig, Arc<Hardware>) {
 }
 
 #[test]
-fn hardware_follows_each_command_of_an_event() {
+fn each_command_for_a_direct_event_updates_hardware() {
     let (rig, hardware) = rig();
     let translation = |command: Command| {
         rig.run([command]);
@@ -102,7 +102,7 @@ fn a_failed_command_is_reported_to_hardware() {
 }
 
 #[test]
-fn followed_events_count_as_commands() {
+fn events_updated_in_hardware_count_toward_the_command_budget() {
     for (followed, executed) in [(0, 10), (1, 5), (9, 1), (100, 1)] {
         let rig = Rig::running_with(1, ItsConfig::new(BASE).with_work_per_access(10));
         let hardware = Arc::new(Hardware::default());

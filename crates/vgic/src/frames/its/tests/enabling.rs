@@ -143,7 +143,7 @@ fn lpis_moved_to_a_disabled_redistributor_stay_pending() {
 }
 
 #[test]
-fn an_lpi_pended_again_after_movall_is_taken_once() {
+fn an_lpi_made_pending_again_after_movall_is_taken_once() {
     let rig = Rig::running(2);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8200, 1)]);
     rig.send(1, 0);
@@ -155,7 +155,7 @@ fn an_lpi_pended_again_after_movall_is_taken_once() {
 }
 
 #[test]
-fn only_lpis_above_the_priority_limit_are_taken() {
+fn only_lpis_more_urgent_than_the_priority_limit_are_taken() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
     rig.send(1, 0);
@@ -240,7 +240,7 @@ fn a_disabled_lpi_does_not_kick_its_vcpu_until_enabled() {
 }
 
 #[test]
-fn a_vcpu_has_one_queue_at_a_time() {
+fn a_vcpu_has_at_most_one_pending_lpi_queue() {
     let rig = Rig::running(1);
     let queue = rig.vcpu(0);
     assert!(rig.lpis.pending_lpis(cpu(0)).unwrap().is_none());

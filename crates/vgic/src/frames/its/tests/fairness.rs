@@ -79,7 +79,7 @@ fn an_lpi_waits_at_most_one_turn_of_all_others() {
 }
 
 #[test]
-fn the_order_of_priorities_is_kept() {
+fn lpis_are_taken_in_priority_order() {
     let rig = Rig::sized(LpiConfig::new(1), ItsConfig::new(BASE));
     for lpi in 0..EVENTS {
         rig.configure(8192 + lpi, true, (lpi % 4 * 0x20).to_le_bytes()[0]);

@@ -142,7 +142,7 @@ fn an_invalidation_completes_despite_changes_of_its_events() {
 }
 
 #[test]
-fn an_invalidation_reaches_its_own_redistributor_alone() {
+fn an_invalidation_reaches_only_its_own_redistributor() {
     let rig = mapped(16);
     rig.run([movi(0, 7, 1)]);
     assert!(!is_reached(&rig, 0, (0, 7), 8199));

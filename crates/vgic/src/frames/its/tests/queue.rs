@@ -159,7 +159,7 @@ fn an_idle_its_is_quiescent_exactly_while_disabled() {
 }
 
 #[test]
-fn read_only_fields_of_the_tables_survive_any_write() {
+fn read_only_baser_fields_survive_any_write() {
     let rig =
         Rig::new(1, ItsConfig::new(BASE).with_collection_table(None).with_held_collections(4));
 
@@ -175,7 +175,7 @@ fn read_only_fields_of_the_tables_survive_any_write() {
 }
 
 #[test]
-fn a_flat_table_reads_indirect_as_zero_and_any_page_size_back() {
+fn a_flat_table_ignores_indirect_and_keeps_any_page_size() {
     let config =
         ItsConfig::new(BASE).with_device_table(TableLevels::Flat).with_page_sizes(PageSizes::Any);
     let rig = Rig::new(1, config);
@@ -327,7 +327,7 @@ fn each_operand_out_of_range_has_its_reason() {
 }
 
 #[test]
-fn redistributors_are_named_by_address_where_pta_is_set() {
+fn an_its_with_pta_identifies_redistributors_by_address() {
     let config = ItsConfig::new(BASE).with_redistributor_naming(RedistributorNaming::Address);
     let rig = Rig::running(2);
     let addresses = Targets::Addresses([0x80a_0000, 0x80c_0000].into());
@@ -437,7 +437,7 @@ fn mapping_beyond_the_budget_fails_and_keeps_existing_mappings() {
 }
 
 #[test]
-fn events_of_a_wide_device_are_mapped_sparsely() {
+fn events_of_a_device_with_16_event_id_bits_are_mapped_sparsely() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 16)]);
     let events = [0, 31, 32, 2047, 2048, 0x7fff, 0xffff];

@@ -102,7 +102,7 @@ fn acknowledged_lpis_leave_one_leaf_per_priority() {
 
 /// Delays each message between the stores to its entry and to its ready bit.
 #[test]
-fn overtaken_messages_leave_few_ready_bits() {
+fn messages_overtaken_by_a_command_leave_few_ready_bits() {
     /// Number of messages whose bits the commands remember (`lpi/control.rs`).
     const OVERTAKEN: u32 = 16;
     let commands: [fn(u32) -> Command; 3] =

@@ -30,7 +30,7 @@ fn work_for(events: u32) -> u64 {
 }
 
 #[test]
-fn reserving_takes_time_in_proportion_to_events() {
+fn reservation_time_is_proportional_to_the_number_of_events() {
     let [few, many] = [1 << 12, 1 << 15].map(work_for);
     assert!(few > 0 && many <= 8 * few, "{few} pages, then {many}");
 }
