@@ -262,7 +262,7 @@ proptest! {
     }
 
     #[test]
-    fn a_table_address_is_truncated_to_the_page_size_and_width(address in any::<u64>(), page in 0u8..4) {
+    fn table_addresses_are_truncated_to_page_and_width(address in any::<u64>(), page in 0u8..4) {
         let size = gits::PageSize::from_bits(page);
         let baser = gits::Baser::new().with_page_size(size).with_address(address);
         let limit = if size.bytes() == 0x1_0000 { 1u64 << 52 } else { 1 << 48 };

@@ -257,8 +257,7 @@ impl<P: GicPlatform> Gic<P> {
         self.cpu_on_with::<S, CombinedEoi>(cpu, registers)
     }
 
-    /// Enables interrupts at the calling CPU like [`cpu_on`](Self::cpu_on), but in the EOI mode
-    /// `E`.
+    /// Enables interrupts on the calling CPU like [`cpu_on`](Self::cpu_on), but in EOI mode `E`.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///

@@ -265,7 +265,7 @@ pub trait MsiParent: Send + Sync {
     }
 
     /// Prepares to deliver the vector at `index` of `block` to the CPU `to`. The result tells the
-    /// caller which vectors move with it, and whether the message in the store must change.
+    /// caller which other vectors move with this one, and whether the stored message must change.
     ///
     /// Context: task; may sleep.
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;

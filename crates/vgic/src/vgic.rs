@@ -246,7 +246,7 @@ impl Vgic {
         self.write_other(address, width, value)
     }
 
-    /// Writes like [`write`](Self::write), but not at the distributor.
+    /// Writes like [`write`](Self::write), to a frame other than the distributor's.
     fn write_other(
         &self,
         address: u64,

@@ -182,7 +182,7 @@ const NO_MSI: &str = "pci=nomsi";
 /// The word that makes a guest's program suspend the guest.
 pub(crate) const SUSPENDS: &str = "suspends";
 
-/// Number of reads that keeps the load running while all vectors move a few times.
+/// Number of reads: enough to keep the load running while each vector moves a few times.
 const READS: u64 = 1000;
 /// Number of reads for guests with many more vCPUs than CPUs.
 pub(crate) const FEW_READS: u64 = 400;

@@ -70,10 +70,14 @@ fn million(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Returns the command's output in JSON.
+/// Returns the command's output in JSON. If the run found a fault, the error holds the totals.
 fn json(arguments: &[&str]) -> Result<Value> {
     let workspace = workspace::this()?;
     let command = command::build(workspace)?;
     let mut command = process::command(&command.to_string_lossy(), &workspace.root);
-    Ok(serde_json::from_str(&process::capture(command.args(arguments))?)?)
+    let output = process::output(command.args(arguments))?;
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    ensure!(output.status.success(), "{}: {}", output.status, report["totals"]);
+    Ok(report)
 }

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn masking_by_register_posts_no_commands() {
+    fn masking_by_invlpir_queues_no_its_commands() {
         let [before, after] = posted(true);
         assert_eq!(before, after);
         let [before, after] = posted(false);

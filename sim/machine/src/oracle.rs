@@ -55,8 +55,8 @@
 //! did so, or when the CPU acknowledged the line.
 //!
 //! A resend by the interrupt core is due only if it follows an acknowledgment that was caused by a
-//! message and whose dispatch was deferred. The acknowledgment may have been for the vector's former
-//! owner.
+//! message and whose dispatch was deferred. The acknowledgment may have been for the vector's
+//! former owner.
 
 mod due_runs;
 mod pending;

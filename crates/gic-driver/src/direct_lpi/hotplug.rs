@@ -14,7 +14,7 @@ use msi_types::{Cpu, HwIrq, MsiError};
 #[non_exhaustive]
 pub struct CpuOn {
     /// Number of LPIs resent because their earlier pending state is unknown. The handler of each of
-    /// these LPIs may run once more often than the device sent messages.
+    /// these LPIs may run once without a message.
     pub redelivered: u32,
 }
 
@@ -26,7 +26,7 @@ pub struct CpuOff {
     /// instead.
     pub carried: u32,
     /// Number of LPIs resent at their targets because their pending state at the CPU is unknown.
-    /// The handler of each of these LPIs may run once more often than the device sent messages.
+    /// The handler of each of these LPIs may run once without a message.
     pub redelivered: u32,
     /// Number of vectors that were not moved and still target the CPU. Messages that arrive while
     /// the CPU is off stay pending at its redistributor as long as the redistributor has power.

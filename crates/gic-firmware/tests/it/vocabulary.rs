@@ -31,7 +31,7 @@ proptest! {
     }
 
     #[test]
-    fn an_intid_span_is_shared_only_if_every_intid_is_an_spi(first in 0..6000u32, count in 0..1200u32) {
+    fn a_span_is_shared_only_if_every_intid_is_an_spi(first in 0..6000u32, count in 0..1200u32) {
         let span = IntIdSpan::new(IntId::new(first), count).expect("it does not wrap");
         let spis = (first..first + count).all(|intid| (32..1020).contains(&intid));
         let extended = (first..first + count).all(|intid| (4096..5120).contains(&intid));

@@ -56,7 +56,7 @@ pub enum Request {
     DeleteInterrupt {
         /// The function.
         slot: Slot,
-        /// The host's answer to the creation request.
+        /// The host's answer to the request that created the interrupt.
         interrupt: TranslatedInterrupt,
     },
     /// Confirms that the guest no longer uses an ejected function.

@@ -68,7 +68,7 @@ impl Shared {
             .expect("the child can be started")
     }
 
-    /// Sleeps until the child signals, or for 50 ms.
+    /// Sleeps until the child signals, or for at most 50 ms.
     pub(crate) fn wait(&self) {
         wait(&self.to_parent);
     }
@@ -86,7 +86,7 @@ pub(crate) fn child_channel() -> Channel<std::io::Stdout> {
     channel(file, (1, 0), std::io::stdout())
 }
 
-/// Sleeps until the parent signals, or for 50 ms.
+/// Sleeps until the parent signals, or for at most 50 ms.
 pub(crate) fn child_wait() {
     wait(&std::io::stdin());
 }

@@ -1,4 +1,4 @@
-//! Frees handlers and devices: immediately if the caller that drops their owner may wait, and
+//! Frees handlers and devices immediately if the caller that drops their owner may sleep, and
 //! otherwise later in a task.
 
 use crate::host::Host;

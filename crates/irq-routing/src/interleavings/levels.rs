@@ -116,7 +116,7 @@ fn spawn(scene: &Arc<Scene>, act: fn(&Scene)) -> thread::JoinHandle<()> {
     thread::spawn(move || act(&scene))
 }
 
-/// The guest ends interrupts while two pollers serve the device's requests.
+/// The guest signals EOI while two pollers serve the device's requests.
 #[test]
 fn an_ended_interrupt_lowers_its_pin() {
     fn scenario() {

@@ -16,8 +16,7 @@ use core::fmt;
 use core::ops::ControlFlow;
 use gic_arch::icc::{Igrpen, Sgi};
 use gic_arch::{IntId, IntIdClass, Lpi, Priority};
-use msi_types::Cpu;
-use msi_types::explain::Group;
+use msi_types::{Cpu, explain::Group};
 
 /// A vCPU's CPU interface. [`Vgic::new`] returns exactly one per vCPU, and the vCPU's thread owns
 /// it. Methods never wait for other threads: if another thread is already doing the work that

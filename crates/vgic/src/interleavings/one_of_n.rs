@@ -123,7 +123,8 @@ fn spawn(
     thread::spawn(move || act(&machine))
 }
 
-/// The interrupt fires while one of the PEs withdraws. The other PE's vCPU is asleep.
+/// The interrupt fires while one of the PEs stops participating in 1-of-N delivery. The other PE's
+/// vCPU is asleep.
 fn fires_while_one_withdraws([withdraws, stays]: [Cpu; 2]) {
     let machine = machine(&CPUS);
     machine.word(stays).leave();

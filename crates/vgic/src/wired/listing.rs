@@ -207,7 +207,7 @@ impl Wired {
 
     /// Folds a list register of `cpu` whose interrupt the guest has ended, and moves the interrupt
     /// into it again, if it is ready and `forwards` returns `true` for its group. The contents must
-    /// be [plain](Filled::is_plain). Returns the new state, or `None` without any effect.
+    /// be [plain](Filled::is_plain). Returns the new state, or `None` if nothing changes.
     pub(crate) fn list_again(
         &self,
         cpu: Cpu,

@@ -48,7 +48,7 @@ fn an_unacknowledged_message_is_listed_again() {
 }
 
 #[test]
-fn a_message_that_requires_an_exit_is_not_listed() {
+fn a_message_that_requires_an_exit_enters_no_list_register() {
     let cases: [fn(&Translated, &mut Hardware); 7] = [
         |translated, _| translated.run([discard(1, 3)]),
         |translated, _| {

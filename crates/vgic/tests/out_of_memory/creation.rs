@@ -37,7 +37,7 @@ fn creating_a_configuration_without_heap_is_an_error() {
 }
 
 #[test]
-fn list_registers_and_pauses_take_no_memory() {
+fn using_list_registers_and_pausing_a_vcpu_allocate_nothing() {
     let mut board = Board::running();
     board.enable_private(0, 27);
     let vcpu = board.vcpus.remove(0);

@@ -90,8 +90,8 @@ fn is_edu(function: &Function) -> bool {
     (function.vendor(), function.device()) == EDU
 }
 
-/// Checks that a vector's handler runs when software triggers the vector, and when an `edu` sends
-/// its message.
+/// Checks that a vector's handler runs when software triggers the vector and when an `edu`
+/// device sends its message.
 fn check(function: &Function, taken: &Taken) {
     let name = function.requester().function;
     let runs = || taken.runs.load(Ordering::Relaxed);

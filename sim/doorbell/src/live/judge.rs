@@ -110,8 +110,8 @@ impl Subject<'_> {
         whole.filter(|whole| has_fault(whole) || !has_fault(&first)).unwrap_or(first)
     }
 
-    /// Returns the reason why a function has no interrupts, or why it uses its pin although it
-    /// supports messages.
+    /// Returns why a function has no interrupts, or why it uses INTx although it supports MSI or
+    /// MSI-X.
     fn setup_fault(&self) -> Option<SetupFault> {
         if !self.function.messages.is_empty() {
             return None;

@@ -184,7 +184,7 @@ fn a_migration_that_forgets_pending_state_loses_an_intruder_message() {
     }
 }
 
-/// Calls `act` with a machine whose drivers are up and whose first `cpus` CPUs take part.
+/// Calls `act` with a machine whose drivers are initialized, with `cpus` CPUs.
 fn with_system(cpus: u16, act: impl FnOnce(&System, &Migrator)) {
     let mut machine = machine("harbour", Migration::AtRandom { seed: 1 }, NonZeroU16::new(cpus));
     let powered = PoweredMachine::on(&mut machine);

@@ -140,7 +140,7 @@ fn a_simulation_names_functions_that_never_send() {
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn a_run_on_threads_names_functions_that_never_send() {
+fn a_run_with_threads_reports_functions_that_never_send_messages() {
     let report = run(machine("harbour", Fault::StaysOff), &at_rest(), &mut |_| {});
     assert_functions_stay_off(&report.unwrap());
 }

@@ -39,7 +39,7 @@ pub(crate) enum Step {
     },
     CpuOn(u32),
     Suspend,
-    /// Makes the platform fail allocations from now on (`false`) or succeed again (`true`).
+    /// Makes the platform's allocations fail from now on (`false`) or succeed again (`true`).
     Memory(bool),
     /// Makes the ITS hang (`true`) or continue (`false`).
     Stuck(bool),
