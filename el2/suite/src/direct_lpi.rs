@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::apt::Suite;
 use doorbell_harness::linux_checkers::Checkers;
-use doorbell_harness::qemu::{Monitor, Version, cost};
+use doorbell_harness::qemu::{HumanMonitor, Version, cost};
 use doorbell_harness::suite::{self, OrAbsent, Shared};
 use doorbell_harness::workspace;
 
@@ -413,7 +413,7 @@ fn run(case: &Case, guest: &Guest, name: &str) -> Result<()> {
 /// Checks that the hypervisor or the guest prints a line with each of these groups of texts.
 fn says(case: Case, guest: &Guest, name: &str, wanted: &[&[&str]]) -> Result<()> {
     let mut qemu = case.command(guest, &built::log_of(name)?)?;
-    let monitor = Monitor::offered_by(&mut qemu);
+    let monitor = HumanMonitor::offered_by(&mut qemu);
     let (mut named, mut ended, mut said) = (vec![None; wanted.len()], Ok(()), Vec::new());
     let watched = linux::listen(qemu, LIMIT, 1, |line| {
         let is_named = |named: &[Option<String>]| named.iter().all(Option::is_some);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use doorbell_harness::qemu::{Monitor, Version};
+use doorbell_harness::qemu::{HumanMonitor, Version};
 use doorbell_harness::suite::{Case, OrAbsent};
 use doorbell_harness::{process, workspace};
 
@@ -38,7 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
 /// Runs the installer until it asks its first question.
 fn asks(board: &Board<'_>, files: Files<'_>) -> Result<()> {
     let mut qemu = board.command(&[files])?;
-    let monitor = Monitor::offered_by(&mut qemu);
+    let monitor = HumanMonitor::offered_by(&mut qemu);
     let (mut asked, mut ended, mut last) = (false, Ok(()), String::new());
     process::watch(&mut qemu, LIMIT, |line| {
         line.trim_end().clone_into(&mut last);

@@ -1,14 +1,14 @@
 //! QEMU from Debian's packages, and its monitor.
 
 pub mod cost;
-mod monitor;
+mod human_monitor;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use self::monitor::Monitor;
+pub use self::human_monitor::HumanMonitor;
 use crate::apt::{Apt, Suite};
 use crate::cache;
 use crate::dtb::Tools;

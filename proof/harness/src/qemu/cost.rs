@@ -18,7 +18,7 @@ use doorbell_facts::{Fact, WatchedFact};
 
 pub use self::log::InstructionSplit;
 use self::log::Reader;
-use super::Monitor;
+use super::HumanMonitor;
 use crate::process;
 
 /// Time limit for booting and for logging a few hundred thousand lines.
@@ -38,7 +38,7 @@ pub fn measure(
     folder: &Path,
     mut said: impl FnMut(&str),
 ) -> Result<InstructionSplit> {
-    let (monitor, log) = (Monitor::offered_by(&mut qemu), folder.join("instructions.log"));
+    let (monitor, log) = (HumanMonitor::offered_by(&mut qemu), folder.join("instructions.log"));
     if log.exists() {
         fs::remove_file(&log)?;
     }
@@ -64,7 +64,7 @@ pub fn measure(
 /// Performs the action that a guest's fact requests.
 fn follow(
     line: &str,
-    monitor: &Monitor,
+    monitor: &HumanMonitor,
     keyboard: &mut impl Write,
     handler: &mut Option<u64>,
 ) -> Result<()> {

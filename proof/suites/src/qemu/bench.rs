@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use doorbell_facts::{Fact, TestbenchFact};
 use doorbell_harness::image::Image;
-use doorbell_harness::qemu::{Monitor, PROGRAM, Version, drives, write_disk};
+use doorbell_harness::qemu::{HumanMonitor, PROGRAM, Version, drives, write_disk};
 use doorbell_harness::suite::Shared;
 use doorbell_harness::testbench::Count;
 use doorbell_harness::{process, workspace};
@@ -68,7 +68,7 @@ impl Bench {
         write_disk(&disk)?;
         let mut qemu = self.command()?;
         self.add_arguments(&mut qemu, &disk);
-        let monitor = Monitor::offered_by(&mut qemu);
+        let monitor = HumanMonitor::offered_by(&mut qemu);
         let mut refused = None;
         let status = process::watch(qemu.args(more), LIMIT, |text| {
             line(text);

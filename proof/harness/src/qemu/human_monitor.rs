@@ -15,11 +15,11 @@ const PROMPT: &[u8] = b"(qemu) ";
 
 /// A connection to a QEMU's monitor.
 #[derive(Debug)]
-pub struct Monitor {
+pub struct HumanMonitor {
     socket: PathBuf,
 }
 
-impl Monitor {
+impl HumanMonitor {
     /// Adds an argument that makes QEMU offer a monitor on a socket, which no other QEMU uses.
     pub fn offered_by(qemu: &mut Command) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -59,7 +59,7 @@ impl Monitor {
     }
 }
 
-impl Drop for Monitor {
+impl Drop for HumanMonitor {
     fn drop(&mut self) {
         // QEMU removes the socket unless it is killed.
         let _ = fs::remove_file(&self.socket);
@@ -99,7 +99,7 @@ mod tests {
 
     /// Ends a monitor that an imitation of QEMU serves.
     fn quits(qemu: impl FnOnce(UnixStream) + Send + 'static) -> Result<()> {
-        let monitor = Monitor::offered_by(&mut Command::new("qemu"));
+        let monitor = HumanMonitor::offered_by(&mut Command::new("qemu"));
         let listener = UnixListener::bind(&monitor.socket)?;
         let qemu = thread::spawn(move || qemu(listener.accept().unwrap().0));
         let ended = monitor.quit();
@@ -109,7 +109,9 @@ mod tests {
 
     #[test]
     fn quit_succeeds_whenever_qemu_ends() -> Result<()> {
-        Monitor::offered_by(&mut Command::new("qemu")).quit().context("before the connection")?;
+        HumanMonitor::offered_by(&mut Command::new("qemu"))
+            .quit()
+            .context("before the connection")?;
         quits(drop).context("before the prompt")?;
         quits(|mut stream| {
             stream.write_all(PROMPT).unwrap();
