@@ -179,7 +179,7 @@ fn display_prefixes_a_mapped_intid_with_its_class_once() {
 }
 
 #[test]
-fn alternate_formats_print_identifiers_in_hexadecimal() {
+fn hex_formats_print_identifiers_with_prefix_and_padding() {
     let lpi = Lpi::try_from(8192).unwrap();
     assert_eq!(format!("{lpi} {lpi:#x} {:04X}", IntId::new(0x2b)), "LPI 8192 0x2000 002B");
     assert_eq!(format!("{:#010x}", Affinity::new(0, 1, 0, 0xa)), "0x0001000a");

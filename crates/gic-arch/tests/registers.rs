@@ -41,7 +41,7 @@ fn registers_are_aligned_to_their_width() {
 }
 
 #[test]
-fn registers_do_not_overlap_the_identification_registers() {
+fn no_register_of_a_64_kib_frame_overlaps_pidr2() {
     for (frame, registers, size) in FRAMES {
         if size < 0x1_0000 {
             continue;
@@ -272,7 +272,7 @@ proptest! {
     }
 
     #[test]
-    fn setting_an_address_changes_no_other_field(address in any::<u64>(), raw in any::<u64>()) {
+    fn with_address_changes_only_its_field(address in any::<u64>(), raw in any::<u64>()) {
         prop_assert_eq!(
             gits::Cbaser::from(raw).with_address(address).address(),
             address & 0xf_ffff_ffff_f000

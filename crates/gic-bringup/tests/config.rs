@@ -188,7 +188,7 @@ fn v2m_config_has_the_madt_oem_id() {
 }
 
 #[test]
-fn id_map_applies_the_msi_mask_to_mapped_requesters_only() {
+fn id_map_applies_the_msi_mask_and_is_none_for_an_unused_controller() {
     let its = ControllerIndex::new(0);
     let entry = MapEntry {
         rid_base: RequesterId::new(0),
@@ -212,7 +212,7 @@ fn id_map_applies_the_msi_mask_to_mapped_requesters_only() {
 }
 
 #[test]
-fn running_out_of_memory_fails_each_configuration() {
+fn running_out_of_memory_fails_root_config_and_id_map() {
     let mut described = machine();
     described.compatible = vec!["radxa,rock-5b".to_owned(), "rockchip,rk3588".to_owned()];
     let no_memory = |error| assert_eq!(error, BringUpError::NoMemory);

@@ -188,7 +188,7 @@ fn the_address_register_encodes_the_table_size_and_apic_mode() {
 }
 
 #[test]
-fn compatibility_messages_pass_unless_blocked() {
+fn an_unblocked_compatibility_message_passes() {
     let target = table(ApicMode::Xapic, &[]).translate(NIC, message(0xfee0_5000, 0x41)).unwrap();
     assert_eq!(target.physical(), Some((ApicId::new(5), DeliveryMode::Fixed(vector(0x41)))));
 }

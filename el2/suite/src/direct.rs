@@ -387,7 +387,7 @@ gicv3_icc_iar1_read GICv3 ICC_IAR1 read cpu 0x0 value 0x3ff
 ";
 
     #[test]
-    fn a_log_that_lacks_any_step_fails() {
+    fn a_log_that_lacks_a_step_of_the_handover_fails() {
         let log = Log::parse(HANDED_OVER).unwrap();
         log.judge_order().unwrap();
         assert_eq!((log.sent(), log.taken()), (1, 1));

@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn any_deviation_from_a_good_gicv2m_boot_fails() {
+    fn a_gicv2m_boot_with_missing_spurious_or_pin_interrupts_fails() {
         let raised = "pci_nvme_irq_msix raising MSI-X IRQ vector 0\n".repeat(2);
         let taken = |cpu| format!("gic_acknowledge_irq cpu {cpu} acknowledged irq 81\n");
         let good = [raised.clone(), taken(0), taken(1)].concat();

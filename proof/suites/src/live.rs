@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn any_deviation_in_a_live_report_is_an_error() {
+    fn deviations_in_a_live_report_are_errors() {
         for (from, to, what) in [
             (r#""fault": false"#, r#""fault": true, "explanation": {"obstacle": 1}"#, "faults"),
             (r#""differences": []"#, r#""differences": ["x"]"#, "differences"),

@@ -136,7 +136,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_case_of_the_contract_is_measured_or_skipped() {
+    fn cases_of_the_contract_are_measured_or_skipped() {
         let measured = measure(&MeasureOptions { rounds: 1, ..MeasureOptions::default() }).unwrap();
 
         let names: Vec<_> = measured.cases.iter().map(|case| case.name.as_str()).collect();

@@ -96,7 +96,7 @@ fn findings_of_an_overlay_point_at_its_text() {
 }
 
 #[test]
-fn every_command_reads_devicetree_sources() {
+fn inspect_explain_graph_report_diff_and_run_read_devicetree_sources() {
     let include = ["-I", "include", "board.dts"];
     for (command, more) in [
         (&["inspect"][..], &[][..]),

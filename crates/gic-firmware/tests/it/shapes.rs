@@ -121,7 +121,7 @@ fn facts_record_their_node_and_property() {
 }
 
 #[test]
-fn a_machine_with_one_its_is_read_completely() {
+fn a_machine_with_one_its_is_read_without_findings() {
     let machine = read!("single-its");
     let gic = machine.gic.as_ref().expect("there is a GIC");
     assert_eq!(machine.model.as_ref().unwrap().value, "single ITS");
@@ -252,7 +252,7 @@ fn iommu_map_assigns_stream_ids_to_requesters() {
 }
 
 #[test]
-fn the_msi_parent_serves_unmapped_requesters_as_in_linux() {
+fn the_msi_parent_serves_requesters_absent_from_the_msi_map() {
     let machine = read!("msi-map");
     let [its0, its1] = ["/intc@8000000/its@8080000", "/intc@8000000/its@80c0000"].map(String::from);
     assert_eq!(answer(&machine, "/pcie@30000000", 0x0180), Ok((its0, 0x80, Via::Map(0))));

@@ -106,7 +106,7 @@ fn a_sending_task_wakes_tasks_that_wait_for_ring_room() {
 }
 
 #[test]
-fn a_task_that_closes_the_bus_wakes_every_waiting_task() {
+fn a_task_that_closes_the_bus_wakes_a_waiting_task() {
     let (kernel, bus, _, _device, block) = crowd();
     let other = bus.clone();
     kernel.meanwhile(move || other.close().unwrap());

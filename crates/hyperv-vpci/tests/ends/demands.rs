@@ -250,7 +250,7 @@ fn groups_are_aligned_and_requested_by_their_first_spi() {
 }
 
 #[test]
-fn each_vector_of_a_group_moves_individually() {
+fn a_vector_of_a_group_moves_while_its_neighbor_stays() {
     let (board, device) = Board::with_device();
     let block = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
     let message = board.bus.compose(&block, 0).unwrap();

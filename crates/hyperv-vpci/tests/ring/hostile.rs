@@ -69,7 +69,7 @@ proptest! {
 }
 
 #[test]
-fn each_violation_of_the_ring_format_has_its_own_error() {
+fn reading_a_malformed_ring_returns_an_error_that_describes_it() {
     let refused = |descriptor: [u8; 8], inp: u32| {
         let ring = ring(1);
         ring.set_data(0, descriptor);

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_outside_the_region_reads_ones_and_writes_nothing() {
+    fn a_misaligned_or_outside_access_reads_ones_and_writes_nothing() {
         let mut memory = Memory(UnsafeCell::new([0; 16]));
         let region = over(&mut memory);
         for offset in [12, 2, u64::MAX - 1, 1 << 40] {

@@ -51,7 +51,7 @@ fn drops_itself() -> (Machine, MsiDevice, Irq, HwIrq, Arc<AtomicBool>) {
 }
 
 #[test]
-fn a_self_dropped_handler_never_runs_again_and_is_freed_in_a_task() {
+fn a_self_dropped_handler_does_not_run_again_and_is_freed_in_a_task() {
     let (machine, _device, _, hwirq, freed) = drops_itself();
     let again = machine.interrupts.dispatch(Cpu::new(0), hwirq);
     assert_eq!(again, Dispatched::Unhandled(Unhandled::Released));

@@ -367,7 +367,7 @@ fn commanded() -> (Machine, Arc<CommandQueue>, MsiDevice) {
 }
 
 #[test]
-fn each_operation_sends_one_batch_of_commands() {
+fn an_allocation_a_move_and_a_teardown_each_send_one_command_batch() {
     let (_machine, queue, device) = commanded();
     device.allocate(Shape::Independent, 500..=500).unwrap();
     assert_eq!((queue.batches.load(Relaxed), queue.commands.load(Relaxed)), (1, 1500));
@@ -418,7 +418,7 @@ fn a_refused_move_keeps_the_vector_working() {
 
 proptest! {
     #[test]
-    fn an_allocation_with_a_refused_write_grants_no_vector(
+    fn an_allocation_with_a_fault_grants_all_wanted_vectors_or_none(
         had in 0..4u16,
         wanted in 1..20u16,
         write in 0..20usize,

@@ -188,7 +188,7 @@ fn a_failed_register_write_restores_the_old_message() {
 }
 
 #[test]
-fn each_mask_operation_changes_one_mask_bit() {
+fn a_mask_operation_changes_at_most_the_mask_bit_of_its_vector() {
     let kind = control(5, true, true);
     let (function, store) = store(kind);
     let fast = store.fast_mask().unwrap();

@@ -42,6 +42,6 @@ fn a_notification_during_an_msix_disable_is_sent_or_asserts_the_pin() {
 }
 
 #[test]
-fn a_notification_after_its_vector_is_removed_asserts_the_pin() {
+fn a_notification_during_a_vector_removal_is_sent_or_asserts_the_pin() {
     explore_all(10, || notify_while_disabling(Some(NO_VECTOR)));
 }

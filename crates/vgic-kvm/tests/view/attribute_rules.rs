@@ -35,7 +35,7 @@ fn with_enabled_its(test: impl FnOnce(&mut KvmView<'_>)) {
 }
 
 #[test]
-fn writing_ispendr_sets_the_latch_and_not_the_line_level() {
+fn writing_ispendr_replaces_the_latch_and_keeps_the_line_level() {
     with_view(|view| {
         let pending = Attribute::Distributor { offset: gicd::ISPENDR.offset() + 4 };
         let levels = Attribute::Levels { cpu: CPU, info: 0, first: 32 };
@@ -168,7 +168,7 @@ fn misaligned_its_registers_return_einval() {
 }
 
 #[test]
-fn an_its_is_enabled_only_with_a_queue_and_tables() {
+fn an_its_is_enabled_only_with_tables() {
     with_view(|view| {
         let (base, write, read) =
             (its(gits::CBASER.offset()), its(gits::CWRITER.offset()), its(gits::CREADR.offset()));

@@ -89,7 +89,7 @@ fn explain_traces_a_message_to_the_cpu() {
 }
 
 #[test]
-fn explain_names_each_obstacle_of_a_message() {
+fn explain_names_the_obstacle_of_a_message() {
     let mut guest = Guest::after_messages();
     let anonymous = |controller: &dyn ExplainInput| {
         controller.explain_message(None, MsiMessage { address: DOORBELL, data: 0 })

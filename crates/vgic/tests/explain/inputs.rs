@@ -105,7 +105,7 @@ fn explain_traces_a_direct_lpi() {
 }
 
 #[test]
-fn explain_traces_a_line_along_its_route() {
+fn explain_traces_spi_and_ppi_lines() {
     let machine = Machine::running(VgicConfig::new(2));
     machine.enable_spi(SPI);
     let gic = &machine.gic;

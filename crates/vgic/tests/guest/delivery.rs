@@ -226,7 +226,7 @@ fn a_non_secure_guest_cannot_write_secure_active_priorities() {
 }
 
 #[test]
-fn accesses_to_absent_system_registers_are_errors() {
+fn invalid_system_register_accesses_are_errors() {
     let mut machine = Machine::running(VgicConfig::new(1));
     let vcpu = &mut machine.vcpus[0];
     assert!(vcpu.read_sysreg(icc::EOIR1.encoding()).is_err());

@@ -287,7 +287,7 @@ fn a_device_can_write_redistributor_control_and_table_registers() {
     write(gicr::PROPBASER.offset(), Double, 0x6666_000d);
     write(gicr::PENDBASER.offset(), Double, 0x7777_0000);
 
-    assert_eq!(machine.read_gicr(1, gicr::CTLR) & 1, 0, "a device must not disable LPIs");
+    assert_eq!(machine.read_gicr(1, gicr::CTLR) & 1, 0, "the device could not disable LPIs");
     assert_eq!(machine.read_gicr(1, gicr::PROPBASER), 0x6666_000d & !0x60);
     assert_eq!(machine.read_gicr(1, gicr::PENDBASER), 0x7777_0000);
 }

@@ -72,7 +72,7 @@ fn an_unknown_register_reports_its_address() {
 }
 
 #[test]
-fn byte_writes_change_only_priority_registers() {
+fn a_byte_write_changes_ipriorityr_but_not_isenabler() {
     let machine = Machine::new(VgicConfig::new(1));
     let priority = 0x0800_0000 + u64::from(gicd::IPRIORITYR.offset()) + 33;
     let enable = 0x0800_0000 + u64::from(gicd::ISENABLER.offset()) + 5;
@@ -163,7 +163,7 @@ fn a_route_can_be_written_in_halves() {
 }
 
 #[test]
-fn lpi_table_writes_are_ignored_while_lpis_are_enabled() {
+fn a_propbaser_write_is_ignored_while_lpis_are_enabled() {
     let machine = Machine::new(everything(SecurityView::Single));
     let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(0x4000_0000);
     machine.write_gicr(0, gicr::PROPBASER, tables);

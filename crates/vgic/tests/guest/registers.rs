@@ -382,7 +382,7 @@ fn cpu_interface_registers_match_the_manual() {
 }
 
 #[test]
-fn accesses_of_permitted_widths_record_no_fault() {
+fn distributor_accesses_of_permitted_widths_record_no_fault() {
     for view in VIEWS {
         let machine = machine(view);
         for it in distributor() {

@@ -209,7 +209,7 @@ enum End {
 }
 
 #[test]
-fn every_way_to_deactivate_also_deactivates_the_physical_interrupt() {
+fn an_eoi_or_icactiver_write_deactivates_the_physical_interrupt() {
     for end in [End::Listed, End::Trapped, End::Register, End::RegisterWhileListed] {
         let mut board = board();
         board.fire();

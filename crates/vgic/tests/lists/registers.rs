@@ -296,7 +296,7 @@ fn children_asleep_is_set_once_the_vcpu_exits() {
 }
 
 #[test]
-fn a_pending_distributor_write_sets_rwp_in_gicd_ctlr_only() {
+fn a_pending_write_sets_rwp_only_in_the_frame_it_was_written_to() {
     let mut machine = Machine::running(VgicConfig::new(2));
     machine.enable_spi(SPI);
     let target = machine.gic.config().cpus[1].affinity;

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_search_reads_each_word_at_most_four_times() {
+    fn a_failing_search_reads_each_word_at_most_four_times_on_average() {
         let mut free = FreeHwirqs::try_new(65_535).unwrap();
         (0..65_535).step_by(64).for_each(|index| free.take(index));
         free.words_read.set(0);

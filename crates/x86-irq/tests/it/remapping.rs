@@ -258,7 +258,7 @@ fn a_full_remapping_table_allocates_no_vectors() {
 }
 
 #[test]
-fn an_entry_whose_invalidation_failed_is_never_reused() {
+fn an_entry_whose_invalidation_failed_is_not_reused() {
     let (rig, device) = Rig::with_device();
     let (message, place) = (device.message, rig.translate(NIC, device.message).unwrap());
     *rig.unit.broken.lock().unwrap() = true;

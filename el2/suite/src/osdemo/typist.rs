@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_continue_until_every_cpu_has_taken_all_sgis() {
+    fn rounds_continue_until_all_sgis_are_taken_or_the_limit_is_reached() {
         let rounds_with = |taken: &[(u8, u8)]| {
             let mut typist = Typist::new(2);
             typist.answer(BEGIN, taken);

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_grouped_by_the_upper_affinity_levels() {
+    fn single_threaded_cores_are_grouped_by_the_upper_affinity_levels() {
         let machine = machine(&[[0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 1, 1, 0]]);
         let expected = ["affinity 0.0", "affinity 0.1"];
         let titles = titles(&machine, &CpuClusters::new());

@@ -4,7 +4,6 @@ use super::Clock;
 use super::due_runs::DueRuns;
 use super::pending::{Cause, Pending, PendingBits, UNKNOWN};
 use doorbell_hardware::lock::lock;
-
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex};
 

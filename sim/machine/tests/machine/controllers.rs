@@ -69,7 +69,7 @@ fn scarce_spis_are_shared_by_all_devices() {
 }
 
 #[test]
-fn a_level_triggered_device_uses_the_set_and_clear_spi_messages() {
+fn an_mbi_delivers_the_messages_of_a_level_triggered_device() {
     let board = embedded("estuary");
     let machine = build(&board, &options(ControllerChoice::Mbi)).unwrap();
     let is_level =

@@ -326,7 +326,7 @@ fn freed_lpi_is_not_carried_to_its_next_owner() {
 }
 
 #[test]
-fn a_move_racing_cpu_off_is_refused_or_reported_as_stranded() {
+fn a_move_to_a_cpu_that_goes_off_loses_no_message() {
     check(|| a_vector_moves_to_a_cpu_that_leaves(CHECKED));
 }
 

@@ -8,7 +8,7 @@ use msi_types::{Cpu, Fit, HwIrq, Initially, MoveOutcome, MsiError, MsiParent, Pe
 const ANY: Fit = Fit::new(Rewrite::Masked);
 
 #[test]
-fn operations_on_foreign_vectors_change_nothing_and_report_a_fault() {
+fn masking_a_foreign_vector_is_a_fault_and_set_pending_does_nothing() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     for hwirq in [0, 42, 8192, 16384, u32::MAX].map(HwIrq::new) {

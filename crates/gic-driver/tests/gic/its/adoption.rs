@@ -69,7 +69,7 @@ fn an_lpi_allocated_masked_is_cleared_of_stale_state() {
 }
 
 #[test]
-fn mapping_a_previously_owned_lpi_issues_no_clear_commands() {
+fn mapping_an_adopted_lpi_again_issues_no_clear_commands() {
     let setup = after_kexec(Hardware::default(), &[0, 1], &[0, 1, 2, 3]);
     let device = setup.attach(5, 2);
     let names = |cpu| {

@@ -43,7 +43,7 @@ fn synquacer() -> (Hardware, ItsConfig) {
 }
 
 #[test]
-fn each_device_behind_a_pre_its_has_its_own_doorbell() {
+fn a_pre_its_doorbell_address_encodes_the_device_id() {
     let (hardware, config) = synquacer();
     let setup = Setup::with_config(hardware, &config.with_pre_its(Some(WINDOW)));
     let device = setup.attach(0x123, 2);

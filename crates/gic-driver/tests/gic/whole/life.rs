@@ -79,7 +79,7 @@ fn a_gic_without_any_redistributor_is_refused() {
 }
 
 #[test]
-fn cpus_beyond_the_configuration_are_left_untouched() {
+fn lpis_stay_disabled_at_a_cpu_beyond_the_configuration() {
     let fake = Board::with_cpus(CPUS);
     let config = config().with_cpus(config().cpus()[..1].to_vec());
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();

@@ -27,7 +27,7 @@ fn a_gic_without_heap_is_refused() {
 }
 
 #[test]
-fn discovery_without_heap_for_distributor_errata_is_refused() {
+fn discovery_without_heap_for_errata_cpus_or_lpis_is_refused() {
     let fake = Board::with_cpus(CPUS);
     fake.at_distributor(|frame| frame.iidr = 0x0402_043b);
     let (gic, failures) = until_it_succeeds(

@@ -285,7 +285,7 @@ fn written_tables_replace_non_acpi_names_with_numbers_in_order() {
 }
 
 #[test]
-fn the_first_of_two_overlapping_map_entries_translates_an_id() {
+fn overlapping_map_entries_route_the_same_after_a_round_trip() {
     let mut machine = foreign();
     let entry = |rid, length, index, device| MapEntry {
         rid_base: RequesterId::new(rid),

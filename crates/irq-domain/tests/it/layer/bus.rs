@@ -26,7 +26,7 @@ fn a_shifting_bus_attaches_the_shifted_requester_id() {
 }
 
 #[test]
-fn a_requester_id_that_a_shift_overflows_is_refused() {
+fn a_requester_id_that_a_shift_or_base_overflows_is_refused() {
     for rule in [
         RequesterRule::Shifted { shift: 31, base: 0 },
         RequesterRule::Shifted { shift: 64, base: 0 },

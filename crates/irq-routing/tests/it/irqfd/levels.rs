@@ -64,7 +64,7 @@ fn unbinding_the_last_asserting_eventfd_lowers_the_line() {
 }
 
 #[test]
-fn rerouting_a_level_irqfd_leaves_no_line_asserted() {
+fn rerouting_a_level_irqfd_lowers_its_former_line() {
     let rig = Rig::new();
     let (device, resample) = (nonblocking(), nonblocking());
     let _bound = rig.irqfds.bind_level(device.clone(), resample.clone(), LINE).unwrap();

@@ -73,7 +73,7 @@ fn rig() -> (Rig, Arc<Hardware>) {
 }
 
 #[test]
-fn each_command_for_a_direct_event_updates_hardware() {
+fn commands_that_map_move_or_invalidate_a_direct_event_update_hardware() {
     let (rig, hardware) = rig();
     let translation = |command: Command| {
         rig.run([command]);

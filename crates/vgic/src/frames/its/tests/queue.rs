@@ -159,7 +159,7 @@ fn an_idle_its_is_quiescent_exactly_while_disabled() {
 }
 
 #[test]
-fn read_only_baser_fields_survive_any_write() {
+fn read_only_baser_fields_survive_a_write_of_all_ones() {
     let rig =
         Rig::new(1, ItsConfig::new(BASE).with_collection_table(None).with_held_collections(4));
 
@@ -175,7 +175,7 @@ fn read_only_baser_fields_survive_any_write() {
 }
 
 #[test]
-fn a_flat_table_ignores_indirect_and_keeps_any_page_size() {
+fn a_flat_table_ignores_indirect_and_keeps_a_written_page_size() {
     let config =
         ItsConfig::new(BASE).with_device_table(TableLevels::Flat).with_page_sizes(PageSizes::Any);
     let rig = Rig::new(1, config);
