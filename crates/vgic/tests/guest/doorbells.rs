@@ -56,9 +56,11 @@ fn setspi_in_either_frame_makes_an_edge_spi_pending() {
 
 #[test]
 fn clrspi_does_not_deassert_a_wired_line() {
-    let machine = Machine::running(mbi(SecurityView::Single));
+    let mut machine = Machine::running(mbi(SecurityView::Single));
+    machine.enable_spi(SPI);
     machine.gic.set_line(Line::Spi(SPI), Level::High);
     assert_eq!(ring(&machine.gic, ALIAS + CLEAR, SPI), Pending);
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
 }
 
 #[test]
@@ -102,9 +104,14 @@ fn without_mbis_there_are_no_doorbells() {
 #[test]
 fn mbi_doorbells_accept_16_and_32_bit_writes() {
     let machine = Machine::running(mbi(SecurityView::Single));
-    let write = |width| machine.gic.write_from_device(ALIAS + SET, width, SPI.into());
-    assert_eq!(write(Byte), Ok(DeviceWrite::Register));
-    assert_eq!([Half, Word].map(write), [Ok(DeviceWrite::Message(Pending)); 2]);
+    let register = gicd::ISPENDR.locate(IntId::new(SPI)).unwrap().register();
+    let write = |width| {
+        ring(&machine.gic, ALIAS + CLEAR, SPI);
+        let written = machine.gic.write_from_device(ALIAS + SET, width, SPI.into());
+        (written.unwrap(), machine.read_gicd(register) != 0)
+    };
+    assert_eq!(write(Byte), (DeviceWrite::Register, false));
+    assert_eq!([Half, Word].map(write), [(DeviceWrite::Message(Pending), true); 2]);
 }
 
 #[test]

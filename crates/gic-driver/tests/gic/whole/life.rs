@@ -84,6 +84,7 @@ fn lpis_stay_disabled_at_a_cpu_beyond_the_configuration() {
     let config = config().with_cpus(config().cpus()[..1].to_vec());
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
     gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
+    assert!(gic.cpu_on(cpu(1), &FakeRegisters::default()).is_err());
     assert!(!fake.at_redistributor(1, |frame| frame.lpis_enabled()));
 }
 
