@@ -8,13 +8,14 @@ use std::sync::Mutex;
 /// Counts of acknowledgments that were caused by a message, and have not led to a run or a resend
 /// yet.
 ///
-/// The counts outlive the vector's allocation, because an interrupt that was acknowledged for its
-/// former owner may be dispatched, and therefore deferred and resent, when it has a new one.
+/// The counts outlive the vector's allocation: an interrupt that was acknowledged for the former
+/// owner may be dispatched, deferred and resent after the vector has been allocated again.
 #[derive(Debug, Default)]
 pub(crate) struct DueRuns(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
+    /// Number of acknowledgments that make a run due.
     now: u64,
     /// Number of acknowledged interrupts whose handler is deferred until it is enabled.
     put_off: u64,
@@ -31,7 +32,7 @@ impl DueRuns {
         let counts = &mut *lock(&self.0);
         if counts.in_dispatch == 0 {
             // If an interrupt arrives while its handler runs, the interrupt core defers it, and
-            // resends it before that handler run ends. One resend may stand for several deferred
+            // resends it before that handler run ends. One resend may cover several deferred
             // interrupts.
             counts.now = 0;
             counts.pending_since = UNKNOWN;
@@ -65,7 +66,7 @@ impl DueRuns {
     /// Records a resend by the interrupt core. Returns `false` if no interrupt was deferred.
     pub(super) fn resend(&self) -> bool {
         let counts = &mut *lock(&self.0);
-        // One resend stands for all deferred interrupts.
+        // One resend covers all deferred interrupts.
         std::mem::take(&mut counts.put_off) != 0 || counts.run()
     }
 }

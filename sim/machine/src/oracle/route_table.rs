@@ -84,7 +84,7 @@ impl RouteTable {
         let due = lock(&self.due).get(&hwirq.get()).cloned()?;
         match self.get(hwirq) {
             Some(route) => route.acknowledged(cpu, looked_at),
-            // The vector was freed in the meantime, and may be allocated again by the dispatch.
+            // The vector was freed in the meantime. It may be allocated again before the dispatch.
             None => due.acknowledge(Some(UNKNOWN)),
         }
         Some(due)
@@ -145,7 +145,7 @@ impl RouteTable {
         result
     }
 
-    fn remove(&self, block: &HwIrqBlock) {
+    pub(super) fn remove(&self, block: &HwIrqBlock) {
         let mut by_vector = self.write();
         for hwirq in vectors(block.first(), block.count()) {
             by_vector.remove(&hwirq.get());

@@ -9,8 +9,9 @@ use doorbell_hardware::ram::Caches;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use gic_firmware::Region;
 use irq_domain::{Deferral, Dispatched};
-use msi_types::HwIrq;
+use msi_types::{HwIrq, HwIrqBlock};
 use std::cell::Cell;
+use std::num::NonZeroU16;
 
 const CPUS: usize = 3;
 
@@ -79,6 +80,7 @@ impl Rig {
                 "unsent" => return SendOutcome::NotSent,
                 "begin" => self.record.begin_operation(),
                 "end" => self.record.end_operation(),
+                "free" => self.routes.remove(&HwIrqBlock::new(VECTOR, NonZeroU16::MIN)),
                 "abandon" => self.record.abandon(),
                 "add" => self.routes.add(VECTOR, self.pending, cpu()),
                 "follow" => self.record.follow(self.route()),
@@ -92,10 +94,10 @@ impl Rig {
                 "move" => self.play(name, &format!("open {number}, settle {number}")),
                 "emptied" => self.routes.emptied(cpu()),
                 "look" => self.looked_at.set(looked_at),
-                "take" => self.route().acknowledged(cpu(), looked_at),
+                "take" => _ = self.routes.acknowledged(VECTOR, cpu(), looked_at),
                 "handle" => _ = self.record.handle(cpu(), looked_at),
                 "run" => {
-                    self.route().acknowledged(cpu(), looked_at);
+                    self.routes.acknowledged(VECTOR, cpu(), looked_at);
                     self.record.handle(cpu(), looked_at);
                     end(Dispatched::Handled);
                 }

@@ -46,6 +46,9 @@ the core may resend the former owner's interrupt: send, look, abandon, allocate,
 the core may resend what it deferred for the former owner until the handler is enabled: \
     send 3, take 0, abandon, begin, add 0, disabled, follow, end, run 0, \
     resend 0, run 0, told 0 0, resend 0, run 0, told 0 1
+the core may resend what was acknowledged while the vector had no owner: \
+    send 3, free, take 0, abandon, begin, add 0, disabled, follow, end, run 0, \
+    resend 0, run 0, told 0 0, resend 0, run 0, told 0 1
 the core may resend what arrived for the former owner during a run of the new one: \
     send, take 0, abandon, allocate, send, take 0, handle 0, deferred, resend 0, handled, run 0, \
     told 0 0, resend 0, run 0, told 0 1
