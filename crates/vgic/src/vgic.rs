@@ -114,10 +114,8 @@ impl Vgic {
     ) -> Result<Arc<Self>, ConfigError> {
         config.validate()?;
         let wakeup = try_arc(VcpuWakeup::new(config.cpus.len(), kick)?)?;
-        let kinds: &[FaultReason] = match config.lpi_id_bits {
-            Some(_) => &FaultReason::ALL,
-            None => &FaultReason::WITHOUT_LPIS,
-        };
+        let has_lpis = config.lpi_id_bits.is_some();
+        let kinds = if has_lpis { FaultReason::COUNT } else { FaultReason::WITHOUT_LPIS };
         let events = try_arc(EventLog::new(kinds)?)?;
         let lpis = parts::lpi_core(&config, memory, &wakeup, &events)?;
         let its = parts::translators(&config, lpis.as_ref(), &events)?;

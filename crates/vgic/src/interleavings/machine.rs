@@ -111,7 +111,7 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     let ram = Arc::new(Ram::new(BYTES));
     let kicks = Kicks::new();
     let wakeup = Arc::new(VcpuWakeup::new(usize::from(VCPUS), kicks.clone()).unwrap());
-    let events = Arc::new(EventLog::of_all_kinds());
+    let events = Arc::new(EventLog::new(crate::FaultReason::COUNT).unwrap());
     let faults = LpiFaults::new(events, Box::default());
     let lpis = LpiCore::new(config, ram.clone(), wakeup.clone(), faults).unwrap();
     let devices = Arc::new(DeviceTable::new(device_id_bits).unwrap());

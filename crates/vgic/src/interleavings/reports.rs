@@ -8,7 +8,7 @@ use shuttle::thread;
 
 /// Two threads record one fault each while a third thread reads the log.
 fn two_faults(second: FaultReason) {
-    let events = Arc::new(EventLog::of_all_kinds());
+    let events = Arc::new(EventLog::new(FaultReason::COUNT).unwrap());
     let faults = [(FaultReason::UnmappedEvent, 7), (second, 8)];
     let faults = faults.map(|(reason, at)| {
         let frame = RegisterFrame::Its(u64::from(at) << 16);

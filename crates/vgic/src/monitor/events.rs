@@ -3,53 +3,56 @@
 //! kind, regardless of how many errors the guest causes.
 
 mod command_fault;
-mod encoding;
 mod fault;
-mod queue;
 
 pub use command_fault::{CommandFault, CommandFaultLog, FailedCommand};
 pub use fault::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
 
+use crate::sync::lock::Mutex;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
-use alloc::boxed::Box;
-use doorbell_fallible::{OutOfMemory, try_boxed_slice};
-use queue::{FaultQueue, KEPT};
+use alloc::collections::VecDeque;
+use doorbell_fallible::OutOfMemory;
+
+/// Number of faults of one kind that are stored until the VMM reads them. Later faults are counted,
+/// but not stored.
+const KEPT: u8 = 4;
+/// Number of times that a thread tries to store a fault while another thread holds the lock.
+const ATTEMPTS: u32 = 64;
 
 /// Guest error log, which counts the errors of each kind and stores the first few of each kind
 /// since it was last read. A fault that the guest repeats endlessly doesn't displace faults of
 /// other kinds.
-#[derive(Debug)]
 pub struct EventLog {
     /// Fault count for each kind.
-    counts: [AtomicU64; FaultReason::ALL.len()],
-    /// Queues for the kinds of fault that are possible on this machine.
-    queues: Box<[FaultQueue]>,
-    /// Number of faults that were queued. A fault's number orders it among all kinds.
-    numbered: AtomicU64,
-    /// Number of faults that were written to a queue.
-    stored: AtomicU64,
-    /// The value of `stored` at the last drain.
-    drained: AtomicU64,
+    counts: [AtomicU64; FaultReason::COUNT],
+    /// Bit n is set while [`KEPT`] faults of the nth kind are stored.
+    full: AtomicU64,
+    /// Number of stored faults.
+    len: AtomicU64,
+    kept: Mutex<Kept>,
+}
+
+/// Stored faults, oldest first.
+struct Kept {
+    faults: VecDeque<GuestFault>,
+    of_kind: [u8; FaultReason::COUNT],
 }
 
 impl EventLog {
-    /// Creates an empty log. `kinds` lists the faults that are possible on this machine, and must
-    /// be a prefix of [`FaultReason::ALL`].
-    pub(crate) fn new(kinds: &[FaultReason]) -> Result<Self, OutOfMemory> {
-        let counts = [const { AtomicU64::new(0) }; FaultReason::ALL.len()];
-        let [numbered, stored, drained] = [const { AtomicU64::new(0) }; 3];
-        let queues = try_boxed_slice(kinds.iter().map(|_| FaultQueue::new()))?;
-        Ok(Self { counts, queues, numbered, stored, drained })
+    /// Creates an empty log for a machine on which this number of kinds is possible.
+    pub(crate) fn new(kinds: usize) -> Result<Self, OutOfMemory> {
+        let mut faults = VecDeque::new();
+        faults.try_reserve_exact(kinds * usize::from(KEPT))?;
+        Ok(Self {
+            counts: [const { AtomicU64::new(0) }; FaultReason::COUNT],
+            full: AtomicU64::new(0),
+            len: AtomicU64::new(0),
+            kept: Mutex::new(Kept { faults, of_kind: [0; FaultReason::COUNT] }),
+        })
     }
 
-    /// Creates a log for a machine on which every kind of fault is possible.
-    #[cfg(test)]
-    pub(crate) fn of_all_kinds() -> Self {
-        Self::new(&FaultReason::ALL).unwrap()
-    }
-
-    /// Counts a fault, and stores it unless the queue for faults of its kind is full. Lock-free.
-    /// Context: any.
+    /// Counts a fault, and stores it unless the log is full for faults of its kind. Never waits: if
+    /// another thread keeps the log locked, the fault is only counted. Context: any.
     pub(crate) fn record(&self, fault: GuestFault) {
         self.record_with(fault.reason, || fault);
     }
@@ -58,26 +61,39 @@ impl EventLog {
     /// one locked operation, and `fault` isn't called, so endless faults cost the host little.
     #[inline]
     pub(crate) fn record_with(&self, reason: FaultReason, fault: impl FnOnce() -> GuestFault) {
-        let kind = reason as usize;
-        if let Some(count) = self.counts.get(kind) {
-            count.fetch_add(1, SeqCst);
-        }
-        if let Some(queue) = self.queues.get(kind).filter(|queue| !queue.is_full()) {
-            self.store(queue, &fault());
+        self.counts[reason as usize].fetch_add(1, SeqCst);
+        if self.full.load(SeqCst) & 1 << reason as u32 == 0 {
+            self.store(fault());
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn store(&self, queue: &FaultQueue, fault: &GuestFault) {
-        if queue.push(|| self.numbered.fetch_add(1, SeqCst), fault) {
-            self.stored.fetch_add(1, SeqCst);
+    fn store(&self, fault: GuestFault) {
+        for _ in 0..ATTEMPTS {
+            let Some(mut kept) = self.kept.try_lock() else {
+                core::hint::spin_loop();
+                continue;
+            };
+            let kind = fault.reason as usize;
+            if kept.of_kind[kind] < KEPT {
+                kept.of_kind[kind] += 1;
+                kept.faults.push_back(fault);
+                self.note(&kept);
+            }
+            return;
         }
+    }
+
+    fn note(&self, kept: &Kept) {
+        let full = kept.of_kind.iter().rev().fold(0, |bits, of| bits << 1 | u64::from(*of == KEPT));
+        self.full.store(full, SeqCst);
+        self.len.store(kept.faults.len() as u64, SeqCst);
     }
 
     /// Returns the number of faults of this kind since the log was created.
     pub fn count(&self, reason: FaultReason) -> u64 {
-        self.counts.get(reason as usize).map_or(0, |count| count.load(SeqCst))
+        self.counts[reason as usize].load(SeqCst)
     }
 
     /// Returns the number of faults of all kinds since the log was created.
@@ -86,26 +102,26 @@ impl EventLog {
     }
 
     /// Removes the faults recorded since the last call, and passes them to `each`, oldest first. If
-    /// there are no new faults, a call costs two atomic loads, so a VMM may call it on every exit.
+    /// there are no new faults, a call costs one atomic load, so a VMM may call it on every exit.
     #[inline]
     pub fn drain(&self, each: impl FnMut(GuestFault)) {
-        let stored = self.stored.load(SeqCst);
-        if self.drained.load(SeqCst) != stored {
-            self.drain_kinds(each);
-            self.drained.store(stored, SeqCst);
-        }
+        let stored = self.len.load(SeqCst);
+        (0..stored).map_while(|_| self.pop()).for_each(each);
     }
 
     #[cold]
-    fn drain_kinds(&self, mut each: impl FnMut(GuestFault)) {
-        for _ in 0..FaultReason::ALL.len() * KEPT {
-            let queues = FaultReason::ALL.iter().zip(&self.queues);
-            let kept = queues.filter_map(|kind| Some((kind.1.oldest()?, kind)));
-            let Some((_, (reason, queue))) = kept.min_by_key(|(number, _)| *number) else { return };
-            if let Some(fault) = queue.pop(*reason) {
-                each(fault);
-            }
-        }
+    fn pop(&self) -> Option<GuestFault> {
+        let mut kept = self.kept.lock();
+        let fault = kept.faults.pop_front()?;
+        kept.of_kind[fault.reason as usize] -= 1;
+        self.note(&kept);
+        Some(fault)
+    }
+}
+
+impl core::fmt::Debug for EventLog {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("EventLog").field("total", &self.total()).finish_non_exhaustive()
     }
 }
 
@@ -133,41 +149,36 @@ mod tests {
 
     #[test]
     fn many_faults_of_one_kind_hide_no_fault_of_another_kind() {
-        let events = EventLog::of_all_kinds();
+        let events = EventLog::new(FaultReason::COUNT).unwrap();
         let storm = FaultReason::UnmappedEvent;
 
         (0..1000).for_each(|number| events.record(fault(storm, number)));
         events.record(fault(FaultReason::UnalignedQueue, 1000));
 
-        let kept = (0..KEPT as u64).map(|number| fault(storm, number));
+        let kept = (0..u64::from(KEPT)).map(|number| fault(storm, number));
         let expected = kept.chain([fault(FaultReason::UnalignedQueue, 1000)]);
         assert_eq!(drained(&events), expected.collect::<Vec<_>>());
         assert_eq!((events.count(storm), events.total()), (1000, 1001));
     }
 
     #[test]
-    fn faults_of_all_kinds_are_read_in_their_order() {
-        let events = EventLog::of_all_kinds();
-        let reasons = FaultReason::ALL.into_iter().rev().chain(FaultReason::ALL);
-        let faults: Vec<_> = reasons.zip(0..).map(|(reason, at)| fault(reason, at)).collect();
-
+    fn faults_of_several_kinds_are_read_in_their_order() {
+        let events = EventLog::new(FaultReason::COUNT).unwrap();
+        let reasons = [FaultReason::OutOfMemory, FaultReason::Budget, FaultReason::UnknownRegister];
+        let faults: Vec<_> =
+            reasons.into_iter().cycle().zip(0..6).map(|(reason, at)| fault(reason, at)).collect();
         faults.iter().copied().for_each(|fault| events.record(fault));
-
         assert_eq!(drained(&events), faults);
-        assert!(FaultReason::ALL.iter().all(|reason| events.count(*reason) == 2));
-    }
-
-    #[test]
-    fn fault_kinds_without_lpis_precede_all_others() {
-        assert!(FaultReason::ALL.starts_with(&FaultReason::WITHOUT_LPIS));
+        assert!(reasons.iter().all(|reason| events.count(*reason) == 2));
     }
 
     #[test]
     fn reading_the_faults_makes_room_for_new_ones() {
-        let events = EventLog::of_all_kinds();
+        let events = EventLog::new(FaultReason::COUNT).unwrap();
         for round in 0..3 {
-            let faults: Vec<_> =
-                (0..KEPT as u64).map(|at| fault(FaultReason::Budget, round << 8 | at)).collect();
+            let faults: Vec<_> = (0..u64::from(KEPT))
+                .map(|at| fault(FaultReason::Budget, round << 8 | at))
+                .collect();
             faults.iter().copied().for_each(|fault| events.record(fault));
             assert_eq!(drained(&events), faults);
         }

@@ -8,19 +8,19 @@ use gic_arch::its::{CommandError, Opcode, UnknownOpcode};
 #[non_exhaustive]
 pub enum CommandFault {
     /// The guest's command is invalid.
-    #[error("the guest's ITS command failed: {0}")]
+    #[error("{} (error code {:#08x})", .0.reason, .0.code())]
     Refused(CommandError),
     /// The opcode of the guest's command does not exist.
-    #[error("the guest's ITS command queue holds an unknown command: {0}")]
+    #[error("no physical ITS command has this opcode")]
     Unknown(UnknownOpcode),
     /// The model's budget for entries, devices or table nodes is exhausted.
-    #[error("{}: the model's budget for mappings is exhausted", .0.name())]
+    #[error("the model's budget for mappings is exhausted")]
     NoRoom(Opcode),
     /// There is not enough heap memory for the command's mapping. The command may succeed later.
-    #[error("{}: the heap has no memory left", .0.name())]
+    #[error("the heap has no memory left")]
     OutOfMemory(Opcode),
     /// The queue is outside guest memory, and stalls regardless of the policy.
-    #[error("the guest's ITS command queue is not in memory")]
+    #[error("the guest has no memory there, and the queue stalls")]
     Unreadable,
 }
 
@@ -37,32 +37,18 @@ pub struct FailedCommand {
 impl fmt::Display for FailedCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "command at {:#x}", self.address)?;
-        let known = |f: &mut fmt::Formatter<'_>, opcode: Opcode| {
-            write!(f, " (opcode {:#04x}, {}): ", opcode.number(), opcode.name())
-        };
         match self.fault {
-            CommandFault::Refused(error) => {
-                known(f, error.opcode)?;
-                write!(f, "{} (error code {:#08x})", error.reason, error.code())
+            CommandFault::Refused(CommandError { opcode, .. })
+            | CommandFault::NoRoom(opcode)
+            | CommandFault::OutOfMemory(opcode) => {
+                write!(f, " (opcode {:#04x}, {})", opcode.number(), opcode.name())?;
             }
             CommandFault::Unknown(UnknownOpcode(opcode)) => {
-                write!(
-                    f,
-                    " (opcode {opcode:#04x}, unknown): no physical ITS command has this opcode"
-                )
+                write!(f, " (opcode {opcode:#04x}, unknown)")?;
             }
-            CommandFault::NoRoom(opcode) => {
-                known(f, opcode)?;
-                f.write_str("the model's budget for mappings is exhausted")
-            }
-            CommandFault::OutOfMemory(opcode) => {
-                known(f, opcode)?;
-                f.write_str("the heap has no memory left")
-            }
-            CommandFault::Unreadable => {
-                f.write_str(": the guest has no memory there, and the queue stalls")
-            }
+            CommandFault::Unreadable => {}
         }
+        write!(f, ": {}", self.fault)
     }
 }
 

@@ -6,86 +6,116 @@ use gic_arch::{IntId, RegisterInfo, gicd, gicr, gits, v2m};
 use msi_types::{Cpu, DeviceId, EventId};
 
 /// Kind of guest error.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FaultReason {
     /// The frame has no register at the offset.
+    #[error("no register at this address")]
     UnknownRegister,
     /// The register does not support the access's width or alignment.
+    #[error("width or alignment not supported by the register")]
     AccessWidth,
     /// A write-only register was read, or a read-only register was written.
+    #[error("read of a write-only or write of a read-only register")]
     AccessDirection,
     /// A register selects an interrupt that does not exist.
+    #[error("no such interrupt")]
     NoSuchInterrupt,
     /// A write to `GICR_PROPBASER` or `GICR_PENDBASER` was ignored, because LPIs are enabled or are
     /// still being disabled.
+    #[error("write ignored, because LPIs are enabled or being disabled")]
     LpiTablesInUse,
     /// An LPI table is too small for any LPI, or is outside guest memory.
+    #[error("LPI table too small or not in memory")]
     LpiTable,
     /// `EnableLPIs` was set while bits 15:12 of `GICR_PENDBASER` were not zero. The model treats
     /// these bits as zero.
+    #[error("the pending table is not aligned to 64 KiB: bits 15:12 are treated as zero")]
     UnalignedPendingTable,
     /// `EnableLPIs` was set with a pending table that overlaps the table of another redistributor
     /// with LPIs enabled.
+    #[error("the pending table overlaps that of another redistributor whose LPIs are enabled")]
     SharedPendingTable,
     /// `GICR_INVLPIR` or `GICR_INVALLR` was written before `GICR_SYNCR.Busy` was read as 0 after
     /// the previous such write. The guest therefore cannot know that the previous invalidation was
     /// complete (IHI 0069 §12.11, `GICR_SYNCR`). The model performs both.
+    #[error("write before GICR_SYNCR.Busy was read as 0 after the last invalidation")]
     InvalidationInProgress,
     /// A write to `GITS_BASER<n>` or `GITS_CBASER` was ignored, because the ITS is enabled.
+    #[error("write ignored, because the ITS is enabled")]
     ItsTablesInUse,
     /// `GITS_BASER<n>` or `GITS_CBASER` was written after the ITS was disabled, but before
     /// `GITS_CTLR.Quiescent` was read as 1. Writes while the bit is 0 are UNPREDICTABLE.
+    #[error("write before GITS_CTLR.Quiescent was read as 1 after the ITS was disabled")]
     ItsNotQuiescent,
     /// An ITS table or command queue is not in memory.
+    #[error("points outside of guest memory")]
     ItsTable,
     /// MAPD named an interrupt translation table that is not in memory. The command succeeds,
     /// because the model keeps mappings in host memory.
+    #[error("MAPD with an interrupt translation table outside of memory")]
     TranslationTable,
     /// The ITS was enabled with a table whose address is not aligned to its page size. With pages
     /// of 64 KiB, bits 15:12 of `GITS_BASER<n>` are address bits 51:48 (IHI 0069 §12.19), where the
     /// guest has no memory.
+    #[error(
+        "the ITS table is not aligned to its page size, which may be read-only (with \
+                 64 KiB pages, bits 15:12 are address bits 51:48)"
+    )]
     UnalignedItsTable,
     /// The ITS was enabled while bits 15:12 of `GITS_CBASER` were not zero, which is CONSTRAINED
     /// UNPREDICTABLE (IHI 0069 §12.19). The model treats these bits as zero.
+    #[error("the command queue is not aligned to 64 KiB: bits 15:12 are treated as zero")]
     UnalignedQueue,
     /// An ITS command failed.
+    #[error("ITS command failed")]
     ItsCommand,
     /// A message arrived for a mapped event, but the ITS or the redistributor's LPIs were disabled,
     /// or the event's LPI is beyond the redistributor's tables. Recorded if the exact reason is not
     /// known, because it no longer applied or, for `GICR_SETLPIR`, because another thread held a
     /// lock.
+    #[error("message while the ITS or the LPI is disabled")]
     DisabledMessage,
     /// A message arrived while `GITS_CTLR.Enabled` was 0, or before the ITS had been fully enabled.
+    #[error("message while GITS_CTLR.Enabled is 0")]
     ItsDisabled,
     /// A message arrived from a device that MAPD has not mapped.
+    #[error("message from a device that MAPD has not mapped")]
     UnmappedDevice,
     /// A message arrived with an EventID beyond the device's interrupt translation table.
+    #[error("message with an EventID beyond the device's interrupt translation table")]
     EventOutOfRange,
     /// A message arrived for an event that MAPTI or MAPI has not mapped.
+    #[error("message for an event that MAPTI or MAPI has not mapped")]
     UnmappedEvent,
     /// A message arrived for an event whose collection MAPC has not mapped.
+    #[error("message for an event whose collection MAPC has not mapped")]
     UnmappedCollection,
     /// A message arrived for an event or a direct LPI while `GICR_CTLR.EnableLPIs` was 0 at its
     /// target, or before the bit had fully taken effect.
+    #[error("message while GICR_CTLR.EnableLPIs is 0 at its target")]
     LpisDisabled,
     /// `GICR_CTLR.EnableLPIs` was set while `GICR_PROPBASER` was 0. Recorded when the bit is set,
     /// and for each message that is dropped at that redistributor.
+    #[error("GICR_CTLR.EnableLPIs was set while GICR_PROPBASER was 0")]
     NoConfigurationTable,
     /// A message arrived for an event or a direct LPI whose INTID exceeds `GICR_PROPBASER.IDbits`
     /// of its target.
+    #[error("message for an LPI beyond GICR_PROPBASER.IDbits of its target")]
     LpiOutOfRange,
     /// The guest requested more than the model's memory budget allows.
+    #[error("the request exceeds the model's budget")]
     Budget,
     /// There is not enough heap memory for the guest's request. Work in progress continues when the
     /// guest polls for its completion, or when the VMM calls [`Vgic::poll`](crate::Vgic::poll).
+    #[error("the heap has no memory left for the request")]
     OutOfMemory,
 }
 
 impl FaultReason {
-    /// Kinds that are possible on a machine without LPIs: a prefix of [`ALL`](Self::ALL).
-    pub(crate) const WITHOUT_LPIS: [Self; 4] =
-        [Self::UnknownRegister, Self::AccessWidth, Self::AccessDirection, Self::NoSuchInterrupt];
+    pub(crate) const COUNT: usize = Self::OutOfMemory as usize + 1;
+    /// Number of kinds that are possible on a machine without LPIs: the first ones.
+    pub(crate) const WITHOUT_LPIS: usize = Self::NoSuchInterrupt as usize + 1;
 
     /// Kinds that are recorded for messages that do not make an LPI pending.
     pub const DROPPED_MESSAGES: [Self; 9] = [
@@ -99,86 +129,6 @@ impl FaultReason {
         Self::NoConfigurationTable,
         Self::LpiOutOfRange,
     ];
-
-    /// All kinds, in the order of declaration.
-    pub(crate) const ALL: [Self; 27] = [
-        Self::UnknownRegister,
-        Self::AccessWidth,
-        Self::AccessDirection,
-        Self::NoSuchInterrupt,
-        Self::LpiTablesInUse,
-        Self::LpiTable,
-        Self::UnalignedPendingTable,
-        Self::SharedPendingTable,
-        Self::InvalidationInProgress,
-        Self::ItsTablesInUse,
-        Self::ItsNotQuiescent,
-        Self::ItsTable,
-        Self::TranslationTable,
-        Self::UnalignedItsTable,
-        Self::UnalignedQueue,
-        Self::ItsCommand,
-        Self::DisabledMessage,
-        Self::ItsDisabled,
-        Self::UnmappedDevice,
-        Self::EventOutOfRange,
-        Self::UnmappedEvent,
-        Self::UnmappedCollection,
-        Self::LpisDisabled,
-        Self::NoConfigurationTable,
-        Self::LpiOutOfRange,
-        Self::Budget,
-        Self::OutOfMemory,
-    ];
-}
-
-impl fmt::Display for FaultReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::UnknownRegister => "no register at this address",
-            Self::AccessWidth => "width or alignment not supported by the register",
-            Self::AccessDirection => "read of a write-only or write of a read-only register",
-            Self::NoSuchInterrupt => "no such interrupt",
-            Self::LpiTablesInUse => "write ignored, because LPIs are enabled or being disabled",
-            Self::LpiTable => "LPI table too small or not in memory",
-            Self::UnalignedPendingTable => {
-                "the pending table is not aligned to 64 KiB: bits 15:12 are treated as zero"
-            }
-            Self::SharedPendingTable => {
-                "the pending table overlaps that of another redistributor whose LPIs are enabled"
-            }
-            Self::InvalidationInProgress => {
-                "write before GICR_SYNCR.Busy was read as 0 after the last invalidation"
-            }
-            Self::ItsTablesInUse => "write ignored, because the ITS is enabled",
-            Self::ItsNotQuiescent => {
-                "write before GITS_CTLR.Quiescent was read as 1 after the ITS was disabled"
-            }
-            Self::ItsTable => "points outside of guest memory",
-            Self::TranslationTable => "MAPD with an interrupt translation table outside of memory",
-            Self::UnalignedItsTable => {
-                "the ITS table is not aligned to its page size, which may be read-only (with \
-                 64 KiB pages, bits 15:12 are address bits 51:48)"
-            }
-            Self::UnalignedQueue => {
-                "the command queue is not aligned to 64 KiB: bits 15:12 are treated as zero"
-            }
-            Self::ItsCommand => "ITS command failed",
-            Self::DisabledMessage => "message while the ITS or the LPI is disabled",
-            Self::ItsDisabled => "message while GITS_CTLR.Enabled is 0",
-            Self::UnmappedDevice => "message from a device that MAPD has not mapped",
-            Self::EventOutOfRange => {
-                "message with an EventID beyond the device's interrupt translation table"
-            }
-            Self::UnmappedEvent => "message for an event that MAPTI or MAPI has not mapped",
-            Self::UnmappedCollection => "message for an event whose collection MAPC has not mapped",
-            Self::LpisDisabled => "message while GICR_CTLR.EnableLPIs is 0 at its target",
-            Self::NoConfigurationTable => "GICR_CTLR.EnableLPIs was set while GICR_PROPBASER was 0",
-            Self::LpiOutOfRange => "message for an LPI beyond GICR_PROPBASER.IDbits of its target",
-            Self::Budget => "the request exceeds the model's budget",
-            Self::OutOfMemory => "the heap has no memory left for the request",
-        })
-    }
 }
 
 /// Register frame, identified by the guest physical address of its first byte.

@@ -98,7 +98,7 @@ impl Rig {
         let vcpus = size.vcpus;
         let kicks = Arc::new(Kicks((0..vcpus).map(|_| AtomicUsize::new(0)).collect()));
         let wakeup = Arc::new(VcpuWakeup::new(usize::from(vcpus), kicks.clone()).unwrap());
-        let events = Arc::new(EventLog::of_all_kinds());
+        let events = Arc::new(EventLog::new(crate::FaultReason::COUNT).unwrap());
         let redistributors = (0..vcpus).map(|vcpu| redistributor(vcpu).base()).collect();
         let faults = LpiFaults::new(events.clone(), redistributors);
         let lpis = LpiCore::new(size, ram.clone(), wakeup.clone(), faults).unwrap();
