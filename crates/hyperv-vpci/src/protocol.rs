@@ -35,7 +35,7 @@ pub use retarget::{DeviceKey, RETARGET_INTERRUPT, Retarget, RetargetInput};
 pub use slot::Slot;
 pub use version::Version;
 
-use bytes::{Reader, Writer};
+use bytes::{Codec, Reader, Writer};
 
 /// Number of base address registers in a function.
 pub const BARS: usize = 6;

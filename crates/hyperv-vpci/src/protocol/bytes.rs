@@ -2,46 +2,67 @@
 
 use super::ProtocolError;
 
+/// Either end of a message's bytes. Each layout is written once, as a function that passes its
+/// fields through a `Codec`: a [`Writer`] stores the given values and returns them, and a
+/// [`Reader`] ignores them and returns the values in the message.
+pub(crate) trait Codec {
+    fn bytes<const N: usize>(&mut self, value: [u8; N]) -> Result<[u8; N], ProtocolError>;
+
+    /// Passes bytes that are written as zero and not interpreted.
+    fn reserved(&mut self, length: usize) -> Result<(), ProtocolError>;
+
+    /// Writes zeros that readers do not require.
+    fn padding(&mut self, length: usize) -> Result<(), ProtocolError>;
+
+    fn u8(&mut self, value: u8) -> Result<u8, ProtocolError> {
+        self.bytes([value]).map(|[byte]| byte)
+    }
+
+    fn u16(&mut self, value: u16) -> Result<u16, ProtocolError> {
+        self.bytes(value.to_le_bytes()).map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self, value: u32) -> Result<u32, ProtocolError> {
+        self.bytes(value.to_le_bytes()).map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self, value: u64) -> Result<u64, ProtocolError> {
+        self.bytes(value.to_le_bytes()).map(u64::from_le_bytes)
+    }
+}
+
 /// Reads little-endian fields from a message, which may end anywhere.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a> {
-    rest: &'a [u8],
-}
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    pub(crate) fn u8(&mut self) -> Result<u8, ProtocolError> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, ProtocolError> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, ProtocolError> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, ProtocolError> {
-        self.array().map(u64::from_le_bytes)
+        Self(bytes)
     }
 
     /// Returns the next `length` bytes.
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], ProtocolError> {
-        let truncated = ProtocolError::Truncated { needed: length, have: self.rest.len() };
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(truncated)?;
-        self.rest = rest;
+        let truncated = ProtocolError::Truncated { needed: length, have: self.0.len() };
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(truncated)?;
+        self.0 = rest;
         Ok(taken)
     }
+}
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
-        let truncated = ProtocolError::Truncated { needed: N, have: self.rest.len() };
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(truncated)?;
-        self.rest = rest;
+impl Codec for Reader<'_> {
+    fn bytes<const N: usize>(&mut self, _: [u8; N]) -> Result<[u8; N], ProtocolError> {
+        let truncated = ProtocolError::Truncated { needed: N, have: self.0.len() };
+        let (taken, rest) = self.0.split_first_chunk().ok_or(truncated)?;
+        self.0 = rest;
         Ok(*taken)
+    }
+
+    fn reserved(&mut self, length: usize) -> Result<(), ProtocolError> {
+        self.take(length).map(drop)
+    }
+
+    fn padding(&mut self, _: usize) -> Result<(), ProtocolError> {
+        Ok(())
     }
 }
 
@@ -57,32 +78,33 @@ impl<'a> Writer<'a> {
         Self { out, length: 0 }
     }
 
-    pub(crate) fn u8(&mut self, value: u8) -> Result<(), ProtocolError> {
-        self.bytes(&[value])
+    fn room(&mut self, length: usize) -> Result<&mut [u8], ProtocolError> {
+        let start = self.length;
+        self.length = start.saturating_add(length);
+        let room = self.out.get_mut(start..self.length);
+        room.ok_or(ProtocolError::NoRoom { needed: self.length })
     }
 
-    pub(crate) fn u16(&mut self, value: u16) -> Result<(), ProtocolError> {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    pub(crate) fn u32(&mut self, value: u32) -> Result<(), ProtocolError> {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    pub(crate) fn u64(&mut self, value: u64) -> Result<(), ProtocolError> {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
-        let end = self.length.saturating_add(bytes.len());
-        let room = self.out.get_mut(self.length..end);
-        room.ok_or(ProtocolError::NoRoom { needed: end })?.copy_from_slice(bytes);
-        self.length = end;
-        Ok(())
+    pub(crate) fn slice(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        self.room(bytes.len()).map(|room| room.copy_from_slice(bytes))
     }
 
     /// Returns the number of bytes written.
     pub(crate) const fn length(&self) -> usize {
         self.length
+    }
+}
+
+impl Codec for Writer<'_> {
+    fn bytes<const N: usize>(&mut self, value: [u8; N]) -> Result<[u8; N], ProtocolError> {
+        self.slice(&value).map(|()| value)
+    }
+
+    fn reserved(&mut self, length: usize) -> Result<(), ProtocolError> {
+        self.room(length).map(|room| room.fill(0))
+    }
+
+    fn padding(&mut self, length: usize) -> Result<(), ProtocolError> {
+        self.reserved(length)
     }
 }

@@ -1,6 +1,6 @@
 //! Interrupt descriptors that guests send, and messages that hosts grant.
 
-use super::{ProtocolError, Reader, Writer};
+use super::{Codec, ProtocolError};
 use msi_types::MsiMessage;
 
 /// Maximum number of vectors in one interrupt (the limit for multi-message MSI).
@@ -106,20 +106,14 @@ impl Processors {
         })
     }
 
-    fn read_list(from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
-        let count = from.u16()?;
-        let mut indices = [0; MAX_PROCESSORS];
+    /// Passes the processors as a list. Entries past the count are zero.
+    fn through_list(self, by: &mut impl Codec) -> Result<Self, ProtocolError> {
+        let count = by.u16(self.count.into())?;
+        let mut indices = self.indices;
         for index in &mut indices {
-            *index = from.u16()?;
+            *index = by.u16(*index)?;
         }
-        let list = indices.get(..count.into()).ok_or(ProtocolError::BadProcessors)?;
-        Self::new(list)
-    }
-
-    fn write_list(&self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
-        to.u16(self.count.into())?;
-        // Entries past the count are zero.
-        self.indices.iter().try_for_each(|index| to.u16(*index))
+        Self::new(indices.get(..count.into()).ok_or(ProtocolError::BadProcessors)?)
     }
 }
 
@@ -137,60 +131,38 @@ pub struct InterruptDescriptor {
 }
 
 impl InterruptDescriptor {
-    pub(super) fn read(form: InterruptForm, from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
+    /// Descriptor whose fields a message will replace.
+    pub(super) const BLANK: Self =
+        Self { vector: 0, delivery: Delivery::Fixed, count: 1, processors: Processors::one(0) };
+
+    pub(super) fn through(
+        self,
+        form: InterruptForm,
+        by: &mut impl Codec,
+    ) -> Result<Self, ProtocolError> {
+        form.check_vectors(self.vector, self.count)?;
         let vector = match form {
-            InterruptForm::V1 | InterruptForm::V2 => from.u8()?.into(),
-            InterruptForm::V3 => from.u32()?,
+            InterruptForm::V1 | InterruptForm::V2 => by.u8(self.vector.to_le_bytes()[0])?.into(),
+            InterruptForm::V3 => by.u32(self.vector)?,
         };
-        let delivery = match from.u8()? {
+        let delivery = match by.u8(self.delivery as u8)? {
             0 => Delivery::Fixed,
             1 => Delivery::LowestPriority,
             other => return Err(ProtocolError::BadDelivery(other)),
         };
-        if form == InterruptForm::V3 {
-            from.u8()?;
-        }
-        let count = check_group(from.u16()?)?;
+        by.reserved(if form == InterruptForm::V3 { 1 } else { 0 })?;
+        let count = check_group(by.u16(self.count)?)?;
         form.check_vectors(vector, count)?;
-        let processors = match form {
-            InterruptForm::V1 => {
-                from.u32()?;
-                Processors::from_mask(from.u64()?)?
-            }
-            InterruptForm::V2 | InterruptForm::V3 => Processors::read_list(from)?,
+        let processors = if form == InterruptForm::V1 {
+            by.reserved(4)?;
+            Processors::from_mask(by.u64(self.processors.to_mask()?)?)?
+        } else {
+            let processors = self.processors.through_list(by)?;
+            // OpenVMM's structures end with a reserved field here and expect its bytes.
+            by.padding(2)?;
+            processors
         };
         Ok(Self { vector, delivery, count, processors })
-    }
-
-    pub(super) fn write(
-        &self,
-        form: InterruptForm,
-        to: &mut Writer<'_>,
-    ) -> Result<(), ProtocolError> {
-        form.check_vectors(self.vector, self.count)?;
-        match form {
-            InterruptForm::V1 | InterruptForm::V2 => to.u8(self.vector.to_le_bytes()[0])?,
-            InterruptForm::V3 => to.u32(self.vector)?,
-        }
-        to.u8(match self.delivery {
-            Delivery::Fixed => 0,
-            Delivery::LowestPriority => 1,
-        })?;
-        if form == InterruptForm::V3 {
-            to.u8(0)?;
-        }
-        to.u16(check_group(self.count)?)?;
-        match form {
-            InterruptForm::V1 => {
-                to.u32(0)?;
-                to.u64(self.processors.to_mask()?)
-            }
-            InterruptForm::V2 | InterruptForm::V3 => {
-                self.processors.write_list(to)?;
-                // OpenVMM's structures end with a reserved field here and expect its bytes.
-                to.u16(0)
-            }
-        }
     }
 }
 
@@ -215,18 +187,13 @@ pub struct TranslatedInterrupt {
 }
 
 impl TranslatedInterrupt {
-    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
-        from.u16()?;
-        let count = from.u16()?;
-        let data = from.u32()?;
-        let address = from.u64()?;
-        Ok(Self { count, message: MsiMessage { address, data } })
-    }
+    /// Message whose fields a message will replace.
+    pub(super) const BLANK: Self = Self { count: 0, message: MsiMessage { address: 0, data: 0 } };
 
-    pub(super) fn write(&self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
-        to.u16(0)?;
-        to.u16(self.count)?;
-        to.u32(self.message.data)?;
-        to.u64(self.message.address)
+    pub(super) fn through(self, by: &mut impl Codec) -> Result<Self, ProtocolError> {
+        by.reserved(2)?;
+        let count = by.u16(self.count)?;
+        let (data, address) = (by.u32(self.message.data)?, by.u64(self.message.address)?);
+        Ok(Self { count, message: MsiMessage { address, data } })
     }
 }

@@ -1,6 +1,6 @@
 //! Notices: messages from host to guest that don't answer a request.
 
-use super::{ProtocolError, Reader, SLOTS, Slot, Writer, kind};
+use super::{Codec, ProtocolError, Reader, SLOTS, Slot, Writer, kind};
 
 /// A message from host to guest that doesn't answer a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,11 +24,13 @@ impl<'a> Notice<'a> {
     /// Returns [`ProtocolError`] for the first invalid field.
     pub fn parse(message: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut from = Reader::new(message);
-        match from.u32()? {
+        match from.u32(0)? {
             kind::BUS_RELATIONS => Relations::read(RelationsForm::V1, &mut from),
             kind::BUS_RELATIONS2 => Relations::read(RelationsForm::V2, &mut from),
-            kind::EJECT => Slot::from_wire(from.u32()?).map(Self::Eject),
-            kind::INVALIDATE_DEVICE => Slot::from_wire(from.u32()?).map(Self::InvalidateDevice),
+            kind::EJECT => Slot::default().through(&mut from).map(Self::Eject),
+            kind::INVALIDATE_DEVICE => {
+                Slot::default().through(&mut from).map(Self::InvalidateDevice)
+            }
             kind::INVALIDATE_BUS => Ok(Self::InvalidateBus),
             other => Err(ProtocolError::UnknownType(other)),
         }
@@ -43,10 +45,8 @@ impl<'a> Notice<'a> {
         match self {
             Self::Relations(relations) => relations.write(&mut to)?,
             Self::Eject(slot) => emit_slot(kind::EJECT, *slot, &mut to)?,
-            Self::InvalidateDevice(slot) => {
-                emit_slot(kind::INVALIDATE_DEVICE, *slot, &mut to)?;
-            }
-            Self::InvalidateBus => to.u32(kind::INVALIDATE_BUS)?,
+            Self::InvalidateDevice(slot) => emit_slot(kind::INVALIDATE_DEVICE, *slot, &mut to)?,
+            Self::InvalidateBus => _ = to.u32(kind::INVALIDATE_BUS)?,
         }
         Ok(to.length())
     }
@@ -54,7 +54,7 @@ impl<'a> Notice<'a> {
 
 fn emit_slot(kind: u32, slot: Slot, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
     to.u32(kind)?;
-    to.u32(slot.to_wire())
+    slot.through(to).map(drop)
 }
 
 /// Form of bus relations in messages.
@@ -96,7 +96,7 @@ impl<'a> Relations<'a> {
     ) -> Result<Self, ProtocolError> {
         let mut to = Writer::new(room);
         for function in functions {
-            function.write(form, &mut to)?;
+            function.through(form, &mut to)?;
         }
         let length = to.length();
         check_count(length / form.description_length())?;
@@ -113,7 +113,7 @@ impl<'a> Relations<'a> {
         let form = self.form;
         self.descriptions.chunks_exact(form.description_length()).map(move |bytes| {
             // Every description was validated when the message was parsed.
-            DeviceDescription::read(form, &mut Reader::new(bytes)).unwrap_or_default()
+            DeviceDescription::default().through(form, &mut Reader::new(bytes)).unwrap_or_default()
         })
     }
 
@@ -123,13 +123,13 @@ impl<'a> Relations<'a> {
     }
 
     fn read(form: RelationsForm, from: &mut Reader<'a>) -> Result<Notice<'a>, ProtocolError> {
-        let count = from.u32()?;
+        let count = from.u32(0)?;
         let too_many = ProtocolError::BadCount { count, limit: LIMIT };
         let count = usize::try_from(count).map_err(|_| too_many)?;
         check_count(count)?;
         let descriptions = from.take(count * form.description_length())?;
         for bytes in descriptions.chunks_exact(form.description_length()) {
-            DeviceDescription::read(form, &mut Reader::new(bytes))?;
+            DeviceDescription::default().through(form, &mut Reader::new(bytes))?;
         }
         Ok(Notice::Relations(Self { form, descriptions }))
     }
@@ -141,7 +141,7 @@ impl<'a> Relations<'a> {
         })?;
         let count = self.descriptions.len() / self.form.description_length();
         to.u32(u32::try_from(count).unwrap_or(LIMIT))?;
-        to.bytes(self.descriptions)
+        to.slice(self.descriptions)
     }
 }
 
@@ -192,49 +192,28 @@ impl DeviceDescription {
         identity(self) == identity(other)
     }
 
-    fn read(form: RelationsForm, from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
-        let (vendor, device) = (from.u16()?, from.u16()?);
-        let (revision, interface) = (from.u8()?, from.u8()?);
-        let (subclass, class) = (from.u8()?, from.u8()?);
-        let (subsystem_vendor, subsystem) = (from.u16()?, from.u16()?);
-        let (slot, serial) = (Slot::from_wire(from.u32()?)?, from.u32()?);
-        let node = match form {
-            RelationsForm::V1 => None,
-            RelationsForm::V2 => {
-                let (flags, node) = (from.u32()?, from.u16()?);
-                from.u16()?;
-                (flags & NODE_VALID != 0).then_some(node)
-            }
-        };
+    fn through(self, form: RelationsForm, by: &mut impl Codec) -> Result<Self, ProtocolError> {
         Ok(Self {
-            vendor,
-            device,
-            revision,
-            interface,
-            subclass,
-            class,
-            subsystem_vendor,
-            subsystem,
-            slot,
-            serial,
-            node,
+            vendor: by.u16(self.vendor)?,
+            device: by.u16(self.device)?,
+            revision: by.u8(self.revision)?,
+            interface: by.u8(self.interface)?,
+            subclass: by.u8(self.subclass)?,
+            class: by.u8(self.class)?,
+            subsystem_vendor: by.u16(self.subsystem_vendor)?,
+            subsystem: by.u16(self.subsystem)?,
+            slot: self.slot.through(by)?,
+            serial: by.u32(self.serial)?,
+            node: match form {
+                RelationsForm::V1 => None,
+                RelationsForm::V2 => {
+                    let flags = by.u32(if self.node.is_some() { NODE_VALID } else { 0 })?;
+                    let node = by.u16(self.node.unwrap_or(0))?;
+                    by.reserved(2)?;
+                    (flags & NODE_VALID != 0).then_some(node)
+                }
+            },
         })
-    }
-
-    fn write(&self, form: RelationsForm, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
-        to.u16(self.vendor)?;
-        to.u16(self.device)?;
-        to.bytes(&[self.revision, self.interface, self.subclass, self.class])?;
-        to.u16(self.subsystem_vendor)?;
-        to.u16(self.subsystem)?;
-        to.u32(self.slot.to_wire())?;
-        to.u32(self.serial)?;
-        if form == RelationsForm::V2 {
-            to.u32(if self.node.is_some() { NODE_VALID } else { 0 })?;
-            to.u16(self.node.unwrap_or(0))?;
-            to.u16(0)?;
-        }
-        Ok(())
     }
 }
 

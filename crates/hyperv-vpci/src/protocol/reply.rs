@@ -4,8 +4,8 @@
 //! request failed, the completion may consist of just the status.
 
 use super::{
-    AssignedResources, BARS, ProtocolError, Reader, ResourcesForm, Slot, TranslatedInterrupt,
-    Writer,
+    AssignedResources, BARS, Codec, ProtocolError, Reader, ResourcesForm, Slot,
+    TranslatedInterrupt, Writer,
 };
 use core::fmt;
 
@@ -33,7 +33,7 @@ impl Status {
     /// # Errors
     /// Returns [`ProtocolError::Truncated`] if the completion is too short.
     pub fn parse(completion: &[u8]) -> Result<Self, ProtocolError> {
-        Reader::new(completion).u32().map(Self)
+        Reader::new(completion).u32(0).map(Self)
     }
 
     /// Returns the number.
@@ -55,11 +55,6 @@ impl Status {
         to.u32(self.0)?;
         Ok(to.length())
     }
-
-    fn read(from: &mut Reader<'_>) -> Result<Result<(), Self>, ProtocolError> {
-        let status = Self(from.u32()?);
-        Ok(if status.is_success() { Ok(()) } else { Err(status) })
-    }
 }
 
 impl fmt::Debug for Status {
@@ -74,16 +69,40 @@ impl fmt::Display for Status {
     }
 }
 
-/// Parses the payload after a successful status.
-fn parse<T>(
-    completion: &[u8],
-    rest: impl FnOnce(&mut Reader<'_>) -> Result<T, ProtocolError>,
-) -> Result<Result<T, Status>, ProtocolError> {
-    let mut from = Reader::new(completion);
-    match Status::read(&mut from)? {
-        Ok(()) => rest(&mut from).map(Ok),
-        Err(status) => Ok(Err(status)),
-    }
+/// Defines how an answer follows a successful status. `$blank` is an answer whose fields a
+/// completion will replace.
+macro_rules! answer {
+    ($reply:ident, $blank:expr, $through:expr) => {
+        impl $reply {
+            /// Parses the completion.
+            ///
+            /// # Errors
+            /// Returns [`ProtocolError`] if the completion is too short, or has an invalid field.
+            pub fn parse(completion: &[u8]) -> Result<Result<Self, Status>, ProtocolError> {
+                let mut from = Reader::new(completion);
+                match Status(from.u32(0)?) {
+                    status if status.is_success() => $blank.through(&mut from).map(Ok),
+                    status => Ok(Err(status)),
+                }
+            }
+
+            /// Writes the completion to `out` and returns its length in bytes.
+            ///
+            /// # Errors
+            /// Returns [`ProtocolError::NoRoom`] if `out` is too short.
+            pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
+                let mut to = Writer::new(out);
+                to.u32(Status::SUCCESS.0)?;
+                self.through(&mut to)?;
+                Ok(to.length())
+            }
+
+            fn through<C: Codec>(self, by: &mut C) -> Result<Self, ProtocolError> {
+                let through: fn(Self, &mut C) -> _ = $through;
+                through(self, by)
+            }
+        }
+    };
 }
 
 /// Answer to [`Request::QueryVersion`](super::Request::QueryVersion). Guests only look at the
@@ -115,87 +134,26 @@ impl VersionReply {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BarsReply(pub [u32; BARS]);
 
-impl BarsReply {
-    /// Parses the completion.
-    ///
-    /// # Errors
-    /// Returns [`ProtocolError::Truncated`] if the completion is too short.
-    pub fn parse(completion: &[u8]) -> Result<Result<Self, Status>, ProtocolError> {
-        parse(completion, |from| {
-            let mut bars = [0; BARS];
-            for bar in &mut bars {
-                *bar = from.u32()?;
-            }
-            Ok(Self(bars))
-        })
-    }
-
-    /// Writes the completion to `out` and returns its length in bytes.
-    ///
-    /// # Errors
-    /// Returns [`ProtocolError::NoRoom`] if `out` is too short.
-    pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
-        let mut to = Writer::new(out);
-        to.u32(Status::SUCCESS.0)?;
-        self.0.iter().try_for_each(|bar| to.u32(*bar))?;
-        Ok(to.length())
-    }
-}
+answer!(BarsReply, Self([0; BARS]), |Self(mut bars), by| {
+    bars.iter_mut().try_for_each(|bar| by.u32(*bar).map(|passed| *bar = passed))?;
+    Ok(Self(bars))
+});
 
 /// Answer to [`Request::CreateInterrupt`](super::Request::CreateInterrupt).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InterruptReply(pub TranslatedInterrupt);
 
-impl InterruptReply {
-    /// Parses the completion.
-    ///
-    /// # Errors
-    /// Returns [`ProtocolError::Truncated`] if the completion is too short.
-    pub fn parse(completion: &[u8]) -> Result<Result<Self, Status>, ProtocolError> {
-        parse(completion, |from| {
-            from.u32()?;
-            TranslatedInterrupt::read(from).map(Self)
-        })
-    }
-
-    /// Writes the completion to `out` and returns its length in bytes.
-    ///
-    /// # Errors
-    /// Returns [`ProtocolError::NoRoom`] if `out` is too short.
-    pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
-        let mut to = Writer::new(out);
-        to.u32(Status::SUCCESS.0)?;
-        to.u32(0)?;
-        self.0.write(&mut to)?;
-        Ok(to.length())
-    }
-}
+answer!(InterruptReply, Self(TranslatedInterrupt::BLANK), |Self(interrupt), by| {
+    by.reserved(4)?;
+    Ok(Self(interrupt.through(by)?))
+});
 
 /// Answer to [`Request::AssignResources`](super::Request::AssignResources), laid out like the
 /// request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AssignedReply(pub Slot);
 
-impl AssignedReply {
-    /// Parses the completion.
-    ///
-    /// # Errors
-    /// Returns [`ProtocolError`] if the completion is shorter than one without interrupts, or does
-    /// not name a valid slot.
-    pub fn parse(completion: &[u8]) -> Result<Result<Self, Status>, ProtocolError> {
-        parse(completion, |from| {
-            AssignedResources::read(ResourcesForm::V2, from).map(|assigned| Self(assigned.slot))
-        })
-    }
-
-    /// Writes the completion to `out` and returns its length in bytes.
-    ///
-    /// # Errors
-    /// Returns [`ProtocolError::NoRoom`] if `out` is too short.
-    pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
-        let mut to = Writer::new(out);
-        to.u32(Status::SUCCESS.0)?;
-        AssignedResources::new(self.0, ResourcesForm::V2).write_completion(&mut to)?;
-        Ok(to.length())
-    }
-}
+answer!(AssignedReply, Self(Slot::default()), |Self(slot), by| {
+    let assigned = AssignedResources::new(slot, ResourcesForm::V2).through(by)?;
+    Ok(Self(assigned.slot))
+});

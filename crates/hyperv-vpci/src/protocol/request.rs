@@ -1,8 +1,8 @@
 //! Requests: messages from guest to host.
 
 use super::{
-    AssignedResources, InterruptDescriptor, InterruptForm, ProtocolError, Reader, ResourcesForm,
-    Slot, TranslatedInterrupt, Writer, kind,
+    AssignedResources, Codec, InterruptDescriptor, InterruptForm, ProtocolError, Reader,
+    ResourcesForm, Slot, TranslatedInterrupt, Writer, kind,
 };
 
 /// A function's power state.
@@ -70,84 +70,47 @@ impl Request {
     /// Returns [`ProtocolError`] for the first invalid field.
     pub fn parse(message: &[u8]) -> Result<Self, ProtocolError> {
         let mut from = Reader::new(message);
-        let number = from.u32()?;
-        match number {
-            kind::QUERY_PROTOCOL_VERSION => from.u32().map(Self::QueryVersion),
-            kind::QUERY_BUS_RELATIONS => Ok(Self::QueryRelations),
-            kind::D0_ENTRY => {
-                from.u32()?;
-                Ok(Self::D0Entry { window: from.u64()? })
-            }
-            kind::D0_EXIT => Ok(Self::D0Exit),
-            _ => Self::parse_for_slot(number, &mut from),
-        }
-    }
-
-    fn parse_for_slot(number: u32, from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
-        match number {
-            kind::QUERY_RESOURCES => slot(from).map(Self::QueryResources),
-            kind::RESOURCES_RELEASED => slot(from).map(Self::ReleaseResources),
-            kind::EJECTION_COMPLETE => slot(from).map(Self::EjectionComplete),
-            kind::POWER_STATE_CHANGE => {
-                let slot = slot(from)?;
-                let state = match from.u32()? {
-                    1 => PowerState::D0,
-                    4 => PowerState::D3,
-                    other => return Err(ProtocolError::BadPowerState(other)),
-                };
-                Ok(Self::PowerChange { slot, state })
-            }
-            kind::RESOURCES_ASSIGNED => assigned(ResourcesForm::V1, from),
-            kind::RESOURCES_ASSIGNED2 => assigned(ResourcesForm::V2, from),
-            kind::RESOURCES_ASSIGNED3 => assigned(ResourcesForm::V3, from),
-            kind::CREATE_INTERRUPT => created(InterruptForm::V1, from),
-            kind::CREATE_INTERRUPT2 => created(InterruptForm::V2, from),
-            kind::CREATE_INTERRUPT3 => created(InterruptForm::V3, from),
-            kind::DELETE_INTERRUPT | kind::DELETE_INTERRUPT2 => Ok(Self::DeleteInterrupt {
-                slot: slot(from)?,
-                interrupt: TranslatedInterrupt::read(from)?,
-            }),
-            other => Err(ProtocolError::UnknownType(other)),
-        }
+        Self::blank(from.u32(0)?)?.through(&mut from)
     }
 
     /// Writes the message to `out` and returns its length in bytes.
     ///
     /// # Errors
-    /// Returns [`ProtocolError::NoRoom`] if `out` is too short, or another [`ProtocolError`] such
-    /// as [`VectorTooWide`](ProtocolError::VectorTooWide) if an interrupt cannot be represented in
-    /// its form.
+    /// Returns [`ProtocolError`] if `out` is too short, or if the form of an interrupt cannot
+    /// represent it.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
         let mut to = Writer::new(out);
         to.u32(self.kind())?;
-        match self {
-            Self::QueryVersion(version) => to.u32(*version)?,
-            Self::QueryRelations | Self::D0Exit => {}
-            Self::D0Entry { window } => {
-                to.u32(0)?;
-                to.u64(*window)?;
-            }
-            Self::QueryResources(slot)
-            | Self::ReleaseResources(slot)
-            | Self::EjectionComplete(slot) => to.u32(slot.to_wire())?,
-            Self::AssignResources(assigned) => assigned.write_request(&mut to)?,
-            Self::PowerChange { slot, state } => {
-                to.u32(slot.to_wire())?;
-                to.u32(match state {
-                    PowerState::D0 => 1,
-                    PowerState::D3 => 4,
-                })?;
-            }
-            Self::CreateInterrupt { slot, form, interrupt } => {
-                to.u32(slot.to_wire())?;
-                interrupt.write(*form, &mut to)?;
-            }
-            Self::DeleteInterrupt { slot, interrupt } => {
-                to.u32(slot.to_wire())?;
-                interrupt.write(&mut to)?;
-            }
-        }
+        self.through(&mut to)?;
         Ok(to.length())
+    }
+
+    /// Returns the request with this message type, whose fields a message will replace.
+    fn blank(kind: u32) -> Result<Self, ProtocolError> {
+        let slot = Slot::default();
+        let assign = |form| Self::AssignResources(AssignedResources::new(slot, form));
+        let interrupt = InterruptDescriptor::BLANK;
+        let create = |form| Self::CreateInterrupt { slot, form, interrupt };
+        Ok(match kind {
+            kind::QUERY_PROTOCOL_VERSION => Self::QueryVersion(0),
+            kind::QUERY_BUS_RELATIONS => Self::QueryRelations,
+            kind::D0_ENTRY => Self::D0Entry { window: 0 },
+            kind::D0_EXIT => Self::D0Exit,
+            kind::QUERY_RESOURCES => Self::QueryResources(slot),
+            kind::RESOURCES_RELEASED => Self::ReleaseResources(slot),
+            kind::EJECTION_COMPLETE => Self::EjectionComplete(slot),
+            kind::POWER_STATE_CHANGE => Self::PowerChange { slot, state: PowerState::D0 },
+            kind::RESOURCES_ASSIGNED => assign(ResourcesForm::V1),
+            kind::RESOURCES_ASSIGNED2 => assign(ResourcesForm::V2),
+            kind::RESOURCES_ASSIGNED3 => assign(ResourcesForm::V3),
+            kind::CREATE_INTERRUPT => create(InterruptForm::V1),
+            kind::CREATE_INTERRUPT2 => create(InterruptForm::V2),
+            kind::CREATE_INTERRUPT3 => create(InterruptForm::V3),
+            kind::DELETE_INTERRUPT | kind::DELETE_INTERRUPT2 => {
+                Self::DeleteInterrupt { slot, interrupt: TranslatedInterrupt::BLANK }
+            }
+            other => return Err(ProtocolError::UnknownType(other)),
+        })
     }
 
     const fn kind(&self) -> u32 {
@@ -173,18 +136,36 @@ impl Request {
             Self::EjectionComplete(_) => kind::EJECTION_COMPLETE,
         }
     }
-}
 
-fn slot(from: &mut Reader<'_>) -> Result<Slot, ProtocolError> {
-    Slot::from_wire(from.u32()?)
-}
-
-fn assigned(form: ResourcesForm, from: &mut Reader<'_>) -> Result<Request, ProtocolError> {
-    AssignedResources::read(form, from).map(Request::AssignResources)
-}
-
-fn created(form: InterruptForm, from: &mut Reader<'_>) -> Result<Request, ProtocolError> {
-    let slot = slot(from)?;
-    let interrupt = InterruptDescriptor::read(form, from)?;
-    Ok(Request::CreateInterrupt { slot, form, interrupt })
+    fn through(self, by: &mut impl Codec) -> Result<Self, ProtocolError> {
+        Ok(match self {
+            Self::QueryVersion(version) => Self::QueryVersion(by.u32(version)?),
+            Self::QueryRelations | Self::D0Exit => self,
+            Self::D0Entry { window } => {
+                by.reserved(4)?;
+                Self::D0Entry { window: by.u64(window)? }
+            }
+            Self::QueryResources(slot) => Self::QueryResources(slot.through(by)?),
+            Self::ReleaseResources(slot) => Self::ReleaseResources(slot.through(by)?),
+            Self::EjectionComplete(slot) => Self::EjectionComplete(slot.through(by)?),
+            Self::AssignResources(it) => Self::AssignResources(it.through_request(by)?),
+            Self::PowerChange { slot, state } => {
+                let slot = slot.through(by)?;
+                let state = match by.u32(if state == PowerState::D0 { 1 } else { 4 })? {
+                    1 => PowerState::D0,
+                    4 => PowerState::D3,
+                    other => return Err(ProtocolError::BadPowerState(other)),
+                };
+                Self::PowerChange { slot, state }
+            }
+            Self::CreateInterrupt { slot, form, interrupt } => {
+                let slot = slot.through(by)?;
+                Self::CreateInterrupt { slot, form, interrupt: interrupt.through(form, by)? }
+            }
+            Self::DeleteInterrupt { slot, interrupt } => {
+                let slot = slot.through(by)?;
+                Self::DeleteInterrupt { slot, interrupt: interrupt.through(by)? }
+            }
+        })
+    }
 }

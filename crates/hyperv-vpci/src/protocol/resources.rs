@@ -1,6 +1,6 @@
 //! Resources that a guest assigns to a function.
 
-use super::{BARS, InterruptForm, ProtocolError, Reader, Slot, Writer};
+use super::{BARS, Codec, InterruptForm, ProtocolError, Slot};
 
 /// Length of one memory resource in bytes.
 const RESOURCE: usize = 20;
@@ -57,40 +57,25 @@ impl AssignedResources {
         Self { slot, form, interrupts: 0 }
     }
 
-    pub(super) fn read(form: ResourcesForm, from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
-        let slot = Slot::from_wire(from.u32()?)?;
-        from.take(BARS * RESOURCE)?;
-        let interrupts = from.u32()?;
-        from.u32()?;
+    /// Passes a completion's fields. A completion contains only the requested descriptors.
+    pub(super) fn through(self, by: &mut impl Codec) -> Result<Self, ProtocolError> {
+        let slot = self.slot.through(by)?;
+        by.reserved(BARS * RESOURCE)?;
+        let interrupts = by.u32(self.interrupts)?;
+        by.reserved(4)?;
         if interrupts > MAX_INTERRUPTS {
             return Err(ProtocolError::BadCount { count: interrupts, limit: MAX_INTERRUPTS });
         }
-        for _ in 0..interrupts {
-            from.take(form.interrupt_length())?;
-        }
-        Ok(Self { slot, form, interrupts })
+        (0..interrupts).try_for_each(|_| by.reserved(self.form.interrupt_length()))?;
+        Ok(Self { slot, interrupts, ..self })
     }
 
-    /// Writes a request's fields. A request without interrupts still ends with one empty
+    /// Passes a request's fields. A request without interrupts still ends with one empty
     /// descriptor: Linux, FreeBSD and OpenVMM's client reserve room for it, and no known guest
     /// sends less.
-    pub(super) fn write_request(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
-        self.write(self.interrupts.max(1), to)
-    }
-
-    /// Writes a completion's fields. A completion contains only the requested descriptors.
-    pub(super) fn write_completion(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
-        self.write(self.interrupts, to)
-    }
-
-    fn write(self, descriptors: u32, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
-        to.u32(self.slot.to_wire())?;
-        to.bytes(&[0; BARS * RESOURCE])?;
-        to.u32(self.interrupts)?;
-        to.u32(0)?;
-        (0..descriptors).try_for_each(|_| {
-            let zeros = [0; ResourcesForm::V3.interrupt_length()];
-            to.bytes(zeros.get(..self.form.interrupt_length()).unwrap_or_default())
-        })
+    pub(super) fn through_request(self, by: &mut impl Codec) -> Result<Self, ProtocolError> {
+        let assigned = self.through(by)?;
+        by.padding(if assigned.interrupts == 0 { self.form.interrupt_length() } else { 0 })?;
+        Ok(assigned)
     }
 }

@@ -13,7 +13,7 @@
 //! | 56 to 63 | for a sparse set: one bit for each bank that follows |
 //! | from 64 | for a sparse set: 8 bytes for each bank, one bit for each of its 64 processors |
 
-use super::{ProtocolError, Reader, Slot, Version, Writer};
+use super::{Codec, ProtocolError, Reader, Slot, Version, Writer};
 use msi_types::MsiMessage;
 
 /// Call code of the hypercall.
@@ -147,12 +147,12 @@ impl Retarget {
     /// processors, and for delivery to each of several processors.
     pub fn parse(input: &[u8]) -> Result<Self, ProtocolError> {
         let mut from = Reader::new(input);
-        let partition = from.u64()?;
-        let device = DeviceKey(from.u64()?);
-        let (source, _) = (from.u32()?, from.u32()?);
-        let message = MsiMessage { address: from.u32()?.into(), data: from.u32()? };
-        from.u64()?;
-        let (vector, flags) = (from.u32()?, from.u32()?);
+        let partition = from.u64(0)?;
+        let device = DeviceKey(from.u64(0)?);
+        let (source, _) = (from.u32(0)?, from.u32(0)?);
+        let message = MsiMessage { address: from.u32(0)?.into(), data: from.u32(0)? };
+        from.u64(0)?;
+        let (vector, flags) = (from.u32(0)?, from.u32(0)?);
         if partition != SELF || source != SOURCE_MSI || flags & !(MULTICAST | PROCESSOR_SET) != 0 {
             return Err(ProtocolError::BadRetarget);
         }
@@ -171,15 +171,15 @@ impl Retarget {
 
 /// Reads a target's processors. Returns the lowest VP index and the number of processors.
 fn read_processors(is_set: bool, from: &mut Reader<'_>) -> Result<(u16, u32), ProtocolError> {
-    let banks = match (is_set, from.u64()?) {
+    let banks = match (is_set, from.u64(0)?) {
         (false, mask) => return Ok((lowest(0, mask), mask.count_ones())),
         (true, ALL) => return Ok((0, u32::MAX)),
-        (true, SPARSE) => from.u64()?,
+        (true, SPARSE) => from.u64(0)?,
         (true, _) => return Err(ProtocolError::BadRetarget),
     };
     let (mut first, mut count) = (0, 0);
     for bank in (0..64).filter(|bank| banks >> bank & 1 == 1) {
-        let processors = from.u64()?;
+        let processors = from.u64(0)?;
         if count == 0 && processors != 0 {
             first = lowest(bank, processors);
         }

@@ -1,6 +1,6 @@
 //! Slots on a virtual bus.
 
-use super::ProtocolError;
+use super::{Codec, ProtocolError};
 use core::fmt;
 use msi_types::RequesterId;
 
@@ -51,6 +51,10 @@ impl Slot {
     /// Returns the function number.
     pub const fn function(self) -> u8 {
         self.0 >> 5
+    }
+
+    pub(super) fn through(self, by: &mut impl Codec) -> Result<Self, ProtocolError> {
+        Self::from_wire(by.u32(self.to_wire())?)
     }
 }
 
