@@ -92,7 +92,7 @@ impl Explainer<'_> {
         let features = Features::of(&self.gic.config);
         self.gic.wired.private(cpu).map_or_else(
             || CpuInterface::new(features),
-            |private| CpuInterface::published(features, &private.interface).0,
+            |private| CpuInterface::published(features, &private.interface),
         )
     }
 

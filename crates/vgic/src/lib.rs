@@ -19,8 +19,7 @@
 //! should print at least the first fault of each kind.
 //!
 //! [`Vgic::explain`] and [`Vgic::explain_interrupt`] name the first obstacle on an interrupt's path
-//! while the machine runs. [`Vgic::view`] returns the state of interrupts and mappings with
-//! counters, and `Debug` formats a summary.
+//! while the machine runs. `Debug` formats a summary.
 //!
 //! | implemented | |
 //! |---|---|
@@ -197,7 +196,6 @@ pub use monitor::memory::{GuestMemory, MemoryFault};
 pub use monitor::progress::Progress;
 #[cfg(feature = "vm-memory")]
 pub use monitor::rust_vmm::VmMemory;
-pub use monitor::view as state_view;
 pub use msi_types;
 pub use vgic::{Block, DeviceWrite, NotClaimed, ObserverTaken, PhysicalTaken, Region, Vgic};
 pub use wired::{LinkError, PhysicalInterrupts};

@@ -161,7 +161,6 @@ mod sweep;
 mod sweep_steps;
 mod tables;
 mod translator;
-mod view;
 
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
@@ -198,7 +197,6 @@ pub(crate) use saved::{
 use shared::Shared;
 pub(crate) use status::{EventStatus, LpiStatus, LpiTarget, event_status, lpi_target, why_dropped};
 pub(crate) use tables::LpiTables;
-pub(crate) use view::{view_events, view_own};
 
 /// Number of entries in one unit of work.
 pub(crate) const ENTRIES_PER_UNIT: u64 = 16;

@@ -9,4 +9,3 @@ pub(crate) mod memory;
 pub(crate) mod progress;
 #[cfg(feature = "vm-memory")]
 pub(crate) mod rust_vmm;
-pub mod view;

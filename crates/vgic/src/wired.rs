@@ -148,18 +148,6 @@ impl Wired {
         self.interrupts.get(cpu, index).map_or(InterruptWord::new(), state_of)
     }
 
-    /// Visits a bank's interrupts that the guest can see, in INTID order.
-    pub(crate) fn each_visible<E>(
-        &self,
-        bank: Bank,
-        mut each: impl FnMut(IntId, InterruptWord) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.interrupts.indices(bank).try_for_each(|index| {
-            let state = self.state(bank.owner(), index);
-            if self.interrupts.is_visible(state) { each(index.intid(), state) } else { Ok(()) }
-        })
-    }
-
     /// Returns `true` for a 1-of-N interrupt that isn't active, and is pending without a PE, or at
     /// a PE that doesn't participate.
     pub(crate) fn is_misplaced(&self, state: InterruptWord) -> bool {

@@ -399,9 +399,7 @@ impl ListRegisterVcpu {
     fn fold_each(&mut self, left: impl Fn(usize, Listed) -> ListRegister) {
         for at in 0..self.0.list_registers.empty() {
             let listed = self.0.list_registers.listed[at];
-            let left = left(at, listed);
-            self.0.acknowledged += u64::from(was_acknowledged(listed, left));
-            self.fold_one(listed, left);
+            self.fold_one(listed, left(at, listed));
         }
         self.0.publish_activity();
     }
@@ -458,16 +456,6 @@ impl fmt::Debug for InGuest<'_> {
             .field("listed", &&lists.listed[..lists.used])
             .finish_non_exhaustive()
     }
-}
-
-/// Returns `true` if the guest acknowledged an interrupt that was listed as pending.
-fn was_acknowledged(listed: Listed, left: ListRegister) -> bool {
-    let was_pending = match listed {
-        Listed::Nothing => false,
-        Listed::Lpi(_) => true,
-        Listed::Wired(_, filled) => filled.state == ListRegisterState::Pending,
-    };
-    was_pending && left.state() != ListRegisterState::Pending
 }
 
 /// Returns the empty list registers of a CPU with this virtual interface.

@@ -57,8 +57,6 @@ pub struct Vcpu {
     pub(crate) interface: CpuInterface,
     pub(crate) lpis: Option<PendingLpis>,
     pub(crate) list_registers: ListRegisters,
-    /// Number of interrupts that the guest has acknowledged.
-    pub(crate) acknowledged: u64,
     /// Wired interrupt that the fast path acknowledged last, with the word that this stored.
     pub(crate) taken: Option<(WiredIndex, InterruptWord)>,
 }
@@ -149,17 +147,7 @@ impl Vcpu {
         lpis: Option<PendingLpis>,
     ) -> Self {
         let (wakeup, list_registers) = (Arc::clone(&gic.wakeup), ListRegisters::none());
-        let vcpu = Self {
-            cpu,
-            gic,
-            wakeup,
-            own,
-            interface,
-            lpis,
-            list_registers,
-            acknowledged: 0,
-            taken: None,
-        };
+        let vcpu = Self { cpu, gic, wakeup, own, interface, lpis, list_registers, taken: None };
         vcpu.publish_interface();
         vcpu
     }
@@ -348,12 +336,11 @@ impl Vcpu {
         None
     }
 
-    /// Makes the priority of an acknowledged interrupt active, and counts the acknowledgment.
+    /// Makes the priority of an acknowledged interrupt active.
     #[inline(always)]
     fn activate(&mut self, priority: Priority, group: Group) {
         self.interface.activate(priority, group);
         self.interface.publish_active(&self.own.private.interface, group);
-        self.note_acknowledgment();
     }
 
     /// Acknowledges the highest-priority LPI in one step, if it has priority over the wired
@@ -474,15 +461,7 @@ impl Vcpu {
 
     /// Publishes the active priorities and the acknowledgments for explanations.
     pub(crate) fn publish_activity(&self) {
-        self.interface.publish_activity(&self.own.private.interface, self.acknowledged);
-    }
-
-    /// Counts an acknowledgment, and publishes it. If the guest stays in guest mode, active
-    /// priorities are published at the exit.
-    #[inline]
-    pub(crate) fn note_acknowledgment(&mut self) {
-        self.acknowledged += 1;
-        CpuInterface::publish_acknowledgment(&self.own.private.interface);
+        self.interface.publish_activity(&self.own.private.interface);
     }
 
     /// Tells the distributor whether this PE accepts the group. If the PE doesn't accept a group,

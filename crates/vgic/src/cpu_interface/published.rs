@@ -11,10 +11,6 @@ use msi_types::Cpu;
 use msi_types::explain::Group;
 use msi_types::explain::{Fact, Obstacle};
 
-/// Number of low bits in the published activity that hold the highest active group priority of each
-/// group, one byte per group. The other bits hold the number of acknowledgments.
-const PRIORITY_BITS: u32 = 16;
-
 impl CpuInterface {
     /// Publishes the settings after a register write.
     pub(crate) fn publish_settings(&self, to: &PublishedInterface) {
@@ -28,11 +24,10 @@ impl CpuInterface {
         to.settings.set(others.with_vpmr(self.mask.get()).into_bits());
     }
 
-    /// Publishes the highest active priorities and the number of acknowledgments so far.
+    /// Publishes the highest active priorities.
     #[inline]
-    pub(crate) fn publish_activity(&self, to: &PublishedInterface, acknowledged: u64) {
-        let firsts = self.active.map(ActivePriorities::first);
-        to.activity.set(acknowledged << PRIORITY_BITS | u64::from(u16::from_le_bytes(firsts)));
+    pub(crate) fn publish_activity(&self, to: &PublishedInterface) {
+        to.activity.set(u16::from_le_bytes(self.active.map(ActivePriorities::first)).into());
     }
 
     /// Publishes the highest active priority of a group.
@@ -41,12 +36,6 @@ impl CpuInterface {
         let (index, shift) = (group as usize, u8::BITS as usize * group as usize);
         let others = to.activity.get() & !(0xff << shift);
         to.activity.set(others | u64::from(self.active[index].first()) << shift);
-    }
-
-    /// Publishes one more acknowledgment.
-    #[inline]
-    pub(crate) fn publish_acknowledgment(to: &PublishedInterface) {
-        to.activity.set(to.activity.get() + (1 << PRIORITY_BITS));
     }
 
     /// Returns the reason why the interface of this vCPU does not signal an interrupt with this
@@ -85,14 +74,12 @@ impl CpuInterface {
         }
     }
 
-    /// Returns the published interface, with at most one active priority per group, and the number
-    /// of acknowledgments.
-    pub(crate) fn published(features: Features, by: &PublishedInterface) -> (Self, u64) {
-        let activity = by.activity.get();
+    /// Returns the published interface, with at most one active priority per group.
+    pub(crate) fn published(features: Features, by: &PublishedInterface) -> Self {
         let mut interface = Self::new(features);
         interface.load(Vmcr::from_bits(by.settings.get()), [[0; 4]; 2]);
-        let [zero, one, ..] = activity.to_le_bytes();
+        let [zero, one, ..] = by.activity.get().to_le_bytes();
         interface.active = [zero, one].map(ActivePriorities::of_first);
-        (interface, activity >> PRIORITY_BITS)
+        interface
     }
 }

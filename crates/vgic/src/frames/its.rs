@@ -157,11 +157,6 @@ impl Its {
         LockedIts { its: self, state: self.state.lock() }
     }
 
-    /// Like [`lock`](Self::lock), but returns `None` if another thread is accessing the registers.
-    pub(crate) fn try_lock(&self) -> Option<LockedIts<'_>> {
-        Some(LockedIts { its: self, state: self.state.try_lock()? })
-    }
-
     /// Returns the ITS's base address, which identifies the ITS in a saved state.
     pub(crate) fn base(&self) -> u64 {
         self.config.base

@@ -177,17 +177,6 @@ impl EntryRef {
     }
 }
 
-/// Result of looking up an event in a device's ITT.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Probe {
-    /// The ITT has an entry for the event, which may be unmapped.
-    Entry(EntryIndex),
-    /// The ITT has no entry for the event, nor for later ones before this event.
-    NothingBefore(u32),
-    /// The ITT has no entry for the event, nor for later ones.
-    End,
-}
-
 type IttNode = [AtomicU64; NODE_LINKS as usize];
 
 /// The nodes of all devices' ITTs.
@@ -243,25 +232,6 @@ impl Nodes {
         // The node has no links for events that the device doesn't have.
         let is_in_node = event >> CHUNK_BITS < NODE_LINKS;
         is_in_node.then(|| self.translate_from(dte, root, 1, event)).flatten()
-    }
-
-    /// Finds an event's entry, or the next event that may have an entry. Callers must hold the
-    /// command lock.
-    pub(super) fn probe(&self, dte: &AtomicU64, event: u32) -> Probe {
-        let mut at = Link::from_bits(dte.load(Ordering::SeqCst));
-        if !at.has(event) {
-            return Probe::End;
-        }
-        for below in (0..at.depth()).rev() {
-            let link = self.link(at.node(), node_index(event, below));
-            at = link.map_or(Link::NONE, |link| Link::from_bits(link.load(Ordering::SeqCst)));
-            if !at.is_valid() {
-                let events = 1 << (CHUNK_BITS + NODE_BITS * below);
-                let next = (event / events + 1).checked_mul(events);
-                return next.map_or(Probe::End, Probe::NothingBefore);
-            }
-        }
-        Probe::Entry(at.entry(event & (CHUNK_ENTRIES - 1)).index())
     }
 
     /// Follows a device's link through this many nodes. `root` is the link's value.

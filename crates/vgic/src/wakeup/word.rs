@@ -91,11 +91,6 @@ impl WakeupWord {
         }
     }
 
-    /// Returns the number of kicks sent so far.
-    pub(crate) fn kicks(&self) -> u64 {
-        self.kicks.get()
-    }
-
     /// Returns `true` if the vCPU was kicked but has not returned yet.
     pub(crate) fn is_kicked(&self) -> bool {
         !self.needs_kick() && self.heard.get() != self.kicks.get()

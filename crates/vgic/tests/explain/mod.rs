@@ -10,5 +10,4 @@ mod mutations;
 mod page;
 mod public_threads;
 mod translation;
-mod view;
 mod wired;

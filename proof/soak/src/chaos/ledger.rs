@@ -139,7 +139,7 @@ impl Ledger {
                     let _ = writeln!(text, "CPU {cpu}: {why}");
                 }
             }
-            let _ = writeln!(text, "{:#?}\n{:#?}", guest.gic, guest.gic.view());
+            let _ = writeln!(text, "{:#?}", guest.gic);
             text
         })
     }

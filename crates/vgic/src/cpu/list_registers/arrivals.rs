@@ -73,7 +73,7 @@ impl InGuest<'_> {
         from: DeviceId,
         message: MsiMessage,
         vmcr: Vmcr,
-        empty: u32,
+        _empty: u32,
     ) -> Option<usize> {
         let Vcpu { gic, lpis, list_registers: lists, .. } = &self.0.0;
         let found = gic.its.iter().find_map(|its| its.find(from, message))?;
@@ -87,7 +87,8 @@ impl InGuest<'_> {
             self.takes_lpis().then_some((index, ready, listed))
         };
         let (index, ready, listed) = lpis.as_ref()?.list_message(found, place)?;
-        self.refill(index, ready, listed, empty);
+        let Self(vcpu) = self;
+        vcpu.0.list_registers.put(index, Listed::Lpi(listed), lpi_register(ready));
         Some(index)
     }
 
@@ -100,16 +101,6 @@ impl InGuest<'_> {
         vcpu.0.own.wakeup.fills_another()
             && vcpu.0.interface.takes(Group::One)
             && vcpu.0.is_distributed(Group::One)
-    }
-
-    /// Puts an LPI into a list register. If the list register held the LPI's last signal, and is
-    /// empty now, counts that signal as acknowledged.
-    fn refill(&mut self, index: usize, ready: ReadyLpi, listed: ListedLpi, empty: u32) {
-        let Self(vcpu) = self;
-        if index < vcpu.0.list_registers.used && empty & 1 << index != 0 {
-            vcpu.0.note_acknowledgment();
-        }
-        vcpu.0.list_registers.put(index, Listed::Lpi(listed), lpi_register(ready));
     }
 }
 
@@ -133,7 +124,6 @@ impl ListRegisterVcpu {
             return false;
         };
         self.0.list_registers.interface.list[0] = register;
-        self.0.note_acknowledgment();
         self.0.exit_for_work();
         true
     }

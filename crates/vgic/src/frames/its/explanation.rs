@@ -6,8 +6,6 @@ use crate::frames::registers::low_word;
 use crate::lpi::{EventStatus, LpiStatus, MappedDevice, event_status};
 use crate::monitor::events::{CommandFault, FailedCommand};
 use crate::monitor::memory::GuestMemory;
-use crate::monitor::view::ItsView;
-use alloc::vec::Vec;
 use gic_arch::gits::Baser;
 use gic_arch::its::{COMMAND_BYTES, Command, CommandError, CommandErrorReason, MapAction};
 use gic_arch::its::{RawCommand, UnknownOpcode};
@@ -97,21 +95,6 @@ impl LockedIts<'_> {
     /// Returns an obstacle if the command queue is not empty.
     pub(crate) fn queued_commands(&self) -> Option<Obstacle> {
         queued(&self.state)
-    }
-
-    /// Returns the registers and counters, without mappings.
-    pub(crate) fn view(&self) -> ItsView {
-        let Self { its, state } = self;
-        ItsView {
-            base: its.config.base,
-            enabled: state.enabled,
-            creadr: state.queue.creadr().into_bits(),
-            cwriter: state.queue.cwriter().into_bits(),
-            commands: state.commands,
-            refused: state.faults.count,
-            collections: Vec::new(),
-            devices: Vec::new(),
-        }
     }
 
     /// Returns the reason why the device table has no entry for a DeviceID.
