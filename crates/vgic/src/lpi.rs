@@ -127,7 +127,6 @@
 mod beside;
 mod command_state;
 mod config;
-mod consumer;
 mod control;
 mod device_entries;
 mod device_table;
@@ -165,12 +164,10 @@ mod translator;
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
 use crate::sync::lock::{Reading, ShardedLock};
-use crate::sync::{AtomicU32, Ordering};
 use crate::wakeup::VcpuWakeup;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
-use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice};
+use doorbell_fallible::{OutOfMemory, try_arc};
 #[cfg(test)]
 use gic_arch::Lpi;
 use msi_types::Cpu;
@@ -178,8 +175,6 @@ use sweep::Cause;
 pub(crate) use sweep::Pause;
 
 pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, Priorities, PriorityView};
-use consumer::Consumer;
-pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use device_table::DeviceTable;
 pub(crate) use direct::direct_target;
@@ -188,7 +183,7 @@ pub(crate) use injection::{Injection, NextStep, NodeLink, Pended, Signaled};
 pub(crate) use its_commands::MappedEvent;
 pub(crate) use itt::EntryRef;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
-pub(crate) use pending_lpis::PendingLpis;
+pub(crate) use pending_lpis::{ListedLpi, PendingLpis, ReadyLpi};
 pub(crate) use restoration::{EnabledRange, Reservation, Restoration};
 use rewriting::Rewriters;
 pub(crate) use saved::{
@@ -216,13 +211,11 @@ pub(crate) struct LpiCore {
     /// Maximum units of work per access to a redistributor register. Later accesses continue with
     /// the remaining work.
     work_per_access: u32,
-    /// Flags indexed by vCPU: 1 while the vCPU's `PendingLpis` exists.
-    given_out: Box<[AtomicU32]>,
 }
 
 impl fmt::Debug for LpiCore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LpiCore").field("vcpus", &self.given_out.len()).finish_non_exhaustive()
+        f.debug_struct("LpiCore").field("vcpus", &self.shared.ready.len()).finish_non_exhaustive()
     }
 }
 
@@ -250,28 +243,15 @@ impl LpiCore {
             rewriters: Rewriters::new()?,
             wakeup,
             work_per_access: config.work_per_access,
-            given_out: try_boxed_slice((0..config.vcpus).map(|_| AtomicU32::new(0)))?,
         })?)
     }
 
-    /// Returns the part of the state that `cpu`'s thread owns, or `None` if it already exists or
-    /// the machine doesn't have this vCPU.
-    pub(crate) fn pending_lpis(
-        self: &Arc<Self>,
-        cpu: Cpu,
-    ) -> Result<Option<PendingLpis>, OutOfMemory> {
-        let index = cpu.index();
-        let own = self.given_out.get(index).zip(self.shared.ready.get(index));
-        let Some((given, bitmap)) = own else { return Ok(None) };
-        let consumer = Consumer::new(cpu.get(), bitmap.clone())?;
-        let is_free = given.swap(1, Ordering::SeqCst) == 0;
-        Ok(is_free.then(|| PendingLpis::new(self.clone(), consumer)))
-    }
-
-    fn release_pending_lpis(&self, cpu: Cpu) {
-        if let Some(given) = self.given_out.get(cpu.index()) {
-            given.store(0, Ordering::SeqCst);
-        }
+    /// Returns the part of the state that `cpu`'s thread must own alone, or `None` if the machine
+    /// doesn't have this vCPU.
+    pub(crate) fn pending_lpis(&self, cpu: Cpu) -> Result<Option<PendingLpis>, OutOfMemory> {
+        let Some(bitmap) = self.shared.ready.get(cpu.index()) else { return Ok(None) };
+        let (shared, wakeup) = (self.shared.clone(), self.wakeup.clone());
+        PendingLpis::new(cpu.get(), shared, wakeup, bitmap.clone()).map(Some)
     }
 
     pub(crate) fn memory(&self) -> &dyn GuestMemory {

@@ -7,10 +7,10 @@
 
 pub use super::ready_bitmap::memory_model::*;
 
-use super::consumer::{Consumer, ListedLpi, Peek, Take};
 use super::entry::{Entry, Level, ReadyFor};
 use super::entry_table::{EntryIndex, Position};
 use super::itt::{EntryRef, Link};
+use super::pending_lpis::{self, ListedLpi, Peek, Take};
 use super::ready_bitmap::{ReadyBitmap, Visit, Visitor};
 use super::shared::Shared;
 use crate::wakeup::VcpuWakeup;
@@ -101,9 +101,9 @@ pub fn take_own(shared: &Shared) -> bool {
 
 /// Folds the LPI, which the guest has acknowledged, from its list register.
 #[inline(never)]
-pub fn fold(consumer: &Consumer, shared: &Shared) -> bool {
+pub fn fold(shared: &Shared) -> bool {
     let listed = ListedLpi { position: FOUND.position, generation: FOUND.generation() };
-    consumer.fold(shared, listed, false).is_some()
+    pending_lpis::fold(shared, 0, listed, false).is_some()
 }
 
 /// Visits a ready bit before the vCPU sleeps. Returns `true` if an LPI is ready.

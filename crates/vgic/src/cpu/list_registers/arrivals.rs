@@ -5,7 +5,7 @@ use super::rank::Seen;
 use super::{InGuest, ListRegisterVcpu};
 use crate::cpu::listed::{Listed, Unlisted};
 use crate::cpu::vcpu::Vcpu;
-use crate::lpi::{ListedLpi, ReadyLpi};
+use crate::lpi::ReadyLpi;
 use gic_arch::Priority;
 use gic_arch::ich::{ListRegister, Vmcr};
 use msi_types::explain::Group;

@@ -238,13 +238,3 @@ fn a_disabled_lpi_does_not_kick_its_vcpu_until_enabled() {
 
     assert_eq!(rig.kicks(0), 1);
 }
-
-#[test]
-fn a_vcpu_has_at_most_one_pending_lpi_queue() {
-    let rig = Rig::running(1);
-    let queue = rig.vcpu(0);
-    assert!(rig.lpis.pending_lpis(cpu(0)).unwrap().is_none());
-    drop(queue);
-    assert!(rig.lpis.pending_lpis(cpu(0)).unwrap().is_some());
-    assert!(rig.lpis.pending_lpis(cpu(1)).unwrap().is_none(), "the vCPU must not exist");
-}
