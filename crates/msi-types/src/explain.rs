@@ -7,9 +7,9 @@
 
 mod controller;
 mod fact;
-mod fix;
 mod obstacle;
 mod setup;
+mod table;
 mod table_register;
 mod unexamined;
 mod words;

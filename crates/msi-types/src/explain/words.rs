@@ -68,6 +68,30 @@ impl fmt::Display for Sharing {
     }
 }
 
+/// Prefix that counts refused commands, of which the text names the first.
+pub(super) struct Several(pub(super) u64);
+
+impl fmt::Display for Several {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => Ok(()),
+            count => write!(f, "{count} commands; the first was "),
+        }
+    }
+}
+
+/// Number of times that something has happened.
+pub(super) struct Times(pub(super) u64);
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("once"),
+            times => write!(f, "{times} times"),
+        }
+    }
+}
+
 /// Fate of a message that a driver stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lost {
@@ -89,6 +113,22 @@ impl Lost {
             Self::HighBits
         } else {
             Self::Other
+        }
+    }
+
+    /// Returns advice for the driver.
+    pub(super) const fn fix(self) -> &'static str {
+        match self {
+            Self::Everything => {
+                "restore the messages, which a reset clears and a function outside D0 does not \
+                 store"
+            }
+            Self::HighBits => {
+                "store all bits of the message, or state in the store's `Fit` which it holds"
+            }
+            Self::Other => {
+                "find out what overwrote the message; if the function was reset, restore it"
+            }
         }
     }
 }
