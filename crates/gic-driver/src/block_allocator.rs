@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::ops::Range;
 use doorbell_fallible::try_collect;
+use msi_types::Shape;
 
 /// Alignment of a block's first number, a power of two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -30,6 +31,14 @@ impl Alignment {
     /// Returns the alignment as a number.
     pub const fn get(self) -> u32 {
         self.0
+    }
+
+    /// Returns the alignment of a request's vectors, or `None` on overflow.
+    pub(crate) fn of(shape: Shape, count: NonZeroU32) -> Option<Self> {
+        match shape {
+            Shape::Independent => Some(Self::ONE),
+            Shape::AlignedGroup => Self::of_group(count),
+        }
     }
 }
 

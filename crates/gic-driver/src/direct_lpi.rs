@@ -191,11 +191,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         hwirq: HwIrq,
         store: impl FnOnce(Lpi) -> Result<(), LpiError>,
     ) -> Result<(), MsiError> {
-        let unknown = MsiError::UnknownVector(hwirq);
-        let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
-        self.records.get(self.platform(), lpi).ok_or(unknown)?;
-        store(lpi).map_err(|_| unknown)?;
-        let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
+        let (lpi, _) = self.find(hwirq)?;
+        store(lpi).map_err(|_| MsiError::UnknownVector(hwirq))?;
+        let (_, record) = self.find(hwirq)?;
         self.redistributors.invalidate(record.cached_at().iter(), LpiBlock::one(lpi))
     }
 
@@ -227,6 +225,13 @@ impl<P: GicPlatform> DirectLpi<P> {
             }
             record.previous.remove(cpu);
         }
+    }
+
+    /// Returns an allocated LPI and its record.
+    fn find(&self, hwirq: HwIrq) -> Result<(Lpi, Record), MsiError> {
+        let lpi = Lpi::try_from(hwirq.get()).ok();
+        lpi.and_then(|lpi| Some((lpi, self.records.get(self.platform(), lpi)?)))
+            .ok_or(MsiError::UnknownVector(hwirq))
     }
 
     fn lpis(&self) -> &Lpis<P> {

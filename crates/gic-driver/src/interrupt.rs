@@ -177,7 +177,7 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     pub(crate) fn explain(&self) -> Explanation {
         let interrupt = self.intid.hwirq();
         if !self.is_enabled() {
-            return Explanation::new().with_obstacle(Obstacle::Disabled { interrupt });
+            return Explanation::stopped(Obstacle::Disabled { interrupt });
         }
         let enabled = Explanation::new().with_fact(Fact::Enabled(self.priority().get()));
         if self.is_active() {

@@ -16,12 +16,11 @@
 //! }
 //! ```
 
-use crate::distributor::MessageRegisters;
-use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange, check_range};
+use crate::spi_messages::{Doorbell, Encoding, SpiMessages, SpiRange};
 use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
+use msi_types::{DoorbellPage, HwIrq, MsiError, NotIsolated};
 
 /// SPIs that firmware reserves for messages to the distributor's registers. This type is the
 /// [`MsiParent`](msi_types::MsiParent) of every device that firmware assigns to this controller.
@@ -83,19 +82,12 @@ pub enum MbiError {
     Claim(MsiError),
 }
 
-/// The message registers that devices write to, which are the same for all ranges.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MbiDoorbell {
-    registers: MessageRegisters,
-    frame: MbiFrame,
-}
+/// Marks [`Mbi`].
+#[derive(Debug)]
+pub enum MbiDoorbell {}
 
-/// The frame with the registers that devices write to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum MbiFrame {
-    Distributor,
-    Alias,
-}
+/// Name of the doorbell registers in the distributor, used if firmware describes no alias.
+const OWN_PAGE: &str = "GICD_SETSPI (the distributor's own)";
 
 impl<P: GicPlatform + 'static> Mbi<P> {
     /// Claims the SPIs in these ranges from a GIC.
@@ -109,62 +101,25 @@ impl<P: GicPlatform + 'static> Mbi<P> {
         let registers =
             gic.distributor().message_registers().ok_or(MbiError::NotSupported { distributor })?;
         check_ranges(&config.ranges)?;
-        let doorbell = MbiDoorbell::new(registers, distributor, config.alias);
-        let wired: Arc<dyn WiredParent> = gic.clone();
+        // An alias frame has the registers at the same offsets.
+        let frame = config.alias.unwrap_or(distributor);
+        let [set, clear] = [registers.set, registers.clear]
+            .map(|register| frame.wrapping_add(register.wrapping_sub(distributor)));
+        let (not_isolated, page) = if config.alias.is_some() {
+            let alias = NotIsolated::SharedDoorbell("the alias of GICD_SETSPI (mbi-alias)");
+            (alias, DoorbellPage::Alone)
+        } else {
+            let own = NotIsolated::DoorbellPageHoldsControls(OWN_PAGE);
+            (own, DoorbellPage::HoldsControls(OWN_PAGE))
+        };
+        let (encoding, deassert, page) = (Encoding::DataAbove(0), Some(clear), [page; 2]);
+        let doorbell = Doorbell { at: set, address: set, encoding, deassert, not_isolated, page };
         let ranges = config.ranges.into_iter().map(|range| (range, doorbell));
-        let new = Self::claim(gic.platform().clone(), wired, ranges).map_err(MbiError::Claim)?;
+        let new = Self::claim("mbi", gic.platform().clone(), gic.clone(), ranges)
+            .map_err(MbiError::Claim)?;
         let no_memory = |_| MbiError::Claim(MsiError::NoMemory("a list of message-based SPIs"));
         gic.record_messages(new.ranges()).map_err(no_memory)?;
         Ok(new)
-    }
-}
-
-impl MbiDoorbell {
-    /// Creates the doorbell. `registers` belong to the distributor at `distributor`; an alias frame
-    /// has these registers at the same offsets.
-    fn new(registers: MessageRegisters, distributor: u64, alias: Option<u64>) -> Self {
-        let Some(alias) = alias else { return Self { registers, frame: MbiFrame::Distributor } };
-        let moved = |register: u64| alias.wrapping_add(register.wrapping_sub(distributor));
-        let registers =
-            MessageRegisters { set: moved(registers.set), clear: moved(registers.clear) };
-        Self { registers, frame: MbiFrame::Alias }
-    }
-}
-
-/// Name of the doorbell registers in the distributor, used if firmware describes no alias.
-const OWN_PAGE: &str = "GICD_SETSPI (the distributor's own)";
-
-impl Doorbell for MbiDoorbell {
-    const KIND: &'static str = "mbi";
-
-    fn message(&self, spi: HwIrq) -> MsiMessage {
-        MsiMessage { address: self.registers.set, data: spi.get() }
-    }
-
-    fn deassert(&self, spi: HwIrq) -> Option<MsiMessage> {
-        Some(MsiMessage { address: self.registers.clear, data: spi.get() })
-    }
-
-    fn groups(&self) -> Groups {
-        Groups::Possible
-    }
-
-    fn not_isolated(&self) -> NotIsolated {
-        match self.frame {
-            MbiFrame::Distributor => NotIsolated::DoorbellPageHoldsControls(OWN_PAGE),
-            MbiFrame::Alias => NotIsolated::SharedDoorbell("the alias of GICD_SETSPI (mbi-alias)"),
-        }
-    }
-
-    fn page(&self, _granule: Granule) -> DoorbellPage {
-        match self.frame {
-            MbiFrame::Distributor => DoorbellPage::HoldsControls(OWN_PAGE),
-            MbiFrame::Alias => DoorbellPage::Alone,
-        }
-    }
-
-    fn address(&self) -> u64 {
-        self.registers.set
     }
 }
 
@@ -173,7 +128,7 @@ fn check_ranges(ranges: &[SpiRange]) -> Result<(), MbiError> {
         return Err(MbiError::NoRanges);
     }
     for (index, range) in ranges.iter().enumerate() {
-        if !check_range(*range) {
+        if !range.has_only_spis() {
             return Err(MbiError::NotSpis { first: range.first, count: range.count.get() });
         }
         if ranges.iter().take(index).any(|earlier| earlier.overlaps(*range)) {

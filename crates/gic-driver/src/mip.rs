@@ -1,8 +1,7 @@
-use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange, check_range};
+use crate::spi_messages::{Doorbell, Encoding, SpiMessages, SpiRange};
 use crate::{Mmio, PhysicalRegion, Platform};
 use alloc::sync::Arc;
-use msi_types::pci::MSI_MAX_VECTORS;
-use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
+use msi_types::{DoorbellPage, HwIrq, MsiError, NotIsolated, WiredParent};
 
 /// Broadcom's MIP (Raspberry Pi 5), which turns messages into SPIs: a device writes the number of a
 /// vector, and the MIP raises the SPI that belongs to it. The
@@ -64,13 +63,9 @@ pub enum MipError {
     Claim(MsiError),
 }
 
-/// A MIP's doorbell.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MipDoorbell {
-    address: u64,
-    first_spi: HwIrq,
-    first_data: u32,
-}
+/// Marks [`Mip`].
+#[derive(Debug)]
+pub enum MipDoorbell {}
 
 impl<P: Platform> Mip<P> {
     /// Claims the MIP's SPIs from the GIC `wired`, and routes all vectors to the Arm CPUs.
@@ -86,13 +81,21 @@ impl<P: Platform> Mip<P> {
     ) -> Result<Self, MipError> {
         let MipConfig { registers, spis, doorbell: address, first_data } = *config;
         let SpiRange { first, count } = spis;
-        if !check_range(spis) {
+        if !spis.has_only_spis() {
             return Err(MipError::NotSpis { first, count: count.get() });
         }
         let region = PhysicalRegion { base: registers, bytes: BYTES };
         let frame = platform.map(region).ok_or(MipError::NotMapped(registers))?;
-        let doorbell = MipDoorbell { address, first_spi: first, first_data };
-        let new = Self::claim(platform, wired, [(spis, doorbell)]).map_err(MipError::Claim)?;
+        let doorbell = Doorbell {
+            at: address,
+            address,
+            encoding: Encoding::DataAbove(first.get().wrapping_sub(first_data)),
+            deassert: None,
+            not_isolated: NotIsolated::SharedDoorbell("a MIP"),
+            page: [DoorbellPage::Unknown; 2],
+        };
+        let new =
+            Self::claim("mip", platform, wired, [(spis, doorbell)]).map_err(MipError::Claim)?;
         let writes = [(EDGE, u32::MAX), (VPU_MASKS, u32::MAX), (HOST_MASKS, 0)];
         for (registers, value) in writes {
             for register in registers {
@@ -100,40 +103,5 @@ impl<P: Platform> Mip<P> {
             }
         }
         Ok(new)
-    }
-}
-
-impl Doorbell for MipDoorbell {
-    const KIND: &'static str = "mip";
-
-    fn message(&self, spi: HwIrq) -> MsiMessage {
-        let offset = spi.get().wrapping_sub(self.first_spi.get());
-        MsiMessage { address: self.address, data: self.first_data.wrapping_add(offset) }
-    }
-
-    fn deassert(&self, _spi: HwIrq) -> Option<MsiMessage> {
-        None
-    }
-
-    /// Groups are impossible if an aligned group of SPIs has unaligned data.
-    fn groups(&self) -> Groups {
-        let distance = self.first_spi.get().wrapping_sub(self.first_data);
-        if distance.is_multiple_of(MSI_MAX_VECTORS.into()) {
-            Groups::Possible
-        } else {
-            Groups::Impossible
-        }
-    }
-
-    fn not_isolated(&self) -> NotIsolated {
-        NotIsolated::SharedDoorbell("a MIP")
-    }
-
-    fn page(&self, _granule: Granule) -> DoorbellPage {
-        DoorbellPage::Unknown
-    }
-
-    fn address(&self) -> u64 {
-        self.address
     }
 }

@@ -1,96 +1,148 @@
-//! SPIs signaled by messages: the code shared by MBI and GICv2m. An SPI is allocated to one owner
-//! at a time and targets one CPU.
+//! SPIs signaled by messages: the code shared by MBI, GICv2m and MIP. An SPI is allocated to one
+//! owner at a time and targets one CPU.
 //!
 //! A message encodes an SPI, and the root controller routes, masks and latches it like any other
 //! interrupt. Therefore, the message does not encode a CPU and doesn't change with the affinity,
 //! each vector in a group can be moved separately, and a vector's pending state can be read. The
 //! code accesses the underlying GIC only through [`WiredParent`].
 
-mod msi_parent;
-mod range_allocator;
-
-pub use range_allocator::SpiRange;
-pub(crate) use range_allocator::{RangeAllocator, check_range};
-
-use crate::{Alignment, Platform};
+use crate::{Alignment, BlockAllocator, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::marker::PhantomData;
 use core::num::NonZeroU16;
 use doorbell_fallible::lock::IrqLock;
+use doorbell_fallible::try_collect;
+use gic_arch::IntId;
+use msi_types::explain::{Explanation, Fact, Obstacle};
+use msi_types::pci::MSI_MAX_VECTORS;
 use msi_types::{
-    Cpu, DoorbellPage, Granule, HwIrq, LevelMessages, MsiError, MsiMessage, NotIsolated, Shape,
-    WiredParent,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, HwIrq,
+    HwIrqBlock, Initially, Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage,
+    MsiParent, NotIsolated, Pending, RequesterId, Shape, Tier, Trigger, WiredParent,
 };
 
-/// A kind of doorbell, i.e. the address and data by which a device signals an SPI.
-pub trait Doorbell: fmt::Debug + Send + Sync {
-    /// Name of the kind, as in firmware (`"mbi"`).
-    const KIND: &'static str;
-    /// Returns the message that makes an SPI pending.
-    fn message(&self, spi: HwIrq) -> MsiMessage;
-    /// Returns the message that deasserts an SPI, if the doorbell supports it.
-    fn deassert(&self, spi: HwIrq) -> Option<MsiMessage>;
-    /// Returns whether a group of vectors can share a message (MultiMSI).
-    fn groups(&self) -> Groups;
-    /// Returns the reason why a device can make other devices' interrupts pending.
-    fn not_isolated(&self) -> NotIsolated;
-    /// Returns whether the doorbell's page contains other registers, which a device with access to
-    /// the page could write.
-    fn page(&self, granule: Granule) -> DoorbellPage;
-    /// Returns the address that devices write to, or the lowest of these addresses.
-    fn address(&self) -> u64;
-}
-
-/// Support for groups of vectors that share one message. For each vector of a group, the device
-/// replaces the low bits of the message's data.
+/// Consecutive SPIs or extended SPIs that a doorbell can make pending.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Groups {
-    /// Groups are possible: the data is the INTID, or differs from it by an offset that preserves
-    /// the alignment.
-    Possible,
-    /// Groups are impossible: consecutive data does not select the vectors of an aligned group.
-    Impossible,
+pub struct SpiRange {
+    /// INTID of the first SPI.
+    pub first: HwIrq,
+    /// Number of SPIs.
+    pub count: NonZeroU16,
 }
 
-/// SPIs behind doorbells of kind `D`: [`Mbi`](crate::Mbi) and [`V2m`](crate::V2m). Shared in an
-/// [`Arc`]; locking is internal. The value owns the SPIs until it is dropped.
-pub struct SpiMessages<P: Platform, D> {
+impl SpiRange {
+    /// Returns the INTID after the last SPI, or `None` on overflow.
+    pub fn end(self) -> Option<u32> {
+        self.first.get().checked_add(self.count.get().into())
+    }
+
+    /// Returns `true` if the ranges share an INTID.
+    pub fn overlaps(self, other: Self) -> bool {
+        let end = |range: Self| u64::from(range.first.get()) + u64::from(range.count.get());
+        u64::from(self.first.get()) < end(other) && u64::from(other.first.get()) < end(self)
+    }
+
+    /// Returns `true` if the range contains only SPIs, or only extended SPIs.
+    pub(crate) fn has_only_spis(self) -> bool {
+        let first = IntId::from(self.first);
+        let last = self.end().map(|end| IntId::new(end - 1));
+        first.is_shared() && last.is_some_and(|last| last.class() == first.class())
+    }
+}
+
+/// The address and data by which a device signals the SPIs of a range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doorbell {
+    /// Address of the frame, by which texts name the doorbell.
+    pub(crate) at: u64,
+    /// The address that devices write to, or the lowest of these addresses.
+    pub(crate) address: u64,
+    pub(crate) encoding: Encoding,
+    /// Address of the register that deasserts an SPI, if there is one.
+    pub(crate) deassert: Option<u64>,
+    /// Why a device can make other devices' interrupts pending.
+    pub(crate) not_isolated: NotIsolated,
+    /// What a device could write besides the doorbell, with pages of 4 KiB and with larger ones.
+    pub(crate) page: [DoorbellPage; 2],
+}
+
+/// Encoding of an SPI in a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Encoding {
+    /// The data is the INTID minus this.
+    DataAbove(u32),
+    /// Bits 3 and up of the address are the INTID minus 32. The data is ignored.
+    Address,
+}
+
+impl Doorbell {
+    fn message(&self, spi: HwIrq) -> MsiMessage {
+        match self.encoding {
+            Encoding::DataAbove(base) => {
+                MsiMessage { address: self.address, data: spi.get().wrapping_sub(base) }
+            }
+            Encoding::Address => {
+                let index = spi.get().wrapping_sub(IntId::SPI_BASE);
+                MsiMessage { address: self.address | u64::from(index) << 3, data: 0 }
+            }
+        }
+    }
+
+    /// Returns `true` if vectors of an aligned group can share a message (MultiMSI), whose low data
+    /// bits the device replaces: the data of an aligned group of SPIs must be aligned.
+    const fn has_groups(&self) -> bool {
+        matches!(self.encoding, Encoding::DataAbove(base) if base % MSI_MAX_VECTORS as u32 == 0)
+    }
+}
+
+/// SPIs behind doorbells: [`Mbi`](crate::Mbi), [`V2m`](crate::V2m) and [`Mip`](crate::Mip), which
+/// differ in `K`. Shared in an [`Arc`]; locking is internal. The value owns the SPIs until it is
+/// dropped.
+pub struct SpiMessages<P: Platform, K> {
     platform: Arc<P>,
     wired: Arc<dyn WiredParent>,
-    allocators: IrqLock<Vec<RangeAllocator>>,
+    /// Name of the kind, as in firmware (`"mbi"`).
+    kind: &'static str,
     ranges: Vec<SpiRange>,
-    doorbells: Vec<D>,
+    doorbells: Vec<Doorbell>,
+    allocators: IrqLock<Vec<Allocator>>,
+    marker: PhantomData<fn() -> K>,
 }
 
-/// Vectors allocated from one range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Allocation {
-    /// The range's index.
-    allocator: usize,
-    first: HwIrq,
+/// A range's allocated SPIs and the target CPUs of all.
+struct Allocator {
+    spis: BlockAllocator,
+    targets: Vec<Cpu>,
 }
 
-impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
+impl<P: Platform, K> SpiMessages<P, K> {
     /// Claims every range and its doorbell from `wired`.
     ///
     /// Context: task; may sleep.
     pub(crate) fn claim(
+        kind: &'static str,
         platform: Arc<P>,
         wired: Arc<dyn WiredParent>,
-        ranges: impl IntoIterator<Item = (SpiRange, D)>,
+        ranges: impl IntoIterator<Item = (SpiRange, Doorbell)>,
     ) -> Result<Self, MsiError> {
-        let (allocators, doorbells) = (IrqLock::new(Vec::new()), Vec::new());
-        let mut new = Self { platform, wired, allocators, ranges: Vec::new(), doorbells };
+        let (allocators, doorbells, marker) = (IrqLock::new(Vec::new()), Vec::new(), PhantomData);
+        let mut new =
+            Self { platform, wired, kind, ranges: Vec::new(), doorbells, allocators, marker };
         for (range, doorbell) in ranges {
             let no_memory = MsiError::NoMemory("a range of SPIs");
-            let allocator = RangeAllocator::new(range).map_err(|_| no_memory)?;
+            let SpiRange { first, count } = range;
+            let spis =
+                BlockAllocator::new(first.get(), count.get().into()).map_err(|_| no_memory)?;
+            let targets = core::iter::repeat_n(Cpu::default(), count.get().into());
+            let targets = try_collect(targets).map_err(|_| no_memory)?;
             new.allocators.get_mut().try_reserve(1).map_err(|_| no_memory)?;
             new.ranges.try_reserve(1).map_err(|_| no_memory)?;
             new.doorbells.try_reserve(1).map_err(|_| no_memory)?;
             // If this fails, dropping `new` releases the ranges claimed so far.
-            new.wired.claim(range.first, range.count)?;
-            new.allocators.get_mut().push(allocator);
+            new.wired.claim(first, count)?;
+            new.allocators.get_mut().push(Allocator { spis, targets });
             new.ranges.push(range);
             new.doorbells.push(doorbell);
         }
@@ -102,88 +154,196 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         &self.ranges
     }
 
-    /// Returns each range's doorbell, in the order of [`ranges`](Self::ranges).
-    pub fn doorbells(&self) -> &[D] {
-        &self.doorbells
-    }
-
     /// Allocates vectors from the first range with enough free SPIs.
-    fn allocate_vectors(&self, count: NonZeroU16, shape: Shape) -> Result<Allocation, MsiError> {
+    fn allocate_vectors(&self, count: NonZeroU16, shape: Shape) -> Result<HwIrqBlock, MsiError> {
         let no_vectors = MsiError::NoVectors { wanted: count.get() };
-        let align = match shape {
-            Shape::Independent => Alignment::ONE,
-            Shape::AlignedGroup => Alignment::of_group(count.into()).ok_or(no_vectors)?,
-        };
-        let fits = |allocator: usize| {
-            let doorbell = self.doorbells.get(allocator);
-            doorbell.is_some_and(|doorbell| {
-                count.get() == 1
-                    || shape == Shape::Independent
-                    || doorbell.groups() == Groups::Possible
-            })
-        };
-        if !(0..self.doorbells.len()).any(fits) {
+        let align = Alignment::of(shape, count.into()).ok_or(no_vectors)?;
+        let is_group = count.get() > 1 && shape == Shape::AlignedGroup;
+        let fits = |doorbell: &Doorbell| !is_group || doorbell.has_groups();
+        if !self.doorbells.iter().any(fits) {
             return Err(MsiError::NoGroups);
         }
-        self.allocators.with(&*self.platform, |allocators| {
-            allocators
-                .iter_mut()
-                .enumerate()
-                .filter(|(number, _)| fits(*number))
-                .find_map(|(number, allocator)| {
-                    Some(Allocation { allocator: number, first: allocator.allocate(count, align)? })
-                })
-                .ok_or(no_vectors)
-        })
+        let first = self.allocators.with(&*self.platform, |allocators| {
+            let mut fitting =
+                allocators.iter_mut().zip(&self.doorbells).filter(|(_, doorbell)| fits(doorbell));
+            fitting.find_map(|(one, _)| one.spis.allocate(count.into(), align).ok())
+        });
+        Ok(HwIrqBlock::new(HwIrq::new(first.ok_or(no_vectors)?), count))
     }
 
-    fn free_vectors(&self, first: HwIrq, count: NonZeroU16) {
-        self.allocators.with(&*self.platform, |allocators| {
-            for allocator in allocators.iter_mut() {
-                allocator.free(first, count);
-            }
+    /// Calls `act` with an allocated vector's doorbell and target.
+    fn with<T>(
+        &self,
+        hwirq: HwIrq,
+        act: impl FnOnce(&Doorbell, &mut Cpu) -> T,
+    ) -> Result<T, MsiError> {
+        let found = self.allocators.with(&*self.platform, |allocators| {
+            let is_owner = |one: &Allocator| one.spis.is_allocated(hwirq.get());
+            let number = allocators.iter().position(is_owner)?;
+            let index = hwirq.get().checked_sub(self.ranges.get(number)?.first.get())?;
+            let target = allocators.get_mut(number)?.targets.get_mut(index as usize)?;
+            Some(act(self.doorbells.get(number)?, target))
         });
-    }
-
-    /// Returns an allocated vector's doorbell.
-    fn doorbell_of(&self, hwirq: HwIrq) -> Result<&D, MsiError> {
-        let unknown = MsiError::UnknownVector(hwirq);
-        let number = self.allocators.with(&*self.platform, |allocators| {
-            allocators.iter().position(|allocator| allocator.owns(hwirq))
-        });
-        number.and_then(|number| self.doorbells.get(number)).ok_or(unknown)
+        found.ok_or(MsiError::UnknownVector(hwirq))
     }
 
     fn message_of(&self, hwirq: HwIrq) -> Result<MsiMessage, MsiError> {
-        Ok(self.doorbell_of(hwirq)?.message(hwirq))
+        self.with(hwirq, |doorbell, _| doorbell.message(hwirq))
     }
 
-    fn level_messages_of(&self, hwirq: HwIrq) -> Result<LevelMessages, MsiError> {
-        let doorbell = self.doorbell_of(hwirq)?;
-        let deassert = doorbell.deassert(hwirq).ok_or(MsiError::NoLevels)?;
-        Ok(LevelMessages { assert: doorbell.message(hwirq), deassert })
-    }
-
-    /// Records a vector's new target and returns the old one.
+    /// Sends a vector to a CPU, and returns its former target.
     fn retarget(&self, hwirq: HwIrq, cpu: Cpu) -> Result<Cpu, MsiError> {
-        let unknown = MsiError::UnknownVector(hwirq);
-        self.allocators.with(&*self.platform, |allocators| {
-            allocators
-                .iter_mut()
-                .find_map(|allocator| allocator.retarget(hwirq, cpu))
-                .ok_or(unknown)
-        })
+        let from = self.with(hwirq, |_, target| *target)?;
+        self.wired.set_target(hwirq, cpu)?;
+        self.with(hwirq, |_, target| *target = cpu)?;
+        Ok(from)
     }
 
-    fn target(&self, hwirq: HwIrq) -> Result<Cpu, MsiError> {
-        let unknown = MsiError::UnknownVector(hwirq);
+    fn set_up(&self, block: &HwIrqBlock, request: &BlockRequest) -> Result<(), MsiError> {
+        block.hwirqs().try_for_each(|hwirq| request.fit.check(self.message_of(hwirq)?))?;
+        for hwirq in block.hwirqs() {
+            self.wired.set_trigger(hwirq, Trigger::Edge)?;
+            // A message for a previous owner may have arrived late.
+            self.wired.set_pending(hwirq, Pending::Clear);
+            self.retarget(hwirq, request.cpu)?;
+        }
+        if request.initially == Initially::Unmasked {
+            block.hwirqs().for_each(|hwirq| self.wired.unmask(hwirq));
+        }
+        Ok(())
+    }
+
+    fn tear_down(&self, block: &HwIrqBlock) {
+        for hwirq in block.hwirqs() {
+            self.wired.mask(hwirq);
+            // An asserted level can't be cleared before the trigger has changed, and the change
+            // may make an edge pending.
+            self.wired.set_pending(hwirq, Pending::Clear);
+            let _ = self.wired.set_trigger(hwirq, Trigger::Edge);
+            self.wired.set_pending(hwirq, Pending::Clear);
+        }
         self.allocators.with(&*self.platform, |allocators| {
-            allocators.iter().find_map(|allocator| allocator.target(hwirq)).ok_or(unknown)
-        })
+            for one in allocators.iter_mut() {
+                let _ = one.spis.free(block.first().get(), block.count().into());
+            }
+        });
     }
 }
 
-impl<P: Platform, D> Drop for SpiMessages<P, D> {
+/// SPIs signaled by messages need no per-device state.
+impl<P: Platform, K> MsiParent for SpiMessages<P, K> {
+    fn isolation(&self, _of: RequesterId) -> Isolation {
+        let reason = self.doorbells.first().map(|doorbell| doorbell.not_isolated);
+        Isolation::NotIsolated(reason.unwrap_or(NotIsolated::NoController))
+    }
+
+    fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
+        let block = self.allocate_vectors(request.count, request.shape)?;
+        match self.set_up(&block, request) {
+            Ok(()) => Ok(block),
+            Err(error) => {
+                self.tear_down(&block);
+                Err(error)
+            }
+        }
+    }
+
+    fn free(&self, _device: &Attachment, block: HwIrqBlock) {
+        self.tear_down(&block);
+    }
+
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        self.message_of(block.nth(index)?)
+    }
+
+    fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
+        let hwirq = block.nth(index)?;
+        let (assert, deassert) =
+            self.with(hwirq, |doorbell, _| (doorbell.message(hwirq), doorbell.deassert))?;
+        let deassert = MsiMessage { address: deassert.ok_or(MsiError::NoLevels)?, ..assert };
+        self.wired.set_trigger(hwirq, Trigger::Level)?;
+        Ok(LevelMessages { assert, deassert })
+    }
+
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let hwirq = block.nth(index)?;
+        let from = self.retarget(hwirq, to)?;
+        Ok(Move { first: hwirq, count: NonZeroU16::MIN, message: None, from, to })
+    }
+
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        if outcome == MoveOutcome::RolledBack {
+            self.retarget(moved.first, moved.from)?;
+        }
+        Ok(())
+    }
+
+    fn mask(&self, hwirq: HwIrq) {
+        if self.message_of(hwirq).is_ok() {
+            self.wired.mask(hwirq);
+        }
+    }
+
+    fn unmask(&self, hwirq: HwIrq) {
+        if self.message_of(hwirq).is_ok() {
+            self.wired.unmask(hwirq);
+        }
+    }
+
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        if self.message_of(hwirq).is_ok() {
+            self.wired.set_pending(hwirq, pending);
+        }
+    }
+
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        self.message_of(hwirq).is_ok().then(|| self.wired.is_pending(hwirq))
+    }
+
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        let (all, doorbells) = (Capabilities::ALL, || self.doorbells.iter());
+        let has_groups = doorbells().any(Doorbell::has_groups);
+        let provides = if has_groups { all } else { all.without(Capability::Groups) };
+        let addresses = doorbells().map(|doorbell| doorbell.at);
+        visit(&Tier::of_controller(self.kind, addresses).with_provides(provides));
+    }
+
+    fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
+        let pages =
+            self.doorbells.iter().map(
+                |&Doorbell { page: [small, large], .. }| {
+                    if granule == Granule::Size4K { small } else { large }
+                },
+            );
+        pages.fold(DoorbellPage::Alone, |worst, page| match (worst, page) {
+            (DoorbellPage::HoldsControls(name), _) | (_, DoorbellPage::HoldsControls(name)) => {
+                DoorbellPage::HoldsControls(name)
+            }
+            (DoorbellPage::Unknown, _) | (_, DoorbellPage::Unknown) => DoorbellPage::Unknown,
+            _ => DoorbellPage::Alone,
+        })
+    }
+
+    fn explain(&self, hwirq: HwIrq, _: RequesterId) -> Explanation {
+        let Ok(message) = self.message_of(hwirq) else {
+            return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
+        };
+        Explanation::new()
+            .with_fact(Fact::Doorbell(message.address))
+            .with_fact(Fact::MessageIntid(hwirq))
+            .and_then(|| self.wired.explain(hwirq))
+    }
+
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        let kind = self.kind;
+        match self.with(hwirq, |doorbell, cpu| (doorbell.at, *cpu)) {
+            Ok((at, cpu)) => writeln!(out, "{kind}@{at:x}: SPI {hwirq} at CPU {cpu}"),
+            Err(_) => writeln!(out, "{kind}: SPI {hwirq} is not allocated"),
+        }
+    }
+}
+
+impl<P: Platform, K> Drop for SpiMessages<P, K> {
     fn drop(&mut self) {
         for range in &self.ranges {
             self.wired.release(range.first, range.count);
@@ -191,7 +351,7 @@ impl<P: Platform, D> Drop for SpiMessages<P, D> {
     }
 }
 
-impl<P: Platform, D: fmt::Debug> fmt::Debug for SpiMessages<P, D> {
+impl<P: Platform, K> fmt::Debug for SpiMessages<P, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SpiMessages").field("doorbells", &self.doorbells).finish_non_exhaustive()
     }

@@ -16,14 +16,13 @@
 //! }
 //! ```
 
-use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange};
+use crate::spi_messages::{Doorbell, Encoding, SpiMessages, SpiRange};
 use crate::{MmioExt, PhysicalRegion, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use gic_arch::v2m;
-use msi_types::pci::MSI_MAX_VECTORS;
-use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
+use msi_types::{DoorbellPage, HwIrq, MsiError, NotIsolated, WiredParent};
 
 /// SPIs from one or more frames, and the [`MsiParent`](msi_types::MsiParent) for every device that
 /// firmware assigns to them. A request is served by the first frame with enough free SPIs.
@@ -103,12 +102,9 @@ pub enum V2mError {
     Claim(MsiError),
 }
 
-/// A frame's doorbell.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct V2mDoorbell {
-    frame: u64,
-    encoding: Encoding,
-}
+/// Marks [`V2m`].
+#[derive(Debug)]
+pub enum V2mDoorbell {}
 
 impl<P: Platform> V2m<P> {
     /// Claims the frames' SPIs from the GIC `wired`.
@@ -131,34 +127,40 @@ impl<P: Platform> V2m<P> {
         for frame in frames {
             found.push(open(&*platform, frame)?);
         }
-        Self::claim(platform, wired, found).map_err(V2mError::Claim)
+        Self::claim("v2m", platform, wired, found).map_err(V2mError::Claim)
     }
 }
 
-/// Determines a frame's SPIs and message encoding.
-fn open<P: Platform>(
-    platform: &P,
-    frame: &V2mFrame<'_>,
-) -> Result<(SpiRange, V2mDoorbell), V2mError> {
-    let address = frame.address;
-    if frame.oem_id.is_some_and(is_address_only) {
-        let (first, count) = frame.stated_spis().ok_or(V2mError::SpisUnknown(address))?;
-        let range = check(address, first, count)?;
-        return Ok((range, V2mDoorbell { frame: address, encoding: Encoding::Address }));
-    }
-    let region = PhysicalRegion { base: address, bytes: v2m::FRAME_SIZE };
-    let mmio = platform.map(region).ok_or(V2mError::NotMapped(address))?;
-    let (first, count) = frame.stated_spis().unwrap_or_else(|| {
-        let typer = mmio.read(v2m::TYPER);
-        (typer.first().into(), typer.count().into())
-    });
-    let range = check(address, first, count)?;
-    let base = match data_base(mmio.read(v2m::IIDR)) {
-        DataBase::Zero => 0,
-        DataBase::FirstSpi => FIRST_SPI,
-        DataBase::FirstOfFrame => first,
+/// Determines a frame's SPIs and doorbell.
+fn open<P: Platform>(platform: &P, frame: &V2mFrame<'_>) -> Result<(SpiRange, Doorbell), V2mError> {
+    let at = frame.address;
+    let (spis, address, encoding) =
+        if frame.oem_id.is_some_and(|id| ADDRESS_ONLY.contains(&id.trim_end())) {
+            (frame.stated_spis().ok_or(V2mError::SpisUnknown(at))?, at, Encoding::Address)
+        } else {
+            let region = PhysicalRegion { base: at, bytes: v2m::FRAME_SIZE };
+            let mmio = platform.map(region).ok_or(V2mError::NotMapped(at))?;
+            let typer = || mmio.read(v2m::TYPER);
+            let spis = frame
+                .stated_spis()
+                .unwrap_or_else(|| (typer().first().into(), typer().count().into()));
+            let base = match mmio.read(v2m::IIDR) {
+                XGENE_1 => spis.0,
+                NORTHSTAR_2 => FIRST_SPI,
+                _ => 0,
+            };
+            (spis, at + u64::from(v2m::SETSPI_NS.offset()), Encoding::DataAbove(base))
+        };
+    let doorbell = Doorbell {
+        at,
+        address,
+        encoding,
+        deassert: None,
+        not_isolated: NotIsolated::SharedDoorbell("a GICv2m frame (MSI_SETSPI_NS)"),
+        // A larger page also contains other registers or memory, depending on the board.
+        page: [DoorbellPage::Alone, DoorbellPage::Unknown],
     };
-    Ok((range, V2mDoorbell { frame: address, encoding: Encoding::Data { base } }))
+    Ok((check(at, spis.0, spis.1)?, doorbell))
 }
 
 fn check(address: u64, first: u32, count: u32) -> Result<SpiRange, V2mError> {
@@ -171,100 +173,11 @@ fn check(address: u64, first: u32, count: u32) -> Result<SpiRange, V2mError> {
     Ok(SpiRange { first: HwIrq::new(first), count })
 }
 
-impl Doorbell for V2mDoorbell {
-    const KIND: &'static str = "v2m";
-
-    fn message(&self, spi: HwIrq) -> MsiMessage {
-        match self.encoding {
-            Encoding::Data { base } => MsiMessage {
-                address: self.frame + u64::from(v2m::SETSPI_NS.offset()),
-                data: spi.get().wrapping_sub(base),
-            },
-            Encoding::Address => MsiMessage {
-                address: self.frame | u64::from(spi.get().wrapping_sub(FIRST_SPI)) << 3,
-                data: 0,
-            },
-        }
-    }
-
-    fn deassert(&self, _spi: HwIrq) -> Option<MsiMessage> {
-        None
-    }
-
-    /// Groups are impossible if the data is relative to an unaligned INTID, because an aligned
-    /// group of SPIs then has unaligned data.
-    fn groups(&self) -> Groups {
-        match self.encoding {
-            Encoding::Data { base } if base.is_multiple_of(MSI_MAX_VECTORS.into()) => {
-                Groups::Possible
-            }
-            Encoding::Data { .. } | Encoding::Address => Groups::Impossible,
-        }
-    }
-
-    fn not_isolated(&self) -> NotIsolated {
-        NotIsolated::SharedDoorbell("a GICv2m frame (MSI_SETSPI_NS)")
-    }
-
-    /// A larger page also contains other registers or memory, depending on the board.
-    fn page(&self, granule: Granule) -> DoorbellPage {
-        match granule {
-            Granule::Size4K => DoorbellPage::Alone,
-            Granule::Size16K | Granule::Size64K => DoorbellPage::Unknown,
-        }
-    }
-
-    fn address(&self) -> u64 {
-        self.frame
-    }
-}
-
-/// Encoding of an SPI in a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Encoding {
-    /// The data is the INTID minus `base`.
-    Data { base: u32 },
-    /// The address is the frame's address, with the INTID minus 32 in bits 3 and up. The data is
-    /// ignored.
-    Address,
-}
-
-/// INTID that corresponds to data 0.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum DataBase {
-    /// Base 0: the data is the INTID itself.
-    Zero,
-    /// The first SPI (INTID 32).
-    FirstSpi,
-    /// The frame's first SPI.
-    FirstOfFrame,
-}
-
-/// An implementation whose message data is relative to a nonzero INTID.
-struct Implementation {
-    /// `MSI_IIDR`.
-    iidr: u32,
-    base: DataBase,
-}
-
-/// Known implementations whose message data is relative to a nonzero INTID.
-const TABLE: &[Implementation] = &[
-    // APM X-Gene 1.
-    Implementation { iidr: 0x0600_0170, base: DataBase::FirstOfFrame },
-    // Broadcom Northstar 2.
-    Implementation { iidr: 0x0000_013f, base: DataBase::FirstSpi },
-];
+/// Implementations (`MSI_IIDR`) whose message data is relative to a nonzero INTID: the first SPI,
+/// or the frame's first SPI.
+const XGENE_1: u32 = 0x0600_0170;
+const NORTHSTAR_2: u32 = 0x0000_013f;
 
 /// MADT OEM IDs for machines whose frames have 8 KiB of doorbells and no registers (Amazon
 /// Graviton).
 const ADDRESS_ONLY: &[&str] = &["AMAZON"];
-
-/// Returns the data base for frames with this `MSI_IIDR`.
-fn data_base(iidr: u32) -> DataBase {
-    TABLE.iter().find(|row| row.iidr == iidr).map_or(DataBase::Zero, |row| row.base)
-}
-
-/// Returns `true` if frames on this OEM's machines encode the SPI in the address.
-fn is_address_only(oem_id: &str) -> bool {
-    ADDRESS_ONLY.contains(&oem_id.trim_end())
-}

@@ -17,7 +17,7 @@ impl Explainer {
     /// Explains what stops a GSI with this route.
     pub(crate) fn explain_route(&self, gsi: Gsi, route: Option<Route>) -> Explanation {
         match route {
-            None => Explanation::new().with_obstacle(Obstacle::NoRoute { gsi }),
+            None => Explanation::stopped(Obstacle::NoRoute { gsi }),
             Some(Route::Message(message)) => Explanation::new()
                 .with_fact(Fact::Message(message.message))
                 .and_then(|| self.explain_message(message)),
@@ -40,7 +40,7 @@ impl Explainer {
             None => Some(iova),
         };
         let Some(address) = translated else {
-            return Explanation::new().with_obstacle(Obstacle::NotMapped { iova });
+            return Explanation::stopped(Obstacle::NotMapped { iova });
         };
         let message = MsiMessage { address, data };
         self.explained(|controller| controller.explain_message(Some(device), message))

@@ -91,7 +91,7 @@ impl MsiCapability {
     /// the guest has not granted does not exist.
     pub fn explain(&self, vector: u16) -> Explanation {
         match self.granted() {
-            0 => Explanation::new().with_obstacle(Obstacle::MessagesDisabled),
+            0 => Explanation::stopped(Obstacle::MessagesDisabled),
             granted if vector < granted => {
                 let (data, explained) = (self.registers.lock().data(), self.table.explain(vector));
                 if data & (granted - 1) == 0 {
@@ -99,10 +99,7 @@ impl MsiCapability {
                 }
                 explained.with_observation(Fact::DataReplaced { data, granted })
             }
-            granted => {
-                let missing = Obstacle::NoVector { vector, vectors: granted };
-                Explanation::new().with_obstacle(missing)
-            }
+            granted => Explanation::stopped(Obstacle::NoVector { vector, vectors: granted }),
         }
     }
 
@@ -110,7 +107,7 @@ impl MsiCapability {
     /// MSI is enabled, and otherwise of the table. A guest must not enable both.
     pub fn explain_beside(&self, msix: &MsixTable, vector: u16) -> Explanation {
         match (self.is_enabled(), msix.control().enable()) {
-            (true, true) => Explanation::new().with_obstacle(Obstacle::BothEnabled),
+            (true, true) => Explanation::stopped(Obstacle::BothEnabled),
             (true, false) => self.explain(vector),
             (false, _) => msix.explain(vector),
         }

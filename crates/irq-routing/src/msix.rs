@@ -260,7 +260,7 @@ impl MsixTable {
             Ok(routed) => Explanation::new()
                 .with_fact(Fact::Message(routed.message))
                 .and_then(|| self.sink.explain_message(routed)),
-            Err(obstacle) => Explanation::new().with_obstacle(obstacle),
+            Err(obstacle) => Explanation::stopped(obstacle),
         }
     }
 

@@ -125,6 +125,11 @@ impl Explanation {
         Self { facts: [None; MOST_FACTS], obstacle: None, unexamined: 0 }
     }
 
+    /// Creates an explanation that ends with this obstacle.
+    pub const fn stopped(obstacle: Obstacle) -> Self {
+        Self::new().with_obstacle(obstacle)
+    }
+
     /// Records a fact. A fact is ignored if an obstacle has already been recorded. Of more than 14
     /// facts, the last ones are dropped.
     // Don't inline this: it would make kernels larger, and an explanation need not be fast.

@@ -135,6 +135,15 @@ impl Tier {
         }
     }
 
+    /// Creates the tier of a controller that provides everything. If all its doorbells lie above
+    /// 4 GiB, it needs an endpoint with 64-bit addresses.
+    pub fn of_controller(name: &'static str, mut doorbells: impl Iterator<Item = u64>) -> Self {
+        let tier = Self::new(name).with_provides(Capabilities::ALL);
+        let is_wide = doorbells.all(|address| address > u32::MAX.into());
+        let wide = Properties::NONE.with(Property::WideAddress);
+        if is_wide { tier.with_requires(wide) } else { tier }
+    }
+
     /// Sets the capabilities that the level provides.
     pub const fn with_provides(self, provides: Capabilities) -> Self {
         Self { provides, ..self }

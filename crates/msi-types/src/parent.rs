@@ -115,15 +115,22 @@ impl HwIrqBlock {
         if index < self.count.get() { self.first.checked_add(index as u32) } else { None }
     }
 
+    /// Returns the vector at this index of the block, or [`MsiError::UnknownVector`].
+    pub fn nth(&self, index: u16) -> Result<HwIrq, MsiError> {
+        self.hwirq(index).ok_or(MsiError::UnknownVector(self.first))
+    }
+
+    /// Returns the vectors of the block, in order.
+    pub fn hwirqs(&self) -> impl ExactSizeIterator<Item = HwIrq> + Clone + use<> {
+        let first = self.first.get();
+        (0..self.count.get()).map(move |index| HwIrq::new(first.saturating_add(index.into())))
+    }
+
     /// Splits the block into single vectors, in order. The parts can be freed separately and in any
     /// order. Only a block with [`Shape::Independent`] may be split; an aligned group must be freed
     /// as a whole.
     pub fn split(self) -> impl ExactSizeIterator<Item = Self> {
-        let Self { first, count } = self;
-        (0..count.get()).map(move |index| {
-            let hwirq = HwIrq::new(first.get().saturating_add(index.into()));
-            Self::new(hwirq, NonZeroU16::MIN)
-        })
+        self.hwirqs().map(|hwirq| Self::new(hwirq, NonZeroU16::MIN))
     }
 
     /// Returns the index of `hwirq` in the block, or `None` if the block does not contain it.
@@ -187,13 +194,20 @@ pub trait MsiParent: Send + Sync {
     /// [`Attachment`].
     ///
     /// Context: task; may sleep.
-    fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError>;
+    ///
+    /// By default, the controller keeps nothing for each device.
+    fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
+        let _ = (device, max);
+        Ok(Attachment::new(0))
+    }
 
     /// Removes an attachment, all blocks of which must already have been freed. Removing a device's
     /// last attachment also removes the device from the controller.
     ///
     /// Context: task; may sleep.
-    fn detach(&self, device: Attachment);
+    fn detach(&self, device: Attachment) {
+        let _ = device;
+    }
 
     /// Allocates vectors that target [`BlockRequest::cpu`]: either all of them or none.
     ///

@@ -5,21 +5,14 @@ use crate::{Alignment, Platform};
 use core::fmt;
 use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, HwIrq, HwIrqBlock,
-    Initially, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
-    Properties, Property, RequesterId, Shape, Tier,
+    Attachment, BlockRequest, Cpu, DoorbellPage, Granule, HwIrq, HwIrqBlock, Initially, Isolation,
+    Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Tier,
 };
 
 impl<P: Platform> MsiParent for BridgeMsi<P> {
     fn isolation(&self, _of: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::SharedDoorbell("the host bridge's own controller"))
     }
-
-    fn attach(&self, _device: RequesterId, _max: u32) -> Result<Attachment, MsiError> {
-        Ok(Attachment::new(0))
-    }
-
-    fn detach(&self, _device: Attachment) {}
 
     fn allocate(
         &self,
@@ -28,11 +21,7 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
     ) -> Result<HwIrqBlock, MsiError> {
         let count = request.count;
         let no_vectors = MsiError::NoVectors { wanted: count.get() };
-        let align = match request.shape {
-            Shape::Independent => Alignment::ONE,
-            // A device replaces the low bits of its data, so a group never spans two blocks.
-            Shape::AlignedGroup => Alignment::of_group(count.into()).ok_or(no_vectors)?,
-        };
+        let align = Alignment::of(request.shape, count.into()).ok_or(no_vectors)?;
         let first = self.state.with(&*self.platform, |state| {
             state.allocator.allocate(count.into(), align).map(HwIrq::new).map_err(|_| no_vectors)
         })?;
@@ -74,12 +63,12 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
     }
 
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        let hwirq = nth(block, index)?;
+        let hwirq = block.nth(index)?;
         self.message(hwirq).ok_or(MsiError::UnknownVector(hwirq))
     }
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, _to: Cpu) -> Result<Move, MsiError> {
-        let hwirq = nth(block, index)?;
+        let hwirq = block.nth(index)?;
         let place = self.place(hwirq).ok_or(MsiError::UnknownVector(hwirq))?;
         Err(MsiError::SharesLine(self.line_of(place)))
     }
@@ -121,10 +110,8 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
-        let tier = Tier::new(self.kind().name()).with_provides(Capabilities::ALL);
-        let is_wide = self.config.doorbell > u32::MAX.into();
-        let wide = Properties::NONE.with(Property::WideAddress);
-        visit(&if is_wide { tier.with_requires(wide) } else { tier });
+        let doorbell = core::iter::once(self.config.doorbell);
+        visit(&Tier::of_controller(self.kind().name(), doorbell));
     }
 
     fn doorbell_page(&self, _granule: Granule) -> DoorbellPage {
@@ -132,10 +119,8 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
     }
 
     fn explain(&self, hwirq: HwIrq, _requester: RequesterId) -> Explanation {
-        let no_such =
-            Explanation::new().with_obstacle(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         let Some((place, message)) = self.place(hwirq).zip(self.message(hwirq)) else {
-            return no_such;
+            return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
         let enabled = self.reads(self.layout().enable(place.number), place.bit);
         let masked = place.block.is_masked(place.bit);
@@ -168,16 +153,11 @@ impl<P: Platform> BridgeMsi<P> {
         &'a self,
         block: &'a HwIrqBlock,
     ) -> impl Iterator<Item = (HwIrq, Place<'a>)> + 'a {
-        let hwirqs = (0..block.count().get()).filter_map(|index| block.hwirq(index));
-        hwirqs.filter_map(|hwirq| Some((hwirq, self.place(hwirq)?)))
+        block.hwirqs().filter_map(|hwirq| Some((hwirq, self.place(hwirq)?)))
     }
 
     fn fits(&self, request: &BlockRequest, hwirq: HwIrq) -> Result<(), MsiError> {
         let message = self.message(hwirq).ok_or(MsiError::UnknownVector(hwirq))?;
         request.fit.check(message)
     }
-}
-
-fn nth(block: &HwIrqBlock, index: u16) -> Result<HwIrq, MsiError> {
-    block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))
 }

@@ -72,10 +72,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         fit: Fit,
     ) -> Result<LpiRange, MsiError> {
         let no_vectors = MsiError::NoVectors { wanted: count.get() };
-        let align = match shape {
-            Shape::Independent => Alignment::ONE,
-            Shape::AlignedGroup => Alignment::of_group(count.into()).ok_or(no_vectors)?,
-        };
+        let align = Alignment::of(shape, count.into()).ok_or(no_vectors)?;
         let from = |intids: Range<u32>| self.lpis().allocate_within(count.into(), align, intids);
         if fit.data_bits >= 32 {
             return from(SHORT..u32::MAX)

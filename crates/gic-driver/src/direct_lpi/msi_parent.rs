@@ -8,9 +8,8 @@ use core::fmt;
 use gic_arch::Lpi;
 use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Fit, Granule, HwIrq, HwIrqBlock,
-    Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
-    Properties, Property, RequesterId, Rewrite, Tier,
+    Attachment, BlockRequest, Cpu, DoorbellPage, Fit, Granule, HwIrq, HwIrqBlock, Isolation, Move,
+    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Tier,
 };
 
 /// Reason why an IOMMU can't isolate a device: the doorbell's page also contains redistributor
@@ -23,12 +22,6 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
     fn isolation(&self, _of: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(PAGE))
     }
-
-    fn attach(&self, _device: RequesterId, _max: u32) -> Result<Attachment, MsiError> {
-        Ok(Attachment::new(0))
-    }
-
-    fn detach(&self, _device: Attachment) {}
 
     fn allocate(
         &self,
@@ -43,10 +36,7 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
     }
 
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        let unknown = MsiError::UnknownVector(block.first());
-        let hwirq = block.hwirq(index).ok_or(unknown)?;
-        let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
-        let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
+        let (lpi, record) = self.find(block.nth(index)?)?;
         self.redistributors.message(record.target, lpi)
     }
 
@@ -56,10 +46,7 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
     /// either finds the new CPU in the record and invalidates at its redistributor, too, or has
     /// stored its configuration before the move invalidates.
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        let unknown = MsiError::UnknownVector(hwirq);
-        let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
-        let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
+        let (_, record) = self.find(block.nth(index)?)?;
         let block = LpiBlock::of(&record);
         let Record { target: from, fit, .. } = record;
         let moved = |message| Move {
@@ -97,11 +84,9 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
         if moved.message.is_none() {
             return Ok(());
         }
-        let unknown = MsiError::UnknownVector(moved.first);
-        let first = Lpi::try_from(moved.first.get()).map_err(|_| unknown)?;
-        let record = self.records.get(self.platform(), first).ok_or(unknown)?;
+        let (_, record) = self.find(moved.first)?;
         if record.moving != Some(moved.to) || record.count != moved.count {
-            return Err(unknown);
+            return Err(MsiError::UnknownVector(moved.first));
         }
         self.records.update_block(self.platform(), LpiBlock::of(&record), |lpi, record| {
             record.moving = None;
@@ -148,10 +133,7 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
-        let out_of_reach = self.doorbells().all(|doorbell| doorbell > u32::MAX.into());
-        let tier = Tier::new("direct-lpi").with_provides(Capabilities::ALL);
-        let wide = Properties::NONE.with(Property::WideAddress);
-        visit(&if out_of_reach { tier.with_requires(wide) } else { tier });
+        visit(&Tier::of_controller("direct-lpi", self.doorbells()));
     }
 
     fn doorbell_page(&self, _granule: Granule) -> DoorbellPage {
@@ -159,11 +141,8 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
     }
 
     fn explain(&self, hwirq: HwIrq, _: RequesterId) -> Explanation {
-        let lpi = Lpi::try_from(hwirq.get()).ok();
-        let found = lpi.and_then(|lpi| Some((lpi, self.records.get(self.platform(), lpi)?)));
-        let Some((lpi, Record { target, .. })) = found else {
-            let missing = Obstacle::NoSuchInterrupt { interrupt: hwirq };
-            return Explanation::new().with_obstacle(missing);
+        let Ok((lpi, Record { target, .. })) = self.find(hwirq) else {
+            return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
         let doorbell = self.doorbell(target).map(Fact::Doorbell);
         let arrived = doorbell.into_iter().fold(Explanation::new(), Explanation::with_fact);
@@ -172,9 +151,7 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        let record =
-            Lpi::try_from(hwirq.get()).ok().and_then(|lpi| self.records.get(self.platform(), lpi));
-        let Some(record) = record else {
+        let Ok((_, record)) = self.find(hwirq) else {
             return writeln!(out, "direct-lpi: LPI {hwirq} is not allocated");
         };
         let base = self.doorbell(record.target).unwrap_or(0);

@@ -38,7 +38,7 @@ impl<P: GicPlatform> Gic<P> {
     ///
     /// Context: task; may sleep.
     pub(crate) fn explain_lpi(&self, lpi: Lpi, cpu: Cpu) -> Explanation {
-        let stopped = |obstacle| Explanation::new().with_obstacle(obstacle);
+        let stopped = Explanation::stopped;
         let on = self.redistributor_frames(cpu).ok().filter(|_| self.is_on(cpu));
         let Some(redistributor) = on else { return stopped(Obstacle::Offline { cpu }) };
         if !redistributor.lpis_enabled() {
@@ -65,7 +65,7 @@ impl<P: GicPlatform> Gic<P> {
     ///
     /// Context: task; may sleep.
     pub(super) fn explain_wired(&self, hwirq: HwIrq) -> Explanation {
-        let stopped = |obstacle| Explanation::new().with_obstacle(obstacle);
+        let stopped = Explanation::stopped;
         let Ok(interrupt) = self.wired(hwirq) else {
             return stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
@@ -105,7 +105,7 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     fn explain_target(&self, cpu: Cpu) -> Explanation {
-        let stopped = |obstacle| Explanation::new().with_obstacle(obstacle);
+        let stopped = Explanation::stopped;
         let on = self.redistributor_frames(cpu).ok().filter(|_| self.is_on(cpu));
         let Some(redistributor) = on else { return stopped(Obstacle::Offline { cpu }) };
         if redistributor.is_asleep() {
@@ -118,7 +118,7 @@ impl<P: GicPlatform> Gic<P> {
     fn explain_forwarding(&self) -> Explanation {
         let group = group_name(self.distributor.view().own_group());
         self.distributor.withheld_group().map_or(Explanation::new(), |ctlr| {
-            Explanation::new().with_obstacle(Obstacle::GroupDisabled { group, ctlr: ctlr.into() })
+            Explanation::stopped(Obstacle::GroupDisabled { group, ctlr: ctlr.into() })
         })
     }
 }
@@ -128,8 +128,7 @@ fn explain_state<M: crate::Mmio>(interrupt: &Interrupt<'_, M>, view: SecurityVie
     let hwirq = interrupt.intid().hwirq();
     let foreign = interrupt.group(view).filter(|group| *group != view.own_group());
     if let Some(group) = foreign.map(group_name) {
-        let wrong = Obstacle::WrongGroup { interrupt: hwirq, group };
-        return Explanation::new().with_obstacle(wrong);
+        return Explanation::stopped(Obstacle::WrongGroup { interrupt: hwirq, group });
     }
     interrupt.explain()
 }

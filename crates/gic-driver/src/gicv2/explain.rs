@@ -37,8 +37,7 @@ impl<P: Platform> GicV2<P> {
     /// Explains how far an interrupt gets: an SPI, or one of the calling CPU's SGIs or PPIs.
     pub(super) fn explain_wired(&self, hwirq: HwIrq) -> Explanation {
         let Ok(interrupt) = self.wired(hwirq) else {
-            let missing = Obstacle::NoSuchInterrupt { interrupt: hwirq };
-            return Explanation::new().with_obstacle(missing);
+            return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
         interrupt.explain().and_then(|| self.explain_target(hwirq))
     }
@@ -56,8 +55,7 @@ impl<P: Platform> GicV2<P> {
             _ => self.cpus().find(|cpu| self.reaches(targets, *cpu)),
         };
         let Some(cpu) = target else {
-            let missing = Obstacle::NoTarget { affinity: targets.into() };
-            return Explanation::new().with_obstacle(missing);
+            return Explanation::stopped(Obstacle::NoTarget { affinity: targets.into() });
         };
         let target = Explanation::new().with_fact(Fact::Target(cpu, TargetState::Awake));
         target.and_then(|| self.explain_forwarding())
@@ -68,8 +66,7 @@ impl<P: Platform> GicV2<P> {
         if ctlr.enable_grp0() {
             return Explanation::new();
         }
-        let disabled = Obstacle::GroupDisabled { group: self.own_group(), ctlr: ctlr.into() };
-        Explanation::new().with_obstacle(disabled)
+        Explanation::stopped(Obstacle::GroupDisabled { group: self.own_group(), ctlr: ctlr.into() })
     }
 
     /// Returns `true` if `cpu` is on and `targets` includes its interface.

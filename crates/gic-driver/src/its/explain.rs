@@ -23,11 +23,11 @@ pub(super) fn explain<P: GicPlatform>(
             Ok(_) => Obstacle::NoEvent { interrupt },
             Err(_) => Obstacle::NoSuchInterrupt { interrupt },
         };
-        return Explanation::new().with_obstacle(obstacle);
+        return Explanation::stopped(obstacle);
     };
     let doorbell = Fact::Doorbell(its.doorbell_of(route.device));
     let translation = match untranslated(its, route, sender) {
-        Some(obstacle) => Explanation::new().with_obstacle(obstacle),
+        Some(obstacle) => Explanation::stopped(obstacle),
         None => Explanation::new().with_fact(Fact::Event {
             device: route.device,
             event: route.event_id(),

@@ -11,9 +11,9 @@ use core::fmt;
 use gic_arch::Lpi;
 use msi_types::explain::{Explanation, Obstacle};
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Cpu, DeviceId, DoorbellPage, Granule, HwIrq,
-    HwIrqBlock, IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent,
-    NotIsolated, Pending, Properties, Property, RequesterId, Tier,
+    Attachment, BlockRequest, Cpu, DeviceId, DoorbellPage, Granule, HwIrq, HwIrqBlock,
+    IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
+    Pending, RequesterId, Tier,
 };
 
 /// Number of events reserved for a DeviceID that several requesters may share. A bus behind a
@@ -69,9 +69,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
-        let tier = Tier::new("its").with_provides(Capabilities::ALL);
-        let wide = Properties::NONE.with(Property::WideAddress);
-        visit(&if self.its.doorbell() > u32::MAX.into() { tier.with_requires(wide) } else { tier });
+        visit(&Tier::of_controller("its", core::iter::once(self.its.doorbell())));
     }
 
     /// `GITS_TRANSLATER` is alone in its 64 KiB frame (IHI 0069 §12.19).
@@ -105,8 +103,8 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
             device,
             EventRequest::new(count, cpu).with_shape(shape).with_initially(initially),
         )?;
-        let last = block.hwirq(count.get() - 1).unwrap_or(block.first());
-        match self.message_of(last).and_then(|message| fit.check(message)) {
+        let last = block.nth(count.get() - 1);
+        match last.and_then(|last| self.message_of(last)).and_then(|message| fit.check(message)) {
             Ok(()) => Ok(block),
             Err(error) => {
                 self.its.unmap_events(device, block);
@@ -120,12 +118,11 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     }
 
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        self.message_of(hwirq)
+        self.message_of(block.nth(index)?)
     }
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let hwirq = block.nth(index)?;
         let from = self.its.move_event(lpi(hwirq)?, to)?;
         // The message doesn't encode a CPU, so each member of an aligned group can be moved
         // separately.
@@ -152,8 +149,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     }
 
     fn explain(&self, hwirq: HwIrq, requester: RequesterId) -> Explanation {
-        let unknown =
-            Explanation::new().with_obstacle(Obstacle::NoSuchInterrupt { interrupt: hwirq });
+        let unknown = Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         lpi(hwirq).map_or(unknown, |lpi| explain(&self.its, lpi, self.map.device(requester)))
     }
 

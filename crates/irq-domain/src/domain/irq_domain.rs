@@ -349,7 +349,7 @@ impl IrqSource for Slot {
             let differs =
                 read.message.zip(expected).filter(|(stored, expected)| stored != expected);
             let differs = differs.map_or(Explanation::new(), |(stored, expected)| {
-                Explanation::new().with_obstacle(Obstacle::MessageDiffers { stored, expected })
+                Explanation::stopped(Obstacle::MessageDiffers { stored, expected })
             });
             differs.merge(read.explanation)
         });

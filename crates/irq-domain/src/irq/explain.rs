@@ -14,7 +14,7 @@ pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
     let disabled = disabled(interrupt);
     let source = masked_because(&descriptor.source.explain(host, descriptor.hwirq), disabled);
     let core = match (target_offline(interrupt), disabled) {
-        (Some(offline), None) => Explanation::new().with_obstacle(offline),
+        (Some(offline), None) => Explanation::stopped(offline),
         _ => Explanation::new(),
     };
     let core = core.with_fact(Fact::Irq(descriptor.irq.get()));

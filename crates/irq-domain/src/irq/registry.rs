@@ -215,7 +215,7 @@ impl IrqRegistry {
         let found = self.numbers.lock(self.host()).find(|one| one.hwirq == hwirq);
         match found {
             Some(descriptor) => explain::explain(self.interrupt(&descriptor)),
-            None => Explanation::new().with_obstacle(Obstacle::NoDescriptor { interrupt: hwirq }),
+            None => Explanation::stopped(Obstacle::NoDescriptor { interrupt: hwirq }),
         }
     }
 

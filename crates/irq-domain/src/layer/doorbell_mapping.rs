@@ -334,7 +334,7 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
         let mapped = Explanation::new().with_fact(Fact::Mapped { iova, doorbell });
         match self.iommu.translate(domain, iova) {
             Translated::Unknown => Explanation::new(),
-            Translated::Refused => Explanation::new().with_obstacle(Obstacle::NotMapped { iova }),
+            Translated::Refused => Explanation::stopped(Obstacle::NotMapped { iova }),
             Translated::To(address) if address == doorbell => mapped,
             Translated::To(address) => Explanation::new()
                 .with_obstacle(Obstacle::NoDoorbell { address, doorbell: Some(doorbell) }),

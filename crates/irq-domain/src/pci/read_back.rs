@@ -25,14 +25,12 @@ pub(super) fn slot_state(
     let mut state = SlotState::new(Explanation::new());
     state.requester = config.requester();
     if let Some(obstacle) = obstacle.or_else(|| check_both(config)) {
-        state.explanation = Explanation::new().with_obstacle(obstacle);
+        state.explanation = Explanation::stopped(obstacle);
         return state;
     }
     let (message, pending_if_masked) = read();
     let endpoint = match pending_if_masked {
-        Some(pending) => {
-            Explanation::new().with_obstacle(Obstacle::VectorMasked { vector: slot, pending })
-        }
+        Some(pending) => Explanation::stopped(Obstacle::VectorMasked { vector: slot, pending }),
         None => Explanation::new().with_fact(Fact::Message(message)),
     };
     state.message = Some(message);
@@ -75,10 +73,10 @@ pub(super) fn check_memory(config: &dyn ConfigSpace) -> Option<Obstacle> {
 /// Explains whether the function's writes reach the host bridge.
 fn explain_bus(config: &dyn ConfigSpace) -> Explanation {
     if config.read16(COMMAND) & COMMAND_MASTER == 0 {
-        return Explanation::new().with_obstacle(Obstacle::BusMasterDisabled);
+        return Explanation::stopped(Obstacle::BusMasterDisabled);
     }
     match config.closed_bridge() {
-        Some(bridge) => Explanation::new().with_obstacle(Obstacle::BridgeDisabled { bridge }),
+        Some(bridge) => Explanation::stopped(Obstacle::BridgeDisabled { bridge }),
         None => Explanation::new().with_fact(Fact::BusMaster),
     }
 }

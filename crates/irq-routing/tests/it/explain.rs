@@ -28,7 +28,7 @@ impl ExplainInput for Unmapped {
 
     fn explain_line(&self, line: Line) -> Explanation {
         let Line::Spi(spi) = line else { panic!("a GSI is never a PPI") };
-        Explanation::new().with_obstacle(Obstacle::Disabled { interrupt: HwIrq::new(spi) })
+        Explanation::stopped(Obstacle::Disabled { interrupt: HwIrq::new(spi) })
     }
 }
 
@@ -199,7 +199,7 @@ struct Mapped;
 impl ExplainInput for Mapped {
     fn explain_message(&self, sender: Option<DeviceId>, message: MsiMessage) -> Explanation {
         let MsiMessage { address, data } = message;
-        let stopped = |obstacle| Explanation::new().with_obstacle(obstacle);
+        let stopped = Explanation::stopped;
         match sender {
             _ if address != MESSAGE.address => {
                 stopped(Obstacle::NoDoorbell { address, doorbell: Some(MESSAGE.address) })

@@ -106,7 +106,7 @@ impl Subject<'_> {
             (!has_fault(explanation), stage)
         };
         let first = of_interrupts.iter().min_by_key(stage).copied().unwrap_or_default();
-        let whole = self.setup_fault().map(|fault| Explanation::new().with_obstacle(setup(fault)));
+        let whole = self.setup_fault().map(|fault| Explanation::stopped(setup(fault)));
         whole.filter(|whole| has_fault(whole) || !has_fault(&first)).unwrap_or(first)
     }
 

@@ -401,7 +401,7 @@ impl MsiParent for Controller {
         assert_task();
         assert!(lock(&self.requesters).contains(&requester), "not an attached requester");
         if self.is_masked(hwirq) {
-            return Explanation::new().with_obstacle(Obstacle::Disabled { interrupt: hwirq });
+            return Explanation::stopped(Obstacle::Disabled { interrupt: hwirq });
         }
         Explanation::new().with_fact(Fact::Enabled(0xa0))
     }

@@ -127,7 +127,7 @@ impl WiredParent for Root {
     fn explain(&self, hwirq: HwIrq) -> Explanation {
         let masked = lock(&self.lines).get(&hwirq).is_some_and(|line| line.masked);
         if masked {
-            return Explanation::new().with_obstacle(Obstacle::Disabled { interrupt: hwirq });
+            return Explanation::stopped(Obstacle::Disabled { interrupt: hwirq });
         }
         Explanation::new().with_fact(Fact::Enabled(0xa0))
     }
