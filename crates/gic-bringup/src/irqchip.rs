@@ -7,7 +7,6 @@ use crate::options::Options;
 use crate::root::RootGic;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 use core::marker::PhantomData;
 use doorbell_fallible::try_collect;
 use gic_arch::{Affinity, IntId, Lpi, Priority, SgiId};
@@ -386,12 +385,7 @@ fn signal_at(explanation: &Explanation, cpu: Cpu) -> Option<(HwIrq, Priority)> {
     interrupt.zip(priority).filter(|_| here)
 }
 
-impl<P: GicPlatform, E> fmt::Debug for Irqchip<P, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Irqchip")
-            .field("gic", &self.gic)
-            .field("controllers", &self.msi)
-            .field("interrupts", &self.interrupts)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    [P: GicPlatform, E] Irqchip<P, E> as "Irqchip",
+    |it| {gic: it.gic, controllers: it.msi, interrupts: it.interrupts}
+);

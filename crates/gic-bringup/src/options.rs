@@ -1,7 +1,6 @@
 //! Bring-up options.
 
 use alloc::sync::Arc;
-use core::fmt;
 #[cfg(feature = "direct-lpi")]
 use gic_driver::direct_lpi::ResendObserver;
 use gic_driver::{ItsConfig, Priorities};
@@ -70,12 +69,7 @@ impl Default for Options<'_> {
     }
 }
 
-impl fmt::Debug for Options<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("max_cpus", &self.max_cpus)
-            .field("lpi_id_bits", &self.lpi_id_bits)
-            .field("priorities", &self.priorities)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    Options<'_> as "Options",
+    |it| {max_cpus: it.max_cpus, lpi_id_bits: it.lpi_id_bits, priorities: it.priorities}
+);

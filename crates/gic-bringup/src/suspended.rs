@@ -1,7 +1,6 @@
 //! Saved state of a machine's interrupt controllers.
 
 use alloc::boxed::Box;
-use core::fmt;
 use gic_driver::gic;
 use gic_driver::gicv2::SuspendedV2;
 use msi_types::Cpu;
@@ -29,8 +28,4 @@ pub(crate) struct Stopped {
     pub(crate) direct_lpi: bool,
 }
 
-impl fmt::Debug for Suspended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Suspended").field("cpu", &self.cpu).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Suspended as "Suspended", |it| {cpu: it.cpu});

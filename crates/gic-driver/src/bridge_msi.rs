@@ -28,7 +28,6 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 pub(crate) use arrivals::Block;
-use core::fmt;
 use doorbell_fallible::lock::IrqLock;
 use doorbell_fallible::try_collect;
 use gic_arch::IntId;
@@ -442,8 +441,4 @@ fn acknowledge(frame: &impl Mmio, register: u32) -> (u32, bool) {
     (status, is_high)
 }
 
-impl<P: Platform> fmt::Debug for BridgeMsi<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BridgeMsi").field("config", &self.config).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!([P: Platform] BridgeMsi<P> as "BridgeMsi", |it| {config: it.config});

@@ -351,8 +351,7 @@ impl<P: Platform, K> Drop for SpiMessages<P, K> {
     }
 }
 
-impl<P: Platform, K> fmt::Debug for SpiMessages<P, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpiMessages").field("doorbells", &self.doorbells).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    [P: Platform, K] SpiMessages<P, K> as "SpiMessages",
+    |it| {doorbells: it.doorbells}
+);

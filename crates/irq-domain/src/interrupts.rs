@@ -68,11 +68,7 @@ impl Config {
     }
 }
 
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("cpus", &self.cpus).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Config as "Config", |it| {cpus: it.cpus});
 
 /// The interrupt core of one machine.
 ///

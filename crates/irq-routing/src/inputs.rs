@@ -6,7 +6,6 @@ use crate::{RoutedMessage, Sender, TranslateMsi};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::fmt;
 use msi_types::explain::ExplainInput;
 use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
@@ -124,12 +123,7 @@ fn first(mut answers: impl Iterator<Item = Delivery>) -> Delivery {
     answers.find(|answer| *answer != Delivery::NoDoorbell).unwrap_or(Delivery::NoDoorbell)
 }
 
-impl fmt::Debug for Inputs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inputs")
-            .field("its", &self.its.len())
-            .field("doorbells", &self.doorbells.len())
-            .field("translations", &self.translations)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    Inputs as "Inputs",
+    |it| {its: it.its.len(), doorbells: it.doorbells.len(), translations: it.translations}
+);

@@ -173,11 +173,7 @@ impl LineObserver for Observer {
     }
 }
 
-impl fmt::Debug for IrqfdSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IrqfdSet").field("poller", &self.poller).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(IrqfdSet as "IrqfdSet", |it| {poller: it.poller});
 
 /// A bound eventfd. Dropping it unbinds the eventfd: the drop waits for a signal that is being
 /// served, later signals stay in the eventfd, and the pin is lowered if no other source asserts it.

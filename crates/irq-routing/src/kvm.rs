@@ -53,7 +53,6 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::fmt;
 use msi_types::explain::{ExplainInput, Explanation};
 use msi_types::{Delivery, Gsi};
 use rustix::fd::{AsFd, BorrowedFd};
@@ -502,14 +501,10 @@ fn line(gsi: Gsi, _: Pin) -> u32 {
     gsi.get()
 }
 
-impl fmt::Debug for KvmRouter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KvmRouter")
-            .field("limit", &self.limit)
-            .field("routes", &self.routes.routed().count())
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    KvmRouter as "KvmRouter",
+    |it| {limit: it.limit, routes: it.routes.routed().count()}
+);
 
 impl Machine {
     fn is_bound(&self, gsi: Gsi) -> bool {
@@ -556,8 +551,4 @@ impl<E: AsFd> Drop for KvmIrqfd<E> {
     }
 }
 
-impl<E: AsFd> fmt::Debug for KvmIrqfd<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KvmIrqfd").field("gsi", &self.gsi).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!([E: AsFd] KvmIrqfd<E> as "KvmIrqfd", |it| {gsi: it.gsi});

@@ -62,7 +62,6 @@ use crate::msix::{BusMaster, MsixTable, Signaled, VectorObserver};
 use crate::saved_state::{MsiState, StateError};
 use crate::{MessageSink, RoutedMessage, Sender, Unsettled};
 use alloc::sync::Arc;
-use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 use msi_types::explain::{Explanation, Fact, Obstacle};
@@ -288,8 +287,4 @@ impl MsiCapability {
     }
 }
 
-impl fmt::Debug for MsiCapability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsiCapability").field("control", &self.control()).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(MsiCapability as "MsiCapability", |it| {control: it.control()});

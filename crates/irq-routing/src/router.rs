@@ -11,7 +11,6 @@ use crate::{
 use crate::{MessageSink, Routing, SignalError};
 use alloc::vec;
 use alloc::vec::Vec;
-use core::fmt;
 use msi_types::explain::Explanation;
 use msi_types::{Delivery, Gsi, Level};
 
@@ -224,11 +223,4 @@ impl Routing for Router {
     }
 }
 
-impl fmt::Debug for Router {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Router")
-            .field("limit", &self.table.gsis())
-            .field("inputs", &self.inputs)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Router as "Router", |it| {limit: it.table.gsis(), inputs: it.inputs});

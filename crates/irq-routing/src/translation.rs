@@ -42,7 +42,6 @@ use crate::sync::{AtomicU64, SeqCst};
 use crate::{RoutedMessage, Sender};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::fmt;
 use core::ops::RangeInclusive;
 use crossing::Crossing;
 use msi_types::{DeviceId, MsiMessage};
@@ -280,8 +279,4 @@ impl Set {
     }
 }
 
-impl fmt::Debug for Translations {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Translations").field("dropped", &self.dropped()).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Translations as "Translations", |it| {dropped: it.dropped()});

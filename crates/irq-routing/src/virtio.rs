@@ -65,7 +65,6 @@ use crate::msix::{MsixTable, Signaled};
 use crate::sync::{AtomicU16, SeqCst};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::fmt;
 use msi_types::Level;
 
 /// Vector number of a notification without a vector: `VIRTIO_MSI_NO_VECTOR`.
@@ -291,8 +290,4 @@ impl Drop for VirtioNotifier {
     }
 }
 
-impl fmt::Debug for VirtioNotifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VirtioNotifier").field("vectors", &self.vectors).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(VirtioNotifier as "VirtioNotifier", |it| {vectors: it.vectors});

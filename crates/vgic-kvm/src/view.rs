@@ -41,11 +41,7 @@ pub struct KvmView<'a> {
     differences: LeftOut,
 }
 
-impl core::fmt::Debug for KvmView<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("KvmView").field("state", &self.state).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(KvmView<'_> as "KvmView", |it| {state: it.state});
 
 impl<'a> KvmView<'a> {
     /// Creates a view of a machine's state. It must be possible to restore the state into a machine

@@ -166,7 +166,6 @@ use crate::monitor::progress::Progress;
 use crate::sync::lock::{Reading, ShardedLock};
 use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
-use core::fmt;
 use doorbell_fallible::{OutOfMemory, try_arc};
 #[cfg(test)]
 use gic_arch::Lpi;
@@ -213,11 +212,7 @@ pub(crate) struct LpiCore {
     work_per_access: u32,
 }
 
-impl fmt::Debug for LpiCore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LpiCore").field("vcpus", &self.shared.ready.len()).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(LpiCore as "LpiCore", |it| {vcpus: it.shared.ready.len()});
 
 impl LpiCore {
     /// Creates a core without mappings and with all LPIs disabled. Sizes are limited to the maxima

@@ -273,8 +273,4 @@ impl VcpuWakeup {
     }
 }
 
-impl core::fmt::Debug for VcpuWakeup {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("VcpuWakeup").field("cpus", &self.vcpus.len()).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(VcpuWakeup as "VcpuWakeup", |it| {cpus: it.vcpus.len()});

@@ -28,7 +28,6 @@ use crate::vector_domain::VectorDomain;
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
-use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::SortedMap;
 use doorbell_fallible::lock::TaskLock;
@@ -101,11 +100,7 @@ impl<M> RemappedVectorsConfig<M> {
     }
 }
 
-impl<M> fmt::Debug for RemappedVectorsConfig<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemappedVectorsConfig").field("base", &self.base).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!([M] RemappedVectorsConfig<M> as "RemappedVectorsConfig", |it| {base: it.base});
 
 /// Remapping layer for the devices behind one unit. See the [module](self).
 ///
@@ -361,8 +356,4 @@ impl Records {
     }
 }
 
-impl<M> fmt::Debug for RemappedVectors<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemappedVectors").field("base", &self.base).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!([M] RemappedVectors<M> as "RemappedVectors", |it| {base: it.base});

@@ -71,7 +71,6 @@ use crate::message::{ApicMessage, DestinationFormat};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::lock::{IrqLock, TaskLock};
 use doorbell_fallible::try_collect;
@@ -340,12 +339,7 @@ impl Core {
     }
 }
 
-impl fmt::Debug for VectorDomain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VectorDomain")
-            .field("cpus", &self.table.len())
-            .field("irqs", &self.irqs.len())
-            .field("destinations", &self.destinations)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    VectorDomain as "VectorDomain",
+    |it| {cpus: it.table.len(), irqs: it.irqs.len(), destinations: it.destinations}
+);

@@ -19,7 +19,6 @@
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
 use msi_types::{Delivery, Level, Line, MsiMessage, RequesterId, SetLine, SignalMsi};
-use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Number of blocks, each of which has 32 vectors.
@@ -285,11 +284,7 @@ impl MmioDevice for BridgeMsi {
     }
 }
 
-impl fmt::Debug for BridgeMsi {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BridgeMsi").field("kind", &self.kind).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(BridgeMsi as "BridgeMsi", |it| {kind: it.kind});
 
 /// The path of messages from the functions behind a bridge: first to the controller inside the
 /// bridge, then to the bus beyond.
@@ -312,8 +307,4 @@ impl SignalMsi<RequesterId> for InBridge {
     }
 }
 
-impl fmt::Debug for InBridge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InBridge").field("controller", &self.controller).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(InBridge as "InBridge", |it| {controller: it.controller});

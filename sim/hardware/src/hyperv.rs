@@ -24,7 +24,6 @@ use hyperv_vpci::ring::{HeapRing, RingChannel};
 use kernel::{Answers, GuestKernel};
 use migration::{Full, Migrations, Request};
 use msi_types::{Delivery, DeviceId, MsiMessage, NoIdentity, RequesterId, SignalMsi};
-use std::fmt;
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -271,8 +270,4 @@ impl Hypercall for HypervHost {
     }
 }
 
-impl fmt::Debug for HypervHost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HypervHost").field("config", &self.config).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(HypervHost as "HypervHost", |it| {config: it.config});

@@ -11,7 +11,6 @@ use gic_firmware::Region;
 use irq_domain::layer::{DoorbellMode, Iommu as Driver, IommuDomain, IovaConstraint, Translated};
 use msi_types::{Delivery, Granule, MsiMessage, RequesterId, SignalMsi};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, Mutex};
 
 /// Page size for devices with a separate domain.
@@ -255,14 +254,7 @@ impl Driver for IommuDriver {
     }
 }
 
-impl fmt::Debug for Iommu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Iommu")
-            .field("pages", &self.pages())
-            .field("faults", &self.faults())
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Iommu as "Iommu", |it| {pages: it.pages(), faults: it.faults()});
 
 #[cfg(test)]
 mod tests {

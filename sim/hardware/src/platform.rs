@@ -293,8 +293,4 @@ impl Host for MachinePlatform {
     }
 }
 
-impl fmt::Debug for MachinePlatform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MachinePlatform").field("ram", &self.ram).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(MachinePlatform as "MachinePlatform", |it| {ram: it.ram});

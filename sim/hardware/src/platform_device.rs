@@ -14,7 +14,6 @@ use crate::pci::Signaled;
 use config::Features;
 use msi_types::{Delivery, DeviceId, SignalMsi};
 use slots::MessageSlot;
-use std::fmt;
 use std::sync::{Arc, Mutex};
 
 /// A non-PCI device that does nothing but send interrupts.
@@ -147,11 +146,7 @@ impl MmioDevice for PlatformDevice {
     }
 }
 
-impl fmt::Debug for PlatformDevice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PlatformDevice").field("device", &self.device).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(PlatformDevice as "PlatformDevice", |it| {device: it.device});
 
 #[cfg(test)]
 mod tests;

@@ -44,7 +44,6 @@ use doorbell_hardware::ram::Ram;
 use gic_firmware::Description;
 use msi_types::trace::Observed;
 use msi_types::{Kick, RequesterId, SetLine};
-use std::fmt;
 use std::sync::Arc;
 use vgic::Vcpu;
 
@@ -119,14 +118,7 @@ pub(crate) fn function_name(host: &str, at: RequesterId) -> String {
     format!("{host} {:02x}:{:02x}.{}", at.pci_bus(), at.pci_device(), at.pci_function())
 }
 
-impl fmt::Debug for Machine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Machine")
-            .field("name", &self.name)
-            .field("bus", &self.bus)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Machine as "Machine", |it| {name: it.name, bus: it.bus});
 
 /// Builds the machine that `description` describes, with its controllers at the described
 /// addresses. Devices are created for every PCI host bridge and platform device that firmware

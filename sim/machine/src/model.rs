@@ -4,7 +4,6 @@
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::ram::Ram;
 use msi_types::{Cpu, Delivery, DeviceId, Kick, Level, Line, MsiMessage, SetLine, SignalMsi};
-use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use vgic::saved_state::SavedState;
 use vgic::{ConfigError, FaultReason, Vcpu, Vgic, VgicConfig};
@@ -188,11 +187,7 @@ impl GicModel {
     }
 }
 
-impl fmt::Debug for GicModel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GicModel").field("config", &self.config).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(GicModel as "GicModel", |it| {config: it.config});
 
 /// Restores the model from the bytes, and checks that saving it again produces the same bytes.
 fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), String> {

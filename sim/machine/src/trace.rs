@@ -9,7 +9,6 @@ use doorbell_hardware::pci::Signaled;
 use msi_types::Cpu;
 use msi_types::trace::{Event, Observer};
 use std::cell::Cell;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -223,15 +222,10 @@ impl Observer for Recorder {
     }
 }
 
-impl fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder")
-            .field("time", &self.time)
-            .field("limit", &self.limit)
-            .field("count", &self.count)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    Recorder as "Recorder",
+    |it| {time: it.time, limit: it.limit, count: it.count}
+);
 
 /// Returns the index of this thread's buffer.
 fn own_buffer() -> usize {

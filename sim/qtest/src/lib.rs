@@ -63,7 +63,6 @@ use address_space::AddressSpace;
 use gic_arch::icc::{IGRPEN0, IGRPEN1, PMR};
 use lines::Lines;
 use request::{Pin, Request};
-use std::fmt;
 use std::sync::Arc;
 use vgic::its::{ItsConfig, PageSizes, TableLevels};
 use vgic::{ConfigError, RedistributorRegion, SecurityView, Vcpu, Vgic, VgicConfig};
@@ -213,14 +212,7 @@ impl Qtest {
     }
 }
 
-impl fmt::Debug for Qtest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Qtest")
-            .field("gic", self.gic())
-            .field("clock", &self.clock)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Qtest as "Qtest", |it| {clock: it.clock});
 
 /// A kick that does nothing, because CPUs don't execute code and so never need one.
 struct NoKick;

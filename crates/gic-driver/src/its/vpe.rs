@@ -20,7 +20,6 @@ use crate::redistributor::VpeTables;
 use crate::{MmioExt, Redistributor};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use doorbell_fallible::lock::TaskLock;
 use gic_arch::gicr::vlpi::Vpendbaser;
@@ -84,11 +83,7 @@ pub struct VpeSet<P: GicPlatform> {
     pub(super) doorbells: Option<Doorbells>,
 }
 
-impl<P: GicPlatform> fmt::Debug for VpeSet<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VpeSet").field("vpes", &self.vpes).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!([P: GicPlatform] VpeSet<P> as "VpeSet", |it| {vpes: it.vpes});
 
 impl<P: GicPlatform> VpeSet<P> {
     /// Maps a vPE to each of these CPUs, with virtual INTIDs of `id_bits` bits.

@@ -14,7 +14,6 @@ use crate::protocol::{
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::lock::{IrqLock, TaskLock};
 use msi_types::{Cpu, MsiError};
@@ -423,12 +422,7 @@ pub(super) fn listed(
     Ok(ids)
 }
 
-impl fmt::Debug for Bus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bus")
-            .field("config", &self.config)
-            .field("version", &self.version)
-            .field("vectors", &self.vectors)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    Bus as "Bus",
+    |it| {config: it.config, version: it.version, vectors: it.vectors}
+);

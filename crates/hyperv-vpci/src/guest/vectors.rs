@@ -269,8 +269,4 @@ pub(super) const fn fault(operation: &'static str, reason: &'static str) -> MsiE
     })
 }
 
-impl fmt::Debug for ApicVectors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApicVectors").field("instance", &self.instance).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(ApicVectors as "ApicVectors", |it| {instance: it.instance});

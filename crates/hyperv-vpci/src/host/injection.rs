@@ -152,8 +152,4 @@ impl SignalMsi<NoIdentity> for FunctionInterrupts {
     }
 }
 
-impl fmt::Debug for FunctionInterrupts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FunctionInterrupts").field("address", &self.address).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(FunctionInterrupts as "FunctionInterrupts", |it| {address: it.address});

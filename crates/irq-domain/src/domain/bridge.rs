@@ -6,7 +6,6 @@ use crate::interrupts::Interrupts;
 use crate::irq::handler::{IrqContext, IrqReturn};
 use crate::request::handle::IrqHandle;
 use alloc::sync::Arc;
-use core::fmt;
 use msi_types::{MessageStore, MsiParent, RequesterId, StoreError, Trigger};
 
 /// Register access to a bridge such as HiSilicon's mbigen: a message store with one slot per input.
@@ -127,8 +126,4 @@ impl WiredBridge {
     }
 }
 
-impl fmt::Debug for WiredBridge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WiredBridge").field("device", &self.device).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(WiredBridge as "WiredBridge", |it| {device: it.device});

@@ -50,14 +50,10 @@ impl<'a> MsiDeviceConfig<'a> {
     }
 }
 
-impl<S: ?Sized> fmt::Debug for MsiDeviceConfig<'_, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsiDeviceConfig")
-            .field("name", &self.name)
-            .field("requester", &self.requester)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    [S: ?Sized] MsiDeviceConfig<'_, S> as "MsiDeviceConfig",
+    |it| {name: it.name, requester: it.requester}
+);
 
 /// A device's interrupt domain. The domain connects the message store to the controller, and hides
 /// both from the device driver. A device with several stores (MSI-X and IMS) has one domain for

@@ -4,7 +4,6 @@ use crate::error::MsiDeviceError;
 use crate::host::Host;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
-use core::fmt;
 use doorbell_fallible::Shared;
 use doorbell_fallible::lock::TaskLock;
 use msi_types::{
@@ -122,10 +121,4 @@ impl SharedAttachment {
     }
 }
 
-impl fmt::Debug for SharedAttachment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedAttachment")
-            .field("requester", &self.requester)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(SharedAttachment as "SharedAttachment", |it| {requester: it.requester});

@@ -10,7 +10,6 @@ use crate::irq::registry::IrqRegistry;
 use crate::request::deferred_free::{TakenOnDrop, Teardown};
 use crate::request::parts::IrqCore;
 use alloc::sync::Arc;
-use core::fmt;
 use doorbell_fallible::Shared;
 use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};
 
@@ -33,14 +32,10 @@ impl SharedDeviceConfig {
     }
 }
 
-impl fmt::Debug for SharedDeviceConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedDeviceConfig")
-            .field("requester", &self.requester)
-            .field("vectors", &self.vectors)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    SharedDeviceConfig as "SharedDeviceConfig",
+    |it| {requester: it.requester, vectors: it.vectors}
+);
 
 /// A device with several message stores, e.g. an MSI-X table and IMS. The device has a single
 /// attachment at the controller (for an ITS, this means one DeviceID and one EventID space).
@@ -118,10 +113,4 @@ impl Drop for SharedDevice {
     }
 }
 
-impl fmt::Debug for SharedDevice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedDevice")
-            .field("requester", &self.attachment.requester)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(SharedDevice as "SharedDevice", |it| {requester: it.attachment.requester});

@@ -27,11 +27,7 @@ pub(crate) struct Action {
     pub(crate) descriptor: Shared<Descriptor>,
 }
 
-impl fmt::Debug for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Action").field("irq", &self.descriptor.irq).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Action as "Action", |it| {irq: it.descriptor.irq});
 
 /// One interrupt.
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 use crate::irq::dispatched::Dispatched;
 use crate::number::Irq;
 use alloc::collections::TryReserveError;
-use core::fmt;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq};
 
@@ -46,15 +45,10 @@ impl IrqContext<'_> {
     }
 }
 
-impl fmt::Debug for IrqContext<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IrqContext")
-            .field("irq", &self.irq)
-            .field("hwirq", &self.hwirq)
-            .field("cpu", &self.cpu)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    IrqContext<'_> as "IrqContext",
+    |it| {irq: it.irq, hwirq: it.hwirq, cpu: it.cpu}
+);
 
 /// A handler's result. Returning `()` means [`Handled`](Self::Handled).
 #[doc(alias = "irqreturn_t")]

@@ -4,7 +4,6 @@ use super::header::{
     EXPRESS, EXPRESS_FLAGS, HEADER_TYPE, MULTI_FUNCTION, STATUS, STATUS_CAPABILITIES, TYPE_CARDBUS,
 };
 use super::{ConfigSpace, PciError};
-use core::fmt;
 
 /// Offset of the list pointer, in header types 0 and 1 and in CardBus bridges.
 const POINTER: u16 = 0x34;
@@ -66,14 +65,7 @@ impl Iterator for CapabilityIter<'_> {
     }
 }
 
-impl fmt::Debug for CapabilityIter<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CapabilityIter")
-            .field("next", &self.next)
-            .field("left", &self.left)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(CapabilityIter<'_> as "CapabilityIter", |it| {next: it.next, left: it.left});
 
 /// Returns the offset of the first extended capability with this ID. The function must be a PCI
 /// Express function: others have no extended configuration space.

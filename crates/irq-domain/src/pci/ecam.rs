@@ -3,7 +3,6 @@
 
 use super::access::{AccessContext, ConfigSpace, EcamWindow};
 use alloc::sync::Arc;
-use core::fmt;
 use msi_types::RequesterId;
 use msi_types::pci::BusRange;
 
@@ -56,11 +55,7 @@ impl Ecam {
     }
 }
 
-impl fmt::Debug for Ecam {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ecam").field("buses", &self.buses).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Ecam as "Ecam", |it| {buses: it.buses});
 
 /// One function's configuration space in an [`Ecam`] window: 4096 bytes, accessible in any context.
 /// Accesses that are misaligned or beyond the 4096 bytes are refused: reads return all ones, and
@@ -117,8 +112,4 @@ impl ConfigSpace for EcamFunction {
     }
 }
 
-impl fmt::Debug for EcamFunction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EcamFunction").field("base", &self.base).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(EcamFunction as "EcamFunction", |it| {base: it.base});

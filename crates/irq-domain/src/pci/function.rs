@@ -13,7 +13,6 @@ use super::{
 };
 use crate::host::Host;
 use alloc::sync::Arc;
-use core::fmt;
 use doorbell_fallible::try_arc;
 use msi_types::pci::PciRequester;
 use msi_types::{MessageStore, RequesterId, Shape};
@@ -188,15 +187,10 @@ impl ConfigSpace for PlacedFunction {
     }
 }
 
-impl fmt::Debug for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Function")
-            .field("requester", &self.requester)
-            .field("vendor", &format_args!("{:#06x}", self.vendor))
-            .field("device", &format_args!("{:#06x}", self.device))
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    Function as "Function",
+    |it| {requester: it.requester, vendor: format_args!("{:#06x}", it.vendor), device: format_args!("{:#06x}", it.device)}
+);
 
 /// A function's message store, and the shape in which to [allocate](crate::MsiDevice::allocate) its
 /// vectors.
@@ -264,8 +258,4 @@ fn msi(config: Arc<dyn ConfigSpace>, host: Arc<dyn Host>) -> Result<FunctionStor
     }
 }
 
-impl fmt::Debug for FunctionStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FunctionStore").field("shape", &self.shape).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(FunctionStore as "FunctionStore", |it| {shape: it.shape});

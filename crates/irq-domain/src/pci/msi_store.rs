@@ -5,7 +5,6 @@ use super::read_back::{check_power, slot_state};
 use super::{AccessContext, ConfigSpace, PciError};
 use crate::host::Host;
 use alloc::sync::Arc;
-use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::lock::{IrqLock, TaskLock};
 use msi_types::explain::Obstacle;
@@ -191,14 +190,7 @@ impl FastMask for MsiStore {
     }
 }
 
-impl fmt::Debug for MsiStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsiStore")
-            .field("slots", &self.slots())
-            .field("fit", &self.fit())
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(MsiStore as "MsiStore", |it| {slots: it.slots(), fit: it.fit()});
 
 /// An update in progress.
 struct Update<'a> {

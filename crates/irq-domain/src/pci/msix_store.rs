@@ -6,7 +6,6 @@ use super::{ConfigSpace, PciError, TableMemory};
 use crate::host::Host;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::lock::TaskLock;
 use doorbell_fallible::try_collect;
@@ -94,11 +93,7 @@ impl MsixParts {
     }
 }
 
-impl fmt::Debug for MsixParts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsixParts").field("capability", &self.capability).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(MsixParts as "MsixParts", |it| {capability: it.capability});
 
 /// A store over a function's MSI-X table. Each entry is masked, written, read back and unmasked on
 /// its own. During setup, MSI-X is enabled with the function mask set, because some functions don't
@@ -322,13 +317,7 @@ impl FastMask for MsixStore {
     }
 }
 
-impl fmt::Debug for MsixStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsixStore")
-            .field("capability", &self.parts.capability)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(MsixStore as "MsixStore", |it| {capability: it.parts.capability});
 
 /// An update in progress.
 struct Update<'a> {

@@ -4,7 +4,6 @@ use super::error::IrqfdError;
 use super::poller::{EventfdId, EventfdPoller, PolledEventfd};
 use crate::{MessageSink, RoutedMessage, Unsettled};
 use alloc::sync::Arc;
-use core::fmt;
 use core::time::Duration;
 use rustix::fd::{AsFd, OwnedFd};
 
@@ -80,11 +79,7 @@ impl MessageIrqfdSet for MessageEventfdSet {
     }
 }
 
-impl fmt::Debug for MessageEventfdSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEventfdSet").field("poller", &self.poller).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(MessageEventfdSet as "MessageEventfdSet", |it| {poller: it.poller});
 
 /// An eventfd in a [`MessageEventfdSet`].
 pub struct MessageEventfd {
@@ -114,8 +109,4 @@ impl MessageIrqfd for MessageEventfd {
     }
 }
 
-impl fmt::Debug for MessageEventfd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEventfd").field("polled", &self.polled).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(MessageEventfd as "MessageEventfd", |it| {polled: it.polled});

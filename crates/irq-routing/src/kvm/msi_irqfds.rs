@@ -16,7 +16,6 @@ use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 use crate::irqfd::{EventfdId, EventfdPoller, IrqfdError, PolledEventfd};
 use crate::{RouteError, RoutedMessage, Routing, Unsettled};
 use alloc::sync::Arc;
-use core::fmt;
 use core::time::Duration;
 use msi_types::Gsi;
 use rustix::fd::{AsFd, OwnedFd};
@@ -171,11 +170,7 @@ impl Backend for Kernel {
     }
 }
 
-impl fmt::Debug for MsiIrqfdSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsiIrqfdSet").field("waiting", &self.waiting()).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(MsiIrqfdSet as "MsiIrqfdSet", |it| {waiting: it.waiting()});
 
 /// An eventfd that sends a message while it is open. Dropping it closes it and frees its GSI.
 #[must_use = "dropping it closes the eventfd"]
@@ -228,8 +223,4 @@ impl Drop for MsiIrqfd {
     }
 }
 
-impl fmt::Debug for MsiIrqfd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsiIrqfd").field("key", &self.key).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(MsiIrqfd as "MsiIrqfd", |it| {key: it.key});

@@ -443,11 +443,7 @@ impl ListRegisterVcpu {
     }
 }
 
-impl fmt::Debug for ListRegisterVcpu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListRegisterVcpu").field("vcpu", &self.0).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(ListRegisterVcpu as "ListRegisterVcpu", |it| {vcpu: it.0});
 
 impl fmt::Debug for InGuest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

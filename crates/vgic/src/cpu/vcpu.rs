@@ -12,7 +12,6 @@ use crate::wired::index::WiredIndex;
 use crate::wired::interrupt::InterruptWord;
 use crate::wired::{Private, participation, send_sgi};
 use alloc::sync::Arc;
-use core::fmt;
 use core::ops::ControlFlow;
 use gic_arch::icc::{Igrpen, Sgi};
 use gic_arch::{IntId, IntIdClass, Lpi, Priority};
@@ -129,14 +128,7 @@ enum Source {
 /// interrupts in a loop will eventually read a spurious interrupt.
 const ATTEMPTS: usize = 64;
 
-impl fmt::Debug for Vcpu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vcpu")
-            .field("cpu", &self.cpu)
-            .field("interface", &self.interface)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Vcpu as "Vcpu", |it| {cpu: it.cpu, interface: it.interface});
 
 impl Vcpu {
     pub(crate) fn new(

@@ -65,7 +65,6 @@ use crate::monitor::progress::Progress;
 use crate::sync::lock::{Mutex, MutexGuard, Reading};
 use crate::sync::set_once::SetOnce;
 use alloc::sync::Arc;
-use core::fmt;
 use doorbell_fallible::{OutOfMemory, try_arc};
 use gic_arch::gits;
 use msi_types::explain::TableRegister;
@@ -122,11 +121,7 @@ struct IgnoredWrites {
     baser: [Option<u64>; 2],
 }
 
-impl fmt::Debug for Its {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Its").field("config", &self.config).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Its as "Its", |it| {config: it.config});
 
 impl Its {
     /// Creates an ITS in its reset state: disabled, without mappings. `targets` maps RDbase

@@ -15,7 +15,6 @@ use crate::sync::published::Published;
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt;
 use doorbell_fallible::{
     OnceBox, OutOfMemory, try_box_array, try_boxed_slice, try_page, try_page_table,
 };
@@ -43,11 +42,7 @@ pub(crate) struct DeviceTable {
     pub(super) accepts: Published,
 }
 
-impl fmt::Debug for DeviceTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceTable").field("bits", &self.bits).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(DeviceTable as "DeviceTable", |it| {bits: it.bits});
 
 /// Mapped devices and nodes in use. Protected by the command lock.
 #[derive(Debug)]

@@ -10,7 +10,6 @@ use crate::wakeup::VcpuWakeup;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::cell::Cell;
-use core::fmt;
 use core::ops::ControlFlow;
 use doorbell_fallible::{OutOfMemory, try_box};
 use gic_arch::{Lpi, Priority};
@@ -43,11 +42,7 @@ pub(crate) struct PendingLpis {
     turns: Box<[TurnTable; 1]>,
 }
 
-impl fmt::Debug for PendingLpis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingLpis").field("cpu", &self.vcpu.vcpu()).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(PendingLpis as "PendingLpis", |it| {cpu: it.vcpu.vcpu()});
 
 impl PendingLpis {
     pub(super) fn new(

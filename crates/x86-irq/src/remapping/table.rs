@@ -2,7 +2,6 @@
 
 use super::irte::{ApicMode, Filled, Irte, IrteHigh, IrteLow, IrteTarget};
 use super::source::Source;
-use core::fmt;
 
 /// A table's memory: 64-bit words, indexed from its base and initially zero. Each word must be read
 /// and written in a single access.
@@ -155,8 +154,4 @@ impl<M: RemapMemory> RemapTable<M> {
     }
 }
 
-impl<M> fmt::Debug for RemapTable<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemapTable").field("config", &self.config).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!([M] RemapTable<M> as "RemapTable", |it| {config: it.config});

@@ -3,7 +3,6 @@
 use crate::apic::{Apic, ApicVector};
 use crate::message::DestinationFormat;
 use alloc::sync::Arc;
-use core::fmt;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 
@@ -61,14 +60,7 @@ impl<'a> VectorDomainConfig<'a> {
     }
 }
 
-impl fmt::Debug for VectorDomainConfig<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VectorDomainConfig")
-            .field("cpus", &self.cpus)
-            .field("hwirqs", &self.hwirqs)
-            .field("window", &self.window)
-            .field("system", &self.system)
-            .field("destinations", &self.destinations)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(
+    VectorDomainConfig<'_> as "VectorDomainConfig",
+    |it| {cpus: it.cpus, hwirqs: it.hwirqs, window: it.window, system: it.system, destinations: it.destinations}
+);

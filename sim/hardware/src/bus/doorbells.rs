@@ -2,7 +2,6 @@
 //! doorbell, and messages that a controller dropped.
 
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -103,11 +102,7 @@ impl SignalMsi<DeviceId> for Doorbells {
     }
 }
 
-impl fmt::Debug for Doorbells {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Doorbells").field("count", &self.bells.len()).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Doorbells as "Doorbells", |it| {count: it.bells.len()});
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,6 @@ use msi_types::{
     Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, StoreError,
     StoreUpdate,
 };
-use std::fmt;
 use std::sync::{Arc, Mutex};
 
 /// The device's registers. All registers except the queue address are 32 bits wide.
@@ -235,11 +234,7 @@ impl MmioDevice for QueueDevice {
     }
 }
 
-impl fmt::Debug for QueueDevice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QueueDevice").field("requester", &self.requester).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(QueueDevice as "QueueDevice", |it| {requester: it.requester});
 
 /// The driver side.
 #[derive(Debug)]

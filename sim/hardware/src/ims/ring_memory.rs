@@ -10,7 +10,6 @@ use msi_types::{
     Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, StoreError,
     StoreUpdate,
 };
-use std::fmt;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -125,11 +124,7 @@ impl MmioDevice for RingDevice {
     }
 }
 
-impl fmt::Debug for RingDevice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RingDevice").field("requester", &self.requester).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(RingDevice as "RingDevice", |it| {requester: it.requester});
 
 /// The driver side of the device. The rings share the vectors that the driver was granted.
 #[derive(Debug)]

@@ -8,7 +8,6 @@ use crate::pci::header;
 use crate::pci::message_store::{PBA_BEHIND_TABLE, Signaled, Store, StoreConfig, Upstream};
 use msi_types::pci::msix;
 use msi_types::{RequesterId, SignalMsi};
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -282,14 +281,7 @@ fn place(config: StoreConfig, bar: u8, offset: u64) -> Option<BarWord> {
     (bar == pba_bar).then(|| offset.checked_sub(start).map(BarWord::Pending))?
 }
 
-impl fmt::Debug for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Function")
-            .field("requester", &self.requester())
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Function as "Function", |it| {requester: it.requester(), config: it.config});
 
 #[cfg(test)]
 mod tests {

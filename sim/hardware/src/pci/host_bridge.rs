@@ -166,11 +166,7 @@ impl MmioDevice for Memory {
     }
 }
 
-impl fmt::Debug for HostBridge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostBridge").field("windows", &self.windows).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(HostBridge as "HostBridge", |it| {windows: it.windows});
 
 impl fmt::Debug for Translator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

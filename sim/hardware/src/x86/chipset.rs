@@ -5,7 +5,6 @@ use super::interrupt_remapping::RemappingUnit;
 use super::local_apics::{Arriving, LocalApicBank};
 use crate::ram::Ram;
 use msi_types::{Delivery, MsiMessage, RequesterId, SignalMsi};
-use std::fmt;
 use std::sync::Arc;
 use vgic::GuestMemory as _;
 
@@ -47,8 +46,4 @@ impl SignalMsi<RequesterId> for Chipset {
     }
 }
 
-impl fmt::Debug for Chipset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chipset").field("remapping", &self.remapping).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(Chipset as "Chipset", |it| {remapping: it.remapping});

@@ -6,7 +6,6 @@ use crate::lock::lock;
 use crate::ram::Ram;
 use msi_types::{MsiMessage, RequesterId};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use x86_irq::remapping::{EntryCache, InvalidationError};
@@ -157,11 +156,7 @@ impl EntryCache for RemappingUnit {
     }
 }
 
-impl fmt::Debug for RemappingUnit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemappingUnit").field("faults", &self.faults()).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(RemappingUnit as "RemappingUnit", |it| {faults: it.faults()});
 
 #[cfg(test)]
 mod tests {

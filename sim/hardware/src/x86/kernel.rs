@@ -5,7 +5,6 @@ use crate::platform::{Executing, MachinePlatform};
 use crate::ram::{Publication, Ram};
 use irq_domain::{Dispatched, Host, Interrupts};
 use msi_types::{Cpu, TaskContext};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use x86_irq::remapping::RemapMemory;
@@ -106,11 +105,7 @@ impl Apic for X86Kernel {
     }
 }
 
-impl fmt::Debug for X86Kernel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("X86Kernel").field("apics", &self.apics).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(X86Kernel as "X86Kernel", |it| {apics: it.apics});
 
 /// Memory for a remapping table. The memory is in RAM, and the remapping unit does not snoop the
 /// CPU caches.

@@ -3,7 +3,6 @@
 
 use crate::lock::lock;
 use msi_types::{Cpu, Delivery};
-use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -144,11 +143,7 @@ impl LocalApicBank {
     }
 }
 
-impl fmt::Debug for LocalApicBank {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalApicBank").field("count", &self.apics.len()).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(LocalApicBank as "LocalApicBank", |it| {count: it.apics.len()});
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,6 @@ use crate::system::{
 use gic_arch::gits::{self, Cwriter};
 use gic_arch::its::COMMAND_BYTES;
 use msi_types::Cpu;
-use std::fmt;
 use vgic::AccessWidth;
 
 /// A machine whose controllers are up and whose devices have their vectors.
@@ -66,11 +65,7 @@ impl BootedMachine {
     }
 }
 
-impl fmt::Debug for BootedMachine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BootedMachine").field("name", &self.system.name).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(BootedMachine as "BootedMachine", |it| {name: it.system.name});
 
 /// A device of a [`BootedMachine`], with its driver.
 #[derive(Clone, Copy)]
@@ -122,8 +117,4 @@ impl BootedDevice<'_> {
     }
 }
 
-impl fmt::Debug for BootedDevice<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BootedDevice").field("vectors", &self.vectors()).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(BootedDevice<'_> as "BootedDevice", |it| {vectors: it.vectors()});

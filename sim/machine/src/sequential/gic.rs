@@ -10,7 +10,6 @@ use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
 use irq_domain::Interrupts;
 use msi_types::{Cpu, SetLine};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vgic::saved_state::SavedState;
@@ -69,11 +68,7 @@ impl GicHardware {
     }
 }
 
-impl fmt::Debug for GicHardware {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GicHardware").field("model", &self.model).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(GicHardware as "GicHardware", |it| {model: it.model});
 
 /// The CPUs of a powered-on [`GicHardware`].
 pub struct GicCpus {
@@ -129,8 +124,4 @@ impl GicCpus {
     }
 }
 
-impl fmt::Debug for GicCpus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GicCpus").field("model", &self.model).finish_non_exhaustive()
-    }
-}
+msi_types::debug_by!(GicCpus as "GicCpus", |it| {model: it.model});
