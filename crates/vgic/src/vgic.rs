@@ -377,7 +377,9 @@ impl Vgic {
     /// active (EOImode 1). The hypervisor must then drive `line` high, or
     /// [pulse](msi_types::SetLine::pulse) the line if the interrupt is edge-triggered. The
     /// hypervisor doesn't have to drive the line low: if the physical input is still high after the
-    /// deactivation, the physical interrupt fires again. A
+    /// deactivation, the physical interrupt fires again. The virtual interrupt is then pending
+    /// again, even if the guest made it edge-triggered: the hypervisor cannot tell whether the
+    /// input has fallen in between. A linked line is low until the physical interrupt fires. A
     /// [`LineObserver`](msi_types::LineObserver) isn't notified of linked interrupts.
     ///
     /// If the physical input falls before the guest has acknowledged the interrupt, the hypervisor
@@ -390,8 +392,8 @@ impl Vgic {
     /// doesn't affect the physical interrupt. A system reset keeps links, and deactivates each
     /// physical interrupt that was active on behalf of the guest. [Saved
     /// states](crate::saved_state) don't contain links: the destination must link its own physical
-    /// interrupts and drive the levels of their lines, and the source must [unlink](Self::unlink)
-    /// its own physical interrupts.
+    /// interrupts, which then fire if their inputs are high, and the source must
+    /// [unlink](Self::unlink) its own physical interrupts.
     ///
     /// # Errors
     /// [`LinkError`] if the machine doesn't have this line, `physical` is not a PPI or SPI, or no
@@ -401,7 +403,8 @@ impl Vgic {
     }
 
     /// Removes a link. If the physical interrupt was active on behalf of the guest, it is
-    /// deactivated, but the state of the virtual interrupt doesn't change. If a vCPU has the
+    /// deactivated, but the state of the virtual interrupt doesn't change, so the hypervisor must
+    /// drive the line from then on. If a vCPU has the
     /// virtual interrupt in a list register, that vCPU is kicked, but until it has exited, its
     /// guest may still deactivate the physical interrupt.
     ///

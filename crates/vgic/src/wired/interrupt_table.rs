@@ -174,7 +174,7 @@ pub(super) fn reset_state(
 ) -> InterruptWord {
     let intid = index.intid();
     let state = InterruptWord::new()
-        .with_line(before.let_go().line())
+        .with_line(before.line())
         .linked_as(before)
         .with_edge(intid.class() == IntIdClass::Sgi)
         .with_target_index(target);

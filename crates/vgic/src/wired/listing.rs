@@ -75,7 +75,8 @@ impl InterruptWord {
         if self.active() {
             return self.active_to_list(pending, cpu, participates);
         }
-        let physical = self.physical().filter(|_| self.physical_active() && !self.message());
+        let physical =
+            self.physical().filter(|_| self.physical_active() && !self.is_held_by_message());
         let asks_for_end = physical.is_none() && !self.edge();
         Filled { state: if pending { Pending } else { Invalid }, physical, asks_for_end }
     }
@@ -96,7 +97,7 @@ impl InterruptWord {
         if pending && stays && self.edge() && !self.physical_active() {
             return Filled { state: PendingActive, physical: None, asks_for_end: false };
         }
-        let waits = self.latch() || self.message();
+        let waits = self.latch() || self.is_held_by_message();
         let physical = self.physical().filter(|_| self.physical_active() && !waits);
         let asks_for_end = physical.is_none() && (waits || !self.edge());
         Filled { state: Active, physical, asks_for_end }
@@ -129,6 +130,7 @@ impl InterruptWord {
     ) -> Self {
         let now = left.state();
         let holds = physical.is_some() && physical == self.physical() && now != Invalid;
+        let high = level == Level::High && (holds || self.physical().is_none());
         let active = match (is_active(filled), is_active(now)) {
             _ if self.forced_active() => true,
             _ if self.forced_inactive() => false,
@@ -138,7 +140,7 @@ impl InterruptWord {
         };
         let back = self
             .with_listed(false)
-            .with_line(self.line() || level == Level::High)
+            .with_line(self.line() || high)
             .with_physical_active(self.physical_active() || holds)
             .with_latch(self.latch() || (self.lent() && is_pending(now)))
             .with_lent(false)
