@@ -3,6 +3,7 @@
 use doorbell_test_support::guest::program::{Draw, Ends, Kind, Program, Shape, Way, Wired};
 use doorbell_test_support::guest::program::{dice, kept};
 use doorbell_test_support::suites::{MACHINES, PROGRAMS, STEPS, WIRED_PROGRAMS};
+use std::collections::HashSet;
 
 #[test]
 fn machines_run_stored_programs_as_an_abstract_gic_allows() {
@@ -47,11 +48,72 @@ fn machines_run_random_wired_programs_as_an_abstract_gic_allows() {
     }
 }
 
-/// Carries out a random program. If it fails, shrinks it and panics with the shortest one.
-fn check(kind: Kind, way: Way, seed: u64, mut program: Program) {
-    if let Err(problem) = way.judge(kind, &program) {
+/// The guest's first steps, for interrupt N.
+const SETUP: &str = "wired 3 0 0 5 0 2\ngroups 1 1\nwaker 0 0\npmr 0 255\nigrpen1 0 1\n\
+                     isenabler 0 N 0\nigroupr 0 N 1\nipriorityr 0 N 0\n";
+
+/// Operations on interrupt N. The first 4 are for SPIs. In the last one, the guest handles the
+/// interrupt, and its device lowers the line.
+const OPERATIONS: [&str; 23] = [
+    "message N 1",
+    "message N 0",
+    "irouter N 1",
+    "irouter N 0",
+    "icfgr 0 N 1",
+    "icfgr 0 N 0",
+    "line 0 N 1",
+    "line 0 N 0",
+    "icenabler 0 N 0",
+    "isenabler 0 N 0",
+    "igroupr 0 N 0",
+    "igroupr 0 N 1",
+    "ipriorityr 0 N 64",
+    "ipriorityr 0 N 0",
+    "link 0 N 0",
+    "link 0 N 1",
+    "ispendr 0 N 0",
+    "icpendr 0 N 0",
+    "isactiver 0 N 0",
+    "icactiver 0 N 0",
+    "read iar1 0",
+    "end 0 1",
+    "read iar1 0\nline 0 N 0\nend 0 1",
+];
+
+/// Carries out every sequence of operations on an interrupt, up to a length. Of the sequences that
+/// reach the same state, only the first one is continued.
+fn check_every_sequence(kind: Kind, way: Way, intid: u32, length: usize) {
+    let operations = &OPERATIONS[if intid < 32 { 4 } else { 0 }..];
+    let mut known = HashSet::new();
+    let mut last = vec![SETUP.to_owned()];
+    for _ in 0..length {
+        let longer = |text: String| operations.iter().map(move |it| format!("{text}{it}\n"));
+        let longer = last.into_iter().flat_map(longer);
+        let is_new = |text: &String| {
+            let program = text.replace('N', &intid.to_string()).parse();
+            let program = program.unwrap_or_else(|line: String| panic!("no step: {line}"));
+            known.insert(check(kind, way, 0, program))
+        };
+        last = longer.filter(is_new).collect();
+    }
+}
+
+#[test]
+fn machines_run_every_short_sequence_on_linked_interrupts() {
+    let [software, lists, few] = [0, 1, 5].map(|number| Kind::ALL[number]);
+    for (intid, length) in [(27, 5), (64, 4)] {
+        check_every_sequence(software, Way::Plain, intid, length + 1);
+        check_every_sequence(lists, Way::Awake, intid, length);
+        check_every_sequence(few, Way::Awake, intid, length);
+    }
+}
+
+/// Carries out a program, and returns the state that it leaves. If it fails, shrinks it and panics
+/// with the shortest one.
+fn check(kind: Kind, way: Way, seed: u64, mut program: Program) -> String {
+    way.reach(kind, &program).unwrap_or_else(|problem| {
         program.shrink(|program| way.judge(kind, program).is_err());
         let machine = kind.name;
         panic!("{machine}, {way:?}, {seed}: {problem}; the shortest program:\n{program}");
-    }
+    })
 }

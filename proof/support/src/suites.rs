@@ -49,7 +49,9 @@ mod tests {
                  software), with 1-of-N SPIs and with linked physical interrupts | the rules for \
                  wired interrupts: signals to each vCPU after each step, and all registers at the \
                  end | {wired} random programs with {STEPS} random steps each: \
-                 `machines_run_random_wired_programs_as_an_abstract_gic_allows` | –"
+                 `machines_run_random_wired_programs_as_an_abstract_gic_allows`; every sequence of \
+                 4 to 6 operations on a linked interrupt: \
+                 `machines_run_every_short_sequence_on_linked_interrupts` | –"
             ),
             "moved by KVM's attributes and tables after each step | abstract GIC | kept programs, \
              except those whose states KVM's format cannot hold: \

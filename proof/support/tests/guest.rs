@@ -203,7 +203,7 @@ fn any_false_answer_about_a_wired_interrupt_is_refused() {
 
 /// The steps of random programs. A step's line also has its vCPUs, INTIDs or registers, or the
 /// results of the command (without `OutOfRange`).
-const DRAWN: [&str; 55] = [
+const DRAWN: [&str; 56] = [
     "bpr0 0 1 2",
     "bpr1 0 1 2",
     "clear Device Event Ok UnmappedCollection UnmappedDevice UnmappedInterrupt",
@@ -238,6 +238,7 @@ const DRAWN: [&str; 55] = [
     "isenabler 0 1 2",
     "ispendr 0 1 2",
     "line 0 1 2",
+    "link 0 1 2",
     "mapc Collection Ok ProcessorNumber",
     "mapd Device IttSize Ok",
     "mapi Event Ok",

@@ -4,7 +4,7 @@
 use doorbell_test_support::guest::{Machine, RAM};
 use gic_arch::{IntId, gicd, gicr, gits, v2m};
 use msi_types::Delivery::{self, Blocked, NoDoorbell, Pending};
-use msi_types::{Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
+use msi_types::{MsiMessage, NoIdentity, SignalMsi};
 use vgic::AccessWidth::{Byte, Double, Half, Word};
 use vgic::its::ItsConfig;
 use vgic::{
@@ -46,15 +46,6 @@ fn setspi_in_either_frame_makes_an_edge_spi_pending() {
 
         assert_eq!([machine.handle(0), machine.acknowledge(0)], [SPI.into(), SPURIOUS]);
     }
-}
-
-#[test]
-fn clrspi_does_not_deassert_a_wired_line() {
-    let mut machine = Machine::running(mbi(SecurityView::Single));
-    machine.enable_spi(SPI);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(ring(&machine.gic, ALIAS + CLEAR, SPI), Pending);
-    assert_eq!(machine.acknowledge(0), u64::from(SPI));
 }
 
 #[test]

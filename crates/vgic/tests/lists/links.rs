@@ -7,10 +7,10 @@ use doorbell_test_support::guest::Machine;
 use doorbell_test_support::guest::{Hardware, vtr};
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending};
 use gic_arch::ich::{ListRegister, ListRegisterState};
-use gic_arch::{IntId, IntIdField, gicd, gicr, icc};
+use gic_arch::{IntId, IntIdField, gicd, icc};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use vgic::{LinkError, ListRegisterVcpu, PhysicalInterrupts, VgicConfig};
 
@@ -194,60 +194,18 @@ fn deasserting_a_linked_line_deactivates_its_interrupt() {
     assert!(!board.distributor.is_active());
 }
 
-/// Ways to end an interrupt that is active at an exit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
-    /// The hardware ends the interrupt when the guest writes EOI while the interrupt is in a list
-    /// register.
-    Listed,
-    /// The guest writes EOI, and the write is trapped.
-    Trapped,
-    /// The guest clears the active state by writing `ICACTIVER`.
-    Register,
-    /// The guest writes `ICACTIVER` while the interrupt is in a list register.
-    RegisterWhileListed,
-}
-
 #[test]
-fn an_eoi_or_icactiver_write_deactivates_the_physical_interrupt() {
-    for end in [End::Listed, End::Trapped, End::Register, End::RegisterWhileListed] {
-        let mut board = board();
-        board.fire();
-        let (inside, mut hardware) = enter(board.vcpu(4));
-        hardware.acknowledge(1);
-        let mut vcpu = board.exit(inside, &mut hardware);
-        assert!(board.distributor.is_active() && board.is_pending(), "{end:?}: the input is high");
-        match end {
-            End::Trapped => vcpu.write_sysreg(icc::EOIR1.encoding(), SPI.into()).unwrap(),
-            End::Register => board.set(gicd::ICACTIVER, SPI),
-            End::Listed | End::RegisterWhileListed => {
-                let (inside, mut hardware) = enter(vcpu);
-                assert_eq!(listed(&hardware), [(Active, Some(77))]);
-                if end == End::Listed {
-                    hardware.end(1, SPI);
-                } else {
-                    board.set(gicd::ICACTIVER, SPI);
-                }
-                vcpu = board.exit(inside, &mut hardware);
-            }
-        }
-        assert!(!board.distributor.is_active(), "{end:?}");
-        assert_eq!(listed(&enter(vcpu).1), [], "{end:?}");
-        board.fire();
-    }
-}
-
-#[test]
-fn clearing_a_linked_edge_deactivates_its_interrupt() {
-    let board = board();
-    board.machine.make_edge(SPI);
-    for _ in 0..2 {
-        board.distributor.active.lock().unwrap().insert(PHYSICAL);
-        board.machine.gic.pulse(Line::Spi(SPI));
-        assert!(board.is_pending());
-        board.set(gicd::ICPENDR, SPI);
-        assert!(!board.is_pending() && !board.distributor.is_active());
-    }
+fn a_trapped_eoi_deactivates_the_physical_interrupt() {
+    let mut board = board();
+    board.fire();
+    let (inside, mut hardware) = enter(board.vcpu(4));
+    hardware.acknowledge(1);
+    let mut vcpu = board.exit(inside, &mut hardware);
+    assert!(board.distributor.is_active() && board.is_pending(), "the input is high");
+    vcpu.write_sysreg(icc::EOIR1.encoding(), SPI.into()).unwrap();
+    assert!(!board.distributor.is_active());
+    assert_eq!(listed(&enter(vcpu).1), []);
+    board.fire();
 }
 
 #[test]
@@ -306,30 +264,6 @@ fn is_physical_active_is_true_until_the_linked_interrupt_ends() {
 }
 
 #[test]
-fn unlinking_releases_the_physical_interrupt() {
-    let mut board = board();
-    board.fire();
-    board.machine.gic.unlink(Line::Spi(SPI)).unwrap();
-    assert!(!board.distributor.is_active() && board.is_pending());
-    assert_eq!(listed(&enter(board.vcpu(4)).1), [(Pending, None)]);
-}
-
-#[test]
-fn unlinking_a_listed_interrupt_deactivates_it_at_the_exit() {
-    let mut board = board();
-    board.fire();
-    let (inside, mut hardware) = enter(board.vcpu(4));
-    board.machine.gic.unlink(Line::Spi(SPI)).unwrap();
-    assert_eq!(board.machine.kicks.of(0), 1);
-    assert!(board.distributor.is_active());
-
-    let vcpu = board.exit(inside, &mut hardware);
-
-    assert!(!board.distributor.is_active());
-    assert_eq!(listed(&enter(vcpu).1), [(Pending, None)]);
-}
-
-#[test]
 fn deactivating_a_relinked_spi_deactivates_both_physical_interrupts() {
     let mut board = board();
     board.fire();
@@ -344,39 +278,6 @@ fn deactivating_a_relinked_spi_deactivates_both_physical_interrupts() {
     let _vcpu = board.exit(inside, &mut hardware);
 
     assert!(board.distributor.active.lock().unwrap().is_empty());
-}
-
-#[test]
-fn each_vcpus_timer_is_linked_independently() {
-    struct Timers {
-        are_off: AtomicBool,
-        ended: Mutex<Vec<Line>>,
-    }
-    impl PhysicalInterrupts for Timers {
-        fn level(&self, _: Line, _: IntId) -> Level {
-            if self.are_off.load(SeqCst) { Level::Low } else { Level::High }
-        }
-        fn deactivate(&self, line: Line, physical: IntId) {
-            assert_eq!(physical, IntId::new(27));
-            self.ended.lock().unwrap().push(line);
-        }
-    }
-    let mut machine = Machine::running(VgicConfig::new(2));
-    let timers = Arc::new(Timers { are_off: AtomicBool::new(false), ended: Mutex::default() });
-    machine.gic.serve_physical(timers.clone()).unwrap();
-    let line = |cpu| Line::Ppi { cpu: Cpu::new(cpu), intid: 27 };
-    for cpu in [0, 1] {
-        machine.gic.link(line(cpu), IntId::new(27)).unwrap();
-        let at = gicr::ISENABLER.locate(IntId::new(27)).unwrap();
-        machine.write_gicr(cpu as usize, at.register(), at.mask());
-    }
-    machine.gic.set_line(line(1), Level::High);
-    let vcpu = machine.vcpus.remove(1).with_list_registers(vtr(4, 5)).unwrap();
-    let (inside, hardware) = enter(vcpu);
-    assert_eq!(listed(&hardware), [(Pending, Some(27))]);
-    timers.are_off.store(true, SeqCst);
-    let _vcpu = inside.exit(&hardware.registers);
-    assert_eq!(*timers.ended.lock().unwrap(), [line(1)], "only this timer's level has fallen");
 }
 
 #[test]
@@ -419,33 +320,4 @@ fn dropping_a_vcpu_in_its_guest_retargets_its_interrupt() {
 
     assert!(!rwp(&machine), "no write must wait for a dropped vCPU");
     assert_eq!(machine.acknowledge(0), u64::from(SPI), "the other vCPU must take the interrupt");
-}
-
-/// The hypervisor learns only from the physical interrupt that the input is high, and never lowers
-/// the virtual line itself.
-#[test]
-fn a_physical_level_linked_as_an_edge_fires_each_time() {
-    let mut board = board();
-    board.machine.make_edge(SPI);
-    for _ in 0..2 {
-        board.fire();
-        assert_eq!(board.machine.acknowledge(0), u64::from(SPI));
-        board.machine.end(0, SPI.into());
-    }
-}
-
-#[test]
-fn a_level_deasserted_before_acknowledge_is_withdrawn() {
-    for level in [Level::Low, Level::High] {
-        let mut board = board();
-        board.fire();
-        let (inside, mut hardware) = enter(board.vcpu(4));
-        board.distributor.set(level);
-
-        let vcpu = board.exit(inside, &mut hardware);
-
-        let high = level == Level::High;
-        assert_eq!((board.is_pending(), board.distributor.is_active()), (high, high));
-        assert_eq!(listed(&enter(vcpu).1), if high { vec![LISTED] } else { vec![] });
-    }
 }

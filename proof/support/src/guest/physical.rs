@@ -14,6 +14,8 @@ type LineKey = (Option<usize>, u32);
 /// The physical interrupts.
 #[derive(Debug, Default)]
 pub struct Physical {
+    /// Inputs whose interrupts are linked to virtual ones.
+    linked: Mutex<BTreeSet<LineKey>>,
     high: Mutex<BTreeSet<LineKey>>,
     active: Mutex<BTreeSet<LineKey>>,
 }
@@ -21,20 +23,26 @@ pub struct Physical {
 impl Physical {
     /// Drives an input, as a device does.
     pub fn drive(&self, line: Line, level: Level) {
-        let mut high = self.high.lock().unwrap();
-        if level == Level::High {
-            high.insert(input(line))
-        } else {
-            high.remove(&input(line))
-        };
+        put(&self.high, line, level == Level::High);
     }
 
-    /// Activates the inactive interrupts whose inputs are high, as a physical GIC does when the
-    /// hypervisor acknowledges them.
+    /// Starts or ends to take the interrupt of an input.
+    pub fn link(&self, line: Line, on: bool) {
+        put(&self.linked, line, on);
+    }
+
+    /// Returns the linked inputs.
+    pub fn linked(&self) -> Vec<Line> {
+        self.linked.lock().unwrap().iter().map(|input| line(*input)).collect()
+    }
+
+    /// Activates the inactive linked interrupts whose inputs are high, as a physical GIC does when
+    /// the hypervisor acknowledges them.
     pub fn take(&self) -> Vec<Line> {
         let mut active = self.active.lock().unwrap();
-        let high = self.high.lock().unwrap();
-        high.iter().filter(|input| active.insert(**input)).map(|input| line(*input)).collect()
+        let (high, linked) = (self.high.lock().unwrap(), self.linked.lock().unwrap());
+        let mut fire = |input: &&LineKey| active.insert(**input);
+        high.intersection(&linked).filter(|input| fire(input)).map(|input| line(*input)).collect()
     }
 
     /// Deactivates a physical interrupt of a CPU, as the hardware does.
@@ -60,6 +68,15 @@ impl PhysicalInterrupts for Physical {
         let cpu = input(line).0.unwrap_or_default();
         self.end(cpu, physical.get());
     }
+}
+
+fn put(set: &Mutex<BTreeSet<LineKey>>, line: Line, on: bool) {
+    let mut set = set.lock().unwrap();
+    if on {
+        set.insert(input(line))
+    } else {
+        set.remove(&input(line))
+    };
 }
 
 fn input(line: Line) -> LineKey {

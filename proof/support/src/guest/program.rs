@@ -53,6 +53,8 @@ pub enum Step {
     Restore,
     /// A device drives an input. A PPI's belongs to the vCPU.
     Line { cpu: usize, intid: u32, high: bool },
+    /// The hypervisor links an input to a physical interrupt, or removes the link.
+    Link { cpu: usize, intid: u32, on: bool },
     /// A write to `GICD_SETSPI_NSR` or `GICD_CLRSPI_NSR`.
     Message { intid: u32, set: bool },
     /// A write of an interrupt's field. Odd values set a bit by an access of 64 bits.

@@ -75,11 +75,26 @@ impl Way {
     /// # Errors
     /// Explains what the abstract GIC does not allow.
     pub fn judge(self, kind: Kind, program: &Program) -> Result<(), String> {
+        self.reach(kind, program).map(drop)
+    }
+
+    /// Carries out a program like [`judge`](Self::judge). Returns a description of the state that
+    /// it leaves.
+    ///
+    /// # Errors
+    /// Explains what the abstract GIC does not allow.
+    pub fn reach(self, kind: Kind, program: &Program) -> Result<String, String> {
         let work = if self == Self::InPieces { 1 } else { 1024 };
         let config = program.shape.config_with(ErrorPolicy::Skip, work);
         let mut bench = Bench::of(kind, program.shape, false, vec![config]);
         bench.way = self;
-        program.judge(&mut bench)
+        let mut program = program.clone();
+        if matches!(self, Self::Restored | Self::Moved) {
+            // Each restore makes an edge of a high level, because the physical interrupt fires.
+            program.steps.retain(|step| !step.changes_linked_trigger());
+        }
+        program.judge(&mut bench)?;
+        Ok(format!("{:?} {:?}", bench.machine.save(), bench.physical))
     }
 }
 
@@ -151,6 +166,7 @@ impl Bench {
             earlier_faults: 0,
             physical: Arc::default(),
         };
+        Self::first_links(shape).for_each(|line| bench.physical.link(line, true));
         bench.link();
         bench
     }
@@ -295,8 +311,8 @@ impl Bench {
         other.restore(&saved);
         self.is_changed |= other.save() != saved;
         self.continue_on(other);
+        self.physical.end_all();
         self.link();
-        self.lower_linked();
     }
 
     /// Creates a machine of this kind in its reset state, with the same memory.
@@ -316,14 +332,17 @@ impl Bench {
         self.earlier_faults += self.count_faults() - self.observed_faults;
         self.machine.restore(saved);
         self.observed_faults = self.count_faults();
-        self.lower_linked();
+        self.physical.end_all();
     }
 }
 
 impl Target for Bench {
     fn take(&mut self, step: Step) -> Result<Observation, String> {
         if step.is_read() {
-            self.attend();
+            // A read of a field leaves the guests anyway.
+            if !matches!(step, Step::ReadField { .. }) {
+                self.attend();
+            }
             return Ok(self.take_wired(step));
         }
         let mut sleeping = Vec::new();

@@ -102,6 +102,7 @@ impl fmt::Display for Step {
             Self::EnableIts { enable } => write!(f, "enable-its {}", on(enable)),
             Self::Restore => f.write_str("restore"),
             Self::Line { cpu, intid, high } => write!(f, "line {cpu} {intid} {}", on(high)),
+            Self::Link { cpu, intid, on: is_on } => write!(f, "link {cpu} {intid} {}", on(is_on)),
             Self::Message { intid, set } => write!(f, "message {intid} {}", on(set)),
             Self::Field { cpu, field, intid, value } => {
                 write!(f, "{} {cpu} {intid} {value}", field.row().0)
@@ -178,6 +179,7 @@ fn other_step(line: &str) -> Option<Step> {
         ("enable-its", &[on]) => Step::EnableIts { enable: on != 0 },
         ("restore", &[]) => Step::Restore,
         ("line", &[cpu, intid, on]) => Step::Line { cpu: index(cpu)?, intid, high: on != 0 },
+        ("link", &[cpu, intid, on]) => Step::Link { cpu: index(cpu)?, intid, on: on != 0 },
         ("message", &[intid, on]) => Step::Message { intid, set: on != 0 },
         ("irouter", &[intid, to]) => Step::Route { intid, target: index(to)? },
         ("groups", &[zero, one]) => Step::Groups { zero: zero != 0, one: one != 0 },

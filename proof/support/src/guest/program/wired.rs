@@ -57,6 +57,10 @@ struct Interrupt {
     owner: Option<usize>,
     latch: bool,
     line: bool,
+    /// The input is linked to a level-sensitive physical interrupt.
+    linked: bool,
+    /// The physical interrupt is active, so it cannot fire.
+    held: bool,
     /// Level that messages set and clear; see `GICD_SETSPI_NSR`.
     message: bool,
     edge: bool,
@@ -85,8 +89,19 @@ impl Interrupt {
     }
 
     const fn deactivate(&mut self) {
+        self.held &= !self.active;
         self.active = false;
         self.taker = None;
+    }
+
+    /// Ends the physical interrupt if the interrupt is neither pending nor active, and fires it if
+    /// it is not active and its input is high. An edge-triggered interrupt becomes pending each
+    /// time, because the hypervisor cannot tell whether the input has fallen in between.
+    const fn follow_physical(&mut self) {
+        self.held &= self.pending() || self.active;
+        if self.linked && self.line && !self.held {
+            (self.held, self.latch) = (true, self.latch || self.edge);
+        }
     }
 
     const fn pending(&self) -> bool {
@@ -156,6 +171,8 @@ impl WiredGic {
                 owner,
                 latch: false,
                 line: false,
+                linked: LINKED.contains(&intid),
+                held: false,
                 message: false,
                 edge: !(16..FIRST_LPI).contains(&intid),
                 enabled: false,

@@ -10,7 +10,7 @@ use gic_arch::gicr::{self, Waker};
 use gic_arch::{Affinity, IntId, IntIdLocation};
 use msi_types::{Cpu, Delivery, Level, Line, SetLine};
 use std::sync::atomic::Ordering::SeqCst;
-use vgic::{AccessWidth, SecurityView, VgicConfig};
+use vgic::{AccessWidth, PhysicalInterrupts as _, SecurityView, VgicConfig};
 
 impl Shape {
     pub(super) fn wired_config(self, wired: Wired, work: u32) -> VgicConfig {
@@ -35,30 +35,38 @@ impl Shape {
     }
 }
 
-impl Bench {
-    /// Links virtual interrupts to physical ones.
-    pub(super) fn link(&self) {
-        if self.shape.wired.is_none() {
-            return;
-        }
-        self.machine.gic.serve_physical(self.physical.clone()).unwrap();
-        for line in self.linked() {
-            let (Line::Ppi { intid, .. } | Line::Spi(intid)) = line;
-            self.machine.gic.link(line, IntId::new(intid)).unwrap();
-        }
+impl Step {
+    pub(super) fn changes_linked_trigger(self) -> bool {
+        let Self::Field { field: Field::Trigger, intid, .. } = self else { return false };
+        LINKED.contains(&intid)
     }
+}
 
-    fn linked(&self) -> impl Iterator<Item = Line> {
-        let cpus = 0..usize::from(self.shape.wired.map_or(0, |_| self.shape.cpus));
+impl Bench {
+    /// Returns the inputs that are linked at first.
+    pub(super) fn first_links(shape: Shape) -> impl Iterator<Item = Line> {
+        let cpus = 0..usize::from(shape.wired.map_or(0, |_| shape.cpus));
         cpus.flat_map(|cpu| LINKED.map(|intid| line_of(cpu, intid)))
     }
 
-    /// Lowers the inputs of linked interrupts, because a restored machine starts without active
-    /// physical interrupts.
-    pub(super) fn lower_linked(&self) {
-        self.physical.end_all();
-        for line in self.linked() {
-            self.machine.gic.set_line(line, Level::Low);
+    /// Links virtual interrupts to physical ones.
+    pub(super) fn link(&self) {
+        if self.shape.wired.is_some() {
+            self.machine.gic.serve_physical(self.physical.clone()).unwrap();
+            self.physical.linked().into_iter().for_each(|line| self.set_link(line, true));
+        }
+    }
+
+    /// Links an input, or removes its link and drives it without one.
+    fn set_link(&self, line: Line, on: bool) {
+        let (Line::Ppi { intid, .. } | Line::Spi(intid)) = line;
+        let (gic, intid) = (&self.machine.gic, IntId::new(intid));
+        self.physical.link(line, on);
+        if on {
+            gic.link(line, intid).unwrap();
+        } else {
+            gic.unlink(line).unwrap();
+            gic.set_line(line, self.physical.level(line, intid));
         }
     }
 
@@ -83,8 +91,9 @@ impl Bench {
         let machine = &mut self.machine;
         match step {
             Step::Line { cpu, intid, high } => {
-                return Observation::Sent(self.drive(line_of(cpu, intid), intid, high));
+                return Observation::Sent(self.drive(line_of(cpu, intid), high));
             }
+            Step::Link { cpu, intid, on } => self.set_link(line_of(cpu, intid), on),
             Step::Message { intid, set } => {
                 let register = if set { gicd::SETSPI_NSR } else { gicd::CLRSPI_NSR };
                 let address = machine.gic.config().distributor + u64::from(register.offset());
@@ -148,12 +157,12 @@ impl Bench {
     }
 
     /// Drives an input. Returns `false` if it doesn't exist.
-    fn drive(&self, line: Line, intid: u32, high: bool) -> bool {
+    fn drive(&self, line: Line, high: bool) -> bool {
         let level = if high { Level::High } else { Level::Low };
-        if !LINKED.contains(&intid) {
+        self.physical.drive(line, level);
+        if !self.physical.linked().contains(&line) {
             return self.machine.gic.set_line(line, level) != Delivery::NoDoorbell;
         }
-        self.physical.drive(line, level);
         // Make vCPUs with list registers exit: a list register keeps signaling a level after the
         // line has fallen.
         let cpus = 0..self.machine.vcpus.len();

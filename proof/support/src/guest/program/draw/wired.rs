@@ -1,6 +1,6 @@
 //! Random steps that concern wired interrupts, on a few interrupts of each kind.
 
-use crate::guest::program::wired::{AFFINITIES, PRIVATE, SHARED};
+use crate::guest::program::wired::{AFFINITIES, LINKED, PRIVATE, SHARED};
 use crate::guest::program::{Ends, Field, Register, Shape, Step, Wired};
 use gic_arch::icc::{Ctlr, Sgi};
 
@@ -101,6 +101,7 @@ pub(super) fn step(shape: Shape, below: Below<'_>) -> Step {
         50..=57 => Step::Refire { cpu, target },
         58 => Step::Restore,
         59 => Step::Reset { cpu },
+        60 => Step::Link { cpu, intid: LINKED[group], on },
         _ => Step::Decline { cpu, zero: on, one: group == 1 },
     }
 }

@@ -52,9 +52,10 @@ impl WiredGic {
     fn is_lawful(&self, step: Step) -> bool {
         let is_nested = self.wired.ends == Ends::Nested;
         match step {
-            // The physical inputs are level-sensitive: with an edge-triggered virtual interrupt,
-            // every sample of a high level would look like a new edge.
-            Step::Field { field: Field::Trigger, intid, .. } if LINKED.contains(&intid) => false,
+            // Whether the hypervisor then reports a high level as an edge is up to it.
+            Step::Link { cpu, intid, .. } => {
+                self.any(cpu, intid).is_some_and(|it| !it.edge || !it.line)
+            }
             // A linked 1-of-N interrupt may move at each exit, also while vCPUs are read in turn.
             Step::Route { intid, target } if LINKED.contains(&intid) => target <= CPUS,
             Step::Write { cpu, register: Register::Eoir(_), value } => {
@@ -84,7 +85,7 @@ impl WiredGic {
     pub(super) fn registers() -> impl Iterator<Item = Step> {
         (0..CPUS).flat_map(|cpu| {
             let registers = [Register::Pmr, Register::Bpr(1)];
-            let all = PRIVATE.into_iter().chain(SHARED);
+            let all = PRIVATE.into_iter().chain(SHARED.into_iter().filter(move |_| cpu == 0));
             let fields = all.flat_map(move |intid| {
                 Field::ALL.map(|(_, field, _)| Step::ReadField { cpu, field, intid })
             });
@@ -134,6 +135,7 @@ impl WiredGic {
             (_, Observation::Undefined) => {}
             _ => self.apply(step),
         }
+        self.interrupts.iter_mut().for_each(Interrupt::follow_physical);
         Ok(())
     }
 
@@ -178,6 +180,12 @@ impl WiredGic {
         let is_single = !self.wired.is_non_secure;
         match step {
             Step::Line { cpu, intid, high } => self.drive(cpu, intid, high),
+            Step::Link { cpu, intid, on } => {
+                for it in self.interrupts.iter_mut().filter(|it| it.is(cpu, intid)) {
+                    (it.linked, it.held) = (on, false);
+                }
+            }
+            Step::Restore => self.interrupts.iter_mut().for_each(|it| it.held = false),
             Step::Message { intid, set } if self.has_messages => self.message(intid, set),
             Step::SetLpi { cpu, lpi } => self.latch_lpi(cpu, lpi, true),
             Step::ClearLpi { cpu, lpi } => self.latch_lpi(cpu, lpi, false),
@@ -240,7 +248,7 @@ impl WiredGic {
 
     fn drive(&mut self, cpu: usize, intid: u32, high: bool) {
         if let Some(it) = self.interrupts.iter_mut().find(|it| it.is(cpu, intid) && intid >= 16) {
-            it.latch |= it.edge && high && !it.line;
+            it.latch |= it.edge && high && !it.line && !it.linked;
             it.line = high;
         }
     }
