@@ -23,6 +23,7 @@ mod qemu;
 mod registers;
 mod run;
 mod script;
+mod sequences;
 mod software;
 mod step;
 mod world;
@@ -36,6 +37,7 @@ pub use mutant::{Faulty, MUTANTS, Mutant};
 pub use peer::{Asserted, Model, Peer, Reply, WATCH_ALL, WATCH_ONE};
 pub use qemu::Qemu;
 pub use run::{Comparison, Finding, Limits, compare, hunt, reset_values};
+pub use sequences::sequences;
 pub use world::World;
 
 #[cfg(test)]

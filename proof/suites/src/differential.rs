@@ -13,7 +13,7 @@ use doorbell_harness::temporary::Folder;
 use doorbell_harness::workspace;
 use doorbell_oracles::differential::{
     Comparison, Finding, Limits, MUTANTS, Model, Mutant, Peer as _, Qemu, World, compare, hunt,
-    reset_values,
+    reset_values, sequences,
 };
 
 /// Number of cases of each family in a long run.
@@ -74,6 +74,8 @@ fn cases_with(version: Version, effort: Effort) -> Vec<Case> {
             cases.push(case(family.name(), world, Box::new(run)));
         }
     }
+    let run = Box::new(Pair::compare_sequences);
+    cases.push(case("every sequence of four operations on an interrupt", World::Running, run));
     if effort.time.is_none() {
         for mutant in MUTANTS {
             let run = move |pair: &mut Pair| pair.find(mutant, effort.seed);
@@ -109,6 +111,12 @@ impl Pair {
 
     fn compare_after_reset(&mut self) -> Result<()> {
         reset_values(&mut self.model, &mut self.qemu)?.iter().try_for_each(judge)
+    }
+
+    fn compare_sequences(&mut self) -> Result<()> {
+        let finding = sequences(&mut self.model, &mut self.qemu)?;
+        eprintln!("{} sequences agree", finding.agreed);
+        judge(&finding)
     }
 
     fn compare(&mut self, of: Comparison, effort: Effort) -> Result<()> {

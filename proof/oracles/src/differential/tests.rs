@@ -41,6 +41,16 @@ fn every_planted_fault_is_found_with_one_cpu_watched() {
 }
 
 #[test]
+fn sequences_of_operations_find_planted_faults() {
+    for mutant in MUTANTS.iter().filter(|mutant| mutant.name.starts_with("the first input")) {
+        let mut model = mutant.model(WATCH_ALL).unwrap();
+        let mut right = Model::new(mutant.world, WATCH_ALL).unwrap();
+        let found = sequences(&mut model, &mut right).unwrap();
+        assert!(found.mismatch.is_some(), "{}", mutant.name);
+    }
+}
+
+#[test]
 fn only_irq_raise_and_lower_lines_change_the_asserted_inputs() {
     let mut asserted = Asserted::default();
     let lines = [
