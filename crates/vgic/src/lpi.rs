@@ -54,6 +54,9 @@
 //!    observes everything that the device wrote before it sent the message.
 //!
 //! Two events that are mapped to one LPI have separate entries, and may deliver the LPI twice.
+//! Their configuration is the LPI's: a command that rereads it for one of them also rereads it for
+//! the others, by a sweep over the LPI's events or over all events. CLEAR visits the LPI's events,
+//! too.
 //!
 //! # List registers
 //!
@@ -116,8 +119,9 @@
 //! LPI: they read the command state, and hold the lock of their LPI (`beside`). Two ITSes or
 //! redistributors therefore execute them at the same time. A reader locks only one of the four
 //! shards of `control`, so that most readers don't write a common cache line. All other commands
-//! and sweeps run alone. So do MAPTI and DISCARD if several events are mapped to the LPI, and the
-//! MAPTI that allocates the block or the node of its event, which devices of several ITSes share.
+//! and sweeps run alone. So do commands other than INT if several events are mapped to the LPI, and
+//! the MAPTI that allocates the block or the node of its event, which devices of several ITSes
+//! share.
 //!
 //! `LpiCore.control` is held for at most 1024 entries at a time, except in operations that only the
 //! VMM can request. A command counts as 16 entries.

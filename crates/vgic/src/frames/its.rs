@@ -29,9 +29,9 @@
 //! | MAPC to another redistributor, MOVI | pending state moves with the mapping. MOVALL moves pending state only, and changes no mapping |
 //! | an identifier whose first-level table entry becomes invalid | remains mapped |
 //! | a table that loses `Valid` while the ITS is disabled | loses its mappings |
-//! | two events on one LPI | both can be pending: the LPI may be delivered twice |
+//! | two events on one LPI | they have one configuration, as in Linux's KVM (`vgic_add_lpi`): a command that rereads it for one event rereads it for all. Both can be pending, so the LPI may be delivered twice. CLEAR clears the LPI at the event's redistributor; DISCARD leaves it to the other event |
 //! | a mapping beyond the model's budget | the command fails with its own reason ([`CommandFault::NoRoom`]) |
-//! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device, fails in the same way ([`CommandFault::OutOfMemory`]). A command that affects all mappings stops the queue until a poll can allocate the memory. `GITS_CTLR.Enabled` stays 0 |
+//! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device, fails in the same way ([`CommandFault::OutOfMemory`]). A command that affects other mappings stops the queue until a poll can allocate the memory. `GITS_CTLR.Enabled` stays 0 |
 
 mod commands;
 mod execution;

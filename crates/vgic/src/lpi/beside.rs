@@ -46,7 +46,8 @@ impl LpiCore {
         let is_mapped = |collection| control.collection(its, collection).is_some();
         let event = control.event(its, device.get(), event.get());
         let Some(event) = event.filter(|event| is_mapped(event.collection)) else { return false };
-        let (state, location) = (control.state(), Location::Event(event.index()));
+        let (state, index) = (control.state(), event.index());
+        let location = Location::Event(index);
         let mut rewrites = self.rewriters.lock(self.shared.load(location).lpi_index());
         match command {
             Command::Movi { collection, .. } => {
@@ -54,12 +55,9 @@ impl LpiCore {
                 is_mapped(collection)
                     && state.move_event(&mut rewrites, event, collection) == Ok(true)
             }
-            Command::Inv { .. } => state.invalidate_event(&mut rewrites, location).is_ok(),
-            Command::Clear { .. } => {
-                state.clear_event(&mut rewrites, location);
-                true
-            }
-            Command::Discard { .. } => state.discard_only_event(&mut rewrites, event.index()),
+            Command::Inv { .. } => state.invalidate_event(&mut rewrites, index) == Ok(true),
+            Command::Clear { .. } => state.clear_event(&mut rewrites, index),
+            Command::Discard { .. } => state.discard_only_event(&mut rewrites, index),
             _ => {
                 state.signal_event(event);
                 true

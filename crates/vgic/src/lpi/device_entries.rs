@@ -254,6 +254,11 @@ impl DeviceEntries {
         self.by_lpi.after(index)
     }
 
+    /// Returns `true` if the LPI that an entry is mapped to has other entries as well.
+    pub(super) fn shares_lpi(&self, index: EntryIndex) -> bool {
+        self.by_lpi.has_neighbors(index)
+    }
+
     /// Returns `true` if an entry has an owner and is mapped to this LPI.
     pub(super) fn is_mapped_to(&self, index: EntryIndex, lpi: Lpi) -> bool {
         self.owner(index) != Owner::Nobody && self.shared.load(Location::Event(index)).lpi() == lpi

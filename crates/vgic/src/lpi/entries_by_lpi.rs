@@ -185,6 +185,12 @@ impl EntriesByLpi {
         self.neighbors_of(entry).next.map(index)
     }
 
+    /// Returns `true` if an entry isn't the only one in its LPI's list.
+    pub(super) fn has_neighbors(&self, entry: EntryIndex) -> bool {
+        let Neighbors { previous, next } = self.neighbors_of(entry);
+        previous.or(next).is_some()
+    }
+
     /// Returns the entry in the list of the LPI with this index, if it is the only entry.
     pub(super) fn only(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.first(lpi_index).filter(|first| self.after(*first).is_none())

@@ -13,7 +13,7 @@ use super::itt_teardown::IttTeardown;
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::rewriting::Rewrites;
 use super::shared::Location;
-use super::sweep::{Cause, Meant, OwnCursor, Pause, Settings, Sweep};
+use super::sweep::{Cause, LpiChange, Meant, OwnCursor, Pause, Settings, Sweep};
 use super::translator::Translator;
 use alloc::sync::Arc;
 use doorbell_fallible::OutOfMemory;
@@ -200,7 +200,7 @@ impl Control {
         self.give_entry(found.index(), Owner::event(its, collection), lpi);
         let (state, rewrites) = self.parts();
         state.write_mapping(rewrites, found.index(), mapping);
-        self.take_listed(its, found.index());
+        self.settle_mapping(its, found.index());
         Ok(())
     }
 
@@ -256,26 +256,36 @@ impl Control {
     ) -> Result<(), OutOfMemory> {
         let (state, rewrites) = self.parts();
         if !state.move_event(rewrites, event, collection)? {
-            self.take_listed(event.its, event.entry.index());
+            self.settle_mapping(event.its, event.index());
         }
         Ok(())
     }
 
     /// Lets an event, which a command has mapped or moved, take over the LPI that is in a list
-    /// register of its target, if any. The command is complete when the vCPU has exited.
-    fn take_listed(&mut self, its: ItsIndex, event: EntryIndex) {
-        let location = Location::Event(event);
-        if self.is_own_left(location) {
-            let entry = self.shared.load(location);
-            let (vcpu, lpi, next) = (entry.target(), entry.lpi(), Some(event));
-            self.start(Cause::Command(its), Sweep::InvalidateLpi { vcpu, lpi, next });
+    /// register of its target, if any. The command is complete when the vCPU has exited. If other
+    /// events are mapped to the LPI, all get the same configuration.
+    fn settle_mapping(&mut self, its: ItsIndex, event: EntryIndex) {
+        if self.is_own_left(Location::Event(event)) || self.device_entries.shares_lpi(event) {
+            self.start_for_lpi(Cause::Command(its), event, LpiChange::Reload);
         }
     }
 
-    /// Executes CLEAR: clears the pending state of the event's LPI at its redistributor.
+    /// Starts to change the entries of all events that are mapped to the LPI of an event.
+    fn start_for_lpi(&mut self, cause: Cause, event: EntryIndex, change: LpiChange) {
+        let lpi = self.shared.load(Location::Event(event)).lpi();
+        let next = self.device_entries.first(lpi.index());
+        self.start(cause, Sweep::ForLpi { lpi, next, change });
+    }
+
+    /// Executes CLEAR: clears the pending state of the event's LPI at its redistributor. The
+    /// command is complete when its sweep, if any, is done.
     pub(crate) fn clear_event(&mut self, event: MappedEvent) {
         let (state, rewrites) = self.parts();
-        state.clear_event(rewrites, Location::Event(event.index()));
+        if !state.clear_event(rewrites, event.index()) {
+            let vcpu = self.shared.load(Location::Event(event.index())).target();
+            let cause = Cause::Command(event.its);
+            self.start_for_lpi(cause, event.index(), LpiChange::ClearAt(vcpu));
+        }
     }
 
     /// Executes DISCARD: clears the event like CLEAR, and unmaps it.
@@ -284,10 +294,15 @@ impl Control {
         self.unmap_entry(event.entry.index());
     }
 
-    /// Executes INV: rereads the configuration of the event's LPI from memory.
+    /// Executes INV: rereads the configuration of the event's LPI from memory. The command is
+    /// complete when its sweep, if any, is done.
     pub(crate) fn invalidate_event(&mut self, event: MappedEvent) -> Result<(), OutOfMemory> {
         let (state, rewrites) = self.parts();
-        state.invalidate_event(rewrites, Location::Event(event.index()))
+        if !state.invalidate_event(rewrites, event.index())? {
+            let cause = Cause::Command(event.its);
+            self.start_for_lpi(cause, event.index(), LpiChange::Reload);
+        }
+        Ok(())
     }
 }
 
@@ -355,8 +370,7 @@ impl CommandState {
         }
     }
 
-    /// Moves an event. Returns `false` if its LPI is still in a list register of the new target, so
-    /// that the event has yet to take it over.
+    /// Moves an event. Returns `false` if the move has to be [settled](Control::settle_mapping).
     pub(super) fn move_event(
         &self,
         rewrites: &mut Rewrites,
@@ -369,7 +383,7 @@ impl CommandState {
         let refresh = self.prepare(location, now, route, Settings::Keep)?;
         self.device_entries.set_owner(event.index(), Owner::event(event.its, collection));
         self.write(rewrites, location, refresh);
-        Ok(!self.is_own_left(location))
+        Ok(!self.is_own_left(location) && !self.device_entries.shares_lpi(event.index()))
     }
 
     /// Executes INT: injects a message for the event.
@@ -457,17 +471,25 @@ impl CommandState {
         self.retire(rewrites, location, old, new);
     }
 
-    pub(super) fn clear_event(&self, rewrites: &mut Rewrites, event: Location) {
+    /// Clears an event's LPI. Returns `false` if other events are mapped to the LPI, whose entries
+    /// have yet to be cleared.
+    pub(super) fn clear_event(&self, rewrites: &mut Rewrites, index: EntryIndex) -> bool {
+        let event = Location::Event(index);
         self.clear(rewrites, self.own_lpi_of(event));
         self.clear(rewrites, event);
+        !self.device_entries.shares_lpi(index)
     }
 
+    /// Rereads the configuration of an event's LPI. Returns `false` if other events are mapped to
+    /// the LPI, which have yet to reread it.
     pub(super) fn invalidate_event(
         &self,
         rewrites: &mut Rewrites,
-        event: Location,
-    ) -> Result<(), OutOfMemory> {
+        index: EntryIndex,
+    ) -> Result<bool, OutOfMemory> {
+        let event = Location::Event(index);
         self.refresh(rewrites, self.own_lpi_of(event), Settings::Reload)?;
-        self.refresh(rewrites, event, Settings::Reload)
+        self.refresh(rewrites, event, Settings::Reload)?;
+        Ok(!self.device_entries.shares_lpi(index))
     }
 }

@@ -7,7 +7,7 @@ use super::entry::Entry;
 use super::entry_table::EntryIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
 use super::shared::Location;
-use super::sweep::{Cause, OwnCursor, Pause, Settings, Sweep, Visited};
+use super::sweep::{Cause, LpiChange, OwnCursor, Pause, Settings, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
 #[cfg(test)]
 use alloc::{collections::BTreeSet, vec::Vec};
@@ -172,34 +172,10 @@ impl Control {
             // instead.
             self.invalidate_all(vcpu);
         } else if let next @ Some(_) = self.device_entries.first(lpi.index()) {
-            self.start(Cause::Invalidate(vcpu), Sweep::InvalidateLpi { vcpu, lpi, next });
+            let change = LpiChange::ReloadAt(vcpu);
+            self.start(Cause::Invalidate(vcpu), Sweep::ForLpi { lpi, next, change });
         }
         Ok(())
-    }
-
-    /// Advances the sweep of `GICR_INVLPIR` for an LPI with several events.
-    pub(super) fn invalidate_on(
-        &mut self,
-        vcpu: u32,
-        lpi: Lpi,
-        next: &mut Option<EntryIndex>,
-        limit: u64,
-    ) -> Result<bool, Pause> {
-        if next.is_some_and(|index| !self.device_entries.is_mapped_to(index, lpi)) {
-            // The entry was removed from the LPI's list, so start again.
-            *next = self.device_entries.first(lpi.index());
-        }
-        while let Some(index) = *next {
-            if self.work() >= limit {
-                return Ok(false);
-            }
-            self.count_work(1);
-            if self.shared.load(Location::Event(index)).target() == vcpu {
-                self.refresh_event(index, Settings::Reload)?;
-            }
-            *next = self.device_entries.after(index);
-        }
-        Ok(true)
     }
 
     /// Handles a write to `GICR_INVALLR`: rereads every LPI's configuration from memory. The

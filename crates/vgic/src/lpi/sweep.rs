@@ -162,8 +162,8 @@ pub(super) enum Sweep {
     Refresh { cursor: Cursor, meant: Meant },
     /// Rereads the configurations of all LPIs that target a vCPU.
     Invalidate { cursor: Cursor, own: OwnCursor, vcpu: u32 },
-    /// Refreshes the entries of one LPI that target a vCPU, starting at entry `next`.
-    InvalidateLpi { vcpu: u32, lpi: Lpi, next: Option<EntryIndex> },
+    /// Changes the entries of the events of one LPI, starting at entry `next`.
+    ForLpi { lpi: Lpi, next: Option<EntryIndex>, change: LpiChange },
     /// Executes MOVALL.
     MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
     /// Releases the entries in `teardown`, then unmaps all devices starting at DeviceID `devices`,
@@ -174,6 +174,17 @@ pub(super) enum Sweep {
     Enable { cursor: Cursor, own: OwnCursor, vcpu: u32, pending: PendingBits, next: u32 },
     /// Writes pending LPIs to the pending table.
     Disable { cursor: Cursor, own: OwnCursor, vcpu: u32, tables: LpiTables, pending: PendingBits },
+}
+
+/// Change of the entries of one LPI's events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum LpiChange {
+    /// Rereads the configuration.
+    Reload,
+    /// Rereads the configuration of events that target a vCPU.
+    ReloadAt(u32),
+    /// Clears the pending state of events that target a vCPU.
+    ClearAt(u32),
 }
 
 /// Result of visiting a block of own LPIs. The outer error means that the block must be visited

@@ -33,7 +33,7 @@ use super::mapping::ItsIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock};
 use super::reload::ReadAhead;
 use super::shared::Location;
-use super::sweep::{Cursor, OwnCursor, Pause, Settings, Sweep, Visited};
+use super::sweep::{Cursor, LpiChange, OwnCursor, Pause, Settings, Sweep, Visited};
 use super::tables::PendingBits;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::{Lpi, gicr};
@@ -48,7 +48,10 @@ impl Sweep {
         match self {
             Self::Refresh { cursor, meant } => {
                 visit(control, cursor, limit, |control, index, owner| {
-                    if meant.contains(owner) {
+                    if control.device_entries.shares_lpi(index) {
+                        // The LPI's other events must not keep another configuration.
+                        control.refresh_event(index, Settings::Reload)?;
+                    } else if meant.contains(owner) {
                         control.refresh_event(index, Settings::Keep)?;
                     }
                     Ok(())
@@ -62,9 +65,7 @@ impl Sweep {
                     control.reload_own(*vcpu, block)
                 })?)
             }
-            Self::InvalidateLpi { vcpu, lpi, next } => {
-                control.invalidate_on(*vcpu, *lpi, next, limit)
-            }
+            Self::ForLpi { lpi, next, change } => change_on(control, *lpi, next, *change, limit),
             Self::MoveAll { cursor, own, from, to } => {
                 let each =
                     |control: &mut Control, location| control.move_if_pending(location, *from, *to);
@@ -112,7 +113,7 @@ impl Sweep {
             }
             Self::Refresh { .. }
             | Self::Invalidate { .. }
-            | Self::InvalidateLpi { .. }
+            | Self::ForLpi { .. }
             | Self::MoveAll { .. }
             | Self::Unmap { .. } => return,
         };
@@ -140,6 +141,38 @@ fn visit(
             }
         }
         cursor.next += 1;
+    }
+    Ok(true)
+}
+
+/// Visits the entries of the events that are mapped to an LPI.
+fn change_on(
+    control: &mut Control,
+    lpi: Lpi,
+    next: &mut Option<EntryIndex>,
+    change: LpiChange,
+    limit: u64,
+) -> Result<bool, Pause> {
+    if next.is_some_and(|index| !control.device_entries.is_mapped_to(index, lpi)) {
+        // The entry was removed from the LPI's list, so start again.
+        *next = control.device_entries.first(lpi.index());
+    }
+    while let Some(index) = *next {
+        if control.work() >= limit {
+            return Ok(false);
+        }
+        control.count_work(1);
+        let event = Location::Event(index);
+        let target = control.shared.load(event).target();
+        match change {
+            LpiChange::Reload => control.refresh_event(index, Settings::Reload)?,
+            LpiChange::ReloadAt(vcpu) if target == vcpu => {
+                control.refresh_event(index, Settings::Reload)?;
+            }
+            LpiChange::ClearAt(vcpu) if target == vcpu => _ = control.clear(event),
+            LpiChange::ReloadAt(_) | LpiChange::ClearAt(_) => {}
+        }
+        *next = control.device_entries.after(index);
     }
     Ok(true)
 }

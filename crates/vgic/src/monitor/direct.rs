@@ -48,8 +48,9 @@ pub trait DirectInjection: Send + Sync {
 
     /// Called after an ITS has executed a command other than SYNC, on the thread that executed it,
     /// before the guest can observe its completion. `None` means that the command failed, and
-    /// changed nothing. Returns the number of events that it had to follow. Each counts as another
-    /// command, so that the guest cannot make an exit take long.
+    /// changed nothing. A command for one event also changes the configuration of the other events
+    /// that are mapped to its LPI. Returns the number of events that it had to follow. Each counts
+    /// as another command, so that the guest cannot make an exit take long.
     ///
     /// # Errors
     /// [`InListRegister`] if a lookup failed. The command completes after another call.

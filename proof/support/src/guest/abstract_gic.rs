@@ -5,7 +5,7 @@
 //!
 //! All outcomes of an LPI are independent of those of other LPIs, so a set of outcomes for each LPI
 //! represents all possible states. Two events that share an LPI may also have a pending state each,
-//! so a command about one of them may leave the other's.
+//! so DISCARD, MOVI or an acknowledgment of one of them may leave the other's.
 //!
 //! Beyond the architecture, the abstract GIC requires two choices that our model shares with
 //! Linux's KVM: MAPC and MOVI move the pending state, and a redistributor reads the configuration
@@ -225,7 +225,7 @@ impl AbstractGic {
     /// Clears the pending state (CLEAR and `GICR_CLRLPIR`). If LPIs are disabled, the pending state
     /// is in a table in memory, and may stay there.
     pub fn clear_lpi(&mut self, at: usize, lpi: u32) {
-        let is_certain = self.lpis_enabled[at] && !self.is_shared(lpi);
+        let is_certain = self.lpis_enabled[at];
         if let Some(lpi) = self.lpi(lpi) {
             let kept = if is_certain { Outcomes(0) } else { lpi.pending };
             lpi.pending = lpi.pending.cleared(at).or(kept);
@@ -296,7 +296,7 @@ impl AbstractGic {
             }
             Command::Inv { device, event } => {
                 let (lpi, at) = self.route(device.get(), event.get())?;
-                self.invalidate_event(at, lpi);
+                self.invalidate(at, Some(lpi));
                 Ok(())
             }
             Command::Invall { collection } => {
@@ -387,15 +387,7 @@ impl AbstractGic {
                 lpi.pending = lpi.pending.or(lpi.pending.moved(from, to)).or(both);
             }
         }
-        self.invalidate_event(to, lpi);
-    }
-
-    /// Invalidates the cached configuration of an event's LPI. Other events of the same LPI may
-    /// have their own copies.
-    fn invalidate_event(&mut self, at: usize, lpi: u32) {
-        if !self.is_shared(lpi) {
-            self.invalidate(at, Some(lpi));
-        }
+        self.invalidate(to, Some(lpi));
     }
 
     fn map_event(
@@ -413,7 +405,7 @@ impl AbstractGic {
             self.abandon(old);
         }
         if let Ok((lpi, at)) = self.route(device, event) {
-            self.invalidate_event(at, lpi);
+            self.invalidate(at, Some(lpi));
         }
         Ok(())
     }
@@ -463,8 +455,8 @@ impl AbstractGic {
     fn discard(&mut self, device: u32, event: u32) -> Result<(), CommandErrorReason> {
         let old = self.event(device, event)?;
         match self.route(device, event) {
-            Ok((lpi, at)) => self.clear_lpi(at, lpi),
-            Err(_) => self.abandon(old),
+            Ok((lpi, at)) if !self.is_shared(lpi) => self.clear_lpi(at, lpi),
+            _ => self.abandon(old),
         }
         self.replace(device, event, None);
         Ok(())

@@ -148,3 +148,49 @@ fn an_invalidation_reaches_only_its_own_redistributor() {
     assert!(!is_reached(&rig, 0, (0, 7), 8199));
     assert!(is_reached(&rig, 1, (0, 7), 8199));
 }
+
+/// Events with LPI 8199: two at vCPU 0, and one at vCPU 1.
+const SHARED: [(u32, u32); 3] = [(0, 7), (5, 1), (5, 2)];
+
+fn shared() -> Rig {
+    let rig = mapped(16);
+    rig.run([mapd(5, 5), mapti(5, 1, 8199, 0), mapti(5, 2, 8199, 1)]);
+    rig
+}
+
+/// Makes all events of LPI 8199 pending, and returns the number of them that are pending at each
+/// vCPU after a command.
+fn pending_after(rig: &Rig, commands: &[Command]) -> [usize; 2] {
+    for (device, event) in SHARED {
+        assert_eq!(rig.send(device, event), Delivery::Pending);
+    }
+    rig.configure(8199, true, 0xa0);
+    rig.run(commands.iter().copied());
+    [0, 1].map(|vcpu| drain(&mut rig.vcpu(vcpu)).len())
+}
+
+#[test]
+fn events_of_one_lpi_have_one_configuration() {
+    let changes: [(&[Command], _); 9] = [
+        (&[inv(0, 7)], [2, 1]),
+        (&[inv(5, 1)], [2, 1]),
+        (&[inv(5, 2)], [2, 1]),
+        (&[mapti(5, 3, 8199, 1)], [2, 1]),
+        (&[movi(0, 7, 1)], [1, 2]),
+        (&[movi(5, 2, 0)], [3, 0]),
+        (&[mapc(1, 0)], [3, 0]),
+        (&[unmapc(1), mapc(1, 1)], [2, 1]),
+        (&[invall(0), invall(1)], [2, 1]),
+    ];
+    for (commands, pending) in changes {
+        assert_eq!(pending_after(&shared(), commands), pending, "{commands:?}");
+    }
+}
+
+#[test]
+fn clear_clears_all_events_at_a_redistributor() {
+    for cleared in [(0, 7), (5, 1)].map(|(device, event)| clear(device, event)) {
+        assert_eq!(pending_after(&shared(), &[inv(0, 7), cleared]), [0, 1], "{cleared:?}");
+    }
+    assert_eq!(pending_after(&shared(), &[inv(0, 7), clear(5, 2)]), [2, 0]);
+}
