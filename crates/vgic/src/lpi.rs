@@ -82,7 +82,8 @@
 //! - When MAPC maps an already mapped collection to another redistributor, and on MOVI, the pending
 //!   state moves to the new redistributor. MOVALL only moves LPIs that are pending at the first
 //!   redistributor.
-//! - MAPTI for a mapped event and MAPD for a mapped device discard the previous pending state.
+//! - A mapping with the same operands as an existing one has no effect. MAPTI and MAPD with other
+//!   operands discard the previous pending state.
 //! - A pending LPI stays pending when the ITS is disabled or the collection unmapped, because the
 //!   pending state belongs to the redistributor.
 //! - If a pending LPI moves to a redistributor with LPIs disabled, the model keeps its pending

@@ -21,7 +21,8 @@
 //! | `GITS_CWRITER` beyond the queue | the write is ignored |
 //! | `GITS_BASER<n>` or `GITS_CBASER` written before `GITS_CTLR.Quiescent` was read as 1 | accepted and recorded ([`FaultReason::ItsNotQuiescent`]) |
 //! | a device's interrupt translation table that is not in memory | recorded at MAPD ([`FaultReason::TranslationTable`]), which succeeds |
-//! | MAPD, MAPTI of an existing mapping | replaces the mapping and discards its pending state |
+//! | MAPD, MAPC, MAPTI, MAPI of an existing mapping with the same operands | no effect: pending LPIs stay, as with MAPTI in Linux's KVM (`vgic_its_cmd_handle_mapi`) |
+//! | MAPD, MAPTI, MAPI of an existing mapping with other operands | replaces the mapping and discards its pending state |
 //! | a command for virtual LPIs (GICv4) | a command error |
 //! | MAPTI to an unmapped collection | accepted; messages are dropped until MAPC |
 //! | MAPD, MAPC with V = 0 of an unmapped device or collection | no error |

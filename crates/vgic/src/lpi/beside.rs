@@ -78,8 +78,10 @@ impl LpiCore {
             return false;
         };
         let (event, collection) = ((device.get(), event.get()), collection.get());
+        let state = control.state();
         let mut rewrites = self.rewriters.lock(lpi.index());
-        control.state().map_only_event(&mut rewrites, its, event, lpi, collection).is_some()
+        state.is_mapped_so(its, event, lpi, collection)
+            || state.map_only_event(&mut rewrites, its, event, lpi, collection).is_some()
     }
 
     /// Handles a write to `GICR_INVLPIR`.

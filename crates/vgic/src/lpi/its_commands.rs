@@ -85,8 +85,9 @@ impl Control {
         Ok(true)
     }
 
-    /// Executes MAPD with V = 1. If the device is already mapped, it is first unmapped with all its
-    /// events and their pending state. Entries are allocated only when events are mapped.
+    /// Executes MAPD with V = 1. If the device is already mapped with other operands, it is first
+    /// unmapped with all its events and their pending state. Entries are allocated only when events
+    /// are mapped.
     ///
     /// # Errors
     /// The budget or the heap is exhausted. The device is unmapped afterwards. If the device was
@@ -97,6 +98,9 @@ impl Control {
         device: u32,
         mapped: MappedDevice,
     ) -> Result<(), NoRoom> {
+        if self.device_from(its, device) == Some((device, mapped)) {
+            return Ok(());
+        }
         self.unmap_device(its, device);
         let limit = self.config.devices as usize;
         let translator = self.translators.get_mut(its).ok_or(NoRoom::Budget)?;
@@ -138,7 +142,9 @@ impl Control {
         collection: u16,
         vcpu: u16,
     ) -> Result<(), OutOfMemory> {
-        if let Some(translator) = self.translators.get_mut(its) {
+        if let Some(translator) = self.translators.get_mut(its)
+            && translator.collection(collection) != Some(vcpu)
+        {
             translator.map_collection(collection, vcpu)?;
             self.refresh_collection(its, collection);
         }
@@ -185,9 +191,9 @@ impl Control {
         }
     }
 
-    /// Executes MAPTI and MAPI. If the event was already mapped, it is remapped and its pending
-    /// state is discarded. The EventID must be in range for its device, and the LPI for the
-    /// distributor.
+    /// Executes MAPTI and MAPI. If the event was mapped to another LPI or collection, it is
+    /// remapped and its pending state is discarded. The EventID must be in range for its device,
+    /// and the LPI for the distributor.
     pub(crate) fn map_event(
         &mut self,
         its: ItsIndex,
@@ -195,6 +201,9 @@ impl Control {
         lpi: Lpi,
         collection: u16,
     ) -> Result<(), NoRoom> {
+        if self.is_mapped_so(its, (device, event), lpi, collection) {
+            return Ok(());
+        }
         let found = self.attach_event(its, (device, event), lpi)?;
         let mapping = self.prepare_mapping(MappedEvent { its, entry: found, collection }, lpi)?;
         self.give_entry(found.index(), Owner::event(its, collection), lpi);
@@ -368,6 +377,18 @@ impl CommandState {
             Owner::Event { collection, .. } => Some(MappedEvent { its, entry: found, collection }),
             Owner::Nobody => None,
         }
+    }
+
+    /// Returns `true` if an event is mapped to this LPI and collection.
+    pub(super) fn is_mapped_so(
+        &self,
+        its: ItsIndex,
+        (device, event): (u32, u32),
+        lpi: Lpi,
+        collection: u16,
+    ) -> bool {
+        let found = self.event(its, device, event).filter(|found| found.collection == collection);
+        found.is_some_and(|found| self.device_entries.is_mapped_to(found.index(), lpi))
     }
 
     /// Moves an event. Returns `false` if the move has to be [settled](Control::settle_mapping).

@@ -1,8 +1,7 @@
 //! Obstacles at the target: sleep, groups, priorities, list registers and kicks.
 
 use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, facts};
-use doorbell_test_support::guest::Machine;
-use doorbell_test_support::guest::vtr;
+use doorbell_test_support::guest::{Machine, inv, vtr};
 use gic_arch::its::Command;
 use gic_arch::{gicd, gicr, icc};
 use msi_types::explain::{Fact, Group, Obstacle, TargetState};
@@ -69,7 +68,7 @@ fn explain_considers_the_binary_point_for_preemption() {
     guest.machine.acknowledge(0);
     // Priorities 0xa0 and 0x80 differ only in bit 5.
     guest.configure(0x81);
-    guest.machine.run([super::guest::mapti(0, LPI.get(), 0)]);
+    guest.machine.run([inv(DEVICE.get(), EVENT.get())]);
     guest.send();
     assert_eq!(guest.obstacle(), None);
     guest.machine.msr(0, icc::BPR1.encoding(), 6);

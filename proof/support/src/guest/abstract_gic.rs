@@ -7,9 +7,10 @@
 //! represents all possible states. Two events that share an LPI may also have a pending state each,
 //! so DISCARD, MOVI or an acknowledgment of one of them may leave the other's.
 //!
-//! Beyond the architecture, the abstract GIC requires two choices that our model shares with
-//! Linux's KVM: MAPC and MOVI move the pending state, and a redistributor reads the configuration
-//! of an LPI whose event becomes deliverable. A command that fails must not have any effect.
+//! Beyond the architecture, the abstract GIC requires three choices that our model shares with
+//! Linux's KVM: MAPC and MOVI move the pending state, a mapping that exists stays as it is, and a
+//! redistributor reads the configuration of an LPI whose event becomes deliverable. A command that
+//! fails must not have any effect.
 
 use gic_arch::its::CommandErrorReason::{
     self, CollectionOutOfRange, DeviceOutOfRange, EventOutOfRange, IttSizeOutOfRange,
@@ -43,6 +44,8 @@ struct Translation {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Device {
     event_bits: u8,
+    /// Address of the interrupt translation table.
+    itt: u64,
     events: BTreeMap<u32, Translation>,
 }
 
@@ -266,8 +269,10 @@ impl AbstractGic {
     /// Returns the reason why the command fails.
     pub fn execute(&mut self, command: Command) -> Result<(), CommandErrorReason> {
         match command {
-            Command::Mapd { device, event_bits_minus_one, action, .. } => {
-                self.map_device(device.get(), event_bits_minus_one + 1, action)
+            Command::Mapd { device, itt, event_bits_minus_one, action } => {
+                let (event_bits, events) = (event_bits_minus_one + 1, BTreeMap::new());
+                let mapped = Device { event_bits, itt, events };
+                self.map_device(device.get(), Some(mapped).filter(|_| action == MapAction::Map))
             }
             Command::Mapc { collection, target, action } => {
                 self.map_collection(collection.get(), target, action)
@@ -318,22 +323,24 @@ impl AbstractGic {
     fn map_device(
         &mut self,
         device: u32,
-        event_bits: u8,
-        action: MapAction,
+        mapped: Option<Device>,
     ) -> Result<(), CommandErrorReason> {
         if device >= TABLE {
             return Err(DeviceOutOfRange);
         }
-        if action == MapAction::Map && event_bits > EVENT_BITS {
+        if mapped.as_ref().is_some_and(|mapped| mapped.event_bits > EVENT_BITS) {
             return Err(IttSizeOutOfRange);
         }
-        let events = self.devices.get(&device).map(|device| device.events.clone());
+        let place = |device: &Device| (device.event_bits, device.itt);
+        let old = self.devices.get(&device);
+        if old.is_some() && old.map(place) == mapped.as_ref().map(place) {
+            return Ok(());
+        }
+        let events = old.map(|device| device.events.clone());
         events.into_iter().flatten().for_each(|(_, mapped)| self.abandon(mapped));
-        match action {
-            MapAction::Map => {
-                self.devices.insert(device, Device { event_bits, events: BTreeMap::new() })
-            }
-            MapAction::Unmap => self.devices.remove(&device),
+        match mapped {
+            Some(mapped) => self.devices.insert(device, mapped),
+            None => self.devices.remove(&device),
         };
         Ok(())
     }
@@ -401,8 +408,10 @@ impl AbstractGic {
         if !(FIRST_LPI..LPIS_END).contains(&new.lpi) {
             return Err(PhysicalIdOutOfRange);
         }
-        if let Some(old) = self.replace(device, event, Some(new)) {
-            self.abandon(old);
+        match self.replace(device, event, Some(new)) {
+            Some(old) if old == new => return Ok(()),
+            Some(old) => self.abandon(old),
+            None => {}
         }
         if let Ok((lpi, at)) = self.route(device, event) {
             self.invalidate(at, Some(lpi));

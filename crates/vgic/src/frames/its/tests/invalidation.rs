@@ -5,9 +5,10 @@ use super::rig::*;
 use crate::frames::its::ItsConfig;
 use crate::lpi::LpiConfig;
 use alloc::vec::Vec;
+use doorbell_test_support::guest;
 use gic_arch::Lpi;
 use gic_arch::its::Command;
-use msi_types::Delivery;
+use msi_types::{Delivery, DeviceId, EventId};
 
 /// Number of EventID bits per device.
 const BITS: u8 = 10;
@@ -136,7 +137,7 @@ fn an_invalidation_completes_despite_changes_of_its_events() {
                 assert_eq!(signaled_after(visited, command), 4, "{command:?} after {visited}");
             }
         }
-        assert_eq!(signaled_after(visited, mapti(5, 1, 8199, 0)), 4, "mapped again");
+        assert_eq!(signaled_after(visited, mapti(5, 1, 8199, 0)), 5, "mapped again");
         assert_eq!(signaled_after(visited, unmapd(5)), 1, "one event is left");
     }
 }
@@ -193,4 +194,34 @@ fn clear_clears_all_events_at_a_redistributor() {
         assert_eq!(pending_after(&shared(), &[inv(0, 7), cleared]), [0, 1], "{cleared:?}");
     }
     assert_eq!(pending_after(&shared(), &[inv(0, 7), clear(5, 2)]), [2, 0]);
+}
+
+#[test]
+fn the_same_mapping_keeps_pending_lpis() {
+    let mapi = |collection| Command::Mapi {
+        device: DeviceId::new(0),
+        event: EventId::new(8200),
+        collection: icid(collection),
+    };
+    let replayed = [mapc(0, 0), mapd(0, 14), mapti(0, 1, 8199, 0), mapi(0)];
+    let kept = |commands: &[Command]| {
+        let rig = Rig::running(2);
+        rig.run(replayed);
+        assert_eq!([1, 8200].map(|event| rig.send(0, event)), [Delivery::Pending; 2]);
+        rig.run(commands.iter().copied());
+        rig.pending(0)
+    };
+    for command in replayed {
+        assert_eq!(kept(&[command]), [8199, 8200], "{command:?}");
+    }
+    assert_eq!(kept(&replayed), [8199, 8200]);
+    for (command, left) in [
+        (mapti(0, 1, 8199, 1), &[8200][..]),
+        (mapti(0, 1, 8201, 0), &[8200]),
+        (mapi(1), &[8199]),
+        (mapd(0, 13), &[]),
+        (guest::mapd(0, 14, RAM + 0x100), &[]),
+    ] {
+        assert_eq!(kept(&[command]), left, "{command:?}");
+    }
 }

@@ -83,7 +83,7 @@ fn a_long_command_spans_several_accesses() {
     let pieces = u32::try_from(u64::from(EVENTS) / MOST).unwrap() - 1;
 
     for command in
-        [invall(0), mapc(0, 1), mapc(0, 0), movall(0, 1), unmapc(0), mapc(0, 0), mapd(DEVICE, 16)]
+        [invall(0), mapc(0, 1), mapc(0, 0), movall(0, 1), unmapc(0), mapc(0, 0), mapd(DEVICE, 15)]
     {
         let polls = execute(&rig, command);
         assert!(polls >= pieces, "{command:?} was done after {polls} polls");
