@@ -35,15 +35,16 @@ impl KickSet {
         Ok(Self(try_boxed_slice(words)?))
     }
 
-    /// Removes the kicked vCPUs from the set, and returns them in ascending order. A vCPU that the
-    /// iterator has not reached stays in the set.
+    /// Removes the kicked vCPUs from the set, and returns them in ascending order, each once. A
+    /// vCPU that the iterator has not reached, or that is kicked meanwhile, stays in the set.
     ///
     /// Context: any.
     pub fn take(&self) -> impl Iterator<Item = Cpu> {
         (0..).step_by(64).zip(&self.0).flat_map(|(base, word)| {
+            let mut bits = word.load(SeqCst);
             core::iter::from_fn(move || {
-                let bits = word.load(SeqCst);
                 let bit = (bits != 0).then(|| bits.trailing_zeros())?;
+                bits &= !(1 << bit);
                 let taken = word.fetch_and(!(1 << bit), SeqCst);
                 Some((taken & 1 << bit != 0).then(|| Cpu::new(base + bit)))
             })
@@ -57,5 +58,21 @@ impl Kick for KickSet {
         if let Some(word) = self.0.get(cpu.index() / 64) {
             word.fetch_or(1 << (cpu.index() % 64), SeqCst);
         }
+    }
+}
+
+#[cfg(not(shuttle))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vcpu_kicked_meanwhile_stays_in_the_set() {
+        let kicks = KickSet::new(70).unwrap();
+        let kick = |cpus: [u32; 3]| cpus.map(|cpu| kicks.kick(Cpu::new(cpu)));
+        kick([1, 5, 69]);
+        let taken = kicks.take().inspect(|_| _ = kick([1, 2, 3]));
+        assert!(taken.eq([1, 5, 69].map(Cpu::new)));
+        assert!(kicks.take().eq([1, 2, 3].map(Cpu::new)));
     }
 }
