@@ -25,7 +25,7 @@
 //! KVM doesn't have an attribute for the following state, and guests don't depend on it:
 //!
 //! - the sleep state of a redistributor (`GICR_WAKER`);
-//! - the levels of edge-triggered inputs;
+//! - the levels of edge-triggered inputs: if one was high, the next high level is another edge;
 //! - the CPU that acknowledged an active SPI, unless it is the SPI's target or the only CPU whose
 //!   active priorities contain the SPI's;
 //! - the Group 1 binary point while both groups use the binary point of Group 0;

@@ -153,6 +153,17 @@ pub struct KvmSnapshot {
 }
 
 impl KvmSnapshot {
+    /// Creates a snapshot from registers that were saved in another format. `interrupts` is the
+    /// number of INTIDs below 1024. The snapshot has no tables until
+    /// [`copy_tables`](Self::copy_tables).
+    pub const fn new(
+        cpus: Vec<SnapshotCpu>,
+        interrupts: u32,
+        attributes: Vec<KvmRegister>,
+    ) -> Self {
+        Self { cpus, interrupts, attributes, memory: Vec::new() }
+    }
+
     /// Takes a snapshot of a VM with these vCPUs and `its` ITSes. No vCPU may be running. First
     /// makes KVM write its tables to the guest memory that the guest has provided for them.
     ///
@@ -171,7 +182,7 @@ impl KvmSnapshot {
         save_tables(devices, KvmDevice::Gic, control::SAVE_PENDING_TABLES)?;
         let count = read(devices, KvmDevice::Gic, Attribute::InterruptCount)?;
         let interrupts = low_word(count.value);
-        let mut snapshot = Self { cpus, interrupts, attributes: Vec::new(), memory: Vec::new() };
+        let mut snapshot = Self::new(cpus, interrupts, Vec::new());
         let bases = (0..its).map(|index| (KvmDevice::Its(index), Attribute::Address(frame::ITS)));
         let config = snapshot.bare_config();
         let saved = order::saved(&config, its);

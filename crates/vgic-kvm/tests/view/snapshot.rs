@@ -129,7 +129,8 @@ fn a_rehearsal_predicts_refusals_and_losses() {
     lost.memory.clear();
     assert!(!lost.rehearse().unwrap().is_empty());
     memory.write(table, &u64::MAX.to_le_bytes()).unwrap();
-    let mut damaged = snapshot;
+    let KvmSnapshot { cpus, interrupts, attributes, .. } = snapshot;
+    let mut damaged = KvmSnapshot::new(cpus, interrupts, attributes);
     damaged.copy_tables(&*memory).unwrap();
     let error = damaged.rehearse().unwrap_err();
     assert!(error.entry.is_some(), "{error}");
