@@ -52,6 +52,8 @@
 #[cfg(feature = "binary")]
 mod bytes;
 mod function;
+#[cfg(feature = "serde")]
+mod function_list;
 mod kvm;
 
 #[cfg(feature = "binary")]
@@ -91,7 +93,9 @@ pub struct MachineState<S = SavedState> {
     pub version: u32,
     /// State of the interrupt controller: the model's, or a [`KvmSnapshot`].
     pub gic: S,
-    /// States of the functions, with their names.
+    /// States of the functions, with their names. A state with more functions than a PCI segment
+    /// (65,536) is invalid.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "function_list::deserialize"))]
     pub functions: Vec<(String, FunctionState)>,
 }
 

@@ -95,6 +95,21 @@ fn an_error_reports_the_offset_of_missing_or_additional_bytes() {
 }
 
 #[test]
+fn the_reader_stops_after_65536_functions() {
+    let mut state = state(Vec::new());
+    let function = state.functions.remove(0);
+    state.functions = vec![function; 1 << 16];
+    let most = state.to_bytes();
+    assert!(MachineState::from_bytes(&most).is_ok());
+    state.functions.extend_from_within(..9);
+    // The bytes of the first function too many are the last to be read.
+    let length = (state.to_bytes().len() - most.len()) / 9;
+    let offset = most.len() - size_of::<u32>() + length;
+    let error = MachineState::from_bytes(&state.to_bytes());
+    assert_eq!(error, Err(BytesError::Damaged { offset }));
+}
+
+#[test]
 fn an_error_names_an_unsupported_version() {
     let mut later = state(Vec::new());
     later.version = 300;
