@@ -49,6 +49,9 @@
 //! - `ICC_SGI1R_EL1` only sends Group 1 SGIs (KVM also sends Group 0 SGIs). With one security
 //!   state, `ICC_ASGI1R_EL1` behaves like `ICC_SGI0R_EL1`. With two security states, `GICR_NSACR`
 //!   grants the Non-secure side no access.
+//! - `GICD_SETSPI_NSR` for a level-sensitive SPI that `GICD_ISPENDR` has made pending keeps the SPI
+//!   pending until `GICD_CLRSPI_NSR` is written, as in Gunyah and bhyve. By the letter of IHI 0069
+//!   §12.9, the write has no effect, and the device's interrupt could be lost.
 //! - 1-of-N interrupts are distributed round-robin over the participating vCPUs. `GICD_CTLR.E1NWF`
 //!   has no effect: a pending 1-of-N interrupt doesn't wake a sleeping redistributor's vCPU.
 //!
