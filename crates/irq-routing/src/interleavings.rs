@@ -4,9 +4,9 @@
 //! The checks are meant to show that routes are never torn or missed, that messages are never lost
 //! or sent after a mask, and that a level is never lost or asserted forever. Checks that call
 //! [`explore_all`] try every interleaving of their scenario. Checks that call [`explore_random`] or
-//! [`explore`] try a sample of as many interleavings as the call states, with fixed seeds, and ten
-//! times as many in a long run. See `interleavings/mutants.txt` for the faults that they must find,
-//! and [`sync`](crate::sync) for the accesses that the scheduler does not know.
+//! [`explore`] try a sample of as many interleavings as the call states, and ten times as many in
+//! a long run, other ones each time. See `interleavings/mutants.txt` for the faults that they must
+//! find, and [`sync`](crate::sync) for the accesses that the scheduler does not know.
 
 #[cfg(all(
     feature = "kvm",

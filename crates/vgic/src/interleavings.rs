@@ -9,13 +9,14 @@
 //!
 //! | checks | explored |
 //! |---|---|
-//! | those that call [`explore_all`] (six in `candidates`) | every interleaving |
+//! | those that call [`explore_all`] (`sharded_lock`, six in `candidates`) | every interleaving |
 //! | those that call [`explore`] | a sample: 1,000 random interleavings, and 1,000 with few thread switches (PCT, depth 3); [`explore_more`] multiplies both |
 //! | those that call [`explore_random`] (`model`, `arrivals`, `wired_model`, `completion`, `pausing`, three in `candidates`) | a sample: as many random interleavings as the call states |
 //!
-//! `cargo xtask test --long` multiplies the samples by ten ([`sample`]). The seeds are fixed, so a
-//! sample only changes when the code does. A sample shows nothing about the interleavings outside
-//! of it; the mutants show which faults it is large enough to find.
+//! `cargo xtask test --long` multiplies the samples by ten ([`sample`]), and prints the
+//! seed that it chooses for the schedulers, another one each time (`$SHUTTLE_RANDOM_SEED`).
+//! Otherwise, a sample only changes when the code does. A sample shows nothing about the
+//! interleavings outside of it; the mutants show which faults it is large enough to find.
 //!
 //! The scheduler switches threads at the primitives of [`sync`](crate::sync) alone, and executes
 //! accesses in program order. See there for the reason why no other order has to be explored, and
@@ -40,6 +41,7 @@ mod one_of_n;
 mod pausing;
 mod reports;
 mod setlpir;
+mod sharded_lock;
 mod store_buffer;
 mod wired_model;
 mod work;

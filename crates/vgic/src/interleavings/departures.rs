@@ -1,7 +1,7 @@
 //! Scenarios for LPIs from mapped events, with vCPUs that fall asleep while messages arrive and
 //! commands clear ready bits.
 
-use super::event_lpis::{LPI, OTHER, one_event, spawn};
+use super::event_lpis::{LPI, OTHER, one_event, spawn, two_itses};
 use super::machine::{Commands, Machine};
 use super::{explore, explore_more};
 use alloc::sync::Arc;
@@ -56,21 +56,19 @@ fn a_ready_bit_is_cleared_while_a_vcpu_sleeps(event: u32) {
     let (machine, mut commands) = one_event();
     commands.map_event(1, 1, OTHER, 0);
     machine.send(1, 0);
-    clear_while_a_vcpu_sleeps(&machine, commands, [(1, 0)], event);
+    clear_while_a_vcpu_sleeps(&machine, [(commands, 0)], event);
 }
 
-/// Clears each event on a separate thread, while a message makes an event of device 1 pending and
-/// the vCPU falls asleep.
+/// Each ITS clears an event of its device 1 on a separate thread, while a message makes an event of
+/// the first ITS pending and the vCPU falls asleep.
 fn clear_while_a_vcpu_sleeps<const N: usize>(
     machine: &Arc<Machine>,
-    mut commands: Commands,
-    cleared: [(u32, u32); N],
+    cleared: [(Commands, u32); N],
     sent: u32,
 ) {
-    let clearers = cleared.map(|(device, event)| {
-        let mut commands = commands.clone();
-        thread::spawn(move || commands.clear(device, event))
-    });
+    let mut commands = cleared[0].0.clone();
+    let clearers =
+        cleared.map(|(mut commands, event)| thread::spawn(move || commands.clear(1, event)));
     let sender = spawn(machine, move |machine| machine.send(1, sent));
     let sleeper = spawn(machine, |machine| machine.vcpu(0).leave());
     clearers.into_iter().for_each(|clearer| clearer.join().unwrap());
@@ -89,7 +87,7 @@ fn an_entry_is_ready_again_after_an_overtaken_message() {
     machine.begin_signal((1, 0));
     commands.clear(1, 0);
     machine.begin_signal((1, 1));
-    clear_while_a_vcpu_sleeps(&machine, commands, [(1, 1)], 0);
+    clear_while_a_vcpu_sleeps(&machine, [(commands, 1)], 0);
 }
 
 #[test]
@@ -105,18 +103,18 @@ fn a_neighbor_is_ready_after_clear() {
     a_ready_bit_is_cleared_while_a_vcpu_sleeps(1);
 }
 
-/// Two commands empty a leaf that a message fills.
+/// Two ITSes empty a leaf that a message fills.
 fn two_ready_bits_are_cleared_while_a_vcpu_sleeps() {
     // The LPI has another lock than the other two.
     const DISTANT: u32 = LPI + 32;
-    let (machine, mut commands) = one_event();
-    machine.configure(DISTANT, true, 0xa0);
+    let ([first, second], [mut commands, mut others]) = two_itses();
+    first.configure(DISTANT, true, 0xa0);
+    others.map_event(1, 0, DISTANT, 0);
     commands.map_event(1, 1, OTHER, 0);
-    commands.map_device(2, 1);
-    commands.map_event(2, 0, DISTANT, 0);
-    machine.send(1, 0);
-    machine.send(2, 0);
-    clear_while_a_vcpu_sleeps(&machine, commands, [(1, 0), (2, 0)], 1);
+    for its in [&first, &second] {
+        its.send(1, 0);
+    }
+    clear_while_a_vcpu_sleeps(&first, [(commands, 0), (others, 0)], 1);
 }
 
 #[test]
@@ -137,7 +135,7 @@ fn a_leaf_is_emptied_while_a_vcpu_looks_at_its_entry() {
     commands.map_event(1, 1, OTHER, 0);
     machine.leave_ready_bit(0, (1, 0));
     machine.send(1, 1);
-    clear_while_a_vcpu_sleeps(&machine, commands, [(1, 1)], 0);
+    clear_while_a_vcpu_sleeps(&machine, [(commands, 1)], 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Scenarios for LPIs from mapped events, with concurrent senders, commands and vCPUs.
 
-use super::machine::{Commands, Machine, NO_LPIS, machine, machine_with};
+use super::machine::{Commands, Machine, NO_LPIS, machine, machine_of, machine_with, second_its};
 use super::{explore, explore_more, store_buffer};
 use crate::lpi::Injection;
 use alloc::sync::Arc;
@@ -20,10 +20,22 @@ pub(super) fn spawn<T: Send + 'static>(
 
 /// Creates a machine with one event of device 1, mapped to [`LPI`] at vCPU 0.
 pub(super) fn one_event() -> (Arc<Machine>, Commands) {
-    let (machine, mut commands) = machine();
+    with_one_event(machine())
+}
+
+fn with_one_event((machine, mut commands): (Arc<Machine>, Commands)) -> (Arc<Machine>, Commands) {
     commands.map_device(1, 1);
     commands.map_event(1, 0, LPI, 0);
     (machine, commands)
+}
+
+/// Creates [`one_event`] with a second ITS, whose device 1 has an event of [`OTHER`] at vCPU 0.
+pub(super) fn two_itses() -> ([Arc<Machine>; 2], [Commands; 2]) {
+    let (first, commands) = with_one_event(machine_of(2, 512));
+    let (second, mut others) = second_its(&first);
+    others.map_device(1, 1);
+    others.map_event(1, 0, OTHER, 0);
+    ([first, second], [commands, others])
 }
 
 /// A sender numbers its messages in memory. The handler of the last interrupt must see the last
@@ -81,59 +93,60 @@ fn concurrent_senders_cause_one_lpi_per_fresh_signal() {
     explore(two_senders_of_one_event);
 }
 
-/// A message arrives for an event that is moving to another vCPU, while the old vCPU acknowledges
-/// the LPI.
-fn a_move_takes_the_message_along() {
-    let (machine, mut commands) = one_event();
-    let sender = spawn(&machine, |machine| machine.send(1, 0));
-    let old = spawn(&machine, |machine| machine.vcpu(0).drain().len());
-    let mover = thread::spawn(move || {
-        commands.movi(1, 0, 1);
-        assert_eq!(commands.pending(0), NO_LPIS, "pending at the old vCPU after the move");
+/// An ITS moves an event while another ITS maps one. Messages arrive for both, and both vCPUs enter
+/// the guest, acknowledge an interrupt, and fall asleep.
+fn movi_beside_mapti(is_pending: bool) {
+    let ([first, second], [mut mover, mut mapper]) = two_itses();
+    if is_pending {
+        first.send(1, 0);
+    }
+    mapper.discard(1, 0);
+    let vcpus = [0, 1].map(|vcpu| {
+        spawn(&first, move |machine| {
+            let mut vcpu = machine.vcpu(vcpu);
+            let listed = vcpu.enter();
+            vcpu.exit(listed, false);
+            (usize::from(listed.is_some()), vcpu.leave())
+        })
     });
-    sender.join().unwrap();
-    let before = old.join().unwrap();
-    mover.join().unwrap();
-    assert_eq!(machine.vcpu(0).drain(), NO_LPIS);
-    assert_eq!(before + machine.vcpu(1).drain().len(), 1, "one message, one interrupt");
+    let senders = [&first, &second].map(|its| spawn(its, |machine| machine.send(1, 0)));
+    let mapper = thread::spawn(move || mapper.map_event(1, 0, OTHER, 1));
+    mover.movi(1, 0, 1);
+    assert_eq!(mover.pending(0), NO_LPIS, "pending at the old vCPU after the move");
+    mapper.join().unwrap();
+    let sent = senders.map(|sender| sender.join().unwrap());
+    let fresh = sent.iter().filter(|sent| **sent == Injection::Fresh).count();
+    let [(old, _), (new, sleeps)] = vcpus.map(|vcpu| vcpu.join().unwrap());
+    assert_eq!(first.vcpu(0).drain(), NO_LPIS);
+    let left = first.vcpu(1).drain().len();
+    assert!(!sleeps || left == 0 || first.kicks(1) > 0, "the vCPU sleeps over an interrupt");
+    assert_eq!(old + new + left, usize::from(is_pending) + fresh, "one interrupt per message");
 }
 
 #[test]
-fn a_message_for_a_moving_event_causes_one_interrupt() {
-    explore(a_move_takes_the_message_along);
+fn an_event_moves_while_another_its_maps() {
+    explore(|| movi_beside_mapti(false));
+    explore(|| movi_beside_mapti(true));
 }
 
-fn there_and_back() {
-    let (machine, mut commands) = one_event();
-    let sender = spawn(&machine, |machine| machine.send(1, 0));
-    let vcpu = spawn(&machine, |machine| machine.vcpu(1).drain().len());
-    commands.movi(1, 0, 1);
-    commands.movi(1, 0, 0);
-    sender.join().unwrap();
-    let taken = vcpu.join().unwrap();
-    assert_eq!(machine.vcpu(1).drain(), NO_LPIS);
-    assert_eq!(taken + machine.vcpu(0).drain().len(), 1);
-}
-
-#[test]
-fn moving_an_event_there_and_back_loses_no_message() {
-    explore(there_and_back);
-}
-
-fn movall_against_a_sender() {
-    let (machine, mut commands) = one_event();
-    machine.send(1, 0);
-    let sender = spawn(&machine, |machine| machine.send(1, 0));
-    let old = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+/// An ITS executes MOVALL while another ITS invalidates an event, and messages arrive for both.
+fn movall_against_senders() {
+    let ([first, second], [mut commands, mut others]) = two_itses();
+    first.send(1, 0);
+    let senders = [&first, &second].map(|its| spawn(its, |machine| machine.send(1, 0)));
+    let old = spawn(&first, |machine| machine.vcpu(0).drain().len());
+    let other = thread::spawn(move || others.inv(1, 0));
     commands.movall(0, 1);
-    let second = usize::from(sender.join().unwrap() == Injection::Fresh);
-    let taken = old.join().unwrap() + machine.vcpu(0).drain().len() + machine.vcpu(1).drain().len();
-    assert_eq!(taken, 1 + second);
+    other.join().unwrap();
+    let sent = senders.map(|sender| sender.join().unwrap());
+    let fresh = sent.iter().filter(|sent| **sent == Injection::Fresh).count();
+    let taken = old.join().unwrap() + first.vcpu(0).drain().len() + first.vcpu(1).drain().len();
+    assert_eq!(taken, 1 + fresh);
 }
 
 #[test]
 fn movall_neither_loses_nor_duplicates_an_lpi() {
-    explore(movall_against_a_sender);
+    explore(movall_against_senders);
 }
 
 /// MOVALL has moved the LPI away from its event. MOVI then moves the event while a message arrives,

@@ -67,7 +67,8 @@ impl Kick for Kicks {
     }
 }
 
-/// State shared by all threads.
+/// State shared by all threads, and the devices of one ITS.
+#[derive(Clone)]
 pub(super) struct Machine {
     lpis: Arc<LpiCore>,
     devices: Arc<DeviceTable>,
@@ -99,9 +100,15 @@ pub(super) fn machine() -> (Arc<Machine>, Commands) {
 
 /// Creates a [`machine`] with this many DeviceID bits.
 pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
+    machine_of(device_id_bits, 64)
+}
+
+/// Like [`machine_with`], with this number of entries. Few entries are soon reused; more than one
+/// ITS needs 512.
+pub(super) fn machine_of(device_id_bits: u8, entries: u32) -> (Arc<Machine>, Commands) {
     let config = LpiConfig {
         vcpus: VCPUS,
-        entries: 64,
+        entries,
         devices: 4,
         id_bits: 14,
         direct: false,
@@ -115,19 +122,31 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     let faults = LpiFaults::new(events, Box::default());
     let lpis = LpiCore::new(config, ram.clone(), wakeup.clone(), faults).unwrap();
     let devices = Arc::new(DeviceTable::new(device_id_bits).unwrap());
-    let its = lpis.add_its(0, devices.clone()).unwrap();
-    let machine = Arc::new(Machine { lpis, devices, wakeup, kicks, ram });
+    let (machine, mut commands) = Machine { lpis, devices, wakeup, kicks, ram }.with_its();
     (8192..8200).for_each(|number| machine.configure(number, true, 0xa0));
-    let mut commands = Commands { machine: machine.clone(), its };
-    commands.set_its_enabled(true);
-    for vcpu in 0..VCPUS {
-        commands.enable_direct(vcpu);
-        commands.run(|control| control.map_collection(its, vcpu, vcpu).unwrap());
-    }
+    (0..VCPUS).for_each(|vcpu| commands.enable_direct(vcpu));
     (machine, commands)
 }
 
+/// Adds a second ITS, with devices of its own.
+pub(super) fn second_its(machine: &Machine) -> (Arc<Machine>, Commands) {
+    let devices = Arc::new(DeviceTable::new(2).unwrap());
+    Machine { devices, ..machine.clone() }.with_its()
+}
+
 impl Machine {
+    /// Adds an enabled ITS with the machine's devices, which maps collection n to vCPU n.
+    fn with_its(self) -> (Arc<Self>, Commands) {
+        let its = self.lpis.add_its(0, self.devices.clone()).unwrap();
+        let machine = Arc::new(self);
+        let mut commands = Commands { machine: machine.clone(), its };
+        commands.set_its_enabled(true);
+        for vcpu in 0..VCPUS {
+            commands.run(|control| control.map_collection(its, vcpu, vcpu).unwrap());
+        }
+        (machine, commands)
+    }
+
     pub(super) fn configure(&self, number: u32, enable: bool, priority: u8) {
         let config =
             gic_arch::lpi::Config::new().with_enable(enable).with_priority(Priority::new(priority));
@@ -295,10 +314,10 @@ impl Commands {
     }
 
     pub(super) fn inv(&mut self, device: u32, event: u32) {
-        assert!(self.run_beside(Command::Inv {
-            device: DeviceId::new(device),
-            event: EventId::new(event)
-        }));
+        let (device_id, event_id) = (DeviceId::new(device), EventId::new(event));
+        if !self.run_beside(Command::Inv { device: device_id, event: event_id }) {
+            self.run_of((device, event), Control::invalidate_event).unwrap();
+        }
     }
 
     /// Returns `true` if a SYNC would complete now, i.e. if all earlier commands have taken full

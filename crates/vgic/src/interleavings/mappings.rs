@@ -1,6 +1,6 @@
 //! Scenarios for mappings that are made beside other commands.
 
-use super::event_lpis::{LPI, OTHER, one_event, spawn};
+use super::event_lpis::{LPI, one_event, spawn, two_itses};
 use super::explore;
 use super::machine::NO_LPIS;
 use shuttle::thread;
@@ -24,27 +24,24 @@ fn an_event_mapped_during_an_invalidation_uses_the_new_configuration() {
     explore(a_mapping_reads_a_configuration);
 }
 
-/// Two threads map an event each to one LPI, as two ITSes do. Both are invalidated afterwards.
+/// Two ITSes map an event each to one LPI. One of them disables it afterwards.
 fn two_events_are_mapped_to_one_lpi() {
-    let (machine, mut commands) = one_event();
-    commands.map_device(2, 1);
-    commands.map_event(2, 0, OTHER, 1);
+    let ([first, second], [mut commands, mut others]) = two_itses();
     commands.discard(1, 0);
-    commands.discard(2, 0);
-    let mut other = commands.clone();
-    let mapper = thread::spawn(move || other.map_event(2, 0, LPI, 1));
+    others.discard(1, 0);
+    let mapper = thread::spawn(move || others.map_event(1, 0, LPI, 1));
     commands.map_event(1, 0, LPI, 0);
     mapper.join().unwrap();
-    machine.configure(LPI, false, 0xa0);
-    [0, 1].into_iter().for_each(|vcpu| machine.invalidate(vcpu, LPI));
-    for device in [1, 2] {
-        machine.send(device, 0);
+    first.configure(LPI, false, 0xa0);
+    commands.inv(1, 0);
+    for its in [&first, &second] {
+        its.send(1, 0);
     }
-    let taken = [0, 1].map(|vcpu| machine.vcpu(vcpu).drain());
-    assert_eq!(taken, [NO_LPIS, NO_LPIS], "an event's LPI does not find it");
+    let taken = [0, 1].map(|vcpu| first.vcpu(vcpu).drain());
+    assert_eq!(taken, [NO_LPIS, NO_LPIS], "INV by one event does not reach the other");
 }
 
 #[test]
-fn an_invalidation_reaches_events_that_two_itses_map() {
+fn inv_reaches_events_that_two_itses_map() {
     explore(two_events_are_mapped_to_one_lpi);
 }

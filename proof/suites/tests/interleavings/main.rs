@@ -7,9 +7,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
@@ -27,8 +28,11 @@ const MUTANTS: &str = "src/interleavings/mutants.txt";
 /// Time after which a run, which may build everything, counts as hung.
 const LIMIT: Duration = Duration::from_mins(20);
 
+/// Environment variable with the seed of all schedulers. Without it, each uses its own.
+const SEED: &str = "SHUTTLE_RANDOM_SEED";
+
 /// Runs every check without a fault and each fault's checks with the fault. In the long run, the
-/// checks explore more interleavings.
+/// checks without a fault explore more interleavings, and others each time.
 fn main() -> Result<ExitCode> {
     let mut cases = Vec::new();
     for (package, faults) in faults(workspace::this()?)? {
@@ -55,6 +59,11 @@ fn clippy() -> Result<()> {
 /// Runs the checks of a package.
 fn check(package: &str) -> Result<()> {
     let mut checks = checks(package)?;
+    if suite::is_long() && env::var_os(SEED).is_none() {
+        let seed = UNIX_EPOCH.elapsed()?.as_secs().to_string();
+        eprintln!("{package}: to repeat this run, set {SEED}={seed}");
+        checks.env(SEED, seed);
+    }
     let mut failed = Vec::new();
     let status = process::watch(checks.arg("interleavings::"), LIMIT, |line| {
         eprintln!("{line}");

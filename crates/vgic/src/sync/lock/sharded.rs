@@ -8,7 +8,8 @@ use core::ops::Deref;
 use doorbell_fallible::{OutOfMemory, try_arc};
 
 /// Number of shards. Without an operating system, waiters spin, and few readers are expected. A
-/// scheduler that explores interleavings has one shard to switch threads at.
+/// scheduler that explores interleavings has one shard to switch threads at, except in the check of
+/// this lock.
 const SHARDS: usize = if cfg!(all(feature = "std", not(all(test, shuttle)))) { 4 } else { 1 };
 
 /// Lock for readers, each of which takes one shard, or one writer.
@@ -16,15 +17,15 @@ const SHARDS: usize = if cfg!(all(feature = "std", not(all(test, shuttle)))) { 4
 /// A reader leaves a reference to the value in its shard, where later readers find it without
 /// writing another line. A writer takes back the references, and then has exclusive access. As long
 /// as only writers come, they lock nothing but `home`.
-pub(crate) struct ShardedLock<T> {
-    home: Mutex<Home<T>>,
-    shards: [Shard<T>; SHARDS],
+pub(crate) struct ShardedLock<T, const N: usize = SHARDS> {
+    home: Mutex<Home<T, N>>,
+    shards: [Shard<T>; N],
 }
 
-struct Home<T> {
+struct Home<T, const N: usize> {
     value: Arc<T>,
     /// `true` for each shard that holds a reference.
-    lent: [bool; SHARDS],
+    lent: [bool; N],
 }
 
 /// Shard that shares no cache line with another shard.
@@ -42,16 +43,16 @@ impl<T> Deref for Reading<'_, T> {
     }
 }
 
-impl<T> ShardedLock<T> {
+impl<T, const N: usize> ShardedLock<T, N> {
     pub(crate) fn new(value: T) -> Result<Self, OutOfMemory> {
-        let home = Home { value: try_arc(value)?, lent: [false; SHARDS] };
+        let home = Home { value: try_arc(value)?, lent: [false; N] };
         Ok(Self { home: Mutex::new(home), shards: array::from_fn(|_| Shard(RwLock::new(None))) })
     }
 
-    /// Waits until no thread writes. Readers whose numbers differ modulo [`SHARDS`] use different
+    /// Waits until no thread writes. Readers whose numbers differ modulo `N` use different
     /// shards.
     pub(crate) fn read(&self, reader: usize) -> Reading<'_, T> {
-        let number = reader.rem_euclid(SHARDS);
+        let number = reader.rem_euclid(N);
         let reading = self.shards[number].0.read();
         if reading.is_some() {
             return Reading(reading);
