@@ -78,7 +78,7 @@ fn kept(state: &SavedState, memory: &dyn GuestMemory) -> Result<Vec<(u64, u64)>,
 }
 
 /// Iterates over the addresses of the words between `GITS_CREADR` and `GITS_CWRITER`.
-fn waiting_commands(its: &ItsState) -> impl Iterator<Item = u64> + use<> {
+pub(super) fn waiting_commands(its: &ItsState) -> impl Iterator<Item = u64> + use<> {
     let queue = Cbaser::from_bits(its.cbaser);
     let bytes = u64::from(queue.bytes()).max(1);
     let first = u64::from(Creadr::from_bits(its.creadr).offset()) % bytes;

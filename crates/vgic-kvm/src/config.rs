@@ -2,9 +2,10 @@
 //! `GICD_IIDR.Revision`.
 
 use crate::abi::Errno;
+use alloc::vec::Vec;
 use gic_arch::Iidr;
-use vgic::VgicConfig;
 use vgic::its::ItsConfig;
+use vgic::{RedistributorRegion, VgicConfig};
 
 /// Arm's implementer code and KVM's product ID.
 pub(super) const IIDR: Iidr = Iidr::new().with_implementer(0x43b).with_product_id(0x4b);
@@ -78,4 +79,19 @@ pub fn at_revision(config: VgicConfig, iidr: Iidr) -> Result<VgicConfig, Errno> 
         .with_iidr(IIDR.with_revision(revision))
         .with_can_clear_enable_lpis(announced)
         .with_redistributor_invalidation(announced))
+}
+
+/// Places the distributor and the redistributors at addresses that do not overlap an ITS, if there
+/// are any. Neither explanations nor a restore depend on their addresses.
+pub(super) fn placed(config: VgicConfig) -> VgicConfig {
+    let count = u32::try_from(config.cpus.len()).unwrap_or(u32::MAX);
+    let mut placed = config;
+    for base in [placed.distributor, 1 << 40, 1 << 41, 1 << 42] {
+        let region = RedistributorRegion::new(base + 0xa_0000, count);
+        placed = placed.with_distributor(base).with_redistributors(Vec::from([region]));
+        if placed.validate().is_ok() {
+            break;
+        }
+    }
+    placed
 }

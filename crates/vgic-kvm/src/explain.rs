@@ -1,10 +1,11 @@
 //! Explanations of why an interrupt does not arrive from KVM's controller.
 
 use crate::abi::{Attribute, Errno};
+use crate::config::placed;
 use crate::left_out::LeftOut;
 use crate::limits::OutsideKvm;
 use crate::register::{KvmDevice, KvmError};
-use crate::snapshot::{KvmAttributes, KvmSnapshot, SnapshotCpu, SnapshotTable};
+use crate::snapshot::{KvmAttributes, KvmSnapshot, SnapshotCpu, SnapshotTable, Unwritten};
 use crate::view::KvmView;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -13,7 +14,7 @@ use gic_arch::gicd;
 use msi_types::explain::{ExplainInput, Explanation, Fact, Unexamined};
 use msi_types::{Cpu, DeviceId, Line, MsiMessage};
 use vgic::saved_state::{SaveError, SavedState};
-use vgic::{GuestMemory, MemoryFault, RedistributorRegion, Vcpu, Vgic, VgicConfig};
+use vgic::{GuestMemory, Vcpu, Vgic};
 
 /// Explains why an interrupt does not arrive from KVM's controller. A VMM passes it to the
 /// `with_explainer` of its routes, such as `KvmRouter`.
@@ -138,40 +139,6 @@ impl<D: KvmAttributes + Clone + Send + Sync> ExplainInput for KvmExplainer<D> {
     fn explain_line(&self, line: Line) -> Explanation {
         self.explain(|gic| gic.explain_line(line))
     }
-}
-
-/// Guest memory that ignores writes. A load writes only to clear the pending bits that it has
-/// moved into the state.
-struct Unwritten(Arc<dyn GuestMemory>);
-
-impl GuestMemory for Unwritten {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        self.0.read(address, bytes)
-    }
-
-    fn write(&self, _: u64, _: &[u8]) -> Result<(), MemoryFault> {
-        Ok(())
-    }
-
-    fn read_u64(&self, address: u64) -> Result<u64, MemoryFault> {
-        self.0.read_u64(address)
-    }
-}
-
-/// Places the distributor and the redistributors at addresses that do not overlap an ITS, if there
-/// are any. KVM's distributor and redistributors have no doorbells, so explanations don't depend on
-/// their addresses.
-fn placed(config: VgicConfig) -> VgicConfig {
-    let count = u32::try_from(config.cpus.len()).unwrap_or(u32::MAX);
-    let mut placed = config;
-    for base in [placed.distributor, 1 << 40, 1 << 41, 1 << 42] {
-        let region = RedistributorRegion::new(base + 0xa_0000, count);
-        placed = placed.with_distributor(base).with_redistributors(Vec::from([region]));
-        if placed.validate().is_ok() {
-            break;
-        }
-    }
-    placed
 }
 
 /// Returns the address of a table that begins inside another one.

@@ -1,6 +1,7 @@
 //! Record of the table contents that a save or restore could not transfer.
 
 use crate::abi::Errno;
+use crate::rehearsal::Rehearsal;
 use core::fmt;
 use vgic::{GuestMemory, MemoryFault};
 
@@ -43,6 +44,9 @@ pub struct LeftOut {
     /// Number of bits in attributes that a restore has dropped because the machine doesn't have
     /// them. This includes all fields of SPIs beyond the machine's last one.
     pub attribute_bits: u32,
+    /// Number of attributes in a snapshot that its restore ignores, because the snapshot's machine
+    /// does not have them.
+    pub attributes: u32,
     /// Number of failed accesses to tables. If a restore can't read a table, it doesn't know how
     /// many devices or collections it has left out, so it only counts the access.
     pub faults: u32,
@@ -75,6 +79,7 @@ impl fmt::Display for LeftOut {
             (self.active_spis, "active SPI", "whose CPU the format does not contain"),
             (self.empty_its, "enabled ITS", "without mappings: was memory copied too early?"),
             (self.attribute_bits, "attribute bit", "that the machine does not have"),
+            (self.attributes, "attribute", "that the snapshot's machine does not have"),
         ] {
             if count > 0 {
                 write!(f, "; {} {what}", Count(count, name))?;
@@ -106,16 +111,30 @@ pub(super) fn add(count: &mut u32, more: usize) {
 pub(super) struct TableMemory<'a> {
     pub(super) memory: &'a dyn GuestMemory,
     pub(super) left_out: &'a mut LeftOut,
+    /// `Some` if a restore must fail where KVM fails, instead of treating a table that it can't
+    /// read as empty.
+    pub(super) rehearsal: Option<&'a mut Rehearsal>,
 }
 
 impl<'a> TableMemory<'a> {
     pub(super) fn new(memory: &'a dyn GuestMemory, left_out: &'a mut LeftOut) -> Self {
-        Self { memory, left_out }
+        Self { memory, left_out, rehearsal: None }
     }
 
+    pub(super) const fn is_strict(&self) -> bool {
+        self.rehearsal.is_some()
+    }
+
+    /// Reads bytes that are in one page.
     pub(super) fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         let outcome = self.memory.read(address, bytes);
-        self.record(outcome)
+        self.record(outcome)?;
+        self.note(address)
+    }
+
+    /// Notes that a rehearsal has read from this address.
+    pub(super) fn note(&mut self, address: u64) -> Result<(), Errno> {
+        self.rehearsal.as_mut().map_or(Ok(()), |rehearsal| rehearsal.note(address))
     }
 
     pub(super) fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
@@ -125,7 +144,9 @@ impl<'a> TableMemory<'a> {
 
     pub(super) fn read_u64(&mut self, address: u64) -> Result<u64, Errno> {
         let outcome = self.memory.read_u64(address);
-        self.record(outcome)
+        let word = self.record(outcome)?;
+        self.note(address)?;
+        Ok(word)
     }
 
     pub(super) fn write_u64(&mut self, address: u64, word: u64) -> Result<(), Errno> {

@@ -12,6 +12,7 @@
 //! | ask whether a machine can move to KVM | [`check_machine`] with its configuration, before anything is stopped |
 //! | save for KVM | create a view of [`Vgic::save`](vgic::Vgic::save)'s result, [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
 //! | restore from KVM | restore guest memory, create a view of the fresh machine's state, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Vgic::restore`](vgic::Vgic::restore) |
+//! | ask whether KVM will accept a saved state | [`KvmSnapshot::rehearse`](snapshot::KvmSnapshot::rehearse) |
 //! | save and restore KVM's own controller | [`KvmSnapshot::take`](snapshot::KvmSnapshot::take), [`rehearse`](snapshot::KvmSnapshot::rehearse), [`restore`](snapshot::KvmSnapshot::restore) |
 //!
 //! A [`KvmExplainer`] explains why an interrupt does not arrive from KVM's controller.
@@ -55,9 +56,11 @@
 //!   that use these collections, because neither the model nor KVM restores an event whose
 //!   collection is not in the table.
 //!
-//! A restore treats tables that it cannot read as empty, except for translation tables, for which
-//! it fails with `EFAULT`. If a valid `GITS_BASER<n>` points outside memory, KVM may refuse to
-//! restore the machine. The versions named below are expected to return an error.
+//! A load into the model treats tables that it cannot read as empty, except for translation tables,
+//! for which it fails with `EFAULT`. KVM also fails for each other byte that it reads, which
+//! includes the configuration and the pending bit of each mapped LPI. If the destination is KVM,
+//! call [`rehearse`](snapshot::KvmSnapshot::rehearse), or load into a view that is [as strict as
+//! KVM](KvmView::as_strict_as_kvm).
 //!
 //! A guest can also let its tables overlap each other, its command queue or its LPI configuration
 //! table. What one of them contains is then lost. A save therefore reads back what it has written,
@@ -158,6 +161,7 @@ mod pending;
 mod redistributor;
 mod refused_entry;
 mod register;
+mod rehearsal;
 pub mod snapshot;
 mod tables;
 mod view;

@@ -12,6 +12,9 @@ pub enum RefusedEntry {
     /// Entry of the collection table: its index, and the collection.
     #[error("entry {0} of the collection table, collection {1}: {2}")]
     Collection(u32, CollectionId, EntryFault),
+    /// Entry of a table of collections or devices that is not in guest memory: its address.
+    #[error("guest memory at {0:#x} cannot be read")]
+    Unreadable(u64),
     /// Entry of the device table.
     #[error("DeviceID {0} in the device table: {1}")]
     Device(DeviceId, EntryFault),
@@ -36,6 +39,9 @@ pub enum EntryFault {
     /// No vCPU has the number of the collection's target.
     #[error("no vCPU has the vcpu_id {0}")]
     NoCpu(u64),
+    /// The DeviceID exceeds 16 bits.
+    #[error("the DeviceID exceeds 16 bits")]
+    DeviceIdBits,
     /// The device has too many EventID bits.
     #[error("{0} EventID bits are not supported")]
     EventBits(u8),
@@ -48,7 +54,7 @@ pub enum EntryFault {
     /// The event's collection is not in the collection table.
     #[error("collection {0} is not in the collection table")]
     NoCollection(CollectionId),
-    /// The entry is not in guest memory.
-    #[error("the entry at {0:#x} is not in guest memory")]
+    /// The entry, or a byte of its LPI, is not in guest memory.
+    #[error("guest memory at {0:#x} cannot be read")]
     Unreadable(u64),
 }

@@ -45,15 +45,16 @@ pub use crate::register::KvmAttributes;
 pub use table::{SnapshotTable, TableUse};
 
 use crate::abi::{Attribute, Errno, control, frame};
-use crate::config::at_revision;
-use crate::left_out::LeftOut;
+use crate::config::{at_revision, placed};
+use crate::left_out::{LeftOut, add};
 use crate::register::{KvmDevice, KvmError, KvmRegister};
+use crate::rehearsal::{PAGE, PAGE_BYTES};
 use crate::view::KvmView;
 use crate::word::low_word;
 use crate::{kvm_config, kvm_its_config, order};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use core::ops::Deref;
 use doorbell_fallible::{try_collect, try_push};
 use gic_arch::{Affinity, Iidr, gicd};
 use vgic::saved_state::SavedState;
@@ -62,11 +63,15 @@ use vgic::{CpuConfig, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
 /// Version of the format that this library writes and reads.
 pub const SNAPSHOT_VERSION: u32 = 1;
 
-/// Size of the pages in which memory is copied.
-const PAGE_BYTES: usize = 0x1000;
-const PAGE: u64 = PAGE_BYTES as u64;
-/// Maximum number of pages in a snapshot (64 MiB). Further pages are omitted.
+/// Maximum number of pages in a snapshot that a restore by KVM would not read (64 MiB). Further
+/// pages are omitted.
 const MOST_PAGES: usize = 1 << 14;
+/// Maximum number of vCPUs of a GICv3 on KVM (`VGIC_V3_MAX_CPUS`).
+const MOST_CPUS: u16 = 512;
+/// Alignment, size and end of the addresses of an ITS.
+const ITS_ALIGNMENT: u64 = 0x1_0000;
+const ITS_BYTES: u64 = 0x2_0000;
+const ADDRESSES: u64 = 1 << 52;
 /// Maximum number of ITSes.
 const MOST_ITS: usize = 64;
 /// Granularity of [`MemoryData`] in bytes. A row is stored if any of its bytes is nonzero.
@@ -207,8 +212,9 @@ impl KvmSnapshot {
     /// what KVM would refuse or leave out.
     ///
     /// # Errors
-    /// [`KvmError`] for the first attribute that is missing (`ENXIO`), that the VM has another
-    /// value for (`EINVAL`), or that cannot be written. In the last case, the VM must not run.
+    /// [`KvmError`] for the first attribute that is missing (`ENXIO`) or present twice (`EEXIST`),
+    /// that the VM has another value for (`EINVAL`), or that cannot be written. In the last case,
+    /// the VM must not run.
     pub fn restore(&self, devices: &mut dyn KvmAttributes) -> Result<(), KvmError> {
         let bases = (0..self.its_count()).map(|index| {
             let (device, attribute) = (KvmDevice::Its(index), Attribute::Address(frame::ITS));
@@ -224,32 +230,87 @@ impl KvmSnapshot {
         self.registers()?.iter().try_for_each(|register| order::restore(devices, *register))
     }
 
-    /// Restores the snapshot in a model of KVM's controller, from its copies of the tables. Returns
-    /// what KVM would leave out. Takes memory and time proportional to the size of the snapshot.
+    /// Restores the snapshot in a model of KVM's controller that is [as strict as
+    /// KVM](KvmView::as_strict_as_kvm), from its copies of the tables. Returns what KVM would leave
+    /// out. Takes memory proportional to the size of the snapshot.
     ///
     /// # Errors
-    /// [`KvmError`] for the first attribute that is missing or that KVM would refuse. An invalid
-    /// number of vCPUs, an invalid address of an ITS, and more than 64 MiB of tables are reported
-    /// as `EINVAL` of [`Attribute::InterruptCount`].
+    /// [`KvmError`] for the first attribute that is missing (`ENXIO`) or present twice (`EEXIST`),
+    /// or that KVM would refuse, with KVM's error. `EFAULT` from [`control::ITS_RESTORE_TABLES`]
+    /// means that KVM would read a part of guest memory that the snapshot does not contain. An
+    /// invalid number of interrupts (`EINVAL`) or vCPUs (`E2BIG`), an invalid vCPU and invalid
+    /// copies of the tables (`EINVAL`) are reported as errors of [`Attribute::InterruptCount`].
     pub fn rehearse(&self) -> Result<LeftOut, KvmError> {
+        let memory = TableCopies::of(&self.memory);
         let invalid = |errno| KvmError::new(KvmDevice::Gic, Attribute::InterruptCount, errno);
-        let config = self.config().map_err(invalid)?;
+        self.rehearse_in(&memory.map_err(invalid)?, &mut Vec::new())
+    }
+
+    /// Rehearses the snapshot with tables in `memory`. Replaces `pages` by the numbers of the pages
+    /// that KVM would read.
+    fn rehearse_in(
+        &self,
+        memory: &dyn GuestMemory,
+        pages: &mut Vec<u64>,
+    ) -> Result<LeftOut, KvmError> {
+        let invalid = |errno| KvmError::new(KvmDevice::Gic, Attribute::InterruptCount, errno);
+        self.check_machine()?;
+        let iidr = Attribute::Distributor { offset: gicd::IIDR.offset() };
+        let config = self.config();
+        let config = config.map_err(|errno| KvmError::new(KvmDevice::Gic, iidr, errno))?;
+        let config = placed(config);
         let state = fresh_state(&config).ok_or(invalid(Errno::Invalid))?;
-        let memory = TableCopies::of(&self.memory).map_err(invalid)?;
-        let view = KvmView::new(&config, state, &memory);
-        let mut view = view.map_err(|_| invalid(Errno::Invalid))?;
-        view.load(&self.registers()?)?;
-        Ok(view.left_out())
+        let view = KvmView::new(&config, state, memory);
+        let mut view = view.map_err(|_| invalid(Errno::Invalid))?.as_strict_as_kvm();
+        let registers = self.registers()?;
+        let loaded = view.load(&registers);
+        let mut left_out = view.left_out();
+        let ignored = self.attributes.len() - registers.len() - self.its_count();
+        add(&mut left_out.attributes, ignored);
+        *pages = view.into_pages();
+        loaded.map(|()| left_out)
+    }
+
+    /// Checks the numbers of interrupts and vCPUs, and the addresses of the ITSes, as
+    /// `vgic_set_common_attr`, `kvm_vgic_create` and `vgic_check_iorange` do.
+    fn check_machine(&self) -> Result<(), KvmError> {
+        let is_count_valid =
+            (64..1024).contains(&self.interrupts) && self.interrupts.is_multiple_of(32);
+        let errno = if !is_count_valid || self.cpus.iter().any(|cpu| cpu.number >= MOST_CPUS) {
+            Some(Errno::Invalid)
+        } else {
+            (self.cpus.len() > MOST_CPUS.into()).then_some(Errno::TooBig)
+        };
+        let its = (0..self.its_count()).map(|index| {
+            let (device, attribute) = (KvmDevice::Its(index), Attribute::Address(frame::ITS));
+            let base = self.get(device, attribute).unwrap_or(0);
+            let errno = match base.checked_add(ITS_BYTES) {
+                Some(end) if base.is_multiple_of(ITS_ALIGNMENT) => {
+                    (end > ADDRESSES).then_some(Errno::TooBig)
+                }
+                _ => Some(Errno::Invalid),
+            };
+            (device, attribute, errno)
+        });
+        let count = (KvmDevice::Gic, Attribute::InterruptCount, errno);
+        let refused = |(device, attribute, errno): (_, _, Option<_>)| {
+            Some(KvmError::new(device, attribute, errno?))
+        };
+        core::iter::once(count).chain(its).find_map(refused).map_or(Ok(()), Err)
     }
 
     /// Returns the attributes in the order of a restore. The addresses of the ITSes are not among
-    /// them.
+    /// them. Fails if an attribute is missing or present twice.
     fn registers(&self) -> Result<Vec<KvmRegister>, KvmError> {
         let mut saved: Vec<_> = Vec::new();
         let no_memory = |errno| KvmError::new(KvmDevice::Gic, Attribute::InterruptCount, errno);
         saved.try_reserve(self.attributes.len()).map_err(|error| no_memory(error.into()))?;
         saved.extend(self.attributes.iter().map(|it| ((it.device, it.attribute), it.value)));
         saved.sort_unstable();
+        let mut pairs = saved.iter().zip(saved.iter().skip(1));
+        if let Some((((device, attribute), _), _)) = pairs.find(|(one, other)| one.0 == other.0) {
+            return Err(KvmError::new(*device, *attribute, Errno::Exists));
+        }
         let mut registers = Vec::new();
         for (device, attribute) in self.complete() {
             let found = saved.binary_search_by_key(&(device, attribute), |(of, _)| *of).ok();
@@ -263,14 +324,17 @@ impl KvmSnapshot {
 
     /// Replaces the snapshot's memory with the tables that its attributes name, read from `memory`.
     /// A VMM can call this function to build a snapshot from registers and memory that it has saved
-    /// in its own format. Pages that cannot be read are omitted, as are all pages after the first
-    /// 64 MiB.
+    /// in its own format. Pages that cannot be read are omitted, as is what exceeds 64 MiB, except
+    /// for the pages that KVM would read: the memory then contains every byte that a
+    /// [`rehearsal`](Self::rehearse) reads.
     ///
     /// # Errors
     /// `ENOMEM` if the heap is exhausted.
     pub fn copy_tables(&mut self, memory: &dyn GuestMemory) -> Result<(), Errno> {
         let tables = self.tables(memory)?;
-        let mut pages = Vec::new();
+        let (mut pages, mut read) = (Vec::new(), Vec::new());
+        // KVM would read nothing after an error.
+        let _ = self.rehearse_in(&Unwritten(memory), &mut read);
         for table in &tables {
             let end = table.address.saturating_add(table.bytes);
             for page in (table.address / PAGE..end.div_ceil(PAGE)).take(MOST_PAGES) {
@@ -282,11 +346,18 @@ impl KvmSnapshot {
                 pages.truncate(MOST_PAGES);
             }
         }
+        for pages in [&mut pages, &mut read] {
+            pages.sort_unstable();
+            pages.dedup();
+        }
+        pages.truncate(MOST_PAGES);
+        pages.try_reserve(read.len())?;
+        pages.append(&mut read);
         pages.sort_unstable();
         pages.dedup();
         self.memory.clear();
         let mut bytes = [0; PAGE_BYTES];
-        for page in pages.into_iter().take(MOST_PAGES) {
+        for page in pages {
             if memory.read(page * PAGE, &mut bytes).is_ok() {
                 self.add_page(page * PAGE, &bytes)?;
             }
@@ -381,65 +452,72 @@ fn fresh_state(config: &VgicConfig) -> Option<SavedState> {
     gic.save().ok()
 }
 
-/// Guest memory that contains only a snapshot's copies of the tables, as ranges by their addresses.
-/// A restore changes pending bits, so the bytes are copied.
-struct TableCopies(Vec<(u64, Vec<AtomicU8>)>);
+/// Guest memory that contains only a snapshot's copies of the tables, sorted by address. Ignores
+/// writes.
+struct TableCopies<'s>(Vec<&'s MemoryRange>);
 
-impl TableCopies {
-    /// Copies the ranges, sorted. Fails with `EINVAL` if they exceed 64 MiB, if two of them
-    /// overlap, or if contents lie outside of their range.
-    fn of(ranges: &[MemoryRange]) -> Result<Self, Errno> {
-        let mut rest = MOST_PAGES as u64 * PAGE;
-        let mut copies = Vec::new();
-        copies.try_reserve(ranges.len())?;
-        for range in ranges {
-            rest = rest.checked_sub(range.bytes).ok_or(Errno::Invalid)?;
-            let bytes = usize::try_from(range.bytes).map_err(|_| Errno::Invalid)?;
-            let mut copy = Vec::new();
-            copy.try_reserve_exact(bytes)?;
-            copy.resize_with(bytes, AtomicU8::default);
-            for data in &range.data {
-                let start = usize::try_from(data.at).map_err(|_| Errno::Invalid)?;
-                let place = copy.get_mut(start..).and_then(|rest| rest.get_mut(..data.hex.len()));
-                let place = place.ok_or(Errno::Invalid)?;
-                place.iter_mut().zip(&data.hex).for_each(|(place, byte)| *place.get_mut() = *byte);
-            }
-            if !copy.is_empty() {
-                copies.push((range.address, copy));
-            }
-        }
-        copies.sort_unstable_by_key(|(address, _)| *address);
-        let overlap = |pair: &[(u64, Vec<AtomicU8>)]| match pair {
-            [(address, copy), (next, _)] => next - address < copy.len() as u64,
-            _ => false,
+impl<'s> TableCopies<'s> {
+    /// Fails with `EINVAL` if two ranges overlap, or if the contents of a range are not in
+    /// ascending order or lie outside of it.
+    fn of(ranges: &'s [MemoryRange]) -> Result<Self, Errno> {
+        let mut sorted = try_collect(ranges.iter())?;
+        sorted.sort_unstable_by_key(|range| range.address);
+        let after = |end: u64, start: u64, bytes: u64| {
+            if end <= start { start.checked_add(bytes) } else { None }
         };
-        if copies.windows(2).any(overlap) {
-            return Err(Errno::Invalid);
-        }
-        Ok(Self(copies))
-    }
-
-    fn find(&self, address: u64, count: usize) -> Result<&[AtomicU8], MemoryFault> {
-        let above = self.0.partition_point(|(base, _)| *base <= address);
-        let found = above.checked_sub(1).and_then(|at| self.0.get(at)).and_then(|(base, bytes)| {
-            let start = usize::try_from(address.checked_sub(*base)?).ok()?;
-            bytes.get(start..)?.get(..count)
+        let all = sorted.iter().try_fold(0, |end, range| {
+            let mut contents = range.data.iter().map(|data| (data.at, data.hex.len() as u64));
+            let inside = contents.try_fold(0, |end, (at, bytes)| after(end, at, bytes));
+            inside.filter(|inside| *inside <= range.bytes)?;
+            after(end, range.address, range.bytes)
         });
-        found.ok_or(MemoryFault { address })
+        all.map(|_| Self(sorted)).ok_or(Errno::Invalid)
     }
 }
 
-impl GuestMemory for TableCopies {
+impl GuestMemory for TableCopies<'_> {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        let from = self.find(address, bytes.len())?;
-        bytes.iter_mut().zip(from).for_each(|(byte, from)| *byte = from.load(Relaxed));
+        let above = self.0.partition_point(|range| range.address <= address);
+        let range = above.checked_sub(1).and_then(|at| self.0.get(at));
+        let range = range.ok_or(MemoryFault { address })?;
+        let offset = address - range.address;
+        let end = offset.saturating_add(bytes.len() as u64);
+        if end > range.bytes {
+            return Err(MemoryFault { address });
+        }
+        bytes.fill(0);
+        let first = range.data.partition_point(|data| data.at + data.hex.len() as u64 <= offset);
+        let data = range.data.get(first..).unwrap_or_default();
+        for data in data.iter().take_while(|data| data.at < end) {
+            let distance =
+                |from: u64, to: u64| usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+            let to = bytes.iter_mut().skip(distance(offset, data.at));
+            let from = data.hex.iter().skip(distance(data.at, offset));
+            to.zip(from).for_each(|(to, from)| *to = *from);
+        }
         Ok(())
     }
 
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        let to = self.find(address, bytes.len())?;
-        bytes.iter().zip(to).for_each(|(byte, to)| to.store(*byte, Relaxed));
+    fn write(&self, _: u64, _: &[u8]) -> Result<(), MemoryFault> {
         Ok(())
+    }
+}
+
+/// Guest memory that ignores writes. A restore writes only to clear the pending bits that it has
+/// moved into the state.
+pub(super) struct Unwritten<M>(pub(super) M);
+
+impl<M: Deref<Target: GuestMemory> + Send + Sync> GuestMemory for Unwritten<M> {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        self.0.read(address, bytes)
+    }
+
+    fn write(&self, _: u64, _: &[u8]) -> Result<(), MemoryFault> {
+        Ok(())
+    }
+
+    fn read_u64(&self, address: u64) -> Result<u64, MemoryFault> {
+        self.0.read_u64(address)
     }
 }
 

@@ -14,10 +14,10 @@ use crate::refused_entry::{EntryFault, RefusedEntry};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use doorbell_fallible::{SortedMap, try_collect, try_push};
-use gic_arch::gicr::Typer;
+use gic_arch::gicr::{Pendbaser, Propbaser, Typer};
 use gic_arch::gits::{self, Baser};
 use gic_arch::its::CollectionId;
-use gic_arch::{Affinity, IntId};
+use gic_arch::{Affinity, IntId, Lpi, lpi};
 use msi_types::{DeviceId, EventId};
 use scan::{Budget, ENTRY, EntryReader, IDS, Next};
 use vgic::saved_state::{CollectionState, CpuState, DeviceState, EventState, ItsState};
@@ -63,6 +63,8 @@ impl Restored {
 
 /// Reads all tables. The guest controls the contents, so the work must be bounded for any contents.
 /// Stores the entry that causes an error in `refused`.
+///
+/// In a rehearsal, reads and refuses what `vgic_its_restore_tables_v0` does, in the same order.
 pub(super) fn restore(
     its: &ItsState,
     cpus: &[CpuState],
@@ -107,15 +109,17 @@ struct Reader<'a, 'm> {
     found: Vec<(Bit, usize, usize)>,
 }
 
-impl Reader<'_, '_> {
+impl<'a> Reader<'a, '_> {
     /// Reads the collection table, up to `named` entries or the first one that can't be read.
     fn collections(&mut self, table: Baser, named: u64) -> Result<(), Errno> {
-        let room = (table.bytes() / ENTRY).min(named);
+        let most = if self.memory.is_strict() { u64::MAX } else { named };
+        let room = (table.bytes() / ENTRY).min(most);
         let mut entries = EntryReader::new(table.address() + ENTRY * room);
         for index in 0..room {
             self.budget.spend()?;
             let address = table.address() + ENTRY * index;
-            let Ok(word) = entries.read(address, self.memory) else { break };
+            let read = entries.read(address, self.memory);
+            let Some(word) = self.readable(read, address)? else { break };
             let entry = CollectionEntry::from_bits(word);
             if !entry.valid() {
                 break;
@@ -123,25 +127,30 @@ impl Reader<'_, '_> {
             let collection = CollectionId::new(entry.collection());
             let at = u32::try_from(index).unwrap_or(u32::MAX);
             let at = |fault| RefusedEntry::Collection(at, collection, fault);
-            if u64::from(entry.collection()) >= room {
-                let fault = EntryFault::CollectionOutOfRange(room);
-                return Err(self.refuse(at(fault), Errno::Invalid));
+            // Ignore the upper bits of the target, as KVM does.
+            let number = entry.target() & UNMAPPED;
+            let target = self.numbers.affinity(number);
+            if target.is_none() && number != UNMAPPED {
+                return Err(self.refuse(at(EntryFault::NoCpu(number)), Errno::Invalid));
             }
             if self.known.contains(collection) {
                 return Err(self.refuse(at(EntryFault::Duplicate), Errno::Exists));
             }
+            let own = u64::from(entry.collection());
+            if own >= room {
+                let fault = EntryFault::CollectionOutOfRange(room);
+                return Err(self.refuse(at(fault), Errno::Invalid));
+            }
+            // KVM's own entry of a collection only needs to be in memory.
+            let own = table.address() + ENTRY * own;
+            if self.memory.is_strict() && self.memory.read_u64(own).is_err() {
+                return Err(self.refuse(at(EntryFault::Unreadable(own)), Errno::Invalid));
+            }
             self.known.reserve()?;
             self.known.insert(collection, ());
-            // Ignore the upper bits of the target, as KVM does.
-            match entry.target() & UNMAPPED {
-                UNMAPPED => {}
-                number => {
-                    let target = self.numbers.affinity(number).ok_or_else(|| {
-                        self.refuse(at(EntryFault::NoCpu(number)), Errno::Invalid)
-                    })?;
-                    let state = CollectionState::new(collection, target);
-                    try_push(&mut self.restored.collections, state)?;
-                }
+            if let Some(target) = target {
+                let state = CollectionState::new(collection, target);
+                try_push(&mut self.restored.collections, state)?;
             }
         }
         self.restored.collections.sort_unstable_by_key(|state| state.collection);
@@ -149,7 +158,11 @@ impl Reader<'_, '_> {
     }
 
     fn devices(&mut self, table: Baser) -> Result<(), Errno> {
-        for page in scan::pages(table, self.memory)? {
+        for index in 0..scan::page_count(table, self.memory) {
+            self.budget.spend()?;
+            let page = scan::page(table, index, self.memory);
+            let page = self.readable(page, table.address() + ENTRY * index)?;
+            let Some(page) = page.flatten() else { continue };
             let goes_on = self.page(page)?;
             if goes_on == Next::End {
                 break;
@@ -164,7 +177,8 @@ impl Reader<'_, '_> {
         while index < page.entries {
             self.budget.spend()?;
             let address = page.address + ENTRY * index;
-            let Ok(word) = entries.read(address, self.memory) else { break };
+            let read = entries.read(address, self.memory);
+            let Some(word) = self.readable(read, address)? else { break };
             let entry = DeviceEntry::from_bits(word);
             if !entry.valid() {
                 index += 1;
@@ -181,10 +195,14 @@ impl Reader<'_, '_> {
 
     fn device(&mut self, id: u64, entry: DeviceEntry) -> Result<(), Errno> {
         let event_bits = entry.event_bits_minus_one() + 1;
-        let device = DeviceId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?);
-        if event_bits > EVENT_BITS {
-            let entry = RefusedEntry::Device(device, EntryFault::EventBits(event_bits));
-            return Err(self.refuse(entry, Errno::Invalid));
+        let device = DeviceId::new(u32::try_from(id).unwrap_or(u32::MAX));
+        let fault = if event_bits > EVENT_BITS {
+            Some(EntryFault::EventBits(event_bits))
+        } else {
+            (id >= IDS).then_some(EntryFault::DeviceIdBits)
+        };
+        if let Some(fault) = fault {
+            return Err(self.refuse(RefusedEntry::Device(device, fault), Errno::Invalid));
         }
         self.budget.map_device()?;
         self.device = device;
@@ -235,36 +253,63 @@ impl Reader<'_, '_> {
     ) -> Result<EventState, Errno> {
         let intid = IntId::new(entry.intid());
         let collection = CollectionId::new(entry.collection());
+        let is_known = self.known.contains(collection);
+        let target = self.target(collection);
+        if intid.is_lpi() && is_known {
+            self.read_lpi(id, intid, target)?;
+        }
         let is_lpi = intid.is_lpi() && u64::from(entry.intid()) < IDS;
-        if !is_lpi || !self.known.contains(collection) {
+        if !is_lpi || !is_known {
             let no_collection = EntryFault::NoCollection(collection);
             let fault = if is_lpi { no_collection } else { EntryFault::NotLpi(intid) };
             return Err(self.refuse(self.event_at(id, fault), Errno::Invalid));
         }
         let event = EventId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?);
         let mut state = EventState::new(event, intid, collection);
-        state.pending = self.find_pending(collection, intid, index)?;
+        let bit = target.and_then(|cpu| Bit::of(&cpu.redistributor, intid));
+        if let Some(bit) = bit.filter(|bit| bit.read(self.memory)) {
+            state.pending = true;
+            try_push(&mut self.found, (bit, self.restored.devices.len(), index))?;
+        }
         Ok(state)
     }
 
-    /// Returns `true` if the LPI's bit is set in the pending table of the collection's CPU.
-    fn find_pending(
-        &mut self,
-        collection: CollectionId,
-        intid: IntId,
-        event: usize,
-    ) -> Result<bool, Errno> {
+    /// Returns the target of a collection; `None` if the collection is not mapped.
+    fn target(&self, collection: CollectionId) -> Option<&'a CpuState> {
         let mapped = &self.restored.collections;
         let at = mapped.binary_search_by_key(&collection, |state| state.collection).ok();
-        let target = at.and_then(|at| mapped.get(at)).map(|state| state.target);
-        let cpu = target.and_then(|target| self.cpus.iter().find(|cpu| cpu.affinity == target));
-        let bit = cpu.and_then(|cpu| Bit::of(&cpu.redistributor, intid));
-        let Some(bit) = bit else { return Ok(false) };
-        let pending = bit.read(self.memory);
-        if pending {
-            try_push(&mut self.found, (bit, self.restored.devices.len(), event))?;
+        let target = at.and_then(|at| mapped.get(at)).map(|state| state.target)?;
+        self.cpus.iter().find(|cpu| cpu.affinity == target)
+    }
+
+    /// In a rehearsal, reads what KVM reads in guest memory when it adds an LPI (`vgic_add_lpi`):
+    /// the configuration, and the pending bit at the target, whatever the sizes of the tables, and
+    /// whether or not LPIs are enabled.
+    fn read_lpi(&mut self, id: u64, intid: IntId, target: Option<&CpuState>) -> Result<(), Errno> {
+        let Some(rehearsal) = &mut self.memory.rehearsal else { return Ok(()) };
+        let (Ok(lpi), true) = (Lpi::try_from(intid), rehearsal.map(intid)?) else { return Ok(()) };
+        let configurations = self.cpus.first().map_or(0, |cpu| cpu.redistributor.propbaser);
+        let configuration = Propbaser::from(configurations).address() + lpi::config_offset(lpi);
+        let pending = target.map(|cpu| {
+            let (offset, _) = lpi::pending_location(lpi);
+            Pendbaser::from(cpu.redistributor.pendbaser).address() + offset
+        });
+        for address in [Some(configuration), pending].into_iter().flatten() {
+            self.memory.read(address, &mut [0]).map_err(|errno| {
+                self.refuse(self.event_at(id, EntryFault::Unreadable(address)), errno)
+            })?;
         }
-        Ok(pending)
+        Ok(())
+    }
+
+    /// Returns `None` if an entry could not be read, except in a rehearsal, which then fails.
+    fn readable<T>(&mut self, read: Result<T, Errno>, address: u64) -> Result<Option<T>, Errno> {
+        match read {
+            Err(errno) if self.memory.is_strict() => {
+                Err(self.refuse(RefusedEntry::Unreadable(address), errno))
+            }
+            read => Ok(read.ok()),
+        }
     }
 
     /// Records an entry as refused, and returns the error number.

@@ -1,11 +1,12 @@
 //! A view of a saved state, for reading and writing attributes.
 
 use crate::abi::{self, Attribute, Errno, LINE_LEVEL, control, frame};
-use crate::check::Expected;
+use crate::check::{Expected, waiting_commands};
 use crate::left_out::{LeftOut, TableMemory, add};
 use crate::limits::OutsideKvm;
 use crate::refused_entry::RefusedEntry;
 use crate::register::{KvmAttributes, KvmDevice, KvmError, KvmRegister};
+use crate::rehearsal::Rehearsal;
 use crate::tables::Written;
 use crate::tables::scan::Budget;
 use crate::word::low_word;
@@ -17,8 +18,12 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use doorbell_fallible::try_push;
 use gic_arch::Affinity;
+use gic_arch::gits::{self, Ctlr};
 use vgic::saved_state::{CpuState, ItsState, SavedState};
 use vgic::{GuestMemory, VgicConfig};
+
+/// Size of an ITS command in words of 64 bits.
+const COMMAND_WORDS: usize = 4;
 
 /// A saved state, presented as KVM's devices.
 ///
@@ -34,6 +39,7 @@ pub struct KvmView<'a> {
     state: SavedState,
     left_out: LeftOut,
     refused: Option<RefusedEntry>,
+    rehearsal: Option<Rehearsal>,
     /// Memory contents required by the save commands of the current series. A write of another
     /// attribute ends the series.
     expected: Option<Expected>,
@@ -62,7 +68,25 @@ impl<'a> KvmView<'a> {
         pending::hand_over(&mut state)?;
         interrupts::list_all(&mut state, config.spis)?;
         let [left_out, differences] = Default::default();
-        Ok(Self { config, memory, state, left_out, refused: None, expected: None, differences })
+        let (refused, rehearsal, expected) = (None, None, None);
+        Ok(Self { config, memory, state, left_out, refused, rehearsal, expected, differences })
+    }
+
+    /// Makes the view as strict as KVM. A restore of tables then reads what KVM reads, and returns
+    /// KVM's error if that is not in memory, whereas a load into the model should succeed. Enabling
+    /// an ITS counts each waiting command that can't be read, because KVM skips it.
+    ///
+    /// The view still refuses what the model can't have: LPIs beyond 16 bits (`EINVAL`), and tables
+    /// that exceed the limits of the configuration or of a restore (`ENOMEM`).
+    #[must_use]
+    pub fn as_strict_as_kvm(self) -> Self {
+        Self { rehearsal: Some(Rehearsal::default()), ..self }
+    }
+
+    /// Returns the numbers of the pages that a view [as strict as KVM](Self::as_strict_as_kvm) has
+    /// read.
+    pub(super) fn into_pages(self) -> Vec<u64> {
+        self.rehearsal.map(Rehearsal::into_pages).unwrap_or_default()
     }
 
     /// Writes the tables and pending bits to guest memory, and returns every attribute to restore,
@@ -190,7 +214,11 @@ impl<'a> KvmView<'a> {
             Attribute::Control(_) => Ok(()),
             Attribute::Its { offset } => {
                 let config = &self.config.its[index];
-                its::set(&mut self.state.its[its], config, offset, value)
+                its::set(&mut self.state.its[its], config, offset, value)?;
+                if offset == u64::from(gits::CTLR.offset()) {
+                    self.rehearse_commands(its);
+                }
+                Ok(())
             }
             _ => Err(Errno::NoRegister),
         }
@@ -235,7 +263,8 @@ impl<'a> KvmView<'a> {
     /// Reads the mappings from the tables, and keeps them if they are valid for the machine.
     fn restore_tables(&mut self, its: usize) -> Result<(), Errno> {
         let state = &mut self.state;
-        let memory = &mut TableMemory::new(self.memory, &mut self.left_out);
+        let (left_out, rehearsal) = (&mut self.left_out, self.rehearsal.as_mut());
+        let memory = &mut TableMemory { memory: self.memory, left_out, rehearsal };
         let mut budget = Budget::new(self.config.its_devices, self.config.its_events);
         let refused = &mut self.refused;
         *refused = None;
@@ -252,6 +281,19 @@ impl<'a> KvmView<'a> {
             pending::clear(&restored.consumed, memory);
         }
         possible
+    }
+
+    /// Reads the commands that KVM executes when it enables an ITS. KVM skips a command that it
+    /// can't read.
+    fn rehearse_commands(&mut self, its: usize) {
+        let its = &self.state.its[its];
+        if self.rehearsal.is_some() && Ctlr::from(its.ctlr).enabled() {
+            let (left_out, rehearsal) = (&mut self.left_out, self.rehearsal.as_mut());
+            let mut memory = TableMemory { memory: self.memory, left_out, rehearsal };
+            for command in waiting_commands(its).step_by(COMMAND_WORDS) {
+                let _ = memory.read_u64(command);
+            }
+        }
     }
 
     /// Returns the counts of table contents that the saves and restores of this view have left out

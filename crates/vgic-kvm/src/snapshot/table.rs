@@ -132,7 +132,8 @@ fn translation_tables(
     tables: &mut Vec<SnapshotTable>,
     memory: &mut TableMemory<'_>,
 ) -> Result<(), Errno> {
-    for page in scan::pages(table, memory)? {
+    for index in 0..scan::page_count(table, memory) {
+        let Ok(Some(page)) = scan::page(table, index, memory) else { continue };
         if table.indirect() {
             let (usage, bytes) = (TableUse::DevicePage(its), ENTRY * page.entries);
             try_push(tables, SnapshotTable { usage, address: page.address, bytes })?;

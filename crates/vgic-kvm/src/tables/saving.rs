@@ -80,7 +80,8 @@ fn save_devices(
     }
     add(&mut memory.left_out.devices, devices.len() - saved.len());
     let ids = try_collect(saved.iter().map(|(device, _)| u64::from(device.device.get())))?;
-    for page in scan::pages(table, memory)? {
+    for index in 0..scan::page_count(table, memory) {
+        let Ok(Some(page)) = scan::page(table, index, memory) else { continue };
         let inside = |id: &&u64| (page.first..page.first + page.entries).contains(*id);
         let first = ids.iter().find(inside).map_or(page.entries, |id| id - page.first);
         written(budget.clear(page.address, first, memory))?;

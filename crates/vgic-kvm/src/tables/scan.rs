@@ -2,8 +2,6 @@
 
 use crate::abi::Errno;
 use crate::left_out::TableMemory;
-use alloc::vec::Vec;
-use doorbell_fallible::{try_collect, try_push};
 use gic_arch::gits::Baser;
 use gic_arch::its::Level1Entry;
 
@@ -36,24 +34,32 @@ pub(super) enum Next {
     End,
 }
 
-/// Returns the device table pages that the guest has provided, limited to 16-bit DeviceIDs.
-pub(crate) fn pages(table: Baser, memory: &mut TableMemory<'_>) -> Result<Vec<Page>, Errno> {
-    if !table.indirect() {
-        let entries = (table.bytes() / ENTRY).min(IDS);
-        return Ok(try_collect(core::iter::once(Page {
-            first: 0,
-            entries,
-            address: table.address(),
-        }))?);
-    }
+/// Returns the number of pages of a device table: of all pages that KVM reads if the restore is as
+/// strict, otherwise of those for 16-bit DeviceIDs.
+pub(crate) fn page_count(table: Baser, memory: &TableMemory<'_>) -> u64 {
     let entries = table.page_size().bytes() / ENTRY;
-    let mut pages = Vec::new();
-    for index in 0..(table.bytes() / ENTRY).min(IDS / entries) {
-        if let Some(address) = second_level(table, index, memory) {
-            try_push(&mut pages, Page { first: index * entries, entries, address })?;
-        }
+    match (table.indirect(), memory.is_strict()) {
+        (false, _) => 1,
+        (true, false) => (table.bytes() / ENTRY).min(IDS / entries),
+        (true, true) => table.bytes() / ENTRY,
     }
-    Ok(pages)
+}
+
+/// Returns the page of a device table with this index, or `None` if the guest has not provided it.
+/// Fails if the first-level entry can't be read.
+pub(crate) fn page(
+    table: Baser,
+    index: u64,
+    memory: &mut TableMemory<'_>,
+) -> Result<Option<Page>, Errno> {
+    if table.indirect() {
+        let entries = table.page_size().bytes() / ENTRY;
+        let address = second_level(table, index, memory)?;
+        return Ok(address.map(|address| Page { first: index * entries, entries, address }));
+    }
+    let most = if memory.is_strict() { u64::MAX } else { IDS };
+    let entries = (table.bytes() / ENTRY).min(most);
+    Ok(Some(Page { first: 0, entries, address: table.address() }))
 }
 
 /// Returns the address of a device's entry, or `None` if the guest has not provided memory for the
@@ -67,14 +73,18 @@ pub(super) fn locate(table: Baser, id: u64, memory: &mut TableMemory<'_>) -> Opt
     if id / entries >= table.bytes() / ENTRY {
         return None;
     }
-    let page = second_level(table, id / entries, memory)?;
+    let page = second_level(table, id / entries, memory).ok()??;
     Some(page + ENTRY * (id % entries))
 }
 
-/// Returns the address in a first-level entry, if the entry is in memory and valid.
-fn second_level(table: Baser, index: u64, memory: &mut TableMemory<'_>) -> Option<u64> {
-    let entry = Level1Entry::from_bits(memory.read_u64(table.address() + ENTRY * index).ok()?);
-    entry.valid().then(|| entry.address() & !(table.page_size().bytes() - 1))
+/// Returns the address in a first-level entry, if the entry is valid.
+fn second_level(
+    table: Baser,
+    index: u64,
+    memory: &mut TableMemory<'_>,
+) -> Result<Option<u64>, Errno> {
+    let entry = Level1Entry::from_bits(memory.read_u64(table.address() + ENTRY * index)?);
+    Ok(entry.valid().then(|| entry.address() & !(table.page_size().bytes() - 1)))
 }
 
 /// Reads the entries of one table in blocks, because a call for each entry would take most of the
@@ -107,6 +117,9 @@ impl EntryReader {
             let bytes = usize::try_from(bytes).unwrap_or(0);
             let is_read = memory.memory.read(address, &mut self.bytes[..bytes]).is_ok();
             (self.address, self.valid) = (address, if is_read { bytes } else { 0 });
+            if is_read {
+                memory.note(address)?;
+            }
         }
         match self.rest(address).first_chunk() {
             Some(entry) => Ok(u64::from_le_bytes(*entry)),

@@ -18,7 +18,7 @@ const CPUS: u16 = 3;
 /// points to memory.
 pub(crate) const RAM_BYTES: usize = 1 << 20;
 const QUEUE: u64 = 0x1_0000;
-const DEVICES: u64 = 0x2_0000;
+pub(crate) const DEVICES: u64 = 0x2_0000;
 const COLLECTIONS: u64 = 0x3_0000;
 pub(crate) const CONFIG: u64 = 0x4_0000;
 const PENDING: u64 = 0x6_0000;

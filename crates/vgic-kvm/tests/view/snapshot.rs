@@ -1,13 +1,13 @@
 //! Tests of the JSON, the attributes and the memory of snapshots.
 
-use crate::guest::{Guest, RAM_BYTES};
+use crate::guest::{DEVICES, Guest, RAM_BYTES};
 use doorbell_test_support::guest::ram;
 use std::sync::Arc;
 use vgic::saved_state::SavedState;
-use vgic::{GuestMemory as _, Vcpu, Vgic, VgicConfig, VmMemory};
+use vgic::{GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig, VmMemory};
 use vgic_kvm::abi::{Attribute, Errno, frame};
-use vgic_kvm::snapshot::{KvmAttributes, KvmSnapshot, SnapshotTable, TableUse};
-use vgic_kvm::{KvmDevice, KvmView};
+use vgic_kvm::snapshot::{KvmAttributes, KvmSnapshot, TableUse};
+use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
 
 #[test]
 fn a_snapshot_round_trips_through_json() {
@@ -118,22 +118,67 @@ fn a_snapshot_of_another_vm_is_refused_before_anything_changes() {
 }
 
 #[test]
-fn a_rehearsal_predicts_refusals_and_losses() {
+fn a_rehearsal_refuses_invalid_machines() {
+    let (count, base) = (Attribute::InterruptCount, Attribute::Address(frame::ITS));
+    let cases: [(fn(&mut KvmSnapshot), _, _); _] = [
+        (|it| it.interrupts = 32, count, Errno::Invalid),
+        (|it| it.interrupts = 65, count, Errno::Invalid),
+        (|it| it.interrupts = 1024, count, Errno::Invalid),
+        (|it| it.cpus[0].number = 512, count, Errno::Invalid),
+        (|it| it.cpus = vec![it.cpus[0]; 513], count, Errno::TooBig),
+        (|it| it.memory[0].bytes = u64::MAX, count, Errno::Invalid),
+        (|it| it.attributes[0].value += 0x1000, base, Errno::Invalid),
+        (|it| it.attributes[0].value = 1 << 52, base, Errno::TooBig),
+        (|it| it.attributes.push(it.attributes[0]), base, Errno::Exists),
+    ];
+    let snapshot = Guest::after_messages().snapshot();
+    for (change, attribute, errno) in cases {
+        let mut changed = snapshot.clone();
+        change(&mut changed);
+        let error = changed.rehearse().unwrap_err();
+        assert_eq!((error.attribute, error.errno), (attribute, errno));
+    }
+}
+
+#[test]
+fn a_rehearsal_counts_ignored_attributes() {
+    let mut snapshot = Guest::after_messages().snapshot();
+    snapshot.attributes.extend([0, 1].map(KvmDevice::Its).map(|device| KvmRegister {
+        device,
+        attribute: Attribute::InterruptCount,
+        value: 0,
+    }));
+    assert_eq!(snapshot.rehearse().unwrap().attributes, 2);
+}
+
+/// Memory that contains zeros after a guest's RAM.
+struct Endless<'m>(&'m dyn GuestMemory);
+
+impl GuestMemory for Endless<'_> {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        bytes.fill(0);
+        if address < RAM_BYTES as u64 { self.0.read(address, bytes) } else { Ok(()) }
+    }
+
+    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+}
+
+#[test]
+fn exports_beyond_64_mib_contain_what_kvm_reads() {
     let guest = Guest::after_messages();
     let memory = guest.ram.clone();
-    let snapshot = guest.snapshot();
-    let tables = snapshot.tables(&*memory).unwrap();
-    let is_translation = |table: &&SnapshotTable| matches!(table.usage, TableUse::Translations(..));
-    let table = tables.iter().find(is_translation).unwrap().address;
-    let mut lost = snapshot.clone();
-    lost.memory.clear();
-    assert!(!lost.rehearse().unwrap().is_empty());
-    memory.write(table, &u64::MAX.to_le_bytes()).unwrap();
-    let KvmSnapshot { cpus, interrupts, attributes, .. } = snapshot;
-    let mut damaged = KvmSnapshot::new(cpus, interrupts, attributes);
-    damaged.copy_tables(&*memory).unwrap();
-    let error = damaged.rehearse().unwrap_err();
-    assert!(error.entry.is_some(), "{error}");
-    damaged.memory[0].bytes = u64::MAX;
-    assert_eq!(damaged.rehearse().unwrap_err().errno, Errno::Invalid);
+    let KvmSnapshot { cpus, interrupts, attributes, .. } = guest.snapshot();
+    let mut snapshot = KvmSnapshot::new(cpus, interrupts, attributes);
+    // Devices in place of the guest's own, each with an empty translation table of 512 KiB.
+    for page in 0..256 {
+        let (entry, table) = (8 * (2 + page), 0x1000_0000 + page * 0x8_0000);
+        let word = 1 << 63 | u64::from(page < 255) << 49 | table >> 8 << 5 | 15;
+        memory.write(DEVICES + entry, &word.to_le_bytes()).unwrap();
+    }
+    memory.write(DEVICES + 8, &[0; 8]).unwrap();
+    snapshot.copy_tables(&Endless(&*memory)).unwrap();
+    assert!(snapshot.memory.iter().map(|range| range.bytes).sum::<u64>() > 128 << 20);
+    assert!(snapshot.rehearse().unwrap().is_empty());
 }

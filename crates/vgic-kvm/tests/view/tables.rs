@@ -44,16 +44,6 @@ pub(crate) fn numbers(state: &SavedState) -> Vec<(u32, Vec<u32>)> {
     state.its[0].devices.iter().map(|device| (device.device.get(), events(device))).collect()
 }
 
-/// Changes words of valid tables, and returns the error of the restore, with the refused entry.
-fn refused(words: &[(u64, u64)]) -> (Errno, String) {
-    let (memory, config) = (small(), config());
-    put(&memory, words);
-    let mut view = KvmView::new(&config, with_tables(Levels::Flat, &memory), &memory).unwrap();
-    let restore = Attribute::Control(control::ITS_RESTORE_TABLES);
-    let errno = view.set(KvmDevice::Its(0), restore, 0).unwrap_err();
-    (errno, view.refused_entry().unwrap().to_string())
-}
-
 #[test]
 fn saved_entries_match_the_documented_layout() {
     let memory = ram();
@@ -173,15 +163,6 @@ fn the_collection_table_ends_at_the_first_invalid_entry() {
 }
 
 #[test]
-fn a_collection_without_a_cpu_is_unmapped() {
-    let memory = small();
-    put(&memory, &[(COLLECTIONS, collection(5, 0xffff_ffff))]);
-    let state = restore_tables(Levels::Flat, &memory).unwrap();
-    assert!(state.its[0].collections.is_empty());
-    assert_eq!(numbers(&state), [(0, vec![0])]);
-}
-
-#[test]
 fn a_restore_reads_pending_bits_from_the_targets_table() {
     let memory = small();
     let bit = |cpu: u64| PENDING + 0x1_0000 * cpu + 8200 / 8;
@@ -262,27 +243,6 @@ fn a_save_keeps_pending_bits_of_a_disabled_redistributor() {
     put(&memory, &[(table + 8200 / 8, 0b10)]);
     assert_eq!(save_pending(state, &memory), LeftOut::default());
     assert_eq!(word(&memory, table + 8200 / 8), 0b11);
-}
-
-#[test]
-fn a_restore_error_names_the_refused_entry() {
-    use Errno::{Exists, Fault, Invalid};
-    let second = COLLECTIONS + 8;
-    for (at, word, errno, entry) in [
-        (COLLECTIONS, collection(5, 3), Invalid, "collection 5: no vCPU has the vcpu_id 3"),
-        (second, collection(5, 0), Exists, "collection 5: the collection already has an entry"),
-        (second, collection(0x2000, 0), Invalid, "the limit of 8192 collections"),
-        (TRANSLATIONS, event(0, 8191, 5), Invalid, "0x0: INTID 8191 is not a supported LPI"),
-        (TRANSLATIONS, event(0, 0x1_0000, 5), Invalid, "INTID 65536 is not a supported LPI"),
-        (TRANSLATIONS, event(4, 8200, 5), Invalid, "4 to the next entry exceeds the table"),
-        (TRANSLATIONS, event(0, 8200, 6), Invalid, "collection 6 is not in the collection table"),
-        (DEVICES, device(0) | 0x1f, Invalid, "device table: 32 EventID bits are not supported"),
-        (DEVICES, VALID | 0x1_0000 << 5 | 1, Fault, "0x1000000 is not in guest memory"),
-    ] {
-        let (found, named) = refused(&[(at, word)]);
-        assert_eq!(found, errno, "{named}");
-        assert!(named.ends_with(entry), "{named}");
-    }
 }
 
 #[test]
