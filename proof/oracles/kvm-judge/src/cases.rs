@@ -5,8 +5,8 @@ mod count;
 mod fired;
 mod moves;
 mod procedures;
+mod restore;
 mod routes;
-mod tables;
 
 use self::count::{Count, tell};
 use doorbell_facts::CheckFact;
@@ -22,7 +22,7 @@ pub(crate) fn run() {
     let plans = wanted.unwrap_or(PLANS);
     moves::run(plans, &mut count);
     procedures::run(&mut count);
-    tables::run(plans, &mut count);
+    restore::run(&mut count);
     attributes::run(&mut count);
     routes::run(&mut count);
     let Count { passed, failed } = count;

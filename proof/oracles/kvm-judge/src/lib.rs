@@ -21,6 +21,7 @@
 // guest's program is written in assembly.
 #![deny(unsafe_code)]
 
+pub mod damage;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod kvm;
 pub mod layout;

@@ -18,7 +18,7 @@ use vgic_monitor::machine_state::{KvmController, MachineState, Parts};
 
 /// Number of ITSes.
 const ITSES: usize = 2;
-const PAGE: u64 = 0x1000;
+pub(crate) const PAGE: u64 = 0x1000;
 /// Time to wait for eventfds, of which the machine has none.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -89,10 +89,10 @@ impl KvmAttributes for Devices<'_> {
 }
 
 /// Memory that can only be read in the pages listed in `written`.
-struct WrittenPages {
-    ram: Ram,
+pub(crate) struct WrittenPages {
+    pub(crate) ram: Ram,
     /// Numbers of the pages, in ascending order.
-    written: Vec<u64>,
+    pub(crate) written: Vec<u64>,
 }
 
 impl GuestMemory for WrittenPages {

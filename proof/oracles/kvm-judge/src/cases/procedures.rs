@@ -4,16 +4,14 @@
 use super::count::{Count, accept, tell};
 use doorbell_facts::JudgeFact;
 use kvm_judge::kvm::KvmMachine;
-use kvm_judge::layout::{CPUS, OPERATIONS, PROGRAM, SPECIAL};
+use kvm_judge::layout::{CPUS, SPECIAL};
 use kvm_judge::procedure::{Procedure, plan, restore_parts, save_parts, to_restore};
 use kvm_judge::scenario::{Guest, acknowledge_all, fire};
 use kvm_judge::{Failure, saving};
-use std::ops::Range;
 use vgic_kvm::snapshot::KvmSnapshot;
 
 /// Maximum number of bytes of JSON in one fact.
 const PIECE: usize = 2000;
-const PAGE: u64 = 0x1000;
 
 pub(super) fn run(count: &mut Count) {
     for procedure in Procedure::ALL {
@@ -37,16 +35,12 @@ fn restored(procedure: Procedure) -> Result<(), Failure> {
     let whole = save_parts(&mut machine)?;
     let untaken = [SPECIAL; CPUS as usize];
     let wanted = acknowledge_all(&mut machine, &untaken)?;
-    let mut other = match procedure {
-        Procedure::PagesBeforeTables => KvmMachine::with_memory(&pages(&snapshot))?,
-        _ => KvmMachine::new()?,
-    };
-    let outcome = saving::restore(&mut other, &to_restore(&snapshot));
     if procedure == Procedure::PagesBeforeTables {
-        let error = outcome.err().map(|error| error.to_string()).unwrap_or_default();
+        let error = snapshot.rehearse().err().map(|error| error.to_string()).unwrap_or_default();
         return accept(error.contains("EFAULT"), || format!("not a bad address: {error:?}"));
     }
-    outcome?;
+    let mut other = KvmMachine::new()?;
+    saving::restore(&mut other, &to_restore(&snapshot))?;
     let received = acknowledge_all(&mut other, &untaken)?;
     let lost = |cpu: usize| wanted[cpu].iter().filter(|lpi| !received[cpu].contains(lpi)).count();
     match procedure {
@@ -70,10 +64,4 @@ fn print(procedure: Procedure, snapshot: &KvmSnapshot) -> Result<(), Failure> {
         tell(JudgeFact::Json { procedure: procedure.name().into(), json: json.into() });
     }
     Ok(())
-}
-
-/// Returns the address ranges of a snapshot's memory and of the guest's program.
-fn pages(snapshot: &KvmSnapshot) -> Vec<Range<u64>> {
-    let saved = snapshot.memory.iter().map(|range| range.address..range.address + range.bytes);
-    std::iter::once(PROGRAM..OPERATIONS + PAGE).chain(saved).collect()
 }
