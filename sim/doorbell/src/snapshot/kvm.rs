@@ -56,9 +56,12 @@ fn load(
     memory: &Arc<Memory>,
     problems: &mut Vec<Problem>,
 ) -> Result<SavedState> {
-    let saved = snapshot.attributes.iter();
-    let values: BTreeMap<_, _> =
-        saved.map(|saved| ((saved.device, saved.attribute), saved.value)).collect();
+    let mut values = BTreeMap::new();
+    for saved in &snapshot.attributes {
+        if values.insert((saved.device, saved.attribute), saved.value).is_some() {
+            problems.push(Problem::Refused(*saved, Errno::Exists));
+        }
+    }
     let known = |device: &KvmDevice| match device {
         KvmDevice::Gic => true,
         KvmDevice::Its(index) => *index < config.its.len(),
@@ -67,15 +70,26 @@ fn load(
     ensure!(stray.is_none(), "the address of {:?} is missing", stray.map(|(device, _)| device));
     let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(|_: Cpu| ()))?;
     let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
-    let mut view = KvmView::new(config, gic.save()?, &**memory)?;
+    let mut view = KvmView::new(config, gic.save()?, &**memory)?.as_strict_as_kvm();
     for (device, attribute) in snapshot.complete() {
-        match values.get(&(device, attribute)) {
+        match values.remove(&(device, attribute)) {
             Some(value) => {
-                let register = KvmRegister { device, attribute, value: *value };
+                let register = KvmRegister { device, attribute, value };
                 load_one(&mut view, config, register, problems);
             }
             None => problems.push(Problem::Absent(device, attribute)),
         }
+    }
+    let ignored = values.into_keys().filter(|(device, attribute)| {
+        *device == KvmDevice::Gic || *attribute != Attribute::Address(frame::ITS)
+    });
+    problems.extend(ignored.map(|(device, attribute)| Problem::Ignored(device, attribute)));
+    if problems.iter().all(|problem| matches!(problem, Problem::Ignored(..)))
+        && let Err(error) = snapshot.rehearse()
+    {
+        let (device, attribute) = (error.device, error.attribute);
+        let value = snapshot.get(device, attribute).unwrap_or(snapshot.interrupts.into());
+        problems.push(Problem::Refused(KvmRegister { device, attribute, value }, error.errno));
     }
     Ok(view.into_state())
 }

@@ -44,6 +44,8 @@ pub(super) struct Machine {
 pub(super) enum Problem {
     /// An attribute is not in the snapshot.
     Absent(KvmDevice, Attribute),
+    /// A restore ignores an attribute, because the machine does not have it.
+    Ignored(KvmDevice, Attribute),
     /// KVM refuses an attribute's value.
     Refused(KvmRegister, Errno),
     /// KVM refuses to restore an ITS's tables.

@@ -12,6 +12,11 @@ pub(super) fn check(machine: &Machine, report: &mut Report<'_>) {
                 let message = "the snapshot contains no value for it".to_owned();
                 report(Rule::MissingAttribute, name(*device, *attribute), message);
             }
+            Problem::Ignored(device, attribute) => {
+                let interrupts = machine.config.spis + 32;
+                let message = format!("the machine has {interrupts} INTIDs, and no such register");
+                report(Rule::IgnoredAttribute, name(*device, *attribute), message);
+            }
             Problem::Refused(register, errno) => {
                 let place = name(register.device, register.attribute);
                 let message = format!(

@@ -34,6 +34,10 @@ rules! {
         "a register is not in the snapshot"
         "save every attribute that Linux's arm-vgic-v3.rst and arm-vgic-its.rst list; after a \
          restore, the register has its reset value";
+    IgnoredAttribute "ignored-attribute" Warning
+        "a restore ignores a register, because the machine does not have it"
+        "save KVM_DEV_ARM_VGIC_GRP_NR_IRQS and every vCPU and ITS with the registers, and restore \
+         on a VM with the same number of interrupts";
     RefusedAttribute "refused-attribute" Error
         "KVM refuses a register's value"
         "restore on a host with the same GIC, with the values exactly as KVM returned them";

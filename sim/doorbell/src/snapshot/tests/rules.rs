@@ -83,6 +83,7 @@ const MUTATIONS: &[(&[Rule], Mutation)] = &[
         word(snapshot, DEVICES + 64).fill(0);
         word(snapshot, COLLECTIONS).fill(0);
     }),
+    (&[Rule::IgnoredAttribute, Rule::RefusedAttribute], |snapshot| snapshot.interrupts = 32),
     (&[Rule::LpiBeyondTable], |snapshot| {
         for saved in &mut snapshot.attributes {
             let at = gicr::PROPBASER.offset();
@@ -195,11 +196,14 @@ fn tables_outside_of_the_snapshot_are_found() {
         (DEVICES, "its@8080000", "the device table"),
         (COLLECTIONS, "its@8080000", "the collection table"),
         (TRANSLATIONS, "its@8080000, device 0x8", "the interrupt translation table"),
+        (CONFIG, "the redistributors", "the configuration table"),
         (PENDING, "vCPU 0", "the pending table"),
     ] {
         let mut snapshot = with_pending().kvm();
         without_page(&mut snapshot, address);
         let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
+        let refused = findings.iter().find(|found| found.rule == Rule::TablesRefused).unwrap();
+        assert!(refused.message.contains("(EFAULT)"), "{}", refused.message);
         let found = findings.iter().find(|found| found.rule == Rule::TableNotIncluded).unwrap();
         assert_eq!(found.place, place);
         assert!(found.message.starts_with(name), "{}", found.message);
@@ -212,20 +216,16 @@ fn tables_outside_of_the_snapshot_are_found() {
 /// Removes a page from the snapshot's memory.
 fn without_page(snapshot: &mut KvmSnapshot, page: u64) {
     let mut kept = Vec::new();
-    for range in snapshot.memory.drain(..) {
-        for address in (range.address..range.address + range.bytes).step_by(0x1000) {
-            let at = address - range.address;
-            let mut page_kept = MemoryRange::new(address, 0x1000);
-            for piece in &range.data {
-                for (offset, byte) in (piece.at..).zip(&piece.hex) {
-                    if (at..at + 0x1000).contains(&offset) {
-                        page_kept.data.push(MemoryData::new(offset - at, vec![*byte]));
-                    }
-                }
-            }
-            if address != page {
-                kept.push(page_kept);
-            }
+    for range in &snapshot.memory {
+        let end = range.address + range.bytes;
+        for part in [range.address..page.min(end), (page + 0x1000).max(range.address)..end] {
+            let bytes =
+                range.data.iter().flat_map(|data| (range.address + data.at..).zip(&data.hex));
+            let bytes = bytes.filter(|(address, _)| part.contains(address));
+            let bytes = bytes.map(|(at, byte)| MemoryData::new(at - part.start, vec![*byte]));
+            let mut part_kept = MemoryRange::new(part.start, part.end.saturating_sub(part.start));
+            part_kept.data = bytes.collect();
+            kept.extend((part_kept.bytes > 0).then_some(part_kept));
         }
     }
     snapshot.memory = kept;
