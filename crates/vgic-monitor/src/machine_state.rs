@@ -76,9 +76,13 @@ use vgic_kvm::KvmError;
 #[cfg(doc)]
 use vgic_kvm::snapshot::KvmSnapshot;
 
-/// Version of the format that this library reads and writes. It also rises with the version of the
-/// controller's state, because the binary form has no names of fields.
-pub const VERSION: u32 = 1;
+/// Version of the format that this library writes. It also rises with the version of the
+/// controller's state, because the binary form has no names of fields. The library also reads version
+/// 1, whose controller's state has no shape.
+pub const VERSION: u32 = 2;
+
+/// The earlier version.
+const WITHOUT_SHAPE: u32 = 1;
 
 /// A machine's interrupt state. Guest memory is not part of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,7 +139,7 @@ pub enum SaveStateError {
 #[non_exhaustive]
 pub enum RestoreStateError {
     /// The state's version is not supported.
-    #[error("the state has version {0}, but this library reads version {VERSION}")]
+    #[error("the state has version {0}, but this library reads versions 1 to {VERSION}")]
     Version(u32),
     /// The name does not occur once in the state and once in the machine.
     #[error("the state has {saved} functions named {name:?}, but the machine has {here}")]
@@ -262,7 +266,7 @@ impl<'a, C> Parts<'a, C> {
         &self,
         state: &'s MachineState<S>,
     ) -> Result<Vec<Restorable<'a, 's>>, RestoreStateError> {
-        if state.version != VERSION {
+        if !(WITHOUT_SHAPE..=VERSION).contains(&state.version) {
             return Err(RestoreStateError::Version(state.version));
         }
         let unmatched = self.counts(&state.functions).into_iter().find(|(_, of)| *of != (1, 1));

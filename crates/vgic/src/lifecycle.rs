@@ -96,8 +96,8 @@ impl Vgic {
     /// state. None can resume until this call returns.
     ///
     /// `saved` must come from a machine with the same [`VgicConfig`], except for the order of vCPUs
-    /// and ITSes, the budgets, and the addresses of frames other than ITS frames. Guest memory must
-    /// have the contents that it had when the state was saved.
+    /// and ITSes, and the budgets: the machine must have enough for the state's mappings. Guest
+    /// memory must have the contents that it had when the state was saved.
     ///
     /// The whole state is validated before anything changes. Lines have their saved levels, so
     /// devices that are restored afterwards must drive their lines again. A message that arrives

@@ -7,10 +7,11 @@
 //! Objects are identified by keys. CPUs are identified by their affinity, ITSes by the address of
 //! their frames, interrupts by their INTID, and translations by their DeviceID and EventID.
 //! Positions in lists have no meaning, so the order of vCPUs may differ between the saved and the
-//! restored machine. All lists are sorted by ascending key, and each key occurs once.
+//! restored machine, as long as each CPU's redistributor has the same address. All lists are sorted by ascending key, and each key occurs once.
 //!
 //! | state | representation |
 //! |---|---|
+//! | shape | the part of the configuration that no register shows, such as the addresses of frames; compared during a restore |
 //! | registers | the value in the architecture's layout; fields that only describe the machine (`TYPER`, `IIDR`, `PRIbits`, …) are compared during a restore |
 //! | wired interrupts | one record each, with hardware priorities; interrupts in their reset state with a low line are omitted |
 //! | LPIs | the pending state with the event, or with the redistributor if it is pending there by itself |
@@ -68,9 +69,10 @@
 //! `version` is the first field, so that a reader can decode it alone, as [`StateVersion`], before
 //! it interprets the rest. Any change to a field, to its meaning or to the set of omitted values
 //! requires a new [`VERSION`]. A reader accepts its own version and any earlier version for which
-//! it has a conversion, and refuses all others. This library reads no earlier version: version 1
-//! does not record which direct LPIs are enabled. With the feature `serde`, the types serialize in
-//! any format. Self-describing formats reject unknown fields and require all fields of the version.
+//! it has a conversion, and refuses all others. This library also reads version 2, which has no
+//! shape, in self-describing formats; for others, see [`SavedState::without_shape`]. It does not
+//! read version 1, which does not record which direct LPIs are enabled. With the feature `serde`,
+//! the types serialize in any format. Self-describing formats reject unknown fields and require all fields of the version.
 //! Human-readable formats contain registers and addresses as hexadecimal strings (`"0x1f"`), and
 //! also accept numbers.
 
@@ -80,17 +82,22 @@ mod error;
 mod its;
 #[cfg(feature = "serde")]
 mod numbers;
+pub(crate) mod shape;
 
 pub use cpu::{CpuState, EnabledLpis, InterfaceState, LpiState, RedistributorState};
 pub use distributor::{DistributorState, InterruptState};
 pub use error::{NotRestorable, Object, Problem, RestoreError, SaveError};
 pub(crate) use its::EventRun;
 pub use its::{CollectionState, DeviceState, EventState, ItsState};
+pub use shape::{Property, PropertyName};
 
 use alloc::vec::Vec;
 
 /// Version of the format that this library writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+
+/// Earlier version, which has no shape.
+pub(crate) const WITHOUT_SHAPE: u32 = 2;
 
 /// Version of a saved state, deserialized from the same bytes regardless of the other fields. This
 /// is the only readable part of a state whose version this library does not know.
@@ -108,7 +115,7 @@ pub struct StateVersion {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct SavedState {
-    /// The version of the format: [`VERSION`].
+    /// Version of the format; [`VERSION`] in a state that this library saves.
     pub version: u32,
     /// The distributor, including the shared interrupts.
     pub distributor: DistributorState,
@@ -116,4 +123,19 @@ pub struct SavedState {
     pub cpus: Vec<CpuState>,
     /// The ITSes, in address order.
     pub its: Vec<ItsState>,
+    /// The machine's shape: its properties that no register in the state shows, in ascending order.
+    /// Empty in a state of version 2, whose restore does not compare it.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub shape: Vec<Property>,
+}
+
+impl SavedState {
+    /// Returns a state of version 2, whose fields a binary format cannot tell from later ones.
+    pub const fn without_shape(
+        distributor: DistributorState,
+        cpus: Vec<CpuState>,
+        its: Vec<ItsState>,
+    ) -> Self {
+        Self { version: WITHOUT_SHAPE, distributor, cpus, its, shape: Vec::new() }
+    }
 }

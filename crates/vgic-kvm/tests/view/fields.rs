@@ -86,6 +86,9 @@ const NOT_KEPT: &[(&str, &str)] = &[
     ("its.base", MACHINE),
     ("its.iidr", MACHINE),
     ("its.typer", MACHINE),
+    ("shape.name", MACHINE),
+    ("shape.of", MACHINE),
+    ("shape.value", MACHINE),
     ("its.devices.events.configuration", REREAD),
     ("its.devices.events.stays_at", "is dropped with the pending state of no collection"),
 ];

@@ -1,8 +1,9 @@
 //! The binary form of a machine's state.
 
-use super::{MachineState, VERSION};
+use super::{MachineState, VERSION, WITHOUT_SHAPE};
 use alloc::vec::Vec;
 use serde::Deserialize as _;
+use vgic::saved_state::SavedState;
 
 /// First bytes of the binary form.
 const MAGIC: [u8; 8] = *b"GICSTATE";
@@ -15,7 +16,7 @@ pub enum BytesError {
     #[error("the bytes are no machine state: they do not begin with \"GICSTATE\"")]
     NoState,
     /// The state's version is not supported.
-    #[error("the state has version {0}, but this library reads version {VERSION}")]
+    #[error("the state has version {0}, but this library reads versions 1 to {VERSION}")]
     Version(u32),
     /// A value is invalid, bytes are missing at the end, or there are too many.
     #[error(
@@ -47,7 +48,8 @@ impl MachineState {
     /// takes at most 14 bytes, or 20 if its collection is unmapped.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let body = postcard::to_extend(self, MAGIC.to_vec());
+        let fields = (self.version.max(VERSION), &self.gic, &self.functions);
+        let body = postcard::to_extend(&fields, MAGIC.to_vec());
         // Postcard refuses only lists of unknown length, and a state has none.
         debug_assert!(body.is_ok(), "{body:?}");
         let mut bytes = body.unwrap_or_default();
@@ -66,11 +68,17 @@ impl MachineState {
         let version = postcard::take_from_bytes(body);
         let damaged = |rest: &[u8]| BytesError::Damaged { offset: bytes.len() - rest.len() };
         let (version, _): (u32, _) = version.map_err(|_| damaged(body))?;
-        if version != VERSION {
-            return Err(BytesError::Version(version));
-        }
         let mut reader = postcard::Deserializer::from_bytes(body);
-        let state = Self::deserialize(&mut reader);
+        let state = match version {
+            VERSION => Self::deserialize(&mut reader),
+            WITHOUT_SHAPE => <(u32, (u32, _, _, _), _)>::deserialize(&mut reader).map(
+                |(version, (_, distributor, cpus, its), functions)| {
+                    let gic = SavedState::without_shape(distributor, cpus, its);
+                    Self { version, gic, functions }
+                },
+            ),
+            _ => return Err(BytesError::Version(version)),
+        };
         let rest = reader.finalize().unwrap_or(body);
         let state = state.map_err(|_| damaged(rest))?;
         let end = bytes.len() - rest.len();

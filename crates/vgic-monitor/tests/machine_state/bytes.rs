@@ -1,34 +1,29 @@
 //! The binary form of a machine's state: its size, and bytes that were damaged.
 
-use super::Nothing;
+use super::Machine;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use std::sync::Arc;
-use std::time::Duration;
 use vgic_monitor::gic_arch::IntId;
 use vgic_monitor::gic_arch::its::CollectionId;
-use vgic_monitor::irq_routing::msix::MsixTable;
-use vgic_monitor::irq_routing::{GsiSpace, Inputs, Router, Sender};
-use vgic_monitor::machine_state::{BytesError, MachineState, Parts};
+use vgic_monitor::machine_state::{BytesError, MachineState};
 use vgic_monitor::msi_types::{DeviceId, EventId};
+use vgic_monitor::vgic::VgicConfig;
 use vgic_monitor::vgic::its::ItsConfig;
 use vgic_monitor::vgic::saved_state::{DeviceState, EventState};
-use vgic_monitor::vgic::{Vgic, VgicConfig};
 
 /// Length of the characters at the beginning.
 const MAGIC: usize = 8;
 
 /// Returns the state of a machine with an MSI-X table and these devices.
 fn state(devices: Vec<DeviceState>) -> MachineState {
-    let config =
-        VgicConfig::new(2).with_lpi_id_bits(Some(20)).with_its(vec![ItsConfig::new(0x0808_0000)]);
-    let (gic, mut vcpus) = Vgic::new(config, Arc::new(Nothing), Arc::new(Nothing)).unwrap();
-    let router = Router::new(GsiSpace::default(), Inputs::new(gic.clone())).unwrap();
-    let table = MsixTable::new(2, Sender::Device(DeviceId::new(8)), Arc::new(router)).unwrap();
-    let parts = Parts::new(&gic).with_function("disk", &table);
-    let mut state = parts.save(&mut vcpus, Duration::from_secs(20)).unwrap();
+    let mut state = Machine::with(config(20), 2).save();
     state.gic.its[0].devices = devices;
     state
+}
+
+fn config(id_bits: u8) -> VgicConfig {
+    let its = vec![ItsConfig::new(0x0808_0000)];
+    VgicConfig::new(2).with_lpi_id_bits(Some(id_bits)).with_its(its)
 }
 
 fn device(number: u32, events: impl IntoIterator<Item = EventState>) -> DeviceState {
@@ -110,6 +105,19 @@ fn the_reader_stops_after_65536_functions() {
 }
 
 #[test]
+fn states_of_version_1_are_read_and_restored() {
+    let bytes = MachineState::from_bytes(include_bytes!("version-1.bin")).unwrap();
+    let json = serde_json::from_str(include_str!("version-1.json")).unwrap();
+    assert_eq!(bytes, json);
+    assert_eq!(MachineState::from_bytes(&bytes.to_bytes()).unwrap().gic, bytes.gic);
+    let mut other = Machine::with(config(16), 3);
+    other.restore(&bytes).unwrap();
+    let (functions, distributor) = (bytes.functions, bytes.gic.distributor);
+    let restored = other.save();
+    assert_eq!((restored.functions, restored.gic.distributor), (functions, distributor));
+}
+
+#[test]
 fn an_error_names_an_unsupported_version() {
     let mut later = state(Vec::new());
     later.version = 300;
@@ -134,7 +142,7 @@ proptest! {
 
     #[test]
     fn the_reader_rejects_random_bytes(body in vec(any::<u8>(), 0..200)) {
-        let bytes = [b"GICSTATE\x01".as_slice(), &body].concat();
+        let bytes = [b"GICSTATE\x02".as_slice(), &body].concat();
         prop_assert!(MachineState::from_bytes(&bytes).is_err());
     }
 }

@@ -12,7 +12,7 @@ use crate::lpi::{EnabledRange, LpiTables, NoRoom, Reservation, Restoration, Room
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use crate::saved_state::{
     CpuState, DeviceState, EventRun, EventState, InterruptState, ItsState, LpiState, NotRestorable,
-    Object, Problem, RedistributorState, RestoreError, SavedState, VERSION,
+    Object, Problem, RedistributorState, RestoreError, SavedState, VERSION, WITHOUT_SHAPE, shape,
 };
 use crate::vgic::Vgic;
 use crate::wired::{Bank, RestoredInterrupt};
@@ -82,8 +82,10 @@ impl Kick for Nowhere {
 impl<'s> Plan<'s> {
     /// Validates the whole state, and reserves the memory to restore it.
     pub(super) fn of(gic: &Vgic, saved: &'s SavedState) -> Result<Self, RestoreError> {
-        if saved.version != VERSION {
-            return Err(Problem::Version(saved.version).of(Object::Machine));
+        match saved.version {
+            VERSION => shape::check(&saved.shape, &shape::of(gic.config())?)?,
+            WITHOUT_SHAPE if saved.shape.is_empty() => {}
+            other => return Err(Problem::Version(other).of(Object::Machine)),
         }
         let check = Check { gic };
         let distributor = gic.distributor().restorable(&saved.distributor);

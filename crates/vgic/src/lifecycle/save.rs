@@ -5,6 +5,7 @@ use crate::cpu_interface::CpuInterface;
 use crate::lpi::{self, Control, SavedLpi};
 use crate::saved_state::{
     CpuState, EnabledLpis, ItsState, LpiState, RedistributorState, SaveError, SavedState, VERSION,
+    shape,
 };
 use crate::sync::lock::MutexGuard;
 use crate::vgic::Vgic;
@@ -46,7 +47,8 @@ pub(super) fn save_paused(
     });
     let mut cpus = try_collect_results(cpus)?;
     cpus.sort_unstable_by_key(|cpu| cpu.affinity);
-    Ok(SavedState { version: VERSION, distributor: gic.distributor().save()?, cpus, its })
+    let (distributor, shape) = (gic.distributor().save()?, shape::of(gic.config())?);
+    Ok(SavedState { version: VERSION, distributor, cpus, its, shape })
 }
 
 /// Saves the ITSes and, for each vCPU, the LPIs of its redistributor. No command can execute in

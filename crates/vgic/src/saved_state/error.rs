@@ -1,6 +1,6 @@
 //! Errors for saved states that the model refuses, each with the affected object.
 
-use super::VERSION;
+use super::{PropertyName, VERSION};
 use crate::config::ConfigError;
 use crate::lpi::NoRoom;
 use alloc::collections::TryReserveError;
@@ -58,6 +58,8 @@ pub enum NotRestorable {
 pub enum Object {
     /// The machine as a whole.
     Machine,
+    /// A property of the machine, of the CPU with this affinity, or of the frame with this address.
+    Property(PropertyName, u64),
     /// The distributor.
     Distributor,
     /// A shared interrupt.
@@ -121,9 +123,9 @@ pub enum Problem {
     Unknown,
     /// The state contains the object twice, or out of order.
     Order,
-    /// A register that describes the machine has a different value in the saved state.
+    /// A register or property that describes the machine has a different value in the saved state.
     OtherMachine {
-        /// The register's name.
+        /// The register's name, or "value".
         register: &'static str,
         /// Value of the register in the state.
         saved: u64,
@@ -191,6 +193,7 @@ impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Machine => f.write_str("the machine"),
+            Self::Property(name, of) => write!(f, "the property {name:?} of {of:#x}"),
             Self::Distributor => f.write_str("the distributor"),
             Self::Shared(intid) => write!(f, "SPI {}", intid.get()),
             Self::Cpu(cpu) => write!(f, "CPU {cpu}"),

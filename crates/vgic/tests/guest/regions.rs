@@ -192,17 +192,3 @@ fn movall_moves_lpis_between_redistributor_regions() {
         assert_eq!(acknowledge_all(&mut machine), expected, "{naming:?}");
     }
 }
-
-#[test]
-fn a_state_can_be_restored_with_other_redistributor_regions() {
-    let one = vec![RedistributorRegion::new(FIRST, 5)];
-    for redistributors in [regions(), one] {
-        let mut source = with_lpis(RedistributorNaming::ProcessorNumber);
-        send_all(&source);
-        let saved = source.save();
-        let mut target =
-            Machine::new(source.gic.config().clone().with_redistributors(redistributors));
-        target.restore(&saved);
-        assert_eq!(acknowledge_all(&mut target), each_at_home());
-    }
-}

@@ -8,7 +8,7 @@ use gic_arch::{IntId, gicd, gicr, gits, icc};
 use msi_types::{Cpu, Delivery, Level, Line, SetLine};
 use vgic::its::ItsConfig;
 use vgic::saved_state::{EventState, SavedState};
-use vgic::{SecurityView, Sleep, VgicConfig};
+use vgic::{RedistributorRegion, SecurityView, Sleep, VgicConfig};
 
 /// Creates a machine whose guest and devices have set up every part of a saved state.
 pub(crate) fn busy() -> Board {
@@ -118,10 +118,9 @@ fn a_sleeping_redistributor_stays_asleep_across_a_move() {
     let saved = board.save();
     assert_eq!([0, 1, 2].map(|cpu| saved.cpus[cpu].redistributor.waker != 0), [false, false, true]);
 
-    for mut other in [awake(), Board::new(config())] {
-        other.restore(&saved);
-        assert_eq!(other.save(), saved);
-    }
+    let mut other = awake();
+    other.restore(&saved);
+    assert_eq!(other.save(), saved);
 }
 
 #[test]
@@ -138,7 +137,8 @@ fn a_reset_machine_saves_no_interrupts() {
 #[test]
 fn the_order_of_vcpus_and_itses_is_irrelevant() {
     let second = ItsConfig::new(0x0c00_0000).with_device_id_bits(8);
-    let mut first = config();
+    let frame = |number| RedistributorRegion::new(0x0a00_0000 + number * gicr::STRIDE_V3, 1);
+    let mut first = config().with_redistributors((0..3).map(frame).collect());
     first.its.push(second);
     let mut board = Board::new(first.clone());
     board.start();
@@ -147,6 +147,7 @@ fn the_order_of_vcpus_and_itses_is_irrelevant() {
     board.enable_private(1, 27);
     let mut reversed = first;
     reversed.cpus.reverse();
+    reversed.redistributors.reverse();
     reversed.its.reverse();
 
     let mut other = Board::over(reversed, board.ram.clone());

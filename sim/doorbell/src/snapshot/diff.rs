@@ -10,7 +10,7 @@ use gic_arch::gicd::Irouter;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use vgic::saved_state::{CpuState, DeviceState, InterruptState, ItsState};
+use vgic::saved_state::{CpuState, DeviceState, InterruptState, ItsState, Property};
 
 /// Difference in one field. A value is `None` if the state lacks the object or field, or if a wired
 /// interrupt's field has its reset value.
@@ -79,6 +79,12 @@ impl Facts {
         facts.add(object(), "GICD_CTLR", hex(distributor.ctlr));
         facts.add(object(), "GICD_TYPER", hex(distributor.typer));
         facts.add(object(), "GICD_IIDR", hex(distributor.iidr));
+        // A snapshot of KVM has no shape.
+        let shape = if other.shape.is_empty() { &[] } else { machine.shape.as_slice() };
+        for Property { name, of, value, .. } in shape {
+            let object = ((0, *name as u64, *of, 1), format!("{name:?} of {of:#x}"));
+            facts.add(object, "value", hex(*value));
+        }
         for interrupt in &distributor.interrupts {
             let order = (1, interrupt.intid.get().into(), 0, 0);
             facts.interrupt(&(order, interrupt.intid.to_string()), interrupt);

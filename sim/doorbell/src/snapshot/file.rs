@@ -76,12 +76,15 @@ pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<Machine> {
 }
 
 fn check_version(version: &serde_json::Value) -> Result<()> {
-    ensure!(*version == VERSION, "its version is {version}, but this command reads {VERSION}");
+    let is_read = [2, VERSION].iter().any(|read| version == read);
+    ensure!(is_read, "its version is {version}, but this command reads 2 and {VERSION}");
     Ok(())
 }
 
-/// Builds a machine from a state that the model saved.
-fn model(state: SavedState) -> Result<Machine> {
+/// Builds a machine from a state that the model saved. Its frames have other addresses, so the
+/// machine's state is one without a shape.
+fn model(SavedState { distributor, cpus, its, shape, .. }: SavedState) -> Result<Machine> {
+    let state = SavedState::without_shape(distributor, cpus, its);
     let config = config::of(&state)?;
     let memory = Memory::everywhere();
     store_configurations(&state, &memory);
@@ -93,6 +96,7 @@ fn model(state: SavedState) -> Result<Machine> {
         origin: Origin::Model,
         config,
         state,
+        shape,
         memory: Arc::new(memory),
         stopped: BTreeMap::new(),
         tables: Vec::new(),

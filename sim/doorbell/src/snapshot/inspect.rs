@@ -11,7 +11,7 @@ use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
 use gic_arch::gits::{self, Baser, Cbaser, Creadr, Cwriter};
 use serde::Serialize;
 use std::io::{self, Write};
-use vgic::saved_state::{CpuState, InterruptState, ItsState};
+use vgic::saved_state::{CpuState, InterruptState, ItsState, Property, PropertyName};
 
 /// Maximum number of vCPUs in the text output.
 const SHOWN: usize = 24;
@@ -35,6 +35,8 @@ pub(super) struct Summary {
     format: &'static str,
     gicd_ctlr: u32,
     gicd_iidr: u32,
+    /// Properties of the machine that no register shows; empty if unknown.
+    shape: Vec<Property>,
     spis: Counts,
     pub(super) cpus: Vec<CpuRow>,
     pub(super) its: Vec<ItsRow>,
@@ -101,6 +103,7 @@ impl Summary {
             },
             gicd_ctlr: distributor.ctlr,
             gicd_iidr: distributor.iidr,
+            shape: machine.shape.clone(),
             spis: Counts::of(&distributor.interrupts),
             cpus: cpus.into_iter().map(|cpu| CpuRow::of(machine, cpu)).collect(),
             its: machine.state.its.iter().map(ItsRow::of).collect(),
@@ -111,7 +114,11 @@ impl Summary {
     fn print(&self, out: &mut Output) -> io::Result<()> {
         let Self { source, format, gicd_ctlr, gicd_iidr, spis, .. } = self;
         writeln!(out, "{source}: {format}, GICD_CTLR {gicd_ctlr:#x}, GICD_IIDR {gicd_iidr:#x}")?;
-        writeln!(out, "SPIs: {spis}\n")?;
+        writeln!(out, "SPIs: {spis}")?;
+        // The regions contain the redistributors, of which there may be hundreds.
+        let shape = self.shape.iter().filter(|it| it.name != PropertyName::Redistributor);
+        let shape = shape.map(|it| format!("{:?} of {:#x} {:#x}", it.name, it.of, it.value));
+        writeln!(out, "shape: {}\n", shape.collect::<Vec<_>>().join(", "))?;
         writeln!(out, "{}", self.cpu_table())?;
         if let Some(more) = self.cpus.len().checked_sub(SHOWN).filter(|more| *more > 0) {
             writeln!(out, " and {more} more vCPUs, which --json lists")?;

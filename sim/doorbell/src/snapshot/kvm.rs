@@ -42,6 +42,7 @@ pub(super) fn machine(snapshot: &KvmSnapshot) -> Result<Machine> {
         origin: Origin::Kvm,
         config,
         state,
+        shape: Vec::new(),
         memory,
         stopped: stopped.collect(),
         tables,

@@ -7,7 +7,7 @@ use gic_arch::{Affinity, IntId, Lpi, lpi};
 use msi_types::Cpu;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use vgic::saved_state::{CollectionState, CpuState, EventState, ItsState, SavedState};
+use vgic::saved_state::{CollectionState, CpuState, EventState, ItsState, Property, SavedState};
 use vgic::{GuestMemory as _, Vcpu, Vgic, VgicConfig};
 use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::snapshot::SnapshotTable;
@@ -29,6 +29,8 @@ pub(super) struct Machine {
     pub(super) origin: Origin,
     pub(super) config: VgicConfig,
     pub(super) state: SavedState,
+    /// The saved machine's shape. Empty if the snapshot does not contain it; `state` never does.
+    pub(super) shape: Vec<Property>,
     pub(super) memory: Arc<Memory>,
     /// Power state of vCPUs: `true` if powered off. The map lacks vCPUs whose power state is not
     /// known.

@@ -4,6 +4,7 @@ use super::guest::{DEVICE, EVENTS, Guest, SPI};
 use super::{of_kvm, of_model};
 use crate::snapshot::diff::{Difference, differences};
 use crate::snapshot::explain::{Question, answer};
+use crate::snapshot::file::parse;
 use crate::snapshot::inspect::{Counts, Summary};
 use crate::snapshot::machine::Machine;
 use gic_arch::IntId;
@@ -40,6 +41,27 @@ fn a_state_does_not_differ_from_itself() {
     let (ours, kvm) = (of_model(&guest.save()), of_kvm(&guest.kvm()));
     assert_eq!(differences(&ours, &ours), []);
     assert_eq!(differences(&kvm, &kvm), []);
+}
+
+#[test]
+fn a_difference_names_a_property_of_the_shape() {
+    let state = Guest::new().save();
+    let mut moved = state.clone();
+    moved.shape[0].value = 0x900_0000;
+    let (state, moved) = (of_model(&state), of_model(&moved));
+    let [difference] = &differences(&state, &moved)[..] else { panic!("{state:?}") };
+    assert_eq!(difference.object, "Distributor of 0x0");
+    assert_eq!(difference.after.as_deref(), Some("0x9000000"));
+}
+
+#[test]
+fn a_state_of_version_2_is_read() {
+    let state = Guest::new().save();
+    let mut old = serde_json::to_value(&state).unwrap();
+    old["version"] = 2.into();
+    old.as_object_mut().unwrap().remove("shape");
+    let old = parse("old", &serde_json::to_vec(&old).unwrap()).unwrap();
+    assert_eq!(differences(&old, &of_model(&state)), []);
 }
 
 #[test]
