@@ -60,7 +60,7 @@ pub use messages::{MessageEventfd, MessageEventfdSet};
 pub(crate) use poller::EventfdId;
 pub use poller::{EventfdPoller, IrqfdThread, PolledEventfd};
 
-use crate::{Router, Routing, Unsettled};
+use crate::{Attachment, MessageSink, Router, Routing, Unsettled};
 use alloc::sync::{Arc, Weak};
 use core::fmt;
 use core::time::Duration;
@@ -77,13 +77,20 @@ use rustix::fd::AsFd;
 pub struct IrqfdSet {
     poller: Arc<EventfdPoller>,
     router: Arc<Router>,
+    attachment: Attachment,
     levels: Levels,
 }
 
 impl IrqfdSet {
     /// Creates an empty set. `poller` serves the eventfds that are bound later.
     pub fn new(poller: Arc<EventfdPoller>, router: Arc<Router>) -> Arc<Self> {
-        Arc::new(Self { poller, router, levels: Levels::default() })
+        let attachment = router.attachments().attach("a set of eventfds".into());
+        Arc::new(Self { poller, router, attachment, levels: Levels::default() })
+    }
+
+    /// Returns the set's membership in its router's [`attachments`](MessageSink::attachments).
+    pub const fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 
     /// Binds an eventfd to a GSI: each signal of `trigger` is an edge. A signal is lost if the GSI

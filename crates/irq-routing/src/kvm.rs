@@ -46,8 +46,8 @@ use crate::lock::Mutex;
 use crate::table::Table;
 use crate::translation::Translations;
 use crate::{
-    Change, ChangeCount, Invalidation, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing,
-    TranslateMsi,
+    Attachments, Change, ChangeCount, Invalidation, MessageSink, Pin, Route, RouteError,
+    RoutedMessage, Routing, TranslateMsi,
 };
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -116,6 +116,7 @@ pub struct KvmRouter {
     translations: Option<Translations>,
     /// Sets whose eventfds are served by user space or the kernel, depending on translations.
     irqfds: Mutex<Vec<Weak<Follower>>>,
+    attachments: Attachments,
 }
 
 /// Moves eventfds between the kernel and user space after an invalidation.
@@ -157,7 +158,7 @@ impl KvmRouter {
         let machine = Arc::new(Machine { vm: Box::new(vm), bound: Mutex::default() });
         let kernel = Mutex::new(Kernel { table: None, updates: 0, gsis });
         let (apic_ids, pulses) = (config.apic_ids, Pulses::default());
-        let (explainer, irqfds, translations) = Default::default();
+        let (explainer, irqfds, translations, attachments) = Default::default();
         Ok(Self {
             machine,
             limit,
@@ -168,6 +169,7 @@ impl KvmRouter {
             explainer,
             translations,
             irqfds,
+            attachments,
         })
     }
 
@@ -402,6 +404,10 @@ impl MessageSink for KvmRouter {
 
     fn explain_message(&self, message: RoutedMessage) -> Explanation {
         self.explainer.explain_message(message)
+    }
+
+    fn attachments(&self) -> Attachments {
+        self.attachments.clone()
     }
 }
 

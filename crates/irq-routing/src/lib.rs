@@ -81,6 +81,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+mod attachments;
 mod bus;
 mod config_space;
 #[cfg(all(feature = "std", target_os = "linux"))]
@@ -115,6 +116,7 @@ mod table;
 mod translation;
 pub mod virtio;
 
+pub use attachments::{Attachment, Attachments};
 pub use bus::{MessageSource, SecondaryBus};
 pub use error::{RouteError, SignalError, Unsettled};
 pub use inputs::Inputs;

@@ -60,7 +60,7 @@ pub use registers::MsiLayout;
 use crate::lock::Mutex;
 use crate::msix::{BusMaster, MsixTable, Signaled, VectorObserver};
 use crate::saved_state::{MsiState, StateError};
-use crate::{MessageSink, RoutedMessage, Sender, Unsettled};
+use crate::{Attachment, MessageSink, RoutedMessage, Sender, Unsettled};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
@@ -127,6 +127,11 @@ impl MsiCapability {
         let registers = Registers::new(layout, next).ok_or(bad)?;
         let table = MsixTable::new(registers.vectors(), sender, sink).map_err(|_| bad)?;
         Ok(Self { registers: Mutex::new(registers), table, granted: AtomicU8::new(DISABLED) })
+    }
+
+    /// Returns the capability's membership in its sink's [`attachments`](MessageSink::attachments).
+    pub const fn attachment(&self) -> &Attachment {
+        self.table.attachment()
     }
 
     /// Sets the observer for open vectors.

@@ -59,8 +59,9 @@ pub use crate::config_space::{BusMaster, MsixLayout};
 
 use crate::lock::{self, Mutex};
 use crate::sync::{AtomicBool, SeqCst};
-use crate::{MessageSink, RoutedMessage, Sender, SignalError, Unsettled};
+use crate::{Attachment, MessageSink, RoutedMessage, Sender, SignalError, Unsettled};
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
@@ -129,6 +130,7 @@ pub trait VectorObserver: Send + Sync {
 pub struct MsixTable {
     vectors: Box<[MsixVector]>,
     sink: Arc<dyn MessageSink>,
+    attachment: Attachment,
     observer: Option<Arc<dyn VectorObserver>>,
     layout: MsixLayout,
     /// `true` if the guest has enabled MSI-X. Cleared before the vectors are closed.
@@ -152,11 +154,21 @@ impl MsixTable {
         if !(1..=MSIX_MAX_VECTORS).contains(&vectors) {
             return Err(BadTableSize(vectors));
         }
+        let attachment = sink.attachments().attach(match sender {
+            Sender::Device(device) => format!("the function with DeviceID {device:#x}"),
+            Sender::Anonymous => "a function without a DeviceID".into(),
+        });
         let guest = Mutex::new(Guest::new(vectors, sender));
         let layout = MsixLayout::of(vectors);
         let vectors = (0..vectors).map(|_| MsixVector::new()).collect();
         let (is_enabled, idle) = (AtomicBool::new(false), lock::WaitQueue::default());
-        Ok(Self { vectors, sink, observer: None, layout, is_enabled, guest, idle })
+        let observer = None;
+        Ok(Self { vectors, sink, attachment, observer, layout, is_enabled, guest, idle })
+    }
+
+    /// Returns the table's membership in its sink's [`attachments`](MessageSink::attachments).
+    pub const fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 
     /// Sets the observer of the open vectors.

@@ -5,8 +5,8 @@ use crate::gsis::Gsis;
 use crate::lock::Mutex;
 use crate::table::Table;
 use crate::{
-    Change, ChangeCount, Inputs, Invalidation, IrqLine, IrqLineError, Pin, Route, RouteError,
-    RoutedMessage,
+    Attachments, Change, ChangeCount, Inputs, Invalidation, IrqLine, IrqLineError, Pin, Route,
+    RouteError, RoutedMessage,
 };
 use crate::{MessageSink, Routing, SignalError};
 use alloc::vec;
@@ -68,6 +68,7 @@ pub struct Router {
     /// Allocated GSIs. The lock is also held during route changes.
     gsis: Mutex<Gsis>,
     inputs: Inputs,
+    attachments: Attachments,
 }
 
 impl Router {
@@ -80,7 +81,8 @@ impl Router {
             return Err(TooManyGsis(space.limit));
         }
         let gsis = Mutex::new(Gsis::new(space.first_allocated, space.limit));
-        Ok(Self { table: Table::new(space.limit, Pin::COUNT), gsis, inputs: inputs.translated() })
+        let (table, inputs) = (Table::new(space.limit, Pin::COUNT), inputs.translated());
+        Ok(Self { table, gsis, inputs, attachments: Attachments::default() })
     }
 
     /// Replaces the whole table, like `KVM_SET_GSI_ROUTING`: GSIs that are missing from `routes`
@@ -179,6 +181,10 @@ impl MessageSink for Router {
 
     fn explain_message(&self, message: RoutedMessage) -> Explanation {
         self.inputs.explainer.explain_message(message)
+    }
+
+    fn attachments(&self) -> Attachments {
+        self.attachments.clone()
     }
 }
 

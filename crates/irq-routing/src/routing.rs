@@ -1,7 +1,9 @@
 //! Traits for changing routes and sending messages, implemented by [`Router`](crate::Router) and by
 //! `kvm::KvmRouter`.
 
-use crate::{ChangeCount, Invalidation, Route, RouteError, RoutedMessage, SignalError};
+use crate::{
+    Attachments, ChangeCount, Invalidation, Route, RouteError, RoutedMessage, SignalError,
+};
 use msi_types::explain::Explanation;
 use msi_types::{Delivery, Gsi};
 
@@ -49,6 +51,12 @@ pub trait MessageSink: Send + Sync {
     /// method.
     fn explain_message(&self, _message: RoutedMessage) -> Explanation {
         Explanation::new()
+    }
+
+    /// Returns the parts of the machine that send through this sink. The provided method returns
+    /// none, so a save does not notice that one of them is left out.
+    fn attachments(&self) -> Attachments {
+        Attachments::default()
     }
 }
 

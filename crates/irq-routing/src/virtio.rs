@@ -60,10 +60,12 @@
 
 mod saved_state;
 
+use crate::Attachment;
 use crate::lock::Mutex;
 use crate::msix::{MsixTable, Signaled};
 use crate::sync::{AtomicU16, SeqCst};
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::sync::Arc;
 use msi_types::Level;
 
@@ -106,6 +108,7 @@ type Observer = dyn Fn(Notification, Option<u16>) + Send + Sync;
 /// sides. Dropping the notifier deasserts the pin.
 pub struct VirtioNotifier {
     table: Arc<MsixTable>,
+    attachment: Attachment,
     /// The configuration's vector, then those of the queues.
     vectors: Box<[AtomicU16]>,
     /// Number of vectors in the table.
@@ -130,7 +133,15 @@ impl VirtioNotifier {
         let vectors = (0..=queues).map(|_| AtomicU16::new(NO_VECTOR)).collect();
         let (table_size, assigning) = (table.control().table_size(), Mutex::new(()));
         let isr = Mutex::new(Isr { bits: 0, pin: Level::Low });
-        Self { table, vectors, table_size, assigning, isr, pin: None, observer: None }
+        let Attachment { name, all } = table.attachment();
+        let attachment = all.attach(format!("the virtio notifier of {name}"));
+        let (pin, observer) = (None, None);
+        Self { table, attachment, vectors, table_size, assigning, isr, pin, observer }
+    }
+
+    /// Returns the notifier's membership in its table's [`attachment`](MsixTable::attachment).
+    pub const fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 
     /// Sets the callback that drives the function's pin (INTx). Functions share pins: the VMM must

@@ -67,9 +67,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
-use irq_routing::Unsettled;
 #[cfg(all(feature = "std", target_os = "linux"))]
 use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
+use irq_routing::{Attachments, MessageSink, Unsettled};
 use vgic::saved_state::{NotRestorable, RestoreError, SaveError, SavedState};
 use vgic::{ConfigError, Vcpu, Vgic};
 use vgic_kvm::KvmError;
@@ -109,6 +109,7 @@ pub struct MachineState<S = SavedState> {
 pub struct Parts<'a, C = &'a Vgic> {
     controller: C,
     functions: Vec<(&'a str, &'a dyn Function)>,
+    routers: Vec<Attachments>,
     #[cfg(all(feature = "std", target_os = "linux"))]
     pollers: Vec<&'a EventfdPoller>,
     #[cfg(all(feature = "std", target_os = "linux"))]
@@ -122,6 +123,9 @@ pub enum SaveStateError {
     /// Two functions have the same name. The monitor is at fault.
     #[error("two functions are named {0:?}")]
     SameName(String),
+    /// A part of the machine is attached to its router, but not among the parts that are saved.
+    #[error("{0} is attached to the machine, but is not among the parts")]
+    LeftOut(String),
     /// Signals are still being served.
     #[error(transparent)]
     Unsettled(#[from] Unsettled),
@@ -191,6 +195,7 @@ impl<'a, C> Parts<'a, C> {
         Self {
             controller,
             functions: Vec::new(),
+            routers: Vec::new(),
             #[cfg(all(feature = "std", target_os = "linux"))]
             pollers: Vec::new(),
             #[cfg(all(feature = "std", target_os = "linux"))]
@@ -234,7 +239,24 @@ impl<'a, C> Parts<'a, C> {
         self.functions.iter().try_for_each(|(_, function)| function.settle(limit))
     }
 
-    fn check_names(&self) -> Result<(), SaveStateError> {
+    /// Adds the router, so that a save finds each part that signals through it and is left out.
+    /// Without it, a save finds such parts only if another part signals through the same router.
+    #[must_use]
+    pub fn with_router(mut self, router: &dyn MessageSink) -> Self {
+        self.routers.push(router.attachments());
+        self
+    }
+
+    /// Checks that the names are unique, and that no part is left out.
+    fn check_parts(&self) -> Result<(), SaveStateError> {
+        let parts = self.functions.iter().filter_map(|(_, function)| function.attachment());
+        #[cfg(all(feature = "std", target_os = "linux"))]
+        let parts = parts.chain(self.levels.iter().map(|irqfds| irqfds.attachment()));
+        let parts: Vec<_> = parts.collect();
+        let mut all = parts.iter().map(|part| part.all()).chain(&self.routers);
+        if let Some(name) = all.find_map(|all| all.missing(&parts)) {
+            return Err(SaveStateError::LeftOut(name));
+        }
         match self.counts(&[]).into_iter().find(|(_, (_, here))| *here > 1) {
             Some((name, _)) => Err(SaveStateError::SameName(name.to_owned())),
             None => Ok(()),
@@ -322,7 +344,7 @@ impl<'a> Parts<'a> {
         vcpus: &mut [Vcpu],
         limit: Duration,
     ) -> Result<MachineState, SaveStateError> {
-        self.check_names()?;
+        self.check_parts()?;
         let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
         self.settle(limit)?;
         let gic = self.controller.save()?;

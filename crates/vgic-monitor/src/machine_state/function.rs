@@ -1,11 +1,11 @@
 //! Functions whose state a machine saves: MSI-X tables, MSI capabilities and virtio notifiers.
 
 use core::time::Duration;
-use irq_routing::Unsettled;
 use irq_routing::msi::MsiCapability;
 use irq_routing::msix::MsixTable;
 use irq_routing::saved_state::{MsiState, MsixState, StateError, VirtioState};
 use irq_routing::virtio::VirtioNotifier;
+use irq_routing::{Attachment, Unsettled};
 
 /// Saved state of a [`Function`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +39,11 @@ pub trait Function: Send + Sync {
     /// # Errors
     /// Returns [`Unsettled`] if a signal is still being served after `limit`.
     fn settle(&self, limit: Duration) -> Result<(), Unsettled>;
+    /// Returns the function's membership in the parts of its machine, if it has one. A save then
+    /// finds parts of the machine that are left out.
+    fn attachment(&self) -> Option<&Attachment> {
+        None
+    }
     /// Returns the function's state.
     fn save(&self) -> FunctionState;
     /// Checks that the function can be in a state.
@@ -59,6 +64,10 @@ macro_rules! function {
         impl Function for $function {
             fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
                 $settle(self, limit)
+            }
+
+            fn attachment(&self) -> Option<&Attachment> {
+                Some(self.attachment())
             }
 
             fn save(&self) -> FunctionState {

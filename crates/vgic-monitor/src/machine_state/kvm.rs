@@ -48,7 +48,7 @@ impl<'a> Parts<'a, KvmController<'a>> {
     /// Returns an error if two functions have the same name, a device still signals, or KVM refuses
     /// an access.
     pub fn save(&mut self, limit: Duration) -> Result<MachineState<KvmSnapshot>, SaveStateError> {
-        self.check_names()?;
+        self.check_parts()?;
         self.settle(limit)?;
         let KvmController { devices, cpus, its, memory } = &mut self.controller;
         let gic = KvmSnapshot::take(*devices, cpus.clone(), *its, *memory)?;

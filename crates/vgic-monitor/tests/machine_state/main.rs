@@ -14,7 +14,7 @@ use vgic_monitor::irq_routing::msix::MsixTable;
 use vgic_monitor::irq_routing::virtio::{Notification, VirtioNotifier};
 use vgic_monitor::irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing, Sender};
 use vgic_monitor::machine_state::{
-    FunctionError, MachineState, Parts, RestoreStateError, SaveStateError,
+    Function, FunctionError, MachineState, Parts, RestoreStateError, SaveStateError,
 };
 use vgic_monitor::msi_types::{Cpu, DeviceId, Kick, Level};
 use vgic_monitor::vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
@@ -151,6 +151,34 @@ fn save_refuses_two_functions_with_one_name() {
 }
 
 #[test]
+fn save_names_a_part_that_is_left_out() {
+    let mut machine = Machine::new(1, 1);
+    let router = machine.router.clone();
+    let notifier = VirtioNotifier::new(machine.table.clone(), 1);
+    let irqfds = IrqfdSet::new(EventfdPoller::new().unwrap(), router.clone());
+    let functions: [(_, &dyn Function); 2] = [
+        ("the function with DeviceID 0x8", &*machine.table),
+        ("the virtio notifier of the function with DeviceID 0x8", &notifier),
+    ];
+    let none = Parts::new(&machine.gic);
+    let mut left_out = |parts: &Parts<'_>| match parts.save(&mut machine.vcpus, LIMIT) {
+        Err(SaveStateError::LeftOut(name)) => Some(name),
+        saved => saved.map(|_| None).unwrap(),
+    };
+    let [table, notifier] = functions;
+    for ((present, function), (absent, _)) in [(table, notifier), (notifier, table)] {
+        let one = none.clone().with_function(present, function).with_irqfds(&irqfds);
+        assert_eq!(left_out(&one).as_deref(), Some(absent));
+    }
+    assert_eq!(left_out(&none.clone().with_router(&*router)).as_deref(), Some(table.0));
+    let all = none.with_function(table.0, table.1).with_function(notifier.0, notifier.1);
+    assert_eq!(left_out(&all).as_deref(), Some("a set of eventfds"));
+    assert_eq!(left_out(&all.clone().with_irqfds(&irqfds)), None);
+    drop(irqfds);
+    assert_eq!(left_out(&all), None);
+}
+
+#[test]
 fn a_function_refuses_the_state_of_another_kind_of_function() {
     let mut machine = Machine::new(2, 3);
     let layout = MsiLayout { log2_vectors: 0, address_64: true, per_vector_masking: false };
@@ -206,7 +234,10 @@ fn function_that_shares_its_pin_with_an_eventfd_keeps_it_high() {
     let notifier = VirtioNotifier::new(machine.table.clone(), 1)
         .with_pin(move |level| _ = router.set_level(gsi, level).unwrap());
     notifier.notify(Notification::UsedBuffer(0));
-    let parts = Parts::new(&machine.gic).with_function("net", &notifier).with_irqfds(&irqfds);
+    let parts = Parts::new(&machine.gic)
+        .with_function("table", &*machine.table)
+        .with_function("net", &notifier)
+        .with_irqfds(&irqfds);
     let state = parts.save(&mut machine.vcpus, LIMIT).unwrap();
     parts.restore(&mut machine.vcpus, &state).unwrap();
     assert!(line(&parts.save(&mut machine.vcpus, LIMIT).unwrap()));
@@ -233,7 +264,8 @@ fn restore_asks_level_triggered_devices_to_signal_again() {
     let _bound = irqfds.bind_level(trigger.clone(), resample.clone(), gsi).unwrap();
     rustix::io::write(&trigger, &1u64.to_ne_bytes()).unwrap();
 
-    let parts = Parts::new(&machine.gic).with_irqfds(&irqfds);
+    let parts =
+        Parts::new(&machine.gic).with_function("disk", &*machine.table).with_irqfds(&irqfds);
     let state = parts.save(&mut machine.vcpus, LIMIT).unwrap();
     assert!(line(&state), "the save serves the signal");
     machine.router.set_level(gsi, Level::Low).unwrap();

@@ -203,6 +203,7 @@ impl Machine {
     /// Returns the parts that a save or a restore covers.
     pub fn parts(&self) -> Parts<'_> {
         Parts::new(&self.gic)
+            .with_router(&*self.router)
             .with_function("function", &self.function)
             .with_irqfds(&self.irqfds)
             .with_poller(&self.poller)
