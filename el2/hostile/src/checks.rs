@@ -2,7 +2,7 @@
 //! their effect.
 
 use crate::machine::{self, GICD};
-use crate::{exceptions, leaks};
+use crate::{exceptions, fixed, leaks};
 use alloc::vec::Vec;
 use core::arch::{asm, global_asm};
 use doorbell_facts::{Fact, HostileFact};
@@ -17,7 +17,8 @@ const ABSENT: u64 = 0x0b00_0000;
 /// Returns `true` if the machine passes.
 type Check = fn() -> bool;
 
-const CHECKS: [(&str, Check); 5] = [
+const CHECKS: [(&str, Check); 6] = [
+    ("fixed-devices", fixed::answer),
     ("indexed", has_indexed_transfers),
     ("big-endian", is_big_endian),
     ("performance-monitors", hides_performance_monitors),

@@ -5,7 +5,6 @@
 //! | words | guest |
 //! |---|---|
 //! | `ticks=N` | measures the delay from its timer's deadlines to its handler, N times; with `timer=physical`, of its physical timer |
-//! | `transports=N` | checks that each of N virtio-mmio transports has no device |
 //! | `attack=NAME milliseconds=N` | uses its virtual GIC as no driver does, or writes every system register |
 //! | `scan=N` | reads every system register N times |
 //! | `checks=N` | checks N times that the machine does what its ID registers say |
@@ -24,6 +23,7 @@ mod crowd;
 mod delay;
 mod device;
 mod exceptions;
+mod fixed;
 mod leaks;
 mod machine;
 mod messages;
@@ -31,7 +31,6 @@ mod random;
 mod registers;
 mod stale;
 mod ticker;
-mod transports;
 mod turns;
 
 use doorbell_facts::{Fact, HostileFact};
@@ -56,9 +55,6 @@ fn main(boot: Boot) -> ! {
     if let Some(ticks) = number("ticks") {
         let is_physical = value("timer") == Some("physical");
         ticker::run(ticks, if is_physical { Timer::Physical } else { Timer::Virtual });
-    }
-    if let Some(count) = number("transports") {
-        transports::check(count);
     }
     if let Some(times) = number("scan") {
         leaks::scan(times);

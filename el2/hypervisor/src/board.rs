@@ -28,6 +28,6 @@ pub(crate) struct Board {
 /// Parts of a guest's machine that depend on the guest.
 pub(crate) struct Parts {
     pub(crate) uart: Uart,
-    pub(crate) flash: Option<Flash>,
+    pub(crate) flash: Flash,
     pub(crate) pci: Option<Pci>,
 }

@@ -65,7 +65,8 @@ fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
     let ends = files.iter().skip(1).map(first).chain([(around.memory.end as u64).min(RAM.end)]);
     let parts = files.iter().zip(ends).zip(dealt).zip(uarts).enumerate();
     for (number, (((files, end), functions), uart)) in parts {
-        let (flash, start) = if options.firmware { flash(files) } else { (None, first(files)) };
+        let (flash, start) =
+            if options.firmware { flash(files) } else { (Flash::without_image(), first(files)) };
         // Nothing translates the addresses that a trusted guest's devices use.
         let address = if options.trusted_guest { start } else { board.ram };
         let ram = Ram::new(address, start..end);
@@ -83,7 +84,6 @@ fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
         let config = GuestConfig { number, ram: ram.clone(), gic, linked };
         let mut argument = 0;
         let guest = Guest::new(config, |gic| {
-            let host = host.filter(|_| count > 0);
             let pci = host.map(|(host, it)| Pci::assign(host, functions, it, (gic, smmu.clone())));
             let machine = Machine {
                 gic: gic.config(),
@@ -137,12 +137,12 @@ fn first(files: &Files, options: Options) -> u64 {
 }
 
 /// Returns the flash of a guest that starts from firmware, and the address of the RAM behind it.
-fn flash(files: &Files) -> (Option<Flash>, u64) {
+fn flash(files: &Files) -> (Flash, u64) {
     const PAGE: u64 = 0x1000;
     let firmware = files.kernel.start..files.kernel.end.next_multiple_of(PAGE);
     assert!(firmware.start.is_multiple_of(PAGE), "firmware must be at the start of a page");
     let end = (firmware.end + WRITABLE).next_multiple_of(KERNEL_ALIGNMENT);
-    (Some(Flash::new(firmware)), end)
+    (Flash::new(firmware), end)
 }
 
 /// Writes the guest's devicetree to the end of its RAM, because kernels may require that it is

@@ -1,7 +1,7 @@
 //! Finds the guest's files in the loader's devicetree, and writes the guest's own devicetree.
 
 use crate::controller::{FIRST_SPI, SPIS};
-use crate::flash::{BANK, FLASH};
+use crate::flash::FLASH;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -129,9 +129,6 @@ impl Machine<'_> {
         root.add_property(property("interrupt-parent", phandle));
         for child in [self.chosen(), memory(&self.ram), psci(), timer(), clock()] {
             root.add_child(child);
-        }
-        if FLASH.contains(&self.files.kernel.start) {
-            root.add_child(flash());
         }
         if reserves_tables(self.gic) {
             root.add_child(self.reserved_memory());
@@ -383,17 +380,6 @@ fn clock() -> DeviceTreeNode {
             property("#clock-cells", 0_u32),
             property("clock-frequency", CLOCK_HZ),
             property("phandle", CLOCK),
-        ],
-    )
-}
-
-fn flash() -> DeviceTreeNode {
-    node(
-        format!("flash@{:x}", FLASH.start),
-        [
-            property("compatible", "cfi-flash"),
-            property("reg", doubles(&[FLASH.start, BANK, FLASH.start + BANK, BANK])),
-            property("bank-width", 4_u32),
         ],
     )
 }

@@ -1,10 +1,11 @@
-//! The flash of a guest that starts from firmware: two banks at the start of its address space, as
-//! on `virt`. Each bank consists of two chips of 16 bits that share the addresses of 32-bit words,
-//! and has Intel's command set (JESD68.01; JEP137, command set 1).
+//! The flash of a guest: two banks at the start of its address space, as on `virt`. Each bank
+//! consists of two chips of 16 bits that share the addresses of 32-bit words, and has Intel's
+//! command set (JESD68.01; JEP137, command set 1).
 //!
 //! The firmware is in the first bank. The first sectors of the second bank keep what the guest
 //! programs until the machine ends; elsewhere, the status register says that erasing and
-//! programming fail.
+//! programming fail. The flash of a guest that does not start from firmware is read-only, and reads
+//! as zeros.
 //!
 //! While a bank shows its contents, stage 2 maps their pages, read-only: a store traps. Afterwards,
 //! every access traps.
@@ -77,7 +78,7 @@ struct Page([u8; 4096]);
 /// Returns the physical address of each page in the flash of a guest that does not start from it,
 /// where a kernel may have an empty translation table at address zero. As on QEMU's `virt` without
 /// an image for its flash, all bytes are zero.
-pub(crate) fn empty_page() -> u64 {
+fn empty_page() -> u64 {
     static EMPTY: Page = Page([0; 4096]);
     EMPTY.0.as_ptr().addr() as u64
 }
@@ -96,19 +97,31 @@ impl Flash {
     pub(crate) fn new(firmware: Range<u64>) -> Self {
         let bytes = firmware.end - firmware.start;
         let writable = Ram { guest: BANK..BANK + WRITABLE, physical: firmware.end };
-        let bank = || Bank { shown: Shown::Contents, expected: Expected::Command, errors: 0 };
-        let banks = [(); 2].map(|()| IrqMutex::new(bank()));
-        let flash =
-            Self { firmware: Ram { guest: 0..bytes, physical: firmware.start }, writable, banks };
+        let firmware = Ram { guest: 0..bytes, physical: firmware.start };
+        let flash = Self { firmware, writable, ..Self::without_image() };
         (BANK..BANK + WRITABLE).step_by(SECTOR as usize).for_each(|sector| _ = flash.erase(sector));
         flash
+    }
+
+    /// Creates the flash of a guest that does not start from it.
+    pub(crate) fn without_image() -> Self {
+        let none = || Ram::new(0, 0..0);
+        let bank = || Bank { shown: Shown::Contents, expected: Expected::Command, errors: 0 };
+        let banks = [(); 2].map(|()| IrqMutex::new(bank()));
+        Self { firmware: none(), writable: none(), banks }
+    }
+
+    /// Returns `true` if the flash has no memory.
+    fn is_empty(&self) -> bool {
+        self.firmware.guest.is_empty()
     }
 
     /// Returns the physical address of a page, if the guest may read it without trapping.
     pub(crate) fn page(&self, page: u64) -> Option<u64> {
         let shows = self.bank(page)?.with(|bank| bank.shown == Shown::Contents);
-        let mut parts = [&self.firmware, &self.writable].into_iter().filter(|_| shows);
-        parts.find_map(|part| part.translate(page, 1))
+        let mut parts = [&self.firmware, &self.writable].into_iter();
+        let page = parts.find_map(|part| part.translate(page, 1));
+        page.or_else(|| self.is_empty().then(empty_page)).filter(|_| shows)
     }
 
     /// Reads from the flash. Returns `None` if the address isn't in the flash.
@@ -130,7 +143,7 @@ impl Flash {
     }
 
     fn contents(&self, address: u64, width: AccessWidth) -> u64 {
-        let mut bytes = [0xff; 8];
+        let mut bytes = [if self.is_empty() { 0 } else { 0xff }; 8];
         let part = &mut bytes[..width.bytes() as usize];
         // Sectors without memory read as erased.
         if self.firmware.read(address, part).is_err() {

@@ -12,6 +12,7 @@ mod boot;
 mod controller;
 mod devicetree;
 mod flash;
+mod fw_cfg;
 mod imx8mp_evk;
 mod options;
 mod pl011;

@@ -2,8 +2,10 @@
 
 use crate::board::{Board, Parts};
 use crate::devicetree::{CLOCK, doubles, node, property};
-use crate::flash::{self, FLASH};
-use crate::{uart, virtio};
+use crate::flash::{BANK, FLASH};
+use crate::fw_cfg::{FwCfg, REGISTERS};
+use crate::uart;
+use crate::virtio::{self, VIRTIO};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
@@ -17,25 +19,34 @@ pub(crate) static BOARD: Board = Board {
     intx: Some([35, 36, 37, 38]),
     has_flash: true,
     uart: &uart::PL011,
-    devices: |parts| Box::new(Virt(parts)),
-    nodes: || Vec::from([rtc()]),
+    devices: |parts| Box::new(Virt { parts, fw_cfg: FwCfg::new() }),
+    nodes: || Vec::from([flash(), rtc(), fw_cfg()]),
 };
 
 /// Address of the PL031, a clock that all guests may read.
 const RTC: Range<u64> = 0x0901_0000..0x0901_1000;
+/// Address of the PL061, whose pin 3 is the power button. All guests may read it. The devicetree
+/// does not describe it, because a guest can't enable its interrupt.
+const GPIO: Range<u64> = 0x0903_0000..0x0903_1000;
 
 /// A guest's devices.
-struct Virt(Parts);
+struct Virt {
+    parts: Parts,
+    fw_cfg: FwCfg,
+}
+
+/// Returns `true` if all guests may read the machine's device at an address.
+fn is_shared(address: u64) -> bool {
+    RTC.contains(&address) || GPIO.contains(&address)
+}
 
 impl Devices for Virt {
     fn page(&self, page: u64) -> Option<(u64, Memory)> {
-        let Parts { uart, flash, pci } = &self.0;
+        let Parts { uart, flash, pci } = &self.parts;
         if FLASH.contains(&page) {
-            let empty = || Some(flash::empty_page());
-            let shown = flash.as_ref().map_or_else(empty, |it| it.page(page));
-            return Some((shown?, Memory::Rom));
+            return Some((flash.page(page)?, Memory::Rom));
         }
-        if RTC.contains(&page) {
+        if is_shared(page) {
             return Some((page, Memory::ReadOnlyDevice));
         }
         let physical = uart.page(page).or_else(|| {
@@ -47,44 +58,70 @@ impl Devices for Virt {
     }
 
     fn read(&self, guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
-        let Parts { uart, flash, pci } = &self.0;
+        let Parts { uart, flash, pci } = &self.parts;
         uart.read(guest.vgic(), address)
             .or_else(|| virtio::read(address))
-            .or_else(|| flash.as_ref()?.read(address, width))
+            .or_else(|| self.fw_cfg.read(guest.vgic(), address, width))
+            .or_else(|| flash.read(address, width))
             .or_else(|| pci.as_ref()?.read(address, width))
     }
 
     fn write(&self, guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<()> {
-        let Parts { uart, flash, pci } = &self.0;
+        let Parts { uart, flash, pci } = &self.parts;
         uart.write(guest.vgic(), address, value)
             .or_else(|| virtio::write(address))
-            // A guest must not set the clock, which others also read.
-            .or_else(|| RTC.contains(&address).then_some(()))
-            .or_else(|| {
-                let unmap = || guest.unmap([FLASH].into_iter());
-                flash.as_ref()?.write(address, width, value, unmap)
-            })
+            .or_else(|| self.fw_cfg.write(address, width, value))
+            // A guest must not change devices that others also read.
+            .or_else(|| is_shared(address).then_some(()))
+            .or_else(|| flash.write(address, width, value, || guest.unmap([FLASH].into_iter())))
             .or_else(|| pci.as_ref()?.write(guest, address, width, value))
     }
 
     fn name(&self, address: u64) -> Option<&'static str> {
-        if self.0.uart.contains(address) {
-            return Some("UART");
-        }
-        self.0.pci.is_some().then_some("PCI")
+        let Parts { uart, pci, .. } = &self.parts;
+        let devices = [
+            (uart.contains(address), "UART"),
+            (pci.as_ref().is_some_and(|pci| pci.contains(address)), "PCI"),
+            (FLASH.contains(&address), "flash"),
+            (is_shared(address), "PL031 or PL061"),
+            (REGISTERS.contains(&address), "fw_cfg"),
+            (VIRTIO.contains(&address), "virtio"),
+        ];
+        devices.iter().find_map(|(is_here, name)| is_here.then_some(*name))
     }
 
     fn poll(&self) {
-        if let Some(pci) = &self.0.pci {
+        if let Some(pci) = &self.parts.pci {
             pci.take_messages();
         }
     }
 
     fn stop(&self) {
-        if let Some(pci) = &self.0.pci {
+        if let Some(pci) = &self.parts.pci {
             pci.stop();
         }
     }
+}
+
+fn flash() -> DeviceTreeNode {
+    node(
+        format!("flash@{:x}", FLASH.start),
+        [
+            property("compatible", "cfi-flash"),
+            property("reg", doubles(&[FLASH.start, BANK, FLASH.start + BANK, BANK])),
+            property("bank-width", 4_u32),
+        ],
+    )
+}
+
+fn fw_cfg() -> DeviceTreeNode {
+    node(
+        format!("fw-cfg@{:x}", REGISTERS.start),
+        [
+            property("compatible", "qemu,fw-cfg-mmio"),
+            property("reg", doubles(&[REGISTERS.start, REGISTERS.end - REGISTERS.start])),
+        ],
+    )
 }
 
 /// Describes the PL031 without its interrupt, because a guest can't set an alarm.

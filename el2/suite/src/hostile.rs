@@ -215,28 +215,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let physical = [run("timer", 1, 1), run("wake-ups", CROWD, 1), moved]
         .map(|run| Run { timer: Timer::Physical, ..run });
     let all = alone.chain(together).chain(crowded).chain(stale).chain([moved]).chain(physical);
-    let empty = built::case("a guest finds virtio-mmio transports without a device", LIMIT, empty);
-    all.map(|run| built::case(run.name(), LIMIT, move || run.judge())).chain([empty]).collect()
-}
-
-/// Number of virtio-mmio transports of QEMU's `virt`.
-const TRANSPORTS: u64 = 32;
-
-/// Checks that the transports exist and that none has a device.
-fn empty() -> Result<()> {
-    let words = format!("transports={TRANSPORTS}");
-    let mut found = None;
-    process::watch(&mut board()?.command(&[guest(&words)?])?, LIMIT, |line| {
-        if let Some(Fact::Hostile(HostileFact::Empty { transports, exceptions })) =
-            Fact::parse(line)
-        {
-            found = Some((transports, exceptions));
-        }
-    })?;
-    let (transports, exceptions) = found.context("the guest did not report the transports")?;
-    ensure!(transports == TRANSPORTS, "{transports} of {TRANSPORTS} transports have no device");
-    ensure!(exceptions == 0, "reading the transports caused {exceptions} exceptions");
-    Ok(())
+    all.map(|run| built::case(run.name(), LIMIT, move || run.judge())).collect()
 }
 
 /// The reports of the guests and of the hypervisor.

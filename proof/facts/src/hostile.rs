@@ -25,13 +25,6 @@ pub enum HostileFact {
         /// Mean time in nanoseconds from a tick's deadline to its handler.
         mean: u64,
     },
-    /// The number of virtio-mmio transports that have no device.
-    Empty {
-        /// The number.
-        transports: u64,
-        /// Number of exceptions that the hypervisor injected while the guest read them.
-        exceptions: u64,
-    },
     /// The number of system registers that the guest can read.
     Readable {
         /// The number.
