@@ -1,6 +1,6 @@
 //! Prints the faults that the model records when a guest misuses its GIC, and the guest's
 //! instructions that the hypervisor refuses. Only the first fault of each kind appears on the
-//! console, regardless of the number of vCPUs.
+//! console, regardless of the number of vCPUs. For accesses without an answer, each page is a kind.
 
 use crate::scheduler::{self, VcpuId};
 use crate::trace;
@@ -18,6 +18,8 @@ use vgic::{EventLog, FaultReason};
 
 /// Number of equal refusals in a row after which a vCPU makes no progress.
 const NO_PROGRESS: u32 = 1_000;
+/// Most pages of a guest that are named because no device answers there.
+const MOST_PAGES: usize = 32;
 /// Bit in [`Faults::refused`] of a guest that makes no progress.
 const NO_PROGRESS_BIT: u32 = 31;
 
@@ -28,6 +30,8 @@ pub(crate) struct Faults {
     printed: IrqMutex<Vec<FaultReason>>,
     /// Bitmap of [`Refused::bit`].
     refused: AtomicU32,
+    /// Pages that have been named, at most [`MOST_PAGES`].
+    pages: IrqMutex<Vec<u64>>,
     /// For each vCPU.
     repeats: Box<[IrqMutex<Repeats>]>,
 }
@@ -116,7 +120,12 @@ impl Repeats {
 impl Faults {
     pub(crate) fn new(vcpus: usize) -> Self {
         let repeats = (0..vcpus).map(|_| IrqMutex::new(Repeats::default())).collect();
-        Self { printed: IrqMutex::new(Vec::new()), refused: AtomicU32::new(0), repeats }
+        Self {
+            printed: IrqMutex::new(Vec::new()),
+            refused: AtomicU32::new(0),
+            pages: IrqMutex::new(Vec::with_capacity(MOST_PAGES)),
+            repeats,
+        }
     }
 
     /// Prints the faults recorded since the last call, except those of kinds already printed.
@@ -134,14 +143,20 @@ impl Faults {
         });
     }
 
-    /// Prints the first refusal of each kind, and that the guest makes no progress. Then also ends
-    /// the trace, because the guest's machine may never end.
+    /// Prints the first refusal of each kind, the first one of each page, and that the guest makes
+    /// no progress. Then also ends the trace, because the guest's machine may never end.
     pub(crate) fn refuse(&self, (guest, ram): (usize, &Range<u64>), pc: u64, refused: Refused) {
         let Some(VcpuId { cpu, .. }) = scheduler::loaded() else { return };
         let Some(repeats) = self.repeats.get(cpu.index()) else { return };
         let place = || format!("vCPU {} at PC {pc:#x}", cpu.get());
-        if self.is_first(refused.bit()) {
-            report(guest, format!("{}: {}", place(), refused.describe(ram)));
+        let is_access = matches!(refused.kind, Kind::Access | Kind::Undescribed);
+        let named = if is_access {
+            self.name_page(refused.address / 0x1000)
+        } else {
+            self.is_first(refused.bit()).then_some("")
+        };
+        if let Some(more) = named {
+            report(guest, format!("{}: {}{more}", place(), refused.describe(ram)));
         }
         if repeats.with(|it| it.count(pc, &refused)) == NO_PROGRESS
             && self.is_first(NO_PROGRESS_BIT)
@@ -151,6 +166,16 @@ impl Faults {
             report(guest, format!("guest {guest} makes no progress: {times}: {what}"));
             trace::report();
         }
+    }
+
+    /// Records a page. Returns what to say about other pages, or `None` if this one isn't named.
+    fn name_page(&self, page: u64) -> Option<&'static str> {
+        self.pages.with(|pages| {
+            let is_named = pages.len() < MOST_PAGES && !pages.contains(&page);
+            pages.extend(is_named.then_some(page));
+            let is_last = pages.len() == MOST_PAGES;
+            is_named.then_some(if is_last { "; further pages are not named" } else { "" })
+        })
     }
 
     fn is_first(&self, bit: u32) -> bool {
