@@ -106,17 +106,18 @@ impl Guest {
     }
 }
 
-/// Fetches files of a package of the stable suite into the folder of this name in the cache.
-/// Returns the folder, which contains the files at their paths.
+/// Fetches files of a package of a release into the cache. Returns the folder, which contains the
+/// files at their paths.
 pub(crate) fn fetch(
     workspace: &Workspace,
-    name: &str,
+    release: &str,
     package: &str,
     files: &[String],
 ) -> Result<PathBuf> {
-    let folder = cache::folder(workspace).join(name);
+    let cache = cache::folder(workspace);
+    let folder = cache.join(format!("{release}-{package}"));
     cache::fill(&folder, || {
-        let index = Apt::update(&cache::folder(workspace).join("apt"))?;
+        let index = Apt::update_release(&cache, release)?;
         index.download(package, &folder)?;
         let archive = apt::packages_in(&folder)?.pop();
         let archive = archive.with_context(|| format!("{package} was not downloaded"))?;

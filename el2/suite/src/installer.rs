@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_mins(3);
 pub(crate) fn cases() -> Vec<Case> {
     vec![built::case("Debian's installer asks its first question", LIMIT, || {
         let files = ["linux", "initrd.gz"].map(|file| format!("{FOLDER}/{file}"));
-        let folder = debian::fetch(workspace::this()?, "installer", PACKAGE, &files)
+        let folder = debian::fetch(workspace::this()?, "bookworm", PACKAGE, &files)
             .or_absent("Debian's installer")?;
         let board = Board { vcpus: CPUS, cpus: CPUS, ..Board::plain(Version::Stable, MEMORY)? };
         let [kernel, initrd] = files.map(|file| folder.join(file));

@@ -34,8 +34,6 @@ use crate::outcome::Outcome;
 /// Interval between moves, in milliseconds.
 const MOVE_EVERY: u32 = 50;
 const VERSION: Version = Version::Stable;
-/// Name of the disk's file that EDK2's shell executes.
-const SCRIPT: &str = "startup.nsh";
 /// Arm's compliance suite.
 const COMPLIANCE: &str = "Bsa.efi";
 /// Its rules on the PMU, which a guest does not have, and the guest's results.
@@ -49,6 +47,9 @@ const U_BOOT: (&str, &str) = ("u-boot.guest", include_str!("virt/u-boot.guest"))
 const EDK2: (&str, &str) = ("edk2.guest", include_str!("virt/edk2.guest"));
 const BSA: (&str, &str) = ("bsa.guest", include_str!("virt/bsa.guest"));
 const NEWCOMER: (&str, &str) = ("newcomer.guest", include_str!("virt/newcomer.guest"));
+/// Releases of Debian whose firmware runs.
+const NEWEST: &str = "sid";
+const OLDER: [&str; 2] = ["bookworm", "trixie"];
 /// End of the names of descriptions.
 const EXTENSION: &str = "guest";
 
@@ -66,17 +67,24 @@ struct Case {
 
 /// Lists the ordinary cases.
 pub(crate) fn cases() -> Vec<suite::Case> {
-    let here = Path::new("");
     // The hypervisor traps WFI only if the vCPUs share a CPU.
     let small = [((1, 1), true), ((2, 1), true)];
-    let firmware = [U_BOOT, EDK2].map(|program| built_in(program, here, &[((4, 4), true)]));
-    firmware.into_iter().flatten().chain(built_in(NEWCOMER, here, &small)).collect()
+    let newcomer = built_in(NEWCOMER, Path::new(""), &small);
+    firmware(NEWEST, &[((4, 4), true)]).chain(newcomer).collect()
 }
 
 /// Lists the cases that take longer.
 pub(crate) fn long_cases() -> Vec<suite::Case> {
-    let case = |program| built_in(program, Path::new(""), &[((1, 1), false)]);
-    [U_BOOT, EDK2].into_iter().flat_map(case).collect()
+    let older = |release| firmware(release, &[((4, 4), true), ((1, 1), false)]);
+    OLDER.into_iter().flat_map(older).chain(firmware(NEWEST, &[((1, 1), false)])).collect()
+}
+
+/// Lists the cases of the firmware of a release of Debian.
+fn firmware(release: &'static str, machines: &[On]) -> impl Iterator<Item = suite::Case> {
+    [U_BOOT, EDK2].into_iter().flat_map(move |(name, text)| {
+        let file = Path::new(name);
+        listed(file, Program::parse(file, text).map(|it| it.of_release(release)), machines)
+    })
 }
 
 /// Lists the cases of Arm's compliance suite, which are skipped if the folder does not have it.
@@ -202,11 +210,7 @@ impl Case {
     fn run(&self, mut qemu: impl BorrowMut<Command>, end: &str) -> Result<Report> {
         let program = &self.program;
         let disk = self.file(end)?;
-        fs::create_dir_all(&disk)?;
-        fs::write(disk.join(SCRIPT), &program.script)?;
-        for file in &program.files {
-            fs::copy(file, disk.join(file.file_name().context("not a file")?))?;
-        }
+        program.write_disk(&disk)?;
         let drive = format!("if=none,id=disk,format=raw,file=fat:rw:{}", disk.display());
         let (keyboard, mut keys) = io::pipe()?;
         keys.write_all(program.keys.as_bytes())?;

@@ -10,8 +10,8 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::mirrors::ReleaseSources;
 pub use self::mirrors::Suite;
+use self::mirrors::{ReleaseSources, SID};
 use crate::process;
 
 /// Name prefixes of packages that are unpacked even if they are installed. Otherwise, apt would
@@ -32,17 +32,30 @@ pub struct Apt {
 impl Apt {
     /// Reads the mirrors configured on this machine, and fetches their index into `folder`.
     pub fn update(folder: &Path) -> Result<Self> {
-        Self::update_any(folder, &[&[Suite::Stable, Suite::Backports], &[Suite::Stable]])
+        Self::update_any(folder, |sources| {
+            let choices: [&[Suite]; 2] = [&[Suite::Stable, Suite::Backports], &[Suite::Stable]];
+            choices.map(|suites| sources.render(suites)).into()
+        })
     }
 
-    /// Fetches the index of the unstable suite into `folder`.
-    pub fn update_unstable(folder: &Path) -> Result<Self> {
-        Self::update_any(folder, &[&[Suite::Unstable]])
+    /// Fetches the index of the unstable suite into a folder of `cache`.
+    pub fn update_unstable(cache: &Path) -> Result<Self> {
+        Self::update_release(cache, SID)
     }
 
-    /// Fetches the index for the first of these suite lists that the mirror offers, once per
+    /// Fetches the index of a release, such as `trixie`, into a folder of `cache`. `sid` is the
+    /// unstable suite.
+    pub fn update_release(cache: &Path, release: &str) -> Result<Self> {
+        let folder = cache.join(format!("apt-{release}"));
+        Self::update_any(&folder, |sources| vec![sources.render_release(release)])
+    }
+
+    /// Fetches the index for the first of these source files that the mirror offers, once per
     /// process. Fetching it again would disturb another thread's use of it.
-    fn update_any(folder: &Path, choices: &[&[Suite]]) -> Result<Self> {
+    fn update_any(
+        folder: &Path,
+        choices: impl FnOnce(&ReleaseSources) -> Vec<String>,
+    ) -> Result<Self> {
         ensure!(process::exists("apt-get"), "apt-get is not installed on this machine");
         let apt =
             Self { folder: folder.to_path_buf(), sources: ReleaseSources::of_this_machine()? };
@@ -57,8 +70,8 @@ impl Apt {
         fs::write(folder.join("apt.conf"), apt.configuration())?;
         let installed = fs::read_to_string("/var/lib/dpkg/status")?;
         fs::write(folder.join("status"), without(&installed, UNPACKED))?;
-        for suites in choices {
-            fs::write(folder.join("doorbell.sources"), apt.sources.render(suites))?;
+        for sources in choices(&apt.sources) {
+            fs::write(folder.join("doorbell.sources"), sources)?;
             if process::capture(&mut apt.command("apt-get", &["-qq", "update"])).is_ok() {
                 fetched.push(apt.folder.clone());
                 return Ok(apt);

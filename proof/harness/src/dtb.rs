@@ -184,7 +184,7 @@ fn fetch_tree(workspace: &Workspace, apt: &Apt, tree: Tree) -> Result<()> {
 /// kernel's version and the folder of its devicetrees.
 pub fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
     let cache = cache::folder(workspace);
-    let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
+    let apt = Apt::update_unstable(&cache)?;
     let version = apt.newest(KERNEL, Suite::Unstable)?;
     let folder = cache.join("dtb/debian-unstable");
     let note = folder.join("version");

@@ -61,7 +61,7 @@ impl ModuleBuilder {
     pub(crate) fn apt(workspace: &Workspace, suite: Suite) -> Result<Apt> {
         let cache = cache::folder(workspace);
         match suite {
-            Suite::Unstable => Apt::update_unstable(&cache.join("apt-unstable")),
+            Suite::Unstable => Apt::update_unstable(&cache),
             Suite::Stable | Suite::Backports => Apt::update(&cache.join("apt")),
         }
     }

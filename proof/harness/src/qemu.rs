@@ -82,7 +82,7 @@ pub fn fetch_unstable(workspace: &Workspace) -> Result<Tools> {
     let cache = cache::folder(workspace);
     let folder = cache.join("qemu-unstable");
     if !cache::is_filled(&folder) {
-        let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
+        let apt = Apt::update_unstable(&cache)?;
         cache::fill(&folder, || {
             apt.unpack_with_needs(&["qemu-system-arm"], Suite::Unstable, &folder)
         })?;

@@ -33,7 +33,7 @@ pub fn fetch(workspace: &Workspace) -> Result<Schemas> {
     let root = cache::folder(workspace).join("linux-schemas");
     let note = root.join("package");
     cache::fill(&root, || {
-        let apt = Apt::update_unstable(&cache::folder(workspace).join("apt-unstable"))?;
+        let apt = Apt::update_unstable(&cache::folder(workspace))?;
         let package = apt::download_kernel(&apt, PACKAGE, Suite::Unstable, &root)?;
         let name = package.file_stem().context("the package has no name")?;
         fs::write(&note, name.to_string_lossy().as_bytes())?;

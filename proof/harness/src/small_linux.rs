@@ -99,7 +99,7 @@ pub fn fetch_with_modules(workspace: &Workspace, suite: Suite) -> Result<PathBuf
         let more = [confined_vfio_modules(suite), imx8mp_modules(suite)].concat();
         let modules = [pci_modules(suite), more].concat();
         if suite == Suite::Unstable {
-            let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
+            let apt = Apt::update_unstable(&cache)?;
             cache::fill(&folder, || unpack_unstable(&apt, &modules, &folder))?;
         } else {
             let apt = Apt::update(&cache.join("apt"))?;

@@ -45,7 +45,7 @@ pub enum Verdict {
 pub fn fetch(workspace: &Workspace, limit: Duration) -> Result<Herd> {
     let root = cache::folder(workspace).join("herdtools7");
     cache::fill(&root, || {
-        let apt = Apt::update_unstable(&cache::folder(workspace).join("apt-unstable"))?;
+        let apt = Apt::update_unstable(&cache::folder(workspace))?;
         for package in PACKAGES {
             apt.download(package, &root)?;
         }

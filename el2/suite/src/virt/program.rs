@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::slice;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -14,11 +13,18 @@ use doorbell_harness::workspace;
 use crate::board::LIMIT;
 use crate::debian;
 
+/// Name of the disk's file that an EFI shell executes.
+const SCRIPT: &str = "startup.nsh";
+/// Package and file of an EFI shell.
+const SHELL: (&str, &str) = ("efi-shell-aa64", "usr/share/efi-shell-aa64/shellaa64.efi");
+
 /// A program for `virt`.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
     pub(super) name: String,
     source: Source,
+    /// Debian's release with the package.
+    release: &'static str,
     pub(super) is_firmware: bool,
     /// Numbers of vCPUs, and of CPUs that they share.
     pub(super) machines: Vec<(u8, u8)>,
@@ -32,8 +38,11 @@ pub(super) struct Program {
     /// Arguments of QEMU that runs the program without the hypervisor.
     pub(super) own: Vec<String>,
     /// Contents of the script on the disk, and the disk's other files.
-    pub(super) script: String,
-    pub(super) files: Vec<PathBuf>,
+    script: String,
+    files: Vec<PathBuf>,
+    /// `true` if the disk has an EFI shell to boot. Since 2025.05, EDK2 starts its own only from a
+    /// menu.
+    has_shell: bool,
     /// Keys that are typed from the start, and after the first lines that contain these words.
     pub(super) keys: String,
     pub(super) dialog: Vec<(String, String)>,
@@ -81,6 +90,7 @@ impl Program {
         let mut program = Self {
             name: file.file_stem().unwrap_or_default().to_string_lossy().into(),
             source: Source::None,
+            release: "bookworm",
             is_firmware: false,
             machines: Vec::new(),
             limit: LIMIT,
@@ -90,6 +100,7 @@ impl Program {
             own: Vec::new(),
             script: String::new(),
             files: Vec::new(),
+            has_shell: false,
             keys: String::new(),
             dialog: Vec::new(),
             lines: Vec::new(),
@@ -128,6 +139,7 @@ impl Program {
             "device" => self.devices.push(value.into()),
             "own" => self.own.extend(value.split_whitespace().map(String::from)),
             "script" => self.script.extend([value, "\r\n"]),
+            "shell" => self.has_shell = true,
             "file" => self.files.push(existing(folder.join(value))?),
             "wait" => self.dialog.push((value.into(), String::new())),
             "type" => {
@@ -149,6 +161,26 @@ impl Program {
         Ok(())
     }
 
+    /// Writes the disk's files into a folder.
+    pub(super) fn write_disk(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join(SCRIPT), &self.script)?;
+        if self.has_shell {
+            let (boot, (package, file)) = (folder.join("EFI/BOOT"), SHELL);
+            fs::create_dir_all(&boot)?;
+            fs::copy(of_debian("sid", package, file)?, boot.join("BOOTAA64.EFI"))?;
+        }
+        for file in &self.files {
+            fs::copy(file, folder.join(file.file_name().context("not a file")?))?;
+        }
+        Ok(())
+    }
+
+    /// Selects the release of Debian with the package.
+    pub(super) fn of_release(self, release: &'static str) -> Self {
+        Self { name: format!("{release}'s {}", self.name), release, ..self }
+    }
+
     /// Fetches the package's file into the cache, or builds the program.
     pub(super) fn fetch(&self) -> Result<PathBuf> {
         static NEWCOMER: Shared<Image> = Shared::new();
@@ -156,16 +188,19 @@ impl Program {
         match &self.source {
             Source::None => bail!("the program has no image"),
             Source::File(file) => Ok(file.clone()),
-            Source::Debian(package, file) => {
-                let folder = debian::fetch(workspace, package, package, slice::from_ref(file));
-                Ok(folder.or_absent(package)?.join(file))
-            }
+            Source::Debian(package, file) => of_debian(self.release, package, file),
             Source::Newcomer => {
                 let build = || Image::build(workspace, "newcomer", "newcomer");
                 Ok(NEWCOMER.get(build)?.flat.clone())
             }
         }
     }
+}
+
+/// Fetches a file of a package of a release of Debian into the cache.
+fn of_debian(release: &str, package: &str, file: &str) -> Result<PathBuf> {
+    let folder = debian::fetch(workspace::this()?, release, package, &[file.into()]);
+    Ok(folder.or_absent(package)?.join(file))
 }
 
 fn existing(file: PathBuf) -> Result<PathBuf> {

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+/// Name of the unstable suite in the archive.
+pub(super) const SID: &str = "sid";
+
 /// A suite of the distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
@@ -59,7 +62,7 @@ impl ReleaseSources {
         match suite {
             Suite::Stable => self.release.clone(),
             Suite::Backports => format!("{}-backports", self.release),
-            Suite::Unstable => "sid".into(),
+            Suite::Unstable => SID.into(),
         }
     }
 
@@ -71,11 +74,13 @@ impl ReleaseSources {
         others.into_iter().find(is_of).unwrap_or(Suite::Stable)
     }
 
-    /// Formats these suites as a source file for apt.
+    /// Formats any release of the distribution as a source file for apt.
+    pub(super) fn render_release(&self, release: &str) -> String {
+        self.main.render(&[release.into()])
+    }
+
+    /// Formats these suites of the release as a source file for apt.
     pub(super) fn render(&self, suites: &[Suite]) -> String {
-        if suites == [Suite::Unstable] {
-            return self.main.render(&[self.name_of(Suite::Unstable)]);
-        }
         let mut names = vec![self.release.clone(), format!("{}-updates", self.release)];
         if suites.contains(&Suite::Backports) {
             names.push(self.name_of(Suite::Backports));
@@ -195,7 +200,7 @@ mod tests {
             "URIs: http://mirror/debian\nSuites: trixie trixie-updates trixie-backports\n"
         ));
         assert!(!sources.render(&[Suite::Stable]).contains("backports"));
-        assert!(sources.render(&[Suite::Unstable]).contains("\nSuites: sid\nComponents: main\n"));
+        assert!(sources.render_release(SID).contains("\nSuites: sid\nComponents: main\n"));
     }
 
     #[test]

@@ -257,7 +257,7 @@ fn newest_compiler(workspace: &Workspace) -> Result<PathBuf> {
     let cache = cache::folder(workspace);
     let folder = cache.join("dtc-unstable");
     if !cache::is_filled(&folder) {
-        let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
+        let apt = Apt::update_unstable(&cache)?;
         cache::fill(&folder, || {
             for package in ["device-tree-compiler", "libfdt1", "libyaml-0-2", "libc6"] {
                 apt.download(package, &folder)?;
