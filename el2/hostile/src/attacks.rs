@@ -4,7 +4,7 @@ use crate::exceptions;
 use crate::machine::{self, GICD, GICR, ITS, OTHERS, send};
 use crate::random::Random;
 use crate::turns::{Attack, Turns};
-use crate::{commands, crowd, device, leaks, messages, registers, stale};
+use crate::{commands, crowd, device, fixed, leaks, messages, registers, stale};
 use core::arch::asm;
 use image_rt::cpu;
 
@@ -14,6 +14,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("system-registers", system_registers),
     ("undescribed-accesses", undescribed_accesses),
     ("calls", calls),
+    ("fixed-devices", fixed::attack),
     ("timer", timer),
     ("physical-timer", physical_timer),
     ("sgis", sgis),

@@ -1,6 +1,8 @@
-//! Checks the devices that QEMU's `virt` always has. Some guests use them at their fixed addresses,
-//! without a devicetree node.
+//! Checks and attacks the devices that QEMU's `virt` always has. Some guests use them at their
+//! fixed addresses, without a devicetree node.
 
+use crate::random::Random;
+use crate::turns::Turns;
 use crate::{exceptions, machine};
 
 /// Addresses of the virtio-mmio transports, and size of each in bytes.
@@ -16,6 +18,8 @@ const STATUS: u64 = 0x70;
 const PRIMECELLS: [(u64, u64); 2] = [(0x0901_0fe0, 0x31), (0x0903_0fe0, 0x61)];
 /// Addresses of the banks of flash.
 const BANKS: [u64; 2] = [0, 64 << 20];
+/// PCI configuration space of function 00:1f.7, which is absent.
+const ABSENT_FUNCTION: u64 = 0x40_1000_0000 + (0x1f << 15 | 7 << 12);
 /// Data and selector of `fw_cfg` (QEMU, docs/specs/fw_cfg.rst).
 const DATA: u64 = 0x0902_0000;
 const SELECTOR: u64 = DATA + 8;
@@ -26,7 +30,27 @@ pub(crate) fn answer() -> bool {
     let primecells = PRIMECELLS.iter().all(|(at, number)| machine::read(*at, 4) == *number);
     let transports = (0..TRANSPORT_COUNT).all(is_empty);
     let flash = BANKS.into_iter().all(is_flash);
-    primecells && transports && flash && has_configuration() && exceptions::taken() == before
+    let bus = machine::read(ABSENT_FUNCTION, 4) as u32 == u32::MAX;
+    let found = primecells && transports && flash && bus && has_configuration();
+    found && exceptions::taken() == before
+}
+
+/// Makes flash show everything but its contents and then its contents, while it reads random pages,
+/// and accesses random registers of the other devices.
+pub(crate) fn attack(turns: &mut Turns) {
+    const COMMANDS: [u64; 8] = [0x10, 0x20, 0x60, 0x90, 0x98, 0xd0, 0xe8, 0xff];
+    let mut random = Random::here();
+    while turns.next() {
+        let bytes = 1 << random.below(4);
+        let register = random.below(0x20) & !(bytes - 1);
+        let device = [PRIMECELLS[0].0, PRIMECELLS[1].0, TRANSPORTS.0, DATA];
+        let device = device[random.below(4) as usize] + register;
+        machine::write(device, bytes as u8, random.value());
+        machine::read(device, bytes as u8);
+        let place = random.below(2 * BANKS[1]) & !7;
+        machine::write(place, 4, 0x0001_0001 * COMMANDS[random.below(8) as usize]);
+        machine::read(place, bytes as u8);
+    }
 }
 
 /// Returns `true` if a virtio-mmio transport has no device.

@@ -44,6 +44,7 @@ const ATTACKS: &[(&str, bool)] = &[
     ("system-registers", true),
     ("undescribed-accesses", true),
     ("calls", false),
+    ("fixed-devices", true),
     ("timer", false),
     ("physical-timer", false),
     ("sgis", false),
