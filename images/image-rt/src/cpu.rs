@@ -187,17 +187,7 @@ pub fn start_virtual_timer() {
 
 /// Makes this CPU's virtual timer fire after `milliseconds`, until it is stopped or restarted.
 pub fn start_virtual_timer_in(milliseconds: u64) {
-    // SAFETY: the timer's interrupt has a handler or is masked.
-    unsafe {
-        asm!(
-            "msr cntv_tval_el0, {ticks}",
-            "msr cntv_ctl_el0, {enable}",
-            "isb",
-            ticks = in(reg) milliseconds * ticks_per_millisecond(),
-            enable = in(reg) 1_u64,
-            options(nostack, preserves_flags),
-        );
-    }
+    start_virtual_timer_at(ticks() + milliseconds * ticks_per_millisecond());
 }
 
 /// Defines the functions of a timer, given its name and the prefix of its registers.

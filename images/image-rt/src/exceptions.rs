@@ -19,6 +19,13 @@ extern "C" fn irq() {
     }
 }
 
+/// Numbers of the vector registers, for the assembler's `.irp`.
+macro_rules! vector_registers {
+    () => {
+        "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31"
+    };
+}
+
 /// Exception handlers for the vectors.
 #[derive(Debug)]
 pub struct Handlers;
@@ -43,22 +50,10 @@ impl ExceptionHandlers for Handlers {
             ".arch_extension fp",
             ".arch_extension simd",
             "stp x29, x30, [sp, #-16]!",
-            "stp q0, q1, [sp, #-(17 * 32)]!",
-            "stp q2, q3, [sp, #32]",
-            "stp q4, q5, [sp, #64]",
-            "stp q6, q7, [sp, #96]",
-            "stp q8, q9, [sp, #128]",
-            "stp q10, q11, [sp, #160]",
-            "stp q12, q13, [sp, #192]",
-            "stp q14, q15, [sp, #224]",
-            "stp q16, q17, [sp, #256]",
-            "stp q18, q19, [sp, #288]",
-            "stp q20, q21, [sp, #320]",
-            "stp q22, q23, [sp, #352]",
-            "stp q24, q25, [sp, #384]",
-            "stp q26, q27, [sp, #416]",
-            "stp q28, q29, [sp, #448]",
-            "stp q30, q31, [sp, #480]",
+            "sub sp, sp, #(17 * 32)",
+            concat!(".irp n, ", vector_registers!()),
+            "str q\\n, [sp, #16 * \\n]",
+            ".endr",
             "mrs x9, fpsr",
             "mrs x10, fpcr",
             "str x9, [sp, #512]",
@@ -68,22 +63,10 @@ impl ExceptionHandlers for Handlers {
             "ldr x10, [sp, #520]",
             "msr fpsr, x9",
             "msr fpcr, x10",
-            "ldp q30, q31, [sp, #480]",
-            "ldp q28, q29, [sp, #448]",
-            "ldp q26, q27, [sp, #416]",
-            "ldp q24, q25, [sp, #384]",
-            "ldp q22, q23, [sp, #352]",
-            "ldp q20, q21, [sp, #320]",
-            "ldp q18, q19, [sp, #288]",
-            "ldp q16, q17, [sp, #256]",
-            "ldp q14, q15, [sp, #224]",
-            "ldp q12, q13, [sp, #192]",
-            "ldp q10, q11, [sp, #160]",
-            "ldp q8, q9, [sp, #128]",
-            "ldp q6, q7, [sp, #96]",
-            "ldp q4, q5, [sp, #64]",
-            "ldp q2, q3, [sp, #32]",
-            "ldp q0, q1, [sp], #(17 * 32)",
+            concat!(".irp n, ", vector_registers!()),
+            "ldr q\\n, [sp, #16 * \\n]",
+            ".endr",
+            "add sp, sp, #(17 * 32)",
             "ldp x29, x30, [sp], #16",
             "ret",
             irq = sym irq,
