@@ -1,10 +1,11 @@
 //! Registers that each exit stores, and the effects of emulated instructions on them.
 
 use crate::debug::Debug;
-use crate::syndrome::{self, ByteOrder, DeviceAccess, advanced};
-use crate::write::write_registers;
+use crate::id_registers;
+use crate::syndrome::{self, ByteOrder, DeviceAccess, RegisterAccess, advanced};
+use crate::sysreg::{read_register, write_registers};
 use core::arch::asm;
-use image_rt::read_register;
+use vgic::{AccessWidth, ListRegisterVcpu, Progress};
 
 /// Registers that an exit stores and an entry loads; see `vectors.rs`. Also contains the state of
 /// the vCPU that only traps change.
@@ -18,7 +19,7 @@ pub struct Context {
     /// The guest's PSTATE, in `SPSR_EL2` format.
     pub pstate: u64,
     /// Breakpoints, watchpoints and single step.
-    pub debug: Debug,
+    pub(crate) debug: Debug,
 }
 
 /// PSTATE for EL1 with its own stack pointer and all exceptions masked.
@@ -62,6 +63,51 @@ impl Context {
         let DeviceAccess { width, register, extension, .. } = access;
         let value = self.byte_order().convert(value, width);
         self.set_register(register, extension.apply(value, width));
+    }
+
+    /// Emulates a load or store by `read` or `write`, which return `None` if nothing is at the
+    /// address. The guest continues after the instruction, or repeats an unfinished store. Returns
+    /// `None` if nothing is there.
+    pub fn emulate_access(
+        &mut self,
+        access: DeviceAccess,
+        read: impl FnOnce(u64, AccessWidth) -> Option<u64>,
+        write: impl FnOnce(u64, AccessWidth, u64) -> Option<Progress>,
+    ) -> Option<Progress> {
+        let DeviceAccess { address, width, is_write, .. } = access;
+        let progress = if is_write {
+            write(address, width, self.stored(access))?
+        } else {
+            self.load(access, read(address, width)?);
+            Progress::Done
+        };
+        if progress == Progress::Done {
+            self.skip_instruction();
+        }
+        Some(progress)
+    }
+
+    /// Emulates an access to a debug, ID or CPU interface register, after which the guest
+    /// continues. Returns `None` for all other registers, which are undefined, such as those of the
+    /// performance monitors, which the ID registers do not show.
+    pub fn emulate_register(
+        &mut self,
+        access: RegisterAccess,
+        vcpu: &mut ListRegisterVcpu,
+    ) -> Option<()> {
+        let RegisterAccess { encoding, register, is_read } = access;
+        let value = self.register(register);
+        match (access.is_debugging(), is_read) {
+            (true, true) => self.set_register(register, self.debug.read(access)?),
+            (true, false) => self.debug.write(access, value)?,
+            (false, true) => {
+                let id = id_registers::read(encoding);
+                self.set_register(register, id.or_else(|| vcpu.read_sysreg(encoding).ok())?);
+            }
+            (false, false) => vcpu.write_sysreg(encoding, value).ok()?,
+        }
+        self.skip_instruction();
+        Some(())
     }
 
     /// Returns `true` if the instruction that trapped has four bytes, does not change PSTATE, and

@@ -5,8 +5,8 @@
 //! The debug communications channel and the claim tags read as zero, and ignore writes.
 
 use crate::syndrome::RegisterAccess;
+use crate::sysreg::{read_register, write_registers};
 use core::arch::asm;
-use image_rt::read_register;
 
 /// Number of breakpoints, and of watchpoints, that the architecture allows.
 const LIMIT: usize = 16;
@@ -18,7 +18,7 @@ const MONITORS: u64 = 1 << 15;
 /// A vCPU's debug registers.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Debug {
+pub(crate) struct Debug {
     /// `MDSCR_EL1`.
     control: u64,
     /// `OSLSR_EL1.OSLK`: the OS lock is locked, which disables all debug exceptions but BRK's.
@@ -47,7 +47,7 @@ impl Debug {
     }
 
     /// Handles a read. Returns `None` if the register is undefined.
-    pub fn read(&self, access: RegisterAccess) -> Option<u64> {
+    pub(crate) fn read(&self, access: RegisterAccess) -> Option<u64> {
         /// `OSLSR_EL1.OSLM`: the OS lock is implemented.
         const IMPLEMENTED: u64 = 1 << 3;
         Some(match Register::of(access)? {
@@ -60,7 +60,7 @@ impl Debug {
 
     /// Handles a write by the vCPU that is loaded on this CPU. Returns `None` if the register is
     /// undefined.
-    pub fn write(&mut self, access: RegisterAccess, value: u64) -> Option<()> {
+    pub(crate) fn write(&mut self, access: RegisterAccess, value: u64) -> Option<()> {
         match Register::of(access)? {
             Register::Control => self.control = value & CONTROL,
             Register::Lock => self.is_locked = value & 1 != 0,
@@ -78,7 +78,9 @@ impl Debug {
         let control = if self.is_locked { 0 } else { self.control };
         // SAFETY: EL2 takes no debug exceptions (`MDCR_EL2.TDE` is clear), so these registers
         // affect only the guest.
-        unsafe { asm!("msr mdscr_el1, {}", in(reg) control, options(nostack, preserves_flags)) };
+        unsafe {
+            write_registers! { "mdscr_el1": control }
+        }
         if control & MONITORS != 0 {
             let [break_values, break_controls, watch_values, watch_controls] = &self.points;
             let [breakpoints, watchpoints] = counts();

@@ -6,14 +6,16 @@
 //! register with its timeout (`wfit` in its `target/arm/tcg/op_helper.c`), so a WFIT would last
 //! until the next interrupt.
 
-use crate::prepare;
-use core::arch::asm;
+use crate::sysreg::read_register;
 use gic_arch::icc::SysRegEncoding;
+
+/// `HCR_EL2.TWI`.
+pub(crate) const WFI_TRAPS: u64 = 1 << 13;
 
 /// Reads a register of group 3 (`HCR_EL2.TID3`). Returns `None` for other registers.
 // Don't inline this: it would add instructions to the exits of other traps.
 #[inline(never)]
-pub fn read(encoding: SysRegEncoding) -> Option<u64> {
+pub(crate) fn read(encoding: SysRegEncoding) -> Option<u64> {
     let packed = encoding.packed();
     let (first, crm, op2) = (packed >> 7, packed >> 3 & 15, packed & 7);
     // Checks that Op0 = 3, Op1 = 0 and CRn = 0.
@@ -39,7 +41,7 @@ fn shown(crm: u16, op2: u16) -> u64 {
         // ID_AA64ISAR1_EL1
         (6, 1) => !(field(4) | field(8) | field(24) | field(28) | field(60)),
         // ID_AA64ISAR2_EL1: WFxT, RPRES, BC.
-        (6, 2) if !prepare::wfi_traps() => field(0) | field(4) | field(20),
+        (6, 2) if read_register!("hcr_el2") & WFI_TRAPS == 0 => field(0) | field(4) | field(20),
         (6, 2) => field(4) | field(20),
         // ID_PFR1_EL1: the hypervisor's exception level.
         (1, 1) => !field(12),
@@ -63,18 +65,7 @@ macro_rules! physical {
     };
     ($crm:literal, $op2:ident, $($number:literal)*) => {
         match $op2 {
-            $($number => {
-                let value: u64;
-                // SAFETY: reading an ID register has no side effect.
-                unsafe {
-                    asm!(
-                        concat!("mrs {}, S3_0_C0_C", $crm, "_", $number),
-                        out(reg) value,
-                        options(nomem, nostack, preserves_flags),
-                    );
-                }
-                value
-            })*
+            $($number => read_register!("S3_0_C0_C", $crm, "_", $number),)*
             _ => 0,
         }
     };

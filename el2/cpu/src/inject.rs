@@ -1,8 +1,7 @@
 //! Injects exceptions into the guest's EL1 (DDI 0487, D1.3.5).
 
 use crate::context::{Context, EL1H_MASKED};
-use core::arch::asm;
-use image_rt::read_register;
+use crate::sysreg::{read_register, write_registers};
 
 /// PSTATE.PAN: privileged accesses to user memory fault.
 const NO_USER_ACCESS: u64 = 1 << 22;
@@ -44,17 +43,13 @@ fn is_at_el1(context: &Context) -> bool {
 fn take(context: &mut Context, syndrome: u64, address: Option<u64>) {
     // SAFETY: EL2 does not use these registers, which belong to the guest.
     unsafe {
-        asm!(
-            "msr esr_el1, {esr}",
-            "msr elr_el1, {elr}",
-            "msr spsr_el1, {spsr}",
-            esr = in(reg) syndrome,
-            elr = in(reg) context.pc,
-            spsr = in(reg) context.pstate,
-            options(nostack, preserves_flags),
-        );
+        write_registers! {
+            "esr_el1": syndrome,
+            "elr_el1": context.pc,
+            "spsr_el1": context.pstate,
+        }
         if let Some(address) = address {
-            asm!("msr far_el1, {}", in(reg) address, options(nostack, preserves_flags));
+            write_registers! { "far_el1": address }
         }
     }
     context.pc = read_register!("vbar_el1").wrapping_add(vector(context.pstate));

@@ -1,11 +1,11 @@
 //! Preparation of a CPU for guests: traps, vectors and stage 2.
 
-use crate::tables::VTCR;
+use crate::id_registers::WFI_TRAPS;
+use crate::sysreg::{read_register, write_registers};
+use crate::tables::{VTCR, Vttbr};
 use crate::virtual_interface::Hardware;
-use crate::write::write_registers;
 use crate::{debug, vectors};
 use core::arch::asm;
-use image_rt::read_register;
 
 /// Traps of the guest (`HCR_EL2`): EL1 is AArch64, stage 2 is on, and physical interrupts are
 /// routed to EL2 and virtual ones to EL1. SMC, ID registers, implementation-defined registers and
@@ -13,8 +13,6 @@ use image_rt::read_register;
 /// shareable domain; set/way invalidation cleans.
 const TRAPS: u64 =
     1 << 31 | 1 << 20 | 1 << 19 | 1 << 18 | 1 << 10 | 1 << 9 | 1 << 5 | 1 << 4 | 1 << 3 | 0b111;
-/// `HCR_EL2.TWI`.
-const WFI_TRAPS: u64 = 1 << 13;
 /// `MDCR_EL2`: debug and performance monitor registers trap, but the guest's EL1 takes its debug
 /// exceptions.
 const DEBUG_TRAPS: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
@@ -46,7 +44,7 @@ pub enum Wfi {
 pub unsafe fn prepare(wfi: Wfi) {
     vectors::install();
     let wfi = if wfi == Wfi::Traps { WFI_TRAPS } else { 0 };
-    let counters = read_register!("pmcr_el0") >> 11 & 0x1f;
+    let (counters, midr) = (read_register!("pmcr_el0") >> 11 & 0x1f, read_register!("midr_el1"));
     // SAFETY: EL2 uses these registers only for guests.
     unsafe {
         write_registers! {
@@ -57,7 +55,7 @@ pub unsafe fn prepare(wfi: Wfi) {
             "mdcr_el2": counters | DEBUG_TRAPS,
             "cnthctl_el2": COUNTER_AND_TIMER,
             "cntvoff_el2": 0_u64,
-            "vpidr_el2": read_register!("midr_el1"),
+            "vpidr_el2": midr,
             "cntv_ctl_el0": 0_u64,
             "cntp_ctl_el0": 0_u64,
         }
@@ -67,16 +65,11 @@ pub unsafe fn prepare(wfi: Wfi) {
     Hardware::here().clear();
 }
 
-/// Returns `true` if the guests' WFI exits on the calling CPU.
-pub(crate) fn wfi_traps() -> bool {
-    read_register!("hcr_el2") & WFI_TRAPS != 0
-}
-
 /// Sets a vCPU's stage 2 and MPIDR on the calling CPU.
 ///
 /// # Safety
-/// `vttbr` must describe a stage 2 that maps only memory that the guest may access.
-pub unsafe fn load_stage2(vttbr: u64, mpidr: u64) {
+/// The stage 2 must map only memory that the guest may access.
+pub unsafe fn load_stage2(Vttbr(vttbr): Vttbr, mpidr: u64) {
     // SAFETY: EL2 does not use these registers; the caller guarantees that stage 2 is valid.
     unsafe {
         write_registers! { "vttbr_el2": vttbr, "vmpidr_el2": mpidr | MPIDR_RES1 }

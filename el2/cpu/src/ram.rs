@@ -1,7 +1,7 @@
 //! A guest's RAM.
 
+use core::arch::asm;
 use core::ops::Range;
-use image_rt::cpu;
 use vgic::{GuestMemory, MemoryFault};
 
 /// A guest's RAM. Only this type translates guest physical addresses to the machine's. The
@@ -38,7 +38,7 @@ impl Ram {
     /// Writes to RAM and cleans the caches, because a guest starts with caches off.
     pub fn place(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
         self.write(address, bytes)?;
-        cpu::clean(self.at(address, bytes.len())?.addr(), bytes.len());
+        clean(self.at(address, bytes.len())?.addr(), bytes.len());
         Ok(())
     }
 
@@ -47,6 +47,18 @@ impl Ram {
         let physical = self.translate(address, bytes).ok_or(MemoryFault { address })?;
         Ok(core::ptr::with_exposed_provenance_mut(physical as usize))
     }
+}
+
+/// Cleans the cache lines of a range to the point of coherency.
+fn clean(start: usize, bytes: usize) {
+    /// The length of the shortest cache line (DDI 0487, `CCSIDR_EL1.LineSize`).
+    const LINE: usize = 16;
+    for line in (start & !(LINE - 1)..start + bytes).step_by(LINE) {
+        // SAFETY: cleaning does not change the contents of memory as the program sees it.
+        unsafe { asm!("dc cvac, {}", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }
 
 impl GuestMemory for Ram {

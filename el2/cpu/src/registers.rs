@@ -3,9 +3,8 @@
 //! use vector registers).
 
 use crate::context::Context;
-use crate::write::write_registers;
+use crate::sysreg::{read_register, write_registers};
 use core::arch::asm;
-use image_rt::read_register;
 
 /// Deadline of a disabled timer, as a counter value.
 pub const NEVER: u64 = u64::MAX;

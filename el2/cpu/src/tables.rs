@@ -3,6 +3,7 @@
 //! tables; an SMMU may walk either stage. Accesses to unmapped addresses trap.
 
 use crate::ram::Ram;
+use crate::vmid::Vmid;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -78,12 +79,6 @@ impl Memory {
     }
 }
 
-/// Returns the number of a guest's address space. The number is used as the VMID, which has 8 bits,
-/// and is never 0.
-pub const fn space(guest: usize) -> u8 {
-    guest as u8 + 1
-}
-
 /// Descriptors are stored atomically, because a CPU may walk the table at any time.
 #[repr(C, align(4096))]
 struct Table([AtomicU64; ENTRIES]);
@@ -110,6 +105,10 @@ impl Root {
         table.entry(address, shift)
     }
 }
+
+/// A stage 2 and its VMID, as `VTTBR_EL2` contains them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vttbr(pub(crate) u64);
 
 /// The tables of an address space. They stay in use until the machine ends.
 pub struct TranslationTables {
@@ -182,6 +181,15 @@ impl TranslationTables {
     /// Returns the address of the first-level table.
     pub fn root(&self) -> u64 {
         core::ptr::from_ref(self.root).expose_provenance() as u64
+    }
+
+    /// Returns the value of `VTTBR_EL2` for these stage 2 tables. No other tables may use the VMID.
+    ///
+    /// # Panics
+    /// Panics if the tables are of stage 1.
+    pub fn vttbr(&self, vmid: Vmid) -> Vttbr {
+        assert_eq!(self.stage, Stage::Two, "`VTTBR_EL2` refers to stage 2 tables");
+        Vttbr(self.root() | u64::from(vmid.get()) << 48)
     }
 
     /// Maps one block or page at `address` of at most `bytes` bytes. Returns its size.

@@ -8,6 +8,8 @@
 
 use crate::context::Context;
 use crate::registers::Floats;
+use crate::syndrome::Trap;
+use crate::sysreg::read_register;
 use core::mem::offset_of;
 
 /// Cause of an exit, by vector.
@@ -46,7 +48,7 @@ impl Floats {
 }
 
 /// Sets the vectors below as this CPU's exception vectors. Exceptions from EL2 itself are forwarded
-/// to the image's vectors.
+/// to the program's vectors, `vector_table_el2`.
 ///
 /// # Panics
 /// Panics if the compiler may use vector registers: they belong to the guests.
@@ -71,7 +73,7 @@ pub(crate) fn install() {
 ///
 /// # Safety
 /// This CPU's EL1 and stage 2 must belong to the guest, so that it can access only its own memory.
-/// The vectors must be [installed](install), and interrupts must be masked.
+/// The CPU must be [prepared](crate::prepare), and interrupts must be masked.
 #[inline]
 pub unsafe fn enter(context: &mut Context) -> Vector {
     // SAFETY: the caller guarantees that EL1 and stage 2 belong to the guest; the context is
@@ -83,12 +85,21 @@ pub unsafe fn enter(context: &mut Context) -> Vector {
     }
 }
 
+impl Trap {
+    /// Decodes the calling CPU's last exit. [`enter`] must have returned [`Vector::Synchronous`].
+    #[inline]
+    pub fn of_last_exit() -> Self {
+        let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
+        Self::decode(esr, far, read_register!("hpfar_el2"))
+    }
+}
+
 core::arch::global_asm!(
     ".section .text.hypervisor_vectors, \"ax\"",
     ".balign 0x800",
     ".global hypervisor_vectors",
     "hypervisor_vectors:",
-    // Exceptions from EL2: use the entries of the image's own table.
+    // Exceptions from EL2: use the entries of the program's own table.
     ".set offset, 0",
     ".rept 8",
     "    b vector_table_el2 + offset",

@@ -1,9 +1,9 @@
 //! The CPU's virtual interface, `ICH_*_EL2` (IHI 0069 §12.4), loaded before a guest entry, and
 //! stored and disabled after the exit.
 
+use crate::sysreg::{read_register, write_registers};
 use core::arch::asm;
 use gic_arch::ich::{Hcr, ListRegister, Vmcr, Vtr};
-use image_rt::read_register;
 use vgic::{MAX_LIST_REGISTERS, VirtualInterface};
 
 /// Numbers of registers that this CPU implements.
@@ -21,7 +21,7 @@ macro_rules! write_register {
         let value: u64 = $value;
         // SAFETY: the register exists (see `Hardware`), and affects only the guest.
         unsafe {
-            asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags));
+            write_registers! { $name: value }
         }
     }};
 }

@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 use doorbell_facts::{Access, Fact, HypervisorFact};
-use el2_cpu::{TranslationTables, VTCR, space};
+use el2_cpu::{TranslationTables, VTCR, Vmid};
 use el2_vm::{Memory, Ram, irqchip};
 use gic_bringup::MsiController;
 use gic_driver::PhysicalRegion;
@@ -158,10 +158,11 @@ fn translation(guest: usize, ram: &Ram, by_stage_2: bool) -> Translation {
         }
     }
     let root = tables.root();
+    let vmid = Vmid::of_guest(guest).expect("the guest's number fits a VMID").get();
     if by_stage_2 {
-        return Translation::Stage2 { vmid: space(guest), vtcr: VTCR, root };
+        return Translation::Stage2 { vmid, vtcr: VTCR, root };
     }
-    let context = Context::new(SpaceId(space(guest).into()), root);
+    let context = Context::new(SpaceId(vmid.into()), root);
     Translation::Stage1(context.expect("not enough memory for the context"))
 }
 

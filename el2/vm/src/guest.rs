@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
-use el2_cpu::{Context, Hardware, Memory, Ram, Registers, Start, TranslationTables, space};
+use el2_cpu::{Context, Hardware, Memory, Ram, Registers, Start, TranslationTables, Vmid, Vttbr};
 use gic_arch::Affinity;
 use image_rt::cpu::MAX_CPUS;
 use image_rt::lock::IrqMutex;
@@ -119,8 +119,7 @@ pub struct Guest {
     pub(crate) gate: Gate,
     pub(crate) devices: Box<dyn Devices>,
     stage2: IrqMutex<TranslationTables>,
-    /// Value of `VTTBR_EL2`.
-    pub(crate) vttbr: u64,
+    pub(crate) vttbr: Vttbr,
     /// vCPUs that are not loaded on a CPU. Boxed, because each load and each unload moves one.
     vcpus: Box<[IrqMutex<Option<Box<Vcpu>>>]>,
     /// For each CPU, the number of the vCPU that it last ran, plus 1.
@@ -134,7 +133,8 @@ impl Guest {
     /// Creates a machine with the devices that `devices` returns.
     ///
     /// # Panics
-    /// Panics if the GIC's configuration is not valid, or if memory is exhausted.
+    /// Panics if the GIC's configuration is not valid, if the number is too large for a VMID, or if
+    /// memory is exhausted.
     pub fn new(config: GuestConfig, devices: impl FnOnce(&Arc<Gic>) -> Box<dyn Devices>) -> Self {
         let GuestConfig { number, ram, gic: config, linked } = config;
         let cpus = config.cpus.len();
@@ -156,7 +156,7 @@ impl Guest {
             power: Power::new(cpus),
             gate: Gate::new(cpus),
             devices,
-            vttbr: stage2.root() | u64::from(space(number)) << 48,
+            vttbr: stage2.vttbr(Vmid::of_guest(number).expect("the guest's number fits a VMID")),
             stage2: IrqMutex::new(stage2),
             vcpus: vcpus.collect(),
             last_here: [const { AtomicU32::new(0) }; MAX_CPUS],

@@ -11,14 +11,12 @@ use crate::guest::Guest;
 use crate::psci::{self, Answer};
 use el2_cpu::Context;
 use el2_cpu::syndrome::{DeviceAccess, RegisterAccess, Trap};
-use image_rt::read_register;
 use vgic::{InGuest, Progress, Vgic};
 
 /// Handles a synchronous exception that is a PSCI query, an SGI, or an access to a register that
 /// does not show the state of list registers. Returns `false` for any other exception.
 pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest<'_>) -> bool {
-    let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
-    match Trap::decode(esr, far, read_register!("hpfar_el2")) {
+    match Trap::of_last_exit() {
         Trap::HypervisorCall => answer(guest, context).is_some(),
         Trap::SystemRegister(access) => send(context, vcpu, access).is_some(),
         Trap::Device(access) if context.is_simple() => {

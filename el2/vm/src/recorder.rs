@@ -13,7 +13,7 @@ use gic_arch::gits::{self, Cbaser, Cwriter};
 use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::its::{COMMAND_BYTES, COMMAND_WORDS};
 use gic_arch::{IntId, IntIdClass};
-use image_rt::{cpu, println, read_register};
+use image_rt::{cpu, println};
 use msi_types::Cpu;
 use msi_types::trace::Event;
 use vgic::{AccessWidth, Block, GuestMemory as _, InGuest, VirtualInterface};
@@ -135,8 +135,7 @@ impl<'a> Recorder<'a> {
             Vector::Interrupt => self.begin_exit(("interrupt", ""), ""),
             Vector::SystemError => self.begin_exit(("SError", ""), ""),
             Vector::Synchronous => {
-                let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
-                let trap = Trap::decode(esr, far, read_register!("hpfar_el2"));
+                let trap = Trap::of_last_exit();
                 self.begin_exit(self.reason(trap), Detail(trap, context));
                 if let Trap::Device(DeviceAccess { address, register, is_write: true, .. }) = trap
                     && trace::is_on()

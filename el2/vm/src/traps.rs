@@ -6,8 +6,8 @@ use crate::gic;
 use crate::guest::Guest;
 use crate::power::End;
 use crate::psci::{self, Answer};
-use el2_cpu::syndrome::{self, DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
-use el2_cpu::{Context, IndexedTransfer, id_registers, inject};
+use el2_cpu::syndrome::{self, DeviceAccess, Trap, UndescribedAccess};
+use el2_cpu::{Context, IndexedTransfer, inject};
 use image_rt::read_register;
 use vgic::{AccessWidth, GuestMemory as _, ListRegisterVcpu, Progress};
 
@@ -46,7 +46,13 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &mut ListRegist
             context.skip_instruction();
             return call(guest, context);
         }
-        Trap::SystemRegister(access) => system_register(guest, context, vcpu, access),
+        Trap::SystemRegister(access) => {
+            if context.emulate_register(access, vcpu).is_none() {
+                let register = access.encoding.packed().into();
+                guest.refuse(context, refused(Kind::Register, 0, register));
+                inject::undefined(context);
+            }
+        }
         // Memory of devices is mapped when the guest first accesses it. Its tables may be in flash.
         Trap::Device(_) | Trap::Undescribed(_) | Trap::Fetch { .. } | Trap::Abort { .. }
             if syndrome::unmapped_page(esr, hpfar)
@@ -91,53 +97,18 @@ const fn refused(kind: Kind, address: u64, detail: u64) -> Refused {
     Refused { kind, address, detail }
 }
 
-/// Handles trapped accesses to debug, CPU interface and ID registers. Other registers are
-/// undefined, such as those of the performance monitors, which the ID registers do not show.
-fn system_register(
-    guest: &Guest,
-    context: &mut Context,
-    vcpu: &mut ListRegisterVcpu,
-    access: RegisterAccess,
-) {
-    let RegisterAccess { encoding, register, is_read } = access;
-    let value = context.register(register);
-    let done = match (access.is_debugging(), is_read) {
-        (true, true) => {
-            context.debug.read(access).map(|value| context.set_register(register, value))
-        }
-        (true, false) => context.debug.write(access, value),
-        (false, true) => id_registers::read(encoding)
-            .or_else(|| vcpu.read_sysreg(encoding).ok())
-            .map(|value| context.set_register(register, value)),
-        (false, false) => vcpu.write_sysreg(encoding, value).ok(),
-    };
-    if done.is_some() {
-        return context.skip_instruction();
-    }
-    guest.refuse(context, refused(Kind::Register, 0, encoding.packed().into()));
-    inject::undefined(context);
-}
-
 /// Handles a load or store outside of the memory that stage 2 maps: to registers of the GIC or of
 /// PCI, or to an unmapped address. Returns `true` if the access is complete.
 fn device(guest: &Guest, context: &mut Context, access: DeviceAccess) -> bool {
-    let DeviceAccess { address, width, .. } = access;
-    let done = if access.is_write {
-        write(guest, address, width, context.stored(access))
-    } else {
-        read(guest, address, width).map(|value| {
-            context.load(access, value);
-            Progress::Done
-        })
-    };
-    match done {
-        Some(Progress::Done) => context.skip_instruction(),
-        // The guest must repeat the store.
-        Some(Progress::Unfinished) => {}
-        None => {
-            guest.refuse(context, refused(Kind::Access, address, width.bytes().into()));
-            inject::data_abort(context, access.virtual_address);
-        }
+    let done = context.emulate_access(
+        access,
+        |address, width| read(guest, address, width),
+        |address, width, value| write(guest, address, width, value),
+    );
+    if done.is_none() {
+        let DeviceAccess { address, virtual_address, width, .. } = access;
+        guest.refuse(context, refused(Kind::Access, address, width.bytes().into()));
+        inject::data_abort(context, virtual_address);
     }
     done == Some(Progress::Done)
 }
