@@ -28,6 +28,7 @@ mod leaks;
 mod linux;
 mod machine;
 mod microbench;
+mod one_vcpu;
 mod osdemo;
 mod outcome;
 mod record;
@@ -36,7 +37,7 @@ mod trace;
 mod traffic;
 mod virt;
 
-/// The hypervisor's decoders, which do not depend on the machine. They are tested on the host.
+/// The parts of `el2-cpu` that do not depend on the machine. They are tested on the host.
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "another package's file")]
 #[path = "../../cpu/src/instruction.rs"]
@@ -46,6 +47,10 @@ mod instruction;
 #[expect(clippy::cast_possible_truncation, reason = "its fields of a syndrome have up to 4 bits")]
 #[path = "../../cpu/src/syndrome.rs"]
 mod syndrome;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "another package's file")]
+#[path = "../../cpu/src/vmid.rs"]
+mod vmid;
 
 use std::ffi::OsString;
 use std::iter;
@@ -67,6 +72,7 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
         [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases, direct::cases];
     let mut direct_lpis = direct_lpi::cases(rfc.as_deref()).into_iter();
     let mut all: Vec<_> = kernels.into_iter().flat_map(|cases| cases()).collect();
+    all.push(one_vcpu::case());
     for case in own.into_iter().chain(hostile).flat_map(|cases| cases()) {
         // While this project's guests are built, Linux guests run.
         all.extend(iter::once(case).chain(direct_lpis.next()));

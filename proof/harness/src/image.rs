@@ -97,7 +97,8 @@ fn built(workspace: &Workspace, profile: &str, package: &str, program: &str) -> 
 
 /// Returns the target that a package is built for.
 fn target(package: &str) -> &'static str {
-    if package == "hypervisor" { toolchain::SOFT_FLOAT_TARGET } else { toolchain::BARE_TARGET }
+    let runs_guests = matches!(package, "hypervisor" | "one-vcpu");
+    if runs_guests { toolchain::SOFT_FLOAT_TARGET } else { toolchain::BARE_TARGET }
 }
 
 /// Returns the total size of an ELF file's sections with instructions, in bytes.

@@ -74,9 +74,8 @@ const GUIDES: [(&str, &[&str]); 3] = [
     (
         include_str!("../../../docs/guides/el2.md"),
         &[
-            include_str!("../../../crates/vgic/examples/el2.rs"),
+            include_str!("../../../el2/one-vcpu/src/main.rs"),
             include_str!("../../../el2/vm/src/interrupts.rs"),
-            include_str!("../../../el2/vm/src/linked.rs"),
             include_str!("../../../el2/vm/src/scheduler.rs"),
             include_str!("../../../el2/vm/src/standstill.rs"),
             include_str!("../../../el2/vm/src/traps.rs"),

@@ -31,6 +31,7 @@ const AUDITED: &[&str] = &[
     "el2/hypervisor/src/boot.rs",
     "el2/microbench",
     "el2/newcomer",
+    "el2/one-vcpu",
     "el2/stray-dma",
     "el2/vm/src/gic.rs",
     "el2/vm/src/guest.rs",

@@ -92,7 +92,7 @@ pub struct RefusedVcpu {
 /// forwarding a guest's read of these registers, the VMM should make the other vCPUs exit, and keep
 /// them out of the guest until it has the value.
 ///
-/// [`el2.rs`] delivers a timer interrupt in this way:
+/// [`one-vcpu`] is a hypervisor that runs its guest in this way:
 ///
 /// ```
 /// use vgic::{ListRegisterVcpu, VirtualInterface};
@@ -106,7 +106,7 @@ pub struct RefusedVcpu {
 /// }
 /// ```
 ///
-/// [`el2.rs`]: https://github.com/doorbell-rs/doorbell/blob/main/crates/vgic/examples/el2.rs
+/// [`one-vcpu`]: https://github.com/doorbell-rs/doorbell/blob/main/el2/one-vcpu/src/main.rs
 pub struct ListRegisterVcpu(Vcpu);
 
 /// [`ListRegisterVcpu`] whose guest is running. The hypervisor loads the
