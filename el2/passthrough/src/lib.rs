@@ -1,5 +1,6 @@
 //! Assigns PCI functions to the guests of [`el2_vm`], and confines their DMA with an SMMU, which a
-//! guest that runs alone may own instead.
+//! guest that runs alone may own instead. Like `el2-vm`, this is a part of our hypervisor, and no
+//! library for others.
 //!
 //! A board [finds](candidates) the functions, [deals](deal) them out, [confines](confine) each
 //! guest's, and [assigns](Pci::assign) them. The guest's [`Devices`](el2_vm::Devices) then pass

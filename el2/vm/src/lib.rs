@@ -1,9 +1,14 @@
 //! Virtual machines at EL2, on `vgic`'s virtual GIC: vCPUs and their scheduler, stage 2, traps,
 //! interrupts, moves, and records of what guests do.
 //!
-//! The library contains no address. A board describes the machine to [`bring_up`], creates the
+//! This is the hypervisor of `el2/hypervisor` without its boards, and no library for others: its
+//! guests, interrupts and handlers are statics, so that an image is one machine; it prints this
+//! project's facts to `image-rt`'s console; guests live until the machine ends; and [`run`] never
+//! returns. Build your own on `el2_cpu`, as `docs/guides/el2.md` explains.
+//!
+//! The package contains no address. A board describes the machine to [`bring_up`], creates the
 //! [guests](Guest) with their [devices](Devices), and passes them to [`run`]. `el2/hypervisor` has
-//! two boards; `docs/guides/el2.md` explains the parts.
+//! two boards.
 #![no_std]
 
 extern crate alloc;
