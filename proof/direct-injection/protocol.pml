@@ -3,8 +3,9 @@
  * hands the event over to the redistributor and takes it back (IHI 0069, "virtual LPIs").
  *
  * Each message sets `unseen`, and each handling in the guest clears it. When nothing can happen any
- * more, no message may be unseen, and there may be no more handlings than messages. `FAULT` selects
- * one rule to break; `none` breaks none.
+ * more, no message may be unseen. There may never be more handlings than messages, apart from one
+ * for each time that the event was taken back. `FAULT` selects one rule to break; `none` breaks
+ * none.
  *
  * Simplifications: all interrupts are enabled; an interrupt has no active state; commands take
  * effect in order, but at any time before the synchronization that follows them.
@@ -23,11 +24,10 @@
 #define last_ignored 8
 #define doorbell_disabled 9
 #define announced_late 10
-#define resident_read 11
-#define discarded_first 12
-#define unrecalled 13
-#define unlocked 14
-#define unentered 15
+#define unrecalled 11
+#define unlocked 12
+#define unentered 13
+#define recalled_lost 14
 #define RULE(fault) (FAULT != fault)
 
 #define MESSAGES 3
@@ -35,7 +35,7 @@
 mtype = { PHYSICAL, NOTHING, VIRTUAL };
 
 /* The device. A write that has left the device is on the bus until the ITS translates it. */
-byte sent, handled;
+byte sent, handled, taken_back;
 bool unseen, is_masked, is_held;
 byte bus;
 
@@ -65,7 +65,7 @@ inline set_in_table() {
 
 inline handle() {
 	handled++;
-	assert(handled <= sent);
+	assert(handled <= sent + taken_back);
 	unseen = false
 }
 
@@ -243,14 +243,9 @@ inline synchronize() {
 	}
 }
 
-/* Reads the event's bit in the vPE's table, which the redistributor no longer uses. */
-inline read_table() {
-	was_pending = in_table
-}
-
 active proctype Control() {
 	byte round;
-	bool was_resident, was_pending;
+	bool was_pending;
 	do
 	:: round < 2 ->
 		/* Hand over. */
@@ -283,32 +278,16 @@ active proctype Control() {
 		:: mask()
 		:: break
 		fi;
-		/* The vCPU may go on, without its vPE. */
-		lock();
-		was_resident = resident && RULE(resident_read);
-		if
-		:: was_resident -> leave()
-		:: else
-		fi;
-		if
-		:: RULE(discarded_first) -> read_table()
-		:: else
-		fi;
 		mapping = NOTHING;
 		synchronize();
 		mapping = PHYSICAL;
 		synchronize();
-		if
-		:: !RULE(discarded_first) -> read_table()
-		:: else
-		fi;
+		/* A vPE without events stays resident until its vCPU is put. */
+		lock();
 		has_event = false;
-		if
-		:: was_resident && has_others -> enter()
-		:: else
-		fi;
 		unlock();
-		atomic { software = software || was_pending; woken = woken || was_pending; was_pending = false };
+		/* DISCARD has cleared the pending state, which only the redistributor knew. */
+		atomic { taken_back++; software = software || RULE(recalled_lost); woken = true };
 		unmask();
 		round++
 	:: round == 2 -> break

@@ -66,7 +66,7 @@ pub struct Wanted {
     /// The guest is trusted: nothing confines the memory accesses of its devices
     #[arg(long)]
     trusted_guest: bool,
-    /// Injects devices' messages directly, which requires --gic-version 4 and a CPU per vCPU
+    /// Injects devices' messages directly, which requires --gic-version 4 and an ITS
     #[arg(long)]
     direct: bool,
     /// Writes what happens to interrupts to a file, in Chrome's trace format

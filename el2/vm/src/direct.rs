@@ -17,13 +17,14 @@
 //! | INT | the same command for the direct event, instead of the model |
 //! | CLEAR | the same command for the direct event, and for the model |
 //! | DISCARD, MAPD | takes the event back; its function keeps messages until the event is mapped again |
-//! | MOVALL, MAPC with V = 0, a write to `GITS_CTLR` or `GICR_CTLR`; a move of the guest | takes all events back first, makes those that are pending also pending in the model, and then hands them over again |
+//! | MOVALL, MAPC with V = 0, a write to `GITS_CTLR` or `GICR_CTLR`; a move of the guest | takes all events back first, makes them pending in the model, and then hands them over again |
 //!
 //! While an event is handed over or taken back, and while the guest's ITS does not translate it,
 //! its vector is masked. If its LPI is pending in the model, the model forgets that, and INT makes
-//! the virtual LPI pending instead. So no message is lost or doubled. An MSI cannot be masked, so
-//! it is signaled once afterwards, because a message may have been lost: the guest may take a
-//! superfluous interrupt. So may a guest whose hardware has failed.
+//! the virtual LPI pending instead. So no message is lost. GICv4.0 does not tell whether a virtual
+//! LPI is pending, so an event that is taken back counts as pending: the guest may take a
+//! superfluous interrupt. Likewise, an MSI cannot be masked, so it is signaled once after it was
+//! handed over, because a message may have been lost.
 //!
 //! When a guest has ended, its vPEs are unmapped and their tables freed.
 //!
@@ -264,8 +265,7 @@ fn fail(error: &ItsError) {
     }
 }
 
-/// Takes all events of a guest back. If their virtual LPIs are pending, they become pending in the
-/// model.
+/// Takes all events of a guest back, and makes them pending in the model.
 fn take_all_back(guest: usize, injection: &Injection) {
     VECTORS.with(|vectors| {
         let own = vectors.iter_mut().filter(|vector| vector.owner == guest);

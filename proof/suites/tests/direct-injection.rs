@@ -34,10 +34,9 @@ const FAULTS: &[(&str, &str)] = &[
     ("last_ignored", "a vCPU sleeps although PendingLast is 1"),
     ("doorbell_disabled", "a vCPU sleeps without its doorbell"),
     ("announced_late", "a vCPU is recorded as waiting after PendingLast was read"),
-    ("resident_read", "the pending table is read while the redistributor uses it"),
     ("unentered", "an event is handed over to a loaded vCPU whose vPE is not resident"),
-    ("unlocked", "a vCPU is loaded or put while an event is taken back"),
-    ("discarded_first", "the pending table is read after DISCARD"),
+    ("unlocked", "a vCPU is loaded or put while an event is handed over"),
+    ("recalled_lost", "an event that is taken back does not count as pending"),
 ];
 
 fn main() -> ExitCode {

@@ -101,17 +101,18 @@ impl<P: GicPlatform> VpeSet<P> {
     }
 
     /// Maps an event to its physical LPI again, at its previous CPU or, if that is offline, at any
-    /// other. On return, its messages make the physical LPI pending. The virtual LPI is no longer
-    /// pending. Returns `true` if it was pending before, or if this is unknown. Messages may be
-    /// lost as in [`hand_over`](Self::hand_over).
+    /// other. On return, its messages make the physical LPI pending, and the virtual LPI is no
+    /// longer pending. Callers must assume that it was: GICv4.0 does not tell, because the
+    /// redistributor of a resident vPE may hold pending state that isn't in the vPE's table. So the
+    /// guest may take a superfluous interrupt. Messages may be lost as in
+    /// [`hand_over`](Self::hand_over).
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`ItsError::Fault`] if a command fails, if no CPU is online, or if
-    /// `GICR_VPENDBASER.Dirty` stays set. The virtual LPI may have been pending.
+    /// [`ItsError::Fault`] if a command fails, or if no CPU is online.
     #[expect(clippy::needless_pass_by_value, reason = "callers give up the event")]
-    pub fn take_back(&self, event: DirectEvent) -> Result<bool, ItsError> {
+    pub fn take_back(&self, event: DirectEvent) -> Result<(), ItsError> {
         let its = self.its_of(&event);
         let DirectEvent { physical, route, to, .. } = event;
         let vpe = self.id(to.vpe)?;
@@ -126,15 +127,14 @@ impl<P: GicPlatform> VpeSet<P> {
         let route = EventRoute { collection, ..route };
         its.queue.in_order(&its.frame, || its.routes.set(physical, Some(route)));
         // DISCARD clears the pending bit (IHI 0069, "virtual LPIs").
-        self.while_evicted(its, (to.vpe, to.lpi), |was_pending| {
-            its.run_virtual([
-                Command::Discard { device, event }.encode(),
-                VirtualCommand::Vsync { vpe }.encode(),
-                Command::Mapti { device, event, intid, collection }.encode(),
-                Command::Sync { target }.encode(),
-            ])?;
-            Ok(was_pending)
-        })
+        let result = its.run_virtual([
+            Command::Discard { device, event }.encode(),
+            VirtualCommand::Vsync { vpe }.encode(),
+            Command::Mapti { device, event, intid, collection }.encode(),
+            Command::Sync { target }.encode(),
+        ]);
+        self.remove_event(to.vpe)?;
+        result
     }
 
     /// Moves an event to another vPE together with its pending state, and

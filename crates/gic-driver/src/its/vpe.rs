@@ -15,7 +15,7 @@ use super::doorbell::Doorbells;
 use super::error::{ItsError, fault};
 use super::vpe_table::{VpeTable, refused};
 use super::{Its, TaskState};
-use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Observed, Table};
+use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table};
 use crate::redistributor::VpeTables;
 use crate::{MmioExt, Redistributor};
 use alloc::sync::Arc;
@@ -26,7 +26,7 @@ use gic_arch::gicr::vlpi::Vpendbaser;
 use gic_arch::its::{MapAction, RdBase, VirtualCommand, VpeId};
 use gic_arch::lpi::{
     CONFIG_TABLE_ALIGNMENT, Config, MIN_ID_BITS, PENDING_TABLE_ALIGNMENT, config_offset,
-    config_table_bytes, pending_location, pending_table_bytes,
+    config_table_bytes, pending_table_bytes,
 };
 use gic_arch::{Lpi, gits};
 use msi_types::Cpu;
@@ -279,54 +279,6 @@ impl<P: GicPlatform> VpeSet<P> {
         let mut residency = self.vpe(vpe)?.residency.lock(self.its.platform());
         residency.events -= 1;
         Ok(())
-    }
-
-    /// Runs `f`, which unmaps an event, while its vPE is resident nowhere, and tells `f` whether
-    /// the virtual LPI is pending. The redistributor of a resident vPE may hold pending state. It
-    /// writes that state to the table before `GICR_VPENDBASER.Dirty` reads as 0 (IHI 0069 §12.11).
-    ///
-    /// The vCPU may be running; it takes no virtual LPIs until `f` returns. If the table cannot be
-    /// read, the LPI counts as pending.
-    pub(super) fn while_evicted<R>(
-        &self,
-        its: &Its<P>,
-        (index, lpi): (u16, Lpi),
-        f: impl FnOnce(bool) -> Result<R, ItsError>,
-    ) -> Result<R, ItsError> {
-        let vpe = self.vpe(index)?;
-        let mut residency = vpe.residency.lock(self.its.platform());
-        let was_resident = residency.place != Place::Away;
-        let left = if was_resident { self.leave(&mut residency).map(|_| ()) } else { Ok(()) };
-        let is_pending = match left {
-            Ok(()) => self.is_pending(its, vpe, (residency.cpu, lpi)),
-            Err(_) => Ok(true),
-        };
-        let result = f(is_pending.unwrap_or_else(|error| {
-            self.its.note(error);
-            true
-        }));
-        residency.events -= 1;
-        left?;
-        if was_resident && residency.events != 0 {
-            self.enter(index, &mut residency)?;
-        }
-        result
-    }
-
-    /// Reads the pending table of a vPE that is not resident.
-    fn is_pending(
-        &self,
-        its: &Its<P>,
-        vpe: &Vpe,
-        (cpu, lpi): (Cpu, Lpi),
-    ) -> Result<bool, ItsError> {
-        // Messages that the ITS has translated must have reached the table.
-        its.run_virtual([VirtualCommand::Vsync { vpe: vpe.id }.encode()])?;
-        let (platform, (offset, bit)) = (self.its.platform(), pending_location(lpi));
-        let coherence = self.redistributor(cpu)?.pending_coherence();
-        let observed = platform.observe(&vpe.pending, offset..offset + 1, coherence);
-        let byte = platform.load8(&vpe.pending, offset);
-        Ok(observed == Observed::No || byte & 1 << bit != 0)
     }
 
     /// Stores the configuration of a virtual LPI. Redistributors may keep using the old

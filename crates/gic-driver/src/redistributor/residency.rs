@@ -2,8 +2,6 @@
 //! that a hypervisor left resident.
 
 use super::Redistributor;
-use super::lpi_tables::is_coherent;
-use crate::platform::Coherence;
 use crate::{GicError, Mmio, MmioExt, Platform};
 use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
 
@@ -87,14 +85,6 @@ impl<M: Mmio> Redistributor<M> {
             .with_valid(true);
         frame.write(vlpi::VPENDBASER, pending);
         self.settle(platform, frame)
-    }
-
-    /// Returns the coherence of accesses to the vPEs' pending tables, which are those of physical
-    /// LPIs.
-    pub(crate) fn pending_coherence(&self) -> Coherence {
-        let (_, pending) = self.lpi_bases();
-        let is_coherent = is_coherent(pending.shareability(), pending.inner_cache());
-        if is_coherent { Coherence::Coherent } else { Coherence::NonCoherent }
     }
 
     /// Makes the resident vPE leave. Returns `GICR_VPENDBASER` from afterwards.

@@ -118,6 +118,21 @@ fn equal_counts_pass_on_each_controller() {
 }
 
 #[test]
+fn an_event_that_is_taken_back_may_interrupt_once() {
+    let judged = |taken: u64, after: &str| {
+        let change = |text: &str| match text {
+            LOG => format!("{LOG}gicv3_its_cmd_discard 1\ngicv3_its_cmd_{after} 0\n"),
+            rows => rows.replace("0          2", &format!("0          {taken}")),
+        };
+        judged(Controller::Its, change, TAKEN - 2 + taken)
+    };
+    judged(2, "vsync").and(judged(3, "vsync")).unwrap();
+    for (taken, after) in [(1, "vsync"), (4, "vsync"), (3, "sync")] {
+        assert!(judged(taken, after).is_err(), "{taken} after {after} pass");
+    }
+}
+
+#[test]
 fn intx_counts_must_lie_between_completions_and_causes() {
     let judged = |disk: u64, network: u64, taken| {
         let change = |text: &str| {

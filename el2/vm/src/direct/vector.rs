@@ -107,8 +107,8 @@ impl Vector {
         }
     }
 
-    /// Takes the event back although the guest's ITS still translates it. If its virtual LPI is
-    /// pending, or if it `was_pending` in the model, makes its LPI pending in the model.
+    /// Takes the event back although the guest's ITS still translates it. If the event was direct,
+    /// or if it `was_pending` in the model, makes its LPI pending in the model.
     pub(super) fn give_up(&mut self, injection: &Injection, was_pending: bool) {
         if self.take_back(injection) | was_pending
             && let Some(event) = self.event
@@ -161,18 +161,16 @@ impl Vector {
         Ok(())
     }
 
-    /// Masks the vector, and maps the event to its physical LPI again. Returns `true` if its
-    /// virtual LPI was pending, or if this is unknown.
+    /// Masks the vector, and maps the event to its physical LPI again. Returns `true` if the event
+    /// was direct; its virtual LPI may have been pending.
     pub(super) fn take_back(&mut self, injection: &Injection) -> bool {
         let Some((event, _)) = self.direct.take() else { return false };
         self.mask();
-        let is_maskable = self.store.fast_mask().is_some();
-        self.has_sent |= self.is_open && !is_maskable;
-        let was_pending = injection.vpes.take_back(event).unwrap_or_else(|error| {
+        self.has_sent |= self.is_open && self.store.fast_mask().is_none();
+        if let Err(error) = injection.vpes.take_back(event) {
             report_first(&error);
-            true
-        });
-        was_pending || !is_maskable
+        }
+        true
     }
 }
 
