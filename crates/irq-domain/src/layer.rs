@@ -43,7 +43,8 @@ pub trait Layer: Send + Sync {
     /// Context: any.
     fn tier(&self) -> Tier;
 
-    /// Returns the requester ID that the level below sees.
+    /// Returns the requester ID that the level below sees. The result must not change while the
+    /// device is attached.
     ///
     /// Context: any.
     ///

@@ -77,10 +77,6 @@
 //! #     fn isolation(&self, _: RequesterId) -> Isolation {
 //! #         Isolation::NotIsolated(NotIsolated::NoController)
 //! #     }
-//! #     fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
-//! #         Ok(Attachment::new(0))
-//! #     }
-//! #     fn detach(&self, _: Attachment) {}
 //! #     fn allocate(&self, _: &Attachment, r: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
 //! #         Ok(HwIrqBlock::new(HwIrq::new(8192), r.count))
 //! #     }

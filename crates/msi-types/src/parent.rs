@@ -62,18 +62,28 @@ impl BlockRequest {
 /// A device that is attached to a controller. [`MsiParent::attach`] returns it and
 /// [`MsiParent::detach`] consumes it. An attachment isn't `Clone`, so a device cannot be detached
 /// twice.
+///
+/// An attachment names its requester as the parent that returned it identifies the device, so a
+/// level that needs the device's identity never has to look it up by another level's `cookie`:
+/// controllers without a table of devices give all devices the same one.
 #[doc(alias = "msi_prepare")]
 #[derive(Debug)]
 #[must_use = "a device stays attached until its attachment is passed to `detach`"]
 pub struct Attachment {
+    requester: RequesterId,
     cookie: u32,
 }
 
 impl Attachment {
-    /// Creates an attachment. Only implementations of [`MsiParent`] should call this, because only
-    /// they know what `cookie` means.
-    pub const fn new(cookie: u32) -> Self {
-        Self { cookie }
+    /// Creates the attachment of a requester. Only implementations of [`MsiParent`] should call
+    /// this, because only the one that chose `cookie` knows what it means.
+    pub const fn new(requester: RequesterId, cookie: u32) -> Self {
+        Self { requester, cookie }
+    }
+
+    /// Returns the requester that [`MsiParent::attach`] attached.
+    pub const fn requester(&self) -> RequesterId {
+        self.requester
     }
 
     /// Returns the number that was passed to [`Attachment::new`]. Only implementations of
@@ -197,8 +207,8 @@ pub trait MsiParent: Send + Sync {
     ///
     /// By default, the controller keeps nothing for each device.
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
-        let _ = (device, max);
-        Ok(Attachment::new(0))
+        let _ = max;
+        Ok(Attachment::new(device, 0))
     }
 
     /// Removes an attachment, all blocks of which must already have been freed. Removing a device's

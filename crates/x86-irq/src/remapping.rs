@@ -142,8 +142,6 @@ pub struct RemappedVectors<M> {
 
 struct Records {
     handles: Handles,
-    /// Sources by attachment.
-    devices: SortedMap<u32, Source>,
     /// Table entries by vector. The entries of a group are stored under the group's first vector.
     entries: SortedMap<u32, Entries>,
 }
@@ -197,7 +195,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
     pub fn new(config: RemappedVectorsConfig<M>) -> Result<Self, TryReserveError> {
         let RemappedVectorsConfig { vectors, table, cache, base, sources } = config;
         let handles = Handles::new(table.size())?;
-        let records = Records { handles, devices: SortedMap::new(), entries: SortedMap::new() };
+        let records = Records { handles, entries: SortedMap::new() };
         Ok(Self { vectors, table, cache, base, sources, records: TaskLock::new(records) })
     }
 

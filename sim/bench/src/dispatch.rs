@@ -88,12 +88,6 @@ impl MsiParent for IdleParent {
         Isolation::NotIsolated(NotIsolated::NoController)
     }
 
-    fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
-        Ok(Attachment::new(0))
-    }
-
-    fn detach(&self, _: Attachment) {}
-
     fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
         Ok(HwIrqBlock::new(HwIrq::new(FIRST_LPI), request.count))
     }

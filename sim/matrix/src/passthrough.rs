@@ -195,9 +195,9 @@ mod tests {
                 DmaIsolation::Isolated
             }
         }
-        fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
+        fn attach(&self, device: RequesterId, _: u32) -> Result<Attachment, MsiError> {
             self.attached.fetch_add(1, Ordering::Relaxed);
-            Ok(Attachment::new(0))
+            Ok(Attachment::new(device, 0))
         }
         fn detach(&self, _: Attachment) {
             self.attached.fetch_sub(1, Ordering::Relaxed);

@@ -68,9 +68,7 @@ fn live(board: &Board, endpoint: Endpoint) -> Result<(), TrialError> {
     trial.deliver()?;
     trial.travel()?;
     trial.overtake()?;
-    if trial.probed.adds_later() {
-        trial.change()?;
-    }
+    trial.change()?;
     trial.end()
 }
 
@@ -270,8 +268,12 @@ impl<'a> Trial<'a> {
     }
 
     /// Frees one vector, and adds a vector at the same slot and a managed vector at an unused slot.
-    /// Then moves the managed vector between its two CPUs.
-    fn change(&mut self) -> Result<(), TrialError> {
+    /// Then moves the managed vector between its two CPUs. Does nothing if the driver never adds
+    /// vectors.
+    pub(crate) fn change(&mut self) -> Result<(), TrialError> {
+        if !self.probed.adds_later() {
+            return Ok(());
+        }
         let last = self.handles.keys().last().copied().unwrap_or_default();
         self.handles.remove(&1);
         self.device.free(1)?;

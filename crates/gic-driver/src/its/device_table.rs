@@ -8,7 +8,7 @@ use super::tables::ItsTable;
 use crate::platform::GicPlatform;
 use core::num::NonZeroU16;
 use doorbell_fallible::SortedMap;
-use msi_types::{Attachment, DeviceId, Shape};
+use msi_types::{Attachment, DeviceId, RequesterId, Shape};
 
 /// The attached devices, and the table where the ITS looks them up.
 #[derive(Debug)]
@@ -76,14 +76,14 @@ impl DeviceTable {
     }
 
     /// Adds a quota of up to `limit` events. The memory for the record must have been
-    /// [reserved](Self::reserve).
+    /// [reserved](Self::reserve). The attachment's requester is the DeviceID.
     pub(super) fn add_quota(&mut self, device: DeviceId, limit: u32) -> Attachment {
         // Attachments are few, so a free number is found quickly.
         while self.quotas.contains(self.next_cookie) {
             self.next_cookie = self.next_cookie.wrapping_add(1);
         }
         self.quotas.insert(self.next_cookie, EventQuota { device, limit, used: 0 });
-        Attachment::new(self.next_cookie)
+        Attachment::new(RequesterId::new(device.get()), self.next_cookie)
     }
 
     pub(super) fn quota(&self, attachment: &Attachment) -> Option<&EventQuota> {

@@ -80,7 +80,8 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
         let id = self.map.device(device).ok_or(MsiError::NoRoute(device))?;
         let room = if self.map.is_shared(id) { max.max(SHARED_ROOM) } else { max };
-        Ok(self.its.attach_shared(id, max, room)?)
+        let attachment = self.its.attach_shared(id, max, room)?;
+        Ok(Attachment::new(device, attachment.cookie()))
     }
 
     fn detach(&self, device: Attachment) {

@@ -39,7 +39,7 @@ impl MsiParent for Bus {
             let cookie = link.devices.reserve().map_err(no_memory)?;
             let root = self.vectors.attach(device, max)?;
             link.devices.insert(cookie, function, root, max);
-            Ok(Attachment::new(cookie))
+            Ok(Attachment::new(device, cookie))
         })
     }
 

@@ -70,7 +70,7 @@ const GROUP_VECTOR: u32 = 0x20;
 impl Vectors {
     pub(super) fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
         match self {
-            Self::Spis(_) => Ok(Attachment::new(0)),
+            Self::Spis(_) => Ok(Attachment::new(device, 0)),
             Self::Apic(apic) => apic.parent.attach(device, max),
         }
     }

@@ -57,8 +57,8 @@ impl MsiParent for Matrix {
     fn isolation(&self, _: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::NoController)
     }
-    fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
-        Ok(Attachment::new(77))
+    fn attach(&self, device: RequesterId, _: u32) -> Result<Attachment, MsiError> {
+        Ok(Attachment::new(device, 77))
     }
     fn detach(&self, device: Attachment) {
         assert_eq!(device.cookie(), 77);

@@ -243,10 +243,6 @@ impl MsiParent for Matrix {
     fn isolation(&self, _: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::NoController)
     }
-    fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
-        Ok(Attachment::new(0))
-    }
-    fn detach(&self, _: Attachment) {}
     fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
         let mut cpus = self.0.lock().unwrap();
         cpus.push(request.cpu.get());

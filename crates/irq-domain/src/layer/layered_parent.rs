@@ -10,9 +10,9 @@ use doorbell_fallible::SortedMap;
 use doorbell_fallible::lock::TaskLock;
 use msi_types::explain::Explanation;
 use msi_types::{
-    Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Fit, Granule,
-    HwIrq, HwIrqBlock, Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage,
-    MsiParent, NotDmaIsolated, NotIsolated, Pending, RequesterId, Tier,
+    Attachment, BlockRequest, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, HwIrq, HwIrqBlock,
+    Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotDmaIsolated,
+    NotIsolated, Pending, RequesterId, Tier,
 };
 
 /// A [`Layer`] on top of a parent.
@@ -27,12 +27,8 @@ pub struct LayeredParent<L, P: ?Sized> {
     parent: Arc<P>,
 }
 
-const NO_MEMORY: MsiError = MsiError::NoMemory("a layer's records");
-
 #[derive(Default)]
 struct Records {
-    /// Devices, keyed by the cookie of their attachment to the parent.
-    devices: SortedMap<u32, RequesterId>,
     vectors: SortedMap<HwIrq, DeviceMessages>,
     /// Messages whose vectors are being freed, each with the number of the freeing operation.
     /// Messages stay in this list until the parent has freed their vectors. The list has room for
@@ -57,7 +53,7 @@ impl Records {
     /// Moves the records for a block's vectors to `freed`. Must be called before the parent frees
     /// the block, because another device may own the vectors afterwards.
     fn remove_block(&mut self, block: &HwIrqBlock, operation: u64) {
-        for hwirq in (0..block.count().get()).filter_map(|index| block.hwirq(index)) {
+        for hwirq in block.hwirqs() {
             self.freed.extend(self.vectors.remove(hwirq).map(|messages| (operation, messages)));
         }
     }
@@ -149,35 +145,25 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
         }
     }
 
-    fn not_attached(&self) -> MsiError {
-        MsiError::Controller(ControllerFault {
-            kind: self.layer.tier().name,
-            base: 0,
-            operation: "allocate",
-            device: None,
-            event: None,
-            reason: "the attachment belongs to another parent",
-        })
+    /// Returns a device's attachment to the parent. [`attach`](Self::attach) has checked that the
+    /// layer forwards the requester.
+    fn below(&self, device: &Attachment) -> Attachment {
+        let above = device.requester();
+        Attachment::new(self.layer.requester(above).unwrap_or(above), device.cookie())
     }
 
     fn allocate_below(
         &self,
         device: &Attachment,
         request: &BlockRequest,
-        allocate: impl FnOnce(&BlockRequest) -> Result<HwIrqBlock, MsiError>,
+        allocate: impl FnOnce(&Attachment, &BlockRequest) -> Result<HwIrqBlock, MsiError>,
     ) -> Result<HwIrqBlock, MsiError> {
-        let requester = self.with(|records| records.devices.get(device.cookie()).copied());
-        let requester = requester.ok_or_else(|| self.not_attached())?;
-        let block = allocate(&request.with_fit(self.layer.fit(request.fit)))?;
-        let first = block.first();
-        let vectors = (0..block.count().get())
-            .map(|index| HwIrq::new(first.get().saturating_add(index.into())));
-        if self
-            .with(|records| records.insert(vectors, DeviceMessages::by(requester, request.fit)))
-            .is_err()
-        {
-            self.parent.free(device, block);
-            return Err(NO_MEMORY);
+        let below = self.below(device);
+        let block = allocate(&below, &request.with_fit(self.layer.fit(request.fit)))?;
+        let messages = DeviceMessages::by(device.requester(), request.fit);
+        if self.with(|records| records.insert(block.hwirqs(), messages)).is_err() {
+            self.parent.free(&below, block);
+            return Err(MsiError::NoMemory("a layer's records"));
         }
         Ok(block)
     }
@@ -215,22 +201,12 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
     }
 
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
-        let attachment = self.parent.attach(self.layer.requester(device)?, max)?;
-        let noted = self.with(|records| {
-            records.devices.reserve()?;
-            records.devices.insert(attachment.cookie(), device);
-            Ok::<_, TryReserveError>(())
-        });
-        if noted.is_err() {
-            self.parent.detach(attachment);
-            return Err(NO_MEMORY);
-        }
-        Ok(attachment)
+        let below = self.parent.attach(self.layer.requester(device)?, max)?;
+        Ok(Attachment::new(device, below.cookie()))
     }
 
     fn detach(&self, device: Attachment) {
-        self.with(|records| records.devices.remove(device.cookie()));
-        self.parent.detach(device);
+        self.parent.detach(self.below(&device));
     }
 
     fn allocate(
@@ -238,7 +214,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
         device: &Attachment,
         request: &BlockRequest,
     ) -> Result<HwIrqBlock, MsiError> {
-        self.allocate_below(device, request, |below| self.parent.allocate(device, below))
+        self.allocate_below(device, request, |device, below| self.parent.allocate(device, below))
     }
 
     fn allocate_managed(
@@ -247,7 +223,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
         request: &BlockRequest,
         among: &[Cpu],
     ) -> Result<HwIrqBlock, MsiError> {
-        self.allocate_below(device, request, |below| {
+        self.allocate_below(device, request, |device, below| {
             self.parent.allocate_managed(device, below, among)
         })
     }
@@ -255,16 +231,15 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
     fn free(&self, device: &Attachment, block: HwIrqBlock) {
         let operation = self.begin_freeing();
         self.with(|records| records.remove_block(&block, operation));
-        self.parent.free(device, block);
+        self.parent.free(&self.below(device), block);
         self.end_freeing(operation);
     }
 
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
-        self.with(|records| records.devices.remove(device.cookie()));
         let operation = self.begin_freeing();
         let removed =
             |block: &HwIrqBlock| self.with(|records| records.remove_block(block, operation));
-        self.parent.release(device, &mut blocks.inspect(removed));
+        self.parent.release(self.below(&device), &mut blocks.inspect(removed));
         self.end_freeing(operation);
     }
 

@@ -169,13 +169,18 @@ fn behind(
     requester: RequesterId,
 ) -> (Arc<Store>, MsiDevice) {
     let store = machine.store(StoreKind::MSIX);
+    translate(&store, translation, requester);
+    let device = attach(machine, parent, requester, &store).unwrap();
+    (store, device)
+}
+
+/// Has the IOMMU translate a device's writes, which it receives from `requester`.
+fn translate(store: &Store, translation: &Arc<Translation>, requester: RequesterId) {
     let translation = translation.clone();
     *store.bus.lock().unwrap() = Some(Bus(Box::new(move |message| msi_types::MsiMessage {
         address: translation.translate(requester, message.address),
         ..message
     })));
-    let device = attach(machine, parent, requester, &store).unwrap();
-    (store, device)
 }
 
 /// A device behind an IOMMU, with one vector on CPU 0.
@@ -255,6 +260,53 @@ fn describe_prints_every_layer_of_a_stack() {
             "mock controller",
         ]
     );
+}
+
+#[test]
+fn two_devices_keep_their_domains_in_any_order() {
+    const STEPS: u32 = 6;
+    let rule = RequesterRule::Shifted { shift: 0, base: 0x200 };
+    let layer = ShimLayer::new("bridge").with_requesters(rule);
+    for order in (0..1_u32 << (2 * STEPS)).filter(|order| order.count_ones() == STEPS) {
+        let (machine, translation) = (Machine::new(Addressing::NamesCpu), Translation::new(MAPPED));
+        let parent = stack(&machine, &translation, layer);
+        let (mut devices, mut handles) = ([const { None }; 2], [const { Vec::new() }; 2]);
+        let mut steps = [0; 2];
+        for turn in 0..2 * STEPS {
+            let number = (order >> turn & 1) as usize;
+            match steps[number] {
+                0 | 4 => {
+                    let bus = u8::try_from(number).unwrap();
+                    let store = machine.store(StoreKind::MSIX);
+                    translate(&store, &translation, RequesterId::pci(2 + bus, 0, 0));
+                    let requester = RequesterId::pci(bus, 0, 0);
+                    let device = attach(&machine, &parent, requester, &store).unwrap();
+                    devices[number] = Some((device, store));
+                }
+                3 => {
+                    handles[number].clear();
+                    devices[number] = None;
+                }
+                step => {
+                    let (device, _) = devices[number].as_ref().unwrap();
+                    device.allocate_at(&[step]).unwrap();
+                    handles[number].push((step, device.request(step, "test", |_| {}).unwrap()));
+                }
+            }
+            steps[number] += 1;
+            for (device, handles) in devices.iter().zip(&handles) {
+                for (slot, handle) in handles {
+                    let before = handle.count();
+                    handle.set_affinity(Cpu::new(turn % 4)).unwrap();
+                    device.as_ref().unwrap().1.fire(*slot);
+                    machine.settle();
+                    assert_eq!(handle.count(), before + 1, "{order:#b}");
+                }
+            }
+        }
+        drop((handles, devices));
+        assert_eq!((translation.pages(), machine.controller.in_use()), (0, (0, 0)));
+    }
 }
 
 #[derive(Clone, Debug)]

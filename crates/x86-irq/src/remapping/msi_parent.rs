@@ -1,8 +1,9 @@
 //! The remapping layer as the MSI parent of endpoints.
 
-use super::{Entries, Format, RemapMemory, RemappableMessage, RemappedVectors, SourceCheck};
+use super::{
+    Entries, Format, RemapMemory, RemappableMessage, RemappedVectors, Source, SourceCheck,
+};
 use crate::vector_domain::{FreedVectors, MessageKeeper, for_each};
-use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
@@ -34,22 +35,11 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
     }
 
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
-        let source = (self.sources)(device).ok_or(MsiError::NoRoute(device))?;
-        let attachment = self.vectors.attach(device, max)?;
-        let noted = self.with_records(|records| {
-            records.devices.reserve()?;
-            records.devices.insert(attachment.cookie(), source);
-            Ok::<_, TryReserveError>(())
-        });
-        if noted.is_err() {
-            self.vectors.detach(attachment);
-            return Err(NO_MEMORY);
-        }
-        Ok(attachment)
+        self.source(device)?;
+        self.vectors.attach(device, max)
     }
 
     fn detach(&self, device: Attachment) {
-        self.with_records(|records| records.devices.remove(device.cookie()));
         self.vectors.detach(device);
     }
 
@@ -163,6 +153,10 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
 }
 
 impl<M: RemapMemory> RemappedVectors<M> {
+    fn source(&self, device: RequesterId) -> Result<Source, MsiError> {
+        (self.sources)(device).ok_or(MsiError::NoRoute(device))
+    }
+
     fn allocate_entries(
         &self,
         device: &Attachment,
@@ -183,11 +177,8 @@ impl<M: RemapMemory> RemappedVectors<M> {
             ..RemappableMessage::HIGHEST.encode()
         })?;
         self.check_reachable(request.cpu)?;
+        let source = self.source(device.requester())?;
         self.with_records(|records| {
-            let source = *records
-                .devices
-                .get(device.cookie())
-                .ok_or(MsiError::DeviceFull { wanted: count.get(), limit: 0 })?;
             records.reserve(format, count).map_err(|_| NO_MEMORY)?;
             let block =
                 self.vectors.allocate_block(device, request, MessageKeeper::Nowhere, managed)?;

@@ -24,8 +24,8 @@ impl MsiParent for VectorDomain {
         ))
     }
 
-    fn attach(&self, _: RequesterId, max: u32) -> Result<Attachment, MsiError> {
-        self.quotas.with(self.apic(), |quotas| quotas.attach(max))
+    fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
+        self.quotas.with(self.apic(), |quotas| quotas.attach(device, max))
     }
 
     fn detach(&self, device: Attachment) {

@@ -1,7 +1,7 @@
 //! Per-device limits on vectors.
 
 use doorbell_fallible::SortedMap;
-use msi_types::{Attachment, MsiError};
+use msi_types::{Attachment, MsiError, RequesterId};
 
 /// ID of an attachment, which is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,14 +27,18 @@ pub(super) struct QuotaTable {
 }
 
 impl QuotaTable {
-    pub(super) fn attach(&mut self, limit: u32) -> Result<Attachment, MsiError> {
+    pub(super) fn attach(
+        &mut self,
+        device: RequesterId,
+        limit: u32,
+    ) -> Result<Attachment, MsiError> {
         let cookie = self.next;
         let next =
             cookie.checked_add(1).ok_or(MsiError::NoMemory("another attachment's number"))?;
         self.quotas.reserve().map_err(|_| MsiError::NoMemory("the list of attachments"))?;
         self.next = next;
         self.quotas.insert(cookie, VectorQuota { limit, used: 0 });
-        Ok(Attachment::new(cookie))
+        Ok(Attachment::new(device, cookie))
     }
 
     pub(super) fn detach(&mut self, attachment: &Attachment) {

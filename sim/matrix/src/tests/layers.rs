@@ -110,6 +110,49 @@ fn an_msix_table_and_an_ims_queue_share_one_attachment() {
     }
 }
 
+/// Orders of two devices' steps, one bit each.
+const ORDERS: [u16; 4] =
+    [0b1010_0101_1010_0101, 0b1111_0011_0000_1100, 0b0001_1101_1000_1110, 0b0110_1001_0110_1001];
+
+#[test]
+fn two_devices_share_no_state_in_any_order() {
+    for (parent, layer, world) in stacks() {
+        let is_virtual = matches!(parent, Parent::HypervSpi | Parent::HypervApic);
+        let other = if is_virtual { Endpoint::PciMsi } else { Endpoint::Emulated };
+        for order in ORDERS {
+            let board = Board::new(BoardConfig::new(parent, layer, world)).unwrap();
+            let (mut devices, mut trials) = ([const { None }; 2], [const { None }; 2]);
+            let mut steps = [0; 2];
+            for number in (0..16).map(|turn| usize::from(order >> turn & 1)) {
+                let endpoint = [Endpoint::PciMsix, other][number];
+                match steps[number] {
+                    0 | 4 => {
+                        let upstream = Arc::clone(&board.parent);
+                        let config = SharedDeviceConfig::new(endpoint.requester(), upstream, 24);
+                        let device = SharedDevice::attach(&board.interrupts, config).unwrap();
+                        devices[number] = Some(device);
+                    }
+                    1 | 5 => {
+                        let device = devices[number].as_ref().unwrap();
+                        let trial = Trial::begin_of(&board, endpoint, device).unwrap();
+                        trial.travel().unwrap();
+                        trials[number] = Some(trial);
+                    }
+                    2 | 6 => trials[number].as_mut().map_or(Ok(()), Trial::change).unwrap(),
+                    _ => {
+                        devices[number] = None;
+                        trials[number].take().map_or(Ok(()), Trial::end).unwrap();
+                    }
+                }
+                steps[number] += 1;
+                trials.iter().flatten().try_for_each(Trial::deliver).unwrap();
+            }
+            board.settle();
+            assert_eq!(board.check_quiet(), Ok(()), "{parent}, {layer}, {world}, {order:#b}");
+        }
+    }
+}
+
 #[test]
 fn the_description_of_a_vector_has_a_line_for_each_level() {
     for (parent, layer, world) in stacks() {

@@ -36,10 +36,10 @@ struct Line {
 
 #[derive(Debug, Default)]
 struct Inside {
-    devices: BTreeMap<u32, BTreeSet<HwIrq>>,
+    /// The vectors of each attachment, by requester and cookie.
+    devices: BTreeMap<(RequesterId, u32), BTreeSet<HwIrq>>,
     lines: BTreeMap<HwIrq, Line>,
     pending: BTreeSet<(Cpu, HwIrq)>,
-    attached: u32,
     outcomes: Vec<MoveOutcome>,
     unreachable: BTreeSet<Cpu>,
 }
@@ -197,7 +197,7 @@ impl Controller {
             let hwirq = block.hwirq(index).unwrap();
             let line = inside.lines.remove(&hwirq);
             judge(line.is_some_and(|line| !line.moving), "freed twice, or while it moves");
-            let of_device = inside.devices.get_mut(&device.cookie());
+            let of_device = inside.devices.get_mut(&key(device));
             judge(of_device.is_some_and(|vectors| vectors.remove(&hwirq)), "not the device's");
             inside.pending.retain(|(_, pending)| *pending != hwirq);
         }
@@ -217,6 +217,10 @@ impl Controller {
     pub(crate) fn devices_attached(&self) -> usize {
         self.inside().devices.len()
     }
+}
+
+fn key(attachment: &Attachment) -> (RequesterId, u32) {
+    (attachment.requester(), attachment.cookie())
 }
 
 fn find_free(inside: &Inside, capacity: u32, count: u32, alignment: u32) -> Option<u32> {
@@ -254,15 +258,16 @@ impl MsiParent for Controller {
         self.may_fail()?;
         lock(&self.requesters).push(device);
         let mut inside = self.inside();
-        inside.attached += 1;
-        let cookie = inside.attached;
-        inside.devices.insert(cookie, BTreeSet::new());
-        Ok(Attachment::new(cookie))
+        // Different requesters have the same cookies, as at controllers without a device table.
+        let is_free = |cookie: &u32| !inside.devices.contains_key(&(device, *cookie));
+        let attachment = Attachment::new(device, (0..).find(is_free).expect("a free cookie"));
+        inside.devices.insert(key(&attachment), BTreeSet::new());
+        Ok(attachment)
     }
 
     fn detach(&self, device: Attachment) {
         assert_task();
-        let vectors = self.inside().devices.remove(&device.cookie());
+        let vectors = self.inside().devices.remove(&key(&device));
         judge(vectors.is_some_and(|vectors| vectors.is_empty()), "detached twice, or with vectors");
     }
 
@@ -313,7 +318,7 @@ impl MsiParent for Controller {
             };
             let masked = request.initially == Initially::Masked;
             inside.lines.insert(hwirq, Line { cpu: request.cpu, masked, group, moving: false });
-            inside.devices.get_mut(&device.cookie()).expect("not attached").insert(hwirq);
+            inside.devices.get_mut(&key(device)).expect("not attached").insert(hwirq);
         }
         Ok(HwIrqBlock::new(HwIrq::new(first), request.count))
     }
