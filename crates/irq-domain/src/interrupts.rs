@@ -1,6 +1,6 @@
 //! The kernel-facing interface of the interrupt core.
 
-use crate::affinity::placement::{self, Placement};
+use crate::affinity::placement::{self, CpuPool};
 use crate::affinity::policy::{AffinityPolicy, Moved};
 use crate::error::{MoveError, RequestError, Stranded, UnknownCpu};
 use crate::host::Host;
@@ -147,7 +147,7 @@ impl Interrupts {
         let cpus = config.cpus.get();
         let core = Shared::try_new(IrqCore {
             registry: IrqRegistry::try_new(config.host, cpus)?,
-            placement: Placement::try_new(cpus.into(), config.boot_cpu, config.policy)?,
+            pool: CpuPool::try_new(cpus.into(), config.boot_cpu, config.policy)?,
             root: RootController::new(config.wired),
             deferred: DeferredFree::new(),
         })?;
@@ -299,7 +299,7 @@ impl Interrupts {
     ///
     /// Context: task; may sleep.
     pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
-        self.core.placement.cpu_online(&self.core.registry, cpu, stranded)
+        self.core.pool.cpu_online(&self.core.registry, cpu, stranded)
     }
 
     /// Marks a CPU as offline: moves all interrupts away from it, and prevents moves to it. A
@@ -311,7 +311,7 @@ impl Interrupts {
     ///
     /// Context: task; may sleep.
     pub fn cpu_offline(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
-        self.core.placement.cpu_offline(&self.core.registry, cpu, stranded)
+        self.core.pool.cpu_offline(&self.core.registry, cpu, stranded)
     }
 
     /// Returns the configured number of CPUs.
@@ -362,9 +362,9 @@ impl Interrupts {
     /// [`MoveError::NoneOnline`] if no CPU of `among` is online; otherwise as for
     /// [`set_affinity`](Self::set_affinity).
     pub fn set_affinity_among(&self, irq: Irq, among: &[Cpu]) -> Result<Moved, MoveError> {
-        let IrqCore { registry, placement, .. } = &*self.core;
+        let IrqCore { registry, pool, .. } = &*self.core;
         let descriptor = registry.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
-        placement.set_affinity_among(registry, &descriptor, among)
+        pool.set_affinity_among(registry, &descriptor, among)
     }
 
     /// Returns an interrupt's target CPU, or `None` if the interrupt is private or unknown.

@@ -163,7 +163,7 @@ mod runtime;
 mod sort;
 mod sync;
 
-pub use affinity::policy::{AffinityPolicy, Moved, RoundRobin, spread};
+pub use affinity::policy::{AffinityPolicy, Moved, PlacedVector, Placement, RoundRobin, spread};
 pub use domain::bridge::{InputBridge, WiredBridge};
 pub use domain::msi_device::{MsiDevice, MsiDeviceConfig};
 pub use domain::shared_device::{SharedDevice, SharedDeviceConfig};

@@ -5,7 +5,7 @@ use gic_arch::{IntId, Lpi, Priority, SgiId};
 use gic_bringup::{Irqchip, Options, PriorityError};
 use gic_driver::cpu_interface::Active;
 use gic_driver::{GicError, Priorities};
-use irq_domain::{AffinityPolicy, IrqContext, WiredRequest};
+use irq_domain::{AffinityPolicy, IrqContext, Placement, WiredRequest};
 use msi_types::{Cpu, HwIrq, Level, Line, Shape, Trigger};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,8 +18,8 @@ const URGENT: Priority = Priority::new(0x40);
 struct Last;
 
 impl AffinityPolicy for Last {
-    fn choose(&self, online: &[Cpu]) -> Cpu {
-        *online.last().unwrap()
+    fn choose(&self, of: &Placement<'_>) -> Cpu {
+        *of.online.last().unwrap()
     }
 }
 

@@ -2,10 +2,11 @@
 //! online CPU.
 
 use crate::affinity::lists::Candidates;
-use crate::affinity::policy::{AffinityPolicy, RoundRobin};
+use crate::affinity::policy::{AffinityPolicy, PlacedVector, Placement, RoundRobin};
 use crate::error::MoveError;
+use crate::irq::descriptor::{Descriptor, Source};
 use alloc::sync::Arc;
-use msi_types::{Cpu, MsiError};
+use msi_types::{Cpu, HwIrq, MsiError};
 
 /// The kernel's policy, or [`RoundRobin`] by default.
 pub(crate) struct CpuChoice {
@@ -23,22 +24,45 @@ impl CpuChoice {
     }
 
     /// Asks the policy to choose among the online CPUs. Returns `None` if none is online.
-    pub(crate) fn choose(&self, online: &[Cpu]) -> Option<Cpu> {
-        let first = *online.first()?;
-        let chosen = self.policy().choose(online);
-        Some(if online.contains(&chosen) { chosen } else { first })
+    pub(crate) fn choose(&self, place: &Placement<'_>) -> Option<Cpu> {
+        let first = *place.online.first()?;
+        let chosen = self.policy().choose(place);
+        Some(if place.online.contains(&chosen) { chosen } else { first })
     }
 
-    /// Returns the candidates with the policy's choice first.
-    pub(crate) fn preferred<'a>(&self, Candidates { cpus, .. }: &'a mut Candidates) -> &'a [Cpu] {
+    /// Returns the candidates for an interrupt with the policy's choice first.
+    pub(crate) fn preferred<'a>(
+        &self,
+        descriptor: &Descriptor,
+        Candidates { cpus, .. }: &'a mut Candidates,
+    ) -> &'a [Cpu] {
         if !cpus.is_empty() {
-            let chosen = self.policy().choose(cpus);
+            let chosen = self.policy().choose(&Placement::of(descriptor, cpus));
             let before = cpus.iter().position(|cpu| *cpu == chosen);
             if let Some(up_to_it) = before.and_then(|before| cpus.get_mut(..=before)) {
                 up_to_it.rotate_right(1);
             }
         }
         cpus
+    }
+}
+
+impl<'a> Placement<'a> {
+    /// Describes an interrupt that has its number already.
+    pub(crate) fn of(descriptor: &'a Descriptor, online: &'a [Cpu]) -> Self {
+        let managed = descriptor.among.is_some();
+        let Source::Device(source) = &descriptor.source else {
+            return Self::wired(descriptor.hwirq, online);
+        };
+        let (device, requester, slot) = source.slot();
+        let vector = PlacedVector::Slot(slot);
+        Self { online, device: Some(device), requester: Some(requester), vector, managed }
+    }
+
+    /// Describes a wired interrupt.
+    pub(crate) const fn wired(hwirq: HwIrq, online: &'a [Cpu]) -> Self {
+        let vector = PlacedVector::Wired(hwirq);
+        Self { online, device: None, requester: None, vector, managed: false }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::affinity::choice::{CpuChoice, Unreachable, first_of, first_reachable};
 use crate::affinity::lists::{Candidates, Hotplug};
-use crate::affinity::policy::{AffinityPolicy, Moved};
+use crate::affinity::policy::{AffinityPolicy, Moved, Placement};
 use crate::error::{MoveError, Stranded, UnknownCpu};
 use crate::host::Host;
 use crate::irq::descriptor::{Descriptor, Source};
@@ -17,7 +17,7 @@ use doorbell_fallible::{Shared, try_collect};
 use msi_types::Cpu;
 
 /// The online CPUs, and the policy that chooses among them.
-pub(crate) struct Placement {
+pub(crate) struct CpuPool {
     /// Lock that is held for reading while a new interrupt's CPU is chosen, and for writing while a
     /// CPU goes online or offline.
     hotplug: TaskRwLock<Hotplug>,
@@ -36,7 +36,7 @@ impl Deref for OnlineCpus<'_> {
     }
 }
 
-impl Placement {
+impl CpuPool {
     /// Creates the initial state, with only the boot CPU online.
     pub(crate) fn try_new(
         cpus: usize,
@@ -55,8 +55,8 @@ impl Placement {
     /// Asks the policy to choose among the online CPUs. Returns `None` if none is online.
     ///
     /// Context: task; may sleep.
-    pub(crate) fn choose(&self, online: &[Cpu]) -> Option<Cpu> {
-        self.choice.choose(online)
+    pub(crate) fn choose(&self, place: &Placement<'_>) -> Option<Cpu> {
+        self.choice.choose(place)
     }
 
     /// Marks a CPU as online, and starts interrupts that were shut down because they had no CPU.
@@ -130,7 +130,8 @@ impl Placement {
         if let Some(moved) = self.among_wanted(registry.host(), descriptor, hotplug, relocate) {
             return unless_unknown(moved);
         }
-        let choice = self.choice.choose(&hotplug.online).ok_or(MoveError::Offline(from))?;
+        let place = Placement::of(descriptor, &hotplug.online);
+        let choice = self.choice.choose(&place).ok_or(MoveError::Offline(from))?;
         unless_unknown(first_reachable(choice, &hotplug.online, relocate))
     }
 
@@ -150,7 +151,7 @@ impl Placement {
             }
             room.fill(online, &wanted);
         }
-        let moved = first_of(self.choice.preferred(room), relocate)
+        let moved = first_of(self.choice.preferred(descriptor, room), relocate)
             .filter(|moved| !moved.as_ref().is_err_and(Unreachable::is_unreachable));
         if moved.is_none() {
             descriptor.wanted.lock(host).clear();
@@ -183,7 +184,7 @@ impl Placement {
         } else {
             let mut room = Candidates::try_new(runtime.cpus())?;
             room.fill(&self.online_cpus(host), among);
-            first_of(self.choice.preferred(&mut room), |cpu| {
+            first_of(self.choice.preferred(descriptor, &mut room), |cpu| {
                 relocate_and_tell(registry, descriptor, cpu)
             })
             .ok_or(MoveError::NoneOnline)??

@@ -3,16 +3,43 @@
 use crate::number::Irq;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use msi_types::Cpu;
+use msi_types::{Cpu, HwIrq, RequesterId};
+
+/// The interrupt that a policy places, and the CPUs that it may choose.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Placement<'a> {
+    /// The online CPUs to choose from, in ascending order. Never empty.
+    pub online: &'a [Cpu],
+    /// Name of the device's domain; `None` for a wired interrupt.
+    pub device: Option<&'a str>,
+    /// The device's requester ID; `None` for a wired interrupt.
+    pub requester: Option<RequesterId>,
+    /// The vector. For a group whose vectors move together, this is one of them.
+    pub vector: PlacedVector,
+    /// `true` if the interrupt is [managed](crate::MsiDevice::allocate_managed). The core itself
+    /// chooses a managed interrupt's first CPU and moves it when its CPU goes offline, so it only
+    /// asks when the kernel restricts the interrupt to a part of its CPUs.
+    pub managed: bool,
+}
+
+/// A vector as a policy knows it: new device vectors are placed before the controller numbers them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PlacedVector {
+    /// Slot in the device's message store.
+    Slot(u16),
+    /// A wired interrupt's number at the root controller.
+    Wired(HwIrq),
+}
 
 /// A policy that chooses CPUs for new interrupts, and for interrupts whose CPU goes offline.
 /// Kernels can supply their own policy.
 pub trait AffinityPolicy: Send + Sync {
-    /// Chooses one of `online`, which is in ascending order and never empty. If the result isn't in
-    /// `online`, the core uses the first CPU of `online`.
+    /// Chooses one of [`Placement::online`]. If the result isn't one of these CPUs, the core uses
+    /// the first one.
     ///
     /// Context: task; may sleep.
-    fn choose(&self, online: &[Cpu]) -> Cpu;
+    fn choose(&self, of: &Placement<'_>) -> Cpu;
 }
 
 /// The default policy: round-robin over the online CPUs.
@@ -22,7 +49,7 @@ pub struct RoundRobin {
 }
 
 impl AffinityPolicy for RoundRobin {
-    fn choose(&self, online: &[Cpu]) -> Cpu {
+    fn choose(&self, Placement { online, .. }: &Placement<'_>) -> Cpu {
         let turn = self.next.fetch_add(1, Ordering::SeqCst);
         online.get(turn % online.len().max(1)).copied().unwrap_or_default()
     }
@@ -75,7 +102,14 @@ mod tests {
     fn round_robin_visits_every_online_cpu_equally() {
         let policy = RoundRobin::default();
         let online = [Cpu::new(0), Cpu::new(3), Cpu::new(7)];
-        let chosen: Vec<_> = (0..6).map(|_| policy.choose(&online).get()).collect();
+        let place = Placement {
+            online: &online,
+            device: None,
+            requester: None,
+            vector: PlacedVector::Wired(HwIrq::new(40)),
+            managed: false,
+        };
+        let chosen: Vec<_> = (0..6).map(|_| policy.choose(&place).get()).collect();
         assert_eq!(chosen, [0, 3, 7, 0, 3, 7]);
     }
 

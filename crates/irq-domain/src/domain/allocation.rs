@@ -7,6 +7,7 @@ use super::vector_table::{Allocation, DeviceVector, Messages, VectorTable};
 use crate::affinity::choice::{first_of, first_reachable};
 use crate::affinity::lists::Candidates;
 use crate::affinity::placement::least_managed;
+use crate::affinity::policy::{PlacedVector, Placement};
 use crate::error::MsiDeviceError;
 use crate::irq::control::HandlerPhase;
 use crate::irq::descriptor::{IrqSource, NewDescriptor, Source, Target};
@@ -36,6 +37,7 @@ pub(super) type MakeSource<'a> = &'a dyn Fn(u16) -> Result<Shared<dyn IrqSource>
 #[derive(Clone, Copy)]
 pub(super) struct Site<'a> {
     pub(super) core: &'a IrqCore,
+    pub(super) device: &'a str,
     pub(super) parent: &'a dyn MsiParent,
     pub(super) attachment: &'a Attachment,
     pub(super) endpoint: &'a Endpoint,
@@ -89,7 +91,7 @@ impl<'a> Transaction<'a> {
     /// Allocates the largest group that the controller can provide. A group is its store's only
     /// allocation, so it starts at slot 0.
     pub(super) fn group(&mut self, counts: Counts) -> Result<(), MsiDeviceError> {
-        let cpu = self.choose_cpu()?;
+        let cpu = self.choose_cpu(0)?;
         let mut result = Err(MsiDeviceError::BadCount { min: counts.least, max: counts.most });
         for count in counts.groups() {
             result = self.allocate_group(count, cpu);
@@ -116,7 +118,7 @@ impl<'a> Transaction<'a> {
         let mut placed = Vec::new();
         placed.try_reserve_exact(slots.len())?;
         for slot in slots {
-            placed.push((self.choose_cpu()?, *slot));
+            placed.push((self.choose_cpu(*slot)?, *slot));
         }
         sorted(placed)
             .chunk_by(|(one, _), (next, _)| one == next)
@@ -158,8 +160,12 @@ impl<'a> Transaction<'a> {
         self.take_in(Allocation { block, shape, first: slot }, cpu, Some(follows))
     }
 
-    fn choose_cpu(&self) -> Result<Cpu, MsiDeviceError> {
-        self.site.core.placement.choose(self.site.online).ok_or(MsiDeviceError::NoCpu)
+    /// Asks the policy for the CPU of the new vector at `slot`.
+    fn choose_cpu(&self, slot: u16) -> Result<Cpu, MsiDeviceError> {
+        let Site { core, device, attachment, online, .. } = self.site;
+        let (requester, vector) = (Some(attachment.requester()), PlacedVector::Slot(slot));
+        let place = Placement { online, device: Some(device), requester, vector, managed: false };
+        core.pool.choose(&place).ok_or(MsiDeviceError::NoCpu)
     }
 
     /// Allocates a block that targets the chosen CPU, or another one if the controller can't reach

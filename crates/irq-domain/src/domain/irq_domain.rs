@@ -24,7 +24,8 @@ use doorbell_fallible::Shared;
 use doorbell_fallible::lock::TaskLock;
 use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
 use msi_types::{
-    Capability, Cpu, HwIrq, MessageStore, MsiError, MsiParent, Pending, Shape, StoreError, Trigger,
+    Capability, Cpu, HwIrq, MessageStore, MsiError, MsiParent, Pending, RequesterId, Shape,
+    StoreError, Trigger,
 };
 
 /// State shared by a device and its interrupts.
@@ -134,7 +135,7 @@ impl IrqDomain {
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
         // Keep the chosen CPU from going offline until hotplug can see that the interrupt targets
         // it.
-        let online = core.placement.online_cpus(core.host());
+        let online = core.pool.online_cpus(core.host());
         let mut state = this.state.lock(core.host());
         let state = &mut *state;
         this.check_present(state)?;
@@ -146,6 +147,7 @@ impl IrqDomain {
             };
             let mut transaction = Transaction::new(Site {
                 core,
+                device: &this.name,
                 parent: this.parent(),
                 attachment,
                 endpoint: &this.endpoint,
@@ -308,8 +310,8 @@ impl IrqSource for Slot {
         if waiting { Some(true) } else { self.domain.parent().is_pending(hwirq) }
     }
 
-    fn slot(&self) -> (&Name, u16) {
-        (&self.domain.name, self.number)
+    fn slot(&self) -> (&Name, RequesterId, u16) {
+        (&self.domain.name, self.domain.attachment.requester, self.number)
     }
 
     fn relocate(

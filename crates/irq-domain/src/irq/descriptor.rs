@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use doorbell_fallible::Shared;
 use doorbell_fallible::lock::{IrqLock, TaskLock};
 use msi_types::explain::{Explanation, Fact};
-use msi_types::{Cpu, HwIrq, Pending, WiredParent};
+use msi_types::{Cpu, HwIrq, Pending, RequesterId, WiredParent};
 
 /// The contents of a handler cell: a handler and its interrupt.
 pub(crate) struct Action {
@@ -269,8 +269,9 @@ pub(crate) trait IrqSource: Send + Sync {
     fn set_pending(&self, hwirq: HwIrq, pending: Pending);
     fn is_pending(&self, hwirq: HwIrq) -> Option<bool>;
 
-    /// Returns the name of the device's domain, and the slot in the message store.
-    fn slot(&self) -> (&Name, u16);
+    /// Returns the name of the device's domain, its requester ID, and the slot in the message
+    /// store.
+    fn slot(&self) -> (&Name, RequesterId, u16);
 
     /// Moves the interrupt, or its whole group if the group cannot be split. Returns `false` if it
     /// already was there. If the caller passes a list, adds the group's other interrupts to it.
@@ -417,7 +418,7 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device(source) => {
-                let (name, slot) = source.slot();
+                let (name, _, slot) = source.slot();
                 write!(f, "Device({name} slot {slot})")
             }
             Self::Wired(_) => f.write_str("Wired"),

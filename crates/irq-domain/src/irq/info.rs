@@ -67,7 +67,7 @@ impl IrqInfo {
             name: descriptor.name(interrupt.runtime.host())?,
             slot: match &descriptor.source {
                 Source::Device(source) => {
-                    let (name, slot) = source.slot();
+                    let (name, _, slot) = source.slot();
                     Some((name.clone(), slot))
                 }
                 Source::Wired(_) | Source::PerCpu(_) => None,

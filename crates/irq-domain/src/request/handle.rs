@@ -1,7 +1,7 @@
 //! Requests for interrupts that any CPU may take, and the handles that own their handlers.
 
 use crate::affinity::placement;
-use crate::affinity::policy::Moved;
+use crate::affinity::policy::{Moved, Placement};
 use crate::error::{MoveError, RequestError};
 use crate::irq::control::Control;
 use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, Source, Target, WiredInput};
@@ -165,12 +165,12 @@ impl IrqHandle {
         request: WiredRequest<'_>,
         handler: &Handler,
     ) -> Result<Option<Self>, RequestError> {
-        let IrqCore { registry, placement, root, .. } = &**core;
+        let IrqCore { registry, pool, root, .. } = &**core;
         let entry = registry.dispatcher.ensure(request.hwirq)?;
         let entry = entry.ok_or(RequestError::OutOfRange(request.hwirq))?;
         // Keep the chosen CPU from going offline until hotplug can see that the interrupt targets
         // it.
-        let online = placement.online_cpus(core.host());
+        let online = pool.online_cpus(core.host());
         let _one_at_a_time = root.one_request(core.host());
         if entry.all_private().any(|(_, cell)| !cell.is_vacant()) {
             return Err(RequestError::InUse(request.hwirq));
@@ -327,8 +327,8 @@ impl IrqHandle {
     ///
     /// Context: task; may sleep.
     pub fn set_affinity_among(&self, among: &[Cpu]) -> Result<Moved, MoveError> {
-        let IrqCore { registry, placement, .. } = &*self.core;
-        placement.set_affinity_among(registry, &self.descriptor, among)
+        let IrqCore { registry, pool, .. } = &*self.core;
+        pool.set_affinity_among(registry, &self.descriptor, among)
     }
 
     /// Returns the interrupt's target CPU.
@@ -411,7 +411,8 @@ fn claim(
     online: &[Cpu],
     shared: Option<Shared<SharedLine>>,
 ) -> Result<Shared<Descriptor>, RequestError> {
-    let target = core.placement.choose(online).ok_or(RequestError::NoCpu)?;
+    let place = Placement::wired(request.hwirq, online);
+    let target = core.pool.choose(&place).ok_or(RequestError::NoCpu)?;
     parent.claim(request.hwirq, NonZeroU16::MIN)?;
     let prepared = prepare(&**parent, (request.hwirq, request.trigger), target, online)
         .map_err(RequestError::from);

@@ -12,7 +12,7 @@
 //!             inside the controller
 //! ```
 
-use crate::affinity::placement::Placement;
+use crate::affinity::placement::CpuPool;
 use crate::host::Host;
 use crate::irq::registry::IrqRegistry;
 use crate::request::deferred_free::DeferredFree;
@@ -21,7 +21,7 @@ use crate::request::root_controller::RootController;
 /// The parts of the interrupt core, each of which locks internally.
 pub(crate) struct IrqCore {
     pub(crate) registry: IrqRegistry,
-    pub(crate) placement: Placement,
+    pub(crate) pool: CpuPool,
     pub(crate) root: RootController,
     pub(crate) deferred: DeferredFree,
 }

@@ -1,13 +1,16 @@
 //! Affinity changes and CPU hotplug.
 
 use crate::mock::{
-    Addressing, CPUS, FAULT, FIRST, Hook, Hotplug as _, Kernel, Machine, Root, Store, StoreKind,
-    attached, combinations,
+    Addressing, CPUS, Controller, FAULT, FIRST, Hook, Hotplug as _, Kernel, Machine, Root, Store,
+    StoreKind, attached, combinations,
 };
 use irq_domain::{
-    AffinityPolicy, Config, Interrupts, IrqHandle, MoveError, MsiDevice, WiredRequest,
+    AffinityPolicy, Config, Interrupts, IrqHandle, MoveError, MsiDevice, MsiDeviceConfig,
+    PlacedVector, Placement, WiredRequest,
 };
-use msi_types::{Cpu, HwIrq, Masking, MoveOutcome, MsiError, Rewrite, Shape, StoreError, Trigger};
+use msi_types::{
+    Cpu, HwIrq, Masking, MoveOutcome, MsiError, RequesterId, Rewrite, Shape, StoreError, Trigger,
+};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -310,17 +313,17 @@ fn a_stranded_interrupt_cannot_be_moved_to_its_offline_cpu() {
     assert_eq!(handle.set_affinity_among(&[here]).unwrap_err(), MoveError::NoneOnline);
 }
 
-struct Policy(fn(&[Cpu]) -> Cpu);
+struct Policy(fn(&Placement<'_>) -> Cpu);
 
 impl AffinityPolicy for Policy {
-    fn choose(&self, online: &[Cpu]) -> Cpu {
-        self.0(online)
+    fn choose(&self, of: &Placement<'_>) -> Cpu {
+        self.0(of)
     }
 }
 
 /// Creates a core with the given policy and only the boot CPU online, and requests a wired
 /// interrupt.
-fn line_under(policy: fn(&[Cpu]) -> Cpu) -> (Interrupts, IrqHandle) {
+fn line_under(policy: fn(&Placement<'_>) -> Cpu) -> (Interrupts, IrqHandle) {
     let cpus = NonZeroU16::new(4).unwrap();
     let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
     let interrupts = Interrupts::new(config.with_policy(Arc::new(Policy(policy)))).unwrap();
@@ -337,10 +340,57 @@ fn a_policy_choice_outside_the_set_falls_back_to_the_first() {
 
 #[test]
 fn the_policy_chooses_among_wanted_cpus() {
-    let (interrupts, handle) = line_under(|online| *online.last().unwrap());
+    let (interrupts, handle) = line_under(|of| *of.online.last().unwrap());
     let others = [1, 2, 3].map(Cpu::new);
     for cpu in others {
         interrupts.bring_online(cpu).unwrap();
     }
     assert_eq!(handle.set_affinity_among(&others[..2]).unwrap().to, others[1]);
+}
+
+/// Places the even slots of the first device at CPU 1 and its odd ones at CPU 2, managed interrupts
+/// at CPU 3, and line 40 at CPU 2; prefers CPU 0 for everything else.
+fn by_interrupt(of: &Placement<'_>) -> Cpu {
+    let device = of.device.zip(of.requester);
+    Cpu::new(match (device, of.vector, of.managed) {
+        (Some(("first", FIRST_DEVICE)), PlacedVector::Slot(_), true) => 3,
+        (Some(("first", FIRST_DEVICE)), PlacedVector::Slot(slot), false) => 1 + u32::from(slot % 2),
+        (None, PlacedVector::Wired(hwirq), false) if hwirq == HwIrq::new(40) => 2,
+        _ => 0,
+    })
+}
+
+const FIRST_DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
+
+#[test]
+fn a_policy_learns_which_interrupt_it_places() {
+    let (interrupts, line) = line_under(by_interrupt);
+    let controller = Controller::new(Addressing::NamesCpu);
+    let online = |cpu| interrupts.bring_online(Cpu::new(cpu)).unwrap();
+    (1..CPUS).for_each(|cpu| drop(online(cpu)));
+    let attach = |name, requester| {
+        let store = Store::new(StoreKind::MSIX, &controller);
+        let config = MsiDeviceConfig::new(name, requester, controller.clone(), store);
+        MsiDevice::attach(&interrupts, config).unwrap()
+    };
+    let [first, second] =
+        [attach("first", FIRST_DEVICE), attach("second", RequesterId::pci(2, 0, 0))];
+    let cpus = |device: &MsiDevice| {
+        device.vectors().unwrap().iter().map(|vector| vector.cpu.get()).collect::<Vec<_>>()
+    };
+    first.allocate(Shape::Independent, 4..=4).unwrap();
+    second.allocate_at(&[2, 5]).unwrap();
+    assert_eq!((cpus(&first), cpus(&second)), (vec![1, 2, 1, 2], vec![0, 0]));
+    // The policy places each interrupt again when its CPU goes offline.
+    for info in interrupts.snapshot().unwrap() {
+        interrupts.set_affinity(info.irq, Cpu::new(3)).unwrap();
+    }
+    interrupts.offline(Cpu::new(3)).unwrap();
+    assert_eq!((cpus(&first), cpus(&second)), (vec![1, 2, 1, 2], vec![0, 0]));
+    assert_eq!(line.effective_affinity(), Cpu::new(2));
+    // The kernel restricts a managed interrupt to a part of its CPUs.
+    let managed = first.allocate_managed(7, &[1, 2, 3].map(Cpu::new)).unwrap();
+    online(3);
+    let moved = interrupts.set_affinity_among(managed[0].irq, &[2, 3].map(Cpu::new)).unwrap();
+    assert_eq!(moved.to, Cpu::new(3));
 }
