@@ -244,25 +244,9 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Has the controller compose the messages, and checks that they fit the store.
+    /// Composes the messages of the new vectors.
     pub(super) fn compose(&mut self) -> Result<(), MsiDeviceError> {
-        let Site { parent, endpoint, .. } = self.site;
-        let fit = endpoint.fit();
-        // We only need one message per allocation: an independent vector has its own, and a group
-        // shares one.
-        self.taken.compose(|Allocation { block, shape, .. }| {
-            let (message, deassert) = match endpoint.flow() {
-                Flow::Level => {
-                    let LevelMessages { assert, deassert } = parent.compose_level(block, 0)?;
-                    (assert, Some(deassert))
-                }
-                Flow::Edge | Flow::PerCpu => (parent.compose(block, 0)?, None),
-            };
-            fit.check(message)?;
-            deassert.map_or(Ok(()), |deassert| fit.check(deassert))?;
-            check_alignment(*shape, block, message)?;
-            Ok(Messages { message, deassert })
-        })
+        compose(self.site.parent, self.site.endpoint, &mut self.taken)
     }
 
     /// Ends the transaction and hands the vectors to the caller.
@@ -288,6 +272,32 @@ impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         self.give_back();
     }
+}
+
+/// Has the controller compose the messages of a table, and checks that they fit the store.
+///
+/// Context: task; may sleep.
+pub(super) fn compose(
+    parent: &dyn MsiParent,
+    endpoint: &Endpoint,
+    table: &mut VectorTable,
+) -> Result<(), MsiDeviceError> {
+    let fit = endpoint.fit();
+    // We only need one message per allocation: an independent vector has its own, and a group
+    // shares one.
+    table.compose(|Allocation { block, shape, .. }| {
+        let (message, deassert) = match endpoint.flow() {
+            Flow::Level => {
+                let LevelMessages { assert, deassert } = parent.compose_level(block, 0)?;
+                (assert, Some(deassert))
+            }
+            Flow::Edge | Flow::PerCpu => (parent.compose(block, 0)?, None),
+        };
+        fit.check(message)?;
+        deassert.map_or(Ok(()), |deassert| fit.check(deassert))?;
+        check_alignment(*shape, block, message)?;
+        Ok(Messages { message, deassert })
+    })
 }
 
 /// Returns a vector from a block after checking that it is within the vector space.

@@ -1,6 +1,6 @@
 //! A device's interrupt domain, between its message store and its controller.
 
-use super::allocation::{Site, Transaction};
+use super::allocation::{Site, Transaction, compose};
 use super::counts::Counts;
 use super::endpoint::{Endpoint, StoreEnable};
 use super::negotiation::require;
@@ -244,14 +244,18 @@ impl IrqDomain {
         quiet
     }
 
-    /// Writes the store's whole contents to the device again.
+    /// Writes the store's whole contents to the device again. A parent that was suspended may have
+    /// other messages for the same vectors, as Hyper-V's host has, so edges are composed again.
     ///
     /// Context: task; may sleep.
     pub(super) fn restore(&self, registry: &IrqRegistry) -> Result<(), MsiDeviceError> {
-        let state = self.state.lock(registry.host());
+        let mut state = self.state.lock(registry.host());
         self.endpoint.forget();
         if state.enable == StoreEnable::Off {
             return Ok(());
+        }
+        if self.endpoint.trigger() == Trigger::Edge {
+            compose(self.parent(), &self.endpoint, &mut state.table)?;
         }
         let descriptors = || state.table.iter().map(|(_, vector)| &vector.descriptor);
         // If an interrupt is enabled or disabled during the rewrite, `end_rewrite` applies the

@@ -1,11 +1,11 @@
 //! Restoring devices that lost their message state.
 
 use crate::function::{AT, Function, attach};
-use crate::mock::{Addressing, Hook, Machine, StoreKind, attached};
+use crate::mock::{Addressing, FIRST, Hook, Machine, StoreKind, attached};
 use irq_domain::MsiDeviceError;
 use irq_domain::pci::{AccessContext, ConfigSpace};
 use msi_types::pci::msi;
-use msi_types::{Cpu, MessageStore, Shape};
+use msi_types::{Cpu, HwIrq, MessageStore, Shape};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -35,6 +35,16 @@ fn a_restored_device_sends_as_before() {
         machine.settle();
         assert_eq!(counts(), [1, 1, 1, 1], "{kind:?}");
     }
+}
+
+#[test]
+fn a_restore_stores_the_parents_new_messages() {
+    let (machine, store, device) = attached(Addressing::NamesCpu, StoreKind::MSIX, 1);
+    machine.controller.displace(HwIrq::new(FIRST), Cpu::new(2));
+    store.reset();
+    device.restore().unwrap();
+    assert_eq!(store.message(0).unwrap().address, 0x080a_0040 + 2 * 0x2_0000);
+    assert_eq!(device.message(0), store.message(0));
 }
 
 #[test]
