@@ -4,7 +4,7 @@
 mod allocation;
 pub(crate) mod bridge;
 mod counts;
-mod endpoint;
+pub(crate) mod endpoint;
 mod irq_domain;
 pub(crate) mod msi_device;
 mod negotiation;

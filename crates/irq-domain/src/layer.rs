@@ -120,11 +120,12 @@ pub trait Layer: Send + Sync {
 
 /// The way in which a guest's messages reach the hardware. A guest kernel must put this layer
 /// directly over each virtual controller, below all other layers. A kernel on bare metal does not
-/// need it.
+/// need it, nor does a virtual bus that states itself what its host does, such as Hyper-V's.
 ///
 /// Both variants support PCI MSI and MSI-X, because the hypervisor traps their registers and
-/// substitutes the physical message. Both also support devices that the hypervisor emulates
-/// ([`Storage::Emulated`](msi_types::Storage::Emulated)).
+/// substitutes the physical message, unless the driver
+/// [copies](crate::MsiDeviceConfig::with_copy) messages. Both also support devices that the
+/// hypervisor emulates ([`Storage::Emulated`](msi_types::Storage::Emulated)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Hypervisor {

@@ -165,6 +165,7 @@ mod sync;
 
 pub use affinity::policy::{AffinityPolicy, Moved, PlacedVector, Placement, RoundRobin, spread};
 pub use domain::bridge::{InputBridge, WiredBridge};
+pub use domain::endpoint::MessageCopy;
 pub use domain::msi_device::{MsiDevice, MsiDeviceConfig};
 pub use domain::shared_device::{SharedDevice, SharedDeviceConfig};
 pub use domain::vector_table::MsiVector;

@@ -77,8 +77,8 @@ set! {
         /// Delivery of messages exactly as this kernel wrote them, wherever they are stored. Bare
         /// metal always has this capability. In a guest, the hypervisor traps stores to bus-defined
         /// locations and substitutes the physical message, but it can't find messages that are
-        /// stored elsewhere ([`Storage::Device`](crate::Storage::Device)) unless its virtual IOMMU
-        /// remaps them.
+        /// stored elsewhere ([`Storage::Device`](crate::Storage::Device)), nor those that a driver
+        /// copies, unless its virtual IOMMU remaps them.
         MessageRemapping => "messages that reach the hardware as this kernel wrote them",
         /// Allocation of more vectors while the first ones are already in use.
         LateAllocation => "vectors that are added later",

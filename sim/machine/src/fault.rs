@@ -79,6 +79,11 @@ impl FaultInjector {
         }
     }
 
+    /// Returns `true` if stores hold the right messages, so that drivers may copy them.
+    pub(crate) const fn keeps_messages(&self) -> bool {
+        !matches!(self.kind, Fault::WrongDoorbell)
+    }
+
     /// Wraps a device's handler for the interrupt core. The wrapper uses `parent` to resend
     /// interrupts.
     pub(crate) fn handler(

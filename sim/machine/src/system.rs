@@ -2,13 +2,15 @@
 
 mod boot;
 mod device;
+mod hardware;
 mod hotplug;
 mod sequential_cpus;
 mod suspend;
 mod virtual_bus;
 
 pub(crate) use boot::{PoweredMachine, boot};
-pub(crate) use device::{Device, DeviceVector, Driver, Removal};
+pub(crate) use device::{Device, DeviceVector, Driver};
+pub(crate) use hardware::Removal;
 pub(crate) use hotplug::{AffinityChange, first_message};
 pub(crate) use sequential_cpus::SequentialCpus;
 pub(crate) use suspend::SuspendOutcome;

@@ -80,9 +80,10 @@ impl SignalMsi<RequesterId> for Remapped {
 }
 
 /// Returns the hypervisor below the controller, as reported by the platform. On Arm, hypervisors
-/// don't remap messages.
-fn hypervisor(world: World, layer: Layer) -> Option<Hypervisor> {
-    match (world, layer) {
+/// don't remap messages. A virtual bus states itself what its host does.
+fn hypervisor(plan: &BoardConfig) -> Option<Hypervisor> {
+    match (plan.world, plan.layer) {
+        _ if plan.parent.is_virtual_bus() => None,
         (World::BareMetal, _) => None,
         (World::GuestRemapped, Layer::Remapping) => Some(Hypervisor::Remaps),
         (World::Guest | World::GuestRemapped, _) => Some(Hypervisor::Traps),
@@ -134,6 +135,7 @@ impl Board {
         let upstream =
             bridge.map_or_else(|| Arc::clone(&upstream), |bridge| bridge(Arc::clone(&upstream)));
         let own: Arc<dyn SignalMsi<RequesterId>> = match (plan.reality, plan.layer) {
+            _ if plan.parent.is_virtual_bus() => Arc::clone(&upstream),
             (World::BareMetal, _) => Arc::clone(&upstream),
             (World::GuestRemapped, Layer::Remapping) => Arc::new(Remapped(Arc::clone(&upstream))),
             (World::Guest | World::GuestRemapped, _) => Arc::new(Untranslated),
@@ -145,7 +147,7 @@ impl Board {
         devices.attach(&mut bus).map_err(|error| error.to_string())?;
         let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram)));
         let Driven { root, parent, wired } = hardware.drive(&platform)?;
-        let parent = match hypervisor(plan.world, plan.layer) {
+        let parent = match hypervisor(&plan) {
             Some(layer) => Arc::new(LayeredParent::new(layer, parent, Arc::clone(&platform) as _)),
             None => parent,
         };
@@ -277,9 +279,11 @@ fn iommu(upstream: &Arc<dyn SignalMsi<RequesterId>>, mode: DoorbellMode) -> Arc<
     let unit = Iommu::new(Arc::clone(upstream));
     for endpoint in Endpoint::ALL {
         let domain = match endpoint {
-            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::ImsQueue => {
-                IommuDomain(1)
-            }
+            Endpoint::PciMsi
+            | Endpoint::PciMultiMsi
+            | Endpoint::PciMsix
+            | Endpoint::Ath11k
+            | Endpoint::ImsQueue => IommuDomain(1),
             Endpoint::ImsRing | Endpoint::Platform | Endpoint::Emulated => IommuDomain(2),
         };
         unit.attach(endpoint.requester(), domain);

@@ -45,6 +45,9 @@ dimension! {
         PciMultiMsi => "pci-multi-msi",
         /// A PCI function whose MSI-X table has eight messages.
         PciMsix => "pci-msix",
+        /// A wireless adapter with a single message in configuration space for four vectors. Its
+        /// driver copies the vectors' messages into the adapter's rings.
+        Ath11k => "ath11k",
         /// A device that stores its messages in ring memory. Its 40 rings share 32 vectors, or a
         /// single vector if the driver cannot allocate 32.
         ImsRing => "ims-ring",
@@ -104,6 +107,13 @@ dimension! {
         /// In a guest whose hypervisor remaps messages in hardware according to the guest's virtual
         /// IOMMU, if that IOMMU remaps messages (i.e. on x86, with [`Layer::Remapping`]).
         GuestRemapped => "guest-remapped",
+    }
+}
+
+impl Parent {
+    /// Returns `true` for a virtual bus, whose host composes the messages.
+    pub(crate) const fn is_virtual_bus(self) -> bool {
+        matches!(self, Self::HypervSpi | Self::HypervApic)
     }
 }
 

@@ -12,6 +12,7 @@ use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::platform_device::{self, PlatformDevice, PlatformStore};
 use doorbell_hardware::ram::Ram;
 use gic_firmware::{BusRange, Region};
+use irq_domain::MessageCopy;
 use irq_domain::pci::FunctionStore;
 use msi_types::{DeviceId, Masking, MessageStore, MsiMessage, RequesterId, Shape, SignalMsi};
 use std::sync::Arc;
@@ -35,6 +36,10 @@ const PLATFORM_REGISTERS: u64 = 0x0902_0000;
 const EMULATED_REGISTERS: u64 = 0x0903_0000;
 
 impl Endpoint {
+    /// The functions on the host bridge's bus.
+    pub(crate) const FUNCTIONS: [Self; 4] =
+        [Self::PciMsi, Self::PciMultiMsi, Self::PciMsix, Self::Ath11k];
+
     /// Returns the device number on the host bridge's bus (endpoints outside PCI have a number as
     /// well). The MSI-X function also has the command queue, so both endpoints have the same
     /// number.
@@ -46,6 +51,7 @@ impl Endpoint {
             Self::ImsRing => 4,
             Self::Platform => 5,
             Self::Emulated => 6,
+            Self::Ath11k => 7,
         }
     }
 
@@ -58,6 +64,7 @@ impl Endpoint {
         let address = AddressWidth::Bits64;
         match self {
             Self::PciMsi => StoreConfig::Msi { log2_vectors: 0, address, masking: Masking::None },
+            Self::Ath11k => StoreConfig::Msi { log2_vectors: 2, address, masking: Masking::None },
             Self::PciMultiMsi => {
                 StoreConfig::Msi { log2_vectors: GROUP_LOG2, address, masking: Masking::PerVector }
             }
@@ -95,7 +102,7 @@ impl Devices {
         let queue = QueueDevice::new(requester, QUEUE, Arc::clone(ram), upstream);
         let platform = Arc::new(platform_device(Endpoint::Platform, Arc::clone(&ways.own)));
         let emulated = Arc::new(platform_device(Endpoint::Emulated, Arc::clone(&ways.bus)));
-        let host = Arc::new(host_bridge(&ways.bus)?);
+        let host = Arc::new(host_bridge(&ways)?);
         Some(Self { host, ring: Arc::new(ring), queue: Arc::new(queue), platform, emulated, ways })
     }
 
@@ -136,7 +143,7 @@ impl Devices {
     ) -> Result<Probed, String> {
         let bus = platform.cpu_bus();
         let (hardware, found, rings) = match endpoint {
-            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix => {
+            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::Ath11k => {
                 let found =
                     enumerate(&bus, self.host.windows()).map_err(|error| error.to_string())?;
                 let mut found = found.into_iter();
@@ -181,7 +188,9 @@ impl Devices {
             Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::Emulated => {
                 &self.ways.bus
             }
-            Endpoint::ImsRing | Endpoint::ImsQueue | Endpoint::Platform => &self.ways.own,
+            Endpoint::Ath11k | Endpoint::ImsRing | Endpoint::ImsQueue | Endpoint::Platform => {
+                &self.ways.own
+            }
         };
         way.signal_msi(endpoint.requester(), message);
     }
@@ -205,9 +214,10 @@ fn independent(store: Arc<dyn MessageStore>) -> FunctionStore {
     FunctionStore { store, shape: Shape::Independent }
 }
 
-fn host_bridge(upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Option<HostBridge> {
+fn host_bridge(ways: &DeviceUpstreams) -> Option<HostBridge> {
     let mut root = Segment::new(0);
-    for endpoint in [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix] {
+    for endpoint in Endpoint::FUNCTIONS {
+        let upstream = if endpoint == Endpoint::Ath11k { &ways.own } else { &ways.bus };
         let at = DevFn::new(endpoint.device(), 0);
         let plan = FunctionConfig {
             store: endpoint.store(),
@@ -257,6 +267,7 @@ impl Probed {
     pub(crate) const fn wanted(&self) -> (u16, u16) {
         match self.endpoint {
             Endpoint::PciMsi => (1, 1),
+            Endpoint::Ath11k => (4, 1),
             Endpoint::PciMultiMsi => (1 << GROUP_LOG2, 1 << GROUP_LOG2),
             // Some vectors remain free, so that the trial can allocate them later.
             Endpoint::PciMsix => (TABLE - 2, TABLE - 2),
@@ -281,6 +292,12 @@ impl Probed {
             Some(store) => (0..store.rings()).map(|ring| (ring, store.slot_of(ring))).collect(),
             None => slots.iter().map(|slot| (*slot, *slot)).collect(),
         }
+    }
+
+    /// Returns the driver's function that copies messages into the device, if it does so.
+    pub(crate) fn copy(&self) -> Option<Arc<MessageCopy>> {
+        let Hardware::Function(function) = &self.hardware else { return None };
+        (self.endpoint == Endpoint::Ath11k).then(|| function.copier())
     }
 
     /// Resets the PCI function, and restores its configuration header as the bus driver does.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 pub(crate) const CPUS: u16 = 3;
 
 /// Returns the functions that a virtual bus offers, i.e. those on the board's PCI bus.
-pub(crate) fn hyperv_functions() -> [RequesterId; 3] {
-    [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix].map(Endpoint::requester)
+pub(crate) fn hyperv_functions() -> [RequesterId; 4] {
+    Endpoint::FUNCTIONS.map(Endpoint::requester)
 }
 
 /// Placement of a GIC's redistributors.

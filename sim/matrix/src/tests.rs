@@ -3,7 +3,6 @@
 mod layers;
 mod notices;
 mod quirks;
-mod reasons;
 mod restore;
 
 use super::cell::stacks;
@@ -56,41 +55,41 @@ const REASONS: [(char, &str); 3] = [
 /// The expected outcomes, which we derived by reasoning. Each line lists the endpoints in order;
 /// `.` means that the endpoint works.
 const EXPECTED: &str = "
-    bare-metal      its         none              .......
-    bare-metal      its         doorbell-mapping  .......
-    bare-metal      direct-lpi  none              .......
-    bare-metal      direct-lpi  doorbell-mapping  .......
-    bare-metal      mbi         none              .......
-    bare-metal      mbi         doorbell-mapping  .......
-    bare-metal      v2m         none              .......
-    bare-metal      v2m         doorbell-mapping  .......
-    bare-metal      x86-vector  none              .G.....
-    bare-metal      x86-vector  doorbell-mapping  .G.....
-    bare-metal      x86-vector  remapping         .......
-    guest           its         none              ...SSS.
-    guest           its         doorbell-mapping  ...SSS.
-    guest           direct-lpi  none              ...SSS.
-    guest           direct-lpi  doorbell-mapping  ...SSS.
-    guest           mbi         none              ...SSS.
-    guest           mbi         doorbell-mapping  ...SSS.
-    guest           v2m         none              ...SSS.
-    guest           v2m         doorbell-mapping  ...SSS.
-    guest           x86-vector  none              .G.SSS.
-    guest           x86-vector  doorbell-mapping  .G.SSS.
-    guest           x86-vector  remapping         ...SSS.
-    guest           hyperv-spi  none              ...DDDD
-    guest           hyperv-x86  none              ...DDDD
-    guest-remapped  its         none              ...SSS.
-    guest-remapped  its         doorbell-mapping  ...SSS.
-    guest-remapped  direct-lpi  none              ...SSS.
-    guest-remapped  direct-lpi  doorbell-mapping  ...SSS.
-    guest-remapped  mbi         none              ...SSS.
-    guest-remapped  mbi         doorbell-mapping  ...SSS.
-    guest-remapped  v2m         none              ...SSS.
-    guest-remapped  v2m         doorbell-mapping  ...SSS.
-    guest-remapped  x86-vector  none              .G.SSS.
-    guest-remapped  x86-vector  doorbell-mapping  .G.SSS.
-    guest-remapped  x86-vector  remapping         .......
+    bare-metal      its         none              ........
+    bare-metal      its         doorbell-mapping  ........
+    bare-metal      direct-lpi  none              ........
+    bare-metal      direct-lpi  doorbell-mapping  ........
+    bare-metal      mbi         none              ........
+    bare-metal      mbi         doorbell-mapping  ........
+    bare-metal      v2m         none              ........
+    bare-metal      v2m         doorbell-mapping  ........
+    bare-metal      x86-vector  none              .G......
+    bare-metal      x86-vector  doorbell-mapping  .G......
+    bare-metal      x86-vector  remapping         ........
+    guest           its         none              ...SSSS.
+    guest           its         doorbell-mapping  ...SSSS.
+    guest           direct-lpi  none              ...SSSS.
+    guest           direct-lpi  doorbell-mapping  ...SSSS.
+    guest           mbi         none              ...SSSS.
+    guest           mbi         doorbell-mapping  ...SSSS.
+    guest           v2m         none              ...SSSS.
+    guest           v2m         doorbell-mapping  ...SSSS.
+    guest           x86-vector  none              .G.SSSS.
+    guest           x86-vector  doorbell-mapping  .G.SSSS.
+    guest           x86-vector  remapping         ...SSSS.
+    guest           hyperv-spi  none              ....DDDD
+    guest           hyperv-x86  none              ....DDDD
+    guest-remapped  its         none              ...SSSS.
+    guest-remapped  its         doorbell-mapping  ...SSSS.
+    guest-remapped  direct-lpi  none              ...SSSS.
+    guest-remapped  direct-lpi  doorbell-mapping  ...SSSS.
+    guest-remapped  mbi         none              ...SSSS.
+    guest-remapped  mbi         doorbell-mapping  ...SSSS.
+    guest-remapped  v2m         none              ...SSSS.
+    guest-remapped  v2m         doorbell-mapping  ...SSSS.
+    guest-remapped  x86-vector  none              .G.SSSS.
+    guest-remapped  x86-vector  doorbell-mapping  .G.SSSS.
+    guest-remapped  x86-vector  remapping         ........
 ";
 
 fn expected(letter: char) -> Outcome {

@@ -68,6 +68,7 @@ fn live(board: &Board, endpoint: Endpoint) -> Result<(), TrialError> {
     trial.deliver()?;
     trial.travel()?;
     trial.overtake()?;
+    trial.evacuate()?;
     trial.change()?;
     trial.end()
 }
@@ -112,6 +113,7 @@ impl<'a> Trial<'a> {
             Arc::clone(&board.parent),
             Arc::clone(&probed.found.store),
         );
+        let config = probed.copy().into_iter().fold(config, MsiDeviceConfig::with_copy);
         let device = MsiDevice::attach(&board.interrupts, config)?;
         Self::start(board, probed, device)
     }
@@ -265,6 +267,20 @@ impl<'a> Trial<'a> {
             }
         }
         self.deliver()
+    }
+
+    /// Takes each CPU offline in turn.
+    fn evacuate(&self) -> Result<(), TrialError> {
+        for cpu in (0..CPUS.into()).map(Cpu::new) {
+            let mut stranded = None;
+            let known = self.board.interrupts.cpu_offline(cpu, |one| stranded = Some(one.error));
+            known.map_err(|error| TrialError::Broken(error.to_string()))?;
+            stranded.map_or(Ok(()), Err)?;
+            self.deliver()?;
+            let known = self.board.interrupts.cpu_online(cpu, |_| {});
+            known.map_err(|error| TrialError::Broken(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Frees one vector, and adds a vector at the same slot and a managed vector at an unused slot.

@@ -184,16 +184,14 @@ impl MsiParent for Bus {
         self.vectors.is_pending(hwirq)
     }
 
-    /// Visits a tier that blocks message storage in devices and message remapping. The host only
-    /// knows messages that it has granted and that are in the registers of the bus's functions.
+    /// Visits a tier that blocks message storage in devices, because the host grants messages only
+    /// for the registers of the bus's functions. A granted message is the host's own, so drivers
+    /// may copy it.
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
-        let hosts =
-            Capabilities::NONE.with(Capability::DeviceStorage).with(Capability::MessageRemapping);
-        let provides = Capability::ALL
-            .iter()
-            .filter(|capability| !hosts.contains(**capability))
-            .fold(Capabilities::NONE, |set, capability| set.with(*capability));
-        visit(&Tier::new("hyperv-vpci").with_provides(provides).with_blocks(hosts));
+        let device = Capability::DeviceStorage;
+        let provides = Capabilities::ALL.without(device);
+        let blocks = Capabilities::NONE.with(device);
+        visit(&Tier::new("hyperv-vpci").with_provides(provides).with_blocks(blocks));
     }
 
     fn doorbell_page(&self, _: Granule) -> DoorbellPage {

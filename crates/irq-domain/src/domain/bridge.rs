@@ -36,7 +36,7 @@ impl<'a> MsiDeviceConfig<'a, dyn InputBridge> {
         parent: Arc<dyn MsiParent>,
         bridge: Arc<dyn InputBridge>,
     ) -> Self {
-        Self { name, requester, parent, store: bridge }
+        Self { name, requester, parent, store: bridge, copy: None }
     }
 }
 
@@ -56,7 +56,7 @@ impl WiredBridge {
         interrupts: &Interrupts,
         config: MsiDeviceConfig<'_, dyn InputBridge>,
     ) -> Result<Self, MsiDeviceError> {
-        let MsiDeviceConfig { name, requester, parent, store: bridge } = config;
+        let MsiDeviceConfig { name, requester, parent, store: bridge, .. } = config;
         let store: Arc<dyn MessageStore> = bridge.clone();
         let device =
             MsiDevice::attach(interrupts, MsiDeviceConfig::new(name, requester, parent, store))?;

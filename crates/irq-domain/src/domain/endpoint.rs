@@ -6,11 +6,18 @@ use alloc::sync::Arc;
 use core::num::NonZeroU16;
 use msi_types::{
     FastMask, Fit, Initially, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Shape,
-    SlotState, StoreError, StoreUpdate, Trigger,
+    SlotState, Storage, StoreError, StoreUpdate, Trigger,
 };
 
-/// A device's message store.
-pub(super) struct Endpoint(Arc<dyn MessageStore>);
+/// A driver's function that updates its copies of a slot's message, or clears them if the message
+/// is `None`. See [`MsiDeviceConfig::with_copy`](crate::MsiDeviceConfig::with_copy).
+pub type MessageCopy = dyn Fn(u16, Option<MsiMessage>) + Send + Sync;
+
+/// A device's message store, and the driver's copies of its messages.
+pub(super) struct Endpoint {
+    store: Arc<dyn MessageStore>,
+    copy: Option<Arc<MessageCopy>>,
+}
 
 /// State of the store's enable bit.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -21,30 +28,46 @@ pub(super) enum StoreEnable {
 }
 
 impl Endpoint {
-    pub(super) const fn new(store: Arc<dyn MessageStore>) -> Self {
-        Self(store)
+    pub(super) const fn new(store: Arc<dyn MessageStore>, copy: Option<Arc<MessageCopy>>) -> Self {
+        Self { store, copy }
+    }
+
+    pub(super) fn storage(&self) -> Storage {
+        self.store.storage()
+    }
+
+    /// Returns `true` if the device sends messages from places that no bus defines, where a
+    /// hypervisor can't find them.
+    pub(super) fn hides_messages(&self) -> bool {
+        self.copy.is_some() || self.storage() == Storage::Device
+    }
+
+    /// Returns `true` if the store can mask everything that the device sends for a slot. It can't
+    /// mask messages that the device sends from copies.
+    pub(super) fn masks_all(&self) -> bool {
+        self.copy.is_none() && self.store.masking() == Masking::PerVector
     }
 
     pub(super) fn slots(&self) -> u16 {
-        self.0.slots()
+        self.store.slots()
     }
 
     pub(super) fn trigger(&self) -> Trigger {
-        self.0.trigger()
+        self.store.trigger()
     }
 
     /// Returns the store's limits on messages.
     pub(super) fn fit(&self) -> Fit {
-        self.0.fit()
+        self.store.fit()
     }
 
     /// Returns the endpoint's mask, if it can mask vectors in any context. Level-triggered stores
     /// never have such a mask, because only the controller can mask a level that is already
-    /// asserted.
+    /// asserted. Neither do stores whose messages the driver copies.
     ///
     /// Context: any.
     pub(super) fn mask(&self) -> Option<&dyn FastMask> {
-        self.0.fast_mask().filter(|_| self.trigger() == Trigger::Edge)
+        self.store.fast_mask().filter(|_| self.trigger() == Trigger::Edge && self.masks_all())
     }
 
     pub(super) fn flow(&self) -> Flow {
@@ -66,7 +89,7 @@ impl Endpoint {
 
     /// Describes where vectors can be masked.
     pub(super) fn maskable_at(&self) -> &'static str {
-        match (self.mask(), self.0.masking()) {
+        match (self.mask(), self.store.masking()) {
             (Some(_), _) => "the endpoint",
             (None, Masking::PerVector) => {
                 "the controller, and at the endpoint while its message is rewritten"
@@ -79,13 +102,13 @@ impl Endpoint {
     ///
     /// Context: task; may sleep.
     pub(super) fn read_back(&self, slot: u16) -> Option<SlotState> {
-        self.0.read_back(slot)
+        self.store.read_back(slot)
     }
 
     /// Tells the store that the device has lost its register contents, so that the store writes all
     /// registers again.
     pub(super) fn forget(&self) {
-        self.0.forget();
+        self.store.forget();
     }
 
     /// Writes the messages to the store and turns it on. If the endpoint can mask vectors in any
@@ -98,10 +121,10 @@ impl Endpoint {
     ) -> Result<(), StoreError> {
         if shape == Shape::AlignedGroup {
             let count = u16::try_from(vectors.iter().len()).ok().and_then(NonZeroU16::new);
-            self.0.grant(count.unwrap_or(NonZeroU16::MIN))?;
+            self.store.grant(count.unwrap_or(NonZeroU16::MIN))?;
         }
         let masked_here = self.mask().is_some();
-        self.0.update(&mut |update: &mut dyn StoreUpdate| {
+        self.store.update(&mut |update: &mut dyn StoreUpdate| {
             for (slot, vector) in vectors.iter() {
                 update.mask(slot);
                 match vector.messages {
@@ -116,8 +139,9 @@ impl Endpoint {
                 }
             }
         })?;
+        self.update_copies(vectors.slots(), |slot| vectors.sent_message(slot));
         if enable == StoreEnable::Off {
-            self.0.set_enabled(true)?;
+            self.store.set_enabled(true)?;
         }
         Ok(())
     }
@@ -134,7 +158,7 @@ impl Endpoint {
                 slots.clone().for_each(|slot| update.unmask(slot));
             }
         };
-        let written = self.0.update(&mut |update: &mut dyn StoreUpdate| {
+        let written = self.store.update(&mut |update: &mut dyn StoreUpdate| {
             slots.clone().for_each(|slot| update.mask(slot));
             slots.clone().take(1).for_each(|first| update.write(first, message));
             unmask(update);
@@ -142,9 +166,26 @@ impl Endpoint {
         if written.is_err() && !masks_itself {
             // If the store is a command queue that failed at the message, it has not executed the
             // unmask either. Report the first error.
-            let _ = self.0.update(&mut |update: &mut dyn StoreUpdate| unmask(update));
+            let _ = self.store.update(&mut |update: &mut dyn StoreUpdate| unmask(update));
         }
         written
+    }
+
+    /// Has the driver update its copies of the messages for these slots, under the store's lock.
+    /// Must be called after each change of a message: as soon as the store holds the new one, and
+    /// before the controller stops accepting the old one.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn update_copies(
+        &self,
+        mut slots: impl Iterator<Item = u16>,
+        sent: impl Fn(u16) -> Option<MsiMessage>,
+    ) {
+        let Some(copy) = &self.copy else { return };
+        let mut update = || slots.by_ref().for_each(|slot| copy(slot, sent(slot)));
+        // A store that fails before it acquires its lock doesn't excuse stale copies.
+        let _ = self.store.update(&mut |_| update());
+        update();
     }
 
     /// Returns `true` if the device can never send a mix of the old message and the new one while
@@ -152,7 +193,7 @@ impl Endpoint {
     pub(super) fn can_replace(&self, old: Option<MsiMessage>, new: MsiMessage) -> bool {
         let Some(old) = old else { return false };
         match self.fit().rewrite {
-            Rewrite::Masked => self.0.masking() == Masking::PerVector || old == new,
+            Rewrite::Masked => self.store.masking() == Masking::PerVector || old == new,
             Rewrite::Atomic64 => true,
             Rewrite::AddressOnly => old.data == new.data,
             Rewrite::LowWordOnly => {
@@ -162,19 +203,20 @@ impl Endpoint {
         }
     }
 
-    /// Clears the slots of vectors that are being removed, and turns the store off if `enable` is
-    /// `Off`. Continues after failures.
+    /// Clears the slots of vectors that are being removed, and the driver's copies of their
+    /// messages. Turns the store off if `enable` is `Off`. Continues after failures.
     ///
     /// Context: task; may sleep.
     pub(super) fn quieten(
         &self,
-        mut slots: impl Iterator<Item = u16>,
+        mut slots: impl Iterator<Item = u16> + Clone,
         enable: StoreEnable,
     ) -> Result<(), StoreError> {
-        let cleared = self.0.update(&mut |update: &mut dyn StoreUpdate| {
+        self.update_copies(slots.clone(), |_| None);
+        let cleared = self.store.update(&mut |update: &mut dyn StoreUpdate| {
             slots.by_ref().for_each(|slot| update.clear(slot));
         });
-        let off = if enable == StoreEnable::Off { self.0.set_enabled(false) } else { Ok(()) };
+        let off = if enable == StoreEnable::Off { self.store.set_enabled(false) } else { Ok(()) };
         off.and(cleared)
     }
 }

@@ -16,7 +16,6 @@ use crate::name::Name;
 use crate::number::Irq;
 use crate::request::parts::IrqCore;
 use crate::runtime::Runtime;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -24,8 +23,7 @@ use doorbell_fallible::Shared;
 use doorbell_fallible::lock::TaskLock;
 use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
 use msi_types::{
-    Capability, Cpu, HwIrq, MessageStore, MsiError, MsiParent, Pending, RequesterId, Shape,
-    StoreError, Trigger,
+    Capability, Cpu, HwIrq, MsiError, MsiParent, Pending, RequesterId, Shape, StoreError, Trigger,
 };
 
 /// State shared by a device and its interrupts.
@@ -48,10 +46,10 @@ impl IrqDomain {
     pub(super) fn new(
         name: Name,
         attachment: Shared<SharedAttachment>,
-        store: Arc<dyn MessageStore>,
+        endpoint: Endpoint,
     ) -> Self {
         let state = TaskLock::new(DomainState::default());
-        Self { name, attachment, endpoint: Endpoint::new(store), state }
+        Self { name, attachment, endpoint, state }
     }
 
     fn parent(&self) -> &dyn MsiParent {

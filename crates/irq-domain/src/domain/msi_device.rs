@@ -1,5 +1,6 @@
 //! The driver-facing interface to a device with one message store.
 
+use super::endpoint::{Endpoint, MessageCopy};
 use super::irq_domain::IrqDomain;
 use super::negotiation::check_store;
 use super::shared_attachment::SharedAttachment;
@@ -35,6 +36,7 @@ pub struct MsiDeviceConfig<'a, S: ?Sized = dyn MessageStore> {
     pub(crate) parent: Arc<dyn MsiParent>,
     /// The device's message store: a [bridge](crate::InputBridge)'s registers, for example.
     pub(crate) store: Arc<S>,
+    pub(crate) copy: Option<Arc<MessageCopy>>,
 }
 
 impl<'a> MsiDeviceConfig<'a> {
@@ -46,7 +48,75 @@ impl<'a> MsiDeviceConfig<'a> {
         parent: Arc<dyn MsiParent>,
         store: Arc<dyn MessageStore>,
     ) -> Self {
-        Self { name, requester, parent, store }
+        Self { name, requester, parent, store, copy: None }
+    }
+
+    /// Has the core call `copy` for a slot whenever the message changes that the device sends for
+    /// the slot. Drivers must use this if they copy messages into the device, which then sends
+    /// these copies and not what its store holds.
+    ///
+    /// The function must update all copies for the slot before it returns, in such a way that the
+    /// device never sends a mix of two messages. `None` means that the slot has no vector any more:
+    /// the device must not send for it. The core calls the function under the store's lock, once
+    /// the store holds the new message, and before the controller stops accepting the old one, so
+    /// no message is lost. This happens when vectors are allocated and freed, for each vector of a
+    /// group that moves (by anybody, or because a CPU goes offline), and for all vectors in
+    /// [`MsiDevice::restore`]. If a move fails and is rolled back, the copies stay as they are. The
+    /// function must not use the device or its interrupts.
+    ///
+    /// The store cannot mask copies, so the controller masks instead. In a guest, the store's
+    /// message is the guest's and not the one that the hardware expects. A hypervisor that only
+    /// [traps](crate::layer::Hypervisor::Traps) stores can't find the copies, so it refuses the
+    /// device like one that defines its own store. Hyper-V's host composes the message itself, so
+    /// drivers may copy that one.
+    ///
+    /// # ath11k
+    /// Linux's driver for this wireless adapter reads the address of its PCI MSI from configuration
+    /// space, adds a vector's number to the data, and writes both into the descriptors of its
+    /// rings. Here, the core tells the driver both:
+    ///
+    /// ```
+    /// use irq_domain::{Interrupts, IrqHandle, MsiDevice, MsiDeviceConfig, pci::FunctionStore};
+    /// use msi_types::{MsiParent, RequesterId};
+    /// use std::{error::Error, sync::Arc};
+    ///
+    /// /// Accesses the adapter's rings.
+    /// trait Rings: Send + Sync + 'static {
+    ///     /// Writes the address and data registers of a vector's rings while they are paused.
+    ///     fn set_message(&self, vector: u16, address: u64, data: u32);
+    ///     /// Disarms a vector's rings.
+    ///     fn disarm(&self, vector: u16);
+    ///     /// Processes a vector's rings.
+    ///     fn process(&self, vector: u16);
+    /// }
+    ///
+    /// fn probe(
+    ///     interrupts: &Interrupts,
+    ///     parent: Arc<dyn MsiParent>,
+    ///     FunctionStore { store, shape }: FunctionStore,
+    ///     rings: Arc<impl Rings>,
+    /// ) -> Result<(MsiDevice, Vec<IrqHandle>), Box<dyn Error>> {
+    ///     let copies = Arc::clone(&rings);
+    ///     let config = MsiDeviceConfig::new("ath11k", RequesterId::pci(1, 0, 0), parent, store);
+    ///     let config = config.with_copy(Arc::new(move |vector, message| match message {
+    ///         Some(message) => copies.set_message(vector, message.address, message.data),
+    ///         None => copies.disarm(vector),
+    ///     }));
+    ///     let device = MsiDevice::attach(interrupts, config)?;
+    ///     let mut handles = Vec::new();
+    ///     for vector in device.allocate(shape, 1..=32)? {
+    ///         let (rings, slot) = (Arc::clone(&rings), vector.slot);
+    ///         handles.push(device.request(slot, "ath11k", move |_| rings.process(slot))?);
+    ///     }
+    ///     Ok((device, handles))
+    /// }
+    /// ```
+    ///
+    /// `sim/machine/examples/ath11k.rs` in the repository runs such a driver on direct LPIs.
+    #[doc(alias = "irq_write_msi_msg")]
+    #[must_use]
+    pub fn with_copy(self, copy: Arc<MessageCopy>) -> Self {
+        Self { copy: Some(copy), ..self }
     }
 }
 
@@ -92,9 +162,10 @@ impl MsiDevice {
         if slots == 0 {
             return Err(MsiDeviceError::TooFewSlots { free: 0, wanted: 1 });
         }
-        check_store(&*config.parent, config.requester, &*config.store)?;
+        let endpoint = Endpoint::new(config.store, config.copy);
+        check_store(&*config.parent, config.requester, &endpoint)?;
         let attachment = SharedAttachment::try_new(config.parent, config.requester)?;
-        let device = Self::on_attachment(core, config.name, attachment.clone(), config.store)?;
+        let device = Self::on_attachment(core, config.name, attachment.clone(), endpoint)?;
         attachment.attach(core.host(), u32::from(slots))?;
         Ok(device)
     }
@@ -107,9 +178,9 @@ impl MsiDevice {
         core: &Shared<IrqCore>,
         name: &str,
         attachment: Shared<SharedAttachment>,
-        store: Arc<dyn MessageStore>,
+        endpoint: Endpoint,
     ) -> Result<Self, TryReserveError> {
-        let domain = Shared::try_new(IrqDomain::new(Name::try_new(name)?, attachment, store))?;
+        let domain = Shared::try_new(IrqDomain::new(Name::try_new(name)?, attachment, endpoint))?;
         let owner =
             Shared::<dyn Teardown>::try_unsized(DomainOwner(domain.clone()), |block| block)?;
         core.deferred.reserve(core.host())?;
@@ -227,8 +298,9 @@ impl MsiDevice {
     /// has cleared them. The bus driver must call this when it resumes the device: after the
     /// interrupt controllers have resumed, and after it has restored the registers that accesses to
     /// the store depend on (a PCI function's command register and BARs, and those of bridges above
-    /// it), but before the device's own driver starts the device again. Vectors must not be enabled
-    /// or disabled between the loss of the registers and this call.
+    /// it), but before the device's own driver starts the device again. Messages are composed
+    /// again, because a virtual bus may have other ones after it has resumed. Vectors must not be
+    /// enabled or disabled between the loss of the registers and this call.
     ///
     /// A message that the device should have sent while it was down is lost along with the rest of
     /// its state. If the device can wake the system, its driver must therefore check it after this
@@ -281,9 +353,9 @@ impl MsiDevice {
     }
 
     /// Returns the message that the device sends for the vector at `slot`: either the stored
-    /// message, or the one that the device derives from its group's message. Drivers of devices
-    /// that keep a copy of the message elsewhere can use this, and must update the copy when the
-    /// interrupt moves.
+    /// message, or the one that the device derives from its group's message. The message changes
+    /// when the interrupt moves, so drivers of devices that keep copies of it must use
+    /// [`MsiDeviceConfig::with_copy`] instead.
     ///
     /// Context: task; may sleep.
     pub fn sent_message(&self, slot: u16) -> Option<MsiMessage> {

@@ -1,26 +1,28 @@
-//! Negotiation between a store and the levels below it.
+//! Negotiation between an endpoint and the levels below it.
 
+use super::endpoint::Endpoint;
 use crate::error::MsiDeviceError;
 use msi_types::{
-    Capabilities, Capability, InterruptIsolated, Masking, MessageStore, Mismatch, MsiParent,
-    Properties, Property, RequesterId, Storage, negotiate,
+    Capabilities, Capability, InterruptIsolated, Mismatch, MsiParent, Properties, Property,
+    RequesterId, Storage, negotiate,
 };
 
-/// Checks that a store fits every level of the hierarchy, before anything is allocated.
+/// Checks that an endpoint fits every level of the hierarchy, before anything is allocated.
 ///
 /// Context: any.
 pub(super) fn check_store(
     parent: &dyn MsiParent,
     requester: RequesterId,
-    store: &dyn MessageStore,
+    endpoint: &Endpoint,
 ) -> Result<(), MsiDeviceError> {
-    let isolated = match store.storage() {
-        Storage::Bus | Storage::Emulated => Ok(()),
-        Storage::Device => InterruptIsolated::prove(parent, requester).map(drop),
+    let isolated = if endpoint.hides_messages() {
+        InterruptIsolated::prove(parent, requester).map(drop)
+    } else {
+        Ok(())
     };
-    let has = properties(store);
+    let has = properties(endpoint);
     let has = if isolated.is_ok() { has.with(Property::Isolation) } else { has };
-    negotiate(needs(store), has, &|visit| parent.tiers(visit)).map_err(|mismatch| {
+    negotiate(needs(endpoint), has, &|visit| parent.tiers(visit)).map_err(|mismatch| {
         match (mismatch, isolated) {
             (Mismatch::Required { property: Property::Isolation, tier }, Err(reason)) => {
                 MsiDeviceError::NotIsolated { tier, reason }
@@ -38,23 +40,22 @@ pub(super) fn require(parent: &dyn MsiParent, capability: Capability) -> Result<
     negotiate(needs, Properties::ALL, &|visit| parent.tiers(visit))
 }
 
-fn needs(store: &dyn MessageStore) -> Capabilities {
-    let storage = match store.storage() {
-        Storage::Bus => Capabilities::NONE,
-        Storage::Emulated => Capabilities::NONE.with(Capability::DeviceStorage),
-        Storage::Device => {
-            Capabilities::NONE.with(Capability::DeviceStorage).with(Capability::MessageRemapping)
-        }
-    };
-    if store.fast_mask().is_none() { storage.with(Capability::Masking) } else { storage }
+fn needs(endpoint: &Endpoint) -> Capabilities {
+    let needed = [
+        (Capability::DeviceStorage, endpoint.storage() != Storage::Bus),
+        (Capability::MessageRemapping, endpoint.hides_messages()),
+        (Capability::Masking, endpoint.mask().is_none()),
+    ];
+    let needed = needed.iter().filter(|(_, needed)| *needed);
+    needed.fold(Capabilities::NONE, |set, (capability, _)| set.with(*capability))
 }
 
-fn properties(store: &dyn MessageStore) -> Properties {
-    let fit = store.fit();
+fn properties(endpoint: &Endpoint) -> Properties {
+    let fit = endpoint.fit();
     let has = [
         (Property::WideAddress, fit.address_bits >= 64),
         (Property::WideData, fit.data_bits >= 32),
-        (Property::Maskable, store.masking() == Masking::PerVector),
+        (Property::Maskable, endpoint.masks_all()),
     ];
     let present = has.iter().filter(|(_, present)| *present);
     present.fold(Properties::NONE, |set, (property, _)| set.with(*property))

@@ -104,6 +104,7 @@ impl Relocation<'_> {
         }
         self.endpoint.rewrite(&group.slots(), message)?;
         entry.messages = Some(Messages { message, deassert: None });
+        self.endpoint.update_copies(group.slots(), |slot| self.table.sent_message(slot));
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Devices with several message stores.
 
+use super::endpoint::Endpoint;
 use super::msi_device::MsiDevice;
 use super::negotiation::check_store;
 use super::shared_attachment::SharedAttachment;
@@ -90,9 +91,10 @@ impl SharedDevice {
         store: Arc<dyn MessageStore>,
     ) -> Result<MsiDevice, MsiDeviceError> {
         self.core.reclaim();
-        check_store(&*self.attachment.parent, self.attachment.requester, &*store)?;
+        let endpoint = Endpoint::new(store, None);
+        check_store(&*self.attachment.parent, self.attachment.requester, &endpoint)?;
         self.attachment.join(self.core.host())?;
-        let domain = MsiDevice::on_attachment(&self.core, name, self.attachment.clone(), store);
+        let domain = MsiDevice::on_attachment(&self.core, name, self.attachment.clone(), endpoint);
         Ok(domain
             .inspect_err(|_| self.attachment.leave(self.core.host(), &mut core::iter::empty()))?)
     }

@@ -208,7 +208,7 @@ impl VectorTable {
         self.vectors.iter()
     }
 
-    pub(super) fn slots(&self) -> impl Iterator<Item = u16> {
+    pub(super) fn slots(&self) -> impl Iterator<Item = u16> + Clone {
         self.iter().map(|(slot, _)| slot)
     }
 

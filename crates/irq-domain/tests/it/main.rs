@@ -7,6 +7,7 @@ mod allocation;
 mod bridge;
 mod chained;
 mod contexts;
+mod copies;
 mod cost;
 mod dispatch;
 mod dynamic;

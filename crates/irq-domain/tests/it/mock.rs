@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use controller::{Addressing, Controller, FAULT, FIRST};
 pub(crate) use root::Root;
-pub(crate) use store::{Bus, Hook, Store, StoreKind};
+pub(crate) use store::{Bus, Hook, Store, StoreKind, take_copies};
 pub(crate) use wait::{LongHandler, on_wait};
 
 thread_local! {

@@ -2,7 +2,7 @@
 
 use crate::mock::{Addressing, Kernel, Machine, StoreKind};
 use irq_domain::layer::{Hypervisor, LayeredParent};
-use irq_domain::{MsiDevice, MsiDeviceConfig, MsiDeviceError};
+use irq_domain::{MessageCopy, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
     Capabilities, Capability, IsolatingMechanism, Isolation, Mismatch, MsiParent, NotDmaIsolated,
     NotIsolated, Properties, Property, RequesterId, Shape, Storage, Tier,
@@ -74,14 +74,14 @@ fn attach_over(
     isolation: Isolation,
     storage: Storage,
 ) -> Result<MsiDevice, MsiDeviceError> {
-    attach_to(&Machine::new(Addressing::Stays), hypervisor, isolation, storage)
+    attach_to(&Machine::new(Addressing::Stays), hypervisor, isolation, (storage, None))
 }
 
 fn attach_to(
     machine: &Machine,
     hypervisor: Option<Hypervisor>,
     isolation: Isolation,
-    storage: Storage,
+    (storage, copy): (Storage, Option<Arc<MessageCopy>>),
 ) -> Result<MsiDevice, MsiDeviceError> {
     *machine.controller.isolation.lock().unwrap() = isolation;
     let store = machine.store(StoreKind { storage, ..StoreKind::MSIX });
@@ -92,7 +92,21 @@ fn attach_to(
         None => machine.controller.clone(),
     };
     let requester = RequesterId::pci(1, 0, 0);
-    MsiDevice::attach(&machine.interrupts, MsiDeviceConfig::new("device", requester, parent, store))
+    let config = MsiDeviceConfig::new("device", requester, parent, store);
+    let config = copy.into_iter().fold(config, MsiDeviceConfig::with_copy);
+    MsiDevice::attach(&machine.interrupts, config)
+}
+
+#[test]
+fn copied_messages_are_refused_like_device_stored_ones() {
+    let machine = Machine::new(Addressing::Stays);
+    for hypervisor in [None, Some(Hypervisor::Traps), Some(Hypervisor::Remaps)] {
+        for isolation in [PROOF, NO_PROOF] {
+            let attach = |stored| attach_to(&machine, hypervisor, isolation, stored).err();
+            let copied = attach((Storage::Bus, Some(Arc::new(|_, _| {}))));
+            assert_eq!(copied, attach((Storage::Device, None)), "{hypervisor:?}");
+        }
+    }
 }
 
 const PROOF: Isolation = Isolation::Isolated(IsolatingMechanism::InterruptRemapping);
@@ -123,7 +137,8 @@ fn a_remapping_hypervisor_needs_isolation() {
 fn a_remapping_hypervisor_provides_message_remapping() {
     let virtual_alone = offering(Capabilities::ALL.without(Capability::MessageRemapping));
     let _attached =
-        attach_to(&virtual_alone, Some(Hypervisor::Remaps), PROOF, Storage::Device).unwrap();
+        attach_to(&virtual_alone, Some(Hypervisor::Remaps), PROOF, (Storage::Device, None))
+            .unwrap();
 }
 
 #[test]

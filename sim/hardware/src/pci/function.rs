@@ -6,8 +6,10 @@ use crate::pci::bus_number::{BusNumber, DevFn};
 use crate::pci::config_bytes::ConfigBytes;
 use crate::pci::header;
 use crate::pci::message_store::{PBA_BEHIND_TABLE, Signaled, Store, StoreConfig, Upstream};
+use irq_domain::MessageCopy;
 use msi_types::pci::msix;
-use msi_types::{RequesterId, SignalMsi};
+use msi_types::{MsiMessage, RequesterId, SignalMsi};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -59,6 +61,9 @@ struct Bars {
 struct FunctionState {
     config: ConfigBytes,
     store: Store,
+    /// Copies of the store's messages, by vector, if a driver has made any. The function then sends
+    /// these, like a wireless adapter whose rings hold their own messages.
+    copies: Option<BTreeMap<u16, MsiMessage>>,
     plugged: bool,
 }
 
@@ -101,7 +106,30 @@ impl Function {
         // Hold the lock until the message has arrived. Without the lock, the message could still be
         // sent after software has set a mask and read it back.
         let state = lock(&self.state);
-        if state.plugged { state.store.signal(index) } else { Signaled::Off }
+        match &state.copies {
+            _ if !state.plugged => Signaled::Off,
+            None => state.store.signal(index),
+            Some(copies) => copies.get(&index).map_or(Signaled::Off, |message| {
+                Signaled::Sent(self.upstream.bus.signal_msi(self.requester(), *message))
+            }),
+        }
+    }
+
+    /// Returns a driver's function that copies messages into this function.
+    pub fn copier(self: &Arc<Self>) -> Arc<MessageCopy> {
+        let function = Arc::clone(self);
+        Arc::new(move |slot, message| function.set_copy(slot, message))
+    }
+
+    /// Sets the message that the function sends for vector `index` from now on, instead of the one
+    /// in its store. With `None`, the function sends nothing for this vector.
+    fn set_copy(&self, index: u16, message: Option<MsiMessage>) {
+        let mut state = lock(&self.state);
+        let copies = state.copies.get_or_insert_default();
+        match message {
+            Some(message) => _ = copies.insert(index, message),
+            None => _ = copies.remove(&index),
+        }
     }
 
     /// Removes the function from its slot. Reads of the function then return all ones, and messages
@@ -218,7 +246,7 @@ impl FunctionState {
         let flags = header::PORT_ENDPOINT << 4 | 2;
         config.store(express + header::EXPRESS_FLAGS, AccessWidth::Half, u32::from(flags));
         let store = Store::add(&mut config, function.store, upstream);
-        Self { config, store, plugged: true }
+        Self { config, store, copies: None, plugged: true }
     }
 }
 

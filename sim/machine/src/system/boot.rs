@@ -1,6 +1,7 @@
 //! Brings up the drivers in the same order as a kernel.
 
-use super::device::{Device, DeviceHardware, DiscoveredDevice, Probe};
+use super::device::{Device, DiscoveredDevice, Probe};
+use super::hardware::DeviceHardware;
 use super::{Irqchip, System, VirtualBus, VirtualFunction, turn_on};
 use crate::cpu::{CpuCore, CpuRecords, Cpus, looked_at};
 use crate::error::RunError;

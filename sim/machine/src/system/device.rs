@@ -1,7 +1,8 @@
 //! A device as the workload sees it: the hardware that sends messages, the driver that handles
 //! them, and the records of both.
 
-use super::{System, VirtualFunction};
+use super::System;
+use super::hardware::{DeviceHardware, Removal};
 use crate::cpu::{Timing, looked_at};
 use crate::fault::Handler;
 use crate::latency::{Latency, LatencyCounts, Stopwatch};
@@ -10,8 +11,8 @@ use crate::report::DeviceKind;
 use crate::trace::{Occurrence, Recorder, Subject};
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::pci::enumerate::FoundFunction;
-use doorbell_hardware::pci::{Function, Signaled, StoreConfig};
-use doorbell_hardware::platform_device::{Line, PlatformDevice, PlatformStore};
+use doorbell_hardware::pci::{Signaled, StoreConfig};
+use doorbell_hardware::platform_device::{Line, PlatformStore};
 use gic_firmware::ControllerIndex;
 use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
@@ -22,58 +23,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 /// One in this many handler runs of a vector takes a long time.
 const LONG_RUNS: u64 = 5;
-
-/// The hardware that sends the messages.
-pub(crate) enum DeviceHardware {
-    Function(Arc<Function>),
-    /// A function on a virtual bus.
-    Virtual(VirtualFunction),
-    Platform(Arc<PlatformDevice>),
-}
-
-impl DeviceHardware {
-    pub(crate) fn signal(&self, slot: u16) -> Signaled {
-        match self {
-            Self::Function(function) => function.signal(slot),
-            Self::Virtual(on_bus) => on_bus.function.signal(slot),
-            Self::Platform(device) => device.signal(slot),
-        }
-    }
-
-    /// Notifies the hardware before its driver is asked to release the device.
-    fn begin_removal(&self, removal: Removal) {
-        match (self, removal) {
-            (_, Removal::Surprise) => self.unplug(),
-            (Self::Virtual(on_bus), Removal::Orderly) => on_bus.eject(),
-            (Self::Function(_) | Self::Platform(_), Removal::Orderly) => {}
-        }
-    }
-
-    fn unplug(&self) {
-        match self {
-            Self::Function(function) => function.unplug(),
-            Self::Virtual(on_bus) => on_bus.unplug(),
-            Self::Platform(device) => device.unplug(),
-        }
-    }
-
-    fn plug(&self) {
-        match self {
-            Self::Function(function) => function.plug(),
-            Self::Virtual(on_bus) => on_bus.plug(),
-            Self::Platform(device) => device.plug(),
-        }
-    }
-
-    /// Returns the message store of a PCI function; `None` for other devices.
-    fn pci_store(&self) -> Option<StoreConfig> {
-        match self {
-            Self::Function(function) => Some(function.store()),
-            Self::Virtual(on_bus) => Some(on_bus.function.store()),
-            Self::Platform(_) => None,
-        }
-    }
-}
 
 /// The way in which a driver finds the message store.
 pub(crate) enum Probe {
@@ -155,6 +104,8 @@ impl Device {
         let FunctionStore { store, shape } = self.store(system)?;
         let store = system.faults.store(store);
         let config = MsiDeviceConfig::new(&self.config.name, self.config.requester, parent, store);
+        let copy = self.config.hardware.copier().filter(|_| system.faults.keeps_messages());
+        let config = copy.into_iter().fold(config, MsiDeviceConfig::with_copy);
         let device =
             MsiDevice::attach(&system.interrupts, config).map_err(|error| error.to_string())?;
         Ok((device, shape))
@@ -430,15 +381,6 @@ impl Device {
         let parent = self.parent.as_ref().ok()?;
         Some(parent.isolation(self.config.requester))
     }
-}
-
-/// The way in which a device is removed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Removal {
-    /// The driver releases the device before its removal.
-    Orderly,
-    /// The device is unplugged without notice.
-    Surprise,
 }
 
 impl DeviceVector {

@@ -1,6 +1,7 @@
 //! Disturbances on a busy machine: interrupt moves, CPU hotplug and device removal.
 
-use super::device::{Device, DeviceVector, Driver, Probe, Removal};
+use super::device::{Device, DeviceVector, Driver, Probe};
+use super::hardware::Removal;
 use super::{System, turn_on};
 use crate::cpu::{Cpus, call};
 use crate::report::DeviceKind;

@@ -44,24 +44,6 @@ fn doorbells_are_mapped_in_pages_of_every_size() {
 }
 
 #[test]
-fn doorbell_page_is_mapped_once_per_domain() {
-    let board = behind(Parent::Its, DoorbellMode::Mapped(Granule::Size64K));
-    let begin = |endpoint| Trial::begin(&board, endpoint).unwrap();
-    let first = begin(Endpoint::PciMsix);
-    let second = begin(Endpoint::PciMsi);
-    assert_eq!(board.pages(), (1, 1));
-    let other_domain = begin(Endpoint::Platform);
-    assert_eq!(board.pages(), (2, 2));
-    first.end().unwrap();
-    second.deliver().unwrap();
-    assert_eq!(board.pages(), (2, 2));
-    second.end().unwrap();
-    assert_eq!(board.pages(), (1, 1));
-    other_domain.end().unwrap();
-    assert_eq!(board.pages(), (0, 0));
-}
-
-#[test]
 fn doorbells_stay_mapped_while_vectors_exist() {
     let board = behind(Parent::DirectLpi, DoorbellMode::Mapped(Granule::Size4K));
     let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
@@ -117,8 +99,7 @@ const ORDERS: [u16; 4] =
 #[test]
 fn two_devices_share_no_state_in_any_order() {
     for (parent, layer, world) in stacks() {
-        let is_virtual = matches!(parent, Parent::HypervSpi | Parent::HypervApic);
-        let other = if is_virtual { Endpoint::PciMsi } else { Endpoint::Emulated };
+        let other = if parent.is_virtual_bus() { Endpoint::PciMsi } else { Endpoint::Emulated };
         for order in ORDERS {
             let board = Board::new(BoardConfig::new(parent, layer, world)).unwrap();
             let (mut devices, mut trials) = ([const { None }; 2], [const { None }; 2]);
@@ -158,8 +139,8 @@ fn the_description_of_a_vector_has_a_line_for_each_level() {
     for (parent, layer, world) in stacks() {
         let board = board(parent, layer, world);
         let text = Trial::begin(&board, Endpoint::PciMsix).unwrap().describe(0);
-        let hypervisor = world != World::BareMetal;
-        let bus = matches!(parent, Parent::HypervSpi | Parent::HypervApic);
+        let bus = parent.is_virtual_bus();
+        let hypervisor = world != World::BareMetal && !bus;
         let layers = [layer != Layer::None, hypervisor, bus];
         let levels = 3 + layers.into_iter().filter(|there| *there).count();
         assert_eq!(text.contains("\n  hypervisor: "), hypervisor, "{text}");

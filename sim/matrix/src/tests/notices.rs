@@ -10,7 +10,8 @@ fn a_guest_configured_as_bare_metal_loses_stored_messages() {
     let plan =
         BoardConfig { reality: World::Guest, ..plan(Parent::Its, Layer::None, World::BareMetal) };
     let board = Board::new(plan).unwrap();
-    for endpoint in [Endpoint::ImsRing, Endpoint::ImsQueue, Endpoint::Platform] {
+    let stored = [Endpoint::Ath11k, Endpoint::ImsRing, Endpoint::ImsQueue, Endpoint::Platform];
+    for endpoint in stored {
         assert_broken(&attempt(&board, endpoint), "NoDoorbell");
     }
     assert_eq!(attempt(&board, Endpoint::PciMsix), Outcome::Works);

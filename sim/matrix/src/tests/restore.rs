@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn a_reset_function_sends_no_messages_until_its_restore() {
-    for endpoint in [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix] {
+    for endpoint in Endpoint::FUNCTIONS {
         let board = board(Parent::Its, Layer::DoorbellMapping, World::BareMetal);
         let trial = Trial::begin(&board, endpoint).unwrap();
         trial.deliver().unwrap();

@@ -260,7 +260,8 @@ impl MsiParent for Controller {
         let mut inside = self.inside();
         // Different requesters have the same cookies, as at controllers without a device table.
         let is_free = |cookie: &u32| !inside.devices.contains_key(&(device, *cookie));
-        let attachment = Attachment::new(device, (0..).find(is_free).expect("a free cookie"));
+        let attachment =
+            Attachment::new(device, (0..u32::MAX).find(is_free).expect("a free cookie"));
         inside.devices.insert(key(&attachment), BTreeSet::new());
         Ok(attachment)
     }

@@ -1,7 +1,8 @@
 //! A device's message store, and the device behind it.
 
 use super::controller::Controller;
-use super::{Locked, assert_task, count_down, lock};
+use super::{Locked, assert_task, count_down, judge, lock};
+use irq_domain::MessageCopy;
 use msi_types::{
     FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Shape, Storage,
     StoreError, StoreUpdate, Trigger,
@@ -285,6 +286,19 @@ impl MessageStore for Store {
     fn fast_mask(&self) -> Option<&dyn FastMask> {
         self.kind.fast.then_some(self)
     }
+}
+
+/// Returns a driver's function that copies the store's messages. The core must call it while
+/// the store is locked.
+pub(crate) fn take_copies<const N: usize>(
+    copies: &Arc<Mutex<[Option<MsiMessage>; N]>>,
+    store: &Arc<Store>,
+) -> Arc<MessageCopy> {
+    let (copies, store) = (copies.clone(), store.clone());
+    Arc::new(move |slot, message| {
+        judge(store.cells.try_lock().is_err(), "copied without the store's lock");
+        lock(&copies)[usize::from(slot)] = message;
+    })
 }
 
 impl Drop for Store {
