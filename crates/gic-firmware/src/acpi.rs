@@ -1,4 +1,5 @@
-//! Reader for the ACPI tables that describe interrupts: MADT, IORT and MCFG.
+//! Reader for the ACPI tables that describe interrupts: MADT, IORT and MCFG. The FADT is read for its
+//! signs of a hypervisor.
 //!
 //! [`Madt`], [`Iort`] and [`Mcfg`] walk a table in place, without allocation; [`parse`] reads them
 //! into a [`Description`]. Devices in the ACPI namespace are identified by their path in the IORT.
@@ -49,6 +50,7 @@ use alloc::vec::Vec;
 use msi_controllers::ControllerList;
 use places::{origin, sound};
 use requester_nodes::Requesters;
+use table::Fields;
 
 /// Converts a machine's tables to a description.
 ///
@@ -94,6 +96,8 @@ pub fn parse(tables: &TableSet<'_>) -> Description {
             .map(String::from)
             .collect(),
         oem_id: Some(header.oem_id()).filter(|id| !id.is_empty()).map(String::from),
+        hypervisor: tables.fadt.and_then(hypervisor),
+        psci: tables.fadt.and_then(psci),
         cpus,
         gic,
         secondary_gics: Vec::new(),
@@ -108,9 +112,28 @@ pub fn parse(tables: &TableSet<'_>) -> Description {
     }
 }
 
+/// Returns the vendor of the hypervisor, whose field a FADT has since ACPI 6.0; zero means none.
+fn hypervisor(fadt: Table<'_>) -> Option<Fact<String>> {
+    const VENDOR: usize = 268;
+    let vendor = Fields(fadt.bytes()).u64(VENDOR)?;
+    let name = String::from(fadt.padded(VENDOR..VENDOR + 8));
+    (vendor != 0).then(|| Fact::new(name, origin(Signature::FADT, VENDOR, "hypervisor vendor")))
+}
+
+/// Returns the instruction that calls PSCI, if `ARM_BOOT_ARCH` states PSCI (ACPI 6.5 §5.2.9.4).
+fn psci(fadt: Table<'_>) -> Option<Fact<String>> {
+    const ARM_BOOT_ARCH: usize = 129;
+    let method = match Fields(fadt.bytes()).u16(ARM_BOOT_ARCH)? & 3 {
+        1 => "smc",
+        3 => "hvc",
+        _ => return None,
+    };
+    Some(Fact::new(String::from(method), origin(Signature::FADT, ARM_BOOT_ARCH, "PSCI")))
+}
+
 /// Reports tables with a wrong checksum. (Operating systems only warn about a wrong checksum.)
 fn check_checksums(tables: &TableSet<'_>, findings: &mut FindingList) {
-    let others = [tables.iort.map(Iort::table), tables.mcfg.map(Mcfg::table)];
+    let others = [tables.iort.map(Iort::table), tables.mcfg.map(Mcfg::table), tables.fadt];
     for table in [tables.madt.table()].into_iter().chain(others.into_iter().flatten()) {
         if !table.is_checksum_right() {
             let origin = origin(table.signature(), 9, "checksum");

@@ -42,6 +42,12 @@ pub struct Description {
     /// OEM ID of the MADT, without trailing blanks. `None` if it is blank, or if the machine is not
     /// described by ACPI tables.
     pub oem_id: Option<String>,
+    /// Hypervisor that the machine's firmware names: the compatible string of `/hypervisor`, or the
+    /// hypervisor vendor of the FADT (ACPI 6.5 §5.2.9). Firmware of a guest need not name it.
+    pub hypervisor: Option<Fact<String>>,
+    /// Instruction that calls PSCI: `hvc` or `smc`. A guest's is usually `hvc`, and so is that of a
+    /// kernel below firmware at EL2. Absent if the tables include no FADT.
+    pub psci: Option<Fact<String>>,
     /// CPUs.
     pub cpus: Vec<CpuNode>,
     /// Root interrupt controller; `None` if the input describes no GIC.

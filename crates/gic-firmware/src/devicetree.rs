@@ -89,6 +89,8 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         model: model(&tree),
         compatible: tree.nodes().next().map(NodeRef::compatible).unwrap_or_default(),
         oem_id: None,
+        hypervisor: below_root(&tree, "hypervisor", "compatible"),
+        psci: below_root(&tree, "psci", "method"),
         cpus: cpus::read(&tree, &mut findings),
         gic,
         secondary_gics,
@@ -101,6 +103,12 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         memory: cpus::memory(&tree),
         findings: findings.into_list(),
     })
+}
+
+/// Returns a text of a node below the root; the empty text if the node lacks the property.
+fn below_root(tree: &Tree<'_>, name: &str, property: &'static str) -> Option<Fact<String>> {
+    let node = tree.nodes().find(|node| node.is_child_of_root() && node.name() == name)?;
+    Some(Fact::new(String::from(node.text(property).unwrap_or_default()), node.origin(property)))
 }
 
 fn model(tree: &Tree<'_>) -> Option<Fact<String>> {

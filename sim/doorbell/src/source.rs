@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 type Compiled = (Vec<u8>, Option<Box<dyn Locate>>);
 
 /// Lower-case names of the tables to read, as used by Linux and `acpixtract`.
-const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
+const TABLES: [&str; 4] = ["apic", "iort", "mcfg", "facp"];
 /// Name of the table that states which CPUs belong together. It is read only for pictures, so a
 /// defect in it affects no other output.
 const TOPOLOGY: [&str; 1] = ["pptt"];

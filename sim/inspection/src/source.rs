@@ -14,7 +14,7 @@ use std::path::Path;
 /// protocol.
 pub const MAX_BYTES: u64 = 16 << 20;
 /// Lower-case names of the tables of a machine, including the one that is read only for pictures.
-const TABLES: [&str; 4] = ["apic", "iort", "mcfg", "pptt"];
+const TABLES: [&str; 5] = ["apic", "iort", "mcfg", "facp", "pptt"];
 /// Signature of the table that states which CPUs belong together. It is read only for pictures, so
 /// a defect in it affects no other output.
 const PPTT: &[u8] = b"PPTT";

@@ -17,6 +17,8 @@ impl Signature {
     pub const IORT: Self = Self(*b"IORT");
     /// PCI memory-mapped configuration space.
     pub const MCFG: Self = Self(*b"MCFG");
+    /// Fixed ACPI Description Table, the FADT.
+    pub const FADT: Self = Self(*b"FACP");
     /// Processor Properties Topology Table.
     pub const PPTT: Self = Self(*b"PPTT");
     /// First four characters of the signature of the Root System Description Pointer, which is not
@@ -188,7 +190,7 @@ impl<'a> Table<'a> {
         kind.at(self.signature, offset)
     }
 
-    fn padded(self, range: Range<usize>) -> &'a str {
+    pub(super) fn padded(self, range: Range<usize>) -> &'a str {
         let bytes = self.bytes.get(range).unwrap_or_default();
         let text = core::str::from_utf8(bytes).unwrap_or_default();
         let text = text.trim_end_matches([' ', '\0']);

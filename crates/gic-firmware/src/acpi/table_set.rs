@@ -17,6 +17,8 @@ pub struct TableSet<'a> {
     pub iort: Option<Iort<'a>>,
     /// PCI configuration space.
     pub mcfg: Option<Mcfg<'a>>,
+    /// Firmware's view of the machine as a whole.
+    pub fadt: Option<Table<'a>>,
 }
 
 impl<'a> TableSet<'a> {
@@ -81,6 +83,7 @@ struct FoundTables<'a> {
     madt: Option<Madt<'a>>,
     iort: Option<Iort<'a>>,
     mcfg: Option<Mcfg<'a>>,
+    fadt: Option<Table<'a>>,
 }
 
 impl<'a> FoundTables<'a> {
@@ -88,10 +91,11 @@ impl<'a> FoundTables<'a> {
         self.madt = self.madt.or_else(|| Madt::new(table).ok());
         self.iort = self.iort.or_else(|| Iort::new(table).ok());
         self.mcfg = self.mcfg.or_else(|| Mcfg::new(table).ok());
+        self.fadt = self.fadt.or_else(|| table.expect(Signature::FADT).ok());
     }
 
     fn finish(self) -> Result<TableSet<'a>, TableError> {
         let madt = self.madt.ok_or(TableErrorKind::Absent.at(Signature::MADT, 0))?;
-        Ok(TableSet { madt, iort: self.iort, mcfg: self.mcfg })
+        Ok(TableSet { madt, iort: self.iort, mcfg: self.mcfg, fadt: self.fadt })
     }
 }

@@ -54,6 +54,16 @@ fn base_machine_is_free_of_findings() {
 }
 
 #[test]
+fn a_devicetree_names_hypervisor_and_psci() {
+    let change = "/ { hypervisor { compatible = \"xen,xen\"; }; psci { method = \"hvc\"; }; };";
+    let machine = devicetree::parse(&dts::compile(&[BASE, change])).expect("a readable tree");
+    let named = [machine.hypervisor, machine.psci].map(|fact| fact.map(|fact| fact.value));
+    assert_eq!(named, ["xen,xen", "hvc"].map(|text| Some(text.to_owned())));
+    let base = devicetree::parse(&dts::compile(&[BASE])).expect("a readable tree");
+    assert_eq!((base.hypervisor, base.psci), (None, None));
+}
+
+#[test]
 fn each_faulty_devicetree_example_is_reported() {
     for rule in devicetree_rules() {
         let explanation = rule.explanation();

@@ -22,6 +22,9 @@ pub(crate) const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
 /// version.
 const COMPILERS: [std::ops::Range<usize>; 2] = [9..10, 28..36];
 
+/// Offset of the hypervisor's vendor in a FADT, the last field of ACPI 6.0.
+const HYPERVISOR_VENDOR: usize = 268;
+
 /// Unpacks the compiler into the cache.
 fn fetch_iasl(workspace: &Workspace) -> Result<Tools> {
     let folder = cache::folder(workspace).join("acpica");
@@ -140,11 +143,14 @@ impl Bench {
         lint
     }
 
-    /// Checks that lint has no warnings and no errors about tables whose machine works.
+    /// Checks that lint has no warnings and no errors about tables whose machine works, and that the
+    /// hypervisor is the one that QEMU names.
     pub(crate) fn lint(&self, folder: &Path) -> Result<()> {
         let output = process::output(self.lint_command().arg(folder))?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        Ok(())
+        let fadt = fs::read(folder.join("FACP"))?;
+        let named = fadt.len() > HYPERVISOR_VENDOR;
+        same("hypervisor", &self.inspect(folder)?["hypervisor"], &named.then_some("QEMU"))
     }
 
     /// Compares the rules that lint finds broken in tables of published shapes with those that the

@@ -18,6 +18,12 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
     if let Some(model) = &inspection.model {
         writeln!(out, "model {model}")?;
     }
+    if let Some(name) = &inspection.hypervisor {
+        writeln!(out, "guest of a hypervisor: {name}")?;
+    }
+    if inspection.psci.as_deref() == Some("hvc") {
+        writeln!(out, "PSCI by hvc: EL2 belongs to firmware or a hypervisor")?;
+    }
     print_cpus(out, inspection)?;
     print_gic(out, inspection)?;
     print_secondary_gics(out, &inspection.secondary_gics)?;

@@ -20,6 +20,10 @@ pub struct Inspection {
     pub source: String,
     /// Model of the machine.
     pub model: Option<String>,
+    /// Hypervisor that firmware names.
+    pub hypervisor: Option<String>,
+    /// Instruction that calls PSCI.
+    pub psci: Option<String>,
     /// CPUs, in the order of firmware.
     pub cpus: Vec<CpuRow>,
     /// The root GIC.
@@ -230,6 +234,8 @@ impl Inspection {
         Self {
             source: source.name.clone(),
             model: description.model.as_ref().map(|model| model.value.clone()),
+            hypervisor: description.hypervisor.as_ref().map(|name| name.value.clone()),
+            psci: description.psci.as_ref().map(|method| method.value.clone()),
             cpus: listed,
             gic,
             secondary_gics,

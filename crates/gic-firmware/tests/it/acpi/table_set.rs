@@ -2,7 +2,7 @@
 
 use super::bytes::{describe, gicd, iort, madt, mcfg, rules, table, usual_madt};
 use gic_firmware::Rule;
-use gic_firmware::acpi::{Signature, Table, TableErrorKind, TableSet};
+use gic_firmware::acpi::{Signature, Table, TableErrorKind, TableSet, parse};
 
 #[test]
 fn wrong_checksum_is_a_warning() {
@@ -94,4 +94,27 @@ fn broken_root_pointer_is_an_error() {
     assert_eq!(follow(&changed(0x11a, 0x7f)), Err(TableErrorKind::Unreadable(0x7f_0200)));
     assert_eq!(follow(&changed(0x227, 0x7f)), Err(TableErrorKind::Unreadable(0x7f00_1000)));
     assert_eq!(follow(&good[..0x110]), Err(TableErrorKind::Unreadable(0x100)));
+}
+
+/// Encodes a FADT up to the hypervisor vendor, with `ARM_BOOT_ARCH`.
+fn fadt(boot: u16, vendor: &[u8; 8]) -> Vec<u8> {
+    let mut body = vec![0; 240];
+    body[129 - 36..131 - 36].copy_from_slice(&boot.to_le_bytes());
+    body[268 - 36..].copy_from_slice(vendor);
+    table(*b"FACP", &body)
+}
+
+#[test]
+fn a_fadt_names_hypervisor_and_psci() {
+    let madt = table(*b"APIC", &[0; 8]);
+    let read = |fadt: &[u8]| {
+        let machine = parse(&TableSet::from_blobs([&*madt, fadt]).unwrap());
+        [machine.hypervisor, machine.psci].map(|fact| fact.map(|fact| fact.value))
+    };
+    let text = |text: &str| Some(String::from(text));
+    assert_eq!(read(&fadt(3, b"QEMU\0\0\0\0")), [text("QEMU"), text("hvc")]);
+    assert_eq!(read(&fadt(1, &[0; 8])), [None, text("smc")]);
+    assert_eq!(read(&fadt(0, &[1; 8])), [text(""), None]);
+    // Before ACPI 6.0, a FADT ends before the vendor.
+    assert_eq!(read(&table(*b"FACP", &fadt(3, b"QEMU    ")[36..260])), [None, text("hvc")]);
 }

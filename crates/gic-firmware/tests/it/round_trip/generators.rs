@@ -261,6 +261,8 @@ pub(super) fn descriptions() -> impl Strategy<Value = Description> {
         .prop_map(|(gic, controllers, hosts, devices, (cpus, iommus, memory, secondary))| {
             Description {
                 oem_id: None,
+                hypervisor: None,
+                psci: None,
                 model: Some(Fact::stated("generated".into())),
                 compatible: ["radxa,rock-5b", "rockchip,rk3588"].map(String::from).into(),
                 wired: users(&secondary, &gic),
