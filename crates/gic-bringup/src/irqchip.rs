@@ -16,7 +16,7 @@ use gic_firmware::{ControllerIndex, Description, PciHost};
 use irq_domain::{Config, Dispatched, Host, Interrupts, Irq, Unhandled};
 use msi_types::explain::{Explanation, Fact};
 use msi_types::pci::PciRequester;
-use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
+use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId, Surroundings};
 
 /// A machine's running interrupt controllers, and the interrupt core on top of them. A kernel must
 /// not drop the irqchip while its CPUs take interrupts.
@@ -46,6 +46,7 @@ pub struct Irqchip<P: GicPlatform, E = CombinedEoi> {
     pub(crate) gic: RootGic<P>,
     pub(crate) msi: MsiControllerSet<P>,
     pub(crate) interrupts: Interrupts,
+    surroundings: Surroundings,
     mode: PhantomData<fn() -> E>,
 }
 
@@ -123,11 +124,16 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         let cpus = config.cpus();
         let itses = QuietItses::new(&platform, &description, &config, options)?;
         let gic = RootGic::new(platform.clone(), config)?;
-        let mut config = Config::new(cpus, host).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
+        let mut config =
+            Config::new(cpus, host.clone()).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
         if let Some(policy) = &options.policy {
             config = config.with_policy(policy.clone());
         }
         let interrupts = Interrupts::new(config)?;
+        let surroundings = match description.hypervisor {
+            Some(_) => options.surroundings.beside_hypervisor(),
+            None => options.surroundings,
+        };
         let site = Site {
             description: &description,
             gic: &gic,
@@ -135,9 +141,12 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
             itses,
             interrupts: &interrupts,
             options,
+            surroundings,
+            host: &host,
         };
         let msi = MsiControllerSet::new(&site)?;
-        Ok(Self { description, platform, affinities, gic, msi, interrupts, mode: PhantomData })
+        let mode = PhantomData;
+        Ok(Self { description, platform, affinities, gic, msi, interrupts, surroundings, mode })
     }
 
     /// Returns the MSI parent for a PCI function.
@@ -319,6 +328,12 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Returns the root controller.
     pub fn gic(&self) -> &RootGic<P> {
         &self.gic
+    }
+
+    /// Returns the kernel's surroundings: those that the [options](Options::with_surroundings)
+    /// state, unless firmware names a hypervisor.
+    pub fn surroundings(&self) -> Surroundings {
+        self.surroundings
     }
 
     /// Returns the description that was used for bring-up.

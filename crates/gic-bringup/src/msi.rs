@@ -21,9 +21,10 @@ use gic_driver::{
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, NoRoute, PciHost, Via,
 };
-use irq_domain::{Interrupts, IrqContext, IrqHandle, IrqReturn, Sharing, WiredRequest};
+use irq_domain::layer;
+use irq_domain::{Host, Interrupts, IrqContext, IrqHandle, IrqReturn, Sharing, WiredRequest};
 use msi_types::pci::PciRequester;
-use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId, Trigger};
+use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId, Surroundings, Trigger};
 
 /// Driver for a single controller. If a feature is disabled, its variant holds
 /// [`Absent`](crate::Absent), so that no value of the variant exists.
@@ -51,6 +52,8 @@ pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) itses: QuietItses,
     pub(crate) interrupts: &'a Interrupts,
     pub(crate) options: &'a Options<'a>,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) host: &'a Arc<dyn Host>,
 }
 
 /// Configuration of each ITS, or the reason why no driver can be started for the ITS.
@@ -122,6 +125,8 @@ pub(crate) struct MsiControllerSet<P: GicPlatform> {
     lines: TaskLock<Vec<IrqHandle>>,
     platform: Arc<P>,
     interrupts: Interrupts,
+    surroundings: Surroundings,
+    host: Arc<dyn Host>,
 }
 
 /// A host bridge paired with a controller that receives its messages. All functions behind the
@@ -247,11 +252,22 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
             lines: TaskLock::new(Vec::new()),
             platform: site.platform.clone(),
             interrupts: site.interrupts.clone(),
+            surroundings: site.surroundings,
+            host: site.host.clone(),
         };
         for (host_index, host) in description.hosts.iter().enumerate() {
             new.add_buses(description, host_index, host)?;
         }
         Ok(new)
+    }
+
+    /// Returns a driver as the parent that devices use.
+    fn parent(
+        &self,
+        driver: &MsiController<P>,
+        map: impl FnOnce() -> IdMap,
+    ) -> Result<Arc<dyn MsiParent>, TryReserveError> {
+        layer::surrounded(driver.parent(map)?, self.surroundings, &self.host)
     }
 
     fn add_buses(
@@ -265,7 +281,7 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
             else {
                 continue;
             };
-            let parent = driver.parent(|| map)?;
+            let parent = self.parent(driver, || map)?;
             self.buses.try_reserve(1)?;
             self.buses.push(Bus { host: host_index, controller: *index, parent });
         }
@@ -354,9 +370,8 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         let PciRequester { function, alias } = requester;
         let route = description.route(host, requester.at_host())?;
         if alias.is_some() {
-            return Ok(self
-                .in_use(description, route.controller)?
-                .parent(|| IdMap::shared(route.device_id))?);
+            let driver = self.in_use(description, route.controller)?;
+            return Ok(self.parent(driver, || IdMap::shared(route.device_id))?);
         }
         // For a requester that firmware's map does not contain, the map's mask does not apply.
         if matches!(route.via, Via::ParentAfterMap(_)) {
@@ -368,7 +383,7 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         let bus = self.buses.iter().filter(is_host).find(|bus| bus.controller == route.controller);
         match bus {
             Some(bus) => Ok(bus.parent.clone()),
-            None => Ok(driver.parent(IdMap::identity)?),
+            None => Ok(self.parent(driver, IdMap::identity)?),
         }
     }
 
@@ -379,7 +394,8 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         requester: RequesterId,
         device: DeviceId,
     ) -> Result<Arc<dyn MsiParent>, NoParent> {
-        Ok(self.in_use(description, controller)?.parent(|| IdMap::single(requester, device))?)
+        let driver = self.in_use(description, controller)?;
+        Ok(self.parent(driver, || IdMap::single(requester, device))?)
     }
 }
 

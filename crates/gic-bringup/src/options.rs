@@ -6,6 +6,7 @@ use gic_driver::direct_lpi::ResendObserver;
 use gic_driver::{ItsConfig, Priorities};
 use gic_firmware::Controller;
 use irq_domain::AffinityPolicy;
+use msi_types::Surroundings;
 
 /// Bring-up options chosen by the kernel.
 #[derive(Clone)]
@@ -17,6 +18,7 @@ pub struct Options<'a> {
     pub(crate) its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
     pub(crate) priorities: Priorities,
     pub(crate) policy: Option<Arc<dyn AffinityPolicy>>,
+    pub(crate) surroundings: Surroundings,
     #[cfg(feature = "direct-lpi")]
     pub(crate) resend_observer: Option<Arc<dyn ResendObserver>>,
 }
@@ -43,6 +45,17 @@ impl<'a> Options<'a> {
         /// Sets the policy for choosing target CPUs; `None` selects
         /// [`RoundRobin`](irq_domain::RoundRobin).
         with_policy: policy: Option<Arc<dyn AffinityPolicy>>,
+        /// Sets whether the kernel runs on bare metal or in a guest. The default is a guest whose
+        /// hypervisor only traps: devices that store messages in memory of their own (IMS,
+        /// platform devices) are refused. [Firmware's explicit
+        /// sign](gic_firmware::Description::hypervisor) of a hypervisor overrules a stated bare
+        /// metal ([`Irqchip::surroundings`](crate::Irqchip::surroundings)).
+        with_surroundings: surroundings: Surroundings,
+    }
+
+    /// Returns the default options for a kernel that states bare metal.
+    pub fn bare_metal() -> Self {
+        Self::default().with_surroundings(Surroundings::BareMetal)
     }
 
     /// Returns the options with this observer.
@@ -54,7 +67,7 @@ impl<'a> Options<'a> {
 }
 
 impl Default for Options<'_> {
-    /// Selects every CPU and every controller.
+    /// Selects every CPU and every controller, and the behavior of a guest.
     fn default() -> Self {
         Self {
             max_cpus: usize::MAX,
@@ -63,6 +76,7 @@ impl Default for Options<'_> {
             its: &|_, config| config,
             priorities: Priorities::default(),
             policy: None,
+            surroundings: Surroundings::default(),
             #[cfg(feature = "direct-lpi")]
             resend_observer: None,
         }

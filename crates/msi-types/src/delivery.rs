@@ -24,6 +24,7 @@ pub enum Delivery {
 ///
 /// Implementations must not take a lock or allocate, and must not make a system call unless they
 /// have to wake a target.
+#[doc(alias = "KVM_SIGNAL_MSI")]
 pub trait SignalMsi<Id>: Send + Sync {
     /// Sends `message` on behalf of `from`.
     ///

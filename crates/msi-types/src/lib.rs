@@ -65,6 +65,7 @@ mod proof;
 mod region;
 mod setters;
 mod store;
+mod surroundings;
 pub mod trace;
 mod wired;
 
@@ -86,4 +87,5 @@ pub use region::Region;
 pub use store::{
     FastMask, Fit, Masking, MessageStore, Rewrite, SlotState, Storage, StoreError, StoreUpdate,
 };
+pub use surroundings::{Hypervisor, Surroundings};
 pub use wired::WiredParent;

@@ -187,6 +187,7 @@ pub trait MsiParent: Send + Sync {
     /// Returns whether this requester is prevented from triggering other requesters' interrupts.
     ///
     /// Context: any.
+    #[doc(alias = "IRQ_DOMAIN_FLAG_ISOLATED_MSI")]
     fn isolation(&self, of: RequesterId) -> Isolation;
 
     /// Returns whether this requester is prevented from accessing memory that does not belong to
@@ -272,6 +273,7 @@ pub trait MsiParent: Send + Sync {
     /// have to call another party, such as a hypervisor.
     ///
     /// Context: task; may sleep.
+    #[doc(alias = "irq_compose_msi_msg")]
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError>;
 
     /// Makes the vector at `index` of `block` level-triggered until it is freed, and returns its
@@ -292,6 +294,7 @@ pub trait MsiParent: Send + Sync {
     /// caller which other vectors move with this one, and whether the stored message must change.
     ///
     /// Context: task; may sleep.
+    #[doc(alias = "irq_set_affinity")]
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;
 
     /// Finishes a move begun by [`begin_move`](Self::begin_move). If `outcome` is
@@ -315,6 +318,8 @@ pub trait MsiParent: Send + Sync {
     /// Makes the vector pending as its device would, or clears its pending state.
     ///
     /// Context: any.
+    #[doc(alias = "irq_set_irqchip_state")]
+    #[doc(alias = "irq_retrigger")]
     fn set_pending(&self, hwirq: HwIrq, pending: Pending);
 
     /// Returns the wired interrupt of the root controller that signals this vector, if the

@@ -192,6 +192,7 @@ impl SlotState {
 /// # Ok::<(), StoreError>(())
 /// ```
 #[doc(alias = "irq_write_msi_msg")]
+#[doc(alias = "device MSI storage ops")]
 pub trait MessageStore: Send + Sync {
     /// Returns the number of slots.
     fn slots(&self) -> u16;
@@ -218,6 +219,9 @@ pub trait MessageStore: Send + Sync {
     /// # Errors
     /// Reports the slot whose update failed. The store still holds the old messages of that slot
     /// and of the slots after it. A mask or unmask after the failure may not have taken effect.
+    #[doc(alias = "irq_bus_lock")]
+    #[doc(alias = "irq_bus_sync_unlock")]
+    #[doc(alias = "buslock")]
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError>;
     /// Informs the store how many vectors the controller granted, if they form an aligned group.
     /// The number is a power of two and at most [`slots`](Self::slots) (MSI's Multiple Message

@@ -76,7 +76,7 @@ use doorbell_fallible::lock::{IrqLock, TaskLock};
 use doorbell_fallible::try_collect;
 use free_hwirqs::FreeHwirqs;
 use irq_data::{HELD, IrqData, IrqDataLocked, PENDING, RELEASED};
-use msi_types::{Cpu, HwIrq, MsiError, MsiMessage};
+use msi_types::{Cpu, HwIrq, MsiError, MsiMessage, Surroundings};
 use quotas::QuotaTable;
 
 #[cfg(doc)]
@@ -97,6 +97,7 @@ pub const FIRST_HWIRQ: u32 = 256;
 pub struct VectorDomain {
     apic: Arc<dyn Apic>,
     destinations: DestinationFormat,
+    surroundings: Surroundings,
     window: (ApicVector, ApicVector),
     /// Table by CPU and vector. Each entry is the index of the hwirq plus 1, or 0 if the vector is
     /// unused.
@@ -153,7 +154,8 @@ impl VectorDomain {
     /// # Errors
     /// Returns an error if the kernel's heap is exhausted.
     pub fn new(config: VectorDomainConfig<'_>) -> Result<Self, TryReserveError> {
-        let VectorDomainConfig { cpus, hwirqs, window, system, destinations, apic } = config;
+        let VectorDomainConfig { cpus, hwirqs, window, system, destinations, surroundings, apic } =
+            config;
         let (count, count_cpus) = (hwirqs.get(), cpus.get());
         let core = Core {
             matrix: VectorMatrix::new(cpus, window.clone(), system)?,
@@ -164,6 +166,7 @@ impl VectorDomain {
         Ok(Self {
             apic,
             destinations,
+            surroundings,
             window: window.into_inner(),
             table: try_collect(
                 (0..count_cpus).map(|_| core::array::from_fn(|_| AtomicU32::new(0))),

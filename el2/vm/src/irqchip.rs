@@ -21,7 +21,7 @@ static IRQCHIP: Once<Irqchip<Kernel, SplitEoi>> = Once::new();
 /// vPEs.
 pub(crate) fn bring_up(description: Description, vpes: u16) {
     let its = |_: &Controller, config: ItsConfig| config.with_vpes(vpes);
-    let options = Options::default().with_max_cpus(cpu::MAX_CPUS).with_its(&its);
+    let options = Options::bare_metal().with_max_cpus(cpu::MAX_CPUS).with_its(&its);
     let kernel = || Arc::new(Kernel);
     let irqchip = Irqchip::split(kernel(), kernel(), description, &options);
     IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers could not be brought up"));

@@ -73,7 +73,7 @@ pub(crate) fn bring_up(
             .expect("the ITS could not be configured");
         its_cost::watch(config.base(), u64::from(config.queue_bytes() / 32));
     }
-    let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
+    let options = Options::bare_metal().with_max_cpus(cpu::MAX_CPUS);
     let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description.clone(), &options);
     let irqchip = irqchip.expect("the interrupt controllers could not be brought up");
     irqchip

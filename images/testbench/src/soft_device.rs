@@ -12,11 +12,11 @@ use image_rt::lock::IrqMutex;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::{
     Fit, HwIrq, Masking, MessageStore, MsiMessage, MsiParent, Pending, RequesterId, Rewrite, Shape,
-    StoreError, StoreUpdate,
+    Storage, StoreError, StoreUpdate,
 };
 
 /// The device's messages, by slot.
-struct Memory(Vec<IrqMutex<Option<MsiMessage>>>);
+struct Memory(Vec<IrqMutex<Option<MsiMessage>>>, Storage);
 
 struct Open<'a>(&'a Memory);
 
@@ -41,6 +41,10 @@ impl MessageStore for Memory {
 
     fn masking(&self) -> Masking {
         Masking::None
+    }
+
+    fn storage(&self) -> Storage {
+        self.1
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
@@ -94,15 +98,26 @@ pub(crate) struct SoftDevice {
 
 impl SoftDevice {
     /// Creates a device with this number of vectors. `handler` is called with the slot of the
-    /// interrupt.
+    /// interrupt. A CPU sends the messages, so a hypervisor can trap them.
     pub(crate) fn new(
         machine: &Machine,
         vectors: u16,
         handler: impl Fn(u16, &IrqContext<'_>) + Clone + Send + Sync + 'static,
     ) -> Result<Self, Verdict> {
+        Self::with_storage(machine, Storage::Emulated, vectors, handler)
+    }
+
+    /// Like [`new`](Self::new), with another kind of storage.
+    pub(crate) fn with_storage(
+        machine: &Machine,
+        storage: Storage,
+        vectors: u16,
+        handler: impl Fn(u16, &IrqContext<'_>) + Clone + Send + Sync + 'static,
+    ) -> Result<Self, Verdict> {
         let parent =
             machine.controller.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
-        let memory = Arc::new(Memory((0..vectors).map(|_| IrqMutex::new(None)).collect()));
+        let memory = (0..vectors).map(|_| IrqMutex::new(None)).collect();
+        let memory = Arc::new(Memory(memory, storage));
         let requester = RequesterId::pci(0, 0, 0);
         let chained = machine.is_chained().then(|| parent.clone());
         let config = MsiDeviceConfig::new("soft", requester, parent, memory.clone());

@@ -14,10 +14,10 @@ use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_firmware::Region;
 use irq_domain::layer::{
-    DoorbellMapping, DoorbellMode, Hypervisor, IommuDomain, LayeredParent, ShimLayer,
+    self, DoorbellMapping, DoorbellMode, IommuDomain, LayeredParent, ShimLayer,
 };
-use irq_domain::{Config, Interrupts};
-use msi_types::{Delivery, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi};
+use irq_domain::{Config, Host, Interrupts};
+use msi_types::{Delivery, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi, Surroundings};
 #[cfg(test)]
 use msi_types::{DmaIsolated, InterruptIsolated};
 use std::num::NonZeroU16;
@@ -79,17 +79,6 @@ impl SignalMsi<RequesterId> for Remapped {
     }
 }
 
-/// Returns the hypervisor below the controller, as reported by the platform. On Arm, hypervisors
-/// don't remap messages. A virtual bus states itself what its host does.
-fn hypervisor(plan: &BoardConfig) -> Option<Hypervisor> {
-    match (plan.world, plan.layer) {
-        _ if plan.parent.is_virtual_bus() => None,
-        (World::BareMetal, _) => None,
-        (World::GuestRemapped, Layer::Remapping) => Some(Hypervisor::Remaps),
-        (World::Guest | World::GuestRemapped, _) => Some(Hypervisor::Traps),
-    }
-}
-
 impl Board {
     pub(crate) fn new(plan: BoardConfig) -> Result<Self, String> {
         let mode = match plan.parent {
@@ -122,7 +111,7 @@ impl Board {
         let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
         let hardware: Box<dyn RootHardware> = match plan.parent {
             Parent::X86Vector | Parent::HypervApic => {
-                Box::new(X86Hardware::new(plan.parent, plan.layer, Arc::clone(&ram))?)
+                Box::new(X86Hardware::new(&plan, Arc::clone(&ram))?)
             }
             _ if plan.layer != Layer::Remapping => {
                 Box::new(GicRootHardware::new(&plan, Arc::clone(&ram))?)
@@ -147,9 +136,12 @@ impl Board {
         devices.attach(&mut bus).map_err(|error| error.to_string())?;
         let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram)));
         let Driven { root, parent, wired } = hardware.drive(&platform)?;
-        let parent = match hypervisor(&plan) {
-            Some(layer) => Arc::new(LayeredParent::new(layer, parent, Arc::clone(&platform) as _)),
-            None => parent,
+        let host: Arc<dyn Host> = Arc::clone(&platform) as _;
+        // The x86 domain is told its surroundings itself.
+        let parent = match plan.parent {
+            Parent::X86Vector | Parent::HypervApic => parent,
+            _ => layer::surrounded(parent, plan.surroundings(), &host)
+                .map_err(|error| error.to_string())?,
         };
         let mapping = unit.map(|unit| {
             let layer = DoorbellMapping::new(IommuDriver::new(unit), Arc::clone(&platform) as _);

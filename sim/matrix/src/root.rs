@@ -5,7 +5,7 @@ use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_machine::Migration;
 use irq_domain::Interrupts;
-use msi_types::{MsiParent, RequesterId, SignalMsi, WiredParent};
+use msi_types::{Hypervisor, MsiParent, RequesterId, SignalMsi, Surroundings, WiredParent};
 use std::sync::Arc;
 
 /// Number of CPUs on a board.
@@ -45,6 +45,17 @@ impl BoardConfig {
     pub(crate) fn new(parent: Parent, layer: Layer, world: World) -> Self {
         let (spread, migration) = (RedistributorLayout::Together, Migration::Never);
         Self { parent, layer, spread, world, reality: world, migration }
+    }
+
+    /// Returns the surroundings that the kernel states. On Arm, hypervisors don't remap messages. A
+    /// virtual bus states itself what its host does.
+    pub(crate) fn surroundings(&self) -> Surroundings {
+        match (self.world, self.layer) {
+            _ if self.parent.is_virtual_bus() => Surroundings::BareMetal,
+            (World::BareMetal, _) => Surroundings::BareMetal,
+            (World::GuestRemapped, Layer::Remapping) => Surroundings::Guest(Hypervisor::Remaps),
+            (World::Guest | World::GuestRemapped, _) => Surroundings::Guest(Hypervisor::Traps),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Local APICs, optionally with a remapping unit in front of them.
 
 use super::cell::{Layer, Parent};
-use super::root::{CPUS, Driven, Root, RootHardware, hyperv_functions};
+use super::root::{BoardConfig, CPUS, Driven, Root, RootHardware, hyperv_functions};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::hyperv::{HostMigration, HypervHost, INSTANCE};
 use doorbell_hardware::platform::MachinePlatform;
@@ -10,7 +10,9 @@ use doorbell_hardware::x86::{Chipset, LocalApicBank, RemapTableMemory, Remapping
 use hyperv_vpci::guest::{ApicVectors, Vectors};
 use hyperv_vpci::host::Injection;
 use irq_domain::Interrupts;
-use msi_types::{Cpu, Delivery, MsiMessage, MsiParent, NoIdentity, RequesterId, SignalMsi};
+use msi_types::{
+    Cpu, Delivery, MsiMessage, MsiParent, NoIdentity, RequesterId, SignalMsi, Surroundings,
+};
 use std::num::NonZeroU16;
 use std::sync::{Arc, OnceLock};
 use x86_irq::remapping::{ApicMode, RemapTableConfig, TableSize};
@@ -28,6 +30,7 @@ pub(crate) struct X86Hardware {
     chipset: Arc<Chipset>,
     /// The host end of a virtual bus.
     hyperv: Option<Arc<HypervHost>>,
+    surroundings: Surroundings,
 }
 
 /// The path by which the hypervisor injects messages directly into the guest's local APICs.
@@ -46,20 +49,20 @@ fn apic_message(processor: u16, vector: u8) -> MsiMessage {
 }
 
 impl X86Hardware {
-    /// Creates the hardware. The hardware includes a remapping unit if `layer` needs one.
-    pub(crate) fn new(kind: Parent, layer: Layer, ram: Arc<Ram>) -> Result<Self, String> {
-        let remapping =
-            (layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
+    /// Creates the hardware. The hardware includes a remapping unit if the layer needs one.
+    pub(crate) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
+        let remapping = (plan.layer == Layer::Remapping)
+            .then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
         let apics = Arc::new(LocalApicBank::new(CPUS.into()));
         let chipset = Arc::new(Chipset { apics, remapping, ram });
         let signal = Arc::new(Injected(Arc::clone(&chipset)));
-        let hyperv = (kind == Parent::HypervApic)
+        let hyperv = (plan.parent == Parent::HypervApic)
             .then(|| {
                 let injection = Injection::Apic { signal, message: apic_message };
                 HypervHost::new(injection, CPUS, &hyperv_functions(), HostMigration::Never)
             })
             .transpose()?;
-        Ok(Self { chipset, hyperv })
+        Ok(Self { chipset, hyperv, surroundings: plan.surroundings() })
     }
 }
 
@@ -79,7 +82,8 @@ impl RootHardware for X86Hardware {
         let Chipset { apics, remapping, ram } = &*self.chipset;
         let kernel = Arc::new(X86Kernel::new(Arc::clone(apics), Arc::clone(platform)));
         let cpus = NonZeroU16::new(CPUS).unwrap_or(NonZeroU16::MIN);
-        let vectors = VectorDomain::new(VectorDomainConfig::new(cpus, Arc::clone(&kernel) as _));
+        let config = VectorDomainConfig::new(cpus, Arc::clone(&kernel) as _);
+        let vectors = VectorDomain::new(config.with_surroundings(self.surroundings, 0));
         let vectors = Arc::new(vectors.map_err(|error| error.to_string())?);
         for cpu in apics.cpus() {
             vectors

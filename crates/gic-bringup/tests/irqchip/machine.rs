@@ -19,7 +19,7 @@ use gic_firmware::{
 use irq_domain::{Host, MsiDevice, MsiDeviceConfig};
 use msi_types::{
     Cpu, Delivery, DeviceId, Fit, IrqState, Kick, Level, Line, LocalCpu, Masking, MessageStore,
-    MsiMessage, RequesterId, Rewrite, SetLine, StoreError, StoreUpdate, TaskContext,
+    MsiMessage, RequesterId, Rewrite, SetLine, Storage, StoreError, StoreUpdate, TaskContext,
 };
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +31,7 @@ pub(crate) const CPU0: Cpu = Cpu::new(0);
 pub(crate) const CPU1: Cpu = Cpu::new(1);
 const DISTRIBUTOR: u64 = 0x0800_0000;
 pub(crate) const ITS: u64 = 0x0808_0000;
-const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
+pub(crate) const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
 
 /// The kernel under test. Only the kernel's heap is limited; the resources that the kernel passes
 /// to drivers belong to the machine.
@@ -225,9 +225,14 @@ impl SystemRegisters for CpuRegisters<'_> {
     }
 }
 
-/// A device's message store.
-#[derive(Default)]
-pub(crate) struct Messages(Mutex<[MsiMessage; 4]>);
+/// A device's message store, in a place that the bus defines or in memory of the device's own.
+pub(crate) struct Messages(Mutex<[MsiMessage; 4]>, pub(crate) Storage);
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self(Mutex::default(), Storage::Bus)
+    }
+}
 
 impl StoreUpdate for &Messages {
     fn write(&mut self, slot: u16, message: MsiMessage) {
@@ -249,6 +254,10 @@ impl MessageStore for Messages {
 
     fn masking(&self) -> Masking {
         Masking::None
+    }
+
+    fn storage(&self) -> Storage {
+        self.1
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
@@ -312,6 +321,12 @@ pub(crate) fn function(chip: &Chip) -> (MsiDevice, Arc<Messages>) {
 impl Machine {
     pub(crate) fn new() -> Self {
         Self::with(|_| ())
+    }
+
+    /// Changes firmware's description.
+    pub(crate) fn described(mut self, change: impl FnOnce(&mut Description)) -> Self {
+        change(Arc::make_mut(&mut self.description));
+        self
     }
 
     /// Creates a machine whose hardware can't clear `EnableLPIs` without a reset.

@@ -15,6 +15,7 @@ mod out_of_memory;
 mod public_threads;
 mod second_boot;
 mod setup;
+mod surroundings;
 mod suspend;
 
 use gic_bringup::ControllerError;

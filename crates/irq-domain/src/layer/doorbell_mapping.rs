@@ -135,6 +135,8 @@ pub enum Translated {
 /// The page is unmapped once the last message that needs it has been released. If an existing
 /// mapping is beyond the range of an endpoint's address register, the page is mapped again at a
 /// lower address.
+#[doc(alias = "iommu_dma_prepare_msi")]
+#[doc(alias = "iommu_dma_compose_msi_msg")]
 pub struct DoorbellMapping<I> {
     iommu: I,
     host: Arc<dyn Host>,

@@ -5,6 +5,7 @@ use crate::message::DestinationFormat;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
+use msi_types::Surroundings;
 
 /// Lowest vector that is not reserved for exceptions.
 const FIRST_EXTERNAL: u8 = 0x20;
@@ -25,6 +26,7 @@ pub struct VectorDomainConfig<'a> {
     pub(crate) window: RangeInclusive<ApicVector>,
     pub(crate) system: &'a [ApicVector],
     pub(crate) destinations: DestinationFormat,
+    pub(crate) surroundings: Surroundings,
     /// The kernel's access to the local APICs.
     pub(crate) apic: Arc<dyn Apic>,
 }
@@ -42,6 +44,7 @@ impl<'a> VectorDomainConfig<'a> {
             window: vector(FIRST_EXTERNAL)..=vector(LAST_EXTERNAL),
             system: SYSTEM_CALL,
             destinations: DestinationFormat::Xapic,
+            surroundings: Surroundings::default(),
             apic,
         }
     }
@@ -57,6 +60,18 @@ impl<'a> VectorDomainConfig<'a> {
         with_system: system: &'a [ApicVector],
         /// Sets the format of destinations in messages.
         with_destinations: destinations: DestinationFormat,
+    }
+
+    /// States whether the kernel runs on bare metal or in a guest. `leaf_1_ecx` is the register ECX
+    /// that CPUID returns for leaf 1. Its bit 31 is 0 on every physical processor and 1 under a
+    /// hypervisor that does not hide (Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E.3.2),
+    /// and overrules a stated bare metal. Without this statement, the domain behaves as in a guest
+    /// whose hypervisor only traps.
+    #[must_use]
+    pub const fn with_surroundings(mut self, stated: Surroundings, leaf_1_ecx: u32) -> Self {
+        let is_guest = leaf_1_ecx >> 31 == 1;
+        self.surroundings = if is_guest { stated.beside_hypervisor() } else { stated };
+        self
     }
 }
 

@@ -118,6 +118,9 @@ impl MsiParent for VectorDomain {
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        if let Some(hypervisor) = self.surroundings.hypervisor() {
+            visit(&hypervisor.tier());
+        }
         let groups = Capabilities::NONE.with(Capability::Groups);
         let provides = Capabilities::ALL.without(Capability::Groups);
         visit(&Tier::new("x86-vector").with_provides(provides).with_blocks(groups));

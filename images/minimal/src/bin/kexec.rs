@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use doorbell_facts::{Fact, MinimalFact};
 use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
 use gic_arch::gicr::{FRAME_SIZE, VLPI_BASE};
-use gic_bringup::Irqchip;
+use gic_bringup::{Irqchip, Options};
 use gic_driver::{GicPlatform, MmioExt, PhysicalRegion, Platform, RawMmio, TableLayout};
 use gic_firmware::devicetree;
 use image_rt::pci::{self, Bar, Function};
@@ -108,7 +108,8 @@ fn bring_up(life: u64, blob: &[u8]) -> Result<&'static Irqchip<Kernel>> {
     let kernel = Arc::new(Kernel);
     let irqchip = IRQCHIP.call_once({
         let description = devicetree::parse(blob)?;
-        let irqchip = Irqchip::new(kernel.clone(), kernel, description)?;
+        let options = Options::bare_metal();
+        let irqchip = Irqchip::with(kernel.clone(), kernel, description, &options)?;
         || irqchip
     });
     if let Some((_, why)) = irqchip.refused().next() {

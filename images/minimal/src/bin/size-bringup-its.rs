@@ -7,7 +7,7 @@ extern crate alloc;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::error::Error;
-use gic_bringup::Irqchip;
+use gic_bringup::{Irqchip, Options};
 use gic_firmware::devicetree;
 use image_rt::platform::{Kernel, registers};
 use image_rt::{Boot, exceptions, start};
@@ -31,7 +31,8 @@ fn main(boot: Boot) -> ! {
 
 fn serve(blob: &[u8]) -> Result<Served, Box<dyn Error>> {
     let kernel = Arc::new(Kernel);
-    let irqchip = Irqchip::new(kernel.clone(), kernel, devicetree::parse(blob)?)?;
+    let (description, options) = (devicetree::parse(blob)?, Options::bare_metal());
+    let irqchip = Irqchip::with(kernel.clone(), kernel, description, &options)?;
     let irqchip = IRQCHIP.call_once(|| irqchip);
     irqchip.cpu_on(THIS, &registers(), |_| ())?;
     let host = irqchip.description().hosts.first().ok_or("firmware describes no PCI")?;

@@ -4,8 +4,9 @@
 use crate::controller::Controller;
 use crate::machine::Machine;
 use crate::platform::Kernel;
-use crate::report::{Outcome, Report, check};
+use crate::report::{Outcome, Report, Verdict, check};
 use crate::smp;
+use crate::soft_device::SoftDevice;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -14,8 +15,8 @@ use gic_driver::SecurityView;
 use gic_firmware::Severity;
 use image_rt::cpu;
 use image_rt::pci::Function;
-use msi_types::Cpu;
 use msi_types::pci::msi::CAPABILITY_ID;
+use msi_types::{Cpu, Storage};
 
 pub(super) fn run(machine: &'static Machine, expected: &str, report: &mut Report) {
     for (name, wanted) in expected.split_whitespace().filter_map(|word| word.split_once('=')) {
@@ -30,12 +31,27 @@ pub(super) fn run(machine: &'static Machine, expected: &str, report: &mut Report
         check!(mistake.is_none(), "{mistake:?}");
         Ok(())
     });
+    report.case("a device stores its own messages only on bare metal", || store_in_device(machine));
     report.case("every CPU is started and takes interrupts", || {
         machine
             .cpus()
             .filter(|cpu| *cpu != Cpu::new(0))
             .try_for_each(|cpu| smp::turn_on(machine, cpu))
     });
+}
+
+/// Attaches a device that stores its messages where a hypervisor cannot trap them.
+fn store_in_device(machine: &Machine) -> Outcome {
+    let is_guest = machine.description.hypervisor.is_some();
+    match SoftDevice::with_storage(machine, Storage::Device, 1, |_, _| {}) {
+        Err(Verdict::Skipped(why)) => Err(Verdict::Skipped(why)),
+        Err(Verdict::Failed(why)) if is_guest && why.contains("Surroundings") => Ok(()),
+        Err(other) => Err(other),
+        Ok(device) => {
+            check!(!is_guest, "a guest's device sends virtual messages");
+            device.tear_down()
+        }
+    }
 }
 
 fn compare(machine: &Machine, name: &str, wanted: &str) -> Outcome {

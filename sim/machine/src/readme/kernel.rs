@@ -1,7 +1,7 @@
 extern crate alloc;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::error::Error;
-use gic_bringup::Irqchip;
+use gic_bringup::{Irqchip, Options};
 use gic_driver::{GicPlatform, SystemRegisters};
 use gic_firmware::{ConfigAccess, PciHost, Region, devicetree};
 use irq_domain::pci::{self, Ecam, Function, FunctionStore, MappedRegion};
@@ -15,7 +15,9 @@ pub fn boot<K: GicPlatform + Host + 'static>(
     blob: &[u8],
     registers: &impl SystemRegisters,
 ) -> Result<Irqchip<K>, Box<dyn Error>> {
-    let irqchip = Irqchip::new(kernel.clone(), kernel, devicetree::parse(blob)?)?;
+    // A guest's kernel passes `Options::default()`.
+    let (description, options) = (devicetree::parse(blob)?, Options::bare_metal());
+    let irqchip = Irqchip::with(kernel.clone(), kernel, description, &options)?;
     irqchip.cpu_on(Cpu::new(0), registers, |_| ())?; // likewise on each CPU that PSCI starts
     Ok(irqchip)
 }

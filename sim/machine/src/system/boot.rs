@@ -147,7 +147,7 @@ fn bring_up(machine: &Machine, powered: &PoweredMachine, cpus: usize) -> Result<
     let description = populated(&machine.description);
     let failed = |reason: &dyn ToString| bring_up_error(&machine.description, reason);
     let drives = |it: &Controller| machine.controller.serves(it) && !is_virtual_bus(&it.kind);
-    let options = Options::default()
+    let options = Options::bare_metal()
         .with_max_cpus(cpus)
         .with_lpi_id_bits(Some(machine.lpis.id_bits()))
         .with_drives(&drives)
