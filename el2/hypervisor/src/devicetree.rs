@@ -127,7 +127,8 @@ impl Machine<'_> {
         let phandle = self.complete(&mut tree);
         let root = &mut tree.root;
         root.add_property(property("interrupt-parent", phandle));
-        for child in [self.chosen(), memory(&self.ram), psci(), timer(), clock()] {
+        let fixed = [hypervisor(), memory(&self.ram), psci(), timer(), clock()];
+        for child in iter::once(self.chosen()).chain(fixed) {
             root.add_child(child);
         }
         if reserves_tables(self.gic) {
@@ -347,6 +348,12 @@ fn memory(ram: &Range<u64>) -> DeviceTreeNode {
             property("reg", doubles(&[ram.start, ram.end - ram.start])),
         ],
     )
+}
+
+/// Names the hypervisor, so that a kernel does not store messages where the hypervisor cannot see
+/// them.
+fn hypervisor() -> DeviceTreeNode {
+    node("hypervisor", [property("compatible", "doorbell,hypervisor")])
 }
 
 /// Describes PSCI. Version 1.1 is compatible with 0.2, and some kernels look only for 0.2
