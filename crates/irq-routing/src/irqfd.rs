@@ -186,6 +186,7 @@ msi_types::debug_by!(IrqfdSet as "IrqfdSet", |it| {poller: it.poller});
 /// served, later signals stay in the eventfd, and the pin is lowered if no other source asserts it.
 #[derive(Debug)]
 #[must_use = "dropping it ends the bind"]
+#[doc(alias = "KVM_IRQFD")]
 pub struct Irqfd {
     /// Polled eventfd. This field must be the first one, because polling has to end before the
     /// level is lowered.

@@ -63,6 +63,7 @@ impl GsiSpace {
 ///
 /// The [crate's example](crate#example) routes a pin and a message.
 #[doc(alias = "kvm_irq_routing_table")]
+#[doc(alias = "KVM_SET_GSI_ROUTING")]
 pub struct Router {
     table: Table,
     /// Allocated GSIs. The lock is also held during route changes.

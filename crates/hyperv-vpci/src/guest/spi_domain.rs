@@ -23,6 +23,7 @@ pub const LAST_SPI: u32 = 1019;
 ///
 /// A domain can't be taken down. A device may send until its host has deleted the messages, so the
 /// guest can't know when the last interrupt has arrived.
+#[doc(alias = "acpi_irq_create_hierarchy")]
 pub struct SpiDomain {
     wired: Arc<dyn WiredParent>,
     cpu: Arc<dyn LocalCpu>,
