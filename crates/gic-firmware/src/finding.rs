@@ -169,6 +169,9 @@ rules! {
     MbiRange "mbi-range" Error
         "An MBI range contains INTIDs that are not SPIs."
         "`mbi-ranges` holds INTIDs: SPI numbers plus 32.";
+    MsiControllerWithoutKind "msi-controller-without-kind" Error
+        "A GICv3 is marked as an MSI controller, but nothing states where devices write."
+        "Add `mbi-ranges`, or `arm,direct-lpi` with `#msi-cells = <0>` if there is no ITS.";
     DirectLpiWithMbi "direct-lpi-with-mbi" Error
         "Direct LPI and MBI are described on one node, so references to it are ambiguous."
         "Describe one of the two.";

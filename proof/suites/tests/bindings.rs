@@ -1,6 +1,7 @@
 //! Inserts our additions to the kernel's GICv3 schema into that schema, and checks the result with
 //! dtschema, which the kernel uses as well. The schema's own examples and ours must pass. Every
-//! counter-example must cause the error that its first lines state, and no other.
+//! counter-example must cause the error that its first lines state, and no other. Our own lint must
+//! accept and reject the same files.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,8 @@ use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{cache, process, schemas, system};
 use doorbell_suites::insertion;
+use gic_firmware::lint::{KnownRegisters, check};
+use gic_firmware::{Finding, Severity, devicetree};
 
 /// The version that is installed into the cache. The wording of the error messages is stable within
 /// a version.
@@ -43,7 +46,10 @@ fn main() -> Result<ExitCode> {
     ];
     for example in files(&folder.join("examples"), "dts")? {
         cases.push(case(&name(&example), move |judge| {
-            judge.accept(&judge.extended, &judge.compile(&example)?)
+            let blob = judge.compile(&example)?;
+            let findings = lint(&blob)?;
+            ensure!(findings.is_empty(), "our lint reports {findings:?}");
+            judge.accept(&judge.extended, &blob)
         }));
     }
     for example in files(&folder.join("counter-examples"), "dts")? {
@@ -166,7 +172,9 @@ impl Judge {
         let text = fs::read_to_string(example)?;
         let complaint = text.lines().find_map(|line| line.strip_prefix(COMPLAINT));
         let complaint = complaint.context("the counter-example does not state its complaint")?;
-        let said = self.complaints(&self.extended, &self.compile(example)?)?;
+        let blob = self.compile(example)?;
+        ensure!(!lint(&blob)?.is_empty(), "our lint accepts it");
+        let said = self.complaints(&self.extended, &blob)?;
         ensure!(said.contains(complaint), "expected \"{complaint}\", got \"{said}\"");
         ensure!(said.matches(SOURCE).count() == 1, "expected one error, got \"{said}\"");
         Ok(())
@@ -209,6 +217,14 @@ impl Judge {
     fn program(&self, name: &str) -> Command {
         process::command(&self.programs.join(name).to_string_lossy(), &self.folder)
     }
+}
+
+/// Returns the warnings and errors that our own lint reports for a devicetree.
+fn lint(blob: &Path) -> Result<Vec<Finding>> {
+    let description = devicetree::parse(&fs::read(blob)?)?;
+    let mut findings = check(&description, &KnownRegisters::default());
+    findings.retain(|finding| finding.rule.severity() != Severity::Note);
+    Ok(findings)
 }
 
 /// Returns the lines that a patch adds and removes.

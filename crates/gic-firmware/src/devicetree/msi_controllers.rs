@@ -24,6 +24,10 @@ use msi_types::MsiMessage;
 /// Property that marks a GICv3 node whose redistributors accept messages without an ITS
 /// (`docs/bindings`).
 pub(super) const DIRECT_LPI: &str = "arm,direct-lpi";
+/// Property that marks a node to which devices send messages.
+const MARK: &str = "msi-controller";
+/// Property that states the INTIDs of a GICv3's message-based SPIs.
+const MBI_RANGES: &str = "mbi-ranges";
 /// Property that states the number of cells after a reference to a controller.
 pub(super) const MSI_CELLS: &str = "#msi-cells";
 /// Compatible string of Broadcom's MIP.
@@ -67,22 +71,17 @@ impl ControllerList {
         controllers
     }
 
-    /// Disables Direct LPI if an ITS is enabled: `GICR_SETLPIR` is IMPLEMENTATION DEFINED in a
-    /// system with an ITS (IHI 0069 §12.11).
+    /// Disables Direct LPI if there is an ITS: `GICR_SETLPIR` is IMPLEMENTATION DEFINED in a system
+    /// with an ITS (IHI 0069 §12.11). A disabled node also describes an ITS that exists.
     fn refuse_direct_lpi_beside_an_its(&mut self, findings: &mut FindingList) {
-        let usable = |controller: &Controller, kind| {
-            controller.kind == kind && controller.status.is_enabled()
+        let is_its = |one: &&Controller| one.kind == ControllerKind::Its;
+        let Some(its) = self.list.iter().find(is_its).map(|its| its.id.clone()) else { return };
+        let is_direct = |one: &&mut Controller| {
+            one.kind == ControllerKind::DirectLpi && one.status.is_enabled()
         };
-        if !self.list.iter().any(|controller| usable(controller, ControllerKind::Its)) {
-            return;
-        }
-        for direct in self.list.iter_mut().filter(|one| usable(one, ControllerKind::DirectLpi)) {
+        for direct in self.list.iter_mut().filter(is_direct) {
             let origin = direct.id.origin(DIRECT_LPI);
-            findings.add(
-                Rule::DirectLpiWithIts,
-                origin.clone(),
-                "an enabled ITS is also described",
-            );
+            findings.add(Rule::DirectLpiWithIts, origin.clone(), format!("{its} is an ITS"));
             direct.status = Fact::new(Status::Disabled, origin);
         }
     }
@@ -108,24 +107,47 @@ fn kind(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<ControllerK
         return Some(ControllerKind::Mip);
     }
     if gic::version(node) == Some(GicVersion::V3) {
-        return match (node.has(DIRECT_LPI), node.has("mbi-ranges")) {
-            (true, true) => {
-                let message =
-                    format!("`{DIRECT_LPI}` and `mbi-ranges` are both stated; both are ignored");
-                findings.add(Rule::DirectLpiWithMbi, node.origin(DIRECT_LPI), message);
-                None
-            }
-            (true, false) => Some(ControllerKind::DirectLpi),
-            (false, true) => Some(ControllerKind::Mbi),
-            (false, false) => None,
-        };
+        return gic_kind(node, findings);
     }
-    if node.has("msi-controller") {
+    if node.has(MARK) {
         return Some(ControllerKind::Other(String::from(
             node.text("compatible").unwrap_or(node.name()),
         )));
     }
     None
+}
+
+/// Returns the kind of a GICv3 node, and reports properties that belong to another kind.
+fn gic_kind(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<ControllerKind> {
+    let (direct, mbi) = (node.has(DIRECT_LPI), node.has(MBI_RANGES));
+    let mut malformed = |property: &'static str, message: &str| {
+        if node.has(property) {
+            findings.add(Rule::MalformedProperty, node.origin(property), message);
+        }
+    };
+    if !direct {
+        malformed(MSI_CELLS, "a GICv3 has cells only with `arm,direct-lpi`");
+        malformed("memory-region", "a GICv3 has memory for LPI tables only with `arm,direct-lpi`");
+    } else if node.property(DIRECT_LPI).is_some_and(|value| !value.is_empty()) {
+        malformed(DIRECT_LPI, "the property has no value");
+    }
+    match (direct, mbi) {
+        (true, true) => {
+            let message =
+                format!("`{DIRECT_LPI}` and `{MBI_RANGES}` are both stated; both are ignored");
+            findings.add(Rule::DirectLpiWithMbi, node.origin(DIRECT_LPI), message);
+            None
+        }
+        (true, false) => Some(ControllerKind::DirectLpi),
+        (false, true) => Some(ControllerKind::Mbi),
+        (false, false) => {
+            if node.has(MARK) {
+                let message = format!("neither `{MBI_RANGES}` nor `{DIRECT_LPI}` is stated");
+                findings.add(Rule::MsiControllerWithoutKind, node.origin(MARK), message);
+            }
+            None
+        }
+    }
 }
 
 fn read(
@@ -169,7 +191,6 @@ fn read(
 /// Returns the status. A node without the `msi-controller` property counts as disabled, because
 /// drivers ignore it.
 fn status(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Fact<Status> {
-    const MARK: &str = "msi-controller";
     let status = node.status();
     if node.has(MARK) || !status.is_enabled() {
         return status;
@@ -233,13 +254,12 @@ fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fa
 }
 
 fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Vec<Fact<IntIdSpan>> {
-    const RANGES: &str = "mbi-ranges";
-    let value = node.property(RANGES).unwrap_or_default();
+    let value = node.property(MBI_RANGES).unwrap_or_default();
     let Some(cells) =
         cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(2))
     else {
         let message = format!("{} bytes are not a list of (INTID, count) pairs", value.len());
-        findings.add(Rule::MalformedProperty, node.origin(RANGES), message);
+        findings.add(Rule::MalformedProperty, node.origin(MBI_RANGES), message);
         return Vec::new();
     };
     let (pairs, _) = cells.as_chunks();
@@ -249,9 +269,9 @@ fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Vec<Fact<Int
             let span = IntIdSpan::new(IntId::new(first), count).filter(|span| span.is_shared());
             if span.is_none() {
                 let message = format!("{count} INTIDs from {first} on are not all SPIs");
-                findings.add(Rule::MbiRange, node.origin(RANGES), message);
+                findings.add(Rule::MbiRange, node.origin(MBI_RANGES), message);
             }
-            Some(Fact::new(span?, node.origin(RANGES)))
+            Some(Fact::new(span?, node.origin(MBI_RANGES)))
         })
         .collect()
 }

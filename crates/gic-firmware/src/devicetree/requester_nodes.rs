@@ -310,8 +310,11 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
                 Some(below) => format!(", but {} below it is", below.id),
                 None => String::new(),
             };
-            let message = format!("{} is not an MSI controller{hint}", node.path());
-            self.findings.add(Rule::NotAnMsiController, from.origin(property), message);
+            // A node that is marked as one has a finding of its own.
+            if !node.has("msi-controller") {
+                let message = format!("{} is not an MSI controller{hint}", node.path());
+                self.findings.add(Rule::NotAnMsiController, from.origin(property), message);
+            }
             return Target::Nowhere;
         };
         let disabled = self.controllers.get(index).is_some_and(|to| !to.status.is_enabled());

@@ -83,6 +83,14 @@ fn each_fixed_devicetree_example_has_no_findings() {
 }
 
 #[test]
+fn a_disabled_its_excludes_direct_lpis() {
+    let fault = fenced(Rule::DirectLpiWithIts.explanation(), "dts")[0];
+    let disabled = format!("&its {{ status = \"disabled\"; }}; {fault}");
+    let found = findings(&disabled, &KnownRegisters::default());
+    assert!(found.iter().any(|one| one.rule == Rule::DirectLpiWithIts), "{found:#?}");
+}
+
+#[test]
 fn register_rules_report_nothing_without_known_registers() {
     for rule in devicetree_rules().filter(|rule| rule.explanation().contains("```json")) {
         let fault = fenced(rule.explanation(), "dts")[0];

@@ -13,6 +13,14 @@ pub(crate) fn compile(sources: &[&str]) -> Vec<u8> {
             match token.as_str() {
                 "/dts-v1/" => assert_eq!(tokens.next().as_deref(), Some(";")),
                 "/" => tree.body(&[], &mut tokens),
+                "/delete-node/" => {
+                    let label = tokens.next().expect("a reference");
+                    let path = tree.labels.remove(label.trim_start_matches('&'));
+                    let path = path.expect("a known label");
+                    let (name, above) = path.split_last().expect("a node");
+                    tree.node(above).children.retain(|(known, _)| known != name);
+                    assert_eq!(tokens.next().as_deref(), Some(";"));
+                }
                 label => {
                     let label = label.strip_prefix('&').expect("a node or a reference to one");
                     let path = tree.labels.get(label).expect("a known label").clone();

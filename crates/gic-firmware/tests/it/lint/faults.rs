@@ -136,6 +136,8 @@ fn mistakes_in_controllers_are_found() {
         ("&its { #msi-cells = <2>; };", "its-msi-cells", "`#msi-cells` is 2"),
         ("&its { /delete-property/ #msi-cells; };", "its-msi-cells", "`#msi-cells` is 0"),
         ("&its { status = \"disabled\"; };", "disabled-controller", "is disabled"),
+        ("&gic { msi-controller; };", "msi-controller-without-kind", "neither"),
+        ("&gic { #msi-cells = <1>; };", "malformed-property", "arm,direct-lpi"),
         ("&dma { msi-parent = <&its>; };", "malformed-property", "1 cell must follow"),
         ("&its { /delete-property/ reg; };", "missing-property", "registers"),
         ("&its { reg = <0x8080000 0x20000>; };", "malformed-property", "8 bytes"),
