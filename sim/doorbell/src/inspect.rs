@@ -5,10 +5,11 @@ mod text;
 use crate::cli::{Form, InspectArgs};
 use crate::exit::Outcome;
 use crate::print;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use doorbell_inspection::Source;
 use doorbell_inspection::inspect::Inspection;
-use gic_firmware::{acpi, devicetree};
+use gic_firmware::acpi::{self, Extensions};
+use gic_firmware::{Controller, ControllerKind, devicetree};
 use std::io::Write;
 
 pub(crate) use text::print as print_text;
@@ -17,8 +18,8 @@ pub(crate) use text::print as print_text;
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
     let source = args.source.open()?;
     if let Some(form) = args.emit {
-        let text =
-            emit(&source, form).with_context(|| format!("cannot convert {}", source.name))?;
+        let text = emit(&source, form, args.draft)
+            .with_context(|| format!("cannot convert {}", source.name))?;
         print::text(|out| out.write_all(text.as_bytes()))?;
         return Ok(Outcome::Good);
     }
@@ -32,10 +33,22 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
 }
 
 /// Converts a description to a source format.
-fn emit(source: &Source, form: Form) -> Result<String> {
+fn emit(source: &Source, form: Form, draft: bool) -> Result<String> {
     let description = &source.description;
-    Ok(match form {
-        Form::Dts => devicetree::write_source(&devicetree::with_node_paths(description))?,
-        Form::Iort => acpi::iort_source(description)?.context("its contents need no IORT")?,
-    })
+    match form {
+        Form::Dts if draft => bail!("`--draft` is about an IORT"),
+        Form::Dts => Ok(devicetree::write_source(&devicetree::with_node_paths(description))?),
+        Form::Iort => {
+            let mut extensions = Extensions::default();
+            extensions.draft_redistributor_group = draft;
+            let direct = |one: &Controller| one.kind == ControllerKind::DirectLpi;
+            let text = match acpi::iort_source(description, extensions) {
+                Err(error) if !draft && description.controllers.iter().any(direct) => {
+                    bail!("{error}; `--draft` writes a draft of such a node")
+                }
+                written => written?,
+            };
+            text.context("its contents need no IORT")
+        }
+    }
 }

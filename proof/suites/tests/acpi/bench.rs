@@ -1,6 +1,7 @@
 //! The command, the programs whose output it is compared with, and the comparisons.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -190,7 +191,7 @@ impl Bench {
             fs::copy(folder.join(name), output.join(name))?;
         }
         let source = output.join("iort.asl");
-        fs::write(&source, self.emit("iort", folder)?)?;
+        fs::write(&source, self.emit("iort", [folder])?)?;
         process::capture(self.iasl()?.arg("-p").arg(output.join("iort")).arg(&source))?;
         let (before, after) = (self.inspect(folder)?, self.inspect(&output)?);
         // IORTs are written without SMMUs, which does not change the routes.
@@ -203,7 +204,7 @@ impl Bench {
         let source = self.folder.join("emitted.dts");
         let blob = source.with_extension("dtb");
         fs::create_dir_all(&self.folder)?;
-        fs::write(&source, self.emit("dts", folder)?)?;
+        fs::write(&source, self.emit("dts", [folder])?)?;
         let mut dtc = self.tools()?.command("dtc");
         process::capture(dtc.args(["-q", "-o"]).arg(&blob).arg(&source))?;
         let (before, after) = (self.inspect(folder)?, self.inspect(&blob)?);
@@ -212,9 +213,33 @@ impl Bench {
         same("routes", &walk::all_routes(&before)?, &walk::all_routes(&after)?)
     }
 
-    fn emit(&self, form: &str, source: &Path) -> Result<String> {
+    /// Converts the draft IORT that the command writes for a machine with Direct LPI, by
+    /// `acpixtract`. Without `--draft`, the refusal must name that option.
+    pub(crate) fn convert_to_draft(&self) -> Result<()> {
+        let output = self.folder.join("draft");
+        fs::create_dir_all(&output)?;
+        let refused = self.emit("iort", ["--machine", "lagoon"]).unwrap_err();
+        ensure!(format!("{refused:#}").contains("--draft"), "{refused:#}");
+        fs::write(output.join("dump"), self.emit("iort", ["--machine", "lagoon", "--draft"])?)?;
+        let xtract = self.iasl_folder()?.join("acpixtract");
+        process::capture(
+            process::command(&xtract.to_string_lossy(), &output).args(["-a", "dump"]),
+        )?;
+        let table = fs::read(output.join("iort.dat"))?;
+        let length =
+            table.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+        ensure!(length.is_some_and(|length| length as usize == table.len()), "{table:x?}");
+        ensure!(table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)) == 0, "{table:x?}");
+        Ok(())
+    }
+
+    fn emit(
+        &self,
+        form: &str,
+        source: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<String> {
         let mut inspect = process::command(&self.command.to_string_lossy(), Path::new("/"));
-        process::capture(inspect.args(["inspect", "--emit", form]).arg(source))
+        process::capture(inspect.args(["inspect", "--emit", form]).args(source))
     }
 
     pub(crate) fn names_an_its(&self, tables: &Path) -> Result<bool> {

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     cases.push(case("an IORT that the command writes".into(), |bench| {
         bench.convert_to_iort(&sources(MARINA)?)
     }));
+    cases.push(case("a draft IORT, by acpixtract".into(), Bench::convert_to_draft));
     cases.push(case("a devicetree that the command writes".into(), |bench| {
         bench.convert_to_tree(&sources(MARINA)?)
     }));

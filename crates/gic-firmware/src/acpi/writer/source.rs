@@ -1,5 +1,6 @@
-//! Writes an IORT as data table source for `iasl`.
+//! Writes an IORT as text: source for `iasl`, or the bytes as `acpidump` prints them.
 
+use super::Extensions;
 use super::error::{WriteError, WriteErrorKind};
 use crate::acpi::iort::{IdMapping, Iort, IortContents, IortNode};
 use crate::acpi::table::{Fields, Table};
@@ -7,17 +8,41 @@ use crate::description::Description;
 use crate::origin::NodeId;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write as _;
 
 /// Writes the IORT of `description` as source for `iasl`; returns `None` if no IORT is needed. The
 /// IORT refers to ITSes by their numbers in the MADT that [`write`](super::write) returns.
 ///
+/// `iasl` compiles no node whose type it does not know. A table with the draft node of
+/// [`extensions`](Extensions) is therefore written as `acpidump` prints it, which `acpixtract`
+/// converts.
+///
 /// # Errors
 ///
 /// Returns an error if `description` cannot be expressed in these tables. The caller is at fault.
-pub fn iort_source(description: &Description) -> Result<Option<String>, WriteError> {
-    let Some(blob) = super::write(description)?.iort else { return Ok(None) };
+pub fn iort_source(
+    description: &Description,
+    extensions: Extensions,
+) -> Result<Option<String>, WriteError> {
+    let Some(blob) = super::write_with(description, extensions)?.iort else { return Ok(None) };
+    if extensions.draft_redistributor_group {
+        return Ok(Some(dump(&blob)));
+    }
     source(&blob).map(Some).ok_or_else(|| WriteErrorKind::TooLong.of(&NodeId::new("IORT")))
+}
+
+/// Returns a table's bytes as `acpidump` prints them. `acpixtract` requires the column of characters
+/// and the empty line.
+fn dump(blob: &[u8]) -> String {
+    let mut text = String::from("IORT @ 0x0000000000000000\n");
+    for (row, bytes) in blob.chunks(16).enumerate() {
+        let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+        let shown = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' };
+        let (hex, shown) = (hex.join(" "), bytes.iter().map(shown).collect::<String>());
+        let _ = writeln!(text, "    {:04X}: {hex:<47}  {shown}", row * 16);
+    }
+    text + "\n"
 }
 
 /// Returns the source of a table that this crate wrote; only the node revisions that the writer

@@ -1,7 +1,7 @@
 //! Converts descriptions between devicetree and ACPI, and back.
 
 use super::round_trip::{foreign, read, with_frames, with_its};
-use gic_firmware::acpi::{WriteErrorKind, iort_source};
+use gic_firmware::acpi::{Extensions, WriteErrorKind, iort_source};
 use gic_firmware::devicetree::{parse, with_node_paths, write, write_source};
 use gic_firmware::{ControllerKind, Description, Fact, GicVersion};
 use proptest::prelude::*;
@@ -96,7 +96,7 @@ fn devicetree_source_contains_the_its_node_and_an_msi_parent() {
 
 #[test]
 fn iort_source_lists_the_id_mappings() {
-    let source = iort_source(&foreign()).unwrap().unwrap();
+    let source = iort_source(&foreign(), Extensions::default()).unwrap().unwrap();
     let words: Vec<_> = source.lines().map(str::trim).collect();
     let at = words.iter().position(|line| *line == "PCI Segment Number : 00000000").unwrap();
     let mapping = [
@@ -115,8 +115,11 @@ fn iort_source_lists_the_id_mappings() {
 }
 
 #[test]
-fn iort_source_of_a_direct_lpi_controller_is_refused() {
+fn iort_source_has_direct_lpis_on_request_only() {
     let mut machine = foreign();
     machine.controllers[0].kind = ControllerKind::DirectLpi;
-    assert_eq!(iort_source(&machine).unwrap_err().kind, WriteErrorKind::Controller);
+    let refused = iort_source(&machine, Extensions::default());
+    assert_eq!(refused.unwrap_err().kind, WriteErrorKind::Controller);
+    let draft = iort_source(&machine, Extensions::DRAFT_REDISTRIBUTOR_GROUP).unwrap().unwrap();
+    assert!(draft.starts_with("IORT @ 0x0000000000000000\n    0000: 49 4F 52 54 "), "{draft}");
 }
