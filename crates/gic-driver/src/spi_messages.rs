@@ -344,9 +344,13 @@ impl<P: Platform, K> MsiParent for SpiMessages<P, K> {
 }
 
 impl<P: Platform, K> Drop for SpiMessages<P, K> {
+    /// Releases the ranges without vectors. The SPIs of the others stay claimed, because a device may
+    /// still send the messages of its vectors, which would reach the next owner.
     fn drop(&mut self) {
-        for range in &self.ranges {
-            self.wired.release(range.first, range.count);
+        for (range, allocator) in self.ranges.iter().zip(self.allocators.get_mut()) {
+            if allocator.spis.available() == allocator.spis.capacity() {
+                self.wired.release(range.first, range.count);
+            }
         }
     }
 }

@@ -126,12 +126,16 @@ fn invalid_mbi_ranges_are_refused() {
 }
 
 #[test]
-fn an_mbi_frame_owns_its_spis_until_dropped() {
-    let (_, gic, mbi) = set_up(&[(64, 8)]);
-    assert!(gic.claim(HwIrq::new(71), NonZeroU16::MIN).is_err());
+fn a_dropped_mbi_frame_keeps_ranges_with_vectors() {
+    let (_, gic, mbi) = set_up(&[(64, 8), (80, 8)]);
+    let claim = |spi| gic.claim(HwIrq::new(spi), NonZeroU16::MIN);
+    assert!(claim(71).is_err() && claim(87).is_err());
     assert!(Mbi::new(&gic, config(&[(71, 2)])).is_err());
+    let sent = allocate(&mbi, 1, Shape::AlignedGroup).unwrap();
+    assert_eq!(sent.first(), HwIrq::new(64));
     drop(mbi);
-    assert_eq!(gic.claim(HwIrq::new(71), NonZeroU16::MIN), Ok(()));
+    assert!(claim(64).is_err() && claim(71).is_err());
+    assert_eq!(claim(87), Ok(()));
 }
 
 #[test]
