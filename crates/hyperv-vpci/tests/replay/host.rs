@@ -140,7 +140,7 @@ fn highest(section: &Section) -> Version {
 }
 
 #[test]
-fn the_host_serves_a_recorded_linux_guest_on_arm64() {
+fn the_host_serves_the_packets_of_linux_on_arm64() {
     let sections = sections(include_str!("data/linux-arm64.txt"));
     assert_eq!(sections.len(), 5);
     for section in sections {
@@ -150,7 +150,7 @@ fn the_host_serves_a_recorded_linux_guest_on_arm64() {
 }
 
 #[test]
-fn the_host_serves_a_recorded_linux_guest_on_x86() {
+fn the_host_serves_the_packets_of_linux_on_x86() {
     let sections = sections(include_str!("data/linux-x86.txt"));
     assert_eq!(sections.len(), 4);
     for section in sections {
