@@ -36,7 +36,6 @@ const STEPS: &[Step] = &[
     suite("kvm", "nested KVM: the judge of the model, and Alioth with and without our routes"),
     suite("hypervisor", "Linux as a guest of the hypervisor, in QEMU"),
     suite("soak", "random programs against the model and the routes, 120,000 messages"),
-    suite("memory-model", "compiled lock-free code, by Arm's memory model (herd7)"),
     suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
 ];
 
@@ -45,7 +44,6 @@ const LONG: &[Step] = &[
     task("test-slow", "tests that simulate whole machines for long", programs::run_slow),
     long("interleavings-long", "the same, with ten times as many schedules", "interleavings"),
     long("exhaustive-long", "every state of two events that are masked and moved", "exhaustive"),
-    long("memory-model-long", "each ordering weakened, and Miri on the cores", "memory-model"),
     long("fuzz", "each fuzz target for ten minutes", "fuzz"),
     long("soak-long", "12 million messages", "soak"),
     long("differential-long", "100,000 scripts", "differential"),

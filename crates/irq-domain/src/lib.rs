@@ -172,8 +172,6 @@ pub use domain::vector_table::MsiVector;
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
 pub use host::Host;
 pub use interrupts::{Config, Interrupts};
-#[cfg(memory_model)]
-pub use irq::dispatch::memory_model;
 pub use irq::dispatched::{Deferral, Dispatched, Unhandled};
 pub use irq::flow::{Flow, Start};
 pub use irq::handler::{IrqContext, IrqReturn};

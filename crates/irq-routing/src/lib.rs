@@ -123,8 +123,6 @@ pub use inputs::Inputs;
 pub use irq_line::{CpuInput, IrqLine, IrqLineError};
 pub use line_observers::LineObservers;
 pub use msi_types;
-#[cfg(memory_model)]
-pub use msix::vector::memory_model;
 pub use route::{NotAPin, Pin, Route, RoutedMessage, Sender};
 pub use router::{GsiSpace, Router, TooManyGsis};
 pub use routing::{Change, MessageSink, Routing};

@@ -10,8 +10,6 @@
 //!
 //! A reader only starts over if a change was completed during its attempt.
 
-#[cfg(memory_model)]
-pub mod memory_model;
 
 use crate::route::{Route, Words};
 use crate::sync::{AtomicU64, SeqCst};

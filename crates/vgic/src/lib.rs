@@ -171,8 +171,6 @@ mod interleavings;
 mod lifecycle;
 mod lpi;
 mod monitor;
-#[cfg(memory_model)]
-pub use {lpi::memory_model, wired::candidates::memory_model as wired_memory_model};
 pub mod saved_state;
 mod sync;
 mod vgic;

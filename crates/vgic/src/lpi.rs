@@ -146,8 +146,6 @@ mod its_commands;
 mod itt;
 mod itt_teardown;
 mod mapping;
-#[cfg(memory_model)]
-pub mod memory_model;
 #[cfg(all(test, shuttle))]
 pub(crate) use ready_bitmap::filled::Filled;
 mod pending_kicks;

@@ -135,11 +135,10 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
             &["gic-arch", "vgic"],
         ],
     ),
-    ("doorbell-memory-model", &[&["doorbell-harness"]]),
     (
         "doorbell-suites",
         &[
-            &["doorbell-facts", "doorbell-harness", "doorbell-memory-model", "doorbell-oracles"],
+            &["doorbell-facts", "doorbell-harness", "doorbell-oracles"],
             &["doorbell-page", "doorbell-test-support"],
         ],
     ),

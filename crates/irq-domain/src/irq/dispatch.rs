@@ -1,7 +1,5 @@
 //! Lock-free dispatch of an acknowledged hwirq to its handler.
 
-#[cfg(memory_model)]
-pub mod memory_model;
 
 use crate::host::Host;
 use crate::irq::control::Control;

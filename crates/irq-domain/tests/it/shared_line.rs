@@ -14,7 +14,7 @@ use std::thread;
 const LINE: HwIrq = HwIrq::new(40);
 /// Number of handlers that a thread adds and removes. Miri is slow, but switches threads more
 /// often.
-const VISITS: u32 = if cfg!(miri) { 15 } else { 2_000 };
+const VISITS: u32 = 2_000;
 
 fn named(name: &str) -> WiredRequest<'_> {
     WiredRequest::new(LINE, Trigger::Level, name).with_sharing(Sharing::Shared)

@@ -11,8 +11,6 @@
 //!    sends the message if it was pending. The words never change while the count of senders is
 //!    nonzero.
 
-#[cfg(memory_model)]
-pub mod memory_model;
 
 use crate::lock::WaitQueue;
 use crate::sync::{AtomicU64, SeqCst};

@@ -9,9 +9,6 @@
 
 #[cfg(all(test, shuttle))]
 pub(crate) mod filled;
-#[cfg(memory_model)]
-#[expect(unreachable_pub, reason = "exported by the crate's root")]
-pub mod memory_model;
 mod place;
 mod walk;
 

@@ -52,7 +52,7 @@ fn message_does_not_wait_for_another_vector() {
 }
 
 /// Number of changes by the guest. Miri is slow, and switches threads more often.
-const ROUNDS: u32 = if cfg!(miri) { 12 } else { 200 };
+const ROUNDS: u32 = 200;
 
 /// Devices send while the guest masks, unmasks and disables vectors: no masked message is sent, and
 /// none is lost.

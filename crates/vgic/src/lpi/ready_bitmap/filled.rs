@@ -1,5 +1,4 @@
-//! A ready bitmap whose upper layers are too many accesses for Arm's memory model, for
-//! `interleavings`.
+//! A ready bitmap in which a position is ready, for `interleavings`.
 
 use super::ReadyBitmap;
 use crate::lpi::entry::Level;
