@@ -344,8 +344,8 @@ impl<P: Platform, K> MsiParent for SpiMessages<P, K> {
 }
 
 impl<P: Platform, K> Drop for SpiMessages<P, K> {
-    /// Releases the ranges without vectors. The SPIs of the others stay claimed, because a device may
-    /// still send the messages of its vectors, which would reach the next owner.
+    /// Releases the ranges without vectors. The SPIs of the others stay claimed, because a device
+    /// may still send the messages of its vectors, which would reach the next owner.
     fn drop(&mut self) {
         for (range, allocator) in self.ranges.iter().zip(self.allocators.get_mut()) {
             if allocator.spis.available() == allocator.spis.capacity() {

@@ -1,5 +1,5 @@
-//! Reader for the ACPI tables that describe interrupts: MADT, IORT and MCFG. The FADT is read for its
-//! signs of a hypervisor.
+//! Reader for the ACPI tables that describe interrupts: MADT, IORT and MCFG. The FADT is read for
+//! its signs of a hypervisor.
 //!
 //! [`Madt`], [`Iort`] and [`Mcfg`] walk a table in place, without allocation; [`parse`] reads them
 //! into a [`Description`]. Devices in the ACPI namespace are identified by their path in the IORT.

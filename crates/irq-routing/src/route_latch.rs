@@ -10,7 +10,6 @@
 //!
 //! A reader only starts over if a change was completed during its attempt.
 
-
 use crate::route::{Route, Words};
 use crate::sync::{AtomicU64, SeqCst};
 

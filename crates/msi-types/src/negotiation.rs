@@ -78,7 +78,8 @@ set! {
         /// metal always has this capability. In a guest, the hypervisor traps stores to bus-defined
         /// locations and substitutes the physical message, but it can't find messages that are
         /// stored elsewhere ([`Storage::Device`](crate::Storage::Device)), nor those that a driver
-        /// copies, unless its virtual IOMMU remaps them. A kernel [states](crate::Surroundings) which of these applies.
+        /// copies, unless its virtual IOMMU remaps them. A kernel [states](crate::Surroundings)
+        /// which of these applies.
         MessageRemapping => "messages that reach the hardware as this kernel wrote them \
                              (Surroundings::BareMetal or Hypervisor::Remaps)",
         /// Allocation of more vectors while the first ones are already in use.

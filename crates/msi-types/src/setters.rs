@@ -25,7 +25,10 @@ macro_rules! setters {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! debug_by {
-    ([$($generics:tt)*] $type:ty as $name:literal, |$it:ident| {$($field:ident: $value:expr),*}) => {
+    (
+        [$($generics:tt)*] $type:ty as $name:literal,
+        |$it:ident| {$($field:ident: $value:expr),*}
+    ) => {
         impl<$($generics)*> core::fmt::Debug for $type {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 let $it = self;

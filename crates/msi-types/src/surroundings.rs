@@ -2,8 +2,8 @@
 
 use crate::{Capabilities, Capability, Properties, Property, Tier};
 
-/// What surrounds a kernel. Bring-up code must be told; if it isn't, it behaves as in a guest, where
-/// only messages that the hypervisor sees being stored are accepted.
+/// What surrounds a kernel. Bring-up code must be told; if it isn't, it behaves as in a guest,
+/// where only messages that the hypervisor sees being stored are accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Surroundings {
@@ -40,8 +40,8 @@ impl Surroundings {
     }
 }
 
-/// The way in which a guest's messages reach the hardware. A virtual bus that states itself what its
-/// host does, such as Hyper-V's, has no use for it.
+/// The way in which a guest's messages reach the hardware. A virtual bus that states itself what
+/// its host does, such as Hyper-V's, has no use for it.
 ///
 /// Both variants support PCI MSI and MSI-X, because the hypervisor traps their registers and
 /// substitutes the physical message, unless the driver copies messages. Both also support devices

@@ -77,8 +77,8 @@ use vgic_kvm::KvmError;
 use vgic_kvm::snapshot::KvmSnapshot;
 
 /// Version of the format that this library writes. It also rises with the version of the
-/// controller's state, because the binary form has no names of fields. The library also reads version
-/// 1, whose controller's state has no shape.
+/// controller's state, because the binary form has no names of fields. The library also reads
+/// version 1, whose controller's state has no shape.
 pub const VERSION: u32 = 2;
 
 /// The earlier version.

@@ -2,6 +2,7 @@
 
 mod restore;
 mod save;
+mod shape;
 
 use self::restore::Plan;
 use self::save::{all_paused, save_paused};

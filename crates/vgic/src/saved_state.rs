@@ -7,7 +7,8 @@
 //! Objects are identified by keys. CPUs are identified by their affinity, ITSes by the address of
 //! their frames, interrupts by their INTID, and translations by their DeviceID and EventID.
 //! Positions in lists have no meaning, so the order of vCPUs may differ between the saved and the
-//! restored machine, as long as each CPU's redistributor has the same address. All lists are sorted by ascending key, and each key occurs once.
+//! restored machine, as long as each CPU's redistributor has the same address. All lists are sorted
+//! by ascending key, and each key occurs once.
 //!
 //! | state | representation |
 //! |---|---|
@@ -62,7 +63,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`monitor.rs`]: https://github.com/doorbell-rs/doorbell/blob/main/crates/vgic/tests/lists/monitor.rs
+//! [`monitor.rs`]:
+//! https://github.com/doorbell-rs/doorbell/blob/main/crates/vgic/tests/lists/monitor.rs
 //!
 //! # Versions
 //!
@@ -72,9 +74,9 @@
 //! it has a conversion, and refuses all others. This library also reads version 2, which has no
 //! shape, in self-describing formats; for others, see [`SavedState::without_shape`]. It does not
 //! read version 1, which does not record which direct LPIs are enabled. With the feature `serde`,
-//! the types serialize in any format. Self-describing formats reject unknown fields and require all fields of the version.
-//! Human-readable formats contain registers and addresses as hexadecimal strings (`"0x1f"`), and
-//! also accept numbers.
+//! the types serialize in any format. Self-describing formats reject unknown fields and require all
+//! fields of the version. Human-readable formats contain registers and addresses as hexadecimal
+//! strings (`"0x1f"`), and also accept numbers.
 
 mod cpu;
 mod distributor;
@@ -82,7 +84,7 @@ mod error;
 mod its;
 #[cfg(feature = "serde")]
 mod numbers;
-pub(crate) mod shape;
+mod shape;
 
 pub use cpu::{CpuState, EnabledLpis, InterfaceState, LpiState, RedistributorState};
 pub use distributor::{DistributorState, InterruptState};

@@ -309,8 +309,8 @@ pub(crate) struct InspectArgs {
     /// `iasl`.
     #[arg(long, value_name = "FORM", value_enum, conflicts_with = "json")]
     pub(crate) emit: Option<Form>,
-    /// Write Direct LPI as this project's draft of an IORT node, in the format of `acpidump`: `iasl`
-    /// knows no such node, and no operating system reads it.
+    /// Write Direct LPI as this project's draft of an IORT node, in the format of `acpidump`:
+    /// `iasl` knows no such node, and no operating system reads it.
     #[arg(long, requires = "emit")]
     pub(crate) draft: bool,
     #[command(flatten)]

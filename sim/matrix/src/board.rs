@@ -17,7 +17,7 @@ use irq_domain::layer::{
     self, DoorbellMapping, DoorbellMode, IommuDomain, LayeredParent, ShimLayer,
 };
 use irq_domain::{Config, Host, Interrupts};
-use msi_types::{Delivery, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi, Surroundings};
+use msi_types::{Delivery, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi};
 #[cfg(test)]
 use msi_types::{DmaIsolated, InterruptIsolated};
 use std::num::NonZeroU16;

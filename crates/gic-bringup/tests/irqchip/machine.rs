@@ -1,6 +1,7 @@
 //! A test machine with two CPUs, a GICv3 with an ITS, and a kernel whose heap can run out. The
 //! model and its RAM don't count against that heap.
 
+use crate::messages::Messages;
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{CpuBus, Executing, Frame, MachinePlatform};
 use doorbell_hardware::ram::{Caches, Ram};
@@ -18,8 +19,8 @@ use gic_firmware::{
 };
 use irq_domain::{Host, MsiDevice, MsiDeviceConfig};
 use msi_types::{
-    Cpu, Delivery, DeviceId, Fit, IrqState, Kick, Level, Line, LocalCpu, Masking, MessageStore,
-    MsiMessage, RequesterId, Rewrite, SetLine, Storage, StoreError, StoreUpdate, TaskContext,
+    Cpu, Delivery, DeviceId, IrqState, Kick, Level, Line, LocalCpu, MsiMessage, RequesterId,
+    SetLine, TaskContext,
 };
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -222,51 +223,6 @@ impl SystemRegisters for CpuRegisters<'_> {
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
         let _outside = Outside::new();
         self.0.lock().unwrap().write_sysreg(register, value).unwrap();
-    }
-}
-
-/// A device's message store, in a place that the bus defines or in memory of the device's own.
-pub(crate) struct Messages(Mutex<[MsiMessage; 4]>, pub(crate) Storage);
-
-impl Default for Messages {
-    fn default() -> Self {
-        Self(Mutex::default(), Storage::Bus)
-    }
-}
-
-impl StoreUpdate for &Messages {
-    fn write(&mut self, slot: u16, message: MsiMessage) {
-        self.0.lock().unwrap()[usize::from(slot)] = message;
-    }
-
-    fn mask(&mut self, _: u16) {}
-    fn unmask(&mut self, _: u16) {}
-}
-
-impl MessageStore for Messages {
-    fn slots(&self) -> u16 {
-        4
-    }
-
-    fn fit(&self) -> Fit {
-        Fit::new(Rewrite::Masked)
-    }
-
-    fn masking(&self) -> Masking {
-        Masking::None
-    }
-
-    fn storage(&self) -> Storage {
-        self.1
-    }
-
-    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
-        change(&mut &*self);
-        Ok(())
-    }
-
-    fn set_enabled(&self, _: bool) -> Result<(), StoreError> {
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ mod explain;
 mod guide;
 mod hotplug;
 mod machine;
+mod messages;
 mod out_of_memory;
 mod public_threads;
 mod second_boot;

@@ -1,7 +1,8 @@
-//! Tests which messages a kernel may store, given the surroundings that it states and the signs of a
-//! hypervisor in firmware's description.
+//! Tests which messages a kernel may store, given the surroundings that it states and the signs of
+//! a hypervisor in firmware's description.
 
-use crate::machine::{FUNCTION, Machine, Messages, function};
+use crate::machine::{FUNCTION, Machine, function};
+use crate::messages::Messages;
 use gic_bringup::Options;
 use gic_firmware::Fact;
 use irq_domain::{MsiDevice, MsiDeviceConfig};

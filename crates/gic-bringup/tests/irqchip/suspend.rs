@@ -1,7 +1,8 @@
 //! Suspend and resume tests. While suspended, the machine loses all state except the contents of
 //! RAM.
 
-use crate::machine::{CPU0, CPU1, Chip, Machine, Messages, function};
+use crate::machine::{CPU0, CPU1, Chip, Machine, function};
+use crate::messages::Messages;
 use doorbell_test_support::with_allocations;
 use gic_bringup::{StepError, SuspendError, Suspended};
 use irq_domain::{IrqHandle, MsiDevice, PerCpuHandle, WiredRequest};

@@ -51,11 +51,11 @@ impl WrittenTables {
 /// Writes `description` as ACPI tables, for simulated machines, tests and conversion.
 ///
 /// Enabled controllers, hosts and devices read back with the same registers, DeviceIDs and routes.
-/// Disabled parts are omitted, because these tables only list usable parts. IOMMUs and
-/// the FADT are omitted as well, and a path through IOMMUs becomes a direct mapping to the controller. Nodes are named as
-/// [`parse`](super::parse) would name them, and nodes without a number in their identifier are
-/// numbered in order. If a description uses these names and has no disabled parts, it reads back
-/// equal.
+/// Disabled parts are omitted, because these tables only list usable parts. IOMMUs and the FADT are
+/// omitted as well, and a path through IOMMUs becomes a direct mapping to the controller. Nodes are
+/// named as [`parse`](super::parse) would name them, and nodes without a number in their identifier
+/// are numbered in order. If a description uses these names and has no disabled parts, it reads
+/// back equal.
 ///
 /// # Errors
 ///

@@ -43,8 +43,9 @@ use references::References;
 ///   the description that is read back differs only in the order of the lists and in the indices.
 /// - No enabled node is below a disabled node.
 ///
-/// The tree omits the hypervisor, PSCI, address limits, and wired interrupts other than those of secondary GICs. Maps to
-/// a Direct LPI controller also omit the DeviceIDs, because references to it have no cells.
+/// The tree omits the hypervisor, PSCI, address limits, and wired interrupts other than those of
+/// secondary GICs. Maps to a Direct LPI controller also omit the DeviceIDs, because references to
+/// it have no cells.
 ///
 /// Origins are not written: the identifier of each part determines the node that its facts are
 /// written to. A GIC's version is written as its compatible strings (a devicetree does not

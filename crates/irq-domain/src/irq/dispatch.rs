@@ -1,6 +1,5 @@
 //! Lock-free dispatch of an acknowledged hwirq to its handler.
 
-
 use crate::host::Host;
 use crate::irq::control::Control;
 use crate::irq::descriptor::{Action, Descriptor};

@@ -27,7 +27,6 @@
 // of atomic operations, for the same exclusion that the state word already provides.
 #![expect(unsafe_code, reason = "a state word guards the value; each use has a safety comment")]
 
-
 use crate::sync::{AtomicU32, SeqCst};
 use core::cell::UnsafeCell;
 use core::fmt;

@@ -11,7 +11,6 @@
 //!    sends the message if it was pending. The words never change while the count of senders is
 //!    nonzero.
 
-
 use crate::lock::WaitQueue;
 use crate::sync::{AtomicU64, SeqCst};
 use crate::{RoutedMessage, Sender};

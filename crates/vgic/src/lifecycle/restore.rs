@@ -2,6 +2,7 @@
 //! it.
 
 use super::save::{PausedInterfaces, finish_sweeps};
+use super::shape;
 use crate::config::{VgicConfig, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::frames::its::{
@@ -12,7 +13,7 @@ use crate::lpi::{EnabledRange, LpiTables, NoRoom, Reservation, Restoration, Room
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use crate::saved_state::{
     CpuState, DeviceState, EventRun, EventState, InterruptState, ItsState, LpiState, NotRestorable,
-    Object, Problem, RedistributorState, RestoreError, SavedState, VERSION, WITHOUT_SHAPE, shape,
+    Object, Problem, RedistributorState, RestoreError, SavedState, VERSION, WITHOUT_SHAPE,
 };
 use crate::vgic::Vgic;
 use crate::wired::{Bank, RestoredInterrupt};

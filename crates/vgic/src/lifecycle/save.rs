@@ -1,11 +1,11 @@
 //! Saves a machine whose vCPUs are paused.
 
+use super::shape;
 use crate::config::cpu;
 use crate::cpu_interface::CpuInterface;
 use crate::lpi::{self, Control, SavedLpi};
 use crate::saved_state::{
     CpuState, EnabledLpis, ItsState, LpiState, RedistributorState, SaveError, SavedState, VERSION,
-    shape,
 };
 use crate::sync::lock::MutexGuard;
 use crate::vgic::Vgic;

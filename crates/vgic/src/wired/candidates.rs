@@ -10,7 +10,6 @@
 //! A writer that finds the bit set does not write it, because a locked operation on another vCPU's
 //! cache line is expensive. A reader that clears the bit afterwards finds the word ready.
 
-
 use crate::sync::summary::Summary;
 use crate::wired::index::WiredIndex;
 

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use vgic::saved_state::{SavedState, StateVersion, VERSION};
 use vgic::{V2mConfig, VgicConfig};
 
-/// The state of [`something_of_everything`] as version 2 wrote it. This file must not change, because
-/// a change in the output requires a new version.
+/// The state of [`something_of_everything`] as version 2 wrote it. This file must not change,
+/// because a change in the output requires a new version.
 const VERSION_2: &str = include_str!("version-2.json");
 /// The same state with registers as numbers, which version 2 also accepts.
 const WITH_NUMBERS: &str = include_str!("version-2-numbers.json");

@@ -10,3 +10,4 @@ mod pending_table;
 mod refusals;
 mod room;
 mod round_trip;
+mod shape;

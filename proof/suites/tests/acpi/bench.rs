@@ -144,8 +144,8 @@ impl Bench {
         lint
     }
 
-    /// Checks that lint has no warnings and no errors about tables whose machine works, and that the
-    /// hypervisor is the one that QEMU names.
+    /// Checks that lint has no warnings and no errors about tables whose machine works, and that
+    /// the hypervisor is the one that QEMU names.
     pub(crate) fn lint(&self, folder: &Path) -> Result<()> {
         let output = process::output(self.lint_command().arg(folder))?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

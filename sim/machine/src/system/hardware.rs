@@ -58,8 +58,8 @@ impl DeviceHardware {
         }
     }
 
-    /// Returns the driver's function that copies messages into the device. Drivers of functions with
-    /// MSI but without masks copy messages, as ath11k does.
+    /// Returns the driver's function that copies messages into the device. Drivers of functions
+    /// with MSI but without masks copy messages, as ath11k does.
     pub(super) fn copier(&self) -> Option<Arc<MessageCopy>> {
         let function = match self {
             Self::Function(function) => function,

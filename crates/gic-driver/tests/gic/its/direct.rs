@@ -3,9 +3,9 @@
 
 use super::setup::{Setup, config, lpi, request};
 use crate::fake::{Board, Hardware};
+use gic_arch::Lpi;
 use gic_arch::gits::Typer;
 use gic_arch::lpi::Config;
-use gic_arch::Lpi;
 use gic_driver::its::{DirectEvent, IfEnabled, VirtualLpi, VpeSet};
 use gic_driver::{Its, ItsError};
 use msi_types::{Cpu, DeviceId, HwIrqBlock, Pending};

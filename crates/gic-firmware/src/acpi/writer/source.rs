@@ -32,8 +32,8 @@ pub fn iort_source(
     source(&blob).map(Some).ok_or_else(|| WriteErrorKind::TooLong.of(&NodeId::new("IORT")))
 }
 
-/// Returns a table's bytes as `acpidump` prints them. `acpixtract` requires the column of characters
-/// and the empty line.
+/// Returns a table's bytes as `acpidump` prints them. `acpixtract` requires the column of
+/// characters and the empty line.
 fn dump(blob: &[u8]) -> String {
     let mut text = String::from("IORT @ 0x0000000000000000\n");
     for (row, bytes) in blob.chunks(16).enumerate() {
