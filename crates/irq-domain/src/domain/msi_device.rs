@@ -114,6 +114,7 @@ impl<'a> MsiDeviceConfig<'a> {
     ///
     /// `sim/machine/examples/ath11k.rs` in the repository runs such a driver on direct LPIs.
     #[doc(alias = "irq_write_msi_msg")]
+    #[doc(alias = "irq_set_affinity_notifier")]
     #[must_use]
     pub fn with_copy(self, copy: Arc<MessageCopy>) -> Self {
         Self { copy: Some(copy), ..self }
