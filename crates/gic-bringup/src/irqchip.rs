@@ -125,7 +125,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         let itses = QuietItses::new(&platform, &description, &config, options)?;
         let gic = RootGic::new(platform.clone(), config)?;
         let mut config =
-            Config::new(cpus, host.clone()).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
+            Config::new(cpus, Arc::clone(&host)).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
         if let Some(policy) = &options.policy {
             config = config.with_policy(policy.clone());
         }
@@ -142,7 +142,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
             interrupts: &interrupts,
             options,
             surroundings,
-            host: &host,
+            host,
         };
         let msi = MsiControllerSet::new(&site)?;
         let mode = PhantomData;

@@ -53,7 +53,7 @@ pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) interrupts: &'a Interrupts,
     pub(crate) options: &'a Options<'a>,
     pub(crate) surroundings: Surroundings,
-    pub(crate) host: &'a Arc<dyn Host>,
+    pub(crate) host: Arc<dyn Host>,
 }
 
 /// Configuration of each ITS, or the reason why no driver can be started for the ITS.

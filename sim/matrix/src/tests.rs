@@ -42,8 +42,8 @@ const REASONS: [(char, &str); 3] = [
     ('G', "the endpoint needs aligned groups of vectors, which tier x86-vector does not offer"),
     (
         'S',
-        "the endpoint needs messages that reach the hardware as this kernel wrote them, which \
-         tier hypervisor does not offer",
+        "the endpoint needs messages that reach the hardware as this kernel wrote them \
+         (Surroundings::BareMetal or Hypervisor::Remaps), which tier hypervisor does not offer",
     ),
     (
         'D',

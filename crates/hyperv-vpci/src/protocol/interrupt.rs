@@ -150,7 +150,7 @@ impl InterruptDescriptor {
             1 => Delivery::LowestPriority,
             other => return Err(ProtocolError::BadDelivery(other)),
         };
-        by.reserved(if form == InterruptForm::V3 { 1 } else { 0 })?;
+        by.reserved(usize::from(form == InterruptForm::V3))?;
         let count = check_group(by.u16(self.count)?)?;
         form.check_vectors(vector, count)?;
         let processors = if form == InterruptForm::V1 {

@@ -218,7 +218,8 @@ impl Bench {
     pub(crate) fn convert_to_draft(&self) -> Result<()> {
         let output = self.folder.join("draft");
         fs::create_dir_all(&output)?;
-        let refused = self.emit("iort", ["--machine", "lagoon"]).unwrap_err();
+        let refused = self.emit("iort", ["--machine", "lagoon"]);
+        let refused = refused.err().context("Direct LPI was emitted without --draft")?;
         ensure!(format!("{refused:#}").contains("--draft"), "{refused:#}");
         fs::write(output.join("dump"), self.emit("iort", ["--machine", "lagoon", "--draft"])?)?;
         let xtract = self.iasl_folder()?.join("acpixtract");
