@@ -492,6 +492,9 @@ impl Vgic {
 
     #[cold]
     fn do_piece(&self) {
+        if self.wakeup.take_ended_recall() {
+            return self.resume_recalled();
+        }
         if let Some(lpis) = &self.lpis {
             lpis.try_advance_registers();
         }
@@ -499,7 +502,7 @@ impl Vgic {
     }
 
     /// Resumes the commands and register writes that were waiting for a recalled vCPU.
-    pub(crate) fn resume_recalled(&self) {
+    fn resume_recalled(&self) {
         self.its.iter().for_each(|its| its.poll());
         if let Some(lpis) = &self.lpis {
             lpis.advance_registers(0);
