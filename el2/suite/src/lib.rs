@@ -24,6 +24,7 @@ mod installer;
 pub mod interactive;
 mod kvm;
 mod kvm_unit_tests;
+mod latency;
 mod leaks;
 mod linux;
 mod machine;
