@@ -138,6 +138,9 @@ impl MsiParent for VectorDomain {
         else {
             return writeln!(out, "x86: irq {hwirq} is not allocated");
         };
+        if let Some(hypervisor) = self.surroundings.hypervisor() {
+            writeln!(out, "hypervisor: {hypervisor:?}")?;
+        }
         write!(out, "x86: {cpu_vector}")?;
         if let Some(id) = self.apic_id(cpu_vector.cpu) {
             write!(out, " (APIC {id})")?;
