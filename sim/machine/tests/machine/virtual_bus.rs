@@ -79,7 +79,8 @@ fn removing_functions_under_load_loses_no_message() {
     assert!(readded.count() > 10, "{:?}", simulation.report.totals);
     let report = run(machine(&BuildOptions::default()), &options(1000), &mut |_| {}).unwrap();
     assert_delivered(&report, 1000);
-    assert!(report.totals.readded > 10, "{:?}", report.totals);
+    // How often depends on the host's scheduler.
+    assert!(report.totals.readded > 0, "{:?}", report.totals);
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn migration_with_requests_in_flight_loses_no_message() {
     assert!(simulation.report.totals.migrated_in_flight > 10, "{:?}", simulation.report.totals);
     let report = run(machine(&migrating()), &options(500), &mut |_| {}).unwrap();
     assert_delivered(&report, 500);
-    assert!(report.totals.migrated_in_flight > 10, "{:?}", report.totals);
+    assert!(report.totals.migrated_in_flight > 0, "{:?}", report.totals);
     let stays = BuildOptions { migration: Migration::Never, ..BuildOptions::default() };
     let report = run(machine(&stays), &options(10), &mut |_| {}).unwrap();
     assert_eq!(report.totals.migrated_in_flight, 0);
