@@ -14,8 +14,7 @@ use shuttle::{Config, Runner};
 /// Number of random interleavings per scenario in an ordinary run.
 const SCHEDULES: usize = 50_000;
 
-/// Explores a sample of random interleavings, which is ten times as large in a long run, and
-/// another one each time.
+/// Explores random interleavings. A long run explores ten times as many, with a new seed each time.
 fn explore(scenario: fn()) {
     let is_long = std::env::var_os("DOORBELL_LONG").is_some();
     let schedules = if is_long { 10 * SCHEDULES } else { SCHEDULES };

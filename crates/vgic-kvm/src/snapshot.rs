@@ -324,9 +324,8 @@ impl KvmSnapshot {
 
     /// Replaces the snapshot's memory with the tables that its attributes name, read from `memory`.
     /// A VMM can call this function to build a snapshot from registers and memory that it has saved
-    /// in its own format. Pages that cannot be read are omitted, as is what exceeds 64 MiB, except
-    /// for the pages that KVM would read: the memory then contains every byte that a
-    /// [`rehearsal`](Self::rehearse) reads.
+    /// in its own format. Omits unreadable pages, and pages beyond the first 64 MiB unless KVM
+    /// would read them. A [`rehearsal`](Self::rehearse) therefore finds every byte it reads.
     ///
     /// # Errors
     /// `ENOMEM` if the heap is exhausted.

@@ -263,7 +263,7 @@ fn describe_prints_every_layer_of_a_stack() {
 }
 
 #[test]
-fn two_devices_keep_their_domains_in_any_order() {
+fn interleaved_attach_and_detach_keep_domains_separate() {
     const STEPS: u32 = 6;
     let rule = RequesterRule::Shifted { shift: 0, base: 0x200 };
     let layer = ShimLayer::new("bridge").with_requesters(rule);

@@ -124,7 +124,7 @@ fn movi_beside_mapti(is_pending: bool) {
 }
 
 #[test]
-fn an_event_moves_while_another_its_maps() {
+fn movi_races_with_another_itss_mapti() {
     explore(|| movi_beside_mapti(false));
     explore(|| movi_beside_mapti(true));
 }

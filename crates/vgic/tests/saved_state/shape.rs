@@ -32,7 +32,7 @@ fn shaped(security: SecurityView) -> VgicConfig {
 type Reshaped = (fn(&mut VgicConfig), &'static str);
 
 #[test]
-fn each_property_of_another_machine_is_refused_by_name() {
+fn a_refused_restore_names_the_differing_property() {
     let cases: [Reshaped; 36] = [
         (|it| it.distributor = 0x0a00_0000, "Distributor"),
         (|it| it.cpus.reverse(), "Redistributor"),

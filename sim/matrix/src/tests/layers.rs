@@ -97,7 +97,7 @@ const ORDERS: [u16; 4] =
     [0b1010_0101_1010_0101, 0b1111_0011_0000_1100, 0b0001_1101_1000_1110, 0b0110_1001_0110_1001];
 
 #[test]
-fn two_devices_share_no_state_in_any_order() {
+fn interleaved_devices_share_no_state() {
     for (parent, layer, world) in stacks() {
         let other = if parent.is_virtual_bus() { Endpoint::PciMsi } else { Endpoint::Emulated };
         for order in ORDERS {
