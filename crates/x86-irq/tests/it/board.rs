@@ -4,7 +4,7 @@
 use core::num::NonZeroU16;
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, MoveOutcome, MsiError, MsiMessage,
-    MsiParent, RequesterId, Rewrite, Shape,
+    MsiParent, RequesterId, Rewrite, Shape, Surroundings,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -136,6 +136,7 @@ impl Board {
         let vector = |number| ApicVector::new(number).unwrap();
         let config = VectorDomainConfig::new(NonZeroU16::new(cpus).unwrap(), apics.clone())
             .with_destinations(destinations)
+            .with_surroundings(Surroundings::BareMetal, 0)
             .with_window(vector(0x20)..=vector(0x2b))
             .with_hwirqs(NonZeroU16::new(20).unwrap());
         Self { apics, domain: Arc::new(VectorDomain::new(config).unwrap()), cpus: cpus.into() }

@@ -1,12 +1,16 @@
 //! Contracts of the vector domain as an MSI parent.
 
-use crate::board::{Board, Device, id_of, relocate, request};
+use crate::board::{ApicBank, Board, Device, id_of, relocate, request};
 use msi_types::{
-    Capability, Cpu, HwIrq, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated, Pending,
-    RequesterId, Rewrite, Shape,
+    Capabilities, Capability, Cpu, HwIrq, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated,
+    Pending, Properties, RequesterId, Rewrite, Shape, Surroundings, negotiate,
 };
+use std::num::NonZeroU16;
+use std::sync::Arc;
 use x86_irq::message::DestinationFormat;
-use x86_irq::{ApicId, ApicVector, Arrival, CpuError, CpuVector, FIRST_HWIRQ};
+use x86_irq::{
+    ApicId, ApicVector, Arrival, CpuError, CpuVector, FIRST_HWIRQ, VectorDomain, VectorDomainConfig,
+};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -368,6 +372,19 @@ fn the_vector_domain_reports_no_isolation() {
     let board = Board::new(1);
     let answer = board.domain.isolation(RequesterId::new(1));
     assert!(matches!(answer, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))));
+}
+
+#[test]
+fn cpuids_hypervisor_bit_overrules_stated_bare_metal() {
+    let real = Capabilities::NONE.with(Capability::MessageRemapping);
+    let is_real = |change: fn(VectorDomainConfig<'_>) -> VectorDomainConfig<'_>| {
+        let config = VectorDomainConfig::new(NonZeroU16::MIN, Arc::new(ApicBank::default()));
+        let domain = VectorDomain::new(change(config)).unwrap();
+        negotiate(real, Properties::ALL, &|visit| domain.tiers(visit)).is_ok()
+    };
+    assert!(!is_real(|config| config), "the default is a guest");
+    assert!(is_real(|config| config.with_surroundings(Surroundings::BareMetal, !(1 << 31))));
+    assert!(!is_real(|config| config.with_surroundings(Surroundings::BareMetal, 1 << 31)));
 }
 
 #[test]
