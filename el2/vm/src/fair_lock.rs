@@ -8,8 +8,8 @@
 //!
 //! The lock is fair among the vCPUs that keep their CPUs: it passes to the next vCPU that waits, in
 //! the order of their numbers, and each of them is loaded, so it soon asks again. Such a vCPU waits
-//! at most once for each of the others. A vCPU whose time slice ends while it waits asks anew in its
-//! next one.
+//! at most once for each of the others. A vCPU whose time slice ends while it waits asks anew in
+//! its next one.
 
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use msi_types::Cpu;
