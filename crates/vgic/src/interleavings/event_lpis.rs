@@ -278,7 +278,7 @@ fn slots_change_hands() {
 
 #[test]
 fn a_late_message_never_signals_a_reused_translation_entry() {
-    explore(slots_change_hands);
+    explore_more(20, slots_change_hands);
 }
 
 /// Runs [`slots_change_hands`], but also reassigns the device table entry to the next device.
@@ -296,7 +296,7 @@ fn entries_change_hands() {
 
 #[test]
 fn a_late_message_never_signals_a_reused_device_entry() {
-    explore(entries_change_hands);
+    explore_more(8, entries_change_hands);
 }
 
 /// Runs [`slots_change_hands`] for a device that has enough events to need a node between its
@@ -315,7 +315,7 @@ fn nodes_change_hands() {
 
 #[test]
 fn a_late_message_never_signals_a_reused_node() {
-    explore_more(5, nodes_change_hands);
+    explore_more(60, nodes_change_hands);
 }
 
 fn lpis_are_disabled() {
