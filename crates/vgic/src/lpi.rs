@@ -75,7 +75,7 @@
 //! Only the fold shows whether the guest has acknowledged the LPI. Changes that depend on this wait
 //! for the fold: MOVALL and disabling LPIs, which move pending state to another redistributor or to
 //! memory, and mapping or moving an event to a redistributor at which its LPI is already pending.
-//! The recalled vCPU resumes them when it next enters the guest or sleeps.
+//! The recalled vCPU resumes them.
 //!
 //! # Choices that the architecture leaves
 //!

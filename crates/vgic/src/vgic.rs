@@ -492,9 +492,6 @@ impl Vgic {
 
     #[cold]
     fn do_piece(&self) {
-        if self.wakeup.take_ended_recall() {
-            return self.resume_recalled();
-        }
         if let Some(lpis) = &self.lpis {
             lpis.try_advance_registers();
         }
@@ -502,7 +499,7 @@ impl Vgic {
     }
 
     /// Resumes the commands and register writes that were waiting for a recalled vCPU.
-    fn resume_recalled(&self) {
+    pub(crate) fn resume_recalled(&self) {
         self.its.iter().for_each(|its| its.poll());
         if let Some(lpis) = &self.lpis {
             lpis.advance_registers(0);

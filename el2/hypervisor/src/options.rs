@@ -1,7 +1,6 @@
 //! Parses the options on the loader's command line.
 
 use crate::controller::Controller;
-use el2_vm::MAX_VCPUS;
 
 /// Options for a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -53,10 +52,7 @@ impl Options {
             ("trace", "") => self.run.trace = true,
             ("offset", number) => self.offset = Some(number.parse().ok()?),
             ("entry", number) => self.entry = number.parse().ok()?,
-            ("vcpus", number) => {
-                let is_possible = |vcpus: &u16| usize::from(*vcpus) <= MAX_VCPUS;
-                self.vcpus = Some(number.parse().ok().filter(is_possible)?);
-            }
+            ("vcpus", number) => self.vcpus = Some(number.parse().ok()?),
             ("moves", number) => self.run.moves = Some(number.parse().ok()?),
             ("limit", number) => self.run.limit = Some(number.parse().ok()?),
             ("controller", name) => self.controller = Controller::named(name)?,

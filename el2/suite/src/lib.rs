@@ -24,7 +24,6 @@ mod installer;
 pub mod interactive;
 mod kvm;
 mod kvm_unit_tests;
-mod latency;
 mod leaks;
 mod linux;
 mod machine;

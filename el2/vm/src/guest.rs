@@ -1,7 +1,6 @@
 //! A guest's machine: its memory, its GIC, its devices, and its vCPUs that aren't loaded on a CPU.
 
 use crate::exits::Exits;
-use crate::fair_lock::{FairLock, MAX_VCPUS};
 use crate::faults::{Faults, Refused};
 use crate::gic::Gic;
 use crate::injection::Injection;
@@ -118,7 +117,6 @@ pub struct Guest {
     gic: Arc<Gic>,
     pub(crate) power: Power,
     pub(crate) gate: Gate,
-    pub(crate) lock: FairLock,
     pub(crate) devices: Box<dyn Devices>,
     stage2: IrqMutex<TranslationTables>,
     pub(crate) vttbr: Vttbr,
@@ -135,12 +133,11 @@ impl Guest {
     /// Creates a machine with the devices that `devices` returns.
     ///
     /// # Panics
-    /// Panics if the GIC's configuration is not valid or has more than 32 vCPUs, if the number is
-    /// too large for a VMID, or if memory is exhausted.
+    /// Panics if the GIC's configuration is not valid, if the number is too large for a VMID, or if
+    /// memory is exhausted.
     pub fn new(config: GuestConfig, devices: impl FnOnce(&Arc<Gic>) -> Box<dyn Devices>) -> Self {
         let GuestConfig { number, ram, gic: config, linked } = config;
         let cpus = config.cpus.len();
-        assert!(cpus <= MAX_VCPUS, "a guest can have {MAX_VCPUS} vCPUs");
         let mut stage2 = TranslationTables::stage_2();
         stage2.map_ram(&ram);
         // The guest has as many priority bits as the machine's list registers.
@@ -158,7 +155,6 @@ impl Guest {
             gic,
             power: Power::new(cpus),
             gate: Gate::new(cpus),
-            lock: FairLock::default(),
             devices,
             vttbr: stage2.vttbr(Vmid::of_guest(number).expect("the guest's number fits a VMID")),
             stage2: IrqMutex::new(stage2),

@@ -1,19 +1,22 @@
 //! Keeps a guest's vCPUs out of guest mode temporarily. As long as none of a guest's vCPUs executes
 //! guest code, the model knows the contents of their list registers.
 //!
-//! A vCPU that enters the guest, and a vCPU that reads registers, holds the guest's
-//! [lock](crate::fair_lock). So no vCPU enters while another reads.
+//! A vCPU that enters the guest first announces that it is inside, and then checks the gate. A vCPU
+//! that reads registers first closes the gate, and then checks for vCPUs inside. So either the
+//! entering vCPU sees the closed gate, or the reader sees the vCPU inside.
 
 use alloc::boxed::Box;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use msi_types::Cpu;
+use spin::Mutex;
 
 /// The gate between the hypervisor and the guest.
 #[derive(Debug)]
 pub(crate) struct Gate {
     closed: AtomicBool,
     inside: Box<[AtomicBool]>,
+    one_at_a_time: Mutex<()>,
 }
 
 impl Gate {
@@ -21,13 +24,22 @@ impl Gate {
         Self {
             closed: AtomicBool::new(false),
             inside: (0..cpus).map(|_| AtomicBool::new(false)).collect(),
+            one_at_a_time: Mutex::new(()),
         }
     }
 
-    /// Announces that the vCPU, which holds the guest's lock, is about to fill its list registers.
+    /// Announces that the vCPU is about to fill its list registers. Waits while the gate is closed.
     pub(crate) fn enter(&self, cpu: Cpu) {
-        if let Some(inside) = self.inside.get(cpu.index()) {
+        let Some(inside) = self.inside.get(cpu.index()) else { return };
+        loop {
             inside.store(true, SeqCst);
+            if !self.closed.load(SeqCst) {
+                return;
+            }
+            inside.store(false, SeqCst);
+            while self.closed.load(SeqCst) {
+                spin_loop();
+            }
         }
     }
 
@@ -43,17 +55,15 @@ impl Gate {
         }
     }
 
-    /// Runs `work` while no vCPU is inside. The calling vCPU must hold the guest's lock, and must
-    /// not be inside; during a move, no vCPU is loaded. `kick` must make a vCPU leave the guest.
+    /// Runs `work` while no vCPU is inside. The calling vCPU must not be inside. `kick` must make a
+    /// vCPU leave the guest.
     pub(crate) fn while_empty<R>(&self, kick: impl Fn(Cpu), work: impl FnOnce() -> R) -> R {
+        let _turn = self.one_at_a_time.lock();
         self.closed.store(true, SeqCst);
-        // All leave at the same time, so the wait is as long as the longest of their exits.
         for (cpu, inside) in (0..).map(Cpu::new).zip(&self.inside) {
             if inside.load(SeqCst) {
                 kick(cpu);
             }
-        }
-        for inside in &self.inside {
             while inside.load(SeqCst) {
                 spin_loop();
             }

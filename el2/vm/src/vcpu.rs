@@ -11,8 +11,7 @@ use alloc::boxed::Box;
 use el2_cpu::{Context, Hardware, NEVER, Registers, Vector, Wfi};
 use gic_driver::cpu_interface::Acknowledged;
 use image_rt::cpu;
-use msi_types::Cpu;
-use vgic::{InGuest, ListRegisterVcpu, Progress, Sleep, VirtualInterface};
+use vgic::{InGuest, ListRegisterVcpu, Sleep, VirtualInterface};
 
 /// Runs vCPUs on the calling CPU.
 pub(crate) fn serve() -> ! {
@@ -70,7 +69,6 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     let direct = injection.as_deref();
     direct::load(direct, id.cpu);
     let stop = run_loaded(guest, entity, direct, interrupts, &mut registers.context);
-    guest.lock.release(id.cpu);
     if stop != Stop::Waits {
         direct::put(direct, id.cpu);
     }
@@ -130,21 +128,11 @@ fn run_loaded(
 ) -> Stop {
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
     let (mut recorder, mut left) = (Recorder::new(guest, cpu), VirtualInterface::empty());
-    let mut has_work = false;
     vcpu.returned();
-    while !must_leave_cpu(guest) && has_lock(guest, cpu, &mut recorder) {
-        // The work may wait for LPIs that are in list registers, so the vCPU must not list them
-        // again until the work is done.
-        has_work = has_work && guest.vgic().poll() == Progress::Unfinished;
-        if has_work {
-            guest.lock.release(cpu);
-            pause(&mut recorder, "deferred work");
-            continue;
-        }
+    while guest.end().is_none() && !scheduler::is_turn_over() {
         guest.gate.enter(cpu);
         entity.forget_kicks();
         let mut inside = vcpu.enter();
-        guest.lock.release(cpu);
         let mut loaded = Loaded { hardware, used: hardware.load(inside.interface()) };
         let exit = run_guest(guest, entity, context, &mut inside, &mut loaded, &mut recorder);
         hardware.store(loaded.used, &mut left);
@@ -152,12 +140,6 @@ fn run_loaded(
         inside.exit(&left);
         guest.gate.leave(cpu);
         let next = match exit {
-            Some(Vector::Synchronous)
-                if traps::is_abort() && !has_lock(guest, cpu, &mut recorder) =>
-            {
-                // The guest repeats the access.
-                break;
-            }
             Some(Vector::Synchronous) => traps::handle(guest, context, vcpu),
             Some(Vector::Interrupt) => {
                 interrupts::take();
@@ -165,8 +147,10 @@ fn run_loaded(
             }
             Some(Vector::SystemError) => Next::End(End::SystemError),
             None => {
-                pause(&mut recorder, "kick");
-                has_work = true;
+                // Remaining work may keep the vCPU out of guest mode for a long time.
+                recorder.goes();
+                interrupts::take();
+                recorder.goes_on("kick");
                 Next::Resume
             }
         };
@@ -185,40 +169,6 @@ fn run_loaded(
         }
     }
     Stop::Preempted
-}
-
-/// Returns `true` if the vCPU must leave its CPU.
-#[inline]
-fn must_leave_cpu(guest: &Guest) -> bool {
-    guest.end().is_some() || scheduler::is_turn_over()
-}
-
-/// Waits until the vCPU holds its guest's [lock](crate::fair_lock). Returns `false` if it must
-/// leave its CPU before that.
-#[inline]
-fn has_lock(guest: &Guest, cpu: Cpu, recorder: &mut Recorder<'_>) -> bool {
-    guest.lock.try_take(cpu) || gets_lock(guest, cpu, recorder)
-}
-
-#[cold]
-#[inline(never)]
-fn gets_lock(guest: &Guest, cpu: Cpu, recorder: &mut Recorder<'_>) -> bool {
-    while !must_leave_cpu(guest) {
-        pause(recorder, "wait for another vCPU");
-        if guest.lock.try_take(cpu) {
-            return true;
-        }
-    }
-    false
-}
-
-/// Handles interrupts of a vCPU that may stay out of guest mode for a long time.
-#[cold]
-#[inline(never)]
-fn pause(recorder: &mut Recorder<'_>, why: &'static str) {
-    recorder.goes();
-    interrupts::take();
-    recorder.goes_on(why);
 }
 
 /// The CPU's list registers, of which the first `used` may contain interrupts.
@@ -339,10 +289,7 @@ fn wait(
     let cpu = vcpu.cpu();
     loop {
         entity.forget_kicks();
-        // WFI may complete without an interrupt.
-        let sleeps = guest.lock.try_take(cpu) && vcpu.prepare_to_sleep() == Sleep::Ready;
-        guest.lock.release(cpu);
-        if !sleeps || direct::may_be_pending(direct, cpu) {
+        if vcpu.prepare_to_sleep() == Sleep::DontSleep || direct::may_be_pending(direct, cpu) {
             return Sleep::DontSleep;
         }
         if scheduler::is_wanted() || guest.end().is_some() {
@@ -355,7 +302,8 @@ fn wait(
             interrupts::take();
         }
         vcpu.returned();
-        // The next guest entry handles the cause of the kick.
+        // The next guest entry handles the cause of the kick. WFI may complete without an
+        // interrupt.
         if entity.is_kicked() && !scheduler::is_wanted() {
             return Sleep::DontSleep;
         }

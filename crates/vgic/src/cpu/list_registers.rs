@@ -321,7 +321,9 @@ impl ListRegisterVcpu {
     /// Completes an exit. The list registers must be empty.
     fn folded(&self) {
         let Self(vcpu) = self;
-        vcpu.wakeup.folded(&vcpu.own.wakeup);
+        if vcpu.wakeup.folded(&vcpu.own.wakeup) {
+            vcpu.gic.resume_recalled();
+        }
     }
 
     /// Returns `true` if the vCPU was idle, and the guest didn't change the loaded state.

@@ -18,10 +18,8 @@ use gic_arch::{IntId, IntIdClass, Lpi, Priority};
 use msi_types::{Cpu, explain::Group};
 
 /// A vCPU's CPU interface. [`Vgic::new`] returns exactly one per vCPU, and the vCPU's thread owns
-/// it. If another thread is already doing the work that register accesses have deferred, a method
-/// leaves that work to it. Methods wait for other threads only after list registers were emptied
-/// that a command or a register write was waiting for: the next method that does deferred work then
-/// resumes these, and locks what it resumes.
+/// it. Methods never wait for other threads: if another thread is already doing the work that
+/// register accesses have deferred, the method leaves that work to it.
 ///
 /// The exit handler of a vCPU's thread:
 ///

@@ -69,7 +69,7 @@ fn a_command_for_a_listed_lpi_waits_for_the_exit() {
             "the other redistributor invalidated nothing"
         );
 
-        let _first = enter(inside.exit(&hardware.registers));
+        let _first = inside.exit(&hardware.registers);
 
         assert!(translated.is_done(), "{command:?}");
         drop(second);
@@ -195,7 +195,7 @@ fn a_moved_lpi_is_listed_once_at_a_time() {
 
 /// Nothing reads `GICR_CTLR` here, because a read would finish the write as well.
 #[test]
-fn the_next_entry_saves_a_disabled_listed_lpi() {
+fn an_exit_saves_a_listed_lpi_after_lpis_are_disabled() {
     for acknowledged in [false, true] {
         let (translated, inside, mut hardware, _) = listed();
         translated.machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
@@ -204,7 +204,7 @@ fn the_next_entry_saves_a_disabled_listed_lpi() {
         }
         assert!(!translated.is_saved(0), "the guest may still acknowledge the LPI");
 
-        let _first = enter(inside.exit(&hardware.registers));
+        let _first = inside.exit(&hardware.registers);
 
         assert_eq!(translated.is_saved(0), !acknowledged);
     }

@@ -50,7 +50,9 @@ impl InGuest<'_> {
             return true;
         }
         vcpu.fold_each(|_, _| ListRegister::new());
-        vcpu.0.wakeup.folded_to_enter(&vcpu.0.own.wakeup);
+        if vcpu.0.wakeup.folded_to_enter(&vcpu.0.own.wakeup) {
+            vcpu.0.gic.resume_recalled();
+        }
         vcpu.fill_again()
     }
 
