@@ -7,7 +7,7 @@ use gic_bringup::Options;
 use gic_firmware::Fact;
 use irq_domain::{MsiDevice, MsiDeviceConfig};
 use msi_types::{Hypervisor, Shape, Storage, Surroundings};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Returns whether the irqchip accepts IMS. A store that the bus defines always works.
 fn accepts_ims(options: &Options<'_>, is_named: bool) -> bool {
@@ -18,8 +18,7 @@ fn accepts_ims(options: &Options<'_>, is_named: bool) -> bool {
     let (nic, _) = function(&chip);
     assert_eq!(nic.allocate(Shape::Independent, 2..=2).unwrap().len(), 2);
     drop(nic);
-    let mut store = Messages::default();
-    store.1 = Storage::Device;
+    let store = Messages(Mutex::default(), Storage::Device);
     let parent = chip.pci_parent(&chip.description().hosts[0], FUNCTION).unwrap();
     let config = MsiDeviceConfig::new("ims", FUNCTION, parent, Arc::new(store));
     let ims = MsiDevice::attach(chip.interrupts(), config);
