@@ -97,10 +97,10 @@ fn broken_root_pointer_is_an_error() {
 }
 
 /// Encodes a FADT up to the hypervisor vendor, with `ARM_BOOT_ARCH`.
-fn fadt(boot: u16, vendor: &[u8; 8]) -> Vec<u8> {
+fn fadt(boot: u16, vendor: [u8; 8]) -> Vec<u8> {
     let mut body = vec![0; 240];
     body[129 - 36..131 - 36].copy_from_slice(&boot.to_le_bytes());
-    body[268 - 36..].copy_from_slice(vendor);
+    body[268 - 36..].copy_from_slice(&vendor);
     table(*b"FACP", &body)
 }
 
@@ -112,9 +112,9 @@ fn a_fadt_names_hypervisor_and_psci() {
         [machine.hypervisor, machine.psci].map(|fact| fact.map(|fact| fact.value))
     };
     let text = |text: &str| Some(String::from(text));
-    assert_eq!(read(&fadt(3, b"QEMU\0\0\0\0")), [text("QEMU"), text("hvc")]);
-    assert_eq!(read(&fadt(1, &[0; 8])), [None, text("smc")]);
-    assert_eq!(read(&fadt(0, &[1; 8])), [text(""), None]);
+    assert_eq!(read(&fadt(3, *b"QEMU\0\0\0\0")), [text("QEMU"), text("hvc")]);
+    assert_eq!(read(&fadt(1, [0; 8])), [None, text("smc")]);
+    assert_eq!(read(&fadt(0, [1; 8])), [text(""), None]);
     // Before ACPI 6.0, a FADT ends before the vendor.
-    assert_eq!(read(&table(*b"FACP", &fadt(3, b"QEMU    ")[36..260])), [None, text("hvc")]);
+    assert_eq!(read(&table(*b"FACP", &fadt(3, *b"QEMU    ")[36..260])), [None, text("hvc")]);
 }
