@@ -35,7 +35,7 @@ rules! {
         "save every attribute that Linux's arm-vgic-v3.rst and arm-vgic-its.rst list; after a \
          restore, the register has its reset value";
     IgnoredAttribute "ignored-attribute" Warning
-        "a restore ignores a register, because the machine does not have it"
+        "a restore ignores a register that the machine does not have"
         "save KVM_DEV_ARM_VGIC_GRP_NR_IRQS and every vCPU and ITS with the registers, and restore \
          on a VM with the same number of interrupts";
     RefusedAttribute "refused-attribute" Error
