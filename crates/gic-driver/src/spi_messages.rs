@@ -64,7 +64,7 @@ pub(crate) struct Doorbell {
     pub(crate) deassert: Option<u64>,
     /// Why a device can make other devices' interrupts pending.
     pub(crate) not_isolated: NotIsolated,
-    /// What a device could write besides the doorbell, with pages of 4 KiB and with larger ones.
+    /// Registers that share the doorbell's page, with pages of 4 KiB and with larger ones.
     pub(crate) page: [DoorbellPage; 2],
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{Capabilities, Capability, Properties, Property, Tier};
 
-/// What surrounds a kernel. Bring-up code must be told; if it isn't, it behaves as in a guest,
+/// Surroundings of a kernel. Bring-up code must be told; if it isn't, it behaves as in a guest,
 /// where only messages that the hypervisor sees being stored are accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]

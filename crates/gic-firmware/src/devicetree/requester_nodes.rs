@@ -310,7 +310,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
                 Some(below) => format!(", but {} below it is", below.id),
                 None => String::new(),
             };
-            // A node that is marked as one has a finding of its own.
+            // The reader of controllers reports nodes that are marked as one.
             if !node.has("msi-controller") {
                 let message = format!("{} is not an MSI controller{hint}", node.path());
                 self.findings.add(Rule::NotAnMsiController, from.origin(property), message);
