@@ -239,7 +239,7 @@ impl World {
         self.guest.gic.serve_physical(self.physical.clone()).unwrap();
         for (line, intid) in linked {
             self.guest.gic.link(line, IntId::new(intid)).unwrap();
-            self.guest.gic.set_line(line, Level::Low);
+            self.physical.link(line, true);
         }
         self.fire();
     }
@@ -248,6 +248,7 @@ impl World {
     pub(crate) fn unlink(&self) {
         for (line, _) in self.linked() {
             self.guest.gic.unlink(line).unwrap();
+            self.physical.link(line, false);
         }
         self.physical.end_all();
     }
