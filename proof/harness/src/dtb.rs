@@ -1,6 +1,7 @@
 //! Real devicetrees, from Debian's arm64 kernels and from QEMU (as passed to its guests).
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -116,14 +117,30 @@ impl Tools {
     /// Returns a command for one of the programs, which uses the unpacked libraries and data.
     pub fn command(&self, program: &str) -> Command {
         let path = self.root.join("usr/bin").join(program);
-        match self.linker() {
+        let linker = self.linker();
+        if program.starts_with("qemu-") {
+            self.bundle(linker.as_ref().map_or(&path, |linker| Path::new(&linker[0])));
+        }
+        match linker {
             Some(linker) => {
-                let mut command = process::command(&linker[0], &self.root);
+                let mut command = process::unpacked(&linker[0], &self.root);
                 command.args(&linker[1..]).arg(path);
                 command
             }
             None => self.on_this_machine(&path.to_string_lossy(), &self.root),
         }
+    }
+
+    /// Makes a QEMU that runs as `executable` use the unpacked modules, data and configuration. A
+    /// QEMU that is installed on this machine may be of another build, whose modules end the
+    /// process. QEMU searches everything below the folder of this name beside its executable
+    /// (`get_relocated_path` in `util/cutils.c`).
+    fn bundle(&self, executable: &Path) {
+        let folder = executable.parent().unwrap_or(executable);
+        let depth = folder.strip_prefix(&self.root).map_or(0, |path| path.components().count());
+        // Another process may have created the link. A link that cannot be created shows when a
+        // module of another build is loaded.
+        let _ = symlink([".."].repeat(depth).join("/"), folder.join("qemu-bundle"));
     }
 
     /// Returns the words that start a program by the unpacked dynamic linker, if there is one: the
@@ -150,7 +167,7 @@ impl Tools {
         // PulseAudio's library needs the absolute path of its private library.
         let libraries = [usr.clone(), self.root.join("lib").join(&triplet), usr.join("pulseaudio")];
         let libraries = libraries.map(|folder| folder.display().to_string());
-        let mut command = process::command(program, folder);
+        let mut command = process::unpacked(program, folder);
         command.env("LD_LIBRARY_PATH", libraries.join(":"));
         command
     }

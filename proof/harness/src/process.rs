@@ -1,6 +1,7 @@
 //! Starts, supervises and ends child processes.
 
 use std::collections::VecDeque;
+use std::fmt::{self, Display, Formatter};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -8,13 +9,34 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 /// Returns a command in `directory` that has no standard input, because child processes must not
 /// prompt the user.
 pub fn command(program: &str, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(directory).stdin(Stdio::null());
+    command
+}
+
+/// Variables by which this machine's settings, libraries or modules would reach a program that was
+/// unpacked but not installed.
+const SETTINGS: [&str; 7] = [
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "QEMU_MODULE_DIR",
+    "VALGRIND_LIB",
+    "VALGRIND_OPTS",
+];
+
+/// Returns a command like [`command`] for a program that was unpacked but not installed.
+pub fn unpacked(program: &str, directory: &Path) -> Command {
+    let mut command = command(program, directory);
+    for name in SETTINGS {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -30,23 +52,61 @@ pub fn exists(program: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Runs `command` quietly and returns its standard output. An error includes its standard error.
+/// Programs that fail if a component cannot be had on this machine, because the network, the
+/// package or the permission to install it is missing.
+const FETCHERS: [&str; 6] = ["apt-cache", "apt-get", "cargo", "pip", "rustup", "sudo"];
+
+/// Error from a program that was started and did not succeed.
+#[derive(Debug)]
+pub struct Unsuccessful {
+    command: String,
+    status: ExitStatus,
+    stderr: String,
+    /// The program failed because it could not fetch a component.
+    pub is_fetch: bool,
+}
+
+impl Unsuccessful {
+    fn new(command: &Command, status: ExitStatus, stderr: &[u8]) -> Self {
+        let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+        let is_fetcher = FETCHERS.iter().any(|name| program == *name);
+        let stderr = String::from_utf8_lossy(stderr).trim_end().to_owned();
+        // A status without a code is a signal.
+        let is_fetch = is_fetcher && status.code().is_some();
+        Self { command: shown(command), status, stderr, is_fetch }
+    }
+}
+
+impl Display for Unsuccessful {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ended with {}", self.command, self.status)?;
+        if self.stderr.is_empty() { Ok(()) } else { write!(f, "\n{}", self.stderr) }
+    }
+}
+
+impl std::error::Error for Unsuccessful {}
+
+/// Runs `command` quietly and returns its standard output.
+///
+/// # Errors
+/// [`Unsuccessful`] with the standard error of the program if it fails.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
-    ensure!(
-        output.status.success(),
-        "{} ended with {}\n{}",
-        shown(command),
-        output.status,
-        String::from_utf8_lossy(&output.stderr).trim_end()
-    );
+    if !output.status.success() {
+        return Err(Unsuccessful::new(command, output.status, &output.stderr).into());
+    }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs `command` with inherited output, and returns an error if it fails.
+/// Runs `command` with inherited output.
+///
+/// # Errors
+/// [`Unsuccessful`] if the program fails.
 pub fn must(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
-    ensure!(status.success(), "{} ended with {status}", shown(command));
+    if !status.success() {
+        return Err(Unsuccessful::new(command, status, b"").into());
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use anyhow::{Error, Result};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::parallel;
+use crate::process::Unsuccessful;
 
 /// Environment variable that makes suites also run their long cases.
 pub const LONG: &str = "DOORBELL_LONG";
@@ -138,13 +139,31 @@ pub trait OrAbsent<T> {
     /// Names the absent component as the reason to skip the case.
     ///
     /// # Errors
-    /// Every error is converted into an [`Absent`].
+    /// Every error is converted into an [`Absent`], except that of a component that was there and
+    /// did not work: the case fails if a program has not succeeded that fetches nothing, or if any
+    /// program was ended by a signal.
     fn or_absent(self, what: &str) -> Result<T>;
+
+    /// Returns the reason to skip a case as a value, for cases that share it.
+    ///
+    /// # Errors
+    /// As [`or_absent`](Self::or_absent), without the [`Absent`].
+    fn if_present(self, what: &str) -> Result<Result<T, Absent>>;
 }
 
 impl<T> OrAbsent<T> for Result<T> {
     fn or_absent(self, what: &str) -> Result<T> {
-        self.map_err(|error| Absent(format!("{what}: {error:#}")).into())
+        self.map_err(|error| match error.downcast_ref::<Unsuccessful>() {
+            Some(program) if !program.is_fetch => error.context(what.to_owned()),
+            _ => Absent(format!("{what}: {error:#}")).into(),
+        })
+    }
+
+    fn if_present(self, what: &str) -> Result<Result<T, Absent>> {
+        match self.or_absent(what) {
+            Ok(value) => Ok(Ok(value)),
+            Err(error) => error.downcast().map(Err),
+        }
     }
 }
 
@@ -221,6 +240,23 @@ mod tests {
         assert_eq!(outcome(absent), "skipped: no QEMU");
         let within = || Err(Error::from(Absent::new("no QEMU")).context("on arm64"));
         assert_eq!(outcome(within), "skipped: on arm64: no QEMU");
+    }
+
+    #[test]
+    fn a_component_that_breaks_fails_its_case() {
+        let run = |program: &'static str, script: &'static str| {
+            outcome(move || {
+                let folder = crate::temporary::Folder::new()?;
+                let program = folder.path().join(program);
+                std::os::unix::fs::symlink("/bin/sh", &program)?;
+                let mut shell = std::process::Command::new(program);
+                crate::process::capture(shell.args(["-c", script])).or_absent("QEMU").map(drop)
+            })
+        };
+        assert!(run("apt-get", "exit 100").starts_with("skipped: QEMU: apt-get"));
+        assert!(run("apt-get", "kill -ABRT $$").starts_with("failed: QEMU: apt-get"));
+        assert!(run("qemu", "exit 1").starts_with("failed: QEMU: qemu"));
+        assert!(run("qemu", "kill -ABRT $$").contains("signal: 6"));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Record {
         cargo.args(["build", "--release", "--package", "doorbell", "--package", "doorbell-bench"]);
         process::must(cargo.args(["--bin", "doorbell-operations"]))?;
         let folder = temporary::Folder::new()?;
-        let mut callgrind = process::command(
+        let mut callgrind = process::unpacked(
             &valgrind.join("usr/bin/valgrind.bin").to_string_lossy(),
             folder.path(),
         );

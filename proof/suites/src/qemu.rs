@@ -5,5 +5,6 @@ pub mod bench;
 mod board;
 pub mod cost;
 pub mod imx8mp;
+pub mod installed;
 pub mod minimal;
 pub mod virt;

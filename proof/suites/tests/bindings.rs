@@ -215,7 +215,7 @@ impl Judge {
     }
 
     fn program(&self, name: &str) -> Command {
-        process::command(&self.programs.join(name).to_string_lossy(), &self.folder)
+        process::unpacked(&self.programs.join(name).to_string_lossy(), &self.folder)
     }
 }
 

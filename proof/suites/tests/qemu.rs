@@ -10,7 +10,7 @@ use doorbell_harness::qemu::cost::LIMIT;
 use doorbell_harness::suite::{self, Case};
 use doorbell_suites::fetched::PREPARATION;
 use doorbell_suites::qemu::bench::{self, Bench};
-use doorbell_suites::qemu::{cost, imx8mp, minimal, virt};
+use doorbell_suites::qemu::{cost, imx8mp, installed, minimal, virt};
 
 fn main() -> ExitCode {
     let mut all = Version::in_turn(cases);
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     all.push(Case::new("chained on QEMU's i.MX 8M Plus", limit, imx8mp::judge));
     all.push(Case::new("what a chained interrupt costs", limit, imx8mp::judge_cost));
     all.push(on(&virt::IMX8MP, imx8mp::VERSION));
+    all.push(Case::new("beside an installed QEMU", PREPARATION, installed::judge));
     suite::main(all)
 }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Error, Result, ensure};
 use doorbell_harness::apt::{Apt, Suite};
 use doorbell_harness::dtb::{self, Tools, Tree, Virt};
-use doorbell_harness::suite::Absent;
+use doorbell_harness::suite::{Absent, OrAbsent};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{cache, command, process};
 use doorbell_suites::acpi::disassembly::Table;
@@ -50,12 +50,11 @@ impl Bench {
     /// Builds the command, and fetches the programs for the comparisons.
     pub(crate) fn new() -> Result<Self> {
         let workspace = workspace::this()?;
-        let absent = |what: &str, error: &Error| Absent::new(format!("{what}: {error:#}"));
-        let iasl = fetch_iasl(workspace).map_err(|error| absent("iasl", &error));
+        let iasl = fetch_iasl(workspace).if_present("iasl")?;
         let mut tools = Ok(Tools::of(workspace));
         for (tree, fetched) in dtb::fetch(workspace) {
-            if let (Tree::Qemu, Err(error)) = (tree, fetched) {
-                tools = Err(absent("QEMU", &error));
+            if tree == Tree::Qemu {
+                tools = fetched.if_present("QEMU")?.map(|()| Tools::of(workspace));
             }
         }
         let (command, folder) = (command::build(workspace)?, workspace.target.join("acpi"));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::dtb::{self, Tools, Tree, VIRT};
-use doorbell_harness::suite::{self, Absent, Case, Shared};
+use doorbell_harness::suite::{self, Absent, Case, OrAbsent, Shared};
 use doorbell_harness::{command, process, workspace};
 use doorbell_suites::boards::devicetree::{Facts, Tree as Source};
 use doorbell_suites::boards::sources::Sources;
@@ -175,8 +175,8 @@ impl Bench {
         let workspace = workspace::this()?;
         let mut absent = Vec::new();
         for (tree, fetched) in dtb::fetch(workspace) {
-            if let Err(error) = fetched {
-                absent.push((tree, Absent::new(format!("{}: {error:#}", tree.name()))));
+            if let Err(reason) = fetched.if_present(tree.name())? {
+                absent.push((tree, reason));
             }
         }
         let (command, tools) = (command::build(workspace)?, Tools::of(workspace));
