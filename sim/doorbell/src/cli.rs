@@ -51,14 +51,10 @@ pub(crate) enum Command {
     /// List the embedded machines.
     #[command(after_help = help::MACHINES)]
     Machines(OutputArgs),
-    /// Measure injection, acknowledgment, dispatch, and messages through each kind of controller,
-    /// relative to floors that are measured in the same run.
+    /// Measure injection, acknowledgment, guest entries and exits, dispatch and route updates,
+    /// relative to floors and peers that are measured in the same run.
     #[command(after_help = help::BENCH)]
     Bench(BenchArgs),
-    /// Try every kind of endpoint on every kind of controller, behind every IOMMU layer, on bare
-    /// metal and in guests.
-    #[command(after_help = help::MATRIX)]
-    Matrix(OutputArgs),
     /// Print the contents of a description: controllers, devices, routes.
     #[command(after_help = help::INSPECT)]
     Inspect(InspectArgs),

@@ -21,10 +21,6 @@ pub(crate) const RUN: &str = help!(
 );
 pub(crate) const MACHINES: &str = help!("success"; "doorbell machines");
 pub(crate) const BENCH: &str = help!("success"; "doorbell bench --processes 1 --rounds 11");
-pub(crate) const MATRIX: &str = help!(
-    "every combination works, or is refused with a reason", "a combination is broken";
-    "doorbell matrix"
-);
 pub(crate) const INSPECT: &str =
     help!("success, even if the description has mistakes"; "doorbell inspect board.dtb");
 pub(crate) const EXPLAIN: &str = help!(

@@ -19,7 +19,6 @@ mod lint;
 mod live;
 mod machines;
 mod manual;
-mod matrix;
 mod print;
 mod qtest;
 mod registers;
@@ -63,7 +62,6 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Run(args) => run::run(&args.run, args.source.as_deref()),
         Command::Bench(args) => bench::bench(&args),
         Command::Machines(output) => machines::machines(&output),
-        Command::Matrix(output) => matrix::matrix(&output),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Graph(args) => graph::graph(&args),

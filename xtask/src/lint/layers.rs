@@ -57,7 +57,6 @@ const COMMAND_USES: &[&str] = &[
     "doorbell-machine",
     "doorbell-bench",
     "doorbell-inspection",
-    "doorbell-matrix",
     "doorbell-qtest",
     "doorbell-timeline",
 ];
@@ -100,7 +99,6 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ),
     ("doorbell-qtest", &[LIBRARIES, &["doorbell-hardware"]]),
     ("doorbell-machine", &[LIBRARIES, &["doorbell-hardware"]]),
-    ("doorbell-matrix", &[LIBRARIES, &["doorbell-hardware", "doorbell-machine"]]),
     ("doorbell-bench", &[LIBRARIES, &["doorbell-machine", "doorbell-qtest"]]),
     ("doorbell-timeline", &[]),
     ("doorbell-inspection", &[&["gic-firmware"]]),

@@ -25,9 +25,8 @@ const OBJECTS: [(&str, &[&str]); 9] = [
 ];
 
 /// Commands that print an array.
-const ARRAYS: [(&str, &[&str]); 6] = [
+const ARRAYS: [(&str, &[&str]); 5] = [
     ("machines", &[]),
-    ("matrix", &[]),
     ("explain", &[TREE, "0x10100"]),
     ("lint", &[TREE]),
     ("snapshot lint", &[STATE]),

@@ -12,7 +12,6 @@ mod lint;
 mod lint_team;
 mod live;
 mod manual;
-mod matrix;
 mod omissions;
 mod output;
 mod overlays;

@@ -15,15 +15,13 @@ const GICV2: &str =
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qtest-script");
 
 /// Every subcommand in each of its modes, and its exit status on success.
-const COMMANDS: [(&[&str], i32); 16] = [
+const COMMANDS: [(&[&str], i32); 14] = [
     (&["--messages", "1"], 0),
     (&["run", "--json", "--messages", "1"], 0),
     (&["run", "--dtb", GICV2], 2),
     (&["run", "--json", "--dtb", GICV2], 2),
     (&["machines"], 0),
     (&["machines", "--json"], 0),
-    (&["matrix"], 0),
-    (&["matrix", "--json"], 0),
     (&["inspect", DEVICETREE], 0),
     (&["inspect", "--json", DEVICETREE], 0),
     (&["bench", "--rounds", "1", "--processes", "1"], 0),

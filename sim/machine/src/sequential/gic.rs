@@ -12,7 +12,6 @@ use irq_domain::Interrupts;
 use msi_types::{Cpu, SetLine};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use vgic::saved_state::SavedState;
 use vgic::{ConfigError, Vcpu, VgicConfig};
 
 /// The GIC of a machine that is not yet powered on.
@@ -109,18 +108,6 @@ impl GicCpus {
     /// Returns an error if a migration failed; the error holds the reason for the first failure.
     pub fn migrated(&self) -> Result<u64, String> {
         self.cpus.migrated()
-    }
-
-    /// Applies `change` to every saved state before it is restored, from now on. Tests use this
-    /// function to check that corrupted states are detected.
-    ///
-    /// # Panics
-    /// Panics if a change has already been set.
-    pub fn change_saved_states(
-        &self,
-        change: impl Fn(SavedState) -> SavedState + Send + Sync + 'static,
-    ) {
-        self.model.tamper(Box::new(change));
     }
 }
 

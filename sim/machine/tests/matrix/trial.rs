@@ -1,9 +1,9 @@
 //! Tries one endpoint on a board and determines the outcome.
 
-use super::board::Board;
-use super::cell::{Endpoint, Outcome};
-use super::device::Probed;
-use super::root::CPUS;
+use crate::board::Board;
+use crate::cell::{Endpoint, Outcome};
+use crate::device::Probed;
+use crate::root::CPUS;
 use doorbell_hardware::pci::Signaled;
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError, RequestError};
 use msi_types::{Cpu, Delivery, MsiMessage};
@@ -108,7 +108,7 @@ impl<'a> Trial<'a> {
     pub(crate) fn begin(board: &'a Board, endpoint: Endpoint) -> Result<Self, TrialError> {
         let probed = board.probe(endpoint).map_err(TrialError::Broken)?;
         let config = MsiDeviceConfig::new(
-            endpoint.name(),
+            "endpoint",
             endpoint.requester(),
             Arc::clone(&board.parent),
             Arc::clone(&probed.found.store),
@@ -116,19 +116,6 @@ impl<'a> Trial<'a> {
         let config = probed.copy().into_iter().fold(config, MsiDeviceConfig::with_copy);
         let device = MsiDevice::attach(&board.interrupts, config)?;
         Self::start(board, probed, device)
-    }
-
-    /// Begins a trial like [`begin`](Self::begin), for an endpoint that shares its device with
-    /// other endpoints.
-    #[cfg(test)]
-    pub(crate) fn begin_of(
-        board: &'a Board,
-        endpoint: Endpoint,
-        device: &irq_domain::SharedDevice,
-    ) -> Result<Self, TrialError> {
-        let probed = board.probe(endpoint).map_err(TrialError::Broken)?;
-        let domain = device.domain(endpoint.name(), Arc::clone(&probed.found.store))?;
-        Self::start(board, probed, domain)
     }
 
     fn start(board: &'a Board, probed: Probed, device: MsiDevice) -> Result<Self, TrialError> {
@@ -204,49 +191,6 @@ impl<'a> Trial<'a> {
             self.deliver()?;
         }
         Ok(())
-    }
-
-    /// Moves one vector.
-    #[cfg(test)]
-    pub(crate) fn relocate(&self, slot: u16, cpu: u32) -> Result<(), TrialError> {
-        if let Some(handle) = self.handles.get(&slot) {
-            handle.set_affinity(Cpu::new(cpu))?;
-        }
-        Ok(())
-    }
-
-    /// Resets the endpoint.
-    #[cfg(test)]
-    pub(crate) fn reset(&self) {
-        self.probed.reset();
-    }
-
-    /// Makes the driver restore the contents of the message store.
-    #[cfg(test)]
-    pub(crate) fn restore(&self) -> Result<(), TrialError> {
-        Ok(self.device.restore()?)
-    }
-
-    /// Returns the message that the device sends for this slot.
-    #[cfg(test)]
-    pub(crate) fn message(&self, slot: u16) -> Option<MsiMessage> {
-        self.device.sent_message(slot)
-    }
-
-    /// Describes the levels of the domain hierarchy below a slot's vector.
-    #[cfg(test)]
-    pub(crate) fn describe(&self, slot: u16) -> String {
-        let mut text = String::new();
-        if let Some(handle) = self.handles.get(&slot) {
-            self.board.interrupts.describe(handle.irq(), &mut text).unwrap();
-        }
-        text
-    }
-
-    /// Returns the total number of handler runs.
-    #[cfg(test)]
-    pub(crate) fn total_runs(&self) -> u64 {
-        self.handles.values().map(IrqHandle::count).sum()
     }
 
     /// Checks that a message sent before its vector moves is handled exactly once, either before or

@@ -1,9 +1,7 @@
 //! A GICv3 with one kind of doorbell.
 
-use super::cell::Parent;
-use super::root::{
-    BoardConfig, CPUS, Driven, RedistributorLayout, Root, RootHardware, hyperv_functions,
-};
+use crate::cell::{BoardConfig, Parent};
+use crate::root::{CPUS, Driven, Root, RootHardware, hyperv_functions};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::hyperv::{HostMigration, HypervHost};
 use doorbell_hardware::pci::Translator;
@@ -51,28 +49,11 @@ pub(crate) struct GicRootHardware {
     hyperv: Option<Arc<HypervHost>>,
 }
 
-fn redistributors(
-    spread: RedistributorLayout,
-    usual: &VgicConfig,
-) -> Vec<vgic::RedistributorRegion> {
-    let all = usual.redistributors.clone();
-    match spread {
-        RedistributorLayout::Together => all,
-        #[cfg(test)]
-        RedistributorLayout::FarApart => {
-            let near = all.iter().map(|region| region.with_count(region.count - 1));
-            let far = all.first().map(|region| region.with_base(1 << 32).with_count(1));
-            near.chain(far).collect()
-        }
-    }
-}
-
 impl GicRootHardware {
     /// Creates a GIC whose only doorbells are of this `kind`.
     pub(crate) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
-        let BoardConfig { parent: kind, spread, migration, .. } = *plan;
+        let BoardConfig { parent: kind, migration, .. } = *plan;
         let mut config = VgicConfig::new(CPUS);
-        config.redistributors = redistributors(spread, &config);
         match kind {
             Parent::Its => config.its = vec![vgic::its::ItsConfig::new(ITS)],
             Parent::DirectLpi => config.direct_lpi = true,
@@ -276,11 +257,6 @@ impl Root for GicRoot {
 
     fn migrated(&self) -> Result<u64, String> {
         self.cpus.migrated()
-    }
-
-    #[cfg(test)]
-    fn gic_cpus(&self) -> Option<&GicCpus> {
-        Some(&self.cpus)
     }
 
     fn silent_fault(&self) -> Option<String> {

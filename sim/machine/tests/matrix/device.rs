@@ -1,6 +1,6 @@
 //! A board's endpoints: their hardware, and the message stores that their drivers find.
 
-use super::cell::Endpoint;
+use crate::cell::Endpoint;
 use doorbell_hardware::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
 use doorbell_hardware::ims::{QueueDevice, QueueStore, RingDevice, RingStore};
 use doorbell_hardware::pci::enumerate::enumerate;
@@ -194,11 +194,6 @@ impl Devices {
         };
         way.signal_msi(endpoint.requester(), message);
     }
-
-    #[cfg(test)]
-    pub(crate) fn queue(&self) -> &QueueDevice {
-        &self.queue
-    }
 }
 
 fn platform_device(
@@ -298,14 +293,6 @@ impl Probed {
     pub(crate) fn copy(&self) -> Option<Arc<MessageCopy>> {
         let Hardware::Function(function) = &self.hardware else { return None };
         (self.endpoint == Endpoint::Ath11k).then(|| function.copier())
-    }
-
-    /// Resets the PCI function, and restores its configuration header as the bus driver does.
-    #[cfg(test)]
-    pub(crate) fn reset(&self) {
-        if let Hardware::Function(function) = &self.hardware {
-            function.reset();
-        }
     }
 
     /// Makes a sender send its message.

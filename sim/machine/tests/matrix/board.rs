@@ -1,25 +1,19 @@
 //! A machine for trials, with one root controller, one layer above it, and one endpoint of each
 //! kind.
 
-use super::cell::{Endpoint, Layer, Parent, World};
-use super::device::{DeviceUpstreams, Devices, Probed};
-use super::gic_root::GicRootHardware;
-use super::root::{BoardConfig, CPUS, Driven, Root, RootHardware};
-use super::x86_root::X86Hardware;
-#[cfg(test)]
-use crate::{Passthrough, PassthroughError};
+use crate::cell::{BoardConfig, Endpoint, Layer, World};
+use crate::device::{DeviceUpstreams, Devices, Probed};
+use crate::gic_root::GicRootHardware;
+use crate::root::{CPUS, Driven, Root, RootHardware};
+use crate::x86_root::X86Hardware;
 use doorbell_hardware::bus::Bus;
 use doorbell_hardware::iommu::{Iommu, IommuDriver};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_firmware::Region;
-use irq_domain::layer::{
-    self, DoorbellMapping, DoorbellMode, IommuDomain, LayeredParent, ShimLayer,
-};
+use irq_domain::layer::{self, DoorbellMapping, DoorbellMode, IommuDomain, LayeredParent};
 use irq_domain::{Config, Host, Interrupts};
 use msi_types::{Delivery, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi};
-#[cfg(test)]
-use msi_types::{DmaIsolated, InterruptIsolated};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -27,16 +21,6 @@ const RAM: u64 = 0x8000_0000;
 const RAM_SIZE: u64 = 64 << 20;
 /// The address range that x86 reserves for messages.
 const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 };
-
-/// Constructor of a bus that modifies device writes.
-type QuirkyBus =
-    Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
-
-/// A bus with quirks: the hardware, and the layer through which drivers work around the quirks.
-pub(crate) struct Quirks {
-    pub(crate) layer: ShimLayer,
-    pub(crate) bridge: QuirkyBus,
-}
 
 /// The doorbell-mapping layer, with the parent below it.
 type DoorbellLayer = LayeredParent<DoorbellMapping<IommuDriver>, dyn MsiParent>;
@@ -81,48 +65,16 @@ impl SignalMsi<RequesterId> for Remapped {
 
 impl Board {
     pub(crate) fn new(plan: BoardConfig) -> Result<Self, String> {
-        let mode = match plan.parent {
-            Parent::X86Vector | Parent::HypervApic => MESSAGES,
-            Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m | Parent::HypervSpi => {
-                DoorbellMode::Mapped(Granule::Size4K)
-            }
-        };
-        Self::with_mode(plan, mode)
-    }
-
-    /// Builds a board. If the board has an IOMMU, the IOMMU uses `mode`.
-    pub(crate) fn with_mode(plan: BoardConfig, mode: DoorbellMode) -> Result<Self, String> {
-        Self::build(plan, mode, None)
-    }
-
-    /// Builds a board whose bus has quirks, with a layer that handles them.
-    #[cfg(test)]
-    pub(crate) fn with_quirks(plan: BoardConfig, quirks: Quirks) -> Result<Self, String> {
-        Self::build(plan, DoorbellMode::Identity, Some(quirks))
-    }
-
-    fn build(
-        plan: BoardConfig,
-        mode: DoorbellMode,
-        quirks: Option<Quirks>,
-    ) -> Result<Self, String> {
-        let (shim, bridge) = quirks.map(|quirks| (quirks.layer, quirks.bridge)).unzip();
         let region = Region::new(RAM, RAM_SIZE).ok_or("RAM exceeds the address space")?;
         let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
-        let hardware: Box<dyn RootHardware> = match plan.parent {
-            Parent::X86Vector | Parent::HypervApic => {
-                Box::new(X86Hardware::new(&plan, Arc::clone(&ram))?)
-            }
-            _ if plan.layer != Layer::Remapping => {
-                Box::new(GicRootHardware::new(&plan, Arc::clone(&ram))?)
-            }
-            kind => return Err(format!("{kind} has no remapping unit")),
+        let hardware: Box<dyn RootHardware> = if plan.parent.is_x86() {
+            Box::new(X86Hardware::new(&plan, Arc::clone(&ram))?)
+        } else {
+            Box::new(GicRootHardware::new(&plan, Arc::clone(&ram))?)
         };
         let direct = hardware.upstream();
-        let unit = (plan.layer == Layer::DoorbellMapping).then(|| iommu(&direct, mode));
+        let unit = (plan.layer == Layer::DoorbellMapping).then(|| iommu(&direct, mode(&plan)));
         let upstream = unit.as_ref().map_or(direct, |unit| Arc::clone(unit) as _);
-        let upstream =
-            bridge.map_or_else(|| Arc::clone(&upstream), |bridge| bridge(Arc::clone(&upstream)));
         let own: Arc<dyn SignalMsi<RequesterId>> = match (plan.reality, plan.layer) {
             _ if plan.parent.is_virtual_bus() => Arc::clone(&upstream),
             (World::BareMetal, _) => Arc::clone(&upstream),
@@ -138,22 +90,17 @@ impl Board {
         let Driven { root, parent, wired } = hardware.drive(&platform)?;
         let host: Arc<dyn Host> = Arc::clone(&platform) as _;
         // The x86 domain is told its surroundings itself.
-        let parent = match plan.parent {
-            Parent::X86Vector | Parent::HypervApic => parent,
-            _ => layer::surrounded(parent, plan.surroundings(), &host)
-                .map_err(|error| error.to_string())?,
+        let parent = if plan.parent.is_x86() {
+            parent
+        } else {
+            layer::surrounded(parent, plan.surroundings(), &host)
+                .map_err(|error| error.to_string())?
         };
         let mapping = unit.map(|unit| {
             let layer = DoorbellMapping::new(IommuDriver::new(unit), Arc::clone(&platform) as _);
             Arc::new(LayeredParent::new(layer, Arc::clone(&parent), Arc::clone(&platform) as _))
         });
         let parent = mapping.as_ref().map_or(parent, |layer| Arc::clone(layer) as _);
-        let parent = shim.map_or_else(
-            || Arc::clone(&parent),
-            |shim| {
-                Arc::new(LayeredParent::new(shim, Arc::clone(&parent), Arc::clone(&platform) as _))
-            },
-        );
         let cpus = NonZeroU16::new(CPUS).unwrap_or(NonZeroU16::MIN);
         let config = Config::new(cpus, Arc::clone(&platform) as _);
         let config = match wired {
@@ -165,7 +112,7 @@ impl Board {
         for cpu in (0..CPUS.into()).map(msi_types::Cpu::new) {
             interrupts.cpu_online(cpu, |_| {}).map_err(|error| error.to_string())?;
         }
-        Ok(Self { platform, ram, devices, root, mapping, parent, interrupts, mode })
+        Ok(Self { platform, ram, devices, root, mapping, parent, interrupts, mode: mode(&plan) })
     }
 
     pub(crate) fn probe(&self, endpoint: Endpoint) -> Result<Probed, String> {
@@ -202,43 +149,13 @@ impl Board {
     /// IOMMU, or if a doorbell is currently mapped in the IOMMU.
     pub(crate) fn stopped(&self) -> Option<u64> {
         let unit = self.unit()?;
-        let maps = matches!(self.mode, DoorbellMode::Mapped(_) | DoorbellMode::Nested { .. });
+        let maps = matches!(self.mode, DoorbellMode::Mapped(_));
         (maps && unit.pages() == 0).then(|| unit.stopped())
     }
 
-    /// Returns whether the parent isolates an endpoint's interrupts from those of other devices.
-    #[cfg(test)]
-    pub(crate) fn isolation(&self, endpoint: Endpoint) -> msi_types::Isolation {
-        self.parent.isolation(endpoint.requester())
-    }
-
-    /// Passes an endpoint through to an untrusted owner, or returns the reason for the refusal.
-    #[cfg(test)]
-    pub(crate) fn pass_through(&self, endpoint: Endpoint) -> Result<(), PassthroughError> {
-        let (parent, device) = (&*self.parent, endpoint.requester());
-        let interrupts = InterruptIsolated::prove(parent, device)
-            .map_err(|reason| PassthroughError::NotIsolated { device, reason })?;
-        let dma = DmaIsolated::prove(parent, device)
-            .map_err(|reason| PassthroughError::NotDmaIsolated { device, reason })?;
-        Passthrough::new(interrupts, dma, 1).map(drop)
-    }
-
     /// Returns the number of migrations.
-    #[cfg(test)]
     pub(crate) fn migrated(&self) -> u64 {
         self.root.migrated().unwrap()
-    }
-
-    /// Returns a GIC board's CPUs.
-    #[cfg(test)]
-    pub(crate) fn gic_cpus(&self) -> Option<&doorbell_machine::sequential::GicCpus> {
-        self.root.gic_cpus()
-    }
-
-    /// Returns the senders whose messages a remapping unit blocked, with the fault reasons.
-    #[cfg(test)]
-    pub(crate) fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
-        self.root.remapping_faults()
     }
 
     /// Checks that all resources have been released, and that no driver has an unreported fault.
@@ -263,6 +180,11 @@ impl Board {
             )),
         }
     }
+}
+
+/// Returns the mode of the board's IOMMU, if it has one.
+fn mode(plan: &BoardConfig) -> DoorbellMode {
+    if plan.parent.is_x86() { MESSAGES } else { DoorbellMode::Mapped(Granule::Size4K) }
 }
 
 /// Creates an IOMMU with two domains. The PCI functions share one domain, and all other devices

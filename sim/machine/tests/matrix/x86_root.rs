@@ -1,7 +1,7 @@
 //! Local APICs, optionally with a remapping unit in front of them.
 
-use super::cell::{Layer, Parent};
-use super::root::{BoardConfig, CPUS, Driven, Root, RootHardware, hyperv_functions};
+use crate::cell::{BoardConfig, Layer, Parent};
+use crate::root::{CPUS, Driven, Root, RootHardware, hyperv_functions};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::hyperv::{HostMigration, HypervHost, INSTANCE};
 use doorbell_hardware::platform::MachinePlatform;
@@ -105,8 +105,6 @@ impl RootHardware for X86Hardware {
         };
         let free = apics.cpus().map(|cpu| vectors.available_on(cpu)).collect();
         let root = X86Root {
-            #[cfg(test)]
-            unit: remapping.clone(),
             apics: Arc::clone(apics),
             kernel,
             vectors,
@@ -141,8 +139,6 @@ fn remap(
 }
 
 struct X86Root {
-    #[cfg(test)]
-    unit: Option<Arc<RemappingUnit>>,
     apics: Arc<LocalApicBank>,
     kernel: Arc<X86Kernel>,
     vectors: Arc<VectorDomain>,
@@ -189,12 +185,6 @@ impl Root for X86Root {
                 self.free
             )
         })
-    }
-
-    #[cfg(test)]
-    fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
-        let faults = self.unit.as_ref().map(|unit| unit.faults()).unwrap_or_default();
-        faults.iter().map(|fault| (fault.device, fault.reason)).collect()
     }
 
     fn silent_fault(&self) -> Option<String> {

@@ -1,0 +1,140 @@
+//! The dimensions of the matrix.
+
+use doorbell_machine::Migration;
+use msi_types::{Hypervisor, Surroundings};
+
+/// A kind of endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Endpoint {
+    /// A PCI function with a single message in configuration space, a 64-bit address and no mask.
+    PciMsi,
+    /// A PCI function with multi-message MSI and mask bits, which derives eight messages from one.
+    PciMultiMsi,
+    /// A PCI function whose MSI-X table has eight messages.
+    PciMsix,
+    /// A wireless adapter with a single message in configuration space for four vectors. Its driver
+    /// copies the vectors' messages into the adapter's rings.
+    Ath11k,
+    /// A device that stores its messages in ring memory. Its 40 rings share 32 vectors, or a single
+    /// vector if the driver cannot allocate 32.
+    ImsRing,
+    /// A message store inside the same PCI function as [`PciMsix`](Self::PciMsix), which the driver
+    /// changes through a command queue.
+    ImsQueue,
+    /// A device outside PCI that has registers for its messages. In a guest, this is a device that
+    /// the hypervisor passes through.
+    Platform,
+    /// A device like [`Platform`](Self::Platform), but emulated by the hypervisor if the kernel is
+    /// a guest.
+    Emulated,
+}
+
+impl Endpoint {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::PciMsi,
+        Self::PciMultiMsi,
+        Self::PciMsix,
+        Self::Ath11k,
+        Self::ImsRing,
+        Self::ImsQueue,
+        Self::Platform,
+        Self::Emulated,
+    ];
+}
+
+/// An endpoint's root controller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Parent {
+    /// An Interrupt Translation Service.
+    Its,
+    /// The doorbells of the redistributors, in a machine without an ITS.
+    DirectLpi,
+    /// The message-based SPIs of the distributor.
+    Mbi,
+    /// A GICv2m frame.
+    V2m,
+    /// Vectors in x86's local APICs.
+    X86Vector,
+    /// Hyper-V's virtual PCI bus on arm64: the guest GIC's SPIs, with messages from the host.
+    HypervSpi,
+    /// Hyper-V's virtual PCI bus on x86: vectors in the guest's local APICs.
+    HypervApic,
+}
+
+impl Parent {
+    /// Returns `true` for a virtual bus, whose host composes the messages.
+    pub(crate) const fn is_virtual_bus(self) -> bool {
+        matches!(self, Self::HypervSpi | Self::HypervApic)
+    }
+
+    /// Returns `true` if the vectors are those of x86's local APICs.
+    pub(crate) const fn is_x86(self) -> bool {
+        matches!(self, Self::X86Vector | Self::HypervApic)
+    }
+}
+
+/// The layer between an endpoint and its root controller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Layer {
+    /// No IOMMU.
+    None,
+    /// An IOMMU that translates device writes. Doorbells are mapped as 4 KiB pages; on x86, they
+    /// lie in the region that the hardware reserves for messages.
+    DoorbellMapping,
+    /// An IOMMU that remaps messages. Only x86 has such IOMMUs; on Arm, the ITS remaps messages.
+    Remapping,
+}
+
+/// The environment that the kernel runs in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum World {
+    /// Directly on hardware.
+    BareMetal,
+    /// In a guest whose hypervisor traps stores to the registers that PCI defines.
+    Guest,
+    /// In a guest whose hypervisor remaps messages in hardware according to the guest's virtual
+    /// IOMMU, if that IOMMU remaps messages (i.e. on x86, with [`Layer::Remapping`]).
+    GuestRemapped,
+}
+
+/// A board's parameters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BoardConfig {
+    pub(crate) parent: Parent,
+    pub(crate) layer: Layer,
+    /// The environment, as reported by the platform.
+    pub(crate) world: World,
+    /// The actual environment.
+    pub(crate) reality: World,
+    /// Migration of a GIC during trials. (The APICs of x86 do not migrate.)
+    pub(crate) migration: Migration,
+}
+
+impl BoardConfig {
+    /// Returns a platform that reports its environment correctly.
+    pub(crate) fn new(parent: Parent, layer: Layer, world: World, migration: Migration) -> Self {
+        Self { parent, layer, world, reality: world, migration }
+    }
+
+    /// Returns the surroundings that the kernel states. On Arm, hypervisors don't remap messages. A
+    /// virtual bus states itself what its host does.
+    pub(crate) fn surroundings(&self) -> Surroundings {
+        match (self.world, self.layer) {
+            _ if self.parent.is_virtual_bus() => Surroundings::BareMetal,
+            (World::BareMetal, _) => Surroundings::BareMetal,
+            (World::GuestRemapped, Layer::Remapping) => Surroundings::Guest(Hypervisor::Remaps),
+            (World::Guest | World::GuestRemapped, _) => Surroundings::Guest(Hypervisor::Traps),
+        }
+    }
+}
+
+/// The outcome of a trial.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// Every message arrived, and all resources have been released.
+    Works,
+    /// The drivers refused for this reason, and all resources have been released.
+    Refused(String),
+    /// A defect: a message was lost, or a resource was not released.
+    Broken(String),
+}
