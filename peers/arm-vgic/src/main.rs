@@ -17,7 +17,6 @@ use arm_vgic::VgicError;
 use machine::Machine;
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Number of MSIs that are sent before the vCPU takes all of them, which equals the number of list
@@ -53,7 +52,6 @@ fn cases() -> Result<BTreeMap<&'static str, Sample>, VgicError> {
         ("arm-vgic-inject-1-fresh", random(16)?),
         ("arm-vgic-inject-1k-random", random(1 << 10)?),
         ("arm-vgic-inject-57k-random", random(57_344)?),
-        ("arm-vgic-inject-2-threads", two_threads()?),
         ("arm-vgic-inject-ack-depth-1", depth(1)?),
         ("arm-vgic-inject-ack-depth-16k", depth(1 << 14)?),
     ]))
@@ -109,31 +107,5 @@ fn depth(events: u32) -> Result<Sample, VgicError> {
             }
         }
         Ok(each(start.elapsed(), count))
-    }))
-}
-
-/// Sends MSIs that are already pending from two threads, each to its own vCPU. The result is the
-/// mean cost per MSI.
-fn two_threads() -> Result<Sample, VgicError> {
-    let machine = Machine::mapped(2, 2)?;
-    let events = [0, machine::EVENTS];
-    events.iter().try_for_each(|event| machine.send(*event))?;
-    Ok(Box::new(move || {
-        let gate = AtomicU32::new(0);
-        let run = |event| {
-            gate.fetch_add(1, Ordering::SeqCst);
-            while gate.load(Ordering::SeqCst) < 2 {
-                std::hint::spin_loop();
-            }
-            let start = Instant::now();
-            (0..REPEATS).try_for_each(|_| machine.send(event))?;
-            Ok::<_, VgicError>(each(start.elapsed(), REPEATS))
-        };
-        std::thread::scope(|scope| {
-            let other = scope.spawn(|| run(events[1]));
-            let one = run(events[0])?;
-            let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok(f64::midpoint(one, other))
-        })
     }))
 }

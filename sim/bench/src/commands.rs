@@ -1,24 +1,19 @@
-//! The cost of ITS commands in a long queue, both in the model and in QEMU (if installed). Both the
-//! model and QEMU receive the same lines of QEMU's qtest protocol. INT has the same effect as a
-//! message that arrives at the ITS. SYNC does almost nothing, so subtracting its cost leaves the
-//! cost of making an LPI pending, without the cost of reading commands.
+//! The cost of INT commands in a long queue in QEMU (if installed), which receives lines of its qtest
+//! protocol. INT has the same effect as a message that arrives at the ITS.
 
 use crate::probe::{Probe, Reference, each};
-use doorbell_qtest::{Qtest, RAM_BASE};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::{gicr, gits};
 use msi_types::{DeviceId, EventId};
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-const OURS: [&str; 2] = ["int-command", "sync-command"];
-const QEMUS: [&str; 2] = ["peer-qemu-int-command", "peer-qemu-sync-command"];
+const CASE: &str = "peer-qemu-int-command";
 const PROGRAM: &str = "qemu-system-aarch64";
 
+const RAM_BASE: u64 = 0x4000_0000;
 const ITS: u64 = 0x0808_0000;
 const REDISTRIBUTOR: u64 = 0x080a_0000;
 const DEVICES: u64 = RAM_BASE;
@@ -43,25 +38,6 @@ const CHUNK: usize = 0x8000;
 /// Maximum number of reads of `CREADR` or `GICR_CTLR` before a wait times out.
 const TURNS: u32 = 10_000;
 
-/// A server of the qtest protocol.
-trait QtestServer {
-    /// Sends a line and returns the text that follows `OK`.
-    fn tell(&mut self, line: &str) -> Result<String, String>;
-}
-
-impl QtestServer for Qtest {
-    fn tell(&mut self, line: &str) -> Result<String, String> {
-        accepted(line, &self.answer(line).reply.to_string())
-    }
-}
-
-fn accepted(line: &str, reply: &str) -> Result<String, String> {
-    match reply.trim_end().strip_prefix("OK") {
-        Some(rest) => Ok(rest.trim_start().to_owned()),
-        None => Err(format!("{line:.40}: {reply}")),
-    }
-}
-
 /// A QEMU process whose CPUs are stopped.
 struct Qemu {
     child: Child,
@@ -85,14 +61,16 @@ impl Qemu {
             _ => Err("no pipes".to_owned()),
         }
     }
-}
 
-impl QtestServer for Qemu {
+    /// Sends a line and returns the text that follows `OK`.
     fn tell(&mut self, line: &str) -> Result<String, String> {
         let mut reply = String::new();
         let told = writeln!(self.input, "{line}").and_then(|()| self.output.read_line(&mut reply));
         told.map_err(|error| format!("{PROGRAM}: {error}"))?;
-        accepted(line, &reply)
+        match reply.trim_end().strip_prefix("OK") {
+            Some(rest) => Ok(rest.trim_start().to_owned()),
+            None => Err(format!("{line:.40}: {reply}")),
+        }
     }
 }
 
@@ -104,43 +82,18 @@ impl Drop for Qemu {
     }
 }
 
-/// Returns the probes for the model.
-pub(crate) fn model() -> Result<Vec<Probe>, (&'static str, String)> {
-    let machine = Qtest::new(1).map_err(|error| (OURS[0], error.to_string()))?;
-    probes(OURS, QEMUS.map(Reference::Case), machine)
+/// Returns the probe for INT, if QEMU is installed.
+pub(crate) fn qemu() -> Result<Probe, (&'static str, String)> {
+    let failed = |reason| (CASE, reason);
+    let mut its = ItsUnderTest(Qemu::start().map_err(failed)?);
+    its.boot().map_err(failed)?;
+    Ok(Probe::new(CASE, Reference::FetchOr, move || its.ints()))
 }
 
-/// Returns the probes for QEMU.
-pub(crate) fn qemu() -> Result<Vec<Probe>, (&'static str, String)> {
-    let machine = Qemu::start().map_err(|reason| (QEMUS[0], reason))?;
-    probes(QEMUS, [Reference::FetchOr; 2], machine)
-}
+/// The ITS of QEMU's machine.
+struct ItsUnderTest(Qemu);
 
-/// Returns the probes for INT and SYNC. The INT probe executes the first half of the queue, and the
-/// SYNC probe the second half.
-fn probes(
-    names: [&'static str; 2],
-    of: [Reference; 2],
-    machine: impl QtestServer + 'static,
-) -> Result<Vec<Probe>, (&'static str, String)> {
-    let mut its = ItsUnderTest { machine, at: 0 };
-    its.boot().map_err(|reason| (names[0], reason))?;
-    let its = Rc::new(RefCell::new(its));
-    let same = Rc::clone(&its);
-    Ok(vec![
-        Probe::new(names[0], of[0], move || its.borrow_mut().ints()),
-        Probe::new(names[1], of[1], move || same.borrow_mut().syncs()),
-    ])
-}
-
-/// The ITS on a machine with QEMU's memory map.
-struct ItsUnderTest<M> {
-    machine: M,
-    /// Index of the next command to execute.
-    at: u32,
-}
-
-impl<M: QtestServer> ItsUnderTest<M> {
+impl ItsUnderTest {
     /// Maps every event, and prepares a queue with one INT per event in its first half and SYNCs in
     /// its second half.
     fn boot(&mut self) -> Result<(), String> {
@@ -148,8 +101,8 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.write64(REDISTRIBUTOR + u64::from(gicr::PROPBASER.offset()), CONFIGURATION | 15)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PENDBASER.offset()), PENDING)?;
         // Configuration byte of each LPI: enabled, at medium priority.
-        self.machine.tell(&format!("memset {CONFIGURATION:#x} {EVENTS:#x} 0xa1"))?;
-        self.machine.tell(&format!("memset {DEVICES:#x} 0x20000 0"))?;
+        self.0.tell(&format!("memset {CONFIGURATION:#x} {EVENTS:#x} 0xa1"))?;
+        self.0.tell(&format!("memset {DEVICES:#x} 0x20000 0"))?;
         for (table, address) in (0..).zip([DEVICES, COLLECTIONS]) {
             let register = gits::BASER.get(table).ok_or("no table")?;
             self.write64(ITS + u64::from(register.offset()), 1 << 63 | address)?;
@@ -186,47 +139,32 @@ impl<M: QtestServer> ItsUnderTest<M> {
                 // Writing to a string cannot fail.
                 let _ = write!(line, "{byte:02x}");
             }
-            self.machine.tell(&line)?;
+            self.0.tell(&line)?;
         }
         self.write64(ITS + u64::from(gits::CBASER.offset()), 1 << 63 | QUEUE | (QUEUE_PAGES - 1))?;
         self.write64(ITS + u64::from(gits::CWRITER.offset()), 0)?;
-        self.at = 0;
         self.write32(ITS + u64::from(gits::CTLR.offset()), 1)
     }
 
     /// Returns the nanoseconds per INT for an LPI that isn't pending. The time includes the round
     /// trip of the protocol line, divided by the number of commands.
     fn ints(&mut self) -> Result<f64, String> {
-        self.go_to(0)?;
         self.redistributor_enable(0)?;
-        self.machine.tell(&format!("memset {PENDING:#x} 0x10000 0"))?;
+        self.0.tell(&format!("memset {PENDING:#x} 0x10000 0"))?;
         self.redistributor_enable(1)?;
         let spent = self.run_up_to(EVENTS)?;
         self.redistributor_enable(0)?;
         let (at, bytes) = (PENDING + u64::from(FIRST_LPI / 8), EVENTS / 8);
-        let pending = self.machine.tell(&format!("read {at:#x} {bytes:#x}"))?;
+        let pending = self.0.tell(&format!("read {at:#x} {bytes:#x}"))?;
         if pending.strip_prefix("0x").is_none_or(|digits| !digits.trim_matches('f').is_empty()) {
             return Err("not every INT made its LPI pending".to_owned());
         }
+        self.run_up_to(0)?;
         Ok(each(spent, EVENTS))
-    }
-
-    /// Returns the nanoseconds per SYNC.
-    fn syncs(&mut self) -> Result<f64, String> {
-        self.go_to(EVENTS)?;
-        self.run_up_to(0).map(|spent| each(spent, EVENTS))
-    }
-
-    /// Makes `command` the next command to execute.
-    fn go_to(&mut self, command: u32) -> Result<(), String> {
-        if self.at == command { Ok(()) } else { self.run_up_to(command).map(drop) }
     }
 
     /// Lets the ITS execute the queue up to `command`, and returns the elapsed time.
     fn run_up_to(&mut self, command: u32) -> Result<Duration, String> {
-        if std::mem::replace(&mut self.at, command) == command {
-            return Err("the queue has no commands to execute".to_owned());
-        }
         let end = u64::from(command) * 32;
         let start = Instant::now();
         self.write64(ITS + u64::from(gits::CWRITER.offset()), end)?;
@@ -243,7 +181,7 @@ impl<M: QtestServer> ItsUnderTest<M> {
 
     fn wait(&mut self, register: u64, is_done: impl Fn(u64) -> bool) -> Result<(), String> {
         for _ in 0..TURNS {
-            let value = self.machine.tell(&format!("readq {register:#x}"))?;
+            let value = self.0.tell(&format!("readq {register:#x}"))?;
             let value =
                 value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
             if is_done(value.ok_or("no number")?) {
@@ -254,23 +192,10 @@ impl<M: QtestServer> ItsUnderTest<M> {
     }
 
     fn write32(&mut self, address: u64, value: u32) -> Result<(), String> {
-        self.machine.tell(&format!("writel {address:#x} {value:#x}")).map(drop)
+        self.0.tell(&format!("writel {address:#x} {value:#x}")).map(drop)
     }
 
     fn write64(&mut self, address: u64, value: u64) -> Result<(), String> {
-        self.machine.tell(&format!("writeq {address:#x} {value:#x}")).map(drop)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn command_probes_can_be_sampled_in_any_order() {
-        let mut probes = model().map_err(|(_, reason)| reason).unwrap();
-        for at in [1, 1, 0, 0, 1, 0] {
-            (probes[at].sample)().unwrap();
-        }
+        self.0.tell(&format!("writeq {address:#x} {value:#x}")).map(drop)
     }
 }

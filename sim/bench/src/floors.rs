@@ -7,16 +7,12 @@ mod translation;
 pub(crate) use dispatch::DISPATCH;
 pub(crate) use entry::{ENTER, VCPUS};
 pub(crate) use translation::{
-    SEND_TAKE, SEND_TAKE_ACROSS, TRANSLATE, TRANSLATE_FRESH, TRANSLATE_MANY, TRANSLATE_MANY_FRESH,
-    random_order,
+    SEND_TAKE, TRANSLATE, TRANSLATE_FRESH, TRANSLATE_MANY_FRESH, random_order,
 };
 
-use crate::probe::{Probe, Reference, each, floor};
-use std::collections::{BTreeMap, HashMap};
+use crate::probe::{Probe, Reference, each};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 const OPERATIONS: u32 = 10_000;
@@ -26,70 +22,18 @@ pub(crate) const EVENTFD: &str = "floor-eventfd-write";
 /// Measures an uncontended atomic read-modify-write.
 pub(crate) fn fetch_or() -> f64 {
     let word = AtomicU64::new(0);
-    timed(&|bit| _ = black_box(&word).fetch_or(1 << (bit % 64), Ordering::SeqCst))
-}
-
-/// Returns the floors for Doorbell's own operations, and the costs of locks and maps.
-pub(crate) fn probes() -> Vec<Probe> {
-    let mut probes = translation::probes();
-    probes.extend([dispatch::probe(), entry::probe()]);
-    probes.extend(locks_and_maps());
-    probes
-}
-
-fn locks_and_maps() -> Vec<Probe> {
-    let (mutex, lock) = (Mutex::new(0u64), RwLock::new(0u64));
-    let (shared_word, shared_mutex, shared_lock) =
-        (AtomicU64::new(0), Mutex::new(0u64), RwLock::new(0u64));
-    let hashed: HashMap<u32, u32> = (0..MAPPED).map(|key| (key, key)).collect();
-    let ordered: BTreeMap<u32, u32> = (0..MAPPED).map(|key| (key, key)).collect();
-    let set = |word: &AtomicU64, bit: u32| {
-        _ = black_box(word).fetch_or(1 << (bit % 64), Ordering::SeqCst);
-    };
-    let count = |mutex: &Mutex<u64>| *mutex.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-    let read =
-        |lock: &RwLock<u64>| _ = black_box(*lock.read().unwrap_or_else(PoisonError::into_inner));
-    vec![
-        floor("floor-fetch-or-2-threads", move || by_two(&|bit| set(&shared_word, bit))),
-        floor("floor-mutex", move || Ok(timed(&|_| count(&mutex)))),
-        floor("floor-mutex-2-threads", move || by_two(&|_| count(&shared_mutex))),
-        floor("floor-rwlock-read", move || Ok(timed(&|_| read(&lock)))),
-        floor("floor-rwlock-read-2-threads", move || by_two(&|_| read(&shared_lock))),
-        floor("floor-hashmap-10k", move || Ok(timed(&|at| _ = black_box(hashed.get(&key(at)))))),
-        floor("floor-btreemap-10k", move || Ok(timed(&|at| _ = black_box(ordered.get(&key(at)))))),
-    ]
-}
-
-/// Number of entries in the maps.
-const MAPPED: u32 = 10_000;
-
-/// Returns the key that operation number `at` looks up. Successive operations use scattered keys.
-fn key(at: u32) -> u32 {
-    at.wrapping_mul(2_654_435_761) % MAPPED
-}
-
-fn timed(operation: &impl Fn(u32)) -> f64 {
     let start = Instant::now();
-    (0..OPERATIONS).for_each(operation);
+    for bit in 0..OPERATIONS {
+        black_box(&word).fetch_or(1 << (bit % 64), Ordering::SeqCst);
+    }
     each(start.elapsed(), OPERATIONS)
 }
 
-/// Measures the operation on two threads concurrently, and returns the mean cost per thread.
-fn by_two(operation: &(impl Fn(u32) + Sync)) -> Result<f64, String> {
-    let gate = AtomicU32::new(0);
-    let run = || {
-        gate.fetch_add(1, Ordering::SeqCst);
-        while gate.load(Ordering::SeqCst) < 2 {
-            std::hint::spin_loop();
-        }
-        timed(operation)
-    };
-    thread::scope(|scope| {
-        let other = scope.spawn(run);
-        let one = run();
-        let other = other.join().map_err(|_| "the other thread panicked".to_owned())?;
-        Ok(f64::midpoint(one, other))
-    })
+/// Returns the floors for Doorbell's own operations.
+pub(crate) fn probes() -> Vec<Probe> {
+    let mut probes = translation::probes();
+    probes.extend([dispatch::probe(), entry::probe()]);
+    probes
 }
 
 /// An eventfd without a reader, so that writing to it wakes no thread.
@@ -130,4 +74,28 @@ pub(crate) fn eventfd() -> Result<Probe, (&'static str, String)> {
         (0..repeats).for_each(|_| file.signal());
         Ok(each(start.elapsed(), repeats))
     }))
+}
+
+/// Returns `count` zero words.
+fn zeros(count: u32) -> Box<[AtomicU64]> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// Performs one load. As in the model, it is sequentially consistent.
+#[inline]
+fn load(word: &AtomicU64) -> u64 {
+    word.load(Ordering::SeqCst)
+}
+
+/// Performs one read-modify-write. Stores `new` if the word equals `seen`; otherwise returns
+/// `false`.
+#[inline]
+fn exchange(word: &AtomicU64, seen: u64, new: u64) -> bool {
+    word.compare_exchange(seen, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+}
+
+/// Clears bits with a single read-modify-write.
+#[inline]
+fn clear(word: &AtomicU64, bits: u64) {
+    word.fetch_and(!bits, Ordering::SeqCst);
 }

@@ -2,22 +2,14 @@
 
 use super::floors::{self, EventFd};
 use super::model::{EventMapping, LPIS, MeasuredGic, NOTHING, NoKick, take};
-use crate::probe::{MeasureError, Probe, Reference, across, each};
+use crate::probe::{MeasureError, Probe, Reference, each};
 use msi_types::{Cpu, Delivery, Kick};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 use vgic::{Sleep, Vcpu};
 
 const REPEATS: u32 = 4096;
 const KICK: &str = "kick-asleep";
-/// Name of the case that other cases are compared with.
-pub(crate) const INJECT: &str = "inject-1";
-/// Devices with 32 events each, which have no nodes in the model, and devices with 2048 events
-/// each.
-const NARROW: EventMapping = EventMapping::new(2048, 5);
-const WIDE: EventMapping = EventMapping::new(32, 11);
 
 type GicWithCpus = (Arc<MeasuredGic>, Vec<Vcpu>);
 
@@ -38,12 +30,7 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     Ok(vec![
         inject_one()?,
         inject_fresh()?,
-        inject_random("inject-64k-random", NARROW, InitialState::Idle)?,
-        inject_random("inject-64k-random-pending", NARROW, InitialState::Pending)?,
-        inject_random("inject-64k-random-wide", WIDE, InitialState::Idle)?,
-        two_threads()?,
-        another_thread()?,
-        priorities()?,
+        inject_random()?,
         depth("inject-ack-depth-1", 1)?,
         depth("inject-ack-depth-57k", LPIS)?,
     ])
@@ -68,8 +55,9 @@ fn unless_pending(delivered: Delivery) -> Result<(), String> {
 }
 
 fn inject_one() -> Result<Probe, MeasureError> {
-    let (model, _vcpus) = model(INJECT, EventMapping::new(1, 1), 1)?;
-    Ok(Probe::new(INJECT, Reference::Case(floors::TRANSLATE), move || {
+    let name = "inject-1";
+    let (model, _vcpus) = model(name, EventMapping::new(1, 1), 1)?;
+    Ok(Probe::new(name, Reference::Case(floors::TRANSLATE), move || {
         unless_pending(model.send(0, 0))?;
         Ok(timed(REPEATS, || {
             for _ in 0..REPEATS {
@@ -98,105 +86,20 @@ fn inject_fresh() -> Result<Probe, MeasureError> {
     }))
 }
 
-/// The state of an event before its message arrives.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum InitialState {
-    Idle,
-    Pending,
-}
-
-fn inject_random(
-    name: &'static str,
-    mapping: EventMapping,
-    found: InitialState,
-) -> Result<Probe, MeasureError> {
+/// Measures messages to one of 2048 devices with 32 events each, in random order. None is pending.
+fn inject_random() -> Result<Probe, MeasureError> {
+    let (name, mapping) = ("inject-64k-random", EventMapping::new(2048, 5));
     let (model, mut vcpus) = model(name, mapping, 1)?;
-    let events = 1u32 << mapping.event_bits;
-    let order = floors::random_order(mapping.devices, events);
-    let count = mapping.devices * events;
-    let of = match found {
-        InitialState::Idle => floors::TRANSLATE_MANY_FRESH,
-        InitialState::Pending => floors::TRANSLATE_MANY,
-    };
-    Ok(Probe::new(name, Reference::Case(of), move || {
+    let order = floors::random_order(mapping.devices, 1 << mapping.event_bits);
+    let count = u32::try_from(order.len()).unwrap_or(u32::MAX);
+    Ok(Probe::new(name, Reference::Case(floors::TRANSLATE_MANY_FRESH), move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
-        match found {
-            InitialState::Idle => empty(vcpu),
-            InitialState::Pending => {
-                order
-                    .iter()
-                    .try_for_each(|(device, event)| unless_pending(model.send(*device, *event)))?;
-            }
-        }
+        empty(vcpu);
         Ok(timed(count, || {
             for (device, event) in &order {
                 model.send(*device, *event);
             }
         }))
-    }))
-}
-
-/// Measures two threads that send messages concurrently. Reports the cost on this thread, whose
-/// core has no other active hardware thread.
-fn two_threads() -> Result<Probe, MeasureError> {
-    let name = "inject-2-threads";
-    let (model, _vcpus) = model(name, EventMapping::new(2, 1), 2)?;
-    Ok(Probe::new(name, Reference::Case(INJECT), move || {
-        let gate = AtomicU32::new(0);
-        let run = |device| {
-            unless_pending(model.send(device, 0))?;
-            gate.fetch_add(1, Ordering::SeqCst);
-            while gate.load(Ordering::SeqCst) < 2 {
-                std::hint::spin_loop();
-            }
-            Ok(timed(REPEATS * 4, || {
-                for _ in 0..REPEATS * 4 {
-                    model.send(device, 0);
-                }
-            }))
-        };
-        thread::scope(|scope| {
-            let other = scope.spawn(|| run(1));
-            let one: Result<f64, String> = run(0);
-            other.join().map_err(|_| "the other thread panicked".to_owned())??;
-            one
-        })
-    }))
-}
-
-/// Measures messages that a vCPU takes on another thread, which answers each by a flag.
-fn another_thread() -> Result<Probe, MeasureError> {
-    let name = "send-take-2-threads";
-    let (model, mut vcpus) = model(name, EventMapping::new(1, 1), 1)?;
-    Ok(Probe::new(name, Reference::Case(floors::SEND_TAKE_ACROSS), move || {
-        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
-        across(|| _ = model.send(0, 0), || take(vcpu) != NOTHING)
-    }))
-}
-
-fn priorities() -> Result<Probe, MeasureError> {
-    let name = "ack-32-priorities";
-    let priority = |event| u8::try_from(event * 8).unwrap_or(0);
-    let (model, mut vcpus) = model(name, EventMapping { priority, ..EventMapping::new(1, 5) }, 1)?;
-    Ok(Probe::new(name, Reference::Case(floors::SEND_TAKE), move || {
-        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
-        empty(vcpu);
-        let (rounds, mut taken) = (REPEATS / 32, 0);
-        let time = timed(REPEATS, || {
-            for round in 0..rounds {
-                for at in 0..32 {
-                    model.send(0, (at * 5 + round) % 32);
-                }
-                while take(vcpu) != NOTHING {
-                    taken += 1;
-                }
-            }
-        });
-        if taken == REPEATS {
-            Ok(time)
-        } else {
-            Err(format!("{taken} of {REPEATS} interrupts came"))
-        }
     }))
 }
 

@@ -2,7 +2,7 @@
 //! exit, whatever the reason for the exit.
 
 use crate::floors::{self, VCPUS};
-use crate::model::{EventMapping, LPIS, MeasuredGic, NoKick};
+use crate::model::{EventMapping, MeasuredGic, NoKick};
 use crate::probe::{MeasureError, Probe, Reference, each};
 use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
 use msi_types::Delivery;
@@ -12,8 +12,6 @@ use vgic::{ListRegisterVcpu, VirtualInterface};
 
 /// Number of timed rounds. An additional round before the timed ones fills the caches.
 const ROUNDS: u32 = 32;
-const REPEATS: u32 = 1024;
-const ALL_LISTED: &str = "enter-exit-16";
 
 /// Returns the CPUs' virtual interface, which has 16 list registers and the priorities of the
 /// measured model.
@@ -119,21 +117,13 @@ pub(crate) fn pending(interface: &VirtualInterface) -> u32 {
     interface.list.iter().map(|register| pending(register.state())).sum()
 }
 
-/// Returns probes for entries, exits, and both together, with few and with many LPIs pending.
+/// Returns probes for entries and exits, with few and with many LPIs pending.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let entries = [("enter-0", 0), ("enter-1", 1), ("enter-4", 4), ("enter-16", 16)];
     let exits = [("exit-0", 0), ("exit-1", 1), ("exit-4", 4)];
     let entries = entries.into_iter().map(|(name, pending)| made(name, entry(name, pending)));
     let exits = exits.into_iter().map(|(name, ended)| made(name, exit(name, ended)));
-    let of_all = Reference::Case(ALL_LISTED);
-    let both = [
-        ("enter-exit-1", Reference::FetchOr, 1),
-        (ALL_LISTED, Reference::FetchOr, 16),
-        ("enter-exit-57k", of_all, LPIS),
-    ];
-    let both =
-        both.into_iter().map(|(name, of, pending)| made(name, entry_and_exit(name, of, pending)));
-    entries.chain(exits).chain(both).collect()
+    entries.chain(exits).collect()
 }
 
 fn made(name: &str, probe: Result<Probe, String>) -> Result<Probe, MeasureError> {
@@ -169,24 +159,5 @@ fn exit(name: &'static str, ended: u32) -> Result<Probe, String> {
             spent += if round == 0 { Duration::ZERO } else { time };
         }
         Ok(each(spent, ROUNDS * u32::from(VCPUS)))
-    }))
-}
-
-/// Measures repeated entries and exits on one vCPU with `pending` LPIs pending.
-fn entry_and_exit(name: &'static str, of: Reference, pending: u32) -> Result<Probe, String> {
-    let mut guests = Guests::new(EventMapping::new(LPIS / 32, 5), 1)?;
-    Ok(Probe::new(name, of, move || {
-        (0..pending.div_ceil(32))
-            .try_for_each(|device| guests.send(device, (pending - device * 32).min(32)))?;
-        let (entered, _) = guests.enter(pending.min(16))?;
-        guests.exit(&entered);
-        let Some(vcpu) = guests.vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
-        let start = Instant::now();
-        for _ in 0..REPEATS {
-            let guest = vcpu.enter();
-            let left = *guest.interface();
-            guest.exit(&left);
-        }
-        Ok(each(start.elapsed(), REPEATS))
     }))
 }

@@ -16,11 +16,6 @@ pub struct Measurements {
     /// The cases that can't be measured on this machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
-    /// Number of samples, over all processes, that were taken while another hardware thread was
-    /// using the core, because that thread didn't become idle in time. Each case has one sample per
-    /// round and process.
-    #[serde(default)]
-    pub disturbed: u32,
 }
 
 /// A measured case. Times are in nanoseconds per operation.
@@ -34,23 +29,14 @@ pub struct Case {
     /// | `inject-1` | a message to the one event that is mapped, and pending already |
     /// | `inject-1-fresh` | a message to an event that is not pending; 64 are mapped |
     /// | `inject-64k-random` | a message to one of 2048 devices × 32 events in random order, none pending |
-    /// | `inject-64k-random-pending` | the same, all pending |
-    /// | `inject-64k-random-wide` | 32 devices × 2048 events, none pending |
-    /// | `inject-2-threads` | as `inject-1`, by each of two threads with a device and a vCPU of its own |
-    /// | `send-take-2-threads` | a message, which a vCPU on another thread takes and answers by a flag |
-    /// | `ack-32-priorities` | a message, `ICC_IAR1_EL1` and `ICC_EOIR1_EL1`, over 32 priorities pending together |
-    /// | `inject-ack-depth-1`, `-57k` | the same, with so many LPIs pending |
+    /// | `inject-ack-depth-1`, `-57k` | a message, `ICC_IAR1_EL1` and `ICC_EOIR1_EL1`, with so many LPIs pending |
     /// | `kick-asleep` | a vCPU falls asleep; a message, one kick (an eventfd write); the interrupt is taken |
     /// | `enter-0`, `-1`, `-4`, `-16` | a vCPU with 16 list registers enters the guest, with so many LPIs pending |
     /// | `exit-0`, `-1`, `-4` | it exits, and the guest has ended so many |
-    /// | `enter-exit-1`, `-16`, `-57k` | both, with so many LPIs pending, none of them ended |
     /// | `route-update-16`, `-4096` | one route of a table of that size changes, which is in the caches |
-    /// | `inject-by-gsi` | as `inject-1`, by a GSI that is routed there |
-    /// | `int-command`, `sync-command` | one of 16384 in a queue; an INT's LPI is not pending |
     /// | `dispatch` | from INTID to a handler that does nothing |
-    /// | `setup-*`, `move-*`, `deliver-*` | a controller: setting up a device by its vectors, one affinity change, one message from the device's store until its interrupt was handled and ended |
-    /// | `floor-*` | for comparison: the least accesses to memory that the work needs; and locks, maps, an eventfd, each alone and where said with a second thread at it |
-    /// | `peer-*` | for comparison: others' code. `peer-qemu-*-command` are as `*-command`, of the QEMU that is installed |
+    /// | `floor-*` | for comparison: the least accesses to memory that the work needs, and an eventfd |
+    /// | `peer-*` | for comparison: others' code. `peer-qemu-int-command` is one of 16384 INTs in a queue, whose LPIs are not pending |
     pub name: String,
     /// Median of the samples; for several processes, the median of the processes' medians.
     pub median_ns: f64,
@@ -81,7 +67,7 @@ impl Case {
 
 impl Measurements {
     pub(crate) fn new(floor_ns: f64, cases: Vec<Case>, skipped: Vec<Skipped>) -> Self {
-        Self { floor_ns, cases, skipped, disturbed: 0 }.compared(floor_ns)
+        Self { floor_ns, cases, skipped }.compared(floor_ns)
     }
 
     /// Merges the measurements of several processes. Returns `None` if `processes` is empty. Cases
@@ -96,8 +82,7 @@ impl Measurements {
         };
         let cases = first.cases.iter().filter_map(case).collect();
         let (floor_ns, least) = median_and_least(processes.iter().map(|one| one.floor_ns));
-        let disturbed = processes.iter().map(|one| one.disturbed).sum();
-        let merged = Self { floor_ns, cases, skipped: first.skipped.clone(), disturbed };
+        let merged = Self { floor_ns, cases, skipped: first.skipped.clone() };
         Some(merged.compared(least))
     }
 
@@ -156,12 +141,6 @@ mod tests {
             [("two", 8.0, 6.0, 2.0, "one"), ("one", 4.0, 3.0, 1.5, FETCH_OR)]
         );
         assert!((merged.floor_ns - 3.0).abs() < f64::EPSILON);
-    }
-
-    #[test]
-    fn disturbed_samples_of_all_processes_are_counted() {
-        let one = |disturbed| Measurements { disturbed, ..process(1.0, &[]) };
-        assert_eq!(Measurements::merged(&[one(3), one(0), one(4)]).unwrap().disturbed, 7);
     }
 
     #[test]

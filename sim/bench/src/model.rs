@@ -9,18 +9,15 @@ use vgic::its::ItsConfig;
 use vgic::{AccessWidth, GuestMemory, MemoryFault, RedistributorRegion, Vcpu, Vgic, VgicConfig};
 
 const RAM: u64 = 0x4000_0000;
-const QUEUES: u64 = RAM;
+const QUEUE: u64 = RAM;
 const QUEUE_BYTES: u64 = 0x1_0000;
 const DEVICES: u64 = RAM + 0x100_0000;
 const COLLECTIONS: u64 = RAM + 0x200_0000;
-/// Distance between two ITSes' tables.
-const TABLE_BYTES: u64 = 0x10_0000;
 const CONFIGURATION: u64 = RAM + 0x300_0000;
 const PENDING: u64 = RAM + 0x400_0000;
 /// Distance between two redistributors' pending tables, which leaves room for 20 INTID bits.
 const PENDING_BYTES: u64 = 0x2_0000;
-const ITSES: u64 = 0x3000_0000;
-const ITS_BYTES: u64 = 0x2_0000;
+const ITS: u64 = 0x3000_0000;
 pub(crate) const REDISTRIBUTORS: u64 = 0x60_0000_0000;
 const FIRST_LPI: u32 = 8192;
 /// Number of LPIs available with 16 INTID bits.
@@ -65,17 +62,10 @@ impl Kick for NoKick {
 pub(crate) struct MeasuredGic {
     pub(crate) gic: Arc<Vgic>,
     ram: Arc<FlatMemory>,
-    /// Doorbell address of the first ITS.
     doorbell: Arc<dyn SignalMsi<DeviceId>>,
+    /// Address of the doorbell.
     address: u64,
-    its: Vec<MeasuredIts>,
-}
-
-struct MeasuredIts {
-    base: u64,
-    doorbell: Arc<dyn SignalMsi<DeviceId>>,
-    queue: u64,
-    /// Offset of the next command in the queue, in bytes.
+    /// Offset of the next command in the ITS's queue, in bytes.
     written: u64,
 }
 
@@ -83,23 +73,20 @@ struct MeasuredIts {
 #[derive(Clone, Copy)]
 pub(crate) struct GicSize {
     pub(crate) vcpus: u16,
-    pub(crate) its: u16,
-    /// Maximum number of mapped events, summed over all ITSes.
+    /// Maximum number of mapped events.
     pub(crate) budget: u32,
     pub(crate) lpi_id_bits: u8,
 }
 
 impl GicSize {
-    /// Returns the GIC configuration. It has enough priority bits for a priority mask that admits
-    /// 32 LPI priorities.
+    /// Returns the GIC configuration.
     pub(crate) fn config(self) -> VgicConfig {
-        let base = |its| ITSES + ITS_BYTES * u64::from(its);
         let redistributors = RedistributorRegion::new(REDISTRIBUTORS, self.vcpus.into());
         VgicConfig::new(self.vcpus)
             .with_redistributors(vec![redistributors])
             .with_lpi_id_bits(Some(self.lpi_id_bits))
             .with_its_events(self.budget)
-            .with_its((0..self.its).map(|its| ItsConfig::new(base(its))).collect())
+            .with_its(vec![ItsConfig::new(ITS)])
             .with_priority_bits(6)
             .with_redistributor_invalidation(true)
     }
@@ -118,14 +105,11 @@ pub(crate) struct EventMapping {
     pub(crate) devices: u32,
     /// log2 of the number of events per device.
     pub(crate) event_bits: u8,
-    /// Returns the priority of each event.
-    pub(crate) priority: fn(u32) -> u8,
 }
 
 impl EventMapping {
-    /// Creates a mapping with a single priority.
     pub(crate) const fn new(devices: u32, event_bits: u8) -> Self {
-        Self { devices, event_bits, priority: |_| 0xa0 }
+        Self { devices, event_bits }
     }
 
     /// Returns the device and event for an LPI in [`MeasuredGic::mapped`], or the first such event
@@ -145,10 +129,10 @@ impl MeasuredGic {
         targets: u16,
         kick: Arc<dyn Kick>,
     ) -> Result<(Self, Vec<Vcpu>), String> {
-        let size = GicSize { vcpus: targets.max(2), its: 1, budget: 1 << 17, lpi_id_bits: 16 };
+        let size = GicSize { vcpus: targets.max(2), budget: 1 << 17, lpi_id_bits: 16 };
         let (mut model, vcpus) = Self::booted(size, kick)?;
-        model.configure(mapping, LPIS)?;
-        model.map(0, mapping, targets)?;
+        model.configure(LPIS)?;
+        model.map(mapping, targets)?;
         Ok((model, vcpus))
     }
 
@@ -158,16 +142,9 @@ impl MeasuredGic {
         let made =
             Vgic::new(size.config(), ram.clone(), kick).map_err(|error| error.to_string())?;
         let (gic, mut vcpus) = made;
-        let its = |(config, number): (&ItsConfig, u16)| {
-            let doorbell = gic.its(number.into())?;
-            let queue = QUEUES + QUEUE_BYTES * u64::from(number);
-            Some(MeasuredIts { base: config.base, doorbell, queue, written: 0 })
-        };
-        let its: Option<Vec<_>> = gic.config().its.iter().zip(0..).map(its).collect();
-        let its = its.ok_or("the machine has no ITS")?;
-        let first = its.first().ok_or("the machine has no ITS")?;
-        let (doorbell, address) = (Arc::clone(&first.doorbell), doorbell_of(first));
-        let mut model = Self { gic, ram, doorbell, address, its };
+        let doorbell = gic.its(0).ok_or("the machine has no ITS")?;
+        let address = ItsConfig::new(ITS).doorbell();
+        let mut model = Self { gic, ram, doorbell, address, written: 0 };
         model.boot(&mut vcpus)?;
         Ok((model, vcpus))
     }
@@ -198,104 +175,65 @@ impl MeasuredGic {
                 vcpu.write_sysreg(register, value).map_err(|error| error.to_string())?;
             }
         }
-        for its in 0..self.its.len() {
-            self.boot_its(its)?;
-        }
-        Ok(())
-    }
-
-    fn boot_its(&self, number: usize) -> Result<(), String> {
-        let its = self.its.get(number).ok_or("the ITS does not exist")?;
-        let distance = TABLE_BYTES * number as u64;
-        for (table, address) in (0..).zip([DEVICES + distance, COLLECTIONS + distance]) {
+        for (table, address) in (0..).zip([DEVICES, COLLECTIONS]) {
             let register = gits::BASER.get(table).ok_or("no table")?;
-            let at = its.base + u64::from(register.offset());
+            let at = ITS + u64::from(register.offset());
             self.write(at, AccessWidth::Double, 1 << 63 | address)?;
         }
-        let cbaser = 1 << 63 | its.queue | (QUEUE_BYTES / 0x1000 - 1);
-        self.write(its.base + u64::from(gits::CBASER.offset()), AccessWidth::Double, cbaser)?;
-        self.write(its.base + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1)
+        let cbaser = 1 << 63 | QUEUE | (QUEUE_BYTES / 0x1000 - 1);
+        self.write(ITS + u64::from(gits::CBASER.offset()), AccessWidth::Double, cbaser)?;
+        self.write(ITS + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1)
     }
 
-    /// Enables the first `lpis` LPIs at the priorities of their events.
-    pub(crate) fn configure(&self, mapping: EventMapping, lpis: u32) -> Result<(), String> {
-        let byte = |lpi: u32| {
-            let priority = Priority::new((mapping.priority)(lpi % (1 << mapping.event_bits)));
-            Config::new().with_enable(true).with_priority(priority).into_bits()
-        };
-        let bytes: Vec<_> = (0..lpis).map(byte).collect();
+    /// Enables the first `lpis` LPIs.
+    pub(crate) fn configure(&self, lpis: u32) -> Result<(), String> {
+        let byte = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
+        let bytes = vec![byte; lpis as usize];
         self.ram.write(CONFIGURATION, &bytes).map_err(|fault| fault.to_string())
     }
 
-    /// Maps events at an ITS, whose collections target the first `targets` vCPUs.
-    pub(crate) fn map(
-        &mut self,
-        its: usize,
-        mapping: EventMapping,
-        targets: u16,
-    ) -> Result<(), String> {
+    /// Maps events at the ITS, whose collections target the first `targets` vCPUs.
+    pub(crate) fn map(&mut self, mapping: EventMapping, targets: u16) -> Result<(), String> {
         let events = 1u32 << mapping.event_bits;
         let lpis = self.gic.config().lpi_id_bits.map_or(LPIS, |bits| (1 << bits) - FIRST_LPI);
-        // Each ITS uses a separate LPI range.
-        let first = u32::try_from(its).unwrap_or(0) * mapping.devices * events;
         for vcpu in 0..targets {
             let (collection, target) =
                 (CollectionId::new(vcpu), RdBase::from_processor_number(vcpu));
-            self.command(its, Command::Mapc { collection, target, action: MapAction::Map })?;
+            self.command(Command::Mapc { collection, target, action: MapAction::Map })?;
         }
         for device in 0..mapping.devices {
-            self.command(its, map_device(device, mapping.event_bits, MapAction::Map))?;
+            self.command(map_device(device, mapping.event_bits, MapAction::Map))?;
             let target = u16::try_from(device % u32::from(targets)).unwrap_or(0);
             for event in 0..events {
-                let lpi = FIRST_LPI + (first + device * events + event) % lpis;
-                self.command(its, map_event(device, event, lpi, target))?;
+                let lpi = FIRST_LPI + (device * events + event) % lpis;
+                self.command(map_event(device, event, lpi, target))?;
             }
         }
-        let faults = self.gic.command_faults(its).ok_or("no ITS")?;
+        let faults = self.gic.command_faults(0).ok_or("no ITS")?;
         if faults.count == 0 { Ok(()) } else { Err(faults.to_string()) }
     }
 
     /// Posts one command, which the ITS executes immediately.
-    pub(crate) fn command(&mut self, its: usize, command: Command) -> Result<(), String> {
+    pub(crate) fn command(&mut self, command: Command) -> Result<(), String> {
         let image = command.encode().map(u64::to_le_bytes);
-        let its = self.its.get_mut(its).ok_or("the ITS does not exist")?;
         self.ram
-            .write(its.queue + its.written, image.as_flattened())
+            .write(QUEUE + self.written, image.as_flattened())
             .map_err(|fault| fault.to_string())?;
-        its.written = (its.written + 32) % QUEUE_BYTES;
-        let (register, written) = (its.base + u64::from(gits::CWRITER.offset()), its.written);
-        self.write(register, AccessWidth::Double, written)
-    }
-
-    /// Makes a redistributor reload the configuration of an LPI.
-    pub(crate) fn invalidate(&self, vcpu: u16, lpi: u32) -> Result<(), String> {
-        let register = redistributor(vcpu) + u64::from(gicr::INVLPIR.offset());
-        self.write(register, AccessWidth::Double, lpi.into())
+        self.written = (self.written + 32) % QUEUE_BYTES;
+        let register = ITS + u64::from(gits::CWRITER.offset());
+        self.write(register, AccessWidth::Double, self.written)
     }
 
     fn write(&self, address: u64, width: AccessWidth, value: u64) -> Result<(), String> {
         self.gic.write_until_done(address, width, value).map_err(|error| error.to_string())
     }
 
-    /// Sends a device's message to the first ITS.
+    /// Sends a device's message to the ITS.
     #[inline]
     pub(crate) fn send(&self, device: u32, event: u32) -> Delivery {
         self.doorbell
             .signal_msi(DeviceId::new(device), MsiMessage { address: self.address, data: event })
     }
-
-    /// Sends a device's message to one of several ITSes.
-    #[inline]
-    pub(crate) fn send_to(&self, its: usize, device: u32, event: u32) -> Delivery {
-        self.its.get(its).map_or(Delivery::NoDoorbell, |its| {
-            let message = MsiMessage { address: doorbell_of(its), data: event };
-            its.doorbell.signal_msi(DeviceId::new(device), message)
-        })
-    }
-}
-
-fn doorbell_of(its: &MeasuredIts) -> u64 {
-    ItsConfig::new(its.base).doorbell()
 }
 
 /// Returns the address of a vCPU's redistributor.

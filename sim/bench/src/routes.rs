@@ -1,12 +1,11 @@
-//! The cost of GSIs: changing a route in small and large tables, and signaling.
+//! The cost of changing a route in small and large tables.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
 
-use super::model::{EventMapping, MeasuredGic, NoKick};
 use crate::probe::{MeasureError, Probe, Reference, each};
 use irq_routing::{Change, GsiSpace, Inputs, Route, Router, Routing};
-use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine, SignalMsi};
+use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,10 +15,10 @@ const DOORBELL: u64 = 0x0809_0040;
 const FEW: &str = "route-update-16";
 const KVM: &str = "peer-kvm-route-update";
 
-/// Returns probes that change one route in tables of two sizes, and a probe that signals a GSI.
+/// Returns probes that change one route in tables of two sizes.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let few = update(FEW, Reference::FetchOr, 4)?;
-    Ok(vec![few, update("route-update-4096", Reference::Case(FEW), 12)?, inject()?])
+    Ok(vec![few, update("route-update-4096", Reference::Case(FEW), 12)?])
 }
 
 /// A controller that ignores all lines, because the routes are changed but never used.
@@ -81,46 +80,12 @@ fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, Measure
     }))
 }
 
-/// The model's ITS.
-struct ModelIts(MeasuredGic);
-
-impl SignalMsi<DeviceId> for ModelIts {
-    fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
-        self.0.send(from.get(), message.data)
-    }
-}
-
-/// Measures the path from a GSI to the pending bit.
-fn inject() -> Result<Probe, MeasureError> {
-    let name = "inject-by-gsi";
-    let (model, vcpus) = MeasuredGic::mapped(EventMapping::new(1, 1), 1, Arc::new(NoKick))
-        .map_err(|error| failed(name, error))?;
-    let inputs = Inputs::new(Arc::new(NoLines)).with_its(Arc::new(ModelIts(model)));
-    let table = Router::new(GsiSpace::default(), inputs).map_err(|error| failed(name, error))?;
-    let gsi = table.allocate().map_err(|error| failed(name, error))?;
-    let to_first_event = Route::to_its(DeviceId::new(0), MsiMessage { address: DOORBELL, data: 0 });
-    table.commit(&[Change::Set(gsi, to_first_event)]).map_err(|error| failed(name, error))?;
-    Ok(Probe::new(name, Reference::Case(super::injection::INJECT), move || {
-        let _kept = &vcpus;
-        if table.signal(gsi) != Ok(Delivery::Pending) {
-            return Err("a message was not delivered".to_owned());
-        }
-        let start = Instant::now();
-        for _ in 0..REPEATS {
-            let _ = table.signal(gsi);
-        }
-        Ok(each(start.elapsed(), REPEATS))
-    }))
-}
-
-/// Returns probes for the same change in KVM, which only accepts whole tables, and probes for a
-/// guest that unmasks vectors one by one.
+/// Returns probes for the same change in KVM, which only accepts whole tables.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
     let cases = [("peer-kvm-route-update-16", 16), ("peer-kvm-route-update-4096", 4096)];
     let updates = cases.into_iter().map(|(name, routes)| kvm::update(name, routes));
-    let peers = updates.chain([kvm::table_each()]).map(|probe| probe.map_err(|error| (KVM, error)));
-    peers.chain(kvm::floors().map(Ok)).chain(kvm::vectors().map(Ok)).collect()
+    updates.map(|probe| probe.map_err(|error| (KVM, error))).collect()
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]

@@ -59,9 +59,5 @@ fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
     for skipped in &measured.skipped {
         writeln!(out, "{}: not measured, {}", skipped.name, skipped.reason)?;
     }
-    if measured.disturbed > 0 {
-        let disturbed = measured.disturbed;
-        writeln!(out, "{disturbed} samples: another hardware thread used the core concurrently")?;
-    }
     writeln!(out, "an uncontended fetch_or takes {:.2} ns", measured.floor_ns)
 }

@@ -99,7 +99,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ),
     ("doorbell-qtest", &[LIBRARIES, &["doorbell-hardware"]]),
     ("doorbell-machine", &[LIBRARIES, &["doorbell-hardware"]]),
-    ("doorbell-bench", &[LIBRARIES, &["doorbell-machine", "doorbell-qtest"]]),
+    ("doorbell-bench", &[LIBRARIES]),
     ("doorbell-timeline", &[]),
     ("doorbell-inspection", &[&["gic-firmware"]]),
     ("doorbell-page", &[&["gic-firmware", "doorbell-inspection"]]),

@@ -21,21 +21,13 @@ struct Arguments {}
 fn main() -> Result<()> {
     let Arguments {} = Arguments::parse();
     let workspace = workspace::this()?;
-    let (growth, bench) = (growth(workspace)?, bench(workspace)?);
+    let bench = bench(workspace)?;
     let size = size::markdown(workspace)?;
     let counts = Record::measure(workspace)?.markdown();
     let page = figures::page(workspace);
     write(&page, "bench", &bench)?;
-    write(&page, "growth", &growth)?;
     write(&page, instructions::TABLE, &counts)?;
     write(&page, "size", &size)
-}
-
-/// Returns the tables that the benchmark `doorbell-growth` prints.
-fn growth(workspace: &Workspace) -> Result<String> {
-    let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["run", "--release", "--quiet", "--package", "doorbell-bench"]);
-    process::capture(cargo.args(["--bin", "doorbell-growth"]))
 }
 
 fn bench(workspace: &Workspace) -> Result<String> {

@@ -10,10 +10,10 @@
 //! because an interrupt must run on only one CPU at a time, and another CPU may remove its handler
 //! concurrently.
 
+use super::{clear, exchange, load, zeros};
 use crate::probe::{Probe, each, floor};
-use crate::word::{Word, zeros};
 use std::hint::black_box;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Name of the floor.
@@ -25,24 +25,25 @@ const BUSY: u64 = 1;
 
 /// A vector on a separate cache line.
 #[repr(align(64))]
-struct Vector<W> {
-    gate: W,
-    handler: W,
-    runs: W,
+struct Vector {
+    gate: AtomicU64,
+    handler: AtomicU64,
+    runs: AtomicU64,
 }
 
-struct VectorTable<W> {
+struct VectorTable {
     /// Index of the first vector of each part of the table.
-    parts: Box<[W]>,
-    vectors: Box<[Vector<W>]>,
+    parts: Box<[AtomicU64]>,
+    vectors: Box<[Vector]>,
 }
 
 /// Handlers by number, supplied by the caller.
 type Handlers<'a> = [&'a dyn Fn(u32)];
 
-impl<W: Word> VectorTable<W> {
+impl VectorTable {
     fn new() -> Self {
-        let vector = |_| Vector { gate: W::new(0), handler: W::new(0), runs: W::new(0) };
+        let zero = || AtomicU64::new(0);
+        let vector = |_| Vector { gate: zero(), handler: zero(), runs: zero() };
         Self { parts: zeros(256), vectors: (0..VECTORS).map(vector).collect() }
     }
 
@@ -54,23 +55,22 @@ impl<W: Word> VectorTable<W> {
 
     #[inline]
     fn try_dispatch(&self, handlers: &Handlers<'_>, number: u32) -> Option<()> {
-        let part = usize::try_from(self.parts.get((number >> 8) as usize)?.load()).ok()?;
+        let part = usize::try_from(load(self.parts.get((number >> 8) as usize)?)).ok()?;
         let vector = self.vectors.get(part + (number & 0xff) as usize)?;
-        let gate = vector.gate.load();
-        if gate & BUSY != 0 || !vector.gate.exchange(gate, gate | BUSY) {
+        let gate = load(&vector.gate);
+        if gate & BUSY != 0 || !exchange(&vector.gate, gate, gate | BUSY) {
             return None;
         }
-        let runs = vector.runs.load();
-        vector.runs.store(runs + 1);
-        let handler = handlers.get(usize::try_from(vector.handler.load()).ok()?)?;
+        vector.runs.store(load(&vector.runs) + 1, Ordering::Release);
+        let handler = handlers.get(usize::try_from(load(&vector.handler)).ok()?)?;
         handler(number);
-        vector.gate.clear(BUSY);
+        clear(&vector.gate, BUSY);
         Some(())
     }
 }
 
 pub(super) fn probe() -> Probe {
-    let vectors = VectorTable::<AtomicU64>::new();
+    let vectors = VectorTable::new();
     floor(DISPATCH, move || {
         let vectors = black_box(&vectors);
         let nothing = |number: u32| _ = black_box(number);
@@ -81,32 +81,4 @@ pub(super) fn probe() -> Probe {
         let time = each(start.elapsed(), OPERATIONS);
         if ran == OPERATIONS { Ok(time) } else { Err(format!("{ran} handlers ran")) }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::word::counted::{Accesses, Counted, accesses};
-    use std::cell::Cell;
-
-    #[test]
-    fn dispatch_costs_four_loads_and_two_exchanges() {
-        let vectors = VectorTable::<Counted>::new();
-        let ran = Cell::new(0);
-        let handler = |number| ran.set(number);
-
-        let dispatched = accesses(|| vectors.dispatch(&[&handler], 63));
-
-        assert_eq!(dispatched, (true, Accesses { loads: 4, rmws: 2 }));
-        assert_eq!(ran.get(), 63);
-    }
-
-    #[test]
-    fn a_running_handler_is_not_reentered() {
-        let vectors = VectorTable::<Counted>::new();
-        let beside = Cell::new(true);
-        let handler = |number| beside.set(vectors.dispatch(&[&|_| ()], number));
-        assert!(vectors.dispatch(&[&handler], 5));
-        assert!(!beside.get());
-    }
 }

@@ -11,24 +11,20 @@
 //! exchange, the sender's earlier writes would not be ordered before the handler that must see
 //! them. The floors do not support levels, groups, targets, unmapping or notification.
 
-use crate::probe::{Probe, across, each, floor};
-use crate::word::{Word, zeros};
+use super::{clear, exchange, load, zeros};
+use crate::probe::{Probe, each, floor};
 use std::hint::black_box;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A message to one event that is already pending.
 pub(crate) const TRANSLATE: &str = "floor-translate-1";
 /// Messages to 64 events, none of them pending.
 pub(crate) const TRANSLATE_FRESH: &str = "floor-translate-64-fresh";
-/// Messages to 65,536 pending events in random order.
-pub(crate) const TRANSLATE_MANY: &str = "floor-translate-64k";
 /// Messages to 65,536 events in random order, none of them pending.
 pub(crate) const TRANSLATE_MANY_FRESH: &str = "floor-translate-64k-fresh";
 /// A message to an event that isn't pending, and its acknowledgment.
 pub(crate) const SEND_TAKE: &str = "floor-send-take";
-/// The same, where another thread acknowledges the message and answers by a flag.
-pub(crate) const SEND_TAKE_ACROSS: &str = "floor-send-take-2-threads";
 
 const OPERATIONS: u32 = 8192;
 const DEVICES: u32 = 2048;
@@ -53,13 +49,13 @@ const FEW_READY_WORDS: usize = (64 * STRIDE / 64) as usize;
 const EVENTS_SHIFT: u32 = 32;
 
 /// The mapped events.
-struct Translation<W> {
-    devices: Box<[W]>,
-    events: Box<[W]>,
-    ready: Box<[W]>,
+struct Translation {
+    devices: Box<[AtomicU64]>,
+    events: Box<[AtomicU64]>,
+    ready: Box<[AtomicU64]>,
 }
 
-impl<W: Word> Translation<W> {
+impl Translation {
     /// Creates `devices` devices with `events` events each; at most 65,536 events in total.
     fn new(devices: u32, events: u32) -> Self {
         let device_word = |device| {
@@ -68,7 +64,7 @@ impl<W: Word> Translation<W> {
             VALID | u64::from(events) << EVENTS_SHIFT | u64::from(first)
         };
         let device_words = (0..DEVICE_IDS)
-            .map(|device| W::new(if device < devices { device_word(device) } else { 0 }));
+            .map(|device| AtomicU64::new(if device < devices { device_word(device) } else { 0 }));
         Self {
             devices: device_words.collect(),
             events: zeros(EVENT_WORDS),
@@ -85,17 +81,17 @@ impl<W: Word> Translation<W> {
 
     #[inline]
     fn try_send(&self, device: u32, event: u32) -> Option<bool> {
-        let found = self.devices.get(device as usize)?.load();
+        let found = load(self.devices.get(device as usize)?);
         if found & VALID == 0 || u64::from(event) >= found >> EVENTS_SHIFT & 0xffff {
             return None;
         }
         #[expect(clippy::cast_possible_truncation, reason = "the position is the low half")]
         let at = (found as u32).wrapping_add(event * STRIDE) as usize;
         let word = self.events.get(at)?;
-        let seen = word.load();
-        let fresh = word.exchange(seen, seen | PENDING) && seen & PENDING == 0;
+        let seen = load(word);
+        let fresh = exchange(word, seen, seen | PENDING) && seen & PENDING == 0;
         if fresh {
-            self.ready.get(at / 64)?.set(1 << (at % 64));
+            self.ready.get(at / 64)?.fetch_or(1 << (at % 64), Ordering::SeqCst);
         }
         Some(fresh)
     }
@@ -104,22 +100,22 @@ impl<W: Word> Translation<W> {
     #[inline]
     fn take(&self, word: usize) -> Option<usize> {
         let ready = self.ready.get(word)?;
-        let bits = ready.load();
+        let bits = load(ready);
         let bit = bits & bits.wrapping_neg();
         if bit == 0 {
             return None;
         }
-        ready.clear(bit);
+        clear(ready, bit);
         let at = word * 64 + bit.trailing_zeros() as usize;
         let event = self.events.get(at)?;
-        let seen = event.load();
-        (event.exchange(seen, seen & !PENDING) && seen & PENDING != 0).then_some(at)
+        let seen = load(event);
+        (exchange(event, seen, seen & !PENDING) && seen & PENDING != 0).then_some(at)
     }
 
     /// Clears all pending events.
     fn clear(&self) {
-        self.events.iter().for_each(|word| word.clear(PENDING));
-        self.ready.iter().for_each(|word| word.clear(u64::MAX));
+        self.events.iter().for_each(|word| clear(word, PENDING));
+        self.ready.iter().for_each(|word| clear(word, u64::MAX));
     }
 
     /// Sends a message to each of these events, and returns how many were not yet pending.
@@ -138,7 +134,7 @@ pub(crate) fn random_order(devices: u32, events: u32) -> Vec<(u32, u32)> {
 
 /// Returns the floors.
 pub(super) fn probes() -> Vec<Probe> {
-    vec![one(), few_fresh(), many(), many_fresh(), send_take(), send_take_across()]
+    vec![one(), few_fresh(), many_fresh(), send_take()]
 }
 
 fn counted(time: f64, found: u32, expected: u32) -> Result<f64, String> {
@@ -150,7 +146,7 @@ fn counted(time: f64, found: u32, expected: u32) -> Result<f64, String> {
 }
 
 fn one() -> Probe {
-    let translation = Translation::<AtomicU64>::new(1, 2);
+    let translation = Translation::new(1, 2);
     floor(TRANSLATE, move || {
         let to = black_box(&translation);
         let _ = to.send(0, 0);
@@ -161,7 +157,7 @@ fn one() -> Probe {
 }
 
 fn few_fresh() -> Probe {
-    let translation = Translation::<AtomicU64>::new(1, 64);
+    let translation = Translation::new(1, 64);
     floor(TRANSLATE_FRESH, move || {
         let to = black_box(&translation);
         let (mut spent, mut fresh) = (Duration::ZERO, 0);
@@ -175,20 +171,8 @@ fn few_fresh() -> Probe {
     })
 }
 
-fn many() -> Probe {
-    let translation = Translation::<AtomicU64>::new(DEVICES, EVENTS);
-    let order = random_order(DEVICES, EVENTS);
-    floor(TRANSLATE_MANY, move || {
-        let to = black_box(&translation);
-        to.send_all(&order);
-        let start = Instant::now();
-        let fresh = to.send_all(&order);
-        counted(each(start.elapsed(), DEVICES * EVENTS), fresh, 0)
-    })
-}
-
 fn many_fresh() -> Probe {
-    let translation = Translation::<AtomicU64>::new(DEVICES, EVENTS);
+    let translation = Translation::new(DEVICES, EVENTS);
     let order = random_order(DEVICES, EVENTS);
     floor(TRANSLATE_MANY_FRESH, move || {
         let to = black_box(&translation);
@@ -200,7 +184,7 @@ fn many_fresh() -> Probe {
 }
 
 fn send_take() -> Probe {
-    let translation = Translation::<AtomicU64>::new(1, 2);
+    let translation = Translation::new(1, 2);
     floor(SEND_TAKE, move || {
         let to = black_box(&translation);
         let start = Instant::now();
@@ -208,71 +192,4 @@ fn send_take() -> Probe {
         let taken: u32 = (0..OPERATIONS).map(both).sum();
         counted(each(start.elapsed(), OPERATIONS), taken, OPERATIONS)
     })
-}
-
-/// Exchanges two lines for each message, with the event's word and with the ready bits, and that of
-/// the flag.
-fn send_take_across() -> Probe {
-    let translation = Translation::<AtomicU64>::new(1, 2);
-    floor(SEND_TAKE_ACROSS, move || {
-        let to = black_box(&translation);
-        across(|| _ = to.send(0, 0), || to.take(0).is_some())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::word::counted::{Accesses, Counted, accesses};
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn a_pending_message_costs_two_loads_and_one_exchange() {
-        let translation = Translation::<Counted>::new(1, 2);
-        assert!(translation.send(0, 0));
-
-        let sent = accesses(|| translation.send(0, 0));
-
-        assert_eq!(sent, (false, Accesses { loads: 2, rmws: 1 }));
-    }
-
-    #[test]
-    fn a_fresh_message_costs_two_loads_and_two_exchanges() {
-        let translation = Translation::<Counted>::new(1, 64);
-
-        let sent = accesses(|| translation.send(0, 63));
-
-        assert_eq!(sent, (true, Accesses { loads: 2, rmws: 2 }));
-    }
-
-    #[test]
-    fn send_and_take_cost_four_loads_and_four_exchanges() {
-        let translation = Translation::<Counted>::new(1, 2);
-
-        let both = accesses(|| (translation.send(0, 0), translation.take(0)));
-
-        assert_eq!(both, ((true, Some(0)), Accesses { loads: 4, rmws: 4 }));
-        assert_eq!(translation.take(0), None);
-    }
-
-    #[test]
-    fn each_of_64k_events_has_its_own_pending_bit() {
-        let translation = Translation::<Counted>::new(DEVICES, EVENTS);
-        let order = random_order(DEVICES, EVENTS);
-        assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), 1 << 16);
-
-        let (fresh, fresh_accesses) = accesses(|| translation.send_all(&order));
-        let (again, again_accesses) = accesses(|| translation.send_all(&order));
-
-        assert_eq!((fresh, fresh_accesses), (1 << 16, Accesses { loads: 2 << 16, rmws: 2 << 16 }));
-        assert_eq!((again, again_accesses), (0, Accesses { loads: 2 << 16, rmws: 1 << 16 }));
-        translation.clear();
-        assert_eq!(translation.send_all(&order), 1 << 16);
-    }
-
-    #[test]
-    fn sending_an_unmapped_event_fails() {
-        let translation = Translation::<Counted>::new(1, 2);
-        assert_eq!((translation.try_send(0, 2), translation.try_send(1, 0)), (None, None));
-    }
 }

@@ -324,7 +324,7 @@ fn take_wired(counter: &mut Counter, wired: Wired, wanted: Part) -> Result<(), S
 
 /// Sends SGIs from the first of `count` vCPUs. All targets take them.
 fn send_sgis(counter: &mut Counter, count: u16, value: u64) -> Result<(), String> {
-    let size = GicSize { vcpus: count, its: 1, budget: 4096, lpi_id_bits: 16 };
+    let size = GicSize { vcpus: count, budget: 4096, lpi_id_bits: 16 };
     let (gic, mut vcpus) = MeasuredGic::booted(size, Arc::new(NoKick))?;
     enable_wired(&gic, &vcpus)?;
     let (from, others) = vcpus.split_first_mut().ok_or("no vCPU")?;
@@ -408,7 +408,7 @@ fn commands(counter: &mut Counter, command: fn(u32) -> Command) -> Result<(), St
     let (mut gic, _vcpus) = mapped(EventMapping::new(1, 6))?;
     let mut outcome = Ok(());
     counter.count(REPEATS, || {
-        outcome = (0..REPEATS).try_for_each(|at| gic.command(0, command(at)));
+        outcome = (0..REPEATS).try_for_each(|at| gic.command(command(at)));
     });
     outcome
 }

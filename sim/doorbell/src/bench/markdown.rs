@@ -6,18 +6,16 @@ use doorbell_bench::{Case, Measurements};
 use std::io::{self, Write};
 
 /// Pairs of comparable cases, a peer's and ours.
-const PEERS: [(&str, &str); 13] = [
+const PEERS: [(&str, &str); 11] = [
     ("peer-kvm-signal-msi", "inject-1"),
     ("peer-kvm-route-update-16", "route-update-16"),
     ("peer-kvm-route-update-4096", "route-update-4096"),
-    ("peer-qemu-int-command", "int-command"),
-    ("peer-qemu-sync-command", "sync-command"),
+    ("peer-qemu-int-command", "inject-1-fresh"),
     ("peer-mutex-btreemap", "inject-ack-depth-1"),
     ("peer-arm-vgic-inject-1", "inject-1"),
     ("peer-arm-vgic-inject-1-fresh", "inject-1-fresh"),
     ("peer-arm-vgic-inject-1k-random", "inject-64k-random"),
     ("peer-arm-vgic-inject-57k-random", "inject-64k-random"),
-    ("peer-arm-vgic-inject-2-threads", "inject-2-threads"),
     ("peer-arm-vgic-inject-ack-depth-1", "inject-ack-depth-1"),
     ("peer-arm-vgic-inject-ack-depth-16k", "inject-ack-depth-57k"),
 ];
