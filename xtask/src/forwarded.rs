@@ -23,7 +23,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("kvm", "Let Linux's KVM for arm64 judge more of the model than the suite does"),
     ("page", "Build target/doorbell.html, which inspects firmware in a browser, without a network"),
     ("qemu", "Run the bare-metal test bench on one of QEMU's machines, and print its output"),
-    ("soak", "Run random programs against the model and the routes, for a number of messages"),
+    ("soak", "Run random programs on real threads against the model, for a number of messages"),
 ];
 const HYPERVISOR: &str = "hypervisor";
 

@@ -35,7 +35,7 @@ const STEPS: &[Step] = &[
     suite("differential", "the model against QEMU's GIC and ITS, on the same random scripts"),
     suite("kvm", "nested KVM: the judge of the model, and Alioth with and without our routes"),
     suite("hypervisor", "Linux as a guest of the hypervisor, in QEMU"),
-    suite("soak", "random programs against the model and the routes, 120,000 messages"),
+    suite("soak", "random programs on real threads against the model, 20,000 messages"),
     suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
 ];
 
@@ -45,7 +45,7 @@ const LONG: &[Step] = &[
     long("interleavings-long", "the same, with ten times as many schedules", "interleavings"),
     long("exhaustive-long", "every state of two events that are masked and moved", "exhaustive"),
     long("fuzz", "each fuzz target for ten minutes", "fuzz"),
-    long("soak-long", "12 million messages", "soak"),
+    long("soak-long", "2 million messages", "soak"),
     long("differential-long", "100,000 scripts", "differential"),
     long(
         "boards-long",

@@ -5,11 +5,6 @@ use std::process::Command;
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
-/// The parts of the soak.
-pub const PARTS: [&str; 6] = ["chaos", "its", "levels", "msix", "machine", KVM];
-/// The part that needs the host's KVM.
-pub const KVM: &str = "kvm";
-
 /// Builds the program with all optimizations, or with the dependencies that the tests have, and
 /// returns the command that runs it. The caller adds the program's arguments.
 ///

@@ -1,4 +1,4 @@
-//! Runs each part of `proof/soak` for a fixed number of messages.
+//! Runs `proof/soak` for a fixed number of messages.
 
 #![forbid(unsafe_code)]
 
@@ -6,31 +6,26 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use doorbell_harness::suite::{self, Absent, Case};
+use doorbell_harness::suite::{self, Case};
 use doorbell_harness::{process, workspace};
-use doorbell_suites::soak::{self, KVM, PARTS};
-use doorbell_test_support::kvm;
+use doorbell_suites::soak;
 use doorbell_test_support::suites::MESSAGES;
 
-/// Time limits of a part, including the build. A long run sends a hundred times as many messages.
+/// Time limits, including the build. A long run sends a hundred times as many messages.
 const LIMIT: Duration = Duration::from_mins(20);
 const LONG_LIMIT: Duration = Duration::from_hours(2);
 
 fn main() -> ExitCode {
     let messages = MESSAGES[usize::from(suite::is_long())];
     let limit = if suite::is_long() { LONG_LIMIT } else { LIMIT };
-    let case = |part: &'static str| {
-        Case::new(format!("{part}, {messages} messages"), limit, move || run(part, messages, limit))
-    };
-    suite::main_in_turn(PARTS.into_iter().map(case).collect())
+    let name = format!("chaos, {messages} messages");
+    suite::main_in_turn(vec![Case::new(name, limit, move || run(messages, limit))])
 }
 
-fn run(part: &str, messages: u64, limit: Duration) -> Result<()> {
-    let absent = (part == KVM).then(kvm::absent).flatten();
-    absent.map_or(Ok(()), |reason| Err(Absent::new(reason)))?;
+fn run(messages: u64, limit: Duration) -> Result<()> {
     // In a short run, building with more optimization would take longer than running.
     let mut program = soak::program(workspace::this()?, suite::is_long())?;
-    program.args(["--part", part, "--messages", &messages.to_string()]);
+    program.args(["--messages", &messages.to_string()]);
     let mut failure = String::new();
     let status = process::watch(&mut program, limit, |line| {
         eprintln!("{line}");

@@ -9,7 +9,7 @@ pub const PROGRAMS: u64 = 160;
 pub const WIRED_PROGRAMS: u64 = 2400;
 /// Number of random steps of each of these programs.
 pub const STEPS: usize = 120;
-/// Number of messages of each part of `proof/soak`, in an ordinary and in a long run.
+/// Number of messages of `proof/soak`, in an ordinary and in a long run.
 pub const MESSAGES: [u64; 2] = [20_000, 2_000_000];
 /// The scopes that `proof/exhaustive` explores in an ordinary and in a long run, ordered so that no
 /// CPU is idle at the end.
@@ -27,7 +27,6 @@ mod tests {
     /// Returns the rows of the table, each with machines, their judge, and what an ordinary and a
     /// long run do.
     fn table() -> String {
-        let [messages, long_messages] = MESSAGES.map(number);
         let [scopes, long_scopes] = SCOPES.map(<[_]>::len);
         let (minutes, wired) = (SCOPE_MINUTES[1], number(WIRED_PROGRAMS));
         let rows = [
@@ -58,10 +57,6 @@ mod tests {
              `kept_programs_continue_from_kvms_attributes` | –"
                 .into(),
             format!(
-                "two-level tables, stalled queues, work that changes at each move | the same | \
-                 the soak's part `its`: {messages} messages | {long_messages} messages"
-            ),
-            format!(
                 "every state of a small machine | the same, also without restores | \
                  `exhaustive`: {scopes} scopes | {long_scopes} more scope, for {minutes} minutes"
             ),
@@ -86,7 +81,7 @@ mod tests {
     fn the_reliability_page_matches_the_suites() {
         let page = include_str!("../../../docs/reliability.md");
         let [messages, long] = MESSAGES.map(number);
-        let soak = format!("`soak`: {messages} messages for each of 6 parts | {long} messages for");
+        let soak = format!("`soak`: {messages} messages | {long} messages");
         let fuzz = format!("`fuzz`: {FUZZ_MINUTES} min for each target");
         for text in [table(), soak, fuzz] {
             assert!(page.contains(&text), "docs/reliability.md must contain\n{text}");
