@@ -65,7 +65,6 @@ const LONG: &[Step] = &[
     ),
     long("hypervisor-long", "100,000 interrupts, and more vCPUs by MBI", "long"),
     long("arceos", "ArceOS, a foreign kernel, with its own interrupt drivers and ours", "arceos"),
-    suite("installer", "Debian's installer as a guest, up to its first question"),
     task("docs", "every package's documentation, warnings are errors", rust::docs),
     long("msrv", "each package, built by the oldest compiler that it supports", "msrv"),
     task(

@@ -49,7 +49,6 @@ impl Options {
             ("direct", "") => self.run.direct = true,
             ("stats", "") => self.run.stats = true,
             ("exits", "") => self.run.exits = true,
-            ("trace", "") => self.run.trace = true,
             ("offset", number) => self.offset = Some(number.parse().ok()?),
             ("entry", number) => self.entry = number.parse().ok()?,
             ("vcpus", number) => self.vcpus = Some(number.parse().ok()?),

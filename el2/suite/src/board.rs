@@ -68,8 +68,6 @@ pub(crate) struct Record {
     pub(crate) exits: bool,
     /// Counts exits and interrupts.
     pub(crate) stats: bool,
-    /// Records what happens to interrupts.
-    pub(crate) trace: bool,
 }
 
 impl Board<'static> {
@@ -118,8 +116,8 @@ impl Board<'_> {
         let options: String = words.iter().filter(|it| it.0).map(|it| it.1).collect();
         let moves = self.move_every.map_or(String::new(), |time| format!(" moves={time}"));
         let limit = self.limit.map_or(String::new(), |seconds| format!(" limit={seconds}"));
-        let Record { exits, stats, trace } = self.record;
-        let records = [(exits, " exits"), (stats, " stats"), (trace, " trace")];
+        let Record { exits, stats } = self.record;
+        let records = [(exits, " exits"), (stats, " stats")];
         let records: String = records.iter().filter(|it| it.0).map(|it| it.1).collect();
         let words = format!(
             "vcpus={} {}{moves}{limit}{options}{records}{}",

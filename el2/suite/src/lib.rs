@@ -20,7 +20,6 @@ mod foreign;
 mod hermit;
 mod hostile;
 mod imx8mp;
-mod installer;
 pub mod interactive;
 mod kvm;
 mod kvm_unit_tests;
@@ -33,7 +32,6 @@ mod osdemo;
 mod outcome;
 mod record;
 mod report;
-mod trace;
 mod traffic;
 mod virt;
 
@@ -67,7 +65,7 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let rfc = direct_lpi::file_in(arguments);
     let kernels =
         [linux::cases, arceos::cases, hermit::cases, osdemo::cases, imx8mp::cases, virt::cases];
-    let own = [bench::cases, microbench::cases, record::cases, checks::cases, trace::cases];
+    let own = [bench::cases, microbench::cases, record::cases, checks::cases];
     let hostile =
         [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases, direct::cases];
     let mut direct_lpis = direct_lpi::cases(rfc.as_deref()).into_iter();
@@ -97,9 +95,4 @@ pub fn long_cases() -> Vec<Case> {
         bench::cases,
     ];
     all.iter().flat_map(|cases| cases()).collect()
-}
-
-/// Lists the cases that run Debian's installer as a guest.
-pub fn installer_cases() -> Vec<Case> {
-    installer::cases()
 }

@@ -3,7 +3,6 @@
 //! console, regardless of the number of vCPUs. For accesses without an answer, each page is a kind.
 
 use crate::scheduler::{self, VcpuId};
-use crate::trace;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -144,7 +143,7 @@ impl Faults {
     }
 
     /// Prints the first refusal of each kind, the first one of each page, and that the guest makes
-    /// no progress. Then also ends the trace, because the guest's machine may never end.
+    /// no progress.
     pub(crate) fn refuse(&self, (guest, ram): (usize, &Range<u64>), pc: u64, refused: Refused) {
         let Some(VcpuId { cpu, .. }) = scheduler::loaded() else { return };
         let Some(repeats) = self.repeats.get(cpu.index()) else { return };
@@ -164,7 +163,6 @@ impl Faults {
             let what = refused.describe(ram);
             let times = format!("{}, {NO_PROGRESS} times in a row", place());
             report(guest, format!("guest {guest} makes no progress: {times}: {what}"));
-            trace::report();
         }
     }
 

@@ -4,16 +4,13 @@
 use crate::linked;
 use crate::moving;
 use crate::scheduler::{self, VcpuId};
-use crate::trace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, Ordering::SeqCst};
 use el2_cpu::{Hardware, Ram};
 use gic_arch::{gicd, gits};
 use image_rt::heap;
-use msi_types::{
-    Delivery, DeviceId, Kick, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi,
-};
+use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, ListRegisterVcpu, Vcpu, Vgic, VgicConfig};
 
@@ -47,8 +44,6 @@ impl Gic {
     fn make(&self, config: VgicConfig) -> (Arc<Vgic>, Vec<Vcpu>) {
         let guest = self.guest;
         let kick = Arc::new(move |cpu| scheduler::kick(VcpuId { guest, cpu }));
-        let kick: Arc<dyn Kick> =
-            if trace::is_on() { Arc::new(trace::observed(guest, kick)) } else { kick };
         let ram = Arc::new(self.ram.clone());
         let (vgic, vcpus) =
             Vgic::new(config, ram, kick).expect("the guest's GIC could not be created");
@@ -68,11 +63,7 @@ impl Gic {
 
     /// Returns the destination of messages of the guest's devices.
     pub fn doorbells(self: &Arc<Self>) -> Arc<dyn SignalMsi<DeviceId>> {
-        if trace::is_on() {
-            Arc::new(trace::observed(self.guest, self.clone()))
-        } else {
-            self.clone()
-        }
+        self.clone()
     }
 
     /// Returns the guest's memory.

@@ -8,7 +8,6 @@ use crate::moving;
 use crate::power::{End, Power};
 use crate::scheduler::{self, VcpuId};
 use crate::standstill::Gate;
-use crate::trace;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -56,7 +55,6 @@ pub(crate) fn end_machine() -> ! {
         guest.print_faults();
         guest.exits.report(guest.number);
     }
-    trace::report();
     power::system_off()
 }
 

@@ -10,7 +10,7 @@ use crate::irqchip::{self, KICK};
 use crate::linked::timer_line;
 use crate::scheduler::{self, VcpuId};
 use crate::timers::{PHYSICAL_TIMER, TIMERS, VIRTUAL_TIMER};
-use crate::{direct, hypervisor_timer, trace};
+use crate::{direct, hypervisor_timer};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use doorbell_facts::{Fact, HypervisorFact};
@@ -19,7 +19,6 @@ use gic_driver::cpu_interface::Acknowledged;
 use gic_driver::{Interrupt, RawMmio};
 use image_rt::{console, cpu, println};
 use irq_domain::{Dispatched, IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
-use msi_types::trace::Event;
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 
@@ -110,20 +109,8 @@ fn raise_timer(timer: IntId) {
 pub(crate) fn take() {
     let interface = irqchip::interface();
     while let Some(interrupt) = interface.acknowledge() {
-        if trace::is_on() {
-            serve_traced(interrupt);
-        } else {
-            serve_one(interrupt);
-        }
+        serve_one(interrupt);
     }
-}
-
-#[cold]
-fn serve_traced(interrupt: Acknowledged) {
-    let (cpu, hwirq) = (irqchip::here(), interrupt.intid().hwirq());
-    trace::record(None, Event::Taken { cpu, hwirq });
-    serve_one(interrupt);
-    trace::record(None, Event::Ended { cpu, hwirq });
 }
 
 /// Ends an interrupt that is an LPI, which has no active state.

@@ -34,7 +34,6 @@ mod run;
 mod scheduler;
 mod standstill;
 mod timers;
-mod trace;
 mod traps;
 mod vcpu;
 

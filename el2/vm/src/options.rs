@@ -11,8 +11,6 @@ pub struct Options {
     pub exits: bool,
     /// Seconds after which the machine ends, with its reports. By default, it ends with its guests.
     pub limit: Option<u64>,
-    /// Record what happens to interrupts, and print the records at the end.
-    pub trace: bool,
     /// Inject devices' messages directly (GICv4), if the machine and the guests allow it.
     pub direct: bool,
 }

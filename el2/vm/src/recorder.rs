@@ -1,30 +1,24 @@
-//! Records a vCPU's exits and interrupts while it is loaded ([`exits`], [`trace`]).
+//! Records a vCPU's exits and interrupts while it is loaded ([`exits`]).
 
 use crate::exits::{self, Reason};
 use crate::guest::Guest;
-use crate::trace;
 use alloc::format;
 use alloc::string::ToString;
 use core::fmt::{self, Display, Formatter};
 use doorbell_facts::{Fact, HypervisorFact};
 use el2_cpu::syndrome::{DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
 use el2_cpu::{Context, Vector};
-use gic_arch::gits::{self, Cbaser, Cwriter};
 use gic_arch::ich::{ListRegister, ListRegisterState};
-use gic_arch::its::{COMMAND_BYTES, COMMAND_WORDS};
 use gic_arch::{IntId, IntIdClass};
 use image_rt::{cpu, println};
 use msi_types::Cpu;
-use msi_types::trace::Event;
-use vgic::{AccessWidth, Block, GuestMemory as _, InGuest, VirtualInterface};
+use vgic::{Block, VirtualInterface};
 
 /// Recorder of one vCPU while it is loaded on a CPU.
 pub(crate) struct Recorder<'a> {
     guest: &'a Guest,
     cpu: Cpu,
     is_on: bool,
-    /// `true` if the pending interrupts in the list registers have been recorded.
-    is_listed: bool,
     /// Current work at EL2 and the time at which it started.
     since: Option<(Reason, u64)>,
 }
@@ -32,8 +26,8 @@ pub(crate) struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     /// Creates a recorder for a vCPU that has just been loaded.
     pub(crate) fn new(guest: &'a Guest, cpu: Cpu) -> Self {
-        let is_on = exits::are_recorded() || trace::is_on();
-        let mut recorder = Self { guest, cpu, is_on, is_listed: false, since: None };
+        let is_on = exits::are_recorded();
+        let mut recorder = Self { guest, cpu, is_on, since: None };
         if is_on {
             recorder.begin(("load", ""));
         }
@@ -48,10 +42,8 @@ impl<'a> Recorder<'a> {
 
     /// Records that the vCPU enters its guest.
     #[inline]
-    pub(crate) fn enters(&mut self, vcpu: &InGuest<'_>) {
-        if self.is_on {
-            self.enter(vcpu);
-        }
+    pub(crate) fn enters(&mut self) {
+        self.goes();
     }
 
     /// Records that the vCPU waits or leaves the CPU.
@@ -78,10 +70,10 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Records the interrupts that the guest acknowledged (they are no longer pending in the list
-    /// registers) and ended (they are no longer in the list registers).
+    /// Records the interrupts that the guest acknowledged: they are no longer pending in the list
+    /// registers.
     #[inline]
-    pub(crate) fn left(&mut self, loaded: &VirtualInterface, left: &VirtualInterface) {
+    pub(crate) fn left(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
         if self.is_on {
             self.record_left(loaded, left);
         }
@@ -98,7 +90,7 @@ impl<'a> Recorder<'a> {
     /// them.
     #[cold]
     pub(crate) fn listed_again(
-        &mut self,
+        &self,
         before: &VirtualInterface,
         now: &VirtualInterface,
         is_done: bool,
@@ -137,50 +129,17 @@ impl<'a> Recorder<'a> {
             Vector::Synchronous => {
                 let trap = Trap::of_last_exit();
                 self.begin_exit(self.reason(trap), Detail(trap, context));
-                if let Trap::Device(DeviceAccess { address, register, is_write: true, .. }) = trap
-                    && trace::is_on()
-                {
-                    record_commands(self.guest, address, context.register(register));
-                }
             }
         }
     }
 
     #[cold]
-    fn record_left(&mut self, loaded: &VirtualInterface, left: &VirtualInterface) {
-        self.is_listed = false;
+    fn record_left(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
         for (loaded, left) in loaded.list.iter().zip(&left.list) {
-            let intid = IntId::new(loaded.virtual_intid());
-            let (cpu, hwirq) = (self.cpu, intid.hwirq());
             if is_pending(*loaded) && !is_pending(*left) {
+                let intid = IntId::new(loaded.virtual_intid());
                 self.guest.exits.count((class(intid), " taken"), || ());
-                self.trace(Event::Taken { cpu, hwirq });
             }
-            if !is_empty(*loaded) && is_empty(*left) {
-                self.trace(Event::Ended { cpu, hwirq });
-            }
-        }
-    }
-
-    #[cold]
-    fn enter(&mut self, vcpu: &InGuest<'_>) {
-        self.end();
-        if !self.is_listed {
-            self.is_listed = true;
-            self.list(vcpu.interface());
-        }
-    }
-
-    fn list(&self, interface: &VirtualInterface) {
-        for register in interface.list.iter().filter(|register| is_pending(**register)) {
-            let hwirq = IntId::new(register.virtual_intid()).hwirq();
-            self.trace(Event::Listed { cpu: self.cpu, hwirq });
-        }
-    }
-
-    fn trace(&self, event: Event) {
-        if trace::is_on() {
-            trace::record(Some(self.guest.number), event);
         }
     }
 
@@ -242,10 +201,6 @@ fn is_pending(register: ListRegister) -> bool {
     matches!(register.state(), Pending | PendingActive)
 }
 
-fn is_empty(register: ListRegister) -> bool {
-    register.state() == ListRegisterState::Invalid
-}
-
 fn class(intid: IntId) -> &'static str {
     match intid.class() {
         IntIdClass::Sgi => "SGI",
@@ -278,32 +233,5 @@ impl Display for Detail<'_> {
             | Trap::Fetch { address, .. } => write!(f, "{address:#x}"),
             Trap::WaitForInterrupt | Trap::CacheMaintenance | Trap::Undefined => Ok(()),
         }
-    }
-}
-
-/// Records the commands that a guest passes to its ITS by writing `value` to `address`. Does
-/// nothing if this is not the address of `GITS_CWRITER`.
-fn record_commands(guest: &Guest, address: u64, value: u64) {
-    let (vgic, ram) = (guest.vgic(), guest.ram());
-    let Some(its) = vgic.config().its.first().map(|its| its.base) else { return };
-    if address != its + u64::from(gits::CWRITER.offset()) {
-        return;
-    }
-    let read = |offset| vgic.read(its + u64::from(offset), AccessWidth::Double).unwrap_or(0);
-    let queue = Cbaser::from(read(gits::CBASER.offset()));
-    let mut offset = Cwriter::from(read(gits::CWRITER.offset())).offset();
-    let end = Cwriter::from(value).offset();
-    for _ in 0..queue.bytes() / COMMAND_BYTES {
-        if offset == end {
-            return;
-        }
-        let mut words = [0; COMMAND_WORDS];
-        for (word, place) in words.iter_mut().zip(0..) {
-            let address = queue.address() + u64::from(offset) + 8 * place;
-            let Ok(found) = ram.read_u64(address) else { return };
-            *word = found;
-        }
-        trace::record(Some(guest.number), Event::Command { its, words });
-        offset = (offset + COMMAND_BYTES) % queue.bytes();
     }
 }

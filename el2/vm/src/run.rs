@@ -2,7 +2,7 @@
 
 use crate::guest::{self, Guest};
 use crate::options::Options;
-use crate::{direct, exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, trace, vcpu};
+use crate::{direct, exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, vcpu};
 use alloc::vec::Vec;
 use el2_cpu::Start;
 use gic_firmware::Description;
@@ -19,9 +19,6 @@ pub fn bring_up(description: Description, options: &Options) {
     irqchip::bring_up(description, if options.direct { direct::MAX_VPES } else { 0 });
     if options.direct {
         direct::want();
-    }
-    if options.trace {
-        trace::start(irqchip::get().cpus().count() as u32);
     }
     options.limit.into_iter().for_each(hypervisor_timer::set_limit);
 }

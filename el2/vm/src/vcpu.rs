@@ -247,7 +247,7 @@ fn run_guest(
     loop {
         let mut last = None;
         while !entity.is_kicked() {
-            recorder.enters(vcpu);
+            recorder.enters();
             // SAFETY: `load` loaded the EL1 state of the guest, and `serve` prepared the CPU.
             let vector = unsafe { el2_cpu::enter(context) };
             recorder.exited(vector, context);

@@ -1,6 +1,6 @@
-//! Facts from the hypervisor: how its guests ended, its counters, and its trace.
+//! Facts from the hypervisor: how its guests ended and its counters.
 
-use crate::{Text, TraceEvent};
+use crate::Text;
 use serde::{Deserialize, Serialize};
 
 /// A fact of the hypervisor.
@@ -103,26 +103,6 @@ pub enum HypervisorFact {
         times: u64,
         /// Duration of the longest exit in nanoseconds.
         longest: u64,
-    },
-    /// The hypervisor reports its trace, event by event. It does so at its end.
-    Trace {
-        /// Ticks of the counter per millisecond.
-        ticks_per_millisecond: u64,
-        /// Number of events that follow.
-        events: usize,
-        /// Number of events that were left out because a CPU's memory for them was full.
-        left_out: u64,
-    },
-    /// An event of the trace. The events of each CPU are in the order of their times.
-    Event {
-        /// The counter's value.
-        at: u64,
-        /// The machine's CPU on which the event happened.
-        cpu: u32,
-        /// Index of the guest, or `None` for an event of the machine.
-        guest: Option<usize>,
-        /// The event.
-        event: TraceEvent,
     },
     /// An exit of a vCPU, reported when it occurs.
     Exit {

@@ -32,7 +32,6 @@ mod minimal;
 mod monitor;
 mod stray_dma;
 mod testbench;
-mod trace;
 mod watched;
 
 pub use checks::CheckFact;
@@ -45,7 +44,6 @@ pub use minimal::MinimalFact;
 pub use monitor::MonitorFact;
 pub use stray_dma::StrayDmaFact;
 pub use testbench::TestbenchFact;
-pub use trace::{TraceEvent, TracedInterrupt, TracedMessage};
 pub use watched::WatchedFact;
 
 use alloc::borrow::Cow;
@@ -152,26 +150,6 @@ mod tests {
             StrayDmaFact::AfterOutside { completes: false },
             r#"{"stray-dma":{"after-outside":{"completes":false}}}"#,
         );
-    }
-
-    #[test]
-    fn a_traced_event_is_one_line() {
-        let message = TracedMessage { device: 16, address: 0x0809_0040, data: 3 };
-        is_line(
-            HypervisorFact::Event {
-                at: 9,
-                cpu: 1,
-                guest: Some(0),
-                event: TraceEvent::Pending(message),
-            },
-            concat!(
-                r#"{"hypervisor":{"event":{"at":9,"cpu":1,"guest":0,"event":"#,
-                r#"{"pending":{"device":16,"address":134807616,"data":3}}}}}"#,
-            ),
-        );
-        let event = TraceEvent::Command { its: 0x0808_0000, words: [u64::MAX; 4] };
-        let fact = Fact::from(HypervisorFact::Event { at: u64::MAX, cpu: 7, guest: None, event });
-        assert_eq!(Fact::parse(&fact.to_string()), Some(fact));
     }
 
     #[test]

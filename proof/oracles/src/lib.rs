@@ -10,6 +10,8 @@
 //!   the model,
 //! - `direct_lpis.rs`: the answers of another GICv3 with Direct LPIs, recorded,
 //! - [`differential`]: QEMU's GICv3 and ITS, which receive the same protocol lines as the model,
+//! - [`qtest`]: the engine of these lines, also as a program (`cargo run -p doorbell-oracles --bin
+//!   qtest`),
 //! - [`iommu_groups`]: Linux's IOMMU groups, for the groups of functions that hardware does not
 //!   isolate,
 //! - `punishing_fakes.rs`: fakes that behave like hardware where plain memory would be forgiving.
@@ -18,3 +20,4 @@
 
 pub mod differential;
 pub mod iommu_groups;
+pub mod qtest;

@@ -81,9 +81,6 @@ pub(crate) enum Command {
     /// Compare the running Linux's interrupts with its firmware, and explain missing interrupts.
     #[command(after_help = help::LIVE)]
     Live(LiveArgs),
-    /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
-    #[command(after_help = help::QTEST)]
-    Qtest(QtestArgs),
     /// Print a shell's completions for the arguments of this command.
     #[command(after_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
@@ -456,38 +453,6 @@ pub(crate) struct LiveArgs {
     pub(crate) explain: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-}
-
-/// Number of security states of a GIC.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum SecurityStates {
-    /// `GICD_CTLR.DS` is 1.
-    One,
-    /// `GICD_CTLR.DS` is 0.
-    Two,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct QtestArgs {
-    /// Number of CPUs, and thus of redistributors.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        value_parser = clap::value_parser!(u16).range(1..=512)
-    )]
-    pub(crate) cpus: u16,
-    /// Number of security states of the GIC; with two, the script has Non-secure access.
-    #[arg(long, value_enum, default_value = "one")]
-    pub(crate) security: SecurityStates,
-    /// Enable the CPU interfaces for interrupts of every group and priority. They start disabled,
-    /// and the protocol cannot reach them.
-    #[arg(long)]
-    pub(crate) unmask: bool,
-    /// Connect to this Unix socket instead of using standard input and output; with `,server=on`,
-    /// listen there for a connection.
-    #[arg(long, value_name = "[unix:]PATH[,server=on]")]
-    pub(crate) socket: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -59,8 +59,6 @@ pub(crate) const LIVE: &str = help!(
     "neither a fault nor a difference between firmware and Linux", "a fault or a difference";
     "doorbell live --explain 0000:01:00.0"
 );
-pub(crate) const QTEST: &str =
-    help!("the script has ended"; "doorbell qtest --socket unix:/tmp/qtest.sock,server=on");
 pub(crate) const COMPLETIONS: &str = help!("success"; "doorbell completions bash");
 pub(crate) const MAN: &str = help!("success"; "doorbell man lint");
 

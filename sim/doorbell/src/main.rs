@@ -20,7 +20,6 @@ mod live;
 mod machines;
 mod manual;
 mod print;
-mod qtest;
 mod registers;
 mod report;
 mod run;
@@ -70,7 +69,6 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Diff(args) => diff::diff(&args),
         Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Live(args) => live::live(&args),
-        Command::Qtest(args) => qtest::qtest(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::page(&args),
     }

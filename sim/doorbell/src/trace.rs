@@ -1,7 +1,9 @@
 //! Writes the file of `doorbell run --trace`, either as text with one event per line, or in
 //! Chrome's trace format for viewers such as Perfetto.
 
+mod chrome;
 mod flows;
+mod names;
 #[cfg(test)]
 mod tests;
 mod text;

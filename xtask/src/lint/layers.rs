@@ -53,13 +53,7 @@ const IMAGES_USE: &[&str] = &[
 ];
 
 /// Packages whose results the command shows.
-const COMMAND_USES: &[&str] = &[
-    "doorbell-machine",
-    "doorbell-bench",
-    "doorbell-inspection",
-    "doorbell-qtest",
-    "doorbell-timeline",
-];
+const COMMAND_USES: &[&str] = &["doorbell-machine", "doorbell-bench", "doorbell-inspection"];
 
 /// Each package, with the packages of this workspace that it and its tests may use.
 const ARROWS: &[(&str, &[&[&str]])] = &[
@@ -97,10 +91,8 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
             "gic-firmware",
         ]],
     ),
-    ("doorbell-qtest", &[LIBRARIES, &["doorbell-hardware"]]),
     ("doorbell-machine", &[LIBRARIES, &["doorbell-hardware"]]),
     ("doorbell-bench", &[LIBRARIES]),
-    ("doorbell-timeline", &[]),
     ("doorbell-inspection", &[&["gic-firmware"]]),
     ("doorbell-page", &[&["gic-firmware", "doorbell-inspection"]]),
     ("doorbell", &[COMMAND_USES, LIBRARIES]),
@@ -118,9 +110,9 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("newcomer", &[]),
     ("stray-dma", &[IMAGES_USE]),
     ("hostile", &[IMAGES_USE]),
-    ("doorbell-soak", &[LIBRARIES, &["doorbell-machine"]]),
+    ("doorbell-soak", &[LIBRARIES]),
     ("doorbell-exhaustive", &[&["vgic", "doorbell-test-support"]]),
-    ("doorbell-oracles", &[LIBRARIES, &["doorbell-qtest"]]),
+    ("doorbell-oracles", &[LIBRARIES, &["doorbell-hardware"]]),
     ("kvm-judge", &[LIBRARIES, &["doorbell-facts"]]),
     ("kvm-monitor", &[LIBRARIES, &["doorbell-facts"]]),
     ("doorbell-facts", &[]),
@@ -128,7 +120,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     (
         "hypervisor-suite",
         &[
-            &["doorbell-facts", "doorbell-harness", "doorbell-timeline"],
+            &["doorbell-facts", "doorbell-harness"],
             // For the hypervisor's decoders, which are tested on the host.
             &["gic-arch", "vgic"],
         ],

@@ -3,8 +3,8 @@
 use super::acknowledge::{self, Acknowledged};
 use super::address_map::CPUS;
 use super::world::World;
+use crate::qtest::{IrqChange, Qtest};
 use anyhow::{Context as _, Result};
-use doorbell_qtest::{IrqChange, Qtest};
 use std::fmt;
 use std::ops::Range;
 use vgic::VgicConfig;

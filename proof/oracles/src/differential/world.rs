@@ -3,7 +3,7 @@
 
 use super::address_map::CPUS;
 use super::family::Family;
-use doorbell_qtest::virt;
+use crate::qtest::virt;
 use gic_arch::IntId;
 use vgic::{SecurityView, VgicConfig};
 

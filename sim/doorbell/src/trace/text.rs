@@ -1,9 +1,9 @@
 //! Writes a trace as text, with one line per event. Each line states the time and the message or
 //! vector concerned.
 
+use super::names::command_name;
 use crate::wording::counted;
 use doorbell_machine::{Delivery, Event, Occurrence, Record, Signaled, Trace, TraceTime};
-use doorbell_timeline::command_name;
 use std::io::{self, Write};
 
 /// Writes the trace.

@@ -5,13 +5,14 @@
 //! pending are merged. A message that was not sent, that was dropped, or that no handler found has
 //! no flow, but an instant that states the reason.
 
+use super::chrome::{ChromeWriter, FlowPoint, Span, Track};
 use super::flows::Flows;
+use super::names::{command, interrupt_name};
 use super::tracks::Tracks;
 use doorbell_machine::{
     Cpu, Delivery, DeviceId, Event, HwIrq, MsiMessage, Occurrence, Record, Report, Signaled,
     Subject, Trace, TraceTime,
 };
-use doorbell_timeline::{ChromeWriter, FlowPoint, Span, Track, command, interrupt_name};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{self, Write};

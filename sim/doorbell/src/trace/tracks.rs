@@ -1,7 +1,7 @@
 //! Tracks of a timeline.
 
+use super::chrome::{ChromeWriter, Track};
 use doorbell_machine::{Cpu, Report, Trace};
-use doorbell_timeline::{ChromeWriter, Track};
 use std::io::{self, Write};
 use std::ops::Range;
 

@@ -11,11 +11,8 @@ const MISTAKES: &str =
 const GICV2: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/gic-firmware/tests/data/gicv2m.dtb");
 
-/// A script for `doorbell qtest`. The other commands ignore it.
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qtest-script");
-
 /// Every subcommand in each of its modes, and its exit status on success.
-const COMMANDS: [(&[&str], i32); 14] = [
+const COMMANDS: [(&[&str], i32); 13] = [
     (&["--messages", "1"], 0),
     (&["run", "--json", "--messages", "1"], 0),
     (&["run", "--dtb", GICV2], 2),
@@ -27,7 +24,6 @@ const COMMANDS: [(&[&str], i32); 14] = [
     (&["bench", "--rounds", "1", "--processes", "1"], 0),
     (&["bench", "--markdown", "--rounds", "1", "--processes", "1"], 0),
     (&["bench", "--json", "--rounds", "1", "--processes", "1"], 0),
-    (&["qtest"], 0),
     (&["--help"], 0),
     (&["--version"], 0),
 ];
@@ -37,10 +33,6 @@ fn doorbell(arguments: &[&str], stdin: impl Into<Stdio>, stdout: impl Into<Stdio
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     let child = command.args(arguments).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn();
     child.unwrap().wait_with_output().unwrap()
-}
-
-fn script() -> File {
-    File::open(SCRIPT).unwrap()
 }
 
 /// Returns the command's standard error.
@@ -54,7 +46,7 @@ fn a_closed_pipe_ends_the_output_quietly() {
     for (arguments, status) in COMMANDS {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
-        let output = doorbell(arguments, script(), writer);
+        let output = doorbell(arguments, Stdio::null(), writer);
         assert_eq!(output.status.code(), Some(status), "{arguments:?}");
         let said = said(output);
         assert!(!said.contains("panicked") && !said.contains("pipe"), "{arguments:?}: {said}");
@@ -67,7 +59,7 @@ fn a_closed_pipe_ends_the_output_quietly() {
 fn output_that_cannot_be_stored_is_an_error() {
     for (arguments, _) in COMMANDS {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let output = doorbell(arguments, script(), full);
+        let output = doorbell(arguments, Stdio::null(), full);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let said = said(output);
         assert!(
@@ -128,14 +120,6 @@ fn bytes_after_a_devicetree_are_ignored() {
     let output = doorbell(&["inspect", path.to_str().unwrap()], Stdio::null(), Stdio::piped());
     assert_eq!(output.status.code(), Some(0));
     fs::remove_file(path).unwrap();
-}
-
-#[test]
-fn a_script_line_without_end_is_refused() {
-    let output = doorbell(&["qtest"], File::open("/dev/zero").unwrap(), Stdio::null());
-    assert_eq!(output.status.code(), Some(2));
-    let said = said(output);
-    assert!(said.contains("a line has more than 64 MiB"), "{said}");
 }
 
 #[test]

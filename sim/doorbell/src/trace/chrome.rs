@@ -8,33 +8,33 @@ use std::io::{self, Write};
 
 /// Row in the viewer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Track {
+pub(super) struct Track {
     /// Number of the process that groups this track with others.
-    pub process: u32,
+    pub(super) process: u32,
     /// Number of the track, which must be unique among the tracks of all processes.
-    pub thread: u32,
+    pub(super) thread: u32,
 }
 
 /// Period of time, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Span {
+pub(super) struct Span {
     /// Start of the period.
-    pub start: u64,
+    pub(super) start: u64,
     /// End of the period.
-    pub end: u64,
+    pub(super) end: u64,
 }
 
 impl Span {
     /// Creates a period. Extends it to one nanosecond if it is empty, because a flow cannot connect
     /// a slice without a duration.
-    pub fn new(start: u64, end: u64) -> Self {
+    pub(super) fn new(start: u64, end: u64) -> Self {
         Self { start, end: end.max(start + 1) }
     }
 }
 
 /// Point of a flow. The flow connects the slices that contain its points.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FlowPoint {
+pub(super) enum FlowPoint {
     /// The flow's first point.
     Start,
     /// A point between the first and the last.
@@ -72,48 +72,60 @@ struct TraceEvent<'a> {
 
 /// Writer that writes a trace event by event.
 #[derive(Debug)]
-pub struct ChromeWriter<W> {
+pub(super) struct ChromeWriter<W> {
     out: W,
     is_first: bool,
 }
 
 impl<W: Write> ChromeWriter<W> {
     /// Begins the JSON object.
-    pub fn new(mut out: W) -> io::Result<Self> {
+    pub(super) fn new(mut out: W) -> io::Result<Self> {
         out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
         Ok(Self { out, is_first: true })
     }
 
     /// Ends the JSON object, and writes `facts` about the whole trace as `otherData`.
-    pub fn finish(mut self, facts: &Value) -> io::Result<()> {
+    pub(super) fn finish(mut self, facts: &Value) -> io::Result<()> {
         write!(self.out, "\n],\"otherData\":")?;
         serde_json::to_writer(&mut self.out, facts)?;
         writeln!(self.out, "}}")
     }
 
     /// Names a process, which groups tracks. Viewers show processes in the order of their numbers.
-    pub fn process(&mut self, number: u32, name: &str) -> io::Result<()> {
+    pub(super) fn process(&mut self, number: u32, name: &str) -> io::Result<()> {
         let track = Track { process: number, thread: 0 };
         self.metadata(track, "process_name", serde_json::json!({ "name": name }))?;
         self.metadata(track, "process_sort_index", serde_json::json!({ "sort_index": number }))
     }
 
     /// Names a track. Viewers show the tracks of a process in the order of their numbers.
-    pub fn track(&mut self, track: Track, name: &str) -> io::Result<()> {
+    pub(super) fn track(&mut self, track: Track, name: &str) -> io::Result<()> {
         let order = serde_json::json!({ "sort_index": track.thread });
         self.metadata(track, "thread_name", serde_json::json!({ "name": name }))?;
         self.metadata(track, "thread_sort_index", order)
     }
 
     /// Draws a slice. The slices of a track must be nested or disjoint.
-    pub fn slice(&mut self, track: Track, span: Span, name: &str, args: Value) -> io::Result<()> {
+    pub(super) fn slice(
+        &mut self,
+        track: Track,
+        span: Span,
+        name: &str,
+        args: Value,
+    ) -> io::Result<()> {
         let event = TraceEvent::new('X', track, name);
         let (ts, dur) = (microseconds(span.start), microseconds(span.end - span.start));
         self.write(&TraceEvent { ts: Some(ts), dur: Some(dur), args, ..event })
     }
 
     /// Adds a point to a flow. The slice that contains the point must already have been drawn.
-    pub fn flow(&mut self, track: Track, at: u64, id: u64, point: FlowPoint) -> io::Result<()> {
+    pub(super) fn flow(
+        &mut self,
+        track: Track,
+        at: u64,
+        id: u64,
+        point: FlowPoint,
+    ) -> io::Result<()> {
         let (ph, bp) = match point {
             FlowPoint::Start => ('s', None),
             FlowPoint::Step => ('t', None),
@@ -125,13 +137,24 @@ impl<W: Write> ChromeWriter<W> {
     }
 
     /// Draws an instant on a track.
-    pub fn instant(&mut self, track: Track, at: u64, name: &str, args: Value) -> io::Result<()> {
+    pub(super) fn instant(
+        &mut self,
+        track: Track,
+        at: u64,
+        name: &str,
+        args: Value,
+    ) -> io::Result<()> {
         let event = TraceEvent::new('i', track, name);
         self.write(&TraceEvent { ts: Some(microseconds(at)), s: Some('t'), args, ..event })
     }
 
     /// Draws an instant across all tracks. The viewer selects the instant on `track`.
-    pub fn instant_everywhere(&mut self, track: Track, at: u64, name: &str) -> io::Result<()> {
+    pub(super) fn instant_everywhere(
+        &mut self,
+        track: Track,
+        at: u64,
+        name: &str,
+    ) -> io::Result<()> {
         let event = TraceEvent::new('i', track, name);
         self.write(&TraceEvent { ts: Some(microseconds(at)), s: Some('g'), ..event })
     }

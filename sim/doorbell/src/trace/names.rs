@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Returns the name of an ITS command from its first word (IHI 0069 §5.3).
-pub const fn command_name(word: u64) -> &'static str {
+pub(super) const fn command_name(word: u64) -> &'static str {
     match word & 0xff {
         0x01 => "MOVI",
         0x03 => "INT",
@@ -22,12 +22,12 @@ pub const fn command_name(word: u64) -> &'static str {
 }
 
 /// Returns the name and the arguments of an instant for an ITS command.
-pub fn command(words: [u64; 4]) -> (&'static str, Value) {
+pub(super) fn command(words: [u64; 4]) -> (&'static str, Value) {
     (command_name(words[0]), json!({ "words": words.map(|word| format!("{word:#x}")) }))
 }
 
 /// Returns the name of an interrupt from its INTID.
-pub fn interrupt_name(intid: u32) -> String {
+pub(super) fn interrupt_name(intid: u32) -> String {
     let class = match intid {
         0..16 => "SGI",
         16..32 | 1056..1120 => "PPI",
