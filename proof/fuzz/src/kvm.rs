@@ -19,7 +19,7 @@ use vgic_kvm::abi::{Attribute, Errno, control};
 use vgic_kvm::{KvmDevice, KvmView};
 
 pub use self::input::{Access, Act, Machine};
-use crate::guest::Damage;
+use crate::damage::Damage;
 use crate::memory::{Memory, layout, pending_bits};
 
 /// Maximum number of memory reads in one access, which reads each table entry separately, plus a

@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi;
+mod command;
+pub mod damage;
 pub mod description;
 pub mod devicetree;
-pub mod guest;
 pub mod kvm;
 pub mod machine;
 mod memory;

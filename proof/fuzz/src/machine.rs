@@ -6,6 +6,8 @@
 //! read, must have written only to the pending tables that the guest designates, and must not use
 //! more memory than its budgets allow.
 
+use std::sync::Arc;
+
 use doorbell_test_support::guest::{self, ITS};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::its::RdBase;
@@ -13,10 +15,11 @@ use gic_arch::{gicr, gits};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use msi_types::{Cpu, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 use vgic::its::{ErrorPolicy, ItsConfig};
+use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, SecurityView, Sleep, Vcpu, VgicConfig};
 
-use crate::guest::command::{Command, RawCommand};
-use crate::guest::{QUEUE_COMMANDS, booted};
+use crate::command::{Command, RawCommand};
+use crate::damage::Damage;
 use crate::memory::{Memory, layout, pending_bits};
 
 const ALIAS: u64 = 0x0600_0000;
@@ -24,6 +27,24 @@ const CPUS: u16 = 2;
 /// Maximum number of reads of guest memory in one step: a pending table, plus the bytes that one
 /// budget of work reads.
 const MOST_READS: u64 = 40_000;
+/// Number of commands that the queue holds.
+const QUEUE_COMMANDS: u64 = layout::QUEUE_BYTES / 32;
+
+/// Creates a machine whose guest has enabled everything, with tables that have no mappings.
+pub(crate) fn booted(config: VgicConfig) -> guest::Machine<Memory> {
+    let memory = Arc::new(Memory::default());
+    memory.allow([layout::pending(0), layout::pending(1)].map(pending_bits));
+    let mut machine = guest::Machine::over(config, memory);
+    machine.start();
+    machine.enable_lpis(16, layout::CONFIGURATION, layout::PENDING);
+    for which in [0, 1] {
+        let base = 1 << 63 | layout::table(which);
+        machine.write(ITS + 0x100 + 8 * which, AccessWidth::Double, base);
+    }
+    machine.write_gits(gits::CBASER, (1 << 63 | layout::QUEUE).into());
+    machine.write_gits(gits::CTLR, 1.into());
+    machine
+}
 
 /// Configuration of the machine.
 #[derive(Arbitrary, Clone, Copy, PartialEq, Eq, Debug)]
@@ -209,6 +230,27 @@ impl Machine {
         assert_eq!(there.save(), saved, "the state is the same after the migration");
         (0..self.kicks.len()).for_each(|cpu| self.check_kicks(cpu));
         (self.machine, self.kicks) = (there, [0; 2]);
+    }
+
+    /// Restores the machine from damaged bytes. Afterwards, the machine must either be unchanged,
+    /// or it must be possible to save and restore it again, and its guest must be able to continue.
+    pub fn restore_damaged(&mut self, damages: &[Damage]) {
+        let before = self.machine.save();
+        let mut bytes = postcard::to_allocvec(&before).expect("the state fits into memory");
+        damages.iter().for_each(|damage| damage.inflict(&mut bytes));
+        let Ok(damaged) = postcard::from_bytes::<SavedState>(&bytes) else { return };
+        match self.machine.try_restore(&damaged) {
+            Ok(()) => {
+                let saved = self.machine.save();
+                self.machine.restore(&saved);
+                assert_eq!(self.machine.save(), saved);
+            }
+            Err(refused) => assert_eq!(self.machine.save(), before, "{refused}"),
+        }
+        for cpu in (0..self.machine.vcpus.len()).flat_map(|cpu| [cpu; 64]) {
+            self.machine.handle(cpu);
+        }
+        _ = self.machine.gic.poll();
     }
 
     fn queue(&mut self, words: [u64; 4]) {

@@ -62,8 +62,7 @@ mod tests {
             ),
             format!(
                 "the same guest, but with commands of a fuzzer | limits of reads, writes, memory \
-                 and kicks; no more interrupts than messages | – | `its_commands`, `restore`, \
-                 `restore_kvm` and `vgic`: {FUZZ_MINUTES} minutes each"
+                 and kicks | – | `programs` and `restore`: {FUZZ_MINUTES} minutes each"
             ),
         ];
         rows.map(|row| format!("| {row} |\n")).concat()

@@ -6,7 +6,7 @@ use vgic::VgicConfig;
 use vgic_kvm::abi::{Attribute, RedistributorRegion, frame};
 use vgic_kvm::{KvmDevice, at_revision, kvm_config, kvm_its_config};
 
-use crate::guest::Damage;
+use crate::damage::Damage;
 use crate::memory::layout;
 
 /// A machine that KVM can create.
