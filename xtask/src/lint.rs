@@ -1,14 +1,11 @@
 //! House lints: project rules that the compiler can't check.
 
-mod aliases;
 mod blocks;
 mod circles;
 mod contexts;
 mod files;
 mod foreign;
-mod impls;
 mod layers;
-mod length;
 pub(crate) mod lines;
 mod locks;
 mod manifests;
@@ -18,9 +15,6 @@ mod promises;
 mod readmes;
 mod reexports;
 mod unsafety;
-mod walks;
-mod width;
-mod words;
 
 use anyhow::{Result, bail};
 
@@ -47,13 +41,7 @@ const RULES: &[Rule] = &[
     ("orphans", orphans::check),
     ("unsafe", unsafety::check),
     ("orderings", orderings::check),
-    ("impls", impls::check),
-    ("length", length::check),
     ("lines", lines::check),
-    ("words", words::check),
-    ("aliases", aliases::check),
-    ("width", width::check),
-    ("walks", walks::check),
 ];
 
 /// Runs every rule, one case per rule.

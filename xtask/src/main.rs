@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod ahead;
-mod api;
 mod check;
 mod counted;
 mod forwarded;
@@ -55,9 +54,7 @@ enum Task {
     Lint,
     /// Build the documentation; warnings are errors
     Docs,
-    /// Write new lists of the libraries' interfaces, for review before they are committed
-    Api,
-    /// Print the lines of code of each part, beside its budget in docs/architecture.md
+    /// Print the lines of code of each part, and their sum beside the limit in .ci/lines
     Lines,
     /// Rehearse the upload of all packages to the registry
     Publish,
@@ -81,7 +78,6 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Fmt => return rust::format(&workspace),
         Task::Check(wanted) => return check::run(&workspace, wanted),
         Task::Lines => return lint::lines::print(&workspace).map(|()| ExitCode::SUCCESS),
-        Task::Api => return api::accept(&workspace),
         Task::Publish => return package::rehearse(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
         Task::Program(words) => return forwarded::run(&workspace, words),

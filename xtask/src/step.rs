@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::tally::{self, Tally};
-use crate::{api, forwarded, lint, package, programs, rust, suites};
+use crate::{forwarded, lint, package, programs, rust, suites};
 use doorbell_harness::workspace::Workspace;
 
 /// All steps, starting with cheap and informative ones.
@@ -14,7 +14,7 @@ const STEPS: &[Step] = &[
     task("format", "rustfmt's check", rust::check_format),
     task("lint", "house lints (see the table in CONTRIBUTING.md)", lint::run),
     task("clippy", "clippy on the host and for aarch64-unknown-none", rust::clippy),
-    task("api", "each library's documentation; its interface, against docs/api", api::run),
+    task("docs", "every package's documentation, warnings are errors", rust::docs),
     task("test", "unit, property, integration and doc tests, and examples", programs::run_all),
     suite("interleavings", "lock-free code under a scheduler, and faults that must be found"),
     suite(
@@ -65,7 +65,6 @@ const LONG: &[Step] = &[
     ),
     long("hypervisor-long", "100,000 interrupts, and more vCPUs by MBI", "long"),
     long("arceos", "ArceOS, a foreign kernel, with its own interrupt drivers and ours", "arceos"),
-    task("docs", "every package's documentation, warnings are errors", rust::docs),
     long("msrv", "each package, built by the oldest compiler that it supports", "msrv"),
     task(
         "package",

@@ -1,68 +1,89 @@
-//! Counts the lines of code, and compares each part of the tree with its budget in
-//! `docs/architecture.md`. Only a change that is worth its lines may raise a budget.
+//! Counts the lines of code, and compares their sum with the number in `.ci/lines`. The number may
+//! rise only if the change adds a word beside it: that of the issue which is worth the lines. The
+//! format of the code is part of the rule.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use doorbell_harness::source;
 use doorbell_harness::workspace::Workspace;
+use doorbell_harness::{process, source};
 
-const PAGE: &str = "docs/architecture.md";
-/// Header of the table of budgets.
-const HEAD: &str = "| part | code | tests and examples |\n|---|---|---|\n";
+/// The file with the number and the words.
+const FILE: &str = ".ci/lines";
+const FORMAT: &str = "edition = \"2024\"\nmax_width = 100\nuse_small_heuristics = \"Max\"\n";
 
 /// Lines of code, and of tests and examples, by folder.
 type Count = BTreeMap<String, [usize; 2]>;
 
-/// Returns the parts that exceed their budgets, or have none.
+/// Returns the violations of the rule.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    let page = fs::read_to_string(workspace.root.join(PAGE))?;
-    let budgets = budgets(&page)?;
     let mut findings = Vec::new();
-    for (part, lines) in counted(workspace, 1)? {
-        let budget = budgets.get(&part).copied().unwrap_or_default();
-        if lines.iter().zip(budget).any(|(lines, budget)| *lines > budget) {
-            findings.push(format!(
-                "{part}: {lines:?} lines, more than {budget:?}; `cargo xtask lines` lists them"
-            ));
+    let read = |file: &str| {
+        fs::read_to_string(workspace.root.join(file)).with_context(|| format!("cannot read {file}"))
+    };
+    let now = read(FILE)?;
+    let (most, lines) = (limit(&now)?, sum(&counted(workspace, 1)?));
+    if lines > most {
+        findings.push(format!("{FILE}: {lines} lines, more than {most}; see `cargo xtask lines`"));
+    }
+    if read("rustfmt.toml")? != FORMAT {
+        findings.push("rustfmt.toml: another format counts other lines".to_owned());
+    }
+    let history = history(workspace).unwrap_or_default();
+    let versions: Vec<_> = history.iter().map(String::as_str).chain([now.as_str()]).collect();
+    for pair in versions.windows(2) {
+        if rises_silently(pair[0], pair[1])? {
+            findings.push(format!("{FILE}: rose to `{}` without an issue", pair[1].trim()));
         }
     }
     Ok(findings)
 }
 
-/// Prints the lines of each folder of a part, and those of the part beside its budget.
+/// Returns the committed versions of the file, the oldest first. Fails in a shallow clone, whose
+/// oldest commit is not the first, and outside a repository.
+fn history(workspace: &Workspace) -> Result<Vec<String>> {
+    let git =
+        |words: &[&str]| process::capture(process::command("git", &workspace.root).args(words));
+    ensure!(git(&["rev-parse", "--is-shallow-repository"])?.trim() == "false", "a shallow clone");
+    let commits = git(&["log", "--reverse", "--format=%H", "--", FILE])?;
+    commits.lines().map(|commit| git(&["show", &format!("{commit}:{FILE}")])).collect()
+}
+
+/// Returns the number at the start of the file.
+fn limit(text: &str) -> Result<usize> {
+    let number = text.split_whitespace().next().unwrap_or_default();
+    number.parse().with_context(|| format!("{FILE}: `{number}` is not a number"))
+}
+
+/// Returns `true` if the number rose and the words beside it are the same as before.
+fn rises_silently(before: &str, after: &str) -> Result<bool> {
+    let words = |text: &str| text.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    Ok(limit(after)? > limit(before)? && words(after) == words(before))
+}
+
+/// Prints the lines of each folder of a part, those of the part, and the sum beside the limit.
 pub(crate) fn print(workspace: &Workspace) -> Result<()> {
-    let page = fs::read_to_string(workspace.root.join(PAGE))?;
-    let (budgets, folders) = (budgets(&page)?, counted(workspace, 2)?);
+    let (parts, folders) = (counted(workspace, 1)?, counted(workspace, 2)?);
     println!("{:<24} {:>8} {:>8}", "", "code", "tests");
-    for (part, [code, tests]) in counted(workspace, 1)? {
+    for (part, [code, tests]) in &parts {
         for (folder, [code, tests]) in folders.range(part.clone()..) {
             if !folder.starts_with(&format!("{part}/")) {
                 break;
             }
             println!("{folder:<24} {code:>8} {tests:>8}");
         }
-        let [most_code, most_tests] = budgets.get(&part).copied().unwrap_or_default();
-        println!("{part:<24} {code:>8} {tests:>8} of {most_code} and {most_tests}\n");
+        println!("{part:<24} {code:>8} {tests:>8}\n");
     }
+    let most = limit(&fs::read_to_string(workspace.root.join(FILE))?)?;
+    println!("{} of {most}", sum(&parts));
     Ok(())
 }
 
-/// Reads the table of budgets.
-fn budgets(page: &str) -> Result<Count> {
-    let (_, table) =
-        page.split_once(HEAD).with_context(|| format!("{PAGE} has no table of budgets"))?;
-    let row = |row: &str| {
-        let mut cells = row.trim_matches(['|', ' ']).split(" | ");
-        let part = cells.next().context("no part")?.trim_matches('`').to_owned();
-        let mut number = || cells.next().context("no number")?.parse().context("not a number");
-        anyhow::Ok((part, [number()?, number()?]))
-    };
-    let rows = table.lines().take_while(|line| line.starts_with('|'));
-    rows.map(|line| row(line).with_context(|| format!("{PAGE}: `{line}`"))).collect()
+fn sum(count: &Count) -> usize {
+    count.values().flatten().sum()
 }
 
 /// Counts the lines of all Rust files by the first components of their paths.
@@ -80,7 +101,7 @@ fn counted(workspace: &Workspace, components: usize) -> Result<Count> {
 }
 
 /// Counts a file's lines that are neither blank nor comments. Unit tests must be at its end.
-pub(super) fn count(file: &Path, text: &str) -> [usize; 2] {
+fn count(file: &Path, text: &str) -> [usize; 2] {
     let is_test = file.with_extension("").iter().any(|part| part == "tests" || part == "examples");
     let start = if is_test { 0 } else { lines_before_tests(text) };
     let code = source::without_comments(text);
@@ -117,9 +138,16 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_table_ends_at_the_first_blank_line() {
-        let page = format!("a\n{HEAD}| `b` | 1 | 2 |\n\n| `c` | 3 | 4 |\n");
-        assert_eq!(budgets(&page).unwrap(), Count::from([("b".to_owned(), [1, 2])]));
-        assert!(budgets(&format!("{HEAD}| `b` | 1 |\n")).is_err());
+    fn the_number_rises_only_beside_another_word() {
+        for (before, after, is_silent) in [
+            ("10\n", "11\n", true),
+            ("10 soak\n", "11 soak\n", true),
+            ("10\n", "11 soak\n", false),
+            ("10 soak\n", "11 bench\n", false),
+            ("10 soak\n", "9 soak\n", false),
+        ] {
+            assert_eq!(rises_silently(before, after).unwrap(), is_silent, "{before} {after}");
+        }
+        assert!(rises_silently("ten\n", "9\n").is_err());
     }
 }
