@@ -1,5 +1,5 @@
-//! Writes the findings of `doorbell lint` in Debian's devicetrees to `docs/findings`, for review
-//! before they are committed.
+//! Writes the numbers of findings of `doorbell lint` in Debian's devicetrees to `docs/findings.txt`,
+//! for review before they are committed.
 
 #![forbid(unsafe_code)]
 
@@ -8,7 +8,7 @@ use clap::Parser;
 use doorbell_harness::workspace;
 use doorbell_suites::boards::findings;
 
-/// Writes the findings of `doorbell lint` in Debian's devicetrees to docs/findings
+/// Writes the numbers of findings of `doorbell lint` in Debian's devicetrees to docs/findings.txt
 #[derive(Debug, Parser)]
 struct Arguments {}
 

@@ -1,8 +1,8 @@
-//! Compares the findings of `doorbell lint` in Debian's devicetrees with reviewed lists.
+//! Compares the findings of `doorbell lint` in Debian's devicetrees, by rule, with reviewed numbers.
 //!
-//! The lists apply to particular kernels. If the cache contains a different kernel, the comparison
-//! is skipped. In that case, `cargo xtask findings` writes new lists; review them before
-//! committing.
+//! The numbers apply to particular kernels. If the cache contains a different kernel, the comparison
+//! is skipped. In that case, `cargo xtask findings` writes new numbers; review the findings before
+//! committing them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -18,8 +18,8 @@ use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{changes, command, process};
 use serde_json::Value;
 
-/// Folder of the lists.
-const FOLDER: &str = "docs/findings";
+/// File with the numbers: a paragraph for each tree.
+const FILE: &str = "docs/findings.txt";
 /// The kernels' devicetrees.
 pub const TREES: [Tree; 2] = [Tree::Debian, Tree::Backports];
 /// Maximum time to lint a thousand devicetrees, which takes seconds unless the host is busy.
@@ -37,10 +37,17 @@ pub fn list_newest(workspace: &Workspace, command: &Path) -> Result<()> {
     let path = folder.join("debian-unstable.txt");
     fs::write(&path, &list)?;
     eprintln!("findings in Linux {version} of Debian's sid, listed in {}:", path.display());
-    for (rule, (count, trees)) in by_rule(&list) {
-        eprintln!("  {count:5} {rule} in {} trees", trees.len());
-    }
+    eprintln!("{}", summary("debian-unstable", &list));
     Ok(())
+}
+
+/// Returns the paragraph of a tree: its name, its devicetrees, and the findings of each rule.
+fn summary(name: &str, list: &str) -> String {
+    let trees = list.lines().next().unwrap_or_default().trim_start_matches("# ");
+    let rows = by_rule(list).into_iter();
+    let rows =
+        rows.map(|(rule, (count, trees))| format!("{rule}: {count} in {} trees\n", trees.len()));
+    format!("{name}: {trees}\n{}", rows.collect::<String>())
 }
 
 /// Counts the findings of each rule in a list, and collects the devicetrees in which they occur.
@@ -59,41 +66,42 @@ fn by_rule(list: &str) -> BTreeMap<&str, (usize, BTreeSet<&str>)> {
     rules
 }
 
-/// Writes new lists, for review before they are committed.
+/// Writes new numbers, for review before they are committed.
 ///
 /// # Errors
 /// Fails if the devicetrees cannot be fetched or linted.
 pub fn accept(workspace: &Workspace) -> Result<()> {
     let command = command::build(workspace)?;
+    let mut paragraphs = Vec::new();
     for (tree, fetched) in dtb::fetch(workspace) {
         if TREES.contains(&tree) {
             fetched?;
             let list = list(tree.name(), &tree.folder(workspace), &command)?;
-            let path = path(workspace, tree);
-            fs::write(&path, list).with_context(|| format!("cannot write {}", path.display()))?;
-            println!("{}", path.display());
+            paragraphs.push(summary(tree.name(), &list));
         }
     }
+    let path = workspace.root.join(FILE);
+    fs::write(&path, paragraphs.join("\n")).with_context(|| format!("cannot write {FILE}"))?;
+    println!("{}", path.display());
     Ok(())
 }
 
-/// Compares the findings in a tree of devicetrees with its list.
+/// Compares the findings in a tree of devicetrees with its numbers.
 ///
 /// # Errors
-/// Fails if the findings differ from the list, or if the list is for another kernel's devicetrees.
+/// Fails if the numbers differ, or if they are for another kernel's devicetrees.
 pub fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<()> {
-    let expected = fs::read_to_string(path(workspace, tree))?;
-    let found = list(tree.name(), &tree.folder(workspace), command)?;
-    if found.lines().next() != expected.lines().next() {
-        return Err(Absent::new("the list is for another kernel's devicetrees").into());
-    }
-    let changes = changes::between(&expected, &found);
-    ensure!(found == expected, "{} findings changed:\n  {}", changes.len(), changes.join("\n  "));
+    let expected = fs::read_to_string(workspace.root.join(FILE))?;
+    let list = list(tree.name(), &tree.folder(workspace), command)?;
+    let found = summary(tree.name(), &list);
+    let first = found.lines().next();
+    let mut paragraphs = expected.split("\n\n").map(str::trim_end);
+    let Some(expected) = paragraphs.find(|paragraph| paragraph.lines().next() == first) else {
+        return Err(Absent::new("the numbers are for another kernel's devicetrees").into());
+    };
+    let changes = changes::between(expected, &found);
+    ensure!(found.trim_end() == expected, "findings changed:\n  {}", changes.join("\n  "));
     Ok(())
-}
-
-fn path(workspace: &Workspace, tree: Tree) -> PathBuf {
-    workspace.root.join(FOLDER).join(tree.name()).with_extension("txt")
 }
 
 /// Returns the findings as lines of rule, devicetree, place and count. The first line identifies
