@@ -17,18 +17,6 @@ pub(crate) trait Driver: Send + Sync {
         true
     }
 
-    /// Returns `true` if the device has sent the message when [`fire`](Self::fire) returns.
-    /// Otherwise another process on the host sends the message later.
-    fn prompt(&self, slot: u16) -> bool {
-        let _ = slot;
-        true
-    }
-
-    /// Returns `true` if the device may send each message again shortly after the first time.
-    fn repeats(&self) -> bool {
-        false
-    }
-
     /// Initializes the device. The device's vectors already have handlers.
     fn start(&self) -> Outcome {
         Ok(())

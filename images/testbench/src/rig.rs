@@ -58,6 +58,9 @@ impl Counts {
     }
 }
 
+/// Time in milliseconds after which a message is considered lost.
+pub(crate) const PATIENCE: u64 = 2000;
+
 /// A device with its driver and its vectors.
 pub(crate) struct Rig {
     pub(crate) name: String,
@@ -128,23 +131,14 @@ impl Rig {
         if !self.device.fire(slot)? {
             return Ok(None);
         }
-        cpu::wait_until(self.patience(slot), || {
-            self.counts.at(slot, expected).there > before.there
-        });
-        // Wait for a possible repetition of this message, so that it isn't mistaken for the next
-        // message.
+        cpu::wait_until(PATIENCE, || self.counts.at(slot, expected).there > before.there);
+        // Wait for a possible second run, so that it isn't mistaken for the next message's.
         smp::catch_up(expected)?;
         let after = self.counts.at(slot, expected);
         Ok(Some(Runs {
             there: after.there - before.there,
             elsewhere: after.elsewhere - before.elsewhere,
         }))
-    }
-
-    /// Returns the time in milliseconds after which a message is considered lost. Messages that
-    /// another process on the host sends may take longer.
-    pub(crate) fn patience(&self, slot: u16) -> u64 {
-        if self.device.prompt(slot) { 2000 } else { 20_000 }
     }
 
     /// Restores the device's registers after a power-down.

@@ -31,7 +31,6 @@ mod microbench;
 mod minimal;
 mod monitor;
 mod stray_dma;
-mod testbench;
 mod watched;
 
 pub use checks::CheckFact;
@@ -43,7 +42,6 @@ pub use microbench::MicrobenchFact;
 pub use minimal::MinimalFact;
 pub use monitor::MonitorFact;
 pub use stray_dma::StrayDmaFact;
-pub use testbench::TestbenchFact;
 pub use watched::WatchedFact;
 
 use alloc::borrow::Cow;
@@ -78,8 +76,6 @@ pub enum Fact {
     Monitor(MonitorFact),
     /// Fact from a program that performs checks: the test bench, or KVM's judge.
     Checks(CheckFact),
-    /// Fact from the test bench.
-    Testbench(TestbenchFact),
     /// Fact from a guest whose instructions are logged: the test bench, or Linux.
     Watched(WatchedFact),
     /// Fact from one of the smallest kernels.
@@ -123,7 +119,6 @@ facts_of! {
     Microbench: MicrobenchFact,
     Monitor: MonitorFact,
     Checks: CheckFact,
-    Testbench: TestbenchFact,
     Watched: WatchedFact,
     Minimal: MinimalFact,
     Judge: JudgeFact,

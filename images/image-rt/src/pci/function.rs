@@ -155,11 +155,6 @@ impl Function {
             .map(|capability| capability.offset)
     }
 
-    /// Returns the offset of the extended capability with this ID.
-    pub fn extended_capability(&self, id: u16) -> Option<u16> {
-        pci::extended_capability(&*self.config, id)
-    }
-
     /// Reads what isolates the function from others.
     pub fn isolation(&self) -> pci::Isolation {
         self.found.isolation()

@@ -6,9 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use doorbell_facts::{Fact, TestbenchFact};
 use doorbell_harness::image::Image;
-use doorbell_harness::qemu::{HumanMonitor, PROGRAM, Version, drives, write_disk};
+use doorbell_harness::qemu::{PROGRAM, Version, drives, write_disk};
 use doorbell_harness::suite::Shared;
 use doorbell_harness::testbench::Count;
 use doorbell_harness::{process, workspace};
@@ -68,17 +67,7 @@ impl Bench {
         write_disk(&disk)?;
         let mut qemu = self.command()?;
         self.add_arguments(&mut qemu, &disk);
-        let monitor = HumanMonitor::offered_by(&mut qemu);
-        let mut refused = None;
-        let status = process::watch(qemu.args(more), LIMIT, |text| {
-            line(text);
-            if let Some(order) = requested(text) {
-                refused = refused.take().or(monitor.order(&[&order]).err());
-            }
-        })?;
-        if let Some(error) = refused {
-            return Err(error);
-        }
+        let status = process::watch(qemu.args(more), LIMIT, line)?;
         ensure!(status.success(), "QEMU ended with {status}");
         Ok(())
     }
@@ -103,7 +92,7 @@ impl Bench {
     fn add_arguments(&self, qemu: &mut Command, disk: &Path) {
         qemu.args(["-smp", &self.machine.cpus.to_string(), "-append", &self.expected()]);
         qemu.args(drives(disk));
-        for device in self.machine.devices(self.version) {
+        for device in self.machine.devices() {
             let addition = self.machine.addition(device);
             qemu.arg("-device").arg(format!("{}{addition}", device.arguments));
         }
@@ -112,33 +101,10 @@ impl Bench {
     /// Returns the hardware that the image must find, in the image's own format.
     fn expected(&self) -> String {
         let mut functions = vec![self.machine.host_bridge()];
-        functions.extend(self.machine.devices(self.version).filter_map(|device| device.function));
+        functions.extend(self.machine.devices().iter().map(|device| device.function));
         functions.sort_unstable();
         let (Machine { cpus, expected, .. }, load) = (self.machine, self.load);
         let (iommu, functions) = (self.machine.iommu(), functions.join(","));
         format!("cpus={cpus} {expected} iommu={iommu} functions={functions} load={load}")
-    }
-}
-
-/// Returns the monitor command for an event that the image requests but cannot cause itself.
-fn requested(line: &str) -> Option<String> {
-    let Fact::Testbench(TestbenchFact::WantsError { port }) = Fact::parse(line)? else {
-        return None;
-    };
-    // Completion Timeout, an uncorrectable, nonfatal error. The older QEMU does not forward other
-    // errors.
-    Some(format!("pcie_aer_inject_error {port} 0x4000"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_aer_error_is_injected_at_the_requested_port() {
-        let fact = Fact::from(TestbenchFact::WantsError { port: "hp".into() });
-        let order = requested(&format!("{fact}\r"));
-        assert_eq!(order.as_deref(), Some("pcie_aer_inject_error hp 0x4000"));
-        assert_eq!(requested("request - an error at hp"), None);
     }
 }

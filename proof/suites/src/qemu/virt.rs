@@ -65,14 +65,13 @@ impl Machine {
         if self.boot == Boot::Board { "16c3:abcd" } else { "1b36:0008" }
     }
 
-    /// Returns the devices of this machine in this QEMU.
-    pub fn devices(&self, version: Version) -> impl Iterator<Item = &'static Device> {
-        let devices = match self.boot {
+    /// Returns the devices of this machine.
+    pub fn devices(&self) -> &'static [Device] {
+        match self.boot {
             Boot::Board => BOARD_DEVICES,
             _ if self.lacks.contains(&MESSAGES) => &[],
             Boot::Loader | Boot::Firmware => DEVICES,
-        };
-        devices.iter().filter(move |device| !device.newer || version == Version::Backports)
+        }
     }
 
     /// Returns the reasons that the image may give for skipping a test: the machine's missing
@@ -249,14 +248,12 @@ pub const WATCHED: Machine = Machine {
 pub struct Device {
     /// Argument of `-device`.
     pub arguments: &'static str,
-    /// Vendor and device ID, if the device is a PCI function.
-    pub function: Option<&'static str>,
-    /// `true` if only newer QEMUs have the device.
-    newer: bool,
+    /// Vendor and device ID.
+    pub function: &'static str,
 }
 
 const fn device(arguments: &'static str, function: &'static str) -> Device {
-    Device { arguments, function: Some(function), newer: false }
+    Device { arguments, function }
 }
 
 const DEVICES: &[Device] = &[
@@ -268,7 +265,6 @@ const DEVICES: &[Device] = &[
     device("edu,dma_mask=0xffffffff", "1234:11e8"),
     device("pcie-root-port,id=rp,chassis=1,slot=1", "1b36:000c"),
     device("ioh3420,id=hp,chassis=2,slot=2", "8086:3420"),
-    device("e1000e,romfile=", "8086:10d3"),
     // Two functions behind a bridge to conventional PCI, which are a single requester at the ITS,
     // and one behind a port, which is a separate requester.
     device("pcie-pci-bridge,id=bridge,addr=10.0", "1b36:000e"),
@@ -277,17 +273,7 @@ const DEVICES: &[Device] = &[
     // the other `edu` is device 5, and the bridge is device 10.
     device("edu,bus=bridge,addr=3", "1234:11e8"),
     device("virtio-rng-pci,disable-legacy=on,bus=rp", "1af4:1044"),
-    device("nec-usb-xhci,id=nec,msix=off", "1033:0194"),
-    Device { arguments: "usb-kbd,bus=nec.0", function: None, newer: false },
-    device("qemu-xhci,id=xhci", "1b36:000d"),
-    Device { arguments: "usb-kbd,bus=xhci.0", function: None, newer: false },
-    Device { arguments: "igb,romfile=", function: Some("8086:10c9"), newer: true },
-    Device {
-        arguments: "qemu-xhci,id=msi,msix=off,msi=on",
-        function: Some("1b36:000d"),
-        newer: true,
-    },
-    Device { arguments: "usb-kbd,bus=msi.0", function: None, newer: true },
+    device("nec-usb-xhci,msix=off", "1033:0194"),
 ];
 
 /// All functions of the only slot of the i.MX 8M Plus's evaluation kit. Both `edu` assert the same
@@ -299,7 +285,6 @@ const BOARD_DEVICES: &[Device] = &[
     device("virtio-net-pci,disable-legacy=on,romfile=,bus=dw-pcie,addr=0.3", "1af4:1041"),
     device("virtio-rng-pci,disable-legacy=on,bus=dw-pcie,addr=0.4", "1af4:1044"),
     device("edu,bus=dw-pcie,addr=0.5", "1234:11e8"),
-    device("e1000e,romfile=,bus=dw-pcie,addr=0.6", "8086:10d3"),
 ];
 
 /// The i.MX 8M Plus's evaluation kit, where all vectors share a single line.
