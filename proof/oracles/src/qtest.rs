@@ -29,10 +29,8 @@
 //!
 //! Where QEMU's server would abort with an assertion (missing or malformed arguments, nonexistent
 //! lines), this server answers `FAIL` and a reason. An access transfers at most 16 MiB
-//! ([`MAX_BYTES`]). The clock behaves as with QEMU's `qtest` accelerator; without that accelerator,
-//! QEMU does not implement `clock_step` and `clock_set`. Arm machines have no I/O ports, so all
-//! accesses to ports are unclaimed. `module_load` fails as for a nonexistent module. Commands of
-//! other architectures (`rtas`) are unknown.
+//! ([`MAX_BYTES`]). Commands that do not concern the GIC or memory are unknown: the clock, I/O
+//! ports, modules, base64.
 //!
 //! # Example
 //!
@@ -54,7 +52,7 @@ mod server;
 
 pub use address_space::{RAM_BASE, RAM_BYTES};
 pub use answer::{Answer, IrqChange, Reply};
-pub use request::{Form, MAX_BYTES, MemoryRange, Mistake};
+pub use request::{MAX_BYTES, MemoryRange, Mistake};
 pub use server::serve;
 
 use address_space::AddressSpace;
@@ -68,16 +66,11 @@ use vgic::{ConfigError, RedistributorRegion, SecurityView, Vcpu, Vgic, VgicConfi
 /// Number of redistributors that fit below the UART's address.
 const LOW_REDISTRIBUTORS: u32 = 123;
 const HIGH_REDISTRIBUTORS: u64 = 0x40_0000_0000;
-/// Value returned by reads from an I/O port, all of which are unclaimed.
-const NO_PORT: u32 = u32::MAX;
-
 /// The machine that the protocol controls.
 pub struct Qtest {
     space: AddressSpace,
     lines: Lines,
     vcpus: Vec<Vcpu>,
-    /// Time, in nanoseconds.
-    clock: i64,
 }
 
 impl Qtest {
@@ -106,7 +99,7 @@ impl Qtest {
         let ram = Arc::new(address_space::ram());
         let (gic, vcpus) = Vgic::new(config, Arc::clone(&ram) as _, Arc::new(NoKick))?;
         let lines = Lines::new(Arc::clone(&gic));
-        Ok(Self { space: AddressSpace::new(gic, ram), lines, vcpus, clock: 0 })
+        Ok(Self { space: AddressSpace::new(gic, ram), lines, vcpus })
     }
 
     /// Lets all CPUs take interrupts at any priority, from every group that their software can
@@ -139,7 +132,7 @@ impl Qtest {
                 self.space.write(address, &value.to_le_bytes()[..bytes]);
                 Reply::Done
             }
-            Request::Read { place, form } => Reply::Bytes(self.space.read(place), form),
+            Request::Read { place } => Reply::Bytes(self.space.read(place)),
             Request::Write { place, data } => {
                 self.space.write(place.address, &data);
                 Reply::Done
@@ -149,11 +142,6 @@ impl Qtest {
                 Reply::Done
             }
             Request::Endianness => Reply::Word("little"),
-            Request::PortIn { bytes } => Reply::Port(NO_PORT >> (32 - 8 * bytes)),
-            Request::PortOut => Reply::Done,
-            Request::LoadModule => Reply::Fail(Mistake::Module),
-            Request::ClockStep(step) => self.step_clock(step),
-            Request::ClockSet(time) => self.set_clock(time),
             Request::Intercept { object, what } => {
                 self.lines.intercept(&object, &what).map_or_else(Reply::Fail, |()| Reply::Done)
             }
@@ -169,27 +157,6 @@ impl Qtest {
                 Answer { irqs, reply: Reply::Done }
             }
             Err(mistake) => Reply::Fail(mistake).into(),
-        }
-    }
-
-    /// Advances the clock. Without a step, QEMU advances to the next timer deadline; this machine
-    /// has no timers, so the step must be explicit.
-    fn step_clock(&mut self, step: Option<i64>) -> Reply {
-        let Some(step) = step else { return Reply::Fail(Mistake::NoDeadline) };
-        match self.clock.checked_add(step) {
-            Some(time) if time > self.clock => self.set_clock(time),
-            _ => Reply::Fail(Mistake::Clock),
-        }
-    }
-
-    /// Sets the clock, which cannot be set back. This has no other effect, because the machine has
-    /// no timers.
-    fn set_clock(&mut self, time: i64) -> Reply {
-        self.clock = self.clock.max(time);
-        if self.clock == time {
-            Reply::Time(time)
-        } else {
-            Reply::Fail(Mistake::ClockIs(self.clock))
         }
     }
 
@@ -210,7 +177,7 @@ impl Qtest {
     }
 }
 
-msi_types::debug_by!(Qtest as "Qtest", |it| {clock: it.clock});
+msi_types::debug_by!(Qtest as "Qtest", |it| {gic: it.gic()});
 
 /// A kick that does nothing, because CPUs don't execute code and so never need one.
 struct NoKick;

@@ -1,19 +1,9 @@
 //! Parses script lines.
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use std::str::SplitAsciiWhitespace;
 
 /// Maximum number of bytes transferred by one access.
 pub const MAX_BYTES: usize = 16 << 20;
-
-/// The base64 decoder. As in QEMU, the decoder ignores bits in the last digit that don't belong to
-/// any byte.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
-);
 
 /// One line of a script.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,37 +12,18 @@ pub(super) enum Request {
     Load { address: u64, bytes: usize },
     /// `writeb`, `writew`, `writel` and `writeq`, which write the low `bytes` of the value.
     Store { address: u64, bytes: usize, value: u64 },
-    /// `read`, `b64read`.
-    Read { place: MemoryRange, form: Form },
-    /// `write`, `b64write`.
+    /// `read`.
+    Read { place: MemoryRange },
+    /// `write`.
     Write { place: MemoryRange, data: Vec<u8> },
     /// `memset`.
     Fill { place: MemoryRange, byte: u8 },
     /// `endianness`.
     Endianness,
-    /// `clock_step`, in nanoseconds.
-    ClockStep(Option<i64>),
-    /// `clock_set`, in nanoseconds.
-    ClockSet(i64),
-    /// `inb`, `inw`, `inl`.
-    PortIn { bytes: usize },
-    /// `outb`, `outw`, `outl`.
-    PortOut,
-    /// `module_load`.
-    LoadModule,
     /// `irq_intercept_in`, `irq_intercept_out`.
     Intercept { object: String, what: Interception },
     /// `set_irq_in`.
     SetLine { object: String, pin: Pin, level: u64 },
-}
-
-/// The format of memory contents in a reply.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
-    /// Hexadecimal digits.
-    Hexadecimal,
-    /// Base64.
-    Base64,
 }
 
 /// An input of an object, identified by name and number.
@@ -109,27 +80,12 @@ pub enum Mistake {
     /// The size is zero or exceeds the limit for an access, or the range exceeds the address space.
     #[error("the size is not between 1 and {MAX_BYTES} bytes of the address space")]
     Size,
-    /// The port number exceeds 65535.
-    #[error("the port is not a number of 16 bits")]
-    Port,
     /// The data cannot be decoded.
     #[error("the data is malformed")]
     Data,
     /// The data doesn't contain a complete byte.
     #[error("invalid argument size")]
     ArgumentSize,
-    /// The module does not exist.
-    #[error("there are no modules")]
-    Module,
-    /// The clock would not advance.
-    #[error("could not advance time")]
-    Clock,
-    /// The clock cannot be set back; it already shows this later time.
-    #[error("{0}")]
-    ClockIs(i64),
-    /// The machine has no timers, and therefore no deadline to advance to.
-    #[error("cannot advance clock to the next deadline because there is no pending deadline")]
-    NoDeadline,
     /// The line is longer than any access needs, or isn't UTF-8.
     #[error("the line is too long or no text")]
     Unreadable,
@@ -147,17 +103,10 @@ impl Request {
                 let address = words.address()?;
                 Self::Store { address, bytes: width(command), value: words.number("the value")? }
             }
-            "read" => Self::Read { place: words.some_place()?, form: Form::Hexadecimal },
-            "b64read" => Self::Read { place: words.place()?, form: Form::Base64 },
+            "read" => Self::Read { place: words.some_place()? },
             "write" => {
                 let place = words.place()?;
                 Self::Write { place, data: hexadecimal(words.data()?, place.bytes)? }
-            }
-            "b64write" => {
-                let place = words.place()?;
-                let mut data = BASE64.decode(words.data()?).map_err(|_| Mistake::Data)?;
-                data.truncate(place.bytes);
-                Self::Write { place, data }
             }
             "memset" => {
                 let place = words.place()?;
@@ -165,24 +114,6 @@ impl Request {
                 Self::Fill { place, byte }
             }
             "endianness" => Self::Endianness,
-            "inb" | "inw" | "inl" => {
-                words.port()?;
-                Self::PortIn { bytes: width(command) }
-            }
-            "outb" | "outw" | "outl" => {
-                words.port()?;
-                words.number("the value")?;
-                Self::PortOut
-            }
-            "module_load" => {
-                words.word("the prefix")?;
-                words.word("the name")?;
-                Self::LoadModule
-            }
-            "clock_step" => Self::ClockStep(words.optional_time()?),
-            "clock_set" => {
-                Self::ClockSet(words.optional_time()?.ok_or(Mistake::Missing("the time"))?)
-            }
             "irq_intercept_in" => words.interception(Interception::Inputs)?,
             "irq_intercept_out" => words.interception(Interception::Outputs)?,
             "set_irq_in" => words.set_line()?,
@@ -221,20 +152,10 @@ impl<'a> Words<'a> {
         self.place().and_then(|place| if place.bytes == 0 { Err(Mistake::Size) } else { Ok(place) })
     }
 
-    /// Parses data in either digit format.
+    /// Parses data.
     fn data(&mut self) -> Result<&'a str, Mistake> {
         let word = self.word("the data")?;
         if word.len() < 3 { Err(Mistake::ArgumentSize) } else { Ok(word) }
-    }
-
-    fn port(&mut self) -> Result<u16, Mistake> {
-        u16::try_from(self.number("the port")?).map_err(|_| Mistake::Port)
-    }
-
-    fn optional_time(&mut self) -> Result<Option<i64>, Mistake> {
-        let Some(word) = self.0.next() else { return Ok(None) };
-        let time = number(word).and_then(|time| i64::try_from(time).ok());
-        time.map(Some).ok_or(Mistake::Number("the time"))
     }
 
     fn interception(&mut self, of: fn(Option<String>) -> Interception) -> Result<Request, Mistake> {

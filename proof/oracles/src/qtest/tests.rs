@@ -68,44 +68,19 @@ fn misaligned_accesses_are_split_into_aligned_pieces() {
 }
 
 #[test]
-fn memory_is_read_and_written_in_every_encoding() {
+fn memory_is_written_filled_and_read() {
     let script = [
         "write 0x40000010 4 0x01020304",
         "readl 0x40000010",
-        "b64read 0x40000010 4",
-        "b64write 0x40000010 2 //4=",
+        "write 0x40000010 2 0xfffe",
         "memset 0x40000013 0x2 0x1aa",
         "read 0x4000000f 7",
         "write 0x40000010 3 0x77",
         "read 0x40000010 3",
     ];
-    let expected = [
-        "OK",
-        "OK 0x0000000004030201",
-        "OK AQIDBA==",
-        "OK",
-        "OK",
-        "OK 0x00fffe03aaaa00",
-        "OK",
-        "OK 0x770000",
-    ];
+    let expected =
+        ["OK", "OK 0x0000000004030201", "OK", "OK", "OK 0x00fffe03aaaa00", "OK", "OK 0x770000"];
     assert_eq!(run(&mut machine(), &script), expected);
-}
-
-/// Test vectors from RFC 4648 §10. As in QEMU's GLib, the last digit's spare bits are ignored.
-#[test]
-fn base_64_is_read_and_written() {
-    for (bytes, coded, written) in [
-        (1, "Zg==", "Zg=="),
-        (2, "Zm8=", "Zm8="),
-        (2, "Zm9=", "Zm8="),
-        (3, "Zm9v", "Zm9v"),
-        (6, "Zm9vYmFy", "Zm9vYmFy"),
-    ] {
-        let write = format!("b64write 0x40000000 {bytes} {coded}");
-        let read = format!("b64read 0x40000000 {bytes}");
-        assert_eq!(run(&mut machine(), &[&write, &read]), ["OK".into(), format!("OK {written}")]);
-    }
 }
 
 #[test]
@@ -234,17 +209,9 @@ fn interceptions_succeed_exactly_where_qemu_permits_them() {
 }
 
 #[test]
-fn port_reads_return_ones_and_modules_are_refused() {
-    let script = ["outb 0x10 1", "inb 0x10", "inw 0x10", "inl 0x10", "module_load hw- x", "rtas 1"];
-    let expected =
-        ["OK", "OK 0x00ff", "OK 0xffff", "OK 0xffffffff", "FAIL", "FAIL Unknown command 'rtas'"];
-    assert_eq!(run(&mut machine(), &script), expected);
-}
-
-#[test]
 fn empty_data_is_accepted_or_refused_as_in_qemu() {
-    let script = ["memset 0x40000000 0 1", "b64read 0x40000000 0", "write 0x40000000 2 0x"];
-    assert_eq!(run(&mut machine(), &script), ["OK", "OK", "ERR invalid argument size"]);
+    let script = ["memset 0x40000000 0 1", "write 0x40000000 2 0x"];
+    assert_eq!(run(&mut machine(), &script), ["OK", "ERR invalid argument size"]);
 }
 
 #[test]
@@ -285,23 +252,6 @@ fn one_cwriter_write_drains_the_whole_command_queue() {
 }
 
 #[test]
-fn the_clock_only_advances() {
-    let script = [
-        "clock_step 100",
-        "clock_set 50",
-        "clock_step 0",
-        "clock_set 300",
-        "endianness",
-        "clock_step",
-    ];
-    let no_deadline =
-        "FAIL cannot advance clock to the next deadline because there is no pending deadline";
-    let expected =
-        ["OK 100", "FAIL 100", "FAIL could not advance time", "OK 300", "OK little", no_deadline];
-    assert_eq!(run(&mut machine(), &script), expected);
-}
-
-#[test]
 fn each_malformed_command_fails_with_its_reason() {
     for (line, reason) in [
         ("foo", "Unknown command 'foo'"),
@@ -314,8 +264,6 @@ fn each_malformed_command_fails_with_its_reason() {
         ("read 0 0x1000001", "the size is not between 1 and 16777216 bytes of the address space"),
         ("read -1 2", "the size is not between 1 and 16777216 bytes of the address space"),
         ("write 0x40000000 2 0x1", "the data is malformed"),
-        ("b64write 0x40000000 2 AAAAA", "the data is malformed"),
-        ("inb 0x10000", "the port is not a number of 16 bits"),
         ("irq_intercept_in /machine/nope", "Unknown device"),
         ("set_irq_in /machine/unattached/device[9] unnamed-gpio-in 0 1", "Unknown device"),
         ("set_irq_in /machine/unattached/device[2] unnamed-gpio-in 256 1", "Unknown line"),
@@ -345,12 +293,8 @@ fn an_overlong_line_fails_and_the_next_is_answered() {
 
 /// Generates words, some of which belong to the protocol.
 fn word() -> impl Strategy<Value = String> {
-    let commands =
-        "readb|readw|readl|readq|writeb|writew|writel|writeq|read|write|memset|b64read|b64write";
-    let others = concat!(
-        "clock_step|clock_set|irq_intercept_in|irq_intercept_out|set_irq_in|unnamed-gpio-in|",
-        "sysbus-irq|inl|outw",
-    );
+    let commands = "readb|readw|readl|readq|writeb|writew|writel|writeq|read|write|memset";
+    let others = "irq_intercept_in|irq_intercept_out|set_irq_in|unnamed-gpio-in|sysbus-irq";
     prop_oneof![
         commands,
         others,
