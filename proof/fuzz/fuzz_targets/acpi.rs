@@ -1,6 +1,6 @@
-//! ACPI tables from an untrusted source: a MADT with arbitrary structures, or an IORT with arbitrary
-//! nodes that route to ITSes 0 to 3 of a MADT, on two segments. The resulting description must be
-//! consistent.
+//! ACPI tables from an untrusted source: a MADT with arbitrary structures, or an IORT with
+//! arbitrary nodes that route to ITSes 0 to 3 of a MADT, on two segments. The resulting description
+//! must be consistent.
 #![no_main]
 
 use doorbell_fuzz::acpi::{describe, madt, table};

@@ -216,9 +216,9 @@ mod tests {
     fn files_that_import_each_other_form_a_cycle() {
         let files = [
             ("lib.rs", "mod a; mod b; mod c;"),
-            ("a.rs", "use crate::b::B;"),
-            ("b.rs", "use super::c::C;"),
-            ("c.rs", "fn f(_: crate::a::A) {}"),
+            ("a.rs", "use crate::{b::{self, x::{B as D, *}}};"),
+            ("b.rs", "use super::c::C;\n#[cfg(test)]\nmod tests { use crate::b::d; }"),
+            ("c.rs", "pub(in crate::b) fn f(_: crate::a::A) {}"),
         ];
         assert_eq!(circles(&files), [["a.rs", "b.rs", "c.rs"]]);
         assert!(circles(&files[..3]).is_empty());

@@ -1,5 +1,5 @@
-//! The cost of INT commands in a long queue in QEMU (if installed), which receives lines of its qtest
-//! protocol. INT has the same effect as a message that arrives at the ITS.
+//! The cost of INT commands in a long queue in QEMU (if installed), which receives lines of its
+//! qtest protocol. INT has the same effect as a message that arrives at the ITS.
 
 use crate::probe::{Probe, Reference, each};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};

@@ -3,6 +3,7 @@
 mod dispatch;
 mod entry;
 mod translation;
+mod words;
 
 pub(crate) use dispatch::DISPATCH;
 pub(crate) use entry::{ENTER, VCPUS};
@@ -74,28 +75,4 @@ pub(crate) fn eventfd() -> Result<Probe, (&'static str, String)> {
         (0..repeats).for_each(|_| file.signal());
         Ok(each(start.elapsed(), repeats))
     }))
-}
-
-/// Returns `count` zero words.
-fn zeros(count: u32) -> Box<[AtomicU64]> {
-    (0..count).map(|_| AtomicU64::new(0)).collect()
-}
-
-/// Performs one load. As in the model, it is sequentially consistent.
-#[inline]
-fn load(word: &AtomicU64) -> u64 {
-    word.load(Ordering::SeqCst)
-}
-
-/// Performs one read-modify-write. Stores `new` if the word equals `seen`; otherwise returns
-/// `false`.
-#[inline]
-fn exchange(word: &AtomicU64, seen: u64, new: u64) -> bool {
-    word.compare_exchange(seen, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-}
-
-/// Clears bits with a single read-modify-write.
-#[inline]
-fn clear(word: &AtomicU64, bits: u64) {
-    word.fetch_and(!bits, Ordering::SeqCst);
 }

@@ -4,7 +4,7 @@
 pub(super) type Path = Vec<String>;
 
 /// The modules that a file declares, its imports, and the paths in its code.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Imports {
     /// Names that the file imports, with their paths; a glob import has the name `*`.
     pub(super) names: Vec<(String, Path)>,
@@ -21,7 +21,7 @@ impl Imports {
 }
 
 /// A path, and the inline modules that contain it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Mention {
     pub(super) within: Path,
     pub(super) path: Path,
@@ -225,56 +225,5 @@ impl<'a> Reader<'a> {
             }
         }
         self.imports.paths.push(Mention { within: self.within(), path });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn paths(code: &str) -> Vec<String> {
-        let mentions = read(code).paths.into_iter();
-        mentions
-            .map(|mention| [mention.within.join("/"), mention.path.join("::")].join(":"))
-            .collect()
-    }
-
-    #[test]
-    fn trees_of_imports_are_expanded() {
-        let code = "use crate::a::{self, B, c::{D as E, *}};\nuse super::f;\n";
-        let expected =
-            [":crate::a", ":crate::a::B", ":crate::a::c::D", ":crate::a::c", ":super::f"];
-        assert_eq!(paths(code), expected);
-        let names: Vec<_> = read(code).names.into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["a", "B", "E", "*", "f"]);
-    }
-
-    #[test]
-    fn a_reexport_is_no_dependency() {
-        let imports = read("pub use a::B;\npub(crate) use a::C;\nmod a;\n");
-        assert_eq!((imports.paths.len(), imports.names.len()), (0, 2));
-    }
-
-    #[test]
-    fn paths_in_code_are_dependencies() {
-        assert_eq!(
-            paths("pub(in crate::d) fn f() -> crate::a::B { c::d(x.e, super::F::G) }"),
-            [":crate::a::B", ":c::d", ":super::F::G"]
-        );
-    }
-
-    #[test]
-    fn a_path_records_its_inline_module() {
-        assert_eq!(
-            paths("mod a { fn f() { super::b(); } } fn g() { super::c(); }"),
-            ["a:super::b", ":super::c"]
-        );
-    }
-
-    #[test]
-    fn items_for_tests_are_left_out() {
-        let code = "#[cfg(test)]\nmod tests { use crate::a; }\n#[cfg(all(test, b))]\nmod c;\n\
-                    use crate::d;\n";
-        assert_eq!(paths(code), [":crate::d"]);
     }
 }

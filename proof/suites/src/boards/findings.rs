@@ -1,8 +1,9 @@
-//! Compares the findings of `doorbell lint` in Debian's devicetrees, by rule, with reviewed numbers.
+//! Compares the findings of `doorbell lint` in Debian's devicetrees, by rule, with reviewed
+//! numbers.
 //!
-//! The numbers apply to particular kernels. If the cache contains a different kernel, the comparison
-//! is skipped. In that case, `cargo xtask findings` writes new numbers; review the findings before
-//! committing them.
+//! The numbers apply to particular kernels. If the cache contains a different kernel, the
+//! comparison is skipped. In that case, `cargo xtask findings` writes new numbers; review the
+//! findings before committing them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -10,7 +10,7 @@
 //! because an interrupt must run on only one CPU at a time, and another CPU may remove its handler
 //! concurrently.
 
-use super::{clear, exchange, load, zeros};
+use super::words::{clear, exchange, load, zeros};
 use crate::probe::{Probe, each, floor};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};

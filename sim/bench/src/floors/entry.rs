@@ -13,7 +13,7 @@
 //! separate cache line because other threads write it. The loads are unordered because no result
 //! depends on another.
 
-use super::load;
+use super::words::load;
 use crate::probe::{Probe, each, floor};
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;

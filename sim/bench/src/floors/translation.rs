@@ -11,7 +11,7 @@
 //! exchange, the sender's earlier writes would not be ordered before the handler that must see
 //! them. The floors do not support levels, groups, targets, unmapping or notification.
 
-use super::{clear, exchange, load, zeros};
+use super::words::{clear, exchange, load, zeros};
 use crate::probe::{Probe, each, floor};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
