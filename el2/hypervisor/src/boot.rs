@@ -81,7 +81,8 @@ fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
             gic = gic.with_redistributors(Vec::from([smmu.redistributors()]));
         }
         let (megabytes, count) = ((end - start) >> 20, functions.len());
-        let config = GuestConfig { number, ram: ram.clone(), gic, linked };
+        let powered_by_cpus = options.controller == Controller::PoweredLpi;
+        let config = GuestConfig { number, ram: ram.clone(), gic, linked, powered_by_cpus };
         let mut argument = 0;
         let guest = Guest::new(config, |gic| {
             let pci = host.map(|(host, it)| Pci::assign(host, functions, it, (gic, smmu.clone())));
@@ -121,10 +122,8 @@ fn check(board: &Board, options: Options, files: &[Files], around: &Started) {
         "guests of this machine have no flash for firmware"
     );
     assert!(!options.guest_smmu || files.len() == 1, "a guest that owns the SMMU must be alone");
-    let has_direct_lpi =
-        matches!(options.controller, Controller::DirectLpi | Controller::PermanentLpi);
     assert!(
-        !options.guest_smmu || has_direct_lpi,
+        !options.guest_smmu || options.controller.is_direct(),
         "guest-smmu also needs controller=direct-lpi or controller=permanent-lpi"
     );
 }

@@ -27,6 +27,8 @@ pub(crate) enum Controller {
     /// Direct LPIs that cannot be disabled once they are enabled (`GICR_CTLR.CES` is 0). Firmware
     /// reserves memory for their tables.
     PermanentLpi,
+    /// Direct LPIs of redistributors that have no power while their vCPU is off.
+    PoweredLpi,
     /// Message-based SPIs.
     Mbi,
     /// A GICv2m frame.
@@ -42,11 +44,17 @@ impl Controller {
             "its" => Self::Its,
             "direct-lpi" => Self::DirectLpi,
             "permanent-lpi" => Self::PermanentLpi,
+            "powered-lpi" => Self::PoweredLpi,
             "mbi" => Self::Mbi,
             "v2m" => Self::V2m,
             "none" => Self::None,
             _ => return None,
         })
+    }
+
+    /// Returns `true` if messages name an LPI.
+    pub(crate) const fn is_direct(self) -> bool {
+        matches!(self, Self::DirectLpi | Self::PermanentLpi | Self::PoweredLpi)
     }
 
     /// Adds the controller to a GIC. Linux uses GICv2m frames only if LPIs are not implemented.
@@ -58,7 +66,7 @@ impl Controller {
                 let its = ItsConfig::new(ITS).with_work_per_access(WORK_PER_ACCESS);
                 gic.with_lpi_id_bits(lpis).with_its(Vec::from([its]))
             }
-            Self::DirectLpi => gic.with_lpi_id_bits(lpis).with_direct_lpi(true),
+            Self::DirectLpi | Self::PoweredLpi => gic.with_lpi_id_bits(lpis).with_direct_lpi(true),
             Self::PermanentLpi => {
                 let gic = gic.with_lpi_id_bits(lpis).with_direct_lpi(true);
                 gic.with_can_clear_enable_lpis(false)

@@ -11,6 +11,8 @@ pub(crate) enum Controller {
     DirectLpi,
     /// The same, but LPIs stay enabled, and memory is reserved for their tables
     PermanentLpi,
+    /// The same as `direct-lpi`, but redistributors have no power while their vCPU is off
+    PoweredLpi,
     /// A GICv2m frame
     V2m,
     /// None: MSIs have no effect
@@ -25,6 +27,7 @@ impl Controller {
             Self::Mbi => "controller=mbi",
             Self::DirectLpi => "controller=direct-lpi",
             Self::PermanentLpi => "controller=permanent-lpi",
+            Self::PoweredLpi => "controller=powered-lpi",
             Self::V2m => "controller=v2m",
             Self::None => "controller=none",
         }
@@ -34,7 +37,7 @@ impl Controller {
     pub(crate) const fn chip(self) -> Option<&'static str> {
         match self {
             Self::Its => Some("ITS-"),
-            Self::DirectLpi | Self::PermanentLpi => Some("DLPI-"),
+            Self::DirectLpi | Self::PermanentLpi | Self::PoweredLpi => Some("DLPI-"),
             Self::Mbi | Self::V2m | Self::None => None,
         }
     }
@@ -46,7 +49,7 @@ impl Controller {
 
     /// Returns `true` if messages name an LPI.
     pub(crate) const fn is_direct(self) -> bool {
-        matches!(self, Self::DirectLpi | Self::PermanentLpi)
+        matches!(self, Self::DirectLpi | Self::PermanentLpi | Self::PoweredLpi)
     }
 
     /// Returns text that Linux logs if it has the controller, and only then.
@@ -55,7 +58,7 @@ impl Controller {
             Self::Its => Some("ITS [mem 0x08080000-"),
             Self::Mbi => Some("MBI range [80:207]"),
             Self::V2m => Some("GICv2m: range[mem 0x08020000-0x08020fff], SPI[80:207]"),
-            Self::DirectLpi | Self::PermanentLpi | Self::None => None,
+            Self::DirectLpi | Self::PermanentLpi | Self::PoweredLpi | Self::None => None,
         }
     }
 }

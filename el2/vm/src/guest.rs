@@ -15,13 +15,21 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
 use el2_cpu::{Context, Hardware, Memory, Ram, Registers, Start, TranslationTables, Vmid, Vttbr};
-use gic_arch::Affinity;
+use gic_arch::{Affinity, gicr};
 use image_rt::cpu::MAX_CPUS;
 use image_rt::lock::IrqMutex;
 use image_rt::{cpu, power, println};
 use msi_types::Cpu;
 use spin::Once;
-use vgic::{AccessWidth, ListRegisterVcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, ListRegisterVcpu, Progress, Vgic, VgicConfig};
+
+/// Bytes of a frame of a redistributor. Registers before the second offset and from the third one on
+/// identify it.
+const FRAME: u64 = 0x1_0000;
+const WAKER: u64 = gicr::WAKER.offset() as u64;
+const IDS: u64 = 0xffd0;
+/// `GICR_CTLR.RWP`.
+const RWP: u64 = 1 << 3;
 
 static GUESTS: Once<Box<[Guest]>> = Once::new();
 /// Number of guests that have ended and reported their end.
@@ -71,6 +79,9 @@ pub struct GuestConfig {
     /// INTIDs of the machine's SPIs that only this guest's devices assert. Each is linked to the
     /// guest's SPI of the same number.
     pub linked: Vec<u32>,
+    /// If set, a redistributor has no power while its vCPU is off: it forgets its LPI tables, and
+    /// aborts accesses except for reads of what identifies it (as a GIC-600 may, with TF-A).
+    pub powered_by_cpus: bool,
 }
 
 /// The devices that a board gives to a guest. Addresses are guest physical.
@@ -114,6 +125,7 @@ pub struct Guest {
     pub(crate) number: usize,
     gic: Arc<Gic>,
     pub(crate) power: Power,
+    powered_by_cpus: bool,
     pub(crate) gate: Gate,
     pub(crate) devices: Box<dyn Devices>,
     stage2: IrqMutex<TranslationTables>,
@@ -134,7 +146,7 @@ impl Guest {
     /// Panics if the GIC's configuration is not valid, if the number is too large for a VMID, or if
     /// memory is exhausted.
     pub fn new(config: GuestConfig, devices: impl FnOnce(&Arc<Gic>) -> Box<dyn Devices>) -> Self {
-        let GuestConfig { number, ram, gic: config, linked } = config;
+        let GuestConfig { number, ram, gic: config, linked, powered_by_cpus } = config;
         let cpus = config.cpus.len();
         let mut stage2 = TranslationTables::stage_2();
         stage2.map_ram(&ram);
@@ -152,6 +164,7 @@ impl Guest {
             number,
             gic,
             power: Power::new(cpus),
+            powered_by_cpus,
             gate: Gate::new(cpus),
             devices,
             vttbr: stage2.vttbr(Vmid::of_guest(number).expect("the guest's number fits a VMID")),
@@ -259,6 +272,44 @@ impl Guest {
             self.kick(cpu);
         }
         starts
+    }
+
+    /// Returns the number of vCPUs that are on.
+    pub(crate) fn vcpus_on(&self) -> usize {
+        (0..self.vcpus.len() as u32).filter(|cpu| self.power.is_on(Cpu::new(*cpu))).count()
+    }
+
+    /// Returns the address of each redistributor, in the order of vCPUs.
+    fn redistributors(&self) -> impl Iterator<Item = u64> {
+        let regions = self.vgic().config().redistributors.iter();
+        regions.flat_map(|it| (0..u64::from(it.count)).map(|at| it.base + at * it.stride))
+    }
+
+    /// Returns `false` if an access is to a redistributor that has no power. Kernels read what
+    /// identifies each redistributor and `GICR_CTLR`, whether it has power or not.
+    pub(crate) fn answers(&self, address: u64, is_read: bool) -> bool {
+        let is_refused = |(base, cpu): (u64, u32)| {
+            let offset = address.wrapping_sub(base);
+            let identifies = offset < WAKER || (IDS..FRAME).contains(&offset);
+            offset < 2 * FRAME && !(is_read && identifies) && !self.power.is_on(Cpu::new(cpu))
+        };
+        !self.powered_by_cpus || !self.redistributors().zip(0..).any(is_refused)
+    }
+
+    /// Takes power from the redistributor of a vCPU that is not loaded.
+    pub(crate) fn cut_power(&self, cpu: Cpu) {
+        let base = self.redistributors().nth(cpu.index());
+        let Some(base) = base.filter(|_| self.powered_by_cpus) else { return };
+        let ctlr = base + u64::from(gicr::CTLR.offset());
+        let clear = |address, width| {
+            while self.vgic().write(address, width, 0) == Ok(Progress::Unfinished) {}
+        };
+        clear(ctlr, AccessWidth::Word);
+        // Registers of tables that are still in use ignore writes.
+        while self.vgic().read(ctlr, AccessWidth::Word).is_ok_and(|value| value & RWP != 0) {}
+        for register in [gicr::PROPBASER.offset(), gicr::PENDBASER.offset()] {
+            clear(base + u64::from(register), AccessWidth::Double);
+        }
     }
 
     /// Records that the vCPU runs on the calling CPU. Returns `true` if the same vCPU was also the

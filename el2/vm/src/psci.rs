@@ -4,11 +4,11 @@ use crate::guest::Guest;
 use crate::power::End;
 use el2_cpu::Start;
 use smccc::arch::{SMCCC_ARCH_FEATURES, SMCCC_VERSION};
-use smccc::psci::error::{ALREADY_ON, INVALID_PARAMETERS, NOT_SUPPORTED, SUCCESS};
+use smccc::psci::error::{ALREADY_ON, DENIED, INVALID_PARAMETERS, NOT_SUPPORTED, SUCCESS};
 use smccc::psci::{
     PSCI_AFFINITY_INFO_32, PSCI_AFFINITY_INFO_64, PSCI_CPU_OFF, PSCI_CPU_ON_32, PSCI_CPU_ON_64,
     PSCI_CPU_SUSPEND_32, PSCI_CPU_SUSPEND_64, PSCI_FEATURES, PSCI_MIGRATE_INFO_TYPE,
-    PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET, PSCI_VERSION,
+    PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET, PSCI_SYSTEM_SUSPEND_64, PSCI_VERSION,
 };
 
 /// Level of the largest affinity instances.
@@ -24,8 +24,8 @@ pub(crate) enum Answer {
     Value(u64),
     /// Waits for an interrupt, and then returns success.
     Suspend,
-    /// Turns the vCPU off.
-    Off,
+    /// Turns the vCPU off. A suspended machine wakes up at once: the vCPU then starts.
+    Off(Option<Start>),
     /// Ends the machine.
     End(End),
 }
@@ -42,6 +42,7 @@ fn is_known(number: u32) -> bool {
             | PSCI_AFFINITY_INFO_32
             | PSCI_SYSTEM_OFF
             | PSCI_SYSTEM_RESET
+            | PSCI_SYSTEM_SUSPEND_64
     ) || is_query(number) && number != SMCCC_ARCH_FEATURES
 }
 
@@ -64,7 +65,9 @@ pub(crate) fn call(guest: &Guest, [number, first, second, third]: [u64; 4]) -> A
     match number {
         SMCCC_VERSION | PSCI_VERSION => Answer::Value(1 << 16 | 1),
         PSCI_CPU_SUSPEND_32 | PSCI_CPU_SUSPEND_64 => Answer::Suspend,
-        PSCI_CPU_OFF => Answer::Off,
+        PSCI_CPU_OFF => Answer::Off(None),
+        PSCI_SYSTEM_SUSPEND_64 if guest.vcpus_on() > 1 => status(DENIED),
+        PSCI_SYSTEM_SUSPEND_64 => Answer::Off(Some(Start { entry: first, argument: second })),
         PSCI_CPU_ON_32 => {
             let low = |value: u64| u64::from(value as u32);
             status(cpu_on(guest, low(first), low(second), low(third)))

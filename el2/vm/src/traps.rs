@@ -7,7 +7,7 @@ use crate::guest::Guest;
 use crate::power::End;
 use crate::psci::{self, Answer};
 use el2_cpu::syndrome::{self, DeviceAccess, Trap, UndescribedAccess};
-use el2_cpu::{Context, IndexedTransfer, inject};
+use el2_cpu::{Context, IndexedTransfer, Start, inject};
 use image_rt::read_register;
 use vgic::{AccessWidth, GuestMemory as _, ListRegisterVcpu, Progress};
 
@@ -18,8 +18,8 @@ pub(crate) enum Next {
     Resume,
     /// The vCPU waits for an interrupt first.
     Wait,
-    /// The vCPU is turned off.
-    Off,
+    /// The vCPU is turned off, and then starts if stated.
+    Off(Option<Start>),
     /// The machine ends.
     End(End),
 }
@@ -88,7 +88,7 @@ fn call(guest: &Guest, context: &mut Context) -> Next {
             context.registers[0] = 0;
             Next::Wait
         }
-        Answer::Off => Next::Off,
+        Answer::Off(start) => Next::Off(start),
         Answer::End(end) => Next::End(end),
     }
 }
@@ -141,6 +141,7 @@ fn instruction(guest: &Guest, context: &Context) -> Option<u32> {
 }
 
 fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<Progress> {
+    guest.answers(address, false).then_some(())?;
     let vgic = guest.vgic();
     if gic::message_of_vcpu(vgic, address, width, value).is_some() {
         return Some(Progress::Done);
@@ -157,6 +158,7 @@ fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<
 }
 
 fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
+    guest.answers(address, true).then_some(())?;
     let read = || guest.vgic().read(address, width);
     let value = if guest.vgic().shows_listed_state(address) {
         guest.gate.while_empty(|cpu| guest.kick(cpu), read)

@@ -8,7 +8,7 @@ use crate::scheduler::{self, Entity, Leave, VcpuId};
 use crate::traps::{self, Next};
 use crate::{direct, interrupts, irqchip, messages, moving, quick};
 use alloc::boxed::Box;
-use el2_cpu::{Context, Hardware, NEVER, Registers, Vector, Wfi};
+use el2_cpu::{Context, Hardware, NEVER, Registers, Start, Vector, Wfi};
 use gic_driver::cpu_interface::Acknowledged;
 use image_rt::cpu;
 use vgic::{InGuest, ListRegisterVcpu, Sleep, VirtualInterface};
@@ -47,8 +47,8 @@ enum Stop {
     Preempted,
     /// The vCPU waits for an interrupt, and another vCPU needs the CPU. Its vPE has left the CPU.
     Waits,
-    /// The vCPU is turned off.
-    Off,
+    /// The vCPU is turned off, and then starts if stated.
+    Off(Option<Start>),
 }
 
 /// Runs a vCPU that this CPU has dequeued, until it leaves the CPU.
@@ -75,9 +75,10 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     registers.store();
     interrupts::put_timers();
     let deadline = registers.timer_deadline();
-    if stop == Stop::Off {
+    if let Stop::Off(_) = stop {
         interrupts.reset();
         vcpu.registers = None;
+        guest.cut_power(id.cpu);
     }
     put(id, guest, vcpu);
     scheduler::leave(
@@ -86,8 +87,9 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
             _ if guest.end().is_some() => Leave::Ended,
             Stop::Preempted => Leave::Preempted,
             Stop::Waits => Leave::Waits { deadline },
-            Stop::Off => {
+            Stop::Off(start) => {
                 guest.power.turn_off(id.cpu);
+                start.map(|start| guest.start(id.cpu, start));
                 Leave::Waits { deadline: NEVER }
             }
         },
@@ -164,7 +166,7 @@ fn run_loaded(
                 }
                 direct::load(direct, cpu);
             }
-            Next::Off => return Stop::Off,
+            Next::Off(start) => return Stop::Off(start),
             Next::End(end) => guest.end_by(end),
         }
     }
