@@ -36,21 +36,20 @@ static struct msi_domain_ops ops = {
 };
 
 static struct msi_domain_info info = {
-	.flags = MSI_FLAG_USE_DEF_DOM_OPS | MSI_FLAG_USE_DEF_CHIP_OPS | MSI_FLAG_PCI_MSIX |
-		 MSI_FLAG_MULTI_PCI_MSI,
+	.flags = MSI_FLAG_USE_DEF_DOM_OPS | MSI_FLAG_USE_DEF_CHIP_OPS | MSI_FLAG_PCI_MSIX,
 	.ops = &ops,
 	.chip = &chip,
 };
 
 /* Creates the domain of all LPIs. The GIC's own domain is the one that its node refers to. */
-struct irq_domain *dlpi_create_parent(struct irq_domain *gic, unsigned int intids,
+struct irq_domain *dlpi_create_parent(struct irq_domain *gic, unsigned int end,
 				      const struct irq_domain_ops *ops)
 {
 	struct fwnode_handle *name = irq_domain_alloc_named_fwnode("direct-lpi");
 	struct irq_domain *lpis = NULL;
 
 	if (name)
-		lpis = irq_domain_create_hierarchy(gic, 0, intids, name, ops, NULL);
+		lpis = irq_domain_create_hierarchy(gic, 0, end, name, ops, NULL);
 	if (name && !lpis)
 		irq_domain_free_fwnode(name);
 	return lpis;

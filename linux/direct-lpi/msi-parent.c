@@ -7,7 +7,7 @@
 
 #define REQUIRED (MSI_FLAG_USE_DEF_DOM_OPS | MSI_FLAG_USE_DEF_CHIP_OPS | \
 		  MSI_FLAG_PCI_MSI_MASK_PARENT)
-#define SUPPORTED (MSI_GENERIC_FLAGS_MASK | MSI_FLAG_PCI_MSIX | MSI_FLAG_MULTI_PCI_MSI)
+#define SUPPORTED (MSI_GENERIC_FLAGS_MASK | MSI_FLAG_PCI_MSIX)
 
 static bool init_device(struct device *dev, struct irq_domain *domain,
 			struct irq_domain *parent, struct msi_domain_info *info)
@@ -30,12 +30,12 @@ static const struct msi_parent_ops parent_ops = {
  * GIC's node, which msi-parent and msi-map refer to, so that devices that are created later find
  * it.
  */
-struct irq_domain *dlpi_create_parent(struct irq_domain *gic, unsigned int intids,
+struct irq_domain *dlpi_create_parent(struct irq_domain *gic, unsigned int end,
 				      const struct irq_domain_ops *ops)
 {
 	struct irq_domain_info info = {
 		.fwnode = gic->fwnode,
-		.size = intids,
+		.size = end,
 		.ops = ops,
 		.parent = gic,
 	};

@@ -2,9 +2,8 @@
 /* PCI MSI and MSI-X of the functions whose host bridge names the GIC as its MSI controller. */
 #include "direct-lpi.h"
 
+#include <linux/init.h>
 #include <linux/iommu.h>
-#include <linux/msi.h>
-#include <linux/pci.h>
 #include <linux/platform_device.h>
 
 /* Stands for the redistributors when the core orders shutdowns. */
@@ -26,32 +25,6 @@ int dlpi_check_device(struct device *dev)
 	/* The core shuts a device down before the redistributors that its messages need. */
 	if (!device_link_add(dev, &redistributors->dev, DL_FLAG_STATELESS))
 		dev_warn(dev, "direct-lpi: the device may be shut down too late\n");
-	return 0;
-}
-
-/*
- * Returns true if the messages of a host bridge are meant for the GIC: by msi-parent, or by each
- * entry of msi-map, whose second cell is the controller.
- */
-static bool is_routed(struct pci_bus *bus, struct device_node *gic)
-{
-	struct device_node *node = bus->dev.of_node;
-	struct device_node *parent = of_parse_phandle(node, "msi-parent", 0);
-	u32 at, controller;
-
-	of_node_put(parent);
-	if (parent)
-		return parent == gic;
-	for (at = 1; !of_property_read_u32_index(node, "msi-map", at, &controller); at += 4)
-		if (controller != gic->phandle)
-			return false;
-	return at > 1;
-}
-
-static int serve(struct pci_dev *function, void *domain)
-{
-	function->bus->bus_flags &= ~PCI_BUS_FLAGS_NO_MSI;
-	dev_set_msi_domain(&function->dev, domain);
 	return 0;
 }
 
@@ -80,22 +53,6 @@ int __init dlpi_register_shutdown(void)
 	return PTR_ERR_OR_ZERO(redistributors);
 }
 
-void __init dlpi_unregister_shutdown(void)
-{
-	platform_device_unregister(redistributors);
-	platform_driver_unregister(&driver);
-}
-
-/* Gives the domain to the functions that exist, and to root buses, where new functions find it. */
-void __init dlpi_serve_pci(struct irq_domain *domain, struct device_node *gic)
-{
-	struct pci_bus *bus = NULL;
-
-	while ((bus = pci_find_next_bus(bus))) {
-		if (!is_routed(bus, gic))
-			continue;
-		bus->bus_flags &= ~PCI_BUS_FLAGS_NO_MSI;
-		dev_set_msi_domain(&bus->dev, domain);
-		pci_walk_bus(bus, serve, domain);
-	}
-}
+#ifndef MODULE
+arch_initcall(dlpi_register_shutdown);
+#endif

@@ -1,90 +1,72 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The redistributors of a GICv3 without an ITS: their LPI tables, the doorbells GICR_SETLPIR, and
- * what happens to pending LPIs when a CPU goes offline.
+ * The redistributors of a GICv3 without an ITS: the doorbells GICR_SETLPIR, and what happens to
+ * LPIs when a CPU comes, goes or loses power.
+ *
+ * A redistributor may have no power while its CPU is off. Each CPU therefore enables and disables
+ * the LPIs of its own redistributor. Others access it only in between.
  */
 #include "direct-lpi.h"
 
-#include <linux/bitmap.h>
 #include <linux/cpu.h>
+#include <linux/cpu_pm.h>
 #include <linux/cpuhotplug.h>
-#include <linux/gfp.h>
 #include <linux/io.h>
 #include <linux/iopoll.h>
-#include <linux/irqchip/arm-gic-v3.h>
-#include <linux/module.h>
-#include <linux/of_address.h>
-#include <linux/of_reserved_mem.h>
+#include <linux/mm.h>
 #include <linux/percpu.h>
-#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
 
 /* Time after which a redistributor that is still busy is broken. */
 #define TIMEOUT_US 1000000
-#define FIRST_SPI 32
-/* The priority of interrupts in kernels that do not mask interrupts by priority. */
-#define DEFAULT_PRIORITY 0xa0
 
-struct redistributor {
-	void __iomem *base;
-	phys_addr_t address;
-	/* Number among all redistributors, which is the same in each kernel of the machine. */
-	unsigned int place;
-	/* One bit for each INTID. Belongs to the redistributor while LPIs are enabled. */
-	unsigned long *pending;
-	phys_addr_t pending_address;
-};
+/*
+ * Serializes changes of the configuration table and of targets with the invalidations that make
+ * redistributors read them. Also keeps GICR_INVLPIR from being written while GICR_SYNCR.Busy is set
+ * by another invalidation. Taken with interrupts disabled, inside of a descriptor's lock.
+ */
+static DEFINE_RAW_SPINLOCK(dlpi_lock);
 
-static DEFINE_PER_CPU(struct redistributor, redistributors);
-DEFINE_RAW_SPINLOCK(dlpi_lock);
-
-static u8 *configuration;
-/* The priority of all LPIs. */
-static u8 priority = DEFAULT_PRIORITY;
-static phys_addr_t configuration_address;
+static struct rdists *rdists;
+/* The LPIs in use, by INTID, LPI or not. */
+static struct dlpi **lpis;
 static unsigned int intids;
-static unsigned int redistributor_count;
-/*
- * Memory that the next kernel does not use either (memory-region in the GIC's node), or NULL. The
- * configuration table is at its start, and the pending tables follow.
- */
-static struct reserved_mem *reserved;
-static void *reserved_tables;
-/* Set when devices no longer need LPIs, with the CPU hotplug lock and dlpi_lock held. */
+/* CPUs that have enabled the LPIs of their redistributors. */
+static struct cpumask served;
+/* CPUs whose LPIs were enabled before: an LPI that nobody uses yet may be pending there. */
+static struct cpumask inherited;
+/* Set when devices no longer need LPIs. */
 static bool is_shut_down;
-/* LPIs that moved from a CPU while it went offline. They may be pending there. */
-static unsigned long *left;
 
-static bool blind;
-module_param(blind, bool, 0444);
-MODULE_PARM_DESC(blind, "Ignore GICR_CTLR.CES: resend what may be pending at an offline CPU");
+/* The state of CPUs that come and go, next to the one of the GIC's driver. */
+#ifdef MODULE
+/* No kernel has both a GICv3 and a HiP04's controller. */
+#define STARTING CPUHP_AP_IRQ_HIP04_STARTING
+#else
+#define STARTING CPUHP_AP_IRQ_GIC_DIRECT_LPI_STARTING
+#endif
 
-/* Messages that were sent again without knowledge of whether they were lost, by INTID. */
-#define MOST_RESENT 256
-static u16 resent[MOST_RESENT];
-static unsigned int resent_count;
-
-static struct redistributor *redistributor_of(unsigned int cpu)
+static void __iomem *base_of(unsigned int cpu)
 {
-	return per_cpu_ptr(&redistributors, cpu);
-}
-
-/*
- * LPIs must have the priority that the GIC's driver gives to SPIs: a kernel with pseudo-NMIs masks
- * only that one. A pseudo-NMI has a lower value.
- */
-void dlpi_copy_priority(void __iomem *distributor)
-{
-	unsigned int spi, end = GICD_TYPER_SPIS(readl_relaxed(distributor + GICD_TYPER));
-	u8 found = 0;
-
-	for (spi = FIRST_SPI; spi < end; spi++)
-		found = max(found, readb_relaxed(distributor + GICD_IPRIORITYR + spi));
-	priority = found ?: DEFAULT_PRIORITY;
+	return per_cpu_ptr(rdists->rdist, cpu)->rd_base;
 }
 
 u64 dlpi_doorbell(unsigned int cpu)
 {
-	return redistributor_of(cpu)->address + GICR_SETLPIR;
+	return per_cpu_ptr(rdists->rdist, cpu)->phys_base + GICR_SETLPIR;
+}
+
+/* Returns a CPU that can take LPIs, or nr_cpu_ids. */
+unsigned int dlpi_choose(const struct cpumask *mask, bool first)
+{
+	return first ? cpumask_first_and(mask, &served) :
+		       cpumask_any_and_distribute(mask, &served);
+}
+
+bool dlpi_is_served(unsigned int cpu)
+{
+	return cpu < nr_cpu_ids && cpumask_test_cpu(cpu, &served);
 }
 
 /*
@@ -93,7 +75,7 @@ u64 dlpi_doorbell(unsigned int cpu)
  */
 static void command(unsigned int cpu, u32 offset, u32 intid)
 {
-	void __iomem *base = redistributor_of(cpu)->base;
+	void __iomem *base = base_of(cpu);
 	u32 busy;
 
 	lockdep_assert_held(&dlpi_lock);
@@ -102,73 +84,9 @@ static void command(unsigned int cpu, u32 offset, u32 intid)
 		pr_err_ratelimited("CPU %u: GICR_SYNCR stays busy at LPI %u\n", cpu, intid);
 }
 
-/*
- * Writes an LPI's configuration byte. Its redistributor must be told to read the byte. After the
- * shutdown, no LPI is enabled: the next kernel does not expect any.
- */
-void dlpi_configure(u32 intid, bool enabled)
+/* Enables or disables the LPIs of a redistributor, which must be that of this CPU. */
+int dlpi_set_enabled(void __iomem *base, bool on)
 {
-	lockdep_assert_held(&dlpi_lock);
-	enabled = enabled && !is_shut_down;
-	configuration[intid - DLPI_FIRST] =
-		priority | LPI_PROP_GROUP1 | (enabled ? LPI_PROP_ENABLED : 0);
-	/* The redistributor observes the byte before the write to GICR_INVLPIR. */
-	dsb(ishst);
-}
-
-void dlpi_invalidate(unsigned int cpu, u32 intid)
-{
-	command(cpu, GICR_INVLPIR, intid);
-}
-
-/* LPIs stay enabled at an offline CPU unless GICR_CTLR.CES is 1. */
-static bool has_lpis(unsigned int cpu)
-{
-	return readl_relaxed(redistributor_of(cpu)->base + GICR_CTLR) & GICR_CTLR_ENABLE_LPIS;
-}
-
-/* Fails where LPIs are disabled, because the redistributor would ignore the write. */
-int dlpi_set_pending(unsigned int cpu, u32 intid, bool pending)
-{
-	unsigned long flags;
-	bool is_on;
-
-	raw_spin_lock_irqsave(&dlpi_lock, flags);
-	is_on = has_lpis(cpu);
-	if (is_on)
-		command(cpu, pending ? GICR_SETLPIR : GICR_CLRLPIR, intid);
-	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
-	return is_on ? 0 : -ESHUTDOWN;
-}
-
-/* Clears an LPI wherever a late message may have made it pending, before it has a new owner. */
-void dlpi_forget(u32 intid)
-{
-	unsigned long flags;
-	unsigned int cpu;
-
-	raw_spin_lock_irqsave(&dlpi_lock, flags);
-	dlpi_configure(intid, false);
-	for_each_possible_cpu(cpu) {
-		if (!has_lpis(cpu))
-			continue;
-		command(cpu, GICR_INVLPIR, intid);
-		command(cpu, GICR_CLRLPIR, intid);
-	}
-	__clear_bit(intid, left);
-	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
-}
-
-/* Notes that an LPI has a new target because its CPU goes offline. */
-void dlpi_leave(u32 intid)
-{
-	lockdep_assert_held(&dlpi_lock);
-	__set_bit(intid, left);
-}
-
-static int set_enabled(unsigned int cpu, bool on)
-{
-	void __iomem *base = redistributor_of(cpu)->base;
 	u32 ctlr = readl_relaxed(base + GICR_CTLR);
 
 	dsb(sy);
@@ -181,357 +99,259 @@ static int set_enabled(unsigned int cpu, bool on)
 	return on == !!(ctlr & GICR_CTLR_ENABLE_LPIS) ? 0 : -EIO;
 }
 
-static bool can_disable(unsigned int cpu)
+/*
+ * Enables or disables an LPI, wherever its redistributors may have a copy of its configuration.
+ * After the shutdown, no LPI is enabled: the next kernel does not expect any.
+ */
+void dlpi_configure(struct dlpi *lpi, u32 intid, bool enabled)
 {
-	return !blind && readl_relaxed(redistributor_of(cpu)->base + GICR_CTLR) & GICR_CTLR_CES;
+	unsigned long flags;
+	unsigned int cpu;
+
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	its_write_direct_lpi(intid, enabled && !is_shut_down);
+	for_each_cpu_and(cpu, &lpi->visited, &served)
+		command(cpu, GICR_INVLPIR, intid);
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 }
 
-/* Enables LPIs at a CPU that is about to come online, so that no message to it is ignored. */
-static int cpu_comes(unsigned int cpu)
+/*
+ * The first half of a move: the new redistributor reads the configuration of the LPI, of which it
+ * may have an old copy. The second half is the message. A message that is already pending at the
+ * old redistributor is taken there.
+ */
+int dlpi_move(struct dlpi *lpi, u32 intid, unsigned int cpu)
 {
-	void __iomem *base = redistributor_of(cpu)->base;
 	unsigned long flags;
-	u64 tables;
-	int error;
+	int error = -EINVAL;
 
-	if (is_shut_down)
-		return -ESHUTDOWN;
-	if (has_lpis(cpu)) {
-		/* Changes of the configuration were only announced to CPUs that were online. */
-		raw_spin_lock_irqsave(&dlpi_lock, flags);
-		command(cpu, GICR_INVALLR, 0);
-		raw_spin_unlock_irqrestore(&dlpi_lock, flags);
-		return 0;
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	if (dlpi_is_served(cpu)) {
+		command(cpu, GICR_INVLPIR, intid);
+		lpi->cpu = cpu;
+		cpumask_set_cpu(cpu, &lpi->visited);
+		error = 0;
 	}
-	tables = configuration_address | GICR_PROPBASER_InnerShareable |
-		 GICR_PROPBASER_RaWaWb | (ilog2(intids) - 1);
-	writeq_relaxed(tables, base + GICR_PROPBASER);
-	if (!(readq_relaxed(base + GICR_PROPBASER) & GICR_PROPBASER_SHAREABILITY_MASK)) {
-		pr_err("CPU %u: the redistributor does not snoop caches; not supported\n", cpu);
-		return -EOPNOTSUPP;
-	}
-	tables = redistributor_of(cpu)->pending_address | GICR_PENDBASER_InnerShareable |
-		 GICR_PENDBASER_RaWaWb;
-	writeq_relaxed(tables, base + GICR_PENDBASER);
-	error = set_enabled(cpu, true);
-	if (error)
-		pr_err("CPU %u: LPIs cannot be enabled (%d)\n", cpu, error);
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 	return error;
 }
 
-/* Refuses a CPU whose redistributor lost its state while the CPU started. */
-static int cpu_is_online(unsigned int cpu)
-{
-	if (readl_relaxed(redistributor_of(cpu)->base + GICR_CTLR) & GICR_CTLR_ENABLE_LPIS)
-		return 0;
-	pr_err("CPU %u: starting the CPU disabled its LPIs\n", cpu);
-	return -EIO;
-}
-
-/* An interrupt that still targets the CPU was shut down with it, and is not carried. */
-static void carry(unsigned int cpu, u32 intid)
-{
-	unsigned int target = dlpi_target(intid);
-
-	if (target != cpu && target < nr_cpu_ids)
-		command(target, GICR_SETLPIR, intid);
-}
-
-/*
- * Carries pending LPIs of a CPU that went offline to their new targets. Disabled, the redistributor
- * writes what is pending to its table (GICR_CTLR.CES is 1). Otherwise nobody can tell, and each LPI
- * that left the CPU is sent again: its handler may run once too often, but never once too few.
- */
-static int cpu_is_gone(unsigned int cpu)
-{
-	unsigned long *pending = redistributor_of(cpu)->pending, *from, flags;
-	unsigned int intid = DLPI_FIRST - 1;
-	bool known;
-
-	raw_spin_lock_irqsave(&dlpi_lock, flags);
-	known = can_disable(cpu) && !set_enabled(cpu, false);
-	from = known ? pending : left;
-	/* After the shutdown, nothing is carried. */
-	if (is_shut_down)
-		intid = intids;
-	while ((intid = find_next_bit(from, intids, intid + 1)) < intids) {
-		if (!known && resent_count < MOST_RESENT)
-			resent[resent_count++] = intid;
-		carry(cpu, intid);
-	}
-	bitmap_zero(left, intids);
-	if (known)
-		bitmap_zero(pending, intids);
-	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
-	return 0;
-}
-
-static u64 affinity_of(unsigned int cpu)
-{
-	struct device_node *node = of_get_cpu_node(cpu, NULL);
-	const __be32 *reg = node ? of_get_property(node, "reg", NULL) : NULL;
-	u64 mpidr = reg ? of_read_number(reg, of_n_addr_cells(node)) : U64_MAX;
-
-	of_node_put(node);
-	return (mpidr & 0xffffff) | (mpidr >> 32 & 0xff) << 24;
-}
-
-static int add_redistributor(void __iomem *base, phys_addr_t address)
-{
-	u64 typer = readq_relaxed(base + GICR_TYPER);
-	unsigned int cpu;
-
-	if (!(typer & GICR_TYPER_DirectLPIS)) {
-		pr_err("the redistributor at %pa has no GICR_SETLPIR (DirectLPI is 0)\n", &address);
-		return -ENODEV;
-	}
-	for_each_possible_cpu(cpu) {
-		if (affinity_of(cpu) != FIELD_GET(GICR_TYPER_AFFINITY, typer))
-			continue;
-		redistributor_of(cpu)->base = base;
-		redistributor_of(cpu)->address = address;
-		redistributor_of(cpu)->place = redistributor_count;
-	}
-	redistributor_count++;
-	return 0;
-}
-
-static int find_in_region(struct device_node *gic, u32 region, u32 stride)
-{
-	struct resource resource;
-	void __iomem *base;
-	u64 offset = 0, typer;
-	int error;
-
-	error = of_address_to_resource(gic, 1 + region, &resource);
-	base = error ? NULL : of_iomap(gic, 1 + region);
-	if (!base) {
-		pr_err("%pOF: no redistributor region %u\n", gic, region);
-		return error ?: -ENOMEM;
-	}
-	do {
-		if (offset + SZ_128K > resource_size(&resource))
-			break;
-		typer = readq_relaxed(base + offset + GICR_TYPER);
-		error = add_redistributor(base + offset, resource.start + offset);
-		if (error)
-			return error;
-		offset += stride ?: typer & GICR_TYPER_VLPIS ? SZ_256K : SZ_128K;
-	} while (!(typer & GICR_TYPER_LAST));
-	return 0;
-}
-
-/* Finds reserved memory for the tables, if firmware reserves any that nobody else may use. */
-static int find_memory(struct device_node *gic)
-{
-	struct device_node *node = of_parse_phandle(gic, "memory-region", 0);
-	bool is_ours = node && !of_property_read_bool(node, "reusable");
-
-	if (!node)
-		return 0;
-	reserved = of_reserved_mem_lookup(node);
-	of_node_put(node);
-	if (!reserved || !is_ours || !IS_ALIGNED(reserved->base, SZ_64K) ||
-	    reserved->size / SZ_64K <= redistributor_count) {
-		pr_err("%pOF: memory-region must be reserved and not reusable, with %u aligned tables of 64 KiB\n",
-		       gic, 1 + redistributor_count);
-		return -EINVAL;
-	}
-	/* The linear mapping may lack the memory, for example in a crash kernel. */
-	reserved_tables = memremap(reserved->base, reserved->size, MEMREMAP_WB);
-	return reserved_tables ? 0 : -ENOMEM;
-}
-
-int dlpi_find_redistributors(struct device_node *gic)
-{
-	u32 regions = 1, at, stride = 0;
-	unsigned int cpu, first = cpumask_first(cpu_possible_mask);
-	int error;
-
-	of_property_read_u32(gic, "#redistributor-regions", &regions);
-	of_property_read_u32(gic, "redistributor-stride", &stride);
-	for (at = 0; at < regions; at++) {
-		error = find_in_region(gic, at, stride);
-		if (error)
-			return error;
-	}
-	for_each_possible_cpu(cpu) {
-		if (!redistributor_of(cpu)->base) {
-			pr_err("CPU %u has no redistributor\n", cpu);
-			return -ENODEV;
-		}
-		/* A PCI MSI cannot change both halves of its address at once. */
-		if (upper_32_bits(dlpi_doorbell(cpu)) != upper_32_bits(dlpi_doorbell(first))) {
-			pr_err("CPU %u: doorbells lie on both sides of a 4 GiB boundary\n", cpu);
-			return -EOPNOTSUPP;
-		}
-	}
-	return find_memory(gic);
-}
-
-/* Returns true if a redistributor uses the tables that we would give it, in reserved memory. */
-static bool has_our_tables(unsigned int cpu)
-{
-	struct redistributor *redistributor = redistributor_of(cpu);
-	u64 tables = readq_relaxed(redistributor->base + GICR_PROPBASER);
-	u64 pending = readq_relaxed(redistributor->base + GICR_PENDBASER);
-
-	return reserved && (tables & GICR_PROPBASER_IDBITS_MASK) == ilog2(intids) - 1 &&
-	       GICR_PROPBASER_ADDRESS(tables) == configuration_address &&
-	       GICR_PENDBASER_ADDRESS(pending) == redistributor->pending_address;
-}
-
-/*
- * LPIs that another driver or another kernel enabled use tables that are not ours, unless that
- * kernel had the same reserved memory. LPIs that it left pending are cleared when they are
- * allocated.
- */
-static int take_over(unsigned int cpu)
-{
-	bool was_on = has_lpis(cpu), is_ours = was_on && has_our_tables(cpu);
-
-	if (was_on && (!can_disable(cpu) || set_enabled(cpu, false))) {
-		if (is_ours)
-			return 0;
-		pr_err("CPU %u: LPIs are already enabled, with tables in unknown memory\n", cpu);
-		return -EBUSY;
-	}
-	if (was_on && !is_ours)
-		pr_warn("CPU %u: LPIs were left enabled, with tables in unknown memory\n", cpu);
-	memset(redistributor_of(cpu)->pending, 0, SZ_64K);
-	return 0;
-}
-
-/* Disables all LPIs, also where redistributors have copies of the table. */
-static void disable_all(bool for_good)
+/* Fails where LPIs are disabled, because the redistributor would ignore the write. */
+int dlpi_set_pending(struct dlpi *lpi, u32 intid, bool pending)
 {
 	unsigned long flags;
-	unsigned int cpu;
+	int error = -ESHUTDOWN;
 
 	raw_spin_lock_irqsave(&dlpi_lock, flags);
-	is_shut_down = for_good;
-	memset(configuration, priority | LPI_PROP_GROUP1, intids - DLPI_FIRST);
-	dsb(ishst);
-	for_each_possible_cpu(cpu)
-		if (has_lpis(cpu))
-			command(cpu, GICR_INVALLR, 0);
+	if (dlpi_is_served(lpi->cpu)) {
+		command(lpi->cpu, pending ? GICR_SETLPIR : GICR_CLRLPIR, intid);
+		error = 0;
+	}
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+	return error;
+}
+
+static void forget(struct dlpi *lpi, u32 intid)
+{
+	unsigned int cpu;
+
+	its_write_direct_lpi(intid, false);
+	for_each_cpu_and(cpu, &lpi->visited, &served) {
+		command(cpu, GICR_INVLPIR, intid);
+		command(cpu, GICR_CLRLPIR, intid);
+	}
+}
+
+/* Disables an LPI, and clears it wherever a late message may have made it pending. */
+void dlpi_forget(struct dlpi *lpi, u32 intid)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	forget(lpi, intid);
 	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 }
 
-/* Returns a table of 64 KiB, aligned to its size. Its place counts if memory is reserved. */
-static void *allocate_table(unsigned int place, phys_addr_t *address)
+/* An earlier kernel may have left the LPI pending, where its LPIs stayed enabled. */
+void dlpi_add(struct dlpi *lpi, u32 intid)
 {
-	void *table;
+	unsigned long flags;
 
-	if (reserved) {
-		*address = reserved->base + place * SZ_64K;
-		return reserved_tables + place * SZ_64K;
-	}
-	table = (void *)__get_free_pages(GFP_KERNEL, get_order(SZ_64K));
-	*address = table ? virt_to_phys(table) : 0;
-	return table;
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	cpumask_copy(&lpi->visited, &inherited);
+	lpis[intid] = lpi;
+	forget(lpi, intid);
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 }
 
-static int allocate_tables(void)
+void dlpi_remove(struct dlpi *lpi, u32 intid)
 {
-	unsigned int cpu;
+	unsigned long flags;
 
-	left = bitmap_zalloc(intids, GFP_KERNEL);
-	configuration = allocate_table(0, &configuration_address);
-	if (!left || !configuration)
-		return -ENOMEM;
-	for_each_possible_cpu(cpu) {
-		struct redistributor *redistributor = redistributor_of(cpu);
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	forget(lpi, intid);
+	lpis[intid] = NULL;
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+}
 
-		redistributor->pending = allocate_table(1 + redistributor->place,
-							&redistributor->pending_address);
-		if (!redistributor->pending)
-			return -ENOMEM;
+/*
+ * Sends LPIs that are pending at this CPU to their targets. Without a table, nobody can tell what
+ * is pending, and each LPI whose message has named the CPU is sent again: its handler may run once
+ * too often, but never once too few. An LPI that still targets a CPU that goes off was shut down.
+ */
+static void carry(unsigned int cpu, const unsigned long *pending)
+{
+	u32 intid;
+
+	for (intid = DLPI_FIRST; intid < intids; intid++) {
+		struct dlpi *lpi = lpis[intid];
+
+		if (!lpi || !cpumask_test_cpu(cpu, &lpi->visited))
+			continue;
+		if (!pending)
+			command(cpu, GICR_CLRLPIR, intid);
+		if (lpi->cpu != cpu)
+			cpumask_clear_cpu(cpu, &lpi->visited);
+		if (dlpi_is_served(lpi->cpu) && (!pending || test_bit(intid, pending)))
+			command(lpi->cpu, GICR_SETLPIR, intid);
 	}
+}
+
+/* Clears what an earlier kernel, or the CPU before it went off, has left pending. */
+static void inherit(unsigned int cpu)
+{
+	u32 intid;
+
+	cpumask_set_cpu(cpu, &inherited);
+	for (intid = DLPI_FIRST; intid < intids; intid++)
+		if (lpis[intid])
+			command(cpu, GICR_CLRLPIR, intid);
+}
+
+/* A PCI MSI cannot change both halves of its address at once. */
+static bool can_serve(unsigned int cpu)
+{
+	unsigned int other = cpumask_any(&served);
+
+	return other >= nr_cpu_ids ||
+	       upper_32_bits(dlpi_doorbell(cpu)) == upper_32_bits(dlpi_doorbell(other));
+}
+
+/*
+ * Enables the LPIs of a CPU, which calls this itself. A CPU whose LPIs cannot be enabled comes
+ * online like others, but is never a target.
+ */
+static int cpu_starts(unsigned int cpu)
+{
+	unsigned long flags;
+	int was_on;
+
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	was_on = its_enable_direct_lpis();
+	if (was_on < 0)
+		goto unlock;
+	if (!can_serve(cpu)) {
+		pr_err("CPU %u: doorbells lie on both sides of a 4 GiB boundary\n", cpu);
+		its_disable_direct_lpis();
+		goto unlock;
+	}
+	/* Changes of the configuration were only announced to CPUs that were on. */
+	command(cpu, GICR_INVALLR, 0);
+	if (was_on)
+		inherit(cpu);
+	cpumask_set_cpu(cpu, &served);
+unlock:
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 	return 0;
 }
 
-static void free_tables(void)
+/* Disables the LPIs of a CPU that goes off, which calls this itself after interrupts have moved. */
+static int cpu_dies(unsigned int cpu)
 {
-	unsigned int cpu;
+	unsigned long flags;
 
-	bitmap_free(left);
-	if (reserved) {
-		memunmap(reserved_tables);
-		return;
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	if (cpumask_test_and_clear_cpu(cpu, &served)) {
+		unsigned long *pending = its_disable_direct_lpis();
+
+		/* After the shutdown, nothing is carried. */
+		if (!is_shut_down)
+			carry(cpu, pending);
 	}
-	free_pages((unsigned long)configuration, get_order(SZ_64K));
-	for_each_possible_cpu(cpu)
-		free_pages((unsigned long)redistributor_of(cpu)->pending, get_order(SZ_64K));
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+	return 0;
 }
 
-/* States of the CPU hotplug core. */
-static int prepare_state, online_state;
-
-int dlpi_start_redistributors(unsigned int id_bits)
+/* The redistributor may have lost its power in a suspend, or together with an idle CPU. */
+static int cpu_wakes(struct notifier_block *block, unsigned long action, void *data)
 {
-	unsigned int cpu;
+	unsigned int cpu = smp_processor_id();
+
+	if (action != CPU_PM_EXIT || !dlpi_is_served(cpu) ||
+	    readl_relaxed(base_of(cpu) + GICR_CTLR) & GICR_CTLR_ENABLE_LPIS)
+		return NOTIFY_OK;
+	cpu_starts(cpu);
+	raw_spin_lock(&dlpi_lock);
+	carry(cpu, NULL);
+	raw_spin_unlock(&dlpi_lock);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block power = { .notifier_call = cpu_wakes };
+
+/* Starts to use the redistributors of all CPUs that are online. */
+int __init dlpi_start(struct rdists *all, unsigned int end)
+{
 	int error;
 
-	intids = BIT(id_bits);
-	error = allocate_tables();
-	for_each_possible_cpu(cpu)
-		error = error ?: take_over(cpu);
-	if (error) {
-		free_tables();
-		return error;
+	rdists = all;
+	intids = end;
+	lpis = kvcalloc(intids, sizeof(*lpis), GFP_KERNEL);
+	if (!lpis)
+		return -ENOMEM;
+	error = cpuhp_setup_state(STARTING, "irqchip/direct-lpi:starting", cpu_starts, cpu_dies);
+	if (!error && cpumask_subset(cpu_online_mask, &served)) {
+		cpu_pm_register_notifier(&power);
+		return 0;
 	}
-	disable_all(false);
-	/* From here on, the tables stay: not every redistributor can be told to forget them. */
-	prepare_state = cpuhp_setup_state(CPUHP_BP_PREPARE_DYN, "irqchip/direct-lpi:prepare",
-					  cpu_comes, cpu_is_gone);
-	if (prepare_state < 0)
-		return prepare_state;
-	online_state = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "irqchip/direct-lpi:online",
-					 cpu_is_online, NULL);
-	return min(online_state, 0);
+	if (!error)
+		cpuhp_remove_state(STARTING);
+	kvfree(lpis);
+	return error ?: -EIO;
 }
 
 /* Ends the calls for CPUs that come and go, before a module that failed to load is freed. */
-void dlpi_stop_redistributors(void)
+void __init dlpi_stop(void)
 {
-	unsigned int cpu;
+	cpu_pm_unregister_notifier(&power);
+	cpuhp_remove_state(STARTING);
+	kvfree(lpis);
+}
 
-	if (online_state > 0)
-		cpuhp_remove_state_nocalls(online_state);
-	if (prepare_state > 0)
-		cpuhp_remove_state_nocalls(prepare_state);
-	for_each_possible_cpu(cpu)
-		if (has_lpis(cpu) && can_disable(cpu))
-			set_enabled(cpu, false);
+static void shut_down_here(void *unused)
+{
+	unsigned int cpu = smp_processor_id();
+
+	raw_spin_lock(&dlpi_lock);
+	if (dlpi_is_served(cpu)) {
+		command(cpu, GICR_INVALLR, 0);
+		if (its_disable_direct_lpis())
+			cpumask_clear_cpu(cpu, &served);
+	}
+	raw_spin_unlock(&dlpi_lock);
 }
 
 /*
- * Ends the use of LPIs before another kernel owns the memory (kexec). No CPU that comes online
- * afterwards may enable them again, and no driver.
+ * Ends the use of LPIs before another kernel owns the memory (kexec). No driver may enable one
+ * again.
  */
 void dlpi_shut_down(void)
 {
-	unsigned int cpu;
+	unsigned long flags;
 
-	cpus_read_lock();
-	disable_all(true);
-	for_each_possible_cpu(cpu)
-		if (has_lpis(cpu) && (!can_disable(cpu) || set_enabled(cpu, false)) && !reserved)
-			pr_warn("CPU %u: LPIs stay enabled, with tables in our memory\n", cpu);
-	cpus_read_unlock();
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	is_shut_down = true;
+	its_clear_direct_lpis();
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+	on_each_cpu(shut_down_here, NULL, 1);
 }
-
-static int resent_get(char *buffer, const struct kernel_param *p)
-{
-	unsigned int at;
-	int length = 0;
-
-	for (at = 0; at < resent_count; at++)
-		length += sysfs_emit_at(buffer, length, "%u\n", dlpi_interrupt(resent[at]));
-	return length;
-}
-
-static const struct kernel_param_ops resent_ops = { .get = resent_get };
-module_param_cb(resent, &resent_ops, NULL, 0444);
-MODULE_PARM_DESC(resent, "LPIs that were sent again because an offline CPU may have lost them");

@@ -133,6 +133,17 @@ impl Case {
         Self { controller: Controller::PermanentLpi, ..self }
     }
 
+    /// Returns `true` if a redistributor may not write what is pending to its table: if LPIs stay
+    /// enabled, or if it loses power in a suspend.
+    pub(crate) fn loses_table(&self) -> bool {
+        self.controller == Controller::PermanentLpi || self.is_told(SLEEPS)
+    }
+
+    /// Returns the case whose redistributors have no power while their vCPU is off.
+    pub(crate) const fn powered(self) -> Self {
+        Self { controller: Controller::PoweredLpi, ..self }
+    }
+
     pub(crate) const fn moved_every(self, milliseconds: u32) -> Self {
         Self { move_every: Some(milliseconds), ..self }
     }
@@ -181,6 +192,8 @@ const WATCHED: &str = "watched";
 const NO_MSI: &str = "pci=nomsi";
 /// The word that makes a guest's program suspend the guest.
 pub(crate) const SUSPENDS: &str = "suspends";
+/// The word that makes a guest's program suspend the guest to RAM.
+pub(crate) const SLEEPS: &str = "sleeps";
 
 /// Number of reads: enough to keep the load running while each vector moves a few times.
 const READS: u64 = 1000;
@@ -388,7 +401,8 @@ impl Case {
         let log = &built::log_of(name)?;
         let has_messages = controller != Controller::None;
         // A suspend discards the kernel's own read.
-        let discarded = if self.is_told(SUSPENDS) { OWN_READS } else { 0 };
+        let is_suspended = self.is_told(SUSPENDS) || self.is_told(SLEEPS);
+        let discarded = u64::from(is_suspended) * OWN_READS;
         let traffic = Load::Traffic { reads, discarded, log };
         let load = if has_messages { traffic } else { Load::None };
         let moves = self.move_every.map_or(0, |_| MOVES);

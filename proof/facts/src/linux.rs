@@ -72,8 +72,8 @@ pub enum LinuxFact {
         /// The interrupt, as `/proc/interrupts` numbers it.
         interrupt: u32,
     },
-    /// The guest's program replaces the kernel. The next kernel does not know this kernel's counts
-    /// of interrupts.
+    /// The guest's program replaces the kernel, or has suspended it. The kernel's counts lack
+    /// interrupts that were taken before.
     Replaces {
         /// Number of messages that this kernel's driver sent again, because a CPU went offline.
         resent: u64,

@@ -44,12 +44,13 @@ const RFC_SOURCES: Sources = &[
     ("include/linux/dma-iommu.h", ""),
 ];
 
-/// Returns a guest with our driver.
-pub(super) fn own_guest(suite: Suite) -> Result<&'static Guest> {
-    static GUESTS: [Shared<Guest>; 3] = [const { Shared::new() }; 3];
-    GUESTS[suite as usize].get(|| {
-        let name = format!("direct-lpi-{suite:?}").to_lowercase();
-        guest_with(suite, &name, &own::sources()?)
+/// Returns a guest with our driver, which lists what it sends again if it `notes` this.
+pub(super) fn own_guest(suite: Suite, notes: bool) -> Result<&'static Guest> {
+    static GUESTS: [[Shared<Guest>; 2]; 3] = [const { [const { Shared::new() }; 2] }; 3];
+    GUESTS[suite as usize][usize::from(notes)].get(|| {
+        let name = format!("direct-lpi-{suite:?}-{notes}").to_lowercase();
+        let sources = own::sources()?;
+        guest_with(suite, &name, &if notes { own::noting(sources)? } else { sources })
     })
 }
 

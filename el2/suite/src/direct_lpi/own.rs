@@ -67,6 +67,16 @@ pub(super) fn sources() -> Result<Sources> {
     sources_in(&workspace::this()?.root.join(FOLDER))
 }
 
+/// Returns the files of a driver, with a list of what it sends again without knowing whether it was
+/// pending.
+pub(super) fn noting(sources: Sources) -> Result<Sources> {
+    let mut sources = Fault::NOTED.planted(sources)?;
+    let makefile = sources.iter_mut().find(|(name, _)| name == "Makefile");
+    makefile.context("the driver has no makefile")?.1.push_str("direct-lpi-y += resent.o\n");
+    sources.push(("resent.c".into(), include_str!("resent.c").into()));
+    Ok(sources)
+}
+
 /// Returns the files in a folder.
 pub(super) fn sources_in(folder: &Path) -> Result<Sources> {
     let files = cache::files_below(folder)?;
@@ -78,11 +88,32 @@ pub(super) fn sources_in(folder: &Path) -> Result<Sources> {
 }
 
 impl Fault {
+    /// No fault, but a call of the list's function.
+    const NOTED: Self = Self {
+        name: "a message that is sent again is noted",
+        file: "redistributors.c",
+        old: "\t\tif (dlpi_is_served(lpi->cpu) && (!pending || test_bit(intid, pending)))\n",
+        new: "\t\tif (dlpi_is_served(lpi->cpu) && !pending) {\n\t\t\tvoid dlpi_note(const struct \
+              dlpi *lpi);\n\n\t\t\tdlpi_note(lpi);\n\t\t}\n\t\tif (dlpi_is_served(lpi->cpu) && (!pending || \
+              test_bit(intid, pending)))\n",
+    };
     pub(super) const NO_INVLPIR: Self = Self {
         name: "no INVLPIR at the new redistributor",
-        file: "interrupts.c",
-        old: "\t\tdlpi_invalidate(cpu, block->base + nr);\n",
-        new: "",
+        file: "redistributors.c",
+        old: "command(cpu, GICR_INVLPIR, intid);\n\t\tlpi->cpu = cpu;",
+        new: "lpi->cpu = cpu;",
+    };
+    pub(super) const ABSENT_CPU: Self = Self {
+        name: "LPIs that are disabled at a CPU without power",
+        file: "compat.c",
+        old: "\t\tif (!frame->pending)\n",
+        new: "\t\twritel_relaxed(0, frame->base + GICR_CTLR);\n\t\tif (!frame->pending)\n",
+    };
+    pub(super) const NO_RESUME: Self = Self {
+        name: "LPIs that stay disabled after a suspend",
+        file: "redistributors.c",
+        old: "\tif (action != CPU_PM_EXIT ||",
+        new: "\tif (action ||",
     };
     pub(super) const TORN_MESSAGE: Self = Self {
         name: "an address that is written before its data",
@@ -119,30 +150,24 @@ static bool init_device(struct device *dev, struct irq_domain *domain,
         old: "\tdlpi_shut_down();\n",
         new: "",
     };
-    pub(super) const LATE_CPU: Self = Self {
-        name: "a CPU that comes after the shutdown",
-        file: "redistributors.c",
-        old: "\tif (is_shut_down)\n\t\treturn -ESHUTDOWN;\n",
-        new: "",
-    };
     pub(super) const LEFT_PENDING: Self = Self {
         name: "LPIs that stay pending over a kexec",
-        file: "interrupts.c",
-        old: "\t\tdlpi_forget(base + at);\n",
-        new: "\t\tbarrier();\n",
+        file: "redistributors.c",
+        old: "\tcpumask_copy(&lpi->visited, &inherited);\n",
+        new: "",
     };
     pub(super) const OTHER_TABLES: Self = Self {
         name: "tables outside of reserved memory",
-        file: "redistributors.c",
-        old: "of_parse_phandle(gic, \"memory-region\", 0)",
+        file: "compat.c",
+        old: "of_parse_phandle(node, \"memory-region\", 0)",
         new: "NULL",
     };
     /// The text is in the kernel's driver, not in the module.
     pub(super) const PHYSICAL_DOORBELL: Self = Self {
         name: "a physical doorbell behind an SMMU",
         file: "interrupts.c",
-        old: "= block->doorbells[block->cpu];",
-        new: "= dlpi_doorbell(block->cpu);",
+        old: "= lpi->doorbells[lpi->cpu];",
+        new: "= dlpi_doorbell(lpi->cpu);",
     };
     /// Likewise.
     pub(super) const NO_REFUSAL: Self = Self {
@@ -156,44 +181,26 @@ static bool init_device(struct device *dev, struct irq_domain *domain,
         name: "the first CPU's doorbell for all CPUs",
         file: "iommu.c",
         old: "iommu_dma_prepare_msi(desc, dlpi_doorbell(cpu));",
-        new: "iommu_dma_prepare_msi(desc, dlpi_doorbell(first));",
-    };
-    pub(super) const LEFT_BEHIND: Self = Self {
-        name: "a block that stays at an offline CPU",
-        file: "interrupts.c",
-        old: " || (d->hwirq != block->base && has_online_target(block))",
-        new: " || d->hwirq != block->base",
-    };
-    pub(super) const UNWRITTEN: Self = Self {
-        name: "a block that moves without its message",
-        file: "interrupts.c",
-        old: "\tif (!is_first)\n",
-        new: "\tif (false)\n",
-    };
-    pub(super) const CLEARED: Self = Self {
-        name: "a block that loses its message with its first vector",
-        file: "interrupts.c",
-        old: "if (block->count > 1 && data->hwirq == block->base) {\n",
-        new: "if (!block) {\n",
+        new: "iommu_dma_prepare_msi(desc, dlpi_doorbell(0));",
     };
     /// A fault of style, which both of the kernel's checkers find.
     pub(super) const GLOBAL: Self = Self {
         name: "a global variable",
         file: "pci.c",
-        old: "static int serve(",
-        new: "int dlpi_planted = 0;\n\nstatic int serve(",
+        old: "static int probe(",
+        new: "int dlpi_planted = 0;\n\nstatic int probe(",
     };
     pub(super) const FEW_ID_BITS: Self = Self {
         name: "too few bits in GICR_PROPBASER",
-        file: "redistributors.c",
-        old: "(ilog2(intids) - 1);",
-        new: "(ilog2(intids) - 2);",
+        file: "compat.c",
+        old: "(id_bits - 1);",
+        new: "(id_bits - 2);",
     };
     pub(super) const ONE_PENDING_TABLE: Self = Self {
         name: "one pending table for all redistributors",
-        file: "redistributors.c",
-        old: "tables = redistributor_of(cpu)->pending_address",
-        new: "tables = redistributor_of(0)->pending_address",
+        file: "compat.c",
+        old: "tables = frame->pending_address",
+        new: "tables = per_cpu(frames, 0)->pending_address",
     };
 
     /// Plants the fault.

@@ -2,14 +2,14 @@
 /*
  * Uses the PCI MSIs of two functions without MSI-X, and, where the core offers platform MSIs to the
  * children of an MSI parent, those of a platform device. QEMU's edu sends its one message itself.
- * The CPU writes the messages of the platform device, which has no hardware, and those of the four
- * vectors of an xHCI controller, as they stand in its registers. Behind an SMMU, where a CPU cannot
- * write to the controller's addresses, this module makes its vectors pending.
+ * The CPU writes the messages of the platform device, which has no hardware, and that of an xHCI
+ * controller, as it stands in its registers. Behind an SMMU, where a CPU cannot write to the
+ * controller's addresses, this module makes its interrupt pending. The xHCI controller has up to 16
+ * vectors, of which it must get one: with a single message, they could not move apart.
  *
- * After the driver of Direct LPIs has been shut down, the module tries to bring a CPU online, and
- * makes interrupts pending that the next kernel must not take.
+ * After the driver of Direct LPIs has been shut down, the module makes interrupts pending that the
+ * next kernel must not take.
  */
-#include <linux/cpu.h>
 #include <linux/delay.h>
 #include <linux/interrupt.h>
 #include <linux/io.h>
@@ -38,7 +38,7 @@ static struct vector {
 	struct msi_msg message;
 	atomic_t taken;
 } vectors[3 * MOST];
-/* The interrupts whose affinity moves their message: all but those of a block after its first. */
+/* The numbers of the interrupts. */
 static int movable[2 + MOST];
 
 /* A fact for the judge, like those of the guest's program. */
@@ -147,55 +147,6 @@ static int request(struct vector *vector, int irq)
 	return error;
 }
 
-static void release(struct vector *vector)
-{
-	if (vector->irq)
-		free_irq(vector->irq, vector);
-	vector->irq = 0;
-	atomic_set(&vector->taken, 0);
-}
-
-/* Sends a message of each vector of a block except for the first. */
-static int ring_others(struct vector *block)
-{
-	int error = 0, at;
-
-	for (at = 1; !error && at < MOST; at++)
-		error = ring(&block[at]);
-	return error;
-}
-
-/*
- * Lets CPU 1 go offline while nobody uses the block whose message names it, and then uses all
- * vectors but the first: the message must name another CPU. Then the message names CPU 1 again, and
- * must do so after the first vector is no longer used. A second call uses it again.
- */
-static int set_skips(const char *text, const struct kernel_param *p)
-{
-	static int irqs[MOST];
-	struct vector *block = &vectors[MOST];
-	int at, error;
-
-	if (!block->irq)
-		return request(block, irqs[0]) ?: ring(block);
-	error = irq_set_affinity(block->irq, cpumask_of(1));
-	for (at = 0; at < MOST; at++) {
-		irqs[at] = block[at].irq;
-		release(&block[at]);
-	}
-	error = error ?: remove_cpu(1);
-	for (at = 1; !error && at < MOST; at++)
-		error = request(&block[at], irqs[at]);
-	error = error ?: ring_others(block) ?: add_cpu(1) ?: request(block, irqs[0]);
-	error = error ?: irq_set_affinity(block->irq, cpumask_of(1));
-	release(block);
-	return error ?: ring_others(block);
-}
-
-static const struct kernel_param_ops skips_ops = { .set = set_skips };
-module_param_cb(skips, &skips_ops, NULL, 0200);
-MODULE_PARM_DESC(skips, "Move the xHCI controller's vectors without the first, or use it again");
-
 static bool external;
 module_param(external, bool, 0444);
 MODULE_PARM_DESC(external, "Treat edu like a function below an external port");
@@ -214,8 +165,8 @@ static int probe(struct pci_dev *dev, const struct pci_device_id *id)
 		dev->untrusted = external;
 	}
 	count = pci_alloc_irq_vectors(dev, 1, MOST, PCI_IRQ_MSI);
-	if (count < 0)
-		return count;
+	if (count != 1)
+		return count < 0 ? count : -EINVAL;
 	movable[id->driver_data] = pci_irq_vector(dev, 0);
 	iommu = iommu_get_domain_for_dev(&dev->dev);
 	for (at = 0; !error && at < count; at++) {
@@ -282,8 +233,6 @@ static void shut_down_late(struct platform_device *late)
 {
 	int at;
 
-	if (cpu_possible(1) && !cpu_online(1) && !add_cpu(1))
-		COMPLAIN("CPU 1 came after the shutdown");
 	for (at = 0; at < ARRAY_SIZE(vectors); at++)
 		if (vectors[at].irq)
 			irq_set_irqchip_state(vectors[at].irq, IRQCHIP_STATE_PENDING, true);
