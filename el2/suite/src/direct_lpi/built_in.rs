@@ -41,7 +41,7 @@ pub(super) fn check(parts: Parts) -> Result<()> {
     for (number, patch) in (1..).zip(&mut patches) {
         let mut text = fs::read_to_string(&*patch)?;
         if number == planted {
-            text = text.replacen("+\tint error;\n", "+\tint error; \n", 1);
+            text = text.replacen("+\tbool found;\n", "+\tbool found; \n", 1);
         }
         *patch = built::folder()?.join(format!("checked-{number}.patch"));
         fs::write(patch, text)?;
