@@ -41,6 +41,18 @@ pub fn fill(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
     fs::write(stamp(folder), "").map_err(Into::into)
 }
 
+/// Fills `folder` by calling `work`, unless an earlier call has done so for this version.
+pub fn fill_version(folder: &Path, version: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let note = folder.join("version");
+    if fs::read_to_string(&note).is_ok_and(|known| known != version) {
+        fs::remove_dir_all(folder)?;
+    }
+    fill(folder, || {
+        work()?;
+        fs::write(&note, version).map_err(Into::into)
+    })
+}
+
 /// Returns every file in `folder` and its subfolders.
 pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);

@@ -204,13 +204,8 @@ pub fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
     let apt = Apt::update_unstable(&cache)?;
     let version = apt.newest(KERNEL, Suite::Unstable)?;
     let folder = cache.join("dtb/debian-unstable");
-    let note = folder.join("version");
-    if fs::read_to_string(&note).is_ok_and(|known| known != version) {
-        fs::remove_dir_all(&folder)?;
-    }
-    cache::fill(&folder, || {
-        unpack_trees(&download_unstable(&apt, &version, &folder)?, &folder)?;
-        fs::write(&note, &version).map_err(Into::into)
+    cache::fill_version(&folder, &version, || {
+        unpack_trees(&download_unstable(&apt, &version, &folder)?, &folder)
     })?;
     Ok((version, folder))
 }

@@ -36,6 +36,7 @@ pub mod initramfs;
 pub mod linux_checkers;
 pub mod linux_kernel;
 pub mod linux_module;
+pub mod linux_source;
 pub mod modules;
 pub mod parallel;
 pub mod pdf;
