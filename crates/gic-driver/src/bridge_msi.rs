@@ -226,6 +226,8 @@ impl<P: Platform> BridgeMsi<P> {
                 }
                 frame.write32(layout.enable(number), *enabled);
             }
+            // A bit that is cleared after its block was read may belong to a later message.
+            layout.clear(frame, layout::ALL_BLOCKS);
             self.note_arrivals(state);
             layout.turn_on(frame);
         });
@@ -296,9 +298,13 @@ impl<P: Platform> BridgeMsi<P> {
     fn drain(&self, line: usize, mut found: bool, arrived: &mut dyn FnMut(HwIrq)) -> bool {
         let (layout, frame) = (self.layout(), &self.frame);
         let blocks = self.blocks_of(line);
-        let mut due = layout.raising(frame).unwrap_or(layout::ALL_BLOCKS);
+        let raising = layout.raising(frame);
+        // A bit of the summary may outlive the message that set it.
+        found |= raising.is_some_and(|blocks| blocks != 0);
+        let mut due = raising.unwrap_or(layout::ALL_BLOCKS);
         for _ in 0..PASSES {
             let mut left = 0;
+            layout.clear(frame, due);
             for (bit, word) in (0..).zip(blocks) {
                 let is_due = due & 1 << bit != 0;
                 let (took, is_high) = self.serve(word, is_due, &mut *arrived);

@@ -13,8 +13,8 @@
 //! iMSI-RX has the registers of the i.MX 8M Plus Reference Manual ("PCIe port logic"). QEMU's model
 //! of it (`hw/pci-host/designware.c`) is more lenient: it has one block, a write to a status
 //! register inverts bits, and unmasking raises nothing. No other model of MediaTek's controller
-//! exists: its registers are those that Linux's `pcie-mediatek-gen3.c` names, and whether the
-//! hardware loses the messages of vectors that are not enabled is not documented.
+//! exists, and no public document states whether its hardware loses the messages of vectors that
+//! are not enabled, or how its [`Summary`] behaves.
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
@@ -34,9 +34,29 @@ pub enum BridgeMsiKind {
     MediatekGen3,
 }
 
+/// The behavior of the bits of `PCIE_INT_STATUS_REG`, which show the blocks that raise the line of
+/// MediaTek's controller. Linux clears a bit after it has handled the block; no public document
+/// states why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Summary {
+    /// A bit is set when its block begins to raise the line, until software clears it.
+    #[default]
+    LatchesEdges,
+    /// A bit is set while its block raises the line, and then until software clears it.
+    LatchesLevels,
+    /// A bit is set while its block raises the line. Clearing has no effect.
+    Follows,
+}
+
+impl Summary {
+    /// All behaviors that are compatible with Linux's driver.
+    pub const ALL: [Self; 3] = [Self::LatchesEdges, Self::LatchesLevels, Self::Follows];
+}
+
 /// A controller inside a host bridge, with its registers and its lines.
 pub struct BridgeMsi {
     kind: BridgeMsiKind,
+    summary: Summary,
     lines: Vec<Line>,
     wires: Arc<dyn SetLine>,
     state: Mutex<State>,
@@ -54,6 +74,9 @@ struct State {
     /// registers.
     capturing: u32,
     summarized: u32,
+    /// The blocks that raise their lines, and the summary of them.
+    raising: u32,
+    summary: u32,
     lost: u64,
     mistakes: u64,
 }
@@ -162,7 +185,14 @@ impl BridgeMsi {
     /// Creates a controller that raises `lines` of `wires`. Block n raises line n, and the last
     /// line if it has fewer lines.
     pub fn new(kind: BridgeMsiKind, lines: Vec<Line>, wires: Arc<dyn SetLine>) -> Self {
-        Self { kind, lines, wires, state: Mutex::default(), observer: OnceLock::new() }
+        let (state, observer, summary) = Default::default();
+        Self { kind, summary, lines, wires, state, observer }
+    }
+
+    /// Sets the behavior of the summary.
+    #[must_use]
+    pub fn with_summary(self, summary: Summary) -> Self {
+        Self { summary, ..self }
     }
 
     /// Returns the number of messages that were lost at the controller.
@@ -208,10 +238,17 @@ impl BridgeMsi {
     }
 
     /// Drives all lines to the levels of their blocks.
-    fn drive(&self, state: &State) {
+    fn drive(&self, state: &mut State) {
+        let raising = state.raising();
+        let before = core::mem::replace(&mut state.raising, raising);
+        state.summary = match self.summary {
+            Summary::LatchesEdges => state.summary | state.raising & !before,
+            Summary::LatchesLevels => state.summary | state.raising,
+            Summary::Follows => state.raising,
+        };
         let raising = match self.kind {
-            BridgeMsiKind::ImsiRx => state.raising(),
-            BridgeMsiKind::MediatekGen3 => state.raising() & state.summarized,
+            BridgeMsiKind::ImsiRx => state.raising,
+            BridgeMsiKind::MediatekGen3 => state.summary & state.summarized,
         };
         let last = self.lines.len().saturating_sub(1);
         for (number, line) in self.lines.iter().enumerate() {
@@ -238,7 +275,7 @@ impl MmioDevice for BridgeMsi {
             Register::Enable(number) => block(number).enable.into(),
             Register::Mask(number) => block(number).mask.into(),
             Register::SummaryEnable => u64::from(state.summarized) << 8,
-            Register::Summary => u64::from(state.raising()) << 8,
+            Register::Summary => u64::from(state.summary) << 8,
             Register::Capture => state.capturing.into(),
         }
     }
@@ -253,7 +290,7 @@ impl MmioDevice for BridgeMsi {
         let wide = u64::from(value);
         match register {
             Register::SummaryEnable => state.summarized = value >> 8 & 0xff,
-            Register::Summary => state.mistakes += 1,
+            Register::Summary => state.summary &= !(value >> 8),
             Register::Capture => state.capturing = value & 0xff,
             Register::AddressLow(number)
             | Register::AddressHigh(number)

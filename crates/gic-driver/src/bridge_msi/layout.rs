@@ -110,8 +110,10 @@ const IMSI_RX: Layout = Layout {
     summary: None,
 };
 
-/// Bits 8 to 15 of `PCIE_INT_ENABLE` and `PCIE_INT_STATUS` are the sets of vectors. Whether a
-/// vector that the enable register of its set excludes keeps its status is not documented, so it is
+/// Bits 8 to 15 of `PCIE_INT_ENABLE` and `PCIE_INT_STATUS` are the sets of vectors. The bits of the
+/// latter may be latched: Linux clears a bit after it has handled the set. We clear it before, so
+/// that a message which arrives meanwhile sets it again even if only the first one of a set does.
+/// Whether a vector that the enable register of its set excludes keeps its status is not documented, so it is
 /// never used as a mask.
 const MEDIATEK_GEN3: Layout = Layout {
     name: "mediatek-gen3",
@@ -196,6 +198,14 @@ impl Layout {
         if let Some(Summary { shift, enable, capture, .. }) = self.summary {
             frame.write32(capture, frame.read32(capture) | ALL_BLOCKS);
             frame.write32(enable, frame.read32(enable) | ALL_BLOCKS << shift);
+        }
+    }
+
+    /// Clears the summary's bits of these blocks; a bit whose block still raises the line may stay.
+    #[inline]
+    pub(super) fn clear(&self, frame: &impl Mmio, blocks: u32) {
+        if let Some(Summary { status, shift, .. }) = self.summary {
+            frame.write32(status, blocks << shift);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::populate::{self, CandidateMap, Functions};
 use super::{AddressPlan, BuildOptions, Population, Refusal};
 use crate::trace::Recorder;
-use doorbell_hardware::bridge_msi::{BridgeMsi, BridgeMsiKind, InBridge};
+use doorbell_hardware::bridge_msi::{BridgeMsi, BridgeMsiKind, InBridge, Summary};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::pci::{HostBridge, Windows};
 use gic_firmware::{BusRange, ConfigAccess, ControllerKind, Description, PciHost, Region};
@@ -187,7 +187,10 @@ pub(super) fn build(
         let mut upstream = populate::translator(description, index, doorbells);
         let mut inside = None;
         if let Some(OwnController { kind, registers, lines }) = own {
-            let controller = Arc::new(BridgeMsi::new(kind, lines, Arc::clone(wires)));
+            // Boards with several bridges have several behaviors.
+            let summary = Summary::ALL.into_iter().cycle().nth(index).unwrap_or_default();
+            let controller = BridgeMsi::new(kind, lines, Arc::clone(wires)).with_summary(summary);
+            let controller = Arc::new(controller);
             bus.attach(&format!("{name} registers"), registers, Arc::clone(&controller) as _)?;
             upstream = Arc::new(InBridge::new(Arc::clone(&controller), upstream));
             inside = Some(controller);

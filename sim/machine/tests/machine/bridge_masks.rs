@@ -1,7 +1,7 @@
 //! Tests that masked vectors in host bridges keep their arrivals over suspensions. The driver
 //! programs the strict model, and a set of waiting vectors states which must be dispatched.
 
-use doorbell_hardware::bridge_msi::{BridgeMsi as Hardware, BridgeMsiKind};
+use doorbell_hardware::bridge_msi::{BridgeMsi as Hardware, BridgeMsiKind, Summary};
 use doorbell_hardware::bus::Bus;
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::{Caches, Ram};
@@ -105,10 +105,11 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(kind: BridgeKind, model: BridgeMsiKind, lines: u32) -> Self {
+    fn new(kind: BridgeKind, (model, summary): (BridgeMsiKind, Summary), lines: u32) -> Self {
         let wires = Arc::new(Wires::default());
         let inputs = (0..lines).map(Line::Spi).collect();
-        let hardware = Arc::new(Hardware::new(model, inputs, wires.clone()));
+        let hardware = Hardware::new(model, inputs, wires.clone()).with_summary(summary);
+        let hardware = Arc::new(hardware);
         let mut bus = Bus::default();
         let region = Region::new(REGISTERS, 0x1000).unwrap();
         bus.attach("bridge", region, hardware.clone()).unwrap();
@@ -195,11 +196,11 @@ proptest! {
 
     #[test]
     fn masked_bridge_vectors_lose_no_message_across_suspensions(steps in steps()) {
-        let kinds = [
-            (BridgeKind::ImsiRx, BridgeMsiKind::ImsiRx, 2),
-            (BridgeKind::MediatekGen3, BridgeMsiKind::MediatekGen3, 1),
-        ];
-        for (kind, model, lines) in kinds {
+        let imsi_rx = (BridgeKind::ImsiRx, (BridgeMsiKind::ImsiRx, Summary::Follows), 2);
+        let mediatek = Summary::ALL.map(|summary| {
+            (BridgeKind::MediatekGen3, (BridgeMsiKind::MediatekGen3, summary), 1)
+        });
+        for (kind, model, lines) in mediatek.into_iter().chain([imsi_rx]) {
             let mut machine = Machine::new(kind, model, lines);
             for step in &steps {
                 machine.step(step);
