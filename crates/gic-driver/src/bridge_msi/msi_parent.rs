@@ -26,14 +26,12 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
             state.allocator.allocate(count.into(), align).map(HwIrq::new).map_err(|_| no_vectors)
         })?;
         let block = HwIrqBlock::new(first, count);
-        let fits = self.vectors_of(&block).all(|(hwirq, _)| self.fits(request, hwirq).is_ok());
-        if !fits {
-            let error = self.fits(request, first).err();
+        if let Err(error) = block.hwirqs().try_for_each(|hwirq| self.fits(request, hwirq)) {
             self.state.with(&*self.platform, |state| {
                 // The block was just allocated.
                 let _ = state.allocator.free(first.get(), count.into());
             });
-            return Err(error.unwrap_or(no_vectors));
+            return Err(error);
         }
         for (_, place) in self.vectors_of(&block) {
             self.set_mask(place, request.initially == Initially::Masked);
