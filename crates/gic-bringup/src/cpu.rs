@@ -88,7 +88,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         let Started { cpu, pending } = started;
         // With LPIs disabled, the CPU takes only wired interrupts, so no further step is needed.
         if let Some(pending) = pending {
-            for its in self.msi.itses() {
+            for (_, its) in self.msi.itses() {
                 its.cpu_on(cpu)?;
                 answer_loss(its, cpu, pending)?;
             }
@@ -148,7 +148,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
             self.interrupts.cpu_online(cpu, stranded)?;
             return Err(CpuError::Stranded(left));
         }
-        for its in self.msi.itses() {
+        for (_, its) in self.msi.itses() {
             if let Err(error) = its.cpu_off(cpu, heir) {
                 self.return_to_itses(cpu);
                 self.interrupts.cpu_online(cpu, stranded)?;
@@ -160,7 +160,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
 
     /// Brings the CPU back online at the ITSes that had already taken it offline.
     fn return_to_itses(&self, cpu: Cpu) {
-        for its in self.msi.itses() {
+        for (_, its) in self.msi.itses() {
             // Ignore errors: this can fail only for the ITS whose error the caller already reports.
             let _ = its.cpu_on(cpu);
         }

@@ -357,10 +357,6 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         self.drivers.iter().filter_map(|(index, driver)| Some((*index, *driver.as_ref().err()?)))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (ControllerIndex, &MsiController<P>)> {
-        self.drivers.iter().filter_map(|(index, driver)| Some((*index, driver.as_ref().ok()?)))
-    }
-
     pub(crate) fn of_pci(
         &self,
         description: &Description,
@@ -402,7 +398,7 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
 impl<P: GicPlatform> MsiControllerSet<P> {
     /// Changes the priority of an LPI that one of these controllers maps.
     pub(crate) fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), PriorityError> {
-        for its in self.itses() {
+        for (_, its) in self.itses() {
             match its.set_priority(lpi, priority) {
                 Err(ItsError::NotMapped(_)) => {}
                 answer => return Ok(answer?),
@@ -412,17 +408,21 @@ impl<P: GicPlatform> MsiControllerSet<P> {
         direct_lpi.set_priority(lpi.intid().hwirq(), priority).map_err(PriorityError::DirectLpi)
     }
 
-    pub(crate) fn itses(&self) -> impl Iterator<Item = &Arc<Its<P>>> {
-        self.drivers.iter().filter_map(|(_, driver)| match driver {
-            Ok(MsiController::Its(its)) => Some::<&Arc<Its<P>>>(its),
-            _ => None,
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ControllerIndex, &MsiController<P>)> {
+        self.drivers.iter().filter_map(|(index, driver)| Some((*index, driver.as_ref().ok()?)))
+    }
+
+    pub(crate) fn itses(&self) -> impl Iterator<Item = (ControllerIndex, &Arc<Its<P>>)> {
+        self.iter().filter_map(|(index, driver)| {
+            let MsiController::Its(its) = driver else { return None };
+            Some::<(_, &Arc<Its<P>>)>((index, its))
         })
     }
 
     pub(crate) fn direct_lpi(&self) -> Option<&Arc<DirectLpi<P>>> {
-        self.drivers.iter().find_map(|(_, driver)| match driver {
-            Ok(MsiController::DirectLpi(direct_lpi)) => Some::<&Arc<DirectLpi<P>>>(direct_lpi),
-            _ => None,
+        self.iter().find_map(|(_, driver)| {
+            let MsiController::DirectLpi(direct_lpi) = driver else { return None };
+            Some::<&Arc<DirectLpi<P>>>(direct_lpi)
         })
     }
 }

@@ -37,7 +37,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     ///
     /// Message-based SPIs and GICv2m frames have no state other than their SPIs. The driver of a
     /// controller inside a host bridge notes the messages that have arrived, and writes the
-    /// controller again after the GIC.
+    /// controller again after the GIC, as the driver of a MIP does.
     ///
     /// Pending interrupts are handled after [`resume`](Self::resume). Messages sent while the
     /// system is suspended are lost, unless the device's own mask bit holds them back.
@@ -70,8 +70,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// device. Afterwards the other CPUs must call [`cpu_on`](Self::cpu_on), and bus drivers must
     /// restore their devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
     ///
-    /// Controllers are restored in the reverse order of [`suspend`](Self::suspend): the GIC, direct
-    /// LPIs, ITSes. If the redistributor couldn't write its pending LPIs to memory, every event
+    /// Controllers are restored in the reverse order of [`suspend`](Self::suspend): the GIC,
+    /// controllers inside host bridges and MIPs, direct LPIs, ITSes. If the redistributor couldn't write its pending LPIs to memory, every event
     /// that may have been pending is resent, so a handler may run once without a message from its
     /// device.
     ///
@@ -136,7 +136,11 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
                     its.suspend().map_err(|error| StepError::Its(index, error))?;
                     stopped.itses += 1;
                 }
-                _ => {}
+                // Direct LPIs are stopped below. The others only keep what their drivers know.
+                MsiController::DirectLpi(_)
+                | MsiController::Mbi(_)
+                | MsiController::V2m(_)
+                | MsiController::Mip(_) => {}
             }
         }
         if let Some(direct_lpi) = self.msi.direct_lpi() {
@@ -152,9 +156,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         Ok(())
     }
 
-    /// Restarts the controllers in `stopped` and those inside host bridges, and continues after a
-    /// failure. If pending LPIs were
-    /// lost, resends them.
+    /// Restarts the controllers in `stopped` and writes those with registers of their own, and
+    /// continues after a failure. If pending LPIs were lost, resends them.
     fn restart_senders(
         &self,
         cpu: Cpu,
@@ -167,8 +170,14 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
             failed += 1;
         };
         for (_, controller) in self.msi.iter() {
-            if let MsiController::BridgeMsi(bridge) = controller {
-                bridge.restore();
+            match controller {
+                MsiController::BridgeMsi(bridge) => bridge.restore(),
+                MsiController::Mip(mip) => mip.restore(),
+                // The first two are restarted below; the others have no state outside of the GIC.
+                MsiController::Its(_)
+                | MsiController::DirectLpi(_)
+                | MsiController::Mbi(_)
+                | MsiController::V2m(_) => {}
             }
         }
         if let Some(direct_lpi) = self.msi.direct_lpi().filter(|_| stopped.direct_lpi)
@@ -176,11 +185,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         {
             note(StepError::DirectLpi(error));
         }
-        let itses = self.msi.iter().filter_map(|(index, controller)| match controller {
-            MsiController::Its(its) => Some((index, its)),
-            _ => None,
-        });
-        for (index, its) in itses.take(stopped.itses) {
+        for (index, its) in self.msi.itses().take(stopped.itses) {
             let resumed = its.resume().and_then(|()| crate::cpu::answer_loss(its, cpu, pending));
             if let Err(error) = resumed {
                 note(StepError::Its(index, error));

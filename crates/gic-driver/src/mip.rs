@@ -94,14 +94,21 @@ impl<P: Platform> Mip<P> {
             not_isolated: NotIsolated::SharedDoorbell("a MIP"),
             page: [DoorbellPage::Unknown; 2],
         };
-        let new =
+        let mut new =
             Self::claim("mip", platform, wired, [(spis, doorbell)]).map_err(MipError::Claim)?;
-        let writes = [(EDGE, u32::MAX), (VPU_MASKS, u32::MAX), (HOST_MASKS, 0)];
-        for (registers, value) in writes {
-            for register in registers {
-                frame.write32(register, value);
+        new.registers = Some(frame);
+        new.restore();
+        Ok(new)
+    }
+
+    /// Writes all registers again, whether or not the MIP lost its power.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    pub fn restore(&self) {
+        if let Some(frame) = &self.registers {
+            for (registers, value) in [(EDGE, u32::MAX), (VPU_MASKS, u32::MAX), (HOST_MASKS, 0)] {
+                registers.into_iter().for_each(|register| frame.write32(register, value));
             }
         }
-        Ok(new)
     }
 }

@@ -16,7 +16,6 @@ use doorbell_fallible::lock::IrqLock;
 use doorbell_fallible::try_collect;
 use gic_arch::IntId;
 use msi_types::explain::{Explanation, Fact, Obstacle};
-use msi_types::pci::MSI_MAX_VECTORS;
 use msi_types::{
     Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, HwIrq,
     HwIrqBlock, Initially, Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage,
@@ -90,10 +89,11 @@ impl Doorbell {
         }
     }
 
-    /// Returns `true` if vectors of an aligned group can share a message (MultiMSI), whose low data
-    /// bits the device replaces: the data of an aligned group of SPIs must be aligned.
-    const fn has_groups(&self) -> bool {
-        matches!(self.encoding, Encoding::DataAbove(base) if base % MSI_MAX_VECTORS as u32 == 0)
+    /// Returns `true` if vectors of an aligned group of this size can share a message (MultiMSI),
+    /// whose low data bits the device replaces: the data of the group's SPIs must be aligned.
+    fn has_groups(&self, count: u16) -> bool {
+        let align = u32::from(count).next_power_of_two();
+        matches!(self.encoding, Encoding::DataAbove(base) if base.is_multiple_of(align))
     }
 }
 
@@ -108,6 +108,8 @@ pub struct SpiMessages<P: Platform, K> {
     ranges: Vec<SpiRange>,
     doorbells: Vec<Doorbell>,
     allocators: IrqLock<Vec<Allocator>>,
+    /// The registers of a MIP, which loses their contents in a suspension.
+    pub(crate) registers: Option<P::Mmio>,
     marker: PhantomData<fn() -> K>,
 }
 
@@ -127,9 +129,16 @@ impl<P: Platform, K> SpiMessages<P, K> {
         wired: Arc<dyn WiredParent>,
         ranges: impl IntoIterator<Item = (SpiRange, Doorbell)>,
     ) -> Result<Self, MsiError> {
-        let (allocators, doorbells, marker) = (IrqLock::new(Vec::new()), Vec::new(), PhantomData);
-        let mut new =
-            Self { platform, wired, kind, ranges: Vec::new(), doorbells, allocators, marker };
+        let mut new = Self {
+            platform,
+            wired,
+            kind,
+            ranges: Vec::new(),
+            doorbells: Vec::new(),
+            allocators: IrqLock::new(Vec::new()),
+            registers: None,
+            marker: PhantomData,
+        };
         for (range, doorbell) in ranges {
             let no_memory = MsiError::NoMemory("a range of SPIs");
             let SpiRange { first, count } = range;
@@ -159,7 +168,7 @@ impl<P: Platform, K> SpiMessages<P, K> {
         let no_vectors = MsiError::NoVectors { wanted: count.get() };
         let align = Alignment::of(shape, count.into()).ok_or(no_vectors)?;
         let is_group = count.get() > 1 && shape == Shape::AlignedGroup;
-        let fits = |doorbell: &Doorbell| !is_group || doorbell.has_groups();
+        let fits = |doorbell: &Doorbell| !is_group || doorbell.has_groups(count.get());
         if !self.doorbells.iter().any(fits) {
             return Err(MsiError::NoGroups);
         }
@@ -302,7 +311,7 @@ impl<P: Platform, K> MsiParent for SpiMessages<P, K> {
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
         let (all, doorbells) = (Capabilities::ALL, || self.doorbells.iter());
-        let has_groups = doorbells().any(Doorbell::has_groups);
+        let has_groups = doorbells().any(|doorbell| doorbell.has_groups(2));
         let provides = if has_groups { all } else { all.without(Capability::Groups) };
         let addresses = doorbells().map(|doorbell| doorbell.at);
         visit(&Tier::of_controller(self.kind, addresses).with_provides(provides));

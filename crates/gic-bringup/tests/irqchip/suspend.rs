@@ -3,12 +3,17 @@
 
 use crate::machine::{CPU0, CPU1, Chip, Machine, function};
 use crate::messages::Messages;
+use doorbell_hardware::bus::{AccessWidth, MmioDevice};
 use doorbell_test_support::with_allocations;
+use gic_arch::IntId;
 use gic_bringup::{StepError, SuspendError, Suspended};
+use gic_firmware::{Controller, ControllerKind, Fact, IntIdSpan, Region};
 use irq_domain::{IrqHandle, MsiDevice, PerCpuHandle, WiredRequest};
-use msi_types::{Cpu, HwIrq, Level, Line, Shape, Trigger};
-use std::sync::Arc;
+use msi_types::{Cpu, HwIrq, Level, Line, MsiMessage, Shape, Trigger};
+use std::collections::BTreeMap;
+use std::mem::take;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 const SPI: u32 = 40;
 const PPI: u32 = 27;
@@ -108,6 +113,42 @@ fn every_interrupt_is_delivered_after_power_loss() {
         busy.machine.settle(&busy.chip);
         busy.everything_arrives();
     }
+}
+
+/// Registers of a MIP, by their offsets.
+#[derive(Default)]
+struct MipRegisters(Mutex<BTreeMap<u64, u64>>);
+
+impl MmioDevice for MipRegisters {
+    fn read(&self, offset: u64, _: AccessWidth) -> u64 {
+        self.0.lock().unwrap().get(&offset).copied().unwrap_or(0)
+    }
+
+    fn write(&self, offset: u64, _: AccessWidth, value: u64) {
+        self.0.lock().unwrap().insert(offset, value);
+    }
+}
+
+#[test]
+fn resume_writes_the_registers_of_a_mip() {
+    let (at, registers) =
+        (Region::new(0x3000_0000, 0xc0).unwrap(), Arc::new(MipRegisters::default()));
+    let machine =
+        Machine::with_devices(|_| (), |bus, _| bus.attach("mip", at, registers.clone()).unwrap());
+    let spis = IntIdSpan::new(IntId::new(48), 8).unwrap();
+    let busy = Busy::new(machine.described(|description| {
+        description.controllers.push(Controller {
+            ranges: vec![Fact::stated(spis)],
+            message: Some(Fact::stated(MsiMessage { address: 0xff_ffff_f000, data: 0 })),
+            ..Controller::new("/mip", ControllerKind::Mip, Some(at))
+        });
+    }));
+    busy.turn_others_off();
+    let suspended = busy.suspend().unwrap();
+    let before = take(&mut *registers.0.lock().unwrap());
+    assert_eq!(before.len(), 6);
+    busy.resume(suspended);
+    assert_eq!(*registers.0.lock().unwrap(), before);
 }
 
 #[test]

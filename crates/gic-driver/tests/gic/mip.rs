@@ -29,9 +29,12 @@ fn message(mip: &Mip<Board>, count: u16, shape: Shape) -> Result<MsiMessage, Msi
 }
 
 #[test]
-fn a_mip_raises_edges_at_the_arm_cpus() {
+fn a_restored_mip_raises_edges_at_the_arm_cpus() {
     let board = Board::with_cpus(1);
-    open(&board, &config(160, 64)).unwrap();
+    let mip = open(&board, &config(160, 64)).unwrap();
+    let written = core::mem::take(&mut board.world().mip);
+    mip.restore();
+    assert_eq!(board.world().mip, written);
     let [all, none] = [u32::MAX, 0];
     let expected = [(0x20, all), (0x30, all), (0x40, none), (0x50, none), (0x60, all), (0x70, all)];
     assert_eq!(board.world().mip, expected.into());
@@ -46,8 +49,9 @@ fn a_mip_message_carries_the_vector_number_as_data() {
 }
 
 #[test]
-fn a_mip_refuses_groups_if_the_first_data_is_unaligned() {
-    for (first_data, data) in [(0, Ok(0)), (32, Ok(32)), (1, Err(MsiError::NoGroups))] {
+fn a_mip_refuses_only_groups_whose_data_are_unaligned() {
+    let refused = Err(MsiError::NoGroups);
+    for (first_data, data) in [(0, Ok(0)), (32, Ok(32)), (8, Ok(8)), (4, refused), (1, refused)] {
         let mip = open(&Board::with_cpus(1), &config(160, 64).with_first_data(first_data)).unwrap();
         let group = message(&mip, 8, Shape::AlignedGroup);
         assert_eq!(group.map(|message| message.data), data, "{first_data}");
