@@ -185,8 +185,10 @@ fn by_map<'d>(routing: &'d IommuRouting, ids: &Range<u64>) -> Passage<'d> {
     };
     let covered: Vec<_> =
         routing.map.iter().map(|entry| (entry.rid_base.get(), entry.length)).collect();
-    if routing.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX) {
-        let all = covered.iter().enumerate().filter(|(_, (_, length))| *length > 0);
+    if let Some(mask) = routing.mask.as_ref().filter(|mask| mask.value != u32::MAX) {
+        // Linux refuses the rest of a map from an entry on that the mask cannot lead to.
+        let all = covered.iter().take_while(|(base, _)| base & !mask.value == 0);
+        let all = all.enumerate().filter(|(_, (_, length))| *length > 0);
         return Passage::Every(
             all.filter_map(|(entry, (base, length))| stream(entry, *base, *length)).collect(),
         );

@@ -10,6 +10,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+/// Property of a bus that translates the CPUs' accesses to its devices.
+pub(super) const RANGES: &str = "ranges";
+/// Property of a bus that translates its devices' accesses to memory.
+pub(super) const DMA_RANGES: &str = "dma-ranges";
 /// Maximum number of cells in an address or a size: 64 bits plus a prefix of up to two cells (PCI
 /// has one).
 const MAX_CELLS: u32 = 4;
@@ -86,20 +90,34 @@ pub(super) fn bus_regions(node: NodeRef<'_, '_>) -> Result<Vec<(u128, u128)>, St
 /// Translates an address on the bus of `node` to a CPU address. The error is a message for the
 /// user.
 pub(super) fn to_cpu(node: NodeRef<'_, '_>, address: u128) -> Result<u64, String> {
+    translate(node, address, RANGES)
+}
+
+/// Translates an address on the bus of `node`, which `node` itself accesses, by the `dma-ranges` of
+/// the buses above. A bus without the property does not translate (as in Linux's
+/// `of_translate_dma_address`).
+pub(super) fn to_memory(node: NodeRef<'_, '_>, address: u128) -> Result<u64, String> {
+    translate(node, address, DMA_RANGES)
+}
+
+fn translate(node: NodeRef<'_, '_>, address: u128, property: &str) -> Result<u64, String> {
     let mut address = address;
     for bus in node.upwards().skip(1) {
         // Addresses of the root's children are CPU addresses.
         let Some(above) = bus.parent() else { break };
-        let Some(ranges) = bus.property("ranges") else {
-            return Err(format!("{} has no `ranges` for address {address:#x}", bus.path()));
+        let Some(ranges) = bus.property(property) else {
+            if property == DMA_RANGES {
+                continue;
+            }
+            return Err(format!("{} has no `{property}` for address {address:#x}", bus.path()));
         };
         if ranges.is_empty() {
             continue;
         }
         let (child, parent) = (Shape::of(bus)?, Shape::of(above)?);
         let entries = entries(ranges, [child.address, parent.address, child.size])
-            .ok_or_else(|| format!("`ranges` of {} is malformed", bus.path()))?;
-        address = search(bus, entries, address)?;
+            .ok_or_else(|| format!("`{property}` of {} is malformed", bus.path()))?;
+        address = search(bus, entries, address, property)?;
     }
     u64::try_from(address).map_err(|_| format!("address {address:#x} has more than 64 bits"))
 }
@@ -117,11 +135,12 @@ pub(super) fn range_entries<'a>(
     if child.address == cells { entries(ranges, fields) } else { None }
 }
 
-/// Translates `address` by the `ranges` of `bus`; the first entry that contains it is used.
+/// Translates `address` by a property of `bus`; the first entry that contains it is used.
 fn search(
     bus: NodeRef<'_, '_>,
     entries: impl Iterator<Item = [u128; 3]>,
     address: u128,
+    property: &str,
 ) -> Result<u128, String> {
     for [from, to, size] in entries {
         bus.spend()
@@ -131,7 +150,7 @@ fn search(
             return Ok(above);
         }
     }
-    Err(format!("`ranges` of {} does not contain address {address:#x}", bus.path()))
+    Err(format!("`{property}` of {} does not contain address {address:#x}", bus.path()))
 }
 
 /// Returns one `reg` entry as a CPU physical region. The error is a message for the user.

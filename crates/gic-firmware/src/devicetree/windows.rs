@@ -1,15 +1,14 @@
 //! Reads the windows of a PCI host bridge from its `ranges` and `dma-ranges` (IEEE 1275 PCI binding
 //! §2.1.4.1 and §2.2.1.1; Devicetree Specification §2.3.9).
 
-use super::address::{range_entries, to_cpu};
+use super::address::{DMA_RANGES, RANGES, range_entries, to_cpu, to_memory};
 use super::tree::NodeRef;
 use crate::origin::Fact;
 use crate::region::Region;
+use alloc::string::String;
 use alloc::vec::Vec;
 use msi_types::pci::{PciSpace, PciWindow};
 
-const RANGES: &str = "ranges";
-const DMA_RANGES: &str = "dma-ranges";
 /// Number of cells of a PCI address: space and flags, then 64 bits of address.
 const PCI_CELLS: usize = 3;
 
@@ -23,25 +22,20 @@ const MEMORY_64: u32 = 3 << 24;
 /// Returns the windows of `host`, in the property's order. Omits entries without a CPU address, and
 /// entries for configuration space.
 pub(super) fn read(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
-    entries(host, RANGES, |parent| to_cpu(host, parent).ok())
+    entries(host, RANGES, to_cpu)
 }
 
 /// Returns the windows through which the functions behind `host` reach memory and doorbells. The
-/// list is empty if firmware states no limit, or if a bus above translates the addresses further.
+/// list is empty if firmware states no limit.
 pub(super) fn read_dma(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
-    let translates =
-        |bus: NodeRef<'_, '_>| bus.property(DMA_RANGES).is_some_and(|at| !at.is_empty());
-    if host.upwards().skip(1).any(translates) {
-        return Vec::new();
-    }
-    entries(host, DMA_RANGES, |parent| u64::try_from(parent).ok())
+    entries(host, DMA_RANGES, to_memory)
 }
 
 /// Reads a property of windows, whose parent addresses `cpu` translates.
-fn entries(
-    host: NodeRef<'_, '_>,
+fn entries<'t, 'a>(
+    host: NodeRef<'t, 'a>,
     property: &'static str,
-    cpu: impl Fn(u128) -> Option<u64>,
+    cpu: fn(NodeRef<'t, 'a>, u128) -> Result<u64, String>,
 ) -> Vec<Fact<PciWindow>> {
     let Some(entries) = range_entries(host, property, PCI_CELLS) else { return Vec::new() };
     let windows = entries.filter_map(|[child, parent, size]| {
@@ -52,7 +46,7 @@ fn entries(
             MEMORY_64 => PciSpace::Memory64,
             _ => return None,
         };
-        let cpu = Region::new(cpu(parent)?, u64::try_from(size).ok()?)?;
+        let cpu = Region::new(cpu(host, parent).ok()?, u64::try_from(size).ok()?)?;
         let window = PciWindow::new(space, cpu, bus_base)?;
         let prefetchable = flags & PREFETCHABLE != 0;
         Some(if prefetchable { window.prefetchable() } else { window })

@@ -111,7 +111,7 @@ impl Collector<'_, '_> {
 }
 
 /// Returns the part of `span` whose requesters are on `buses`.
-fn reachable(span: RouteSpan, buses: Option<BusRange>) -> Option<RouteSpan> {
+pub(super) fn reachable(span: RouteSpan, buses: Option<BusRange>) -> Option<RouteSpan> {
     let Some(buses) = buses else { return Some(span) };
     let (low, high) = requesters(buses);
     let first = span.rid_base.get().max(low);

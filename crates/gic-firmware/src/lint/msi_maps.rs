@@ -1,13 +1,14 @@
 //! Checks maps, references, and the DeviceIDs that result from them.
 
-use super::claims::{Claim, claims, requesters};
+use super::claims::{Claim, claims, reachable, requesters};
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::iommu::{IommuRouting, StreamEntry};
-use crate::origin::{Fact, NodeId, Origin};
+use crate::origin::{Fact, NodeId};
 use crate::requester::{ConfigAccess, MapEntry, MsiRouting, PciHost, Role, Target};
+use crate::route::RouteSpan;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
@@ -29,9 +30,8 @@ pub(super) fn check(description: &Description, findings: &mut FindingList) {
     let claims = claims(description);
     shared_ids(description, &claims, findings);
     pre_its(description, &claims, findings);
-    let doorbells = highest_doorbells(description);
-    address_limits(description, &doorbells, findings);
-    dma_windows(description, &doorbells, findings);
+    dma_windows(description, findings);
+    address_limits(description, findings);
 }
 
 fn check_host(description: &Description, host: &PciHost, findings: &mut FindingList) {
@@ -123,8 +123,9 @@ fn beyond_pci(description: &Description, routing: &MsiRouting, findings: &mut Fi
 /// Reports map entries outside the host's buses, and buses that the map does not cover.
 fn uncovered_buses(host: &PciHost, findings: &mut FindingList) {
     let Some(map) = &host.msi.map else { return };
-    // An empty entry has been reported, and its length is unknown.
-    if map.iter().any(|entry| entry.length == 0) {
+    // An empty or broken entry has been reported, and where it ends is unknown.
+    let is_broken = |entry: &Fact<MapEntry>| entry.length == 0 || entry.target == Target::Nowhere;
+    if map.iter().any(is_broken) {
         return;
     }
     let (low, high) = requesters(host.buses.value);
@@ -202,7 +203,8 @@ fn unprotected_buses(host: &PciHost, findings: &mut FindingList) {
     let map = &host.iommu.map;
     let (None, Some(entry)) = (&host.iommu.mask, map.first()) else { return };
     let is_whole = |entry: &&Fact<StreamEntry>| entry.length >= BUS_REQUESTERS;
-    if map.iter().any(|entry| entry.length == 0) || !map.iter().any(|entry| is_whole(&entry)) {
+    let is_broken = |entry: &Fact<StreamEntry>| entry.length == 0 || entry.iommu.is_none();
+    if map.iter().any(is_broken) || !map.iter().any(|entry| is_whole(&entry)) {
         return;
     }
     let range = |first: u32, length: u32| (u64::from(first), u64::from(first) + u64::from(length));
@@ -295,61 +297,86 @@ fn pre_its(description: &Description, claims: &[Claim<'_>], findings: &mut Findi
     }
 }
 
-/// Returns the highest doorbell of each controller. Direct LPI has one for each CPU.
-fn highest_doorbells(description: &Description) -> Vec<Option<u64>> {
-    let highest = |controller| description.doorbells(controller).into_iter().max();
-    description.controllers.iter().map(highest).collect()
+/// Returns the addresses to which the requesters of `span` write. Behind a pre-ITS, the address
+/// depends on the DeviceID.
+fn doorbells(description: &Description, span: RouteSpan) -> Vec<u64> {
+    let Some(to) = description.controller(span.controller) else { return Vec::new() };
+    let Some(more) = span.length.checked_sub(1).filter(|_| to.pre_its.is_some()) else {
+        return description.doorbells(to);
+    };
+    let first = span.device_id_base.get();
+    let ends = [first, first.saturating_add(more)];
+    ends.into_iter().filter_map(|device| to.doorbell(DeviceId::new(device))).collect()
 }
 
-/// Reports hosts whose functions cannot reach a doorbell, because none of the host's windows to
-/// memory contains it. An IOMMU translates the address before the window does.
-fn dma_windows(description: &Description, doorbells: &[Option<u64>], findings: &mut FindingList) {
+/// Returns the spans of a host and of its bridges whose messages no IOMMU translates, one for each
+/// controller, or all if the address depends on the DeviceID. Operating systems ignore a disabled
+/// IOMMU.
+fn untranslated<'d>(
+    description: &'d Description,
+    host: &'d PciHost,
+) -> impl Iterator<Item = RouteSpan> + 'd {
+    let buses = Some(host.buses.value).filter(|_| host.msi.mask.is_none());
+    let bridges = host.bridges.iter().filter(|bridge| bridge.status.is_enabled());
+    let below = bridges.flat_map(|bridge| description.bridge_spans(bridge));
+    let spans = description.host_spans(host).chain(below);
+    let spans = spans.filter_map(move |span| reachable(span, buses)).filter(|span| {
+        let passed = host.iommu.stream(span.rid_base);
+        let passed = passed.and_then(|(index, _)| description.iommu(index));
+        passed.is_none_or(|iommu| !iommu.status.is_enabled())
+    });
+    let mut seen = BTreeSet::new();
+    spans.filter(move |span| {
+        let to = description.controller(span.controller);
+        seen.insert(span.controller) || to.is_some_and(|to| to.pre_its.is_some())
+    })
+}
+
+/// Reports hosts whose functions cannot reach a doorbell, because none of the host's windows leads
+/// there from the address that they write.
+fn dma_windows(description: &Description, findings: &mut FindingList) {
     for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
         let Some(window) = host.dma_windows.first() else { continue };
-        let is_inside =
-            |doorbell: u64| host.dma_windows.iter().any(|window| window.cpu().contains(doorbell));
-        let outside = description.host_spans(host).into_iter().find_map(|span| {
-            let index = span.controller.get();
-            let doorbell = doorbells.get(index).copied().flatten()?;
-            let passes_iommu = host.iommu.stream(span.rid_base).is_some();
-            (!passes_iommu && !is_inside(doorbell)).then_some((index, doorbell))
+        let outside = untranslated(description, host).find_map(|span| {
+            let to = description.controller(span.controller)?;
+            // The doorbell of a MIP is a PCI address, which leads to the registers.
+            let leads = |doorbell: u64, cpu: u64| match (&to.message, &to.registers) {
+                (Some(_), Some(registers)) => registers.contains(cpu),
+                _ => cpu == doorbell,
+            };
+            let is_reached = |doorbell: u64| {
+                let windows = host.dma_windows.iter();
+                windows.filter_map(|one| one.to_cpu(doorbell)).any(|cpu| leads(doorbell, cpu))
+            };
+            let mut doorbells = doorbells(description, span).into_iter();
+            doorbells.find(|doorbell| !is_reached(*doorbell)).map(|doorbell| (to, doorbell))
         });
-        if let Some((index, doorbell)) = outside {
-            let to = description.controllers.get(index).map(|one| one.id.as_str());
-            let message = format!(
-                "no window contains the doorbell {doorbell:#x} of {}",
-                to.unwrap_or_default()
-            );
+        if let Some((to, doorbell)) = outside {
+            let message = format!("no window contains the doorbell {doorbell:#x} of {}", to.id);
             findings.add(Rule::DoorbellOutsideDmaRanges, window.origin.clone(), message);
         }
     }
 }
 
 /// Compares the doorbells with the address bits of requesters that aren't behind an IOMMU.
-fn address_limits(description: &Description, highest: &[Option<u64>], findings: &mut FindingList) {
-    let mut compare = |bits: &Fact<u8>, index: usize, origin: &Origin| {
-        let doorbell = highest.get(index).copied().flatten();
+fn address_limits(description: &Description, findings: &mut FindingList) {
+    let mut compare = |bits: &Fact<u8>, span: RouteSpan| {
+        let highest = doorbells(description, span).into_iter().max();
         let limit = 1u64.checked_shl(bits.value.into());
-        if let (Some(doorbell), Some(limit)) = (doorbell, limit)
+        if let (Some(doorbell), Some(limit)) = (highest, limit)
             && doorbell >= limit
         {
             let message = format!("{} bits do not reach the doorbell {doorbell:#x}", bits.value);
-            findings.add(Rule::AddressSizeLimit, origin.clone(), message);
+            findings.add(Rule::AddressSizeLimit, bits.origin.clone(), message);
         }
     };
     for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
         let Some(bits) = &host.address_bits else { continue };
-        for span in description.host_spans(host) {
-            if host.iommu.stream(span.rid_base).is_none() {
-                compare(bits, span.controller.get(), &bits.origin);
-            }
-        }
+        untranslated(description, host).for_each(|span| compare(bits, span));
     }
     let devices = description.devices.iter().filter(|device| device.status.is_enabled());
     for device in devices.filter(|device| device.iommus.is_empty() && device.role == Role::Device) {
         let Some(bits) = &device.address_bits else { continue };
-        for span in description.device_spans(device) {
-            compare(bits, span.controller.get(), &bits.origin);
-        }
+        description.device_spans(device).into_iter().for_each(|span| compare(bits, span));
     }
 }

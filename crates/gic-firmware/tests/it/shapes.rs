@@ -402,6 +402,9 @@ fn a_map_entry_with_bits_outside_the_mask_ends_the_search() {
     let machine = read!("mistakes");
     assert!(answer(&machine, "/pcie@10000000", 0x0210).is_err());
     assert!(matches!(answer(&machine, "/pcie@10000000", 0x0700), Err(NoRoute::Unmapped(_))));
+    let spans = machine.host_spans(host(&machine, "/pcie@10000000"));
+    let found: Vec<_> = spans.map(|span| span.rid_base.get()).collect();
+    assert_eq!(found, [0, 0x100], "the entry and those after it have no route");
 }
 
 #[test]
