@@ -44,6 +44,7 @@ pub use writer::{
 use crate::description::Description;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
+use crate::gic::{GicVersion, owns_el2};
 use crate::origin::Fact;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -85,7 +86,11 @@ pub fn parse(tables: &TableSet<'_>) -> Description {
     let nodes = nodes(tables.iort, &mut findings);
     let controllers = ControllerList::read(&madt, &nodes, &mut findings);
     let cpus = cpus::read(&madt, &mut findings);
-    checks::check(tables, &madt, &nodes, &mut findings);
+    let hypervisor = tables.fadt.and_then(hypervisor);
+    let psci = tables.fadt.and_then(psci);
+    let is_bare = gic.as_ref().is_some_and(|gic| gic.version.value != GicVersion::V2)
+        && owns_el2(hypervisor.as_ref(), psci.as_ref());
+    checks::check(tables, &madt, &nodes, is_bare, &mut findings);
     let requesters = Requesters::read(tables, &nodes, &controllers, &mut findings);
     let header = tables.madt.table();
     Description {
@@ -96,8 +101,8 @@ pub fn parse(tables: &TableSet<'_>) -> Description {
             .map(String::from)
             .collect(),
         oem_id: Some(header.oem_id()).filter(|id| !id.is_empty()).map(String::from),
-        hypervisor: tables.fadt.and_then(hypervisor),
-        psci: tables.fadt.and_then(psci),
+        hypervisor,
+        psci,
         cpus,
         gic,
         secondary_gics: Vec::new(),

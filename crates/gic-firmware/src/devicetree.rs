@@ -39,6 +39,7 @@ pub use writer::{WriteError, WriteErrorKind, with_node_paths, write, write_sourc
 use crate::description::Description;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
+use crate::gic::owns_el2;
 use crate::origin::Fact;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -80,6 +81,13 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
     let gics = GicNodes::find(&tree, &mut findings);
     nodes::check(&tree, gics.root, &mut findings);
     let gic = gics.root.and_then(|node| gic::read(node, &mut findings));
+    let hypervisor = below_root(&tree, "hypervisor", "compatible");
+    let psci = below_root(&tree, "psci", "method");
+    if owns_el2(hypervisor.as_ref(), psci.as_ref())
+        && let Some(node) = gics.root
+    {
+        gic::check_maintenance(node, &mut findings);
+    }
     let secondary_gics = gics.read_secondary(&tree, &mut findings);
     let controllers = ControllerList::read(&tree, &gics, &mut findings);
     let iommus = IommuList::read(&tree);
@@ -89,8 +97,8 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         model: model(&tree),
         compatible: tree.nodes().next().map(NodeRef::compatible).unwrap_or_default(),
         oem_id: None,
-        hypervisor: below_root(&tree, "hypervisor", "compatible"),
-        psci: below_root(&tree, "psci", "method"),
+        hypervisor,
+        psci,
         cpus: cpus::read(&tree, &mut findings),
         gic,
         secondary_gics,

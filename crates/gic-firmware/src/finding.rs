@@ -245,6 +245,9 @@ rules! {
     GiccMismatch "gicc-mismatch" Warning
         "CPUs differ in a field that operating systems require to be the same on all of them."
         "State the same GSIV or address in each enabled GICC.";
+    MissingMaintenanceInterrupt "missing-maintenance-interrupt" Note
+        "A GICv3 has no maintenance interrupt, which a hypervisor needs for virtual interrupts."
+        "State it in the GIC's `interrupts`, or in each GICC: usually PPI 9, which is INTID 25.";
     GsivClass "gsiv-class" Error
         "A GSIV has the wrong class of interrupt, such as a PPI for a device's wire."
         "GSIVs are INTIDs: PPIs are 16 to 31, SPIs 32 to 1019.";
@@ -254,12 +257,15 @@ rules! {
     UnknownSegment "unknown-segment" Error
         "A root complex of the IORT is for the wrong PCI segment."
         "State the segment of the MCFG and of `_SEG`.";
+    ComponentWithoutIts "component-without-its" Note
+        "No mapping of a named component of the IORT leads to an ITS: it can only use wires."
+        "Map the component to an ITS group, or let its SMMU map its IDs, if it sends messages.";
     SmmuWithoutIts "smmu-without-its" Error
-        "Messages of a root complex end at an SMMU that has no mapping to an ITS group."
+        "Messages of an IORT node end at an SMMU that has no mapping to an ITS group."
         "Give the SMMU an ID mapping to the ITS group, without the single-mapping flag.";
     UnmappedStream "unmapped-stream" Warning
-        "An SMMU maps only a part of the IDs that a root complex sends through it."
-        "Let the SMMU's ID mappings cover the outputs of the root complex; counts are minus one.";
+        "An SMMU maps only a part of the IDs that another IORT node sends through it."
+        "Let the SMMU's ID mappings cover the outputs of the node; counts are minus one.";
     SmmuWithoutInterrupts "smmu-without-interrupts" Warning
         "An SMMU or counter group has neither wired interrupts nor a mapping for messages."
         "State its GSIVs, or the index of a single mapping to an ITS group.";
@@ -331,10 +337,16 @@ rules! {
     RegistersOverlap "registers-overlap" Error
         "Two register windows of the interrupt system claim the same addresses."
         "Correct the base or the size of one of them.";
+    UnusedInterfaceOverlap "unused-interface-overlap" Note
+        "The CPU interface of a GICv3 overlaps other registers: Linux does not use it."
+        "Leave the interface out, unless the GIC has one for guests.";
     FrameAlignment "frame-alignment" Error
         "The base of a register frame is not aligned as the architecture requires."
         "Correct the address: frames of a GICv3, an ITS and an SMMUv3 start at a multiple of \
-         64 KiB, the bus of an ECAM at a multiple of 1 MiB.";
+         64 KiB.";
+    EcamAlignment "ecam-alignment" Note
+        "An ECAM window starts between two multiples of 1 MiB: Linux maps it as stated."
+        "Correct the address, unless the bridge ignores the low bits on purpose.";
     FrameSize "frame-size" Error
         "A register frame is too small for the registers in it."
         "State the whole frame: 0x10000 bytes for a GICv3 distributor, 0x20000 for an SMMUv3, \

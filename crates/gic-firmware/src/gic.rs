@@ -39,6 +39,16 @@ pub struct Gic {
     pub broken_save_restore: bool,
 }
 
+/// Message about a GICv3 without a maintenance interrupt (as in Linux's `gic_of_setup_kvm_info`).
+pub(crate) const NO_MAINTENANCE: &str =
+    "no interrupt is stated for a virtual CPU interface, so KVM offers no virtual GIC";
+
+/// Returns `true` if firmware states that an operating system can use EL2: it calls PSCI by `smc`,
+/// and names no hypervisor.
+pub(crate) fn owns_el2(hypervisor: Option<&Fact<String>>, psci: Option<&Fact<String>>) -> bool {
+    hypervisor.is_none() && psci.is_some_and(|method| method.value == "smc")
+}
+
 /// Property that sets [`Gic::broken_save_restore`].
 pub(crate) const BROKEN_SAVE_RESTORE: &str = "mediatek,broken-save-restore-fw";
 

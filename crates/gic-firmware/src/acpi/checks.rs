@@ -33,11 +33,13 @@ pub(super) fn check_extent(tables: &TableSet<'_>, findings: &mut FindingList) {
     extent::check(tables, findings);
 }
 
-/// Checks tables whose structures and nodes have been read.
+/// Checks tables whose structures and nodes have been read. `is_bare` states whether the operating
+/// system can use a GICv3's virtual interface.
 pub(super) fn check(
     tables: &TableSet<'_>,
     madt: &[MadtStructure],
     nodes: &[IortNode<'_>],
+    is_bare: bool,
     findings: &mut FindingList,
 ) {
     let raw = RawTables {
@@ -47,7 +49,13 @@ pub(super) fn check(
     revisions::check(tables, madt, nodes, raw, findings);
     gic::check(madt, raw, findings);
     cpus::check(madt, raw, findings);
-    wires::check(madt, nodes, raw, findings);
+    if is_bare {
+        cpus::maintenance(madt, raw, findings);
+    }
+    // GSIVs are INTIDs only if the machine has a GIC.
+    if madt.iter().any(gic::is_gicd) {
+        wires::check(madt, nodes, raw, findings);
+    }
     segments::check(tables, nodes, findings);
     mappings::check(madt, nodes, raw, findings);
     streams::check(tables, madt, nodes, findings);

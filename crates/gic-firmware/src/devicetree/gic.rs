@@ -1,11 +1,12 @@
 //! Reads GIC nodes (bindings `arm,gic.yaml`, `arm,gic-v3.yaml`).
 
 use super::address::{cells, regions};
+use super::interrupt_tree::{EXTENDED, INTERRUPTS};
 use super::tree::NodeRef;
 use crate::coherence::Coherence;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
-use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
+use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion, NO_MAINTENANCE};
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::format;
@@ -85,6 +86,15 @@ pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<
         coherence: coherence(node),
         broken_save_restore: node.has(BROKEN_SAVE_RESTORE),
     })
+}
+
+/// Reports a GICv3 without a maintenance interrupt.
+pub(super) fn check_maintenance(node: NodeRef<'_, '_>, findings: &mut FindingList) {
+    let is_v3 = version(node) == Some(GicVersion::V3) && node.status().is_enabled();
+    if is_v3 && !node.has(INTERRUPTS) && !node.has(EXTENDED) {
+        let place = node.origin(INTERRUPTS);
+        findings.add(Rule::MissingMaintenanceInterrupt, place, NO_MAINTENANCE);
+    }
 }
 
 /// Returns how many of the `available` regions after the distributor's region contain

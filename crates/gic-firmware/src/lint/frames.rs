@@ -29,13 +29,22 @@ const PAGE_BYTES: u64 = 0x1000;
 const BUS_BYTES: u64 = 1 << 20;
 
 const PCI_WINDOW: &str = "the PCI window";
+const ECAM_WINDOW: &str = "the ECAM window";
+/// Name of the CPU interface of a GICv3 or later, which Linux does not use.
+const UNUSED_INTERFACE: &str = "the unused CPU interface";
 
 pub(super) fn check(description: &Description, findings: &mut FindingList) {
-    let frames = frames(description);
+    let mut frames = frames(description);
     for frame in &frames {
         shape(frame, findings);
     }
-    overlapping(frames, findings);
+    // A base that is not aligned is wrong, and has been reported.
+    let is_aligned = |frame: &Frame<'_>| frame.region.base().is_multiple_of(frame.alignment);
+    frames.retain(|frame| frame.region.size() > 0 && is_aligned(frame));
+    frames.sort_by_key(|frame| frame.region);
+    overlapping(&frames, Rule::UnusedInterfaceOverlap, findings);
+    frames.retain(|frame| frame.name != UNUSED_INTERFACE);
+    overlapping(&frames, Rule::RegistersOverlap, findings);
     doorbells(description, findings);
     redistributors(description, findings);
 }
@@ -69,7 +78,9 @@ fn frames(description: &Description) -> Vec<Frame<'_>> {
         let Some(region) = &gic.cpu_interface else { continue };
         let is_gic_400 = gic.compatible.iter().any(|name| name == GIC_400);
         let least = if is_gic_400 { GIC_400_BYTES } else { 0 };
-        push(&mut frames, region, "the CPU interface", &gic.id, (region.value, 1, least));
+        let is_used = gic.version.value == GicVersion::V2;
+        let name = if is_used { "the CPU interface" } else { UNUSED_INTERFACE };
+        push(&mut frames, region, name, &gic.id, (region.value, 1, least));
     }
     for controller in description.controllers.iter().filter(|one| one.status.is_enabled()) {
         let (name, alignment, least) = match controller.kind {
@@ -93,7 +104,7 @@ fn frames(description: &Description) -> Vec<Frame<'_>> {
     for host in description.hosts.iter().filter(|one| one.status.is_enabled()) {
         let Some(config) = &host.config else { continue };
         if let ConfigAccess::Ecam(ecam) = config.value {
-            push(&mut frames, config, "the ECAM window", &host.id, (ecam, BUS_BYTES, 0));
+            push(&mut frames, config, ECAM_WINDOW, &host.id, (ecam, BUS_BYTES, 0));
         }
         for window in &host.windows {
             push(&mut frames, window, PCI_WINDOW, &host.id, (window.cpu(), 1, 0));
@@ -117,7 +128,9 @@ fn shape(frame: &Frame<'_>, findings: &mut FindingList) {
     let Frame { region, origin, name, alignment, least, .. } = frame;
     if !region.base().is_multiple_of(*alignment) {
         let message = format!("{name} {region} does not start at a multiple of {alignment:#x}");
-        findings.add(Rule::FrameAlignment, (*origin).clone(), message);
+        let is_ecam = *name == ECAM_WINDOW;
+        let rule = if is_ecam { Rule::EcamAlignment } else { Rule::FrameAlignment };
+        findings.add(rule, (*origin).clone(), message);
     }
     if region.size() < *least {
         let size = region.size();
@@ -126,26 +139,24 @@ fn shape(frame: &Frame<'_>, findings: &mut FindingList) {
     }
 }
 
-fn overlapping(mut frames: Vec<Frame<'_>>, findings: &mut FindingList) {
-    // A base that is not aligned is wrong, and has been reported.
-    let is_aligned = |frame: &Frame<'_>| frame.region.base().is_multiple_of(frame.alignment);
-    frames.retain(|frame| frame.region.size() > 0 && is_aligned(frame));
-    frames.sort_by_key(|frame| frame.region);
+/// Reports sorted frames that overlap and break this rule.
+fn overlapping(frames: &[Frame<'_>], rule: Rule, findings: &mut FindingList) {
     let mut furthest: Option<&Frame<'_>> = None;
-    for frame in &frames {
+    for frame in frames {
         let region = frame.region;
         let before = furthest.filter(|before| before.region.last() >= Some(region.base()));
         // Windows of one host may overlap each other and its configuration space.
         let is_fault = |before: &&Frame<'_>| {
-            let has_window = [before.name, frame.name].contains(&PCI_WINDOW);
-            !has_window || before.owner != frame.owner
+            let names = [before.name, frame.name];
+            let is_of_rule = names.contains(&UNUSED_INTERFACE) || rule == Rule::RegistersOverlap;
+            is_of_rule && (!names.contains(&PCI_WINDOW) || before.owner != frame.owner)
         };
         if let Some(before) = before.filter(is_fault) {
             let message = format!(
                 "{} {region} overlaps {} {} of {}",
                 frame.name, before.name, before.region, before.owner
             );
-            findings.add(Rule::RegistersOverlap, frame.origin.clone(), message);
+            findings.add(rule, frame.origin.clone(), message);
         }
         furthest = furthest.filter(|before| before.region.last() >= region.last()).or(Some(frame));
     }

@@ -29,6 +29,7 @@ const PART_OF_IORT: &[(Rule, &str)] = &[
     (Rule::UncoveredBus, ""),
     (Rule::UnmappedFunctions, ""),
     (Rule::RmrTarget, ""),
+    (Rule::ComponentWithoutIts, ""),
     (Rule::SmmuWithoutIts, ""),
     (Rule::UnmappedStream, ""),
     (Rule::SmmuWithoutInterrupts, ""),

@@ -1,12 +1,11 @@
 //! Checks the GICC structures.
 
-use super::gic::ADDRESS_BITS;
+use super::gic::{ADDRESS_BITS, has_redistributors};
 use super::raw_tables::RawTables;
 use crate::acpi::cpus::giccs;
-use crate::acpi::fields::{Field, gicc, structure_head};
+use crate::acpi::fields::{Field, gicc};
 use crate::acpi::madt::{Gicc, MadtContents, MadtStructure};
 use crate::acpi::places::in_madt;
-use crate::acpi::table::Fields;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use alloc::collections::btree_map::Entry;
@@ -18,19 +17,49 @@ use alloc::string::String;
 const PAGE_BYTES: u64 = 0x1000;
 /// Fields that Linux requires to be equal on all CPUs, because one handler serves all of them.
 const SHARED: [(Field, &str); 4] = [
-    (gicc::MAINTENANCE_GSIV, "KVM then refuses to use the GIC"),
-    (gicc::GICV, "KVM then refuses to use the GIC"),
+    (gicc::MAINTENANCE_GSIV, NO_KVM),
+    (gicc::GICV, NO_KVM),
     (gicc::SPE_GSIV, "Linux then ignores SPE"),
     (gicc::TRBE_GSIV, "Linux then ignores TRBE"),
 ];
+const NO_KVM: &str = "KVM then refuses to use the GIC";
+/// Flag of a GICC whose maintenance interrupt is edge-triggered.
+const EDGE: u64 = 1 << 2;
 
 pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
     uids(madt, findings);
     enabled(madt, findings);
     interfaces(madt, raw, findings);
     redistributors(madt, findings);
+    let usable = || giccs(madt).filter(|(_, gicc)| gicc.is_enabled() || gicc.is_online_capable());
+    let fields = |offset| raw.at(offset);
     for (field, consequence) in SHARED {
-        equal(madt, raw, field, consequence, findings);
+        let value = |offset| field.spelled(fields(offset));
+        equal(usable(), field.name, value, consequence, findings);
+    }
+    let trigger = |offset| {
+        let is_edge = gicc::FLAGS.has(fields(offset), EDGE)?;
+        let trigger = if is_edge { "edge" } else { "level" };
+        Some(format!("({trigger}-triggered maintenance interrupt)"))
+    };
+    equal(usable(), gicc::FLAGS.name, trigger, NO_KVM, findings);
+    if !has_redistributors(madt) {
+        // Linux compares the interfaces of all GICCs, also of those that are disabled.
+        let value = |offset| gicc::BASE.spelled(fields(offset));
+        let consequence = "Linux then refuses the GIC, whose interfaces are banked";
+        equal(giccs(madt), gicc::BASE.name, value, consequence, findings);
+    }
+}
+
+/// Reports a GICv3 whose maintenance interrupt no CPU states.
+pub(super) fn maintenance(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
+    let gsiv = |offset| gicc::MAINTENANCE_GSIV.read::<u32>(raw.at(offset));
+    let has_one = |(offset, _): (usize, Gicc)| gsiv(offset).is_some_and(|gsiv| gsiv != 0);
+    if let Some((first, _)) = giccs(madt).next()
+        && !giccs(madt).any(has_one)
+    {
+        let place = in_madt(first, gicc::MAINTENANCE_GSIV.name);
+        findings.add(Rule::MissingMaintenanceInterrupt, place, crate::gic::NO_MAINTENANCE);
     }
 }
 
@@ -116,30 +145,24 @@ fn redistributors(madt: &[MadtStructure], findings: &mut FindingList) {
     }
 }
 
-/// Reports the first enabled CPU whose `field` differs from the first enabled CPU's.
+/// Reports the first CPU whose value differs from the first CPU's.
 fn equal(
-    madt: &[MadtStructure],
-    raw: RawTables<'_>,
-    field: Field,
+    mut cpus: impl Iterator<Item = (usize, Gicc)>,
+    name: &'static str,
+    value: impl Fn(usize) -> Option<String>,
     consequence: &str,
     findings: &mut FindingList,
 ) {
-    let value = |offset: usize| {
-        let rest = Fields(raw.madt.get(offset..)?);
-        field.spelled(Fields(rest.slice(0, structure_head::LENGTH.read(rest)?)?))
-    };
-    let mut usable = giccs(madt).filter(|(_, gicc)| gicc.is_enabled());
-    let Some((first, of)) = usable.next() else { return };
+    let Some((first, of)) = cpus.next() else { return };
     let Some(stated) = value(first) else { return };
-    let other = usable.find(|(offset, _)| value(*offset).is_some_and(|other| other != stated));
+    let other = cpus.find(|(offset, _)| value(*offset).is_some_and(|other| other != stated));
     if let Some((offset, gicc)) = other {
         let message = format!(
-            "{} {} of CPU UID {} differs from {stated} of CPU UID {}; {consequence}",
-            field.name,
+            "{name} {} of CPU UID {} differs from {stated} of CPU UID {}; {consequence}",
             value(offset).unwrap_or_default(),
             gicc.uid,
             of.uid
         );
-        findings.add(Rule::GiccMismatch, in_madt(offset, field.name), message);
+        findings.add(Rule::GiccMismatch, in_madt(offset, name), message);
     }
 }

@@ -8,6 +8,7 @@ use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::string::String;
 use gic_arch::{IntId, IntIdClass};
 
 /// Maximum number of bits of a physical address (Armv9, FEAT_D128).
@@ -64,7 +65,21 @@ pub(super) fn address(
     findings.add(Rule::MalformedProperty, place, message);
 }
 
-/// Compares the distributor's version with the other structures of the MADT.
+pub(super) fn is_gicd(structure: &MadtStructure) -> bool {
+    matches!(structure.contents, MadtContents::Gicd(_))
+}
+
+/// Returns `true` if the MADT describes redistributors, which only a GICv3 or later has.
+pub(super) fn has_redistributors(madt: &[MadtStructure]) -> bool {
+    madt.iter().any(|structure| match structure.contents {
+        MadtContents::Gicr(_) => true,
+        MadtContents::Gicc(cpu) => cpu.redistributor.is_some_and(|base| base != 0),
+        _ => false,
+    })
+}
+
+/// Compares the distributor's version with the other structures of the MADT. Version 0 leaves the
+/// version to the hardware: Linux then looks for redistributors, and otherwise for CPU interfaces.
 fn version(madt: &[MadtStructure], offset: usize, distributor: Gicd, findings: &mut FindingList) {
     let has = |test: fn(&MadtContents) -> bool| {
         madt.iter().find(|structure| test(&structure.contents)).map(|structure| structure.offset)
@@ -87,9 +102,19 @@ fn version(madt: &[MadtStructure], offset: usize, distributor: Gicd, findings: &
             "the GICD is a GICv{}, which has no ITS, but {its:#x} describes one",
             distributor.version
         ),
+        (0, None, _) if has_cpus && interface.is_none() => String::from(
+            "the GICD states no version, and no structure a redistributor or a CPU interface",
+        ),
+        (0, None, Some(its)) => format!(
+            "{its:#x} describes an ITS, but the GICD states no version, and no structure a \
+             redistributor: Linux looks for a GICv2"
+        ),
         (1 | 2, None, None) if has_cpus && interface.is_none() => format!(
             "the GICD is a GICv{}, but no GICC states the address of a CPU interface",
             distributor.version
+        ),
+        (1, None, None) => String::from(
+            "the GICD is a GICv1, for which Linux has no driver under ACPI: version 2 is meant",
         ),
         _ => return,
     };

@@ -15,7 +15,12 @@ pub(super) struct RawTables<'a> {
 impl<'a> RawTables<'a> {
     /// Returns the fields of a MADT structure, up to its end.
     pub(super) fn structure(self, at: &MadtStructure) -> Fields<'a> {
-        let rest = Fields(self.madt.get(at.offset..).unwrap_or_default());
+        self.at(at.offset)
+    }
+
+    /// Returns the fields of the MADT structure at this offset, up to its end.
+    pub(super) fn at(self, offset: usize) -> Fields<'a> {
+        let rest = Fields(self.madt.get(offset..).unwrap_or_default());
         let length = structure_head::LENGTH.read(rest).unwrap_or_default();
         Fields(rest.slice(0, length).unwrap_or(rest.0))
     }

@@ -1,4 +1,4 @@
-//! Checks that SMMUs map the IDs which root complexes send through them.
+//! Checks that SMMUs map the IDs which other nodes send through them.
 
 use crate::acpi::iort::{IdMapping, IortContents, IortNode};
 use crate::acpi::madt::{MadtContents, MadtStructure};
@@ -19,8 +19,8 @@ struct Smmu<'a> {
     mapped: Vec<(u64, u64)>,
 }
 
-/// Reports root complexes whose messages pass an SMMU that does not map them. Skips machines
-/// without an ITS, because they do not use the mappings of an SMMU.
+/// Reports nodes whose messages pass an SMMU that does not map them. Skips machines without an ITS,
+/// because they do not use the mappings of an SMMU.
 pub(super) fn check(
     tables: &TableSet<'_>,
     madt: &[MadtStructure],
@@ -35,13 +35,22 @@ pub(super) fn check(
     let buses = requesters(tables);
     let mut reported = BTreeSet::new();
     for node in nodes {
-        let IortContents::RootComplex(complex) = node.contents else { continue };
-        for mapping in node.mappings() {
-            let smmu = usize::try_from(mapping.target).ok().and_then(|offset| smmus.get(&offset));
-            let Some(smmu) = smmu.filter(|smmu| !reported.contains(&smmu.node.offset)) else {
+        let own = node.own_mapping();
+        let limits = match node.contents {
+            IortContents::RootComplex(complex) => buses.get(&complex.segment).copied(),
+            IortContents::NamedComponent(_) => {
+                component(*node, &smmus, findings);
                 continue;
+            }
+            IortContents::SmmuV2(_) | IortContents::SmmuV3(_) => None,
+            IortContents::Pmcg(_) if own.is_some() => None,
+            _ => continue,
+        };
+        for mapping in node.mappings() {
+            let is_new = |smmu: &&Smmu<'_>| {
+                smmu.node.offset != node.offset && !reported.contains(&smmu.node.offset)
             };
-            let limits = buses.get(&complex.segment).copied();
+            let Some(smmu) = passed(mapping, &smmus).filter(is_new) else { continue };
             let Some((first, last)) = outputs(mapping, limits) else { continue };
             if smmu.mapped.is_empty() {
                 without_its(*node, smmu.node, findings);
@@ -51,6 +60,32 @@ pub(super) fn check(
                 reported.insert(smmu.node.offset);
             }
         }
+    }
+}
+
+/// Returns the SMMU that a mapping refers to.
+fn passed<'s, 'a>(
+    mapping: IdMapping,
+    smmus: &'s BTreeMap<usize, Smmu<'a>>,
+) -> Option<&'s Smmu<'a>> {
+    smmus.get(&usize::try_from(mapping.target).ok()?)
+}
+
+/// Reports a named component that cannot send messages, because all of its mappings end at SMMUs.
+/// Many components have only wires. As in Linux, the first mapping that leads to an ITS is used.
+fn component(node: IortNode<'_>, smmus: &BTreeMap<usize, Smmu<'_>>, findings: &mut FindingList) {
+    let ends = |mapping: IdMapping| {
+        let (first, last) = outputs(mapping, None)?;
+        let smmu = passed(mapping, smmus)?;
+        first_missing(&smmu.mapped, first, last).map(|missing| (mapping, smmu, missing))
+    };
+    let ends: Vec<_> = node.mappings().map(ends).collect();
+    if let Some(Some((mapping, smmu, missing))) = ends.first()
+        && ends.iter().all(Option::is_some)
+    {
+        let (name, to) = (node_name(node), node_name(smmu.node));
+        let message = format!("{to} does not map ID {missing:#x} of {name} to an ITS group");
+        findings.add(Rule::ComponentWithoutIts, mapping.origin(), message);
     }
 }
 
@@ -114,11 +149,11 @@ fn first_missing(mapped: &[(u64, u64)], first: u64, last: u64) -> Option<u64> {
     (missing <= last).then_some(missing)
 }
 
-fn without_its(complex: IortNode<'_>, smmu: IortNode<'_>, findings: &mut FindingList) {
+fn without_its(sender: IortNode<'_>, smmu: IortNode<'_>, findings: &mut FindingList) {
     let message = format!(
-        "{} sends through {}, which has no ID mapping to an ITS group: no function behind it can \
+        "{} sends through {}, which has no ID mapping to an ITS group: nothing behind it can \
          signal by message",
-        node_name(complex),
+        node_name(sender),
         node_name(smmu)
     );
     findings.add(Rule::SmmuWithoutIts, smmu.origin("number of ID mappings"), message);
@@ -127,7 +162,7 @@ fn without_its(complex: IortNode<'_>, smmu: IortNode<'_>, findings: &mut Finding
 /// Reports IDs that the SMMU does not map. The finding refers to the SMMU's mapping that precedes
 /// them.
 fn partly(
-    complex: IortNode<'_>,
+    sender: IortNode<'_>,
     (first, last): (u64, u64),
     smmu: &Smmu<'_>,
     missing: u64,
@@ -143,7 +178,7 @@ fn partly(
     let message = format!(
         "{} sends IDs {first:#x} to {last:#x} through {}, which does not map {missing:#x}: its \
          messages reach no ITS",
-        node_name(complex),
+        node_name(sender),
         node_name(smmu.node)
     );
     let offset = near.map_or(smmu.node.offset, |mapping| mapping.offset);

@@ -2,8 +2,8 @@
 //! them. Each mistake has one cause, so only the rules for that cause may report it.
 
 use super::bytes::{
-    Mapping, describe, gicd, its, msi_frame, named_component, offset, pmcg, root_complex, seal,
-    smmu_v3, word,
+    Mapping, describe, gicc, gicd, its, madt, msi_frame, named_component, offset, pmcg,
+    root_complex, seal, smmu_v3, word,
 };
 use super::machine::{
     AT_GROUP, AT_SMMU, COMPLEX, COMPLEX_MAPPINGS, COMPONENT, COUNTERS, CPU, GICD, GICR, GROUP, ITS,
@@ -60,6 +60,9 @@ fn gicc_mistakes_are_reported() {
             &[Rule::GiccRedistributor],
         ),
         ("SGI frame", sound().structure(1, 60, &[0, 0, 0xb, 8]), &[Rule::GiccRedistributor]),
+        ("RD-N2: interface is the GICD", sound().each_cpu(32, &[0, 0, 0, 8]), {
+            &[Rule::UnusedInterfaceOverlap]
+        }),
         (
             "length of ACPI 5.0",
             sound().structure(3, 1, &[40]),
@@ -76,9 +79,45 @@ fn gicc_interrupts_must_be_ppis() {
         ("performance PPI number 7", sound().each_cpu(20, &[7]), &[Rule::GsivClass]),
         ("performance is maintenance", sound().each_cpu(20, &[25]), &[Rule::SharedGsiv]),
         ("maintenance of one CPU", sound().structure(2, 56, &[24]), &[Rule::GiccMismatch]),
+        ("trigger of one CPU", sound().structure(2, 12, &[5]), &[Rule::GiccMismatch]),
+        (
+            "maintenance of a CPU that is online capable",
+            sound().structure(2, 12, &[8]).structure(2, 56, &[24]),
+            &[Rule::GiccMismatch],
+        ),
         ("SPE PPI number 5", sound().each_cpu(78, &[5]), &[Rule::GsivClass]),
         ("TRBE SPI", sound().each_cpu(80, &[40]), &[Rule::GsivClass]),
     ]);
+}
+
+/// Machines whose MADT leaves Linux without a distributor or a CPU interface.
+#[test]
+fn unusable_gics_are_reported() {
+    let gicv2 = |version: u8, bases: &[u64], frame: Option<Vec<u8>>| {
+        let cpus = bases.iter().zip(0..).map(|(base, uid)| {
+            planted(gicc(82, uid, 1, u64::from(uid), 0), 32, &base.to_le_bytes())
+        });
+        vec![madt(&cpus.chain([gicd(0x800_0000, version)]).chain(frame).collect::<Vec<_>>())]
+    };
+    let cases: [(&str, u8, &[u64], &[Rule]); 8] = [
+        ("sound GICv2", 2, &[0x900_0000; 2], &[]),
+        ("sound version 0", 0, &[0x900_0000; 2], &[]),
+        ("interface of one CPU elsewhere", 2, &[0x900_0000, 0x901_0000], &[Rule::GiccMismatch]),
+        ("interface of one CPU absent", 0, &[0x900_0000, 0], &[Rule::GiccMismatch]),
+        ("no interface", 2, &[0; 2], &[Rule::GicdVersion]),
+        ("version 0, no interface", 0, &[0; 2], &[Rule::GicdVersion]),
+        ("version 1", 1, &[0x900_0000; 2], &[Rule::GicdVersion]),
+        ("version 3", 3, &[0; 2], &[Rule::TooFewRedistributors]),
+    ];
+    let cases =
+        cases.map(|(name, version, bases, rules)| (name, gicv2(version, bases, None), rules));
+    let its = gicv2(0, &[0x900_0000], Some(its(0, 0, 0x808_0000)));
+    let no_gic = vec![madt(&[planted(gicc(82, 0, 1, 0, 0), 20, &[9])])];
+    let others: [Fault<'_>; 2] = [
+        ("version 0, ITS alone", its, &[Rule::GicdVersion]),
+        ("RPi3: no GIC, interrupt 9", no_gic, &[Rule::MissingProperty]),
+    ];
+    expect_tables(cases.into_iter().chain(others).collect());
 }
 
 #[test]
@@ -146,7 +185,7 @@ fn mcfg_and_iort_segment_mismatches_are_reported() {
         (
             "base of a bus at 4 KiB",
             sound().windows(&[(base + 0x1000, 0, 0, 0xff), (0x50_1000_0000, 1, 0, 0xff)]),
-            &[Rule::FrameAlignment],
+            &[Rule::EcamAlignment],
         ),
         (
             "no base",
@@ -156,11 +195,23 @@ fn mcfg_and_iort_segment_mismatches_are_reported() {
     ]);
 }
 
+/// Single mappings to an SMMU that maps IDs up to 0x2ffff.
+const BEYOND: Mapping = [0, 0, 0x3_0001, AT_SMMU, 1];
+const WITHIN: Mapping = [0, 0, 0x2_ffff, AT_SMMU, 1];
+
+/// Returns a machine with `node` in place of its counters, and with that SMMU.
+fn through_smmu(node: Vec<u8>) -> Machine {
+    let mut machine = sound().mapping(SMMU, SMMU_MAPPINGS, 1, 0x2_ffff);
+    machine.nodes[COUNTERS] = node;
+    machine
+}
+
 #[test]
 fn id_mapping_mistakes_are_reported() {
     let complex = |word, value| sound().mapping(COMPLEX, COMPLEX_MAPPINGS, word, value);
     let other = |word, value| sound().mapping(OTHER_COMPLEX, COMPLEX_MAPPINGS, word, value);
     let smmu = |word, value| sound().mapping(SMMU, SMMU_MAPPINGS, word, value);
+    let other_smmu = |own| planted(smmu_v3(3, 0, 0, 0, &[own]), 16, &[0, 0, 0x10, 0x40]);
     let mut own_alone = sound();
     own_alone.nodes[SMMU] = smmu_v3(3, 0, 74, 0, &[]);
     own_alone.nodes.truncate(OTHER_COMPLEX);
@@ -181,6 +232,14 @@ fn id_mapping_mistakes_are_reported() {
         ("past 32 bits", other(2, 0xffff_fff0), &[Rule::MapRange]),
         ("number of IDs", other(1, 0x1_0000), &[Rule::RequesterBeyondPci]),
         ("limit of 32 bits", sound().node(OTHER_COMPLEX, 32, &[24]), &[Rule::AddressSizeLimit]),
+        ("component beyond the SMMU", through_smmu(named_component("\\_SB.D", &[BEYOND])), {
+            &[Rule::ComponentWithoutIts]
+        }),
+        ("component through the SMMU", through_smmu(named_component("\\_SB.D", &[WITHIN])), &[]),
+        ("counters beyond the SMMU", through_smmu(pmcg(0, &[BEYOND])), &[Rule::UnmappedStream]),
+        ("counters through the SMMU", through_smmu(pmcg(0, &[WITHIN])), &[]),
+        ("SMMU beyond the SMMU", through_smmu(other_smmu(BEYOND)), &[Rule::UnmappedStream]),
+        ("SMMU through the SMMU", through_smmu(other_smmu(WITHIN)), &[]),
         ("component without a root", sound().node(COMPONENT, 29, b"/"), &[Rule::ComponentPath]),
     ]);
 }

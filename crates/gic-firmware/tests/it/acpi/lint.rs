@@ -161,6 +161,13 @@ fn reserved(base: u64, target: u32) -> TableBlobs {
     with(&[smmu_v3(3, 0, 74, 0, &[ALL]), rmr, root_complex(0, &[[0, 0xffff, 0, SMMU, 0]])])
 }
 
+/// Returns a machine with a named component that has this StreamID.
+fn behind(stream: u32) -> TableBlobs {
+    let component = named_component("\\_SB.DMA0", &[[0, 0, stream, SMMU, 1]]);
+    let smmu = smmu_v3(3, 0, 74, 0, &[[0, 0x2_ffff, 0, GROUP, 0]]);
+    with(&[smmu, component, root_complex(0, &[ALL])])
+}
+
 /// Returns cases as (rule, fault, fix).
 fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
     let complex = |target| with(&[root_complex(0, &[[0, 0xffff, 0, target, 0]])]);
@@ -192,6 +199,7 @@ fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
         (Rule::GsivClass, maintained(9, 9), maintained(25, 25)),
         (Rule::SharedGsiv, maintained(23, 23), maintained(25, 25)),
         (Rule::UnknownSegment, of_segment(1), of_segment(0)),
+        (Rule::ComponentWithoutIts, behind(0x3_0000), behind(0x2_0000)),
         (Rule::SmmuWithoutIts, through(&[]), through(&[ALL])),
         (Rule::UnmappedStream, through(&[[0, 0xfffe, 0, GROUP, 0]]), through(&[ALL])),
         (Rule::SmmuWithoutInterrupts, own_index(5), own_index(1)),

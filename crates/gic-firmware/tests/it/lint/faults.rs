@@ -158,8 +158,8 @@ fn mistakes_in_controllers_are_found() {
         (
             "&gic { reg = <0x0 0x8000000 0x0 0x10000>, <0x0 0x80a0000 0x0 0x40000>,
                           <0x0 0x80a0000 0x0 0x40000>; };",
-            "registers-overlap",
-            "the CPU interface",
+            "unused-interface-overlap",
+            "the unused CPU interface",
         ),
         (
             "&gic { reg = <0x0 0x8000000 0x0 0x10000>, <0x0 0x80a0000 0x0 0x50000>; };",
@@ -227,7 +227,7 @@ fn mistakes_in_iommus_and_hosts_are_found() {
         ("&pcie1 { reg = <0x40 0x10000000 0x0 0x10000000>; };", "registers-overlap", "ECAM"),
         ("&pcie1 { reg = <0x40 0x18000000 0x0 0x10000000>; };", "registers-overlap", "ECAM"),
         ("&pcie1 { reg = <0x0 0x0 0x0 0x10000000>; };", "registers-overlap", "the distributor"),
-        ("&pcie1 { reg = <0x50 0x80000 0x0 0x10000000>; };", "frame-alignment", "0x100000"),
+        ("&pcie1 { reg = <0x50 0x80000 0x0 0x10000000>; };", "ecam-alignment", "0x100000"),
         ("&pcie1 { linux,pci-domain = <0>; };", "shared-segment", "segment 0x0"),
         ("&pcie { bus-range = <0xff 0x0>; };", "malformed-property", "bus numbers"),
     ]);
@@ -515,4 +515,13 @@ fn windows_are_translated_by_buses_above() {
     let moved = "dma-ranges = <0x0 0x8000000 0x10 0x8000000 0x0 0x1000000>;";
     assert_eq!(windows(moved), (vec![0x10_0808_0000], 1));
     assert_eq!(windows("dma-ranges = <0x0 0x0 0x0 0x0 0x0 0x1000>;"), (vec![], 0));
+}
+
+#[test]
+fn guests_need_no_maintenance_interrupt() {
+    let count = |method: &str| {
+        let remove = "&gic { /delete-property/ interrupts; };";
+        findings(&format!("{remove} / {{ psci {{ method = \"{method}\"; }}; }};")).len()
+    };
+    assert_eq!((count("smc"), count("hvc")), (1, 0));
 }
