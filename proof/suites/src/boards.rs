@@ -4,5 +4,6 @@ mod addresses;
 pub mod devicetree;
 pub mod fields;
 pub mod findings;
+pub mod recognized;
 pub mod served;
 pub mod sources;

@@ -1,9 +1,11 @@
 //! Reads MSI controllers inside host bridges. A bridge uses its own controller if firmware states
 //! neither `msi-map` nor `msi-parent` for it (as in Linux's `pcie-designware-host.c`).
+//!
+//! The step `boards` compares the names with those in Linux's drivers.
 
 use super::address::{cells, regions_if_any};
 use super::interrupt_tree::{self, CELLS, EXTENDED, INTERRUPTS, cell_count};
-use super::pci_hosts::{MAP, PARENT, is_pci_host};
+use super::pci_hosts::{ECAM_WITH_PORT_LOGIC, MAP, PARENT, is_pci_host};
 use super::tree::{NodeRef, Tree};
 use super::{gic, specifier};
 use crate::controller::{Controller, ControllerKind};
@@ -15,15 +17,33 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 /// Compatible strings of MediaTek's bridges of the third generation.
-const MEDIATEK_GEN3: &[&str] = &["mediatek,mt8192-pcie"];
+const MEDIATEK_GEN3: &[&str] =
+    &["airoha,en7581-pcie", "mediatek,mt8192-pcie", "mediatek,mt8196-pcie"];
 /// Name of the region with DesignWare's port logic.
 pub(super) const PORT_LOGIC: &str = "dbi";
-/// The same on HiSilicon's Hi3798CV200.
-const PORT_LOGIC_OF_HISTB: &str = "rc-dbi";
+/// Names of the same region, each with the prefix of the compatible strings of the bridges that
+/// have it. Amlogic's older trees have the name of another region; `pcie-dbi` is Rockchip's own.
+const PORT_LOGIC_NAMES: &[(&str, &str)] = &[
+    ("elbi", "amlogic,"),
+    ("regs", "fsl,ls"),
+    ("ctrl", "marvell,armada8k-pcie"),
+    ("dbics", "ti,am654-pcie"),
+    ("rc-dbi", "hisilicon,"),
+    ("pcie-dbi", "rockchip,"),
+    (PORT_LOGIC, ""),
+];
+/// Bytes of the port logic of a bridge whose first region is ECAM, in which it is function 0.
+const FUNCTION_BYTES: u64 = 0x1000;
 /// Compatible strings of DesignWare bridges whose MSI lines are not connected.
 const UNCONNECTED: &[&str] = &["samsung,exynos5433-pcie"];
 /// Compatible strings of bridges with a controller for which no driver exists here.
 const OTHERS: &[&str] = &[
+    "airoha,an7583-pcie",
+    "aspeed,ast2600-pcie",
+    "aspeed,ast2700-pcie",
+    "fsl,lx2160a-pcie",
+    "intel,keembay-pcie",
+    "mbvl,gpex40-pcie",
     "mediatek,mt2701-pcie",
     "mediatek,mt2712-pcie",
     "mediatek,mt7622-pcie",
@@ -34,10 +54,22 @@ const OTHERS: &[&str] = &[
     "nvidia,tegra20-pcie",
     "nvidia,tegra210-pcie",
     "nvidia,tegra30-pcie",
+    "renesas,pcie-r8a7779",
+    "renesas,pcie-r8a7790",
+    "renesas,pcie-r8a7791",
+    "renesas,pcie-r8a7795",
     "renesas,pcie-rcar-gen2",
     "renesas,pcie-rcar-gen3",
     "renesas,r9a08g045-pcie",
     "renesas,r9a09g047-pcie",
+    "st,spear1340-pcie",
+    "ti,dra7-pcie",
+    "ti,dra726-pcie-rc",
+    "ti,dra746-pcie-rc",
+    "ti,keystone-pcie",
+    "xlnx,axi-pcie-host-1.00.a",
+    "xlnx,qdma-host-3.00",
+    "xlnx,xdma-host-3.00",
 ];
 /// Most lines of one controller.
 const LINES: u8 = 8;
@@ -91,10 +123,17 @@ pub(super) fn read<'t, 'a>(
 }
 
 fn port_logic(node: NodeRef<'_, '_>) -> Option<Fact<Region>> {
-    let place = node
-        .strings(REGION_NAMES)
-        .position(|name| [PORT_LOGIC, PORT_LOGIC_OF_HISTB].contains(&name))?;
-    regions_if_any(node).into_iter().nth(place)
+    let mut regions = regions_if_any(node).into_iter();
+    if node.is_compatible(&[ECAM_WITH_PORT_LOGIC]) {
+        let first = regions.next()?;
+        let port = Region::new(first.base(), FUNCTION_BYTES.min(first.size()))?;
+        return Some(Fact::new(port, first.origin));
+    }
+    let is_of = |prefix: &str| node.strings("compatible").any(|name| name.starts_with(prefix));
+    let place = PORT_LOGIC_NAMES.iter().find_map(|(name, prefix)| {
+        node.strings(REGION_NAMES).position(|one| one == *name).filter(|_| is_of(prefix))
+    })?;
+    regions.nth(place)
 }
 
 /// Returns the positions of the controller's lines among the node's interrupts.
@@ -104,11 +143,7 @@ fn line_indices(node: NodeRef<'_, '_>, kind: &ControllerKind) -> Vec<usize> {
         ControllerKind::ImsiRx => {
             let numbered: Vec<_> =
                 (0..LINES).map_while(|number| named(&format!("msi{number}"))).collect();
-            match named("msi") {
-                Some(only) => [only].into(),
-                None if numbered.is_empty() => [0].into(),
-                None => numbered,
-            }
+            if numbered.is_empty() { [named("msi").unwrap_or(0)].into() } else { numbered }
         }
         ControllerKind::MediatekGen3 => [0].into(),
         _ => Vec::new(),

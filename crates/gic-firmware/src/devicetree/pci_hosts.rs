@@ -10,9 +10,14 @@ pub(super) const PARENT: &str = "msi-parent";
 pub(super) const ECAM_HOSTS: &[&str] = &[
     "marvell,armada8k-pcie-ecam",
     "pci-host-ecam-generic",
+    ECAM_WITH_PORT_LOGIC,
     "snps,dw-pcie-ecam",
     "socionext,synquacer-pcie-ecam",
 ];
+
+/// Compatible string of a DesignWare bridge that its firmware has initialized. The first function
+/// of its ECAM is the root port, with the port logic (as in Linux's `pcie-qcom.c`).
+pub(super) const ECAM_WITH_PORT_LOGIC: &str = "qcom,pcie-sa8255p";
 
 /// Returns `true` if `node` is a PCI bridge that is not behind another PCI bridge.
 pub(super) fn is_pci_host(node: NodeRef<'_, '_>) -> bool {

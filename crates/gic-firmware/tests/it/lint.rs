@@ -64,6 +64,38 @@ fn a_devicetree_names_hypervisor_and_psci() {
 }
 
 #[test]
+fn bridges_are_recognized_by_each_spelling() {
+    let own = |compatible: &str, regions: &str, lines: &str| {
+        let host = format!(
+            "/ {{ bridge {{ compatible = \"{compatible}\"; device_type = \"pci\";
+             #address-cells = <3>; #size-cells = <2>; reg-names = {regions};
+             reg = <0x1 0x0 0x0 0x10000>, <0x2 0x0 0x0 0x10000>; interrupt-names = {lines};
+             interrupts = <0 60 4>, <0 61 4>, <0 62 4>; }}; }};"
+        );
+        let machine = devicetree::parse(&dts::compile(&[BASE, &host])).expect("a readable tree");
+        let one = machine.controller(machine.hosts.last()?.own_controller?)?;
+        let lines: Vec<_> = one.lines.iter().map(|line| line.intid.get() - 32).collect();
+        Some((one.kind.to_string(), one.registers.as_ref()?.base() >> 32, lines))
+    };
+    let imsi = |region, lines| Some((String::from("imsi-rx"), region, lines));
+    let plain = "\"a\", \"b\", \"c\"";
+    let named = "\"msi\", \"msi0\", \"msi1\"";
+    for (compatible, regions, lines, expected) in [
+        ("vendor,pcie", "\"config\", \"dbi\"", plain, imsi(2, vec![60])),
+        ("vendor,pcie", "\"config\", \"dbi\"", named, imsi(2, vec![61, 62])),
+        ("amlogic,axg-pcie", "\"cfg\", \"elbi\"", plain, imsi(2, vec![60])),
+        ("vendor,pcie", "\"cfg\", \"elbi\"", plain, None),
+        ("qcom,pcie-x", "\"elbi\", \"dbi\"", plain, imsi(2, vec![60])),
+        ("rockchip,rk3568-pcie", "\"pcie-apb\", \"pcie-dbi\"", plain, imsi(2, vec![60])),
+        ("qcom,pcie-sa8255p", "\"config\"", "\"a\", \"msi0\", \"msi1\"", imsi(1, vec![61, 62])),
+    ] {
+        assert_eq!(own(compatible, regions, lines), expected, "{compatible} {regions} {lines}");
+    }
+    let mediatek = own("mediatek,mt8196-pcie", "\"pcie-mac\", \"b\"", plain);
+    assert_eq!(mediatek, Some((String::from("mediatek-gen3"), 1, vec![60])));
+}
+
+#[test]
 fn each_faulty_devicetree_example_is_reported() {
     for rule in devicetree_rules() {
         let explanation = rule.explanation();

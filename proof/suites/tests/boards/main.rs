@@ -16,7 +16,7 @@ use doorbell_harness::suite::{self, Absent, Case, OrAbsent, Shared};
 use doorbell_harness::{command, process, workspace};
 use doorbell_suites::boards::devicetree::{Facts, Tree as Source};
 use doorbell_suites::boards::sources::Sources;
-use doorbell_suites::boards::{fields, findings, served};
+use doorbell_suites::boards::{fields, findings, recognized, served};
 use doorbell_suites::said::{list, text};
 use serde_json::Value;
 
@@ -120,6 +120,9 @@ fn main() -> ExitCode {
     }
     cases.push(case("findings in Debian's newest kernel".into(), |bench| {
         findings::list_newest(workspace::this()?, &bench.command)
+    }));
+    cases.push(case("names by which Linux recognizes controllers".into(), |bench| {
+        recognized::compare(workspace::this()?, &bench.tools)
     }));
     cases.push(case("devicetree sources, by cpp and dtc".into(), Bench::test_sources));
     if suite::is_long() {
