@@ -107,7 +107,9 @@ impl<P: Platform> Mip<P> {
     pub fn restore(&self) {
         if let Some(frame) = &self.registers {
             for (registers, value) in [(EDGE, u32::MAX), (VPU_MASKS, u32::MAX), (HOST_MASKS, 0)] {
-                registers.into_iter().for_each(|register| frame.write32(register, value));
+                for register in registers {
+                    frame.write32(register, value);
+                }
             }
         }
     }
