@@ -20,6 +20,7 @@
 //! `gic-bringup` creates the drivers that a description calls for and requests their lines.
 
 mod arrivals;
+mod gate;
 mod layout;
 mod msi_parent;
 
@@ -33,6 +34,7 @@ use doorbell_fallible::try_collect;
 use gic_arch::IntId;
 use layout::Layout;
 pub use layout::{BLOCK_VECTORS, BridgeKind};
+use msi_types::pci::MsiGate;
 use msi_types::{HwIrq, MsiMessage, Pending, WiredParent};
 
 /// Number of the first vector that controllers inside bridges may use. The architecture reserves
@@ -51,6 +53,8 @@ pub struct BridgeMsiConfig {
     pub(crate) lines: Vec<HwIrq>,
     pub(crate) first: HwIrq,
     pub(crate) doorbell: u64,
+    pub(crate) is_shared: bool,
+    pub(crate) gate: Option<MsiGate>,
 }
 
 impl BridgeMsiConfig {
@@ -61,7 +65,8 @@ impl BridgeMsiConfig {
     /// the address of the registers, where they have no memory to reach.
     pub const fn new(kind: BridgeKind, registers: u64, lines: Vec<HwIrq>) -> Self {
         let first = HwIrq::new(FIRST_VECTOR);
-        Self { kind, registers, lines, first, doorbell: kind.layout().doorbell(registers) }
+        let doorbell = kind.layout().doorbell(registers);
+        Self { kind, registers, lines, first, doorbell, is_shared: false, gate: None }
     }
 
     msi_types::setters! {
@@ -72,6 +77,11 @@ impl BridgeMsiConfig {
         /// functions need for memory, nor one inside the bridge's windows. MediaTek's bridges use
         /// the 128 bytes from this address on.
         with_doorbell: doorbell: u64,
+        /// Selects whether all blocks of iMSI-RX raise its line, if it has only one.
+        with_shared_line: is_shared: bool,
+        /// Sets the bits that let messages interrupt, beside the controller's own registers. The
+        /// driver sets them, and refuses a controller whose bits do not read as set.
+        with_gate: gate: Option<MsiGate>,
     }
 
     /// Returns the PCI address that the bridge takes for messages.
@@ -81,7 +91,7 @@ impl BridgeMsiConfig {
 
     /// Returns the number of the controller's vectors.
     pub fn vectors(&self) -> u32 {
-        BLOCK_VECTORS * self.kind.layout().blocks(self.lines.len())
+        BLOCK_VECTORS * self.kind.layout().blocks(self.lines.len(), self.is_shared)
     }
 }
 
@@ -111,6 +121,12 @@ pub enum BridgeMsiError {
         /// Physical address of the registers.
         registers: u64,
     },
+    /// Messages cannot interrupt: bits outside of the controller cannot be set.
+    #[error("{gate} cannot be set, without which the host bridge raises no interrupt for messages")]
+    Closed {
+        /// The bits.
+        gate: MsiGate,
+    },
     /// The kernel's heap is exhausted.
     #[error("the kernel has no memory for the vectors of a host bridge")]
     NoMemory,
@@ -135,6 +151,8 @@ pub struct BridgeMsi<P: Platform> {
     wired: Arc<dyn WiredParent>,
     config: BridgeMsiConfig,
     frame: P::Mmio,
+    /// The page of the register with the gate.
+    glue: Option<P::Mmio>,
     blocks: Vec<StatusWord>,
     state: IrqLock<State>,
 }
@@ -188,7 +206,8 @@ impl<P: Platform> BridgeMsi<P> {
         }
         let region = PhysicalRegion { base: registers, bytes: layout::BYTES };
         let frame = platform.map(region).ok_or(BridgeMsiError::NotMapped { kind, registers })?;
-        let numbers = 0..layout.blocks(lines);
+        let glue = gate::page(config.gate).and_then(|page| platform.map(page));
+        let numbers = 0..layout.blocks(lines, config.is_shared);
         let blocks = try_collect(numbers.clone().map(|number| StatusWord {
             block: Block::default(),
             register: layout.status(number),
@@ -197,9 +216,12 @@ impl<P: Platform> BridgeMsi<P> {
         let enabled = try_collect(numbers.map(|_| 0))?;
         let allocator = BlockAllocator::new(first.get(), count)?;
         let state = IrqLock::new(State { allocator, enabled });
-        let new = Self { platform, wired, config, frame, blocks, state };
+        let new = Self { platform, wired, config, frame, glue, blocks, state };
         new.restore();
-        Ok(new)
+        match new.config.gate.filter(|_| !new.is_open()) {
+            None => Ok(new),
+            Some(gate) => Err(BridgeMsiError::Closed { gate }),
+        }
     }
 
     /// Notes the messages that have arrived, before the bridge loses its power and with it the
@@ -231,9 +253,10 @@ impl<P: Platform> BridgeMsi<P> {
             self.note_arrivals(state);
             layout.turn_on(frame);
         });
+        self.open();
         for (number, StatusWord { block, .. }) in (0..).zip(&self.blocks) {
             if block.is_noted(!block.masked_vectors())
-                && let Some(line) = self.lines().get(layout.line(number))
+                && let Some(line) = self.lines().get(self.line_index(number))
             {
                 // The vectors may be masked before the line's handler runs.
                 block.excuse();
@@ -283,7 +306,7 @@ impl<P: Platform> BridgeMsi<P> {
     /// Context: hard IRQ.
     #[inline]
     pub fn handle(&self, line: usize, mut arrived: impl FnMut(HwIrq)) -> bool {
-        let word = self.blocks.get(line).filter(|_| self.layout().has_line_per_block());
+        let word = self.blocks.get(line).filter(|_| self.has_line_per_block());
         let Some(word) = word else { return self.drain(line, false, &mut arrived) };
         let (found, is_high) = self.serve(word, true, &mut arrived);
         if is_high {
@@ -298,21 +321,29 @@ impl<P: Platform> BridgeMsi<P> {
     fn drain(&self, line: usize, mut found: bool, arrived: &mut dyn FnMut(HwIrq)) -> bool {
         let (layout, frame) = (self.layout(), &self.frame);
         let blocks = self.blocks_of(line);
-        let raising = layout.raising(frame);
-        // A bit of the summary may outlive the message that set it.
-        found |= raising.is_some_and(|blocks| blocks != 0);
+        let raising = layout.raising(frame).filter(|blocks| *blocks != 0);
+        // A bit of the summary may outlive the message that set it, or be cleared before the last
+        // message of its block is read.
+        found |= raising.is_some();
         let mut due = raising.unwrap_or(layout::ALL_BLOCKS);
         for _ in 0..PASSES {
-            let mut left = 0;
+            let (mut left, mut took_any) = (0, false);
             layout.clear(frame, due);
             for (bit, word) in (0..).zip(blocks) {
                 let is_due = due & 1 << bit != 0;
                 let (took, is_high) = self.serve(word, is_due, &mut *arrived);
                 left |= u32::from(is_high) << bit;
-                found |= took;
+                took_any |= took;
             }
-            // The line is low only at a time at which no block raises it.
-            due = layout.raising(frame).unwrap_or(left);
+            found |= took_any;
+            // The line is low only at a time at which no block raises it. A message whose block was
+            // not empty in between may not set the summary again.
+            due = match layout.raising(frame) {
+                Some(raising) => raising | left,
+                // A block may have raised the line after it was read, and before another one fell.
+                None if took_any && blocks.len() > 1 => layout::ALL_BLOCKS,
+                None => left,
+            };
             if due == 0 {
                 return found || self.is_excused(line);
             }
@@ -346,7 +377,7 @@ impl<P: Platform> BridgeMsi<P> {
 
     /// Returns the blocks that raise the line with this index.
     fn blocks_of(&self, line: usize) -> &[StatusWord] {
-        if self.layout().has_line_per_block() {
+        if self.has_line_per_block() {
             self.blocks.get(line..=line).unwrap_or_default()
         } else {
             &self.blocks
@@ -371,9 +402,20 @@ impl<P: Platform> BridgeMsi<P> {
         Some(Place { block, number, bit: 1 << (index % BLOCK_VECTORS) })
     }
 
+    /// Returns `true` if each block raises a line of its own.
+    #[inline]
+    fn has_line_per_block(&self) -> bool {
+        self.blocks.len() == self.config.lines.len()
+    }
+
+    /// Returns the index of the line that a block raises.
+    fn line_index(&self, block: u32) -> usize {
+        if self.has_line_per_block() { block as usize } else { 0 }
+    }
+
     /// Returns the line that signals a vector.
     fn line_of(&self, place: Place<'_>) -> HwIrq {
-        let line = self.layout().line(place.number);
+        let line = self.line_index(place.number);
         self.lines().get(line).copied().unwrap_or_default()
     }
 

@@ -3,11 +3,13 @@
 //!
 //! Sources: PCI Local Bus 3.0 §6.8, PCI Express Base §7.7.
 
+mod gate;
 pub mod msi;
 pub mod msix;
 mod requester;
 mod window;
 
+pub use gate::MsiGate;
 pub use requester::PciRequester;
 pub use window::{BusRange, PciSpace, PciWindow};
 

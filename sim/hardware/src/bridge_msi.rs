@@ -7,6 +7,8 @@
 //! - A masked vector keeps its status, and raises the line when it is unmasked.
 //! - A line is a level: it is high while one of its blocks has a status bit that is enabled and not
 //!   masked.
+//! - With a [gate](MsiGate) that is closed, as after each loss of power, a root port loses messages,
+//!   and the line stays low behind a register.
 //! - Registers are 32 bits wide. Other accesses, and accesses to other registers, are counted as
 //!   mistakes of the driver.
 //!
@@ -16,8 +18,12 @@
 //! exists, and no public document states whether its hardware loses the messages of vectors that
 //! are not enabled, or how its [`Summary`] behaves.
 
+mod gate;
+
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
+pub use gate::GlueRegister;
+use msi_types::pci::MsiGate;
 use msi_types::{Delivery, Level, Line, MsiMessage, RequesterId, SetLine, SignalMsi};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -57,6 +63,7 @@ impl Summary {
 pub struct BridgeMsi {
     kind: BridgeMsiKind,
     summary: Summary,
+    gate: Option<MsiGate>,
     lines: Vec<Line>,
     wires: Arc<dyn SetLine>,
     state: Mutex<State>,
@@ -77,6 +84,8 @@ struct State {
     /// The blocks that raise their lines, and the summary of them.
     raising: u32,
     summary: u32,
+    /// The register with the gate.
+    gate: u32,
     lost: u64,
     mistakes: u64,
 }
@@ -185,8 +194,14 @@ impl BridgeMsi {
     /// Creates a controller that raises `lines` of `wires`. Block n raises line n, and the last
     /// line if it has fewer lines.
     pub fn new(kind: BridgeMsiKind, lines: Vec<Line>, wires: Arc<dyn SetLine>) -> Self {
-        let (state, observer, summary) = Default::default();
-        Self { kind, summary, lines, wires, state, observer }
+        let (state, observer, summary, gate) = Default::default();
+        Self { kind, summary, gate, lines, wires, state, observer }
+    }
+
+    /// Sets what software must open before messages interrupt.
+    #[must_use]
+    pub fn with_gate(self, gate: Option<MsiGate>) -> Self {
+        Self { gate, ..self }
     }
 
     /// Sets the behavior of the summary.
@@ -226,7 +241,8 @@ impl BridgeMsi {
         if !state.takes(self.kind, message.address) {
             return None;
         }
-        let Some((block, bit)) = state.vector(self.kind, message) else {
+        let is_lost = self.gate == Some(MsiGate::RootPort) && !self.is_open(state);
+        let Some((block, bit)) = state.vector(self.kind, message).filter(|_| !is_lost) else {
             state.lost += 1;
             return Some(Delivery::Blocked);
         };
@@ -250,6 +266,7 @@ impl BridgeMsi {
             BridgeMsiKind::ImsiRx => state.raising,
             BridgeMsiKind::MediatekGen3 => state.summary & state.summarized,
         };
+        let raising = if self.is_open(state) { raising } else { 0 };
         let last = self.lines.len().saturating_sub(1);
         for (number, line) in self.lines.iter().enumerate() {
             let blocks = if number == last { u32::MAX << number } else { 1 << number };
@@ -262,6 +279,9 @@ impl BridgeMsi {
 impl MmioDevice for BridgeMsi {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         let state = &mut *lock(&self.state);
+        if let Some(value) = self.root_port(state, offset).filter(|_| width == AccessWidth::Word) {
+            return value.into();
+        }
         let register = self.kind.register(offset).filter(|_| width == AccessWidth::Word);
         let Some(register) = register else {
             state.mistakes += 1;
@@ -282,6 +302,10 @@ impl MmioDevice for BridgeMsi {
 
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
         let state = &mut *lock(&self.state);
+        if self.gate == Some(MsiGate::RootPort) && offset == gate::MSI {
+            state.gate = u32::try_from(value).unwrap_or(0);
+            return;
+        }
         let register = self.kind.register(offset).filter(|_| width == AccessWidth::Word);
         let Some((register, value)) = register.zip(u32::try_from(value).ok()) else {
             state.mistakes += 1;

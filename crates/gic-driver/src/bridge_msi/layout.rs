@@ -17,8 +17,8 @@ pub(super) const BYTES: u64 = 0x1000;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum BridgeKind {
-    /// DesignWare's iMSI-RX: one line for each block of 32 vectors. The registers are those of the
-    /// bridge's data bus interface (DBI).
+    /// DesignWare's iMSI-RX: one line for each block of 32 vectors, or for all. The registers are
+    /// those of the bridge's data bus interface (DBI).
     ImsiRx,
     /// MediaTek's bridges of the third generation: 8 blocks on one line, which interrupt pins also
     /// raise. The registers are those of the bridge's MAC (`pcie-mac`).
@@ -79,7 +79,7 @@ pub(super) struct Layout {
 }
 
 enum Blocks {
-    /// Each block raises a line of its own. The data's bits 5 to 7 select the block.
+    /// The data's bits 5 to 7 select the block, which may have a line of its own.
     ByData,
     /// All blocks raise the same line. Each has its own address, at this distance from the last.
     ByAddress(u32),
@@ -135,27 +135,15 @@ impl Layout {
         }
     }
 
-    /// Returns the number of blocks of a controller with this many lines.
-    pub(super) fn blocks(&self, lines: usize) -> u32 {
+    /// Returns the number of blocks of a controller with this many lines. All blocks may share the
+    /// only line.
+    pub(super) fn blocks(&self, lines: usize, is_shared: bool) -> u32 {
         match self.blocks {
-            Blocks::ByData => u32::try_from(lines).unwrap_or(BLOCKS).min(BLOCKS),
-            Blocks::ByAddress(_) => BLOCKS,
+            Blocks::ByData if lines != 1 || !is_shared => {
+                u32::try_from(lines).unwrap_or(BLOCKS).min(BLOCKS)
+            }
+            _ => BLOCKS,
         }
-    }
-
-    /// Returns the index of the line that a block raises.
-    #[inline]
-    pub(super) const fn line(&self, block: u32) -> usize {
-        match self.blocks {
-            Blocks::ByData => block as usize,
-            Blocks::ByAddress(_) => 0,
-        }
-    }
-
-    /// Returns `true` if each block raises a line of its own.
-    #[inline]
-    pub(super) const fn has_line_per_block(&self) -> bool {
-        matches!(self.blocks, Blocks::ByData)
     }
 
     pub(super) const fn doorbell(&self, registers: u64) -> u64 {

@@ -2,6 +2,7 @@
 
 use super::words::{By, Lost, Other, OtherDevices};
 use super::{SetupFault, Stage, TableRegister};
+use crate::pci::MsiGate;
 use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, MsiMessage, RequesterId};
 use core::fmt;
 
@@ -116,6 +117,12 @@ super::table::stages! {
                 => "map the doorbell's page in the device's IOMMU domain";
         }
         Doorbell {
+            /// Bits that let the messages of a host bridge interrupt are clear.
+            GateClosed {
+                /// The bits.
+                gate: MsiGate,
+            } "{gate} is clear, so the host bridge raises no interrupt for messages"
+                => "set it again; a kernel must not clear MSI Enable of such a root port";
             /// No controller receives messages at the address.
             NoDoorbell {
                 /// The address in the message.

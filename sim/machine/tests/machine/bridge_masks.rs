@@ -1,12 +1,13 @@
 //! Tests that masked vectors in host bridges keep their arrivals over suspensions. The driver
 //! programs the strict model, and a set of waiting vectors states which must be dispatched.
 
-use doorbell_hardware::bridge_msi::{BridgeMsi as Hardware, BridgeMsiKind, Summary};
+use doorbell_hardware::bridge_msi::{BridgeMsi as Hardware, BridgeMsiKind, GlueRegister, Summary};
 use doorbell_hardware::bus::Bus;
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_driver::{BridgeKind, BridgeMsi, BridgeMsiConfig};
 use gic_firmware::Region;
+use msi_types::pci::MsiGate;
 use msi_types::{
     BlockRequest, Cpu, Delivery, Fit, HwIrq, Level, Line, MsiError, MsiMessage, MsiParent, Pending,
     RequesterId, Rewrite, SetLine, Trigger, WiredParent,
@@ -18,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const REGISTERS: u64 = 0x3000_0000;
+/// Page of the register that may be the gate.
+const GLUE: u64 = 0x3001_0000;
 /// Vectors per machine: more than a block.
 const VECTORS: usize = 40;
 /// Maximum number of runs of a line's handler before the line must be low.
@@ -94,6 +97,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
+type Behavior = (BridgeMsiKind, Summary, Option<MsiGate>);
+
 struct Machine {
     hardware: Arc<Hardware>,
     wires: Arc<Wires>,
@@ -105,17 +110,21 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(kind: BridgeKind, (model, summary): (BridgeMsiKind, Summary), lines: u32) -> Self {
+    fn new(kind: BridgeKind, (model, summary, gate): Behavior, lines: u32) -> Self {
         let wires = Arc::new(Wires::default());
         let inputs = (0..lines).map(Line::Spi).collect();
-        let hardware = Hardware::new(model, inputs, wires.clone()).with_summary(summary);
-        let hardware = Arc::new(hardware);
+        let hardware = Hardware::new(model, inputs, wires.clone());
+        let hardware = Arc::new(hardware.with_summary(summary).with_gate(gate));
         let mut bus = Bus::default();
         let region = Region::new(REGISTERS, 0x1000).unwrap();
         bus.attach("bridge", region, hardware.clone()).unwrap();
+        let page = Region::new(GLUE, 0x1000).unwrap();
+        bus.attach("glue", page, Arc::new(GlueRegister(hardware.clone()))).unwrap();
         let ram = Arc::new(Ram::new(&[], Caches::Snooped));
         let platform = Arc::new(MachinePlatform::new(Arc::new(bus), ram));
-        let config = BridgeMsiConfig::new(kind, REGISTERS, (0..lines).map(HwIrq::new).collect());
+        let config = BridgeMsiConfig::new(kind, REGISTERS, (0..lines).map(HwIrq::new).collect())
+            .with_shared_line(true)
+            .with_gate(gate);
         let driver = BridgeMsi::new(platform, wires.clone(), config).unwrap();
         let device = driver.attach(RequesterId::new(1), 1).unwrap();
         let fit = Fit::new(Rewrite::Never).with_address_bits(64).with_data_bits(16);
@@ -196,11 +205,15 @@ proptest! {
 
     #[test]
     fn masked_bridge_vectors_lose_no_message_across_suspensions(steps in steps()) {
-        let imsi_rx = (BridgeKind::ImsiRx, (BridgeMsiKind::ImsiRx, Summary::Follows), 2);
-        let mediatek = Summary::ALL.map(|summary| {
-            (BridgeKind::MediatekGen3, (BridgeMsiKind::MediatekGen3, summary), 1)
+        let register = MsiGate::Register { address: GLUE + 0x510, bits: 0x8000_0010 };
+        let gates = [(None, 2), (Some(MsiGate::RootPort), 1), (Some(register), 1)];
+        let imsi_rx = gates.map(|(gate, lines)| {
+            (BridgeKind::ImsiRx, (BridgeMsiKind::ImsiRx, Summary::Follows, gate), lines)
         });
-        for (kind, model, lines) in mediatek.into_iter().chain([imsi_rx]) {
+        let mediatek = Summary::ALL.map(|summary| {
+            (BridgeKind::MediatekGen3, (BridgeMsiKind::MediatekGen3, summary, None), 1)
+        });
+        for (kind, model, lines) in mediatek.into_iter().chain(imsi_rx) {
             let mut machine = Machine::new(kind, model, lines);
             for step in &steps {
                 machine.step(step);
