@@ -9,6 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use gic_arch::IntId;
+use msi_types::pci::MsiGate;
 use msi_types::{DeviceId, MsiMessage};
 
 /// Offset of `GITS_TRANSLATER` in the two frames of an ITS.
@@ -37,6 +38,10 @@ pub struct Controller {
     /// raises, in the order of its blocks of 32 vectors. Empty for other kinds, and if the lines
     /// are not wired to the root GIC.
     pub lines: Vec<Fact<WiredInterrupt>>,
+    /// All vectors of iMSI-RX raise its only line. Otherwise, a line is that of 32 vectors.
+    pub has_shared_line: bool,
+    /// Bits outside of the registers of iMSI-RX that must be set before messages interrupt.
+    pub gate: Option<Fact<MsiGate>>,
     /// For a MIP, the message of its first INTID.
     pub message: Option<Fact<MsiMessage>>,
     /// Number of cells after the controller's phandle in a reference to it (`#msi-cells`). If the
@@ -63,6 +68,8 @@ impl Controller {
             registers: registers.map(Fact::stated),
             ranges: Vec::new(),
             lines: Vec::new(),
+            has_shared_line: false,
+            gate: None,
             message: None,
             msi_cells: Fact::stated(msi_cells),
             coherence: Fact::stated(Coherence::ByRegister),
@@ -85,20 +92,23 @@ impl Controller {
         window.checked_ilog2()?.checked_sub(2)
     }
 
-    /// Returns `true` if a driver for the controller exists here: its kind is known, and a
-    /// controller inside a bridge has lines at the root GIC.
+    /// Returns `true` if a driver for the controller exists here: its kind is known, and firmware
+    /// states the registers of a controller inside a bridge, and its lines at the root GIC.
     pub fn is_driven(&self) -> bool {
         match self.kind {
             ControllerKind::Other(_) => false,
-            ControllerKind::ImsiRx | ControllerKind::MediatekGen3 => !self.lines.is_empty(),
+            ControllerKind::ImsiRx | ControllerKind::MediatekGen3 => {
+                !self.lines.is_empty() && self.registers.is_some()
+            }
             _ => true,
         }
     }
 
     /// Returns the number of vectors of a controller [inside a
-    /// bridge](ControllerKind::is_in_bridge): 32 for each block. `None` for other kinds.
+    /// bridge](ControllerKind::is_in_bridge). `None` for other kinds.
     pub fn vectors(&self) -> Option<u32> {
         match self.kind {
+            ControllerKind::ImsiRx if self.has_shared_line && self.lines.len() == 1 => Some(256),
             ControllerKind::ImsiRx => u32::try_from(self.lines.len()).ok()?.checked_mul(32),
             ControllerKind::MediatekGen3 => Some(256),
             _ => None,

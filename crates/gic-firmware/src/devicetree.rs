@@ -9,6 +9,7 @@ mod cpus;
 mod error;
 mod excerpt;
 mod gic;
+mod glue;
 mod interrupt_tree;
 mod intx;
 mod iommu_map;

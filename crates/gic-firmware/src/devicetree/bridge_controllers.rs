@@ -7,7 +7,7 @@ use super::address::{cells, regions_if_any};
 use super::interrupt_tree::{self, CELLS, EXTENDED, INTERRUPTS, cell_count};
 use super::pci_hosts::{ECAM_WITH_PORT_LOGIC, MAP, PARENT, is_pci_host};
 use super::tree::{NodeRef, Tree};
-use super::{gic, specifier};
+use super::{gic, glue, specifier};
 use crate::controller::{Controller, ControllerKind};
 use crate::intx::WiredInterrupt;
 use crate::origin::Fact;
@@ -36,9 +36,11 @@ const PORT_LOGIC_NAMES: &[(&str, &str)] = &[
 const FUNCTION_BYTES: u64 = 0x1000;
 /// Compatible strings of DesignWare bridges whose MSI lines are not connected.
 const UNCONNECTED: &[&str] = &["samsung,exynos5433-pcie"];
-/// Compatible strings of bridges with a controller for which no driver exists here.
+/// Compatible strings of bridges with a controller for which no driver exists here. Some have
+/// iMSI-RX, whose interrupt a register around it passes on.
 const OTHERS: &[&str] = &[
     "airoha,an7583-pcie",
+    "andestech,qilai-pcie",
     "aspeed,ast2600-pcie",
     "aspeed,ast2700-pcie",
     "fsl,lx2160a-pcie",
@@ -62,6 +64,8 @@ const OTHERS: &[&str] = &[
     "renesas,pcie-rcar-gen3",
     "renesas,r9a08g045-pcie",
     "renesas,r9a09g047-pcie",
+    "sophgo,sg2044-pcie",
+    "spacemit,k1-pcie",
     "st,spear1340-pcie",
     "ti,dra7-pcie",
     "ti,dra726-pcie-rc",
@@ -113,13 +117,17 @@ pub(super) fn read<'t, 'a>(
     let lines: Option<Vec<WiredInterrupt>> = lines.into_iter().map(wired).collect();
     let origin = node.origin(if node.has(EXTENDED) { EXTENDED } else { INTERRUPTS });
     let with_origin = |line| Fact::new(line, origin.clone());
-    Controller {
+    let mut controller = Controller {
         status: node.status(),
         coherence: gic::coherence(node),
         registers,
         lines: lines.unwrap_or_default().into_iter().map(with_origin).collect(),
         ..Controller::new(node.id(), kind, None)
+    };
+    if controller.kind == ControllerKind::ImsiRx {
+        glue::complete(node, &mut controller);
     }
+    controller
 }
 
 fn port_logic(node: NodeRef<'_, '_>) -> Option<Fact<Region>> {

@@ -11,6 +11,7 @@ pub use names::with_node_paths;
 
 use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
 use super::bridge_controllers::{PORT_LOGIC, REGION_NAMES};
+use super::glue;
 use super::interrupt_tree;
 use super::iommu_map;
 use super::msi_controllers::{MIP, PRE_ITS};
@@ -26,6 +27,7 @@ use crate::origin::NodeId;
 use crate::requester::{ConfigAccess, PciBridge, PciHost, PlatformDevice, Role};
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString as _};
+use alloc::vec;
 use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use properties::{
@@ -285,8 +287,12 @@ impl Writer<'_> {
             let port_logic = own.filter(|own| own.kind == ControllerKind::ImsiRx);
             match port_logic.and_then(|own| own.registers.as_ref()) {
                 Some(registers) => {
-                    set(node, "reg", regions([registers.value, config.region()]));
-                    set(node, REGION_NAMES, strings(&[PORT_LOGIC, "config"].map(String::from)));
+                    let mut all = vec![(PORT_LOGIC, registers.value), ("config", config.region())];
+                    let gate = port_logic.and_then(|own| own.gate.as_ref()).map(|gate| gate.value);
+                    all.extend(glue::region(&host.compatible, gate));
+                    set(node, "reg", regions(all.iter().map(|(_, region)| *region)));
+                    let names: Vec<_> = all.iter().map(|(name, _)| String::from(*name)).collect();
+                    set(node, REGION_NAMES, strings(&names));
                 }
                 None => set(node, "reg", regions([config.region()])),
             }

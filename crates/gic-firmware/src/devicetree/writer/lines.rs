@@ -9,6 +9,7 @@ use crate::devicetree::{interrupt_tree, specifier};
 use crate::origin::NodeId;
 use crate::region::Region;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 use msi_types::Trigger;
@@ -28,7 +29,10 @@ impl Writer<'_> {
             let flags = if line.trigger == Trigger::Edge { RISING_EDGE } else { LEVEL_HIGH };
             cells.extend([phandle, kind, number, flags]);
         }
-        let names = (0..controller.lines.len()).map(|number| format!("msi{number}"));
+        let names = (0..controller.lines.len()).map(|number| match controller.has_shared_line {
+            true => String::from("msi"),
+            false => format!("msi{number}"),
+        });
         let names: Vec<_> = names.collect();
         let node = self.node(&controller.id)?;
         set(node, interrupt_tree::EXTENDED, cells);
