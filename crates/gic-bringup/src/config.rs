@@ -232,7 +232,9 @@ pub fn bridge_msi(
         return Err(ControllerError::NoInterrupts);
     }
     let lines = try_collect(controller.lines.iter().map(|line| line.intid.hwirq()))?;
-    let config = BridgeMsiConfig::new(kind, base(controller)?, lines);
+    let config = BridgeMsiConfig::new(kind, base(controller)?, lines)
+        .with_shared_line(controller.has_shared_line)
+        .with_gate(controller.gate.as_ref().map(|gate| gate.value));
     let host = description.hosts.iter().find(|host| host.own_controller == Some(index));
     let Some(host) = host else { return Ok(config) };
     let from_the_top = (1..=0x1000).map(|below| 0x1_0000_0000 - (below << 20));

@@ -310,6 +310,8 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         {
             let requested = self.request_lines(controller, bridge);
             requested.map_err(|error| NoParent::NotInUse(index, error))?;
+            // The kernel may have enumerated the bus since bring-up.
+            bridge.open();
         }
         Ok(driver)
     }

@@ -3,10 +3,11 @@
 use super::populate::{self, CandidateMap, Functions};
 use super::{AddressPlan, BuildOptions, Population, Refusal};
 use crate::trace::Recorder;
-use doorbell_hardware::bridge_msi::{BridgeMsi, BridgeMsiKind, InBridge, Summary};
+use doorbell_hardware::bridge_msi::{BridgeMsi, BridgeMsiKind, GlueRegister, InBridge, Summary};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::pci::{HostBridge, Windows};
 use gic_firmware::{BusRange, ConfigAccess, ControllerKind, Description, PciHost, Region};
+use msi_types::pci::MsiGate;
 use msi_types::{Line, SetLine};
 use std::sync::Arc;
 
@@ -31,6 +32,15 @@ struct OwnController {
     kind: BridgeMsiKind,
     registers: Region,
     lines: Vec<Line>,
+    gate: Option<MsiGate>,
+}
+
+impl OwnController {
+    /// Returns the page with the register that is the gate.
+    fn glue(&self) -> Option<Region> {
+        let MsiGate::Register { address, .. } = self.gate? else { return None };
+        Region::new(address & !0xfff, REGISTERS)
+    }
 }
 
 /// A host bridge in the machine.
@@ -75,6 +85,7 @@ pub(super) fn plan(
         let own = own_controller(description, options, host);
         if let Some(own) = &own {
             space.claim(&format!("{name} registers"), own.registers)?;
+            own.glue().map_or(Ok(()), |page| space.claim(&format!("{name} glue"), page))?;
         }
         let windows = Windows { ecam, memory, buses };
         plans.push(HostPlan { index, name, windows, functions, own });
@@ -97,7 +108,8 @@ fn own_controller(
     };
     let registers = Region::new(controller.registers.as_ref()?.base(), REGISTERS)?;
     let lines = controller.lines.iter().map(|line| Line::Spi(line.intid.get())).collect();
-    options.controller.serves(controller).then_some(OwnController { kind, registers, lines })
+    let gate = controller.gate.as_ref().map(|gate| gate.value);
+    options.controller.serves(controller).then_some(OwnController { kind, registers, lines, gate })
 }
 
 /// Returns each host's planned functions.
@@ -186,11 +198,17 @@ pub(super) fn build(
     for HostPlan { index, name, windows, functions, own } in plans {
         let mut upstream = populate::translator(description, index, doorbells);
         let mut inside = None;
-        if let Some(OwnController { kind, registers, lines }) = own {
+        if let Some(own) = own {
+            let glue = own.glue();
+            let OwnController { kind, registers, lines, gate } = own;
             // Boards with several bridges have several behaviors.
             let summary = Summary::ALL.into_iter().cycle().nth(index).unwrap_or_default();
-            let controller = BridgeMsi::new(kind, lines, Arc::clone(wires)).with_summary(summary);
-            let controller = Arc::new(controller);
+            let controller = BridgeMsi::new(kind, lines, Arc::clone(wires));
+            let controller = Arc::new(controller.with_summary(summary).with_gate(gate));
+            if let Some(page) = glue {
+                let register = Arc::new(GlueRegister(Arc::clone(&controller)));
+                bus.attach(&format!("{name} glue"), page, register)?;
+            }
             bus.attach(&format!("{name} registers"), registers, Arc::clone(&controller) as _)?;
             upstream = Arc::new(InBridge::new(Arc::clone(&controller), upstream));
             inside = Some(controller);

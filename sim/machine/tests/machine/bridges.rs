@@ -12,19 +12,30 @@ use gic_firmware::{
     WiredInterrupt,
 };
 use msi_types::Trigger;
+use msi_types::pci::MsiGate;
+
+const IMX8MM: &str = "fsl,imx8mm-pcie";
+const IMX8MP: &str = "fsl,imx8mp-pcie";
+const MEDIATEK: &str = "mediatek,mt8192-pcie";
+const RCAR: &str = "renesas,rcar-gen4-pcie";
 
 /// Returns a board with one host bridge, whose controller raises these INTIDs.
-fn board(kind: ControllerKind, lines: &[u32]) -> Description {
-    board_with(kind, lines, Trigger::Level)
+fn board(name: &str, lines: &[u32]) -> Description {
+    board_with(name, lines, Trigger::Level)
 }
 
-fn board_with(kind: ControllerKind, lines: &[u32], trigger: Trigger) -> Description {
+fn board_with(name: &str, lines: &[u32], trigger: Trigger) -> Description {
     let mut board = bare(4, 0);
     let mut bridge = host(0, MsiRouting::default());
     let registers = region(0x3000_0000, 0x1000);
-    let (name, config) = match kind {
-        ControllerKind::ImsiRx => ("fsl,imx8mp-pcie", region(0x3f00_0000, 0x1000)),
-        _ => ("mediatek,mt8192-pcie", registers),
+    let (kind, config) = match name {
+        MEDIATEK => (ControllerKind::MediatekGen3, registers),
+        _ => (ControllerKind::ImsiRx, region(0x3f00_0000, 0x1000)),
+    };
+    let gate = match name {
+        IMX8MM => Some(MsiGate::RootPort),
+        RCAR => Some(MsiGate::Register { address: 0x3100_0510, bits: 1 << 26 }),
+        _ => None,
     };
     bridge.compatible = vec![name.to_owned()];
     bridge.config = Some(Fact::stated(ConfigAccess::Registers(config)));
@@ -32,23 +43,34 @@ fn board_with(kind: ControllerKind, lines: &[u32], trigger: Trigger) -> Descript
     let line = |intid: &u32| WiredInterrupt { intid: IntId::new(*intid), trigger };
     board.controllers = vec![Controller {
         lines: lines.iter().map(line).map(Fact::stated).collect(),
+        has_shared_line: name == RCAR,
+        gate: gate.map(Fact::stated),
         ..Controller::new(bridge.id.clone(), kind, Some(registers))
     }];
     board.hosts = vec![bridge];
     flashed(&board)
 }
 
-fn boards() -> [Description; 6] {
+fn boards() -> [Description; 8] {
     [
-        board(ControllerKind::ImsiRx, &[172]),
-        board(ControllerKind::ImsiRx, &[40, 41, 42]),
+        board(IMX8MP, &[172]),
+        board(IMX8MM, &[40, 41, 42]),
         // An extended SPI, and one above those of a small machine.
-        board(ControllerKind::ImsiRx, &[900, 901, 902, 903, 904, 905, 906, 4100]),
-        board(ControllerKind::MediatekGen3, &[823]),
+        board(IMX8MP, &[900, 901, 902, 903, 904, 905, 906, 4100]),
+        board(MEDIATEK, &[823]),
+        board(RCAR, &[448]),
         // As firmware of the SDM845 describes a line that is a level.
-        board_with(ControllerKind::ImsiRx, &[339], Trigger::Edge),
-        board_with(ControllerKind::MediatekGen3, &[823], Trigger::Edge),
+        board_with(IMX8MP, &[339], Trigger::Edge),
+        board_with(MEDIATEK, &[823], Trigger::Edge),
+        board_with(RCAR, &[448], Trigger::Edge),
     ]
+}
+
+#[test]
+fn a_shared_line_carries_all_vectors_of_a_bridge() {
+    let [_, _, _, _, board, ..] = boards();
+    let [Controller { gate: Some(_), .. }] = &board.controllers[..] else { panic!("{board:?}") };
+    assert_eq!(board.controllers[0].vectors(), Some(256));
 }
 
 #[test]
@@ -72,7 +94,7 @@ fn bridge_msi_can_be_chosen_as_the_controller() {
 
 #[test]
 fn a_machine_whose_only_bridge_has_no_interrupt_lines_is_refused() {
-    let lineless = board(ControllerKind::ImsiRx, &[]);
+    let lineless = board(IMX8MP, &[]);
     let refusal = build(&lineless, &BuildOptions::default()).unwrap_err();
     assert!(refusal.to_string().contains("imsi-rx"), "{refusal}");
 }
@@ -83,7 +105,7 @@ fn bridge_lines_lose_no_message_across_moves_and_suspensions() {
     let disturbances = Disturbances { devices, suspensions, ..EVERYTHING };
     let mut suspended = 0;
     let boards = boards();
-    for (board, seed) in boards.iter().cycle().zip(0..12) {
+    for (board, seed) in boards.iter().cycle().zip(0..16) {
         let options = RunOptions { messages: 200, seed, disturbances };
         let machine = || build(board, &BuildOptions::default()).unwrap();
         let on_threads = run(machine(), &options, &mut |_| {}).unwrap();
