@@ -1,5 +1,5 @@
-//! Writes the numbers of findings of `doorbell lint` in Debian's devicetrees to
-//! `docs/findings.txt`, for review before they are committed.
+//! Writes the numbers of findings of `doorbell lint` in Debian's devicetrees and in published
+//! firmware to `docs/findings.txt`, for review before they are committed.
 
 #![forbid(unsafe_code)]
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,15 @@ use anyhow::{Context, Result, ensure};
 use doorbell_harness::dtb::{self, Tree};
 use doorbell_harness::suite::{Absent, OrAbsent};
 use doorbell_harness::workspace::Workspace;
-use doorbell_harness::{changes, command, process};
+use doorbell_harness::{cache, changes, command, process};
 use serde_json::Value;
 
 /// File with the numbers: a paragraph for each tree.
 const FILE: &str = "docs/findings.txt";
 /// The kernels' devicetrees.
 pub const TREES: [Tree; 2] = [Tree::Debian, Tree::Backports];
+/// Folder of the cache for firmware that no package contains, and the name of its list.
+const PUBLISHED: &str = "published";
 /// Maximum time to lint a thousand devicetrees, which takes seconds unless the host is busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -81,6 +83,10 @@ pub fn accept(workspace: &Workspace) -> Result<()> {
             paragraphs.push(summary(tree.name(), &list));
         }
     }
+    let published = published(workspace);
+    if published.exists() {
+        paragraphs.push(summary(PUBLISHED, &list(PUBLISHED, &published, &command)?));
+    }
     let path = workspace.root.join(FILE);
     fs::write(&path, paragraphs.join("\n")).with_context(|| format!("cannot write {FILE}"))?;
     println!("{}", path.display());
@@ -92,28 +98,54 @@ pub fn accept(workspace: &Workspace) -> Result<()> {
 /// # Errors
 /// Fails if the numbers differ, or if they are for another kernel's devicetrees.
 pub fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<()> {
+    compare_numbers(workspace, command, tree.name(), &tree.folder(workspace))
+}
+
+/// Compares the findings in firmware that no package contains with their numbers, if the cache has
+/// the folder `published` (see `docs/lint.md`).
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_published(workspace: &Workspace, command: &Path) -> Result<()> {
+    let folder = published(workspace);
+    if !folder.exists() {
+        return Err(Absent::new(format!("there is no {}", folder.display())).into());
+    }
+    compare_numbers(workspace, command, PUBLISHED, &folder)
+}
+
+fn compare_numbers(workspace: &Workspace, command: &Path, name: &str, folder: &Path) -> Result<()> {
     let expected = fs::read_to_string(workspace.root.join(FILE))?;
-    let list = list(tree.name(), &tree.folder(workspace), command)?;
-    let found = summary(tree.name(), &list);
+    let found = summary(name, &list(name, folder, command)?);
     let first = found.lines().next();
     let mut paragraphs = expected.split("\n\n").map(str::trim_end);
     let Some(expected) = paragraphs.find(|paragraph| paragraph.lines().next() == first) else {
-        return Err(Absent::new("the numbers are for another kernel's devicetrees").into());
+        return Err(Absent::new("the numbers are for other files").into());
     };
     let changes = changes::between(expected, &found);
     ensure!(found.trim_end() == expected, "findings changed:\n  {}", changes.join("\n  "));
     Ok(())
 }
 
-/// Returns the findings as lines of rule, devicetree, place and count. The first line identifies
-/// the devicetrees.
+fn published(workspace: &Workspace) -> PathBuf {
+    cache::folder(workspace).join(PUBLISHED)
+}
+
+/// Returns the folders below `folder` that contain a machine's tables.
+fn tables(folder: &Path) -> Result<BTreeSet<PathBuf>> {
+    let madts = cache::files_below(folder)?.into_iter().filter(|file| file.ends_with("APIC"));
+    Ok(madts.filter_map(|madt| madt.parent().map(Path::to_path_buf)).collect())
+}
+
+/// Returns the findings as lines of rule, source, place and count. The first line identifies the
+/// devicetrees.
 fn list(name: &str, folder: &Path, command: &Path) -> Result<String> {
     let files = dtb::files(folder)?;
     let bytes = files.iter().map(|(_, file)| Ok(fs::metadata(file)?.len())).sum::<Result<u64>>()?;
     let mut judge = process::command(&command.to_string_lossy(), Path::new("/"));
     let start = Instant::now();
-    let output =
-        process::output(judge.args(["lint", "--json"]).arg(folder).stderr(Stdio::piped()))?;
+    judge.args(["lint", "--json"]).arg(folder).args(tables(folder)?).stderr(Stdio::piped());
+    let output = process::output(&mut judge)?;
     let taken = start.elapsed();
     eprintln!("{name}: {} trees linted in {:.1} s", files.len(), taken.as_secs_f32());
     ensure!(taken < PATIENCE, "took {:.1} s", taken.as_secs_f32());

@@ -118,6 +118,9 @@ fn main() -> ExitCode {
             findings::compare(workspace::this()?, &bench.command, tree)
         }));
     }
+    cases.push(case("findings in published firmware".into(), |bench| {
+        findings::compare_published(workspace::this()?, &bench.command)
+    }));
     cases.push(case("findings in Debian's newest kernel".into(), |bench| {
         findings::list_newest(workspace::this()?, &bench.command)
     }));
