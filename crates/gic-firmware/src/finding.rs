@@ -153,8 +153,7 @@ rules! {
         "A platform device refers to an ITS without stating its DeviceID."
         "Give the ITS `#msi-cells = <1>` and the reference one cell.";
     MapMask "msi-map-mask" Error
-        "A map entry's first requester ID has bits that the mask clears: Linux refuses the whole \
-         map."
+        "A map entry's first requester ID has bits that the mask clears: Linux refuses the map."
         "Clear those bits in the entry, or keep them in `msi-map-mask`.";
     MapOverlap "msi-map-overlap" Warning
         "Two map entries claim the same requester ID; the first one wins."
@@ -163,8 +162,7 @@ rules! {
         "A map entry is empty or reaches past 32 bits."
         "Correct the entry's length.";
     SeveralOutputCells "several-output-cells" Error
-        "An entry of `msi-map` or `iommu-map` contains several IDs, although its target takes \
-         several cells: Linux refuses them."
+        "A map entry contains several IDs, although its target takes several cells."
         "Write one entry of length 1 for each ID.";
     MbiRange "mbi-range" Error
         "An MBI range contains INTIDs that are not SPIs."
@@ -237,8 +235,7 @@ rules! {
         "Complete it, or leave it out.";
     GicdVersion "gicd-version" Error
         "The GIC version of a GICD contradicts the other structures of the MADT."
-        "Redistributors and ITSes belong to a GICv3 or later, CPU interfaces at an address to a \
-         GICv2.";
+        "Redistributors and ITSes belong to a GICv3 or later, addresses of interfaces to a GICv2.";
     NoUsableCpu "no-usable-cpu" Error
         "The MADT enables no CPU, not even the one that boots."
         "Set bit 0 of the flags of the CPUs that are present.";
@@ -280,8 +277,7 @@ rules! {
         "Map the range to the SMMU, with the StreamIDs of the device.";
     InterruptSpecifier "interrupt-specifier" Error
         "A wired interrupt of the GIC is neither an SPI nor a PPI."
-        "The cells are the type (0 SPI, 1 PPI, 2 extended SPI, 3 extended PPI), the number in it, \
-         and flags.";
+        "The cells are type (0 SPI, 1 PPI, 2 extended SPI, 3 extended PPI), number and flags.";
     InterruptTrigger "interrupt-trigger" Error
         "A wired interrupt has trigger flags that the GIC does not take."
         "An SPI is edge-triggered, rising (1), or level-triggered, high (4).";
@@ -296,8 +292,7 @@ rules! {
         "A GIC has one trigger for each interrupt: correct the number or the flags of one of them.";
     InterruptKind "interrupt-kind" Error
         "A part of each CPU has a shared interrupt, or a single device has a private one."
-        "PPIs (type 1, INTIDs 16 to 31) exist once for each CPU, SPIs (type 0, INTIDs from 32) \
-         once.";
+        "PPIs (type 1, INTIDs 16 to 31) exist once per CPU, SPIs (type 0, INTIDs from 32) once.";
     SharedPrivateInterrupt "shared-private-interrupt" Error
         "Two parts of a CPU have the same private interrupt."
         "Correct the number of one of them: timers, PMU and GIC each have their own PPIs.";
@@ -342,15 +337,13 @@ rules! {
         "Leave the interface out, unless the GIC has one for guests.";
     FrameAlignment "frame-alignment" Error
         "The base of a register frame is not aligned as the architecture requires."
-        "Correct the address: frames of a GICv3, an ITS and an SMMUv3 start at a multiple of \
-         64 KiB.";
+        "Correct the address: frames of a GICv3, an ITS and an SMMUv3 are aligned to 64 KiB.";
     EcamAlignment "ecam-alignment" Note
         "An ECAM window starts between two multiples of 1 MiB: Linux maps it as stated."
         "Correct the address, unless the bridge ignores the low bits on purpose.";
     FrameSize "frame-size" Error
         "A register frame is too small for the registers in it."
-        "State the whole frame: 0x10000 bytes for a GICv3 distributor, 0x20000 for an SMMUv3, \
-         0x2000 for the CPU interface of a GIC-400, 0x1000 for a GICv2m frame.";
+        "A GICv3 distributor has 0x10000 bytes, an SMMUv3 0x20000, a GIC-400's interface 0x2000.";
     RedistributorSize "redistributor-size" Warning
         "A redistributor region does not hold a whole number of redistributors."
         "Make the size a multiple of 0x20000 or of the stride; on a GICv4 at least 0x40000.";
@@ -376,8 +369,7 @@ rules! {
         "The map of a host lists single functions: all others cannot signal."
         "Add the functions of a switch, if one can be connected.";
     UncoveredBus "uncovered-bus" Warning
-        "The map of a host omits some of its buses: functions there cannot signal, or bypass the \
-         IOMMU."
+        "The map of a host omits buses: functions there cannot signal, or bypass the IOMMU."
         "Let the map cover the host's `bus-range`.";
     UnreachableMapEntry "unreachable-map-entry" Warning
         "A map entry contains requester IDs of buses that are not behind the host."

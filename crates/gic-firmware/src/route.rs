@@ -240,7 +240,7 @@ impl Description {
     }
 
     fn bus_spans<'a>(&'a self, routing: &'a MsiRouting) -> impl Iterator<Item = RouteSpan> + 'a {
-        // As in `lookup`, the map ends before an entry whose first ID has bits that the mask clears.
+        // As in `lookup`, the map ends before an entry that the mask cannot lead to.
         let mask = routing.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
         let sound = move |entry: &&Fact<MapEntry>| entry.rid_base.get() & !mask == 0;
         let map = routing.map.iter().flatten().take_while(sound).enumerate();

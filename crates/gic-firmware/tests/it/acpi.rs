@@ -12,3 +12,4 @@ mod madt;
 mod round_trip;
 mod server;
 mod table_set;
+mod unusable;

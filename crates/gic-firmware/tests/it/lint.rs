@@ -5,6 +5,7 @@ mod bounds;
 mod dts;
 mod faults;
 mod secondary_gics;
+mod windows;
 
 use gic_firmware::lint::{KnownRegisters, check};
 use gic_firmware::{Finding, NodeId, Rule, devicetree};
