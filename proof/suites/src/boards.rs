@@ -5,5 +5,6 @@ pub mod devicetree;
 pub mod fields;
 pub mod findings;
 pub mod recognized;
+pub mod registers;
 pub mod served;
 pub mod sources;

@@ -16,7 +16,7 @@ use doorbell_harness::suite::{self, Absent, Case, OrAbsent, Shared};
 use doorbell_harness::{command, process, workspace};
 use doorbell_suites::boards::devicetree::{Facts, Tree as Source};
 use doorbell_suites::boards::sources::Sources;
-use doorbell_suites::boards::{fields, findings, recognized, served};
+use doorbell_suites::boards::{fields, findings, recognized, registers, served};
 use doorbell_suites::said::{list, text};
 use serde_json::Value;
 
@@ -100,6 +100,9 @@ fn main() -> ExitCode {
     cases.push(case("boards that are served, of Debian's newest kernel".into(), |bench| {
         served::compare(workspace::this()?, &bench.command, &bench.tools)
     }));
+    cases.push(case("registers that no emulator has, in Linux's source".into(), |_| {
+        registers::compare(workspace::this()?)
+    }));
     for tree in findings::TREES {
         cases.push(case(format!("the rest of {}", tree.name()), move |bench| bench.sweep(tree)));
     }
@@ -112,6 +115,9 @@ fn main() -> ExitCode {
             }));
         }
     }
+    cases.push(case("registers that no emulator has, in Linux's source".into(), |_| {
+        registers::compare(workspace::this()?)
+    }));
     for tree in findings::TREES {
         cases.push(case(format!("findings in {}", tree.name()), move |bench| {
             bench.folder(tree)?;
