@@ -348,7 +348,9 @@ impl<P: Platform> BridgeMsi<P> {
                 return found || self.is_excused(line);
             }
         }
-        if let Some(line) = self.lines().get(line) {
+        if let Some((line, word)) = self.lines().get(line).zip(blocks.first()) {
+            // The last pass may have found the last message.
+            word.block.excuse();
             self.wired.set_pending(*line, Pending::Set);
         }
         found

@@ -2,7 +2,7 @@
 //! programs the strict model, and a set of waiting vectors states which must be dispatched.
 
 use doorbell_hardware::bridge_msi::{BridgeMsi as Hardware, BridgeMsiKind, GlueRegister, Summary};
-use doorbell_hardware::bus::Bus;
+use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice as _};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_driver::{BridgeKind, BridgeMsi, BridgeMsiConfig};
@@ -224,5 +224,26 @@ proptest! {
             machine.step(&Step::Run);
             prop_assert_eq!(machine.hardware.mistakes() + machine.hardware.lost(), 0);
         }
+    }
+}
+
+/// Performs the accesses of `docs/registers.md` for MediaTek's bridges, in Linux's order.
+#[test]
+fn the_order_of_linux_lowers_the_line_of_mediatek() {
+    const WORD: AccessWidth = AccessWidth::Word;
+    for summary in Summary::ALL {
+        let wires = Arc::new(Wires::default());
+        let kind = BridgeMsiKind::MediatekGen3;
+        let hardware = Hardware::new(kind, vec![Line::Spi(0)], wires.clone()).with_summary(summary);
+        let set_up = [(0xc00, 0x1000), (0xc80, 0), (0x190, 0xff), (0x180, 0xff00), (0xc08, 1)];
+        set_up.into_iter().for_each(|(offset, value)| hardware.write(offset, WORD, value));
+        hardware.take(MsiMessage { address: 0x1000, data: 0 });
+        assert!(wires.takes(0));
+        assert_eq!([0x184, 0xc08, 0xc04].map(|offset| hardware.read(offset, WORD)), [1 << 8, 1, 1]);
+        hardware.write(0xc04, WORD, 1);
+        assert_eq!(hardware.read(0xc04, WORD), 0);
+        hardware.write(0x184, WORD, 1 << 8);
+        assert!(!wires.takes(0), "{summary:?}");
+        assert_eq!(hardware.mistakes(), 0);
     }
 }
