@@ -208,8 +208,8 @@ int its_enable_direct_lpis(void)
 		bool is_ours = has_our_tables(frame), is_off = its_disable_direct_lpis();
 
 		if (!is_ours)
-			pr_warn("CPU %u: LPIs %s enabled, with tables in unknown memory\n", cpu,
-				is_off ? "were left" : "are already");
+			pr_err("CPU %u: LPIs %s enabled, with tables in unknown memory\n", cpu,
+			       is_off ? "were left" : "are already");
 		if (!is_off)
 			return is_ours ? 1 : -EBUSY;
 	}

@@ -49,12 +49,12 @@ static bool is_shut_down;
 
 static void __iomem *base_of(unsigned int cpu)
 {
-	return per_cpu_ptr(rdists->rdist, cpu)->rd_base;
+	return *per_cpu_ptr(&rdists->rdist->rd_base, cpu);
 }
 
 u64 dlpi_doorbell(unsigned int cpu)
 {
-	return per_cpu_ptr(rdists->rdist, cpu)->phys_base + GICR_SETLPIR;
+	return *per_cpu_ptr(&rdists->rdist->phys_base, cpu) + GICR_SETLPIR;
 }
 
 /* Returns a CPU that can take LPIs, or nr_cpu_ids. */
