@@ -5,9 +5,10 @@ mod color;
 use anyhow::{Context, Result};
 use doorbell_inspection::json;
 use serde::Serialize;
-use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fmt, fs};
 
 pub(crate) use color::{ColorWhen, emphasized, is_animated, is_styled};
 
@@ -49,6 +50,16 @@ pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<
     let mut out = BufWriter::new(out);
     let written = write(&mut out).and_then(|()| out.flush());
     quiet_if_closed(written).context("cannot write the output")
+}
+
+/// Writes a text to a file, or to standard output without one.
+pub(crate) fn to_file(path: Option<&Path>, contents: &str) -> Result<()> {
+    match path {
+        None => text(|out| out.write_all(contents.as_bytes())),
+        Some(path) => {
+            fs::write(path, contents).with_context(|| format!("cannot write {}", path.display()))
+        }
+    }
 }
 
 /// Width of sentences when the output isn't a terminal, in columns.

@@ -13,7 +13,6 @@ use doorbell_inspection::inspect::Inspection;
 use doorbell_inspection::report::{Page, judge};
 use gic_firmware::Severity;
 use run::Run;
-use std::fs;
 
 /// Writes the page.
 pub(crate) fn report(args: &ReportArgs) -> Result<Outcome> {
@@ -25,12 +24,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<Outcome> {
     let part = run.part(args.workload.seed).context("cannot write the page")?;
     let page = Page::of(&source, inspection, &findings, &part);
     let page = page.html().context("cannot write the page")?;
-    match &args.output {
-        None => print::text(|out| std::io::Write::write_all(out, page.as_bytes()))?,
-        Some(path) => {
-            fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-    }
+    print::to_file(args.output.as_deref(), &page)?;
     let is_sound = findings.iter().all(|finding| finding.severity() == Severity::Note);
     let is_clean = match &run {
         Run::Made(report, _) => report.totals.is_clean(),

@@ -6,6 +6,7 @@ mod shortening;
 
 use crate::print::width;
 use comfy_table::{CellAlignment, ContentArrangement, Table as Layout, presets};
+use doorbell_inspection::inspect::Rows;
 use std::fmt;
 
 /// Minimum length of a shortened identifier in characters.
@@ -182,6 +183,14 @@ impl Table {
     fn limit_of(&self, column: usize, limit: usize) -> Option<usize> {
         let header = self.widths.get(column).map_or(0, |(_, header)| *header);
         self.identifiers.contains(&column).then(|| limit.max(header))
+    }
+}
+
+impl From<Rows> for Table {
+    fn from(rows: Rows) -> Self {
+        let mut table = Self::new(rows.header).with_identifiers(rows.identifiers.iter().copied());
+        rows.rows.into_iter().for_each(|row| table.row(row));
+        table
     }
 }
 

@@ -4,13 +4,15 @@ mod capacity;
 mod cells;
 mod listing;
 mod report;
-
-pub(crate) use listing::Listing;
+mod rows;
+mod statements;
 
 pub use capacity::CapacityRow;
 pub use cells::{addresses, first_names, ranges, yes_no};
 pub use listing::Omitted;
 pub use report::{
     ControllerRow, CpuRow, DeviceRow, FindingRow, GicRow, Inspection, ParentRow, RangeRow,
-    RedistributorRow, RouteRow, SecondaryGicRow, StreamRow, statement,
+    RedistributorRow, RouteRow, SecondaryGicRow, StreamRow,
 };
+pub use rows::Rows;
+pub use statements::{Statement, statement};

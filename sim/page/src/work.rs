@@ -10,15 +10,12 @@ use doorbell_inspection::{
 use gic_firmware::lint::KnownRegisters;
 use std::path::Path;
 
-/// Why the page has no run.
-const NO_RUN: &str = "This page runs no machines; `doorbell report` does.";
-
 /// An output, whose number the script uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Output {
     /// Error message. All other outputs are then empty.
     Error = 0,
-    /// What `doorbell report --no-run` writes, except for the reason why nothing ran.
+    /// What `doorbell report --no-run` writes.
     Report = 1,
     /// What `doorbell inspect --json` writes.
     Inspection = 2,
@@ -47,9 +44,9 @@ fn fill(files: Vec<(String, Vec<u8>)>, outputs: &mut Outputs) -> Result<()> {
     let contents = Inspection::of(&source, &known);
     json::write_object(&mut *inspection, &contents)?;
     lint::write_json(&mut *findings, &source, &known)?;
-    let graph = Graph::of(&source.description, &source.cpu_clusters());
+    let graph = Graph::of(&source, &contents);
     *picture = graph::to_svg(&graph, &source.name).into_bytes();
-    let (judged, run) = (judge(&source.description, &known), RunPart::NotMade(NO_RUN.into()));
+    let (judged, run) = (judge(&source.description, &known), RunPart::not_requested());
     *report = Page::of(&source, contents, &judged, &run).html()?.into_bytes();
     Ok(())
 }

@@ -20,14 +20,14 @@ const CONCURRENT: usize = 32;
 pub(super) enum Run {
     /// The report, and whether the run was a simulation.
     Made(Box<Report>, bool),
-    NotMade(String),
+    NotMade(RunPart),
 }
 
 impl Run {
     /// Runs the machine, unless the user disabled the run or the machine cannot be run.
     pub(super) fn of(source: &Source, args: &ReportArgs) -> Result<Self> {
         if args.no_run {
-            return Ok(Self::NotMade("No run was requested.".to_owned()));
+            return Ok(Self::NotMade(RunPart::not_requested()));
         }
         let options = BuildOptions { devices: Some(DEVICES), ..run::build_options(&args.workload) };
         match doorbell_machine::build(&source.description, &options) {
@@ -41,14 +41,17 @@ impl Run {
                 Ok(Self::Made(Box::new(report), simulates))
             }
             Err(refusal) if args.run => bail!("{}: nothing to deliver: {refusal}", source.name),
-            Err(refusal) => Ok(Self::NotMade(format!("The machine cannot be run: {refusal}."))),
+            Err(refusal) => {
+                let reason = format!("The machine cannot be run: {refusal}.");
+                Ok(Self::NotMade(RunPart::NotMade(reason)))
+            }
         }
     }
 
     /// Returns the part of the page about the run, whose workload had this seed.
     pub(super) fn part(&self, seed: u64) -> askama::Result<RunPart> {
         let (report, simulates) = match self {
-            Self::NotMade(reason) => return Ok(RunPart::NotMade(reason.clone())),
+            Self::NotMade(part) => return Ok(part.clone()),
             Self::Made(report, simulates) => (report, *simulates),
         };
         let section =

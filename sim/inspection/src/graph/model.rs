@@ -1,10 +1,10 @@
 //! Contents of a picture: boxes and arrows.
 
 use super::cpu_groups;
-use crate::requesters::{self, Requester};
-use crate::source::CpuClusters;
+use crate::inspect::{DeviceRow, Inspection, RouteRow};
+use crate::source::{CpuClusters, Source};
 use crate::work;
-use gic_firmware::{Controller, Description, Gic, NodeId, RouteSpan, SecondaryGic, Via};
+use gic_firmware::{Controller, Description, Gic, Iommu, NodeId, SecondaryGic};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Maximum number of routes listed in a box. A final line states the number of further routes, if
@@ -82,16 +82,18 @@ struct DrawnColumn {
 }
 
 impl Graph {
-    /// Creates the picture for a description, with its requesters and the controllers that they
-    /// signal through. `clusters` are the clusters of its CPUs.
-    pub fn of(description: &Description, clusters: &CpuClusters) -> Self {
-        let mut graph = Self::default();
-        let iommus = graph.iommus(description);
+    /// Creates the picture of a source, whose inspection lists the requesters and their routes.
+    pub fn of(source: &Source, inspection: &Inspection) -> Self {
+        let (mut graph, description) = (Self::default(), &source.description);
+        graph.add_iommus(description, inspection);
         graph.add_controllers(description);
-        for requester in requesters::all(description) {
-            graph.requester(description, &iommus, &requester);
+        for device in &inspection.devices {
+            graph.requester(device);
         }
-        graph.root(description, clusters);
+        if let Some((_, others)) = graph.others(Column::Requester) {
+            *others += inspection.omitted.devices;
+        }
+        graph.root(description, &source.cpu_clusters());
         graph.name_others();
         graph.tell_apart();
         graph
@@ -103,28 +105,23 @@ impl Graph {
         self.places.get(&(column, id.clone())).copied()
     }
 
-    /// Adds boxes for the IOMMUs that messages pass through. Returns each IOMMU's box, in the order
-    /// of the description.
-    fn iommus(&mut self, description: &Description) -> Vec<Option<usize>> {
-        let mut is_used = vec![false; description.iommus.len()];
-        for requester in requesters::all(description) {
-            let mut spans = requester.spans.iter();
-            let alone = spans.clone().filter(|span| matches!(span.via, Via::Map(_)));
-            let alone = alone.filter(|_| !requester.shares_streams());
-            let shared = spans.find(|span| !matches!(span.via, Via::Map(_)));
-            let shared = shared.or_else(|| requester.spans.first());
-            for iommu in alone.chain(shared).flat_map(|span| requester.iommus(span).into_owned()) {
-                if let Some(is_used) = is_used.get_mut(iommu.get()) {
-                    *is_used = true;
-                }
-            }
-        }
-        let add = |(iommu, is_used): (&gic_firmware::Iommu, bool)| {
+    /// Returns the box that an arrow from this box leads to, on the way to the GIC.
+    pub(crate) fn after(&self, from: usize) -> Option<usize> {
+        let below =
+            self.edges.range(Edge { from, to: 0 }..).next().filter(|edge| edge.from == from);
+        below.map(|edge| edge.to).filter(|to| self.nodes[*to].column < Column::Cpus)
+    }
+
+    /// Adds boxes for the IOMMUs that messages pass through.
+    fn add_iommus(&mut self, description: &Description, inspection: &Inspection) {
+        let routes = inspection.devices.iter().flat_map(|device| &device.routes);
+        let streams = routes.flat_map(|route| &route.streams);
+        let used: BTreeSet<&str> = streams.map(|stream| stream.iommu.as_str()).collect();
+        let used = |iommu: &&Iommu| used.contains(iommu.id.as_str());
+        for iommu in description.iommus.iter().filter(used) {
             let kind = || iommu.compatible.first().cloned().into_iter().collect();
-            let is_enabled = iommu.status.is_enabled();
-            is_used.then(|| self.add(Column::Iommu, &iommu.id, is_enabled, kind))
-        };
-        description.iommus.iter().zip(is_used).map(add).collect()
+            self.add(Column::Iommu, &iommu.id, iommu.status.is_enabled(), kind);
+        }
     }
 
     fn add_controllers(&mut self, description: &Description) {
@@ -154,41 +151,25 @@ impl Graph {
         }
     }
 
-    fn requester(
-        &mut self,
-        description: &Description,
-        iommus: &[Option<usize>],
-        requester: &Requester<'_>,
-    ) {
-        let spans = &requester.spans;
+    fn requester(&mut self, device: &DeviceRow) {
         let lines = || {
-            let shown = spans.iter().take(MAX_LINES);
-            let mut lines: Vec<_> = shown.map(|span| route(description, span)).collect();
-            if spans.len() > MAX_LINES {
-                lines.push(format!("… {} more", spans.len() - MAX_LINES));
+            let shown = device.routes.iter().take(MAX_LINES);
+            let mut lines: Vec<_> = shown.map(RouteRow::ids).collect();
+            if device.routes.len() > MAX_LINES {
+                lines.push(format!("… {} more", device.routes.len() - MAX_LINES));
             }
             lines
         };
-        let is_enabled = requester.status.is_enabled();
-        let from = self.add(Column::Requester, requester.id, is_enabled, lines);
-        // Spans that are not from a map have the same arrows if they lead to the same box.
-        let mut drawn = BTreeSet::new();
-        for span in spans {
-            work::step();
-            let Some(&to) = self.controllers.get(span.controller.get()) else { continue };
-            let is_alone = matches!(span.via, Via::Map(_)) && !requester.shares_streams();
-            if !is_alone && !drawn.insert(to) {
-                continue;
-            }
-            let passed = requester.iommus(span);
-            let passed = passed.iter().filter_map(|iommu| *iommus.get(iommu.get())?);
-            let passed: BTreeSet<usize> = passed.collect();
-            for &iommu in &passed {
+        let from = self.add(Column::Requester, &NodeId::new(&device.id), device.enabled, lines);
+        for route in &device.routes {
+            let Some(&to) = self.controllers.get(route.index.get()) else { continue };
+            for stream in &route.streams {
                 work::step();
-                self.edges.insert(Edge { from, to: iommu });
-                self.edges.insert(Edge { from: iommu, to });
+                let iommu = self.place(Column::Iommu, &NodeId::new(&stream.iommu));
+                self.edges.extend(iommu.map(|iommu| Edge { from, to: iommu }));
+                self.edges.extend(iommu.map(|iommu| Edge { from: iommu, to }));
             }
-            if passed.is_empty() {
+            if route.streams.is_empty() {
                 self.edges.insert(Edge { from, to });
             }
         }
@@ -280,6 +261,11 @@ impl Graph {
         place
     }
 
+    /// Returns the box that represents the other boxes of a column, and their number.
+    fn others(&mut self, column: Column) -> Option<&mut (usize, usize)> {
+        self.drawn.get_mut(&column)?.others.as_mut()
+    }
+
     /// Sets the title of each box that represents others to their number.
     fn name_others(&mut self) {
         for (place, count) in self.drawn.values().filter_map(|drawn| drawn.others) {
@@ -313,22 +299,6 @@ fn gic_lines(gic: &Gic) -> Vec<String> {
         count => lines.push(format!("{count} redistributor regions")),
     }
     lines
-}
-
-/// Formats a route for a requester's box. The DeviceID is shown only for an ITS, and the requester
-/// IDs only for nodes that have any.
-fn route(description: &Description, span: &RouteSpan) -> String {
-    let (first, length) = (span.rid_base.get(), span.length);
-    let requesters = match (first, length) {
-        (0, 1) => String::new(),
-        (_, 1) => format!("{first:#x} → "),
-        _ => format!("{first:#x}+{length:#x} → "),
-    };
-    let controller = description.controller(span.controller);
-    if controller.is_some_and(|controller| controller.kind.needs_device_id()) {
-        return format!("{requesters}DeviceID {:#x}", span.device_id_base.get());
-    }
-    format!("{requesters}{}", controller.map_or("", |controller| controller.kind.as_str()))
 }
 
 /// Formats the doorbell. If the controller has several doorbells, formats their number and the

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::any_machine::machines;
+use crate::inspect::Inspection;
+use gic_firmware::lint::KnownRegisters;
 use proptest::prelude::*;
 use roxmltree::{Document, Node};
 
@@ -90,7 +92,8 @@ proptest! {
 
     #[test]
     fn svg_boxes_do_not_overlap_and_show_every_node(source in machines()) {
-        let graph = Graph::of(&source.description, &source.cpu_clusters());
+        let inspection = Inspection::of(&source, &KnownRegisters::default());
+        let graph = Graph::of(&source, &inspection);
         check(&svg::draw(&graph, &source.name), &graph)?;
         let badges = vec![Badge { findings: 3, class: "error" }; graph.nodes.len()];
         check(&inline(&graph, &source.name, &badges), &graph)?;
@@ -98,7 +101,8 @@ proptest! {
 
     #[test]
     fn dot_quotes_every_name(source in machines()) {
-        let graph = Graph::of(&source.description, &source.cpu_clusters());
+        let inspection = Inspection::of(&source, &KnownRegisters::default());
+        let graph = Graph::of(&source, &inspection);
         let dot = dot::spell(&graph);
         let strings = strings(&dot);
         prop_assert!(strings.is_some(), "{dot}");

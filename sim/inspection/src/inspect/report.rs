@@ -2,13 +2,14 @@
 
 use super::capacity::CapacityRow;
 use super::listing::{Listing, Omitted};
+use super::statements::{self, Statement, statement};
 use crate::requesters::{self, Requester, Stream};
 use crate::source::Source;
 use crate::wording::coherence;
 use gic_firmware::lint::KnownRegisters;
 use gic_firmware::{
-    Controller, ControllerKind, Description, Finding, Gic, IntIdSpan, MsiRouting, RouteSpan,
-    SecondaryGic, Via,
+    Controller, ControllerIndex, ControllerKind, Description, Finding, Gic, IntIdSpan, RouteSpan,
+    SecondaryGic,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -179,6 +180,15 @@ pub struct RouteRow {
     pub iommus: Vec<String>,
     /// IOMMUs by requester ID.
     pub streams: Vec<StreamRow>,
+    /// Position of the controller in the description.
+    #[serde(skip)]
+    pub index: ControllerIndex,
+    /// Kind of the controller.
+    #[serde(skip)]
+    pub kind: ControllerKind,
+    /// Firmware's statements about the route.
+    #[serde(skip)]
+    pub statements: Vec<Statement>,
 }
 
 /// Consecutive requesters that pass through an IOMMU.
@@ -381,7 +391,7 @@ impl DeviceRow {
             }
             let Some(controller) = description.controller(span.controller) else { continue };
             let streams = StreamRow::all_of(description, requester.streams(span), lists);
-            routes.push(RouteRow::of(*span, controller, requester.msi, streams));
+            routes.push(RouteRow::of(description, requester, span, controller, streams));
         }
         Self {
             id: requester.id.to_string(),
@@ -396,9 +406,10 @@ impl DeviceRow {
 
 impl RouteRow {
     fn of(
-        span: RouteSpan,
+        description: &Description,
+        requester: &Requester<'_>,
+        span: &RouteSpan,
         controller: &Controller,
-        msi: &MsiRouting,
         streams: Vec<StreamRow>,
     ) -> Self {
         let mut known = BTreeSet::new();
@@ -415,10 +426,13 @@ impl RouteRow {
             length: span.length,
             controller: controller.id.to_string(),
             device_id_base: span.device_id_base.get(),
-            via: statement(msi, span.via),
+            via: statement(requester.msi, span.via),
             isolated: isolates(controller),
             iommus,
             streams,
+            index: span.controller,
+            kind: controller.kind.clone(),
+            statements: statements::all(description, requester, span, controller),
         }
     }
 }
@@ -448,22 +462,6 @@ impl StreamRow {
         let enabled = iommu.status.is_enabled();
         Some(Self { iommu: iommu.id.to_string(), enabled, rid_base, length, stream_id_base })
     }
-}
-
-/// Returns the property or table entry that defines a route, as text for the output.
-pub fn statement(msi: &MsiRouting, via: Via) -> String {
-    match via {
-        Via::Map(index) => {
-            let entry = msi.map.as_ref().and_then(|map| map.get(index));
-            entry.map(|entry| entry.origin.item().to_owned())
-        }
-        Via::Parent(index) => {
-            let parent = msi.parents.get(index);
-            parent.map(|parent| parent.origin.item().to_owned())
-        }
-        _ => None,
-    }
-    .unwrap_or_else(|| via.to_string())
 }
 
 /// Returns `true` if the controller identifies devices by an ID that they can't choose. (With a
