@@ -5,7 +5,7 @@ use std::process::Command;
 
 #[test]
 fn commands_print_their_recorded_text() {
-    trycmd::TestCases::new().case("tests/cmd/*.toml");
+    trycmd::TestCases::new().case("tests/cmd/*.toml").case("tests/cmd/*.trycmd");
 }
 
 /// The guide writes its baseline with this command.

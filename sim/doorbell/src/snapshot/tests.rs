@@ -4,7 +4,6 @@
 mod commands;
 mod guest;
 mod hostile;
-mod kept;
 mod rules;
 
 use super::file;

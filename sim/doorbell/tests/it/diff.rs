@@ -1,54 +1,34 @@
 //! Tests for `doorbell diff`.
 
-use crate::marina;
-use doorbell_machine::embedded;
+use crate::{Folder, Said, board, marina, table};
 use gic_firmware::{
     Controller, ControllerKind, Description, DeviceId, Fact, IntId, IntIdSpan, IommuRouting,
     NodeId, Region, Status, acpi, devicetree,
 };
 use msi_types::pci::{PciSpace, PciWindow};
 use serde_json::Value;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-    command.arg("diff").args(arguments);
-    command
-}
 
 /// Writes both descriptions and compares them.
-fn diff(test: &str, old: &Description, new: &Description, more: &[&str]) -> Output {
+fn diff(test: &str, old: &Description, new: &Description, more: &[&str]) -> Said {
     let folder = folder(test);
-    for (name, description) in [("old.dtb", old), ("new.dtb", new)] {
-        fs::write(folder.join(name), devicetree::write(description).unwrap()).unwrap();
-    }
-    let arguments = [&["old.dtb", "new.dtb"], more].concat();
-    command(&arguments).current_dir(folder).output().unwrap()
+    folder.describe("old.dtb", old);
+    folder.describe("new.dtb", new);
+    folder.run(&[&["diff", "old.dtb", "new.dtb"], more].concat())
 }
 
-fn folder(test: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("diff-{test}"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
+fn folder(test: &str) -> Folder {
+    Folder::new(&format!("diff-{test}"))
 }
 
 #[track_caller]
-fn text(output: Output, status: i32) -> String {
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(status), "{text}");
-    text
+fn text(said: Said, status: i32) -> String {
+    assert_eq!(said.status, Some(status), "{}", said.out);
+    said.out
 }
 
 /// Undoes the wrapping of lines.
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn board(name: &str) -> Description {
-    embedded::machine(name).unwrap().firmware.describe().unwrap()
 }
 
 /// Returns `estuary` with these message-based SPIs.
@@ -67,8 +47,8 @@ fn a_description_does_not_differ_from_itself() {
         let output = diff(&format!("same-{machine}"), &board, &board, &[]);
         assert_eq!(text(output, 0), "no differences\n");
     }
-    let tables = &*marina();
-    assert_eq!(text(command(&[tables, tables]).output().unwrap(), 0), "no differences\n");
+    let said = folder("same-tables").run(&["diff", &marina(), &marina()]);
+    assert_eq!(text(said, 0), "no differences\n");
 }
 
 #[test]
@@ -95,9 +75,9 @@ fn a_changed_range_is_shown_with_its_node() {
     let node = format!("{} (mbi)", mbi.id);
     let text = text(diff("range", &old, &new, &[]), 1);
     assert!(text.contains(&format!("  {node}: mbi-ranges 64+32 → 96+32\n")), "{text}");
-    let output = diff("range-json", &old, &new, &["--json"]);
-    assert_eq!(output.status.code(), Some(1));
-    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let said = diff("range-json", &old, &new, &["--json"]);
+    assert_eq!(said.status, Some(1));
+    let json = said.json();
     assert_eq!((&json["old"], &json["omitted"]), (&Value::from("old.dtb"), &Value::from(0)));
     let row = &json["differences"][0];
     for (field, value) in [
@@ -204,16 +184,13 @@ fn disabled_added_and_removed_objects_are_named() {
 
 #[test]
 fn acpi_tables_and_an_equivalent_devicetree_have_no_differences() {
-    let tables = &*marina();
-    let blobs =
-        ["apic", "iort", "mcfg"].map(|name| fs::read(format!("{tables}/{name}.aml")).unwrap());
+    let blobs = ["apic", "iort", "mcfg"].map(table);
     let set = acpi::TableSet::from_blobs(blobs.iter().map(Vec::as_slice)).unwrap();
     let mut machine = devicetree::with_node_paths(&acpi::parse(&set));
     let folder = folder("forms");
     let compared = |machine: &Description| {
-        fs::write(folder.join("new.dtb"), devicetree::write(machine).unwrap()).unwrap();
-        let new = folder.join("new.dtb");
-        command(&[tables, new.to_str().unwrap()]).output().unwrap()
+        folder.describe("new.dtb", machine);
+        folder.run(&["diff", &marina(), "new.dtb"])
     };
     assert_eq!(text(compared(&machine), 0), "no differences\n");
     machine.cpus.pop();
@@ -223,16 +200,12 @@ fn acpi_tables_and_an_equivalent_devicetree_have_no_differences() {
 #[test]
 fn diff_of_unreadable_descriptions_exits_with_status_2() {
     let folder = folder("unreadable");
-    fs::write(folder.join("bad.dtb"), "no devicetree").unwrap();
-    let tree = folder.join("a.dtb");
-    fs::write(&tree, devicetree::write(&board("harbour")).unwrap()).unwrap();
-    let run = |arguments: &[&str]| {
-        let input = File::open(&tree).unwrap();
-        command(arguments).current_dir(&folder).stdin(input).output().unwrap()
-    };
+    folder.write("bad.dtb", "no devicetree");
+    folder.describe("a.dtb", &board("harbour"));
+    let run = |arguments: [&str; 2]| folder.run_on("a.dtb", &[&["diff"], &arguments[..]].concat());
     for arguments in [["a.dtb", "bad.dtb"], ["missing.dtb", "a.dtb"], ["-", "-"]] {
-        let output = run(&arguments);
-        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{arguments:?}");
+        let said = run(arguments);
+        assert_eq!((said.status, said.out.as_str()), (Some(2), ""), "{arguments:?}");
     }
-    assert_eq!(text(run(&["-", "a.dtb"]), 0), "no differences\n");
+    assert_eq!(text(run(["-", "a.dtb"]), 0), "no differences\n");
 }

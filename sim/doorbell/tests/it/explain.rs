@@ -1,49 +1,33 @@
 //! Tests for `doorbell explain`.
 
-use doorbell_machine::embedded;
+use crate::{Folder, Said, board, doorbell, marina, path};
 use gic_firmware::{
     ConfigAccess, Description, Fact, Iommu, IommuIndex, IommuReference, MsiRouting, PciHost,
-    Region, Status, devicetree,
+    Region, Status,
 };
 use serde_json::Value;
-use std::path::PathBuf;
-use std::process::{Command, Output};
 
-const HARBOUR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/harbour.dtb");
-const MARINA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/marina");
-
-fn explain(source: &str, device: &str, more: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-    command.arg("explain").args(more).args([source, device]).output().unwrap()
-}
-
-fn harbour() -> Description {
-    embedded::machine("harbour").unwrap().firmware.describe().unwrap()
-}
-
-/// Writes a board's devicetree, and returns its path.
-fn written(name: &str, board: &Description) -> String {
-    let tree = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::write(&tree, devicetree::write(board).unwrap()).unwrap();
-    tree.to_str().unwrap().to_owned()
+/// Explains a device of this description.
+fn explain(test: &str, board: &Description, arguments: &[&str]) -> Said {
+    let folder = Folder::new(&format!("explain-{test}"));
+    folder.describe("board.dtb", board);
+    folder.run(&[&["explain", "board.dtb"], arguments].concat())
 }
 
 #[track_caller]
 fn ways(source: &str, device: &str) -> Vec<Value> {
-    let output = explain(source, device, &["--json"]);
-    assert_eq!(output.status.code(), Some(0), "{device}");
-    serde_json::from_slice(&output.stdout).unwrap()
+    let said = Said::of(doorbell(&["explain", "--json", source, device]));
+    assert_eq!(said.status, Some(0), "{device}");
+    serde_json::from_str(&said.out).unwrap()
 }
 
 /// The run is the judge: each device of a run has the DeviceID and controller of its explanation.
 #[test]
 fn explain_agrees_with_the_run_for_each_device() {
-    for (machine, source, option) in [("harbour", HARBOUR, "--dtb"), ("marina", MARINA, "--acpi")] {
-        let mut run = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-        let run = run.args(["run", "--json", "--messages", "1", option, source]).output().unwrap();
-        let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    for source in [&*path("../machine/machines/harbour.dtb"), &*marina()] {
+        let report = Said::of(doorbell(&["run", "--json", "--messages", "1", source])).json();
         let devices = report["devices"].as_array().unwrap();
-        assert!(devices.len() > 10, "{machine}");
+        assert!(devices.len() > 10, "{source}");
         for device in devices {
             let name = device["id"].as_str().unwrap();
             let way = &ways(source, name)[0];
@@ -67,16 +51,16 @@ fn explain_agrees_with_the_run_for_each_device() {
 
 #[test]
 fn explain_finds_no_target_in_a_description_without_cpus() {
-    let mut board = harbour();
+    let mut board = board("harbour");
     board.cpus.clear();
-    let output = explain(&written("explain-no-cpus.dtb", &board), "01:00.0", &[]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("target: an LPI, but the description enables no CPU"), "{text}");
+    let said = explain("no-cpus", &board, &["01:00.0"]);
+    let target = "target: an LPI, but the description enables no CPU";
+    assert!(said.out.contains(target), "{}", said.out);
 }
 
 #[test]
 fn explain_names_the_obstacle_and_exits_with_status_1() {
-    let mut board = harbour();
+    let mut board = board("harbour");
     for controller in &mut board.controllers {
         controller.status = Fact::stated(Status::Disabled);
     }
@@ -85,42 +69,19 @@ fn explain_names_the_obstacle_and_exits_with_status_1() {
     host.compatible = vec!["snps,dw-pcie".to_owned()];
     host.config = Some(Fact::stated(ConfigAccess::Registers(window)));
     board.hosts.push(host);
-    let tree = written("explain-off.dtb", &board);
-    let output = explain(&tree, "/crane@9000000", &[]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(
-        text.contains("firmware disables the MSI controller") && text.contains("fix: "),
-        "{text}"
-    );
-    let own = explain(&tree, "/pcie@60000000 00:01.0", &[]);
-    let text = String::from_utf8(own.stdout).unwrap();
-    assert_eq!(own.status.code(), Some(0), "{text}");
-    assert!(text.contains("may have one of its own") && !text.contains("fix: "), "{text}");
-}
-
-#[test]
-fn unknown_device_names_are_refused_with_advice() {
-    for (device, words) in [
-        ("/pcie@20000000", "name a function, such as \"/pcie@20000000 00:01.0\""),
-        ("/crane@900000", "did you mean \"/crane@9000000\"?"),
-        ("ff:1f.7", "no PCI host has this function"),
-        ("01:20.0", "is expected"),
-        ("0xfffffff", "no requester has this DeviceID"),
-        ("", "is expected"),
-    ] {
-        let output = explain(HARBOUR, device, &[]);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{device}");
-        assert!(said.contains(words), "{device}: {said}");
-    }
+    let Said { status, out, .. } = explain("off", &board, &["/crane@9000000"]);
+    assert_eq!(status, Some(1), "{out}");
+    assert!(out.contains("firmware disables the MSI controller") && out.contains("fix: "), "{out}");
+    let Said { status, out, .. } = explain("own", &board, &["/pcie@60000000 00:01.0"]);
+    assert_eq!(status, Some(0), "{out}");
+    assert!(out.contains("may have one of its own") && !out.contains("fix: "), "{out}");
 }
 
 #[test]
 fn explain_shows_each_iommu_on_the_route() {
-    let component = &ways(MARINA, r"\_SB.ETH0")[0]["iommus"];
+    let component = &ways(&marina(), r"\_SB.ETH0")[0]["iommus"];
     assert_eq!(component[0]["stream_id"], 0x1_0090, "{component}");
-    let mut board = harbour();
+    let mut board = board("harbour");
     board.iommus = ["/iommu@70000000", "/iommu@71000000"].map(iommu).to_vec();
     let device = &mut board.devices[0];
     device.iommus = (0..2u32)
@@ -130,7 +91,7 @@ fn explain_shows_each_iommu_on_the_route() {
         })
         .collect();
     let name = device.id.to_string();
-    let passed = &ways(&written("explain-iommus.dtb", &board), &name)[0]["iommus"];
+    let passed = explain("iommus", &board, &[&name, "--json"]).json()[0]["iommus"].clone();
     let streams = [&passed[0]["stream_id"], &passed[1]["stream_id"]];
     assert_eq!(streams, [0x20, 0x21], "{passed}");
 }

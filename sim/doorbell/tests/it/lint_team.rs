@@ -1,70 +1,26 @@
 //! Tests for the options of `doorbell lint` that a team needs: baselines, suppressions, formats of
 //! CI systems, and unreadable sources.
 
-use doorbell_machine::embedded;
-use gic_firmware::{
-    Controller, ControllerKind, Description, Fact, IntIdSpan, NodeId, Region, devicetree,
-};
+use crate::{Folder, board, table};
+use gic_firmware::{Controller, ControllerKind, Description, Fact, IntIdSpan, NodeId, Region};
 use serde_json::Value;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::fs;
 
-/// A folder of a test, in which the command runs.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lint-team-{name}"));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
-        let path = self.0.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, contents).unwrap();
-    }
-
-    fn lint(&self, arguments: &[&str]) -> Said {
-        self.run(Command::new(env!("CARGO_BIN_EXE_doorbell")).arg("lint").args(arguments))
-    }
-
-    fn run(&self, command: &mut Command) -> Said {
-        Said::of(command.current_dir(&self.0).output().unwrap())
-    }
-
-    /// Writes the baseline of these sources.
-    fn accept(&self, sources: &[&str]) {
-        let output = self.lint(&[sources, &["--json"]].concat());
-        self.write("known.json", output.out);
-    }
+/// Creates the folder of a test.
+fn folder(name: &str) -> Folder {
+    Folder::new(&format!("lint-team-{name}"))
 }
 
-/// A command's exit status and output.
-struct Said {
-    status: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn of(output: Output) -> Self {
-        let [out, err] =
-            [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-        Self { status: output.status.code(), out, err }
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap()
-    }
+/// Writes the baseline of these sources.
+fn accept(folder: &Folder, sources: &[&str]) {
+    let said = folder.lint(&[sources, &["--json"]].concat());
+    folder.write("known.json", said.out);
 }
 
 /// Returns a machine with an ITS at `base` whose references cannot carry a DeviceID
 /// (`its-msi-cells`).
 fn machine(base: u64) -> Description {
-    let mut machine = embedded::machine("harbour").unwrap().firmware.describe().unwrap();
+    let mut machine = board("harbour");
     machine.secondary_gics.clear();
     let gic = machine.gic.as_ref().unwrap().id.clone();
     machine.controllers.push(its(&gic, base));
@@ -78,19 +34,15 @@ fn its(gic: &NodeId, base: u64) -> Controller {
     its
 }
 
-fn tree(base: u64) -> Vec<u8> {
-    devicetree::write(&machine(base)).unwrap()
-}
-
 const HERE: u64 = 0x7_0000_0000;
 const THERE: u64 = 0x7_1000_0000;
 
 #[test]
 fn only_findings_missing_from_the_baseline_fail() {
-    let folder = Folder::new("new");
-    folder.write("a.dtb", tree(HERE));
+    let folder = folder("new");
+    folder.describe("a.dtb", &machine(HERE));
     assert_eq!(folder.lint(&["a.dtb"]).status, Some(1));
-    folder.accept(&["a.dtb"]);
+    accept(&folder, &["a.dtb"]);
     let said = folder.lint(&["a.dtb", "--baseline", "known.json"]);
     assert_eq!((said.status, said.err.as_str()), (Some(0), ""));
     assert_eq!(
@@ -100,7 +52,7 @@ fn only_findings_missing_from_the_baseline_fail() {
     );
     let mut worse = machine(HERE);
     worse.controllers.push(its(&worse.gic.as_ref().unwrap().id.clone(), THERE));
-    folder.write("a.dtb", devicetree::write(&worse).unwrap());
+    folder.describe("a.dtb", &worse);
     let said = folder.lint(&["a.dtb", "--baseline", "known.json"]);
     assert_eq!(said.status, Some(1));
     assert!(said.out.contains("its@710000000"), "{}", said.out);
@@ -113,11 +65,11 @@ fn only_findings_missing_from_the_baseline_fail() {
 
 #[test]
 fn the_baseline_recognizes_a_moved_node() {
-    let folder = Folder::new("moved");
-    folder.write("a.dtb", tree(HERE));
-    folder.accept(&["a.dtb"]);
+    let folder = folder("moved");
+    folder.describe("a.dtb", &machine(HERE));
+    accept(&folder, &["a.dtb"]);
     let fingerprint = folder.lint(&["a.dtb", "--json"]).json()[0]["fingerprint"].clone();
-    folder.write("a.dtb", tree(THERE));
+    folder.describe("a.dtb", &machine(THERE));
     let said = folder.lint(&["a.dtb", "--json", "--baseline", "known.json"]);
     assert_eq!((said.status, said.err.as_str()), (Some(0), ""));
     assert_eq!(said.json()[0]["fingerprint"], fingerprint);
@@ -126,7 +78,7 @@ fn the_baseline_recognizes_a_moved_node() {
 
 #[test]
 fn a_fixed_node_does_not_hide_a_new_fault_of_its_neighbor() {
-    let folder = Folder::new("neighbor");
+    let folder = folder("neighbor");
     let mut both = machine(HERE);
     let sound = |both: &mut Description, index: usize| {
         let count = both.controllers.len();
@@ -136,9 +88,9 @@ fn a_fixed_node_does_not_hide_a_new_fault_of_its_neighbor() {
     let (mut first, mut second) = (both.clone(), both);
     sound(&mut first, 1);
     sound(&mut second, 2);
-    folder.write("a.dtb", devicetree::write(&first).unwrap());
-    folder.accept(&["a.dtb"]);
-    folder.write("a.dtb", devicetree::write(&second).unwrap());
+    folder.describe("a.dtb", &first);
+    accept(&folder, &["a.dtb"]);
+    folder.describe("a.dtb", &second);
     let said = folder.lint(&["a.dtb", "--baseline", "known.json"]);
     assert_eq!(said.status, Some(1));
     assert!(said.err.contains("known.json: 1 finding of these sources no longer occur"));
@@ -146,12 +98,8 @@ fn a_fixed_node_does_not_hide_a_new_fault_of_its_neighbor() {
 
 #[test]
 fn the_baseline_recognizes_shifted_table_structures() {
-    let folder = Folder::new("tables");
-    let mut tables = ["apic", "iort", "mcfg"].map(|name| {
-        let path = "../machine/machines/marina";
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path).join(format!("{name}.aml"));
-        (name, fs::read(path).unwrap())
-    });
+    let folder = folder("tables");
+    let mut tables = ["apic", "iort", "mcfg"].map(|name| (name, table(name)));
     // Drop the ITS that the IORT's groups name, then insert an unknown structure before the rest.
     let madt = &mut tables[0].1;
     let mut at = 44;
@@ -165,7 +113,7 @@ fn the_baseline_recognizes_shifted_table_structures() {
         }
     };
     write(&tables);
-    folder.accept(&["acpi"]);
+    accept(&folder, &["acpi"]);
     let known = folder.lint(&["acpi", "--json"]).json();
     assert!(known.as_array().unwrap().len() > 1, "{known}");
     let iort = &mut tables[1].1;
@@ -182,71 +130,10 @@ fn the_baseline_recognizes_shifted_table_structures() {
 }
 
 #[test]
-fn a_baseline_of_other_sources_is_reported() {
-    let folder = Folder::new("sources");
-    folder.write("build/a.dtb", tree(HERE));
-    folder.write("build/b.dtb", tree(HERE));
-    folder.accept(&["build/a.dtb"]);
-    let with = |source: &str| folder.lint(&[source, "--baseline", "known.json"]);
-    let absolute = folder.0.join("build/a.dtb");
-    assert_eq!(with(absolute.to_str().unwrap()).status, Some(0));
-    let said = with("build/b.dtb");
-    assert_eq!(said.status, Some(1));
-    assert!(said.err.contains("is about other sources, such as build/a.dtb"), "{}", said.err);
-    assert_eq!(folder.lint(&["build", "--baseline", "none.json"]).status, Some(2));
-    folder.write("none.json", "{}");
-    let said = folder.lint(&["build", "--baseline", "none.json"]);
-    assert!(said.err.contains("not the output of `doorbell lint --json`"), "{}", said.err);
-}
-
-#[test]
-fn a_single_finding_can_be_suppressed_with_a_reason() {
-    let folder = Folder::new("suppressed");
-    folder.write("a.dtb", tree(HERE));
-    let place = folder.lint(&["a.dtb", "--json"]).json()[0]["where"].as_str().unwrap().to_owned();
-    let told = |allow: &str| {
-        let said = folder.lint(&["a.dtb", "--allow", allow]);
-        (said.status, said.err)
-    };
-    let quiet = (Some(0), String::new());
-    assert_eq!(told(&format!("its-msi-cells@{place} # only PCI uses it")), quiet);
-    let (status, why) = told(&format!("its-msi-cells@{place}"));
-    assert_eq!(status, Some(0));
-    assert!(why.contains("the suppression has no reason"), "{why}");
-    let (status, why) = told("its-msi-cells@/elsewhere # only PCI uses it");
-    assert_eq!(status, Some(1));
-    assert!(why.contains("the suppression matches no finding"), "{why}");
-    let (status, why) = told("its-msi-cell@/elsewhere # only PCI uses it");
-    assert_eq!(status, Some(2));
-    assert!(why.contains("did you mean \"its-msi-cells\"?"), "{why}");
-}
-
-#[test]
-fn complaints_about_a_suppression_file_name_its_line() {
-    let folder = Folder::new("file");
-    folder.write("a.dtb", tree(HERE));
-    let with = |lines: &str| {
-        folder.write("allowed", lines);
-        folder.lint(&["a.dtb", "--allow-file", "allowed"])
-    };
-    let lines = "# Accepted until the next board.\n\nits-msi-cells # only PCI uses it\n";
-    let said = with(lines);
-    assert_eq!((said.status, said.err.as_str()), (Some(0), ""));
-    assert!(said.out.ends_with("; not counted: 1 suppressed\n"), "{}", said.out);
-    let said = with("its-msi-cells\nmbi-range@/soc # gone\n");
-    assert_eq!(said.status, Some(0));
-    assert!(said.err.contains("allowed:1: the suppression has no reason"), "{}", said.err);
-    assert!(said.err.contains("allowed:2: the suppression matches no finding"), "{}", said.err);
-    let said = with("\nno-such-rule # why\n");
-    assert_eq!(said.status, Some(2));
-    assert!(said.err.contains("allowed:2: no rule is named"), "{}", said.err);
-}
-
-#[test]
 fn sarif_states_fingerprints_baseline_and_suppressions() {
-    let folder = Folder::new("sarif");
-    folder.write("a b.dtb", tree(HERE));
-    folder.accept(&["a b.dtb"]);
+    let folder = folder("sarif");
+    folder.describe("a b.dtb", &machine(HERE));
+    accept(&folder, &["a b.dtb"]);
     let allow = "its-msi-cells@/x # unused";
     let said = folder.lint(&["a b.dtb", "--sarif", "--baseline", "known.json", "--allow", allow]);
     let run = said.json()["runs"][0].clone();
@@ -273,21 +160,8 @@ fn sarif_states_fingerprints_baseline_and_suppressions() {
 }
 
 #[test]
-fn github_commands_report_only_new_findings() {
-    let folder = Folder::new("github");
-    folder.write("a.dtb", tree(HERE));
-    let said = folder.lint(&["a.dtb", "--github"]);
-    let start = "::warning file=a.dtb,title=its-msi-cells::/";
-    assert!(said.out.starts_with(start) && said.out.lines().count() == 1, "{}", said.out);
-    assert_eq!(said.status, Some(1));
-    folder.accept(&["a.dtb"]);
-    let said = folder.lint(&["a.dtb", "--github", "--baseline", "known.json"]);
-    assert_eq!((said.status, said.out.as_str()), (Some(0), ""));
-}
-
-#[test]
 fn an_unreadable_source_is_a_finding_in_every_format() {
-    let folder = Folder::new("unreadable");
+    let folder = folder("unreadable");
     folder.write("bad.dtb", "no devicetree");
     folder.write("empty/notes.txt", "no devicetree");
     for source in ["bad.dtb", "missing.dtb", "empty"] {
@@ -312,7 +186,7 @@ fn an_unreadable_source_is_a_finding_in_every_format() {
             assert_eq!(said.status, Some(2), "{source}");
         }
     }
-    folder.accept(&["bad.dtb"]);
+    accept(&folder, &["bad.dtb"]);
     assert_eq!(folder.lint(&["bad.dtb", "--baseline", "known.json"]).status, Some(2));
     assert_eq!(folder.lint(&["bad.dtb", "--allow", "all"]).status, Some(2));
     assert_eq!(folder.lint(&["bad.dtb", "--allow", "unreadable-source"]).status, Some(2));
@@ -322,11 +196,9 @@ fn an_unreadable_source_is_a_finding_in_every_format() {
 
 #[test]
 fn lint_reads_a_source_from_standard_input() {
-    let folder = Folder::new("stdin");
-    folder.write("a.dtb", tree(HERE));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-    command.args(["lint", "--json", "-"]).stdin(File::open(folder.0.join("a.dtb")).unwrap());
-    let said = folder.run(&mut command);
+    let folder = folder("stdin");
+    folder.describe("a.dtb", &machine(HERE));
+    let said = folder.run_on("a.dtb", &["lint", "--json", "-"]);
     assert_eq!((said.status, &said.json()[0]["source"]), (Some(1), &Value::from("stdin")));
     let twice = folder.lint(&["-", "-"]);
     assert_eq!(twice.status, Some(2));
@@ -334,27 +206,20 @@ fn lint_reads_a_source_from_standard_input() {
 }
 
 #[test]
-fn lint_without_sources_is_refused() {
-    let said = Folder::new("nothing").lint(&[]);
-    assert_eq!(said.status, Some(2));
-    assert!(said.err.contains("<SOURCE>"), "{}", said.err);
-}
-
-#[test]
 fn the_baseline_recognizes_a_finding_with_a_changed_range() {
-    let folder = Folder::new("range");
+    let folder = folder("range");
     let board = |last: u32| {
-        let mut board = embedded::machine("estuary").unwrap().firmware.describe().unwrap();
-        let mbi = board.controllers.iter_mut().find(|one| one.kind == ControllerKind::Mbi);
+        let mut estuary = board("estuary");
+        let mbi = estuary.controllers.iter_mut().find(|one| one.kind == ControllerKind::Mbi);
         let range = IntIdSpan::new(gic_firmware::IntId::new(1000), last - 999).unwrap();
         mbi.unwrap().ranges.push(Fact::stated(range));
-        devicetree::write(&board).unwrap()
+        estuary
     };
-    folder.write("a.dtb", board(1025));
+    folder.describe("a.dtb", &board(1025));
     let before = folder.lint(&["a.dtb", "--json"]).json();
     assert_eq!(before[0]["rule"], "mbi-range");
-    folder.accept(&["a.dtb"]);
-    folder.write("a.dtb", board(1026));
+    accept(&folder, &["a.dtb"]);
+    folder.describe("a.dtb", &board(1026));
     let said = folder.lint(&["a.dtb", "--json", "--baseline", "known.json"]);
     assert_eq!((said.status, &said.json()[0]["baseline"]), (Some(0), &Value::from("unchanged")));
 }

@@ -20,11 +20,84 @@ mod run;
 mod snapshot;
 mod sources;
 
+use doorbell_machine::embedded;
+use gic_firmware::{Description, devicetree};
+use serde_json::Value;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn doorbell(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
+}
+
+/// A command's exit status and output.
+struct Said {
+    status: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Self {
+        let [out, err] =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        Self { status: output.status.code(), out, err }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap()
+    }
+}
+
+/// A folder of a test, in which commands run.
+struct Folder(PathBuf);
+
+impl Folder {
+    /// Creates an empty folder.
+    fn new(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    /// Writes a devicetree.
+    fn describe(&self, name: &str, description: &Description) {
+        self.write(name, devicetree::write(description).unwrap());
+    }
+
+    fn run(&self, arguments: &[&str]) -> Said {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+        Said::of(command.args(arguments).current_dir(&self.0).output().unwrap())
+    }
+
+    /// Runs a command whose standard input is a file of the folder.
+    fn run_on(&self, input: &str, arguments: &[&str]) -> Said {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+        let input = File::open(self.0.join(input)).unwrap();
+        Said::of(command.args(arguments).current_dir(&self.0).stdin(input).output().unwrap())
+    }
+
+    fn lint(&self, arguments: &[&str]) -> Said {
+        self.run(&[&["lint"], arguments].concat())
+    }
+}
+
+/// Returns the description of an embedded machine.
+fn board(name: &str) -> Description {
+    embedded::machine(name).unwrap().firmware.describe().unwrap()
+}
+
+/// Returns a table of `marina`, such as `apic`.
+fn table(name: &str) -> Vec<u8> {
+    fs::read(Path::new(&marina()).join(format!("{name}.aml"))).unwrap()
 }
 
 /// Returns a path from the folder of this package.
@@ -45,6 +118,6 @@ fn marina() -> String {
 /// Returns a path that only this process uses.
 fn temporary(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("doorbell-{}-{name}", std::process::id()));
-    drop(std::fs::remove_file(&path));
+    drop(fs::remove_file(&path));
     path
 }
