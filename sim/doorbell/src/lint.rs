@@ -78,7 +78,7 @@ fn report(args: &LintArgs, judge: &Judge<'_>, verdicts: &[Verdict]) -> Result<()
     let complaints = complaints(args, judge, verdicts);
     complaints.iter().for_each(print::tell);
     if args.sarif {
-        return print::json(&sarif::Log::of(verdicts, &judge.suppressions, &complaints));
+        return print::json(&sarif::log(verdicts, &judge.suppressions, &complaints));
     }
     let rows: Vec<Row<'_>> = verdicts.iter().flat_map(Verdict::rows).collect();
     if args.output.json {

@@ -4,10 +4,10 @@
 //! behind the host, and to the first entry for each requester ID. Thus each requester ID is in at
 //! most one span of a map and in at most one stream, and both lists can be joined in linear time.
 
-mod first_match;
+pub mod first_match;
 
 use crate::work;
-use first_match::Piece;
+use first_match::{Piece, within};
 use gic_firmware::{
     BusRange, ConfigAccess, Description, Fact, IommuIndex, IommuReference, IommuRouting,
     MsiRouting, NodeId, Origin, PciHost, PlatformDevice, RequesterId, RouteSpan, Status, Via,
@@ -150,12 +150,13 @@ fn usable(
     let mut usable: Vec<_> = if is_masked {
         of_map.into_iter().filter(|span| span.length > 0).collect()
     } else {
-        let covered: Vec<_> = of_map.iter().map(|one| (one.rid_base.get(), one.length)).collect();
-        let pieces = first_match::pieces(&covered, ids);
+        let covered: Vec<_> =
+            of_map.iter().map(|one| within(one.rid_base.get(), one.length, ids)).collect();
+        let pieces = first_match::pieces(&covered);
         pieces.iter().filter_map(|piece| cut(of_map.get(piece.entry)?, piece)).collect()
     };
     let others = others.iter().filter_map(|span| {
-        let pieces = first_match::pieces(&[(span.rid_base.get(), span.length)], ids);
+        let pieces = first_match::pieces(&[within(span.rid_base.get(), span.length, ids)]);
         cut(span, pieces.first()?)
     });
     usable.extend(others);
@@ -193,7 +194,9 @@ fn by_map<'d>(routing: &'d IommuRouting, ids: &Range<u64>) -> Passage<'d> {
             all.filter_map(|(entry, (base, length))| stream(entry, *base, *length)).collect(),
         );
     }
-    let pieces = first_match::pieces(&covered, ids);
+    let covered: Vec<_> =
+        covered.iter().map(|(base, length)| within(*base, *length, ids)).collect();
+    let pieces = first_match::pieces(&covered);
     let streams = pieces.iter().filter_map(|piece| {
         let (base, length) = piece.base_and_length()?;
         stream(piece.entry, base, length)

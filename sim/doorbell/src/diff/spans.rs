@@ -1,7 +1,6 @@
 //! Compares two maps from requester IDs, no matter how the IDs are divided among entries.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use doorbell_inspection::requesters::first_match;
 use std::ops::Range;
 
 /// Consecutive requesters, and the controller or IOMMU that they are mapped to.
@@ -95,31 +94,13 @@ fn push(changes: &mut Vec<Change>, next: Change) {
 
 /// Returns a map as sorted spans that do not overlap.
 fn flat(spans: &[Span]) -> Vec<Span> {
-    let mut bounds: Vec<u64> = spans.iter().flat_map(|span| [span.first, span.end]).collect();
-    bounds.sort_unstable();
-    bounds.dedup();
-    let mut order: Vec<(u64, usize)> =
-        spans.iter().enumerate().map(|(index, span)| (span.first, index)).collect();
-    order.sort_unstable();
-    let (mut order, mut active) = (order.into_iter().peekable(), BinaryHeap::new());
+    let covered: Vec<_> = spans.iter().map(|span| span.first..span.end).collect();
     let mut flat = Vec::<Span>::new();
-    for window in bounds.windows(2) {
-        let &[first, end] = window else { continue };
-        while let Some((_, index)) = order.next_if(|(begin, _)| *begin <= first) {
-            active.push(Reverse(index));
-        }
-        let winner = loop {
-            let Some(span) = active.peek().and_then(|Reverse(index)| spans.get(*index)) else {
-                break None;
-            };
-            if span.end > first {
-                break Some(span.part(first, end));
-            }
-            active.pop();
-        };
-        let Some(part) = winner else { continue };
+    for piece in first_match::pieces(&covered) {
+        let Some(span) = spans.get(piece.entry) else { continue };
+        let part = span.part(piece.ids.start, piece.ids.end);
         match flat.last_mut() {
-            Some(last) if last.is_continued_by(part) => last.end = end,
+            Some(last) if last.is_continued_by(part) => last.end = part.end,
             _ => flat.push(part),
         }
     }

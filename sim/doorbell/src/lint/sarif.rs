@@ -3,246 +3,106 @@
 use super::judge::Verdict;
 use super::rule::LintRule;
 use super::suppression::Suppressions;
-use doorbell_inspection::lint::{BaselineState, Row};
+use doorbell_inspection::lint::{Region, Row};
 use gic_firmware::Severity;
-use serde::Serialize;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
-/// A log with a single run.
-#[derive(Debug, Serialize)]
-pub(super) struct Log<'v> {
-    #[serde(rename = "$schema")]
-    schema: &'static str,
-    version: &'static str,
-    runs: [Run<'v>; 1],
-}
-
-#[derive(Debug, Serialize)]
-struct Run<'v> {
-    tool: Tool,
-    invocations: [Invocation<'v>; 1],
-    results: Vec<Outcome<'v>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Tool {
-    driver: Driver,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Driver {
-    name: &'static str,
-    version: &'static str,
-    information_uri: &'static str,
-    rules: Vec<Descriptor>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    id: &'static str,
-    short_description: Text<'static>,
-    help: Help,
-    default_configuration: Configuration,
-}
-
-#[derive(Debug, Serialize)]
-struct Help {
-    text: &'static str,
-    markdown: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Configuration {
-    level: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Text<'v> {
-    text: &'v str,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Outcome<'v> {
-    rule_id: &'static str,
-    level: &'static str,
-    message: Text<'v>,
-    locations: [Location; 1],
-    partial_fingerprints: Fingerprints<'v>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    baseline_state: Option<BaselineState>,
-    /// Empty for a finding that counts. SARIF requires the property in all results or in none.
-    suppressions: Vec<Accepted<'v>>,
-}
-
-/// One fingerprint under two names: its own, and the only one that GitHub reads.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Fingerprints<'v> {
-    #[serde(rename = "doorbellFinding/v1")]
-    own: &'v str,
-    primary_location_line_hash: &'v str,
-}
-
-/// A suppression outside of the source.
-#[derive(Debug, Serialize)]
-struct Accepted<'v> {
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    justification: Option<&'v str>,
-}
-
-/// The command's invocation, with notifications about its execution and its options.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Invocation<'v> {
-    execution_successful: bool,
-    tool_execution_notifications: Vec<Notification<'v>>,
-    tool_configuration_notifications: Vec<Notification<'v>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Notification<'v> {
-    level: &'static str,
-    message: Text<'v>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Location {
-    physical_location: Physical,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    logical_locations: Vec<Logical>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Physical {
-    artifact_location: Artifact,
-    region: Region,
-}
-
-#[derive(Debug, Serialize)]
-struct Artifact {
-    uri: String,
-}
-
-/// Text of the finding. Blobs don't have lines, but programs that read SARIF expect a line number.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Region {
-    start_line: usize,
-    #[serde(flatten)]
-    rest: Option<RegionRest>,
-}
-
-/// The other fields of a region, which blobs don't have.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RegionRest {
-    start_column: usize,
-    end_line: usize,
-    end_column: usize,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Logical {
-    fully_qualified_name: String,
-}
-
-impl<'v> Log<'v> {
-    /// Creates the log for the findings in `verdicts`. The log describes all rules, including those
-    /// without findings. `complaints` concern the options.
-    pub(super) fn of(
-        verdicts: &'v [Verdict],
-        suppressions: &'v Suppressions,
-        complaints: &'v [String],
-    ) -> Self {
-        let results = verdicts.iter().flat_map(|verdict| {
-            let unreadable = verdict.unreadable_row().map(|row| (row, None));
-            let found = verdict.findings.iter();
-            unreadable.into_iter().chain(found.map(|found| (verdict.row(found), found.suppressed)))
+/// Returns the log for the findings in `verdicts`. The log describes all rules, including those
+/// without findings. `complaints` concern the options.
+pub(super) fn log(
+    verdicts: &[Verdict],
+    suppressions: &Suppressions,
+    complaints: &[String],
+) -> Value {
+    let results = verdicts.iter().flat_map(|verdict| {
+        let unreadable = verdict.unreadable_row().map(|row| result(&row, None));
+        let found = verdict.findings.iter().map(|found| {
+            let reason = found.suppressed.map(|index| suppressions.reason(index));
+            result(&verdict.row(found), reason)
         });
-        let results = results.map(|(row, by)| {
-            let accepted =
-                |by| Accepted { kind: "external", justification: suppressions.reason(by) };
-            Outcome::of(row, by.map(accepted))
-        });
-        let driver = Driver {
-            name: "doorbell",
-            version: env!("CARGO_PKG_VERSION"),
-            information_uri: env!("CARGO_PKG_REPOSITORY"),
-            rules: LintRule::all().map(Descriptor::of).collect(),
-        };
-        let invocations = [Invocation::of(verdicts, complaints)];
-        let run = Run { tool: Tool { driver }, invocations, results: results.collect() };
-        Self { schema: SCHEMA, version: "2.1.0", runs: [run] }
-    }
+        unreadable.into_iter().chain(found)
+    });
+    let results: Vec<Value> = results.collect();
+    let unreadable: Vec<&str> =
+        verdicts.iter().filter_map(|verdict| verdict.unreadable.as_deref()).collect();
+    json!({
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [{
+            "tool": { "driver": {
+                "name": "doorbell",
+                "version": env!("CARGO_PKG_VERSION"),
+                "informationUri": env!("CARGO_PKG_REPOSITORY"),
+                "rules": LintRule::all().map(descriptor).collect::<Vec<_>>(),
+            } },
+            "invocations": [{
+                "executionSuccessful": unreadable.is_empty(),
+                "toolExecutionNotifications": notifications("error", &unreadable),
+                "toolConfigurationNotifications": notifications("warning", complaints),
+            }],
+            "results": results,
+        }],
+    })
 }
 
-impl<'v> Invocation<'v> {
-    fn of(verdicts: &'v [Verdict], complaints: &'v [String]) -> Self {
-        let notification = |level, text| Notification { level, message: Text { text } };
-        let unreadable: Vec<&str> =
-            verdicts.iter().filter_map(|verdict| verdict.unreadable.as_deref()).collect();
-        Self {
-            execution_successful: unreadable.is_empty(),
-            tool_execution_notifications: unreadable
-                .into_iter()
-                .map(|reason| notification("error", reason))
-                .collect(),
-            tool_configuration_notifications: complaints
-                .iter()
-                .map(|complaint| notification("warning", complaint))
-                .collect(),
-        }
-    }
+fn notifications(level: &str, texts: &[impl AsRef<str>]) -> Vec<Value> {
+    let one = |text: &str| json!({ "level": level, "message": { "text": text } });
+    texts.iter().map(|text| one(text.as_ref())).collect()
 }
 
-impl Descriptor {
-    fn of(rule: LintRule) -> Self {
-        Self {
-            id: rule.name(),
-            short_description: Text { text: rule.summary() },
-            help: Help { text: rule.help(), markdown: rule.explanation() },
-            default_configuration: Configuration { level: level(rule.severity()) },
-        }
-    }
+fn descriptor(rule: LintRule) -> Value {
+    json!({
+        "id": rule.name(),
+        "shortDescription": { "text": rule.summary() },
+        "help": { "text": rule.help(), "markdown": rule.explanation() },
+        "defaultConfiguration": { "level": level(rule.severity()) },
+    })
 }
 
-impl<'v> Outcome<'v> {
-    fn of(row: Row<'v>, accepted: Option<Accepted<'v>>) -> Self {
-        let physical_location = Physical {
-            artifact_location: Artifact { uri: reference(row.file()) },
-            region: Region {
-                start_line: row.region.map_or(1, |region| region.line),
-                rest: row.region.map(|region| RegionRest {
-                    start_column: region.column,
-                    end_line: region.end_line,
-                    end_column: region.end_column,
-                }),
-            },
-        };
-        let name = (!row.place.is_empty()).then_some(Logical { fully_qualified_name: row.place });
-        let logical_locations = name.into_iter().collect();
-        Self {
-            rule_id: row.rule,
-            level: level(row.severity),
-            message: Text { text: row.message },
-            locations: [Location { physical_location, logical_locations }],
-            partial_fingerprints: Fingerprints {
-                own: row.fingerprint,
-                primary_location_line_hash: row.fingerprint,
-            },
-            baseline_state: row.baseline,
-            suppressions: accepted.into_iter().collect(),
-        }
+/// Returns the result for a finding. A suppressed finding has a `reason`, which may be missing.
+fn result(row: &Row<'_>, reason: Option<Option<&str>>) -> Value {
+    let mut location = json!({ "physicalLocation": {
+        "artifactLocation": { "uri": reference(row.file()) },
+        "region": region(row.region),
+    } });
+    if !row.place.is_empty() {
+        location["logicalLocations"] = json!([{ "fullyQualifiedName": row.place }]);
     }
+    let suppression = |reason: Option<&str>| match reason {
+        Some(reason) => json!({ "kind": "external", "justification": reason }),
+        None => json!({ "kind": "external" }),
+    };
+    let mut result = json!({
+        "ruleId": row.rule,
+        "level": level(row.severity),
+        "message": { "text": row.message },
+        "locations": [location],
+        // One fingerprint under two names: its own, and the only one that GitHub reads.
+        "partialFingerprints": {
+            "doorbellFinding/v1": row.fingerprint,
+            "primaryLocationLineHash": row.fingerprint,
+        },
+        // SARIF requires the property in all results or in none.
+        "suppressions": reason.map(suppression).into_iter().collect::<Vec<_>>(),
+    });
+    if let Some(state) = row.baseline {
+        result["baselineState"] = json!(state);
+    }
+    result
+}
+
+/// Returns the text of a finding. Blobs don't have lines, but programs that read SARIF expect a line
+/// number.
+fn region(region: Option<Region<'_>>) -> Value {
+    let Some(Region { line, column, end_line, end_column, .. }) = region else {
+        return json!({ "startLine": 1 });
+    };
+    json!({
+        "startLine": line, "startColumn": column, "endLine": end_line, "endColumn": end_column,
+    })
 }
 
 /// Converts a path to a relative reference (RFC 3986), and percent-encodes special characters.

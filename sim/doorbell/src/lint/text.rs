@@ -2,14 +2,10 @@
 
 use super::levels::JudgedFinding;
 use super::rule::LintRule;
-use crate::print::is_styled;
-use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+use crate::print::{self, level, render};
+use annotate_snippets::{AnnotationKind, Level, Snippet};
 use doorbell_inspection::Location;
 use doorbell_inspection::lint::Excerpts;
-use gic_firmware::Severity;
-
-/// Width for formatting messages, in columns.
-const WIDTH: usize = 100;
 
 /// Groups findings of the same rule and place, in the order of their first occurrence. A
 /// description has few findings, because the lists that they come from are limited.
@@ -39,12 +35,7 @@ pub(super) fn spell(
     excerpts: &Excerpts,
 ) -> String {
     let finding = &found.finding;
-    let level = match found.severity {
-        Severity::Error => Level::ERROR,
-        Severity::Warning => Level::WARNING,
-        Severity::Note => Level::NOTE,
-    };
-    let title = level.primary_title(finding.rule.summary()).id(finding.rule.name());
+    let title = level(found.severity).primary_title(finding.rule.summary()).id(finding.rule.name());
     let line = found.location.as_ref().map(|location| location.start.0);
     let mut group = match excerpts.text(&finding.origin) {
         Some((text, span)) => {
@@ -69,7 +60,7 @@ pub(super) fn spell(
         Some(Location { file, start: (line, column), .. }) => format!("{file}:{line}:{column}"),
         None => String::from(source),
     };
-    with_place(&renderer().render(&[group]), &format!("{place}: {}", finding.origin))
+    with_place(&render(group), &format!("{place}: {}", finding.origin))
 }
 
 /// Returns the sentence that says which overlay brought a finding.
@@ -88,16 +79,13 @@ fn with_place(text: &str, place: &str) -> String {
 /// Renders the finding that reports an unreadable source.
 pub(super) fn unreadable(source: &str, reason: &str) -> String {
     let rule = LintRule::UnreadableSource;
-    let group = Level::ERROR
-        .primary_title(rule.summary())
-        .id(rule.name())
-        .element(Origin::path(source))
-        .element(Level::NOTE.message(reason))
-        .element(Level::HELP.message(rule.help()));
-    renderer().render(&[group])
-}
-
-fn renderer() -> Renderer {
-    let renderer = if is_styled() { Renderer::styled() } else { Renderer::plain() };
-    renderer.term_width(WIDTH)
+    let finding = print::Finding {
+        severity: rule.severity(),
+        summary: rule.summary(),
+        rule: rule.name(),
+        place: source,
+        message: reason,
+        help: rule.help(),
+    };
+    finding.text()
 }

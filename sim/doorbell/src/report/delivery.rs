@@ -2,7 +2,7 @@
 
 use super::heat_map::HeatMap;
 use super::latency_plot::{LatencyPlot, TimeScale};
-use crate::run::{device_outcome, omissions, run_verdict};
+use crate::run::{device_outcome, disturbances, faults, omissions, run_verdict};
 use doorbell_machine::{Report, Totals};
 
 /// The result of a run.
@@ -47,30 +47,13 @@ impl<'r> Delivery<'r> {
     /// Extracts the result from `report`.
     pub(super) fn of(report: &'r Report) -> Self {
         let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = report.totals;
-        let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } =
-            report.totals;
-        let Totals { replugged, readded, suspended, migrated, .. } = report.totals;
-        let disturbed = [
-            (replugged, "CPUs replugged"),
-            (readded, "devices added again"),
-            (suspended, "suspensions"),
-            (migrated, "migrations"),
-        ];
         let scale = TimeScale::of(report);
         Self {
             is_clean: report.totals.is_clean(),
             verdict: run_verdict(report),
             omitted: omissions(report),
             cpus: report.cpus,
-            faults: counts(&[
-                (lost, "lost"),
-                (spurious, "spurious"),
-                (wrong_cpu, "at a wrong CPU"),
-                (refused, "devices refused"),
-                (short, "devices short of vectors"),
-                (guest_faults, "guest faults"),
-                (no_doorbell, "without a doorbell"),
-            ]),
+            faults: counts(&faults(&report.totals).map(|(number, what, _)| (number, what))),
             counts: counts(&[
                 (vectors, "vectors"),
                 (sent, "messages sent"),
@@ -80,7 +63,9 @@ impl<'r> Delivery<'r> {
                 (moves, "affinity moves"),
             ])
             .into_iter()
-            .chain(counts(&disturbed).into_iter().filter(|count| count.number > 0))
+            .chain(
+                counts(&disturbances(&report.totals)).into_iter().filter(|count| count.number > 0),
+            )
             .collect(),
             devices: report.devices.iter().map(|it| DeviceLine::of(it, scale)).collect(),
             is_timed: scale.is_some(),

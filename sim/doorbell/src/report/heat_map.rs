@@ -1,5 +1,6 @@
 //! A table of handler runs for each vector on each CPU. Cells are colored by their count.
 
+use crate::run::faults_of;
 use doorbell_machine::{DeviceReport, Report, VectorReport};
 
 /// Maximum number of cells. A larger table has one row per device rather than one per vector.
@@ -82,14 +83,15 @@ fn vectors_of(report: &Report, device: &DeviceReport) -> Vec<Row> {
         intid: vector.hwirq.to_string(),
         sent: vector.sent,
         cells: cells(report.cpus, &[vector]),
-        fault: fault(vector),
+        fault: faults_of(std::slice::from_ref(vector)).join(", "),
     };
     device.vectors.iter().enumerate().map(row).collect()
 }
 
 fn sum(report: &Report, device: &DeviceReport) -> Row {
     let vectors: Vec<_> = device.vectors.iter().collect();
-    let faults = vectors.iter().filter(|vector| !fault(vector).is_empty()).count();
+    let is_faulty = |vector: &&&VectorReport| !faults_of(std::slice::from_ref(**vector)).is_empty();
+    let faults = vectors.iter().filter(is_faulty).count();
     Row {
         name: device.id.clone(),
         irq: format!("{} vectors", vectors.len()),
@@ -105,16 +107,6 @@ fn cells(cpus: usize, vectors: &[&VectorReport]) -> Vec<Cell> {
         vectors.iter().map(|vector| vector.per_cpu.get(cpu).copied().unwrap_or(0)).sum()
     };
     (0..cpus).map(|cpu| Cell { count: on(cpu), shade: 0 }).collect()
-}
-
-fn fault(vector: &VectorReport) -> String {
-    let faults = [
-        (u64::from(vector.lost), "lost"),
-        (vector.spurious, "spurious"),
-        (vector.wrong_cpu, "wrong CPU"),
-    ];
-    let faults = faults.iter().filter(|(count, _)| *count > 0);
-    faults.map(|(count, what)| format!("{what} {count}")).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -117,18 +117,23 @@ fn verdict(device: &DeviceReport, reasons: &mut Reasons) -> String {
 
 /// Returns the verdict on a device that has its vectors: its faults, or that it is clean.
 pub(crate) fn outcome(device: &DeviceReport) -> String {
-    let sum = |count: fn(&VectorReport) -> u64| device.vectors.iter().map(count).sum();
+    let mut faults = faults_of(&device.vectors);
+    if device.is_short() {
+        faults.push("short".to_owned());
+    }
+    if faults.is_empty() { "clean".to_owned() } else { faults.join(", ") }
+}
+
+/// Returns the faults of vectors, each with its number.
+pub(crate) fn faults_of(vectors: &[VectorReport]) -> Vec<String> {
+    let sum = |count: fn(&VectorReport) -> u64| vectors.iter().map(count).sum();
     let faults: [(u64, &str); 3] = [
         (sum(|vector| u64::from(vector.lost)), "lost"),
         (sum(|vector| vector.spurious), "spurious"),
         (sum(|vector| vector.wrong_cpu), "wrong CPU"),
     ];
     let faults = faults.iter().filter(|(count, _)| *count != 0);
-    let mut faults: Vec<_> = faults.map(|(count, what)| format!("{what} {count}")).collect();
-    if device.is_short() {
-        faults.push("short".to_owned());
-    }
-    if faults.is_empty() { "clean".to_owned() } else { faults.join(", ") }
+    faults.map(|(count, what)| format!("{what} {count}")).collect()
 }
 
 /// The distinct reasons, in order of their first occurrence.
@@ -242,23 +247,8 @@ fn print_totals(out: &mut Output, report: &Report) -> io::Result<()> {
     let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = *totals;
     writeln!(out, "verdict: {}", emphasized(&run_verdict(report), totals.is_clean()))?;
     let mut disturbances = vec![counted(vectors, "vector"), counted(moves, "affinity move")];
-    for (number, one, several) in [
-        (totals.replugged, "CPU replugged", "CPUs replugged"),
-        (totals.readded, "device removed and added again", "devices removed and added again"),
-        (totals.suspended, "suspension", "suspensions"),
-        (totals.migrated, "migration", "migrations"),
-        (
-            totals.migrated_in_flight,
-            "migration with a request in flight",
-            "migrations with a request in flight",
-        ),
-    ] {
-        match number {
-            0 => {}
-            1 => disturbances.push(format!("1 {one}")),
-            number => disturbances.push(format!("{number} {several}")),
-        }
-    }
+    let disturbed = self::disturbances(totals).into_iter().filter(|(number, _)| *number > 0);
+    disturbances.extend(disturbed.map(|(number, what)| format!("{number} {what}")));
     writeln!(out, "{}", wrapped(&disturbances.join(", ")))?;
     let messages = format!(
         "{} sent: {delivered} delivered (each ran a handler), {coalesced} coalesced (their \
@@ -270,9 +260,26 @@ fn print_totals(out: &mut Output, report: &Report) -> io::Result<()> {
     print_faults(out, totals)
 }
 
-/// Prints the counts of faults, each with its meaning.
-fn print_faults(out: &mut Output, totals: &Totals) -> io::Result<()> {
-    let faults = [
+/// Returns the numbers of disturbances, each with what it counts.
+pub(crate) fn disturbances(totals: &Totals) -> [(u64, &'static str); 5] {
+    let named = |number: u64, one, several| (number, if number == 1 { one } else { several });
+    [
+        named(totals.replugged, "CPU replugged", "CPUs replugged"),
+        named(totals.readded, "device removed and added again", "devices removed and added again"),
+        named(totals.suspended, "suspension", "suspensions"),
+        named(totals.migrated, "migration", "migrations"),
+        named(
+            totals.migrated_in_flight,
+            "migration with a request in flight",
+            "migrations with a request in flight",
+        ),
+    ]
+}
+
+/// Returns the counts of faults, each with its name and its meaning. If one exceeds 0, the run is
+/// not clean.
+pub(crate) const fn faults(totals: &Totals) -> [(u64, &'static str, &'static str); 7] {
+    [
         (totals.lost, "lost", "vectors whose handler never saw the last message"),
         (totals.spurious, "spurious", "interrupts that no message accounts for"),
         (totals.wrong_cpu, "wrong CPU", "handler runs on a CPU that was not the target"),
@@ -280,7 +287,12 @@ fn print_faults(out: &mut Output, totals: &Totals) -> io::Result<()> {
         (totals.short, "short", "devices with fewer vectors than they need"),
         (totals.guest_faults, "guest faults", "mistakes of the drivers that the model noticed"),
         (totals.no_doorbell, "no doorbell", "messages to an address that nothing decodes"),
-    ];
+    ]
+}
+
+/// Prints the counts of faults, each with its meaning.
+fn print_faults(out: &mut Output, totals: &Totals) -> io::Result<()> {
+    let faults = faults(totals);
     let (found, absent): (Vec<_>, Vec<_>) = faults.iter().partition(|(number, ..)| *number > 0);
     for (number, name, meaning) in found {
         let count = emphasized(&format!("{name} {number}"), false);

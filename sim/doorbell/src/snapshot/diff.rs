@@ -5,6 +5,7 @@ use super::file;
 use super::machine::Machine;
 use crate::exit::Outcome;
 use crate::print;
+use crate::wording::counted;
 use anyhow::Result;
 use gic_arch::gicd::Irouter;
 use serde::Serialize;
@@ -38,8 +39,7 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Outcome> {
             }
             match differences.len() {
                 0 => writeln!(out, "no differences"),
-                1 => writeln!(out, "1 difference"),
-                count => writeln!(out, "{count} differences"),
+                count => writeln!(out, "{}", counted(count, "difference")),
             }
         })?;
     }

@@ -7,9 +7,11 @@ use std::ops::Range;
 
 /// Consecutive requester IDs to which the same map entry applies.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Piece {
-    pub(super) entry: usize,
-    ids: Range<u64>,
+pub struct Piece {
+    /// Position of the entry.
+    pub entry: usize,
+    /// The requester IDs.
+    pub ids: Range<u64>,
 }
 
 impl Piece {
@@ -21,17 +23,19 @@ impl Piece {
     }
 }
 
-/// Returns the pieces of a map within `ids`, in ascending order and disjoint. Each of `entries` has
-/// a first ID and a length; an entry that extends past 32 bits is truncated.
+/// Returns the part of an entry within `ids`. An entry that extends past 32 bits is truncated.
+pub(super) fn within(base: u32, length: u32, ids: &Range<u64>) -> Range<u64> {
+    let end = (u64::from(base) + u64::from(length)).min(1 << 32);
+    u64::from(base).max(ids.start)..end.min(ids.end)
+}
+
+/// Returns the pieces of a map, in ascending order and disjoint. Each of `entries` is a range of
+/// requester IDs.
 ///
 /// The number of pieces is at most twice the number of entries. Apart from sorting, the work is
 /// proportional to the number of entries.
-pub(super) fn pieces(entries: &[(u32, u32)], ids: &Range<u64>) -> Vec<Piece> {
-    let range = |entry: usize| {
-        let (base, length) = entries.get(entry).copied().unwrap_or_default();
-        let end = (u64::from(base) + u64::from(length)).min(1 << 32);
-        u64::from(base).max(ids.start)..end.min(ids.end)
-    };
+pub fn pieces(entries: &[Range<u64>]) -> Vec<Piece> {
+    let range = |entry: usize| entries.get(entry).cloned().unwrap_or_default();
     let mut starts: Vec<usize> =
         (0..entries.len()).filter(|entry| !range(*entry).is_empty()).collect();
     starts.sort_by_key(|entry| range(*entry).start);
@@ -77,7 +81,9 @@ mod tests {
             (first, last) in (0u64..30, 0u64..60),
         ) {
             let ids = first..last;
-            let pieces = pieces(&entries, &ids);
+            let covered: Vec<_> =
+                entries.iter().map(|(base, length)| within(*base, *length, &ids)).collect();
+            let pieces = pieces(&covered);
             prop_assert!(pieces.len() <= 2 * entries.len());
             prop_assert!(pieces.is_sorted_by(|one, next| one.ids.end <= next.ids.start));
             for id in 0..64 {
@@ -93,7 +99,7 @@ mod tests {
     #[test]
     fn an_entry_is_truncated_at_the_32_bit_limit() {
         let all = 0..1 << 32;
-        let [piece] = &pieces(&[(u32::MAX, 5)], &all)[..] else { panic!() };
+        let [piece] = &pieces(&[within(u32::MAX, 5, &all)])[..] else { panic!() };
         assert_eq!(piece.base_and_length(), Some((u32::MAX, 1)));
     }
 }

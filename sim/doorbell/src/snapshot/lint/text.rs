@@ -1,14 +1,10 @@
 //! Text output of findings.
 
 use super::finding::Finding;
-use crate::print::{Output, is_styled};
+use crate::print::{self, Output};
 use crate::wording::counted;
-use annotate_snippets::{Level, Origin, Renderer};
 use gic_firmware::Severity;
 use std::io::{self, Write};
-
-/// Width in columns to which messages are formatted.
-const WIDTH: usize = 100;
 
 /// Prints the findings of each file, and then the numbers of errors, warnings, notes and clean
 /// files.
@@ -35,20 +31,17 @@ pub(super) fn print(out: &mut Output, verdicts: &[(String, Vec<Finding>)]) -> io
 }
 
 fn spell(source: &str, finding: &Finding) -> String {
-    let level = match finding.rule.severity() {
-        Severity::Error => Level::ERROR,
-        Severity::Warning => Level::WARNING,
-        Severity::Note => Level::NOTE,
+    let place = match finding.place.as_str() {
+        "" => source.to_owned(),
+        place => format!("{source}: {place}"),
     };
-    let group = level
-        .primary_title(finding.rule.summary())
-        .id(finding.rule.name())
-        .element(Origin::path(match finding.place.as_str() {
-            "" => source.to_owned(),
-            place => format!("{source}: {place}"),
-        }))
-        .element(Level::NOTE.message(finding.message.as_str()))
-        .element(Level::HELP.message(finding.rule.fix()));
-    let renderer = if is_styled() { Renderer::styled() } else { Renderer::plain() };
-    renderer.term_width(WIDTH).render(&[group])
+    let text = print::Finding {
+        severity: finding.rule.severity(),
+        summary: finding.rule.summary(),
+        rule: finding.rule.name(),
+        place: &place,
+        message: &finding.message,
+        help: finding.rule.fix(),
+    };
+    text.text()
 }
