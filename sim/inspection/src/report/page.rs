@@ -131,7 +131,7 @@ impl<'p> Page<'p> {
     }
 
     /// Returns a column's name as a heading.
-    fn heading(&self, name: &str) -> String {
+    fn heading(name: &str) -> String {
         let mut letters = name.chars();
         letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
     }
