@@ -31,6 +31,7 @@ use alloc::vec::Vec;
 pub(crate) use arrivals::Block;
 use doorbell_fallible::lock::IrqLock;
 use doorbell_fallible::try_collect;
+use gate::Gate;
 use gic_arch::IntId;
 use layout::Layout;
 pub use layout::{BLOCK_VECTORS, BridgeKind};
@@ -151,8 +152,7 @@ pub struct BridgeMsi<P: Platform> {
     wired: Arc<dyn WiredParent>,
     config: BridgeMsiConfig,
     frame: P::Mmio,
-    /// The page of the register with the gate.
-    glue: Option<P::Mmio>,
+    gate: Option<Gate<P::Mmio>>,
     blocks: Vec<StatusWord>,
     state: IrqLock<State>,
 }
@@ -206,7 +206,7 @@ impl<P: Platform> BridgeMsi<P> {
         }
         let region = PhysicalRegion { base: registers, bytes: layout::BYTES };
         let frame = platform.map(region).ok_or(BridgeMsiError::NotMapped { kind, registers })?;
-        let glue = gate::page(config.gate).and_then(|page| platform.map(page));
+        let gate = config.gate.map(|gate| Gate::new(gate, &*platform));
         let numbers = 0..layout.blocks(lines, config.is_shared);
         let blocks = try_collect(numbers.clone().map(|number| StatusWord {
             block: Block::default(),
@@ -216,9 +216,9 @@ impl<P: Platform> BridgeMsi<P> {
         let enabled = try_collect(numbers.map(|_| 0))?;
         let allocator = BlockAllocator::new(first.get(), count)?;
         let state = IrqLock::new(State { allocator, enabled });
-        let new = Self { platform, wired, config, frame, glue, blocks, state };
+        let new = Self { platform, wired, config, frame, gate, blocks, state };
         new.restore();
-        match new.config.gate.filter(|_| !new.is_open()) {
+        match new.closed_gate() {
             None => Ok(new),
             Some(gate) => Err(BridgeMsiError::Closed { gate }),
         }
@@ -263,6 +263,22 @@ impl<P: Platform> BridgeMsi<P> {
                 self.wired.set_pending(*line, Pending::Set);
             }
         }
+    }
+
+    /// Opens the [gate](BridgeMsiConfig::with_gate) again. A kernel that enumerates a bus clears MSI
+    /// Enable of its root port.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    pub fn open(&self) {
+        self.state.with(&*self.platform, |_| {
+            self.gate.iter().for_each(|gate| gate.open(&self.frame));
+        });
+    }
+
+    /// Returns the gate if it is closed: no message interrupts.
+    pub fn closed_gate(&self) -> Option<MsiGate> {
+        let closed = self.gate.as_ref().filter(|gate| !gate.is_open(&self.frame));
+        closed.map(|gate| gate.gate)
     }
 
     /// Moves arrivals from the status words to the notes. Bits of vectors that are not enabled are

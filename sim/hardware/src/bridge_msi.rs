@@ -22,7 +22,6 @@ mod gate;
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
-pub use gate::GlueRegister;
 use msi_types::pci::MsiGate;
 use msi_types::{Delivery, Level, Line, MsiMessage, RequesterId, SetLine, SignalMsi};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -241,7 +240,7 @@ impl BridgeMsi {
         if !state.takes(self.kind, message.address) {
             return None;
         }
-        let is_lost = self.gate == Some(MsiGate::RootPort) && !self.is_open(state);
+        let is_lost = self.gate == Some(MsiGate::RootPort) && !gate::is_open(self.gate, state.gate);
         let Some((block, bit)) = state.vector(self.kind, message).filter(|_| !is_lost) else {
             state.lost += 1;
             return Some(Delivery::Blocked);
@@ -266,7 +265,7 @@ impl BridgeMsi {
             BridgeMsiKind::ImsiRx => state.raising,
             BridgeMsiKind::MediatekGen3 => state.summary & state.summarized,
         };
-        let raising = if self.is_open(state) { raising } else { 0 };
+        let raising = if gate::is_open(self.gate, state.gate) { raising } else { 0 };
         let last = self.lines.len().saturating_sub(1);
         for (number, line) in self.lines.iter().enumerate() {
             let blocks = if number == last { u32::MAX << number } else { 1 << number };
@@ -279,7 +278,8 @@ impl BridgeMsi {
 impl MmioDevice for BridgeMsi {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         let state = &mut *lock(&self.state);
-        if let Some(value) = self.root_port(state, offset).filter(|_| width == AccessWidth::Word) {
+        let root_port = gate::root_port(self.gate, state.gate, offset);
+        if let Some(value) = root_port.filter(|_| width == AccessWidth::Word) {
             return value.into();
         }
         let register = self.kind.register(offset).filter(|_| width == AccessWidth::Word);
@@ -369,3 +369,28 @@ impl SignalMsi<RequesterId> for InBridge {
 }
 
 msi_types::debug_by!(InBridge as "InBridge", |it| {controller: it.controller});
+
+/// The page with the register that is the gate of a controller.
+pub struct GlueRegister(pub Arc<BridgeMsi>);
+
+impl GlueRegister {
+    fn is_gate(&self, offset: u64) -> bool {
+        matches!(self.0.gate, Some(MsiGate::Register { address, .. }) if address % 0x1000 == offset)
+    }
+}
+
+impl MmioDevice for GlueRegister {
+    fn read(&self, offset: u64, _: AccessWidth) -> u64 {
+        if self.is_gate(offset) { lock(&self.0.state).gate.into() } else { 0 }
+    }
+
+    fn write(&self, offset: u64, _: AccessWidth, value: u64) {
+        let state = &mut *lock(&self.0.state);
+        if self.is_gate(offset) {
+            state.gate = u32::try_from(value).unwrap_or(0);
+            self.0.drive(state);
+        }
+    }
+}
+
+msi_types::debug_by!(GlueRegister as "GlueRegister", |it| {controller: it.0});

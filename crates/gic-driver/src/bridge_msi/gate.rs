@@ -1,6 +1,5 @@
 //! Bits outside of a controller's registers that let its messages interrupt.
 
-use super::BridgeMsi;
 use crate::{Mmio, PhysicalRegion, Platform};
 use msi_types::pci::MsiGate;
 
@@ -17,37 +16,41 @@ const MSI: u32 = 0x05;
 /// MSI Enable in the first word of the capability.
 const ENABLE: u32 = 1 << 16;
 
-/// Returns the page of a gate's register.
-pub(super) fn page(gate: Option<MsiGate>) -> Option<PhysicalRegion> {
-    let MsiGate::Register { address, .. } = gate? else { return None };
-    Some(PhysicalRegion { base: address / PAGE * PAGE, bytes: PAGE })
+/// A gate, and the page of its register if that is outside of the controller's registers.
+pub(super) struct Gate<M> {
+    pub(super) gate: MsiGate,
+    page: Option<M>,
 }
 
-impl<P: Platform> BridgeMsi<P> {
-    /// Sets the [gate](super::BridgeMsiConfig::with_gate) again. A kernel that enumerates a bus
-    /// clears MSI Enable of its root port.
-    ///
-    /// Context: task; interrupts may be masked; must not sleep or allocate.
-    pub fn open(&self) {
-        self.state.with(&*self.platform, |_| {
-            if let Some((frame, register, bits)) = self.gate() {
-                frame.write32(register, frame.read32(register) | bits);
+impl<M: Mmio> Gate<M> {
+    pub(super) fn new(gate: MsiGate, platform: &impl Platform<Mmio = M>) -> Self {
+        let page = match gate {
+            MsiGate::RootPort => None,
+            MsiGate::Register { address, .. } => {
+                platform.map(PhysicalRegion { base: address / PAGE * PAGE, bytes: PAGE })
             }
-        });
+        };
+        Self { gate, page }
     }
 
-    /// Returns `true` if messages can interrupt.
-    pub fn is_open(&self) -> bool {
+    /// Opens the gate of the controller whose registers are `frame`, if its register can be found.
+    pub(super) fn open(&self, frame: &M) {
+        if let Some((registers, register, bits)) = self.register(frame) {
+            registers.write32(register, registers.read32(register) | bits);
+        }
+    }
+
+    pub(super) fn is_open(&self, frame: &M) -> bool {
         let is_set =
-            |(frame, register, bits): (&P::Mmio, _, _)| frame.read32(register) & bits == bits;
-        self.config.gate.is_none() || self.gate().is_some_and(is_set)
+            |(registers, register, bits): (&M, _, _)| registers.read32(register) & bits == bits;
+        self.register(frame).is_some_and(is_set)
     }
 
-    fn gate(&self) -> Option<(&P::Mmio, u32, u32)> {
-        match self.config.gate? {
-            MsiGate::RootPort => Some((&self.frame, msi_capability(&self.frame)?, ENABLE)),
+    fn register<'m>(&'m self, frame: &'m M) -> Option<(&'m M, u32, u32)> {
+        match self.gate {
+            MsiGate::RootPort => Some((frame, msi_capability(frame)?, ENABLE)),
             MsiGate::Register { address, bits } => {
-                Some((self.glue.as_ref()?, u32::try_from(address % PAGE).ok()?, bits))
+                Some((self.page.as_ref()?, u32::try_from(address % PAGE).ok()?, bits))
             }
         }
     }

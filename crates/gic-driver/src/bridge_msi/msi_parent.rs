@@ -123,7 +123,7 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
         let enabled = self.reads(self.layout().enable(place.number), place.bit);
         let masked = place.block.is_masked(place.bit);
         let controller = Explanation::new().with_fact(Fact::Doorbell(message.address));
-        if let Some(gate) = self.config.gate.filter(|_| !self.is_open()) {
+        if let Some(gate) = self.closed_gate() {
             return controller.with_obstacle(Obstacle::GateClosed { gate });
         }
         if !enabled || masked {

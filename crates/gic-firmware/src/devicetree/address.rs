@@ -10,6 +10,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+/// Names of the regions in `reg`.
+pub(super) const REGION_NAMES: &str = "reg-names";
 /// Property of a bus that translates the CPUs' accesses to its devices.
 pub(super) const RANGES: &str = "ranges";
 /// Property of a bus that translates its devices' accesses to memory.

@@ -3,8 +3,8 @@
 //!
 //! The step `boards` compares the names with those in Linux's drivers.
 
-use super::address::{cells, regions_if_any};
-use super::interrupt_tree::{self, CELLS, EXTENDED, INTERRUPTS, cell_count};
+use super::address::{REGION_NAMES, cells, regions_if_any};
+use super::interrupt_tree::{self, CELLS, EXTENDED, INTERRUPT_NAMES, INTERRUPTS, cell_count};
 use super::pci_hosts::{ECAM_WITH_PORT_LOGIC, MAP, PARENT, is_pci_host};
 use super::tree::{NodeRef, Tree};
 use super::{gic, glue, specifier};
@@ -77,8 +77,6 @@ const OTHERS: &[&str] = &[
 ];
 /// Most lines of one controller.
 const LINES: u8 = 8;
-pub(super) const REGION_NAMES: &str = "reg-names";
-pub(super) const INTERRUPT_NAMES: &str = "interrupt-names";
 
 /// Returns the kind of the controller that messages reach inside `node`, if it is a host bridge
 /// that has one.

@@ -1,8 +1,8 @@
 //! What Linux's drivers of DesignWare's host bridges set for iMSI-RX outside of its own registers.
 //! The suite `boards` compares the table with their sources (`docs/registers.md`).
 
-use super::address::regions_if_any;
-use super::bridge_controllers::{INTERRUPT_NAMES, REGION_NAMES};
+use super::address::{REGION_NAMES, regions_if_any};
+use super::interrupt_tree::INTERRUPT_NAMES;
 use super::tree::NodeRef;
 use crate::controller::Controller;
 use crate::origin::Fact;

@@ -8,6 +8,7 @@ pub(super) const CELLS: &str = "#interrupt-cells";
 pub(super) const PARENT: &str = "interrupt-parent";
 pub(super) const INTERRUPTS: &str = "interrupts";
 pub(super) const EXTENDED: &str = "interrupts-extended";
+pub(super) const INTERRUPT_NAMES: &str = "interrupt-names";
 pub(super) const MAP: &str = "interrupt-map";
 
 /// Compatible strings of controllers whose drivers read `interrupt-map` themselves, and whose map

@@ -9,8 +9,9 @@ mod references;
 pub use error::{WriteError, WriteErrorKind};
 pub use names::with_node_paths;
 
+use super::address::REGION_NAMES;
 use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
-use super::bridge_controllers::{PORT_LOGIC, REGION_NAMES};
+use super::bridge_controllers::PORT_LOGIC;
 use super::glue;
 use super::interrupt_tree;
 use super::iommu_map;

@@ -3,7 +3,7 @@
 use super::properties::{regions, set, set_coherence, set_status, strings};
 use super::{LEVEL_HIGH, WriteError, WriteErrorKind, Writer};
 use crate::controller::Controller;
-use crate::devicetree::bridge_controllers::INTERRUPT_NAMES;
+use crate::devicetree::interrupt_tree::INTERRUPT_NAMES;
 use crate::devicetree::msi_controllers::MIP_OFFSET;
 use crate::devicetree::{interrupt_tree, specifier};
 use crate::origin::NodeId;
@@ -29,11 +29,12 @@ impl Writer<'_> {
             let flags = if line.trigger == Trigger::Edge { RISING_EDGE } else { LEVEL_HIGH };
             cells.extend([phandle, kind, number, flags]);
         }
-        let names = (0..controller.lines.len()).map(|number| match controller.has_shared_line {
-            true => String::from("msi"),
-            false => format!("msi{number}"),
-        });
-        let names: Vec<_> = names.collect();
+        let of_block = (0..controller.lines.len()).map(|number| format!("msi{number}"));
+        let names = if controller.has_shared_line {
+            Vec::from([String::from("msi")])
+        } else {
+            of_block.collect()
+        };
         let node = self.node(&controller.id)?;
         set(node, interrupt_tree::EXTENDED, cells);
         set(node, INTERRUPT_NAMES, strings(&names));
