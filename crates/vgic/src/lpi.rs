@@ -75,7 +75,7 @@
 //! Only the fold shows whether the guest has acknowledged the LPI. Changes that depend on this wait
 //! for the fold: MOVALL and disabling LPIs, which move pending state to another redistributor or to
 //! memory, and mapping or moving an event to a redistributor at which its LPI is already pending.
-//! The recalled vCPU resumes them.
+//! The recalled vCPU resumes them when it next enters the guest or sleeps.
 //!
 //! # Choices that the architecture leaves
 //!
@@ -337,12 +337,14 @@ impl LpiCore {
         }
     }
 
-    /// Calls [`advance_registers`](Self::advance_registers), unless another thread holds the
-    /// command lock.
-    pub(crate) fn try_advance_registers(&self) {
-        if !self.is_busy() {
+    /// Calls [`advance_registers`](Self::advance_registers). Returns `false` without doing so if
+    /// another thread holds the command lock.
+    pub(crate) fn try_advance_registers(&self) -> bool {
+        let is_free = !self.is_busy();
+        if is_free {
             self.advance_registers(0);
         }
+        is_free
     }
 
     /// Returns `true` if another thread holds the command lock.

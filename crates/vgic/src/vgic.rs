@@ -478,31 +478,34 @@ impl Vgic {
     /// A call also resumes work that was waiting for heap memory ([`FaultReason::OutOfMemory`]).
     pub fn poll(&self) -> Progress {
         self.do_piece();
-        Progress::done(!self.wakeup.has_work())
+        Progress::done(!self.has_work())
+    }
+
+    /// Returns `true` if accesses, or commands that waited for list registers, have left work. A
+    /// vCPU that sleeps or enters the guest then does a piece, which [`poll`](Self::poll)
+    /// describes.
+    pub fn has_work(&self) -> bool {
+        self.wakeup.has_work()
     }
 
     /// Does a piece of the deferred work, unless there is none or another thread is already doing
     /// it.
     #[inline]
     pub(crate) fn go_on(&self) {
-        if self.wakeup.has_work() {
+        if self.has_work() {
             self.do_piece();
         }
     }
 
     #[cold]
     fn do_piece(&self) {
-        if let Some(lpis) = &self.lpis {
-            lpis.try_advance_registers();
+        let has_ended_recall = self.wakeup.take_ended_recall();
+        let mut is_busy = self.lpis.as_ref().is_some_and(|lpis| !lpis.try_advance_registers());
+        for its in &self.its {
+            is_busy |= !its.try_poll(has_ended_recall);
         }
-        self.its.iter().for_each(|its| its.try_poll());
-    }
-
-    /// Resumes the commands and register writes that were waiting for a recalled vCPU.
-    pub(crate) fn resume_recalled(&self) {
-        self.its.iter().for_each(|its| its.poll());
-        if let Some(lpis) = &self.lpis {
-            lpis.advance_registers(0);
+        if has_ended_recall && is_busy {
+            self.wakeup.note_ended_recall();
         }
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct VcpuWakeup {
     work: AtomicU64,
     /// `true` if work was recorded, but no vCPU has been kicked for it yet.
     must_kick: AtomicBool,
+    /// `true` if a recall has ended, which counts as a source with deferred work.
+    has_ended_recall: AtomicBool,
 }
 
 /// Recalls with numbers up to and including this number.
@@ -138,6 +140,7 @@ impl VcpuWakeup {
             recalls: AtomicU64::new(0),
             work: AtomicU64::new(0),
             must_kick: AtomicBool::new(false),
+            has_ended_recall: AtomicBool::new(false),
         })
     }
 
@@ -244,21 +247,38 @@ impl VcpuWakeup {
     }
 
     /// Records that a vCPU has [returned](WakeupWord::returned) and its list registers are empty.
-    /// Returns `true` if the vCPU had been recalled.
-    pub(crate) fn folded(&self, vcpu: &WakeupWord) -> bool {
-        self.end_recall(vcpu.folded())
+    /// If the vCPU had been recalled, whatever waited for it becomes deferred work.
+    pub(crate) fn folded(&self, vcpu: &WakeupWord) {
+        self.end_recall(vcpu.folded());
     }
 
     /// Records the same of a vCPU that [enters](WakeupWord::enter) again immediately.
-    pub(crate) fn folded_to_enter(&self, vcpu: &WakeupWord) -> bool {
-        self.end_recall(vcpu.folded_to_enter())
+    pub(crate) fn folded_to_enter(&self, vcpu: &WakeupWord) {
+        self.end_recall(vcpu.folded_to_enter());
     }
 
-    fn end_recall(&self, recalled: bool) -> bool {
+    fn end_recall(&self, recalled: bool) {
         if recalled {
             self.recalled.fetch_sub(1, SeqCst);
+            self.note_ended_recall();
         }
-        recalled
+    }
+
+    /// Records that a recall has ended, so whatever waited for it is deferred work.
+    pub(crate) fn note_ended_recall(&self) {
+        if !self.has_ended_recall.swap(true, SeqCst) {
+            self.work.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Returns `true` if a recall has ended since the last call. The caller must then resume
+    /// whatever waited for it.
+    pub(crate) fn take_ended_recall(&self) -> bool {
+        let has_ended = self.has_ended_recall.swap(false, SeqCst);
+        if has_ended {
+            self.work.fetch_sub(1, SeqCst);
+        }
+        has_ended
     }
 
     /// Returns all recalls requested so far.

@@ -321,9 +321,7 @@ impl ListRegisterVcpu {
     /// Completes an exit. The list registers must be empty.
     fn folded(&self) {
         let Self(vcpu) = self;
-        if vcpu.wakeup.folded(&vcpu.own.wakeup) {
-            vcpu.gic.resume_recalled();
-        }
+        vcpu.wakeup.folded(&vcpu.own.wakeup);
     }
 
     /// Returns `true` if the vCPU was idle, and the guest didn't change the loaded state.

@@ -176,8 +176,8 @@ impl Vcpu {
     /// [`reset`](Self::reset) the vCPU before it starts.
     ///
     /// Interrupts do not wake a vCPU that is off (`PSCI_CPU_OFF`); they stay pending until it is on
-    /// again. The caller should [`reset`](Self::reset) a vCPU when it powers off, so that other
-    /// vCPUs take over its 1-of-N interrupts.
+    /// again. The caller must [`reset`](Self::reset) a vCPU when it powers off, so that other vCPUs
+    /// take over its 1-of-N interrupts, and the commands that waited for its list registers.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
         self.leave_unless(Self::wake_requested)
     }

@@ -250,23 +250,21 @@ impl Its {
         });
     }
 
-    /// Executes the next piece of the queue, if commands are waiting.
-    pub(crate) fn poll(&self) {
-        self.run(&mut self.state.lock());
-        self.lpis.send_kicks();
-    }
-
-    /// Calls [`poll`](Self::poll), unless no work is left or waiting, or another thread is already
-    /// doing it.
-    pub(crate) fn try_poll(&self) {
-        if let Some(mut state) = self.state.try_lock()
-            && (state.left || state.queue.has_begun())
-            && !self.lpis.is_busy()
-        {
+    /// Executes the next piece of the queue, if work is left or a command has begun, or if
+    /// `has_ended_recall` is set and a command may have waited for that. Returns `false` without
+    /// doing so if another thread is already doing it.
+    pub(crate) fn try_poll(&self, has_ended_recall: bool) -> bool {
+        let Some(mut state) = self.state.try_lock() else { return false };
+        if !(has_ended_recall || state.left || state.queue.has_begun()) {
+            return true;
+        }
+        let is_free = !self.lpis.is_busy();
+        if is_free {
             self.run(&mut state);
             drop(state);
             self.lpis.send_kicks();
         }
+        is_free
     }
 
     /// Finishes all work in progress. All vCPUs must be paused.

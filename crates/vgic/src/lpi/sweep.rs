@@ -69,7 +69,7 @@ pub(crate) enum Pause {
     /// The heap is exhausted.
     OutOfMemory,
     /// An LPI is in a list register, so it is unknown whether it is still pending. Its vCPU was
-    /// recalled. Once the vCPU has exited, it resumes the sweep.
+    /// recalled. Once the vCPU has exited, the sweep is deferred work.
     Listed,
 }
 

@@ -21,7 +21,7 @@
 //!
 //! A sweep that moves pending state to another entry or to memory also pauses at an LPI in a list
 //! register, because only the vCPU knows whether the guest has acknowledged it. The vCPU is
-//! recalled, and resumes the sweep when it has folded its list registers.
+//! recalled. When it has folded its list registers, the sweep is deferred work.
 
 use super::control::Control;
 use super::device_entries::{Closing, block_entries};

@@ -10,7 +10,10 @@ use gic_arch::ich::ListRegisterState::{Invalid, Pending};
 use gic_arch::its::Command;
 use gic_arch::{IntId, Lpi, gicr};
 use msi_types::{DeviceId, EventId, Level, Line, SetLine};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::Duration;
 use vgic::{DirectInjection, InListRegister, ListRegisterVcpu, Translate, VgicConfig};
 
 pub(crate) const FIRST: u32 = 8192;
@@ -69,7 +72,7 @@ fn a_command_for_a_listed_lpi_waits_for_the_exit() {
             "the other redistributor invalidated nothing"
         );
 
-        let _first = inside.exit(&hardware.registers);
+        let _first = enter(inside.exit(&hardware.registers));
 
         assert!(translated.is_done(), "{command:?}");
         drop(second);
@@ -129,6 +132,49 @@ fn commands_transfer_a_listed_lpi_to_hardware_after_the_exit() {
         let (_second, hardware) = enter(second);
         assert_eq!(hardware.registers.list[0].state(), Invalid, "{command:?}");
     }
+}
+
+/// Hardware that holds INV up, while the model holds its locks, until the test lets it continue.
+struct HeldUp {
+    has_begun: Barrier,
+    may_continue: Mutex<Receiver<()>>,
+}
+
+impl DirectInjection for HeldUp {
+    fn before(&self, command: Command) -> bool {
+        if let Command::Inv { .. } = command {
+            self.has_begun.wait();
+            let told = self.may_continue.lock().unwrap().recv_timeout(Duration::from_secs(10));
+            told.expect("the exit waits for the command");
+        }
+        false
+    }
+
+    fn after(&self, _: Option<Command>, _: &mut Translate<'_>) -> Result<u32, InListRegister> {
+        Ok(0)
+    }
+
+    fn is_direct(&self, _: Lpi) -> bool {
+        false
+    }
+}
+
+#[test]
+fn exits_and_entries_never_wait_for_commands() {
+    let (translated, inside, hardware, _second) = listed();
+    let (continues, may_continue) = mpsc::channel();
+    let may_continue = Mutex::new(may_continue);
+    let held_up = Arc::new(HeldUp { has_begun: Barrier::new(2), may_continue });
+    translated.machine.gic.inject_directly(0, held_up.clone()).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| translated.run([clear(1, 0), inv(1, 0), sync(0)]));
+        held_up.has_begun.wait();
+
+        let _first = enter(inside.exit(&hardware.registers));
+
+        continues.send(()).unwrap();
+    });
+    assert!(translated.is_done());
 }
 
 #[test]
@@ -195,7 +241,7 @@ fn a_moved_lpi_is_listed_once_at_a_time() {
 
 /// Nothing reads `GICR_CTLR` here, because a read would finish the write as well.
 #[test]
-fn an_exit_saves_a_listed_lpi_after_lpis_are_disabled() {
+fn the_next_entry_saves_a_disabled_listed_lpi() {
     for acknowledged in [false, true] {
         let (translated, inside, mut hardware, _) = listed();
         translated.machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
@@ -204,7 +250,7 @@ fn an_exit_saves_a_listed_lpi_after_lpis_are_disabled() {
         }
         assert!(!translated.is_saved(0), "the guest may still acknowledge the LPI");
 
-        let _first = inside.exit(&hardware.registers);
+        let _first = enter(inside.exit(&hardware.registers));
 
         assert_eq!(translated.is_saved(0), !acknowledged);
     }

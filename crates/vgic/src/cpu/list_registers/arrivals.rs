@@ -50,9 +50,7 @@ impl InGuest<'_> {
             return true;
         }
         vcpu.fold_each(|_, _| ListRegister::new());
-        if vcpu.0.wakeup.folded_to_enter(&vcpu.0.own.wakeup) {
-            vcpu.0.gic.resume_recalled();
-        }
+        vcpu.0.wakeup.folded_to_enter(&vcpu.0.own.wakeup);
         vcpu.fill_again()
     }
 
