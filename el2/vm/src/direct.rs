@@ -64,8 +64,9 @@ use vgic::{DirectInjection, DirectTarget, InListRegister, Translate, Vgic};
 /// has ended.
 static INJECTIONS: Once<Box<[IrqMutex<Entry>]>> = Once::new();
 type Entry = Option<Arc<Injection>>;
-/// Vectors of all guests' functions.
-static VECTORS: IrqMutex<Vec<Vector>> = IrqMutex::new(Vec::new());
+/// Vectors of each guest's functions.
+static VECTORS: [IrqMutex<Vec<Vector>>; MAX_VPES as usize] =
+    [const { IrqMutex::new(Vec::new()) }; MAX_VPES as usize];
 /// `true` if the option is set.
 static IS_WANTED: AtomicBool = AtomicBool::new(false);
 /// Number of CPUs that are targets of the ITS, apart from the first.
@@ -80,6 +81,11 @@ const ATTEMPTS: u32 = 8;
 /// Returns a guest's injection.
 fn of(guest: usize) -> Option<Arc<Injection>> {
     INJECTIONS.get()?.get(guest)?.with(|injection| injection.clone())
+}
+
+/// Returns the vectors of a guest into which messages are injected directly.
+fn vectors_of(guest: usize) -> &'static IrqMutex<Vec<Vector>> {
+    &VECTORS[guest]
 }
 
 /// Records that the option is set.
@@ -107,20 +113,12 @@ pub fn add(
     physical: Lpi,
 ) {
     let (event, direct, has_sent, is_open) = (None, None, false, true);
-    VECTORS.with(|vectors| {
-        vectors.push(Vector {
-            owner,
-            guest,
-            device,
-            store,
-            slot,
-            physical,
-            event,
-            is_open,
-            has_sent,
-            direct,
-        });
-    });
+    let vector =
+        Vector { owner, guest, device, store, slot, physical, event, is_open, has_sent, direct };
+    // Further guests have no vPEs.
+    if let Some(vectors) = VECTORS.get(owner) {
+        vectors.with(|vectors| vectors.push(vector));
+    }
 }
 
 /// Records that the calling CPU is a target of the ITS.
@@ -168,6 +166,9 @@ impl Injection {
         if config.its.is_empty() {
             return Err("the guest has no ITS".into());
         }
+        if guest.number >= VECTORS.len() {
+            return Err("too many guests precede it".into());
+        }
         let homes: Vec<_> = (0..config.cpus.len() as u32).map(|it| Cpu::new(it % cpus)).collect();
         let id_bits = its.lpis().id_bits();
         // The guest's devices are on PCI buses with lower numbers.
@@ -193,8 +194,8 @@ pub(crate) fn end(guest: &Guest) {
     let injection = INJECTIONS.get().and_then(|all| all.get(guest.number)?.with(Option::take));
     if let Some(injection) = injection {
         guest.inject_by(None);
-        VECTORS.with(|vectors| {
-            for vector in vectors.iter_mut().filter(|vector| vector.owner == guest.number) {
+        vectors_of(guest.number).with(|vectors| {
+            for vector in vectors {
                 vector.is_open = false;
                 vector.take_back(&injection);
             }
@@ -261,16 +262,16 @@ fn fail(error: &ItsError) {
                 take_all_back(guest.number, &injection);
             }
         }
-        VECTORS.with(|vectors| vectors.iter_mut().for_each(Vector::unmask));
+        for vectors in &VECTORS {
+            vectors.with(|vectors| vectors.iter_mut().for_each(Vector::unmask));
+        }
     }
 }
 
 /// Takes all events of a guest back, and makes them pending in the model.
 fn take_all_back(guest: usize, injection: &Injection) {
-    VECTORS.with(|vectors| {
-        let own = vectors.iter_mut().filter(|vector| vector.owner == guest);
-        own.for_each(|vector| vector.give_up(injection, false));
-    });
+    vectors_of(guest)
+        .with(|vectors| vectors.iter_mut().for_each(|vector| vector.give_up(injection, false)));
 }
 
 /// Follows the guest's changes of a function's messages. Must be called before the function may
@@ -280,13 +281,13 @@ pub fn follow_messages(owner: usize, device: DeviceId) {
     let Some(doorbell) = guest.vgic().config().its.first().map(ItsConfig::doorbell) else {
         return;
     };
-    let is_followed = |vector: &&Vector| vector.owner == owner && vector.event.is_some();
+    let vectors = vectors_of(owner);
+    let is_followed = |vector: &&Vector| vector.event.is_some();
     let (count, mut events) =
-        VECTORS.with(|vectors| (vectors.len(), vectors.iter().filter(is_followed).count()));
+        vectors.with(|vectors| (vectors.len(), vectors.iter().filter(is_followed).count()));
     for index in 0..count {
-        let event = VECTORS.with(|vectors| {
-            let is_its = |vector: &&mut Vector| (vector.owner, vector.device) == (owner, device);
-            let vector = vectors.get_mut(index).filter(is_its)?;
+        let event = vectors.with(|vectors| {
+            let vector = vectors.get_mut(index).filter(|vector| vector.device == device)?;
             let was_followed = vector.event.is_some();
             let event = vector.follow_mask(&injection, doorbell, events < MAX_EVENTS);
             events += usize::from(!was_followed && vector.event.is_some());
@@ -307,11 +308,12 @@ fn follow_event(
     index: usize,
     (device, event): (DeviceId, EventId),
 ) {
+    let vectors = vectors_of(guest.number);
     // Without a hand-over, pending state stays in the model.
     let look_up = || if injection.may_hand_over() { look_up(guest, device, event) } else { None };
     let mut target = look_up();
     let is_settled = (0..ATTEMPTS).any(|_| {
-        VECTORS.with(|vectors| {
+        vectors.with(|vectors| {
             let is_its = |vector: &&mut Vector| vector.event == Some(event);
             match vectors.get_mut(index).filter(is_its) {
                 Some(vector) => vector.apply(injection, target),
@@ -327,14 +329,14 @@ fn follow_event(
         now == applied
     });
     if !is_settled {
-        VECTORS.with(|vectors| {
+        vectors.with(|vectors| {
             if let Some(vector) = vectors.get_mut(index) {
                 vector.give_up(injection, target.is_some_and(|target| target.pending));
                 vector.unmask();
             }
         });
     }
-    VECTORS.with(|vectors| {
+    vectors.with(|vectors| {
         if let Some(vector) = vectors.get_mut(index).filter(|vector| !vector.waits()) {
             vector.unmask();
         }
@@ -372,9 +374,8 @@ pub(crate) fn around<R>(guest: &Guest, change: impl FnOnce() -> R) -> R {
     take_all_back(guest.number, &injection);
     let result = change();
     injection.suspensions.fetch_sub(1, SeqCst);
-    let events: Vec<_> = VECTORS.with(|vectors| {
-        let is_open = |vector: &Vector| vector.owner == guest.number && vector.is_open;
-        let open = |vector: &Vector| vector.event.filter(|_| is_open(vector));
+    let events: Vec<_> = vectors_of(guest.number).with(|vectors| {
+        let open = |vector: &Vector| vector.event.filter(|_| vector.is_open);
         vectors.iter().map(|vector| open(vector).map(|event| (vector.device, event))).collect()
     });
     for (index, event) in events.into_iter().enumerate() {
@@ -416,9 +417,8 @@ impl DirectInjection for Follower {
     }
 
     fn is_direct(&self, lpi: Lpi) -> bool {
-        VECTORS.with(|vectors| {
-            let own = vectors.iter().filter(|vector| vector.owner == self.guest);
-            let mut direct = own.filter_map(|vector| vector.direct.as_ref());
+        vectors_of(self.guest).with(|vectors| {
+            let mut direct = vectors.iter().filter_map(|vector| vector.direct.as_ref());
             direct.any(|(event, _)| event.target().lpi == lpi)
         })
     }
@@ -433,8 +433,8 @@ impl DirectInjection for Follower {
             return Ok(0);
         }
         let mut followed = 0;
-        VECTORS.with(|vectors| {
-            for vector in vectors.iter_mut().filter(|vector| self.is_about(command, vector)) {
+        vectors_of(self.guest).with(|vectors| {
+            for vector in vectors.iter_mut().filter(|vector| is_about(command, vector)) {
                 followed += 1;
                 let translated = vector.event.map(|event| translate(vector.device, event));
                 vector.apply(&injection, translated.transpose()?.flatten());
@@ -447,9 +447,8 @@ impl DirectInjection for Follower {
 impl Follower {
     /// Changes the pending state of a direct event. Returns `false` if the event is not direct.
     fn set_pending(&self, vpes: &VpeSet<Kernel>, command: Command, pending: Pending) -> bool {
-        VECTORS.with(|vectors| {
-            let mut concerned =
-                vectors.iter().filter(|vector| self.is_about(Some(command), vector));
+        vectors_of(self.guest).with(|vectors| {
+            let mut concerned = vectors.iter().filter(|vector| is_about(Some(command), vector));
             let Some((event, _)) = concerned.find_map(|vector| vector.direct.as_ref()) else {
                 return false;
             };
@@ -459,14 +458,13 @@ impl Follower {
             true
         })
     }
+}
 
-    /// Returns `true` if the command concerns the vector's event. If a command has failed, `before`
-    /// may have taken any event back.
-    fn is_about(&self, command: Option<Command>, vector: &Vector) -> bool {
-        let (device, event) = command.map_or((None, None), |it| (it.device(), it.event()));
-        vector.owner == self.guest
-            && device.is_none_or(|device| device == vector.device)
-            && event.is_none_or(|event| Some(event) == vector.event)
-            && (vector.is_open || vector.direct.is_some())
-    }
+/// Returns `true` if the command concerns the vector's event. If a command has failed, `before` may
+/// have taken any event back.
+fn is_about(command: Option<Command>, vector: &Vector) -> bool {
+    let (device, event) = command.map_or((None, None), |it| (it.device(), it.event()));
+    device.is_none_or(|device| device == vector.device)
+        && event.is_none_or(|event| Some(event) == vector.event)
+        && (vector.is_open || vector.direct.is_some())
 }
