@@ -1,6 +1,7 @@
 //! Parses the options on the loader's command line.
 
 use crate::controller::Controller;
+use el2_vm::MAX_VCPUS;
 
 /// Options for a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -26,7 +27,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Parses a command line. Panics if it contains an unknown word.
+    /// Parses a command line. Panics if it contains an unknown word, or asks for more vCPUs than a
+    /// guest can have.
     pub(crate) fn parse(command_line: &str) -> Self {
         let mut options = Self::default();
         for word in command_line.split_ascii_whitespace() {
@@ -51,7 +53,12 @@ impl Options {
             ("exits", "") => self.run.exits = true,
             ("offset", number) => self.offset = Some(number.parse().ok()?),
             ("entry", number) => self.entry = number.parse().ok()?,
-            ("vcpus", number) => self.vcpus = Some(number.parse().ok()?),
+            ("vcpus", number) => {
+                let vcpus: u16 = number.parse().ok()?;
+                let is_possible = (1..=MAX_VCPUS).contains(&vcpus.into());
+                assert!(is_possible, "a guest can have 1 to {MAX_VCPUS} vCPUs, but not {vcpus}");
+                self.vcpus = Some(vcpus);
+            }
             ("moves", number) => self.run.moves = Some(number.parse().ok()?),
             ("limit", number) => self.run.limit = Some(number.parse().ok()?),
             ("controller", name) => self.controller = Controller::named(name)?,

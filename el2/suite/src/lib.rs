@@ -23,6 +23,7 @@ mod imx8mp;
 pub mod interactive;
 mod kvm;
 mod kvm_unit_tests;
+mod latency;
 mod leaks;
 mod linux;
 mod machine;

@@ -160,14 +160,16 @@ pub(crate) fn message_of_vcpu(
     Some(vgic.its(0)?.signal_msi(VCPU, MsiMessage { address, data }))
 }
 
-/// Returns `true` if the address is in a GIC register that doesn't show interrupt state: the first
-/// registers of the distributor, or any register of an ITS from `GITS_CBASER` on. A write to an
+/// Returns `true` if the address is in one of the first registers of the distributor, which don't
+/// show the state of interrupts.
+pub(crate) fn is_head(vgic: &Vgic, address: u64) -> bool {
+    address.wrapping_sub(vgic.config().distributor) < u64::from(gicd::IGROUPR.offset())
+}
+
+/// Returns `true` if the address is in a register of an ITS from `GITS_CBASER` on. A write to an
 /// earlier one may disable the ITS ([`direct`](crate::direct)).
-pub(crate) fn shows_no_state(vgic: &Vgic, address: u64) -> bool {
-    const HEAD: u64 = gicd::IGROUPR.offset() as u64;
+pub(crate) fn is_queue(vgic: &Vgic, address: u64) -> bool {
     const QUEUE: u64 = gits::CBASER.offset() as u64;
-    let is_in = |base: u64, bytes: u64| address.wrapping_sub(base) < bytes;
-    let config = vgic.config();
-    config.its.first().is_some_and(|its| is_in(its.base + QUEUE, gits::SIZE - QUEUE))
-        || is_in(config.distributor, HEAD)
+    let its = vgic.config().its.first();
+    its.is_some_and(|its| address.wrapping_sub(its.base + QUEUE) < gits::SIZE - QUEUE)
 }

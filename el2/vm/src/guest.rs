@@ -1,6 +1,7 @@
 //! A guest's machine: its memory, its GIC, its devices, and its vCPUs that aren't loaded on a CPU.
 
 use crate::exits::Exits;
+use crate::fair_lock::{FairLock, MAX_VCPUS};
 use crate::faults::{Faults, Refused};
 use crate::gic::Gic;
 use crate::injection::Injection;
@@ -127,6 +128,7 @@ pub struct Guest {
     pub(crate) power: Power,
     powered_by_cpus: bool,
     pub(crate) gate: Gate,
+    pub(crate) lock: FairLock,
     pub(crate) devices: Box<dyn Devices>,
     stage2: IrqMutex<TranslationTables>,
     pub(crate) vttbr: Vttbr,
@@ -143,11 +145,12 @@ impl Guest {
     /// Creates a machine with the devices that `devices` returns.
     ///
     /// # Panics
-    /// Panics if the GIC's configuration is not valid, if the number is too large for a VMID, or if
-    /// memory is exhausted.
+    /// Panics if the GIC's configuration is not valid or has more than 63 vCPUs, if the number is
+    /// too large for a VMID, or if memory is exhausted.
     pub fn new(config: GuestConfig, devices: impl FnOnce(&Arc<Gic>) -> Box<dyn Devices>) -> Self {
         let GuestConfig { number, ram, gic: config, linked, powered_by_cpus } = config;
         let cpus = config.cpus.len();
+        assert!(cpus <= MAX_VCPUS, "a guest can have {MAX_VCPUS} vCPUs");
         let mut stage2 = TranslationTables::stage_2();
         stage2.map_ram(&ram);
         // The guest has as many priority bits as the machine's list registers.
@@ -166,6 +169,7 @@ impl Guest {
             power: Power::new(cpus),
             powered_by_cpus,
             gate: Gate::new(cpus),
+            lock: FairLock::new(),
             devices,
             vttbr: stage2.vttbr(Vmid::of_guest(number).expect("the guest's number fits a VMID")),
             stage2: IrqMutex::new(stage2),
@@ -258,6 +262,22 @@ impl Guest {
     /// Returns `true` if no vCPU is loaded.
     pub(crate) fn is_unloaded(&self) -> bool {
         self.vcpus.iter().all(|place| place.with(|vcpu| vcpu.is_some()))
+    }
+
+    /// Calls `leave`, in which a vCPU that is about to enter the guest or to sleep does a piece of
+    /// the work that accesses have deferred. Returns `None` if there is work, but another vCPU
+    /// holds the [lock](crate::fair_lock) that it needs; the vCPU must then try again.
+    #[inline]
+    pub(crate) fn do_work<R>(&self, leave: impl FnOnce() -> R) -> Option<R> {
+        let has_work = self.vgic().has_work();
+        if has_work && !self.lock.try_take_to_work() {
+            return None;
+        }
+        let result = leave();
+        if has_work {
+            self.lock.release();
+        }
+        Some(result)
     }
 
     /// Kicks a vCPU: makes it leave guest mode, or wakes it from WFI.

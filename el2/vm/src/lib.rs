@@ -15,6 +15,7 @@ extern crate alloc;
 
 pub mod direct;
 mod exits;
+mod fair_lock;
 mod faults;
 mod gic;
 mod guest;
@@ -38,6 +39,7 @@ mod traps;
 mod vcpu;
 
 pub use el2_cpu::{Memory, Ram, Start};
+pub use fair_lock::MAX_VCPUS;
 pub use gic::Gic;
 pub use guest::{Devices, Guest, GuestConfig, guests};
 pub use hypervisor_timer::poll_after;

@@ -21,14 +21,22 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest<'_>) -
         Trap::SystemRegister(access) => send(context, vcpu, access).is_some(),
         Trap::Device(access) if context.is_simple() => {
             let vgic = guest.vgic();
-            if !gic::shows_no_state(vgic, access.address) {
+            // The distributor holds none of the model's locks for long.
+            let is_its = gic::is_queue(vgic, access.address);
+            if !is_its && !gic::is_head(vgic, access.address)
+                || is_its && !guest.lock.try_take(vcpu.cpu())
+            {
                 return false;
             }
-            if access.is_write {
-                write(vgic, context, access).is_some()
+            let done = if access.is_write {
+                write(vgic, context, access)
             } else {
-                read(vgic, context, access).is_some()
+                read(vgic, context, access)
+            };
+            if is_its {
+                guest.lock.release();
             }
+            done.is_some()
         }
         _ => false,
     }

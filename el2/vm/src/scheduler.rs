@@ -316,6 +316,7 @@ pub(crate) fn is_contended() -> bool {
 
 /// Returns `true` if this CPU's vCPU must let other vCPUs run. The time slice of the vCPU's guest
 /// begins with the first call that finds other vCPUs queued.
+#[inline]
 pub(crate) fn is_turn_over() -> bool {
     let here = CpuState::here();
     // Must precede `is_wanted`: `queue` counts the vCPU before it sets the bit.

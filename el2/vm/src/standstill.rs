@@ -9,14 +9,12 @@ use alloc::boxed::Box;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use msi_types::Cpu;
-use spin::Mutex;
 
 /// The gate between the hypervisor and the guest.
 #[derive(Debug)]
 pub(crate) struct Gate {
     closed: AtomicBool,
     inside: Box<[AtomicBool]>,
-    one_at_a_time: Mutex<()>,
 }
 
 impl Gate {
@@ -24,23 +22,19 @@ impl Gate {
         Self {
             closed: AtomicBool::new(false),
             inside: (0..cpus).map(|_| AtomicBool::new(false)).collect(),
-            one_at_a_time: Mutex::new(()),
         }
     }
 
-    /// Announces that the vCPU is about to fill its list registers. Waits while the gate is closed.
-    pub(crate) fn enter(&self, cpu: Cpu) {
-        let Some(inside) = self.inside.get(cpu.index()) else { return };
-        loop {
-            inside.store(true, SeqCst);
-            if !self.closed.load(SeqCst) {
-                return;
-            }
+    /// Announces that the vCPU is about to fill its list registers. Returns `false` if the gate is
+    /// closed; the vCPU must then try again.
+    pub(crate) fn enter(&self, cpu: Cpu) -> bool {
+        let Some(inside) = self.inside.get(cpu.index()) else { return false };
+        inside.store(true, SeqCst);
+        let is_open = !self.closed.load(SeqCst);
+        if !is_open {
             inside.store(false, SeqCst);
-            while self.closed.load(SeqCst) {
-                spin_loop();
-            }
         }
+        is_open
     }
 
     /// Returns `true` if vCPUs inside must leave.
@@ -55,16 +49,16 @@ impl Gate {
         }
     }
 
-    /// Runs `work` while no vCPU is inside. The calling vCPU must not be inside. `kick` must make a
-    /// vCPU leave the guest.
+    /// Runs `work` while no vCPU is inside. The calling vCPU must hold the guest's
+    /// [lock](crate::fair_lock), and must not be inside; during a move, no vCPU is loaded. `kick`
+    /// must make a vCPU leave the guest.
     pub(crate) fn while_empty<R>(&self, kick: impl Fn(Cpu), work: impl FnOnce() -> R) -> R {
-        let _turn = self.one_at_a_time.lock();
         self.closed.store(true, SeqCst);
-        for (cpu, inside) in (0..).map(Cpu::new).zip(&self.inside) {
-            if inside.load(SeqCst) {
-                kick(cpu);
-            }
-            while inside.load(SeqCst) {
+        let inside = || (0..).map(Cpu::new).zip(&self.inside);
+        // All leave at the same time, so the wait is as long as the longest of their exits.
+        inside().filter(|(_, is_inside)| is_inside.load(SeqCst)).for_each(|(cpu, _)| kick(cpu));
+        for (_, is_inside) in inside() {
+            while is_inside.load(SeqCst) {
                 spin_loop();
             }
         }

@@ -24,6 +24,15 @@ pub(crate) enum Next {
     End(End),
 }
 
+/// Exception classes (`ESR_EL2.EC`) of aborts in the guest.
+const ABORTS: [u64; 2] = [0x20, 0x24];
+
+/// Returns `true` if the last exit is an access, which [`handle`] may only be called for while the
+/// vCPU holds the guest's [lock](crate::fair_lock).
+pub(crate) fn is_abort() -> bool {
+    ABORTS.contains(&(read_register!("esr_el2") >> 26 & 0x3f))
+}
+
 /// Handles a synchronous exception of the guest. Guest actions never cause errors here: actions
 /// that no machine would support cause an exception in the guest.
 // Don't inline this: it would add instructions to the exits that the fast path handles.

@@ -131,10 +131,11 @@ fn run_loaded(
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
     let (mut recorder, mut left) = (Recorder::new(guest, cpu), VirtualInterface::empty());
     vcpu.returned();
-    while guest.end().is_none() && !scheduler::is_turn_over() {
-        guest.gate.enter(cpu);
-        entity.forget_kicks();
-        let mut inside = vcpu.enter();
+    while !must_leave_cpu(guest) {
+        let Some(mut inside) = enter(guest, entity, vcpu) else {
+            take_interrupts(&mut recorder);
+            continue;
+        };
         let mut loaded = Loaded { hardware, used: hardware.load(inside.interface()) };
         let exit = run_guest(guest, entity, context, &mut inside, &mut loaded, &mut recorder);
         hardware.store(loaded.used, &mut left);
@@ -142,7 +143,11 @@ fn run_loaded(
         inside.exit(&left);
         guest.gate.leave(cpu);
         let next = match exit {
-            Some(Vector::Synchronous) => traps::handle(guest, context, vcpu),
+            Some(Vector::Synchronous) => {
+                // Otherwise, the guest repeats the access.
+                let Some(next) = handle(guest, context, vcpu, &mut recorder) else { break };
+                next
+            }
             Some(Vector::Interrupt) => {
                 interrupts::take();
                 Next::Resume
@@ -171,6 +176,67 @@ fn run_loaded(
         }
     }
     Stop::Preempted
+}
+
+/// Returns `true` if the vCPU must leave its CPU. A vCPU must check this between taking interrupts
+/// and entering its guest: one of them may be the kick for a vCPU that needs the CPU.
+#[expect(clippy::inline_always, reason = "keeps switches between vCPUs free of calls")]
+#[inline(always)]
+fn must_leave_cpu(guest: &Guest) -> bool {
+    guest.end().is_some() || scheduler::is_turn_over()
+}
+
+/// Enters guest mode. Returns `None` if another vCPU keeps this one out.
+#[inline]
+fn enter<'a>(
+    guest: &Guest,
+    entity: &Entity,
+    vcpu: &'a mut ListRegisterVcpu,
+) -> Option<InGuest<'a>> {
+    let cpu = vcpu.cpu();
+    if !guest.gate.enter(cpu) {
+        return None;
+    }
+    entity.forget_kicks();
+    let inside = guest.do_work(|| vcpu.enter());
+    if inside.is_none() {
+        guest.gate.leave(cpu);
+    }
+    inside
+}
+
+/// Handles a synchronous exception of the guest. Returns `None` if the vCPU must leave its CPU
+/// before it can handle an access.
+#[inline]
+fn handle(
+    guest: &Guest,
+    context: &mut Context,
+    vcpu: &mut ListRegisterVcpu,
+    recorder: &mut Recorder<'_>,
+) -> Option<Next> {
+    if !traps::is_abort() {
+        return Some(traps::handle(guest, context, vcpu));
+    }
+    let cpu = vcpu.cpu();
+    while !guest.lock.ask(cpu) {
+        if must_leave_cpu(guest) {
+            guest.lock.stop_asking(cpu);
+            return None;
+        }
+        take_interrupts(recorder);
+    }
+    let next = traps::handle(guest, context, vcpu);
+    guest.lock.release();
+    Some(next)
+}
+
+/// Handles interrupts while the vCPU waits for another vCPU of its guest.
+#[cold]
+#[inline(never)]
+fn take_interrupts(recorder: &mut Recorder<'_>) {
+    recorder.goes();
+    interrupts::take();
+    recorder.goes_on("wait for another vCPU");
 }
 
 /// The CPU's list registers, of which the first `used` may contain interrupts.
@@ -291,7 +357,8 @@ fn wait(
     let cpu = vcpu.cpu();
     loop {
         entity.forget_kicks();
-        if vcpu.prepare_to_sleep() == Sleep::DontSleep || direct::may_be_pending(direct, cpu) {
+        let sleep = guest.do_work(|| vcpu.prepare_to_sleep());
+        if sleep != Some(Sleep::Ready) || direct::may_be_pending(direct, cpu) {
             return Sleep::DontSleep;
         }
         if scheduler::is_wanted() || guest.end().is_some() {
