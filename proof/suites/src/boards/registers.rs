@@ -112,7 +112,7 @@ fn special_bridges(folder: &Path) -> Result<BTreeSet<String>> {
     for entry in folder.read_dir()? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_driver = name.ends_with(".c") && !name.contains("designware");
+        let is_driver = path.extension() == Some("c".as_ref()) && !name.contains("designware");
         let text = fs::read_to_string(&path)?;
         if is_driver && SIGNS.iter().any(|sign| text.contains(sign)) {
             special.insert(name);
