@@ -123,8 +123,9 @@ fn iidr_selects_the_data_encoding() {
 fn a_v2m_data_offset_that_breaks_alignment_refuses_groups() {
     let (_, gic) = machine(&[(FRAME, typer(70, 64), 0x0600_0170)]);
     let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
-    assert_eq!(allocate(&v2m, 2, Shape::AlignedGroup), Err(MsiError::NoGroups));
-    assert!(allocate(&v2m, 2, Shape::Independent).is_ok());
+    assert_eq!(allocate(&v2m, 4, Shape::AlignedGroup), Err(MsiError::NoGroups));
+    assert!(allocate(&v2m, 2, Shape::AlignedGroup).is_ok());
+    assert!(allocate(&v2m, 4, Shape::Independent).is_ok());
 }
 
 #[test]
@@ -192,7 +193,7 @@ fn late_message_does_not_reach_the_next_owner() {
 
 #[test]
 fn v2m_reports_group_support_and_doorbell_page() {
-    let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(90, 8), 0x0600_0170)]);
+    let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(91, 8), 0x0600_0170)]);
     let groups = |frame| {
         let v2m = open(&gic, &[V2mFrame::new(frame)]).unwrap();
         let mut groups = None;

@@ -54,18 +54,22 @@ pub fn compare(workspace: &Workspace) -> Result<()> {
             source = fs::read_to_string(linux.join(file)).with_context(|| file.to_owned())?;
         }
         let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [function, _, register, offset, statement] = cells[..] else { continue };
+        let [function, verb, register, offset, _, value] = cells[..] else { continue };
         let Some(name) = function.strip_prefix('`') else { continue };
         let name = name.trim_end_matches(PART).trim_end_matches('`');
+        let register = register.trim_matches('`');
         let body = body(&source, name).with_context(|| format!("{file} has no {name}"))?;
-        let statement = statement.trim_matches('`').replace("\\|", "|");
         let accesses = ACCESSES.iter().map(|call| body.matches(call).count()).sum();
         let (end, rows, _) = functions.entry(function).or_insert((0, 0, accesses));
-        let at = body.get(*end..).and_then(|rest| rest.find(&statement));
-        let at = at.with_context(|| format!("{file}, {name}: no, or not then: {statement}"))?;
-        (*end, *rows) = (*end + at + statement.len(), *rows + 1);
+        let at = end_of_access(&body, *end, verb, register);
+        (*end, *rows) = (
+            at.with_context(|| format!("{file}, {name}: no {verb} of {register}, or not then"))?,
+            *rows + 1,
+        );
+        for word in value.split('`').skip(1).step_by(2) {
+            ensure!(body[..*end].contains(word), "{file}, {name}: no {word}");
+        }
         if let Some(offset) = offset.strip_prefix("0x") {
-            let register = register.trim_matches('`');
             let value = define(&source, register).or_else(|| define(&header, register));
             let value = value.with_context(|| format!("{file} does not define {register}"))?;
             ensure!(value == u64::from_str_radix(offset, 16)?, "{register} is {value:#x}");
@@ -83,6 +87,21 @@ pub fn compare(workspace: &Workspace) -> Result<()> {
     eprintln!("{found} accesses of Linux {version}, {} special bridges", special.len());
     ensure!(found >= 30, "only {found} accesses were found");
     Ok(())
+}
+
+/// Returns the end of the first statement after `start` in a function's body that accesses a
+/// register so. A register that no access names is the base of others: its access comes next.
+fn end_of_access(body: &str, start: usize, verb: &str, register: &str) -> Option<usize> {
+    let verb = if verb == "set" { " = " } else { verb };
+    let names =
+        |statement: &str, register| statement.contains(verb) && statement.contains(register);
+    let register = if body.split(';').any(|one| names(one, register)) { register } else { "" };
+    let mut end = start;
+    let mut statements = body.get(start..)?.split_inclusive(';');
+    statements.find_map(|statement| {
+        end += statement.len();
+        names(statement, register).then_some(end)
+    })
 }
 
 /// Returns a function's body, with single spaces.

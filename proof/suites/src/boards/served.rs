@@ -22,6 +22,8 @@ struct Boards {
     by_version: BTreeMap<u64, [usize; 2]>,
     /// Boards without a served host, by the kind of controller of their hosts.
     others: BTreeMap<String, usize>,
+    /// Served boards, by what the driver must set outside of the controller.
+    gates: BTreeMap<String, usize>,
 }
 
 /// Compares the numbers for Debian's newest kernel with those in `docs/status.md`.
@@ -40,6 +42,7 @@ pub fn compare(workspace: &Workspace, command: &Path, tools: &Tools) -> Result<(
         boards.count(command, tools, &file).with_context(|| board.clone())?;
     }
     let counted = boards.to_string();
+    eprintln!("{counted}");
     ensure!(status.contains(&counted), "docs/status.md differs from\n{counted}");
     Ok(())
 }
@@ -59,7 +62,14 @@ impl Boards {
         }
         let controllers = list(&said, "controllers")?.iter();
         let used: Vec<_> = controllers.filter(|one| used.contains(text(&one["id"]))).collect();
-        let is_served = used.iter().any(|one| one["driven"] == true && one["enabled"] == true);
+        let is_driven = |one: &&&Value| one["driven"] == true && one["enabled"] == true;
+        let served = used.iter().find(is_driven);
+        if let Some(gate) = served.and_then(|one| one["gate"].as_str()) {
+            // The address differs between boards.
+            let gate = gate.split(" in the register").next().unwrap_or(gate);
+            *self.gates.entry(gate.to_owned()).or_default() += 1;
+        }
+        let is_served = served.is_some();
         let version = said["gic"]["version"].as_u64().unwrap_or(0);
         let [all, served] = self.by_version.entry(version).or_default();
         *all += 1;
@@ -72,7 +82,7 @@ impl Boards {
     }
 }
 
-/// The table of the numbers, and a table of the boards without a served host.
+/// The tables of the numbers, of the boards without a served host, and of what served boards need.
 impl fmt::Display for Boards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("| GIC | boards | served |\n|---|---|---|\n")?;
@@ -80,6 +90,8 @@ impl fmt::Display for Boards {
             writeln!(f, "| GICv{version} | {all} | {served} |")?;
         }
         f.write_str("\n| controller without a driver | boards |\n|---|---|\n")?;
-        self.others.iter().try_for_each(|(kind, boards)| writeln!(f, "| {kind} | {boards} |"))
+        self.others.iter().try_for_each(|(kind, boards)| writeln!(f, "| {kind} | {boards} |"))?;
+        f.write_str("\n| what the driver sets, and reads back | served boards |\n|---|---|\n")?;
+        self.gates.iter().try_for_each(|(gate, boards)| writeln!(f, "| {gate} | {boards} |"))
     }
 }

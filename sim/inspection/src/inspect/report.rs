@@ -130,6 +130,8 @@ pub struct ControllerRow {
     pub lines: Vec<u32>,
     /// Number of vectors of a controller inside a host bridge; `null` for others.
     pub vectors: Option<u32>,
+    /// What the driver sets outside of the controller, and reads back, before messages interrupt.
+    pub gate: Option<String>,
     /// `true` if a driver for the controller exists.
     pub driven: bool,
 }
@@ -341,6 +343,7 @@ impl ControllerRow {
             coherence: coherence(controller.coherence.value),
             lines: controller.lines.iter().map(|line| line.intid.get()).collect(),
             vectors: controller.vectors(),
+            gate: controller.gate.as_ref().map(|gate| gate.value.to_string()),
             driven: controller.is_driven(),
         }
     }
