@@ -24,6 +24,7 @@ mod gate;
 mod layout;
 mod msi_parent;
 
+use crate::sync::{AtomicU32, SeqCst};
 use crate::{BlockAllocator, BlockError, Mmio, PhysicalRegion, Platform};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -154,6 +155,8 @@ pub struct BridgeMsi<P: Platform> {
     frame: P::Mmio,
     gate: Option<Gate<P::Mmio>>,
     blocks: Vec<StatusWord>,
+    /// Blocks that may raise the line without a bit in the summary, bit n for block n.
+    left: AtomicU32,
     state: IrqLock<State>,
 }
 
@@ -216,7 +219,8 @@ impl<P: Platform> BridgeMsi<P> {
         let enabled = try_collect(numbers.map(|_| 0))?;
         let allocator = BlockAllocator::new(first.get(), count)?;
         let state = IrqLock::new(State { allocator, enabled });
-        let new = Self { platform, wired, config, frame, gate, blocks, state };
+        let left = AtomicU32::default();
+        let new = Self { platform, wired, config, frame, gate, blocks, left, state };
         new.restore();
         match new.closed_gate() {
             None => Ok(new),
@@ -251,6 +255,8 @@ impl<P: Platform> BridgeMsi<P> {
             // A bit that is cleared after its block was read may belong to a later message.
             layout.clear(frame, layout::ALL_BLOCKS);
             self.note_arrivals(state);
+            // A message that arrived before its block was acknowledged does not set the bit again.
+            self.left.store(layout::ALL_BLOCKS, SeqCst);
             layout.turn_on(frame);
         });
         self.open();
@@ -341,7 +347,7 @@ impl<P: Platform> BridgeMsi<P> {
         // A bit of the summary may outlive the message that set it, or be cleared before the last
         // message of its block is read.
         found |= raising.is_some();
-        let mut due = raising.unwrap_or(layout::ALL_BLOCKS);
+        let mut due = raising.unwrap_or(layout::ALL_BLOCKS) | self.take_left();
         for _ in 0..PASSES {
             let (mut left, mut took_any) = (0, false);
             layout.clear(frame, due);
@@ -367,9 +373,20 @@ impl<P: Platform> BridgeMsi<P> {
         if let Some((line, word)) = self.lines().get(line).zip(blocks.first()) {
             // The last pass may have found the last message.
             word.block.excuse();
+            self.left.store(due, SeqCst);
             self.wired.set_pending(*line, Pending::Set);
         }
         found
+    }
+
+    /// Returns the blocks that were left. The line's handler runs on one CPU at a time.
+    #[inline]
+    fn take_left(&self) -> u32 {
+        let left = self.left.load(SeqCst);
+        if left != 0 {
+            self.left.store(0, SeqCst);
+        }
+        left
     }
 
     /// Acknowledges and dispatches a block's vectors: those in its status word, if it is due, and

@@ -1,7 +1,7 @@
 //! Reads the nodes that refer to MSI controllers (bindings `pci/pci-msi.txt`,
 //! `interrupt-controller/msi.txt`).
 
-use super::address::{cells, cells_in_words, regions_if_any};
+use super::address::{REGION_NAMES, cells, cells_in_words, regions_if_any};
 use super::iommu_map::{self, IommuList};
 use super::map_entries::{self, MapKind};
 use super::msi_controllers::{ControllerList, MSI_CELLS};
@@ -353,7 +353,7 @@ fn config_space(node: NodeRef<'_, '_>) -> Option<Fact<ConfigAccess>> {
             .next()
             .map(|region| Fact::new(ConfigAccess::Ecam(region.value), region.origin));
     }
-    let named = node.strings("reg-names").position(|name| name == "config");
+    let named = node.strings(REGION_NAMES).position(|name| name == "config");
     let region = regions.get(named.unwrap_or(0)).or(regions.first())?;
     Some(Fact::new(ConfigAccess::Registers(region.value), region.origin.clone()))
 }

@@ -37,8 +37,11 @@ proptest! {
                     prop_assert!(received.length <= buffer.len());
                     prop_assert_ne!(reader.index(), before);
                 }
-                // The memory does not change while this end reads it.
-                Ok((None, _)) => prop_assert_eq!(inp, reader.index()),
+                // The reader leaves packets after it has skipped some: to let the caller signal the
+                // writer first, or because it has skipped enough for one call.
+                Ok((None, _)) => {
+                    prop_assert!(inp == reader.index() || reader.skipped() > skipped);
+                }
                 Err(_) => prop_assert!(reader.index() == before || reader.skipped() > skipped),
             }
             prop_assert!(reader.index() < 4096 && reader.index().is_multiple_of(8));

@@ -261,8 +261,12 @@ pub(super) fn own_controller(node: &Node) -> Option<String> {
     if node.is(UNDRIVEN) {
         return node.strings("compatible").into_iter().next();
     }
-    let is_designware =
-        node.strings("reg-names").iter().any(|name| ["dbi", "rc-dbi"].contains(&name.as_str()));
+    // Amlogic's older trees give the port logic another region's name.
+    let is_older_amlogic = node.is(&["amlogic,axg-pcie", "amlogic,g12a-pcie"]);
+    let is_port_logic = |name: &String| {
+        ["dbi", "rc-dbi"].contains(&name.as_str()) || is_older_amlogic && name == "elbi"
+    };
+    let is_designware = node.strings("reg-names").iter().any(is_port_logic);
     (is_designware && !node.is(&["samsung,exynos5433-pcie"])).then(|| "imsi-rx".into())
 }
 

@@ -2,7 +2,7 @@
 //! programs the strict model, and a set of waiting vectors states which must be dispatched.
 
 use doorbell_hardware::bridge_msi::{BridgeMsi as Hardware, BridgeMsiKind, GlueRegister, Summary};
-use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice as _};
+use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_driver::{BridgeKind, BridgeMsi, BridgeMsiConfig};
@@ -15,14 +15,16 @@ use msi_types::{
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 const REGISTERS: u64 = 0x3000_0000;
 /// Page of the register that may be the gate.
 const GLUE: u64 = 0x3001_0000;
+/// Offset of the status of MediaTek's second block.
+const STATUS_OF_BLOCK_1: u64 = 0xc14;
 /// Vectors per machine: more than a block.
-const VECTORS: usize = 40;
+const VECTORS: usize = 48;
 /// Maximum number of runs of a line's handler before the line must be low.
 const RUNS: usize = 20;
 
@@ -70,6 +72,26 @@ impl WiredParent for Wires {
     }
 }
 
+/// The registers of a controller that messages reach just before the driver acknowledges others.
+struct Late {
+    hardware: Arc<Hardware>,
+    /// Messages for each of the next acknowledgments of block 1, the next one last.
+    messages: Mutex<Vec<Vec<MsiMessage>>>,
+}
+
+impl MmioDevice for Late {
+    fn read(&self, offset: u64, width: AccessWidth) -> u64 {
+        self.hardware.read(offset, width)
+    }
+    fn write(&self, offset: u64, width: AccessWidth, value: u64) {
+        if offset == STATUS_OF_BLOCK_1 {
+            let messages = self.messages.lock().unwrap().pop();
+            messages.iter().flatten().for_each(|message| drop(self.hardware.take(*message)));
+        }
+        self.hardware.write(offset, width, value);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Send(usize),
@@ -101,6 +123,7 @@ type Behavior = (BridgeMsiKind, Summary, Option<MsiGate>);
 
 struct Machine {
     hardware: Arc<Hardware>,
+    late: Arc<Late>,
     wires: Arc<Wires>,
     driver: BridgeMsi<MachinePlatform>,
     vectors: Vec<(HwIrq, MsiMessage)>,
@@ -117,7 +140,8 @@ impl Machine {
         let hardware = Arc::new(hardware.with_summary(summary).with_gate(gate));
         let mut bus = Bus::default();
         let region = Region::new(REGISTERS, 0x1000).unwrap();
-        bus.attach("bridge", region, hardware.clone()).unwrap();
+        let late = Arc::new(Late { hardware: hardware.clone(), messages: Mutex::default() });
+        bus.attach("bridge", region, late.clone()).unwrap();
         let page = Region::new(GLUE, 0x1000).unwrap();
         bus.attach("glue", page, Arc::new(GlueRegister(hardware.clone()))).unwrap();
         let ram = Arc::new(Ram::new(&[], Caches::Snooped));
@@ -135,7 +159,7 @@ impl Machine {
         });
         let vectors = vectors.collect();
         let (waiting, masked) = Default::default();
-        Self { hardware, wires, driver, vectors, waiting, masked }
+        Self { hardware, late, wires, driver, vectors, waiting, masked }
     }
 
     fn step(&mut self, step: &Step) {
@@ -224,6 +248,40 @@ proptest! {
             machine.step(&Step::Run);
             prop_assert_eq!(machine.hardware.mistakes() + machine.hardware.lost(), 0);
         }
+    }
+}
+
+/// The first run ends after eight passes while block 1 has a message that did not set the summary,
+/// because the block was never empty. A message to block 0 then does.
+#[test]
+fn a_run_serves_the_blocks_that_the_last_run_left() {
+    for summary in Summary::ALL {
+        let model = (BridgeMsiKind::MediatekGen3, summary, None);
+        let mut machine = Machine::new(BridgeKind::MediatekGen3, model, 1);
+        machine.step(&Step::Send(32));
+        let message = |vector: usize| machine.vectors[vector].1;
+        let mut late: Vec<_> = (33..40).map(|vector| vec![message(vector)]).collect();
+        late.push(vec![message(40), message(0)]);
+        late.reverse();
+        *machine.late.messages.lock().unwrap() = late;
+        let arriving = (33..=40).chain([0]).map(|vector| machine.vectors[vector].0);
+        machine.waiting.extend(arriving.collect::<Vec<_>>());
+        machine.run();
+    }
+}
+
+/// A message arrives while a resume acknowledges another one of its block.
+#[test]
+fn a_message_during_a_resume_is_not_lost() {
+    for summary in Summary::ALL {
+        let model = (BridgeMsiKind::MediatekGen3, summary, None);
+        let mut machine = Machine::new(BridgeKind::MediatekGen3, model, 1);
+        machine.step(&Step::Send(32));
+        *machine.late.messages.lock().unwrap() = vec![vec![machine.vectors[33].1]];
+        machine.waiting.insert(machine.vectors[33].0);
+        machine.driver.restore();
+        machine.step(&Step::Send(0));
+        machine.run();
     }
 }
 
