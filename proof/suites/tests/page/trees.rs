@@ -11,8 +11,11 @@ const A: u32 = 0x6100_0000;
 /// Number of nodes inside each other. `gic-firmware` reads 64, as Linux does.
 const DEPTH: usize = 60;
 
-/// The trees, with their names.
-pub(crate) const ALL: [(&str, fn() -> Vec<u8>); 4] = [
+/// A tree's name, and the function that returns its content.
+type Large = (&'static str, fn() -> Vec<u8>);
+
+/// The trees.
+pub(crate) const ALL: [Large; 4] = [
     ("nodes.dtb", nodes),
     ("siblings.dtb", siblings),
     ("properties.dtb", properties),
