@@ -54,7 +54,7 @@ fn main() -> Result<ExitCode> {
     let Arguments { messages, lanes, seed } = Arguments::parse();
     match seed {
         Some(seed) => slices::replay(seed, messages).map(|()| ExitCode::SUCCESS),
-        None => slices::run(messages, lanes.max(1)),
+        None => Ok(slices::run(messages, lanes.max(1))),
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn log(
         let unreadable = verdict.unreadable_row().map(|row| result(&row, None));
         let found = verdict.findings.iter().map(|found| {
             let reason = found.suppressed.map(|index| suppressions.reason(index));
-            result(&verdict.row(found), reason)
+            result(&verdict.row(found), reason.map(suppression))
         });
         unreadable.into_iter().chain(found)
     });
@@ -62,8 +62,16 @@ fn descriptor(rule: LintRule) -> Value {
     })
 }
 
-/// Returns the result for a finding. A suppressed finding has a `reason`, which may be missing.
-fn result(row: &Row<'_>, reason: Option<Option<&str>>) -> Value {
+/// Returns the suppression of a finding, whose reason may be missing.
+fn suppression(reason: Option<&str>) -> Value {
+    match reason {
+        Some(reason) => json!({ "kind": "external", "justification": reason }),
+        None => json!({ "kind": "external" }),
+    }
+}
+
+/// Returns the result for a finding.
+fn result(row: &Row<'_>, suppression: Option<Value>) -> Value {
     let mut location = json!({ "physicalLocation": {
         "artifactLocation": { "uri": reference(row.file()) },
         "region": region(row.region),
@@ -71,10 +79,6 @@ fn result(row: &Row<'_>, reason: Option<Option<&str>>) -> Value {
     if !row.place.is_empty() {
         location["logicalLocations"] = json!([{ "fullyQualifiedName": row.place }]);
     }
-    let suppression = |reason: Option<&str>| match reason {
-        Some(reason) => json!({ "kind": "external", "justification": reason }),
-        None => json!({ "kind": "external" }),
-    };
     let mut result = json!({
         "ruleId": row.rule,
         "level": level(row.severity),
@@ -86,7 +90,7 @@ fn result(row: &Row<'_>, reason: Option<Option<&str>>) -> Value {
             "primaryLocationLineHash": row.fingerprint,
         },
         // SARIF requires the property in all results or in none.
-        "suppressions": reason.map(suppression).into_iter().collect::<Vec<_>>(),
+        "suppressions": suppression.into_iter().collect::<Vec<_>>(),
     });
     if let Some(state) = row.baseline {
         result["baselineState"] = json!(state);

@@ -86,7 +86,9 @@ impl MmioDevice for Late {
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
         if offset == STATUS_OF_BLOCK_1 {
             let messages = self.messages.lock().unwrap().pop();
-            messages.iter().flatten().for_each(|message| drop(self.hardware.take(*message)));
+            for message in messages.iter().flatten() {
+                self.hardware.take(*message);
+            }
         }
         self.hardware.write(offset, width, value);
     }
@@ -294,7 +296,9 @@ fn the_order_of_linux_lowers_the_line_of_mediatek() {
         let kind = BridgeMsiKind::MediatekGen3;
         let hardware = Hardware::new(kind, vec![Line::Spi(0)], wires.clone()).with_summary(summary);
         let set_up = [(0xc00, 0x1000), (0xc80, 0), (0x190, 0xff), (0x180, 0xff00), (0xc08, 1)];
-        set_up.into_iter().for_each(|(offset, value)| hardware.write(offset, WORD, value));
+        for (offset, value) in set_up {
+            hardware.write(offset, WORD, value);
+        }
         hardware.take(MsiMessage { address: 0x1000, data: 0 });
         assert!(wires.takes(0));
         assert_eq!([0x184, 0xc08, 0xc04].map(|offset| hardware.read(offset, WORD)), [1 << 8, 1, 1]);
