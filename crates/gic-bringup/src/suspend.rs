@@ -71,9 +71,9 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// restore their devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
     ///
     /// Controllers are restored in the reverse order of [`suspend`](Self::suspend): the GIC,
-    /// controllers inside host bridges and MIPs, direct LPIs, ITSes. If the redistributor couldn't write its pending LPIs to memory, every event
-    /// that may have been pending is resent, so a handler may run once without a message from its
-    /// device.
+    /// controllers inside host bridges and MIPs, direct LPIs, ITSes. If the redistributor couldn't
+    /// write its pending LPIs to memory, every event that may have been pending is resent, so a
+    /// handler may run once without a message from its device.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///

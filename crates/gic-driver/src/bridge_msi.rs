@@ -271,8 +271,8 @@ impl<P: Platform> BridgeMsi<P> {
         }
     }
 
-    /// Opens the [gate](BridgeMsiConfig::with_gate) again. A kernel that enumerates a bus clears MSI
-    /// Enable of its root port.
+    /// Opens the [gate](BridgeMsiConfig::with_gate) again. A kernel that enumerates a bus clears
+    /// MSI Enable of its root port.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub fn open(&self) {

@@ -24,8 +24,7 @@ use msi_types::Cpu;
 use spin::Once;
 use vgic::{AccessWidth, ListRegisterVcpu, Progress, Vgic, VgicConfig};
 
-/// Bytes of a frame of a redistributor. Registers before the second offset and from the third one on
-/// identify it.
+/// Bytes of a redistributor's frame. The registers before `WAKER`, and from `IDS` on, identify it.
 const FRAME: u64 = 0x1_0000;
 const WAKER: u64 = gicr::WAKER.offset() as u64;
 const IDS: u64 = 0xffd0;

@@ -67,13 +67,17 @@ pub struct Unsuccessful {
 }
 
 impl Unsuccessful {
-    fn new(command: &Command, status: ExitStatus, stderr: &[u8]) -> Self {
+    /// Fails unless a program with this status has succeeded.
+    fn check(command: &Command, status: ExitStatus, stderr: &[u8]) -> Result<()> {
+        if status.success() {
+            return Ok(());
+        }
         let program = Path::new(command.get_program()).file_name().unwrap_or_default();
         let is_fetcher = FETCHERS.iter().any(|name| program == *name);
         let stderr = String::from_utf8_lossy(stderr).trim_end().to_owned();
         // A status without a code is a signal.
         let is_fetch = is_fetcher && status.code().is_some();
-        Self { command: shown(command), status, stderr, is_fetch }
+        Err(Self { command: shown(command), status, stderr, is_fetch }.into())
     }
 }
 
@@ -92,9 +96,7 @@ impl std::error::Error for Unsuccessful {}
 /// [`Unsuccessful`] with the standard error of the program if it fails.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
-    if !output.status.success() {
-        return Err(Unsuccessful::new(command, output.status, &output.stderr).into());
-    }
+    Unsuccessful::check(command, output.status, &output.stderr)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -104,10 +106,7 @@ pub fn capture(command: &mut Command) -> Result<String> {
 /// [`Unsuccessful`] if the program fails.
 pub fn must(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
-    if !status.success() {
-        return Err(Unsuccessful::new(command, status, b"").into());
-    }
-    Ok(())
+    Unsuccessful::check(command, status, b"")
 }
 
 /// Runs `command` and collects its output.

@@ -7,8 +7,8 @@
 //! - A masked vector keeps its status, and raises the line when it is unmasked.
 //! - A line is a level: it is high while one of its blocks has a status bit that is enabled and not
 //!   masked.
-//! - With a [gate](MsiGate) that is closed, as after each loss of power, a root port loses messages,
-//!   and the line stays low behind a register.
+//! - While the [gate](MsiGate) is closed, as after each loss of power, a root port loses messages,
+//!   and a register keeps the line low.
 //! - Registers are 32 bits wide. Other accesses, and accesses to other registers, are counted as
 //!   mistakes of the driver.
 //!

@@ -15,7 +15,7 @@ use std::path::Path;
 pub enum Output {
     /// Error message. All other outputs are then empty.
     Error = 0,
-    /// What `doorbell report --no-run` writes.
+    /// The page that `doorbell report --no-run` writes.
     Report = 1,
     /// What `doorbell inspect --json` writes.
     Inspection = 2,

@@ -111,10 +111,10 @@ const IMSI_RX: Layout = Layout {
 };
 
 /// Bits 8 to 15 of `PCIE_INT_ENABLE` and `PCIE_INT_STATUS` are the sets of vectors. The bits of the
-/// latter may be latched: Linux clears a bit after it has handled the set. We clear it before, so
-/// that a message which arrives meanwhile sets it again even if only the first one of a set does.
-/// Whether a vector that the enable register of its set excludes keeps its status is not documented, so it is
-/// never used as a mask.
+/// latter may be latched: Linux clears a bit after it has handled the set. This driver clears it
+/// first. A later message to an empty set then sets it again, also where only edges are latched. No
+/// document states whether a vector keeps its status while the enable register of its set excludes
+/// it, so that register is never used as a mask.
 const MEDIATEK_GEN3: Layout = Layout {
     name: "mediatek-gen3",
     status: PerBlock(0xc04, 0x10),

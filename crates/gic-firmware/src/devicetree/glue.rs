@@ -1,5 +1,5 @@
-//! What Linux's drivers of DesignWare's host bridges set for iMSI-RX outside of its own registers.
-//! The suite `boards` compares the table with their sources (`docs/registers.md`).
+//! Bits that Linux's drivers of DesignWare's host bridges set for iMSI-RX outside of its registers.
+//! The step `boards` compares bits and offsets with the drivers' sources (`docs/registers.md`).
 
 use super::address::{REGION_NAMES, regions_if_any};
 use super::interrupt_tree::INTERRUPT_NAMES;

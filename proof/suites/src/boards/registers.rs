@@ -10,6 +10,8 @@ use doorbell_harness::linux_source;
 use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::workspace::Workspace;
 
+use super::served;
+
 /// Calls that access a register.
 const ACCESSES: [&str; 8] = [
     "readl(",
@@ -43,7 +45,9 @@ const HEADER: &str = "pcie-designware.h";
 /// Fails if Linux accesses the registers differently, or if the file omits an access or a driver.
 pub fn compare(workspace: &Workspace) -> Result<()> {
     let (version, linux) = linux_source::fetch(workspace).or_absent("Linux's source")?;
-    let table = fs::read_to_string(workspace.root.join("docs/registers.md"))?;
+    let [table, status] = ["docs/registers.md", "docs/status.md"]
+        .map(|file| fs::read_to_string(workspace.root.join(file)));
+    let (table, status) = (table?, status?);
     let header = fs::read_to_string(linux.join(BRIDGES).join(HEADER))?;
     let (mut source, mut file) = (String::new(), "");
     // Of each function, the end of the last access, the number of its rows and of its accesses.
@@ -66,13 +70,19 @@ pub fn compare(workspace: &Workspace) -> Result<()> {
             at.with_context(|| format!("{file}, {name}: no {verb} of {register}, or not then"))?,
             *rows + 1,
         );
-        for word in value.split('`').skip(1).step_by(2) {
+        let words: Vec<_> = value.split('`').skip(1).step_by(2).collect();
+        for word in &words {
             ensure!(body[..*end].contains(word), "{file}, {name}: no {word}");
         }
         if let Some(offset) = offset.strip_prefix("0x") {
-            let value = define(&source, register).or_else(|| define(&header, register));
-            let value = value.with_context(|| format!("{file} does not define {register}"))?;
-            ensure!(value == u64::from_str_radix(offset, 16)?, "{register} is {value:#x}");
+            let offset = u64::from_str_radix(offset, 16)?;
+            let named = |name| define(&source, name).or_else(|| define(&header, name));
+            let found = named(register).with_context(|| format!("{file} defines no {register}"))?;
+            ensure!(found == offset, "{register} is {found:#x}");
+            let bits = words.iter().map(|word| named(word)).sum::<Option<u64>>();
+            let bits = bits.with_context(|| format!("{file} does not define {words:?}"))?;
+            let gate = served::gate_at(&format!("{bits:#x}"), offset);
+            ensure!(bits == 0 || status.contains(&format!("| {gate} |")), "Linux sets {gate}");
         }
     }
     for (function, (_, rows, accesses)) in &functions {
@@ -115,13 +125,16 @@ fn body(source: &str, name: &str) -> Option<String> {
     Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Returns the value of a macro that is a number.
+/// Returns the value of a macro that is a number, or a bit.
 fn define(source: &str, name: &str) -> Option<u64> {
     let mut lines = source.lines().filter_map(|line| line.strip_prefix("#define"));
     let value = lines.find_map(|line| {
         let (known, value) = line.trim().split_once(char::is_whitespace)?;
         (known == name).then_some(value.trim())
     })?;
+    if let Some(bit) = value.strip_prefix("BIT(") {
+        return 1_u64.checked_shl(bit.trim_end_matches(')').parse().ok()?);
+    }
     u64::from_str_radix(value.strip_prefix("0x")?, 16).ok()
 }
 

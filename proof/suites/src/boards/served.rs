@@ -49,7 +49,8 @@ pub fn compare(workspace: &Workspace, command: &Path, tools: &Tools) -> Result<(
 
 impl Boards {
     fn count(&mut self, command: &Path, tools: &Tools, file: &Path) -> Result<()> {
-        let hosts = Tree::read(tools, file)?.enabled_hosts();
+        let tree = Tree::read(tools, file)?;
+        let hosts = tree.enabled_hosts();
         if hosts.is_empty() {
             return Ok(());
         }
@@ -64,10 +65,8 @@ impl Boards {
         let used: Vec<_> = controllers.filter(|one| used.contains(text(&one["id"]))).collect();
         let is_driven = |one: &&&Value| one["driven"] == true && one["enabled"] == true;
         let served = used.iter().find(is_driven);
-        if let Some(gate) = served.and_then(|one| one["gate"].as_str()) {
-            // The address differs between boards.
-            let gate = gate.split(" in the register").next().unwrap_or(gate);
-            *self.gates.entry(gate.to_owned()).or_default() += 1;
+        if let Some((one, gate)) = served.and_then(|one| Some((one, one["gate"].as_str()?))) {
+            *self.gates.entry(on_any_board(gate, &tree, text(&one["id"]))?).or_default() += 1;
         }
         let is_served = served.is_some();
         let version = said["gic"]["version"].as_u64().unwrap_or(0);
@@ -80,6 +79,25 @@ impl Boards {
         }
         Ok(())
     }
+}
+
+/// Returns the text of a host's gate with an offset in one of its regions in place of the address,
+/// which differs between boards.
+fn on_any_board(gate: &str, tree: &Tree, host: &str) -> Result<String> {
+    let Some((bits, address)) = gate.split_once(" in the register 0x") else {
+        return Ok(gate.to_owned());
+    };
+    let address = u64::from_str_radix(address, 16)?;
+    let node = tree.nodes.iter().find(|node| node.path == host).context("no such host")?;
+    let mut regions =
+        tree.regions(node).into_iter().flatten().map(|(base, size)| base..base + size);
+    let region = regions.find(|region| region.contains(&address)).context("no such region")?;
+    Ok(gate_at(bits, address - region.start))
+}
+
+/// Returns the text of bits in a register at an offset in a region.
+pub(super) fn gate_at(bits: &str, offset: u64) -> String {
+    format!("{bits} at offset {offset:#x}")
 }
 
 /// The tables of the numbers, of the boards without a served host, and of what served boards need.

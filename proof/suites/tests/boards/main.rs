@@ -100,9 +100,6 @@ fn main() -> ExitCode {
     cases.push(case("boards that are served, of Debian's newest kernel".into(), |bench| {
         served::compare(workspace::this()?, &bench.command, &bench.tools)
     }));
-    cases.push(case("registers that no emulator has, in Linux's source".into(), |_| {
-        registers::compare(workspace::this()?)
-    }));
     for tree in findings::TREES {
         cases.push(case(format!("the rest of {}", tree.name()), move |bench| bench.sweep(tree)));
     }

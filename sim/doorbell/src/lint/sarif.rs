@@ -98,8 +98,8 @@ fn result(row: &Row<'_>, suppression: Option<Value>) -> Value {
     result
 }
 
-/// Returns the text of a finding. Blobs don't have lines, but programs that read SARIF expect a line
-/// number.
+/// Returns the region of a finding. Blobs don't have lines, but programs that read SARIF expect a
+/// line number.
 fn region(region: Option<Region<'_>>) -> Value {
     let Some(Region { line, column, end_line, end_column, .. }) = region else {
         return json!({ "startLine": 1 });

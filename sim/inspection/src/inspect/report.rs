@@ -130,7 +130,7 @@ pub struct ControllerRow {
     pub lines: Vec<u32>,
     /// Number of vectors of a controller inside a host bridge; `null` for others.
     pub vectors: Option<u32>,
-    /// What the driver sets outside of the controller, and reads back, before messages interrupt.
+    /// Bits outside of the controller that the driver sets, so that messages interrupt.
     pub gate: Option<String>,
     /// `true` if a driver for the controller exists.
     pub driven: bool,

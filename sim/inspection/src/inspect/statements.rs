@@ -9,7 +9,7 @@ const MAX_STATEMENTS: usize = 16;
 /// A statement about a step of a route.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// What it says.
+    /// The sentence.
     pub says: String,
     /// Property, or field of a table.
     pub origin: Origin,

@@ -32,20 +32,19 @@ pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut F
     interfaces(madt, raw, findings);
     redistributors(madt, findings);
     let usable = || giccs(madt).filter(|(_, gicc)| gicc.is_enabled() || gicc.is_online_capable());
-    let fields = |offset| raw.at(offset);
     for (field, consequence) in SHARED {
-        let value = |offset| field.spelled(fields(offset));
+        let value = |offset| field.spelled(raw.at(offset));
         equal(usable(), field.name, value, consequence, findings);
     }
     let trigger = |offset| {
-        let is_edge = gicc::FLAGS.has(fields(offset), EDGE)?;
+        let is_edge = gicc::FLAGS.has(raw.at(offset), EDGE)?;
         let trigger = if is_edge { "edge" } else { "level" };
         Some(format!("({trigger}-triggered maintenance interrupt)"))
     };
     equal(usable(), gicc::FLAGS.name, trigger, NO_KVM, findings);
     if !has_redistributors(madt) {
         // Linux compares the interfaces of all GICCs, also of those that are disabled.
-        let value = |offset| gicc::BASE.spelled(fields(offset));
+        let value = |offset| gicc::BASE.spelled(raw.at(offset));
         let consequence = "Linux then refuses the GIC, whose interfaces are banked";
         equal(giccs(madt), gicc::BASE.name, value, consequence, findings);
     }
