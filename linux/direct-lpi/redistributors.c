@@ -238,29 +238,34 @@ static bool can_serve(unsigned int cpu)
 }
 
 /*
- * Enables the LPIs of a CPU, which calls this itself. A CPU whose LPIs cannot be enabled comes
- * online like others, but is never a target.
+ * Enables the LPIs of a CPU, which calls this itself. A CPU whose LPIs cannot be enabled is never a
+ * target.
  */
-static int cpu_starts(unsigned int cpu)
+static void enable(unsigned int cpu)
 {
-	unsigned long flags;
-	int was_on;
+	int was_on = its_enable_direct_lpis();
 
-	raw_spin_lock_irqsave(&dlpi_lock, flags);
-	was_on = its_enable_direct_lpis();
 	if (was_on < 0)
-		goto unlock;
+		return;
 	if (!can_serve(cpu)) {
 		pr_err("CPU %u: doorbells lie on both sides of a 4 GiB boundary\n", cpu);
 		its_disable_direct_lpis();
-		goto unlock;
+		return;
 	}
 	/* Changes of the configuration were only announced to CPUs that were on. */
 	command(cpu, GICR_INVALLR, 0);
 	if (was_on)
 		inherit(cpu);
 	cpumask_set_cpu(cpu, &served);
-unlock:
+}
+
+/* A CPU without LPIs comes online like others. */
+static int cpu_starts(unsigned int cpu)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	enable(cpu);
 	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 	return 0;
 }
@@ -290,8 +295,9 @@ static int cpu_wakes(struct notifier_block *block, unsigned long action, void *d
 	if (action != CPU_PM_EXIT || !dlpi_is_served(cpu) ||
 	    readl_relaxed(base_of(cpu) + GICR_CTLR) & GICR_CTLR_ENABLE_LPIS)
 		return NOTIFY_OK;
-	cpu_starts(cpu);
 	raw_spin_lock(&dlpi_lock);
+	cpumask_clear_cpu(cpu, &served);
+	enable(cpu);
 	carry(cpu, NULL);
 	raw_spin_unlock(&dlpi_lock);
 	return NOTIFY_OK;
