@@ -47,16 +47,13 @@ pub struct VectorMatrix {
     window: (ApicVector, ApicVector),
     system: Bitmap,
     cpus: Vec<CpuMap>,
-    available: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct CpuMap {
     online: bool,
     allocated: Bitmap,
     managed: Bitmap,
-    /// Number of free normal vectors, whether or not the CPU is online.
-    available: u32,
 }
 
 impl VectorMatrix {
@@ -73,35 +70,20 @@ impl VectorMatrix {
         let window = window.into_inner();
         let system: Bitmap =
             system.iter().copied().filter(|v| (window.0..=window.1).contains(v)).collect();
-        let size = window.0.up_to(window.1).filter(|vector| !system.contains(*vector)).count();
-        let cpu = CpuMap {
-            online: false,
-            allocated: Bitmap::default(),
-            managed: Bitmap::default(),
-            available: u32::try_from(size).unwrap_or(0),
-        };
-        let cpus = try_collect((0..cpus.get()).map(|_| cpu.clone()))?;
-        Ok(Self { window, system, cpus, available: 0 })
+        let cpus = try_collect((0..cpus.get()).map(|_| CpuMap::default()))?;
+        Ok(Self { window, system, cpus })
     }
 
     /// Allows allocation of the CPU's vectors. Has no effect if the CPU is already online.
     pub fn online(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
-        let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
-        if !map.online {
-            map.online = true;
-            self.available += map.available;
-        }
+        self.map_mut(cpu)?.online = true;
         Ok(())
     }
 
     /// Prevents allocation of the CPU's vectors until it is online again. Allocated vectors stay
     /// allocated.
     pub fn offline(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
-        let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
-        if map.online {
-            map.online = false;
-            self.available -= map.available;
-        }
+        self.map_mut(cpu)?.online = false;
         Ok(())
     }
 
@@ -111,9 +93,9 @@ impl VectorMatrix {
     /// Returns [`MatrixError::UnknownCpu`] if the CPU is not in the matrix, or
     /// [`MatrixError::Exhausted`] if the CPU is offline or has no free normal vector.
     pub fn allocate(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
-        self.check_usable(cpu)?;
+        self.check_online(cpu)?;
         let vector = self.free_vectors(cpu).next().ok_or(MatrixError::Exhausted(cpu))?;
-        self.take_checked(CpuVector { cpu, vector })
+        self.insert_allocated(CpuVector { cpu, vector })
     }
 
     /// Allocates a normal vector on `cpu` for an interrupt whose vector can never change. So that
@@ -123,12 +105,12 @@ impl VectorMatrix {
     /// # Errors
     /// Returns an error under the same conditions as [`allocate`](Self::allocate).
     pub fn allocate_common(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
-        self.check_usable(cpu)?;
+        self.check_online(cpu)?;
         let free_on =
             |vector| self.cpus.iter().filter(|map| map.online && self.is_free(map, vector)).count();
         let vector = self.free_vectors(cpu).max_by_key(|v| free_on(*v));
         let vector = vector.ok_or(MatrixError::Exhausted(cpu))?;
-        self.take_checked(CpuVector { cpu, vector })
+        self.insert_allocated(CpuVector { cpu, vector })
     }
 
     /// Allocates the given normal vector of an online CPU.
@@ -138,15 +120,11 @@ impl VectorMatrix {
     /// [`MatrixError::Exhausted`] if the CPU is offline, or [`MatrixError::Taken`] if the vector is
     /// not free.
     pub fn take(&mut self, cpu_vector: CpuVector) -> Result<CpuVector, MatrixError> {
-        let map = self.map(cpu_vector.cpu)?;
-        if !map.online {
-            return Err(MatrixError::Exhausted(cpu_vector.cpu));
-        }
-        let within = (self.window.0..=self.window.1).contains(&cpu_vector.vector);
-        if !within || !self.is_free(map, cpu_vector.vector) {
+        self.check_online(cpu_vector.cpu)?;
+        if !self.free_vectors(cpu_vector.cpu).any(|vector| vector == cpu_vector.vector) {
             return Err(MatrixError::Taken(cpu_vector));
         }
-        self.take_checked(cpu_vector)
+        self.insert_allocated(cpu_vector)
     }
 
     /// Frees a normal or managed vector. A managed vector stays reserved.
@@ -155,18 +133,11 @@ impl VectorMatrix {
     /// Returns [`MatrixError::UnknownCpu`] if the CPU is not in the matrix, or
     /// [`MatrixError::NotAllocated`] if the vector is not allocated.
     pub fn free(&mut self, cpu_vector: CpuVector) -> Result<(), MatrixError> {
-        let map = self
-            .cpus
-            .get_mut(cpu_vector.cpu.index())
-            .ok_or(MatrixError::UnknownCpu(cpu_vector.cpu))?;
-        if !map.allocated.remove(cpu_vector.vector) {
-            return Err(MatrixError::NotAllocated(cpu_vector));
+        if self.map_mut(cpu_vector.cpu)?.allocated.remove(cpu_vector.vector) {
+            Ok(())
+        } else {
+            Err(MatrixError::NotAllocated(cpu_vector))
         }
-        if !map.managed.contains(cpu_vector.vector) {
-            map.available += 1;
-            self.available += u32::from(map.online);
-        }
-        Ok(())
     }
 
     /// Reserves one managed vector on each CPU of the set, whether or not the CPU is online. If one
@@ -179,8 +150,8 @@ impl VectorMatrix {
         for (done, cpu) in on.iter().enumerate() {
             // Note that a CPU may occur more than once.
             let before = on.iter().take(done).filter(|other| *other == cpu).count();
-            let available = self.map(*cpu)?.available;
-            if usize::try_from(available).is_ok_and(|available| available <= before) {
+            self.map(*cpu)?;
+            if self.free_vectors(*cpu).nth(before).is_none() {
                 return Err(MatrixError::Exhausted(*cpu));
             }
         }
@@ -188,8 +159,6 @@ impl VectorMatrix {
             let vector = self.free_vectors(*cpu).next();
             if let Some((map, vector)) = self.cpus.get_mut(cpu.index()).zip(vector) {
                 map.managed.insert(vector);
-                map.available -= 1;
-                self.available -= u32::from(map.online);
             }
         }
         Ok(())
@@ -215,13 +184,9 @@ impl VectorMatrix {
     /// Returns [`MatrixError::UnknownCpu`] if the CPU is not in the matrix, or
     /// [`MatrixError::Exhausted`] if the CPU is offline or has no unused managed vector.
     pub fn allocate_managed(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
-        let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
-        let unused =
-            |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
-        let vector = self.window.0.up_to(self.window.1).find(unused).filter(|_| map.online);
-        let vector = vector.ok_or(MatrixError::Exhausted(cpu))?;
-        map.allocated.insert(vector);
-        Ok(CpuVector { cpu, vector })
+        let vector = self.unused_managed(cpu)?.filter(|_| self.is_online(cpu));
+        let cpu_vector = CpuVector { cpu, vector: vector.ok_or(MatrixError::Exhausted(cpu))? };
+        self.insert_allocated(cpu_vector)
     }
 
     /// Turns an allocated managed vector into a normal one. Once [freed](Self::free), the vector is
@@ -231,10 +196,7 @@ impl VectorMatrix {
     /// Returns [`MatrixError::UnknownCpu`] if the CPU is not in the matrix, or
     /// [`MatrixError::NotManaged`] if the vector is not managed or not allocated.
     pub fn unmanage(&mut self, cpu_vector: CpuVector) -> Result<(), MatrixError> {
-        let map = self
-            .cpus
-            .get_mut(cpu_vector.cpu.index())
-            .ok_or(MatrixError::UnknownCpu(cpu_vector.cpu))?;
+        let map = self.map_mut(cpu_vector.cpu)?;
         if !map.allocated.contains(cpu_vector.vector) || !map.managed.remove(cpu_vector.vector) {
             return Err(MatrixError::NotManaged(cpu_vector.cpu));
         }
@@ -243,13 +205,14 @@ impl VectorMatrix {
 
     /// Returns the number of free normal vectors on the online CPUs.
     pub fn available(&self) -> u32 {
-        self.available
+        let cpus = (0..u32::MAX).map(Cpu::new).take(self.cpus.len());
+        cpus.filter(|cpu| self.is_online(*cpu)).map(|cpu| self.available_on(cpu)).sum()
     }
 
     /// Returns the number of free normal vectors on a CPU, whether or not the CPU is online, or 0
     /// for an unknown CPU.
     pub fn available_on(&self, cpu: Cpu) -> u32 {
-        self.map(cpu).map_or(0, |map| map.available)
+        self.free_vectors(cpu).map(|_| 1).sum()
     }
 
     /// Returns `true` if this vector is allocated.
@@ -262,26 +225,14 @@ impl VectorMatrix {
         self.map(cpu).is_ok_and(|map| map.online)
     }
 
-    fn take_checked(&mut self, cpu_vector: CpuVector) -> Result<CpuVector, MatrixError> {
-        let map = self
-            .cpus
-            .get_mut(cpu_vector.cpu.index())
-            .ok_or(MatrixError::UnknownCpu(cpu_vector.cpu))?;
-        map.allocated.insert(cpu_vector.vector);
-        map.available -= 1;
-        self.available -= 1;
+    fn insert_allocated(&mut self, cpu_vector: CpuVector) -> Result<CpuVector, MatrixError> {
+        self.map_mut(cpu_vector.cpu)?.allocated.insert(cpu_vector.vector);
         Ok(cpu_vector)
     }
 
     fn release_managed_on(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
-        let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
-        let unused =
-            |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
-        let vector =
-            self.window.0.up_to(self.window.1).find(unused).ok_or(MatrixError::NotManaged(cpu))?;
-        map.managed.remove(vector);
-        map.available += 1;
-        self.available += u32::from(map.online);
+        let vector = self.unused_managed(cpu)?.ok_or(MatrixError::NotManaged(cpu))?;
+        self.map_mut(cpu)?.managed.remove(vector);
         Ok(())
     }
 
@@ -289,9 +240,20 @@ impl VectorMatrix {
         self.cpus.get(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))
     }
 
-    fn check_usable(&self, cpu: Cpu) -> Result<(), MatrixError> {
+    fn map_mut(&mut self, cpu: Cpu) -> Result<&mut CpuMap, MatrixError> {
+        self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))
+    }
+
+    fn check_online(&self, cpu: Cpu) -> Result<(), MatrixError> {
+        if self.map(cpu)?.online { Ok(()) } else { Err(MatrixError::Exhausted(cpu)) }
+    }
+
+    /// Returns the CPU's lowest managed vector that is not allocated.
+    fn unused_managed(&self, cpu: Cpu) -> Result<Option<ApicVector>, MatrixError> {
         let map = self.map(cpu)?;
-        if map.online && map.available != 0 { Ok(()) } else { Err(MatrixError::Exhausted(cpu)) }
+        let unused =
+            |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
+        Ok(self.window.0.up_to(self.window.1).find(unused))
     }
 
     fn is_free(&self, map: &CpuMap, vector: ApicVector) -> bool {

@@ -214,16 +214,13 @@ impl VectorDomain {
     /// Sends a recorded pending interrupt if it may be delivered now. Returns `true` if it was
     /// sent. The caller must hold the lock, so that the vector does not change concurrently.
     fn send_pending(&self, core: &Core, irq: &IrqData) -> bool {
-        let Some(cpu_vector) = irq.cpu_vector() else { return false };
-        let Some(id) =
-            core.apic_id(cpu_vector.cpu).filter(|_| core.matrix.is_online(cpu_vector.cpu))
-        else {
-            return false;
-        };
+        let online = irq.cpu_vector().filter(|target| core.matrix.is_online(target.cpu));
+        let target = online.and_then(|at| Some((core.apic_id(at.cpu)?, at.vector)));
+        let Some((id, vector)) = target else { return false };
         let take = |flags| (flags & (HELD | PENDING) == PENDING).then_some(flags & !PENDING);
         let sent = irq.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
         if sent {
-            self.apic().send(id, cpu_vector.vector);
+            self.apic().send(id, vector);
         }
         sent
     }

@@ -128,14 +128,13 @@ impl VectorDomain {
         let same = CpuVector { cpu: to, vector: from.vector };
         let (old, new) = (self.message_to(core, from)?, self.message_to(core, same)?);
         fit.check(new)?;
-        let takes_address = match fit.rewrite {
-            Rewrite::LowWordOnly => old.address_high() == new.address_high(),
-            Rewrite::Never => false,
-            Rewrite::AddressOnly | Rewrite::Masked | Rewrite::Atomic64 => true,
-        };
         let cpu_vector = match fit.rewrite {
             Rewrite::Masked | Rewrite::Atomic64 => core.vector_on(irq, aside, to)?,
-            _ if takes_address => {
+            Rewrite::LowWordOnly if old.address_high() != new.address_high() => {
+                return Err(MsiError::WouldTear);
+            }
+            Rewrite::Never => return Err(MsiError::WouldTear),
+            Rewrite::AddressOnly | Rewrite::LowWordOnly => {
                 if irq.former().any(|former| former == same) {
                     // The interrupt recently moved away from this vector and still owns it.
                     irq.remove_former(same);
@@ -145,9 +144,6 @@ impl VectorDomain {
                         .take(same)
                         .map_err(|_| MsiError::NotReachable(to, SAME_VECTOR_TAKEN))?
                 }
-            }
-            Rewrite::AddressOnly | Rewrite::LowWordOnly | Rewrite::Never => {
-                return Err(MsiError::WouldTear);
             }
         };
         Ok((cpu_vector, Some(self.message_to(core, cpu_vector)?)))

@@ -6,7 +6,7 @@ use x86_irq::message::{
     ApicMessage, DeliveryMode, DestinationFormat, DestinationMode, MessageError, Redirection,
     Signal,
 };
-use x86_irq::remapping::{RemappableMessage, Source, SourceCheck};
+use x86_irq::remapping::{RemappableMessage, Source, SourceCheck, TableSize};
 use x86_irq::{ApicId, ApicVector};
 
 fn vectors() -> impl Strategy<Value = ApicVector> {
@@ -43,6 +43,24 @@ fn messages() -> impl Strategy<Value = ApicMessage> {
             signal,
         },
     )
+}
+
+#[test]
+fn a_format_reaches_ids_up_to_its_limit_except_broadcast() {
+    let reached = |format: DestinationFormat| {
+        [0, 0xfe, 0xff, 0x100, 0x7fff, 0x8000, u32::MAX - 1, u32::MAX]
+            .map(|id| format.reaches(ApicId::new(id)))
+    };
+    let [yes, no] = [true, false];
+    assert_eq!(reached(DestinationFormat::Xapic), [yes, yes, no, no, no, no, no, no]);
+    assert_eq!(reached(DestinationFormat::Extended15), [yes, yes, no, yes, yes, no, no, no]);
+    assert_eq!(reached(DestinationFormat::Kvm32), [yes, yes, yes, yes, yes, yes, yes, no]);
+}
+
+#[test]
+fn a_table_has_2_to_65536_entries() {
+    let entries = |log2| TableSize::from_log2(log2).map(TableSize::entries);
+    assert_eq!([0, 1, 16, 17].map(entries), [None, Some(2), Some(1 << 16), None]);
 }
 
 #[test]
