@@ -16,9 +16,8 @@
 //! decodes `KVM_SET_GSI_ROUTING` tables.
 //!
 //! [`msix`] and [`msi`] implement a PCI function's MSI-X table and MSI capability; their vectors
-//! don't need GSIs. [`saved_state`] defines their saved form. [`SecondaryBus`] updates their
-//! DeviceIDs when the guest assigns a bus number. [`virtio`] assigns vectors to a virtio device's
-//! notifications. `device_eventfds` serves devices in the kernel and in other processes.
+//! don't need GSIs. [`saved_state`] defines their saved form. [`virtio`] assigns vectors to a virtio
+//! device's notifications. `device_eventfds` serves devices in the kernel and in other processes.
 //! [`LineObservers`] combines several line observers into one. [`TranslateMsi`] connects an IOMMU
 //! between devices and the controller.
 //!
@@ -82,7 +81,6 @@ extern crate alloc;
 extern crate std;
 
 mod attachments;
-mod bus;
 mod config_space;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod device_eventfds;
@@ -117,7 +115,6 @@ mod translation;
 pub mod virtio;
 
 pub use attachments::{Attachment, Attachments};
-pub use bus::{MessageSource, SecondaryBus};
 pub use error::{RouteError, SignalError, Unsettled};
 pub use inputs::Inputs;
 pub use irq_line::{CpuInput, IrqLine, IrqLineError};

@@ -1,7 +1,6 @@
 //! Tests of routes, and of the parts of devices and monitors that signal them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod bus;
 mod controller;
 mod device_eventfds;
 mod explain;
