@@ -2,7 +2,6 @@
 //! the device's controller.
 
 mod allocation;
-pub(crate) mod bridge;
 mod counts;
 pub(crate) mod endpoint;
 mod irq_domain;

@@ -28,21 +28,15 @@ pub enum RequestError {
     /// The device's domain was torn down.
     #[error("the device's interrupt domain was torn down")]
     Gone,
-    /// No CPU is online, or the request's list of CPUs is empty.
+    /// No CPU is online.
     #[error("no CPU is online to take the interrupt")]
     NoCpu,
-    /// The request refers to a CPU that does not exist.
-    #[error(transparent)]
-    UnknownCpu(#[from] UnknownCpu),
     /// The kernel's heap is exhausted. Nothing was changed.
     #[error("the kernel has no memory for the interrupt's handler")]
     NoMemory,
     /// The controller refused the request.
     #[error(transparent)]
     Controller(MsiError),
-    /// A wired-to-MSI bridge has no vector for the input.
-    #[error(transparent)]
-    Bridge(#[from] MsiDeviceError),
 }
 
 impl From<MsiError> for RequestError {

@@ -238,32 +238,7 @@ impl Interrupts {
         self.reclaim();
         // Drop a refused handler without holding a lock, because its destructor is kernel code.
         let handler = Handler::try_new(handler)?;
-        PerCpuHandle::request(&self.core, None, (hwirq, trigger), name, &handler)
-    }
-
-    /// Requests a private interrupt like [`request_per_cpu`](Self::request_per_cpu), but only on
-    /// some CPUs. A machine with several kinds of CPU may wire one private interrupt to a different
-    /// device on each kind (e.g. their PMUs). Each set of CPUs then has its own request, handler
-    /// and IRQ number. If the interrupt arrives on any other CPU, this handler does not run.
-    ///
-    /// Context: task; may sleep.
-    ///
-    /// # Errors
-    /// [`RequestError::InUse`] if the interrupt already has a handler on one of the CPUs;
-    /// [`RequestError::UnknownCpu`] if one of the CPUs does not exist; [`RequestError::NoCpu`] if
-    /// `on` is empty; [`RequestError::NoWiredParent`] if the core has no wired parent to unmask the
-    /// interrupt; [`RequestError::OutOfRange`] if `hwirq` is outside the vector space.
-    pub fn request_per_cpu_on<R: Into<IrqReturn>>(
-        &self,
-        on: &[Cpu],
-        (hwirq, trigger): (HwIrq, Trigger),
-        name: &str,
-        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
-    ) -> Result<PerCpuHandle, RequestError> {
-        self.reclaim();
-        // Drop a refused handler without holding a lock, because its destructor is kernel code.
-        let handler = Handler::try_new(handler)?;
-        PerCpuHandle::request(&self.core, Some(on), (hwirq, trigger), name, &handler)
+        PerCpuHandle::request(&self.core, (hwirq, trigger), name, &handler)
     }
 
     /// Frees handlers and devices that were dropped in a context that must not free memory, e.g. in

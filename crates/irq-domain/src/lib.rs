@@ -14,7 +14,6 @@
 //!                                                │ owns numbers, cells, counters
 //!                    IrqHandle ◀── request ──────┤
 //!                                                ├── wired, private interrupts ──▶ WiredParent
-//!                                                ├── WiredBridge (from wired inputs to messages)
 //!                                                └── MsiDevice (one per device)
 //!                                                     ├──▶ MsiParent ──▶ … ──▶ root
 //!                                                     └──▶ MessageStore (MSI, MSI-X, others)
@@ -164,7 +163,6 @@ mod sort;
 mod sync;
 
 pub use affinity::policy::{AffinityPolicy, Moved, PlacedVector, Placement, RoundRobin, spread};
-pub use domain::bridge::{InputBridge, WiredBridge};
 pub use domain::endpoint::MessageCopy;
 pub use domain::msi_device::{MsiDevice, MsiDeviceConfig};
 pub use domain::shared_device::{SharedDevice, SharedDeviceConfig};

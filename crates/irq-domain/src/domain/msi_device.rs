@@ -27,15 +27,15 @@ use msi_types::{
 
 /// Configuration for a device with one message store.
 #[non_exhaustive]
-pub struct MsiDeviceConfig<'a, S: ?Sized = dyn MessageStore> {
+pub struct MsiDeviceConfig<'a> {
     /// Device name for diagnostics and statistics: the function's address or the node's name.
     pub(crate) name: &'a str,
     /// The device's requester ID.
     pub(crate) requester: RequesterId,
     /// The controller that serves the device, including the layers in between.
     pub(crate) parent: Arc<dyn MsiParent>,
-    /// The device's message store: a [bridge](crate::InputBridge)'s registers, for example.
-    pub(crate) store: Arc<S>,
+    /// The device's message store.
+    pub(crate) store: Arc<dyn MessageStore>,
     pub(crate) copy: Option<Arc<MessageCopy>>,
 }
 
@@ -122,7 +122,7 @@ impl<'a> MsiDeviceConfig<'a> {
 }
 
 msi_types::debug_by!(
-    [S: ?Sized] MsiDeviceConfig<'_, S> as "MsiDeviceConfig",
+    MsiDeviceConfig<'_> as "MsiDeviceConfig",
     |it| {name: it.name, requester: it.requester}
 );
 

@@ -125,13 +125,6 @@ impl Descriptor {
         }
     }
 
-    /// Returns `true` if this is a private interrupt that was requested on this CPU.
-    ///
-    /// Context: any.
-    pub(crate) fn is_private_on(&self, cpu: Cpu) -> bool {
-        matches!(&self.source, Source::PerCpu(input) if input.is_on(cpu))
-    }
-
     /// Returns the names of the interrupt's handlers. If the interrupt has no handler, returns the
     /// name of the last one.
     ///
@@ -236,27 +229,7 @@ pub(crate) enum Source {
     /// An input of a controller that has wired inputs.
     Wired(WiredInput),
     /// A private interrupt. Operations that mask it or make it pending only affect the calling CPU.
-    PerCpu(PrivateInput),
-}
-
-/// A private interrupt at the root controller, requested on some or all CPUs.
-pub(crate) struct PrivateInput {
-    parent: Arc<dyn WiredParent>,
-    /// The CPUs on which the interrupt was requested, in ascending order, or `None` for all.
-    cpus: Option<Vec<Cpu>>,
-}
-
-impl PrivateInput {
-    pub(crate) const fn new(parent: Arc<dyn WiredParent>, cpus: Option<Vec<Cpu>>) -> Self {
-        Self { parent, cpus }
-    }
-
-    /// Returns `true` if the interrupt was requested on this CPU.
-    ///
-    /// Context: any.
-    pub(crate) fn is_on(&self, cpu: Cpu) -> bool {
-        self.cpus.as_ref().is_none_or(|cpus| cpus.binary_search(&cpu).is_ok())
-    }
+    PerCpu(Arc<dyn WiredParent>),
 }
 
 /// An interrupt source that has its own message: a device's vector. Functions have the following
@@ -369,7 +342,7 @@ impl Source {
         match self {
             Self::Device(source) => source.mask(hwirq),
             Self::Wired(input) => input.parent.mask(hwirq),
-            Self::PerCpu(input) => input.parent.mask(hwirq),
+            Self::PerCpu(parent) => parent.mask(hwirq),
         }
     }
 
@@ -378,7 +351,7 @@ impl Source {
         match self {
             Self::Device(source) => source.unmask(hwirq),
             Self::Wired(input) => input.parent.unmask(hwirq),
-            Self::PerCpu(input) => input.parent.unmask(hwirq),
+            Self::PerCpu(parent) => parent.unmask(hwirq),
         }
     }
 
@@ -387,7 +360,7 @@ impl Source {
         match self {
             Self::Device(source) => source.set_pending(hwirq, pending),
             Self::Wired(input) => input.parent.set_pending(hwirq, pending),
-            Self::PerCpu(input) => input.parent.set_pending(hwirq, pending),
+            Self::PerCpu(parent) => parent.set_pending(hwirq, pending),
         }
     }
 
@@ -396,7 +369,7 @@ impl Source {
         match self {
             Self::Device(source) => source.is_pending(hwirq),
             Self::Wired(input) => Some(input.parent.is_pending(hwirq)),
-            Self::PerCpu(input) => Some(input.parent.is_pending(hwirq)),
+            Self::PerCpu(parent) => Some(parent.is_pending(hwirq)),
         }
     }
 
@@ -408,7 +381,7 @@ impl Source {
         let parent = match self {
             Self::Device(source) => return source.explain(host, hwirq),
             Self::Wired(input) => &input.parent,
-            Self::PerCpu(input) => &input.parent,
+            Self::PerCpu(parent) => parent,
         };
         Explanation::new().with_fact(Fact::Input(hwirq)).and_then(|| parent.explain(hwirq))
     }

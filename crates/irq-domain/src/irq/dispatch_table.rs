@@ -50,9 +50,8 @@ impl HwIrqEntry {
     /// private one.
     ///
     /// Context: any.
-    pub(crate) fn all_private(&self) -> impl Iterator<Item = (Cpu, &HandlerCell<Action>)> {
-        let cells = self.private.get().into_iter().flatten().flatten();
-        (0..).map(Cpu::new).zip(cells.map(|cell| &cell.0))
+    pub(crate) fn all_private(&self) -> impl Iterator<Item = &HandlerCell<Action>> {
+        self.private.get().into_iter().flatten().flatten().map(|cell| &cell.0)
     }
 
     /// Allocates the private cells.

@@ -11,7 +11,6 @@ use crate::irq::handler::Handler;
 use crate::irq::handler_cell::{HandlerCell, WhenBusy};
 use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
 use crate::runtime::Runtime;
-use msi_types::Cpu;
 
 /// References to an interrupt and to everything that is needed to control it: its descriptor, its
 /// entry in the dispatch table, and the kernel.
@@ -133,9 +132,7 @@ impl IrqRef<'_> {
     fn cells(&self) -> impl Iterator<Item = &HandlerCell<Action>> {
         let shared = (self.descriptor.flow != Flow::PerCpu).then_some(&self.entry.shared);
         let private = (self.descriptor.flow == Flow::PerCpu).then(|| self.entry.all_private());
-        let own = |(cpu, _): &(Cpu, _)| self.descriptor.is_private_on(*cpu);
-        let private = private.into_iter().flatten().filter(own).map(|(_, cell)| cell);
-        shared.into_iter().chain(private)
+        shared.into_iter().chain(private.into_iter().flatten())
     }
 
     /// Returns `true` if arrivals run a handler.
@@ -210,7 +207,6 @@ impl IrqRef<'_> {
     pub(crate) fn with_own_cell(self, act: impl FnOnce(&HandlerCell<Action>)) {
         let state = self.host().irq_save();
         if let Some(cpu) = self.host().current_cpu()
-            && self.descriptor.is_private_on(cpu)
             && let Some(cell) = self.entry.private(cpu)
         {
             act(cell);

@@ -73,7 +73,7 @@ impl IrqMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irq::descriptor::{NewDescriptor, PrivateInput, Source, Target};
+    use crate::irq::descriptor::{NewDescriptor, Source, Target};
     use crate::irq::flow::Flow;
     use alloc::sync::Arc;
     use core::num::NonZeroU16;
@@ -114,7 +114,7 @@ mod tests {
             irq,
             hwirq: HwIrq::new(27),
             flow: Flow::PerCpu,
-            source: Source::PerCpu(PrivateInput::new(Arc::new(Untouched), None)),
+            source: Source::PerCpu(Arc::new(Untouched)),
             target: Target::own(Cpu::new(0)),
             among: None,
             cpus: 1,

@@ -172,7 +172,7 @@ impl IrqHandle {
         // it.
         let online = pool.online_cpus(core.host());
         let _one_at_a_time = root.one_request(core.host());
-        if entry.all_private().any(|(_, cell)| !cell.is_vacant()) {
+        if entry.all_private().any(|cell| !cell.is_vacant()) {
             return Err(RequestError::InUse(request.hwirq));
         }
         if request.sharing == Sharing::Exclusive {

@@ -1,20 +1,17 @@
 //! Requests and handles for interrupts that are private to each CPU.
 
 use crate::error::RequestError;
-use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, PrivateInput, Source, Target};
+use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, Source, Target};
 use crate::irq::dispatch_table::HwIrqEntry;
 use crate::irq::flow::Flow;
 use crate::irq::handler::Handler;
-use crate::irq::handler_cell::{HandlerCell, InstallError, WhenBusy};
+use crate::irq::handler_cell::{InstallError, WhenBusy};
 use crate::name::Name;
 use crate::number::Irq;
 use crate::request::deferred_free::TakenOnDrop;
 use crate::request::parts::IrqCore;
-use crate::runtime::Runtime;
-use crate::sort::sorted;
-use alloc::vec::Vec;
 use core::fmt;
-use doorbell_fallible::{Shared, try_collect};
+use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq, MsiError, Trigger};
 
 /// A requested private interrupt. Dropping the handle follows the rules for
@@ -27,31 +24,26 @@ pub struct PerCpuHandle {
 }
 
 impl PerCpuHandle {
-    /// Requests a private interrupt on the CPUs in `on`, or on all CPUs. The interrupt is initially
-    /// disabled on every CPU.
+    /// Requests a private interrupt. It is initially disabled on every CPU.
     ///
     /// Context: task; may sleep.
     pub(crate) fn request(
         core: &Shared<IrqCore>,
-        on: Option<&[Cpu]>,
         (hwirq, trigger): (HwIrq, Trigger),
         name: &str,
         handler: &Handler,
     ) -> Result<Self, RequestError> {
         let IrqCore { registry, root, deferred, .. } = &**core;
-        let on = on.map(|on| set_of(registry.runtime(), on)).transpose()?;
         let parent = root.parent()?;
         if !parent.has_private(hwirq) {
             return Err(MsiError::UnknownVector(hwirq).into());
         }
-        let input = PrivateInput::new(parent.clone(), on);
         let name = Name::try_new(name)?;
         let entry = registry.dispatcher.ensure(hwirq)?.ok_or(RequestError::OutOfRange(hwirq))?;
         let cpus = registry.runtime().cpus();
         entry.ensure_private(cpus)?;
-        let is_taken = |(cpu, cell): (Cpu, &HandlerCell<_>)| input.is_on(cpu) && !cell.is_vacant();
         let _one_at_a_time = root.one_request(core.host());
-        if !entry.shared.is_vacant() || entry.all_private().any(is_taken) {
+        if !entry.shared.is_vacant() || entry.all_private().any(|cell| !cell.is_vacant()) {
             return Err(RequestError::InUse(hwirq));
         }
         root.note_private(core.host(), hwirq)?;
@@ -60,7 +52,7 @@ impl PerCpuHandle {
             irq,
             hwirq,
             flow: Flow::PerCpu,
-            source: Source::PerCpu(input),
+            source: Source::PerCpu(parent.clone()),
             target: Target::own(Cpu::default()),
             among: None,
             cpus,
@@ -91,8 +83,7 @@ impl PerCpuHandle {
     /// Enables the interrupt on the calling CPU. The interrupt stays enabled even if that CPU goes
     /// offline and comes back online
     /// ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Calls do not nest. The call
-    /// has no effect on a thread that isn't a CPU, or on a CPU for which the interrupt wasn't
-    /// requested.
+    /// has no effect on a thread that isn't a CPU.
     ///
     /// Context: any.
     pub fn enable_here(&self) {
@@ -106,7 +97,7 @@ impl PerCpuHandle {
     }
 
     /// Disables the interrupt on the calling CPU. Calls do not nest. The call has no effect on a
-    /// thread that isn't a CPU, or on a CPU for which the interrupt wasn't requested.
+    /// thread that isn't a CPU.
     ///
     /// Context: any.
     pub fn disable_here(&self) {
@@ -141,15 +132,6 @@ impl fmt::Debug for PerCpuHandle {
     }
 }
 
-/// Returns a request's CPUs in ascending order.
-fn set_of(runtime: &Runtime, on: &[Cpu]) -> Result<Vec<Cpu>, RequestError> {
-    on.iter().try_for_each(|cpu| runtime.check_known(*cpu))?;
-    if on.is_empty() {
-        return Err(RequestError::NoCpu);
-    }
-    Ok(sorted(try_collect(on.iter().copied())?))
-}
-
 fn install_private(
     entry: &HwIrqEntry,
     descriptor: &Shared<Descriptor>,
@@ -160,8 +142,7 @@ fn install_private(
         Trigger::Edge => WhenBusy::Mark,
         Trigger::Level => WhenBusy::Ignore,
     };
-    let own = entry.all_private().filter(|(cpu, _)| descriptor.is_private_on(*cpu));
-    for (_, cell) in own {
+    for cell in entry.all_private() {
         let action = Action { handler: handler.clone(), descriptor: descriptor.clone() };
         cell.install(action, when_busy).map_err(|refused| match refused {
             InstallError::Occupied(_) | InstallError::Closing(_) => {

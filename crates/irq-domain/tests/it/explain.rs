@@ -294,11 +294,11 @@ fn explain_reports_a_vector_without_a_descriptor() {
 #[test]
 fn explain_reports_a_private_interrupt_as_the_calling_cpu_sees_it() {
     let machine = Machine::new(Addressing::Stays);
-    let (hwirq, on) = (HwIrq::new(27), [Cpu::new(1)]);
-    let request = (hwirq, Trigger::Level);
-    let timer = machine.interrupts.request_per_cpu_on(&on, request, "timer", |_| {}).unwrap();
+    let (hwirq, trigger) = (HwIrq::new(27), Trigger::Level);
+    let timer = machine.interrupts.request_per_cpu(hwirq, trigger, "timer", |_| {}).unwrap();
     let on_cpu = |cpu| on_cpu(cpu, || machine.interrupts.explain(timer.irq()).unwrap().obstacle());
     assert_eq!(on_cpu(1), Some(Obstacle::DisabledByDriver));
     in_hard_irq(1, || timer.enable_here());
     assert_eq!(on_cpu(1), None);
+    assert_eq!(on_cpu(2), Some(Obstacle::DisabledByDriver));
 }

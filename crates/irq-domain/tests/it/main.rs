@@ -4,7 +4,6 @@
 
 mod affinity;
 mod allocation;
-mod bridge;
 mod chained;
 mod contexts;
 mod copies;

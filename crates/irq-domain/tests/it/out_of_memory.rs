@@ -1,7 +1,6 @@
 //! Exhausted heaps. A failed allocation must be an error without side effects, and operations that
 //! free resources must not allocate.
 
-use crate::bridge;
 use crate::layer::{Translation, iommu};
 use crate::mock::{
     Addressing, CPUS, Hotplug as _, Kernel, Machine, StoreKind, attached, in_hard_irq,
@@ -124,24 +123,6 @@ fn a_handler_without_memory_is_refused() {
     assert_eq!(in_use(&machine), before);
     drop(message);
     assert_eq!(Arc::strong_count(&owned), 1);
-}
-
-#[test]
-fn a_bridge_request_without_memory_frees_its_vector() {
-    let machine = Machine::new(Addressing::Stays);
-    let (_hardware, bridge) = bridge::attach(&machine);
-    let before = in_use(&machine);
-    let handle = after_failures(
-        10,
-        || bridge.request(2, Trigger::Level, "level", |_| {}),
-        |error| {
-            let no_memory =
-                [RequestError::NoMemory, RequestError::Bridge(MsiDeviceError::NoMemory)];
-            assert!(no_memory.contains(&error), "{error}");
-            assert_eq!(in_use(&machine), before);
-        },
-    );
-    assert_eq!(handle.count(), 0);
 }
 
 #[test]

@@ -4,8 +4,7 @@ use crate::mock::{
     Addressing, Hotplug as _, Kernel, Machine, Root, StoreKind, in_hard_irq, requested,
 };
 use irq_domain::{
-    Config, Deferral, Dispatched, Interrupts, IrqReturn, PerCpuHandle, RequestError, Unhandled,
-    WiredRequest,
+    Config, Deferral, Dispatched, Interrupts, IrqReturn, PerCpuHandle, RequestError, WiredRequest,
 };
 use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 use std::num::NonZeroU16;
@@ -98,67 +97,6 @@ fn a_second_request_for_a_private_vector_is_refused() {
     drop(first);
     let third = timer(&machine, "third").unwrap();
     assert_eq!(third.irq().get(), 0, "the refused request kept a number");
-}
-
-/// Requests the PMU's interrupt on some CPUs.
-fn pmu(machine: &Machine, on: &[u32]) -> Result<PerCpuHandle, RequestError> {
-    let on: Vec<_> = on.iter().copied().map(Cpu::new).collect();
-    machine.interrupts.request_per_cpu_on(&on, (TIMER, Trigger::Level), "pmu", |_| {})
-}
-
-#[test]
-fn disjoint_cpu_sets_each_have_their_own_private_handler() {
-    let machine = Machine::new(Addressing::Stays);
-    let (little, big) = (pmu(&machine, &[2, 0]).unwrap(), pmu(&machine, &[1]).unwrap());
-    assert_ne!(little.irq(), big.irq());
-    for cpu in 0..4 {
-        in_hard_irq(cpu, || [&little, &big].map(PerCpuHandle::enable_here));
-    }
-    let none = Dispatched::Unhandled(Unhandled::Unknown);
-    let handled = Dispatched::Handled;
-    let dispatched = [0, 1, 2, 3].map(|cpu| machine.dispatch(cpu, TIMER));
-    assert_eq!(dispatched, [handled, handled, handled, none]);
-    assert_eq!((little.count(), big.count()), (2, 1));
-    drop(big);
-    let released = Dispatched::Unhandled(Unhandled::Released);
-    assert_eq!([0, 1].map(|cpu| machine.dispatch(cpu, TIMER)), [handled, released]);
-    let again = pmu(&machine, &[1, 3]).unwrap();
-    in_hard_irq(3, || again.enable_here());
-    assert_eq!(machine.dispatch(3, TIMER), handled);
-}
-
-#[test]
-fn a_private_interrupt_is_masked_on_its_cpus_only() {
-    let machine = Machine::new(Addressing::Stays);
-    let (little, big) = (pmu(&machine, &[0]).unwrap(), pmu(&machine, &[1]).unwrap());
-    in_hard_irq(0, || little.enable_here());
-    in_hard_irq(1, || big.enable_here());
-    let masks = || machine.root.private_masks.load(Ordering::Relaxed);
-    let before = masks();
-    in_hard_irq(0, || big.disable_here());
-    in_hard_irq(0, || drop(big));
-    assert_eq!((masks(), machine.dispatch(0, TIMER)), (before, Dispatched::Handled));
-    in_hard_irq(0, || drop(little));
-    assert_eq!(masks(), before + 1);
-    machine.interrupts.reclaim();
-}
-
-#[test]
-fn overlapping_sets_of_cpus_are_refused() {
-    let machine = Machine::new(Addressing::Stays);
-    let everywhere = || timer(&machine, "all").map(drop);
-    let little = pmu(&machine, &[0, 2]).unwrap();
-    assert_eq!(pmu(&machine, &[1, 2]).err(), Some(RequestError::InUse(TIMER)));
-    assert_eq!(everywhere().err(), Some(RequestError::InUse(TIMER)));
-    assert_eq!(pmu(&machine, &[]).err(), Some(RequestError::NoCpu));
-    let stranger = RequestError::UnknownCpu(irq_domain::UnknownCpu(Cpu::new(4)));
-    assert_eq!(pmu(&machine, &[1, 4]).err(), Some(stranger));
-    assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1, "a refused request kept a number");
-    drop(little);
-    assert_eq!(everywhere(), Ok(()));
-    let twice = pmu(&machine, &[1, 1]).unwrap();
-    in_hard_irq(1, || twice.enable_here());
-    assert_eq!(machine.dispatch(1, TIMER), Dispatched::Handled);
 }
 
 #[test]
