@@ -12,7 +12,7 @@ pub use its::{
 };
 pub(crate) use topology::RedistributorFrame;
 pub use topology::{CpuConfig, RedistributorRegion};
-pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
+pub use v2m::{V2mConfig, V2mConfigError};
 
 use crate::lpi::MAX_ID_BITS;
 use alloc::vec::Vec;
@@ -393,7 +393,7 @@ impl VgicConfig {
             .iter()
             .map(|region| (region.base, region.stride * u64::from(region.count)));
         let its = self.its.iter().map(|its| (its.base, gits::SIZE));
-        let v2m = self.v2m.iter().map(|frame| (frame.base, frame.size()));
+        let v2m = self.v2m.iter().map(|frame| (frame.base, V2mConfig::SIZE));
         let alias = self.mbi_alias.map(|base| (base, gicd::FRAME_SIZE));
         core::iter::once((self.distributor, gicd::FRAME_SIZE))
             .chain(redistributors)

@@ -29,7 +29,7 @@
 //! | CPU interface | groups, 4 to 8 priority bits, preemption, both EOI modes, active priorities |
 //! | security | one state (`DS` = 1), or the Non-secure view of two (`DS` = 0) |
 //! | ITS | see [`its`] |
-//! | GICv2m | several frames, with the SPI naming conventions of existing boards |
+//! | GICv2m | several frames |
 //! | life cycle | system and vCPU reset; pause, save, restore: see [`saved_state`] |
 //!
 //! # Choices that the architecture leaves
@@ -179,7 +179,7 @@ mod wired;
 
 pub use config::{
     ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, V2mConfig, V2mConfigError,
-    V2mNaming, VgicConfig,
+    VgicConfig,
 };
 pub use cpu::list_registers::{InGuest, ListRegisterVcpu, RefusedVcpu, VirtualInterfaceMismatch};
 pub use cpu::listed::{MAX_LIST_REGISTERS, VirtualInterface};

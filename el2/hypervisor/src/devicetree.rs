@@ -19,7 +19,7 @@ use gic_firmware::{
     StreamEntry, Target, devicetree,
 };
 use msi_types::{DeviceId, RequesterId};
-use vgic::VgicConfig;
+use vgic::{V2mConfig, VgicConfig};
 
 /// Files of a guest in memory, by physical or by guest physical addresses (QEMU's guest loader,
 /// docs/system/guest-loader.rst).
@@ -268,7 +268,7 @@ fn controllers(config: &VgicConfig, gic: &str) -> Vec<Controller> {
     let its = config.its.iter().map(|it| Controller::its(path(it.base), at(it.base, gits::SIZE)));
     let frames = config.v2m.iter().map(|it| Controller {
         ranges: spis(it.first_spi, it.count),
-        ..Controller::new(path(it.base), ControllerKind::V2m, Some(at(it.base, it.size())))
+        ..Controller::new(path(it.base), ControllerKind::V2m, Some(at(it.base, V2mConfig::SIZE)))
     });
     let mbi = config.message_based_spis.then(|| Controller {
         ranges: spis(FIRST_SPI, SPIS),

@@ -4,7 +4,7 @@ use super::{Explainer, Passed, explained};
 use crate::config::{ItsConfig, V2mConfig};
 use crate::frames::its::Its;
 use crate::vgic::{FrameAt, Vgic};
-use gic_arch::{IntId, Lpi, gicd, gicr, gits};
+use gic_arch::{IntId, Lpi, gicd, gicr, gits, v2m};
 use msi_types::explain::{ExplainInput, Explanation, Fact, Obstacle};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq, Line, MsiMessage};
 
@@ -26,7 +26,7 @@ enum Doorbell<'a> {
     Its(&'a Its),
     MessageBasedSpi,
     DirectLpi(Cpu),
-    V2m(&'a V2mConfig, u32),
+    V2m(&'a V2mConfig),
 }
 
 impl<'a> Explainer<'a> {
@@ -53,8 +53,8 @@ impl<'a> Explainer<'a> {
                 self.note(Fact::MessageIntid(HwIrq::new(data)));
                 self.explain_lpi(cpu, lpi)
             }
-            Doorbell::V2m(frame, offset) => {
-                let named = frame.named(offset, data).filter(|spi| frame.spis().contains(spi));
+            Doorbell::V2m(frame) => {
+                let named = Some(data).filter(|spi| frame.spis().contains(spi));
                 let spi = IntId::new(named.ok_or(unknown)?);
                 self.note(Fact::MessageIntid(HwIrq::new(spi.get())));
                 let state = self.gic.wired.visible(Cpu::new(0), spi);
@@ -81,7 +81,7 @@ impl<'a> Explainer<'a> {
                 (config.direct_lpi && offset == setlpi).then_some(Doorbell::DirectLpi(cpu))
             }
             FrameAt::V2m(frame) => {
-                frame.has_doorbell(offset).then_some(Doorbell::V2m(frame, offset))
+                (offset == v2m::SETSPI_NS.offset()).then_some(Doorbell::V2m(frame))
             }
             FrameAt::Empty => None,
         }

@@ -4,7 +4,7 @@
 //! A message is a pulse, which makes an edge-triggered SPI pending, but doesn't affect a
 //! level-sensitive SPI.
 
-use crate::config::{V2mConfig, V2mNaming};
+use crate::config::V2mConfig;
 use crate::frames::registers::{
     Frame, FrameIndex, ID_REGISTERS, Lanes, Refusal, Register, identification, low_word, register,
 };
@@ -34,7 +34,7 @@ impl<'a> V2m<'a> {
         }),
         register!(v2m::SETSPI_NS, trigger |frame: Self, _, lanes: Lanes| {
             if let Some(data) = lanes.zero_extended() {
-                let _ = frame.signal(v2m::SETSPI_NS.offset(), data);
+                let _ = frame.signal(data);
             }
         }),
         register!(v2m::IIDR, constant |frame: Self, _| frame.config.iidr.into()),
@@ -44,21 +44,14 @@ impl<'a> V2m<'a> {
     const FRAME: Frame<'a, Self> =
         Frame { registers: Self::REGISTERS, index: &FrameIndex::of(Self::REGISTERS) };
 
-    /// Reads a register, as [`Frame::read`] does. A frame with `V2mNaming::ByAddress` refuses all
-    /// reads.
+    /// Reads a register, as [`Frame::read`] does.
     pub(crate) fn read(
         self,
         offset: u32,
         width: AccessWidth,
         refused: &mut dyn FnMut(Refusal),
     ) -> u64 {
-        match self.config.naming {
-            V2mNaming::ByAddress => {
-                refused(Refusal::new(offset, FaultReason::AccessDirection));
-                0
-            }
-            _ => Self::FRAME.read(self, offset, width, refused),
-        }
+        Self::FRAME.read(self, offset, width, refused)
     }
 
     /// Writes a register, as [`Frame::write`] does.
@@ -69,33 +62,25 @@ impl<'a> V2m<'a> {
         value: u64,
         refused: &mut dyn FnMut(Refusal),
     ) {
-        match self.config.naming {
-            V2mNaming::ByAddress => {
-                if self.ring(offset, width, value).is_none() {
-                    refused(Refusal::new(offset, FaultReason::AccessWidth));
-                }
-            }
-            _ => Self::FRAME.write(self, offset, width, value, refused),
-        }
+        Self::FRAME.write(self, offset, width, value, refused);
     }
 
     /// Handles a 16-bit or 32-bit write at an offset in the frame. Returns `None` if there is no
     /// doorbell of this width at the offset.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
-        let there = self.config.has_doorbell(offset);
         let taken = matches!(width, AccessWidth::Half | AccessWidth::Word);
-        (there && taken).then(|| self.signal(offset, value))
+        (offset == v2m::SETSPI_NS.offset() && taken).then(|| self.signal(value))
     }
 
     /// Signals a message's target SPI. Ignores Secure SPIs, and numbers outside the frame's range.
-    fn signal(self, offset: u32, value: u64) -> Delivery {
-        let spi = self.config.named(offset, low_word(value));
-        let Some(spi) = spi.filter(|spi| self.config.spis().contains(spi)) else {
-            let at = (RegisterFrame::V2m(self.config.base), offset);
+    fn signal(self, value: u64) -> Delivery {
+        let spi = low_word(value);
+        if !self.config.spis().contains(&spi) {
+            let at = (RegisterFrame::V2m(self.config.base), v2m::SETSPI_NS.offset());
             let detail = FaultDetail::Value(value);
             self.events.record(GuestFault::new(FaultReason::NoSuchInterrupt, at, detail));
             return Delivery::Blocked;
-        };
+        }
         self.wired.signal(IntId::new(spi), InterruptWord::pulsed)
     }
 }

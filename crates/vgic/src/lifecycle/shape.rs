@@ -38,11 +38,12 @@ pub(crate) fn of(config: &VgicConfig) -> Result<Vec<Property>, OutOfMemory> {
 }
 
 fn of_v2m(frame: &V2mConfig) -> [(PropertyName, u64, u64); 4] {
+    let encoding_by_intid = 0;
     [
         (PropertyName::V2mFirstSpi, frame.base, frame.first_spi.into()),
         (PropertyName::V2mCount, frame.base, frame.count.into()),
         (PropertyName::V2mIidr, frame.base, frame.iidr.into()),
-        (PropertyName::V2mNaming, frame.base, frame.naming as u64),
+        (PropertyName::V2mNaming, frame.base, encoding_by_intid),
     ]
 }
 

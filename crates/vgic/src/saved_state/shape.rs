@@ -42,7 +42,7 @@ pub enum PropertyName {
     V2mCount,
     /// `MSI_IIDR` of a GICv2m frame.
     V2mIidr,
-    /// [`V2mConfig::naming`].
+    /// Encoding of the SPI in messages to a GICv2m frame: always 0, the INTID.
     V2mNaming,
     /// [`ItsConfig::device_table`].
     DeviceTable,

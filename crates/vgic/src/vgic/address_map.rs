@@ -99,7 +99,7 @@ impl AddressMap {
             block: Block::MbiAlias,
         });
         let v2m = config.v2m.iter().enumerate().map(|(index, frame)| Region {
-            addresses: frame.base..frame.base + frame.size(),
+            addresses: frame.base..frame.base + V2mConfig::SIZE,
             block: Block::V2m(index),
         });
         let distributor = config.distributor..config.distributor + gicd::FRAME_SIZE;

@@ -9,7 +9,7 @@ use vgic::AccessWidth::{Byte, Double, Half, Word};
 use vgic::its::ItsConfig;
 use vgic::{
     Block, ConfigError, DeviceWrite, FaultReason, GuestMemory, SecurityView, Sleep, V2mConfig,
-    V2mConfigError, V2mNaming, Vgic, VgicConfig,
+    V2mConfigError, Vgic, VgicConfig,
 };
 
 const SPURIOUS: u64 = 1023;
@@ -306,48 +306,36 @@ fn a_machine_with_an_its_has_no_setlpir() {
     assert_eq!(both.validate(), Err(ConfigError::DirectLpiBesideIts { its: its.base }));
 }
 
-/// Returns the configuration for a machine with two GICv2m frames: the first numbers its SPIs as
-/// `naming` says, and the second has no quirks.
-fn frames(naming: V2mNaming) -> VgicConfig {
+/// Returns the configuration for a machine with two GICv2m frames.
+fn frames() -> VgicConfig {
     VgicConfig::new(1).with_v2m(vec![
-        V2mConfig::new(FRAME, 64, 32).with_iidr(0x1234_5678).with_naming(naming),
+        V2mConfig::new(FRAME, 64, 32).with_iidr(0x1234_5678),
         V2mConfig::new(FRAME + 0x2000, 96, 8),
     ])
 }
 
-const NAMINGS: [V2mNaming; 4] =
-    [V2mNaming::IntId, V2mNaming::FromFirst, V2mNaming::FromSpiBase, V2mNaming::ByAddress];
-
 #[test]
-fn a_v2m_frame_signals_exactly_its_own_spis_in_each_numbering() {
-    for naming in NAMINGS {
-        let machine = Machine::running(frames(naming));
-        let frame = machine.gic.config().v2m[0];
-        for spi in 32..160 {
-            machine.make_edge(spi);
-            // A message that would signal this SPI if the frame owned it.
-            let whole = V2mConfig::new(frame.base, 32, 256).with_naming(naming);
-            let message = match (naming, frame.message(IntId::new(spi))) {
-                (_, Some(message)) => message,
-                (V2mNaming::FromFirst, None) => MsiMessage {
-                    address: frame.base + u64::from(v2m::SETSPI_NS.offset()),
-                    data: spi.wrapping_sub(64),
-                },
-                (_, None) => whole.message(IntId::new(spi)).unwrap(),
-            };
-            let expected = if (64..96).contains(&spi) { Pending } else { Blocked };
-            assert_eq!(machine.gic.signal_msi(NoIdentity, message), expected, "{naming:?} {spi}");
-        }
-        assert_eq!(machine.read_gicd(gicd::ISPENDR.registers().get(2).unwrap()), 0xffff_ffff);
-        for register in [1, 3, 4] {
-            assert_eq!(machine.read_gicd(gicd::ISPENDR.registers().get(register).unwrap()), 0);
-        }
+fn a_v2m_frame_signals_exactly_its_own_spis() {
+    let machine = Machine::running(frames());
+    let frame = machine.gic.config().v2m[0];
+    let address = frame.base + u64::from(v2m::SETSPI_NS.offset());
+    for spi in 32..160 {
+        machine.make_edge(spi);
+        let message = MsiMessage { address, data: spi };
+        let is_own = (64..96).contains(&spi);
+        assert_eq!(frame.message(IntId::new(spi)), is_own.then_some(message));
+        let expected = if is_own { Pending } else { Blocked };
+        assert_eq!(machine.gic.signal_msi(NoIdentity, message), expected, "{spi}");
+    }
+    assert_eq!(machine.read_gicd(gicd::ISPENDR.registers().get(2).unwrap()), 0xffff_ffff);
+    for register in [1, 3, 4] {
+        assert_eq!(machine.read_gicd(gicd::ISPENDR.registers().get(register).unwrap()), 0);
     }
 }
 
 #[test]
 fn each_v2m_frame_signals_only_its_own_spis() {
-    let machine = Machine::running(frames(V2mNaming::IntId));
+    let machine = Machine::running(frames());
     machine.make_edge(96);
     let doorbell = FRAME + u64::from(v2m::SETSPI_NS.offset());
     assert_eq!(ring(&machine.gic, doorbell, 96), Blocked);
@@ -356,7 +344,7 @@ fn each_v2m_frame_signals_only_its_own_spis() {
 
 #[test]
 fn a_v2m_frame_reports_its_spi_range_and_implementer() {
-    let machine = Machine::running(frames(V2mNaming::IntId));
+    let machine = Machine::running(frames());
     let read = |register: u32| machine.read(FRAME + u64::from(register), Word);
     assert_eq!(read(v2m::TYPER.offset()), 64 << 16 | 32);
     assert_eq!(read(v2m::IIDR.offset()), 0x1234_5678);
@@ -366,18 +354,9 @@ fn a_v2m_frame_reports_its_spi_range_and_implementer() {
 }
 
 #[test]
-fn a_v2m_frame_signaled_by_address_has_no_registers() {
-    let machine = Machine::running(frames(V2mNaming::ByAddress));
-    for offset in (0..0x2000).step_by(4) {
-        assert_eq!(machine.read(FRAME + offset, Word), 0);
-    }
-    assert_eq!(machine.gic.config().v2m[0].size(), 0x2000);
-}
-
-#[test]
 fn a_cpu_can_signal_a_v2m_frame_with_16_and_32_bit_writes() {
     for width in [Half, Word] {
-        let mut machine = Machine::running(frames(V2mNaming::IntId));
+        let mut machine = Machine::running(frames());
         machine.make_edge(70);
         machine.enable_spi(70);
         machine.write(FRAME + u64::from(v2m::SETSPI_NS.offset()), width, 70);
@@ -387,13 +366,13 @@ fn a_cpu_can_signal_a_v2m_frame_with_16_and_32_bit_writes() {
 
 #[test]
 fn a_v2m_message_leaves_no_level_sensitive_spi_pending() {
-    let machine = Machine::running(frames(V2mNaming::IntId));
+    let machine = Machine::running(frames());
     assert_eq!(ring(&machine.gic, FRAME + u64::from(v2m::SETSPI_NS.offset()), 70), Blocked);
 }
 
 #[test]
 fn v2m_messages_kick_a_sleeping_vcpu_once() {
-    let mut machine = Machine::running(frames(V2mNaming::IntId));
+    let mut machine = Machine::running(frames());
     for spi in [70, 71] {
         machine.make_edge(spi);
         machine.enable_spi(spi);
@@ -407,14 +386,14 @@ fn v2m_messages_kick_a_sleeping_vcpu_once() {
 
 #[test]
 fn the_region_list_contains_every_frame() {
-    let config = mbi(SecurityView::Single).with_v2m(frames(V2mNaming::ByAddress).v2m);
+    let config = mbi(SecurityView::Single).with_v2m(frames().v2m);
     let machine = Machine::new(config);
     let regions = machine.gic.regions().iter();
     let found: Vec<_> = regions.map(|region| (region.addresses.clone(), region.block)).collect();
     let expected = [
         (0x0800_0000..0x0801_0000, Block::Distributor),
         (ALIAS..ALIAS + 0x1_0000, Block::MbiAlias),
-        (FRAME..FRAME + 0x2000, Block::V2m(0)),
+        (FRAME..FRAME + 0x1000, Block::V2m(0)),
         (FRAME + 0x2000..FRAME + 0x3000, Block::V2m(1)),
         (0x080a_0000..0x080c_0000, Block::Redistributors(0)),
     ];
@@ -434,8 +413,6 @@ fn an_invalid_v2m_frame_is_refused_with_its_reason() {
     }
     let misaligned = |base| ConfigError::V2m(V2mConfigError::Misaligned(base));
     assert_eq!(refused(&[V2mConfig::new(FRAME + 0x800, 32, 1)]), misaligned(FRAME + 0x800));
-    let by_address = V2mConfig::new(FRAME + 0x1000, 32, 1).with_naming(V2mNaming::ByAddress);
-    assert_eq!(refused(&[by_address]), misaligned(FRAME + 0x1000));
     let (first, second, spi) = (FRAME, FRAME + 0x1000, 40);
     assert_eq!(
         refused(&[V2mConfig::new(first, 32, 9), V2mConfig::new(second, spi, 1)]),

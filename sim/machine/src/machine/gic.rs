@@ -20,7 +20,8 @@ use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use std::sync::Arc;
 use vgic::its::{ErrorPolicy, ItsConfig, PageSizes, RedistributorNaming};
 use vgic::{
-    Block, CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegion, VgicConfig,
+    Block, CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegion, V2mConfig,
+    VgicConfig,
 };
 
 /// Minimum number of DeviceID bits in an ITS.
@@ -211,7 +212,7 @@ fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> 
     let alias =
         config.mbi_alias.map(|base| ("mbi-alias".to_owned(), base, gic_arch::gicd::FRAME_SIZE));
     let frames =
-        config.v2m.iter().map(|frame| ("a v2m frame".to_owned(), frame.base, frame.size()));
+        config.v2m.iter().map(|frame| ("a v2m frame".to_owned(), frame.base, V2mConfig::SIZE));
     let all =
         std::iter::once(distributor).chain(redistributors).chain(its).chain(alias).chain(frames);
     all.filter_map(|(name, base, size)| Some((name, Region::new(base, size)?))).collect()
