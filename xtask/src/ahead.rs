@@ -9,26 +9,24 @@ use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{command, small_linux, wasm};
 use rustix::process;
 
+use crate::step::Tier;
+
 /// Targets that the programs are built for.
 const TARGETS: [&str; 4] = [BARE_TARGET, SOFT_FLOAT_TARGET, JUDGE_TARGET, wasm::TARGET];
-/// Kernels of the package `minimal` that the step `qemu` builds for size, and their features.
-const KERNELS: &[(&str, &[&str])] = &[
-    ("tick", &["--no-default-features"]),
-    ("message", &[]),
-    ("disk", &[]),
-    ("kexec", &[]),
-    ("bridge", &[]),
-];
 /// Niceness that leaves other processes nearly all of a CPU's time.
 const IDLE: i32 = 19;
 
 /// Runs `steps`, and builds the programs at the same time.
-pub(crate) fn beside(workspace: &Workspace, steps: impl FnOnce() -> ExitCode) -> ExitCode {
+pub(crate) fn beside(
+    workspace: &Workspace,
+    tier: Tier,
+    steps: impl FnOnce() -> ExitCode,
+) -> ExitCode {
     // First of all, because rustup should not add two targets at the same time.
     let targets = TARGETS.map(|target| need_target(&workspace.root, target));
     thread::scope(|scope| {
         if targets.iter().all(Result::is_ok) {
-            scope.spawn(|| build(workspace));
+            scope.spawn(|| build(workspace, tier));
         }
         steps()
     })
@@ -38,17 +36,15 @@ pub(crate) fn beside(workspace: &Workspace, steps: impl FnOnce() -> ExitCode) ->
 /// build the programs again, and report what fails.
 ///
 /// On Linux, the niceness is that of the calling thread and of the processes that it starts.
-fn build(workspace: &Workspace) {
+fn build(workspace: &Workspace, tier: Tier) {
     if process::nice(IDLE).is_err() {
         return;
     }
     let _ = command::build(workspace);
-    let _ = wasm::build(workspace);
     let _ = Image::build(workspace, "testbench", "testbench");
-    for (kernel, features) in KERNELS {
-        let _ = Image::build_with(workspace, "size", "minimal", kernel, features);
-    }
-    let _ = Image::build(workspace, "minimal", "chained");
-    let _ = small_linux::build_program(workspace, "kvm-judge", 1);
     let _ = Image::build(workspace, "hypervisor", "hypervisor");
+    if tier > Tier::First {
+        let _ = wasm::build(workspace);
+        let _ = small_linux::build_program(workspace, "kvm-judge", 1);
+    }
 }

@@ -5,23 +5,18 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 
 use crate::programs::{self, Extent};
 use crate::tally::{self, Tally};
 use crate::{counted, lint, rust};
-use doorbell_harness::process;
-use doorbell_harness::toolchain;
 use doorbell_harness::workspace::{Package, Workspace};
+use doorbell_harness::{hang, process, toolchain};
 
 /// Extent of the tests. Proptest's default is 256 cases.
 const QUICK: Extent = Extent::Quick { property_cases: "32" };
-/// Time within which a test program must finish at least one more test.
-const LIMIT: Duration = Duration::from_mins(2);
-/// Time limit for the documentation tests of all packages.
-const DOC_LIMIT: Duration = Duration::from_mins(5);
 
 /// Options of a check.
 #[derive(Debug, clap::Args)]
@@ -59,7 +54,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
         });
         step("test", &|tally| {
             let programs = programs::build(workspace, &chosen)?;
-            programs::run_tests(&programs, QUICK, LIMIT, tally);
+            programs::run_tests(&programs, QUICK, tally);
             Ok(())
         });
         step("examples", &|tally| run_examples(workspace, &packages, tally));
@@ -124,7 +119,7 @@ fn run_examples(workspace: &Workspace, packages: &BTreeSet<&str>, tally: &mut Ta
     }
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["test", "--doc", "--all-features", "--quiet"]).args(chosen);
-    counted::count_all(&mut cargo, DOC_LIMIT, tally)
+    counted::count_all(&mut cargo, hang::CASE, tally)
 }
 
 #[cfg(test)]

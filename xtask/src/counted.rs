@@ -8,9 +8,6 @@ use anyhow::Result;
 use crate::tally::Tally;
 use doorbell_harness::process;
 
-/// Maximum duration of a build, and of the time between two completed tests of a program.
-pub(crate) const LIMIT: Duration = Duration::from_mins(40);
-
 /// Runs a `cargo test` command, shows its output and counts the results. Fails if the command
 /// neither prints a line nor ends for the duration `silence`.
 pub(crate) fn count_all(cargo: &mut Command, silence: Duration, tally: &mut Tally) -> Result<()> {

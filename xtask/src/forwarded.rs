@@ -3,12 +3,12 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::suites;
 use crate::tally::Tally;
+use crate::{programs, suites};
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
@@ -33,14 +33,16 @@ pub(crate) fn run(workspace: &Workspace, words: &[OsString]) -> Result<ExitCode>
     let (program, _) = PROGRAMS.iter().find(|(program, _)| program == name).with_context(|| {
         format!("unknown task `{}`; `cargo xtask help` lists the tasks", name.to_string_lossy())
     })?;
-    let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["run", "--quiet", "--package"]);
-    if *program == HYPERVISOR {
-        cargo.arg(suites::HYPERVISOR);
+    let mut command = if *program == HYPERVISOR {
+        let mut cargo = process::cargo(&workspace.root);
+        cargo.args(["run", "--quiet", "--package", "hypervisor-suite", "--"]);
+        cargo
     } else {
-        cargo.args([suites::PACKAGE, "--bin", program]);
-    }
-    let status = cargo.arg("--").args(arguments).status()?;
+        let mut suites = programs::suite(workspace, suites::PROGRAM)?;
+        suites.args(["run", program]);
+        suites
+    };
+    let status = command.args(arguments).stdin(Stdio::inherit()).status()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -1,5 +1,5 @@
-//! Doorbell's own tasks. `cargo xtask test` installs what it needs and checks everything; the other
-//! commands run parts of it.
+//! Doorbell's own tasks. `cargo xtask test` installs what it needs, and `cargo xtask test --all`
+//! checks everything; the other commands run parts of it.
 #![forbid(unsafe_code)]
 
 mod ahead;
@@ -20,8 +20,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use doorbell_harness::dtb;
-
 use doorbell_harness::workspace::Workspace;
+
+use self::step::Tier;
 
 /// Doorbell's own tasks.
 #[derive(Debug, Parser)]
@@ -33,12 +34,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Check everything, in order, and print the number of passed, failed and skipped cases
+    /// Check the most important, within minutes, and print the number of passed, failed and skipped
+    /// cases
     Test {
         /// Run only this step (may be repeated)
         #[arg(long, value_name = "STEP")]
         only: Vec<String>,
-        /// Also run the steps that take hours or need an idle machine
+        /// Then check everything else that has found a fault, as CI does
+        #[arg(long, conflicts_with = "only")]
+        all: bool,
+        /// Then also run the steps that take hours or need an idle machine
         #[arg(long, conflicts_with = "only")]
         long: bool,
         /// List the steps
@@ -85,9 +90,16 @@ fn run(task: &Task) -> Result<ExitCode> {
             step::list();
             return Ok(ExitCode::SUCCESS);
         }
-        Task::Test { only, long, .. } if only.is_empty() => {
-            let steps = step::all(*long);
-            return Ok(ahead::beside(&workspace, || step::run(&workspace, &steps)));
+        Task::Test { only, all, long, .. } if only.is_empty() => {
+            let tier = if *long {
+                Tier::Long
+            } else if *all {
+                Tier::All
+            } else {
+                Tier::First
+            };
+            let steps = step::of_tier(tier);
+            return Ok(ahead::beside(&workspace, tier, || step::run(&workspace, &steps)));
         }
         Task::Test { only, .. } => step::chosen(only)?,
         Task::Lint => step::chosen(&["format", "lint", "clippy"])?,

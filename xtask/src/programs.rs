@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::parallel::on_each_cpu;
@@ -12,15 +11,8 @@ use serde_json::Value;
 
 use crate::counted;
 use crate::tally::Tally;
-use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
-
-/// The folders of the suites' targets.
-const SUITES: [&str; 2] = ["proof/suites/tests/", "el2/suite/tests/"];
-/// Time limit of a build from scratch.
-const BUILD_LIMIT: Duration = Duration::from_hours(1);
-/// Time limit of an example, which should run only briefly.
-const EXAMPLE_LIMIT: Duration = Duration::from_mins(3);
+use doorbell_harness::{hang, process};
 
 /// The tests of a program that are run.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +32,6 @@ enum Kind {
     Test,
     /// An example.
     Example,
-    /// A suite, whose cases take minutes each.
-    Suite,
 }
 
 /// A program that was built, and the folder in which cargo would run it.
@@ -53,21 +43,20 @@ pub(crate) struct Program {
 }
 
 /// Runs the workspace's unit, property, integration and documentation tests, except those ignored
-/// as slow, and runs the examples. Of the suites' packages, only the unit tests are run, not the
-/// cases.
+/// as slow, and runs the examples. The suites' cases, which take minutes each, run by name only.
 pub(crate) fn run_all(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let programs = build(workspace, &["--workspace"])?;
-    run_tests(&programs, Extent::Ordinary, counted::LIMIT, tally);
+    run_tests(&programs, Extent::Ordinary, tally);
     run_examples(&programs, tally);
     let mut examples = process::cargo(&workspace.root);
     examples.args(["test", "--workspace", "--all-features", "--no-fail-fast", "--doc"]);
-    counted::count_all(&mut examples, counted::LIMIT, tally)
+    counted::count_all(&mut examples, hang::CASE, tally)
 }
 
 /// Runs the tests that [`run_all`] skips.
 pub(crate) fn run_slow(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let programs = build(workspace, &["--workspace"])?;
-    run_tests(&programs, Extent::Slow, counted::LIMIT, tally);
+    run_tests(&programs, Extent::Slow, tally);
     Ok(())
 }
 
@@ -75,17 +64,20 @@ pub(crate) fn run_slow(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 /// dependencies twice, and returns the command that runs the suite.
 pub(crate) fn suite(workspace: &Workspace, name: &str) -> Result<Command> {
     let programs = build(workspace, &["--workspace", "--test", name])?;
-    let suite = programs.iter().find(|program| program.kind == Kind::Suite);
-    Ok(suite.with_context(|| format!("no suite {name}"))?.command())
+    Ok(programs.first().with_context(|| format!("no suite {name}"))?.command())
 }
 
-/// Builds the test programs and the examples of the packages that `chosen` selects.
+/// Builds the test programs and the examples of the packages that `chosen` selects. A part of the
+/// workspace is built incrementally, because it is built again after the next change.
 pub(crate) fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Vec<Program>> {
     let mut cargo = process::cargo(&workspace.root);
     cargo.arg("test").args(chosen).args(["--all-features", "--no-run"]);
     cargo.args(["--message-format", "json"]);
+    if chosen.first() != Some(&"--workspace") {
+        cargo.env("CARGO_INCREMENTAL", "1");
+    }
     let (mut programs, mut errors) = (Vec::new(), Vec::new());
-    let status = process::watch(&mut cargo, BUILD_LIMIT, |line| {
+    let status = process::watch(&mut cargo, 2 * hang::CASE, |line| {
         let Ok(message) = serde_json::from_str::<Value>(line) else { return };
         programs.extend(program(&message));
         if let Some(text) = message["message"]["rendered"].as_str() {
@@ -101,10 +93,8 @@ pub(crate) fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Vec<Progra
 
 /// Parses a message of cargo's.
 fn program(message: &Value) -> Option<Program> {
-    let source = message["target"]["src_path"].as_str().unwrap_or_default();
     let kind = match message["target"]["kind"][0].as_str() {
         Some("example") => Kind::Example,
-        _ if SUITES.iter().any(|folder| source.contains(folder)) => Kind::Suite,
         _ if message["profile"]["test"].as_bool()? => Kind::Test,
         _ => return None,
     };
@@ -112,11 +102,11 @@ fn program(message: &Value) -> Option<Program> {
     Some(Program { kind, file: message["executable"].as_str()?.into(), folder })
 }
 
-/// Runs the test programs, which must finish at least one more test within `limit`.
-pub(crate) fn run_tests(programs: &[Program], extent: Extent, limit: Duration, tally: &mut Tally) {
+/// Runs the test programs.
+pub(crate) fn run_tests(programs: &[Program], extent: Extent, tally: &mut Tally) {
     // Run these programs one at a time: each uses all CPUs, and some fail if messages are delayed.
     for program in programs.iter().filter(|program| program.kind == Kind::Test) {
-        program.run_tests(extent, limit, tally);
+        program.run_tests(extent, tally);
     }
 }
 
@@ -145,13 +135,13 @@ impl Program {
         let mut command = self.command();
         let mut output = vec![format!("example {}", self.name())];
         let status =
-            process::watch(&mut command, EXAMPLE_LIMIT, |line| output.push(format!("  {line}")))?;
+            process::watch(&mut command, hang::RUN, |line| output.push(format!("  {line}")))?;
         println!("{}", output.join("\n"));
         ensure!(status.success(), "ended with {status}");
         Ok(())
     }
 
-    fn run_tests(&self, extent: Extent, limit: Duration, tally: &mut Tally) {
+    fn run_tests(&self, extent: Extent, tally: &mut Tally) {
         let (name, failures) = (self.name(), tally.failures());
         let mut unfinished = self.listed();
         let mut command = self.command();
@@ -161,7 +151,7 @@ impl Program {
             Extent::Slow => command.arg("--ignored"),
         };
         let mut output = vec![name.clone()];
-        let outcome = process::watch_each(&mut command, limit, |line| {
+        let outcome = process::watch_each(&mut command, hang::CASE, |line| {
             counted::count(line, tally);
             let verdict = line.strip_prefix("test ").and_then(|case| case.rsplit_once(" ... "));
             if let (Some((test, _)), Ok(unfinished)) = (verdict, &mut unfinished) {
@@ -209,11 +199,6 @@ mod tests {
         assert!(program(&message(&line.replace("true", "false"))).is_none());
         let example = line.replace("lib", "example").replace("true", "false");
         assert_eq!(program(&message(&example)).unwrap().kind, Kind::Example);
-        for folder in ["proof/suites", "el2/suite"] {
-            let suite = format!(r#"{{"kind":["test"],"src_path":"/d/{folder}/tests/a.rs"}}"#);
-            let suite = line.replace(r#"{"kind":["lib"]}"#, &suite);
-            assert_eq!(program(&message(&suite)).unwrap().kind, Kind::Suite);
-        }
         assert!(program(&message("   Compiling vgic")).is_none());
     }
 }

@@ -1,42 +1,59 @@
 //! The suites in `proof/suites` and `el2/suite`. Each is a step.
 
-use std::time::Duration;
-
 use anyhow::Result;
+use doorbell_harness::hang;
 use doorbell_harness::suite::LONG;
+use doorbell_harness::workspace::Workspace;
 
 use crate::tally::Tally;
 use crate::{counted, programs};
-use doorbell_harness::workspace::Workspace;
 
-/// The package of the suites.
-pub(crate) const PACKAGE: &str = "doorbell-suites";
-/// The package of the hypervisor's suite.
-pub(crate) const HYPERVISOR: &str = "hypervisor-suite";
-/// Maximum time for a suite to be built, or to report another case. The limit must be longer than
-/// the limit of each case.
-const LIMIT: Duration = Duration::from_mins(40);
-/// Maximum time for a suite's long cases to report another case.
-const LONG_LIMIT: Duration = Duration::from_hours(24);
+/// The test target of all suites but the hypervisor's, which are targets of another package.
+pub(crate) const PROGRAM: &str = "suites";
+/// The suites of the hypervisor.
+const HYPERVISORS: [&str; 2] = ["hypervisor", "long"];
 
-/// A suite, identified by its test target.
+/// A suite.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Suite {
-    /// The ordinary cases of a suite.
-    Ordinary(&'static str),
-    /// The cases of a suite that take hours or need an idle machine.
-    Long(&'static str),
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    /// Runs its cases that take hours or need an idle machine.
+    pub(crate) is_long: bool,
+}
+
+/// The part of a step that is run. Parts of a suite are stated by parts of its cases' names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    Whole,
+    Only(&'static [&'static str]),
+    Without(&'static [&'static str]),
 }
 
 impl Suite {
-    /// Runs the cases, shows their output and counts them.
-    pub(crate) fn run(self, workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-        let (name, limit, long) = match self {
-            Self::Ordinary(name) => (name, LIMIT, None),
-            Self::Long(name) => (name, LONG_LIMIT, Some((LONG, "1"))),
-        };
-        let mut command = programs::suite(workspace, name)?;
-        command.env_remove(LONG).envs(long);
-        counted::count_all(&mut command, limit, tally)
+    /// Runs cases, shows their output and counts them.
+    pub(crate) fn run(self, part: Part, workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+        match part {
+            Part::Whole => self.run_with(&[], workspace, tally),
+            Part::Without(cases) => {
+                let skipped: Vec<_> = cases.iter().flat_map(|case| ["--skip", case]).collect();
+                self.run_with(&skipped, workspace, tally)
+            }
+            Part::Only(cases) => {
+                cases.iter().try_for_each(|case| self.run_with(&[case], workspace, tally))
+            }
+        }
+    }
+
+    fn run_with(self, words: &[&str], workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+        let is_hypervisors = HYPERVISORS.contains(&self.name);
+        let program = if is_hypervisors { self.name } else { PROGRAM };
+        let mut command = programs::suite(workspace, program)?;
+        command.args((!is_hypervisors).then_some(self.name)).args(words).env_remove(LONG);
+        if self.is_long {
+            command.env(LONG, "1");
+        }
+        // A case has a guard of its own, and others may wait for it.
+        let silence = if self.is_long { 2 * hang::LONG } else { 2 * hang::CASE };
+        counted::count_all(&mut command, silence, tally)
     }
 }

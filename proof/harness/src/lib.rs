@@ -31,6 +31,7 @@ pub mod cache;
 pub mod changes;
 pub mod command;
 pub mod dtb;
+pub mod hang;
 pub mod image;
 pub mod initramfs;
 pub mod linux_checkers;

@@ -11,6 +11,8 @@ use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
 
+use crate::hang;
+
 /// Returns a command in `directory` that has no standard input, because child processes must not
 /// prompt the user.
 pub fn command(program: &str, directory: &Path) -> Command {
@@ -114,13 +116,12 @@ pub fn output(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("cannot start {}", shown(command)))
 }
 
-/// Runs `command` for up to `limit`, passing each line of its standard output to `line` as it
-/// arrives.
+/// Runs `command`, passing each line of its standard output to `line` as it arrives.
 ///
-/// The child inherits standard error. A child that exceeds the limit is killed and reported as an
-/// error, with the last lines that it printed.
+/// The child inherits standard error. A child that exceeds `limit`, which is stated for an idle
+/// machine, is killed and reported as an error, with the last lines that it printed.
 pub fn watch(command: &mut Command, limit: Duration, line: impl FnMut(&str)) -> Result<ExitStatus> {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), hang::on_this_machine(limit));
     supervise(command, || limit.saturating_sub(start.elapsed()), line)
         .with_context(|| format!("{} (limit {} s)", shown(command), limit.as_secs()))
 }
@@ -131,6 +132,7 @@ pub fn watch_each(
     silence: Duration,
     line: impl FnMut(&str),
 ) -> Result<ExitStatus> {
+    let silence = hang::on_this_machine(silence);
     supervise(command, || silence, line)
         .with_context(|| format!("{} (limit {} s per line)", shown(command), silence.as_secs()))
 }

@@ -1,4 +1,4 @@
-//! A suite's cases. Cases are selected by name and run on all CPUs. Each case has a time limit and
+//! A suite's cases. Cases are selected by name and run on all CPUs. Each case has a hang guard and
 //! its own line in the report.
 
 use std::ffi::OsString;
@@ -12,8 +12,8 @@ use std::{env, thread};
 use anyhow::{Error, Result};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use crate::parallel;
 use crate::process::Unsuccessful;
+use crate::{hang, parallel};
 
 /// Environment variable that makes suites also run their long cases.
 pub const LONG: &str = "DOORBELL_LONG";
@@ -30,8 +30,9 @@ pub struct Case {
 }
 
 impl Case {
-    /// Creates a case that fails if `run` fails or exceeds `limit`. If `run`'s error is caused by
-    /// an [`Absent`], the case is skipped instead. Prints the case's duration to standard error.
+    /// Creates a case that fails if `run` fails, or exceeds a `limit` for an idle machine. If
+    /// `run`'s error is caused by an [`Absent`], the case is skipped instead. Prints the case's
+    /// duration to standard error.
     pub fn new(
         name: impl Into<String>,
         limit: Duration,
@@ -41,7 +42,7 @@ impl Case {
         let timed = name.clone();
         let trial = Trial::ignorable_test(name, move || {
             let start = Instant::now();
-            let outcome = within(limit, run);
+            let outcome = within(hang::on_this_machine(limit), run);
             eprintln!("[{:6.1} s] {timed}", start.elapsed().as_secs_f32());
             completion(outcome)
         });
@@ -64,10 +65,10 @@ pub fn main_with(arguments: Vec<OsString>, cases: Vec<Case>) -> ExitCode {
     conclude(Arguments::from_iter(arguments), cases)
 }
 
-/// Runs cases like [`main`], but one at a time. Needed for cases that measure time, or that share
-/// an exclusive resource.
-pub fn main_in_turn(cases: Vec<Case>) -> ExitCode {
-    conclude(Arguments { test_threads: Some(1), ..Arguments::from_args() }, cases)
+/// Runs cases like [`main_with`], but one at a time. Needed for cases that share an exclusive
+/// resource.
+pub fn main_in_turn(arguments: Vec<OsString>, cases: Vec<Case>) -> ExitCode {
+    conclude(Arguments { test_threads: Some(1), ..Arguments::from_iter(arguments) }, cases)
 }
 
 /// Runs all cases, for a program whose command line has other arguments.

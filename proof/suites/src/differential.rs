@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::dtb::Tools;
+use doorbell_harness::hang;
 use doorbell_harness::qemu::{self, Version};
-use doorbell_harness::suite::{Case, OrAbsent, Shared};
+use doorbell_harness::suite::{Case, OrAbsent, Shared, is_long};
 use doorbell_harness::temporary::Folder;
 use doorbell_harness::workspace;
 use doorbell_oracles::differential::{
@@ -17,39 +18,40 @@ use doorbell_oracles::differential::{
 };
 
 /// Number of cases of each family in a long run.
-pub const LONG_CASES: u32 = 100_000;
+pub(crate) const LONG_CASES: u32 = 100_000;
 /// Maximum number of cases needed to find a planted fault.
 const CASES_OF_A_HUNT: u32 = 2000;
-/// Time limit for a comparison. The limit only detects hangs, because a short comparison has its
-/// own budget.
-const LIMIT: Duration = Duration::from_mins(10);
-/// Time after which a comparison without a budget counts as hung.
-const LONG_LIMIT: Duration = Duration::from_hours(24);
 
 /// The effort spent on each QEMU.
 #[derive(Clone, Copy, Debug)]
-pub struct Effort {
+pub(crate) struct Effort {
     /// Maximum number of cases of each family.
-    pub cases: u32,
+    pub(crate) cases: u32,
     /// Seed of all random choices.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Time for each family. If `None`, the run also plants faults, which the comparison must find.
-    pub time: Option<Duration>,
+    pub(crate) time: Option<Duration>,
 }
 
 impl Effort {
     /// The effort in `cargo xtask test`: half a minute on two CPUs, which run three cases at a
     /// time. No faults are planted, because the oracles' own tests plant faults in a second model.
-    pub const SHORT: Self = Self { cases: 4000, seed: 1, time: Some(Duration::from_secs(7)) };
+    pub(crate) const SHORT: Self =
+        Self { cases: 4000, seed: 1, time: Some(Duration::from_secs(7)) };
 
     /// Returns the effort of a run without a time limit.
-    pub const fn long(cases: u32, seed: u64) -> Self {
+    pub(crate) const fn long(cases: u32, seed: u64) -> Self {
         Self { cases, seed, time: None }
     }
 }
 
+pub(crate) fn cases() -> Result<Vec<Case>> {
+    let long = Effort::long(LONG_CASES, Effort::SHORT.seed);
+    Ok(cases_of(if is_long() { long } else { Effort::SHORT }))
+}
+
 /// Returns the comparisons with each of Debian's QEMUs.
-pub fn cases(effort: Effort) -> Vec<Case> {
+pub(crate) fn cases_of(effort: Effort) -> Vec<Case> {
     Version::ALL.into_iter().flat_map(|version| cases_with(version, effort)).collect()
 }
 
@@ -58,7 +60,7 @@ type Comparing = Box<dyn FnOnce(&mut Pair) -> Result<()> + Send>;
 
 fn cases_with(version: Version, effort: Effort) -> Vec<Case> {
     let tools = Arc::new(Shared::new());
-    let limit = if effort.time.is_some() { LIMIT } else { LONG_LIMIT };
+    let limit = if effort.time.is_some() { hang::CASE } else { hang::LONG };
     let case = |what: &str, world: World, run: Comparing| {
         let tools = Arc::clone(&tools);
         Case::new(format!("{version:?}'s QEMU, {}: {what}", world.name()), limit, move || {

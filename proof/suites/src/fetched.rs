@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use doorbell_harness::apt::{self, Apt, Suite};
@@ -12,11 +11,8 @@ use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 
-/// Time for a case to build programs and fetch packages, or to wait for a case that does.
-pub const PREPARATION: Duration = Duration::from_mins(20);
-
 /// Returns one of Debian's QEMUs.
-pub fn qemu(version: Version) -> Result<&'static Tools> {
+pub(crate) fn qemu(version: Version) -> Result<&'static Tools> {
     static STABLE: Shared<Tools> = Shared::new();
     static BACKPORTS: Shared<Tools> = Shared::new();
     let shared = match version {
@@ -27,7 +23,7 @@ pub fn qemu(version: Version) -> Result<&'static Tools> {
 }
 
 /// Returns UEFI firmware for QEMU's `virt`.
-pub fn uefi() -> Result<&'static Path> {
+pub(crate) fn uefi() -> Result<&'static Path> {
     static UEFI: Shared<PathBuf> = Shared::new();
     let fetched = UEFI.get(|| unpack_uefi(workspace::this()?).or_absent("UEFI firmware"));
     fetched.map(PathBuf::as_path)

@@ -4,11 +4,39 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use doorbell_harness::workspace::Workspace;
+use doorbell_harness::{command, process};
 
+use crate::instructions::{self, Record};
+use crate::size;
+
+/// Program of the compared crate that needs another compiler, if it has been built.
+const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
 const END: &str = "<!-- end of figures -->";
 
+/// Measures all figures, and writes them.
+pub(crate) fn measure(workspace: &Workspace) -> Result<()> {
+    let bench = bench(workspace)?;
+    let size = size::markdown(workspace)?;
+    let counts = Record::measure(workspace)?.markdown();
+    let page = page(workspace);
+    write(&page, "bench", &bench)?;
+    write(&page, instructions::TABLE, &counts)?;
+    write(&page, "size", &size)
+}
+
+fn bench(workspace: &Workspace) -> Result<String> {
+    let command = command::build(workspace)?;
+    let mut bench = process::command(&command.to_string_lossy(), &workspace.root);
+    bench.args(["bench", "--markdown"]);
+    let peer = workspace.root.join(PEER);
+    if peer.exists() {
+        bench.arg("--peer").arg(peer);
+    }
+    process::capture(&mut bench)
+}
+
 /// Returns the path of the page.
-pub fn page(workspace: &Workspace) -> PathBuf {
+pub(crate) fn page(workspace: &Workspace) -> PathBuf {
     workspace.root.join("docs/measurements.md")
 }
 
@@ -16,7 +44,7 @@ pub fn page(workspace: &Workspace) -> PathBuf {
 ///
 /// # Errors
 /// Fails if the page has no mark with this name.
-pub fn write(path: &Path, name: &str, figures: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, name: &str, figures: &str) -> Result<()> {
     let page = std::fs::read_to_string(path)?;
     let page = with_figures(&page, name, figures)
         .with_context(|| format!("{}: no mark for the figures `{name}`", path.display()))?;
@@ -30,7 +58,7 @@ fn with_figures(page: &str, name: &str, figures: &str) -> Option<String> {
 }
 
 /// Returns the figures with this name in the page.
-pub fn of_page<'a>(page: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn of_page<'a>(page: &'a str, name: &str) -> Option<&'a str> {
     split(page, name).map(|(_, figures, _)| figures)
 }
 

@@ -5,18 +5,18 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::apt::{Apt, Suite};
-use doorbell_harness::suite::{Absent, OrAbsent};
-use doorbell_harness::workspace::Workspace;
+use doorbell_harness::suite::{Absent, Case, OrAbsent, Shared};
+use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{cache, process, temporary};
 
 use crate::figures;
 
 /// Name of the table's mark in the page.
-pub const TABLE: &str = "instructions";
+pub(crate) const TABLE: &str = "instructions";
 /// An operation that the program slows down on purpose, to show that its budget notices.
-pub const SLOWED: (&str, &str) = ("message-pending-slowed", "message-pending");
+const SLOWED: (&str, &str) = ("message-pending-slowed", "message-pending");
 /// Maximum deviation from a budget.
 const TOLERANCE: f64 = 0.02;
 /// The function whose instructions are counted, and the function that ends an operation.
@@ -25,24 +25,62 @@ const FINISHED: &str = "doorbell_bench::operations::finished";
 /// Text before the compiler's version in the page.
 const COMPILER: &str = "Compiled by ";
 
+pub(crate) fn cases() -> Result<Vec<Case>> {
+    let recorded = Record::of_page(&fs::read_to_string(figures::page(workspace::this()?))?)?;
+    let names = recorded.counts.iter().map(|count| count.name.clone());
+    let budgets = names
+        .map(|name| case(name.clone(), move |here, recorded| here.judge(&name, recorded, &name)));
+    let others = [
+        case("each operation has a budget".into(), |here, recorded| {
+            let mut names = here.counts.iter().map(|count| &count.name);
+            names.try_for_each(|name| {
+                let has = recorded.counts.iter().any(|count| count.name == *name);
+                ensure!(has || name == SLOWED.0, "`{name}` has no budget");
+                Ok(())
+            })
+        }),
+        case("a slowed operation exceeds its budget".into(), |here, recorded| {
+            match here.judge(SLOWED.0, recorded, SLOWED.1) {
+                Err(error) if error.is::<Absent>() => Err(error),
+                Err(error) => {
+                    eprintln!("noticed: {error}");
+                    Ok(())
+                }
+                Ok(()) => bail!("the budget does not notice"),
+            }
+        }),
+    ];
+    Ok(budgets.chain(others).collect())
+}
+
+/// Creates a case that judges the counts of this machine by the recorded ones.
+fn case(name: String, judge: impl FnOnce(&Record, &Record) -> Result<()> + Send + 'static) -> Case {
+    static HERE: Shared<Record> = Shared::new();
+    crate::case(name, move || {
+        let workspace = workspace::this()?;
+        let here = HERE.get(|| Record::measure(workspace))?;
+        judge(here, &Record::of_page(&fs::read_to_string(figures::page(workspace))?)?)
+    })
+}
+
 /// The mean cost of an operation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Count {
+pub(crate) struct Count {
     /// Name of the operation.
-    pub name: String,
+    pub(crate) name: String,
     /// Number of instructions.
-    pub instructions: f64,
+    pub(crate) instructions: f64,
     /// Number of locked operations.
-    pub locked: f64,
+    pub(crate) locked: f64,
 }
 
 /// The table of a compiler.
 #[derive(Debug, PartialEq)]
-pub struct Record {
+pub(crate) struct Record {
     /// The compiler, as it prints its version.
-    pub compiler: String,
+    pub(crate) compiler: String,
     /// The operations, in the program's order.
-    pub counts: Vec<Count>,
+    pub(crate) counts: Vec<Count>,
 }
 
 impl Record {
@@ -51,7 +89,7 @@ impl Record {
     /// # Errors
     /// Fails if the program cannot be built, or fails. A machine without x86-64 or callgrind lacks
     /// a component.
-    pub fn measure(workspace: &Workspace) -> Result<Self> {
+    pub(crate) fn measure(workspace: &Workspace) -> Result<Self> {
         if !cfg!(target_arch = "x86_64") {
             return Err(Absent::new("the instructions are those of x86-64").into());
         }
@@ -89,7 +127,7 @@ impl Record {
     ///
     /// # Errors
     /// Fails if the page has no table, or the table is malformed.
-    pub fn of_page(page: &str) -> Result<Self> {
+    pub(crate) fn of_page(page: &str) -> Result<Self> {
         let table = figures::of_page(page, TABLE).context("the page has no table")?;
         let compiler = table.lines().find_map(|line| line.strip_prefix(COMPILER));
         let compiler = compiler.context("the table names no compiler")?.trim_end_matches('.');
@@ -109,7 +147,7 @@ impl Record {
     }
 
     /// Formats the table as in the page.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let mut table = format!("{COMPILER}{}.\n\n", self.compiler);
         table.push_str("| operation | instructions | locked operations |\n|---|---|---|\n");
         for Count { name, instructions, locked } in &self.counts {
@@ -125,7 +163,7 @@ impl Record {
     /// # Errors
     /// Fails if the operation costs more or less than its budget. If the budgets are those of
     /// another compiler, they don't apply here.
-    pub fn judge(&self, name: &str, recorded: &Self, budget: &str) -> Result<()> {
+    pub(crate) fn judge(&self, name: &str, recorded: &Self, budget: &str) -> Result<()> {
         if self.compiler != recorded.compiler {
             let (here, there) = (&self.compiler, &recorded.compiler);
             let why = format!("recorded with {there}, this is {here}: record anew ({RECORD})");

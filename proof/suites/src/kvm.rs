@@ -1,31 +1,29 @@
-//! Compares the model with Linux's KVM for arm64: Debian's kernels run on QEMU, and the only
-//! process is the judge, a program that migrates machines between KVM and the model.
+//! Compares the model with Linux's KVM for arm64, nested in QEMU: Debian's kernels run on QEMU, and
+//! the only process is the judge, a program that migrates machines between KVM and the model. KVM
+//! also runs below Alioth, another project's monitor.
 
+mod alioth;
 mod procedures;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Result;
 use doorbell_facts::{Fact, JudgeFact};
 use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::qemu::{PROGRAM, Version};
-use doorbell_harness::suite::{OrAbsent, Shared};
+use doorbell_harness::suite::{Case, OrAbsent, Shared, is_long};
 use doorbell_harness::testbench::Count;
 use doorbell_harness::toolchain::{self, JUDGE_TARGET};
-use doorbell_harness::{process, small_linux, workspace};
+use doorbell_harness::{hang, parallel, process, small_linux, workspace};
 
+use self::alioth::Host;
 use self::procedures::Saved;
 use crate::fetched;
 
 /// Number of migration plans in a long run.
-pub const LONG_PLANS: u32 = 60;
+pub(crate) const LONG_PLANS: u32 = 60;
 
-/// Time limit of a run, which takes 10 to 20 seconds, or minutes on a busy machine.
-const LIMIT: Duration = Duration::from_mins(18);
-/// Additional time for each migration plan.
-const PER_PLAN: Duration = Duration::from_mins(1);
 /// A CPU with the Virtualization Host Extensions, so that the kernel stays at EL2.
 const MACHINE: &[&str] =
     &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1", "-m", "512M"];
@@ -34,17 +32,34 @@ const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
-/// Returns the time limit of a run with `plans` plans, or with the judge's default number of plans
-/// if `plans` is `None`.
-pub fn limit(plans: Option<u32>) -> Duration {
-    LIMIT + PER_PLAN * plans.unwrap_or(0)
+pub(crate) fn cases() -> Result<Vec<Case>> {
+    let judged = |version: Version, plans| {
+        let name = format!("KVM of {version:?}'s kernel");
+        crate::case(name, move || judge(version, plans))
+    };
+    let mut cases: Vec<_> = if is_long() {
+        Version::ALL.iter().map(|version| judged(*version, Some(LONG_PLANS))).collect()
+    } else {
+        vec![judged(Version::Backports, None)]
+    };
+    cases.extend(alioth::cases(if is_long() { Host::X86 } else { Host::Arm64 }));
+    Ok(cases)
+}
+
+/// Judges this number of plans by the KVM of each kernel.
+///
+/// # Errors
+/// As [`judge`], of the first that fails.
+pub(crate) fn judge_plans(plans: u32) -> Result<()> {
+    let judge = |_, version: &Version| judge(*version, Some(plans));
+    parallel::on_each_cpu(&Version::ALL, judge).into_iter().collect()
 }
 
 /// Runs the judge on the kernel of a Debian suite, in the QEMU of the same suite.
 ///
 /// # Errors
 /// Fails if a check failed; the error names each failed check.
-pub fn judge(version: Version, plans: Option<u32>) -> Result<()> {
+fn judge(version: Version, plans: Option<u32>) -> Result<()> {
     let workspace = workspace::this()?;
     let initramfs = initramfs()?;
     let kernel = small_linux::fetch_kernel(workspace, version.suite()).or_absent("the kernel")?;
@@ -55,7 +70,8 @@ pub fn judge(version: Version, plans: Option<u32>) -> Result<()> {
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     let (mut count, mut saved) = (Count::default(), String::new());
     let mut procedures = Saved::default();
-    let ended = process::watch(&mut qemu, limit(plans), |line| {
+    let limit = if plans.is_some() { hang::LONG } else { hang::CASE };
+    let ended = process::watch(&mut qemu, limit, |line| {
         count.line(line);
         saved.extend(row(line));
         procedures.line(line);

@@ -1,23 +1,106 @@
-//! The parts of suites that have tests of their own, or that several suites share. Each suite is a
-//! test target in this package, and a step of `cargo xtask test`.
+//! Acceptance suites: Doorbell against boards, QEMU, Linux and other projects. One program holds
+//! them all, and the programs of `cargo xtask` that measure or show what a suite judges.
+//!
+//! `SUITE [PART]` runs the cases of a suite whose names contain `PART`, with libtest's options.
+//! `run PROGRAM` runs a program.
 #![forbid(unsafe_code)]
 
-pub mod acpi;
-pub mod alioth;
-pub mod arceos;
-pub mod boards;
-pub mod differential;
-pub mod fetched;
-pub mod figures;
-pub mod insertion;
-pub mod instructions;
-pub mod kvm;
-pub mod live;
-pub mod mutant;
-pub mod names;
-pub mod page;
-pub mod qemu;
-pub mod readme;
-pub mod said;
-pub mod size;
-pub mod soak;
+mod acpi;
+mod arceos;
+mod bindings;
+mod boards;
+mod deny;
+mod differential;
+mod direct_injection;
+mod exhaustive;
+mod fetched;
+mod figures;
+mod fuzz;
+mod instructions;
+mod interleavings;
+mod kvm;
+mod live;
+mod machine;
+mod msrv;
+mod mutant;
+mod newcomer;
+mod page;
+mod program;
+mod qemu;
+mod readme;
+mod said;
+mod size;
+mod soak;
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use doorbell_harness::hang;
+use doorbell_harness::suite::{self, Case, is_long};
+
+/// A suite: its name, the function that lists its cases, and how many of them run at a time.
+type Suite = (&'static str, fn() -> Result<Vec<Case>>, Turns);
+
+/// Number of cases that run at a time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turns {
+    /// As many as there are CPUs, and one more.
+    Parallel,
+    /// One, because the cases share a browser, or use all CPUs themselves.
+    Single,
+}
+
+const SUITES: &[Suite] = &[
+    ("acpi", acpi::cases, Turns::Parallel),
+    ("arceos", arceos::cases, Turns::Single),
+    ("bindings", bindings::cases, Turns::Parallel),
+    ("boards", boards::cases, Turns::Parallel),
+    ("deny", deny::cases, Turns::Parallel),
+    ("differential", differential::cases, Turns::Parallel),
+    ("direct-injection", direct_injection::cases, Turns::Parallel),
+    ("exhaustive", exhaustive::cases, Turns::Parallel),
+    ("exhaustive-faults", exhaustive::faults, Turns::Parallel),
+    ("fuzz", fuzz::cases, Turns::Parallel),
+    ("instructions", instructions::cases, Turns::Parallel),
+    ("interleavings", interleavings::cases, Turns::Parallel),
+    ("interleavings-faults", interleavings::faults, Turns::Parallel),
+    ("kvm", kvm::cases, Turns::Parallel),
+    ("live", live::cases, Turns::Parallel),
+    ("machine", machine::cases, Turns::Single),
+    ("msrv", msrv::cases, Turns::Parallel),
+    ("newcomer", newcomer::cases, Turns::Parallel),
+    ("page", page::cases, Turns::Single),
+    ("qemu", qemu::cases, Turns::Parallel),
+    ("size", size::cases, Turns::Parallel),
+    ("soak", soak::cases, Turns::Single),
+];
+
+/// Runs a suite or a program, as the command line says.
+pub fn main() -> ExitCode {
+    let mut words: Vec<_> = env::args_os().collect();
+    let outcome = match words.get(1).and_then(|word| word.to_str()) {
+        Some("run") => program::run(words.into_iter().skip(1)),
+        _ if words.len() < 2 => Ok(ExitCode::SUCCESS),
+        _ => {
+            let name = words.remove(1);
+            let suite = SUITES.iter().find(|(known, ..)| name == *known);
+            suite.with_context(|| format!("no suite {}", name.display())).and_then(
+                |(_, cases, turns)| match turns {
+                    Turns::Parallel => Ok(suite::main_with(words, cases()?)),
+                    Turns::Single => Ok(suite::main_in_turn(words, cases()?)),
+                },
+            )
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        let names: Vec<_> = SUITES.iter().map(|(name, ..)| *name).collect();
+        eprintln!("error: {error:#}\nsuites: {}", names.join(" "));
+        ExitCode::FAILURE
+    })
+}
+
+/// Returns a case that may fetch packages and build programs.
+fn case(name: impl Into<String>, run: impl FnOnce() -> Result<()> + Send + 'static) -> Case {
+    Case::new(name, if is_long() { hang::LONG } else { hang::CASE }, run)
+}

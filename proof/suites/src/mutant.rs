@@ -1,6 +1,6 @@
 //! Faults described as text: the lines to remove from a file, and the lines to add.
 
-pub mod copy;
+pub(crate) mod copy;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,28 +11,28 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// A change to a file that introduces a fault, and the checks that must detect the fault.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Mutant {
+pub(crate) struct Mutant {
     /// Description of the fault.
-    pub name: String,
+    pub(crate) name: String,
     /// Path relative to the package.
-    pub file: String,
+    pub(crate) file: String,
     removed: Vec<String>,
     added: Vec<String>,
     /// The checks that must fail.
-    pub checks: Vec<String>,
+    pub(crate) checks: Vec<String>,
 }
 
 /// Reads the faults in a file.
 ///
 /// # Errors
 /// Fails if the file cannot be read, or describes a fault incompletely.
-pub fn read(file: &Path) -> Result<Vec<Mutant>> {
+pub(crate) fn read(file: &Path) -> Result<Vec<Mutant>> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     parse(&text).with_context(|| file.display().to_string())
 }
 
 /// Parses the faults in a text. Paragraphs that do not start with `fault:` are ignored.
-pub fn parse(text: &str) -> Result<Vec<Mutant>> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Mutant>> {
     let paragraphs = text.split("\n\n").map(str::trim);
     paragraphs.filter(|paragraph| paragraph.starts_with("fault:")).map(paragraph).collect()
 }
@@ -61,13 +61,13 @@ fn paragraph(text: &str) -> Result<Mutant> {
 }
 
 /// Returns the environment variable that selects one of a package's faults by its number, or none.
-pub fn variable(package: &str) -> String {
+pub(crate) fn variable(package: &str) -> String {
     format!("DOORBELL_FAULT_{}", package.replace('-', "_"))
 }
 
 /// Returns the source of a module for a package's `lib.rs`, which the code written by [`plant`]
 /// uses. The module reads the number of the selected fault from the package's [`variable`].
-pub fn selector(package: &str) -> String {
+pub(crate) fn selector(package: &str) -> String {
     [
         "\nmod planted_fault {",
         "    extern crate std;\n",
@@ -92,7 +92,7 @@ pub fn selector(package: &str) -> String {
 /// # Errors
 /// Fails unless each fault's removed lines occur exactly once, in the body of a function. The
 /// source must be formatted by rustfmt.
-pub fn plant(source: &str, faults: &[(usize, &Mutant)]) -> Result<String> {
+pub(crate) fn plant(source: &str, faults: &[(usize, &Mutant)]) -> Result<String> {
     let lines: Vec<_> = source.lines().collect();
     let mut bodies: BTreeMap<Body, Vec<(usize, Vec<&str>)>> = BTreeMap::new();
     for (number, fault) in faults {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     const SOURCE: &str = "impl A {
-    pub const fn f(
+    pub(crate) const fn f(
         self,
     ) -> u8 {
         a();
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_planted_fault_replaces_its_lines_when_selected() {
         let planted = plant(SOURCE, &[(7, &mutant())]).expect("the lines occur once");
-        let expected = "impl A { pub fn f( self, ) -> u8 { match crate::planted_fault::number() { \
+        let expected = "impl A { pub(crate) fn f( self, ) -> u8 { match crate::planted_fault::number() { \
                         7 => { a(); c(); d() } _ => { a(); b(); c(); d() } } } }";
         assert_eq!(planted.split_whitespace().collect::<Vec<_>>().join(" "), expected);
     }

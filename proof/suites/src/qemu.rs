@@ -1,10 +1,49 @@
-//! Runs the bare-metal images on QEMU, so that the drivers are tested against another project's GIC
-//! and PCI devices.
+//! Runs the bare-metal images on QEMU's machines with PCI devices, so that the drivers are tested
+//! against another project's GIC and devices: the test bench on each machine, the smallest kernels,
+//! and the cost of an interrupt.
 
-pub mod bench;
+mod bench;
 mod board;
-pub mod cost;
-pub mod imx8mp;
-pub mod installed;
-pub mod minimal;
-pub mod virt;
+mod cost;
+pub(crate) mod imx8mp;
+mod installed;
+mod minimal;
+pub(crate) mod terminal;
+mod virt;
+
+use anyhow::Result;
+use doorbell_harness::qemu::Version;
+use doorbell_harness::suite::Case;
+
+use self::bench::Bench;
+
+pub(crate) fn cases() -> Result<Vec<Case>> {
+    let mut all = Version::in_turn(cases_on);
+    all.push(crate::case("chained on QEMU's i.MX 8M Plus", imx8mp::judge));
+    all.push(crate::case("what a chained interrupt costs", imx8mp::judge_cost));
+    all.push(on(&virt::IMX8MP, imx8mp::VERSION));
+    all.push(crate::case("beside an installed QEMU", installed::judge));
+    Ok(all)
+}
+
+/// Returns the case that runs the test bench on a machine.
+fn on(machine: &'static virt::Machine, version: Version) -> Case {
+    let name = format!("{} on {version:?}'s QEMU", machine.name);
+    let bench = Bench { machine, version, load: machine.load };
+    crate::case(name, move || bench.judge())
+}
+
+fn cases_on(version: Version) -> Vec<Case> {
+    let mut cases = Vec::new();
+    cases.extend(virt::ALL.iter().map(|machine| on(machine, version)));
+    for kernel in &minimal::KERNELS {
+        for &machine in kernel.machines {
+            let name = format!("{} on {} of {version:?}'s QEMU", kernel.name, machine.join(" "));
+            let judge = move || kernel.judge(machine, version);
+            cases.push(crate::case(name, judge));
+        }
+    }
+    let name = format!("what an interrupt costs on {version:?}'s QEMU");
+    cases.push(crate::case(name, move || cost::judge(version)));
+    cases
+}

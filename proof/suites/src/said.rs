@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// Fails if the values differ.
-pub fn same(what: &str, ours: &impl Serialize, theirs: &impl Serialize) -> Result<()> {
+pub(crate) fn same(what: &str, ours: &impl Serialize, theirs: &impl Serialize) -> Result<()> {
     let (ours, theirs) = (json!(ours), json!(theirs));
     ensure!(ours == theirs, "{what}: the command shows {ours}, the other source {theirs}");
     Ok(())
@@ -18,7 +18,7 @@ pub fn same(what: &str, ours: &impl Serialize, theirs: &impl Serialize) -> Resul
 ///
 /// # Errors
 /// Fails if the object has no list with this name.
-pub fn list<'a>(said: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
+pub(crate) fn list<'a>(said: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
     said[name].as_array().with_context(|| format!("no {name}"))
 }
 
@@ -26,19 +26,19 @@ pub fn list<'a>(said: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
 ///
 /// # Errors
 /// Fails if the object has no list with this name.
-pub fn columns(said: &Value, name: &str, members: &[&str]) -> Result<Vec<Vec<Value>>> {
+pub(crate) fn columns(said: &Value, name: &str, members: &[&str]) -> Result<Vec<Vec<Value>>> {
     let row = |row: &Value| members.iter().map(|member| row[*member].clone()).collect();
     Ok(list(said, name)?.iter().map(row).collect())
 }
 
 /// Returns rows sorted alphabetically by their first members.
-pub fn sorted(mut rows: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
+pub(crate) fn sorted(mut rows: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
     rows.sort_by_key(|row| row.first().map(Value::to_string));
     rows
 }
 
 /// Returns a string, which is empty if the value is not a string.
-pub fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 

@@ -6,7 +6,8 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::image;
-use doorbell_harness::workspace::Workspace;
+use doorbell_harness::suite::{Case, Shared};
+use doorbell_harness::workspace::{self, Workspace};
 
 /// Cargo options for kernels without a heap.
 pub(crate) const HEAPLESS: &[&str] = &["--no-default-features"];
@@ -80,8 +81,27 @@ fn bring_up(firmware: u64, runtime: u64) -> Kernel {
         .with_drivers(&["ITS"])
 }
 
+pub(crate) fn cases() -> Result<Vec<Case>> {
+    let cases = kernels().flat_map(|kernel| {
+        [
+            case(kernel, kernel.into(), Measured::judge_size),
+            case(kernel, format!("{kernel}: drivers"), Measured::judge_drivers),
+        ]
+    });
+    Ok(cases.collect())
+}
+
+fn case(kernel: &'static str, name: String, judge: fn(&Measured) -> Result<()>) -> Case {
+    static ALL: Shared<Vec<Measured>> = Shared::new();
+    crate::case(name, move || {
+        let all = ALL.get(|| measure_all(workspace::this()?))?;
+        let measured = all.iter().find(|measured| measured.kernel.name == kernel);
+        judge(measured.context("the kernel was not measured")?)
+    })
+}
+
 /// Returns the names of the measured kernels.
-pub fn kernels() -> impl Iterator<Item = &'static str> {
+fn kernels() -> impl Iterator<Item = &'static str> {
     KERNELS.iter().map(|kernel| kernel.name).chain([BRING_UP])
 }
 
@@ -89,7 +109,7 @@ pub fn kernels() -> impl Iterator<Item = &'static str> {
 ///
 /// # Errors
 /// Fails if a kernel does not build.
-pub fn markdown(workspace: &Workspace) -> Result<String> {
+pub(crate) fn markdown(workspace: &Workspace) -> Result<String> {
     let mut table = String::from("| kernel | bytes of text |\n|---|---|\n");
     for Measured { kernel, text, .. } in measure_all(workspace)? {
         writeln!(table, "| `{}`, {} | {text} |", kernel.name, kernel.about)?;
@@ -99,23 +119,18 @@ pub fn markdown(workspace: &Workspace) -> Result<String> {
 
 /// Size of a kernel's code in bytes, and the drivers whose code it contains.
 #[derive(Debug)]
-pub struct Measured {
+pub(crate) struct Measured {
     kernel: Kernel,
     text: u64,
     drivers: Vec<&'static str>,
 }
 
 impl Measured {
-    /// Returns the name of the kernel.
-    pub fn name(&self) -> &'static str {
-        self.kernel.name
-    }
-
     /// Checks the size of the code against the kernel's budget.
     ///
     /// # Errors
     /// Fails if the code exceeds the budget, or uses less than half of it.
-    pub fn judge_size(&self) -> Result<()> {
+    pub(crate) fn judge_size(&self) -> Result<()> {
         within(self.text, self.kernel.budget)
     }
 
@@ -123,7 +138,7 @@ impl Measured {
     ///
     /// # Errors
     /// Fails if the code contains other drivers, or lacks one of the kernel's drivers.
-    pub fn judge_drivers(&self) -> Result<()> {
+    pub(crate) fn judge_drivers(&self) -> Result<()> {
         uses(&self.drivers, self.kernel.drivers)
     }
 }
@@ -132,7 +147,7 @@ impl Measured {
 ///
 /// # Errors
 /// Fails if a kernel does not build.
-pub fn measure_all(workspace: &Workspace) -> Result<Vec<Measured>> {
+pub(crate) fn measure_all(workspace: &Workspace) -> Result<Vec<Measured>> {
     let mut all = Vec::new();
     for kernel in KERNELS {
         all.push(measure(workspace, kernel)?);

@@ -15,7 +15,7 @@ struct Field {
 
 /// The fields of a table in order.
 #[derive(Clone, Debug)]
-pub struct Table(Vec<Field>);
+pub(crate) struct Table(Vec<Field>);
 
 /// Consecutive fields of one structure.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Part<'a>(&'a [Field]);
 
 impl Table {
     /// Parses a disassembly. Lines that are not fields are skipped.
-    pub fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         Self(text.lines().filter_map(Field::read).collect())
     }
 
@@ -36,7 +36,7 @@ impl Table {
     ///
     /// # Errors
     /// Fails if a field is missing.
-    pub fn cpus(&self) -> Result<Vec<(String, String, bool)>> {
+    pub(crate) fn cpus(&self) -> Result<Vec<(String, String, bool)>> {
         let row = |part: Part<'_>| {
             let mpidr = part.number("ARM MPIDR")?;
             let affinity = [32, 16, 8, 0].map(|shift| ((mpidr >> shift) & 0xff).to_string());
@@ -50,7 +50,7 @@ impl Table {
     ///
     /// # Errors
     /// Fails if a field is missing.
-    pub fn redistributors(&self) -> Result<Vec<(u64, u64)>> {
+    pub(crate) fn redistributors(&self) -> Result<Vec<(u64, u64)>> {
         // The structure's own length has the same field name and precedes the region's length.
         let row = |part: Part<'_>| Ok((part.number("Base Address")?, part.last("Length")?));
         self.structures(0x0e)?.into_iter().map(row).collect()
@@ -60,7 +60,7 @@ impl Table {
     ///
     /// # Errors
     /// Fails if a field is missing.
-    pub fn controllers(&self) -> Result<Vec<(String, String)>> {
+    pub(crate) fn controllers(&self) -> Result<Vec<(String, String)>> {
         let mut rows = Vec::new();
         for part in self.parts("Subtable Type") {
             let kind = part.number("Subtable Type")?;

@@ -28,7 +28,7 @@ const HEADER_BYTES: usize = 36;
 ///
 /// # Errors
 /// Fails if QEMU could not be started, or if it provides no tables.
-pub fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
+pub(crate) fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let blob = Qemu::start(tools, virt)?.tables()?;
     let mut rest = blob.as_slice();

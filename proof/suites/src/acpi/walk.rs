@@ -10,13 +10,13 @@ use super::disassembly::{Part, Table};
 use crate::said::{list, same, text};
 
 /// Requester IDs that are tested at each host.
-pub const SAMPLE: [u64; 15] = [
+pub(crate) const SAMPLE: [u64; 15] = [
     0, 1, 0xff, 0x100, 0x101, 0x7ff, 0x1000, 0x4000, 0x5fff, 0x6000, 0x7fff, 0x8000, 0x8001,
     0xff00, 0xffff,
 ];
 
 /// The name of a controller, and a DeviceID at that controller.
-pub type Route = Option<(String, u64)>;
+pub(crate) type Route = Option<(String, u64)>;
 
 /// The IOMMU on a requester's path, and the requester's StreamID at that IOMMU.
 type Stream = Option<(String, u64)>;
@@ -26,7 +26,12 @@ type Stream = Option<(String, u64)>;
 ///
 /// # Errors
 /// Fails if the results differ.
-pub fn compare(said: &Value, iort: &Table, madt: &Table, mcfg: Option<&Table>) -> Result<()> {
+pub(crate) fn compare(
+    said: &Value,
+    iort: &Table,
+    madt: &Table,
+    mcfg: Option<&Table>,
+) -> Result<()> {
     let known = madt.controllers()?;
     let nodes: BTreeMap<_, _> =
         iort.parts("Type").iter().map(|node| (node.offset(), *node)).collect();
@@ -153,7 +158,7 @@ fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64)
 ///
 /// # Errors
 /// Fails if the results differ.
-pub fn compare_capacity(
+pub(crate) fn compare_capacity(
     said: &Value,
     madt: &Table,
     iort: Option<&Table>,
@@ -213,7 +218,7 @@ fn requesters(segment: u64, mcfg: Option<&Table>) -> Result<Vec<u64>> {
 ///
 /// # Errors
 /// Fails if a field is missing.
-pub fn first_host_route(said: &Value, requester: u64) -> Result<Route> {
+pub(crate) fn first_host_route(said: &Value, requester: u64) -> Result<Route> {
     let host = list(said, "devices")?.iter().find(|device| device["routes"] != Value::Null);
     let Some(host) = host else { return Ok(None) };
     let Some((id, device)) = shown(said, |one| one["id"] == host["id"], requester)? else {
@@ -228,7 +233,7 @@ pub fn first_host_route(said: &Value, requester: u64) -> Result<Route> {
 ///
 /// # Errors
 /// Fails if a field is missing.
-pub fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
+pub(crate) fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
     let controllers = list(said, "controllers")?;
     let doorbells = |id: &Value| {
         let controller = controllers.iter().find(|one| one["id"] == *id);
@@ -248,7 +253,11 @@ pub fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
 ///
 /// # Errors
 /// Fails if a field is missing.
-pub fn shown(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Route> {
+pub(crate) fn shown(
+    said: &Value,
+    is_meant: impl Fn(&Value) -> bool,
+    requester: u64,
+) -> Result<Route> {
     let device = list(said, "devices")?.iter().find(|device| is_meant(device));
     let Some(device) = device else { return Ok(None) };
     let number = |value: &Value| value.as_u64().context("no number");

@@ -14,10 +14,10 @@ use anyhow::{Context, Result, ensure};
 use doorbell_harness::image::{self, Image};
 use doorbell_harness::qemu::cost::{InstructionSplit, measure};
 
-use super::Output;
+use super::boot::Output;
 
 /// Word on ArceOS's command line that makes the program receive the interrupts.
-pub const WORD: &str = "watched";
+pub(crate) const WORD: &str = "watched";
 /// Part of the line that ArceOS logs when it has set up the disk's first vector. Later times depend
 /// on the disk.
 const DISK_READY: &str = "block device nvme IRQ source 0 ";
@@ -30,17 +30,17 @@ const TEXT: u64 = 110;
 
 /// Costs of ArceOS with one of the drivers.
 #[derive(Clone, Copy, Debug)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// An interrupt.
-    pub interrupt: InstructionSplit,
+    pub(crate) interrupt: InstructionSplit,
     /// Virtual microseconds from reset until the disk's first vector is set up.
-    pub ready: u64,
+    pub(crate) ready: u64,
     /// Virtual nanoseconds from the request for a vector to the end of its first interrupt.
-    pub first: u64,
+    pub(crate) first: u64,
     /// Bytes of instructions and of data.
-    pub text: u64,
+    pub(crate) text: u64,
     /// Bytes of all other memory of the program.
-    pub data: u64,
+    pub(crate) data: u64,
 }
 
 impl Cost {
@@ -48,7 +48,7 @@ impl Cost {
     ///
     /// # Errors
     /// Fails if QEMU or the program fails.
-    pub fn of(image: &Image, qemu: Command, folder: &Path) -> Result<Self> {
+    pub(crate) fn of(image: &Image, qemu: Command, folder: &Path) -> Result<Self> {
         let mut output = Output::default();
         let mut ready = None;
         let interrupt = measure(qemu, folder, |line| {
@@ -73,7 +73,7 @@ impl Cost {
     ///
     /// # Errors
     /// Fails if a limit is exceeded.
-    pub fn judge(&self, stock: &Self) -> Result<()> {
+    pub(crate) fn judge(&self, stock: &Self) -> Result<()> {
         let total = |cost: &Self| cost.interrupt.total() as u64;
         within("an interrupt", total(self), total(stock), INTERRUPT)?;
         within("the setup", self.ready, stock.ready, READY)?;

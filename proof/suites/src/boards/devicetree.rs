@@ -10,7 +10,7 @@ use doorbell_harness::process;
 
 /// The nodes of one devicetree.
 #[derive(Debug, Default)]
-pub struct Tree {
+pub(crate) struct Tree {
     pub(super) nodes: Vec<Node>,
 }
 
@@ -34,13 +34,13 @@ pub(super) struct MapEntry<'t> {
 
 /// The facts that the command must report.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Number of enabled ITSes.
-    pub its: usize,
+    pub(crate) its: usize,
     /// `true` if the GICv2m frames belong to a GICv2.
     pub beside_gicv2: bool,
     /// Enabled nodes that refer to a controller that the command supports.
-    pub referring: Vec<String>,
+    pub(crate) referring: Vec<String>,
 }
 
 impl Tree {
@@ -48,7 +48,7 @@ impl Tree {
     ///
     /// # Errors
     /// Fails if the compiler rejects the file.
-    pub fn read(tools: &Tools, file: &Path) -> Result<Self> {
+    pub(crate) fn read(tools: &Tools, file: &Path) -> Result<Self> {
         let mut compiler = tools.command("dtc");
         let text = process::capture(compiler.args(["-q", "-I", "dtb", "-O", "dts"]).arg(file))?;
         Self::parse(&text)
@@ -272,7 +272,7 @@ pub(super) fn own_controller(node: &Node) -> Option<String> {
 
 impl Facts {
     /// Reads `msi-parent` and `msi-map` of every enabled node.
-    pub fn of(tree: &Tree) -> Self {
+    pub(crate) fn of(tree: &Tree) -> Self {
         let enabled = || tree.nodes.iter().filter(|node| node.enabled);
         let its: Vec<_> = enabled().filter(|node| node.is_its()).collect();
         // The command supports a frame only if it also supports the frame's GIC.

@@ -28,7 +28,7 @@ const EVERYONE: u64 = 0x1_0000;
 ///
 /// # Errors
 /// Fails if the outputs differ.
-pub fn compare(said: &Value, tree: &Tree) -> Result<()> {
+pub(crate) fn compare(said: &Value, tree: &Tree) -> Result<()> {
     let reader = Reader { tree };
     let rows = |name, members: &[&str]| Ok::<_, Error>(sorted(columns(said, name, members)?));
     same("CPUs", &rows("cpus", &["id", "affinity", "enabled"])?, &reader.cpus())?;

@@ -34,7 +34,7 @@ type Host = (String, String);
 /// # Errors
 /// Fails if the reader does not recognize a name that `lacking.txt` does not list, or if a line of
 /// the list is for no such name.
-pub fn compare(workspace: &Workspace, tools: &Tools) -> Result<()> {
+pub(crate) fn compare(workspace: &Workspace, tools: &Tools) -> Result<()> {
     let (version, source) = linux_source::fetch(workspace).or_absent("Linux's source")?;
     let (mut hosts, mut gics) = (BTreeSet::new(), BTreeSet::new());
     for file in cache::files_below(&source.join("drivers"))? {

@@ -43,7 +43,7 @@ const HEADER: &str = "pcie-designware.h";
 ///
 /// # Errors
 /// Fails if Linux accesses the registers differently, or if the file omits an access or a driver.
-pub fn compare(workspace: &Workspace) -> Result<()> {
+pub(crate) fn compare(workspace: &Workspace) -> Result<()> {
     let (version, linux) = linux_source::fetch(workspace).or_absent("Linux's source")?;
     let [table, status] = ["docs/registers.md", "docs/status.md"]
         .map(|file| fs::read_to_string(workspace.root.join(file)));

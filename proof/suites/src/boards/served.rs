@@ -30,7 +30,7 @@ struct Boards {
 ///
 /// # Errors
 /// Fails if the numbers differ. Is absent if they are of another kernel.
-pub fn compare(workspace: &Workspace, command: &Path, tools: &Tools) -> Result<()> {
+pub(crate) fn compare(workspace: &Workspace, command: &Path, tools: &Tools) -> Result<()> {
     let status = fs::read_to_string(workspace.root.join("docs/status.md"))?;
     let (version, trees) = dtb::fetch_newest(workspace).or_absent("Debian's newest kernel")?;
     let version = version.split('-').next().unwrap_or(&version);

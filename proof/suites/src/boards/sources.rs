@@ -35,7 +35,7 @@ const LEAST: usize = 500;
 
 /// The sources of Debian's kernel, and the programs that read them.
 #[derive(Debug)]
-pub struct Sources<'w> {
+pub(crate) struct Sources<'w> {
     workspace: &'w Workspace,
     command: &'w Path,
     tools: &'w Tools,
@@ -48,7 +48,11 @@ impl<'w> Sources<'w> {
     ///
     /// # Errors
     /// Fails with an [`Absent`](doorbell_harness::suite::Absent) if the package is unreachable.
-    pub fn fetch(workspace: &'w Workspace, command: &'w Path, tools: &'w Tools) -> Result<Self> {
+    pub(crate) fn fetch(
+        workspace: &'w Workspace,
+        command: &'w Path,
+        tools: &'w Tools,
+    ) -> Result<Self> {
         ensure!(tools.root().join("usr/bin/dtc").exists(), "`dtc` has not been fetched");
         let folder = cache::folder(workspace).join(PACKAGE);
         let fetch = || {
@@ -65,7 +69,7 @@ impl<'w> Sources<'w> {
     ///
     /// # Errors
     /// Fails if they differ, or if a finding in a source has no line.
-    pub fn compare_findings(&self) -> Result<()> {
+    pub(crate) fn compare_findings(&self) -> Result<()> {
         let trees = Tree::Debian.folder(self.workspace);
         let boards: Vec<_> = dtb::files(&trees)?.into_iter().map(|(board, _)| board).collect();
         // The package contains no overlays, only boards with overlays applied.
@@ -95,7 +99,7 @@ impl<'w> Sources<'w> {
     ///
     /// # Errors
     /// Fails if they differ.
-    pub fn compare_compilers(&self) -> Result<()> {
+    pub(crate) fn compare_compilers(&self) -> Result<()> {
         let newest = newest_compiler(self.workspace).or_absent("Debian's newest `dtc`")?;
         let found = dtb::files(&Tree::Debian.folder(self.workspace))?;
         let sources = found.iter().map(|(board, _)| self.source(board));
@@ -114,7 +118,7 @@ impl<'w> Sources<'w> {
     ///
     /// # Errors
     /// Fails if a tree differs, or if only one of the two programs refuses a pair.
-    pub fn compare_overlays(&self, output: &Path) -> Result<()> {
+    pub(crate) fn compare_overlays(&self, output: &Path) -> Result<()> {
         let mut equal = 0;
         let mut cargo = process::cargo(&self.workspace.root);
         process::must(cargo.args(["build", "-q", "-p", "gic-firmware", "--example", "overlay"]))?;

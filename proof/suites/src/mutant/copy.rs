@@ -11,7 +11,7 @@ use doorbell_harness::workspace::Workspace;
 use super::Mutant;
 
 /// The packages' faults, with their numbers.
-pub type Faults = Vec<(&'static str, Vec<(usize, Mutant)>)>;
+pub(crate) type Faults = Vec<(&'static str, Vec<(usize, Mutant)>)>;
 
 /// Plants all faults in a copy of the sources, and returns the folder of the copy. A package's
 /// [`variable`](super::variable) selects one of its faults. The copy is in this folder of the
@@ -19,7 +19,7 @@ pub type Faults = Vec<(&'static str, Vec<(usize, Mutant)>)>;
 ///
 /// # Errors
 /// Fails if a fault does not fit the sources, or if files cannot be read or written.
-pub fn plant(workspace: &Workspace, name: &str, faults: &Faults) -> Result<PathBuf> {
+pub(crate) fn plant(workspace: &Workspace, name: &str, faults: &Faults) -> Result<PathBuf> {
     let copy = workspace.target.join(name);
     let mut changed = BTreeMap::new();
     for (package, faults) in faults {
@@ -59,7 +59,7 @@ fn read(file: &Path) -> Result<String> {
 ///
 /// # Errors
 /// Fails if the workspace has no such package.
-pub fn folder<'a>(workspace: &'a Workspace, package: &str) -> Result<&'a Path> {
+pub(crate) fn folder<'a>(workspace: &'a Workspace, package: &str) -> Result<&'a Path> {
     let found = workspace.packages.iter().find(|candidate| candidate.name == package);
     found
         .map(|package| &*package.folder)

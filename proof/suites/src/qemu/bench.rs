@@ -3,30 +3,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use doorbell_harness::image::Image;
 use doorbell_harness::qemu::{PROGRAM, Version, drives, write_disk};
 use doorbell_harness::suite::Shared;
 use doorbell_harness::testbench::Count;
-use doorbell_harness::{process, workspace};
+use doorbell_harness::{hang, process, workspace};
 
 use super::board;
 use super::virt::{Boot, Machine};
 use crate::fetched;
 
-/// Time limit of a run, which takes seconds on an idle machine.
-pub const LIMIT: Duration = Duration::from_mins(10);
-
 /// Builds the test bench, once.
-pub fn image() -> Result<&'static Image> {
+pub(crate) fn image() -> Result<&'static Image> {
     static IMAGE: Shared<Image> = Shared::new();
     IMAGE.get(|| Image::build(workspace::this()?, "testbench", "testbench"))
 }
 
 /// Returns the folder with a machine's disk, sockets and logs.
-pub fn folder(machine: &Machine, version: Version) -> Result<PathBuf> {
+pub(crate) fn folder(machine: &Machine, version: Version) -> Result<PathBuf> {
     let run = format!("{version:?}-{}", machine.name).to_lowercase();
     let folder = workspace::this()?.target.join("qemu").join(run);
     fs::create_dir_all(&folder)?;
@@ -35,13 +31,13 @@ pub fn folder(machine: &Machine, version: Version) -> Result<PathBuf> {
 
 /// A run of the test bench.
 #[derive(Clone, Copy, Debug)]
-pub struct Bench {
+pub(crate) struct Bench {
     /// Machine.
-    pub machine: &'static Machine,
+    pub(crate) machine: &'static Machine,
     /// Version of QEMU.
-    pub version: Version,
+    pub(crate) version: Version,
     /// Number of interrupts of the load test.
-    pub load: u32,
+    pub(crate) load: u32,
 }
 
 impl Bench {
@@ -49,7 +45,7 @@ impl Bench {
     ///
     /// # Errors
     /// Fails if a check failed; the error names each failed check.
-    pub fn judge(&self) -> Result<()> {
+    pub(crate) fn judge(&self) -> Result<()> {
         // An absent component is a reason to skip the case, not a failed run.
         image()?;
         fetched::qemu(self.version)?;
@@ -61,13 +57,13 @@ impl Bench {
 
     /// Runs the test bench with additional arguments for QEMU, and passes each line of its console
     /// to `line`.
-    pub fn run(&self, more: &[&str], line: &mut dyn FnMut(&str)) -> Result<()> {
+    pub(crate) fn run(&self, more: &[&str], line: &mut dyn FnMut(&str)) -> Result<()> {
         let folder = folder(self.machine, self.version)?;
         let disk = folder.join("disk.img");
         write_disk(&disk)?;
         let mut qemu = self.command()?;
         self.add_arguments(&mut qemu, &disk);
-        let status = process::watch(qemu.args(more), LIMIT, line)?;
+        let status = process::watch(qemu.args(more), hang::RUN, line)?;
         ensure!(status.success(), "QEMU ended with {status}");
         Ok(())
     }

@@ -12,7 +12,7 @@ use doorbell_harness::workspace::{self, Workspace};
 use crate::fetched;
 
 /// The first version that has the board.
-pub const VERSION: Version = Version::Backports;
+pub(crate) const VERSION: Version = Version::Backports;
 
 /// Returns the board with an image, without functions behind the host bridge.
 pub(super) fn with(image: &Image) -> Result<Command> {
@@ -28,7 +28,7 @@ pub(super) fn with(image: &Image) -> Result<Command> {
 ///
 /// # Errors
 /// Fails if the package cannot be fetched, or does not have the board.
-pub fn devicetree(workspace: &Workspace) -> Result<PathBuf> {
+pub(crate) fn devicetree(workspace: &Workspace) -> Result<PathBuf> {
     let board = Tree::Backports.fetched(workspace)?.join("freescale/imx8mp-evk.dtb");
     board.exists().then_some(board).context("Debian's kernel has no i.MX 8M Plus")
 }

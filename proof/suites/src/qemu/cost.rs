@@ -9,14 +9,14 @@ use anyhow::{Result, ensure};
 use doorbell_harness::qemu::cost::{InstructionSplit, measure};
 use doorbell_harness::qemu::{PROGRAM, Version, write_disk};
 
-pub use self::linux::Linux;
+pub(crate) use self::linux::Linux;
 use super::bench::{folder, image};
 use super::virt::{Machine, WATCHED};
 use crate::fetched;
 
 /// The cost in Debian 12's Linux 6.1 on this machine, starting with the exception; `cargo xtask
 /// qemu --cost` measures it again (docs/measurements.md).
-pub const LINUX: InstructionSplit =
+pub(crate) const LINUX: InstructionSplit =
     InstructionSplit { acknowledge: 130, dispatch: 224, finish: 220, leave: 143 };
 
 /// Linux's own addresses. Only these are logged, because its programs don't count.
@@ -28,7 +28,7 @@ const KERNEL: &str = "0xffff000000000000..0xffffffffffffffff";
 /// # Errors
 /// Fails if the test bench takes at least as many instructions as Linux, or if no interrupt was
 /// observed.
-pub fn judge(version: Version) -> Result<()> {
+pub(crate) fn judge(version: Version) -> Result<()> {
     let ours = of_testbench(version)?;
     eprintln!("an interrupt takes {ours}; Linux: {LINUX}");
     ensure!(ours.core() < LINUX.core(), "an interrupt takes {ours}, Linux's {LINUX}");
@@ -36,7 +36,7 @@ pub fn judge(version: Version) -> Result<()> {
 }
 
 /// Measures an interrupt of the test bench.
-pub fn of_testbench(version: Version) -> Result<InstructionSplit> {
+pub(crate) fn of_testbench(version: Version) -> Result<InstructionSplit> {
     let image = image()?;
     let mut qemu = watched_machine(version)?;
     qemu.arg("-kernel").arg(&image.flat).args(["-append", WATCHED.expected]);
@@ -44,7 +44,7 @@ pub fn of_testbench(version: Version) -> Result<InstructionSplit> {
 }
 
 /// Measures an interrupt of Linux.
-pub fn of_linux(version: Version, linux: &Linux) -> Result<InstructionSplit> {
+pub(crate) fn of_linux(version: Version, linux: &Linux) -> Result<InstructionSplit> {
     let mut qemu = watched_machine(version)?;
     qemu.arg("-kernel").arg(&linux.kernel).arg("-initrd").arg(&linux.initrd);
     qemu.args(["-append", "console=ttyAMA0 quiet panic=-1", "-dfilter", KERNEL]);

@@ -5,20 +5,17 @@
 //! than one line; `doorbell-hardware` has a strict model.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use doorbell_facts::{Fact, MinimalFact};
 use doorbell_harness::image::Image;
 use doorbell_harness::qemu::cost::measure;
 use doorbell_harness::suite::Shared;
-use doorbell_harness::{process, workspace};
+use doorbell_harness::{hang, process, workspace};
 
-pub use super::board::{VERSION, devicetree};
+pub(crate) use super::board::{VERSION, devicetree};
 use super::{board, cost};
 
-/// Time limit of a run, which takes seconds on an idle machine.
-pub const LIMIT: Duration = Duration::from_mins(5);
 const DISK: &[&str] = &[
     "-blockdev",
     "null-co,node-name=disk,size=1048576,read-zeroes=on",
@@ -42,11 +39,12 @@ const CHAINED: usize = 120;
 ///
 /// # Errors
 /// Fails if the kernel prints anything other than its fact.
-pub fn judge() -> Result<()> {
+pub(crate) fn judge() -> Result<()> {
     let mut qemu = machine()?;
     qemu.args(EDU).args(DISK).args(RNG).args(["-smp", "4"]);
     let mut lines = Vec::new();
-    let status = process::watch(&mut qemu, LIMIT, |line| lines.push(line.trim_end().to_owned()))?;
+    let status =
+        process::watch(&mut qemu, hang::RUN, |line| lines.push(line.trim_end().to_owned()))?;
     ensure!(status.success(), "QEMU ended with {status}");
     let expected = Fact::from(MinimalFact::Chained { taken: [MESSAGES; 3] });
     let [line] = lines.as_slice() else { anyhow::bail!("the kernel prints {lines:?}") };
@@ -58,7 +56,7 @@ pub fn judge() -> Result<()> {
 ///
 /// # Errors
 /// Fails if it takes too many instructions more, or if no interrupt was observed.
-pub fn judge_cost() -> Result<()> {
+pub(crate) fn judge_cost() -> Result<()> {
     let mut qemu = machine()?;
     qemu.args(FIRST).args(DISK).args(["-smp", "1", "-icount", "shift=0,sleep=off"]);
     let folder = workspace::this()?.target.join("qemu/imx8mp");

@@ -22,7 +22,7 @@ const LAY_OVER: &str = "mount -t overlay overlay -o lowerdir=\"$1:$2\" \"$2\" &&
 ///
 /// # Errors
 /// Fails if a QEMU ends unsuccessfully.
-pub fn judge() -> Result<()> {
+pub(crate) fn judge() -> Result<()> {
     let workspace = workspace::this()?;
     let newest = qemu::fetch_unstable(workspace).or_absent("the newest QEMU")?;
     let [stable, backports] = [Version::Stable, Version::Backports].map(fetched::qemu);

@@ -1,20 +1,15 @@
 //! Runs the smallest kernels. Each kernel prints one line after it has handled its interrupts. The
 //! kernel that a guide walks through first prints the texts that the guide shows.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use doorbell_facts::{Fact, MinimalFact};
 use doorbell_harness::image::Image;
 use doorbell_harness::qemu::{PROGRAM, Version};
 use doorbell_harness::suite::Shared;
-use doorbell_harness::{process, workspace};
+use doorbell_harness::{hang, process, workspace};
 
 use crate::fetched;
 use crate::size::HEAPLESS;
-
-/// Time limit of a run, which takes seconds on an idle machine.
-pub const LIMIT: Duration = Duration::from_mins(3);
 
 const GICV3: &[&str] = &["virt,gic-version=3,its=on"];
 const GICV2: &[&str] = &["virt,gic-version=2"];
@@ -57,12 +52,12 @@ const GUIDE: &str = include_str!("../../../../docs/guides/kernel.md");
 
 /// A kernel, and the fact that it reports at its end.
 #[derive(Debug)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     /// Name of the program.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     says: fn(&MinimalFact) -> bool,
     /// Machines on which the kernel runs: the value of `-M`, with further options for QEMU.
-    pub machines: &'static [&'static [&'static str]],
+    pub(crate) machines: &'static [&'static [&'static str]],
     devices: &'static [&'static str],
     is_heapless: bool,
     is_shown: bool,
@@ -70,7 +65,7 @@ pub struct Kernel {
 }
 
 /// All kernels.
-pub static KERNELS: [Kernel; 6] = [
+pub(crate) static KERNELS: [Kernel; 6] = [
     tick("tick", &[GICV3]),
     tick("tick-gicv2", &[GICV2]),
     Kernel {
@@ -137,7 +132,7 @@ impl Kernel {
     ///
     /// # Errors
     /// Fails if the kernel prints anything other than its fact, and the guide's texts before it.
-    pub fn judge(&self, machine: &[&str], version: Version) -> Result<()> {
+    pub(crate) fn judge(&self, machine: &[&str], version: Version) -> Result<()> {
         let mut qemu = fetched::qemu(version)?.command(PROGRAM);
         qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);
         qemu.args(["-cpu", "cortex-a57", "-M"]).args(machine);
@@ -147,7 +142,7 @@ impl Kernel {
         }
         let mut lines = Vec::new();
         let status =
-            process::watch(&mut qemu, LIMIT, |line| lines.push(line.trim_end().to_owned()))?;
+            process::watch(&mut qemu, hang::RUN, |line| lines.push(line.trim_end().to_owned()))?;
         ensure!(status.success(), "QEMU ended with {status}");
         let first = if self.is_shown { lines.len().saturating_sub(1) } else { 0 };
         let (shown, said) = lines.split_at(first);

@@ -4,7 +4,7 @@ use doorbell_harness::qemu::Version;
 
 /// Way in which QEMU starts the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Boot {
+pub(crate) enum Boot {
     /// The image starts as Linux does: below EL3, with the devicetree's address in x0.
     Loader,
     /// The image starts as firmware does: as an ELF file, on all CPUs simultaneously, at the
@@ -16,23 +16,23 @@ pub enum Boot {
 
 /// A `virt` machine, or a board.
 #[derive(Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// Name, which is part of the cases' names.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Options of `-M virt`, or the name of the board.
-    pub options: &'static str,
+    pub(crate) options: &'static str,
     /// Model of the CPUs.
-    pub cpu: &'static str,
+    pub(crate) cpu: &'static str,
     /// Number of CPUs.
-    pub cpus: u32,
+    pub(crate) cpus: u32,
     /// Way in which QEMU starts the image.
-    pub boot: Boot,
+    pub(crate) boot: Boot,
     /// Hardware that the image must find, in addition to CPUs and PCI functions.
-    pub expected: &'static str,
+    pub(crate) expected: &'static str,
     /// Number of interrupts of the load test.
-    pub load: u32,
+    pub(crate) load: u32,
     /// Missing features, which are reasons for the image to skip a test.
-    pub lacks: &'static [&'static str],
+    pub(crate) lacks: &'static [&'static str],
 }
 
 const SEVERAL_CPUS: &str = "there is one CPU";
@@ -46,7 +46,7 @@ const PAIR: &str = "no second edu";
 impl Machine {
     /// Returns additional arguments of a device. By default, virtio bypasses an SMMU, and may
     /// suppress a message if its driver has already handled the cause by polling.
-    pub fn addition(&self, device: &Device) -> &'static str {
+    pub(crate) fn addition(&self, device: &Device) -> &'static str {
         match (device.arguments.starts_with("virtio-"), self.iommu()) {
             (false, _) => "",
             (true, "smmuv3") => ",event_idx=off,iommu_platform=on",
@@ -55,18 +55,18 @@ impl Machine {
     }
 
     /// Returns the kind of IOMMU between PCI and memory.
-    pub fn iommu(&self) -> &'static str {
+    pub(crate) fn iommu(&self) -> &'static str {
         let named = self.options.split(',').find_map(|option| option.strip_prefix("iommu="));
         named.unwrap_or("none")
     }
 
     /// Returns the vendor and device ID of the host bridge.
-    pub fn host_bridge(&self) -> &'static str {
+    pub(crate) fn host_bridge(&self) -> &'static str {
         if self.boot == Boot::Board { "16c3:abcd" } else { "1b36:0008" }
     }
 
     /// Returns the devices of this machine.
-    pub fn devices(&self) -> &'static [Device] {
+    pub(crate) fn devices(&self) -> &'static [Device] {
         match self.boot {
             Boot::Board => BOARD_DEVICES,
             _ if self.lacks.contains(&MESSAGES) => &[],
@@ -76,7 +76,7 @@ impl Machine {
 
     /// Returns the reasons that the image may give for skipping a test: the machine's missing
     /// features, and this QEMU's defects.
-    pub fn reasons(&self, version: Version) -> Vec<&'static str> {
+    pub(crate) fn reasons(&self, version: Version) -> Vec<&'static str> {
         [self.lacks, self.flaws(version)].concat()
     }
 
@@ -97,7 +97,7 @@ impl Machine {
 }
 
 /// All machines, with the hardware that the test bench must find on each.
-pub const ALL: &[Machine] = &[
+pub(crate) const ALL: &[Machine] = &[
     Machine {
         name: "gicv3-1-cpu",
         options: "gic-version=3,its=on",
@@ -232,7 +232,7 @@ pub const ALL: &[Machine] = &[
 ];
 
 /// The machine on which an interrupt's instructions are counted.
-pub const WATCHED: Machine = Machine {
+pub(crate) const WATCHED: Machine = Machine {
     name: "watched",
     options: "gic-version=3,its=on",
     cpu: "cortex-a57",
@@ -245,11 +245,11 @@ pub const WATCHED: Machine = Machine {
 
 /// A PCI device.
 #[derive(Debug)]
-pub struct Device {
+pub(crate) struct Device {
     /// Argument of `-device`.
-    pub arguments: &'static str,
+    pub(crate) arguments: &'static str,
     /// Vendor and device ID.
-    pub function: &'static str,
+    pub(crate) function: &'static str,
 }
 
 const fn device(arguments: &'static str, function: &'static str) -> Device {
@@ -288,7 +288,7 @@ const BOARD_DEVICES: &[Device] = &[
 ];
 
 /// The i.MX 8M Plus's evaluation kit, where all vectors share a single line.
-pub const IMX8MP: Machine = Machine {
+pub(crate) const IMX8MP: Machine = Machine {
     name: "imx8mp",
     options: "imx8mp-evk",
     cpu: "cortex-a53",

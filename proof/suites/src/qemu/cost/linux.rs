@@ -27,18 +27,18 @@ $B poweroff -f
 
 /// The kernel and its initramfs.
 #[derive(Debug)]
-pub struct Linux {
+pub(crate) struct Linux {
     /// The kernel.
-    pub kernel: PathBuf,
+    pub(crate) kernel: PathBuf,
     /// The initramfs.
-    pub initrd: PathBuf,
+    pub(crate) initrd: PathBuf,
     /// File name of the kernel.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Linux {
     /// Fetches the release's kernel into the cache, and packs its initramfs.
-    pub fn fetch(workspace: &Workspace) -> Result<Self> {
+    pub(crate) fn fetch(workspace: &Workspace) -> Result<Self> {
         let folder = cache::folder(workspace).join("linux");
         if !cache::is_filled(&folder) {
             let apt = Apt::update(&cache::folder(workspace).join("apt"))?;

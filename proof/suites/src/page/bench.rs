@@ -1,0 +1,154 @@
+//! The command, the inspector, and the browser, which shows one page at a time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::browser::{self, Browser};
+use doorbell_harness::suite::OrAbsent;
+use doorbell_harness::toolchain::need_target;
+use doorbell_harness::workspace::Workspace;
+use doorbell_harness::{command, process, wasm};
+use serde_json::{Value, json};
+
+use super::names::{NAMES, renamed};
+
+/// Script that returns the defects of the open report, as a list of sentences.
+const AUDIT: &str = include_str!("audit.js");
+/// Script that returns the defect of the box that the URL's fragment selects, which must be visible
+/// and have the focus.
+const SELECTED: &str = include_str!("selected.js");
+/// Script that counts elements that [`NAMES`] must not create.
+const INJECTED: &str = "return document.querySelectorAll('img, b[id], main script').length";
+/// Maximum number of defects printed for a page.
+const SHOWN: usize = 5;
+/// Maximum time in which a page answers.
+pub(crate) const ALIVE: Duration = Duration::from_secs(5);
+/// Maximum time until a page has something to show. The inspector's own limit is shorter.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
+pub(crate) const ENTER: &str = "\u{e007}";
+
+/// A machine with many mistakes.
+pub(crate) const MISTAKES: &str = "crates/gic-firmware/tests/data/mistakes.dtb";
+/// A machine whose names are replaced.
+const RENAMED: &str = "sim/machine/machines/harbour.dtb";
+
+/// Color scheme and width of a window.
+pub(crate) type View = (&'static str, u32);
+
+/// Color schemes and window widths that pages are tested with.
+pub(crate) const VIEWS: [View; 4] =
+    [("light", 1280), ("light", 360), ("dark", 1280), ("dark", 360)];
+pub(crate) const HEIGHT: u32 = 900;
+
+/// The command, the inspector, and the browser.
+pub(crate) struct Bench {
+    pub(crate) browser: Browser,
+    pub(crate) inspector: PathBuf,
+    pub(crate) root: PathBuf,
+    /// Folder of the pages that the command writes, and of screenshots.
+    pub(crate) folder: PathBuf,
+    command: PathBuf,
+}
+
+impl Bench {
+    /// Builds the command and the inspector, and starts the browser.
+    pub(crate) fn start(workspace: &Workspace) -> Result<Self> {
+        need_target(&workspace.root, wasm::TARGET).or_absent(wasm::TARGET)?;
+        let tools = browser::fetch(workspace).or_absent("Chromium")?;
+        let (inspector, command) = (super::build(workspace)?, command::build(workspace)?);
+        let browser = Browser::start(workspace, &tools).context("Chromium cannot be started")?;
+        let folder = workspace.target.join("page-suite");
+        fs::create_dir_all(&folder)?;
+        Ok(Self { browser, inspector, root: workspace.root.clone(), folder, command })
+    }
+
+    /// Returns what the command prints in a folder. Its exit status must be 0 or 1.
+    pub(crate) fn print(&self, folder: &Path, arguments: &[&str]) -> Result<String> {
+        let mut command = process::command(&self.command.to_string_lossy(), folder);
+        let output = process::output(command.args(arguments))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(matches!(output.status.code(), Some(0 | 1)), "{}: {said}", output.status);
+        String::from_utf8(output.stdout).map_err(Into::into)
+    }
+
+    /// Opens a file in a window, and returns its address.
+    pub(crate) fn open(&self, file: &Path, (scheme, width): View) -> Result<String> {
+        self.browser.emulate(scheme, width, HEIGHT)?;
+        let address = format!("file://{}", file.display());
+        self.browser.open(&address)?;
+        Ok(address)
+    }
+
+    /// Runs the body of a function in the page.
+    pub(crate) fn ask(&self, script: &str) -> Result<Value> {
+        self.browser.execute(script, &json!([]))
+    }
+
+    /// Waits until a script returns `wanted`.
+    pub(crate) fn until(&self, script: &str, wanted: &Value, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let found = self.ask(script)?;
+            if found == *wanted {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < limit, "{found} is not {wanted}");
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Checks the report that is open.
+    pub(crate) fn audit(&self, (scheme, width): View) -> Result<()> {
+        let complaints = self.browser.execute(AUDIT, &json!([scheme, width]))?;
+        let complaints = complaints.as_array().context("the audit has no list")?;
+        let (count, shown) = (complaints.len(), complaints.iter().take(SHOWN));
+        ensure!(count == 0, "{count}: {}", json!(shown.collect::<Vec<_>>()));
+        Ok(())
+    }
+
+    /// Waits until the box that the report's fragment selects is in view and has the focus.
+    pub(crate) fn selected(&self) -> Result<()> {
+        self.until(SELECTED, &Value::Null, ALIVE)
+    }
+
+    /// Checks that the browser's log contains no errors.
+    pub(crate) fn quiet(&self) -> Result<()> {
+        let said = self.browser.log("browser")?;
+        ensure!(said.is_empty(), "the browser reports {}", json!(said));
+        Ok(())
+    }
+
+    /// Stores a picture of the page.
+    pub(crate) fn picture(&self, name: &str, (scheme, width): View) -> Result<()> {
+        let file = self.folder.join(format!("{name}-{scheme}-{width}.png"));
+        fs::write(file, self.browser.screenshot()?).map_err(Into::into)
+    }
+
+    /// Writes the devicetree with names that look like elements, and returns its path.
+    pub(crate) fn hostile(&self, name: &str) -> Result<PathBuf> {
+        let file = self.folder.join(name);
+        fs::write(&file, renamed(&fs::read(self.root.join(RENAMED))?)?)?;
+        Ok(file)
+    }
+
+    /// Checks that no name of the open page is an element.
+    pub(crate) fn has_no_injected_elements(&self) -> Result<()> {
+        let injected = self.ask(INJECTED)?;
+        ensure!(injected == json!(0), "names created {injected} elements");
+        Ok(())
+    }
+
+    /// Checks that all hostile names are texts of the open report.
+    pub(crate) fn shows_hostile_names(&self) -> Result<()> {
+        let text = self.ask("return document.body.innerText")?;
+        let text = text.as_str().context("no text")?;
+        for (_, name) in NAMES {
+            ensure!(text.contains(name), "{name} is not shown");
+        }
+        self.has_no_injected_elements()
+    }
+}

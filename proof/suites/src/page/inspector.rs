@@ -1,0 +1,268 @@
+//! The browser inspector, whose outputs must be those of the command.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::bench::{ALIVE, Bench, ENTER, HEIGHT, MISTAKES, PATIENCE, POLL, VIEWS, View};
+use super::trees;
+
+/// Script that clears what the page has said.
+const FORGET: &str = "document.querySelector('#status').textContent = ''";
+const STATUS: &str = "return document.querySelector('#status').textContent";
+/// Script that returns an output as text, by its number.
+const OUTPUT: &str = "return new TextDecoder().decode(outputs[arguments[0]])";
+/// Script that returns what has the focus.
+const FOCUS: &str = "return document.activeElement.id || document.activeElement.localName";
+const LOADED: &str = "return document.readyState === 'complete' && document.title !== ''";
+const FITS: &str = "return document.documentElement.scrollWidth <= innerWidth";
+const HAS_NO_OUTPUT: &str =
+    "return document.querySelector('#report').hidden && outputs.length === 0";
+/// Script that finds out whether the module lets its memory grow to a gigabyte.
+const GROW: &str = "const wasm = new Response(new Blob([module]).stream()
+        .pipeThrough(new DecompressionStream('deflate-raw'))).arrayBuffer();
+    window.grown = 'unknown';
+    wasm.then((wasm) => WebAssembly.instantiate(wasm)).then(({ instance }) => {
+      try { instance.exports.memory.grow(1 << 14); grown = true } catch { grown = false }
+    })";
+/// Script that makes the page's next time limit end at once.
+const HURRY: &str = "const wait = setTimeout; window.setTimeout = (work) => wait(work, 100)";
+const TAB: &str = "\u{e004}";
+
+const OVERLAYS: &str = "crates/gic-firmware/tests/overlay";
+const MARINA: &str = "sim/machine/machines/marina";
+const TABLES: [&str; 3] = ["apic.aml", "iort.aml", "mcfg.aml"];
+
+fn open(bench: &Bench, view: View) -> Result<String> {
+    bench.open(&bench.inspector, view)
+}
+
+/// Drops files of the workspace on the middle of the page, which is the report if it shows one, and
+/// returns what the page then says.
+fn drop_files(bench: &Bench, files: &[PathBuf]) -> Result<String> {
+    let files: Vec<_> = files.iter().map(|file| bench.root.join(file)).collect();
+    bench.ask(FORGET)?;
+    bench.browser.drop_files((180, HEIGHT / 2), &files)?;
+    said(bench)
+}
+
+/// Waits until the page has inspected files or refused to, and returns what it says. Meanwhile, it
+/// must answer.
+fn said(bench: &Bench) -> Result<String> {
+    let start = Instant::now();
+    loop {
+        let asked = Instant::now();
+        let said = bench.ask(STATUS)?;
+        ensure!(asked.elapsed() < ALIVE, "an answer took {:?}", asked.elapsed());
+        let said = said.as_str().unwrap_or_default();
+        if !said.is_empty() && !said.contains("being inspected") {
+            return Ok(said.to_owned());
+        }
+        ensure!(start.elapsed() < PATIENCE, "the page says {said:?}");
+        thread::sleep(POLL);
+    }
+}
+
+/// Drops files that the page can inspect, and waits until their report is loaded: before, nothing
+/// can be dropped on it, and keys that lead into its frame are lost.
+fn inspect(bench: &Bench, files: &[PathBuf]) -> Result<()> {
+    let said = drop_files(bench, files)?;
+    ensure!(said.contains(": inspected in"), "{said}");
+    in_report(bench, || bench.until(LOADED, &json!(true), PATIENCE))
+}
+
+/// Checks the report in its frame.
+fn in_report(bench: &Bench, check: impl FnOnce() -> Result<()>) -> Result<()> {
+    bench.browser.enter("#report")?;
+    let outcome = check();
+    bench.browser.leave()?;
+    outcome
+}
+
+/// Checks that the file names no address, and that the page requests only parts of itself.
+pub(crate) fn loads_nothing(bench: &Bench) -> Result<()> {
+    let text = fs::read_to_string(&bench.inspector)?;
+    for what in ["http:", "https:", "src=", "href=", "url(", "@import", "fetch("] {
+        ensure!(!text.contains(what), "the page contains {what}");
+    }
+    ensure!(text.contains("content=\"default-src &#39;none&#39;; "), "there is no policy");
+    let address = open(bench, VIEWS[0])?;
+    inspect(bench, &[MISTAKES.into()])?;
+    let foreign = |request: &String| *request != address && !request.starts_with("blob:");
+    let requests: Vec<_> = bench.browser.requests()?.into_iter().filter(foreign).collect();
+    ensure!(requests.is_empty(), "the page requests {requests:?}");
+    bench.quiet()
+}
+
+/// Checks the page before and after a drop, and the report in its frame.
+pub(crate) fn passes_audit(bench: &Bench, file: &str, view: View) -> Result<()> {
+    open(bench, view)?;
+    let picture = |when: &str| -> Result<()> {
+        ensure!(bench.ask(FITS)? == true, "the page is wider than its window, {when}");
+        bench.picture(when, view)
+    };
+    picture("before")?;
+    inspect(bench, &[file.into()])?;
+    in_report(bench, || {
+        bench.audit(view)?;
+        bench.browser.click("#findings a.place")?;
+        bench.selected()
+    })?;
+    picture("after")?;
+    bench.quiet()
+}
+
+/// Opens the file chooser and reaches the report by keys alone.
+pub(crate) fn is_operated_by_keys(bench: &Bench) -> Result<()> {
+    open(bench, VIEWS[0])?;
+    bench.browser.intercept_chooser()?;
+    bench.browser.press(TAB)?;
+    let focus = bench.ask(FOCUS)?;
+    ensure!(focus == "files", "the first Tab leads to {focus}");
+    let outline = bench.ask("return getComputedStyle(document.activeElement).outlineStyle")?;
+    ensure!(outline == "solid", "the focus is not visible: {outline}");
+    bench.browser.press(ENTER)?;
+    bench.browser.choose(&[bench.root.join(MISTAKES)])?;
+    let said = said(bench)?;
+    ensure!(said.contains(": inspected in"), "{said}");
+    in_report(bench, || bench.until(LOADED, &json!(true), PATIENCE))?;
+    let mut met = Vec::new();
+    while met.last().is_none_or(|last| *last != "report") {
+        ensure!(met.len() < 8, "the Tab key leads to {met:?}, but not to the report");
+        bench.browser.press(TAB)?;
+        met.push(bench.ask(FOCUS)?);
+    }
+    ensure!(met.iter().filter(|one| **one == "a").count() == 4, "{met:?} are not four links");
+    bench.quiet()
+}
+
+/// Compares each output with the command's, for trees, overlays, tables and dumps.
+pub(crate) fn agrees_with_the_command(bench: &Bench) -> Result<()> {
+    let data = bench.root.join("crates/gic-firmware/tests/data");
+    for name in ["mistakes.dtb", "several-its.dtb", "wired.dtb", "pre-its.dtb"] {
+        same(bench, &data, name)?;
+    }
+    // Overlays are dropped on the report of their base. Only `lint` reads them.
+    let (folder, overlays) = (bench.root.join(OVERLAYS), ["first.dtbo", "second.dtbo"]);
+    same(bench, &folder, "base.dtb")?;
+    inspect(bench, &overlays.map(|name| folder.join(name)))?;
+    compare(bench, &folder, &[&["lint", "--json", "base.dtb"], &overlays[..]].concat(), 3)?;
+    fs::write(bench.folder.join("acpidump.txt"), dump(&bench.root.join(MARINA))?)?;
+    same(bench, &bench.folder, "acpidump.txt")?;
+    // The command reads tables from a folder, which is named like the files in the page.
+    let source = TABLES.join(" + ");
+    let folder = bench.folder.join(&source);
+    fs::create_dir_all(&folder)?;
+    for name in TABLES {
+        fs::copy(bench.root.join(MARINA).join(name), folder.join(name))?;
+    }
+    open(bench, VIEWS[0])?;
+    inspect(bench, &TABLES.map(|name| folder.join(name)))?;
+    agree(bench, &bench.folder, &source)
+}
+
+/// Writes tables as `acpidump` does.
+fn dump(folder: &Path) -> Result<String> {
+    let mut dump = String::new();
+    for (table, name) in ["APIC", "IORT", "MCFG"].into_iter().zip(TABLES) {
+        writeln!(dump, "{table} @ 0x0000000000000000")?;
+        for (at, row) in fs::read(folder.join(name))?.chunks(16).enumerate() {
+            let row: Vec<_> = row.iter().map(|byte| format!("{byte:02X}")).collect();
+            writeln!(dump, "    {:04X}: {}  ", at * 16, row.join(" "))?;
+        }
+    }
+    Ok(dump)
+}
+
+/// Drops a file of a folder, and compares all outputs.
+fn same(bench: &Bench, folder: &Path, source: &str) -> Result<()> {
+    open(bench, VIEWS[0])?;
+    inspect(bench, &[folder.join(source)])?;
+    agree(bench, folder, source)
+}
+
+/// Compares all outputs about a source with what the command prints.
+fn agree(bench: &Bench, folder: &Path, source: &str) -> Result<()> {
+    compare(bench, folder, &["report", "--no-run", source], 1)?;
+    compare(bench, folder, &["inspect", "--json", source], 2)?;
+    compare(bench, folder, &["lint", "--json", source], 3)?;
+    compare(bench, folder, &["graph", source], 4)
+}
+
+fn compare(bench: &Bench, folder: &Path, arguments: &[&str], number: usize) -> Result<()> {
+    let printed = bench.print(folder, arguments)?;
+    let shown = bench.browser.execute(OUTPUT, &json!([number]))?;
+    let shown = shown.as_str().context("no output")?;
+    ensure!(!printed.is_empty() && shown == printed, "{arguments:?}: {shown} is not {printed}");
+    Ok(())
+}
+
+/// Drops files that the page cannot inspect.
+pub(crate) fn refuses(bench: &Bench) -> Result<()> {
+    open(bench, VIEWS[0])?;
+    let [base, first, second] =
+        ["base.dtb", "first.dtbo", "second.dtbo"].map(|name| Path::new(OVERLAYS).join(name));
+    let source = PathBuf::from("sim/doorbell/tests/data/dts/board.dts");
+    for (files, reason) in [
+        (&[source][..], "`doorbell lint board.dts`"),
+        (&["README.md".into()], "README.md is not a flattened devicetree"),
+        (&[MISTAKES.into(), base.clone()], "do not describe one machine"),
+        (&[base, second], "label \"new\""),
+        (&[first], "together with its overlays"),
+    ] {
+        let said = drop_files(bench, files)?;
+        ensure!(said.contains(reason), "{said}, without {reason}");
+        ensure!(bench.ask(HAS_NO_OUTPUT)? == true, "{reason}: old outputs");
+    }
+    bench.quiet()
+}
+
+/// Checks that names in firmware and of files appear as text and are not interpreted.
+pub(crate) fn shows_names_as_text(bench: &Bench) -> Result<()> {
+    open(bench, VIEWS[0])?;
+    inspect(bench, &[bench.hostile("<img src=x onerror=alert(1)>.dtb")?])?;
+    bench.has_no_injected_elements()?;
+    in_report(bench, || {
+        bench.shows_hostile_names()?;
+        ensure!(bench.ask("return self.origin")? == "null", "it shares the page's origin");
+        Ok(())
+    })?;
+    bench.quiet()
+}
+
+/// Opens a hostile tree, and checks that the page answers meanwhile and says something in the end.
+pub(crate) fn stays_alive(bench: &Bench, name: &str, tree: &[u8]) -> Result<()> {
+    open(bench, VIEWS[0])?;
+    let said = choose(bench, name, tree)?;
+    eprintln!("{said}");
+    ensure!(said.contains(": inspected in") || said.contains(": stopped after"), "{said}");
+    bench.quiet()
+}
+
+/// Chooses a tree as the file, and returns what the page says.
+fn choose(bench: &Bench, name: &str, tree: &[u8]) -> Result<String> {
+    let file = bench.folder.join(name);
+    fs::write(&file, tree)?;
+    bench.browser.keys("#files", &file.display().to_string())?;
+    said(bench)
+}
+
+/// Checks that an inspection ends at the time limit, that the page then works on, and that memory
+/// has a maximum.
+pub(crate) fn stops(bench: &Bench) -> Result<()> {
+    open(bench, VIEWS[0])?;
+    bench.ask(HURRY)?;
+    let (name, tree) = trees::ALL[0];
+    let said = choose(bench, name, &tree())?;
+    ensure!(said.contains(": stopped after"), "{said}");
+    open(bench, VIEWS[0])?;
+    bench.ask(GROW)?;
+    bench.until("return grown !== 'unknown'", &Value::Bool(true), PATIENCE)?;
+    ensure!(bench.ask("return grown")? == false, "memory grows to a gigabyte");
+    inspect(bench, &[MISTAKES.into()])
+}
