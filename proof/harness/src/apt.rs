@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use self::mirrors::Suite;
 use self::mirrors::{ReleaseSources, SID};
-use crate::process;
+use crate::workspace::Workspace;
+use crate::{cache, process};
 
 /// Name prefixes of packages that are unpacked even if they are installed. Otherwise, apt would
 /// refuse the requested version if the machine has a different version of one of these packages.
@@ -31,16 +32,11 @@ pub struct Apt {
 
 impl Apt {
     /// Reads the mirrors configured on this machine, and fetches their index into `folder`.
-    pub fn update(folder: &Path) -> Result<Self> {
+    fn update(folder: &Path) -> Result<Self> {
         Self::update_any(folder, |sources| {
             let choices: [&[Suite]; 2] = [&[Suite::Stable, Suite::Backports], &[Suite::Stable]];
             choices.map(|suites| sources.render(suites)).into()
         })
-    }
-
-    /// Fetches the index of the unstable suite into a folder of `cache`.
-    pub fn update_unstable(cache: &Path) -> Result<Self> {
-        Self::update_release(cache, SID)
     }
 
     /// Fetches the index of a release, such as `trixie`, into a folder of `cache`. `sid` is the
@@ -80,6 +76,15 @@ impl Apt {
         bail!("the Debian mirror {} does not answer", apt.sources.mirror())
     }
 
+    /// Returns the index that has a suite's packages, in a folder of the cache.
+    pub(crate) fn of(workspace: &Workspace, suite: Suite) -> Result<Self> {
+        let cache = cache::folder(workspace);
+        match suite {
+            Suite::Unstable => Self::update_release(&cache, SID),
+            Suite::Stable | Suite::Backports => Self::update(&cache.join("apt")),
+        }
+    }
+
     /// Returns the newest version of `package` in `suite`.
     pub fn newest(&self, package: &str, suite: Suite) -> Result<String> {
         let table = process::capture(&mut self.command("apt-cache", &["madison", package]))?;
@@ -91,7 +96,7 @@ impl Apt {
     }
 
     /// Returns the package that version `version` of the metapackage `package` refers to.
-    pub fn stands_for(&self, package: &str, version: &str) -> Result<String> {
+    fn stands_for(&self, package: &str, version: &str) -> Result<String> {
         let wanted = format!("{package}={version}");
         let first = self.dependencies(&wanted)?.into_iter().next();
         first.with_context(|| format!("{wanted} has no dependencies"))
@@ -132,10 +137,26 @@ impl Apt {
     /// Unpacks a user space that consists of a single program, for a Debian architecture, into
     /// `to`.
     pub fn unpack_busybox(&self, architecture: &str, to: &Path) -> Result<()> {
-        self.download(&format!("busybox-static:{architecture}"), to)?;
-        let package = packages_in(to)?.pop().context("busybox was not downloaded")?;
-        unpack_matching(&package, &[&format!("./{BUSYBOX}")], to)?;
-        fs::remove_file(package).map_err(Into::into)
+        self.unpack(&format!("busybox-static:{architecture}"), &[&format!("./{BUSYBOX}")], to)
+    }
+
+    /// Downloads `package`, without its dependencies, and unpacks the files that match one of
+    /// `patterns` into `to`. Every pattern must have a match. Without patterns, unpacks all files.
+    pub fn unpack(&self, package: &str, patterns: &[&str], to: &Path) -> Result<()> {
+        self.download(package, to)?;
+        let archive = packages_in(to)?.pop();
+        let archive = archive.with_context(|| format!("{package} was not downloaded"))?;
+        if patterns.is_empty() {
+            process::capture(process::command("dpkg-deb", to).arg("-x").arg(&archive).arg(to))?;
+        } else {
+            unpack_matching(&archive, patterns, to)?;
+        }
+        fs::remove_file(archive).map_err(Into::into)
+    }
+
+    /// Returns the newest kernel package that `metapackage` refers to in `suite`.
+    pub(crate) fn kernel(&self, metapackage: &str, suite: Suite) -> Result<String> {
+        self.stands_for(metapackage, &self.newest(metapackage, suite)?)
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
@@ -166,17 +187,30 @@ Debug::NoLocking "1";
     }
 }
 
-/// Downloads the newest kernel package that `metapackage` refers to in `suite` into `folder`.
-/// Returns its path.
-pub fn download_kernel(
-    apt: &Apt,
-    metapackage: &str,
+/// Returns the folder of this name in the cache, which `unpack` fills with packages of a suite unless
+/// an earlier call has done so.
+pub fn cached(
+    workspace: &Workspace,
     suite: Suite,
-    folder: &Path,
+    name: &str,
+    unpack: impl FnOnce(&Apt, &Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    let kernel = apt.stands_for(metapackage, &apt.newest(metapackage, suite)?)?;
-    apt.download(&kernel, folder)?;
-    packages_in(folder)?.pop().with_context(|| format!("{kernel} was not downloaded"))
+    let folder = cache::folder(workspace).join(name);
+    if !cache::is_filled(&folder) {
+        let apt = Apt::of(workspace, suite)?;
+        cache::fill(&folder, || unpack(&apt, &folder))?;
+    }
+    Ok(folder)
+}
+
+/// Returns the folder of this name in the cache with packages of a suite and their dependencies.
+pub fn cached_with_needs(
+    workspace: &Workspace,
+    suite: Suite,
+    name: &str,
+    packages: &[&str],
+) -> Result<PathBuf> {
+    cached(workspace, suite, name, |apt, folder| apt.unpack_with_needs(packages, suite, folder))
 }
 
 /// Unpacks the files of `package` that match one of `patterns` into `to`. Every pattern must have a

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::apt::{self, Apt, Suite};
+use crate::apt::{Apt, Suite};
 use crate::suite::OrAbsent;
 use crate::workspace::Workspace;
 use crate::{cache, process};
@@ -178,7 +178,7 @@ pub fn fetch(workspace: &Workspace) -> Vec<(Tree, Result<()>)> {
     if Tree::ALL.iter().all(|tree| cache::is_filled(&tree.folder(workspace))) {
         return Tree::ALL.map(|tree| (tree, Ok(()))).into();
     }
-    match Apt::update(&cache::folder(workspace).join("apt")) {
+    match Apt::of(workspace, Suite::Backports) {
         Ok(apt) => Tree::ALL.map(|tree| (tree, fetch_tree(workspace, &apt, tree))).into(),
         Err(error) => Tree::ALL.map(|tree| (tree, Err(anyhow::format_err!("{error:#}")))).into(),
     }
@@ -200,24 +200,21 @@ fn fetch_tree(workspace: &Workspace, apt: &Apt, tree: Tree) -> Result<()> {
 /// Fetches the devicetrees of Debian's current arm64 kernel, unless the cache has them. Returns the
 /// kernel's version and the folder of its devicetrees.
 pub fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
-    let cache = cache::folder(workspace);
-    let apt = Apt::update_unstable(&cache)?;
+    let apt = Apt::of(workspace, Suite::Unstable)?;
     let version = apt.newest(KERNEL, Suite::Unstable)?;
-    let folder = cache.join("dtb/debian-unstable");
+    let folder = cache::folder(workspace).join("dtb/debian-unstable");
     cache::fill_version(&folder, &version, || {
-        unpack_trees(&download_unstable(&apt, &version, &folder)?, &folder)
+        unpack_trees(&apt, &newest_package(&apt, &version)?, &folder)
     })?;
     Ok((version, folder))
 }
 
-/// Downloads the package that contains the devicetrees of the unstable kernel. Since Linux 7, they
-/// are in a separate package that the kernel's package depends on.
-fn download_unstable(apt: &Apt, version: &str, folder: &Path) -> Result<PathBuf> {
+/// Returns the package that contains the devicetrees of the unstable kernel. Since Linux 7, they are
+/// in a separate package that the kernel's package depends on.
+fn newest_package(apt: &Apt, version: &str) -> Result<String> {
     let kernel = unstable_kernel(apt, version)?;
     let base = kernel.replacen("image", "base", 1);
-    let package = if apt.dependencies(&kernel)?.contains(&base) { base } else { kernel };
-    apt.download(&package, folder)?;
-    apt::packages_in(folder)?.pop().with_context(|| format!("{package} was not downloaded"))
+    Ok(if apt.dependencies(&kernel)?.contains(&base) { base } else { kernel })
 }
 
 /// Returns the package that a version of [`KERNEL`] from the unstable suite refers to.
@@ -229,12 +226,12 @@ pub(crate) fn unstable_kernel(apt: &Apt, version: &str) -> Result<String> {
 
 /// Unpacks the devicetrees of `suite`'s newest arm64 kernel into `folder`.
 fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
-    unpack_trees(&apt::download_kernel(apt, KERNEL, suite, folder)?, folder)
+    unpack_trees(apt, &apt.kernel(KERNEL, suite)?, folder)
 }
 
-/// Moves the devicetrees of `package` into `folder`, and removes the package.
-fn unpack_trees(package: &Path, folder: &Path) -> Result<()> {
-    apt::unpack_matching(package, &["./usr/lib/*.dtb"], folder)?;
+/// Unpacks the devicetrees of `package` into `folder`.
+fn unpack_trees(apt: &Apt, package: &str, folder: &Path) -> Result<()> {
+    apt.unpack(package, &["./usr/lib/*.dtb"], folder)?;
     // The vendor folders are below one or more other folders, each of which is the only entry of
     // its parent.
     let mut vendors = vec![folder.join("usr/lib")];
@@ -245,8 +242,7 @@ fn unpack_trees(package: &Path, folder: &Path) -> Result<()> {
     for vendor in vendors {
         fs::rename(&vendor, folder.join(vendor.file_name().unwrap_or_default()))?;
     }
-    fs::remove_dir_all(folder.join("usr"))?;
-    fs::remove_file(package).map_err(Into::into)
+    fs::remove_dir_all(folder.join("usr")).map_err(Into::into)
 }
 
 /// Unpacks QEMU and the devicetree compiler, from the backports if they have a QEMU.

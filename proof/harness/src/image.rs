@@ -21,19 +21,17 @@ pub struct Image {
 impl Image {
     /// Builds the program `program` of a package with the package's default features.
     pub fn build(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
-        Self::build_with(workspace, "release", package, program, &[])
+        Self::build_with(workspace, package, program, &[])
     }
 
-    /// Builds a program with a cargo profile. `features` are the cargo options that select
-    /// features.
+    /// Builds a program. `features` are the cargo options that select features.
     pub fn build_with(
         workspace: &Workspace,
-        profile: &str,
         package: &str,
         program: &str,
         features: &[&str],
     ) -> Result<Self> {
-        let elf = elf(workspace, profile, package, program, features)?;
+        let elf = elf(workspace, "release", package, program, features)?;
         let flat = elf.with_extension("img");
         flatten(&elf, &flat)?;
         Ok(Self { elf, flat })

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use crate::apt::{self, Suite};
+use crate::apt::{Apt, Suite};
 use crate::linux_kernel::KernelBuilder;
 use crate::linux_module::ModuleBuilder;
 use crate::workspace::Workspace;
@@ -29,24 +29,15 @@ impl Checkers {
         ensure!(process::exists("perl"), "perl is not installed on this machine");
         let folder = cache::folder(workspace).join(format!("checkers-{}", builder.version()));
         cache::fill(&folder, || {
-            let apt = ModuleBuilder::apt(workspace, suite)?;
+            let apt = Apt::of(workspace, suite)?;
             let source = format!("linux-source-{}", builder.version());
-            apt.download(&source, &folder)?;
-            let package = apt::packages_in(&folder)?.pop();
-            let package = package.with_context(|| format!("{source} was not downloaded"))?;
             let archive = format!("./usr/src/{source}.tar.xz");
-            apt::unpack_matching(&package, &[&archive], &folder)?;
+            apt.unpack(&source, &[&archive], &folder)?;
             let mut tar = process::command("tar", &folder);
             tar.args(["-xJf", &archive, "--wildcards", "--strip-components=1"]);
             process::capture(tar.args(SCRIPTS.map(|name| format!("*/scripts/{name}"))))?;
             fs::remove_file(folder.join(archive))?;
-            fs::remove_file(package)?;
-            apt.download("sparse", &folder)?;
-            for package in apt::packages_in(&folder)? {
-                let mut unpack = process::command("dpkg-deb", &folder);
-                process::capture(unpack.arg("-x").arg(&package).arg(&folder))?;
-                fs::remove_file(package)?;
-            }
+            apt.unpack("sparse", &[], &folder)?;
             builder.start_by_loader(&folder.join("usr/bin"))
         })?;
         Ok(Self { folder })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::apt::{self, Suite};
 use crate::linux_module::ModuleBuilder;
@@ -33,28 +33,15 @@ impl KernelBuilder {
         for program in ["make", "gcc", "bc", "git", "patch"] {
             ensure!(process::exists(program), "{program} is not installed on this machine");
         }
-        let cache = cache::folder(workspace);
         let version = modules.version();
-        let source = cache.join(format!("kernel-source-{version}"));
-        let tools = cache.join("kernel-tools");
         let name = format!("linux-source-{version}");
         let archive = format!("usr/src/{name}.tar.xz");
-        cache::fill(&source, || {
-            ModuleBuilder::apt(workspace, Suite::Unstable)?.download(&name, &source)?;
-            let package = apt::packages_in(&source)?.pop();
-            let package = package.with_context(|| format!("{name} was not downloaded"))?;
-            apt::unpack_matching(&package, &[&format!("./{archive}")], &source)?;
-            fs::remove_file(package).map_err(Into::into)
+        let folder = format!("kernel-source-{version}");
+        let source = apt::cached(workspace, Suite::Unstable, &folder, |apt, folder| {
+            apt.unpack(&name, &[&format!("./{archive}")], folder)
         })?;
-        cache::fill(&tools, || {
-            let apt = ModuleBuilder::apt(workspace, Suite::Stable)?;
-            ["flex", "bison", "m4"].iter().try_for_each(|name| apt.download(name, &tools))?;
-            for package in apt::packages_in(&tools)? {
-                let mut unpack = process::command("dpkg-deb", &tools);
-                process::capture(unpack.arg("-x").arg(&package).arg(&tools))?;
-                fs::remove_file(package)?;
-            }
-            Ok(())
+        let tools = apt::cached(workspace, Suite::Stable, "kernel-tools", |apt, folder| {
+            ["flex", "bison", "m4"].iter().try_for_each(|name| apt.unpack(name, &[], folder))
         })?;
         let source = source.join(archive);
         ensure!(source.is_file(), "{} is of another kernel", source.display());

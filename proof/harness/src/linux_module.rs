@@ -9,7 +9,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::apt::{self, Apt, Suite};
+use crate::apt::{Apt, Suite};
 use crate::dtb::Tools;
 use crate::workspace::Workspace;
 use crate::{cache, process, small_linux};
@@ -43,7 +43,7 @@ impl ModuleBuilder {
         let is_newest = suite == Suite::Unstable;
         let compiler = cache.join(if is_newest { "cross-arm64-unstable" } else { "cross-arm64" });
         if !cache::is_filled(&folder) || !cache::is_filled(&compiler) {
-            let apt = Self::apt(workspace, suite)?;
+            let apt = Apt::of(workspace, suite)?;
             let headers = format!("linux-headers-{release}:arm64");
             let needs = apt.dependencies(&headers)?;
             cache::fill(&compiler, || unpack_compiler(&apt, &needs, suite, &compiler))?;
@@ -55,15 +55,6 @@ impl ModuleBuilder {
         }
         let headers = folder.join(&SOURCES[1..]).join(format!("linux-headers-{release}"));
         Ok(Self { suite, release, compiler: Tools::at(compiler), headers })
-    }
-
-    /// Returns the package index with a suite's kernel.
-    pub(crate) fn apt(workspace: &Workspace, suite: Suite) -> Result<Apt> {
-        let cache = cache::folder(workspace);
-        match suite {
-            Suite::Unstable => Apt::update_unstable(&cache),
-            Suite::Stable | Suite::Backports => Apt::update(&cache.join("apt")),
-        }
     }
 
     /// Returns the folder with the compiler.
@@ -137,14 +128,8 @@ fn release_of(folder: &Path) -> Result<String> {
 
 /// Downloads the headers and those that they share with other kernels, and unpacks them.
 fn unpack_headers(apt: &Apt, headers: &str, needs: &[String], folder: &Path) -> Result<()> {
-    apt.download(headers, folder)?;
-    for name in shared_headers(needs) {
-        apt.download(name, folder)?;
-    }
-    for package in apt::packages_in(folder)? {
-        let mut unpack = process::command("dpkg-deb", folder);
-        process::capture(unpack.arg("-x").arg(&package).arg(folder))?;
-        fs::remove_file(package)?;
+    for name in shared_headers(needs).into_iter().chain([headers]) {
+        apt.unpack(name, &[], folder)?;
     }
     for entry in folder.join(&SOURCES[1..]).read_dir()? {
         let makefile = entry?.path().join("Makefile");

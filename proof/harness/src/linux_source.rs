@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::apt::{self, Apt, Suite};
+use crate::apt::{Apt, Suite};
 use crate::workspace::Workspace;
 use crate::{cache, process};
 
@@ -20,14 +20,12 @@ const PARTS: [&str; 4] = ["drivers/acpi/arm64", "drivers/irqchip", "drivers/of",
 /// # Errors
 /// Fails if the package cannot be fetched.
 pub fn fetch(workspace: &Workspace) -> Result<(String, PathBuf)> {
-    let cache = cache::folder(workspace);
-    let apt = Apt::update_unstable(&cache)?;
+    let apt = Apt::of(workspace, Suite::Unstable)?;
     let version = apt.newest(PACKAGE, Suite::Unstable)?;
-    let folder = cache.join(PACKAGE);
+    let folder = cache::folder(workspace).join(PACKAGE);
     cache::fill_version(&folder, &version, || {
-        let package = apt::download_kernel(&apt, PACKAGE, Suite::Unstable, &folder)?;
-        apt::unpack_matching(&package, &["./usr/src/*.tar.xz"], &folder)?;
-        fs::remove_file(package)?;
+        let package = apt.kernel(PACKAGE, Suite::Unstable)?;
+        apt.unpack(&package, &["./usr/src/*.tar.xz"], &folder)?;
         for archive in cache::files_below(&folder.join("usr/src"))? {
             let mut tar = process::command("tar", &folder);
             tar.arg("-xJf").arg(archive).args(["--wildcards", "--no-wildcards-match-slash"]);

@@ -4,19 +4,15 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::apt::{Apt, Suite};
+use crate::apt::{self, Suite};
 use crate::dtb::Tools;
+use crate::process;
 use crate::workspace::Workspace;
-use crate::{cache, process};
 
 /// Unpacks the package into the cache.
 pub fn fetch(workspace: &Workspace) -> Result<Tools> {
-    let folder = cache::folder(workspace).join("poppler");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || apt.unpack_with_needs(&["poppler-utils"], Suite::Stable, &folder))?;
-    }
-    Ok(Tools::at(folder))
+    let packages = ["poppler-utils"];
+    apt::cached_with_needs(workspace, Suite::Stable, "poppler", &packages).map(Tools::at)
 }
 
 /// Returns the visible text of a file's pages, in the order in which the file draws it.

@@ -4,19 +4,20 @@ pub mod cost;
 mod human_monitor;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 pub use self::human_monitor::HumanMonitor;
-use crate::apt::{Apt, Suite};
-use crate::cache;
+use crate::apt::{self, Suite};
 use crate::dtb::Tools;
 use crate::suite::is_long;
 use crate::workspace::Workspace;
 
 /// The program for 64-bit Arm machines.
 pub const PROGRAM: &str = "qemu-system-aarch64";
+/// The package of the program.
+const PACKAGE: &str = "qemu-system-arm";
 /// Number of sectors of the disk. Each sector starts with its own number.
 const SECTORS: u64 = 2048;
 const SECTOR: usize = 512;
@@ -55,39 +56,21 @@ impl Version {
         };
         Self::ALL.into_iter().enumerate().flat_map(chosen).collect()
     }
-
-    fn folder(self, workspace: &Workspace) -> PathBuf {
-        cache::folder(workspace).join(match self {
-            Self::Stable => "qemu-stable",
-            Self::Backports => "qemu-backports",
-        })
-    }
 }
 
 /// Unpacks a QEMU into the cache.
 pub fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
-    let folder = version.folder(workspace);
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || {
-            apt.unpack_with_needs(&["qemu-system-arm"], version.suite(), &folder)
-        })?;
-    }
-    Ok(Tools::at(folder))
+    let name = match version {
+        Version::Stable => "qemu-stable",
+        Version::Backports => "qemu-backports",
+    };
+    apt::cached_with_needs(workspace, version.suite(), name, &[PACKAGE]).map(Tools::at)
 }
 
 /// Unpacks the QEMU of the unstable suite into the cache. It has boards and mends that the others
 /// lack.
 pub fn fetch_unstable(workspace: &Workspace) -> Result<Tools> {
-    let cache = cache::folder(workspace);
-    let folder = cache.join("qemu-unstable");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update_unstable(&cache)?;
-        cache::fill(&folder, || {
-            apt.unpack_with_needs(&["qemu-system-arm"], Suite::Unstable, &folder)
-        })?;
-    }
-    Ok(Tools::at(folder))
+    apt::cached_with_needs(workspace, Suite::Unstable, "qemu-unstable", &[PACKAGE]).map(Tools::at)
 }
 
 /// Returns arguments that define the drives `d0` and `d1`, both backed by `disk`.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::apt::{self, Apt, Suite};
+use crate::apt::{Apt, Suite};
 use crate::workspace::Workspace;
 use crate::{cache, process};
 
@@ -24,7 +24,7 @@ const PACKAGE: &str = "linux-doc";
 pub struct Schemas {
     /// Folder whose subfolders are those of [`FOLDER`].
     pub folder: PathBuf,
-    /// File name of the package without its extension, which includes the kernel's version.
+    /// Name of the package, which includes the kernel's version.
     pub package: String,
 }
 
@@ -33,21 +33,19 @@ pub fn fetch(workspace: &Workspace) -> Result<Schemas> {
     let root = cache::folder(workspace).join("linux-schemas");
     let note = root.join("package");
     cache::fill(&root, || {
-        let apt = Apt::update_unstable(&cache::folder(workspace))?;
-        let package = apt::download_kernel(&apt, PACKAGE, Suite::Unstable, &root)?;
-        let name = package.file_stem().context("the package has no name")?;
-        fs::write(&note, name.to_string_lossy().as_bytes())?;
-        unpack(&package, &root)
+        let apt = Apt::of(workspace, Suite::Unstable)?;
+        let package = apt.kernel(PACKAGE, Suite::Unstable)?;
+        fs::write(&note, &package)?;
+        unpack(&apt, &package, &root)
     })?;
     Ok(Schemas { folder: root.join("schemas"), package: fs::read_to_string(note)? })
 }
 
-/// Unpacks the schemas of `package` into `root`, and removes the package.
-fn unpack(package: &Path, root: &Path) -> Result<()> {
+/// Unpacks the schemas of `package` into `root`.
+fn unpack(apt: &Apt, package: &str, root: &Path) -> Result<()> {
     let pattern = |schema| format!("./usr/share/doc/{PACKAGE}-*/{FOLDER}/{schema}.gz");
     let patterns = SCHEMAS.map(pattern);
-    apt::unpack_matching(package, &patterns.each_ref().map(String::as_str), root)?;
-    fs::remove_file(package)?;
+    apt.unpack(package, &patterns.each_ref().map(String::as_str), root)?;
     for compressed in cache::files_below(&root.join("usr"))? {
         process::capture(process::command("gzip", root).arg("-d").arg(&compressed))?;
     }

@@ -93,34 +93,24 @@ pub fn imx8mp_modules(suite: Suite) -> Vec<&'static str> {
 /// returns their folder. The kernel and the modules come from one package, because a module is only
 /// compatible with its own kernel.
 pub fn fetch_with_modules(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
-    let cache = cache::folder(workspace);
-    let folder = cache.join(format!("linux-{suite:?}").to_lowercase());
-    if !cache::is_filled(&folder) {
+    apt::cached(workspace, suite, &format!("linux-{suite:?}").to_lowercase(), |apt, folder| {
         let more = [confined_vfio_modules(suite), imx8mp_modules(suite)].concat();
         let modules = [pci_modules(suite), more].concat();
-        if suite == Suite::Unstable {
-            let apt = Apt::update_unstable(&cache)?;
-            cache::fill(&folder, || unpack_unstable(&apt, &modules, &folder))?;
-        } else {
-            let apt = Apt::update(&cache.join("apt"))?;
-            cache::fill(&folder, || unpack_kernel(&apt, dtb::KERNEL, suite, &modules, &folder))?;
+        match suite {
+            Suite::Unstable => unpack_unstable(apt, &modules, folder),
+            _ => unpack_kernel(apt, dtb::KERNEL, suite, &modules, folder),
         }
-    }
-    Ok(folder)
+    })
 }
 
 /// Fetches the stable suite's kernel with real-time preemption (PREEMPT_RT), and its modules of
 /// [`pci_modules`], into the cache, and returns their folder.
 pub fn fetch_real_time(workspace: &Workspace) -> Result<PathBuf> {
     const KERNEL: &str = "linux-image-rt-arm64:arm64";
-    let (cache, suite) = (cache::folder(workspace), Suite::Stable);
-    let folder = cache.join("linux-real-time");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache.join("apt"))?;
-        let modules = pci_modules(suite);
-        cache::fill(&folder, || unpack_kernel(&apt, KERNEL, suite, &modules, &folder))?;
-    }
-    Ok(folder)
+    let suite = Suite::Stable;
+    apt::cached(workspace, suite, "linux-real-time", |apt, folder| {
+        unpack_kernel(apt, KERNEL, suite, &pci_modules(suite), folder)
+    })
 }
 
 /// Downloads the unstable suite's kernel, and unpacks it and the given modules into `folder`. Since
@@ -132,12 +122,8 @@ fn unpack_unstable(apt: &Apt, modules: &[&str], folder: &Path) -> Result<()> {
         modules.iter().map(|name| format!("./usr/lib/modules/*/{name}")).collect();
     let parts = [("binary", vec!["./usr/lib/modules/*/vmlinuz".to_owned()]), ("modules", modules)];
     for (part, patterns) in parts {
-        apt.download(&kernel.replacen("image", part, 1), folder)?;
-        let package = apt::packages_in(folder)?.pop();
-        let package = package.with_context(|| format!("{kernel} has no part `{part}`"))?;
         let patterns: Vec<_> = patterns.iter().map(String::as_str).collect();
-        apt::unpack_matching(&package, &patterns, folder)?;
-        fs::remove_file(package)?;
+        apt.unpack(&kernel.replacen("image", part, 1), &patterns, folder)?;
     }
     let files = cache::files_below(folder)?;
     let image = files.iter().find(|file| file.ends_with("vmlinuz")).context("no vmlinuz")?;
@@ -148,12 +134,9 @@ fn unpack_unstable(apt: &Apt, modules: &[&str], folder: &Path) -> Result<()> {
 
 /// Fetches busybox for arm64 into the cache, and returns its folder.
 pub fn fetch_busybox(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = cache::folder(workspace).join("busybox");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || apt.unpack_busybox("arm64", &folder))?;
-    }
-    Ok(folder)
+    apt::cached(workspace, Suite::Stable, "busybox", |apt, folder| {
+        apt.unpack_busybox("arm64", folder)
+    })
 }
 
 /// Downloads a suite's kernel, and unpacks it and the given modules into `folder`.
@@ -164,23 +147,18 @@ pub fn unpack_kernel<'a>(
     modules: impl IntoIterator<Item = &'a &'a str>,
     folder: &Path,
 ) -> Result<()> {
-    let package = apt::download_kernel(apt, metapackage, suite, folder)?;
     let modules: Vec<_> =
         modules.into_iter().map(|name| format!("./lib/modules/*/{name}")).collect();
     let mut patterns = vec!["./boot/vmlinuz-*"];
     patterns.extend(modules.iter().map(String::as_str));
-    apt::unpack_matching(&package, &patterns, folder)?;
-    fs::remove_file(package).map_err(Into::into)
+    apt.unpack(&apt.kernel(metapackage, suite)?, &patterns, folder)
 }
 
 /// Fetches a suite's newest kernel, without modules, into the cache.
 pub fn fetch_kernel(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
-    let folder = cache::folder(workspace).join(format!("kernel-{suite:?}").to_lowercase());
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || unpack_kernel(&apt, dtb::KERNEL, suite, &[], &folder))?;
-    }
-    kernel(&folder)
+    let name = format!("kernel-{suite:?}").to_lowercase();
+    let unpack = |apt: &Apt, folder: &Path| unpack_kernel(apt, dtb::KERNEL, suite, &[], folder);
+    kernel(&apt::cached(workspace, suite, &name, unpack)?)
 }
 
 /// Builds the program of a package for arm64 Linux, statically linked. The profile is `dev`, which

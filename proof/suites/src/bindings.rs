@@ -1,9 +1,7 @@
-//! Inserts our additions to the kernel's GICv3 schema into that schema, and checks the result with
+//! Applies our patch of the kernel's GICv3 schema to that schema, and checks the result with
 //! dtschema, which the kernel uses as well. The schema's own examples and ours must pass. Every
 //! counter-example must cause the error that its first lines state, and no other. Our own lint must
 //! accept and reject the same files.
-
-mod insertion;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::dtb::{self, Tools};
-use doorbell_harness::suite::{Case, OrAbsent, Shared};
+use doorbell_harness::suite::{Absent, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{cache, process, schemas, system};
 use gic_firmware::lint::{KnownRegisters, check};
@@ -21,11 +19,10 @@ use gic_firmware::{Finding, Severity, devicetree};
 /// a version.
 const VERSION: &str = "2026.9";
 const FOLDER: &str = "docs/bindings";
-const ADDITIONS: &str = "arm,gic-v3-additions.yaml";
-/// The additions in the series of patches for the kernel.
-const IN_SERIES: &str = "linux/built-in/0001-dt-bindings-direct-lpi.patch";
-/// The patch that the additions make.
-const PATCH: &str = "arm,gic-v3.patch";
+const EXAMPLES: &str = "examples";
+const COUNTER_EXAMPLES: &str = "counter-examples";
+/// The additions: the first patch of the series for the kernel.
+const ADDITIONS: &str = "linux/built-in/0001-dt-bindings-direct-lpi.patch";
 /// Prefix of the line in which a counter-example states its expected error.
 const COMPLAINT: &str = "// Complaint: ";
 /// The part of dtschema's output that occurs once in each error.
@@ -37,17 +34,16 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
         case("extended schema", Judge::accept_schema),
         case("examples of the extended schema", Judge::accept_schema_examples),
         case("schema without the additions", Judge::check_original),
-        case("patch in the kernel's series", Judge::compare_patch),
     ];
-    for example in files(&folder.join("examples"), "dts")? {
+    for example in files(&folder.join(EXAMPLES), "dts")? {
         cases.push(case(&name(&example), move |judge| {
-            let blob = judge.compile(&example)?;
+            let blob = judge.blob(&example);
             let findings = lint(&blob)?;
             ensure!(findings.is_empty(), "our lint reports {findings:?}");
-            judge.accept(&judge.extended, &blob)
+            judge.accept(&blob)
         }));
     }
-    for example in files(&folder.join("counter-examples"), "dts")? {
+    for example in files(&folder.join(COUNTER_EXAMPLES), "dts")? {
         cases.push(case(&name(&example), move |judge| judge.reject(&example)));
     }
     Ok(cases)
@@ -72,6 +68,12 @@ struct Judge {
     original: PathBuf,
     /// Folder of the kernel's schemas, with the additions inserted.
     extended: PathBuf,
+    /// The number of examples in each schema's text, and the devicetree that contains them all.
+    original_examples: (usize, PathBuf),
+    extended_examples: (usize, PathBuf),
+    /// What dtschema says of all devicetrees, by the extended schemas. Each start of dtschema reads
+    /// all schemas.
+    said: String,
 }
 
 impl Judge {
@@ -87,20 +89,35 @@ impl Judge {
             copy(&fetched.folder, folder)?;
         }
         let folder = workspace.root.join(FOLDER);
-        let schema = extended.join(schemas::GIC_V3);
-        let additions = fs::read_to_string(folder.join(ADDITIONS))?;
-        let text = insertion::insert(&fs::read_to_string(&schema)?, &additions)
+        if !process::exists("patch") {
+            return Err(Absent::new("patch is not installed on this machine").into());
+        }
+        let mut patch = process::command("patch", &output.join("b"));
+        patch.args(["-s", "-p1", "-i"]).arg(workspace.root.join(ADDITIONS));
+        process::capture(&mut patch)
             .with_context(|| format!("the additions do not fit {}", fetched.package))?;
-        fs::write(schema, text)?;
-        fs::write(output.join(PATCH), patch(&output)?)?;
-        Ok(Self {
+        let mut judge = Self {
             programs: find_or_install(workspace).or_absent("dtschema")?,
             unpacked: find_compiler(workspace).or_absent("the devicetree compiler")?,
             folder,
             output,
             original,
             extended,
-        })
+            original_examples: (0, PathBuf::new()),
+            extended_examples: (0, PathBuf::new()),
+            said: String::new(),
+        };
+        judge.original_examples = judge.examples(&judge.original, "before")?;
+        judge.extended_examples = judge.examples(&judge.extended, "after")?;
+        let mut blobs = vec![judge.extended_examples.1.clone()];
+        for folder in [EXAMPLES, COUNTER_EXAMPLES] {
+            for source in files(&judge.folder.join(folder), "dts")? {
+                judge.compile(&source, &judge.blob(&source))?;
+                blobs.push(judge.blob(&source));
+            }
+        }
+        judge.said = judge.validate(&judge.extended, &blobs)?;
+        Ok(judge)
     }
 
     fn accept_schema(&self) -> Result<()> {
@@ -112,38 +129,19 @@ impl Judge {
 
     /// Checks the examples in the schema's text, one of which comes from the additions.
     fn accept_schema_examples(&self) -> Result<()> {
-        let (before, _) = self.examples(&self.original, "before")?;
-        let (count, blob) = self.examples(&self.extended, "after")?;
-        ensure!(count == before + 1, "{count} examples, and {before} without the additions");
-        self.accept(&self.extended, &blob)
+        let (before, (count, blob)) = (self.original_examples.0, &self.extended_examples);
+        ensure!(*count == before + 1, "{count} examples, and {before} without the additions");
+        self.accept(blob)
     }
 
     /// Checks that the schema's examples pass without the additions, and that our example does not.
     fn check_original(&self) -> Result<()> {
-        let (count, blob) = self.examples(&self.original, "alone")?;
-        ensure!(count > 0, "the schema has no example");
-        self.accept(&self.original, &blob)?;
-        let ours = self.folder.join("examples/direct-lpi.dts");
-        let said = self.complaints(&self.original, &self.compile_as(&ours, "unknown")?)?;
-        ensure!(said.contains("'arm,direct-lpi' do not match"), "{said}");
-        Ok(())
-    }
-
-    /// Checks that the series for the kernel changes the schema in the same way. The schema in its
-    /// kernel may have other lines beside the changes.
-    fn compare_patch(&self) -> Result<()> {
-        let in_series = workspace::this()?.root.join(IN_SERIES);
-        let [ours, theirs] = [self.output.join(PATCH), in_series].map(|file| {
-            let text = fs::read_to_string(&file);
-            text.map(|text| changes(&text)).with_context(|| format!("no {}", file.display()))
-        });
-        let (ours, theirs) = (ours?, theirs?);
-        ensure!(!ours.is_empty(), "the additions change nothing");
-        let differ = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs);
-        ensure!(
-            ours == theirs,
-            "{IN_SERIES} differs from {FOLDER} (copy target/bindings/{PATCH}): {differ:#?}"
-        );
+        let (count, blob) = &self.original_examples;
+        ensure!(*count > 0, "the schema has no example");
+        let ours = self.blob(Path::new("direct-lpi"));
+        let said = self.validate(&self.original, &[blob.clone(), ours.clone()])?;
+        ensure!(complaints(&said, blob).is_empty(), "{said}");
+        ensure!(complaints(&said, &ours).contains("'arm,direct-lpi' do not match"), "{said}");
         Ok(())
     }
 
@@ -154,11 +152,13 @@ impl Judge {
         let text = process::capture(extract.arg(schemas.join(schemas::GIC_V3)))?;
         let source = self.output.join(name).with_extension("dts");
         fs::write(&source, &text)?;
-        Ok((text.matches(" example-").count(), self.compile(&source)?))
+        let blob = self.blob(&source);
+        self.compile(&source, &blob)?;
+        Ok((text.matches(" example-").count(), blob))
     }
 
-    fn accept(&self, schemas: &Path, blob: &Path) -> Result<()> {
-        let said = self.complaints(schemas, blob)?;
+    fn accept(&self, blob: &Path) -> Result<()> {
+        let said = complaints(&self.said, blob);
         ensure!(said.is_empty(), "{said}");
         Ok(())
     }
@@ -167,36 +167,38 @@ impl Judge {
         let text = fs::read_to_string(example)?;
         let complaint = text.lines().find_map(|line| line.strip_prefix(COMPLAINT));
         let complaint = complaint.context("the counter-example does not state its complaint")?;
-        let blob = self.compile(example)?;
+        let blob = self.blob(example);
         ensure!(!lint(&blob)?.is_empty(), "our lint accepts it");
-        let said = self.complaints(&self.extended, &blob)?;
+        let said = complaints(&self.said, &blob);
         ensure!(said.contains(complaint), "expected \"{complaint}\", got \"{said}\"");
         ensure!(said.matches(SOURCE).count() == 1, "expected one error, got \"{said}\"");
         Ok(())
     }
 
-    /// Returns dt-validate's error messages about a devicetree. The exit code of dt-validate is not
+    /// Returns dt-validate's error messages about devicetrees. The exit code of dt-validate is not
     /// meaningful.
-    fn complaints(&self, schemas: &Path, blob: &Path) -> Result<String> {
-        self.ask("dt-validate", &[Path::new("-s"), schemas, blob])
+    fn validate(&self, schemas: &Path, blobs: &[PathBuf]) -> Result<String> {
+        let blobs = blobs.iter().map(PathBuf::as_path);
+        let words: Vec<_> = [Path::new("-s"), schemas].into_iter().chain(blobs).collect();
+        let said = self.ask("dt-validate", &words)?;
+        let folder = self.output.display().to_string();
+        let is_placed = |line: &str| is_continued(line) || line.starts_with(&folder);
+        ensure!(said.lines().all(is_placed), "{said}");
+        Ok(said)
     }
 
-    fn compile(&self, source: &Path) -> Result<PathBuf> {
-        self.compile_as(source, &source.file_stem().unwrap_or_default().to_string_lossy())
+    /// Returns the file that a source is compiled into. Sources have unique names.
+    fn blob(&self, source: &Path) -> PathBuf {
+        self.output.join(source.file_stem().unwrap_or_default()).with_extension("dtb")
     }
 
-    /// Compiles a source into a file of this name. The name must be unique, because cases run in
-    /// parallel.
-    fn compile_as(&self, source: &Path, name: &str) -> Result<PathBuf> {
-        let blob = self.output.join(name).with_extension("dtb");
+    fn compile(&self, source: &Path, blob: &Path) -> Result<()> {
         let mut compiler = match &self.unpacked {
             Some(tools) => tools.command("dtc"),
             None => process::command("dtc", &self.folder),
         };
-        process::capture(
-            compiler.args(["-q", "-I", "dts", "-O", "dtb", "-o"]).args([&blob, source]),
-        )?;
-        Ok(blob)
+        compiler.args(["-q", "-I", "dts", "-O", "dtb", "-o"]).args([blob, source]);
+        process::capture(&mut compiler).map(drop)
     }
 
     /// Returns all output of a program. A crash of the program is reported as an error.
@@ -214,18 +216,28 @@ impl Judge {
     }
 }
 
+/// Returns the messages about a devicetree.
+fn complaints(said: &str, blob: &Path) -> String {
+    let start = format!("{}:", blob.display());
+    let mut is_meant = false;
+    let lines = said.lines().filter(|line| {
+        is_meant = line.starts_with(&start) || is_meant && is_continued(line);
+        is_meant
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Returns `true` for a line that continues the message of the line before.
+fn is_continued(line: &str) -> bool {
+    line.starts_with(char::is_whitespace)
+}
+
 /// Returns the warnings and errors that our own lint reports for a devicetree.
 fn lint(blob: &Path) -> Result<Vec<Finding>> {
     let description = devicetree::parse(&fs::read(blob)?)?;
     let mut findings = check(&description, &KnownRegisters::default());
     findings.retain(|finding| finding.rule.severity() != Severity::Note);
     Ok(findings)
-}
-
-/// Returns the lines that a patch adds and removes.
-fn changes(patch: &str) -> Vec<String> {
-    let hunks = patch.lines().skip_while(|line| !line.starts_with("@@"));
-    hunks.filter(|line| line.starts_with(['+', '-'])).map(str::to_owned).collect()
 }
 
 /// Copies a folder of schemas.
@@ -236,15 +248,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         fs::copy(&file, copy)?;
     }
     Ok(())
-}
-
-/// Returns the difference between the folders `a` and `b` in `output` as a patch.
-fn patch(output: &Path) -> Result<Vec<u8>> {
-    let mut git = process::command("git", output);
-    git.args(["diff", "--no-index", "--no-prefix", "--no-color", "--no-ext-diff", "a", "b"]);
-    let patch = process::output(&mut git)?.stdout;
-    ensure!(!patch.is_empty(), "the additions do not change the schema");
-    Ok(patch)
 }
 
 /// Returns a file's name, including that of its folder.

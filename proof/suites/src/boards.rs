@@ -5,7 +5,6 @@ mod addresses;
 mod devicetree;
 mod fields;
 pub(crate) mod findings;
-mod large;
 mod recognized;
 mod registers;
 mod served;
@@ -123,9 +122,6 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     cases.push(case("findings in published firmware".into(), |bench| {
         findings::compare_published(workspace::this()?, &bench.command)
     }));
-    cases.push(case("findings in Debian's newest kernel".into(), |bench| {
-        findings::list_newest(workspace::this()?, &bench.command)
-    }));
     cases.push(case("names by which Linux recognizes controllers".into(), |bench| {
         recognized::compare(workspace::this()?, &bench.tools)
     }));
@@ -145,12 +141,6 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
             bench.sources()?.compare_overlays(&output)
         }));
     }
-    cases.push(case("a devicetree of 1 MB".into(), |bench| {
-        large::devicetree(&bench.command, &bench.tools, &bench.output)
-    }));
-    cases.push(case("ACPI tables of 1 MB".into(), |bench| {
-        large::tables(&bench.command, &workspace::this()?.root, &bench.output)
-    }));
     Ok(cases)
 }
 

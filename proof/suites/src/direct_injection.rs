@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use doorbell_harness::apt::{self, Apt};
+use anyhow::{Result, ensure};
+use doorbell_harness::apt::{self, Apt, Suite};
 use doorbell_harness::suite::{Absent, Case, OrAbsent, Shared};
-use doorbell_harness::{cache, process, temporary, workspace};
+use doorbell_harness::{process, temporary, workspace};
 
 /// The protocol, relative to the workspace's folder.
 const PROTOCOL: &str = "proof/direct-injection/protocol.pml";
@@ -71,18 +71,9 @@ fn explore(fault: &str) -> Result<String> {
 fn spin() -> Result<&'static Path> {
     static SPIN: Shared<PathBuf> = Shared::new();
     let program = SPIN.get(|| {
-        let workspace = workspace::this()?;
-        let folder = cache::folder(workspace).join("spin");
-        if !cache::is_filled(&folder) {
-            let apt = Apt::update(&cache::folder(workspace).join("apt")).or_absent("spin")?;
-            cache::fill(&folder, || {
-                apt.download("spin", &folder)?;
-                let package = apt::packages_in(&folder)?.pop().context("no package of spin")?;
-                apt::unpack_matching(&package, &["./usr/bin/spin"], &folder)
-            })
-            .or_absent("spin")?;
-        }
-        Ok(folder.join("usr/bin/spin"))
+        let unpack = |apt: &Apt, folder: &Path| apt.unpack("spin", &["./usr/bin/spin"], folder);
+        let folder = apt::cached(workspace::this()?, Suite::Stable, "spin", unpack);
+        Ok(folder.or_absent("spin")?.join("usr/bin/spin"))
     });
     program.map(PathBuf::as_path)
 }

@@ -1,11 +1,9 @@
 //! QEMUs and their firmware, shared by several cases. The first case that needs one unpacks it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use doorbell_harness::apt::{self, Apt, Suite};
-use doorbell_harness::cache;
+use anyhow::Result;
+use doorbell_harness::apt::{self, Suite};
 use doorbell_harness::dtb::Tools;
 use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::{OrAbsent, Shared};
@@ -32,16 +30,9 @@ pub(crate) fn uefi() -> Result<&'static Path> {
 /// Unpacks UEFI firmware into the cache.
 fn unpack_uefi(workspace: &Workspace) -> Result<PathBuf> {
     const FILE: &str = "usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
-    let folder = cache::folder(workspace).join("efi");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || {
-            let version = apt.newest("qemu-efi-aarch64", Suite::Stable)?;
-            apt.download(&format!("qemu-efi-aarch64={version}"), &folder)?;
-            let package = apt::packages_in(&folder)?.pop().context("no package was downloaded")?;
-            apt::unpack_matching(&package, &[&format!("./{FILE}")], &folder)?;
-            fs::remove_file(package).map_err(Into::into)
-        })?;
-    }
-    Ok(folder.join(FILE))
+    let folder = apt::cached(workspace, Suite::Stable, "efi", |apt, folder| {
+        let version = apt.newest("qemu-efi-aarch64", Suite::Stable)?;
+        apt.unpack(&format!("qemu-efi-aarch64={version}"), &[&format!("./{FILE}")], folder)
+    });
+    Ok(folder?.join(FILE))
 }

@@ -3,13 +3,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use doorbell_harness::apt::{Apt, Suite};
+use doorbell_harness::apt::{self, Suite};
 use doorbell_harness::suite::{Absent, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{cache, process, temporary};
+use doorbell_harness::{process, temporary};
 
 use crate::figures;
 
@@ -93,7 +92,9 @@ impl Record {
         if !cfg!(target_arch = "x86_64") {
             return Err(Absent::new("the instructions are those of x86-64").into());
         }
-        let valgrind = valgrind(workspace).or_absent("valgrind")?;
+        let needs = ["valgrind"];
+        let valgrind = apt::cached_with_needs(workspace, Suite::Stable, "valgrind", &needs);
+        let valgrind = valgrind.or_absent("valgrind")?;
         let compiler = compiler(workspace)?;
         // With the command among the packages, its dependencies are not built with other features.
         let mut cargo = process::cargo(&workspace.root);
@@ -209,16 +210,6 @@ fn parse(line: &str, counts: &str) -> Option<Count> {
 fn compiler(workspace: &Workspace) -> Result<String> {
     let mut rustc = process::command("rustc", &workspace.root);
     Ok(process::capture(rustc.arg("--version"))?.trim().to_owned())
-}
-
-/// Returns the folder of Debian's valgrind, which the first call unpacks into the cache.
-fn valgrind(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = cache::folder(workspace).join("valgrind");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || apt.unpack_with_needs(&["valgrind"], Suite::Stable, &folder))?;
-    }
-    Ok(folder)
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::apt::{Apt, Suite};
-use crate::cache;
+use crate::apt::{self, Suite};
 use crate::dtb::Tools;
 use crate::workspace::Workspace;
 
@@ -18,15 +17,12 @@ pub(super) const BROWSER: &str = "usr/lib/chromium/chromium";
 
 /// Unpacks the packages into the cache.
 pub fn fetch(workspace: &Workspace) -> Result<Tools> {
-    let folder = cache::folder(workspace).join("chromium");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || {
-            apt.unpack_with_needs(&PACKAGES, Suite::Stable, &folder)?;
-            fs::write(folder.join(FONTS), fonts(&folder)).map_err(Into::into)
-        })?;
-    }
-    Ok(Tools::at(folder))
+    let suite = Suite::Stable;
+    let folder = apt::cached(workspace, suite, "chromium", |apt, folder| {
+        apt.unpack_with_needs(&PACKAGES, suite, folder)?;
+        fs::write(folder.join(FONTS), fonts(folder)).map_err(Into::into)
+    });
+    folder.map(Tools::at)
 }
 
 /// Returns a configuration with the fonts of the package and of the machine.

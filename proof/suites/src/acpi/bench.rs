@@ -10,11 +10,10 @@ use crate::acpi::disassembly::Table;
 use crate::acpi::{tables, walk};
 use crate::said::{columns, list, same, text};
 use anyhow::{Context, Error, Result, ensure};
-use doorbell_harness::apt::{Apt, Suite};
+use doorbell_harness::apt::{self, Suite};
 use doorbell_harness::dtb::{self, Tools, Tree, Virt};
 use doorbell_harness::suite::{Absent, OrAbsent};
-use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{cache, command, process};
+use doorbell_harness::{command, process, workspace};
 use serde_json::Value;
 
 /// Names of the tables that are compared.
@@ -25,16 +24,6 @@ const COMPILERS: [std::ops::Range<usize>; 2] = [9..10, 28..36];
 
 /// Offset of the hypervisor's vendor in a FADT, the last field of ACPI 6.0.
 const HYPERVISOR_VENDOR: usize = 268;
-
-/// Unpacks the compiler into the cache.
-fn fetch_iasl(workspace: &Workspace) -> Result<Tools> {
-    let folder = cache::folder(workspace).join("acpica");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || apt.unpack_with_needs(&["acpica-tools"], Suite::Stable, &folder))?;
-    }
-    Ok(Tools::at(folder))
-}
 
 /// The command, and the programs whose output it is compared with.
 pub(crate) struct Bench {
@@ -50,7 +39,9 @@ impl Bench {
     /// Builds the command, and fetches the programs for the comparisons.
     pub(crate) fn new() -> Result<Self> {
         let workspace = workspace::this()?;
-        let iasl = fetch_iasl(workspace).if_present("iasl")?;
+        let packages = ["acpica-tools"];
+        let iasl = apt::cached_with_needs(workspace, Suite::Stable, "acpica", &packages);
+        let iasl = iasl.map(Tools::at).if_present("iasl")?;
         let mut tools = Ok(Tools::of(workspace));
         for (tree, fetched) in dtb::fetch(workspace) {
             if tree == Tree::Qemu {

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::dtb::{self, Tree};
-use doorbell_harness::suite::{Absent, OrAbsent};
+use doorbell_harness::suite::Absent;
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{cache, changes, command, process};
 use serde_json::Value;
@@ -25,22 +25,6 @@ const FILE: &str = "docs/findings.txt";
 pub(crate) const TREES: [Tree; 2] = [Tree::Debian, Tree::Backports];
 /// Folder of the cache for firmware that no package contains, and the name of its list.
 const PUBLISHED: &str = "published";
-
-/// Lists the findings in the devicetrees of Debian's newest kernel, which have not been reviewed.
-///
-/// # Errors
-/// Fails if the kernel cannot be fetched, or if its devicetrees cannot be linted.
-pub(crate) fn list_newest(workspace: &Workspace, command: &Path) -> Result<()> {
-    let (version, trees) = dtb::fetch_newest(workspace).or_absent("Debian's newest kernel")?;
-    let list = list("debian-unstable", &trees, command)?;
-    let folder = workspace.target.join("boards");
-    fs::create_dir_all(&folder)?;
-    let path = folder.join("debian-unstable.txt");
-    fs::write(&path, &list)?;
-    eprintln!("findings in Linux {version} of Debian's sid, listed in {}:", path.display());
-    eprintln!("{}", summary("debian-unstable", &list));
-    Ok(())
-}
 
 /// Returns the paragraph of a tree: its name, its devicetrees, and the findings of each rule.
 fn summary(name: &str, list: &str) -> String {

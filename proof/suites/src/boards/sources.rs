@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::apt::{self, Apt, Suite};
 use doorbell_harness::dtb::{self, Tools, Tree};
+use doorbell_harness::process;
 use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::workspace::Workspace;
-use doorbell_harness::{cache, process};
 use serde_json::Value;
 
 /// Package that contains the kernel's sources.
@@ -54,14 +54,8 @@ impl<'w> Sources<'w> {
         tools: &'w Tools,
     ) -> Result<Self> {
         ensure!(tools.root().join("usr/bin/dtc").exists(), "`dtc` has not been fetched");
-        let folder = cache::folder(workspace).join(PACKAGE);
-        let fetch = || {
-            let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-            cache::fill(&folder, || unpack(&apt, &folder))
-        };
-        if !cache::is_filled(&folder) {
-            fetch().or_absent("the kernel's sources")?;
-        }
+        let folder = apt::cached(workspace, Suite::Stable, PACKAGE, unpack);
+        let folder = folder.or_absent("the kernel's sources")?;
         Ok(Self { workspace, command, tools, folder })
     }
 
@@ -244,11 +238,8 @@ fn is_overlay(source: &Path) -> bool {
 /// Unpacks the files that devicetree sources include.
 fn unpack(apt: &Apt, folder: &Path) -> Result<()> {
     let version = apt.newest(PACKAGE, Suite::Stable)?;
-    apt.download(&format!("{PACKAGE}={version}"), folder)?;
-    let package = apt::packages_in(folder)?.pop().context("no package was downloaded")?;
     let archive = format!("usr/src/{PACKAGE}.tar.xz");
-    apt::unpack_matching(&package, &[&format!("./{archive}")], folder)?;
-    fs::remove_file(package)?;
+    apt.unpack(&format!("{PACKAGE}={version}"), &[&format!("./{archive}")], folder)?;
     let parts = PARTS.iter().map(|part| format!("{PACKAGE}/{part}"));
     let mut tar = process::command("tar", folder);
     process::capture(tar.args(["-xJf", &archive, "--strip-components=1"]).args(parts))?;
@@ -258,22 +249,10 @@ fn unpack(apt: &Apt, folder: &Path) -> Result<()> {
 /// Unpacks the newest `dtc` with its libraries. Returns a folder with a script that starts it by
 /// its own loader, because it may need a newer libc than this machine has.
 fn newest_compiler(workspace: &Workspace) -> Result<PathBuf> {
-    let cache = cache::folder(workspace);
-    let folder = cache.join("dtc-unstable");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update_unstable(&cache)?;
-        cache::fill(&folder, || {
-            for package in ["device-tree-compiler", "libfdt1", "libyaml-0-2", "libc6"] {
-                apt.download(package, &folder)?;
-            }
-            for package in apt::packages_in(&folder)? {
-                let mut unpack = process::command("dpkg-deb", &folder);
-                process::capture(unpack.arg("-x").arg(&package).arg(&folder))?;
-                fs::remove_file(package)?;
-            }
-            Ok(())
-        })?;
-    }
+    let packages = ["device-tree-compiler", "libfdt1", "libyaml-0-2", "libc6"];
+    let folder = apt::cached(workspace, Suite::Unstable, "dtc-unstable", |apt, folder| {
+        packages.iter().try_for_each(|package| apt.unpack(package, &[], folder))
+    })?;
     let bin = folder.join("started");
     fs::create_dir_all(&bin)?;
     let root = folder.display();

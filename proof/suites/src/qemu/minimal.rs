@@ -119,12 +119,11 @@ const fn tick(name: &'static str, machines: &'static [&'static [&'static str]]) 
 }
 
 impl Kernel {
-    /// Builds the kernel once, with the same profile as the suite `size`.
+    /// Builds the kernel once, with the same profile as the test bench, to share its libraries.
     fn image(&self) -> Result<&Image> {
         // Without features there is no global allocator, so linking fails if a kernel needs one.
         let features = if self.is_heapless { HEAPLESS } else { &[] };
-        let build =
-            || Image::build_with(workspace::this()?, "size", "minimal", self.name, features);
+        let build = || Image::build_with(workspace::this()?, "minimal", self.name, features);
         self.image.get(build)
     }
 

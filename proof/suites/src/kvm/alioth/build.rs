@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use doorbell_harness::apt::{Apt, Suite};
+use doorbell_harness::apt::{self, Apt, Suite};
 use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{cache, process, toolchain};
@@ -43,16 +43,11 @@ struct Libraries {
 
 impl Libraries {
     fn fetch(workspace: &Workspace) -> Result<Self> {
-        let folder = cache::folder(workspace).join("libc-arm64");
-        if !cache::is_filled(&folder) {
-            let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-            cache::fill(&folder, || {
-                let gcc = dependency(&apt, "gcc-aarch64-linux-gnu", "gcc-")?;
-                let library = dependency(&apt, &gcc, "libgcc-")?;
-                let packages = ["libc6-dev-arm64-cross", &library];
-                apt.unpack_with_needs(&packages, Suite::Stable, &folder)
-            })?;
-        }
+        let folder = apt::cached(workspace, Suite::Stable, "libc-arm64", |apt, folder| {
+            let gcc = dependency(apt, "gcc-aarch64-linux-gnu", "gcc-")?;
+            let library = dependency(apt, &gcc, "libgcc-")?;
+            apt.unpack_with_needs(&["libc6-dev-arm64-cross", &library], Suite::Stable, folder)
+        })?;
         let files = cache::files_below(&folder)?;
         let folder_of = |name: &str| {
             let file = files.iter().find(|file| file.file_name().is_some_and(|file| file == name));

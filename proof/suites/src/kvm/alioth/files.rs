@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use doorbell_harness::apt::{Apt, Suite};
+use doorbell_harness::apt::{self, Suite};
 use doorbell_harness::initramfs::{self, Content, File};
-use doorbell_harness::small_linux::{first_files, modules};
+use doorbell_harness::small_linux::{self, first_files, modules};
 use doorbell_harness::workspace::Workspace;
-use doorbell_harness::{cache, small_linux};
 
 use super::host::Host;
 
@@ -104,16 +103,12 @@ impl Files {
 
 /// Returns the folder in the cache with the kernel, its modules and busybox.
 fn packages(workspace: &Workspace, host: Host) -> Result<PathBuf> {
-    let folder = cache::folder(workspace).join(format!("alioth-{}", host.name()));
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || {
-            // A small kernel with KVM for virtual machines.
-            let kernel = format!("linux-image-cloud-{0}:{0}", host.name());
-            let modules = host.modules().iter().chain(GUEST_MODULES);
-            small_linux::unpack_kernel(&apt, &kernel, Suite::Stable, modules, &folder)?;
-            apt.unpack_busybox(host.name(), &folder)
-        })?;
-    }
-    Ok(folder)
+    let suite = Suite::Stable;
+    apt::cached(workspace, suite, &format!("alioth-{}", host.name()), |apt, folder| {
+        // A small kernel with KVM for virtual machines.
+        let kernel = format!("linux-image-cloud-{0}:{0}", host.name());
+        let modules = host.modules().iter().chain(GUEST_MODULES);
+        small_linux::unpack_kernel(apt, &kernel, suite, modules, folder)?;
+        apt.unpack_busybox(host.name(), folder)
+    })
 }

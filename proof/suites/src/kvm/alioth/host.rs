@@ -5,8 +5,7 @@ use std::process::Command;
 
 use crate::fetched;
 use anyhow::Result;
-use doorbell_harness::apt::{Apt, Suite};
-use doorbell_harness::cache;
+use doorbell_harness::apt::{self, Suite};
 use doorbell_harness::dtb::Tools;
 use doorbell_harness::qemu::{PROGRAM, Version};
 use doorbell_harness::suite::{Absent, OrAbsent};
@@ -81,15 +80,9 @@ fn x86_qemu(workspace: &Workspace) -> Result<Command> {
     if (consts::ARCH, consts::OS) != ("x86_64", "linux") {
         return Err(Absent::new(format!("not on {}", consts::ARCH)).into());
     }
-    let folder = cache::folder(workspace).join("qemu-x86");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt")).or_absent("QEMU")?;
-        let filled = cache::fill(&folder, || {
-            apt.unpack_with_needs(&["qemu-system-x86"], Suite::Stable, &folder)
-        });
-        filled.or_absent("QEMU")?;
-    }
-    let tools = Tools::at(folder);
+    let packages = ["qemu-system-x86"];
+    let folder = apt::cached_with_needs(workspace, Suite::Stable, "qemu-x86", &packages);
+    let tools = folder.map(Tools::at).or_absent("QEMU")?;
     let mut qemu = tools.command("qemu-system-x86_64");
     for data in ["qemu", "seabios"] {
         qemu.arg("-L").arg(tools.root().join("usr/share").join(data));

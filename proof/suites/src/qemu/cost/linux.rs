@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use doorbell_harness::apt::{Apt, Suite};
+use doorbell_harness::apt::{self, Suite};
 use doorbell_harness::workspace::Workspace;
-use doorbell_harness::{cache, dtb, initramfs, small_linux};
+use doorbell_harness::{dtb, initramfs, small_linux};
 
 /// Init program. Reads once, so that one-time work isn't measured, and then sixteen times for the
 /// log.
@@ -39,15 +39,11 @@ pub(crate) struct Linux {
 impl Linux {
     /// Fetches the release's kernel into the cache, and packs its initramfs.
     pub(crate) fn fetch(workspace: &Workspace) -> Result<Self> {
-        let folder = cache::folder(workspace).join("linux");
-        if !cache::is_filled(&folder) {
-            let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-            cache::fill(&folder, || {
-                let (suite, modules) = (Suite::Stable, small_linux::NVME);
-                small_linux::unpack_kernel(&apt, dtb::KERNEL, suite, modules, &folder)?;
-                apt.unpack_busybox("arm64", &folder)
-            })?;
-        }
+        let suite = Suite::Stable;
+        let folder = apt::cached(workspace, suite, "linux", |apt, folder| {
+            small_linux::unpack_kernel(apt, dtb::KERNEL, suite, small_linux::NVME, folder)?;
+            apt.unpack_busybox("arm64", folder)
+        })?;
         let kernel = small_linux::kernel(&folder)?;
         let name = kernel.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { kernel, initrd: pack(workspace, &folder)?, name })
