@@ -82,29 +82,3 @@ fn append(
 fn align(archive: &mut Vec<u8>) {
     archive.resize(archive.len().next_multiple_of(4), 0);
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_is_packed_as_a_cpio_record() {
-        let archive = pack(&[File { path: "init", content: Content::Program(b"abc".to_vec()) }]);
-        let text = |range: std::ops::Range<usize>| std::str::from_utf8(&archive[range]).unwrap();
-        assert_eq!(text(0..22), "07070100000001000081ed");
-        // A record has the sizes of the data and of the terminated name, followed by the name and
-        // the data.
-        assert_eq!((text(54..62), text(94..102)), ("00000003", "00000005"));
-        assert_eq!((text(110..114), text(116..119)), ("init", "abc"));
-        assert_eq!(text(120..126), "070701");
-        assert!(archive.len().is_multiple_of(4));
-    }
-
-    #[test]
-    fn a_packed_device_has_its_major_and_minor_number() {
-        let content = Content::CharacterDevice { major: 10, minor: 232 };
-        let archive = pack(&[File { path: "kvm", content }]);
-        assert_eq!(&archive[14..22], b"00002180");
-        assert_eq!(&archive[78..94], b"0000000a000000e8");
-    }
-}

@@ -208,31 +208,3 @@ fn is_elf(file: &Path) -> Result<bool> {
     fs::File::open(file)?.take(4).read_to_end(&mut magic)?;
     Ok(magic == b"\x7fELF")
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kernel_version_is_the_major_and_minor_number_of_a_release() {
-        for (release, version) in
-            [("6.1.0-56-arm64", "6.1"), ("7.2.13+deb14-arm64", "7.2"), ("7.2", "7.2")]
-        {
-            assert_eq!(version_of(release), version);
-        }
-    }
-
-    #[test]
-    fn the_header_dependencies_name_the_source_and_tool_packages() {
-        let needs = [
-            "<linux-base:arm64>",
-            "<linux-headers-6.12.95+deb12-common:arm64>",
-            "linux-image-6.12.95+deb12-arm64-unsigned:arm64",
-            "linux-kbuild-6.1:arm64",
-            "gcc-12:arm64",
-        ];
-        let needs = needs.map(str::to_owned);
-        let expected = ["linux-headers-6.12.95+deb12-common", "linux-kbuild-6.1"];
-        assert_eq!(shared_headers(&needs), expected);
-    }
-}

@@ -32,16 +32,3 @@ pub fn on_each_cpu<I: Sync, O: Send>(items: &[I], work: impl Fn(usize, &I) -> O 
     outcomes.sort_by_key(|(index, _)| *index);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outcomes_keep_the_order_of_their_items() {
-        let items: Vec<_> = (0..100).collect();
-        let outcomes = on_each_cpu(&items, |worker, item| (worker < workers(), item * 2));
-        assert!(outcomes.iter().zip(&items).all(|(outcome, item)| *outcome == (true, item * 2)));
-        assert_eq!(outcomes.len(), items.len());
-    }
-}

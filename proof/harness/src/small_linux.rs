@@ -209,23 +209,3 @@ pub fn first_files(folder: &Path, init: &str, modules: Vec<File>) -> Result<Vec<
     files.extend(modules);
     Ok(files)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernel_modules_keep_the_requested_order() -> Result<()> {
-        let folder = std::env::temp_dir().join(format!("doorbell-modules-{}", std::process::id()));
-        fs::create_dir_all(folder.join("lib/modules/6.1/drivers"))?;
-        fs::write(folder.join("lib/modules/6.1/a.ko"), "a")?;
-        fs::write(folder.join("lib/modules/6.1/drivers/b.ko"), "b")?;
-        let found = modules(&folder, &["b.ko", "a.ko"]);
-        let absent = modules(&folder, &["a.ko", "c.ko"]);
-        fs::remove_dir_all(&folder)?;
-        let paths: Vec<_> = found?.iter().map(|file| file.path).collect();
-        assert_eq!(paths, ["b.ko", "a.ko"]);
-        assert!(absent.is_err_and(|error| error.to_string() == "the kernel has no c.ko"));
-        Ok(())
-    }
-}

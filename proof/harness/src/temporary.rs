@@ -38,19 +38,3 @@ impl Drop for Folder {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dropping_a_temporary_folder_deletes_it() -> Result<()> {
-        let (one, other) = (Folder::new()?, Folder::new()?);
-        assert_ne!(one.path(), other.path());
-        let path = one.path().to_owned();
-        fs::write(path.join("file"), "")?;
-        drop(one);
-        assert!(!path.exists() && other.path().exists());
-        Ok(())
-    }
-}

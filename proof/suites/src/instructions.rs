@@ -239,26 +239,11 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_without_a_budget_fails() {
-        let error = record(1.0, 1.0).judge("a", &record(1.0, 1.0), "b");
-        assert!(!error.expect_err("b has no budget").is::<Absent>());
-    }
-
-    #[test]
     fn a_record_round_trips_through_its_markdown_table() {
         let written = record(90.5, 1.25);
         let mark =
             format!("<!-- figures: {TABLE} -->\n{}\n<!-- end of figures -->\n", written.markdown());
         assert_eq!(Record::of_page(&mark).unwrap(), written);
         assert!(Record::of_page("no table").is_err());
-    }
-
-    #[test]
-    fn counts_are_means_over_the_repetitions() {
-        let counts = "events: Ir Ge\nfn=(1)\n3 40 2\n\ntotals: 400 20\n";
-        let count = |instructions, locked| Count { name: "a".into(), instructions, locked };
-        assert_eq!(parse("a 10", counts), Some(count(40.0, 2.0)));
-        assert_eq!(parse("a 10", "events: Ir Ge\ntotals: 400\n"), Some(count(40.0, 0.0)));
-        assert_eq!(parse("a 10", "events: Ir Ge\n"), None);
     }
 }

@@ -118,15 +118,3 @@ fn row(line: &str) -> Option<String> {
     let Fact::Judge(JudgeFact::Snapshot { row }) = Fact::parse(line)? else { return None };
     Some(format!("{row}\n"))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn snapshot_rows_are_extracted_from_console_lines() {
-        let fact = Fact::from(JudgeFact::Snapshot { row: "gicv3 1 0x0".into() });
-        assert_eq!(row(&format!("{fact}\r")).as_deref(), Some("gicv3 1 0x0\n"));
-        assert_eq!(row("gicv3 1 0x0"), None);
-    }
-}

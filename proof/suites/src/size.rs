@@ -205,27 +205,4 @@ mod tests {
         assert!(within(101, 100).is_err());
         assert!(within(50, 100).is_err(), "the budget is too large to be meaningful");
     }
-
-    #[test]
-    fn drivers_are_recognized_in_both_symbol_manglings() {
-        let symbols = |names: &[&str]| {
-            drivers_in(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
-        };
-        let legacy = "_ZN10gic_driver5gicv214GicV2$LT$P$GT$3new17h366bcE";
-        assert_eq!(symbols(&[legacy]), ["GICv2"]);
-        assert_eq!(symbols(&["_RNvMNtCs1234_10gic_driver3v2mINtB2_3V2m"]), ["message-based SPIs"]);
-        assert_eq!(symbols(&["_ZN11gic_bringup6config3its17h366bcE"]), [""; 0]);
-    }
-
-    #[test]
-    fn unexpected_or_missing_drivers_fail() {
-        assert!(uses(&["ITS"], &["ITS"]).is_ok());
-        assert!(uses(&["GICv2", "ITS"], &["ITS"]).is_err());
-        assert!(uses(&[], &["ITS"]).is_err(), "the search finds no driver");
-    }
-
-    #[test]
-    fn the_bring_up_budget_includes_the_devicetree_reader() {
-        assert_eq!(bring_up(2_500, 500).budget, (ITS.budget + 2_000) / 10 * 11);
-    }
 }

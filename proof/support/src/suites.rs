@@ -81,7 +81,7 @@ mod tests {
         let page = include_str!("../../../docs/reliability.md");
         let [messages, long] = MESSAGES.map(number);
         let soak = format!("`soak`: {messages} messages | {long} messages");
-        let fuzz = format!("`fuzz`: {FUZZ_MINUTES} min for each target");
+        let fuzz = format!("`fuzz-long`: {FUZZ_MINUTES} min for each target");
         for text in [table(), soak, fuzz] {
             assert!(page.contains(&text), "docs/reliability.md must contain\n{text}");
         }

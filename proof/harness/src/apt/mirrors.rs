@@ -202,22 +202,4 @@ mod tests {
         assert!(!sources.render(&[Suite::Stable]).contains("backports"));
         assert!(sources.render_release(SID).contains("\nSuites: sid\nComponents: main\n"));
     }
-
-    #[test]
-    fn the_suite_of_a_version_is_read_from_its_origin() {
-        let sources =
-            ReleaseSources { release: "trixie".into(), main: source(None), security: None };
-        assert_eq!(
-            sources.suite_of("http://mirror/debian trixie-backports/main arm64 Packages"),
-            Suite::Backports
-        );
-        assert_eq!(
-            sources.suite_of("http://mirror/debian trixie-security/main arm64 Packages"),
-            Suite::Stable
-        );
-        assert_eq!(
-            sources.suite_of("http://mirror/debian sid/main arm64 Packages"),
-            Suite::Unstable
-        );
-    }
 }

@@ -154,28 +154,3 @@ impl Field {
         Some(Self { offset, name, value: value.trim().to_owned() })
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEXT: &str = "\
-/* A comment : of iasl */
-[02Ch 0044   1]                Subtable Type : 0E [Generic Interrupt Redistributor]
-[02Dh 0045   1]                       Length : 10
-[030h 0048   8]                 Base Address : 00000000080A0000
-[038h 0056   4]                       Length : 00F60000
-[03Ch 0060   1]                Subtable Type : 0F [Generic Interrupt Translator]
-[040h 0064   4]               Translation ID : 00000002
-[044h 0068   8]                 Base Address : 0000000008080000
-";
-
-    #[test]
-    fn redistributors_and_controllers_are_read_from_a_disassembled_table() {
-        let table = Table::read(TEXT);
-        assert_eq!(table.redistributors().unwrap(), [(0x80a_0000, 0xf6_0000)]);
-        let its = ("MADT/ITS@2".to_owned(), format!("its [{}] []", 0x809_0040));
-        assert_eq!(table.controllers().unwrap(), [its]);
-        assert_eq!(table.parts("Subtable Type")[1].offset(), 0x3c);
-    }
-}

@@ -144,18 +144,3 @@ fn list(name: &str, folder: &Path, command: &Path) -> Result<String> {
     }
     Ok(text)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn findings_and_trees_are_counted_by_rule() {
-        let list = "# 3 devicetrees of 9 bytes\n\
-                    a vendor/one /x: reg 2\na vendor/one /y: reg 1\na vendor/two /x: reg 1\n\
-                    b vendor/two /x,1 y: reg 1\n";
-        let trees = |names: &[&'static str]| names.iter().copied().collect::<BTreeSet<_>>();
-        let one = ("a", (4, trees(&["vendor/one", "vendor/two"])));
-        assert_eq!(by_rule(list), BTreeMap::from([one, ("b", (1, trees(&["vendor/two"])))]));
-    }
-}

@@ -59,18 +59,3 @@ impl Saved {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_of_a_snapshot_are_joined() {
-        let mut saved = Saved::default();
-        for json in ["{\"format\":", "1}"] {
-            let fact = JudgeFact::Json { procedure: "documented".into(), json: json.into() };
-            saved.line(&format!("{}\r", Fact::from(fact)));
-        }
-        assert_eq!(saved.0["documented"], "{\"format\":1}");
-    }
-}

@@ -27,18 +27,3 @@ pub(crate) fn renamed(blob: &[u8]) -> Result<Vec<u8>> {
     }
     Ok(blob)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_occurrence_of_a_name_is_replaced() {
-        let all: Vec<u8> =
-            NAMES.iter().flat_map(|(from, _)| [from, *from].concat().into_bytes()).collect();
-        let changed = renamed(&all).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let wanted: String = NAMES.iter().map(|(_, to)| [*to, to].concat()).collect();
-        assert_eq!(changed.ok(), Some(wanted));
-        assert!(renamed(b"nothing of it").is_err());
-    }
-}

@@ -302,26 +302,3 @@ pub(crate) const IMX8MP: Machine = Machine {
         "the vectors of a line share its priority",
     ],
 };
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_machine_lists_only_its_own_skip_reasons() {
-        for machine in ALL {
-            let explained = |version, why| machine.reasons(version).contains(&why);
-            let on_newer = |why| explained(Version::Backports, why);
-            assert_eq!(on_newer("there is one CPU"), machine.cpus == 1);
-            let lacks_its = machine.name.starts_with("gicv2") || machine.name == "gicv3-no-its";
-            assert_eq!(on_newer("no ITS"), lacks_its);
-            assert!(!on_newer("the weather"));
-            let pending = "this QEMU leaves what is pending behind";
-            let off = "this SMMU lets everything pass while it is off";
-            assert!(!on_newer(pending) && !on_newer(off));
-            let on_older = |why| explained(Version::Stable, why);
-            assert_eq!(on_older(pending), machine.name.starts_with("gicv2"));
-            assert_eq!(on_older(off), machine.name == "gicv3-smmu");
-        }
-    }
-}
