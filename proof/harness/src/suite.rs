@@ -30,6 +30,11 @@ pub struct Case {
 }
 
 impl Case {
+    /// Creates a case that may fetch packages and build programs.
+    pub fn of(name: impl Into<String>, run: impl FnOnce() -> Result<()> + Send + 'static) -> Self {
+        Self::new(name, if is_long() { hang::LONG } else { hang::CASE }, run)
+    }
+
     /// Creates a case that fails if `run` fails, or exceeds a `limit` for an idle machine. If
     /// `run`'s error is caused by an [`Absent`], the case is skipped instead. Prints the case's
     /// duration to standard error.

@@ -110,5 +110,5 @@ fn sources(folder: &str) -> Result<PathBuf> {
 
 fn case(name: String, run: impl FnOnce(&Bench) -> Result<()> + Send + 'static) -> Case {
     static BENCH: Shared<Bench> = Shared::new();
-    crate::case(name, || run(BENCH.get(Bench::new)?))
+    Case::of(name, || run(BENCH.get(Bench::new)?))
 }

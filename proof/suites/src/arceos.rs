@@ -39,7 +39,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     // The suite's ordinary build is not optimized, and says nothing about the cost.
     if suite::is_long() {
         let name = "cost of an interrupt, as it is and on our ITS driver";
-        cases.push(crate::case(name, judge_cost));
+        cases.push(Case::of(name, judge_cost));
     }
     Ok(cases)
 }
@@ -69,7 +69,7 @@ fn case(
     drivers: Drivers,
     judge: fn(&Boot) -> Result<()>,
 ) -> Case {
-    crate::case(name, move || {
+    Case::of(name, move || {
         let workspace = workspace::this()?;
         let image = &arceos::image(workspace, drivers)?.flat;
         let tools = qemu::fetch(workspace, qemu::Version::Stable).or_absent("QEMU")?;

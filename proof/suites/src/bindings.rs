@@ -55,7 +55,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
 /// Returns a case that needs the tools and the kernel's schema.
 fn case(name: &str, run: impl FnOnce(&Judge) -> Result<()> + Send + 'static) -> Case {
     static JUDGE: Shared<Judge> = Shared::new();
-    crate::case(name, || run(JUDGE.get(|| Judge::find(workspace::this()?))?))
+    Case::of(name, || run(JUDGE.get(|| Judge::find(workspace::this()?))?))
 }
 
 /// The tools and their folders.
@@ -185,9 +185,8 @@ impl Judge {
         let words: Vec<_> = [Path::new("-s"), schemas].into_iter().chain(blobs).collect();
         let said = self.ask("dt-validate", &words)?;
         let folder = self.output.display().to_string();
-        let is_placed = |line: &str| {
-            is_continued(line) || line.starts_with(&folder) || line.contains(DECODED)
-        };
+        let is_placed =
+            |line: &str| is_continued(line) || line.starts_with(&folder) || line.contains(DECODED);
         ensure!(said.lines().all(is_placed), "{said}");
         Ok(said)
     }

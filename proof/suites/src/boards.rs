@@ -155,7 +155,7 @@ fn chosen(tree: Tree) -> Vec<&'static str> {
 
 fn case(name: String, run: impl FnOnce(&Bench) -> Result<()> + Send + 'static) -> Case {
     static BENCH: Shared<Bench> = Shared::new();
-    crate::case(name, || run(BENCH.get(Bench::new)?))
+    Case::of(name, || run(BENCH.get(Bench::new)?))
 }
 
 /// The `doorbell` command, and the checks of its output.

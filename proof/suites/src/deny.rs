@@ -23,7 +23,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
         CHECKS.map(|check| {
             let name = format!("{}: {check}", workspace.relative(&manifest).display());
             let manifest = manifest.clone();
-            crate::case(name, move || judge(&manifest, check))
+            Case::of(name, move || judge(&manifest, check))
         })
     };
     Ok(workspace.locked_folders()?.into_iter().flat_map(of).collect())

@@ -34,13 +34,13 @@ const FAULTS: &[(&str, &str)] = &[
 ];
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
-    let complete = crate::case("no message is lost or doubled", || {
+    let complete = Case::of("no message is lost or doubled", || {
         let printed = explore("none")?;
         ensure!(printed.contains(NO_ERROR), "{}", printed.trim_end());
         Ok(())
     });
     let broken = FAULTS.iter().map(|(fault, what)| {
-        crate::case(format!("finds a broken rule: {what}"), || {
+        Case::of(format!("finds a broken rule: {what}"), || {
             let printed = explore(fault)?;
             ensure!(printed.contains("assertion violated"), "{}", printed.trim_end());
             Ok(())

@@ -28,9 +28,8 @@ const BUILD: &str = "exhaustive-build";
 
 /// Returns a case for each scope.
 pub(crate) fn cases() -> Result<Vec<Case>> {
-    let explore = |scope: &'static &str| {
-        crate::case(*scope, || find_nothing(scope, Command::new(program()?)))
-    };
+    let explore =
+        |scope: &'static &str| Case::of(*scope, || find_nothing(scope, Command::new(program()?)));
     Ok(SCOPES[usize::from(is_long())].iter().map(explore).collect())
 }
 
@@ -39,11 +38,11 @@ pub(crate) fn faults() -> Result<Vec<Case>> {
     let workspace = workspace::this()?;
     let found = faults_of(workspace, PACKAGE)?.into_iter().map(|(_, fault)| {
         let name = format!("finds a fault: {}", fault.name);
-        crate::case(name, move || check(&fault.name, 0))
+        Case::of(name, move || check(&fault.name, 0))
     });
     let proven = faults_of(workspace, SUPPORT)?.into_iter().map(|(number, fault)| {
         let name = format!("finds a fault of the proof: {}", fault.name);
-        crate::case(name, move || {
+        Case::of(name, move || {
             // A copy that cannot be built must not look like a fault that is found.
             built()?;
             for case in &fault.checks {

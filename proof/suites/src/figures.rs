@@ -4,36 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use doorbell_harness::workspace::Workspace;
-use doorbell_harness::{command, process};
 
-use crate::instructions::{self, Record};
-use crate::size;
-
-/// Program of the compared crate that needs another compiler, if it has been built.
-const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
 const END: &str = "<!-- end of figures -->";
-
-/// Measures all figures, and writes them.
-pub(crate) fn measure(workspace: &Workspace) -> Result<()> {
-    let bench = bench(workspace)?;
-    let size = size::markdown(workspace)?;
-    let counts = Record::measure(workspace)?.markdown();
-    let page = page(workspace);
-    write(&page, "bench", &bench)?;
-    write(&page, instructions::TABLE, &counts)?;
-    write(&page, "size", &size)
-}
-
-fn bench(workspace: &Workspace) -> Result<String> {
-    let command = command::build(workspace)?;
-    let mut bench = process::command(&command.to_string_lossy(), &workspace.root);
-    bench.args(["bench", "--markdown"]);
-    let peer = workspace.root.join(PEER);
-    if peer.exists() {
-        bench.arg("--peer").arg(peer);
-    }
-    process::capture(&mut bench)
-}
 
 /// Returns the path of the page.
 pub(crate) fn page(workspace: &Workspace) -> PathBuf {

@@ -37,13 +37,13 @@ const INPUT: Duration = Duration::from_secs(10);
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let workspace = workspace::this()?;
     let seconds = if is_long() { 60 * FUZZ_MINUTES } else { SECONDS };
-    let mut cases = vec![crate::case("unit tests", || {
+    let mut cases = vec![Case::of("unit tests", || {
         let mut cargo = process::cargo(&workspace.root);
         cargo.args(["test", "--manifest-path", MANIFEST, "--lib", "--locked"]);
         process::capture(&mut cargo).map(drop)
     })];
     cases.extend(targets(workspace)?.into_iter().map(|target| {
-        crate::case(target.clone(), move || {
+        Case::of(target.clone(), move || {
             static BUILT: Shared<PathBuf> = Shared::new();
             system::need_cxx(&workspace.root).or_absent("libFuzzer")?;
             fuzz(workspace, BUILT.get(|| build(workspace))?, &target, seconds)

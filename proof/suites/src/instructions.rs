@@ -55,7 +55,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
 /// Creates a case that judges the counts of this machine by the recorded ones.
 fn case(name: String, judge: impl FnOnce(&Record, &Record) -> Result<()> + Send + 'static) -> Case {
     static HERE: Shared<Record> = Shared::new();
-    crate::case(name, move || {
+    Case::of(name, move || {
         let workspace = workspace::this()?;
         let here = HERE.get(|| Record::measure(workspace))?;
         judge(here, &Record::of_page(&fs::read_to_string(figures::page(workspace))?)?)

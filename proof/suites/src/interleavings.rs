@@ -31,11 +31,11 @@ const SEED: &str = "SHUTTLE_RANDOM_SEED";
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let every = |package: &&'static str| {
         let package = *package;
-        crate::case(format!("{package}: every check"), move || check(package))
+        Case::of(format!("{package}: every check"), move || check(package))
     };
     let mut cases: Vec<_> = CHECKED.iter().map(every).collect();
     if is_long() {
-        cases.push(crate::case("clippy", clippy));
+        cases.push(Case::of("clippy", clippy));
     }
     Ok(cases)
 }
@@ -45,7 +45,7 @@ pub(crate) fn faults() -> Result<Vec<Case>> {
     let planted = planted(workspace::this()?)?.into_iter().flat_map(|(package, faults)| {
         faults.into_iter().map(move |(number, fault)| {
             let name = format!("{package}: {}", fault.name);
-            crate::case(name, move || find(package, number, &fault))
+            Case::of(name, move || find(package, number, &fault))
         })
     });
     Ok(planted.collect())

@@ -35,7 +35,7 @@ const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let judged = |version: Version, plans| {
         let name = format!("KVM of {version:?}'s kernel");
-        crate::case(name, move || judge(version, plans))
+        Case::of(name, move || judge(version, plans))
     };
     let mut cases: Vec<_> = if is_long() {
         Version::ALL.iter().map(|version| judged(*version, Some(LONG_PLANS))).collect()

@@ -36,8 +36,7 @@ use std::env;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use doorbell_harness::hang;
-use doorbell_harness::suite::{self, Case, is_long};
+use doorbell_harness::suite::{self, Case};
 
 /// A suite: its name, the function that lists its cases, and how many of them run at a time.
 type Suite = (&'static str, fn() -> Result<Vec<Case>>, Turns);
@@ -98,9 +97,4 @@ pub fn main() -> ExitCode {
         eprintln!("error: {error:#}\nsuites: {}", names.join(" "));
         ExitCode::FAILURE
     })
-}
-
-/// Returns a case that may fetch packages and build programs.
-fn case(name: impl Into<String>, run: impl FnOnce() -> Result<()> + Send + 'static) -> Case {
-    Case::new(name, if is_long() { hang::LONG } else { hang::CASE }, run)
 }

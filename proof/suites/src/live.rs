@@ -3,30 +3,26 @@
 //! DeviceIDs that Linux uses.
 
 mod console;
+mod guest;
 mod imx8mp;
 mod runtime;
 mod subjects;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use crate::acpi::linux::mapped;
 use crate::fetched;
 use anyhow::{Context, Result};
-use doorbell_harness::dtb::{Tools, Tree};
-use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::qemu::{self, PROGRAM, Version};
-use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
-use doorbell_harness::toolchain::{self, JUDGE_TARGET};
-use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{hang, process, small_linux};
+use doorbell_harness::suite::{self, Case};
+use doorbell_harness::{hang, process};
 
-use self::console::{Console, Step};
+use self::console::Console;
+use self::guest::{Guest, compiler, run};
 use self::subjects::{ACPI, Change, GICV2, GROUPS, HOST, STEPS, SUBJECTS, Subject};
 
-const INIT: &str = include_str!("live/init.sh");
 const COMMAND_LINE: &str = "console=ttyAMA0 loglevel=1 panic=-1";
 /// With less memory, Linux 6.12 does not boot on UEFI firmware.
 const MEMORY: &str = "1G";
@@ -53,78 +49,11 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
         };
         versions.iter().map(move |&version| {
             let name = format!("{version:?}'s kernel on {}", subject.name);
-            crate::case(name, move || subject.judge(version))
+            Case::of(name, move || subject.judge(version))
         })
     });
-    let board = crate::case("Backports's kernel on an i.MX 8M Plus", imx8mp::judge);
+    let board = Case::of("Backports's kernel on an i.MX 8M Plus", imx8mp::judge);
     Ok(cases.chain([board]).collect())
-}
-
-/// A kernel, its initramfs, and the folder for the files of the cases.
-#[derive(Debug)]
-struct Guest {
-    kernel: PathBuf,
-    initramfs: PathBuf,
-    folder: PathBuf,
-}
-
-impl Guest {
-    /// Builds the command, and packs the command and a Debian release's kernel modules into an
-    /// initramfs.
-    fn new(workspace: &Workspace, version: Version) -> Result<Self> {
-        let program = program(workspace)?;
-        let busybox = small_linux::fetch_busybox(workspace).or_absent("busybox")?;
-        let packages = small_linux::fetch_with_modules(workspace, version.suite())
-            .or_absent("Debian's kernel")?;
-        let suite = version.suite();
-        let names = [small_linux::imx8mp_modules(suite), small_linux::pci_modules(suite)].concat();
-        let modules = small_linux::modules(&packages, &names)?;
-        let mut files = small_linux::first_files(&busybox, INIT, modules)?;
-        let more = small_linux::e1000e_and_vfio_modules(version.suite());
-        files.extend(small_linux::modules(&packages, &more)?);
-        let step = |step: &Step| format!("{}\nstep {}\n", step.commands, step.function);
-        let steps: String = runtime::STEPS.iter().map(step).collect();
-        for (path, bytes) in [
-            ("doorbell", fs::read(program)?),
-            ("more", more.join("\n").into()),
-            ("steps", steps.into()),
-        ] {
-            files.push(File { path, content: Content::Program(bytes) });
-        }
-        let folder = workspace.target.join("live").join(format!("{version:?}").to_lowercase());
-        fs::create_dir_all(&folder)?;
-        let initramfs = folder.join("initramfs");
-        fs::write(&initramfs, initramfs::pack(&files))?;
-        fs::write(folder.join("disk"), vec![0; 1 << 20])?;
-        Ok(Self { kernel: small_linux::kernel(&packages)?, initramfs, folder })
-    }
-
-    fn get(version: Version) -> Result<&'static Self> {
-        static GUESTS: [Shared<Guest>; 2] = [const { Shared::new() }; 2];
-        let guest = &GUESTS[usize::from(version == Version::Backports)];
-        guest.get(|| Self::new(workspace::this()?, version))
-    }
-}
-
-/// Builds the command for arm64, once.
-fn program(workspace: &Workspace) -> Result<&'static Path> {
-    static PROGRAM: Shared<PathBuf> = Shared::new();
-    let built = PROGRAM.get(|| {
-        toolchain::need_target(&workspace.root, JUDGE_TARGET).or_absent(JUDGE_TARGET)?;
-        // The command reads files once, so building it costs more than running it.
-        small_linux::build_program(workspace, "doorbell", 0)
-    });
-    built.map(PathBuf::as_path)
-}
-
-/// Returns the devicetree compiler and its tools.
-fn compiler() -> Result<&'static Tools> {
-    static TOOLS: Shared<Tools> = Shared::new();
-    TOOLS.get(|| {
-        let workspace = workspace::this()?;
-        Tree::Qemu.fetched(workspace)?;
-        Ok(Tools::of(workspace))
-    })
 }
 
 impl Subject {
@@ -211,8 +140,4 @@ impl Subject {
         }
         Ok(Some(file))
     }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    process::capture(command).map(drop)
 }

@@ -10,14 +10,14 @@ use serde_json::Value;
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
     Ok(vec![
-        crate::case("cargo run --release", run_as_newcomer),
-        crate::case("totals of --json", || {
+        Case::of("cargo run --release", run_as_newcomer),
+        Case::of("totals of --json", || {
             let report = json(&["run", "--json"])?;
             eprintln!("{}", command::judge_totals(&report["totals"])?);
             Ok(())
         }),
-        crate::case("the guide's monitor restores itself", run_monitor),
-        crate::case("a million messages survive migrations", || {
+        Case::of("the guide's monitor restores itself", run_monitor),
+        Case::of("a million messages survive migrations", || {
             let kinds = "migrate,hotplug,remove";
             million(&["run", "--json", "--messages", "7400", "--disturb", kinds])
         }),

@@ -13,7 +13,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     let packages = published(workspace);
     let case = |package: &'static Package| {
         let name = format!("{} by Rust {}", package.name, rust_version(package));
-        crate::case(name, || check(workspace, package))
+        Case::of(name, || check(workspace, package))
     };
     Ok(packages.map(case).collect())
 }

@@ -30,12 +30,12 @@ const KERNEL: Program =
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
     Ok(vec![
-        crate::case("a monitor", || {
+        Case::of("a monitor", || {
             let empty = Folder::new()?;
             let mut made = MONITOR.made(archives()?, &empty)?;
             MONITOR.is_said_by(made.cargo.args(["run", "--quiet"]))
         }),
-        crate::case("a kernel", || {
+        Case::of("a kernel", || {
             let workspace = workspace::this()?;
             need_target(&workspace.root, BARE_TARGET).or_absent(BARE_TARGET)?;
             let tools = qemu::fetch(workspace, qemu::Version::Stable).or_absent("QEMU")?;

@@ -3,25 +3,21 @@
 //! names in firmware would be code if they weren't escaped.
 
 mod bench;
+mod build;
 mod inspector;
 mod names;
 mod report;
 mod trees;
 
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use doorbell_harness::suite::{Case, Shared};
-use doorbell_harness::wasm;
-use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::workspace;
 
 use self::bench::{Bench, MISTAKES, VIEWS, View};
+pub(crate) use self::build::build;
 use self::report::PAGES;
-
-/// Maximum length of the page in bytes.
-const MAX_BYTES: usize = 1_000_000;
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
     // The browser is closed after the last case.
@@ -61,16 +57,5 @@ fn case(
     run: impl FnOnce(&Bench) -> Result<()> + Send + 'static,
 ) -> Case {
     let bench = Arc::clone(bench);
-    crate::case(name, move || run(bench.get(|| Bench::start(workspace::this()?))?))
-}
-
-/// Writes the page to `target/doorbell.html`, and returns its path.
-pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
-    let module = wasm::build(workspace)?;
-    let module = fs::read(&module).with_context(|| format!("no {}", module.display()))?;
-    let page = doorbell_page::assemble(&module)?;
-    ensure!(page.len() <= MAX_BYTES, "the page has {} bytes, more than {MAX_BYTES}", page.len());
-    let path = workspace.target.join("doorbell.html");
-    fs::write(&path, page)?;
-    Ok(path)
+    Case::of(name, move || run(bench.get(|| Bench::start(workspace::this()?))?))
 }

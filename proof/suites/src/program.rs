@@ -5,14 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use doorbell_harness::suite;
-use doorbell_harness::workspace;
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{command, process, suite};
 
 use crate::boards::findings;
 use crate::differential::{self, Effort, LONG_CASES};
 use crate::instructions::{self, Record};
 use crate::qemu::terminal;
-use crate::{figures, kvm, page, soak};
+use crate::{figures, kvm, page, size, soak};
+
+/// Program of the compared crate that needs another compiler, if it has been built.
+const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -58,7 +61,7 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Program::Differential { cases, seed } => {
             return Ok(suite::run_all(differential::cases_of(Effort::long(cases, seed))));
         }
-        Program::Figures => figures::measure(workspace)?,
+        Program::Figures => measure_figures(workspace)?,
         Program::Findings => findings::accept(workspace)?,
         Program::Instructions => {
             let table = Record::measure(workspace)?.markdown();
@@ -73,4 +76,26 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Measures all figures, and writes them.
+fn measure_figures(workspace: &Workspace) -> Result<()> {
+    let bench = bench(workspace)?;
+    let size = size::markdown(workspace)?;
+    let counts = Record::measure(workspace)?.markdown();
+    let page = figures::page(workspace);
+    figures::write(&page, "bench", &bench)?;
+    figures::write(&page, instructions::TABLE, &counts)?;
+    figures::write(&page, "size", &size)
+}
+
+fn bench(workspace: &Workspace) -> Result<String> {
+    let command = command::build(workspace)?;
+    let mut bench = process::command(&command.to_string_lossy(), &workspace.root);
+    bench.args(["bench", "--markdown"]);
+    let peer = workspace.root.join(PEER);
+    if peer.exists() {
+        bench.arg("--peer").arg(peer);
+    }
+    process::capture(&mut bench)
 }

@@ -19,10 +19,10 @@ use self::bench::Bench;
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let mut all = Version::in_turn(cases_on);
-    all.push(crate::case("chained on QEMU's i.MX 8M Plus", imx8mp::judge));
-    all.push(crate::case("what a chained interrupt costs", imx8mp::judge_cost));
+    all.push(Case::of("chained on QEMU's i.MX 8M Plus", imx8mp::judge));
+    all.push(Case::of("what a chained interrupt costs", imx8mp::judge_cost));
     all.push(on(&virt::IMX8MP, imx8mp::VERSION));
-    all.push(crate::case("beside an installed QEMU", installed::judge));
+    all.push(Case::of("beside an installed QEMU", installed::judge));
     Ok(all)
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
 fn on(machine: &'static virt::Machine, version: Version) -> Case {
     let name = format!("{} on {version:?}'s QEMU", machine.name);
     let bench = Bench { machine, version, load: machine.load };
-    crate::case(name, move || bench.judge())
+    Case::of(name, move || bench.judge())
 }
 
 fn cases_on(version: Version) -> Vec<Case> {
@@ -40,10 +40,10 @@ fn cases_on(version: Version) -> Vec<Case> {
         for &machine in kernel.machines {
             let name = format!("{} on {} of {version:?}'s QEMU", kernel.name, machine.join(" "));
             let judge = move || kernel.judge(machine, version);
-            cases.push(crate::case(name, judge));
+            cases.push(Case::of(name, judge));
         }
     }
     let name = format!("what an interrupt costs on {version:?}'s QEMU");
-    cases.push(crate::case(name, move || cost::judge(version)));
+    cases.push(Case::of(name, move || cost::judge(version)));
     cases
 }

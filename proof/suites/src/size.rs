@@ -93,7 +93,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
 
 fn case(kernel: &'static str, name: String, judge: fn(&Measured) -> Result<()>) -> Case {
     static ALL: Shared<Vec<Measured>> = Shared::new();
-    crate::case(name, move || {
+    Case::of(name, move || {
         let all = ALL.get(|| measure_all(workspace::this()?))?;
         let measured = all.iter().find(|measured| measured.kernel.name == kernel);
         judge(measured.context("the kernel was not measured")?)

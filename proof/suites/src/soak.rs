@@ -10,7 +10,7 @@ use doorbell_test_support::suites::MESSAGES;
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let messages = MESSAGES[usize::from(is_long())];
-    Ok(vec![crate::case(format!("chaos, {messages} messages"), move || run(messages))])
+    Ok(vec![Case::of(format!("chaos, {messages} messages"), move || run(messages))])
 }
 
 fn run(messages: u64) -> Result<()> {

@@ -9,7 +9,7 @@ use doorbell_harness::qemu::PROGRAM;
 use doorbell_harness::{hang, process, workspace};
 
 use super::console::{Console, Expected};
-use super::{Guest, compiler, run};
+use super::guest::{Guest, compiler, run};
 
 const HOST: &str = "/soc@0/pcie@33800000";
 const MACHINE: &[&str] = &[

@@ -59,7 +59,7 @@ impl Bench {
     pub(crate) fn start(workspace: &Workspace) -> Result<Self> {
         need_target(&workspace.root, wasm::TARGET).or_absent(wasm::TARGET)?;
         let tools = browser::fetch(workspace).or_absent("Chromium")?;
-        let (inspector, command) = (super::build(workspace)?, command::build(workspace)?);
+        let (inspector, command) = (super::build::build(workspace)?, command::build(workspace)?);
         let browser = Browser::start(workspace, &tools).context("Chromium cannot be started")?;
         let folder = workspace.target.join("page-suite");
         fs::create_dir_all(&folder)?;
