@@ -3,10 +3,10 @@
 mod chromium;
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -16,10 +16,10 @@ use ureq::Agent;
 pub use self::chromium::fetch;
 use self::chromium::{BROWSER, FONTS};
 use crate::dtb::Tools;
+use crate::hang;
+use crate::temporary::Folder;
 use crate::workspace::Workspace;
 
-/// Time limit for each command.
-const LIMIT: Duration = Duration::from_secs(20);
 /// Time between two looks at a page that is being loaded.
 const POLL: Duration = Duration::from_millis(20);
 /// Tells whether a page other than the blank one is complete.
@@ -50,19 +50,20 @@ pub struct Browser {
     driver: Child,
     agent: Agent,
     session: String,
-    profile: std::path::PathBuf,
+    profile: Folder,
 }
 
 impl Browser {
     /// Starts the driver, and through it the browser, with a fresh profile.
     pub fn start(workspace: &Workspace, tools: &Tools) -> Result<Self> {
-        let profile = env::temp_dir().join(format!("doorbell-chromium-{}", process::id()));
-        fs::create_dir_all(&profile)?;
+        let profile = Folder::new()?;
         let mut command = tools.command("chromedriver");
         command.arg("--port=0").env("FONTCONFIG_FILE", tools.root().join(FONTS));
-        command.env("HOME", &profile).current_dir(&workspace.root);
+        command.env("HOME", profile.path()).current_dir(&workspace.root);
         let mut driver = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let config = Agent::config_builder().timeout_global(Some(LIMIT)).proxy(None);
+        let config = Agent::config_builder()
+            .timeout_global(Some(hang::on_this_machine(hang::ANSWER)))
+            .proxy(None);
         let agent = config.http_status_as_error(false).build().into();
         let port = port(&mut driver);
         let mut browser = Self { driver, agent, session: String::new(), profile };
@@ -76,7 +77,7 @@ impl Browser {
 
     fn capabilities(&self, binary: &Path) -> Value {
         let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).into();
-        arguments.push(format!("--user-data-dir={}", self.profile.join("data").display()));
+        arguments.push(format!("--user-data-dir={}", self.profile.path().join("data").display()));
         json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "binary": binary, "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
@@ -102,7 +103,10 @@ impl Browser {
         // On a busy machine, the driver's answer can be that of the page before.
         let start = Instant::now();
         while self.execute(LOADED, &json!([]))? != true {
-            ensure!(start.elapsed() < LIMIT, "{address} was not loaded in time");
+            ensure!(
+                start.elapsed() < hang::on_this_machine(hang::ANSWER),
+                "{address} was not loaded in time"
+            );
             thread::sleep(POLL);
         }
         Ok(())
@@ -163,16 +167,24 @@ impl Browser {
 
     /// Returns the addresses that the page has requested since it was opened.
     pub fn requests(&self) -> Result<Vec<String>> {
-        let mut addresses = Vec::new();
+        let address = |event: Value| {
+            let address = event["request"]["url"].as_str();
+            address.map(str::to_owned).context("a request without an address")
+        };
+        self.events("Network.requestWillBeSent")?.into_iter().map(address).collect()
+    }
+
+    /// Returns the parameters of the page's events of a kind since the last call.
+    fn events(&self, kind: &str) -> Result<Vec<Value>> {
+        let mut events = Vec::new();
         for entry in self.log("performance")? {
             let event = entry["message"].as_str().context("an event without a message")?;
             let event: Value = serde_json::from_str(event)?;
-            if event["message"]["method"] == "Network.requestWillBeSent" {
-                let address = event["message"]["params"]["request"]["url"].as_str();
-                addresses.push(address.context("a request without an address")?.to_owned());
+            if event["message"]["method"] == kind {
+                events.push(event["message"]["params"].clone());
             }
         }
-        Ok(addresses)
+        Ok(events)
     }
 
     /// Switches to the document in a frame, on which all other functions then act.
@@ -194,7 +206,7 @@ impl Browser {
     }
 
     /// Drops files at a place of the window, in CSS pixels from its upper left corner.
-    pub fn drop_files(&self, (x, y): (u32, u32), files: &[std::path::PathBuf]) -> Result<()> {
+    pub fn drop_files(&self, (x, y): (u32, u32), files: &[PathBuf]) -> Result<()> {
         let data = json!({ "items": [], "files": files, "dragOperationsMask": 1 });
         for kind in ["dragEnter", "dragOver", "drop"] {
             let event = json!({ "type": kind, "x": x, "y": y, "data": data });
@@ -209,19 +221,17 @@ impl Browser {
     }
 
     /// Waits until the page opens a file chooser, and chooses files in it.
-    pub fn choose(&self, files: &[std::path::PathBuf]) -> Result<()> {
+    pub fn choose(&self, files: &[PathBuf]) -> Result<()> {
         let start = Instant::now();
         loop {
-            for entry in self.log("performance")? {
-                let event = entry["message"].as_str().context("an event without a message")?;
-                let event: Value = serde_json::from_str(event)?;
-                if event["message"]["method"] == "Page.fileChooserOpened" {
-                    let node = &event["message"]["params"]["backendNodeId"];
-                    let chosen = json!({ "files": files, "backendNodeId": node });
-                    return self.devtools("DOM.setFileInputFiles", &chosen).map(drop);
-                }
+            if let Some(event) = self.events("Page.fileChooserOpened")?.first() {
+                let chosen = json!({ "files": files, "backendNodeId": event["backendNodeId"] });
+                return self.devtools("DOM.setFileInputFiles", &chosen).map(drop);
             }
-            ensure!(start.elapsed() < LIMIT, "the page opened no file chooser");
+            ensure!(
+                start.elapsed() < hang::on_this_machine(hang::ANSWER),
+                "the page opened no file chooser"
+            );
             thread::sleep(POLL);
         }
     }
@@ -256,7 +266,6 @@ impl Drop for Browser {
         let _ = self.agent.delete(&self.session).call();
         let _ = self.driver.kill();
         let _ = self.driver.wait();
-        let _ = fs::remove_dir_all(&self.profile);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Builds the `doorbell` command and checks the totals that a run reports.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -10,13 +11,42 @@ use crate::workspace::Workspace;
 
 /// Builds the command and returns its path.
 pub fn build(workspace: &Workspace) -> Result<PathBuf> {
-    process::must(process::cargo(&workspace.root).args([
-        "build",
-        "--release",
-        "--package",
-        "doorbell",
-    ]))?;
+    let mut cargo = process::cargo(&workspace.root);
+    process::must(cargo.args(["build", "--release", "--package", "doorbell"]))?;
     Ok(workspace.target.join("release/doorbell"))
+}
+
+/// The command, as the suites run it.
+#[derive(Debug)]
+pub struct Doorbell(PathBuf);
+
+impl Doorbell {
+    /// Builds the command.
+    pub fn build(workspace: &Workspace) -> Result<Self> {
+        build(workspace).map(Self)
+    }
+
+    /// Returns a command that runs it outside of the repository.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = process::command(&self.0.to_string_lossy(), Path::new("/"));
+        command.args(arguments);
+        command
+    }
+
+    /// Returns the JSON that it prints about a source. Its exit status may state findings.
+    ///
+    /// # Errors
+    /// Fails with the standard error if it prints no JSON.
+    pub fn json(&self, arguments: &[&str], source: &Path) -> Result<Value> {
+        let output = process::output(self.command(arguments).arg(source))?;
+        let printed = serde_json::from_slice(&output.stdout);
+        printed.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Returns its description of a source.
+    pub fn inspect(&self, source: &Path) -> Result<Value> {
+        self.json(&["inspect", "--json"], source)
+    }
 }
 
 /// Checks that messages were sent and that none was lost, spurious or delivered to the wrong CPU.

@@ -75,21 +75,11 @@ impl Tree {
 /// Returns every devicetree below `folder`, in alphabetical order, with its relative path without
 /// the extension.
 pub fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(next) = folders.pop() {
-        for entry in next.read_dir()? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "dtb") {
-                let name = path.strip_prefix(folder).unwrap_or(&path).with_extension("");
-                found.push((name.display().to_string(), path));
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
+    let mut files = cache::files_below(folder)?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "dtb"));
+    files.sort();
+    let name = |path: &Path| path.strip_prefix(folder).unwrap_or(path).with_extension("");
+    Ok(files.into_iter().map(|path| (name(&path).display().to_string(), path)).collect())
 }
 
 /// Programs that were unpacked but not installed.

@@ -9,6 +9,8 @@ use std::hint::black_box;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+/// Limit of an answer that takes less than a second.
+pub const ANSWER: Duration = Duration::from_mins(1);
 /// Limit of a program that runs for at most a minute.
 pub const RUN: Duration = Duration::from_mins(10);
 /// Limit of a case. The first case fetches packages and builds programs, and others wait for it.

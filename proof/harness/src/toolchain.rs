@@ -20,11 +20,7 @@ pub fn need_target(root: &Path, target: &str) -> Result<()> {
     if Path::new(sysroot.trim()).join("lib/rustlib").join(target).exists() {
         return Ok(());
     }
-    ensure!(
-        process::exists("rustup"),
-        "this Rust does not include {target}, and rustup is not installed to add it"
-    );
-    process::must(process::command("rustup", root).args(["target", "add", target]))
+    add(root, "target", target)
 }
 
 /// Adds rustfmt or clippy to a rustup toolchain of the minimal profile.
@@ -33,9 +29,14 @@ pub fn need_component(root: &Path, name: &str) -> Result<()> {
     if process::output(process::cargo(root).args([subcommand, "--version"]))?.status.success() {
         return Ok(());
     }
+    add(root, "component", name)
+}
+
+/// Lets rustup add a target or a component.
+fn add(root: &Path, kind: &str, name: &str) -> Result<()> {
     ensure!(
         process::exists("rustup"),
-        "{name} is not installed, and neither is rustup, which could add it"
+        "this Rust does not include {name}, and rustup is not installed to add it"
     );
-    process::must(process::command("rustup", root).args(["component", "add", name]))
+    process::must(process::command("rustup", root).args([kind, "add", name]))
 }

@@ -100,10 +100,7 @@ impl Workspace {
     /// # Errors
     /// Fails if a folder cannot be listed.
     pub fn files(&self, extensions: &[&str]) -> Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        collect(&self.root, extensions, &mut files)?;
-        files.sort();
-        Ok(files)
+        files_below(&self.root, extensions, is_foreign)
     }
 
     /// Returns the folders with a lock file: this workspace, and the workspaces of images, adopters
@@ -123,22 +120,38 @@ impl Workspace {
     }
 }
 
-fn collect(folder: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_dir() {
-            if !name.starts_with('.') && !OTHER.contains(&&*name) {
-                collect(&path, extensions, files)?;
+/// Returns the files below `folder` with one of these extensions, in order, except in folders that
+/// `is_other` accepts.
+fn files_below(
+    folder: &Path,
+    extensions: &[&str],
+    is_other: fn(&Path) -> bool,
+) -> Result<Vec<PathBuf>> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
+    while let Some(next) = folders.pop() {
+        for entry in next.read_dir().with_context(|| format!("cannot list {}", next.display()))? {
+            let path = entry?.path();
+            let is_wanted = |found| extensions.iter().any(|wanted| found == *wanted);
+            if path.is_dir() {
+                folders.extend((!is_other(&path)).then_some(path));
+            } else if path.extension().is_some_and(is_wanted) {
+                files.push(path);
             }
-        } else if path
-            .extension()
-            .is_some_and(|found| extensions.iter().any(|wanted| found == *wanted))
-        {
-            files.push(path);
         }
     }
-    Ok(())
+    files.sort();
+    Ok(files)
+}
+
+/// Returns `true` for a folder without prose or code of this project.
+fn is_foreign(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') || OTHER.contains(&&*name)
+}
+
+/// Returns `true` for the artifacts, and for a package that is nested in another one's folder.
+fn is_nested(folder: &Path) -> bool {
+    folder.ends_with("target") || folder.join("Cargo.toml").exists()
 }
 
 impl Package {
@@ -177,10 +190,7 @@ impl Package {
 
     /// Returns every Rust file in the package's folder, committed or not.
     pub fn rust_files(&self) -> Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        collect_rust_files(&self.folder, &mut files)?;
-        files.sort();
-        Ok(files)
+        files_below(&self.folder, &["rs"], is_nested)
     }
 }
 
@@ -189,22 +199,6 @@ fn metadata(folder: &Path) -> Result<Value> {
     let mut cargo = process::cargo(folder);
     let text = process::capture(cargo.args(["metadata", "--format-version", "1", "--no-deps"]))?;
     serde_json::from_str(&text).map_err(Into::into)
-}
-
-fn collect_rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            // Files of a package that is nested in this package's folder do not belong to this
-            // package.
-            if !path.ends_with("target") && !path.join("Cargo.toml").exists() {
-                collect_rust_files(&path, files)?;
-            }
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 fn each<T>(list: &Value, make: impl FnMut(&Value) -> T) -> Vec<T> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use doorbell_harness::dtb::{self, Tools};
+use doorbell_harness::dtb::{Tools, Tree};
 use doorbell_harness::suite::{Absent, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{cache, process, schemas, system};
@@ -281,8 +281,7 @@ fn find_compiler(workspace: &Workspace) -> Result<Option<Tools>> {
     if process::exists("dtc") {
         return Ok(None);
     }
-    let fetched = dtb::fetch(workspace).into_iter().find(|(tree, _)| *tree == dtb::Tree::Qemu);
-    fetched.map_or(Ok(()), |(_, fetched)| fetched)?;
+    Tree::Qemu.fetched(workspace)?;
     Ok(Some(Tools::of(workspace)))
 }
 

@@ -16,9 +16,10 @@ use std::process::Stdio;
 
 use crate::said::{list, text};
 use anyhow::{Context, Result, bail, ensure};
+use doorbell_harness::command::{Doorbell, judge_totals};
 use doorbell_harness::dtb::{self, Tools, Tree, VIRT};
-use doorbell_harness::suite::{self, Absent, Case, OrAbsent, Shared};
-use doorbell_harness::{command, hang, process, workspace};
+use doorbell_harness::suite::{self, Absent, Case, Shared};
+use doorbell_harness::{hang, process, workspace};
 use serde_json::Value;
 
 use self::devicetree::{Facts, Tree as Source};
@@ -115,7 +116,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     }));
     for tree in findings::TREES {
         cases.push(case(format!("findings in {}", tree.name()), move |bench| {
-            bench.folder(tree)?;
+            tree.fetched(workspace::this()?)?;
             findings::compare(workspace::this()?, &bench.command, tree)
         }));
     }
@@ -128,11 +129,11 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     cases.push(case("devicetree sources, by cpp and dtc".into(), Bench::test_sources));
     if suite::is_long() {
         cases.push(case("findings in the kernel's sources".into(), |bench| {
-            bench.folder(Tree::Debian)?;
+            Tree::Debian.fetched(workspace::this()?)?;
             bench.sources()?.compare_findings()
         }));
         cases.push(case("positions by the newest dtc".into(), |bench| {
-            bench.folder(Tree::Debian)?;
+            Tree::Debian.fetched(workspace::this()?)?;
             bench.sources()?.compare_compilers()
         }));
         cases.push(case("overlays, by fdtoverlay".into(), |bench| {
@@ -160,25 +161,17 @@ fn case(name: String, run: impl FnOnce(&Bench) -> Result<()> + Send + 'static) -
 
 /// The `doorbell` command, and the checks of its output.
 struct Bench {
-    command: PathBuf,
+    command: Doorbell,
     tools: Tools,
-    /// Trees that could not be fetched, with the reasons.
-    absent: Vec<(Tree, Absent)>,
-    /// Folder for large descriptions.
+    /// Folder for files of the cases.
     output: PathBuf,
 }
 
 impl Bench {
     fn new() -> Result<Self> {
         let workspace = workspace::this()?;
-        let mut absent = Vec::new();
-        for (tree, fetched) in dtb::fetch(workspace) {
-            if let Err(reason) = fetched.if_present(tree.name())? {
-                absent.push((tree, reason));
-            }
-        }
-        let (command, tools) = (command::build(workspace)?, Tools::of(workspace));
-        Ok(Self { command, tools, absent, output: workspace.target.join("boards") })
+        let (command, tools) = (Doorbell::build(workspace)?, Tools::of(workspace));
+        Ok(Self { command, tools, output: workspace.target.join("boards") })
     }
 
     /// Runs the command's tests of sources, with the features that the step `test` has built.
@@ -195,17 +188,9 @@ impl Bench {
         Sources::fetch(workspace::this()?, &self.command, &self.tools)
     }
 
-    /// Returns the folder of a tree, or the reason why the tree could not be fetched.
-    fn folder(&self, tree: Tree) -> Result<PathBuf> {
-        if let Some((_, why)) = self.absent.iter().find(|(absent, _)| *absent == tree) {
-            return Err(why.clone().into());
-        }
-        Ok(tree.folder(workspace::this()?))
-    }
-
     /// Returns the devicetree of a board.
     fn file(&self, tree: Tree, board: &str) -> Result<PathBuf> {
-        let file = self.folder(tree)?.join(format!("{board}.dtb"));
+        let file = tree.fetched(workspace::this()?)?.join(format!("{board}.dtb"));
         if !file.exists() {
             return Err(Absent::new("this kernel does not support the board").into());
         }
@@ -217,9 +202,10 @@ impl Bench {
     fn try_board(&self, file: &Path, arguments: &[&str]) -> Result<String> {
         let source = Source::read(&self.tools, file)?;
         let facts = Facts::of(&source);
-        self.inspect(file, &source)?;
-        let mut run = process::command(&self.command.to_string_lossy(), Path::new("/"));
-        run.args(["run", "--json", "--dtb"]).arg(file).args(arguments).stderr(Stdio::null());
+        // The command need not be able to run the board that it describes.
+        fields::compare(&self.command.inspect(file)?, &source)?;
+        let mut run = self.command.command(&["run", "--json", "--dtb"]);
+        run.arg(file).args(arguments).stderr(Stdio::null());
         let mut text = String::new();
         let status = process::watch(&mut run, hang::RUN, |line| {
             text.push_str(line);
@@ -245,18 +231,9 @@ impl Bench {
         }
     }
 
-    /// Compares the command's description of a board with its devicetree. The command need not be
-    /// able to run the board.
-    fn inspect(&self, file: &Path, source: &Source) -> Result<()> {
-        let mut inspect = process::command(&self.command.to_string_lossy(), Path::new("/"));
-        let output = process::output(inspect.args(["inspect", "--json"]).arg(file))?;
-        fields::compare(&serde_json::from_slice(&output.stdout)?, source)
-    }
-
     /// Checks that the command refuses to run a board with a GICv2, and states this reason.
     fn say_why(&self, file: &Path) -> Result<String> {
-        let mut run = process::command(&self.command.to_string_lossy(), Path::new("/"));
-        let output = process::output(run.args(["run", "--dtb"]).arg(file))?;
+        let output = process::output(self.command.command(&["run", "--dtb"]).arg(file))?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(said.contains("is a GICv2"), "refused, but not for its GICv2: {said}");
         Ok("a GICv2, inspected and not run".into())
@@ -265,7 +242,7 @@ impl Bench {
     /// Tests the other boards of a tree with few messages: all of them in a long run, otherwise
     /// every [`STEP`]th board. An error names the failed boards.
     fn sweep(&self, tree: Tree) -> Result<()> {
-        let mut boards = dtb::files(&self.folder(tree)?)?;
+        let mut boards = dtb::files(&tree.fetched(workspace::this()?)?)?;
         boards.retain(|(board, _)| !chosen(tree).contains(&board.as_str()));
         let step = if suite::is_long() { 1 } else { STEP };
         let boards: Vec<_> = boards.into_iter().step_by(step).collect();
@@ -301,7 +278,7 @@ fn judge(report: &Value, facts: &Facts) -> Result<String> {
             "{node} refers to an MSI controller, but got no vector"
         );
     }
-    command::judge_totals(&report["totals"])
+    judge_totals(&report["totals"])
 }
 
 /// Returns `true` if a device has fewer vectors than it needs, which is permitted only for SPIs and

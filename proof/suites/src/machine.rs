@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::readme;
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::command::Doorbell;
 use doorbell_harness::suite::Case;
 use doorbell_harness::{command, hang, process, workspace};
 use serde_json::Value;
@@ -58,10 +59,7 @@ fn million(arguments: &[&str]) -> Result<()> {
 
 /// Returns the command's output in JSON. If the run found a fault, the error holds the totals.
 fn json(arguments: &[&str]) -> Result<Value> {
-    let workspace = workspace::this()?;
-    let command = command::build(workspace)?;
-    let mut command = process::command(&command.to_string_lossy(), &workspace.root);
-    let output = process::output(command.args(arguments))?;
+    let output = process::output(&mut Doorbell::build(workspace::this()?)?.command(arguments))?;
     let report: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     ensure!(output.status.success(), "{}: {}", output.status, report["totals"]);

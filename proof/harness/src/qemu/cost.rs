@@ -19,10 +19,10 @@ use doorbell_facts::{Fact, WatchedFact};
 pub use self::log::InstructionSplit;
 use self::log::Reader;
 use super::HumanMonitor;
-use crate::process;
+use crate::{hang, process};
 
-/// Time limit for booting and for logging a few hundred thousand lines.
-pub const LIMIT: Duration = Duration::from_mins(10);
+/// Limit for booting and for logging a few hundred thousand lines.
+pub const LIMIT: Duration = hang::RUN;
 /// Minimum number of interrupts in the log; a log with fewer does not show the requested
 /// interrupts.
 const FEWEST: usize = 8;

@@ -5,12 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::hang;
+
 const PROMPT: &[u8] = b"(qemu) ";
 
 /// A connection to a QEMU's monitor.
@@ -53,7 +53,7 @@ impl HumanMonitor {
     fn connect(&self) -> Result<UnixStream> {
         let mut stream =
             UnixStream::connect(&self.socket).context("QEMU's monitor does not answer")?;
-        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(hang::on_this_machine(hang::ANSWER)))?;
         wait(&mut stream)?;
         Ok(stream)
     }
@@ -115,7 +115,7 @@ mod tests {
         quits(drop).context("before the prompt")?;
         quits(|mut stream| {
             stream.write_all(PROMPT).unwrap();
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(std::time::Duration::from_millis(20));
         })
         .context("with an unread command")?;
         quits(|mut stream| {

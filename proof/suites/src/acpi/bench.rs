@@ -11,9 +11,10 @@ use crate::acpi::{tables, walk};
 use crate::said::{columns, list, same, text};
 use anyhow::{Context, Error, Result, ensure};
 use doorbell_harness::apt::{self, Suite};
+use doorbell_harness::command::Doorbell;
 use doorbell_harness::dtb::{self, Tools, Tree, Virt};
 use doorbell_harness::suite::{Absent, OrAbsent};
-use doorbell_harness::{command, process, workspace};
+use doorbell_harness::{process, workspace};
 use serde_json::Value;
 
 /// Names of the tables that are compared.
@@ -27,7 +28,7 @@ const HYPERVISOR_VENDOR: usize = 268;
 
 /// The command, and the programs whose output it is compared with.
 pub(crate) struct Bench {
-    command: PathBuf,
+    command: Doorbell,
     iasl: Result<Tools, Absent>,
     /// QEMU and the devicetree compiler.
     tools: Result<Tools, Absent>,
@@ -42,13 +43,9 @@ impl Bench {
         let packages = ["acpica-tools"];
         let iasl = apt::cached_with_needs(workspace, Suite::Stable, "acpica", &packages);
         let iasl = iasl.map(Tools::at).if_present("iasl")?;
-        let mut tools = Ok(Tools::of(workspace));
-        for (tree, fetched) in dtb::fetch(workspace) {
-            if tree == Tree::Qemu {
-                tools = fetched.if_present("QEMU")?.map(|()| Tools::of(workspace));
-            }
-        }
-        let (command, folder) = (command::build(workspace)?, workspace.target.join("acpi"));
+        let tools = Tree::Qemu.fetched(workspace).if_present("QEMU")?;
+        let tools = tools.map(|_| Tools::of(workspace));
+        let (command, folder) = (Doorbell::build(workspace)?, workspace.target.join("acpi"));
         Ok(Self { command, iasl, tools, folder })
     }
 
@@ -129,9 +126,7 @@ impl Bench {
 
     /// Returns a command that lints sources.
     pub(crate) fn lint_command(&self) -> Command {
-        let mut lint = process::command(&self.command.to_string_lossy(), Path::new("/"));
-        lint.arg("lint");
-        lint
+        self.command.command(&["lint"])
     }
 
     /// Checks that lint has no warnings and no errors about tables whose machine works, and that
@@ -161,9 +156,9 @@ impl Bench {
                 continue;
             }
             let expected = fs::read_to_string(tables.with_extension("rules"))?;
-            let output = process::output(self.lint_command().arg("--json").arg(&tables))?;
-            let said: Vec<Value> = serde_json::from_slice(&output.stdout)?;
-            let found: Vec<_> = said.iter().map(|row| text(&row["rule"])).collect();
+            let said = self.command.json(&["lint", "--json"], &tables)?;
+            let rules = said.as_array().context("the findings are not a list")?.iter();
+            let found: Vec<_> = rules.map(|row| text(&row["rule"])).collect();
             same(&tables.display().to_string(), &found, &expected.lines().collect::<Vec<_>>())?;
             shapes += 1;
         }
@@ -229,8 +224,7 @@ impl Bench {
         form: &str,
         source: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<String> {
-        let mut inspect = process::command(&self.command.to_string_lossy(), Path::new("/"));
-        process::capture(inspect.args(["inspect", "--emit", form]).args(source))
+        process::capture(self.command.command(&["inspect", "--emit", form]).args(source))
     }
 
     pub(crate) fn names_an_its(&self, tables: &Path) -> Result<bool> {
@@ -239,9 +233,7 @@ impl Bench {
     }
 
     pub(crate) fn inspect(&self, source: &Path) -> Result<Value> {
-        let mut inspect = process::command(&self.command.to_string_lossy(), Path::new("/"));
-        let said = process::capture(inspect.args(["inspect", "--json"]).arg(source))?;
-        serde_json::from_str(&said).context("not JSON")
+        self.command.inspect(source)
     }
 
     /// Returns the unpacked QEMU and devicetree compiler, or an error if they could not be fetched.
@@ -273,9 +265,7 @@ impl Bench {
         for (source, [socket, cluster]) in
             [(folder, ["package ", "cluster "]), (tree, ["socket", "cluster"])]
         {
-            let path = self.command.to_string_lossy();
-            let mut graph = process::command(&path, Path::new("/"));
-            let dot = process::capture(graph.args(["graph", "--dot"]).arg(&source))?;
+            let dot = process::capture(self.command.command(&["graph", "--dot"]).arg(&source))?;
             let boxes =
                 |group: &String| dot.matches(&format!("label=\"{group}\\n2 CPUs\"")).count();
             let groups = [(0, 0), (0, 1), (1, 0), (1, 1)];

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::command::Doorbell;
 use doorbell_harness::dtb::{self, Tree};
 use doorbell_harness::suite::Absent;
 use doorbell_harness::workspace::Workspace;
-use doorbell_harness::{cache, changes, command, process};
+use doorbell_harness::{cache, changes, process};
 use serde_json::Value;
 
 /// File with the numbers: a paragraph for each tree.
@@ -56,7 +56,7 @@ fn by_rule(list: &str) -> BTreeMap<&str, (usize, BTreeSet<&str>)> {
 /// # Errors
 /// Fails if the devicetrees cannot be fetched or linted.
 pub(crate) fn accept(workspace: &Workspace) -> Result<()> {
-    let command = command::build(workspace)?;
+    let command = Doorbell::build(workspace)?;
     let mut paragraphs = Vec::new();
     for (tree, fetched) in dtb::fetch(workspace) {
         if TREES.contains(&tree) {
@@ -79,7 +79,7 @@ pub(crate) fn accept(workspace: &Workspace) -> Result<()> {
 ///
 /// # Errors
 /// Fails if the numbers differ, or if they are for another kernel's devicetrees.
-pub(crate) fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<()> {
+pub(crate) fn compare(workspace: &Workspace, command: &Doorbell, tree: Tree) -> Result<()> {
     compare_numbers(workspace, command, tree.name(), &tree.folder(workspace))
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Resu
 ///
 /// # Errors
 /// As [`compare`].
-pub(crate) fn compare_published(workspace: &Workspace, command: &Path) -> Result<()> {
+pub(crate) fn compare_published(workspace: &Workspace, command: &Doorbell) -> Result<()> {
     let folder = published(workspace);
     if !folder.exists() {
         return Err(Absent::new(format!("there is no {}", folder.display())).into());
@@ -96,7 +96,12 @@ pub(crate) fn compare_published(workspace: &Workspace, command: &Path) -> Result
     compare_numbers(workspace, command, PUBLISHED, &folder)
 }
 
-fn compare_numbers(workspace: &Workspace, command: &Path, name: &str, folder: &Path) -> Result<()> {
+fn compare_numbers(
+    workspace: &Workspace,
+    command: &Doorbell,
+    name: &str,
+    folder: &Path,
+) -> Result<()> {
     let expected = fs::read_to_string(workspace.root.join(FILE))?;
     let found = summary(name, &list(name, folder, command)?);
     let first = found.lines().next();
@@ -121,13 +126,12 @@ fn tables(folder: &Path) -> Result<BTreeSet<PathBuf>> {
 
 /// Returns the findings as lines of rule, source, place and count. The first line identifies the
 /// devicetrees.
-fn list(name: &str, folder: &Path, command: &Path) -> Result<String> {
+fn list(name: &str, folder: &Path, command: &Doorbell) -> Result<String> {
     let files = dtb::files(folder)?;
     let bytes = files.iter().map(|(_, file)| Ok(fs::metadata(file)?.len())).sum::<Result<u64>>()?;
-    let mut judge = process::command(&command.to_string_lossy(), Path::new("/"));
     let start = Instant::now();
-    judge.args(["lint", "--json"]).arg(folder).args(tables(folder)?).stderr(Stdio::piped());
-    let output = process::output(&mut judge)?;
+    let mut lint = command.command(&["lint", "--json"]);
+    let output = process::output(lint.arg(folder).args(tables(folder)?))?;
     let taken = start.elapsed();
     eprintln!("{name}: {} trees linted in {:.1} s", files.len(), taken.as_secs_f32());
     let findings: Value = serde_json::from_slice(&output.stdout).context("not JSON")?;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::{fmt, fs};
 
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::command::Doorbell;
 use doorbell_harness::dtb::{self, Tools};
-use doorbell_harness::process;
 use doorbell_harness::suite::{Absent, OrAbsent};
 use doorbell_harness::workspace::Workspace;
 use serde_json::Value;
@@ -30,7 +30,7 @@ struct Boards {
 ///
 /// # Errors
 /// Fails if the numbers differ. Is absent if they are of another kernel.
-pub(crate) fn compare(workspace: &Workspace, command: &Path, tools: &Tools) -> Result<()> {
+pub(crate) fn compare(workspace: &Workspace, command: &Doorbell, tools: &Tools) -> Result<()> {
     let status = fs::read_to_string(workspace.root.join("docs/status.md"))?;
     let (version, trees) = dtb::fetch_newest(workspace).or_absent("Debian's newest kernel")?;
     let version = version.split('-').next().unwrap_or(&version);
@@ -48,15 +48,13 @@ pub(crate) fn compare(workspace: &Workspace, command: &Path, tools: &Tools) -> R
 }
 
 impl Boards {
-    fn count(&mut self, command: &Path, tools: &Tools, file: &Path) -> Result<()> {
+    fn count(&mut self, command: &Doorbell, tools: &Tools, file: &Path) -> Result<()> {
         let tree = Tree::read(tools, file)?;
         let hosts = tree.enabled_hosts();
         if hosts.is_empty() {
             return Ok(());
         }
-        let mut inspect = process::command(&command.to_string_lossy(), Path::new("/"));
-        let output = process::output(inspect.args(["inspect", "--json"]).arg(file))?;
-        let said: Value = serde_json::from_slice(&output.stdout).context("not JSON")?;
+        let said = command.inspect(file)?;
         let mut used = HashSet::new();
         for device in list(&said, "devices")?.iter().filter(|it| hosts.contains(text(&it["id"]))) {
             used.extend(list(device, "routes")?.iter().map(|route| text(&route["controller"])));

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::apt::{self, Apt, Suite};
+use doorbell_harness::command::Doorbell;
 use doorbell_harness::dtb::{self, Tools, Tree};
 use doorbell_harness::process;
 use doorbell_harness::suite::OrAbsent;
@@ -37,7 +37,7 @@ const LEAST: usize = 500;
 #[derive(Debug)]
 pub(crate) struct Sources<'w> {
     workspace: &'w Workspace,
-    command: &'w Path,
+    command: &'w Doorbell,
     tools: &'w Tools,
     /// The unpacked kernel.
     folder: PathBuf,
@@ -50,7 +50,7 @@ impl<'w> Sources<'w> {
     /// Fails with an [`Absent`](doorbell_harness::suite::Absent) if the package is unreachable.
     pub(crate) fn fetch(
         workspace: &'w Workspace,
-        command: &'w Path,
+        command: &'w Doorbell,
         tools: &'w Tools,
     ) -> Result<Self> {
         ensure!(tools.root().join("usr/bin/dtc").exists(), "`dtc` has not been fetched");
@@ -186,17 +186,17 @@ impl<'w> Sources<'w> {
         compiler: Option<&Path>,
         sources: impl Iterator<Item = PathBuf>,
     ) -> Result<Vec<Value>> {
-        let mut lint = Command::new(self.command);
+        let mut lint = self.command.command(&["lint", "--json"]);
         let own = self.tools.root().join("usr/bin");
         let path = std::env::var_os("PATH").unwrap_or_default();
         let first = [compiler.unwrap_or(&own).to_path_buf()];
         let path = std::env::join_paths(first.into_iter().chain(std::env::split_paths(&path)))?;
         let triplet = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
-        lint.env("PATH", path).current_dir(&self.folder).stdin(Stdio::null());
+        lint.env("PATH", path).current_dir(&self.folder);
         if compiler.is_none() {
             lint.env("LD_LIBRARY_PATH", self.tools.root().join(triplet));
         }
-        lint.args(["lint", "--json"]).args(INCLUDES).args(["-I", "."]).args(sources);
+        lint.args(INCLUDES).args(["-I", "."]).args(sources);
         let output = process::output(&mut lint)?;
         let errors = String::from_utf8_lossy(&output.stderr);
         let findings = serde_json::from_slice(&output.stdout);

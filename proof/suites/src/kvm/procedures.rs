@@ -7,8 +7,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, JudgeFact};
+use doorbell_harness::command::Doorbell;
+use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
-use doorbell_harness::{command, process};
 use serde_json::Value;
 
 /// Procedures, each with the rule that must find its mistake, or `None` if the snapshot must be
@@ -38,13 +39,13 @@ impl Saved {
     /// # Errors
     /// Fails if a snapshot is missing, or if the findings differ from the expected ones.
     pub(super) fn judge(&self, workspace: &Workspace, stem: &Path) -> Result<()> {
-        let doorbell = command::build(workspace)?;
+        let doorbell = Doorbell::build(workspace)?;
         for (procedure, rule) in EXPECTED {
             let json = self.0.get(procedure).with_context(|| format!("no {procedure} snapshot"))?;
             let file = stem.with_extension(format!("{procedure}.json"));
             fs::write(&file, json)?;
-            let mut lint = process::command(&doorbell.display().to_string(), &workspace.root);
-            let output = process::output(lint.args(["snapshot", "lint", "--json"]).arg(&file))?;
+            let mut lint = doorbell.command(&["snapshot", "lint", "--json"]);
+            let output = process::output(lint.arg(&file))?;
             let findings: Vec<Value> = serde_json::from_slice(&output.stdout)
                 .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
             let rules: Vec<_> =

@@ -10,7 +10,7 @@ use doorbell_harness::browser::{self, Browser};
 use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::toolchain::need_target;
 use doorbell_harness::workspace::Workspace;
-use doorbell_harness::{command, process, wasm};
+use doorbell_harness::{command, hang, process, wasm};
 use serde_json::{Value, json};
 
 use super::names::{NAMES, renamed};
@@ -24,10 +24,6 @@ const SELECTED: &str = include_str!("selected.js");
 const INJECTED: &str = "return document.querySelectorAll('img, b[id], main script').length";
 /// Maximum number of defects printed for a page.
 const SHOWN: usize = 5;
-/// Maximum time in which a page answers.
-pub(crate) const ALIVE: Duration = Duration::from_secs(5);
-/// Maximum time until a page has something to show. The inspector's own limit is shorter.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 pub(crate) const POLL: Duration = Duration::from_millis(100);
 pub(crate) const ENTER: &str = "\u{e007}";
 
@@ -89,8 +85,8 @@ impl Bench {
     }
 
     /// Waits until a script returns `wanted`.
-    pub(crate) fn until(&self, script: &str, wanted: &Value, limit: Duration) -> Result<()> {
-        let start = Instant::now();
+    pub(crate) fn until(&self, script: &str, wanted: &Value) -> Result<()> {
+        let (start, limit) = (Instant::now(), hang::on_this_machine(hang::RUN));
         loop {
             let found = self.ask(script)?;
             if found == *wanted {
@@ -112,7 +108,7 @@ impl Bench {
 
     /// Waits until the box that the report's fragment selects is in view and has the focus.
     pub(crate) fn selected(&self) -> Result<()> {
-        self.until(SELECTED, &Value::Null, ALIVE)
+        self.until(SELECTED, &Value::Null)
     }
 
     /// Checks that the browser's log contains no errors.

@@ -7,9 +7,10 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::hang;
 use serde_json::{Value, json};
 
-use super::bench::{ALIVE, Bench, ENTER, HEIGHT, MISTAKES, PATIENCE, POLL, VIEWS, View};
+use super::bench::{Bench, ENTER, HEIGHT, MISTAKES, POLL, VIEWS, View};
 use super::trees;
 
 /// Script that clears what the page has said.
@@ -54,16 +55,17 @@ fn drop_files(bench: &Bench, files: &[PathBuf]) -> Result<String> {
 /// Waits until the page has inspected files or refused to, and returns what it says. Meanwhile, it
 /// must answer.
 fn said(bench: &Bench) -> Result<String> {
+    let [answer, limit] = [hang::ANSWER, hang::RUN].map(hang::on_this_machine);
     let start = Instant::now();
     loop {
         let asked = Instant::now();
         let said = bench.ask(STATUS)?;
-        ensure!(asked.elapsed() < ALIVE, "an answer took {:?}", asked.elapsed());
+        ensure!(asked.elapsed() < answer, "an answer took {:?}", asked.elapsed());
         let said = said.as_str().unwrap_or_default();
         if !said.is_empty() && !said.contains("being inspected") {
             return Ok(said.to_owned());
         }
-        ensure!(start.elapsed() < PATIENCE, "the page says {said:?}");
+        ensure!(start.elapsed() < limit, "the page says {said:?}");
         thread::sleep(POLL);
     }
 }
@@ -73,7 +75,7 @@ fn said(bench: &Bench) -> Result<String> {
 fn inspect(bench: &Bench, files: &[PathBuf]) -> Result<()> {
     let said = drop_files(bench, files)?;
     ensure!(said.contains(": inspected in"), "{said}");
-    in_report(bench, || bench.until(LOADED, &json!(true), PATIENCE))
+    in_report(bench, || bench.until(LOADED, &json!(true)))
 }
 
 /// Checks the report in its frame.
@@ -130,7 +132,7 @@ pub(crate) fn is_operated_by_keys(bench: &Bench) -> Result<()> {
     bench.browser.choose(&[bench.root.join(MISTAKES)])?;
     let said = said(bench)?;
     ensure!(said.contains(": inspected in"), "{said}");
-    in_report(bench, || bench.until(LOADED, &json!(true), PATIENCE))?;
+    in_report(bench, || bench.until(LOADED, &json!(true)))?;
     let mut met = Vec::new();
     while met.last().is_none_or(|last| *last != "report") {
         ensure!(met.len() < 8, "the Tab key leads to {met:?}, but not to the report");
@@ -262,7 +264,7 @@ pub(crate) fn stops(bench: &Bench) -> Result<()> {
     ensure!(said.contains(": stopped after"), "{said}");
     open(bench, VIEWS[0])?;
     bench.ask(GROW)?;
-    bench.until("return grown !== 'unknown'", &Value::Bool(true), PATIENCE)?;
+    bench.until("return grown !== 'unknown'", &Value::Bool(true))?;
     ensure!(bench.ask("return grown")? == false, "memory grows to a gigabyte");
     inspect(bench, &[MISTAKES.into()])
 }

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use doorbell_harness::dtb::{self, Tree};
+use doorbell_harness::dtb::Tree;
 use doorbell_harness::pdf;
 use doorbell_harness::suite::OrAbsent;
-use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::workspace;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, ENTER, MISTAKES, VIEWS, View};
@@ -94,10 +94,10 @@ pub(crate) fn shows_routes(bench: &Bench) -> Result<()> {
 pub(crate) fn prints_everything(bench: &Bench) -> Result<()> {
     let workspace = workspace::this()?;
     let poppler = pdf::fetch(workspace).or_absent("Poppler")?;
-    fetch_boards(workspace)?;
+    let boards = Tree::Backports.fetched(workspace)?;
     let registers = bench.folder.join("wide.json");
     fs::write(&registers, SMALL_GIC)?;
-    let (board, registers) = (Tree::Backports.folder(workspace).join(WIDE), registers.display());
+    let (board, registers) = (boards.join(WIDE), registers.display());
     let (board, registers) = (board.display().to_string(), registers.to_string());
     let known = ["--registers", &registers, &board];
     bench.open(&write(bench, "wide", &known)?, VIEWS[0])?;
@@ -135,13 +135,6 @@ pub(crate) fn shows_names_as_text(bench: &Bench) -> Result<()> {
     bench.quiet()?;
     ensure!(bench.ask(FOREIGN)? == json!(false), "the page's policy lets a foreign script run");
     bench.browser.log("browser").map(drop)
-}
-
-/// Fetches the boards' devicetrees.
-fn fetch_boards(workspace: &Workspace) -> Result<()> {
-    let mut trees = dtb::fetch(workspace).into_iter();
-    let boards = trees.find(|(tree, _)| *tree == Tree::Backports);
-    boards.map_or(Ok(()), |(_, result)| result).or_absent("Debian's devicetrees")
 }
 
 /// Removes blanks, because the file's lines break anywhere.
