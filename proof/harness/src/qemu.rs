@@ -16,6 +16,9 @@ use crate::workspace::Workspace;
 
 /// The program for 64-bit Arm machines.
 pub const PROGRAM: &str = "qemu-system-aarch64";
+/// Options of a machine without other devices, whose console is the terminal, and whose reset ends
+/// QEMU.
+pub const CONSOLE: &[&str] = &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 /// The package of the program.
 const PACKAGE: &str = "qemu-system-arm";
 /// Number of sectors of the disk. Each sector starts with its own number.

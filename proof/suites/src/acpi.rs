@@ -2,8 +2,8 @@
 //! output, with QEMU's devicetree for the same machine, and with the routes that Linux uses. QEMU's
 //! machines work, so lint must not find mistakes in their tables.
 
-mod bench;
 mod disassembly;
+mod judge;
 pub(crate) mod linux;
 mod sources;
 mod tables;
@@ -12,11 +12,12 @@ mod walk;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::bench::Bench;
 use anyhow::Result;
 use doorbell_harness::dtb::{Tree, VIRT, Virt};
 use doorbell_harness::suite::{Absent, Case, Shared};
 use doorbell_harness::workspace;
+
+use self::judge::AcpiJudge;
 
 /// An embedded machine, and a server with a structure as found in real firmware. Both are compiled
 /// from sources in this repository, and the compiled tables are stored next to the sources.
@@ -31,27 +32,30 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (name, folder) in SOURCES {
         let compiles = format!("iasl compiles {name}'s sources to what is kept of them");
-        cases.push(case(compiles, move |bench| bench.compile(&sources(folder)?)));
-        cases.push(case(format!("{name}, by iasl"), move |bench| {
-            bench.agree_with_iasl(name, &sources(folder)?)
+        cases.push(case(compiles, move |judge| judge.compile(&sources(folder)?)));
+        cases.push(case(format!("{name}, by iasl"), move |judge| {
+            judge.agree_with_iasl(name, &sources(folder)?)
         }));
     }
-    cases.push(case("findings in sources, by iasl".into(), |bench| {
-        sources::judge(bench, &sources(MARINA)?)
+    cases.push(case("findings in sources, by iasl".into(), |judge| {
+        sources::judge(judge, &sources(MARINA)?)
     }));
-    cases.push(case("an IORT that the command writes".into(), |bench| {
-        bench.convert_to_iort(&sources(MARINA)?)
+    cases.push(case("an IORT that the command writes".into(), |judge| {
+        judge.convert_to_iort(&sources(MARINA)?)
     }));
-    cases.push(case("a draft IORT, by acpixtract".into(), Bench::convert_to_draft));
-    cases.push(case("a devicetree that the command writes".into(), |bench| {
-        bench.convert_to_tree(&sources(MARINA)?)
+    cases.push(case("a draft IORT, by acpixtract".into(), AcpiJudge::convert_to_draft));
+    cases.push(case("a devicetree that the command writes".into(), |judge| {
+        judge.convert_to_tree(&sources(MARINA)?)
     }));
-    cases.push(case("tables in the shape of published ones, by lint".into(), Bench::judge_shapes));
+    cases.push(case(
+        "tables in the shape of published ones, by lint".into(),
+        AcpiJudge::judge_shapes,
+    ));
     cases.extend(cases_on_qemu());
-    cases.push(case("clusters of CPUs, by QEMU's topology".into(), Bench::agree_with_topology));
-    for subject in linux::SUBJECTS {
-        let name = format!("{}, by Linux", subject.name());
-        cases.push(case(name, move |bench| linux::judge(bench, &subject)));
+    cases.push(case("clusters of CPUs, by QEMU's topology".into(), AcpiJudge::agree_with_topology));
+    for machine in linux::MACHINES {
+        let name = format!("{}, by Linux", machine.name());
+        cases.push(case(name, move |judge| linux::compare(judge, &machine)));
     }
     Ok(cases)
 }
@@ -72,34 +76,34 @@ fn cases_on_qemu() -> Vec<Case> {
         let name = virt.0;
         let extracted = Arc::new(Shared::new());
         let (again, linted) = (Arc::clone(&extracted), Arc::clone(&extracted));
-        let tables = move |bench: &Bench, extracted: &Shared<PathBuf>| -> Result<PathBuf> {
+        let tables = move |judge: &AcpiJudge, extracted: &Shared<PathBuf>| -> Result<PathBuf> {
             let extract = || {
-                let folder = bench.folder.join(name);
-                tables::extract(bench.tools()?, virt, &folder)?;
+                let folder = judge.folder.join(name);
+                tables::extract(judge.tools()?, virt, &folder)?;
                 Ok(folder)
             };
             extracted.get(extract).cloned()
         };
-        cases.push(case(format!("{name}, by iasl"), move |bench| {
-            bench.agree_with_iasl(name, &tables(bench, &extracted)?)
+        cases.push(case(format!("{name}, by iasl"), move |judge| {
+            judge.agree_with_iasl(name, &tables(judge, &extracted)?)
         }));
-        cases.push(case(format!("{name}, by lint"), move |bench| {
-            bench.lint(&tables(bench, &linted)?)
+        cases.push(case(format!("{name}, by lint"), move |judge| {
+            judge.lint(&tables(judge, &linted)?)
         }));
-        cases.push(case(format!("{name}, by its devicetree"), move |bench| {
-            let tables = tables(bench, &again)?;
-            if name == ITS_IN_VAIN && bench.names_an_its(&tables)? {
+        cases.push(case(format!("{name}, by its devicetree"), move |judge| {
+            let tables = tables(judge, &again)?;
+            if name == ITS_IN_VAIN && judge.names_an_its(&tables)? {
                 let why = "this QEMU's MADT names an ITS that is switched off";
                 return Err(Absent::new(why).into());
             }
             let tree = Tree::Qemu.folder(workspace::this()?).join(name).with_extension("dtb");
-            bench.agree_with_tree(virt, &tables, &tree)
+            judge.agree_with_tree(virt, &tables, &tree)
         }));
     }
-    cases.push(case(format!("{}, by lint", SECOND_HOST.0), |bench| {
-        let folder = bench.folder.join(SECOND_HOST.0);
-        tables::extract(bench.tools()?, &SECOND_HOST, &folder)?;
-        bench.lint(&folder)
+    cases.push(case(format!("{}, by lint", SECOND_HOST.0), |judge| {
+        let folder = judge.folder.join(SECOND_HOST.0);
+        tables::extract(judge.tools()?, &SECOND_HOST, &folder)?;
+        judge.lint(&folder)
     }));
     cases
 }
@@ -108,7 +112,7 @@ fn sources(folder: &str) -> Result<PathBuf> {
     Ok(workspace::this()?.root.join(folder))
 }
 
-fn case(name: String, run: impl FnOnce(&Bench) -> Result<()> + Send + 'static) -> Case {
-    static BENCH: Shared<Bench> = Shared::new();
-    Case::of(name, || run(BENCH.get(Bench::new)?))
+fn case(name: String, run: impl FnOnce(&AcpiJudge) -> Result<()> + Send + 'static) -> Case {
+    static JUDGE: Shared<AcpiJudge> = Shared::new();
+    Case::of(name, || run(JUDGE.get(AcpiJudge::new)?))
 }

@@ -20,8 +20,6 @@ use doorbell_harness::{hang, process, qemu};
 use self::boot::{Boot, EVENTS, Output, Trace};
 use self::cost::Cost;
 
-const SURROUNDINGS: &[&str] =
-    &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const ITS: &str = "virt,gic-version=3,its=on";
 const V2M: &str = "virt,gic-version=2";
 
@@ -101,7 +99,7 @@ fn machine(tools: &Tools, machine: &str, cpus: u64, image: &Path, disk: &Path) -
     let mut qemu = tools.command(qemu::PROGRAM);
     qemu.arg("-L").arg(tools.root().join("usr/share/qemu"));
     qemu.args(["-M", machine, "-cpu", "cortex-a72", "-m", "1G", "-smp"]).arg(cpus.to_string());
-    qemu.args(SURROUNDINGS).arg("-kernel").arg(image);
+    qemu.args(qemu::CONSOLE).arg("-kernel").arg(image);
     let drive = format!("if=none,id=d0,format=raw,file={}", disk.display());
     // ArceOS requests all vectors of the disk, and a GICv2m frame has 64 SPIs.
     let vectors = if machine == V2M { 8 } else { 65 };

@@ -34,9 +34,9 @@ const DECODED: &str = " error for type ";
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let folder = workspace::this()?.root.join(FOLDER);
     let mut cases = vec![
-        case("extended schema", Judge::accept_schema),
-        case("examples of the extended schema", Judge::accept_schema_examples),
-        case("schema without the additions", Judge::check_original),
+        case("extended schema", BindingJudge::accept_schema),
+        case("examples of the extended schema", BindingJudge::accept_schema_examples),
+        case("schema without the additions", BindingJudge::check_original),
     ];
     for example in files(&folder.join(EXAMPLES), "dts")? {
         cases.push(case(&name(&example), move |judge| {
@@ -53,13 +53,13 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
 }
 
 /// Returns a case that needs the tools and the kernel's schema.
-fn case(name: &str, run: impl FnOnce(&Judge) -> Result<()> + Send + 'static) -> Case {
-    static JUDGE: Shared<Judge> = Shared::new();
-    Case::of(name, || run(JUDGE.get(|| Judge::find(workspace::this()?))?))
+fn case(name: &str, run: impl FnOnce(&BindingJudge) -> Result<()> + Send + 'static) -> Case {
+    static JUDGE: Shared<BindingJudge> = Shared::new();
+    Case::of(name, || run(JUDGE.get(|| BindingJudge::find(workspace::this()?))?))
 }
 
 /// The tools and their folders.
-struct Judge {
+struct BindingJudge {
     /// Folder of Python's programs.
     programs: PathBuf,
     /// The devicetree compiler, if it was unpacked and not installed.
@@ -79,7 +79,7 @@ struct Judge {
     said: String,
 }
 
-impl Judge {
+impl BindingJudge {
     fn find(workspace: &Workspace) -> Result<Self> {
         let output = workspace.target.join("bindings");
         if output.exists() {

@@ -14,7 +14,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::said::{list, text};
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::command::{Doorbell, judge_totals};
 use doorbell_harness::dtb::{self, Tools, Tree, VIRT};
@@ -24,6 +23,7 @@ use serde_json::Value;
 
 use self::devicetree::{Facts, Tree as Source};
 use self::sources::Sources;
+use crate::said::{list, text};
 
 /// Boards of Debian's kernels, each with a distinct structure.
 const BOARDS: &[&str] = &[
@@ -96,16 +96,16 @@ const FEW_MESSAGES: &str = "50";
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     // The longest cases start first.
-    cases.push(case("boards that are served, of Debian's newest kernel".into(), |bench| {
-        served::compare(workspace::this()?, &bench.command, &bench.tools)
+    cases.push(case("boards that are served, of Debian's newest kernel".into(), |judge| {
+        served::compare(workspace::this()?, &judge.command, &judge.tools)
     }));
     for tree in findings::TREES {
-        cases.push(case(format!("the rest of {}", tree.name()), move |bench| bench.sweep(tree)));
+        cases.push(case(format!("the rest of {}", tree.name()), move |judge| judge.sweep(tree)));
     }
     for tree in Tree::ALL {
         for board in chosen(tree) {
-            cases.push(case(format!("{}/{board}", tree.name()), move |bench| {
-                let said = bench.try_board(&bench.file(tree, board)?, &[])?;
+            cases.push(case(format!("{}/{board}", tree.name()), move |judge| {
+                let said = judge.try_board(&judge.file(tree, board)?, &[])?;
                 eprintln!("board {}/{board}: {said}", tree.name());
                 Ok(())
             }));
@@ -115,31 +115,31 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
         registers::compare(workspace::this()?)
     }));
     for tree in findings::TREES {
-        cases.push(case(format!("findings in {}", tree.name()), move |bench| {
+        cases.push(case(format!("findings in {}", tree.name()), move |judge| {
             tree.fetched(workspace::this()?)?;
-            findings::compare(workspace::this()?, &bench.command, tree)
+            findings::compare(workspace::this()?, &judge.command, tree)
         }));
     }
-    cases.push(case("findings in published firmware".into(), |bench| {
-        findings::compare_published(workspace::this()?, &bench.command)
+    cases.push(case("findings in published firmware".into(), |judge| {
+        findings::compare_published(workspace::this()?, &judge.command)
     }));
-    cases.push(case("names by which Linux recognizes controllers".into(), |bench| {
-        recognized::compare(workspace::this()?, &bench.tools)
+    cases.push(case("names by which Linux recognizes controllers".into(), |judge| {
+        recognized::compare(workspace::this()?, &judge.tools)
     }));
-    cases.push(case("devicetree sources, by cpp and dtc".into(), Bench::test_sources));
+    cases.push(case("devicetree sources, by cpp and dtc".into(), BoardJudge::test_sources));
     if suite::is_long() {
-        cases.push(case("findings in the kernel's sources".into(), |bench| {
+        cases.push(case("findings in the kernel's sources".into(), |judge| {
             Tree::Debian.fetched(workspace::this()?)?;
-            bench.sources()?.compare_findings()
+            judge.sources()?.compare_findings()
         }));
-        cases.push(case("positions by the newest dtc".into(), |bench| {
+        cases.push(case("positions by the newest dtc".into(), |judge| {
             Tree::Debian.fetched(workspace::this()?)?;
-            bench.sources()?.compare_compilers()
+            judge.sources()?.compare_compilers()
         }));
-        cases.push(case("overlays, by fdtoverlay".into(), |bench| {
-            let output = bench.output.join("overlays");
+        cases.push(case("overlays, by fdtoverlay".into(), |judge| {
+            let output = judge.output.join("overlays");
             fs::create_dir_all(&output)?;
-            bench.sources()?.compare_overlays(&output)
+            judge.sources()?.compare_overlays(&output)
         }));
     }
     Ok(cases)
@@ -154,20 +154,20 @@ fn chosen(tree: Tree) -> Vec<&'static str> {
     }
 }
 
-fn case(name: String, run: impl FnOnce(&Bench) -> Result<()> + Send + 'static) -> Case {
-    static BENCH: Shared<Bench> = Shared::new();
-    Case::of(name, || run(BENCH.get(Bench::new)?))
+fn case(name: String, run: impl FnOnce(&BoardJudge) -> Result<()> + Send + 'static) -> Case {
+    static JUDGE: Shared<BoardJudge> = Shared::new();
+    Case::of(name, || run(JUDGE.get(BoardJudge::new)?))
 }
 
 /// The `doorbell` command, and the checks of its output.
-struct Bench {
+struct BoardJudge {
     command: Doorbell,
     tools: Tools,
     /// Folder for files of the cases.
     output: PathBuf,
 }
 
-impl Bench {
+impl BoardJudge {
     fn new() -> Result<Self> {
         let workspace = workspace::this()?;
         let (command, tools) = (Doorbell::build(workspace)?, Tools::of(workspace));

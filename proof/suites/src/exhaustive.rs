@@ -9,13 +9,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::mutant::copy;
-use crate::mutant::{self, Mutant};
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::process;
 use doorbell_harness::suite::{Case, Shared, is_long};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_test_support::suites::{SCOPE_MINUTES, SCOPES};
+
+use crate::mutant::copy;
+use crate::mutant::{self, Mutant};
 
 /// The package of the exploration, whose folder lists the faults of the package `vgic`.
 const PACKAGE: &str = "doorbell-exhaustive";

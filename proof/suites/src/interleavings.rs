@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::UNIX_EPOCH;
 
-use crate::mutant::copy::{self, Faults};
-use crate::mutant::{self, Mutant};
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::suite::{Case, OrAbsent, Shared, is_long};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{hang, process, toolchain};
+
+use crate::mutant::copy::{self, Faults};
+use crate::mutant::{self, Mutant};
 
 /// Packages with interleaving checks. The packages whose faults take longest are first, so that no
 /// CPU is idle at the end.

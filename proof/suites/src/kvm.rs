@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use doorbell_facts::{Fact, JudgeFact};
 use doorbell_harness::initramfs::{self, Content, File};
-use doorbell_harness::qemu::{PROGRAM, Version};
+use doorbell_harness::qemu::{CONSOLE, PROGRAM, Version};
 use doorbell_harness::suite::{Case, OrAbsent, Shared, is_long};
 use doorbell_harness::testbench::Count;
 use doorbell_harness::toolchain::{self, JUDGE_TARGET};
@@ -27,9 +27,6 @@ pub(crate) const LONG_PLANS: u32 = 60;
 /// A CPU with the Virtualization Host Extensions, so that the kernel stays at EL2.
 const MACHINE: &[&str] =
     &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1", "-m", "512M"];
-/// QEMU options that disable the screen, and make QEMU exit instead of rebooting after a panic.
-const SURROUNDINGS: &[&str] =
-    &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
@@ -65,7 +62,7 @@ fn judge(version: Version, plans: Option<u32>) -> Result<()> {
     let kernel = small_linux::fetch_kernel(workspace, version.suite()).or_absent("the kernel")?;
     let mut qemu = fetched::qemu(version)?.command(PROGRAM);
     let plans_wanted = plans.map(|plans| format!(" plans={plans}")).unwrap_or_default();
-    qemu.args(MACHINE).args(SURROUNDINGS);
+    qemu.args(MACHINE).args(CONSOLE);
     qemu.arg("-append").arg(format!("{COMMAND_LINE}{plans_wanted}"));
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     let (mut count, mut saved) = (Count::default(), String::new());

@@ -12,8 +12,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::acpi::linux::mapped;
-use crate::fetched;
 use anyhow::{Context, Result};
 use doorbell_harness::qemu::{self, PROGRAM, Version};
 use doorbell_harness::suite::{self, Case};
@@ -22,24 +20,12 @@ use doorbell_harness::{hang, process};
 use self::console::Console;
 use self::guest::{Guest, compiler, run};
 use self::subjects::{ACPI, Change, GICV2, GROUPS, HOST, STEPS, SUBJECTS, Subject};
+use crate::acpi::linux::mapped;
+use crate::fetched;
 
 const COMMAND_LINE: &str = "console=ttyAMA0 loglevel=1 panic=-1";
 /// With less memory, Linux 6.12 does not boot on UEFI firmware.
 const MEMORY: &str = "1G";
-const SURROUNDINGS: &[&str] = &[
-    "-cpu",
-    "cortex-a57",
-    "-smp",
-    "2",
-    "-m",
-    MEMORY,
-    "-nodefaults",
-    "-display",
-    "none",
-    "-serial",
-    "stdio",
-    "-no-reboot",
-];
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let cases = SUBJECTS.iter().enumerate().flat_map(|(index, subject)| {
@@ -61,7 +47,8 @@ impl Subject {
         let guest = Guest::get(version)?;
         let stem = guest.folder.join(self.name.replace(' ', "-"));
         let mut qemu = fetched::qemu(version)?.command(PROGRAM);
-        qemu.args(SURROUNDINGS).args(self.devices.concat());
+        qemu.args(["-cpu", "cortex-a57", "-smp", "2", "-m", MEMORY]);
+        qemu.args(qemu::CONSOLE).args(self.devices.concat());
         let disk = guest.folder.join("disk");
         qemu.args(qemu::drives(&disk)).arg("-kernel").arg(&guest.kernel);
         qemu.arg("-initrd").arg(&guest.initramfs);

@@ -2,12 +2,13 @@
 
 use std::fs;
 
-use crate::readme;
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::command::Doorbell;
 use doorbell_harness::suite::Case;
 use doorbell_harness::{command, hang, process, workspace};
 use serde_json::Value;
+
+use crate::readme;
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
     Ok(vec![

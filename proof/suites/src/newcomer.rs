@@ -5,7 +5,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::readme;
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::archives::Archives;
 use doorbell_harness::dtb::Tools;
@@ -14,8 +13,10 @@ use doorbell_harness::temporary::Folder;
 use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 use doorbell_harness::{hang, process, qemu, workspace};
 
+use crate::readme;
+
 /// A program shown in a package's README.
-struct Program {
+struct ReadmeProgram {
     package: &'static str,
     /// File names of the program, in the page's order.
     files: &'static [&'static str],
@@ -23,10 +24,10 @@ struct Program {
     says: &'static str,
 }
 
-const MONITOR: Program =
-    Program { package: "vgic", files: &["main.rs"], says: "the guest took LPI 8192" };
-const KERNEL: Program =
-    Program { package: "gic-driver", files: &["main.rs", "virt.rs"], says: "tick" };
+const MONITOR: ReadmeProgram =
+    ReadmeProgram { package: "vgic", files: &["main.rs"], says: "the guest took LPI 8192" };
+const KERNEL: ReadmeProgram =
+    ReadmeProgram { package: "gic-driver", files: &["main.rs", "virt.rs"], says: "tick" };
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
     Ok(vec![
@@ -68,7 +69,7 @@ struct Made {
     folder: PathBuf,
 }
 
-impl Program {
+impl ReadmeProgram {
     /// Creates a crate from the README.
     fn made(&self, archives: &Archives, empty: &Folder) -> Result<Made> {
         let page = fs::read_to_string(archives.package(self.package)?.join("README.md"))?;

@@ -2,9 +2,9 @@
 //! files, in a real browser: in light and dark color schemes, and in wide and narrow windows. Some
 //! names in firmware would be code if they weren't escaped.
 
-mod bench;
 mod build;
 mod inspector;
+mod judge;
 mod names;
 mod report;
 mod trees;
@@ -15,14 +15,14 @@ use anyhow::Result;
 use doorbell_harness::suite::{Case, Shared};
 use doorbell_harness::workspace;
 
-use self::bench::{Bench, MISTAKES, VIEWS, View};
 pub(crate) use self::build::build;
+use self::judge::{MISTAKES, PageJudge, VIEWS, View};
 use self::report::PAGES;
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
     // The browser is closed after the last case.
-    let bench = Arc::new(Shared::new());
-    let case = |name: &str, run: fn(&Bench) -> Result<()>| case(&bench, name.to_owned(), run);
+    let judge = Arc::new(Shared::new());
+    let case = |name: &str, run: fn(&PageJudge) -> Result<()>| case(&judge, name.to_owned(), run);
     let mut cases = vec![
         case("a box shows its route", report::shows_routes),
         case("print is complete", report::prints_everything),
@@ -35,27 +35,28 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
         case("time and memory have limits", inspector::stops),
     ];
     for view @ (scheme, width) in VIEWS {
-        let case = |name: String, run: fn(&Bench, &str, View) -> Result<()>, page: &'static str| {
-            let name = format!("{name}, {scheme}, {width} pixels");
-            self::case(&bench, name, move |bench| run(bench, page, view))
-        };
+        let case =
+            |name: String, run: fn(&PageJudge, &str, View) -> Result<()>, page: &'static str| {
+                let name = format!("{name}, {scheme}, {width} pixels");
+                self::case(&judge, name, move |judge| run(judge, page, view))
+            };
         cases.extend(PAGES.map(|page| case(page.to_owned(), report::passes_audit, page)));
         cases.push(case("findings lead to boxes".into(), report::leads_to_boxes, "mistakes"));
         cases.push(case("drop".into(), inspector::passes_audit, MISTAKES));
     }
     for (name, tree) in trees::ALL {
-        let run = move |bench: &Bench| inspector::stays_alive(bench, name, &tree());
-        cases.push(self::case(&bench, format!("hostile {name}"), run));
+        let run = move |judge: &PageJudge| inspector::stays_alive(judge, name, &tree());
+        cases.push(self::case(&judge, format!("hostile {name}"), run));
     }
-    drop(bench);
+    drop(judge);
     Ok(cases)
 }
 
 fn case(
-    bench: &Arc<Shared<Bench>>,
+    judge: &Arc<Shared<PageJudge>>,
     name: String,
-    run: impl FnOnce(&Bench) -> Result<()> + Send + 'static,
+    run: impl FnOnce(&PageJudge) -> Result<()> + Send + 'static,
 ) -> Case {
-    let bench = Arc::clone(bench);
-    Case::of(name, move || run(bench.get(|| Bench::start(workspace::this()?))?))
+    let judge = Arc::clone(judge);
+    Case::of(name, move || run(judge.get(|| PageJudge::start(workspace::this()?))?))
 }

@@ -18,7 +18,7 @@ const ITS_ALONE: &[&str] = &["--no-default-features", "--features", "heap"];
 /// and the runtime that all kernels share. The size depends on the path of the checkout, by up to
 /// 500 bytes.
 #[derive(Clone, Copy, Debug)]
-struct Kernel {
+struct SizedKernel {
     name: &'static str,
     about: &'static str,
     features: &'static [&'static str],
@@ -36,11 +36,11 @@ const DRIVERS: [(&str, &[&str]); 5] = [
     ("message-based SPIs", &["mbi", "spi_messages", "v2m"]),
 ];
 
-const fn kernel(name: &'static str, about: &'static str, budget: u64) -> Kernel {
-    Kernel { name, about, features: &[], budget, drivers: &[] }
+const fn kernel(name: &'static str, about: &'static str, budget: u64) -> SizedKernel {
+    SizedKernel { name, about, features: &[], budget, drivers: &[] }
 }
 
-impl Kernel {
+impl SizedKernel {
     const fn with_features(self, features: &'static [&'static str]) -> Self {
         Self { features, ..self }
     }
@@ -52,7 +52,7 @@ impl Kernel {
 
 /// The measured kernels. The first kernels handle only a timer interrupt, and contain little
 /// besides the runtime.
-const KERNELS: [Kernel; 7] = [
+const KERNELS: [SizedKernel; 7] = [
     kernel("tick", "without messages", 46_000).with_features(HEAPLESS),
     kernel("tick-gicv2", "without messages, on a GICv2", 42_000)
         .with_features(HEAPLESS)
@@ -63,9 +63,9 @@ const KERNELS: [Kernel; 7] = [
     RUNTIME,
     FIRMWARE,
 ];
-const ITS: Kernel = kernel("size-its", "only an ITS", 187_000).with_drivers(&["ITS"]);
-const RUNTIME: Kernel = kernel("size-runtime", "the runtime alone", 36_000);
-const FIRMWARE: Kernel =
+const ITS: SizedKernel = kernel("size-its", "only an ITS", 187_000).with_drivers(&["ITS"]);
+const RUNTIME: SizedKernel = kernel("size-runtime", "the runtime alone", 36_000);
+const FIRMWARE: SizedKernel =
     kernel("size-firmware", "the runtime and the devicetree's reader", 147_500);
 
 /// Name of the kernel that [`bring_up`] returns.
@@ -74,7 +74,7 @@ const BRING_UP: &str = "size-bringup-its";
 /// The kernel that reads the devicetree and uses an ITS. Its budget is the sum of the budget of
 /// [`ITS`] and the reader's measured size (the size of [`FIRMWARE`] minus that of [`RUNTIME`]),
 /// plus a tenth for `gic-bringup` itself.
-fn bring_up(firmware: u64, runtime: u64) -> Kernel {
+fn bring_up(firmware: u64, runtime: u64) -> SizedKernel {
     let budget = (ITS.budget + firmware.saturating_sub(runtime)) * 11 / 10;
     kernel(BRING_UP, "only an ITS, from the devicetree", budget)
         .with_features(ITS_ALONE)
@@ -120,7 +120,7 @@ pub(crate) fn markdown(workspace: &Workspace) -> Result<String> {
 /// Size of a kernel's code in bytes, and the drivers whose code it contains.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    kernel: Kernel,
+    kernel: SizedKernel,
     text: u64,
     drivers: Vec<&'static str>,
 }
@@ -152,7 +152,7 @@ pub(crate) fn measure_all(workspace: &Workspace) -> Result<Vec<Measured>> {
     for kernel in KERNELS {
         all.push(measure(workspace, kernel)?);
     }
-    let text_of = |kernel: &Kernel| {
+    let text_of = |kernel: &SizedKernel| {
         let measured = all.iter().find(|measured| measured.kernel.name == kernel.name);
         measured.map(|measured| measured.text).context("the kernel was not measured")
     };
@@ -161,7 +161,7 @@ pub(crate) fn measure_all(workspace: &Workspace) -> Result<Vec<Measured>> {
     Ok(all)
 }
 
-fn measure(workspace: &Workspace, kernel: Kernel) -> Result<Measured> {
+fn measure(workspace: &Workspace, kernel: SizedKernel) -> Result<Measured> {
     let elf = image::elf(workspace, "size", "minimal", kernel.name, kernel.features)?;
     let file = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
     let drivers = drivers_in(&image::symbols(&file)?);

@@ -37,7 +37,7 @@ enum Token<'a> {
 /// Reads code from which comments and strings have been removed. Test items are skipped.
 pub(super) fn read(code: &str) -> Imports {
     let tokens = tokens(code);
-    let mut reader = Reader {
+    let mut reader = ImportReader {
         tokens: &tokens,
         at: 0,
         depth: 0,
@@ -71,7 +71,7 @@ fn tokens(code: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-struct Reader<'a> {
+struct ImportReader<'a> {
     tokens: &'a [Token<'a>],
     at: usize,
     depth: usize,
@@ -80,7 +80,7 @@ struct Reader<'a> {
     imports: Imports,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ImportReader<'a> {
     fn step(&mut self) {
         match (self.token(0), self.token(1), self.token(2)) {
             (Some(Token::Other('#')), _, _) if self.is_for_tests() => self.skip_item(),

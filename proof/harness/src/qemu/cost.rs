@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, WatchedFact};
 
 pub use self::log::InstructionSplit;
-use self::log::Reader;
+use self::log::LogReader;
 use super::HumanMonitor;
 use crate::{hang, process};
 
@@ -90,7 +90,7 @@ fn follow(
 }
 
 fn read(log: &Path, handler: u64) -> Result<InstructionSplit> {
-    let mut reader = Reader::new(handler);
+    let mut reader = LogReader::new(handler);
     let mut lines = BufReader::new(File::open(log)?);
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line)? > 0 {

@@ -7,24 +7,21 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Result, ensure};
+use doorbell_harness::apt::Suite;
+use doorbell_harness::dtb::Virt;
+use doorbell_harness::initramfs::{self, Content, File};
+use doorbell_harness::qemu::{CONSOLE, PROGRAM};
+use doorbell_harness::suite::OrAbsent;
+use doorbell_harness::{hang, process, small_linux, workspace};
+
+use super::judge::AcpiJudge;
 use crate::acpi::{tables, walk};
 use crate::fetched;
 use crate::said::{same, text};
-use anyhow::{Result, ensure};
-use doorbell_harness::apt::Suite;
-use doorbell_harness::dtb::{Tools, Virt};
-use doorbell_harness::initramfs::{self, Content, File};
-use doorbell_harness::qemu::PROGRAM;
-use doorbell_harness::suite::OrAbsent;
-use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{hang, process, small_linux};
-
-use super::bench::Bench;
 
 /// No user space: the kernel panics after it has found all devices, and QEMU exits.
 const COMMAND_LINE: &str = "console=ttyAMA0 panic=-1";
-const SURROUNDINGS: &[&str] =
-    &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 /// A switch with two ports behind a root port, and a root port behind a second root bus.
 const PORTS: &[&str] = &[
     "-device",
@@ -48,12 +45,12 @@ const OTHER_IORT: &str = "proof/suites/src/acpi/iort.asl";
 const IORT_IN_INITRAMFS: &str = "kernel/firmware/acpi/iort.aml";
 
 /// A machine, and optionally an IORT that replaces QEMU's.
-pub(crate) struct Subject {
+pub(crate) struct PortMachine {
     machine: Virt,
     iort: Option<&'static str>,
 }
 
-impl Subject {
+impl PortMachine {
     /// Returns the name of the machine.
     pub(crate) fn name(&self) -> &'static str {
         self.machine.0
@@ -61,90 +58,72 @@ impl Subject {
 }
 
 /// Machines on which Linux is booted.
-pub(crate) const SUBJECTS: [Subject; 3] = [
-    Subject { machine: ("ports", "gic-version=3", PORTS), iort: None },
-    Subject { machine: ("ports-behind-smmu", "gic-version=3,iommu=smmuv3", PORTS), iort: None },
-    Subject {
+pub(crate) const MACHINES: [PortMachine; 3] = [
+    PortMachine { machine: ("ports", "gic-version=3", PORTS), iort: None },
+    PortMachine { machine: ("ports-behind-smmu", "gic-version=3,iommu=smmuv3", PORTS), iort: None },
+    PortMachine {
         machine: ("ports-by-our-iort", "gic-version=3,iommu=smmuv3", PORTS),
         iort: Some(OTHER_IORT),
     },
 ];
 
 /// Compares the DeviceIDs that Linux maps on a machine with those that the command predicts.
-pub(crate) fn judge(bench: &Bench, subject: &Subject) -> Result<()> {
-    let workspace = workspace::this()?;
-    let tools = bench.tools()?;
-    let firmware = fetched::uefi()?;
-    let kernel = small_linux::fetch_kernel(workspace, Suite::Stable).or_absent("Linux")?;
-    Judge { bench, workspace, tools, firmware, kernel }.judge(subject)
+pub(crate) fn compare(judge: &AcpiJudge, machine: &PortMachine) -> Result<()> {
+    let name = machine.name();
+    let tables = judge.folder.join(name);
+    // Firmware makes QEMU write bus numbers into the IORT again, which changes the requesters
+    // behind the SMMU, but no DeviceIDs.
+    tables::extract(judge.tools()?, &machine.machine, &tables)?;
+    let initramfs = machine.iort.map(|source| replace(judge, source, &tables)).transpose()?;
+    let found = boot(judge, &machine.machine, initramfs.as_deref())?;
+    let said = judge.inspect(&tables)?;
+    let mut predicted = BTreeSet::new();
+    for port in &found.ports {
+        let host = format!("MCFG/{:04x}:", port.segment);
+        let is_host = |device: &serde_json::Value| text(&device["id"]).starts_with(&host);
+        predicted.extend(walk::shown(&said, is_host, port.requester)?.map(|(_, device)| device));
+    }
+    let (ports, devices) = (found.ports.len(), found.mapped.len());
+    ensure!(ports == PORTS_FOUND, "Linux finds {ports} ports: {:x?}", found.ports);
+    ensure!(devices == ports, "Linux maps {devices} devices: {:x?}", found.mapped);
+    same("DeviceIDs that Linux maps", &predicted, &found.mapped)?;
+    eprintln!("{name}: Linux maps {:x?}, as predicted", found.mapped);
+    Ok(())
 }
 
-struct Judge<'a> {
-    bench: &'a Bench,
-    workspace: &'a Workspace,
-    tools: &'a Tools,
-    firmware: &'a Path,
-    kernel: PathBuf,
+/// Replaces the IORT in `tables` with the compiled `source`, and packs it into an initramfs for
+/// Linux.
+fn replace(judge: &AcpiJudge, source: &str, tables: &Path) -> Result<PathBuf> {
+    let compiled = judge.folder.join("iort-for-linux");
+    let source = workspace::this()?.root.join(source);
+    process::capture(judge.iasl()?.arg("-p").arg(&compiled).arg(&source))?;
+    let table = fs::read(compiled.with_extension("aml"))?;
+    fs::write(tables.join("IORT"), &table)?;
+    let initramfs = compiled.with_extension("cpio");
+    let file = File { path: IORT_IN_INITRAMFS, content: Content::Data(table) };
+    fs::write(&initramfs, initramfs::pack(&[file]))?;
+    Ok(initramfs)
 }
 
-impl Judge<'_> {
-    fn judge(&self, subject: &Subject) -> Result<()> {
-        let name = subject.name();
-        let tables = self.bench.folder.join(name);
-        // Firmware makes QEMU write bus numbers into the IORT again, which changes the requesters
-        // behind the SMMU, but no DeviceIDs.
-        tables::extract(self.tools, &subject.machine, &tables)?;
-        let initramfs = subject.iort.map(|source| self.replace(source, &tables)).transpose()?;
-        let found = self.boot(&subject.machine, initramfs.as_deref())?;
-        let said = self.bench.inspect(&tables)?;
-        let mut predicted = BTreeSet::new();
-        for port in &found.ports {
-            let host = format!("MCFG/{:04x}:", port.segment);
-            let is_host = |device: &serde_json::Value| text(&device["id"]).starts_with(&host);
-            predicted
-                .extend(walk::shown(&said, is_host, port.requester)?.map(|(_, device)| device));
-        }
-        let (ports, devices) = (found.ports.len(), found.mapped.len());
-        ensure!(ports == PORTS_FOUND, "Linux finds {ports} ports: {:x?}", found.ports);
-        ensure!(devices == ports, "Linux maps {devices} devices: {:x?}", found.mapped);
-        same("DeviceIDs that Linux maps", &predicted, &found.mapped)?;
-        eprintln!("{name}: Linux maps {:x?}, as predicted", found.mapped);
-        Ok(())
+fn boot(
+    judge: &AcpiJudge,
+    (name, options, arguments): &Virt,
+    initramfs: Option<&Path>,
+) -> Result<FoundDevices> {
+    let kernel = small_linux::fetch_kernel(workspace::this()?, Suite::Stable).or_absent("Linux")?;
+    let trace = judge.folder.join(name).with_extension("trace");
+    let mut qemu = judge.tools()?.command(PROGRAM);
+    qemu.args(["-M", &format!("virt,{options}"), "-cpu", "cortex-a57", "-m", "512M"]);
+    qemu.args(CONSOLE).args(*arguments).args(["-append", COMMAND_LINE]);
+    qemu.arg("-bios").arg(fetched::uefi()?).arg("-kernel").arg(kernel);
+    qemu.args(["-trace", "gicv3_its_cmd_mapd", "-D"]).arg(&trace);
+    if let Some(initramfs) = initramfs {
+        qemu.arg("-initrd").arg(initramfs);
     }
-
-    /// Replaces the IORT in `tables` with the compiled `source`, and packs it into an initramfs for
-    /// Linux.
-    fn replace(&self, source: &str, tables: &Path) -> Result<PathBuf> {
-        let compiled = self.bench.folder.join("iort-for-linux");
-        let source = self.workspace.root.join(source);
-        process::capture(self.bench.iasl()?.arg("-p").arg(&compiled).arg(&source))?;
-        let table = fs::read(compiled.with_extension("aml"))?;
-        fs::write(tables.join("IORT"), &table)?;
-        let initramfs = compiled.with_extension("cpio");
-        let file = File { path: IORT_IN_INITRAMFS, content: Content::Data(table) };
-        fs::write(&initramfs, initramfs::pack(&[file]))?;
-        Ok(initramfs)
-    }
-
-    fn boot(
-        &self,
-        (name, options, arguments): &Virt,
-        initramfs: Option<&Path>,
-    ) -> Result<FoundDevices> {
-        let trace = self.bench.folder.join(name).with_extension("trace");
-        let mut qemu = self.tools.command(PROGRAM);
-        qemu.args(["-M", &format!("virt,{options}"), "-cpu", "cortex-a57", "-m", "512M"]);
-        qemu.args(SURROUNDINGS).args(*arguments).args(["-append", COMMAND_LINE]);
-        qemu.arg("-bios").arg(self.firmware).arg("-kernel").arg(&self.kernel);
-        qemu.args(["-trace", "gicv3_its_cmd_mapd", "-D"]).arg(&trace);
-        if let Some(initramfs) = initramfs {
-            qemu.arg("-initrd").arg(initramfs);
-        }
-        let mut found = FoundDevices::default();
-        process::watch(&mut qemu, hang::RUN, |line| found.ports.extend(Port::read(line)))?;
-        found.mapped = fs::read_to_string(&trace)?.lines().filter_map(mapped).collect();
-        Ok(found)
-    }
+    let mut found = FoundDevices::default();
+    process::watch(&mut qemu, hang::RUN, |line| found.ports.extend(Port::read(line)))?;
+    found.mapped = fs::read_to_string(&trace)?.lines().filter_map(mapped).collect();
+    Ok(found)
 }
 
 /// The devices that Linux finds and maps.

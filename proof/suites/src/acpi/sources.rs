@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use doorbell_harness::process;
 use serde_json::Value;
 
-use super::bench::{Bench, TABLES};
+use super::judge::{AcpiJudge, TABLES};
 
 /// Number of values from one changed value to the next.
 const STRIDE: usize = 2;
@@ -19,8 +19,8 @@ const STRIDE: usize = 2;
 const NAMED: usize = 70;
 
 /// Changes values of the sources in `folder`, and compares the findings.
-pub(crate) fn judge(bench: &Bench, folder: &Path) -> Result<()> {
-    let work = bench.folder.join("changed").join(folder.file_name().unwrap_or_default());
+pub(crate) fn judge(judge: &AcpiJudge, folder: &Path) -> Result<()> {
+    let work = judge.folder.join("changed").join(folder.file_name().unwrap_or_default());
     let compiled = work.join("compiled");
     fs::create_dir_all(&compiled)?;
     for name in TABLES.map(Path::new) {
@@ -30,7 +30,7 @@ pub(crate) fn judge(bench: &Bench, folder: &Path) -> Result<()> {
         }
     }
     let source = |name: &str| work.join(name).with_extension("asl");
-    let before = compare(bench, &source("iort"), &compiled)?;
+    let before = compare(judge, &source("iort"), &compiled)?;
     ensure!(before.is_empty(), "findings in the machine itself: {before:?}");
     let (mut found, mut named) = (0, 0);
     for name in TABLES {
@@ -42,10 +42,10 @@ pub(crate) fn judge(bench: &Bench, folder: &Path) -> Result<()> {
             let lines = text.lines().enumerate();
             let lines = lines.map(|(number, old)| if number == at { &line } else { old });
             fs::write(&source, lines.collect::<Vec<_>>().join("\n"))?;
-            let mut iasl = bench.iasl()?;
+            let mut iasl = judge.iasl()?;
             // `iasl` refuses some values.
             if process::capture(iasl.arg("-p").arg(table.with_extension("")).arg(&source)).is_ok() {
-                let lines = compare(bench, &source, &compiled)
+                let lines = compare(judge, &source, &compiled)
                     .with_context(|| format!("{name}.asl:{}: {}", at + 1, line.trim()))?;
                 found += usize::from(!lines.is_empty());
                 let is_own = |(file, lines): &(String, [u64; 2])| {
@@ -73,10 +73,10 @@ fn changed(line: &str) -> Option<String> {
 
 /// Returns the files and the first and last lines of the findings in a source, which must be the
 /// findings in the tables.
-fn compare(bench: &Bench, source: &Path, tables: &Path) -> Result<Vec<(String, [u64; 2])>> {
+fn compare(judge: &AcpiJudge, source: &Path, tables: &Path) -> Result<Vec<(String, [u64; 2])>> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = [bench.iasl_folder()?].into_iter().chain(env::split_paths(&path));
-    let mut lint = bench.lint_command();
+    let folders = [judge.iasl_folder()?].into_iter().chain(env::split_paths(&path));
+    let mut lint = judge.lint_command();
     lint.env("PATH", env::join_paths(folders)?).arg("--json").args([source, tables]);
     let output = process::output(&mut lint)?;
     let said: Vec<Value> = serde_json::from_slice(&output.stdout).context("not JSON")?;

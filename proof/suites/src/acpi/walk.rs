@@ -33,10 +33,9 @@ pub(crate) fn compare(
     mcfg: Option<&Table>,
 ) -> Result<()> {
     let known = madt.controllers()?;
-    let nodes: BTreeMap<_, _> =
-        iort.parts("Type").iter().map(|node| (node.offset(), *node)).collect();
+    let nodes = Nodes::of(Some(iort));
     let has_its = known.iter().any(|(id, _)| id.starts_with("MADT/ITS@"));
-    for node in nodes.values() {
+    for node in nodes.0.values() {
         match node.number("Type")? {
             1 => {
                 let path = node.text("Device Name")?.trim_matches('"').replace("\\\\", "\\");
@@ -44,12 +43,10 @@ pub(crate) fn compare(
                 let first = node.parts("Input base").first().copied();
                 let is_single =
                     first.map(|one| one.number("Single Mapping")).transpose()? == Some(1);
-                let theirs =
-                    if is_single { single(&nodes, *node)? } else { follow(&nodes, *node, 0)? };
-                same(&path, &shown(said, is_meant, 0)?, &theirs)?;
-                let theirs =
-                    if is_single { own_stream(&nodes, *node)? } else { passed(&nodes, *node, 0)? };
-                same(&format!("{path}'s stream"), &shown_stream(said, is_meant, 0)?, &theirs)?;
+                let to = if is_single { single(*node)? } else { output(*node, 0)? };
+                same(&path, &shown(said, is_meant, 0)?, &nodes.route(to)?)?;
+                let what = format!("{path}'s stream");
+                same(&what, &shown_stream(said, is_meant, 0)?, &nodes.stream(to)?)?;
             }
             2 if has_its => {
                 let number = node.number("PCI Segment Number")?;
@@ -57,18 +54,17 @@ pub(crate) fn compare(
                 let segment = format!("MCFG/{number:04x}:");
                 let is_host = |device: &Value| text(&device["id"]).starts_with(&segment);
                 for requester in SAMPLE {
-                    let theirs = follow(&nodes, *node, requester)?;
-                    let theirs = theirs.filter(|_| existing.contains(&requester));
+                    let to = output(*node, requester)?;
+                    let route = nodes.route(to)?.filter(|_| existing.contains(&requester));
                     let what = format!("{segment} requester {requester:#x}");
-                    same(&what, &shown(said, is_host, requester)?, &theirs)?;
-                    let theirs = passed(&nodes, *node, requester)?.filter(|_| theirs.is_some());
+                    same(&what, &shown(said, is_host, requester)?, &route)?;
+                    let stream = nodes.stream(to)?.filter(|_| route.is_some());
                     let what = format!("stream of {what}");
-                    same(&what, &shown_stream(said, is_host, requester)?, &theirs)?;
+                    same(&what, &shown_stream(said, is_host, requester)?, &stream)?;
                 }
             }
             4 | 5 => {
-                let theirs = own_messages(&nodes, *node)?;
-                if let Some((id, route)) = theirs {
+                if let Some((id, route)) = nodes.own_messages(*node)? {
                     same(&id, &shown(said, |device| device["id"] == id.as_str(), 0)?, &route)?;
                 }
             }
@@ -76,80 +72,6 @@ pub(crate) fn compare(
         }
     }
     Ok(())
-}
-
-/// Returns the name and the route of an SMMUv3 or a counter group that signals by message, that is,
-/// one that has its own valid mapping and no wires (DEN 0049, SMMUv3 and PMCG nodes).
-fn own_messages(
-    nodes: &BTreeMap<u64, Part<'_>>,
-    node: Part<'_>,
-) -> Result<Option<(String, Route)>> {
-    const WIRES: [&str; 4] = ["Event GSIV", "PRI GSIV", "GERR GSIV", "Sync GSIV"];
-    let is_smmu = node.number("Type")? == 4;
-    let (name, wires, index) = if is_smmu {
-        (smmu(node)?, &WIRES[..], node.number("Device ID Mapping Index").unwrap_or(u64::MAX))
-    } else {
-        let base = node.number("Page 0 Base Address")?;
-        (format!("IORT/PMCG@{base:x}"), &["Overflow Interrupt GSIV"][..], 0)
-    };
-    let mut is_wired = true;
-    for wire in wires {
-        is_wired &= node.number(wire)? != 0;
-    }
-    // Since revision 5, a flag states whether the index is valid.
-    let has_flag = is_smmu && node.number("Revision")? >= 5;
-    let counts = if has_flag { node.number("DeviceID Valid")? == 1 } else { !is_wired };
-    let mapping =
-        node.parts("Input base").into_iter().nth(usize::try_from(index).unwrap_or(usize::MAX));
-    let Some(mapping) = mapping.filter(|_| counts) else { return Ok(None) };
-    let route = enter(nodes, mapping.number("Output Reference")?, mapping.number("Output Base")?)?;
-    Ok(Some((name, route)))
-}
-
-/// Returns the name of the SMMU at `node`.
-fn smmu(node: Part<'_>) -> Result<String> {
-    let version = if node.number("Type")? == 3 { 2 } else { 3 };
-    Ok(format!("IORT/SMMUv{version}@{:x}", node.number("Base Address")?))
-}
-
-/// Returns the stream of a device with a single mapping.
-fn own_stream(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>) -> Result<Stream> {
-    let Some(mapping) = node.parts("Input base").into_iter().next() else { return Ok(None) };
-    stream(nodes, mapping.number("Output Reference")?, mapping.number("Output Base")?)
-}
-
-/// Returns the stream of `id` at `node`.
-fn passed(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<Stream> {
-    match output(node, id)? {
-        Some((target, output)) => stream(nodes, target, output),
-        None => Ok(None),
-    }
-}
-
-fn stream(nodes: &BTreeMap<u64, Part<'_>>, target: u64, id: u64) -> Result<Stream> {
-    let node = *nodes.get(&target).context("a mapping refers to no node")?;
-    Ok(if matches!(node.number("Type")?, 3 | 4) { Some((smmu(node)?, id)) } else { None })
-}
-
-/// Returns the stream that the command shows for a requester behind the device that `is_meant`
-/// selects.
-fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Stream> {
-    let Some(device) = list(said, "devices")?.iter().find(|device| is_meant(device)) else {
-        return Ok(None);
-    };
-    for route in list(device, "routes")? {
-        for stream in list(route, "streams")? {
-            let number = |name: &str| stream[name].as_u64().context("no number");
-            let (base, length) = (number("rid_base")?, number("length")?);
-            if let Some(offset) = requester.checked_sub(base).filter(|&offset| offset < length) {
-                return Ok(Some((
-                    text(&stream["iommu"]).to_owned(),
-                    number("stream_id_base")? + offset,
-                )));
-            }
-        }
-    }
-    Ok(None)
 }
 
 /// Compares the number of bits that each ITS's DeviceIDs need, and the SPIs of frames, with the
@@ -164,26 +86,24 @@ pub(crate) fn compare_capacity(
     iort: Option<&Table>,
     mcfg: Option<&Table>,
 ) -> Result<()> {
-    let nodes = iort.map_or_else(Vec::new, |iort| iort.parts("Type"));
-    let nodes: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.offset(), node)).collect();
-    let mut highest: BTreeMap<String, u64> = BTreeMap::new();
-    let mut add = |route: Route| {
-        if let Some((its, device)) = route {
-            let known = highest.entry(its).or_insert(device);
-            *known = device.max(*known);
-        }
-    };
-    for node in nodes.values() {
+    let nodes = Nodes::of(iort);
+    let mut routes = Vec::new();
+    for node in nodes.0.values() {
         match node.number("Type")? {
-            1 => add(single(&nodes, *node)?),
+            1 => routes.push(nodes.route(single(*node)?)?),
             2 => {
                 for requester in requesters(node.number("PCI Segment Number")?, mcfg)? {
-                    add(follow(&nodes, *node, requester)?);
+                    routes.push(nodes.route(output(*node, requester)?)?);
                 }
             }
-            4 | 5 => add(own_messages(&nodes, *node)?.and_then(|(_, route)| route)),
+            4 | 5 => routes.extend(nodes.own_messages(*node)?.map(|(_, route)| route)),
             _ => {}
         }
+    }
+    let mut highest: BTreeMap<String, u64> = BTreeMap::new();
+    for (its, device) in routes.into_iter().flatten() {
+        let known = highest.entry(its).or_insert(device);
+        *known = device.max(*known);
     }
     let bits = |id: &u64| id.checked_ilog2().map_or(1, |highest| u64::from(highest) + 1);
     let spis = madt.frame_spis()?;
@@ -197,6 +117,82 @@ pub(crate) fn compare_capacity(
         }
     }
     Ok(())
+}
+
+/// An IORT's nodes, by their offsets.
+struct Nodes<'t>(BTreeMap<u64, Part<'t>>);
+
+/// The node and the ID that a mapping leads to.
+type Output = Option<(u64, u64)>;
+
+impl<'t> Nodes<'t> {
+    fn of(iort: Option<&'t Table>) -> Self {
+        let nodes = iort.map_or_else(Vec::new, |iort| iort.parts("Type"));
+        Self(nodes.into_iter().map(|node| (node.offset(), node)).collect())
+    }
+
+    fn at(&self, offset: u64) -> Result<Part<'t>> {
+        let node = self.0.get(&offset).copied();
+        node.with_context(|| format!("the table has no node at {offset:#x}"))
+    }
+
+    /// Returns the controller that an output reaches, past SMMUs.
+    fn route(&self, to: Output) -> Result<Route> {
+        let Some((target, id)) = to else { return Ok(None) };
+        let node = self.at(target)?;
+        match node.number("Type")? {
+            0 => Ok(Some((format!("MADT/ITS@{}", node.number("Identifiers")?), id))),
+            3 | 4 => self.route(output(node, id)?),
+            other => anyhow::bail!("a mapping refers to a node of type {other}"),
+        }
+    }
+
+    /// Returns the IOMMU that an output reaches.
+    fn stream(&self, to: Output) -> Result<Stream> {
+        let Some((target, id)) = to else { return Ok(None) };
+        let node = self.at(target)?;
+        Ok(if matches!(node.number("Type")?, 3 | 4) { Some((smmu(node)?, id)) } else { None })
+    }
+
+    /// Returns the name and the route of an SMMUv3 or a counter group that signals by message, that
+    /// is, one that has its own valid mapping and no wires (DEN 0049, SMMUv3 and PMCG nodes).
+    fn own_messages(&self, node: Part<'_>) -> Result<Option<(String, Route)>> {
+        const WIRES: [&str; 4] = ["Event GSIV", "PRI GSIV", "GERR GSIV", "Sync GSIV"];
+        let is_smmu = node.number("Type")? == 4;
+        let (name, wires, index) = if is_smmu {
+            (smmu(node)?, &WIRES[..], node.number("Device ID Mapping Index").unwrap_or(u64::MAX))
+        } else {
+            let base = node.number("Page 0 Base Address")?;
+            (format!("IORT/PMCG@{base:x}"), &["Overflow Interrupt GSIV"][..], 0)
+        };
+        let mut is_wired = true;
+        for wire in wires {
+            is_wired &= node.number(wire)? != 0;
+        }
+        // Since revision 5, a flag states whether the index is valid.
+        let has_flag = is_smmu && node.number("Revision")? >= 5;
+        let counts = if has_flag { node.number("DeviceID Valid")? == 1 } else { !is_wired };
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let mapping = node.parts("Input base").into_iter().nth(index).filter(|_| counts);
+        let Some(mapping) = mapping else { return Ok(None) };
+        Ok(Some((name, self.route(Some(to(mapping)?))?)))
+    }
+}
+
+/// Returns the node that a mapping refers to, and the ID of its first input there.
+fn to(mapping: Part<'_>) -> Result<(u64, u64)> {
+    Ok((mapping.number("Output Reference")?, mapping.number("Output Base")?))
+}
+
+/// Returns the output of a device with a single mapping.
+fn single(node: Part<'_>) -> Result<Output> {
+    node.parts("Input base").first().map(|mapping| to(*mapping)).transpose()
+}
+
+/// Returns the name of the SMMU at `node`.
+fn smmu(node: Part<'_>) -> Result<String> {
+    let version = if node.number("Type")? == 3 { 2 } else { 3 };
+    Ok(format!("IORT/SMMUv{version}@{:x}", node.number("Base Address")?))
 }
 
 /// Returns the requester IDs on the buses of a segment.
@@ -258,37 +254,47 @@ pub(crate) fn shown(
     is_meant: impl Fn(&Value) -> bool,
     requester: u64,
 ) -> Result<Route> {
+    let rows = routes_of(said, is_meant)?;
+    row_of(rows.iter(), requester, ["controller", "device_id_base"])
+}
+
+/// Returns the stream that the command shows for a requester behind the device that `is_meant`
+/// selects.
+fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Stream> {
+    let mut streams = Vec::new();
+    for route in routes_of(said, is_meant)? {
+        streams.extend(list(route, "streams")?);
+    }
+    row_of(streams.into_iter(), requester, ["iommu", "stream_id_base"])
+}
+
+fn routes_of(said: &Value, is_meant: impl Fn(&Value) -> bool) -> Result<&[Value]> {
     let device = list(said, "devices")?.iter().find(|device| is_meant(device));
-    let Some(device) = device else { return Ok(None) };
-    let number = |value: &Value| value.as_u64().context("no number");
-    for route in list(device, "routes")? {
-        let (base, length) = (number(&route["rid_base"])?, number(&route["length"])?);
-        if let Some(offset) = requester.checked_sub(base).filter(|&offset| offset < length) {
-            let id = number(&route["device_id_base"])? + offset;
-            return Ok(Some((text(&route["controller"]).to_owned(), id)));
-        }
-    }
-    Ok(None)
+    device.map_or(Ok(&[]), |device| list(device, "routes").map(Vec::as_slice))
 }
 
-/// Returns the route of a device with a single mapping.
-fn single(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>) -> Result<Route> {
-    let Some(mapping) = node.parts("Input base").into_iter().next() else { return Ok(None) };
-    enter(nodes, mapping.number("Output Reference")?, mapping.number("Output Base")?)
-}
-
-/// Returns the route of `id` at `node`.
-fn follow(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<Route> {
-    match output(node, id)? {
-        Some((target, output)) => enter(nodes, target, output),
-        None => Ok(None),
-    }
+/// Returns the target and the ID there of the first row that contains a requester.
+fn row_of<'v>(
+    mut rows: impl Iterator<Item = &'v Value>,
+    requester: u64,
+    [target, base]: [&str; 2],
+) -> Result<Option<(String, u64)>> {
+    let number = |row: &Value, name: &str| row[name].as_u64().context("no number");
+    rows.find_map(|row| {
+        let numbers = ["rid_base", "length", base].map(|name| number(row, name));
+        let [Ok(first), Ok(length), Ok(id)] = numbers else {
+            return numbers.into_iter().find_map(Result::err).map(Err);
+        };
+        let offset = requester.checked_sub(first).filter(|&offset| offset < length)?;
+        Some(Ok((text(&row[target]).to_owned(), id + offset)))
+    })
+    .transpose()
 }
 
 /// Returns the target of the first mapping of `node` that contains `id`, and the output ID. A
 /// mapping's count may be one too high, so if one mapping ends with the ID and another starts with
 /// it, the latter is used.
-fn output(node: Part<'_>, id: u64) -> Result<Option<(u64, u64)>> {
+fn output(node: Part<'_>, id: u64) -> Result<Output> {
     let own = node.number("Device ID Mapping Index").ok();
     let mut found = None;
     for (index, mapping) in (0..).zip(node.parts("Input base")) {
@@ -305,14 +311,4 @@ fn output(node: Part<'_>, id: u64) -> Result<Option<(u64, u64)>> {
         }
     }
     Ok(found)
-}
-
-fn enter(nodes: &BTreeMap<u64, Part<'_>>, target: u64, id: u64) -> Result<Route> {
-    let node =
-        *nodes.get(&target).with_context(|| format!("the table has no node at {target:#x}"))?;
-    match node.number("Type")? {
-        0 => Ok(Some((format!("MADT/ITS@{}", node.number("Identifiers")?), id))),
-        3 | 4 => follow(nodes, node, id),
-        other => anyhow::bail!("a mapping refers to a node of type {other}"),
-    }
 }

@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use crate::fetched;
-use crate::qemu::imx8mp::{self, VERSION};
 use anyhow::{Context, Result};
 use doorbell_harness::qemu::PROGRAM;
 use doorbell_harness::{hang, process, workspace};
 
 use super::console::{Console, Expected};
 use super::guest::{Guest, compiler, run};
+use crate::fetched;
+use crate::qemu::imx8mp::{self, VERSION};
 
 const HOST: &str = "/soc@0/pcie@33800000";
 const MACHINE: &[&str] = &[

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use doorbell_harness::hang;
 use serde_json::{Value, json};
 
-use super::bench::{Bench, ENTER, HEIGHT, MISTAKES, POLL, VIEWS, View};
+use super::judge::{ENTER, HEIGHT, MISTAKES, POLL, PageJudge, VIEWS, View};
 use super::trees;
 
 /// Script that clears what the page has said.
@@ -39,27 +39,27 @@ const OVERLAYS: &str = "crates/gic-firmware/tests/overlay";
 const MARINA: &str = "sim/machine/machines/marina";
 const TABLES: [&str; 3] = ["apic.aml", "iort.aml", "mcfg.aml"];
 
-fn open(bench: &Bench, view: View) -> Result<String> {
-    bench.open(&bench.inspector, view)
+fn open(judge: &PageJudge, view: View) -> Result<String> {
+    judge.open(&judge.inspector, view)
 }
 
 /// Drops files of the workspace on the middle of the page, which is the report if it shows one, and
 /// returns what the page then says.
-fn drop_files(bench: &Bench, files: &[PathBuf]) -> Result<String> {
-    let files: Vec<_> = files.iter().map(|file| bench.root.join(file)).collect();
-    bench.ask(FORGET)?;
-    bench.browser.drop_files((180, HEIGHT / 2), &files)?;
-    said(bench)
+fn drop_files(judge: &PageJudge, files: &[PathBuf]) -> Result<String> {
+    let files: Vec<_> = files.iter().map(|file| judge.root.join(file)).collect();
+    judge.ask(FORGET)?;
+    judge.browser.drop_files((180, HEIGHT / 2), &files)?;
+    said(judge)
 }
 
 /// Waits until the page has inspected files or refused to, and returns what it says. Meanwhile, it
 /// must answer.
-fn said(bench: &Bench) -> Result<String> {
+fn said(judge: &PageJudge) -> Result<String> {
     let [answer, limit] = [hang::ANSWER, hang::RUN].map(hang::on_this_machine);
     let start = Instant::now();
     loop {
         let asked = Instant::now();
-        let said = bench.ask(STATUS)?;
+        let said = judge.ask(STATUS)?;
         ensure!(asked.elapsed() < answer, "an answer took {:?}", asked.elapsed());
         let said = said.as_str().unwrap_or_default();
         if !said.is_empty() && !said.contains("being inspected") {
@@ -72,100 +72,100 @@ fn said(bench: &Bench) -> Result<String> {
 
 /// Drops files that the page can inspect, and waits until their report is loaded: before, nothing
 /// can be dropped on it, and keys that lead into its frame are lost.
-fn inspect(bench: &Bench, files: &[PathBuf]) -> Result<()> {
-    let said = drop_files(bench, files)?;
+fn inspect(judge: &PageJudge, files: &[PathBuf]) -> Result<()> {
+    let said = drop_files(judge, files)?;
     ensure!(said.contains(": inspected in"), "{said}");
-    in_report(bench, || bench.until(LOADED, &json!(true)))
+    in_report(judge, || judge.until(LOADED, &json!(true)))
 }
 
 /// Checks the report in its frame.
-fn in_report(bench: &Bench, check: impl FnOnce() -> Result<()>) -> Result<()> {
-    bench.browser.enter("#report")?;
+fn in_report(judge: &PageJudge, check: impl FnOnce() -> Result<()>) -> Result<()> {
+    judge.browser.enter("#report")?;
     let outcome = check();
-    bench.browser.leave()?;
+    judge.browser.leave()?;
     outcome
 }
 
 /// Checks that the file names no address, and that the page requests only parts of itself.
-pub(crate) fn loads_nothing(bench: &Bench) -> Result<()> {
-    let text = fs::read_to_string(&bench.inspector)?;
+pub(crate) fn loads_nothing(judge: &PageJudge) -> Result<()> {
+    let text = fs::read_to_string(&judge.inspector)?;
     for what in ["http:", "https:", "src=", "href=", "url(", "@import", "fetch("] {
         ensure!(!text.contains(what), "the page contains {what}");
     }
     ensure!(text.contains("content=\"default-src &#39;none&#39;; "), "there is no policy");
-    let address = open(bench, VIEWS[0])?;
-    inspect(bench, &[MISTAKES.into()])?;
+    let address = open(judge, VIEWS[0])?;
+    inspect(judge, &[MISTAKES.into()])?;
     let foreign = |request: &String| *request != address && !request.starts_with("blob:");
-    let requests: Vec<_> = bench.browser.requests()?.into_iter().filter(foreign).collect();
+    let requests: Vec<_> = judge.browser.requests()?.into_iter().filter(foreign).collect();
     ensure!(requests.is_empty(), "the page requests {requests:?}");
-    bench.quiet()
+    judge.quiet()
 }
 
 /// Checks the page before and after a drop, and the report in its frame.
-pub(crate) fn passes_audit(bench: &Bench, file: &str, view: View) -> Result<()> {
-    open(bench, view)?;
+pub(crate) fn passes_audit(judge: &PageJudge, file: &str, view: View) -> Result<()> {
+    open(judge, view)?;
     let picture = |when: &str| -> Result<()> {
-        ensure!(bench.ask(FITS)? == true, "the page is wider than its window, {when}");
-        bench.picture(when, view)
+        ensure!(judge.ask(FITS)? == true, "the page is wider than its window, {when}");
+        judge.picture(when, view)
     };
     picture("before")?;
-    inspect(bench, &[file.into()])?;
-    in_report(bench, || {
-        bench.audit(view)?;
-        bench.browser.click("#findings a.place")?;
-        bench.selected()
+    inspect(judge, &[file.into()])?;
+    in_report(judge, || {
+        judge.audit(view)?;
+        judge.browser.click("#findings a.place")?;
+        judge.selected()
     })?;
     picture("after")?;
-    bench.quiet()
+    judge.quiet()
 }
 
 /// Opens the file chooser and reaches the report by keys alone.
-pub(crate) fn is_operated_by_keys(bench: &Bench) -> Result<()> {
-    open(bench, VIEWS[0])?;
-    bench.browser.intercept_chooser()?;
-    bench.browser.press(TAB)?;
-    let focus = bench.ask(FOCUS)?;
+pub(crate) fn is_operated_by_keys(judge: &PageJudge) -> Result<()> {
+    open(judge, VIEWS[0])?;
+    judge.browser.intercept_chooser()?;
+    judge.browser.press(TAB)?;
+    let focus = judge.ask(FOCUS)?;
     ensure!(focus == "files", "the first Tab leads to {focus}");
-    let outline = bench.ask("return getComputedStyle(document.activeElement).outlineStyle")?;
+    let outline = judge.ask("return getComputedStyle(document.activeElement).outlineStyle")?;
     ensure!(outline == "solid", "the focus is not visible: {outline}");
-    bench.browser.press(ENTER)?;
-    bench.browser.choose(&[bench.root.join(MISTAKES)])?;
-    let said = said(bench)?;
+    judge.browser.press(ENTER)?;
+    judge.browser.choose(&[judge.root.join(MISTAKES)])?;
+    let said = said(judge)?;
     ensure!(said.contains(": inspected in"), "{said}");
-    in_report(bench, || bench.until(LOADED, &json!(true)))?;
+    in_report(judge, || judge.until(LOADED, &json!(true)))?;
     let mut met = Vec::new();
     while met.last().is_none_or(|last| *last != "report") {
         ensure!(met.len() < 8, "the Tab key leads to {met:?}, but not to the report");
-        bench.browser.press(TAB)?;
-        met.push(bench.ask(FOCUS)?);
+        judge.browser.press(TAB)?;
+        met.push(judge.ask(FOCUS)?);
     }
     ensure!(met.iter().filter(|one| **one == "a").count() == 4, "{met:?} are not four links");
-    bench.quiet()
+    judge.quiet()
 }
 
 /// Compares each output with the command's, for trees, overlays, tables and dumps.
-pub(crate) fn agrees_with_the_command(bench: &Bench) -> Result<()> {
-    let data = bench.root.join("crates/gic-firmware/tests/data");
+pub(crate) fn agrees_with_the_command(judge: &PageJudge) -> Result<()> {
+    let data = judge.root.join("crates/gic-firmware/tests/data");
     for name in ["mistakes.dtb", "several-its.dtb", "wired.dtb", "pre-its.dtb"] {
-        same(bench, &data, name)?;
+        same(judge, &data, name)?;
     }
     // Overlays are dropped on the report of their base. Only `lint` reads them.
-    let (folder, overlays) = (bench.root.join(OVERLAYS), ["first.dtbo", "second.dtbo"]);
-    same(bench, &folder, "base.dtb")?;
-    inspect(bench, &overlays.map(|name| folder.join(name)))?;
-    compare(bench, &folder, &[&["lint", "--json", "base.dtb"], &overlays[..]].concat(), 3)?;
-    fs::write(bench.folder.join("acpidump.txt"), dump(&bench.root.join(MARINA))?)?;
-    same(bench, &bench.folder, "acpidump.txt")?;
+    let (folder, overlays) = (judge.root.join(OVERLAYS), ["first.dtbo", "second.dtbo"]);
+    same(judge, &folder, "base.dtb")?;
+    inspect(judge, &overlays.map(|name| folder.join(name)))?;
+    compare(judge, &folder, &[&["lint", "--json", "base.dtb"], &overlays[..]].concat(), 3)?;
+    fs::write(judge.folder.join("acpidump.txt"), dump(&judge.root.join(MARINA))?)?;
+    same(judge, &judge.folder, "acpidump.txt")?;
     // The command reads tables from a folder, which is named like the files in the page.
     let source = TABLES.join(" + ");
-    let folder = bench.folder.join(&source);
+    let folder = judge.folder.join(&source);
     fs::create_dir_all(&folder)?;
     for name in TABLES {
-        fs::copy(bench.root.join(MARINA).join(name), folder.join(name))?;
+        fs::copy(judge.root.join(MARINA).join(name), folder.join(name))?;
     }
-    open(bench, VIEWS[0])?;
-    inspect(bench, &TABLES.map(|name| folder.join(name)))?;
-    agree(bench, &bench.folder, &source)
+    open(judge, VIEWS[0])?;
+    inspect(judge, &TABLES.map(|name| folder.join(name)))?;
+    agree(judge, &judge.folder, &source)
 }
 
 /// Writes tables as `acpidump` does.
@@ -182,31 +182,31 @@ fn dump(folder: &Path) -> Result<String> {
 }
 
 /// Drops a file of a folder, and compares all outputs.
-fn same(bench: &Bench, folder: &Path, source: &str) -> Result<()> {
-    open(bench, VIEWS[0])?;
-    inspect(bench, &[folder.join(source)])?;
-    agree(bench, folder, source)
+fn same(judge: &PageJudge, folder: &Path, source: &str) -> Result<()> {
+    open(judge, VIEWS[0])?;
+    inspect(judge, &[folder.join(source)])?;
+    agree(judge, folder, source)
 }
 
 /// Compares all outputs about a source with what the command prints.
-fn agree(bench: &Bench, folder: &Path, source: &str) -> Result<()> {
-    compare(bench, folder, &["report", "--no-run", source], 1)?;
-    compare(bench, folder, &["inspect", "--json", source], 2)?;
-    compare(bench, folder, &["lint", "--json", source], 3)?;
-    compare(bench, folder, &["graph", source], 4)
+fn agree(judge: &PageJudge, folder: &Path, source: &str) -> Result<()> {
+    compare(judge, folder, &["report", "--no-run", source], 1)?;
+    compare(judge, folder, &["inspect", "--json", source], 2)?;
+    compare(judge, folder, &["lint", "--json", source], 3)?;
+    compare(judge, folder, &["graph", source], 4)
 }
 
-fn compare(bench: &Bench, folder: &Path, arguments: &[&str], number: usize) -> Result<()> {
-    let printed = bench.print(folder, arguments)?;
-    let shown = bench.browser.execute(OUTPUT, &json!([number]))?;
+fn compare(judge: &PageJudge, folder: &Path, arguments: &[&str], number: usize) -> Result<()> {
+    let printed = judge.print(folder, arguments)?;
+    let shown = judge.browser.execute(OUTPUT, &json!([number]))?;
     let shown = shown.as_str().context("no output")?;
     ensure!(!printed.is_empty() && shown == printed, "{arguments:?}: {shown} is not {printed}");
     Ok(())
 }
 
 /// Drops files that the page cannot inspect.
-pub(crate) fn refuses(bench: &Bench) -> Result<()> {
-    open(bench, VIEWS[0])?;
+pub(crate) fn refuses(judge: &PageJudge) -> Result<()> {
+    open(judge, VIEWS[0])?;
     let [base, first, second] =
         ["base.dtb", "first.dtbo", "second.dtbo"].map(|name| Path::new(OVERLAYS).join(name));
     let source = PathBuf::from("sim/doorbell/tests/data/dts/board.dts");
@@ -217,54 +217,54 @@ pub(crate) fn refuses(bench: &Bench) -> Result<()> {
         (&[base, second], "label \"new\""),
         (&[first], "together with its overlays"),
     ] {
-        let said = drop_files(bench, files)?;
+        let said = drop_files(judge, files)?;
         ensure!(said.contains(reason), "{said}, without {reason}");
-        ensure!(bench.ask(HAS_NO_OUTPUT)? == true, "{reason}: old outputs");
+        ensure!(judge.ask(HAS_NO_OUTPUT)? == true, "{reason}: old outputs");
     }
-    bench.quiet()
+    judge.quiet()
 }
 
 /// Checks that names in firmware and of files appear as text and are not interpreted.
-pub(crate) fn shows_names_as_text(bench: &Bench) -> Result<()> {
-    open(bench, VIEWS[0])?;
-    inspect(bench, &[bench.hostile("<img src=x onerror=alert(1)>.dtb")?])?;
-    bench.has_no_injected_elements()?;
-    in_report(bench, || {
-        bench.shows_hostile_names()?;
-        ensure!(bench.ask("return self.origin")? == "null", "it shares the page's origin");
+pub(crate) fn shows_names_as_text(judge: &PageJudge) -> Result<()> {
+    open(judge, VIEWS[0])?;
+    inspect(judge, &[judge.hostile("<img src=x onerror=alert(1)>.dtb")?])?;
+    judge.has_no_injected_elements()?;
+    in_report(judge, || {
+        judge.shows_hostile_names()?;
+        ensure!(judge.ask("return self.origin")? == "null", "it shares the page's origin");
         Ok(())
     })?;
-    bench.quiet()
+    judge.quiet()
 }
 
 /// Opens a hostile tree, and checks that the page answers meanwhile and says something in the end.
-pub(crate) fn stays_alive(bench: &Bench, name: &str, tree: &[u8]) -> Result<()> {
-    open(bench, VIEWS[0])?;
-    let said = choose(bench, name, tree)?;
+pub(crate) fn stays_alive(judge: &PageJudge, name: &str, tree: &[u8]) -> Result<()> {
+    open(judge, VIEWS[0])?;
+    let said = choose(judge, name, tree)?;
     eprintln!("{said}");
     ensure!(said.contains(": inspected in") || said.contains(": stopped after"), "{said}");
-    bench.quiet()
+    judge.quiet()
 }
 
 /// Chooses a tree as the file, and returns what the page says.
-fn choose(bench: &Bench, name: &str, tree: &[u8]) -> Result<String> {
-    let file = bench.folder.join(name);
+fn choose(judge: &PageJudge, name: &str, tree: &[u8]) -> Result<String> {
+    let file = judge.folder.join(name);
     fs::write(&file, tree)?;
-    bench.browser.keys("#files", &file.display().to_string())?;
-    said(bench)
+    judge.browser.keys("#files", &file.display().to_string())?;
+    said(judge)
 }
 
 /// Checks that an inspection ends at the time limit, that the page then works on, and that memory
 /// has a maximum.
-pub(crate) fn stops(bench: &Bench) -> Result<()> {
-    open(bench, VIEWS[0])?;
-    bench.ask(HURRY)?;
+pub(crate) fn stops(judge: &PageJudge) -> Result<()> {
+    open(judge, VIEWS[0])?;
+    judge.ask(HURRY)?;
     let (name, tree) = trees::ALL[0];
-    let said = choose(bench, name, &tree())?;
+    let said = choose(judge, name, &tree())?;
     ensure!(said.contains(": stopped after"), "{said}");
-    open(bench, VIEWS[0])?;
-    bench.ask(GROW)?;
-    bench.until("return grown !== 'unknown'", &Value::Bool(true))?;
-    ensure!(bench.ask("return grown")? == false, "memory grows to a gigabyte");
-    inspect(bench, &[MISTAKES.into()])
+    open(judge, VIEWS[0])?;
+    judge.ask(GROW)?;
+    judge.until("return grown !== 'unknown'", &Value::Bool(true))?;
+    ensure!(judge.ask("return grown")? == false, "memory grows to a gigabyte");
+    inspect(judge, &[MISTAKES.into()])
 }

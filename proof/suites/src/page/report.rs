@@ -10,7 +10,7 @@ use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::workspace;
 use serde_json::{Value, json};
 
-use super::bench::{Bench, ENTER, MISTAKES, VIEWS, View};
+use super::judge::{ENTER, MISTAKES, PageJudge, VIEWS, View};
 
 /// An embedded machine that can be run.
 const RUN: &str = "sim/machine/machines/marina";
@@ -29,84 +29,84 @@ const LINK: &str = "#findings li:last-child a.place, #findings li:nth-last-child
 pub(crate) const PAGES: [&str; 3] = ["run", "mistakes", "hostile"];
 
 /// Makes the command write a page, and opens it.
-fn open(bench: &Bench, page: &str, view: View) -> Result<String> {
+fn open(judge: &PageJudge, page: &str, view: View) -> Result<String> {
     let source = match page {
-        "run" => bench.root.join(RUN),
-        "mistakes" => bench.root.join(MISTAKES),
-        _ => bench.hostile("hostile.dtb")?,
+        "run" => judge.root.join(RUN),
+        "mistakes" => judge.root.join(MISTAKES),
+        _ => judge.hostile("hostile.dtb")?,
     };
-    bench.open(&write(bench, page, &[&source.to_string_lossy()])?, view)
+    judge.open(&write(judge, page, &[&source.to_string_lossy()])?, view)
 }
 
 /// Makes the command write a page, and returns its path.
-fn write(bench: &Bench, page: &str, arguments: &[&str]) -> Result<PathBuf> {
-    let file = bench.folder.join(page).with_extension("html");
+fn write(judge: &PageJudge, page: &str, arguments: &[&str]) -> Result<PathBuf> {
+    let file = judge.folder.join(page).with_extension("html");
     let report = ["report", "--messages", "100", "-o", &file.to_string_lossy()];
-    bench.print(&bench.folder, &[&report, arguments].concat())?;
+    judge.print(&judge.folder, &[&report, arguments].concat())?;
     Ok(file)
 }
 
 /// Checks that the page loads without errors in the browser's log, requests no other resources,
 /// and passes the audit.
-pub(crate) fn passes_audit(bench: &Bench, page: &str, view: View) -> Result<()> {
-    let address = open(bench, page, view)?;
-    bench.audit(view)?;
-    let requests = bench.browser.requests()?;
+pub(crate) fn passes_audit(judge: &PageJudge, page: &str, view: View) -> Result<()> {
+    let address = open(judge, page, view)?;
+    judge.audit(view)?;
+    let requests = judge.browser.requests()?;
     ensure!(requests == [address.as_str()], "the page requests {requests:?}");
-    bench.picture(page, view)?;
-    bench.quiet()
+    judge.picture(page, view)?;
+    judge.quiet()
 }
 
-pub(crate) fn leads_to_boxes(bench: &Bench, page: &str, view: View) -> Result<()> {
-    let address = open(bench, page, view)?;
-    bench.browser.click(LINK)?;
-    bench.selected().context("after a click")?;
-    bench.browser.open(&address)?;
+pub(crate) fn leads_to_boxes(judge: &PageJudge, page: &str, view: View) -> Result<()> {
+    let address = open(judge, page, view)?;
+    judge.browser.click(LINK)?;
+    judge.selected().context("after a click")?;
+    judge.browser.open(&address)?;
     for when in ["after Enter", "after Enter for the second time"] {
-        bench.browser.keys(LINK, ENTER)?;
-        bench.selected().context(when)?;
-        bench.ask("scrollTo(0, document.body.scrollHeight)")?;
+        judge.browser.keys(LINK, ENTER)?;
+        judge.selected().context(when)?;
+        judge.ask("scrollTo(0, document.body.scrollHeight)")?;
     }
-    bench.quiet()
+    judge.quiet()
 }
 
 /// Checks that the panel appears both for the pointer and for the keyboard focus.
-pub(crate) fn shows_routes(bench: &Bench) -> Result<()> {
-    open(bench, "mistakes", VIEWS[0])?;
+pub(crate) fn shows_routes(judge: &PageJudge) -> Result<()> {
+    open(judge, "mistakes", VIEWS[0])?;
     let has = |what: &str| -> Result<()> {
-        let said = bench.ask("return document.querySelector('#panel').innerText")?;
+        let said = judge.ask("return document.querySelector('#panel').innerText")?;
         let said = said.as_str().unwrap_or_default();
         ensure!(said.contains(what), "the panel shows {said} without {what}");
         Ok(())
     };
     has("Tab key")?;
-    bench.browser.point("svg a.requester")?;
+    judge.browser.point("svg a.requester")?;
     has("/pcie@10000000: msi-map").context("under the pointer")?;
     has("msi-map = <").context("under the pointer")?;
-    let way = bench.ask("return document.querySelectorAll('svg path.way').length")?;
+    let way = judge.ask("return document.querySelectorAll('svg path.way').length")?;
     ensure!(way.as_u64() > Some(0), "no arrow of its route is highlighted");
-    bench.ask("document.querySelectorAll('svg a.requester')[2].focus()")?;
+    judge.ask("document.querySelectorAll('svg a.requester')[2].focus()")?;
     has("/device-a").context("with the focus")?;
-    bench.quiet()
+    judge.quiet()
 }
 
 /// Prints the page of a board with many CPUs and findings, and checks that the file has them all.
-pub(crate) fn prints_everything(bench: &Bench) -> Result<()> {
+pub(crate) fn prints_everything(judge: &PageJudge) -> Result<()> {
     let workspace = workspace::this()?;
     let poppler = pdf::fetch(workspace).or_absent("Poppler")?;
     let boards = Tree::Backports.fetched(workspace)?;
-    let registers = bench.folder.join("wide.json");
+    let registers = judge.folder.join("wide.json");
     fs::write(&registers, SMALL_GIC)?;
     let (board, registers) = (boards.join(WIDE), registers.display());
     let (board, registers) = (board.display().to_string(), registers.to_string());
     let known = ["--registers", &registers, &board];
-    bench.open(&write(bench, "wide", &known)?, VIEWS[0])?;
-    let file = bench.folder.join("wide.pdf");
-    fs::write(&file, bench.browser.print()?)?;
+    judge.open(&write(judge, "wide", &known)?, VIEWS[0])?;
+    let file = judge.folder.join("wide.pdf");
+    fs::write(&file, judge.browser.print()?)?;
     let text = without_blanks(&pdf::text(&poppler, &file)?);
     let is_printed = |what: &str| text.contains(&without_blanks(what));
     let list = |arguments: &[&str], place: &str| -> Result<Vec<Value>> {
-        let printed: Value = serde_json::from_str(&bench.print(&bench.folder, arguments)?)?;
+        let printed: Value = serde_json::from_str(&judge.print(&judge.folder, arguments)?)?;
         printed.pointer(place).and_then(Value::as_array).cloned().context("no list")
     };
     let cpus = list(&["inspect", "--json", &board], "/cpus")?;
@@ -125,16 +125,16 @@ pub(crate) fn prints_everything(bench: &Bench) -> Result<()> {
             ensure!(is_printed(&part.replace('`', "")), "{part:?} is not printed");
         }
     }
-    bench.quiet()
+    judge.quiet()
 }
 
 /// Checks that names appear as text and are not interpreted, and that an added script does not run.
-pub(crate) fn shows_names_as_text(bench: &Bench) -> Result<()> {
-    open(bench, "hostile", VIEWS[0])?;
-    bench.shows_hostile_names()?;
-    bench.quiet()?;
-    ensure!(bench.ask(FOREIGN)? == json!(false), "the page's policy lets a foreign script run");
-    bench.browser.log("browser").map(drop)
+pub(crate) fn shows_names_as_text(judge: &PageJudge) -> Result<()> {
+    open(judge, "hostile", VIEWS[0])?;
+    judge.shows_hostile_names()?;
+    judge.quiet()?;
+    ensure!(judge.ask(FOREIGN)? == json!(false), "the page's policy lets a foreign script run");
+    judge.browser.log("browser").map(drop)
 }
 
 /// Removes blanks, because the file's lines break anywhere.

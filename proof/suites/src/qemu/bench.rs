@@ -12,7 +12,7 @@ use doorbell_harness::testbench::Count;
 use doorbell_harness::{hang, process, workspace};
 
 use super::board;
-use super::virt::{Boot, Machine};
+use super::virt::{Machine, Start};
 use crate::fetched;
 
 /// Builds the test bench, once.
@@ -71,13 +71,13 @@ impl Bench {
     /// Returns the machine with the image.
     fn command(&self) -> Result<Command> {
         let Machine { options, cpu, boot, .. } = self.machine;
-        if *boot == Boot::Board {
+        if *boot == Start::Board {
             return board::with(image()?);
         }
         let mut qemu = fetched::qemu(self.version)?.command(PROGRAM);
         qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);
         qemu.args(["-M", &format!("virt,{options}"), "-cpu", cpu, "-kernel"]);
-        if *boot == Boot::Firmware {
+        if *boot == Start::Firmware {
             qemu.arg(&image()?.elf).args(["-semihosting-config", "enable=on,target=native"]);
         } else {
             qemu.arg(&image()?.flat);

@@ -52,7 +52,7 @@ const GUIDE: &str = include_str!("../../../../docs/guides/kernel.md");
 
 /// A kernel, and the fact that it reports at its end.
 #[derive(Debug)]
-pub(crate) struct Kernel {
+pub(crate) struct MinimalKernel {
     /// Name of the program.
     pub(crate) name: &'static str,
     says: fn(&MinimalFact) -> bool,
@@ -65,10 +65,10 @@ pub(crate) struct Kernel {
 }
 
 /// All kernels.
-pub(crate) static KERNELS: [Kernel; 6] = [
+pub(crate) static KERNELS: [MinimalKernel; 6] = [
     tick("tick", &[GICV3]),
     tick("tick-gicv2", &[GICV2]),
-    Kernel {
+    MinimalKernel {
         name: "message",
         says: |fact| matches!(fact, MinimalFact::Received { .. }),
         machines: &[GICV3, GICV2],
@@ -77,7 +77,7 @@ pub(crate) static KERNELS: [Kernel; 6] = [
         is_shown: false,
         image: Shared::new(),
     },
-    Kernel {
+    MinimalKernel {
         name: "disk",
         says: |fact| *fact == MinimalFact::Moved { taken: [[102, 200], [200, 100]] },
         machines: &[GICV3_DISK, GICV2_DISK],
@@ -86,7 +86,7 @@ pub(crate) static KERNELS: [Kernel; 6] = [
         is_shown: true,
         image: Shared::new(),
     },
-    Kernel {
+    MinimalKernel {
         name: "kexec",
         says: |fact| *fact == MinimalFact::Lived { lives: 3 },
         machines: &[GICV3, GICV3_2_CPUS, GICV4, GICV4_2_CPUS],
@@ -95,7 +95,7 @@ pub(crate) static KERNELS: [Kernel; 6] = [
         is_shown: false,
         image: Shared::new(),
     },
-    Kernel {
+    MinimalKernel {
         name: "bridge",
         says: |fact| *fact == MinimalFact::Bridged { functions: 16, bridges: 2, vectors: 61 },
         machines: &[GICV3, GICV2],
@@ -106,8 +106,8 @@ pub(crate) static KERNELS: [Kernel; 6] = [
     },
 ];
 
-const fn tick(name: &'static str, machines: &'static [&'static [&'static str]]) -> Kernel {
-    Kernel {
+const fn tick(name: &'static str, machines: &'static [&'static [&'static str]]) -> MinimalKernel {
+    MinimalKernel {
         name,
         says: |fact| *fact == MinimalFact::Ticked { times: 3 },
         machines,
@@ -118,7 +118,7 @@ const fn tick(name: &'static str, machines: &'static [&'static [&'static str]]) 
     }
 }
 
-impl Kernel {
+impl MinimalKernel {
     /// Builds the kernel once, with the same profile as the test bench, to share its libraries.
     fn image(&self) -> Result<&Image> {
         // Without features there is no global allocator, so linking fails if a kernel needs one.

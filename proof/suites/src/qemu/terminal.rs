@@ -3,14 +3,15 @@
 
 use std::process::ExitCode;
 
-use crate::qemu::bench::Bench;
-use crate::qemu::cost::{self, Linux};
-use crate::qemu::virt;
 use anyhow::{Context, Result};
 use clap::Args;
 use doorbell_harness::qemu::Version;
 use doorbell_harness::testbench::Count;
 use doorbell_harness::workspace;
+
+use crate::qemu::bench::Bench;
+use crate::qemu::cost::{self, Linux};
+use crate::qemu::virt;
 
 /// Number of interrupts of the load test if counting or tracing makes each interrupt slow.
 const SMALL_LOAD: u32 = 1000;

@@ -4,7 +4,7 @@ use doorbell_harness::qemu::Version;
 
 /// Way in which QEMU starts the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Boot {
+pub(crate) enum Start {
     /// The image starts as Linux does: below EL3, with the devicetree's address in x0.
     Loader,
     /// The image starts as firmware does: as an ELF file, on all CPUs simultaneously, at the
@@ -26,7 +26,7 @@ pub(crate) struct Machine {
     /// Number of CPUs.
     pub(crate) cpus: u32,
     /// Way in which QEMU starts the image.
-    pub(crate) boot: Boot,
+    pub(crate) boot: Start,
     /// Hardware that the image must find, in addition to CPUs and PCI functions.
     pub(crate) expected: &'static str,
     /// Number of interrupts of the load test.
@@ -62,15 +62,15 @@ impl Machine {
 
     /// Returns the vendor and device ID of the host bridge.
     pub(crate) fn host_bridge(&self) -> &'static str {
-        if self.boot == Boot::Board { "16c3:abcd" } else { "1b36:0008" }
+        if self.boot == Start::Board { "16c3:abcd" } else { "1b36:0008" }
     }
 
     /// Returns the devices of this machine.
     pub(crate) fn devices(&self) -> &'static [Device] {
         match self.boot {
-            Boot::Board => BOARD_DEVICES,
+            Start::Board => BOARD_DEVICES,
             _ if self.lacks.contains(&MESSAGES) => &[],
-            Boot::Loader | Boot::Firmware => DEVICES,
+            Start::Loader | Start::Firmware => DEVICES,
         }
     }
 
@@ -103,7 +103,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=3,its=on",
         cpu: "cortex-a57",
         cpus: 1,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el1 gic=3 its=on security=one",
         load: 10_000,
         lacks: &[SEVERAL_CPUS],
@@ -113,7 +113,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=3,its=on",
         cpu: "cortex-a57",
         cpus: 2,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el1 gic=3 its=on security=one cost=linux",
         load: 100_000,
         lacks: &[],
@@ -123,7 +123,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=3,its=on",
         cpu: "cortex-a57",
         cpus: 8,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el1 gic=3 its=on security=one",
         load: 10_000,
         lacks: &[],
@@ -133,7 +133,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=3,its=off",
         cpu: "cortex-a57",
         cpus: 2,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el1 gic=3 its=off security=one",
         load: 10_000,
         lacks: &[ITS, MESSAGES, EDU, PAIR],
@@ -144,7 +144,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=3,its=on,iommu=smmuv3",
         cpu: "cortex-a57",
         cpus: 2,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el1 gic=3 its=on security=one",
         load: 10_000,
         lacks: &[],
@@ -154,7 +154,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=3,its=on,virtualization=on",
         cpu: "neoverse-n1",
         cpus: 2,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el2 gic=3 its=on security=one",
         load: 10_000,
         lacks: &[],
@@ -164,7 +164,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=4,its=on,virtualization=on",
         cpu: "neoverse-n1",
         cpus: 2,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el2 gic=4 its=on security=one",
         load: 10_000,
         lacks: &[],
@@ -174,7 +174,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=3,its=on,secure=on",
         cpu: "cortex-a57",
         cpus: 2,
-        boot: Boot::Firmware,
+        boot: Start::Firmware,
         expected: "el=el1 gic=3 its=on security=non-secure",
         load: 10_000,
         lacks: &[],
@@ -184,7 +184,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=3,its=on,secure=on,virtualization=on",
         cpu: "neoverse-n1",
         cpus: 2,
-        boot: Boot::Firmware,
+        boot: Start::Firmware,
         expected: "el=el2 gic=3 its=on security=non-secure",
         load: 10_000,
         lacks: &[],
@@ -194,7 +194,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=2",
         cpu: "cortex-a57",
         cpus: 1,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el1 gic=2 its=off v2m=on",
         load: 10_000,
         lacks: &[SEVERAL_CPUS, ITS],
@@ -204,7 +204,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=2",
         cpu: "cortex-a57",
         cpus: 2,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el1 gic=2 its=off v2m=on",
         load: 100_000,
         lacks: &[ITS],
@@ -214,7 +214,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=2",
         cpu: "cortex-a57",
         cpus: 8,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el1 gic=2 its=off v2m=on",
         load: 10_000,
         lacks: &[ITS],
@@ -224,7 +224,7 @@ pub(crate) const ALL: &[Machine] = &[
         options: "gic-version=2,virtualization=on",
         cpu: "cortex-a57",
         cpus: 2,
-        boot: Boot::Loader,
+        boot: Start::Loader,
         expected: "el=el2 gic=2 its=off v2m=on",
         load: 10_000,
         lacks: &[ITS],
@@ -237,7 +237,7 @@ pub(crate) const WATCHED: Machine = Machine {
     options: "gic-version=3,its=on",
     cpu: "cortex-a57",
     cpus: 1,
-    boot: Boot::Loader,
+    boot: Start::Loader,
     expected: "cost=watched",
     load: 0,
     lacks: &[],
@@ -293,7 +293,7 @@ pub(crate) const IMX8MP: Machine = Machine {
     options: "imx8mp-evk",
     cpu: "cortex-a53",
     cpus: 4,
-    boot: Boot::Board,
+    boot: Start::Board,
     expected: "el=el2 gic=3 its=off imsi-rx=on security=one",
     load: 100_000,
     lacks: &[

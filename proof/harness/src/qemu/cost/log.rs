@@ -74,7 +74,7 @@ struct Course {
 
 /// Parses a log line by line.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct LogReader {
     handler: u64,
     /// Number of instructions so far, and the address of the last instruction.
     count: usize,
@@ -84,7 +84,7 @@ pub(super) struct Reader {
     found: Vec<InstructionSplit>,
 }
 
-impl Reader {
+impl LogReader {
     /// Creates a reader for interrupts whose handler starts at `handler`.
     pub(super) fn new(handler: u64) -> Self {
         Self { handler, count: 0, last: 0, exception: 0, course: None, found: Vec::new() }
@@ -206,8 +206,8 @@ mod tests {
         lines
     }
 
-    fn read(interrupts: &[(u32, [u64; 5])]) -> Reader {
-        let mut reader = Reader::new(0x8000);
+    fn read(interrupts: &[(u32, [u64; 5])]) -> LogReader {
+        let mut reader = LogReader::new(0x8000);
         for (intid, counts) in interrupts {
             for line in interrupt(*intid, *counts) {
                 reader.line(&line);
@@ -232,7 +232,7 @@ mod tests {
             line.replace("icc_eoir", "icv_eoir").replace("exception 5 [IRQ]", "exception 14 [VIRQ]")
         };
         let of_guest: Vec<_> = interrupt(8192, [20, 7, 100, 9, 11]).iter().map(of_guest).collect();
-        let mut reader = Reader::new(0x8000);
+        let mut reader = LogReader::new(0x8000);
         for line in physical.iter().chain(&of_guest) {
             reader.line(line);
         }

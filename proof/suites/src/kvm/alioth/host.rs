@@ -3,16 +3,14 @@
 use std::env::consts;
 use std::process::Command;
 
-use crate::fetched;
 use anyhow::Result;
 use doorbell_harness::apt::{self, Suite};
 use doorbell_harness::dtb::Tools;
-use doorbell_harness::qemu::{PROGRAM, Version};
+use doorbell_harness::qemu::{CONSOLE, PROGRAM, Version};
 use doorbell_harness::suite::{Absent, OrAbsent};
 use doorbell_harness::workspace::Workspace;
 
-const SURROUNDINGS: &[&str] =
-    &["-m", "1536M", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
+use crate::fetched;
 
 /// A machine with KVM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +62,7 @@ impl Host {
         };
         // A single emulated CPU never has to wait for another CPU that a busy host does not
         // schedule.
-        qemu.args(["-smp", "1"]).args(SURROUNDINGS).args(match self {
+        qemu.args(["-smp", "1"]).args(CONSOLE).args(["-m", "1536M"]).args(match self {
             // A CPU with the Virtualization Host Extensions, so that the kernel stays at EL2.
             Self::Arm64 => ["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1"],
             // QEMU emulates only AMD's virtualization.

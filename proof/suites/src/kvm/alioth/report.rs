@@ -27,13 +27,13 @@ const QUEUES: u64 = 2 * (117 + 3);
 /// The boots in order, identified by name.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    boots: Vec<Boot>,
+    boots: Vec<AliothBoot>,
     last: String,
 }
 
 /// The results of one boot.
 #[derive(Debug, Default)]
-struct Boot {
+struct AliothBoot {
     name: String,
     /// Number of the guest's message-signaled interrupts.
     lines: u64,
@@ -60,7 +60,7 @@ impl Report {
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
         if let Some(name) = line.strip_prefix("boot: ") {
-            self.boots.push(Boot { name: name.into(), ..Boot::default() });
+            self.boots.push(AliothBoot { name: name.into(), ..AliothBoot::default() });
         }
         if let Some(boot) = self.boots.last_mut() {
             // Ignore malformed lines.
@@ -97,7 +97,7 @@ impl Report {
         self.boot("routed")?.judge_routed()
     }
 
-    fn boot(&self, name: &str) -> Result<&Boot> {
+    fn boot(&self, name: &str) -> Result<&AliothBoot> {
         let boot = self.boots.iter().find(|boot| boot.name == name);
         boot.with_context(|| {
             format!("the report has no such boot; the last line is `{}`", self.last)
@@ -105,7 +105,7 @@ impl Report {
     }
 }
 
-impl Boot {
+impl AliothBoot {
     fn line(&mut self, line: &str) -> Option<()> {
         if let Some(lines) = line.strip_prefix("guest: lines ") {
             self.lines = lines.parse().ok()?;

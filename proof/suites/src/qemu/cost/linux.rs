@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-
 use doorbell_harness::apt::{self, Suite};
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{dtb, initramfs, small_linux};

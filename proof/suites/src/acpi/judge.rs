@@ -6,9 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::acpi::disassembly::Table;
-use crate::acpi::{tables, walk};
-use crate::said::{columns, list, same, text};
 use anyhow::{Context, Error, Result, ensure};
 use doorbell_harness::apt::{self, Suite};
 use doorbell_harness::command::Doorbell;
@@ -16,6 +13,10 @@ use doorbell_harness::dtb::{self, Tools, Tree, Virt};
 use doorbell_harness::suite::{Absent, OrAbsent};
 use doorbell_harness::{process, workspace};
 use serde_json::Value;
+
+use crate::acpi::disassembly::Table;
+use crate::acpi::{tables, walk};
+use crate::said::{columns, list, same, text};
 
 /// Names of the tables that are compared.
 pub(crate) const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
@@ -27,7 +28,7 @@ const COMPILERS: [std::ops::Range<usize>; 2] = [9..10, 28..36];
 const HYPERVISOR_VENDOR: usize = 268;
 
 /// The command, and the programs whose output it is compared with.
-pub(crate) struct Bench {
+pub(crate) struct AcpiJudge {
     command: Doorbell,
     iasl: Result<Tools, Absent>,
     /// QEMU and the devicetree compiler.
@@ -36,7 +37,7 @@ pub(crate) struct Bench {
     pub(crate) folder: PathBuf,
 }
 
-impl Bench {
+impl AcpiJudge {
     /// Builds the command, and fetches the programs for the comparisons.
     pub(crate) fn new() -> Result<Self> {
         let workspace = workspace::this()?;

@@ -41,7 +41,7 @@ pub(crate) const VIEWS: [View; 4] =
 pub(crate) const HEIGHT: u32 = 900;
 
 /// The command, the inspector, and the browser.
-pub(crate) struct Bench {
+pub(crate) struct PageJudge {
     pub(crate) browser: Browser,
     pub(crate) inspector: PathBuf,
     pub(crate) root: PathBuf,
@@ -50,7 +50,7 @@ pub(crate) struct Bench {
     command: PathBuf,
 }
 
-impl Bench {
+impl PageJudge {
     /// Builds the command and the inspector, and starts the browser.
     pub(crate) fn start(workspace: &Workspace) -> Result<Self> {
         need_target(&workspace.root, wasm::TARGET).or_absent(wasm::TARGET)?;
