@@ -3,11 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-
-use super::files;
 use doorbell_harness::source;
-use doorbell_harness::workspace::Workspace;
 
 /// Path prefixes of files, with the modules that these files must not name, directly or as a prefix
 /// of a type's name.
@@ -24,11 +20,9 @@ const STRANGERS: &[(&str, &[&str])] = &[
 ];
 
 /// Returns the lines of code that name a forbidden module.
-pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    files::findings(workspace, &["rs"], |file, text| {
-        let found = strangers_of(file).flat_map(|strangers| lines_with(text, strangers));
-        found.map(|(line, word)| (line, format!("must not use `{word}`"))).collect()
-    })
+pub(crate) fn check(file: &Path, text: &str) -> Vec<(usize, String)> {
+    let found = strangers_of(file).flat_map(|strangers| lines_with(text, strangers));
+    found.map(|(line, word)| (line, format!("must not use `{word}`"))).collect()
 }
 
 /// Returns the modules that the file, or a file in the folder of that name, must not name.

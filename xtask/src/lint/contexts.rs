@@ -1,10 +1,7 @@
 //! Checks the calling contexts in documentation. A calling context must have one of the four forms
 //! defined in `msi-types`.
 
-use anyhow::Result;
-
-use super::files;
-use doorbell_harness::workspace::Workspace;
+use std::path::Path;
 
 const FORMS: [&str; 4] = [
     "any.",
@@ -17,12 +14,10 @@ const FORMS: [&str; 4] = [
 const LOOSE: [&str; 5] = ["Task.", "Any context", "Any thread", "Hard IRQ.", "Hard IRQ:"];
 
 /// Returns the doc comments that state a context in any other form.
-pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    files::findings(workspace, &["rs"], |file, text| {
-        let lines = (1..).zip(text.lines());
-        let loose = lines.filter(|(_, line)| file.starts_with("crates") && is_loose(line));
-        loose.map(|(line, _)| (line, "a context in none of the four forms".into())).collect()
-    })
+pub(crate) fn check(file: &Path, text: &str) -> Vec<(usize, String)> {
+    let lines = (1..).zip(text.lines());
+    let loose = lines.filter(|(_, line)| file.starts_with("crates") && is_loose(line));
+    loose.map(|(line, _)| (line, "a context in none of the four forms".into())).collect()
 }
 
 fn is_loose(line: &str) -> bool {

@@ -3,11 +3,9 @@
 //! may use a weaker ordering if a comment `// Ordering: …` above it, in the same function, states
 //! why.
 
-use anyhow::Result;
+use std::path::Path;
 
-use super::files;
 use doorbell_harness::source;
-use doorbell_harness::workspace::Workspace;
 
 /// Files and folders whose accesses a model check explores or represents.
 const CHECKED: &[&str] = &[
@@ -39,25 +37,23 @@ const WEAKER: [&str; 4] = ["Relaxed", "Acquire", "Release", "AcqRel"];
 const REASON: &str = "// Ordering: ";
 
 /// Returns weaker orderings in the lock-free cores, and those without a reason in other code.
-pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    files::findings(workspace, &["rs"], |file, text| {
-        let is_below = |folders: &[&str]| folders.iter().any(|folder| file.starts_with(folder));
-        let message = if is_below(OTHER) {
-            return Vec::new();
-        } else if is_below(CHECKED) {
-            "no model check explores this ordering; use `SeqCst`"
-        } else if is_below(JUSTIFIED) {
-            "neither `SeqCst` nor justified by a comment `// Ordering: …` above"
-        } else {
-            return Vec::new();
-        };
-        let mut weaker = weaker_orderings(text);
-        if !is_below(CHECKED) {
-            weaker.retain(|(line, _)| !is_justified(text, *line));
-        }
-        let findings = weaker.into_iter();
-        findings.map(|(line, order)| (line, format!("`{order}`: {message}"))).collect()
-    })
+pub(crate) fn check(file: &Path, text: &str) -> Vec<(usize, String)> {
+    let is_below = |folders: &[&str]| folders.iter().any(|folder| file.starts_with(folder));
+    let message = if is_below(OTHER) {
+        return Vec::new();
+    } else if is_below(CHECKED) {
+        "no model check explores this ordering; use `SeqCst`"
+    } else if is_below(JUSTIFIED) {
+        "neither `SeqCst` nor justified by a comment `// Ordering: …` above"
+    } else {
+        return Vec::new();
+    };
+    let mut weaker = weaker_orderings(text);
+    if !is_below(CHECKED) {
+        weaker.retain(|(line, _)| !is_justified(text, *line));
+    }
+    let findings = weaker.into_iter();
+    findings.map(|(line, order)| (line, format!("`{order}`: {message}"))).collect()
 }
 
 fn weaker_orderings(text: &str) -> Vec<(usize, String)> {

@@ -8,23 +8,20 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result};
 
 use doorbell_harness::source;
-use doorbell_harness::workspace::Workspace;
+use doorbell_harness::workspace::{Package, Workspace};
 
 /// Returns the files that are not part of any target, and `mod.rs` files outside tests.
-pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    let mut findings = Vec::new();
-    for package in &workspace.packages {
-        let mut reached = BTreeSet::new();
-        for target in &package.targets {
-            reach(&target.source, Root::Yes, &mut reached)?;
-        }
-        for file in package.rust_files()? {
-            let shown = workspace.relative(&file).display();
-            if !reached.contains(&file) {
-                findings.push(format!("{shown}: no `mod` declares this file"));
-            } else if file.ends_with("mod.rs") && file.starts_with(package.folder.join("src")) {
-                findings.push(format!("{shown}: rename this file after its folder"));
-            }
+pub(crate) fn check(workspace: &Workspace, package: &Package) -> Result<Vec<String>> {
+    let (mut findings, mut reached) = (Vec::new(), BTreeSet::new());
+    for target in &package.targets {
+        reach(&target.source, Root::Yes, &mut reached)?;
+    }
+    for file in package.rust_files()? {
+        let shown = workspace.relative(&file).display();
+        if !reached.contains(&file) {
+            findings.push(format!("{shown}: no `mod` declares this file"));
+        } else if file.ends_with("mod.rs") && file.starts_with(package.folder.join("src")) {
+            findings.push(format!("{shown}: rename this file after its folder"));
         }
     }
     Ok(findings)

@@ -16,23 +16,22 @@ const SECTIONS: &[&str] = &["For whom", "Limits", "Rust version", "License"];
 const CODE: &str = "```rust\n";
 
 /// Returns the required contents that the READMEs lack or state incorrectly.
-pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    let mut findings = Vec::new();
-    for package in workspace.packages.iter().filter(|package| package.published) {
-        let place = package.folder.join(PAGE);
-        let shown = workspace.relative(&place).display().to_string();
-        if package.field("readme") != PAGE {
-            findings.push(format!("{}: `readme` is not {PAGE}", package.name));
-        }
-        let page = fs::read_to_string(&place).with_context(|| format!("cannot read {shown}"))?;
-        let links = Links { root: &workspace.root, repository: &tree(package), page: &page };
-        let mut found = [lacks(package, &page), links.strange(), links.strange_examples()].concat();
-        if layers::is_library(&package.name) && !page.contains(CODE) {
-            found.push("a library's README must have an example".into());
-        }
-        findings.extend(found.into_iter().map(|what| format!("{shown}: {what}")));
+pub(crate) fn check(workspace: &Workspace, package: &Package) -> Result<Vec<String>> {
+    if !package.published {
+        return Ok(Vec::new());
     }
-    Ok(findings)
+    let place = package.folder.join(PAGE);
+    let shown = workspace.relative(&place).display().to_string();
+    let page = fs::read_to_string(&place).with_context(|| format!("cannot read {shown}"))?;
+    let links = Links { root: &workspace.root, repository: &tree(package), page: &page };
+    let mut found = [lacks(package, &page), links.strange(), links.strange_examples()].concat();
+    if package.field("readme") != PAGE {
+        found.push(format!("not the `readme` of {}", package.name));
+    }
+    if layers::is_library(&package.name) && !page.contains(CODE) {
+        found.push("a library's README must have an example".into());
+    }
+    Ok(found.into_iter().map(|what| format!("{shown}: {what}")).collect())
 }
 
 /// Returns the sections, compiler version and features that the page lacks.

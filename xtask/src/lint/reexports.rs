@@ -9,18 +9,18 @@ use doorbell_harness::workspace::{Package, Workspace};
 const INTERNAL: &[&str] = &["doorbell-fallible"];
 
 /// Returns dependencies that a library's root does not re-export.
-pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    let mut findings = Vec::new();
-    for package in workspace.packages.iter().filter(|package| layers::is_library(&package.name)) {
-        let root = package.folder.join("src/lib.rs");
-        let text = std::fs::read_to_string(&root)
-            .with_context(|| format!("cannot read {}", root.display()))?;
-        let place = workspace.relative(&root).display();
-        findings.extend(hidden(package, &text).map(|name| {
-            format!("{place}: no `pub use {name};`, although its types appear in signatures")
-        }));
+pub(crate) fn check(workspace: &Workspace, package: &Package) -> Result<Vec<String>> {
+    if !layers::is_library(&package.name) {
+        return Ok(Vec::new());
     }
-    Ok(findings)
+    let root = package.folder.join("src/lib.rs");
+    let text = std::fs::read_to_string(&root)
+        .with_context(|| format!("cannot read {}", root.display()))?;
+    let place = workspace.relative(&root).display();
+    let hidden = hidden(package, &text).map(|name| {
+        format!("{place}: no `pub use {name};`, although its types appear in signatures")
+    });
+    Ok(hidden.collect())
 }
 
 /// Returns the dependencies, by their names in code, that this root does not re-export.
