@@ -9,10 +9,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use self::imports::{Imports, Path};
-use crate::source;
 use crate::workspace::Package;
 
 /// Maximum number of re-exports that are followed for a name.
@@ -24,7 +23,7 @@ const MOST_STEPS: usize = 8;
 /// # Errors
 /// Fails if a source file cannot be read.
 pub fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
-    let graph = Graph::new(&sources(package)?);
+    let graph = Graph::new(&sources(package)?)?;
     let mut circles = graph.circles();
     circles.extend(graph.module_circles());
     Ok(circles)
@@ -48,12 +47,12 @@ struct Graph {
 }
 
 impl Graph {
-    fn new(sources: &[(String, String)]) -> Self {
+    fn new(sources: &[(String, String)]) -> Result<Self> {
         let product =
             sources.iter().filter(|(file, _)| !file.split(['/', '.']).any(|part| part == "tests"));
         let mut files = BTreeMap::<Path, (String, Imports)>::new();
         for (file, text) in product {
-            let imports = imports::read(&source::code_only(text));
+            let imports = imports::read(text).with_context(|| file.clone())?;
             match files.entry(module_of(file)) {
                 Entry::Vacant(place) => _ = place.insert((file.clone(), imports)),
                 // A library and a program in one package have a root each, but share the other
@@ -61,7 +60,7 @@ impl Graph {
                 Entry::Occupied(mut root) => root.get_mut().1.extend(imports),
             }
         }
-        Self { files }
+        Ok(Self { files })
     }
 
     fn circles(&self) -> Vec<Vec<String>> {
@@ -197,7 +196,7 @@ mod tests {
     fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
         let sources: Vec<_> =
             files.iter().map(|(file, text)| ((*file).into(), (*text).into())).collect();
-        Graph::new(&sources).circles()
+        Graph::new(&sources).unwrap().circles()
     }
 
     #[test]
@@ -280,10 +279,10 @@ mod tests {
         ];
         let sources: Vec<_> =
             files.iter().map(|(file, text)| ((*file).into(), (*text).into())).collect();
-        let graph = Graph::new(&sources);
+        let graph = Graph::new(&sources).unwrap();
         assert!(graph.circles().is_empty());
         assert_eq!(graph.module_circles(), [["a", "b"]]);
-        assert!(Graph::new(&sources[..6]).module_circles().is_empty());
+        assert!(Graph::new(&sources[..6]).unwrap().module_circles().is_empty());
     }
 
     #[test]

@@ -1,4 +1,8 @@
-//! Finds the paths that a Rust file uses. The parser supports a subset of the language.
+//! Finds the paths that a Rust file uses, in its tokens. Unlike a syntax tree, they include those
+//! inside of macros' arguments.
+
+use anyhow::{Result, format_err};
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
 /// Segments of a path.
 pub(super) type Path = Vec<String>;
@@ -12,14 +16,6 @@ pub(super) struct Imports {
     pub(super) paths: Vec<Mention>,
 }
 
-impl Imports {
-    /// Adds those of another file.
-    pub(super) fn extend(&mut self, other: Self) {
-        self.names.extend(other.names);
-        self.paths.extend(other.paths);
-    }
-}
-
 /// A path, and the inline modules that contain it.
 #[derive(Debug)]
 pub(super) struct Mention {
@@ -27,203 +23,140 @@ pub(super) struct Mention {
     pub(super) path: Path,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Token<'a> {
-    Word(&'a str),
-    Separator,
-    Other(char),
+/// Reads a file. Test items are skipped.
+pub(super) fn read(text: &str) -> Result<Imports> {
+    let tokens: TokenStream = text.parse().map_err(|error| format_err!("{error}"))?;
+    let mut imports = Imports::default();
+    imports.walk(tokens, &Path::new());
+    Ok(imports)
 }
 
-/// Reads code from which comments and strings have been removed. Test items are skipped.
-pub(super) fn read(code: &str) -> Imports {
-    let tokens = tokens(code);
-    let mut reader = ImportReader {
-        tokens: &tokens,
-        at: 0,
-        depth: 0,
-        inline: Vec::new(),
-        imports: Imports::default(),
-    };
-    while reader.at < tokens.len() {
-        reader.step();
+impl Imports {
+    /// Adds those of another file.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.names.extend(other.names);
+        self.paths.extend(other.paths);
     }
-    reader.imports
+
+    /// Reads the tokens of an inline module, or of the file.
+    fn walk(&mut self, tokens: TokenStream, within: &Path) {
+        let tokens: Vec<_> = tokens.into_iter().collect();
+        let mut rest = tokens.as_slice();
+        while let [first, after @ ..] = rest {
+            rest = match (word(first).as_str(), after) {
+                ("#", [TokenTree::Group(attribute), ..]) if is_for_tests(attribute) => {
+                    after_item(after)
+                }
+                ("mod", [name, TokenTree::Group(body), after @ ..]) => {
+                    let inside: Path = within.iter().cloned().chain([word(name)]).collect();
+                    self.walk(body.stream(), &inside);
+                    after
+                }
+                // The path in `pub(in path)` does not use the module that it names. An import that
+                // is visible outside the module is a re-export, and not a dependency.
+                ("pub", [TokenTree::Group(scope), after @ ..]) if is_scope(scope) => {
+                    self.reexport(after)
+                }
+                ("pub", _) => self.reexport(after),
+                ("use", [TokenTree::Ident(_), ..]) => {
+                    let (found, after) = import(after);
+                    let mention = |(_, path): &(_, Path)| Mention {
+                        within: within.clone(),
+                        path: path.clone(),
+                    };
+                    self.paths.extend(found.iter().map(mention));
+                    self.names.extend(found);
+                    after
+                }
+                _ => self.mention(rest, within),
+            };
+        }
+    }
+
+    fn reexport<'t>(&mut self, rest: &'t [TokenTree]) -> &'t [TokenTree] {
+        match rest {
+            [first, after @ ..] if word(first) == "use" => {
+                let (found, after) = import(after);
+                self.names.extend(found);
+                after
+            }
+            _ => rest,
+        }
+    }
+
+    /// Reads a path of two or more segments, a group, or another token.
+    fn mention<'t>(&mut self, mut rest: &'t [TokenTree], within: &Path) -> &'t [TokenTree] {
+        let mut path = Path::new();
+        while let [TokenTree::Ident(segment), one, other, after @ ..] = rest
+            && [word(one), word(other)] == [":", ":"]
+            && let [TokenTree::Ident(_), ..] = after
+        {
+            path.push(segment.to_string());
+            rest = after;
+        }
+        let [last, after @ ..] = rest else { return rest };
+        if let TokenTree::Group(group) = last {
+            self.walk(group.stream(), within);
+        } else if !path.is_empty() {
+            path.push(word(last));
+            self.paths.push(Mention { within: within.clone(), path });
+        }
+        after
+    }
 }
 
-fn tokens(code: &str) -> Vec<Token<'_>> {
-    let mut tokens = Vec::new();
-    let mut rest = code.trim_start();
-    while let Some(next) = rest.chars().next() {
-        let is_name = |c: char| c == '_' || c.is_alphanumeric();
-        let length = if is_name(next) {
-            let length = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
-            tokens.push(Token::Word(&rest[..length]));
-            length
-        } else if rest.starts_with("::") {
-            tokens.push(Token::Separator);
-            2
-        } else {
-            tokens.push(Token::Other(next));
-            next.len_utf8()
+/// Returns the imports up to a semicolon, and the tokens after it.
+fn import(tokens: &[TokenTree]) -> (Vec<(String, Path)>, &[TokenTree]) {
+    let end = tokens.iter().position(|token| word(token) == ";").unwrap_or(tokens.len());
+    let mut found = Vec::new();
+    trees(&tokens[..end], &Path::new(), &mut found);
+    (found, &tokens[end..])
+}
+
+/// Reads trees of imports, which commas separate.
+fn trees(tokens: &[TokenTree], prefix: &Path, found: &mut Vec<(String, Path)>) {
+    for tree in tokens.split(|token| word(token) == ",").filter(|tree| !tree.is_empty()) {
+        let (path, alias) = match tree.iter().position(|token| word(token) == "as") {
+            Some(at) => (&tree[..at], tree.get(at + 1).map(word)),
+            None => (tree, None),
         };
-        rest = rest[length..].trim_start();
+        let is_segment = |token: &&TokenTree| matches!(token, TokenTree::Ident(name) if *name != "self" || prefix.is_empty());
+        let segments = path.iter().filter(is_segment).map(word);
+        let whole: Path = prefix.iter().cloned().chain(segments).collect();
+        match path.last() {
+            Some(TokenTree::Group(group)) => {
+                trees(&group.stream().into_iter().collect::<Vec<_>>(), &whole, found);
+            }
+            Some(last) if word(last) == "*" => found.push(("*".to_owned(), whole)),
+            _ => found.extend(alias.or_else(|| whole.last().cloned()).map(|name| (name, whole))),
+        }
     }
-    tokens
 }
 
-struct ImportReader<'a> {
-    tokens: &'a [Token<'a>],
-    at: usize,
-    depth: usize,
-    /// The enclosing inline modules, with the depth of their contents.
-    inline: Vec<(&'a str, usize)>,
-    imports: Imports,
+/// Returns a token as text; a group is no word.
+fn word(token: &TokenTree) -> String {
+    if let TokenTree::Group(_) = token { String::new() } else { token.to_string() }
 }
 
-impl<'a> ImportReader<'a> {
-    fn step(&mut self) {
-        match (self.token(0), self.token(1), self.token(2)) {
-            (Some(Token::Other('#')), _, _) if self.is_for_tests() => self.skip_item(),
-            (Some(Token::Word("mod")), Some(Token::Word(name)), Some(Token::Other('{'))) => {
-                self.inline.push((name, self.depth + 1));
-                self.at += 2;
-            }
-            // The path in `pub(in path)` does not use the module that it names.
-            (Some(Token::Word("pub")), Some(Token::Other('(')), Some(Token::Word("in"))) => {
-                let path = self.tokens[self.at..].iter();
-                self.at += path.take_while(|token| **token != Token::Other(')')).count();
-            }
-            (Some(Token::Word("use")), Some(Token::Word(_)), _) => self.import(),
-            (Some(Token::Word(_)), Some(Token::Separator), Some(Token::Word(_))) => self.mention(),
-            (Some(Token::Other('{')), _, _) => {
-                self.depth += 1;
-                self.at += 1;
-            }
-            (Some(Token::Other('}')), _, _) => self.close(),
-            _ => self.at += 1,
-        }
-    }
+/// Returns `true` for the scope in `pub(crate)`, unlike the type in `pub (A, B)`.
+fn is_scope(group: &Group) -> bool {
+    let first = group.stream().into_iter().next().map(|token| word(&token));
+    let is_word = ["crate", "in", "self", "super"].iter().any(|it| first.as_deref() == Some(it));
+    group.delimiter() == Delimiter::Parenthesis && is_word
+}
 
-    fn token(&self, ahead: usize) -> Option<Token<'a>> {
-        self.tokens.get(self.at + ahead).copied()
-    }
+/// Returns `true` for a `cfg(test)` attribute, with or without further conditions.
+fn is_for_tests(attribute: &Group) -> bool {
+    let text = attribute.stream().to_string().replace(' ', "");
+    text.starts_with("cfg(test") || text.starts_with("cfg(all(test")
+}
 
-    /// Returns `true` if the next tokens are a `#[cfg(test)]` attribute, with or without further
-    /// conditions.
-    fn is_for_tests(&self) -> bool {
-        use Token::{Other, Word};
-        let rest = self.tokens.get(self.at..).unwrap_or_default();
-        let all = [
-            Other('#'),
-            Other('['),
-            Word("cfg"),
-            Other('('),
-            Word("all"),
-            Other('('),
-            Word("test"),
-        ];
-        let one = [Other('#'), Other('['), Word("cfg"), Other('('), Word("test")];
-        rest.starts_with(&one) || rest.starts_with(&all)
-    }
-
-    /// Skips attributes and the item that follows them, up to its semicolon or closing brace.
-    fn skip_item(&mut self) {
-        let (mut braces, mut brackets) = (0_usize, 0_usize);
-        while let Some(token) = self.token(0) {
-            self.at += 1;
-            match token {
-                Token::Other('[' | '(') => brackets += 1,
-                Token::Other(']' | ')') => brackets = brackets.saturating_sub(1),
-                Token::Other('{') => braces += 1,
-                Token::Other('}') if braces == 1 => return,
-                Token::Other('}') => braces = braces.saturating_sub(1),
-                Token::Other(';') if braces == 0 && brackets == 0 => return,
-                _ => {}
-            }
-        }
-    }
-
-    fn close(&mut self) {
-        if self.inline.last().is_some_and(|(_, depth)| *depth == self.depth) {
-            self.inline.pop();
-        }
-        self.depth = self.depth.saturating_sub(1);
-        self.at += 1;
-    }
-
-    fn within(&self) -> Path {
-        self.inline.iter().map(|(name, _)| (*name).to_owned()).collect()
-    }
-
-    /// Reads an import. An import that is visible outside the module is a re-export, and not a
-    /// dependency.
-    fn import(&mut self) {
-        let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
-        let is_private = !matches!(before, Some(Token::Word("pub") | Token::Other(')')));
-        self.at += 1;
-        let mut found = Vec::new();
-        self.tree(&Vec::new(), &mut found);
-        for (name, path) in found {
-            if is_private {
-                self.imports.paths.push(Mention { within: self.within(), path: path.clone() });
-            }
-            self.imports.names.push((name, path));
-        }
-    }
-
-    /// Reads a tree of imports up to its end: a semicolon, a comma or a closing brace.
-    fn tree(&mut self, prefix: &Path, found: &mut Vec<(String, Path)>) {
-        let mut path = prefix.clone();
-        while let Some(token) = self.token(0) {
-            match token {
-                Token::Word("as") => {
-                    if let Some(Token::Word(name)) = self.token(1) {
-                        found.push((name.to_owned(), path));
-                    }
-                    self.at += 2;
-                    return;
-                }
-                Token::Word("self") if !prefix.is_empty() => {}
-                Token::Word(segment) => path.push(segment.to_owned()),
-                Token::Other('*') => {
-                    found.push(("*".to_owned(), path));
-                    self.at += 1;
-                    return;
-                }
-                Token::Other('{') => return self.group(&path, found),
-                Token::Separator => {}
-                Token::Other(_) => break,
-            }
-            self.at += 1;
-        }
-        found.extend(path.last().cloned().map(|name| (name, path)));
-    }
-
-    fn group(&mut self, prefix: &Path, found: &mut Vec<(String, Path)>) {
-        self.at += 1;
-        while let Some(token) = self.token(0) {
-            match token {
-                Token::Other('}') => {
-                    self.at += 1;
-                    return;
-                }
-                Token::Other(',') => self.at += 1,
-                Token::Other(';') => return,
-                _ => self.tree(prefix, found),
-            }
-        }
-    }
-
-    fn mention(&mut self) {
-        let mut path = Vec::new();
-        while let Some(Token::Word(segment)) = self.token(0) {
-            path.push(segment.to_owned());
-            self.at += 1;
-            match (self.token(0), self.token(1)) {
-                (Some(Token::Separator), Some(Token::Word(_))) => self.at += 1,
-                _ => break,
-            }
-        }
-        self.imports.paths.push(Mention { within: self.within(), path });
-    }
+/// Returns the tokens after an item with its attributes, which ends with a semicolon or a block.
+fn after_item(tokens: &[TokenTree]) -> &[TokenTree] {
+    let is_end = |token: &TokenTree| match token {
+        TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+        other => word(other) == ";",
+    };
+    let end = tokens.iter().position(is_end).map_or(tokens.len(), |end| end + 1);
+    &tokens[end..]
 }

@@ -5,7 +5,6 @@ use anyhow::{Result, ensure};
 use doorbell_facts::{Fact, MinimalFact};
 use doorbell_harness::image::Image;
 use doorbell_harness::qemu::{PROGRAM, Version};
-use doorbell_harness::suite::Shared;
 use doorbell_harness::{hang, process, workspace};
 
 use crate::fetched;
@@ -61,70 +60,59 @@ pub(crate) struct MinimalKernel {
     devices: &'static [&'static str],
     is_heapless: bool,
     is_shown: bool,
-    image: Shared<Image>,
 }
+
+/// A kernel that prints nothing but its fact.
+const KERNEL: MinimalKernel = MinimalKernel {
+    name: "tick",
+    says: |fact| *fact == MinimalFact::Ticked { times: 3 },
+    machines: &[GICV3],
+    devices: &[],
+    is_heapless: false,
+    is_shown: false,
+};
 
 /// All kernels.
 pub(crate) static KERNELS: [MinimalKernel; 6] = [
-    tick("tick", &[GICV3]),
-    tick("tick-gicv2", &[GICV2]),
+    MinimalKernel { is_heapless: true, ..KERNEL },
+    MinimalKernel { name: "tick-gicv2", machines: &[GICV2], is_heapless: true, ..KERNEL },
     MinimalKernel {
         name: "message",
         says: |fact| matches!(fact, MinimalFact::Received { .. }),
         machines: &[GICV3, GICV2],
         devices: &["edu"],
-        is_heapless: false,
-        is_shown: false,
-        image: Shared::new(),
+        ..KERNEL
     },
     MinimalKernel {
         name: "disk",
         says: |fact| *fact == MinimalFact::Moved { taken: [[102, 200], [200, 100]] },
         machines: &[GICV3_DISK, GICV2_DISK],
         devices: &["nvme,serial=1,drive=disk"],
-        is_heapless: false,
         is_shown: true,
-        image: Shared::new(),
+        ..KERNEL
     },
     MinimalKernel {
         name: "kexec",
         says: |fact| *fact == MinimalFact::Lived { lives: 3 },
         machines: &[GICV3, GICV3_2_CPUS, GICV4, GICV4_2_CPUS],
         devices: &["edu", "edu"],
-        is_heapless: false,
-        is_shown: false,
-        image: Shared::new(),
+        ..KERNEL
     },
     MinimalKernel {
         name: "bridge",
         says: |fact| *fact == MinimalFact::Bridged { functions: 16, bridges: 2, vectors: 61 },
         machines: &[GICV3, GICV2],
         devices: BEHIND_BRIDGES,
-        is_heapless: false,
-        is_shown: false,
-        image: Shared::new(),
+        ..KERNEL
     },
 ];
 
-const fn tick(name: &'static str, machines: &'static [&'static [&'static str]]) -> MinimalKernel {
-    MinimalKernel {
-        name,
-        says: |fact| *fact == MinimalFact::Ticked { times: 3 },
-        machines,
-        devices: &[],
-        is_heapless: true,
-        is_shown: false,
-        image: Shared::new(),
-    }
-}
-
 impl MinimalKernel {
-    /// Builds the kernel once, with the same profile as the test bench, to share its libraries.
-    fn image(&self) -> Result<&Image> {
+    /// Builds the kernel, with the same profile as the test bench, to share its libraries.
+    fn image(&self) -> Result<Image> {
         // Without features there is no global allocator, so linking fails if a kernel needs one.
         let features = if self.is_heapless { HEAPLESS } else { &[] };
-        let build = || Image::build_with(workspace::this()?, "minimal", self.name, features);
-        self.image.get(build)
+        Image::build_with(workspace::this()?, "minimal", self.name, features)
     }
 
     /// Runs the kernel on one of its machines.

@@ -96,152 +96,82 @@ impl Machine {
     }
 }
 
+/// A GICv3 with an ITS and two CPUs.
+const GICV3: Machine = Machine {
+    name: "gicv3",
+    options: "gic-version=3,its=on",
+    cpu: "cortex-a57",
+    cpus: 2,
+    boot: Start::Loader,
+    expected: "el=el1 gic=3 its=on security=one",
+    load: 10_000,
+    lacks: &[],
+};
+/// A GICv3 or GICv4 below a kernel at EL2.
+const AT_EL2: Machine = Machine { cpu: "neoverse-n1", ..GICV3 };
+/// A GICv2 with a GICv2m frame and two CPUs.
+const GICV2: Machine = Machine {
+    name: "gicv2",
+    options: "gic-version=2",
+    expected: "el=el1 gic=2 its=off v2m=on",
+    lacks: &[ITS],
+    ..GICV3
+};
+
 /// All machines, with the hardware that the test bench must find on each.
 pub(crate) const ALL: &[Machine] = &[
-    Machine {
-        name: "gicv3-1-cpu",
-        options: "gic-version=3,its=on",
-        cpu: "cortex-a57",
-        cpus: 1,
-        boot: Start::Loader,
-        expected: "el=el1 gic=3 its=on security=one",
-        load: 10_000,
-        lacks: &[SEVERAL_CPUS],
-    },
-    Machine {
-        name: "gicv3",
-        options: "gic-version=3,its=on",
-        cpu: "cortex-a57",
-        cpus: 2,
-        boot: Start::Loader,
-        expected: "el=el1 gic=3 its=on security=one cost=linux",
-        load: 100_000,
-        lacks: &[],
-    },
-    Machine {
-        name: "gicv3-8-cpus",
-        options: "gic-version=3,its=on",
-        cpu: "cortex-a57",
-        cpus: 8,
-        boot: Start::Loader,
-        expected: "el=el1 gic=3 its=on security=one",
-        load: 10_000,
-        lacks: &[],
-    },
+    Machine { name: "gicv3-1-cpu", cpus: 1, lacks: &[SEVERAL_CPUS], ..GICV3 },
+    Machine { expected: "el=el1 gic=3 its=on security=one cost=linux", load: 100_000, ..GICV3 },
+    Machine { name: "gicv3-8-cpus", cpus: 8, ..GICV3 },
     Machine {
         name: "gicv3-no-its",
         options: "gic-version=3,its=off",
-        cpu: "cortex-a57",
-        cpus: 2,
-        boot: Start::Loader,
         expected: "el=el1 gic=3 its=off security=one",
-        load: 10_000,
         lacks: &[ITS, MESSAGES, EDU, PAIR],
+        ..GICV3
     },
     // PCI behind an SMMU, where doorbells have translated addresses.
-    Machine {
-        name: "gicv3-smmu",
-        options: "gic-version=3,its=on,iommu=smmuv3",
-        cpu: "cortex-a57",
-        cpus: 2,
-        boot: Start::Loader,
-        expected: "el=el1 gic=3 its=on security=one",
-        load: 10_000,
-        lacks: &[],
-    },
+    Machine { name: "gicv3-smmu", options: "gic-version=3,its=on,iommu=smmuv3", ..GICV3 },
     Machine {
         name: "gicv3-el2",
         options: "gic-version=3,its=on,virtualization=on",
-        cpu: "neoverse-n1",
-        cpus: 2,
-        boot: Start::Loader,
         expected: "el=el2 gic=3 its=on security=one",
-        load: 10_000,
-        lacks: &[],
+        ..AT_EL2
     },
     Machine {
         name: "gicv4",
         options: "gic-version=4,its=on,virtualization=on",
-        cpu: "neoverse-n1",
-        cpus: 2,
-        boot: Start::Loader,
         expected: "el=el2 gic=4 its=on security=one",
-        load: 10_000,
-        lacks: &[],
+        ..AT_EL2
     },
     Machine {
         name: "secure",
         options: "gic-version=3,its=on,secure=on",
-        cpu: "cortex-a57",
-        cpus: 2,
         boot: Start::Firmware,
         expected: "el=el1 gic=3 its=on security=non-secure",
-        load: 10_000,
-        lacks: &[],
+        ..GICV3
     },
     Machine {
         name: "secure-el2",
         options: "gic-version=3,its=on,secure=on,virtualization=on",
-        cpu: "neoverse-n1",
-        cpus: 2,
         boot: Start::Firmware,
         expected: "el=el2 gic=3 its=on security=non-secure",
-        load: 10_000,
-        lacks: &[],
+        ..AT_EL2
     },
-    Machine {
-        name: "gicv2-1-cpu",
-        options: "gic-version=2",
-        cpu: "cortex-a57",
-        cpus: 1,
-        boot: Start::Loader,
-        expected: "el=el1 gic=2 its=off v2m=on",
-        load: 10_000,
-        lacks: &[SEVERAL_CPUS, ITS],
-    },
-    Machine {
-        name: "gicv2",
-        options: "gic-version=2",
-        cpu: "cortex-a57",
-        cpus: 2,
-        boot: Start::Loader,
-        expected: "el=el1 gic=2 its=off v2m=on",
-        load: 100_000,
-        lacks: &[ITS],
-    },
-    Machine {
-        name: "gicv2-8-cpus",
-        options: "gic-version=2",
-        cpu: "cortex-a57",
-        cpus: 8,
-        boot: Start::Loader,
-        expected: "el=el1 gic=2 its=off v2m=on",
-        load: 10_000,
-        lacks: &[ITS],
-    },
+    Machine { name: "gicv2-1-cpu", cpus: 1, lacks: &[SEVERAL_CPUS, ITS], ..GICV2 },
+    Machine { load: 100_000, ..GICV2 },
+    Machine { name: "gicv2-8-cpus", cpus: 8, ..GICV2 },
     Machine {
         name: "gicv2-el2",
         options: "gic-version=2,virtualization=on",
-        cpu: "cortex-a57",
-        cpus: 2,
-        boot: Start::Loader,
         expected: "el=el2 gic=2 its=off v2m=on",
-        load: 10_000,
-        lacks: &[ITS],
+        ..GICV2
     },
 ];
 
 /// The machine on which an interrupt's instructions are counted.
-pub(crate) const WATCHED: Machine = Machine {
-    name: "watched",
-    options: "gic-version=3,its=on",
-    cpu: "cortex-a57",
-    cpus: 1,
-    boot: Start::Loader,
-    expected: "cost=watched",
-    load: 0,
-    lacks: &[],
-};
+pub(crate) const WATCHED: Machine =
+    Machine { name: "watched", cpus: 1, expected: "cost=watched", load: 0, ..GICV3 };
 
 /// A PCI device.
 #[derive(Debug)]
