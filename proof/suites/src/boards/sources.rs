@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::apt::{self, Apt, Suite};
 use doorbell_harness::command::Doorbell;
 use doorbell_harness::dtb::{self, Tools, Tree};
+use doorbell_harness::linux_module::start_by_loader_of;
 use doorbell_harness::process;
 use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::workspace::Workspace;
@@ -246,25 +246,13 @@ fn unpack(apt: &Apt, folder: &Path) -> Result<()> {
     fs::remove_dir_all(folder.join("usr")).map_err(Into::into)
 }
 
-/// Unpacks the newest `dtc` with its libraries. Returns a folder with a script that starts it by
-/// its own loader, because it may need a newer libc than this machine has.
+/// Unpacks the newest `dtc` with its libraries, and returns its folder.
 fn newest_compiler(workspace: &Workspace) -> Result<PathBuf> {
+    const PROGRAMS: &str = "usr/bin";
     let packages = ["device-tree-compiler", "libfdt1", "libyaml-0-2", "libc6"];
-    let folder = apt::cached(workspace, Suite::Unstable, "dtc-unstable", |apt, folder| {
-        packages.iter().try_for_each(|package| apt.unpack(package, &[], folder))
-    })?;
-    let bin = folder.join("started");
-    fs::create_dir_all(&bin)?;
-    let root = folder.display();
-    let libraries = format!("{root}/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
-    let script = format!(
-        "#!/bin/sh\nfor loader in {root}/usr/lib*/ld-linux-* {libraries}/ld-linux-*; do\n\
-         [ -f \"$loader\" ] && \
-         exec \"$loader\" --library-path {libraries} {root}/usr/bin/dtc \"$@\"\n\
-         done\nLD_LIBRARY_PATH={libraries} exec {root}/usr/bin/dtc \"$@\"\n"
-    );
-    let path = bin.join("dtc");
-    fs::write(&path, script)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(bin)
+    let folder = apt::cached(workspace, Suite::Unstable, "dtc-newest", |apt, folder| {
+        packages.iter().try_for_each(|package| apt.unpack(package, &[], folder))?;
+        start_by_loader_of(folder, &folder.join(PROGRAMS))
+    });
+    Ok(folder?.join(PROGRAMS))
 }

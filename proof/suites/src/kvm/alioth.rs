@@ -21,8 +21,12 @@ use self::report::Report;
 pub(crate) fn cases(host: Host) -> [Case; 2] {
     let name = host.name();
     [
-        Case::of(format!("Alioth as it is, {name}"), move || report(host)?.judge_stock()),
-        Case::of(format!("Alioth with our routes, {name}"), move || report(host)?.judge_routed()),
+        Case::of(format!("Alioth as it is, {name}"), move || {
+            report(host)?.boot("stock")?.judge_stock()
+        }),
+        Case::of(format!("Alioth with our routes, {name}"), move || {
+            report(host)?.boot("routed")?.judge_routed()
+        }),
     ]
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Report {
 
 /// The results of one boot.
 #[derive(Debug, Default)]
-struct AliothBoot {
+pub(super) struct AliothBoot {
     name: String,
     /// Number of the guest's message-signaled interrupts.
     lines: u64,
@@ -79,25 +79,11 @@ impl Report {
         &self.last
     }
 
-    /// Checks the boot with Alioth's own routes.
+    /// Returns the boot of this name.
     ///
     /// # Errors
-    /// Fails if the result is not as expected: the device whose interrupts have no route must not
-    /// work.
-    pub(crate) fn judge_stock(&self) -> Result<()> {
-        self.boot("stock")?.judge_stock()
-    }
-
-    /// Checks the boot with Doorbell's routes.
-    ///
-    /// # Errors
-    /// Fails if the result is not as expected: both devices must work, and the routing table must
-    /// be set only a few times.
-    pub(crate) fn judge_routed(&self) -> Result<()> {
-        self.boot("routed")?.judge_routed()
-    }
-
-    fn boot(&self, name: &str) -> Result<&AliothBoot> {
+    /// Fails if the report has no such boot.
+    pub(super) fn boot(&self, name: &str) -> Result<&AliothBoot> {
         let boot = self.boots.iter().find(|boot| boot.name == name);
         boot.with_context(|| {
             format!("the report has no such boot; the last line is `{}`", self.last)
@@ -147,7 +133,12 @@ impl AliothBoot {
         Ok(())
     }
 
-    fn judge_stock(&self) -> Result<()> {
+    /// Checks the boot with Alioth's own routes.
+    ///
+    /// # Errors
+    /// Fails if the result is not as expected: the device whose interrupts have no route must not
+    /// work.
+    pub(super) fn judge_stock(&self) -> Result<()> {
         self.judge()?;
         let silent = Nic { answers: 0, interrupts: 0 };
         ensure!(self.nic("1")? == silent, "NIC 1 is not dead: {:?}", self.nics);
@@ -157,7 +148,12 @@ impl AliothBoot {
         Ok(())
     }
 
-    fn judge_routed(&self) -> Result<()> {
+    /// Checks the boot with Doorbell's routes.
+    ///
+    /// # Errors
+    /// Fails if the result is not as expected: both devices must work, and the routing table must
+    /// be set only a few times.
+    pub(super) fn judge_routed(&self) -> Result<()> {
         self.judge()?;
         ensure!(self.nic("1")?.is_alive(), "NIC 1 is dead: {:?}", self.nics);
         let is_translated = matches!(self.translated, Some((1.., 0)));
@@ -205,7 +201,9 @@ mod tests {
         for line in lines {
             report.line(line);
         }
-        (report.judge_stock().is_ok(), report.judge_routed().is_ok())
+        let judge = |name, judge: fn(&AliothBoot) -> Result<()>| report.boot(name).and_then(judge);
+        let stock = judge("stock", AliothBoot::judge_stock);
+        (stock.is_ok(), judge("routed", AliothBoot::judge_routed).is_ok())
     }
 
     const STOCK: &[&str] = &[
