@@ -36,12 +36,12 @@ enum Rule {
 }
 
 const RULES: &[(&str, Rule)] = &[
-    ("layers", Rule::Package(layers::check)),
+    ("layers", Rule::Package(|_, package| Ok(layers::strays(package)))),
     ("blocks", Rule::File(blocks::check)),
     ("circles", Rule::Package(circles::check)),
     ("contexts", Rule::File(contexts::check)),
     ("locks", Rule::Tree(locks::check)),
-    ("manifests", Rule::Tree(manifests::check)),
+    ("manifests", Rule::Tree(|workspace| Ok(manifests::check(workspace)))),
     ("promises", Rule::Tree(promises::check)),
     ("readmes", Rule::Package(readmes::check)),
     ("reexports", Rule::Package(reexports::check)),

@@ -28,7 +28,7 @@ const SERVER: &str = "crates/gic-firmware/tests/data/server";
 /// A machine without an ITS. The tables of QEMU before 10.1 nevertheless contain an ITS.
 const ITS_IN_VAIN: &str = "virt-without-its";
 
-pub(crate) fn cases() -> Result<Vec<Case>> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, folder) in SOURCES {
         let compiles = format!("iasl compiles {name}'s sources to what is kept of them");
@@ -57,7 +57,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
         let name = format!("{}, by Linux", machine.name());
         cases.push(case(name, move |judge| linux::compare(judge, &machine)));
     }
-    Ok(cases)
+    cases
 }
 
 /// QEMU's SMMU translates only the first host's bus. The tables map the buses of a second host, as

@@ -93,7 +93,7 @@ const STEP: usize = 4;
 /// Number of messages of each vector in the cases that test many boards.
 const FEW_MESSAGES: &str = "50";
 
-pub(crate) fn cases() -> Result<Vec<Case>> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     // The longest cases start first.
     cases.push(case("boards that are served, of Debian's newest kernel".into(), |judge| {
@@ -105,7 +105,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     for tree in Tree::ALL {
         for board in chosen(tree) {
             cases.push(case(format!("{}/{board}", tree.name()), move |judge| {
-                let said = judge.try_board(&judge.file(tree, board)?, &[])?;
+                let said = judge.try_board(&file_of(tree, board)?, &[])?;
                 eprintln!("board {}/{board}: {said}", tree.name());
                 Ok(())
             }));
@@ -142,7 +142,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
             judge.sources()?.compare_overlays(&output)
         }));
     }
-    Ok(cases)
+    cases
 }
 
 /// Returns the boards of a tree that are separate cases.
@@ -186,15 +186,6 @@ impl BoardJudge {
     /// Returns the sources of Debian's kernel.
     fn sources(&self) -> Result<Sources<'_>> {
         Sources::fetch(workspace::this()?, &self.command, &self.tools)
-    }
-
-    /// Returns the devicetree of a board.
-    fn file(&self, tree: Tree, board: &str) -> Result<PathBuf> {
-        let file = tree.fetched(workspace::this()?)?.join(format!("{board}.dtb"));
-        if !file.exists() {
-            return Err(Absent::new("this kernel does not support the board").into());
-        }
-        Ok(file)
     }
 
     /// Runs the command, and compares its output with that of the devicetree compiler. Returns a
@@ -263,6 +254,15 @@ impl BoardJudge {
         );
         Ok(())
     }
+}
+
+/// Returns the devicetree of a board.
+fn file_of(tree: Tree, board: &str) -> Result<PathBuf> {
+    let file = tree.fetched(workspace::this()?)?.join(format!("{board}.dtb"));
+    if !file.exists() {
+        return Err(Absent::new("this kernel does not support the board").into());
+    }
+    Ok(file)
 }
 
 fn judge(report: &Value, facts: &Facts) -> Result<String> {

@@ -29,7 +29,7 @@ const SEED: &str = "SHUTTLE_RANDOM_SEED";
 
 /// Returns a case for each package's checks. In the long run, they explore more interleavings, and
 /// others each time.
-pub(crate) fn cases() -> Result<Vec<Case>> {
+pub(crate) fn cases() -> Vec<Case> {
     let every = |package: &&'static str| {
         let package = *package;
         Case::of(format!("{package}: every check"), move || check(package))
@@ -38,7 +38,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     if is_long() {
         cases.push(Case::of("clippy", clippy));
     }
-    Ok(cases)
+    cases
 }
 
 /// Returns a case for each planted fault, which runs the fault's checks.

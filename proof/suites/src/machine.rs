@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::readme;
 
-pub(crate) fn cases() -> Result<Vec<Case>> {
-    Ok(vec![
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
         Case::of("cargo run --release", run_as_newcomer),
         Case::of("totals of --json", || {
             let report = json(&["run", "--json"])?;
@@ -23,7 +23,7 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
             let kinds = "migrate,hotplug,remove";
             million(&["run", "--json", "--messages", "7400", "--disturb", kinds])
         }),
-    ])
+    ]
 }
 
 /// Runs `cargo run --release`, as a newcomer would.

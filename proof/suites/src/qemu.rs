@@ -11,19 +11,18 @@ mod minimal;
 pub(crate) mod terminal;
 mod virt;
 
-use anyhow::Result;
 use doorbell_harness::qemu::Version;
 use doorbell_harness::suite::Case;
 
 use self::bench::Bench;
 
-pub(crate) fn cases() -> Result<Vec<Case>> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut all = Version::in_turn(cases_on);
     all.push(Case::of("chained on QEMU's i.MX 8M Plus", imx8mp::judge));
     all.push(Case::of("what a chained interrupt costs", imx8mp::judge_cost));
     all.push(on(&virt::IMX8MP, imx8mp::VERSION));
     all.push(Case::of("beside an installed QEMU", installed::judge));
-    Ok(all)
+    all
 }
 
 /// Returns the case that runs the test bench on a machine.

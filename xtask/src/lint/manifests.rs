@@ -1,6 +1,5 @@
 //! Checks each manifest for the fields that publishing and machine-readable licenses require.
 
-use anyhow::Result;
 use doorbell_harness::workspace::{Package, Workspace};
 
 /// The license of every package, as an SPDX expression.
@@ -11,7 +10,7 @@ const LICENSE_FILES: &[&str] = &["LICENSE-MIT", "LICENSE-APACHE"];
 const PUBLISHED_FIELDS: &[&str] = &["repository", "keywords", "categories", "readme"];
 
 /// Returns missing or deviating fields and files.
-pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
+pub(crate) fn check(workspace: &Workspace) -> Vec<String> {
     let version = workspace.packages.first().map(|package| package.field("version"));
     let absent = LICENSE_FILES.iter().filter(|file| !workspace.root.join(file).exists());
     let mut findings: Vec<_> = absent.map(|file| format!("{file}: missing")).collect();
@@ -21,7 +20,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     findings.extend(
         others.map(|package| format!("{}: `version` is not the workspace's", package.name)),
     );
-    Ok(findings)
+    findings
 }
 
 fn lacks(package: &Package) -> Vec<String> {

@@ -130,8 +130,8 @@ fn list(name: &str, folder: &Path, command: &Doorbell) -> Result<String> {
     let files = dtb::files(folder)?;
     let bytes = files.iter().map(|(_, file)| Ok(fs::metadata(file)?.len())).sum::<Result<u64>>()?;
     let start = Instant::now();
-    let mut lint = command.command(&["lint", "--json"]);
-    let output = process::output(lint.arg(folder).args(tables(folder)?))?;
+    let mut judge = command.command(&["lint", "--json"]);
+    let output = process::output(judge.arg(folder).args(tables(folder)?))?;
     let taken = start.elapsed();
     eprintln!("{name}: {} trees linted in {:.1} s", files.len(), taken.as_secs_f32());
     let findings: Value = serde_json::from_slice(&output.stdout).context("not JSON")?;
