@@ -13,8 +13,7 @@
 //! - [`qtest`]: the engine of these lines, also as a program (`cargo run -p doorbell-oracles --bin
 //!   qtest`),
 //! - [`iommu_groups`]: Linux's IOMMU groups, for the groups of functions that hardware does not
-//!   isolate,
-//! - `punishing_fakes.rs`: fakes that behave like hardware where plain memory would be forgiving.
+//!   isolate.
 
 #![forbid(unsafe_code)]
 

@@ -3,7 +3,6 @@
 
 mod command_figures;
 mod foreign_driver;
-mod punishing_fakes;
 mod recordings;
 mod registers;
 mod routing;
