@@ -1,4 +1,5 @@
 //! Facts from programs that perform checks: the outcome of each check, and the totals.
+#![expect(missing_docs, reason = "a fact's documentation lists its fields")]
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -11,33 +12,25 @@ const LONGEST: usize = 400;
 #[serde(rename_all = "kebab-case")]
 pub enum CheckFact {
     /// The check passed.
-    Passed {
-        /// Name of the check.
-        check: Text,
-    },
+    ///
+    /// - `check`: Name of the check.
+    Passed { check: Text },
     /// The check failed.
-    Failed {
-        /// Name of the check.
-        check: Text,
-        /// The expected and the actual values, as free text.
-        why: Text,
-    },
+    ///
+    /// - `check`: Name of the check.
+    /// - `why`: The expected and the actual values, as free text.
+    Failed { check: Text, why: Text },
     /// The check could not be performed.
-    Skipped {
-        /// Name of the check.
-        check: Text,
-        /// The missing feature.
-        why: Text,
-    },
+    ///
+    /// - `check`: Name of the check.
+    /// - `why`: The missing feature.
+    Skipped { check: Text, why: Text },
     /// The number of checks with each outcome. The program reports this fact at its end.
-    Total {
-        /// Checks that passed.
-        passed: usize,
-        /// Checks that failed.
-        failed: usize,
-        /// Checks that were skipped.
-        skipped: usize,
-    },
+    ///
+    /// - `passed`: Checks that passed.
+    /// - `failed`: Checks that failed.
+    /// - `skipped`: Checks that were skipped.
+    Total { passed: usize, failed: usize, skipped: usize },
 }
 
 impl CheckFact {

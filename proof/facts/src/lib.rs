@@ -25,24 +25,16 @@ extern crate alloc;
 mod checks;
 mod hostile;
 mod hypervisor;
-mod judge;
 mod linux;
-mod microbench;
-mod minimal;
-mod monitor;
-mod stray_dma;
-mod watched;
+mod programs;
 
 pub use checks::CheckFact;
 pub use hostile::{HostileFact, Means};
 pub use hypervisor::{Access, Ending, HypervisorFact};
-pub use judge::JudgeFact;
 pub use linux::LinuxFact;
-pub use microbench::MicrobenchFact;
-pub use minimal::MinimalFact;
-pub use monitor::MonitorFact;
-pub use stray_dma::StrayDmaFact;
-pub use watched::WatchedFact;
+pub use programs::{
+    JudgeFact, MicrobenchFact, MinimalFact, MonitorFact, StrayDmaFact, WatchedFact,
+};
 
 use alloc::borrow::Cow;
 use core::fmt::{self, Display, Formatter};
