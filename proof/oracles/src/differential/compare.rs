@@ -2,7 +2,7 @@
 
 use super::acknowledge;
 use super::difference::{self, Moment, Values};
-use super::peer::{Peer, Reply};
+use super::peer::{Peer, PeerReply};
 use super::script::{Compared, Inputs, Query, Script};
 use super::step::Step;
 use anyhow::Result;
@@ -47,8 +47,9 @@ pub(super) fn ask(
     qemu: &mut dyn Peer,
 ) -> Result<Option<Mismatch>> {
     let (ours, theirs) = (replies(queries, model)?, replies(queries, qemu)?);
-    let differs =
-        |(query, (ours, theirs)): &(&Query, (&Reply, &Reply))| !agree(query, moment, ours, theirs);
+    let differs = |(query, (ours, theirs)): &(&Query, (&PeerReply, &PeerReply))| {
+        !agree(query, moment, ours, theirs)
+    };
     let found =
         queries.iter().zip(ours.iter().zip(&theirs)).enumerate().find(|(_, pair)| differs(pair));
     Ok(found.map(|(at, (_, (ours, theirs)))| Mismatch {
@@ -58,7 +59,7 @@ pub(super) fn ask(
     }))
 }
 
-fn replies(queries: &[Query], peer: &mut dyn Peer) -> Result<Vec<Reply>> {
+fn replies(queries: &[Query], peer: &mut dyn Peer) -> Result<Vec<PeerReply>> {
     let mut replies = Vec::new();
     for run in queries.split_inclusive(|query| query.acknowledge().is_some()) {
         let (cpus, lines) = match run.split_last() {
@@ -69,13 +70,13 @@ fn replies(queries: &[Query], peer: &mut dyn Peer) -> Result<Vec<Reply>> {
         if let Some(cpus) = cpus {
             let told: Vec<_> =
                 peer.acknowledge(cpus)?.iter().map(|each| acknowledge::tell(each)).collect();
-            replies.push(Reply { text: told.join("; "), asserted: peer.asserted() });
+            replies.push(PeerReply { text: told.join("; "), asserted: peer.asserted() });
         }
     }
     Ok(replies)
 }
 
-fn agree(query: &Query, moment: Moment, ours: &Reply, theirs: &Reply) -> bool {
+fn agree(query: &Query, moment: Moment, ours: &PeerReply, theirs: &PeerReply) -> bool {
     if query.inputs == Inputs::Compared && ours.asserted != theirs.asserted {
         return false;
     }
@@ -96,7 +97,7 @@ fn needed(queries: &[Query]) -> Vec<String> {
 }
 
 /// Returns the part of one machine's reply that differs from the other machine's reply.
-fn told(reply: &Reply, other: &Reply) -> String {
+fn told(reply: &PeerReply, other: &PeerReply) -> String {
     let text = shortened(&reply.text, &other.text);
     if reply.asserted == other.asserted {
         text

@@ -1,14 +1,13 @@
 //! Faults that are planted in the model. The comparison must find these faults, which shows that it
 //! works.
 
-use super::acknowledge::Acknowledged;
-use super::address_map::{QUEUE, QUEUE_PAGES, TRANSLATER};
+use super::address_map::TRANSLATER;
 use super::family::Family;
-use super::peer::{Asserted, Model, Peer, Reply};
+use super::fault::{Fault, first_word, with_opcode};
+use super::model::Model;
 use super::world::World;
 use anyhow::Result;
 use gic_arch::IntId;
-use std::ops::Range;
 use vgic::its::{ErrorPolicy, TableLevels};
 use vgic::{SecurityView, VgicConfig};
 
@@ -25,61 +24,34 @@ pub struct Mutant {
     fault: Fault,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    /// The model has a different configuration.
-    Built(fn(&mut VgicConfig)),
-    /// The model executes commands that have one opcode as if they had another.
-    Opcode { is: u8, taken_for: u8 },
-    /// The model executes a protocol line that differs from the one sent.
-    Line(fn(&str) -> Option<String>),
-    /// The model reports wrong interrupt inputs as asserted.
-    Inputs(fn(u32) -> u32),
-}
-
-/// A model in which a fault has been planted.
-#[derive(Debug)]
-pub struct Faulty {
-    model: Model,
-    fault: Fault,
-}
-
 /// The opcode for commands that should have no effect: the model executes them as unknown commands.
 const NOTHING: u8 = 0xff;
 
-const fn built(
-    name: &'static str,
-    found_by: Option<Family>,
-    change: fn(&mut VgicConfig),
-) -> Mutant {
-    Mutant { name, world: world_of(found_by), found_by, fault: Fault::Built(change) }
+/// A fault that is visible in a world with one security state.
+const fn mutant(name: &'static str, found_by: Option<Family>, fault: Fault) -> Mutant {
+    let world = match found_by {
+        Some(Family::Delivery) => World::Running,
+        _ => World::Stopped,
+    };
+    Mutant { name, world, found_by, fault }
+}
+
+type Change = fn(&mut VgicConfig);
+
+const fn built(name: &'static str, found_by: Option<Family>, change: Change) -> Mutant {
+    mutant(name, found_by, Fault::Built(change))
 }
 
 const fn command(name: &'static str, is: u8, taken_for: u8) -> Mutant {
-    let fault = Fault::Opcode { is, taken_for };
-    Mutant { name, world: World::Stopped, found_by: Some(Family::Commands), fault }
+    mutant(name, Some(Family::Commands), Fault::Opcode { is, taken_for })
 }
 
 const fn line(name: &'static str, found_by: Family, change: fn(&str) -> Option<String>) -> Mutant {
-    Mutant {
-        name,
-        world: world_of(Some(found_by)),
-        found_by: Some(found_by),
-        fault: Fault::Line(change),
-    }
+    mutant(name, Some(found_by), Fault::Line(change))
 }
 
 const fn inputs(name: &'static str, change: fn(u32) -> u32) -> Mutant {
-    let found_by = Some(Family::Delivery);
-    Mutant { name, world: World::Running, found_by, fault: Fault::Inputs(change) }
-}
-
-/// Returns a world with one security state.
-const fn world_of(found_by: Option<Family>) -> World {
-    match found_by {
-        Some(Family::Delivery) => World::Running,
-        _ => World::Stopped,
-    }
+    mutant(name, Some(Family::Delivery), Fault::Inputs(change))
 }
 
 impl Mutant {
@@ -176,75 +148,7 @@ impl Mutant {
     ///
     /// # Errors
     /// Returns [`vgic::ConfigError`] if the model rejects the configuration.
-    pub fn model(&self, watch: &str) -> Result<Faulty> {
-        let mut config = self.world.model();
-        if let Fault::Built(change) = self.fault {
-            change(&mut config);
-        }
-        Ok(Faulty { model: Model::with_config(self.world, config, watch)?, fault: self.fault })
-    }
-}
-
-impl Faulty {
-    fn understood(&self, line: &str) -> String {
-        let other = match self.fault {
-            Fault::Built(_) | Fault::Inputs(_) => None,
-            Fault::Opcode { is, taken_for } => with_opcode(line, is, taken_for),
-            Fault::Line(change) => change(line),
-        };
-        other.unwrap_or_else(|| line.to_owned())
-    }
-}
-
-impl Faulty {
-    fn shown(&self, asserted: Asserted) -> Asserted {
-        match self.fault {
-            Fault::Inputs(change) => Asserted(change(asserted.0)),
-            _ => asserted,
-        }
-    }
-}
-
-/// Returns the line with another opcode if the line stores the first word of a command whose opcode
-/// is `is`.
-fn with_opcode(line: &str, is: u8, taken_for: u8) -> Option<String> {
-    let (at, word) = first_word(line)?;
-    let word = (word & 0xff == u64::from(is)).then_some(word & !0xff | u64::from(taken_for))?;
-    Some(format!("writeq {at:#x} {word:#x}"))
-}
-
-/// Returns the address and value that this line stores if it stores the first word of a command.
-fn first_word(line: &str) -> Option<(u64, u64)> {
-    let hexadecimal = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
-    let (at, word) = line.strip_prefix("writeq ")?.split_once(' ')?;
-    let (at, word) = (hexadecimal(at)?, hexadecimal(word)?);
-    let in_queue = (QUEUE..QUEUE + 0x1000 * QUEUE_PAGES).contains(&at) && at.is_multiple_of(0x20);
-    in_queue.then_some((at, word))
-}
-
-impl Peer for Faulty {
-    fn reset(&mut self) -> Result<()> {
-        self.model.reset()
-    }
-
-    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<Reply>> {
-        let understood: Vec<String> = lines.map(|line| self.understood(line)).collect();
-        let replies = self.model.replies(&mut understood.iter().map(|line| &**line))?;
-        Ok(replies
-            .into_iter()
-            .map(|reply| Reply { asserted: self.shown(reply.asserted), ..reply })
-            .collect())
-    }
-
-    fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>> {
-        self.model.acknowledge(cpus)
-    }
-
-    fn asserted(&self) -> Asserted {
-        self.shown(self.model.asserted())
-    }
-
-    fn watch(&self) -> &str {
-        self.model.watch()
+    pub fn model(&self, watch: &str) -> Result<Model> {
+        Model::with(self.world, Some(self.fault), watch)
     }
 }

@@ -3,7 +3,7 @@
 
 use super::acknowledge::Acknowledged;
 use super::address_map::{CPUS, USED};
-use super::peer::{Asserted, Peer, Reply, WATCH_ALL, WATCH_ONE};
+use super::peer::{Asserted, Peer, PeerReply, WATCH_ALL, WATCH_ONE};
 use super::program::{LIST, MOST, PROGRAM, PROGRAM_BASE, mailbox};
 use super::world::World;
 use anyhow::{Context, Result, bail, ensure};
@@ -138,14 +138,14 @@ impl Qemu {
     }
 
     /// Reads a reply. QEMU sends the input changes that a request caused before the reply.
-    fn read_reply(&mut self) -> Result<Reply> {
+    fn read_reply(&mut self) -> Result<PeerReply> {
         let mut text = String::new();
         loop {
             text.clear();
             ensure!(self.output.read_line(&mut text)? > 0, "QEMU has exited");
             text.truncate(text.trim_end().len());
             if !self.asserted.follow(&text) {
-                return Ok(Reply { text, asserted: self.asserted });
+                return Ok(PeerReply { text, asserted: self.asserted });
             }
         }
     }
@@ -223,7 +223,7 @@ impl Peer for Qemu {
         self.tell(&clear).map(drop)
     }
 
-    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<Reply>> {
+    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<PeerReply>> {
         let mut replies = Vec::new();
         let mut lines = lines.peekable();
         let mut ahead = String::new();

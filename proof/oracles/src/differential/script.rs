@@ -185,8 +185,8 @@ impl Script {
     }
 
     fn prepare(&mut self, before: Before) {
-        if !self.enabled && !before.is_nothing() {
-            self.enable(true);
+        if !before.is_nothing() {
+            self.ensure_enabled();
         }
         for command in before.commands {
             self.post(command.encode());
@@ -214,9 +214,7 @@ impl Script {
     /// Posts commands with an invalid opcode. An enabled ITS has already executed all earlier
     /// commands, so all slots of the queue except one are free.
     fn nothing(&mut self, commands: u64) {
-        if !self.enabled {
-            self.enable(true);
-        }
+        self.ensure_enabled();
         let bytes = self.pages * 0x20 * COMMANDS_OF_PAGE;
         let end = self.written + (0x20 * commands.max(1)).min(bytes - 0x20);
         self.say(format!(
@@ -231,9 +229,7 @@ impl Script {
     }
 
     fn rewrite(&mut self, register: Rewritten, value: u64) {
-        if !self.enabled {
-            self.enable(true);
-        }
+        self.ensure_enabled();
         let at = ITS
             + match register {
                 Rewritten::Devices => BASER0,
@@ -275,9 +271,7 @@ impl Script {
     /// configuration of its LPIs, because implementations may also reload it at other times.
     fn acknowledge(&mut self, cpus: Range<u16>) {
         if self.started {
-            if !self.enabled {
-                self.enable(true);
-            }
+            self.ensure_enabled();
             for target in 0..CPUS {
                 let collection = RELOADING + target;
                 // No event is ever mapped to this collection, so mapping it needs no preparation.
@@ -309,12 +303,16 @@ impl Script {
         self.enabled = its;
     }
 
-    /// Replaces the command queue once all commands in the old queue have been executed. The
-    /// mappings that software has made remain valid.
-    fn requeue(&mut self, pages: u64) {
+    fn ensure_enabled(&mut self) {
         if !self.enabled {
             self.enable(true);
         }
+    }
+
+    /// Replaces the command queue once all commands in the old queue have been executed. The
+    /// mappings that software has made remain valid.
+    fn requeue(&mut self, pages: u64) {
+        self.ensure_enabled();
         self.store(ITS + CTLR, Width::Word, 0);
         self.pages = pages.clamp(1, QUEUE_PAGES);
         self.store(ITS + CBASER, Width::Double, VALID | QUEUE | (self.pages - 1));

@@ -1,6 +1,6 @@
 //! Well-behaved software that sends additional commands around those of a case. The software obeys
 //! the rules whose violation is UNPREDICTABLE, because two implementations may differ in their
-//! response. [`NOT_SENT`](super::NOT_SENT) lists them.
+//! response. `docs/differential.md` lists them.
 
 use super::address_map::{CPUS, translation_table};
 use super::command::Command;

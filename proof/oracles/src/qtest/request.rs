@@ -86,8 +86,8 @@ pub enum Mistake {
     /// The data doesn't contain a complete byte.
     #[error("invalid argument size")]
     ArgumentSize,
-    /// The line is longer than any access needs, or isn't UTF-8.
-    #[error("the line is too long or no text")]
+    /// The line isn't UTF-8.
+    #[error("the line is no text")]
     Unreadable,
 }
 
