@@ -6,11 +6,10 @@ pub(crate) use doorbell_test_support::guest::{mapc, mapti, movall};
 use gic_arch::gicr::{Ctlr, Syncr};
 use gic_arch::gits::{Baser, PageSize};
 use gic_arch::its::Command;
-use gic_arch::{IntId, IntIdClass, IntIdField, gicd, gicr, gits};
+use gic_arch::{IntId, gicd, gicr, gits};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
-use vgic::AccessWidth::{Byte, Word};
 use vgic::{GuestMemory as _, Vgic, VmMemory};
 
 /// Size of the guest's memory.
@@ -30,7 +29,7 @@ const ID_BITS: u8 = 16;
 /// First LPI.
 pub(crate) const FIRST_LPI: u32 = 8192;
 /// Field of `GICD_ICFGR<n>` for an edge-triggered interrupt.
-const EDGE: u32 = 2;
+pub(crate) const EDGE: u32 = 2;
 /// `GICD_CTLR.RWP`.
 const RWP: u64 = 1 << 31;
 /// `GITS_CTLR.Quiescent`.
@@ -70,87 +69,6 @@ impl Guest {
 
     pub(crate) fn cpus(&self) -> usize {
         self.gic.config().cpus.len()
-    }
-
-    /// Reads or changes the register with an interrupt's field. `fields` has the arrays for SPIs,
-    /// extended SPIs and private interrupts; `cpu` is the redistributor of a private interrupt.
-    fn field(&self, fields: [IntIdField; 3], cpu: usize, intid: u32, change: Change) -> u32 {
-        let id = IntId::new(intid);
-        let (field, base) = match id.class() {
-            IntIdClass::Spi => (fields[0], self.gic.config().distributor),
-            IntIdClass::ExtendedSpi => (fields[1], self.gic.config().distributor),
-            _ => (fields[2], self.frame(cpu)),
-        };
-        let at = field.locate(id).unwrap();
-        let address = base + u64::from(at.register().offset());
-        let read = || u32::try_from(self.read(address, Word)).unwrap();
-        let write = |value: u32| self.write(address, Word, value.into());
-        match change {
-            Change::Read => at.extract(read()),
-            Change::Write(value) => {
-                write(at.insert(read(), value));
-                value
-            }
-            Change::One => {
-                write(at.mask());
-                1
-            }
-            Change::Priority(value) => {
-                let byte = base + u64::from(at.byte_offset());
-                self.write(byte, Byte, value.into());
-                value
-            }
-        }
-    }
-
-    pub(crate) fn enable(&self, cpu: usize, intid: u32) {
-        let fields = [gicd::ISENABLER, gicd::ISENABLER_E, gicr::ISENABLER];
-        self.field(fields, cpu, intid, Change::One);
-    }
-
-    pub(crate) fn disable(&self, cpu: usize, intid: u32) {
-        let fields = [gicd::ICENABLER, gicd::ICENABLER_E, gicr::ICENABLER];
-        self.field(fields, cpu, intid, Change::One);
-    }
-
-    pub(crate) fn set_pending(&self, cpu: usize, intid: u32) {
-        let fields = [gicd::ISPENDR, gicd::ISPENDR_E, gicr::ISPENDR];
-        self.field(fields, cpu, intid, Change::One);
-    }
-
-    pub(crate) fn set_priority(&self, cpu: usize, intid: u32, priority: u8) {
-        let fields = [gicd::IPRIORITYR, gicd::IPRIORITYR_E, gicr::IPRIORITYR];
-        self.field(fields, cpu, intid, Change::Priority(priority.into()));
-    }
-
-    pub(crate) fn priority(&self, cpu: usize, intid: u32) -> u32 {
-        let fields = [gicd::IPRIORITYR, gicd::IPRIORITYR_E, gicr::IPRIORITYR];
-        self.field(fields, cpu, intid, Change::Read)
-    }
-
-    /// Moves an interrupt to the other group.
-    pub(crate) fn change_group(&self, cpu: usize, intid: u32) {
-        let fields = [gicd::IGROUPR, gicd::IGROUPR_E, gicr::IGROUPR];
-        let group = self.field(fields, cpu, intid, Change::Read);
-        self.field(fields, cpu, intid, Change::Write(group ^ 1));
-    }
-
-    pub(crate) fn set_group(&self, cpu: usize, intid: u32, group: u32) {
-        let fields = [gicd::IGROUPR, gicd::IGROUPR_E, gicr::IGROUPR];
-        self.field(fields, cpu, intid, Change::Write(group));
-    }
-
-    pub(crate) fn make_edge(&self, cpu: usize, intid: u32) {
-        let fields = [gicd::ICFGR, gicd::ICFGR_E, gicr::ICFGR];
-        self.field(fields, cpu, intid, Change::Write(EDGE));
-    }
-
-    /// Returns an interrupt's pending and active bits.
-    pub(crate) fn state(&self, cpu: usize, intid: u32) -> (u32, u32) {
-        let pending = [gicd::ISPENDR, gicd::ISPENDR_E, gicr::ISPENDR];
-        let active = [gicd::ISACTIVER, gicd::ISACTIVER_E, gicr::ISACTIVER];
-        let read = |fields| self.field(fields, cpu, intid, Change::Read);
-        (read(pending), read(active))
     }
 
     /// Routes an SPI to a CPU, or to any participating CPU.
@@ -237,17 +155,6 @@ impl Guest {
         self.post(its, command);
         self.wait_its(its);
     }
-}
-
-/// Access to an interrupt's field.
-#[derive(Clone, Copy)]
-enum Change {
-    Read,
-    Write(u32),
-    /// Write of the field's bits alone, for registers in which 0 has no effect.
-    One,
-    /// Byte write.
-    Priority(u32),
 }
 
 /// Number of attempts after which a wait counts as endless.

@@ -1,25 +1,13 @@
-//! Creation, saving and restoring of models, and register writes that run to completion. All calls
-//! whose shape depends on how a monitor holds its vCPUs are in this file.
+//! Saves and restores models, also through KVM's format.
 
 use doorbell_test_support::guest::{Half, Interface};
 use doorbell_test_support::guest::{Ram, ram};
-use msi_types::Kick;
-use std::sync::Arc;
 use vgic::saved_state::SavedState;
-use vgic::{AccessWidth, Progress, Vcpu, Vgic, VgicConfig, VmMemory};
+use vgic::{Vgic, VgicConfig, VmMemory};
 use vgic_kvm::{KvmRegister, KvmView};
 
 /// The memory of a guest.
 pub(crate) type Memory = VmMemory<Ram>;
-
-/// Creates a machine.
-pub(crate) fn create(
-    config: VgicConfig,
-    memory: &Arc<Memory>,
-    kick: Arc<dyn Kick>,
-) -> (Arc<Vgic>, Vec<Vcpu>) {
-    Vgic::new(config, memory.clone(), kick).unwrap()
-}
 
 /// Saves a machine while its vCPUs are paused.
 pub(crate) fn save<'a>(gic: &Vgic, vcpus: impl IntoIterator<Item = &'a mut Half>) -> SavedState {
@@ -46,12 +34,6 @@ pub(crate) fn restore<'a>(
     }
     let again = gic.save().unwrap();
     assert!(again == *state, "the restored state differs: {}", difference(state, &again));
-}
-
-/// Performs only the first step of a register write, as a hypervisor does that can't be
-/// interrupted.
-pub(crate) fn begin_write(gic: &Vgic, address: u64, width: AccessWidth, value: u64) {
-    let _: Progress = gic.write(address, width, value).unwrap();
 }
 
 /// Converts a state to KVM's format and back: the attributes and tables that KVM would save, loaded

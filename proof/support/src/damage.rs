@@ -7,50 +7,21 @@ use serde_json::{Value, json};
 
 /// A change that damages a value, given by its kind and location (an index into all locations of
 /// that kind, modulo their number).
+#[expect(missing_docs, reason = "the documentation of each change names its fields")]
 #[derive(Clone, Copy, Debug)]
 pub enum Damage {
-    /// A bit of a number is inverted.
-    Bit {
-        /// Location of the number.
-        at: usize,
-        /// Index of the bit.
-        bit: u32,
-    },
-    /// A number is replaced.
-    Number {
-        /// Location of the number.
-        at: usize,
-        /// Its new value.
-        number: u64,
-    },
-    /// A number is replaced by the number at another location.
-    Copy {
-        /// Location of the number.
-        at: usize,
-        /// The other location.
-        from: usize,
-    },
-    /// A list loses an item.
-    Remove {
-        /// Location of the list.
-        list: usize,
-        /// Index of the item.
-        at: usize,
-    },
-    /// An item of a list is duplicated.
-    Repeat {
-        /// Location of the list.
-        list: usize,
-        /// Index of the item.
-        at: usize,
-    },
-    /// Two items of a list are swapped.
-    Swap {
-        /// Location of the list.
-        list: usize,
-        /// Index of the item that is moved to the front.
-        at: usize,
-    },
+    /// Bit `bit` of the number at `at` is inverted.
+    Bit { at: usize, bit: u32 },
+    /// The number at `at` is replaced by `number`.
+    Number { at: usize, number: u64 },
+    /// The number at `at` is replaced by the number at `from`.
+    Copy { at: usize, from: usize },
+    /// The list at `list` loses item `at`.
+    Remove { list: usize, at: usize },
+    /// Item `at` of the list at `list` is duplicated.
+    Repeat { list: usize, at: usize },
+    /// Item `at` of the list at `list` is swapped with the first item.
+    Swap { list: usize, at: usize },
 }
 
 fn damage() -> impl Strategy<Value = Damage> {

@@ -1,6 +1,7 @@
 //! A scripted guest, its memory and counters of kicks, for tests of device models.
 mod abstract_gic;
 mod commands;
+mod field;
 mod half;
 mod interface;
 mod kicks;
@@ -14,6 +15,7 @@ pub use abstract_gic::AbstractGic;
 pub use commands::{
     clear, discard, int, inv, invall, mapc, mapd, mapi, mapti, movall, movi, sync, unmapc, unmapd,
 };
+pub use field::Field;
 pub use half::Half;
 pub use interface::Interface;
 pub use kicks::Kicks;

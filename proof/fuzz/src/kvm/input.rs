@@ -38,15 +38,8 @@ impl Machine {
 pub enum Act {
     /// Assigns an address to every table.
     Boot,
-    /// Changes the guest's memory.
-    Word {
-        /// The table that is changed.
-        place: TableAddress,
-        /// Index of the entry.
-        index: u8,
-        /// New value of the entry.
-        word: Word,
-    },
+    /// Writes `word` to an entry of a table in the guest's memory.
+    Word { place: TableAddress, index: u8, word: Word },
     /// Accesses an attribute.
     Access(Access),
     /// Damages the saved state's bytes, and reads the state through KVM's attributes if it is still
@@ -62,28 +55,11 @@ pub enum Act {
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Access {
     /// `KVM_SET_DEVICE_ATTR`.
-    Set {
-        /// Device that is accessed.
-        device: Device,
-        /// Attribute that is written.
-        attribute: Named,
-        /// New value.
-        value: Value,
-    },
+    Set { device: Device, attribute: Named, value: Value },
     /// `KVM_GET_DEVICE_ATTR`.
-    Get {
-        /// Device that is accessed.
-        device: Device,
-        /// Attribute that is read.
-        attribute: Named,
-    },
+    Get { device: Device, attribute: Named },
     /// `KVM_HAS_DEVICE_ATTR`.
-    Has {
-        /// Device that is accessed.
-        device: Device,
-        /// Attribute that is queried.
-        attribute: Named,
-    },
+    Has { device: Device, attribute: Named },
     /// Reads a region of redistributors.
     Region(u8),
 }

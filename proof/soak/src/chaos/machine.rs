@@ -2,9 +2,9 @@
 
 use super::ledger::{Ledger, Signal, Source};
 use super::seat::Seat;
-use crate::guest::{self, FIRST_LPI, Guest};
-use crate::lifecycle::{self, Memory};
-use doorbell_test_support::guest::{Half, Kicks, Physical, vtr};
+use crate::guest::{self, EDGE, FIRST_LPI, Guest};
+use crate::lifecycle::Memory;
+use doorbell_test_support::guest::{Field, Half, Kicks, Physical, vtr};
 use fastrand::Rng;
 use gic_arch::{IntId, gicd, gicr, gits};
 use irq_routing::{Pin, Route};
@@ -207,12 +207,12 @@ impl World {
         for source in self.ledger.sources.iter().filter(|it| it.intid < FIRST_LPI) {
             let cpu = source.cpu.unwrap_or(0);
             if matches!(source.signal, Signal::Pulse(_) | Signal::Spi) {
-                guest.make_edge(cpu, source.intid);
+                guest.set_field(cpu, Field::Trigger, source.intid, EDGE);
             }
-            guest.enable(cpu, source.intid);
+            guest.set_field(cpu, Field::Enable, source.intid, 1);
         }
         for cpu in 0..CPUS {
-            (0..SGIS).for_each(|sgi| guest.enable(cpu, sgi));
+            (0..SGIS).for_each(|sgi| guest.set_field(cpu, Field::Enable, sgi, 1));
             guest.start_lpis(cpu);
         }
         for its in 0..guest.gic.config().its.len() {
@@ -349,7 +349,7 @@ pub(crate) fn make(
     kicks: &Arc<Kicks>,
 ) -> (Arc<Vgic>, Vec<Half>) {
     let budget = [1, 1, 2, 64, 1024][rng.usize(..5)];
-    let (gic, vcpus) = lifecycle::create(plan.config(budget), memory, kicks.clone());
+    let (gic, vcpus) = Vgic::new(plan.config(budget), memory.clone(), kicks.clone()).unwrap();
     let kinds = plan.draw_kinds(rng);
     let half = |(vcpu, lists): (Vcpu, u8)| {
         if lists == 0 {

@@ -1,11 +1,11 @@
 //! Migration to a new machine, directly or through KVM's format, and rollback of a used machine.
 
+use super::Counts;
 use super::eventfds::Eventfds;
 use super::machine::{self, Plan, World};
 use super::program;
 use super::seat::Seat;
 use crate::lifecycle;
-use crate::outcome::Outcome;
 use doorbell_test_support::guest::{Half, Interface};
 use fastrand::Rng;
 use gic_arch::{gicr, icc};
@@ -13,13 +13,13 @@ use std::mem;
 use vgic::saved_state::SavedState;
 
 /// Migrates, while devices have signaled through eventfds, and counts the way.
-pub(crate) fn migrate(world: &mut World, rng: &mut Rng, outcome: &mut Outcome) {
+pub(crate) fn migrate(world: &mut World, rng: &mut Rng, counts: &mut Counts) {
     let disabled = if rng.bool() { program::leave_work(world, rng) } else { Vec::new() };
     world.unlink();
     let with_messages = disabled.is_empty() && rng.bool();
     let eventfds = Eventfds::signal(world, rng, with_messages);
     eventfds.settle();
-    outcome.count("signals in eventfds", eventfds.signals);
+    *counts.entry("signals in eventfds").or_default() += eventfds.signals;
     let mut seats = mem::take(&mut world.seats);
     let mut saved = lifecycle::save(&world.guest.gic, halves(&mut seats));
     let (way, saved) = match world.plan {
@@ -45,7 +45,7 @@ pub(crate) fn migrate(world: &mut World, rng: &mut Rng, outcome: &mut Outcome) {
         world.guest.enable_lpis(cpu, true);
     }
     (0..world.guest.gic.config().its.len()).for_each(|its| world.guest.wait_its(its));
-    outcome.count(way, 1);
+    *counts.entry(way).or_default() += 1;
 }
 
 /// Returns `true` if KVM's format contains the CPU at which each SPI is active. If the CPUs' active

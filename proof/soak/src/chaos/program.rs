@@ -4,6 +4,7 @@
 use super::ledger::{Signal, Source};
 use super::machine::{CPUS, Plan, World};
 use crate::guest::{self, Guest};
+use doorbell_test_support::guest::Field;
 use fastrand::Rng;
 use gic_arch::gicd;
 use gic_arch::gicr::{self, Waker};
@@ -12,6 +13,7 @@ use msi_types::{DeviceId, EventId};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
+use vgic::{AccessWidth, Progress};
 
 /// Number of different operations.
 const KINDS: u8 = 21;
@@ -68,28 +70,32 @@ impl Programs<'_> {
                 guest.route(intid, (!any).then_some(cpu));
             }
             2 => {
-                guest.disable(cpu, intid);
+                guest.set_field(cpu, Field::Disable, intid, 1);
                 if rng.bool() && source.cpu.is_none() {
                     guest.wait_gicd();
                 }
-                guest.enable(cpu, intid);
+                guest.set_field(cpu, Field::Enable, intid, 1);
             }
-            3 => guest.set_priority(cpu, intid, priority(rng)),
+            3 => guest.set_field(cpu, Field::Priority, intid, priority(rng).into()),
             4 => {
                 guest.write_gicd(gicd::CTLR, rng.u32(..3).into());
                 guest.write_gicd(gicd::CTLR, 3.into());
             }
             5 => self.sleep(cpu, rng),
-            6 if !self.world.plan.is_non_secure() => guest.change_group(cpu, intid),
+            6 if !self.world.plan.is_non_secure() => {
+                let group = guest.field(cpu, Field::Group, intid);
+                guest.set_field(cpu, Field::Group, intid, group ^ 1);
+            }
             7 if self.world.plan.has_one_of_n() => {
                 let control = 1 | rng.u32(..8) << 24;
                 guest.write_gicr(cpu, gicr::CTLR, control.into());
             }
             8 if matches!(source.signal, Signal::Pulse(_)) => {
-                source.raise(|| guest.set_pending(cpu, intid));
+                source.raise(|| guest.set_field(cpu, Field::Pend, intid, 1));
             }
             _ => {
-                guest.state(cpu, intid);
+                let fields = [Field::Pend, Field::Activate];
+                _ = fields.map(|field| guest.field(cpu, field, intid));
             }
         }
     }
@@ -216,7 +222,8 @@ pub(crate) fn leave_work(world: &World, rng: &mut Rng) -> Vec<usize> {
         }
         if rng.u8(..5) == 0 && !disabled.is_empty() && world.plan != Plan::Kvm {
             let address = guest.frame(disabled[0]) + u64::from(gicr::CTLR.offset());
-            crate::lifecycle::begin_write(&guest.gic, address, vgic::AccessWidth::Word, 1);
+            // Only the first step of the write, as a hypervisor does that can't be interrupted.
+            let _: Progress = guest.gic.write(address, AccessWidth::Word, 1).unwrap();
         }
     }
     disabled

@@ -2,12 +2,12 @@
 //! which it sets up and uses its interrupt controller.
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
-use super::{Interface, Kicks, Ram, ram};
+use super::{Field, Interface, Kicks, Ram, ram};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::its::{Command, RawCommand};
-use gic_arch::{IntId, IntIdField, Reg, RegisterValue, gicd, gicr, icc};
+use gic_arch::{IntId, IntIdField, IntIdLocation, Reg, RegisterValue, gicd, gicr, icc};
 use msi_types::{Delivery, DeviceId, Kick, MsiMessage};
 use std::sync::Arc;
 use vgic::saved_state::{RestoreError, SavedState};
@@ -296,6 +296,41 @@ impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
         self.read(self.its + u64::from(register.offset()), width_of::<V>())
     }
 
+    /// Returns the frame with an interrupt's field, and the field's place in it. `cpu` is the CPU of
+    /// a private interrupt.
+    pub fn locate(&self, cpu: usize, field: Field, intid: u32) -> Option<(u64, IntIdLocation)> {
+        let [distributor, extended, redistributor] = field.row().2;
+        let intid = IntId::new(intid);
+        let shared = distributor.locate(intid).or(extended.locate(intid));
+        let private = redistributor.locate(intid).map(|at| (self.frame(cpu), at));
+        shared.map(|at| (self.gic.config().distributor, at)).or(private)
+    }
+
+    /// Reads an interrupt's field.
+    pub fn field(&self, cpu: usize, field: Field, intid: u32) -> u32 {
+        let (base, at) = self.locate(cpu, field, intid).unwrap();
+        let word = self.read(base + u64::from(at.register().offset()), AccessWidth::Word);
+        at.extract(u32::try_from(word).unwrap())
+    }
+
+    /// Writes an interrupt's priority, group or trigger, or a one to another field.
+    pub fn set_field(&self, cpu: usize, field: Field, intid: u32, value: u32) {
+        let (base, at) = self.locate(cpu, field, intid).unwrap();
+        let register = base + u64::from(at.register().offset());
+        let word = match field {
+            Field::Priority => {
+                let byte = base + u64::from(at.byte_offset());
+                return self.write(byte, AccessWidth::Byte, value.into());
+            }
+            Field::Group | Field::Trigger => {
+                let old = self.read(register, AccessWidth::Word);
+                at.insert(u32::try_from(old).unwrap(), value)
+            }
+            _ => at.mask(),
+        };
+        self.write(register, AccessWidth::Word, word.into());
+    }
+
     /// Writes 1 to an SPI's bit of a distributor register.
     pub fn set_bit(&self, field: IntIdField, intid: u32) {
         let bit = field.locate(IntId::new(intid)).unwrap();
@@ -304,20 +339,17 @@ impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
 
     /// Enables SPI `intid`.
     pub fn enable_spi(&self, intid: u32) {
-        self.set_bit(gicd::ISENABLER, intid);
+        self.set_field(0, Field::Enable, intid, 1);
     }
 
     /// Enables an SGI or PPI.
     pub fn enable_private(&self, cpu: usize, intid: u32) {
-        let bit = gicr::ISENABLER.locate(IntId::new(intid)).unwrap();
-        self.write_gicr(cpu, bit.register(), bit.mask());
+        self.set_field(cpu, Field::Enable, intid, 1);
     }
 
     /// Makes SPI `intid` edge-triggered.
     pub fn make_edge(&self, intid: u32) {
-        let bits = gicd::ICFGR.locate(IntId::new(intid)).unwrap();
-        let old = u32::try_from(self.read_gicd(bits.register())).unwrap();
-        self.write_gicd(bits.register(), bits.insert(old, 2));
+        self.set_field(0, Field::Trigger, intid, 2);
     }
 
     /// Writes a system register.

@@ -12,11 +12,12 @@ mod wired;
 pub use bench::{Bench, CONFIGURATIONS, Shape};
 pub use draw::{Draw, dice};
 pub use kind::{Kind, Way};
-pub use registers::{Field, Register};
+pub use registers::Register;
 pub use text::{itt, kept};
 pub use wired::{Ends, Wired};
 
 use super::AbstractGic;
+pub use super::Field;
 use gic_arch::its::{Command, CommandErrorReason};
 
 /// A step of a guest, a device or a monitor.

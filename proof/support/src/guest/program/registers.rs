@@ -1,43 +1,6 @@
-//! The registers that programs access to use wired interrupts.
+//! The registers of the CPU interface that programs access.
 
 use gic_arch::icc::{self, SysRegEncoding};
-use gic_arch::{IntIdField, gicd, gicr};
-
-/// A register with a field per interrupt.
-#[expect(missing_docs, reason = "the table names the registers")]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Field {
-    Enable,
-    Disable,
-    Pend,
-    Unpend,
-    Activate,
-    Deactivate,
-    Group,
-    Priority,
-    Trigger,
-}
-
-impl Field {
-    /// All fields, with their names, and the registers of the distributor, of its extended SPIs,
-    /// and of the redistributors.
-    pub const ALL: [(&str, Self, [IntIdField; 3]); 9] = [
-        ("isenabler", Self::Enable, [gicd::ISENABLER, gicd::ISENABLER_E, gicr::ISENABLER]),
-        ("icenabler", Self::Disable, [gicd::ICENABLER, gicd::ICENABLER_E, gicr::ICENABLER]),
-        ("ispendr", Self::Pend, [gicd::ISPENDR, gicd::ISPENDR_E, gicr::ISPENDR]),
-        ("icpendr", Self::Unpend, [gicd::ICPENDR, gicd::ICPENDR_E, gicr::ICPENDR]),
-        ("isactiver", Self::Activate, [gicd::ISACTIVER, gicd::ISACTIVER_E, gicr::ISACTIVER]),
-        ("icactiver", Self::Deactivate, [gicd::ICACTIVER, gicd::ICACTIVER_E, gicr::ICACTIVER]),
-        ("igroupr", Self::Group, [gicd::IGROUPR, gicd::IGROUPR_E, gicr::IGROUPR]),
-        ("ipriorityr", Self::Priority, [gicd::IPRIORITYR, gicd::IPRIORITYR_E, gicr::IPRIORITYR]),
-        ("icfgr", Self::Trigger, [gicd::ICFGR, gicd::ICFGR_E, gicr::ICFGR]),
-    ];
-
-    /// Returns the field's row in [`ALL`](Self::ALL).
-    pub(super) const fn row(self) -> &'static (&'static str, Self, [IntIdField; 3]) {
-        &Self::ALL[self as usize]
-    }
-}
 
 /// A register of the CPU interface. Some exist once per group.
 #[expect(missing_docs, reason = "the table names the registers")]

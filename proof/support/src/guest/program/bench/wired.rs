@@ -7,7 +7,7 @@ use crate::guest::program::{Field, Observation, Step, Wired};
 use crate::guest::{Half, Interface};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
-use gic_arch::{Affinity, IntId, IntIdLocation};
+use gic_arch::{Affinity, IntId};
 use msi_types::{Cpu, Delivery, Level, Line, SetLine};
 use std::sync::atomic::Ordering::SeqCst;
 use vgic::{AccessWidth, PhysicalInterrupts as _, SecurityView, VgicConfig};
@@ -103,10 +103,7 @@ impl Bench {
             Step::Field { cpu, field, intid, value } => self.write_field(cpu, field, intid, value),
             Step::ReadField { cpu, field, intid } => {
                 machine.vcpus.iter_mut().for_each(Half::leave_guest);
-                let (base, at) = self.locate(cpu, intid, field).unwrap();
-                let register = base + u64::from(at.register().offset());
-                let word = self.machine.read(register, AccessWidth::Word);
-                return Observation::Read(at.extract(u32::try_from(word).unwrap()));
+                return Observation::Read(machine.field(cpu, field, intid));
             }
             Step::Route { intid, target } => {
                 let elsewhere = Irouter::to(Affinity::new(9, 9, 9, 9));
@@ -171,34 +168,19 @@ impl Bench {
     }
 
     fn write_field(&self, cpu: usize, field: Field, intid: u32, value: u8) {
-        let Some((base, at)) = self.locate(cpu, intid, field) else { return };
-        let register = base + u64::from(at.register().offset());
-        match field {
-            Field::Priority => {
-                let address = base + u64::from(at.byte_offset());
-                self.machine.write(address, AccessWidth::Byte, value.into());
-            }
-            Field::Group | Field::Trigger => {
-                let old = self.machine.read(register, AccessWidth::Word);
-                let bits = u32::from(value & 1) << u32::from(field == Field::Trigger);
-                let new = at.insert(u32::try_from(old).unwrap(), bits);
-                self.machine.write(register, AccessWidth::Word, new.into());
-            }
+        let Some((base, at)) = self.machine.locate(cpu, field, intid) else { return };
+        let value = match field {
+            Field::Priority => value.into(),
+            Field::Group => u32::from(value & 1),
+            Field::Trigger => u32::from(value & 1) << 1,
             _ if value & 1 == 1 => {
+                let register = base + u64::from(at.register().offset());
                 let bits = u64::from(at.mask()) << (8 * (register % 8));
-                self.machine.write(register & !7, AccessWidth::Double, bits);
+                return self.machine.write(register & !7, AccessWidth::Double, bits);
             }
-            _ => self.machine.write(register, AccessWidth::Word, at.mask().into()),
-        }
-    }
-
-    /// Returns the frame with an interrupt's field, and the field.
-    fn locate(&self, cpu: usize, intid: u32, field: Field) -> Option<(u64, IntIdLocation)> {
-        let [distributor, extended, redistributor] = field.row().2;
-        let intid = IntId::new(intid);
-        let shared = distributor.locate(intid).or(extended.locate(intid));
-        let private = redistributor.locate(intid).map(|at| (self.machine.frame(cpu), at));
-        shared.map(|at| (self.machine.gic.config().distributor, at)).or(private)
+            _ => 1,
+        };
+        self.machine.set_field(cpu, field, intid, value);
     }
 }
 
