@@ -35,6 +35,9 @@ const ENABLE: u8 = 1;
 /// Configuration of an enabled LPI.
 pub(super) const ENABLED: u8 = 0xa0 | ENABLE;
 
+/// The result of a command, or of one of its checks.
+type Checked<T = ()> = Result<T, CommandErrorReason>;
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Translation {
     lpi: u32,
@@ -181,7 +184,7 @@ impl AbstractGic {
     }
 
     /// Returns a device's mapping for an event that it may have.
-    fn device(&self, device: u32, event: u32) -> Result<&Device, CommandErrorReason> {
+    fn device(&self, device: u32, event: u32) -> Checked<&Device> {
         match self.devices.get(&device) {
             Some(found) if event >> found.event_bits == 0 => Ok(found),
             Some(_) => Err(EventOutOfRange),
@@ -190,22 +193,22 @@ impl AbstractGic {
         }
     }
 
-    fn event(&self, device: u32, event: u32) -> Result<Translation, CommandErrorReason> {
+    fn event(&self, device: u32, event: u32) -> Checked<Translation> {
         self.device(device, event)?.events.get(&event).copied().ok_or(UnmappedInterrupt)
     }
 
-    fn target(&self, collection: u16) -> Result<usize, CommandErrorReason> {
+    fn target(&self, collection: u16) -> Checked<usize> {
         exists(collection)?;
         self.collections.get(&collection).copied().ok_or(UnmappedCollection)
     }
 
     /// Returns the LPI of an event, and the target of its collection.
-    fn route(&self, device: u32, event: u32) -> Result<(u32, usize), CommandErrorReason> {
+    fn route(&self, device: u32, event: u32) -> Checked<(u32, usize)> {
         let Translation { lpi, collection } = self.event(device, event)?;
         Ok((lpi, self.target(collection)?))
     }
 
-    fn cpu(&self, target: RdBase) -> Result<usize, CommandErrorReason> {
+    fn cpu(&self, target: RdBase) -> Checked<usize> {
         let cpu = target.processor_number().map(usize::from).filter(|cpu| *cpu < self.cpus);
         cpu.ok_or(ProcessorNumberOutOfRange)
     }
@@ -320,11 +323,7 @@ impl AbstractGic {
         }
     }
 
-    fn map_device(
-        &mut self,
-        device: u32,
-        mapped: Option<Device>,
-    ) -> Result<(), CommandErrorReason> {
+    fn map_device(&mut self, device: u32, mapped: Option<Device>) -> Checked {
         if device >= TABLE {
             return Err(DeviceOutOfRange);
         }
@@ -357,12 +356,7 @@ impl AbstractGic {
         }
     }
 
-    fn map_collection(
-        &mut self,
-        collection: u16,
-        target: RdBase,
-        action: MapAction,
-    ) -> Result<(), CommandErrorReason> {
+    fn map_collection(&mut self, collection: u16, target: RdBase, action: MapAction) -> Checked {
         exists(collection)?;
         let to = match action {
             MapAction::Map => self.cpu(target)?,
@@ -397,12 +391,7 @@ impl AbstractGic {
         self.invalidate(to, Some(lpi));
     }
 
-    fn map_event(
-        &mut self,
-        device: u32,
-        event: u32,
-        new: Translation,
-    ) -> Result<(), CommandErrorReason> {
+    fn map_event(&mut self, device: u32, event: u32, new: Translation) -> Checked {
         self.device(device, event)?;
         exists(new.collection)?;
         if !(FIRST_LPI..LPIS_END).contains(&new.lpi) {
@@ -433,12 +422,7 @@ impl AbstractGic {
         }
     }
 
-    fn move_event(
-        &mut self,
-        device: u32,
-        event: u32,
-        collection: u16,
-    ) -> Result<(), CommandErrorReason> {
+    fn move_event(&mut self, device: u32, event: u32, collection: u16) -> Checked {
         let (lpi, from) = self.route(device, event)?;
         let to = self.target(collection)?;
         self.replace(device, event, Some(Translation { lpi, collection }));
@@ -461,7 +445,7 @@ impl AbstractGic {
         }
     }
 
-    fn discard(&mut self, device: u32, event: u32) -> Result<(), CommandErrorReason> {
+    fn discard(&mut self, device: u32, event: u32) -> Checked {
         let old = self.event(device, event)?;
         match self.route(device, event) {
             Ok((lpi, at)) if !self.is_shared(lpi) => self.clear_lpi(at, lpi),
@@ -515,6 +499,6 @@ impl AbstractGic {
     }
 }
 
-fn exists(collection: u16) -> Result<(), CommandErrorReason> {
+fn exists(collection: u16) -> Checked {
     if u32::from(collection) < TABLE { Ok(()) } else { Err(CollectionOutOfRange) }
 }

@@ -39,45 +39,37 @@ pub struct Kind {
 
 impl Kind {
     /// The CPU interface is in software.
-    pub const SOFTWARE: Self =
-        Self { name: "software", interface: |vcpu, _| Half::Software(vcpu), ends: Ends::Any };
+    pub const SOFTWARE: Self = Self::new("software", |vcpu, _| Half::Software(vcpu), Ends::Any);
+
     /// All kinds.
     pub const ALL: [Self; 7] = [
         Self::SOFTWARE,
-        Self {
-            name: "16 list registers",
-            interface: |vcpu, kicks| listed(vcpu, kicks, 16),
-            ends: Ends::Own,
-        },
-        Self {
-            name: "16 list registers, with an exit after each access",
-            interface: |vcpu, kicks| listed(vcpu, kicks, 16).exiting(),
-            ends: Ends::Own,
-        },
-        Self {
-            name: "16 list registers, except for vCPU 0",
-            interface: |vcpu, kicks| match vcpu.cpu().index() {
+        Self::new("16 list registers", |vcpu, kicks| listed(vcpu, kicks, 16), Ends::Own),
+        Self::new(
+            "16 list registers, with an exit after each access",
+            |vcpu, kicks| listed(vcpu, kicks, 16).exiting(),
+            Ends::Own,
+        ),
+        Self::new(
+            "16 list registers, except for vCPU 0",
+            |vcpu, kicks| match vcpu.cpu().index() {
                 0 => Half::Software(vcpu),
                 _ => listed(vcpu, kicks, 16),
             },
-            ends: Ends::Own,
-        },
-        Self {
-            name: "1 list register",
-            interface: |vcpu, kicks| listed(vcpu, kicks, 1),
-            ends: Ends::Nested,
-        },
-        Self {
-            name: "3 list registers",
-            interface: |vcpu, kicks| listed(vcpu, kicks, 3),
-            ends: Ends::Nested,
-        },
-        Self {
-            name: "4 list registers, with an exit after each access",
-            interface: |vcpu, kicks| listed(vcpu, kicks, 4).exiting(),
-            ends: Ends::Nested,
-        },
+            Ends::Own,
+        ),
+        Self::new("1 list register", |vcpu, kicks| listed(vcpu, kicks, 1), Ends::Nested),
+        Self::new("3 list registers", |vcpu, kicks| listed(vcpu, kicks, 3), Ends::Nested),
+        Self::new(
+            "4 list registers, with an exit after each access",
+            |vcpu, kicks| listed(vcpu, kicks, 4).exiting(),
+            Ends::Nested,
+        ),
     ];
+
+    const fn new(name: &'static str, interface: fn(Vcpu, &Kicks) -> Half, ends: Ends) -> Self {
+        Self { name, interface, ends }
+    }
 
     /// Returns all machines: each kind in each way.
     pub fn machines() -> impl Iterator<Item = (Self, Way)> + Clone {
