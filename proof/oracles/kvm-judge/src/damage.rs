@@ -3,9 +3,10 @@
 
 use crate::layout::{RAM, RAM_BYTES};
 use crate::procedure::{PAGE, Procedure, WrittenPages, plan, to_restore};
-use crate::scenario::{Guest, Levels, Plan, fire};
-use crate::{Failure, Machine, Ram, Snapshot};
+use crate::scenario::{Levels, Plan, play};
+use crate::{Failure, Machine, Snapshot, memory};
 use std::ops::Range;
+use vgic::GuestMemory as _;
 use vgic_kvm::abi::Errno;
 use vgic_kvm::snapshot::KvmSnapshot;
 
@@ -54,8 +55,7 @@ fn named(message: &str) -> Option<&str> {
 /// Saves a machine that has carried out the plan, with pending LPIs.
 fn saved(machine: &mut dyn Machine, levels: Levels) -> Result<KvmSnapshot, Failure> {
     let plan = Plan { levels, ..plan() };
-    let mut guest = Guest::boot(machine, &plan)?;
-    fire(machine, &mut guest, &plan)?;
+    play(machine, &plan)?;
     Procedure::Documented.save(machine)
 }
 
@@ -72,7 +72,7 @@ impl Damaged {
         let after = absent.map(|page| page + PAGE..end);
         let ranges: Vec<_> = std::iter::once(RAM..absent.unwrap_or(end)).chain(after).collect();
 
-        let (ram, mut snapshot) = (Ram::new()?, to_restore(&exported));
+        let (ram, mut snapshot) = (memory::ram()?, to_restore(&exported));
         snapshot.memory.extend(changes.memory);
         snapshot.memory.retain(|(address, _)| absent != Some(address / PAGE * PAGE));
         for (address, bytes) in &snapshot.memory {

@@ -13,18 +13,20 @@ pub use descriptors::{Descriptors, snapshot};
 
 use crate::layout::{ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REPORT, SPECIAL};
 use crate::machine::NEWEST;
-use crate::{Failure, Machine, Operation, Ram};
-use bare::{BareMachine, errno};
+use crate::memory::{self, Ram};
+use crate::{Failure, Machine, Operation};
+use bare::BareMachine;
 use descriptors::snapshot_cpus;
 use gic_arch::gits;
 use kvm_bindings::{
-    KVM_MP_STATE_STOPPED, KVM_MSI_VALID_DEVID, kvm_device_attr, kvm_msi,
-    kvm_userspace_memory_region,
+    KVM_MP_STATE_STOPPED, KVM_MSI_VALID_DEVID, kvm_msi, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use msi_types::{Delivery, DeviceId, EventId, Level};
+use program::Entry;
 use std::ops::Range;
 use std::sync::Arc;
+use vgic::GuestMemory as _;
 use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::snapshot::{KvmAttributes as _, KvmSnapshot};
 use vgic_kvm::{KvmDevice, KvmExplainer};
@@ -71,19 +73,31 @@ impl KvmMachine {
     }
 
     fn with(revision: u8, ranges: &[Range<u64>]) -> Result<Self, Failure> {
-        let BareMachine { cpus, gic, its, vm } = BareMachine::new(revision)?;
-        let ram = Ram::new()?;
+        let BareMachine { cpus, devices, vm } = BareMachine::new(revision)?;
+        let ram = memory::ram()?;
         for (slot, range) in (0..).zip(ranges) {
             lend(&vm, &ram, slot, range)?;
         }
         ram.write(PROGRAM, program::bytes())?;
-        let devices = Descriptors { gic: Arc::new(gic), its: its.into() };
         Ok(Self { cpus, devices, vm: Arc::new(vm), ram })
     }
 
     /// Returns KVM's virtual machine, so that interrupts can be routed to it.
     pub fn vm(&self) -> Arc<VmFd> {
         self.vm.clone()
+    }
+
+    /// Runs a part of the guest's program on a vCPU, and returns its report.
+    fn execute(
+        &mut self,
+        cpu: u16,
+        entry: Entry,
+        registers: &[(u64, u64)],
+    ) -> Result<u32, Failure> {
+        self.start(cpu, entry, registers)?;
+        let report = self.report(cpu)?;
+        self.settle(cpu)?;
+        Ok(report)
     }
 
     /// Runs the guest's program on a vCPU until the program stores a report.
@@ -95,9 +109,9 @@ impl KvmMachine {
     }
 
     /// Starts the program at `entry`, on a vCPU that has stopped after storing a report.
-    fn start(&mut self, cpu: u16, entry: u64, registers: &[(u64, u64)]) -> Result<(), Failure> {
+    fn start(&mut self, cpu: u16, entry: Entry, registers: &[(u64, u64)]) -> Result<(), Failure> {
         let cpu = self.cpu(cpu)?;
-        for (index, value) in registers.iter().chain(&[(PC, entry)]) {
+        for (index, value) in registers.iter().chain(&[(4, REPORT), (PC, entry.address())]) {
             cpu.set_one_reg(CORE_REGISTER | (2 * index), &value.to_le_bytes())?;
         }
         Ok(())
@@ -143,20 +157,14 @@ impl Machine for KvmMachine {
         let encoded = operations.iter().map(|operation| operation.encode());
         let list: Vec<u8> = encoded.chain([Operation::END]).flatten().collect();
         self.ram.write(OPERATIONS, &list)?;
-        self.start(cpu, program::operate(), &[(0, OPERATIONS), (4, REPORT)])?;
-        self.report(cpu)?;
-        self.settle(cpu)?;
+        self.execute(cpu, Entry::Operate, &[(0, OPERATIONS)])?;
         let values = (OPERATIONS + 16..).step_by(Operation::BYTES);
-        let read = operations.iter().zip(values).filter(|(operation, _)| {
-            matches!(operation, Operation::Read32(_) | Operation::Read64(_))
-        });
-        read.map(|(_, address)| self.ram.word(address)).collect()
+        let read = operations.iter().zip(values).filter(|(it, _)| it.written.is_none());
+        read.map(|(_, address)| Ok(self.ram.read_u64(address)?)).collect()
     }
 
     fn configure(&mut self, cpu: u16, mask: u64, binary_point: u64) -> Result<(), Failure> {
-        self.start(cpu, program::configure(), &[(0, mask), (1, binary_point), (4, REPORT)])?;
-        self.report(cpu)?;
-        self.settle(cpu)
+        self.execute(cpu, Entry::Configure, &[(0, mask), (1, binary_point)]).map(drop)
     }
 
     fn signal(
@@ -187,20 +195,15 @@ impl Machine for KvmMachine {
     }
 
     fn take(&mut self, cpu: u16) -> Result<u32, Failure> {
-        self.start(cpu, program::take(), &[(4, REPORT)])?;
-        let intid = self.report(cpu)?;
-        self.settle(cpu)?;
-        Ok(intid)
+        self.execute(cpu, Entry::Take, &[])
     }
 
     fn end(&mut self, cpu: u16, intid: u32) -> Result<(), Failure> {
-        self.start(cpu, program::end(), &[(0, intid.into()), (4, REPORT)])?;
-        self.report(cpu)?;
-        self.settle(cpu)
+        self.execute(cpu, Entry::End, &[(0, intid.into())]).map(drop)
     }
 
     fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure> {
-        self.start(cpu, program::acknowledge(), &[(4, REPORT)])?;
+        self.start(cpu, Entry::Acknowledge, &[])?;
         let mut intids = Vec::new();
         loop {
             match self.report(cpu)? {
@@ -227,9 +230,7 @@ impl Machine for KvmMachine {
     }
 
     fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
-        let (group, attr) = (attribute.group(), attribute.number());
-        let request = kvm_device_attr { group, attr, addr: 0, flags: 0 };
-        self.devices.device(device)?.has_device_attr(&request).map_err(errno)
+        self.devices.has(device, attribute)
     }
 
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
@@ -240,7 +241,7 @@ impl Machine for KvmMachine {
 fn lend(vm: &VmFd, ram: &Ram, slot: u32, range: &Range<u64>) -> Result<(), Failure> {
     let length = usize::try_from(range.end - range.start)?;
     // Fails if the range is outside of the machine's RAM.
-    let host = ram.mapped().get_slice(GuestAddress(range.start), length)?.ptr_guard_mut();
+    let host = ram.0.get_slice(GuestAddress(range.start), length)?.ptr_guard_mut();
     let region = kvm_userspace_memory_region {
         slot,
         guest_phys_addr: range.start,

@@ -15,7 +15,7 @@
 //!
 //! let snapshot: Snapshot = "gicv3 1 0x0 0x12\nmemory 0x40020000 0100000000000080\n".parse()?;
 //! assert_eq!(snapshot.get(KvmDevice::Gic, Attribute::Distributor { offset: 0 }), Some(0x12));
-//! # Ok::<(), kvm_judge::SnapshotError>(())
+//! # Ok::<(), kvm_judge::Failure>(())
 //! ```
 // Only `kvm.rs` and its submodules use `unsafe`, because the kernel accesses memory there, and the
 // guest's program is written in assembly.
@@ -26,7 +26,7 @@ pub mod damage;
 pub mod kvm;
 pub mod layout;
 mod machine;
-mod memory;
+pub mod memory;
 pub mod model;
 mod operation;
 pub mod procedure;
@@ -35,9 +35,8 @@ pub mod scenario;
 mod snapshot;
 
 pub use machine::Machine;
-pub use memory::Ram;
 pub use operation::Operation;
-pub use snapshot::{Snapshot, SnapshotError};
+pub use snapshot::Snapshot;
 
 /// A failure in the machine itself, rather than in its guest.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -1,7 +1,8 @@
 //! Operations that machines on KVM and machines on the model have in common.
 
 use crate::layout::CPUS;
-use crate::{Failure, Operation, Ram};
+use crate::memory::Ram;
+use crate::{Failure, Operation};
 use gic_arch::{Affinity, Iidr};
 use msi_types::{Delivery, DeviceId, EventId, Level};
 use vgic_kvm::KvmDevice;

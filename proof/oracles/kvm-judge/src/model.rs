@@ -2,12 +2,13 @@
 
 use crate::layout::{CPUS, DISTRIBUTOR, INTERRUPTS, ITS, LEVEL_LINE, REDISTRIBUTORS, SPECIAL};
 use crate::machine::{NEWEST, iidr};
-use crate::{Failure, Machine, Operation, Ram};
+use crate::memory::{self, Ram};
+use crate::{Failure, Machine, Operation};
 use gic_arch::icc;
 use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, Level, Line, MsiMessage, SetLine};
 use std::sync::Arc;
 use vgic::saved_state::SavedState;
-use vgic::{AccessWidth, GuestMemory, MemoryFault, RedistributorRegion, Vcpu, Vgic, VgicConfig};
+use vgic::{RedistributorRegion, Vcpu, Vgic, VgicConfig};
 use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::{KvmDevice, KvmView, at_revision, kvm_config, kvm_its_config};
 
@@ -20,16 +21,6 @@ pub struct ModelMachine {
     config: VgicConfig,
     /// State that was written through attributes. The state takes effect when the guest runs again.
     staged: Option<SavedState>,
-}
-
-impl GuestMemory for Ram {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        Self::read(self, address, bytes).map_err(|_| MemoryFault { address })
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        Self::write(self, address, bytes).map_err(|_| MemoryFault { address })
-    }
 }
 
 /// Returns the configuration of the machine that the address map describes.
@@ -58,7 +49,7 @@ impl ModelMachine {
     /// Creates a machine whose GIC has this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
         let config = config(revision)?;
-        let ram = Ram::new()?;
+        let ram = memory::ram()?;
         let (gic, vcpus) = Vgic::new(config.clone(), Arc::new(ram.clone()), Arc::new(NoKick))?;
         Ok(Self { gic, vcpus, ram, config, staged: None })
     }
@@ -98,18 +89,16 @@ impl ModelMachine {
     }
 
     fn operate(&self, operation: Operation) -> Result<Option<u64>, Failure> {
-        let gic = &self.gic;
-        match operation {
-            Operation::Write32(address, value) => {
-                gic.write_until_done(address, AccessWidth::Word, value.into())?;
-            }
-            Operation::Write64(address, value) => {
-                gic.write_until_done(address, AccessWidth::Double, value)?;
-            }
-            Operation::Read32(address) => return Ok(Some(gic.read(address, AccessWidth::Word)?)),
-            Operation::Read64(address) => return Ok(Some(gic.read(address, AccessWidth::Double)?)),
-        }
+        let Operation { address, width, written } = operation;
+        let Some(value) = written else { return Ok(Some(self.gic.read(address, width)?)) };
+        self.gic.write_until_done(address, width, value)?;
         Ok(None)
+    }
+
+    /// Returns the view of the machine through KVM's attributes.
+    fn view(&mut self) -> Result<KvmView<'_>, Errno> {
+        let state = self.state().map_err(|_| Errno::Busy)?;
+        KvmView::new(&self.config, state, &self.ram).map_err(|_| Errno::NoAccess)
     }
 }
 
@@ -187,20 +176,15 @@ impl Machine for ModelMachine {
     }
 
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
-        let state = self.state().map_err(|_| Errno::Busy)?;
-        let view = KvmView::new(&self.config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
-        view.get(device, attribute)
+        self.view()?.get(device, attribute)
     }
 
     fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
-        let state = self.state().map_err(|_| Errno::Busy)?;
-        let view = KvmView::new(&self.config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
-        view.has(device, attribute)
+        self.view()?.has(device, attribute)
     }
 
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
-        let state = self.state().map_err(|_| Errno::Busy)?;
-        let mut view = KvmView::new(&self.config, state, &self.ram).map_err(|_| Errno::NoAccess)?;
+        let mut view = self.view()?;
         view.set(device, attribute, value)?;
         self.staged = Some(view.into_state());
         Ok(())

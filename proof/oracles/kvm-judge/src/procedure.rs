@@ -6,8 +6,9 @@
 
 use crate::layout::CPUS;
 use crate::machine::affinities;
+use crate::memory::{Ram, rows};
 use crate::scenario::{DevicePlan, EventPlan, ItsPlan, Levels, Plan};
-use crate::{Failure, Machine, Ram, Snapshot};
+use crate::{Failure, Machine, Snapshot};
 use gic_arch::{Affinity, Priority, lpi};
 use std::time::Duration;
 use vgic::{GuestMemory, MemoryFault};
@@ -51,7 +52,7 @@ impl Procedure {
     pub fn save(self, machine: &mut dyn Machine) -> Result<KvmSnapshot, Failure> {
         let ram = machine.ram().clone();
         // The pages that a monitor copies if it tracks writes by vCPUs and devices, but not by KVM.
-        let written: Vec<u64> = ram.rows()?.iter().map(|(address, _)| address / PAGE).collect();
+        let written: Vec<u64> = rows(&ram)?.iter().map(|(address, _)| address / PAGE).collect();
         let cpus = cpus(machine)?;
         let mut devices = Devices { machine, is_first: self == Self::FirstCpuForAll };
         let mut snapshot = KvmSnapshot::take(&mut devices, cpus, ITSES, &ram)?;
@@ -100,7 +101,7 @@ impl GuestMemory for WrittenPages {
         let last = address + (bytes.len() as u64).max(1) - 1;
         let mut pages = address / PAGE..=last / PAGE;
         if pages.all(|page| self.written.binary_search(&page).is_ok()) {
-            GuestMemory::read(&self.ram, address, bytes)
+            self.ram.read(address, bytes)
         } else {
             Err(MemoryFault { address })
         }

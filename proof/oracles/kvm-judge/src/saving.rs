@@ -3,8 +3,10 @@
 
 use crate::layout::INTERRUPTS;
 use crate::machine::affinities;
+use crate::memory::rows;
 use crate::{Failure, Machine, Snapshot};
 use gic_arch::{Affinity, IntId, gicd, gicr, gits, icc};
+use vgic::GuestMemory as _;
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, LINE_LEVEL, control};
 
@@ -23,7 +25,7 @@ pub fn save(machine: &mut dyn Machine) -> Result<Snapshot, Failure> {
             .map_err(|errno| format!("get {attribute:x?}: {errno}"))?;
         attributes.push((device, attribute, value));
     }
-    Ok(Snapshot { attributes, memory: machine.ram().rows()? })
+    Ok(Snapshot { attributes, memory: rows(machine.ram())? })
 }
 
 /// Restores the GIC's state on a new machine.

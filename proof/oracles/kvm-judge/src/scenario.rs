@@ -3,7 +3,7 @@
 
 mod plan;
 
-pub use plan::{DevicePlan, Dice, EventPlan, ItsPlan, Levels, Plan};
+pub use plan::{DevicePlan, Dice, EventPlan, ItsPlan, Levels, Plan, WiredPlan};
 
 use crate::layout::{
     COLLECTION_TABLE, CONFIGURATION, CPUS, DEVICE_TABLE, DISTRIBUTOR, ID_BITS, INTERRUPTS, ITS,
@@ -12,9 +12,10 @@ use crate::layout::{
 use crate::{Failure, Machine, Operation};
 use gic_arch::gits::{Baser, Cbaser, PageSize};
 use gic_arch::its::{CollectionId, Command, Level1Entry, MapAction, RdBase};
-use gic_arch::{Affinity, Cacheability, IntId, IntIdField, Shareability, gicd, gicr, gits, lpi};
+use gic_arch::{Affinity, Cacheability, IntId, IntIdField, Shareability, gicd, gicr, gits};
 use msi_types::{DeviceId, EventId, Level};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use vgic::GuestMemory as _;
 
 /// Size of the command queue in bytes.
 const QUEUE_BYTES: u64 = 0x1_0000;
@@ -64,13 +65,13 @@ impl Guest {
     ) -> Result<(), Failure> {
         let (written, base) = (&mut self.written[its], ITS[its]);
         for command in commands {
-            let bytes: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
-            machine.ram().write(of_its(its, QUEUE) + *written, &bytes)?;
+            let bytes = command.encode().map(u64::to_le_bytes);
+            machine.ram().write(of_its(its, QUEUE) + *written, bytes.as_flattened())?;
             *written = (*written + COMMAND) % QUEUE_BYTES;
         }
-        let register = |offset: u32| base + u64::from(offset);
-        let post = Operation::Write64(register(gits::CWRITER.offset()), *written);
-        let poll = Operation::Read64(register(gits::CREADR.offset()));
+        let offset = gits::Cwriter::at_offset(u32::try_from(*written)?);
+        let post = Operation::write(base, gits::CWRITER, offset);
+        let poll = Operation::read(base, gits::CREADR);
         let read = machine.run(0, &[post, poll])?;
         if read == [*written] {
             Ok(())
@@ -80,9 +81,16 @@ impl Guest {
     }
 }
 
-/// Sends the plan's messages and drives its lines. In between, the guest acknowledges some
-/// interrupts and changes mappings.
-pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result<(), Failure> {
+/// Carries out a plan. Returns, for each vCPU, the interrupt that it acknowledged.
+pub fn carry_out(machine: &mut dyn Machine, plan: &Plan) -> Result<Vec<u32>, Failure> {
+    play(machine, plan)?;
+    (0..CPUS).map(|cpu| machine.take(cpu)).collect()
+}
+
+/// Boots the guest, sends the plan's messages and drives its lines. In between, the guest changes
+/// mappings.
+pub fn play(machine: &mut dyn Machine, plan: &Plan) -> Result<(), Failure> {
+    let mut guest = Guest::boot(machine, plan)?;
     for (its, plan) in plan.its.iter().enumerate() {
         guest.command(machine, its, &plan.changes_before)?;
         for (device, event) in &plan.messages {
@@ -91,17 +99,11 @@ pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result
         guest.command(machine, its, &plan.changes_after)?;
     }
     machine.drive(LEVEL_LINE, Level::High)?;
-    let pending =
-        plan.wired.iter().map(|wired| bit(gicd::ISPENDR, wired.intid)).collect::<Vec<_>>();
-    machine.run(0, &pending)?;
+    let pend = |wired: &WiredPlan| field(DISTRIBUTOR, gicd::ISPENDR, wired.intid, 1);
+    machine.run(0, &plan.wired.iter().filter_map(pend).collect::<Vec<_>>())?;
     for cpu in 0..CPUS {
-        let set = gicr::ISPENDR.locate(IntId::new(plan.private)).map(|place| {
-            Operation::Write32(
-                redistributor(cpu) + u64::from(place.register().offset()),
-                place.mask(),
-            )
-        });
-        machine.run(cpu, set.as_slice())?;
+        let pend = field(redistributor(cpu), gicr::ISPENDR, plan.private, 1);
+        machine.run(cpu, pend.as_slice())?;
     }
     Ok(())
 }
@@ -134,51 +136,40 @@ fn write_configuration(machine: &dyn Machine, plan: &Plan) -> Result<(), Failure
         for (address, page) in (of_its(its, SECOND_LEVEL)..).step_by(0x1_0000).zip(pages) {
             let entry = Level1Entry::new().with_valid(true).with_address(address);
             let place = of_its(its, DEVICE_TABLE) + u64::from(page) * 8;
-            machine.ram().write(place, &entry.into_bits().to_le_bytes())?;
+            machine.ram().write_u64(place, entry.into_bits())?;
         }
     }
     Ok(())
 }
 
 fn distributor(plan: &Plan) -> Vec<Operation> {
-    let mut operations = all_in_group_one();
-    operations.extend(triggers(plan));
+    const LEVEL: u32 = 0;
+    const EDGE: u32 = 2;
+    let groups =
+        (32..INTERRUPTS).step_by(32).filter_map(|intid| gicd::IGROUPR.locate(IntId::new(intid)));
+    let mut operations: Vec<_> =
+        groups.map(|place| Operation::write(DISTRIBUTOR, place.register(), u32::MAX)).collect();
+    let mut set = |bits, intid, value| operations.extend(field(DISTRIBUTOR, bits, intid, value));
+    // The reset values of triggers are IMPLEMENTATION DEFINED.
+    set(gicd::ICFGR, LEVEL_LINE, LEVEL);
+    set(gicd::ISENABLER, LEVEL_LINE, 1);
+    set(gicd::IPRIORITYR, LEVEL_LINE, LEVEL_PRIORITY.into());
     for wired in &plan.wired {
-        operations.push(bit(gicd::ISENABLER, wired.intid));
-        operations.extend(priority(wired.intid, wired.priority));
-        let route = gicd::irouter(IntId::new(wired.intid));
-        let target = Affinity::from_packed(wired.cpu.into()).mpidr();
-        operations.extend(
-            route.map(|route| Operation::Write64(DISTRIBUTOR + u64::from(route.offset()), target)),
-        );
+        set(gicd::ICFGR, wired.intid, EDGE);
+        set(gicd::ISENABLER, wired.intid, 1);
+        set(gicd::IPRIORITYR, wired.intid, wired.priority.into());
     }
-    operations.push(bit(gicd::ISENABLER, LEVEL_LINE));
-    operations.extend(priority(LEVEL_LINE, LEVEL_PRIORITY));
-    operations.push(Operation::Write32(DISTRIBUTOR + u64::from(gicd::CTLR.offset()), GROUP_ONE));
+    for wired in &plan.wired {
+        let target = gicd::Irouter::to(Affinity::from_packed(wired.cpu.into()));
+        let route = gicd::irouter(IntId::new(wired.intid));
+        operations.extend(route.map(|route| Operation::write(DISTRIBUTOR, route, target)));
+    }
+    operations.push(Operation::write(DISTRIBUTOR, gicd::CTLR, GROUP_ONE.into()));
     operations
 }
 
-/// Makes the SPIs except [`LEVEL_LINE`] edge-triggered, because the reset values of their triggers
-/// are IMPLEMENTATION DEFINED.
-fn triggers(plan: &Plan) -> Vec<Operation> {
-    const LEVEL: u32 = 0;
-    const EDGE: u32 = 2;
-    let edges = plan.wired.iter().map(|wired| (wired.intid, EDGE));
-    let mut registers = BTreeMap::new();
-    for (intid, trigger) in edges.chain([(LEVEL_LINE, LEVEL)]) {
-        if let Some(place) = gicd::ICFGR.locate(IntId::new(intid)) {
-            let value = registers.entry(place.register().offset()).or_insert(0);
-            *value = place.insert(*value, trigger);
-        }
-    }
-    registers
-        .into_iter()
-        .map(|(offset, value)| Operation::Write32(DISTRIBUTOR + u64::from(offset), value))
-        .collect()
-}
-
 fn redistributors(cpu: u16, plan: &Plan) -> Vec<Operation> {
-    let at = |offset: u32| redistributor(cpu) + u64::from(offset);
+    let base = redistributor(cpu);
     let tables = gicr::Propbaser::new()
         .with_id_bits_minus_one(ID_BITS - 1)
         .with_address(CONFIGURATION)
@@ -190,30 +181,22 @@ fn redistributors(cpu: u16, plan: &Plan) -> Vec<Operation> {
         .with_inner_cache(CACHED)
         .with_shareability(Shareability::Inner);
     let mut operations = vec![
-        Operation::Write32(at(gicr::WAKER.offset()), 0),
-        Operation::Write64(at(gicr::PROPBASER.offset()), tables.into_bits()),
-        Operation::Write64(at(gicr::PENDBASER.offset()), pending.into_bits()),
-        Operation::Write32(
-            at(gicr::CTLR.offset()),
-            gicr::Ctlr::new().with_enable_lpis(true).into_bits(),
-        ),
+        Operation::write(base, gicr::WAKER, gicr::Waker::new()),
+        Operation::write(base, gicr::PROPBASER, tables),
+        Operation::write(base, gicr::PENDBASER, pending),
+        Operation::write(base, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true)),
     ];
-    for field in [gicr::IGROUPR, gicr::ISENABLER] {
-        let place = field.locate(IntId::new(plan.private));
-        operations.extend(
-            place.map(|place| Operation::Write32(at(place.register().offset()), place.mask())),
-        );
-    }
+    let bits = [gicr::IGROUPR, gicr::ISENABLER];
+    operations.extend(bits.into_iter().filter_map(|bits| field(base, bits, plan.private, 1)));
     operations
 }
 
 fn translation_service(its: usize, levels: Levels) -> Result<Vec<Operation>, Failure> {
-    let at = |offset: u32| ITS[its] + u64::from(offset);
-    let pages = QUEUE_BYTES / 0x1000;
+    let base = ITS[its];
     let queue = Cbaser::new()
         .with_valid(true)
         .with_address(of_its(its, QUEUE))
-        .with_pages_minus_one(u8::try_from(pages - 1)?)
+        .with_pages_minus_one(u8::try_from(QUEUE_BYTES / 0x1000 - 1)?)
         .with_inner_cache(CACHED)
         .with_shareability(Shareability::Inner);
     let table = |address| {
@@ -225,37 +208,17 @@ fn translation_service(its: usize, levels: Levels) -> Result<Vec<Operation>, Fai
             .with_shareability(Shareability::Inner)
     };
     let devices = table(DEVICE_TABLE).with_indirect(levels == Levels::Two);
-    let mut operations = vec![Operation::Write64(at(gits::CBASER.offset()), queue.into_bits())];
     let tables = gits::BASER.iter().zip([devices, table(COLLECTION_TABLE)]);
-    operations.extend(
-        tables
-            .map(|(register, value)| Operation::Write64(at(register.offset()), value.into_bits())),
-    );
-    let enable = gits::Ctlr::new().with_enabled(true).into_bits();
-    operations.push(Operation::Write32(at(gits::CTLR.offset()), enable));
+    let mut operations = vec![Operation::write(base, gits::CBASER, queue)];
+    operations.extend(tables.map(|(register, value)| Operation::write(base, register, value)));
+    operations.push(Operation::write(base, gits::CTLR, gits::Ctlr::new().with_enabled(true)));
     Ok(operations)
 }
 
-fn all_in_group_one() -> Vec<Operation> {
-    let places =
-        (32..INTERRUPTS).step_by(32).filter_map(|intid| gicd::IGROUPR.locate(IntId::new(intid)));
-    let addresses = places.map(|place| DISTRIBUTOR + u64::from(place.register().offset()));
-    addresses.map(|address| Operation::Write32(address, u32::MAX)).collect()
-}
-
-/// Returns a store that sets an SPI's priority, and zeroes the other priorities in the same
-/// register.
-fn priority(intid: u32, priority: u8) -> Option<Operation> {
-    let place = gicd::IPRIORITYR.locate(IntId::new(intid))?;
-    let offset = u64::from(place.register().offset());
-    Some(Operation::Write32(DISTRIBUTOR + offset, place.insert(0, priority.into())))
-}
-
-/// Returns a store that sets an interrupt's bit in a distributor register by writing a one.
-fn bit(field: IntIdField, intid: u32) -> Operation {
-    let place = field.locate(IntId::new(intid));
-    let (offset, mask) = place.map_or((0, 0), |place| (place.register().offset(), place.mask()));
-    Operation::Write32(DISTRIBUTOR + u64::from(offset), mask)
+/// Returns a write of an interrupt's field, which zeroes the other fields in the same register.
+fn field(base: u64, field: IntIdField, intid: u32, value: u32) -> Option<Operation> {
+    let place = field.locate(IntId::new(intid))?;
+    Some(Operation::write(base, place.register(), place.insert(0, value)))
 }
 
 impl ItsPlan {
@@ -289,6 +252,3 @@ impl ItsPlan {
         commands
     }
 }
-
-/// Size of the configuration table in bytes.
-pub const CONFIGURATION_BYTES: u64 = lpi::config_table_bytes(ID_BITS);

@@ -1,11 +1,11 @@
 //! A GIC's state, consisting of attributes and memory. The text form of the state can be read by
 //! people and parsed by programs.
 
+use crate::Failure;
 use std::fmt;
-use std::num::ParseIntError;
 use std::str::FromStr;
 use vgic_kvm::KvmDevice;
-use vgic_kvm::abi::{Attribute, UnknownGroup};
+use vgic_kvm::abi::Attribute;
 
 /// The state of a GIC and its ITSes as KVM attributes, in the order in which they must be restored,
 /// plus the memory that the GIC and the ITSes use.
@@ -15,30 +15,6 @@ pub struct Snapshot {
     pub attributes: Vec<(KvmDevice, Attribute, u64)>,
     /// Addresses and bytes. All other memory is zero.
     pub memory: Vec<(u64, Vec<u8>)>,
-}
-
-/// The reason why a text isn't a valid snapshot.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SnapshotError {
-    /// The line is neither an attribute nor memory.
-    #[error("line {0}: neither `gicv3`, `its0`, `its1` nor `memory`, or words are missing")]
-    Line(usize),
-    /// A number is malformed.
-    #[error("line {line}: {error}")]
-    Number {
-        /// Line number, starting at 1.
-        line: usize,
-        /// The reason why the number is malformed.
-        error: ParseIntError,
-    },
-    /// The group of an attribute is unknown.
-    #[error("line {line}: {error}")]
-    Group {
-        /// Line number, starting at 1.
-        line: usize,
-        /// The unknown group's number.
-        error: UnknownGroup,
-    },
 }
 
 impl Snapshot {
@@ -61,6 +37,31 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    fn parse_line(&mut self, line: &str) -> Result<(), Failure> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (device, [group, attribute, value]) = match words[..] {
+            [] => return Ok(()),
+            [first, ..] if first.starts_with('#') => return Ok(()),
+            ["memory", address, bytes] => {
+                self.memory.push((number(address)?, decode_hex(bytes)?));
+                return Ok(());
+            }
+            ["gicv3", a, b, c] => (KvmDevice::Gic, [a, b, c]),
+            ["its0", a, b, c] => (KvmDevice::Its(0), [a, b, c]),
+            ["its1", a, b, c] => (KvmDevice::Its(1), [a, b, c]),
+            _ => {
+                return Err(
+                    "neither `gicv3`, `its0`, `its1` nor `memory`, or words are missing".into()
+                );
+            }
+        };
+        let attribute = Attribute::decode(number(group)?.try_into()?, number(attribute)?)?;
+        self.attributes.push((device, attribute, number(value)?));
+        Ok(())
+    }
+}
+
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (device, attribute, value) in &self.attributes {
@@ -80,52 +81,29 @@ impl fmt::Display for Snapshot {
 }
 
 impl FromStr for Snapshot {
-    type Err = SnapshotError;
+    type Err = Failure;
 
     /// Parses a snapshot. Empty lines and lines starting with `#` are ignored.
-    fn from_str(text: &str) -> Result<Self, SnapshotError> {
+    fn from_str(text: &str) -> Result<Self, Failure> {
         let mut snapshot = Self::default();
         for (line, content) in (1..).zip(text.lines()) {
-            let words: Vec<_> = content.split_whitespace().collect();
-            let device = match words.as_slice() {
-                [] => continue,
-                [first, ..] if first.starts_with('#') => continue,
-                ["memory", address, bytes] => {
-                    snapshot.memory.push((number(address, line)?, decode_hex(bytes, line)?));
-                    continue;
-                }
-                ["gicv3", _, _, _] => KvmDevice::Gic,
-                ["its0", _, _, _] => KvmDevice::Its(0),
-                ["its1", _, _, _] => KvmDevice::Its(1),
-                _ => return Err(SnapshotError::Line(line)),
-            };
-            let group =
-                u32::try_from(number(words[1], line)?).map_err(|_| SnapshotError::Line(line))?;
-            let attribute = Attribute::decode(group, number(words[2], line)?)
-                .map_err(|error| SnapshotError::Group { line, error })?;
-            snapshot.attributes.push((device, attribute, number(words[3], line)?));
+            snapshot.parse_line(content).map_err(|error| format!("line {line}: {error}"))?;
         }
         Ok(snapshot)
     }
 }
 
-fn number(word: &str, line: usize) -> Result<u64, SnapshotError> {
-    let parsed = match word.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => word.parse(),
-    };
-    parsed.map_err(|error| SnapshotError::Number { line, error })
+fn number(word: &str) -> Result<u64, Failure> {
+    Ok(match word.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16)?,
+        None => word.parse()?,
+    })
 }
 
-fn decode_hex(word: &str, line: usize) -> Result<Vec<u8>, SnapshotError> {
-    if !word.is_ascii() || !word.len().is_multiple_of(2) {
-        return Err(SnapshotError::Line(line));
-    }
-    let pair = |at| u8::from_str_radix(&word[at..at + 2], 16);
-    (0..word.len())
-        .step_by(2)
-        .map(|at| pair(at).map_err(|error| SnapshotError::Number { line, error }))
-        .collect()
+fn decode_hex(word: &str) -> Result<Vec<u8>, Failure> {
+    let (pairs, rest) = word.as_bytes().as_chunks::<2>();
+    let pair = |pair: &[u8; 2]| Ok(u8::from_str_radix(str::from_utf8(pair)?, 16)?);
+    if rest.is_empty() { pairs.iter().map(pair).collect() } else { Err("half a byte".into()) }
 }
 
 #[cfg(test)]
@@ -152,7 +130,7 @@ mod tests {
             ),
         ) {
             let snapshot = Snapshot { attributes, memory };
-            prop_assert_eq!(snapshot.to_string().parse(), Ok(snapshot));
+            prop_assert_eq!(snapshot.to_string().parse::<Snapshot>().unwrap(), snapshot);
         }
 
         #[test]
@@ -165,10 +143,15 @@ mod tests {
 
     #[test]
     fn a_malformed_snapshot_line_is_reported_by_number() {
-        assert_eq!("# origin\n\ngicv2 1 0 0".parse::<Snapshot>(), Err(SnapshotError::Line(3)));
-        assert_eq!("memory 0x0 123".parse::<Snapshot>(), Err(SnapshotError::Line(1)));
-        let unknown = SnapshotError::Group { line: 1, error: UnknownGroup(2) };
-        assert_eq!("gicv3 2 0 0".parse::<Snapshot>(), Err(unknown));
+        for (text, line) in [
+            ("# origin\n\ngicv2 1 0 0", "line 3: neither"),
+            ("memory 0x0 123", "line 1: half"),
+            ("memory 0x0 12x4", "line 1: invalid digit"),
+            ("gicv3 2 0 0", "line 1: "),
+        ] {
+            let error = text.parse::<Snapshot>().unwrap_err().to_string();
+            assert!(error.starts_with(line), "{error}");
+        }
     }
 
     #[test]

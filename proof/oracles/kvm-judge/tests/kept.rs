@@ -2,10 +2,9 @@
 //! deliver the same interrupts and save the same state. The tests don't need KVM.
 
 use gic_arch::{gicr, icc};
-use kvm_judge::layout::CPUS;
 use kvm_judge::model::ModelMachine;
-use kvm_judge::scenario::{Guest, Plan, acknowledge_all, fire};
-use kvm_judge::{Failure, Machine, Snapshot, saving};
+use kvm_judge::scenario::{Plan, acknowledge_all, carry_out};
+use kvm_judge::{Failure, Snapshot, saving};
 use vgic_kvm::abi::Attribute;
 
 /// The snapshot for plan [`SEED`].
@@ -62,11 +61,7 @@ fn a_kvm_snapshot_round_trips_through_the_model() -> Result<(), Failure> {
 fn the_model_saves_the_same_tables_as_kvm() -> Result<(), Failure> {
     let plan = Plan::of(SEED);
     let mut machine = ModelMachine::new()?;
-    let mut guest = Guest::boot(&mut machine, &plan)?;
-    fire(&mut machine, &mut guest, &plan)?;
-    for cpu in 0..CPUS {
-        machine.take(cpu)?;
-    }
+    carry_out(&mut machine, &plan)?;
     let ours = saving::save(&mut machine)?;
     assert_eq!(ours.memory, kept().memory);
     Ok(())
@@ -77,9 +72,7 @@ fn random_guests_survive_migration_through_kvm_attributes() -> Result<(), Failur
     for seed in 0..60 {
         let plan = Plan::of(seed);
         let mut machine = ModelMachine::new()?;
-        let mut guest = Guest::boot(&mut machine, &plan)?;
-        fire(&mut machine, &mut guest, &plan)?;
-        let taken = (0..CPUS).map(|cpu| machine.take(cpu)).collect::<Result<Vec<_>, _>>()?;
+        let taken = carry_out(&mut machine, &plan)?;
         let snapshot = saving::save(&mut machine)?;
         let mut restored = restored(&snapshot)?;
         let again = saving::save(&mut restored)?;

@@ -7,7 +7,7 @@ use gic_arch::{Affinity, gicd, gicr, gits, id};
 use kvm_judge::model::ModelMachine;
 use kvm_judge::scenario::{Dice, Plan};
 use kvm_judge::{Failure, Machine, saving};
-use vgic::VgicConfig;
+use vgic::{GuestMemory as _, VgicConfig};
 use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
 

@@ -1,9 +1,8 @@
 //! Machines that have been stopped while their guest is in the middle of a plan.
 
 use kvm_judge::kvm::KvmMachine;
-use kvm_judge::layout::CPUS;
 use kvm_judge::model::ModelMachine;
-use kvm_judge::scenario::{Guest, Plan, fire};
+use kvm_judge::scenario::{Plan, carry_out};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
 
 /// Creates a machine.
@@ -32,11 +31,4 @@ impl Fired {
         let snapshot = saving::save(&mut *machine)?;
         Ok(Self { machine, taken, snapshot })
     }
-}
-
-/// Carries out a plan. Returns, for each vCPU, the interrupt that it acknowledged.
-pub(super) fn carry_out(machine: &mut dyn Machine, plan: &Plan) -> Result<Vec<u32>, Failure> {
-    let mut guest = Guest::boot(machine, plan)?;
-    fire(machine, &mut guest, plan)?;
-    (0..CPUS).map(|cpu| machine.take(cpu)).collect()
 }

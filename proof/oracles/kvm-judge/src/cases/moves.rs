@@ -1,12 +1,13 @@
 //! Moves saved states between KVM and the model.
 
 use super::count::{Count, accept, tell};
-use super::fired::{Fired, Make, carry_out, kvm, model};
+use super::fired::{Fired, Make, kvm, model};
 use doorbell_facts::JudgeFact;
 use gic_arch::{gicr, icc};
 use kvm_judge::kvm::KvmMachine;
+use kvm_judge::memory::rows;
 use kvm_judge::model::ModelMachine;
-use kvm_judge::scenario::{Plan, acknowledge_all};
+use kvm_judge::scenario::{Plan, acknowledge_all, carry_out};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
 use vgic_kvm::KvmView;
 use vgic_kvm::abi::Attribute;
@@ -82,7 +83,7 @@ fn listed(plan: &Plan) -> Result<(), Failure> {
     let registers = view.save()?;
     accept(view.left_out().is_empty(), || view.left_out().to_string())?;
     let attributes = registers.iter().map(|saved| (saved.device, saved.attribute, saved.value));
-    let snapshot = Snapshot { attributes: attributes.collect(), memory: machine.ram().rows()? };
+    let snapshot = Snapshot { attributes: attributes.collect(), memory: rows(machine.ram())? };
     let mut restored = KvmMachine::new()?;
     saving::restore(&mut restored, &snapshot)?;
     let wanted = acknowledge_all(&mut machine, &taken)?;

@@ -6,7 +6,7 @@ use doorbell_facts::JudgeFact;
 use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::{CPUS, SPECIAL};
 use kvm_judge::procedure::{Procedure, plan, restore_parts, save_parts, to_restore};
-use kvm_judge::scenario::{Guest, acknowledge_all, fire};
+use kvm_judge::scenario::{acknowledge_all, play};
 use kvm_judge::{Failure, saving};
 use vgic_kvm::snapshot::KvmSnapshot;
 
@@ -23,9 +23,7 @@ pub(super) fn run(count: &mut Count) {
 /// that the vCPUs receive.
 fn restored(procedure: Procedure) -> Result<(), Failure> {
     let mut machine = KvmMachine::new()?;
-    let plan = plan();
-    let mut guest = Guest::boot(&mut machine, &plan)?;
-    fire(&mut machine, &mut guest, &plan)?;
+    play(&mut machine, &plan())?;
     let snapshot = procedure.save(&mut machine)?;
     print(procedure, &snapshot)?;
     if procedure == Procedure::Documented {

@@ -6,7 +6,7 @@ use irq_routing::kvm::{KvmConfig, KvmRouter, RustVmm};
 use irq_routing::{Access, Change, Invalidation, Pin, Route, Routing, SignalError, TranslateMsi};
 use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::{CPUS, ITS, LEVEL_LINE, SPECIAL};
-use kvm_judge::scenario::{Guest, Plan};
+use kvm_judge::scenario::{Guest, ItsPlan, Plan};
 use kvm_judge::{Failure, Machine};
 use msi_types::explain::{Fact, Unexamined};
 use msi_types::{Delivery, DeviceId, EventId, Gsi, MsiMessage};
@@ -101,15 +101,11 @@ impl Booted {
 
     /// Returns an event of the first ITS whose LPI is enabled, and what the vCPUs take for it.
     fn enabled_event(&mut self) -> Result<(DeviceId, EventId, Vec<u32>), Failure> {
-        let devices = self.plan.its[0].devices.clone();
-        for device in &devices {
-            for event in &device.events {
-                let (device, event) = (DeviceId::new(device.id), EventId::new(event.id));
-                self.machine.signal(0, device, event)?;
-                let taken = self.take()?;
-                if taken.iter().any(|intid| *intid >= 8192) {
-                    return Ok((device, event, taken));
-                }
+        for (device, event) in self.plan.its[0].events().collect::<Vec<_>>() {
+            self.machine.signal(0, device, event)?;
+            let taken = self.take()?;
+            if taken.iter().any(|intid| *intid >= 8192) {
+                return Ok((device, event, taken));
             }
         }
         Err("no event is enabled".into())
@@ -145,25 +141,19 @@ fn identity() -> Result<(), Failure> {
 
 fn messages(plan: &Plan) -> Result<(), Failure> {
     let mut booted = booted(plan)?;
-    let events: Vec<_> = plan
-        .its
-        .iter()
-        .enumerate()
-        .flat_map(|(its, plan)| plan.devices.iter().map(move |device| (its, device)))
-        .flat_map(|(its, device)| device.events.iter().map(move |event| (its, device.id, event.id)))
-        .collect();
+    let of = |(its, plan): (usize, &ItsPlan)| {
+        plan.events().map(move |(device, event)| (its, device, event)).collect::<Vec<_>>()
+    };
+    let events: Vec<_> = plan.its.iter().enumerate().flat_map(of).collect();
     let mut changes = Vec::new();
     for (its, device, event) in &events {
-        let message = MsiMessage { address: ITS[*its] + 0x1_0040, data: *event };
-        changes.push(Change::Set(
-            booted.router.allocate()?,
-            Route::to_its(DeviceId::new(*device), message),
-        ));
+        let message = MsiMessage { address: ITS[*its] + 0x1_0040, data: event.get() };
+        changes.push(Change::Set(booted.router.allocate()?, Route::to_its(*device, message)));
     }
     booted.router.commit(&changes)?;
     let mut arrived = 0;
     for ((its, device, event), change) in events.iter().zip(&changes) {
-        let signaled = booted.machine.signal(*its, DeviceId::new(*device), EventId::new(*event))?;
+        let signaled = booted.machine.signal(*its, *device, *event)?;
         let explanation = booted.router.explain(change.gsi());
         let wanted = booted.take()?;
         let is_taken = wanted.iter().any(|intid| *intid >= 8192);

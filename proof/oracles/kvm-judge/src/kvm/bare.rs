@@ -1,15 +1,19 @@
 //! Creates a KVM machine with its vCPUs, GICv3 and ITSes.
 
+use super::descriptors::Descriptors;
 use crate::Failure;
 use crate::layout::{CPUS, DISTRIBUTOR, INTERRUPTS, ITS, REDISTRIBUTORS};
 use crate::machine::iidr;
 use gic_arch::gicd;
 use kvm_bindings::{
-    kvm_create_device, kvm_device_attr, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
+    kvm_create_device, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, kvm_vcpu_init,
 };
 use kvm_ioctls::{DeviceFd, Kvm, VcpuFd, VmFd};
-use vgic_kvm::abi::{Attribute, Errno, control, frame};
+use std::sync::Arc;
+use vgic_kvm::KvmDevice;
+use vgic_kvm::abi::{Attribute, control, frame};
+use vgic_kvm::snapshot::KvmAttributes as _;
 
 /// Number of guest physical address bits.
 const ADDRESS_BITS: u32 = 40;
@@ -18,8 +22,7 @@ const ADDRESS_BITS: u32 = 40;
 #[derive(Debug)]
 pub(super) struct BareMachine {
     pub(super) cpus: Vec<VcpuFd>,
-    pub(super) gic: DeviceFd,
-    pub(super) its: Vec<DeviceFd>,
+    pub(super) devices: Descriptors,
     pub(super) vm: VmFd,
 }
 
@@ -37,47 +40,31 @@ impl BareMachine {
                 Ok(cpu)
             })
             .collect::<Result<_, kvm_ioctls::Error>>()?;
+        let its = ITS.map(|_| create(&vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS));
+        let its = its.into_iter().collect::<Result<_, _>>()?;
+        let mut devices = Descriptors { gic: Arc::new(gic), its };
         let identification = Attribute::Distributor { offset: gicd::IIDR.offset() };
-        for (attribute, value) in [
+        let gic = [
             (Attribute::InterruptCount, INTERRUPTS.into()),
             (Attribute::Address(frame::DISTRIBUTOR), DISTRIBUTOR),
             (Attribute::Address(frame::REDISTRIBUTORS), REDISTRIBUTORS),
             (Attribute::Control(control::INIT), 0),
             (identification, iidr(revision).into_bits().into()),
-        ] {
-            set(&gic, attribute, value)?;
+        ];
+        let gic = gic.map(|(attribute, value)| (KvmDevice::Gic, attribute, value));
+        let its = ITS.into_iter().enumerate().flat_map(|(index, base)| {
+            [(Attribute::Address(frame::ITS), base), (Attribute::Control(control::INIT), 0)]
+                .map(|(attribute, value)| (KvmDevice::Its(index), attribute, value))
+        });
+        for (device, attribute, value) in gic.into_iter().chain(its) {
+            let set = devices.set(device, attribute, value);
+            set.map_err(|errno| format!("{device:?}'s {attribute:x?} = {value:#x}: {errno}"))?;
         }
-        let its = ITS
-            .into_iter()
-            .map(|base| {
-                let its = create(&vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS)?;
-                set(&its, Attribute::Address(frame::ITS), base)?;
-                set(&its, Attribute::Control(control::INIT), 0)?;
-                Ok(its)
-            })
-            .collect::<Result<_, Failure>>()?;
-        Ok(Self { cpus, gic, its, vm })
+        Ok(Self { cpus, devices, vm })
     }
-}
-
-fn set(device: &DeviceFd, attribute: Attribute, mut value: u64) -> Result<(), Failure> {
-    let request = kvm_device_attr {
-        group: attribute.group(),
-        attr: attribute.number(),
-        addr: &raw mut value as u64,
-        flags: 0,
-    };
-    device
-        .set_device_attr(&request)
-        .map_err(|error| format!("{attribute:x?} = {value:#x}: {}", errno(error)).into())
 }
 
 fn create(vm: &VmFd, kind: u32) -> Result<DeviceFd, Failure> {
     let mut device = kvm_create_device { type_: kind, fd: 0, flags: 0 };
     Ok(vm.create_device(&mut device)?)
-}
-
-pub(super) fn errno(error: kvm_ioctls::Error) -> Errno {
-    // The case fails regardless of the error number.
-    Errno::from_number(error.errno()).unwrap_or(Errno::NoAccess)
 }

@@ -1,6 +1,5 @@
 //! Takes a snapshot through the file descriptors of a VM's devices and vCPUs, as a VMM would.
 
-use super::bare::errno;
 use crate::Failure;
 use gic_arch::Affinity;
 use kvm_bindings::{KVM_MP_STATE_STOPPED, kvm_device_attr};
@@ -50,7 +49,12 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    pub(super) fn device(&self, device: KvmDevice) -> Result<&DeviceFd, Errno> {
+    /// Returns whether a device has an attribute.
+    pub(super) fn has(&self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
+        self.device(device)?.has_device_attr(&request(attribute, 0)).map_err(errno)
+    }
+
+    fn device(&self, device: KvmDevice) -> Result<&DeviceFd, Errno> {
         match device {
             KvmDevice::Gic => Ok(&self.gic),
             KvmDevice::Its(index) => self.its.get(index).ok_or(Errno::NoDevice),
@@ -61,12 +65,7 @@ impl Descriptors {
 impl KvmAttributes for Descriptors {
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
         let mut value = 0_u64;
-        let mut request = kvm_device_attr {
-            group: attribute.group(),
-            attr: attribute.number(),
-            addr: (&raw mut value) as u64,
-            flags: 0,
-        };
+        let mut request = request(attribute, (&raw mut value) as u64);
         // SAFETY: the kernel writes at most the eight bytes of an attribute, and `value` has room
         // for them.
         unsafe { self.device(device)?.get_device_attr(&mut request) }.map_err(errno)?;
@@ -74,12 +73,17 @@ impl KvmAttributes for Descriptors {
     }
 
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
-        let request = kvm_device_attr {
-            group: attribute.group(),
-            attr: attribute.number(),
-            addr: (&raw const value) as u64,
-            flags: 0,
-        };
+        let request = request(attribute, (&raw const value) as u64);
         self.device(device)?.set_device_attr(&request).map_err(errno)
     }
+}
+
+/// Returns an access to an attribute, whose value is at an address.
+fn request(attribute: Attribute, addr: u64) -> kvm_device_attr {
+    kvm_device_attr { group: attribute.group(), attr: attribute.number(), addr, flags: 0 }
+}
+
+fn errno(error: kvm_ioctls::Error) -> Errno {
+    // The case fails regardless of the error number.
+    Errno::from_number(error.errno()).unwrap_or(Errno::NoAccess)
 }

@@ -9,11 +9,9 @@ use std::arch::global_asm;
 global_asm!(
     ".pushsection .rodata.kvm_judge_program, \"a\"",
     ".balign 8",
-    ".globl kvm_judge_program, kvm_judge_program_end, kvm_judge_operate, kvm_judge_configure",
-    ".globl kvm_judge_take, kvm_judge_end, kvm_judge_acknowledge",
+    ".globl kvm_judge_program, kvm_judge_program_end",
     "kvm_judge_program:",
     // x0: address of the next operation. x4: address for the report.
-    "kvm_judge_operate:",
     "nop",
     "0: ldp x1, x2, [x0]",
     "ldr x3, [x0, #16]",
@@ -37,7 +35,7 @@ global_asm!(
     "9: str wzr, [x4]",
     "b .",
     // x0: priority mask. x1: binary point. x4: address for the report.
-    "kvm_judge_configure:",
+    ".org kvm_judge_program + 1 * 128",
     "nop",
     "msr S3_0_C4_C6_0, x0",   // ICC_PMR_EL1
     "msr S3_0_C12_C12_3, x1", // ICC_BPR1_EL1
@@ -47,21 +45,21 @@ global_asm!(
     "str wzr, [x4]",
     "b .",
     // x4: address for the report.
-    "kvm_judge_take:",
+    ".org kvm_judge_program + 2 * 128",
     "nop",
     "mrs x0, S3_0_C12_C12_0", // ICC_IAR1_EL1
     "dsb sy",
     "str w0, [x4]",
     "b .",
     // x0: INTID. x4: address for the report.
-    "kvm_judge_end:",
+    ".org kvm_judge_program + 3 * 128",
     "nop",
     "msr S3_0_C12_C12_1, x0", // ICC_EOIR1_EL1
     "isb",
     "str wzr, [x4]",
     "b .",
     // x4: address for the report.
-    "kvm_judge_acknowledge:",
+    ".org kvm_judge_program + 4 * 128",
     "nop",
     "0: mrs x0, S3_0_C12_C12_0", // ICC_IAR1_EL1
     "dsb sy",
@@ -76,52 +74,37 @@ global_asm!(
 unsafe extern "C" {
     #[link_name = "kvm_judge_program"]
     static BEGIN: u8;
-    #[link_name = "kvm_judge_operate"]
-    static OPERATE: u8;
-    #[link_name = "kvm_judge_configure"]
-    static CONFIGURE: u8;
-    #[link_name = "kvm_judge_take"]
-    static TAKE: u8;
-    #[link_name = "kvm_judge_end"]
-    static FINISH: u8;
-    #[link_name = "kvm_judge_acknowledge"]
-    static ACKNOWLEDGE: u8;
     #[link_name = "kvm_judge_program_end"]
     static END: u8;
 }
 
+/// Entry points of the program, [`ENTRY_BYTES`] apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Entry {
+    /// Performs operations.
+    Operate,
+    /// Configures the CPU interface.
+    Configure,
+    /// Acknowledges an interrupt without ending it.
+    Take,
+    /// Ends an interrupt.
+    End,
+    /// Acknowledges and ends interrupts.
+    Acknowledge,
+}
+
+const ENTRY_BYTES: u64 = 128;
+
+impl Entry {
+    /// Returns the entry point's address in the guest's memory.
+    pub(super) const fn address(self) -> u64 {
+        PROGRAM + ENTRY_BYTES * self as u64
+    }
+}
+
 /// Returns the program's bytes, which must be placed at [`PROGRAM`].
 pub(super) fn bytes() -> &'static [u8] {
-    let length = offset(&raw const END);
+    let length = (&raw const END).addr() - (&raw const BEGIN).addr();
     // SAFETY: the bytes between the two labels are assembled above, into read-only data.
     unsafe { std::slice::from_raw_parts(&raw const BEGIN, length) }
-}
-
-/// Returns the address of the code that performs operations.
-pub(super) fn operate() -> u64 {
-    PROGRAM + offset(&raw const OPERATE) as u64
-}
-
-/// Returns the address of the code that configures the CPU interface.
-pub(super) fn configure() -> u64 {
-    PROGRAM + offset(&raw const CONFIGURE) as u64
-}
-
-/// Returns the address of the code that acknowledges an interrupt without ending it.
-pub(super) fn take() -> u64 {
-    PROGRAM + offset(&raw const TAKE) as u64
-}
-
-/// Returns the address of the code that ends an interrupt.
-pub(super) fn end() -> u64 {
-    PROGRAM + offset(&raw const FINISH) as u64
-}
-
-/// Returns the address of the code that acknowledges interrupts.
-pub(super) fn acknowledge() -> u64 {
-    PROGRAM + offset(&raw const ACKNOWLEDGE) as u64
-}
-
-fn offset(label: *const u8) -> usize {
-    label.addr() - (&raw const BEGIN).addr()
 }

@@ -160,14 +160,6 @@ impl Plan {
             binary_point: dice.below(4).into(),
         }
     }
-
-    /// Returns all events, each with the index of its ITS.
-    pub fn events(&self) -> impl Iterator<Item = (usize, DeviceId, EventId)> {
-        let of = |(its, plan): (usize, &'_ ItsPlan)| {
-            plan.events().map(move |(device, event)| (its, device, event)).collect::<Vec<_>>()
-        };
-        self.its.iter().enumerate().flat_map(of)
-    }
 }
 
 impl ItsPlan {
@@ -188,19 +180,14 @@ impl ItsPlan {
     /// Returns messages for about half of the events. A few messages are repeated, and one is for
     /// an unmapped event.
     fn some_messages(&self, dice: &mut Dice) -> Vec<(u32, u32)> {
-        let events = |device: &DevicePlan| {
-            device.events.iter().map(|event| (device.id, event.id)).collect::<Vec<_>>()
-        };
-        let mut messages: Vec<_> =
-            self.devices.iter().flat_map(events).filter(|_| dice.one_in(2)).collect();
+        let events = self.events().map(|(device, event)| (device.get(), event.get()));
+        let mut messages: Vec<_> = events.filter(|_| dice.one_in(2)).collect();
         messages.extend(messages.clone().into_iter().filter(|_| dice.one_in(4)));
-        messages
-            .extend(self.devices.first().map(|device| (device.id, (1 << device.event_bits) + 1)));
+        let unmapped = |device: &DevicePlan| (device.id, (1 << device.event_bits) + 1);
+        messages.extend(self.devices.first().map(unmapped));
         messages
     }
-}
 
-impl ItsPlan {
     /// Returns commands for the ITS to execute before messages are sent. The commands discard or
     /// move a few events, and occasionally unmap a device.
     ///
@@ -246,7 +233,8 @@ impl ItsPlan {
         Command::Movi { device, event, collection: CollectionId::new(collection) }
     }
 
-    fn events(&self) -> impl Iterator<Item = (DeviceId, EventId)> {
+    /// Returns all events.
+    pub fn events(&self) -> impl Iterator<Item = (DeviceId, EventId)> {
         self.devices.iter().flat_map(|plan| {
             plan.events.iter().map(|event| (DeviceId::new(plan.id), EventId::new(event.id)))
         })
