@@ -4,7 +4,7 @@
 #![no_main]
 
 use doorbell_fuzz::damage::Damage;
-use doorbell_fuzz::kvm::{self, Act, Monitor};
+use doorbell_fuzz::kvm::{Act, KvmShape, Monitor};
 use doorbell_fuzz::machine::{Machine, Shape, Step};
 use doorbell_test_support::heap_use;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -27,7 +27,7 @@ enum Input {
     Binary(Vec<u8>),
     /// A VMM that uses KVM's device API with unchecked input. It restores a machine from attributes
     /// and from tables in the guest's memory.
-    Kvm(kvm::Machine, Vec<Act>),
+    Kvm(KvmShape, Vec<Act>),
 }
 
 fuzz_target!(|input: Input| {
@@ -38,8 +38,8 @@ fuzz_target!(|input: Input| {
             machine.restore_damaged(&damages);
         }
         Input::Binary(body) => read(&[MAGIC, &body].concat()),
-        Input::Kvm(machine, acts) => {
-            let mut monitor = Monitor::new(machine);
+        Input::Kvm(shape, acts) => {
+            let mut monitor = Monitor::new(shape);
             acts.into_iter().take(Monitor::MOST_ACTS).for_each(|act| monitor.take(act));
             monitor.restore();
         }

@@ -18,7 +18,7 @@ use vgic::{GuestMemory, VgicConfig};
 use vgic_kvm::abi::{Attribute, Errno, control};
 use vgic_kvm::{KvmDevice, KvmView};
 
-pub use self::input::{Access, Act, Machine};
+pub use self::input::{Access, Act, KvmShape};
 use crate::damage::Damage;
 use crate::memory::{Memory, layout, pending_bits};
 
@@ -42,8 +42,8 @@ impl Monitor {
     pub const MOST_ACTS: usize = 64;
 
     /// Creates a machine in its reset state.
-    pub fn new(machine: Machine) -> Self {
-        let config = machine.config();
+    pub fn new(shape: KvmShape) -> Self {
+        let config = shape.config();
         let memory = Arc::new(Memory::default());
         let mut machine = guest::Machine::over(config.clone(), memory.clone());
         let state = KvmView::new(&config, machine.save(), &*memory)
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn input_can_restore_a_pending_event() {
-        let mut monitor = Monitor::new(Machine { cpus: 1, its: 2, ..Machine::default() });
+        let mut monitor = Monitor::new(KvmShape { cpus: 1, its: 2, ..KvmShape::default() });
         let word = |place, word| Act::Word { place, index: 0, word };
         for act in [
             Act::Boot,

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use doorbell_test_support::guest::{self, ITS};
 use gic_arch::icc::SysRegEncoding;
-use gic_arch::its::RdBase;
 use gic_arch::{gicr, gits};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use msi_types::{Cpu, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
@@ -18,7 +17,7 @@ use vgic::its::{ErrorPolicy, ItsConfig};
 use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, SecurityView, Sleep, Vcpu, VgicConfig};
 
-use crate::command::{Command, RawCommand};
+use crate::command::Command;
 use crate::damage::Damage;
 use crate::memory::{Memory, layout, pending_bits};
 
@@ -69,7 +68,7 @@ pub enum Step {
     /// The guest queues a command that is likely to be valid.
     Command(Command),
     /// The guest queues arbitrary 256 bits as a command.
-    Raw(RawCommand),
+    Raw([u64; 4]),
     /// The guest posts the queued commands.
     Ring,
     /// A device sends a message to the ITS.
@@ -159,7 +158,8 @@ impl Machine {
     fn carry_out(&mut self, step: Step) {
         match step {
             Step::Write { frame, offset, width, value } => {
-                self.write(self.address(frame, offset), bytes(width), value);
+                let address = self.address(frame, offset);
+                _ = self.machine.gic.write_until_done(address, bytes(width), value);
             }
             Step::Read { frame, offset, width } => {
                 _ = self.machine.gic.read(self.address(frame, offset), bytes(width));
@@ -173,8 +173,8 @@ impl Machine {
                 let message = MsiMessage { address: self.address(frame, offset), data: value };
                 _ = self.machine.gic.signal_msi(NoIdentity, message);
             }
-            Step::Command(command) => self.queue(command.encode(RdBase::from_processor_number)),
-            Step::Raw(RawCommand(words)) => self.queue(words),
+            Step::Command(Command(command)) => self.queue(command.encode()),
+            Step::Raw(words) => self.queue(words),
             Step::Ring => {
                 let end = self.queued % QUEUE_COMMANDS * 32;
                 self.machine.write_gits(gits::CWRITER, end.into());
@@ -275,10 +275,6 @@ impl Machine {
             Frame::Alias => ALIAS,
         };
         base + u64::from(offset)
-    }
-
-    fn write(&self, address: u64, width: AccessWidth, value: u64) {
-        _ = self.machine.gic.write_until_done(address, width, value);
     }
 }
 

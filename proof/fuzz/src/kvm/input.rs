@@ -9,16 +9,16 @@ use vgic_kvm::{KvmDevice, at_revision, kvm_config, kvm_its_config};
 use crate::damage::Damage;
 use crate::memory::layout;
 
-/// A machine that KVM can create.
+/// Configuration of a machine that KVM can create.
 #[derive(Arbitrary, Clone, Copy, Debug, Default)]
-pub struct Machine {
+pub struct KvmShape {
     pub(super) cpus: u8,
     pub(super) interrupts: u8,
     pub(super) its: u8,
     pub(super) is_old: bool,
 }
 
-impl Machine {
+impl KvmShape {
     /// Returns the configuration: one to four vCPUs and at most three ITSes, because larger
     /// machines take too long to create.
     pub fn config(self) -> VgicConfig {
