@@ -57,7 +57,7 @@ impl Machine {
         ram.write_slice(&devicetree(function.is_some()), GuestAddress(DEVICETREE))?;
         kernel::lend_ram(&vm, ram, RAM.start, bytes)?;
         let cpus = (0..CPUS).map(|number| create_cpu(&vm, number)).collect::<Result<_, _>>()?;
-        let gic = [create_gic(&vm)?, create_its(&vm)?];
+        let gic = create_gic(&vm)?;
         let function = function.map(|path| Function::open(path, &vm, ram)).transpose()?;
         let console = Mutex::default();
         let devices = Devices { console, function: function.map(Mutex::new) };
@@ -91,36 +91,33 @@ fn create_cpu(vm: &VmFd, number: u64) -> Result<VcpuFd, Failure> {
     Ok(cpu)
 }
 
-fn create_gic(vm: &VmFd) -> Result<DeviceFd, Failure> {
+/// Creates the GIC and its ITS.
+fn create_gic(vm: &VmFd) -> Result<[DeviceFd; 2], Failure> {
     let gic = create(vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3)?;
-    let interrupts = INTERRUPTS;
-    set(&gic, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0, &raw const interrupts as u64)?;
-    place(&gic, KVM_VGIC_V3_ADDR_TYPE_DIST, DISTRIBUTOR.start)?;
-    place(&gic, KVM_VGIC_V3_ADDR_TYPE_REDIST, REDISTRIBUTORS.start)?;
-    set(&gic, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, 0)?;
-    Ok(gic)
-}
-
-fn create_its(vm: &VmFd) -> Result<DeviceFd, Failure> {
     let its = create(vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS)?;
-    place(&its, KVM_VGIC_ITS_ADDR_TYPE, ITS.start)?;
-    set(&its, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, 0)?;
-    Ok(its)
+    for (device, group, attribute, value) in [
+        (&gic, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0, INTERRUPTS.into()),
+        (&gic, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_V3_ADDR_TYPE_DIST, DISTRIBUTOR.start),
+        (&gic, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_V3_ADDR_TYPE_REDIST, REDISTRIBUTORS.start),
+        (&gic, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, 0),
+        (&its, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_ITS_ADDR_TYPE, ITS.start),
+        (&its, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, 0),
+    ] {
+        let value: u64 = value;
+        let addr = &raw const value as u64;
+        device.set_device_attr(&kvm_device_attr {
+            group,
+            attr: attribute.into(),
+            addr,
+            flags: 0,
+        })?;
+    }
+    Ok([gic, its])
 }
 
 fn create(vm: &VmFd, kind: u32) -> Result<DeviceFd, Failure> {
     let mut device = kvm_create_device { type_: kind, fd: 0, flags: 0 };
     Ok(vm.create_device(&mut device)?)
-}
-
-fn place(device: &DeviceFd, kind: u32, address: u64) -> Result<(), Failure> {
-    set(device, KVM_DEV_ARM_VGIC_GRP_ADDR, kind, &raw const address as u64)
-}
-
-/// Sets an attribute. `value` is the address at which this program stores the new value.
-fn set(device: &DeviceFd, group: u32, attribute: u32, value: u64) -> Result<(), Failure> {
-    let attribute = kvm_device_attr { group, attr: attribute.into(), addr: value, flags: 0 };
-    Ok(device.set_device_attr(&attribute)?)
 }
 
 /// The devices that this program emulates. Accesses to their registers cause exits to it.
