@@ -193,11 +193,9 @@ fn iommu(upstream: &Arc<dyn SignalMsi<RequesterId>>, mode: DoorbellMode) -> Arc<
     let unit = Iommu::new(Arc::clone(upstream));
     for endpoint in Endpoint::ALL {
         let domain = match endpoint {
-            Endpoint::PciMsi
-            | Endpoint::PciMultiMsi
-            | Endpoint::PciMsix
-            | Endpoint::Ath11k
-            | Endpoint::ImsQueue => IommuDomain(1),
+            Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::Ath11k => {
+                IommuDomain(1)
+            }
             Endpoint::ImsRing | Endpoint::Platform | Endpoint::Emulated => IommuDomain(2),
         };
         unit.attach(endpoint.requester(), domain);

@@ -18,9 +18,6 @@ pub(crate) enum Endpoint {
     /// A device that stores its messages in ring memory. Its 40 rings share 32 vectors, or a single
     /// vector if the driver cannot allocate 32.
     ImsRing,
-    /// A message store inside the same PCI function as [`PciMsix`](Self::PciMsix), which the driver
-    /// changes through a command queue.
-    ImsQueue,
     /// A device outside PCI that has registers for its messages. In a guest, this is a device that
     /// the hypervisor passes through.
     Platform,
@@ -30,13 +27,12 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::PciMsi,
         Self::PciMultiMsi,
         Self::PciMsix,
         Self::Ath11k,
         Self::ImsRing,
-        Self::ImsQueue,
         Self::Platform,
         Self::Emulated,
     ];

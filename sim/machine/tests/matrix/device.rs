@@ -2,7 +2,7 @@
 
 use crate::cell::Endpoint;
 use doorbell_hardware::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
-use doorbell_hardware::ims::{QueueDevice, QueueStore, RingDevice, RingStore};
+use doorbell_hardware::ims::{RingDevice, RingStore};
 use doorbell_hardware::pci::enumerate::enumerate;
 use doorbell_hardware::pci::{
     AddressWidth, DevFn, DeviceFunctions, Function, FunctionConfig, HostBridge, Segment, Signaled,
@@ -20,7 +20,6 @@ use std::sync::Arc;
 /// Vector counts of the endpoints that need a fixed number of vectors.
 const GROUP_LOG2: u8 = 3;
 const TABLE: u16 = 8;
-const QUEUE: u16 = 16;
 const PLATFORM: u16 = 4;
 /// Number of rings of the ring device (a wireless adapter). The rings share 32 vectors, or a single
 /// vector.
@@ -31,7 +30,6 @@ const RING_VECTORS: u16 = 32;
 const ECAM: u64 = 0x2000_0000;
 const WINDOW: u64 = 0x3000_0000;
 const RING_REGISTERS: u64 = 0x0900_0000;
-const QUEUE_REGISTERS: u64 = 0x0901_0000;
 const PLATFORM_REGISTERS: u64 = 0x0902_0000;
 const EMULATED_REGISTERS: u64 = 0x0903_0000;
 
@@ -40,14 +38,13 @@ impl Endpoint {
     pub(crate) const FUNCTIONS: [Self; 4] =
         [Self::PciMsi, Self::PciMultiMsi, Self::PciMsix, Self::Ath11k];
 
-    /// Returns the device number on the host bridge's bus (endpoints outside PCI have a number as
-    /// well). The MSI-X function also has the command queue, so both endpoints have the same
-    /// number.
+    /// Returns the device number on the host bridge's bus. Endpoints outside PCI have a number as
+    /// well.
     const fn device(self) -> u8 {
         match self {
             Self::PciMsi => 1,
             Self::PciMultiMsi => 2,
-            Self::PciMsix | Self::ImsQueue => 3,
+            Self::PciMsix => 3,
             Self::ImsRing => 4,
             Self::Platform => 5,
             Self::Emulated => 6,
@@ -69,7 +66,7 @@ impl Endpoint {
                 StoreConfig::Msi { log2_vectors: GROUP_LOG2, address, masking: Masking::PerVector }
             }
             Self::PciMsix => StoreConfig::Msix { vectors: TABLE, table_bar: 0, pba_bar: 2 },
-            Self::ImsRing | Self::ImsQueue | Self::Platform | Self::Emulated => StoreConfig::None,
+            Self::ImsRing | Self::Platform | Self::Emulated => StoreConfig::None,
         }
     }
 }
@@ -87,7 +84,6 @@ pub(crate) struct DeviceUpstreams {
 pub(crate) struct Devices {
     host: Arc<HostBridge>,
     ring: Arc<RingDevice>,
-    queue: Arc<QueueDevice>,
     platform: Arc<PlatformDevice>,
     emulated: Arc<PlatformDevice>,
     ways: DeviceUpstreams,
@@ -95,24 +91,20 @@ pub(crate) struct Devices {
 
 impl Devices {
     pub(crate) fn new(ways: DeviceUpstreams, ram: &Arc<Ram>) -> Option<Self> {
-        let own = |endpoint: Endpoint| (endpoint.requester(), Arc::clone(&ways.own));
-        let (requester, upstream) = own(Endpoint::ImsRing);
-        let ring = RingDevice::new(requester, RINGS, Arc::clone(ram), upstream);
-        let (requester, upstream) = own(Endpoint::ImsQueue);
-        let queue = QueueDevice::new(requester, QUEUE, Arc::clone(ram), upstream);
+        let requester = Endpoint::ImsRing.requester();
+        let ring = RingDevice::new(requester, RINGS, Arc::clone(ram), Arc::clone(&ways.own));
         let platform = Arc::new(platform_device(Endpoint::Platform, Arc::clone(&ways.own)));
         let emulated = Arc::new(platform_device(Endpoint::Emulated, Arc::clone(&ways.bus)));
         let host = Arc::new(host_bridge(&ways)?);
-        Some(Self { host, ring: Arc::new(ring), queue: Arc::new(queue), platform, emulated, ways })
+        Some(Self { host, ring: Arc::new(ring), platform, emulated, ways })
     }
 
     pub(crate) fn attach(&self, bus: &mut Bus) -> Result<(), Overlap> {
         let windows = self.host.windows();
         bus.attach("ECAM", windows.ecam, self.host.ecam())?;
         bus.attach("PCI memory", windows.memory, self.host.memory())?;
-        let devices: [(&str, u64, u64, Arc<dyn doorbell_hardware::bus::MmioDevice>); 4] = [
+        let devices: [(&str, u64, u64, Arc<dyn doorbell_hardware::bus::MmioDevice>); 3] = [
             ("rings", RING_REGISTERS, RingDevice::SIZE, Arc::clone(&self.ring) as _),
-            ("queue", QUEUE_REGISTERS, QueueDevice::SIZE, Arc::clone(&self.queue) as _),
             (
                 "platform device",
                 PLATFORM_REGISTERS,
@@ -165,11 +157,6 @@ impl Devices {
                     Some(store),
                 )
             }
-            Endpoint::ImsQueue => {
-                let store = QueueStore::new(bus, Arc::clone(ram), QUEUE_REGISTERS);
-                let store = store.ok_or("out of memory for the queue")?;
-                (Hardware::Queue(Arc::clone(&self.queue)), independent(Arc::new(store)), None)
-            }
             Endpoint::Platform => {
                 let store = Arc::new(PlatformStore::new(bus, PLATFORM_REGISTERS));
                 (Hardware::Platform(Arc::clone(&self.platform)), independent(store), None)
@@ -188,9 +175,7 @@ impl Devices {
             Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::Emulated => {
                 &self.ways.bus
             }
-            Endpoint::Ath11k | Endpoint::ImsRing | Endpoint::ImsQueue | Endpoint::Platform => {
-                &self.ways.own
-            }
+            Endpoint::Ath11k | Endpoint::ImsRing | Endpoint::Platform => &self.ways.own,
         };
         way.signal_msi(endpoint.requester(), message);
     }
@@ -244,7 +229,6 @@ impl DeviceWrites for FixedRequester {
 enum Hardware {
     Function(Arc<Function>),
     Ring(Arc<RingDevice>),
-    Queue(Arc<QueueDevice>),
     Platform(Arc<PlatformDevice>),
 }
 
@@ -267,17 +251,13 @@ impl Probed {
             // Some vectors remain free, so that the trial can allocate them later.
             Endpoint::PciMsix => (TABLE - 2, TABLE - 2),
             Endpoint::ImsRing => (RING_VECTORS, 1),
-            Endpoint::ImsQueue => (QUEUE - 2, QUEUE - 2),
             Endpoint::Platform | Endpoint::Emulated => (PLATFORM - 1, PLATFORM - 1),
         }
     }
 
     /// Returns `true` if the driver adds and frees vectors while it is running.
     pub(crate) const fn adds_later(&self) -> bool {
-        matches!(
-            self.endpoint,
-            Endpoint::PciMsix | Endpoint::ImsQueue | Endpoint::Platform | Endpoint::Emulated
-        )
+        matches!(self.endpoint, Endpoint::PciMsix | Endpoint::Platform | Endpoint::Emulated)
     }
 
     /// Returns the senders, each with the slot of its vector. The senders are the rings if the
@@ -300,7 +280,6 @@ impl Probed {
         match &self.hardware {
             Hardware::Function(function) => function.signal(sender),
             Hardware::Ring(device) => device.signal(sender),
-            Hardware::Queue(device) => device.signal(sender),
             Hardware::Platform(device) => device.signal(sender),
         }
     }
