@@ -100,7 +100,7 @@ pub(crate) fn deliver(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
 
 /// Delivers interrupts from every device on one thread.
 pub(crate) fn simulated(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
-    Ok(simulate(machine, &run_options(args))?.report)
+    Ok(simulate(machine, &run_options(args))?)
 }
 
 fn on_threads(machine: Machine, args: &WorkloadArgs) -> Result<Report> {

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  Description ── build ──▶ Machine ── run ──────▶ Report    a thread for each CPU and each device
-//!                                 └─── simulate ──▶ Report    one thread, one seed, a trace
+//!                                 └─── simulate ──▶ Report    one thread, one seed
 //!
 //!  system (drivers, devices) ── Platform, Host, Mmio ──▶ doorbell_hardware ◀── model (vgic)
 //!  cpu (the trap loop) ◀──────── IAR, EOIR ────────────▶ vCPU ── kick ──▶ cpu::Sleepers
@@ -74,5 +74,5 @@ pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, Vec
 pub use run::{
     CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, Suspensions, run,
 };
-pub use simulate::{Simulation, TraceEvent, simulate};
+pub use simulate::simulate;
 pub use trace::{Occurrence, Record, Recorder, Subject, Trace, TraceTime};

@@ -2,6 +2,8 @@
 //! generator because a reported seed must replay the same run in every later version, and few
 //! crates promise a stable stream.
 
+use msi_types::Cpu;
+
 /// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
@@ -36,5 +38,10 @@ impl Rng {
     /// Returns a random element of `items`, or `None` if it is empty.
     pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len()))
+    }
+
+    /// Draws a CPU below `cpus`.
+    pub(crate) fn cpu(&mut self, cpus: usize) -> Cpu {
+        Cpu::new(u32::try_from(self.below(cpus)).unwrap_or(0))
     }
 }

@@ -11,12 +11,12 @@ pub(crate) use load::DisturbanceCounts;
 pub use options::{
     CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, Suspensions,
 };
-pub(crate) use verdict::verdict;
+pub(crate) use verdict::concluded;
 
 use crate::cpu::{CpuThreads, Timing};
 use crate::error::RunError;
 use crate::machine::Machine;
-use crate::migration::{Migrator, MigratorThread};
+use crate::migration::MigratorThread;
 use crate::report::Report;
 use crate::system::{self, PoweredMachine};
 use load::Load;
@@ -49,14 +49,8 @@ pub fn run(
     let start = Instant::now();
     let outcome = load.run(progress);
     let elapsed = start.elapsed();
-    let mut counts = outcome?;
+    let counts = outcome?;
     drop(moving);
     drop(cpus);
-    counts.migrated = migrator.map_or(Ok(0), Migrator::moved).map_err(RunError::NotMoved)?;
-    match system.silent_fault() {
-        Some(reason) => {
-            Err(RunError::Driver { operation: "an unanswered operation".to_owned(), reason })
-        }
-        None => Ok(verdict(&system, counts, elapsed)),
-    }
+    concluded(&system, counts, migrator, elapsed)
 }

@@ -3,30 +3,18 @@
 //! always produces the same trace.
 
 mod scheduler;
-mod trace;
-
-pub use trace::TraceEvent;
 
 use crate::error::RunError;
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::rng::Rng;
-use crate::run::{CpuHotplug, DeviceHotplug, DisturbanceCounts, RunOptions, Suspensions, verdict};
-use crate::system::{self, PoweredMachine, Removal, SuspendOutcome, System};
-use msi_types::Cpu;
+use crate::run::{
+    CpuHotplug, DeviceHotplug, DisturbanceCounts, RunOptions, Suspensions, concluded,
+};
+use crate::system::{self, PoweredMachine, SuspendOutcome, System};
 use scheduler::Scheduler;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The result of a simulation.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Simulation {
-    /// The report.
-    pub report: Report,
-    /// The events, in the order in which they happened.
-    pub trace: Vec<TraceEvent>,
-}
 
 /// On average, the simulation causes a disturbance once in this many steps.
 const MOVE_EVERY: usize = 12;
@@ -40,7 +28,7 @@ const HOPELESS: u32 = 20_000;
 /// # Errors
 /// Returns an error if a driver fails, or if a controller cannot be migrated. Lost messages are not
 /// errors; the report lists them.
-pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
+pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Report, RunError> {
     let start = Instant::now();
     let sleepers = Arc::clone(&machine.sleepers);
     let powered = PoweredMachine::on(&mut machine);
@@ -58,20 +46,8 @@ pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation
     scheduler.send_what_was_kept_back();
     scheduler.settle();
     // Handlers that were still running have let vectors move.
-    counts.moves = scheduler.with_trace(|trace| {
-        trace.iter().map(|event| u64::from(matches!(event, TraceEvent::Moved { .. }))).sum()
-    });
-    counts.migrated =
-        powered.migrator.map_or(Ok(0), |migrator| migrator.moved()).map_err(RunError::NotMoved)?;
-    match system.silent_fault() {
-        Some(reason) => {
-            Err(RunError::Driver { operation: "an unanswered operation".to_owned(), reason })
-        }
-        None => Ok(Simulation {
-            report: verdict(&system, counts, start.elapsed()),
-            trace: scheduler.trace(),
-        }),
-    }
+    counts.moves = scheduler.moves();
+    concluded(&system, counts, powered.migrator.as_deref(), start.elapsed())
 }
 
 /// Runs the machine until every message has been sent.
@@ -130,45 +106,20 @@ impl Disturber<'_> {
     }
 
     fn replug_a_cpu(&mut self) -> Result<(), String> {
-        if self.system.cpus < 2 {
-            return Ok(());
-        }
-        let cpu = Cpu::new(1 + self.cpu_below(self.system.cpus - 1).get());
-        if self.system.unplug_cpu(self.scheduler, cpu)? != system::AffinityChange::Done {
-            return Ok(());
-        }
-        for _ in 0..self.rng.below(50) {
-            self.scheduler.step();
-        }
-        self.system.replug_cpu(self.scheduler, cpu)?;
-        self.counts.replugged += 1;
-        self.scheduler.record(TraceEvent::Replugged { cpu });
+        let meanwhile = |rng: &mut Rng| (0..rng.below(50)).for_each(|_| self.scheduler.step());
+        let replugged = self.system.replug_any_cpu(self.scheduler, &mut self.rng, meanwhile)?;
+        self.counts.replugged += u64::from(replugged);
         Ok(())
     }
 
     fn suspend_the_machine(&mut self) -> Result<(), String> {
-        if self.system.suspend_and_resume(self.scheduler)? == SuspendOutcome::Done {
-            self.counts.suspended += 1;
-            self.scheduler.record(TraceEvent::Suspended);
-        }
+        let suspended = self.system.suspend_and_resume(self.scheduler)?;
+        self.counts.suspended += u64::from(suspended == SuspendOutcome::Done);
         Ok(())
     }
 
     fn readd_a_device(&mut self) -> Result<(), String> {
-        let device = self.rng.below(self.system.devices.len());
-        let Some(sender) =
-            self.system.devices.get(device).filter(|sender| !sender.vectors().is_empty())
-        else {
-            return Ok(());
-        };
-        let removal = if self.rng.one_in(2) { Removal::Orderly } else { Removal::Surprise };
-        self.system.readd_device(sender, removal)?;
-        self.counts.readded += 1;
-        self.scheduler.record(TraceEvent::Readded { device });
+        self.counts.readded += u64::from(self.system.readd_any_device(&mut self.rng)?);
         Ok(())
-    }
-
-    fn cpu_below(&mut self, bound: usize) -> Cpu {
-        Cpu::new(u32::try_from(self.rng.below(bound)).unwrap_or(0))
     }
 }

@@ -10,7 +10,6 @@ mod virtual_bus;
 
 pub(crate) use boot::{PoweredMachine, boot};
 pub(crate) use device::{Device, DeviceVector, Driver};
-pub(crate) use hardware::Removal;
 pub(crate) use hotplug::{AffinityChange, first_message};
 pub(crate) use sequential_cpus::SequentialCpus;
 pub(crate) use suspend::SuspendOutcome;
@@ -95,14 +94,11 @@ impl System {
         u16::try_from(share.max(1)).unwrap_or(u16::MAX)
     }
 
-    /// Sends one message on each vector whose last message has been handled. Calls `sent` with the
-    /// indexes of the device and the vector.
-    pub(crate) fn send_each(&self, mut sent: impl FnMut(usize, usize)) {
-        for (number, device) in self.devices.iter().enumerate() {
-            for (index, vector) in device.vectors().iter().enumerate() {
-                if vector.record.is_settled() && device.send(vector) {
-                    sent(number, index);
-                }
+    /// Sends one message on each vector whose last message has been handled.
+    pub(crate) fn send_each(&self) {
+        for device in &self.devices {
+            for vector in device.vectors().iter().filter(|vector| vector.record.is_settled()) {
+                device.send(vector);
             }
         }
     }

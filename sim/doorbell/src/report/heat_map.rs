@@ -119,7 +119,7 @@ mod tests {
         let machine = cove.and_then(|machine| build(&machine, &BuildOptions::default()).ok());
         let options = RunOptions { messages: 5, ..RunOptions::default() };
         let run = machine.and_then(|machine| simulate(machine, &options).ok());
-        run.map(|run| run.report).expect("an embedded machine runs")
+        run.expect("an embedded machine runs")
     }
 
     fn runs(map: &HeatMap) -> u64 {

@@ -47,7 +47,7 @@ fn draw(machine: &str, schedule: Schedule, limit: u64, mut options: BuildOptions
     let options = RunOptions { messages, seed: 3, disturbances };
     let report = match schedule {
         Schedule::Threads => run(machine, &options, &mut |_| {}).unwrap(),
-        Schedule::Simulated => simulate(machine, &options).unwrap().report,
+        Schedule::Simulated => simulate(machine, &options).unwrap(),
     };
     let mut file = Vec::new();
     timeline::write(&mut file, &recorder.take(), &report).unwrap();

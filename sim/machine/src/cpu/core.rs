@@ -181,6 +181,10 @@ impl CpuCore {
         self.recorder.iter().for_each(|recorder| recorder.record_of(None, what));
     }
 
+    pub(crate) fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+
     /// Locks this CPU's vCPU in the model. The CPU must not be executing code.
     pub(crate) fn vcpu(&self) -> MutexGuard<'_, Vcpu> {
         lock(&self.vcpu)

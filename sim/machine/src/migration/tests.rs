@@ -109,7 +109,7 @@ fn a_simulation_reports_the_one_interrupt_lost_by_migration() {
             let machine = moving(name, seed);
             machine.model.tamper(wire);
             let options = RunOptions { messages: 2, seed, disturbances: UNDISTURBED };
-            let totals = simulate(machine, &options).unwrap().report.totals;
+            let totals = simulate(machine, &options).unwrap().totals;
             let lost = u64::try_from(lost.load(Ordering::SeqCst)).unwrap();
             assert_eq!((totals.lost, lost), (1, 1), "{name}, seed {seed}: {totals:?}");
         }
@@ -143,8 +143,7 @@ const FOUR_EACH: RunOptions = RunOptions { messages: 4, seed: 1, disturbances: D
 fn a_simulation_detects_losses_during_migration() {
     for (what, forget, name) in losses().step_by(2) {
         assert_found(what, name, forget, |machine| {
-            simulate(machine, &FOUR_EACH)
-                .is_ok_and(|simulation| simulation.report.totals.is_clean())
+            simulate(machine, &FOUR_EACH).is_ok_and(|report| report.totals.is_clean())
         });
     }
 }

@@ -7,9 +7,8 @@ use crate::error::RunError;
 use crate::migration::Migrator;
 use crate::oracle::VectorRecord;
 use crate::rng::Rng;
-use crate::system::{AffinityChange, Device, DeviceVector, Removal, SuspendOutcome, System};
+use crate::system::{AffinityChange, Device, DeviceVector, SuspendOutcome, System};
 use doorbell_hardware::lock::lock;
-use msi_types::Cpu;
 use std::hint::spin_loop;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -171,7 +170,7 @@ impl<'a> Load<'a> {
         });
         self.settle(progress);
         if let Some(migrator) = self.migrator.filter(|_| self.keeps_one_back()) {
-            migrator.migrate_under(|| self.system.send_each(|_, _| {}));
+            migrator.migrate_under(|| self.system.send_each());
             self.settle(progress);
         }
         match lock(&self.failure).take() {
@@ -288,7 +287,7 @@ impl<'a> Load<'a> {
         self.administrate(MOVE_PAUSE, |counts| {
             let Some(device) = rng.pick(&active) else { return Ok(()) };
             let index = rng.below(device.vectors().len());
-            let to = random_cpu(&mut rng, self.system.cpus);
+            let to = rng.cpu(self.system.cpus);
             let _awake = self.system.awake();
             let moved = self.system.move_vector(device, index, to)?;
             lock(counts).moves += u64::from(moved == AffinityChange::Done);
@@ -297,36 +296,19 @@ impl<'a> Load<'a> {
     }
 
     fn replug_cpus(&self, mut rng: Rng) {
-        if self.system.cpus < 2 {
-            return;
-        }
         self.administrate(RARE_PAUSE, |counts| {
             let _awake = self.system.awake();
-            let cpu = Cpu::new(1 + random_cpu(&mut rng, self.system.cpus - 1).get());
-            let gone = self.system.unplug_cpu(self.cpus, cpu);
-            if gone.map_err(|reason| format!("CPU {cpu} offline: {reason}"))?
-                != AffinityChange::Done
-            {
-                return Ok(());
-            }
-            thread::sleep(RARE_PAUSE);
-            self.system
-                .replug_cpu(self.cpus, cpu)
-                .map_err(|reason| format!("CPU {cpu} online: {reason}"))?;
-            lock(counts).replugged += 1;
+            let pause = |_: &mut Rng| thread::sleep(RARE_PAUSE);
+            let replugged = self.system.replug_any_cpu(self.cpus, &mut rng, pause)?;
+            lock(counts).replugged += u64::from(replugged);
             Ok(())
         });
     }
 
     fn readd_devices(&self, mut rng: Rng) {
-        let active: Vec<_> =
-            self.system.devices.iter().filter(|device| !device.vectors().is_empty()).collect();
         self.administrate(RARE_PAUSE, |counts| {
-            let Some(device) = rng.pick(&active) else { return Ok(()) };
             let _awake = self.system.awake();
-            let removal = if rng.one_in(2) { Removal::Orderly } else { Removal::Surprise };
-            self.system.readd_device(device, removal)?;
-            lock(counts).readded += 1;
+            lock(counts).readded += u64::from(self.system.readd_any_device(&mut rng)?);
             Ok(())
         });
     }
@@ -409,8 +391,4 @@ impl<'a> Load<'a> {
             .iter()
             .flat_map(|device| device.vectors().iter().map(|vector| &**vector))
     }
-}
-
-fn random_cpu(rng: &mut Rng, cpus: usize) -> Cpu {
-    Cpu::new(u32::try_from(rng.below(cpus)).unwrap_or(0))
 }

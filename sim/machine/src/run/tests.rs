@@ -2,9 +2,9 @@
 //! report shows each of them. With all disturbances active, in any order, the report must show no
 //! fault.
 
+use super::verdict::verdict;
 use super::{
-    CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, Suspensions,
-    run, verdict,
+    CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, Suspensions, run,
 };
 use crate::embedded;
 use crate::machine::{BuildOptions, LpiDisabling, LpiNumbers, Machine, build};
@@ -197,7 +197,7 @@ fn everything(seed: u64, messages: u32) -> RunOptions {
 fn needless_resends_are_reported_under_disturbance() {
     for migration in [STAYS, MOVES] {
         let machine = machine(LpiDisabling::Impossible, None, migration);
-        let totals = simulate(machine, &everything(1, 40)).unwrap().report.totals;
+        let totals = simulate(machine, &everything(1, 40)).unwrap().totals;
         assert!(totals.is_clean() && totals.replugged > 0 && totals.redelivered > 0, "{totals:?}");
     }
 }
@@ -221,7 +221,7 @@ proptest! {
             if can_disable { LpiDisabling::Possible } else { LpiDisabling::Impossible };
         let migration = if migrates { Migration::AtRandom { seed } } else { STAYS };
         let machine = machine(lpi_disabling, NonZeroU16::new(cpus), migration);
-        let totals = simulate(machine, &everything(seed, 40)).unwrap().report.totals;
+        let totals = simulate(machine, &everything(seed, 40)).unwrap().totals;
         prop_assert!(totals.is_clean(), "{:?}", totals);
     }
 }

@@ -1,6 +1,8 @@
 //! Converts the records of a run into its report.
 
 use super::DisturbanceCounts;
+use crate::error::RunError;
+use crate::migration::Migrator;
 use crate::report::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
 use crate::system::{Device, Driver, System};
 use doorbell_hardware::hyperv::MESSAGE_ADDRESS;
@@ -10,8 +12,25 @@ use msi_types::{Isolation, NotIsolated};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Ends the trace and adds up the records. Must only be called while no messages are in flight.
-pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Duration) -> Report {
+/// Counts the migrations and returns the verdict, unless a migration or a driver failed silently.
+/// Must only be called while no messages are in flight.
+pub(crate) fn concluded(
+    system: &System,
+    mut counts: DisturbanceCounts,
+    migrator: Option<&Migrator>,
+    elapsed: Duration,
+) -> Result<Report, RunError> {
+    counts.migrated = migrator.map_or(Ok(0), Migrator::moved).map_err(RunError::NotMoved)?;
+    match system.silent_fault() {
+        Some(reason) => {
+            Err(RunError::Driver { operation: "an unanswered operation".to_owned(), reason })
+        }
+        None => Ok(verdict(system, counts, elapsed)),
+    }
+}
+
+/// Ends the trace and adds up the records.
+pub(super) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Duration) -> Report {
     system.records.recorder.iter().for_each(|recorder| recorder.end());
     let mut totals = Totals {
         spurious: system.records.unhandled.spurious.load(Ordering::Relaxed),

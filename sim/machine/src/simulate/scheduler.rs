@@ -1,6 +1,5 @@
 //! Decides what happens next: a device sends a message, or a CPU takes a step.
 
-use super::trace::TraceEvent;
 use crate::cpu::{CpuCore, Cpus, SleepingCpus, Work};
 use crate::migration::{ACCESSES, Migrator};
 use crate::rng::Rng;
@@ -43,8 +42,9 @@ struct SchedulerState {
     busy: Vec<bool>,
     /// Vectors with messages left to send.
     left: Vec<ScheduledSends>,
-    trace: Vec<TraceEvent>,
+    /// Number of messages sent plus interrupts taken.
     progress: usize,
+    moves: u64,
     /// Set while a task runs. A second task must not start then, because it might wait forever for
     /// the first one.
     in_task: bool,
@@ -74,8 +74,8 @@ impl Scheduler {
             asleep: vec![false; cores.len()],
             busy: vec![false; cores.len()],
             left: Vec::new(),
-            trace: Vec::new(),
             progress: 0,
+            moves: 0,
             in_task: false,
             failure: None,
         };
@@ -113,12 +113,16 @@ impl Scheduler {
     /// Performs one step: a device sends a message, or a CPU advances.
     pub(super) fn step(&self) {
         self.perhaps_migrate(STEPS);
-        if self.draw(3) == 0 { self.send() } else { self.advance(self.any_cpu()) }
+        if self.draw(3) == 0 {
+            self.send();
+        } else {
+            self.advance(self.draw(self.cores.len()));
+        }
     }
 
     fn perhaps_migrate(&self, times: usize) {
-        if self.migrator.as_ref().is_some_and(|migrator| migrator.perhaps(times)) {
-            self.record(TraceEvent::Migrated);
+        if let Some(migrator) = &self.migrator {
+            migrator.perhaps(times);
         }
     }
 
@@ -136,10 +140,7 @@ impl Scheduler {
             return;
         };
         let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
-        migrator.migrate_under(|| {
-            system.send_each(|device, vector| self.record(TraceEvent::Sent { device, vector }));
-        });
-        self.record(TraceEvent::Migrated);
+        migrator.migrate_under(|| system.send_each());
     }
 
     /// Performs a task's work unless another task is in progress. That task is further down the
@@ -162,13 +163,12 @@ impl Scheduler {
             return;
         }
         let device = self.draw(system.devices.len());
-        let to = Cpu::new(u32::try_from(self.draw(self.cores.len())).unwrap_or(0));
+        let to = lock(&self.state).rng.cpu(self.cores.len());
         let Some(sender) = system.devices.get(device) else { return };
         let vector = self.draw(sender.vectors().len());
         self.as_task(|| {
-            if system.move_vector(sender, vector, to)? == AffinityChange::Done {
-                self.record(TraceEvent::Moved { device, vector, to });
-            }
+            let moved = system.move_vector(sender, vector, to)?;
+            lock(&self.state).moves += u64::from(moved == AffinityChange::Done);
             Ok(())
         });
     }
@@ -180,20 +180,7 @@ impl Scheduler {
 
     /// Lets all CPUs advance until none of them has anything left to do.
     pub(super) fn settle(&self) {
-        loop {
-            let before = self.events();
-            for cpu in 0..self.cores.len() {
-                self.advance(cpu);
-            }
-            if self.events() == before {
-                return;
-            }
-        }
-    }
-
-    /// Returns the number of events.
-    fn events(&self) -> usize {
-        lock(&self.state).trace.len()
+        while (0..self.cores.len()).filter(|cpu| self.advance(*cpu)).count() != 0 {}
     }
 
     /// Returns the number of messages sent plus interrupts taken.
@@ -201,19 +188,9 @@ impl Scheduler {
         lock(&self.state).progress
     }
 
-    pub(super) fn record(&self, event: TraceEvent) {
-        let mut state = lock(&self.state);
-        state.progress +=
-            usize::from(matches!(event, TraceEvent::Sent { .. } | TraceEvent::Took { .. }));
-        state.trace.push(event);
-    }
-
-    pub(super) fn with_trace<R>(&self, look: impl FnOnce(&[TraceEvent]) -> R) -> R {
-        look(&lock(&self.state).trace)
-    }
-
-    pub(super) fn trace(&self) -> Vec<TraceEvent> {
-        std::mem::take(&mut lock(&self.state).trace)
+    /// Returns the number of vectors that have moved.
+    pub(super) fn moves(&self) -> u64 {
+        lock(&self.state).moves
     }
 
     fn while_a_handler_runs(&self) {
@@ -238,8 +215,8 @@ impl Scheduler {
         if (patient && !records.record.is_settled()) || !sender.send(records) {
             return;
         }
-        self.record(TraceEvent::Sent { device, vector });
-        let SchedulerState { rng, left, .. } = &mut *lock(&self.state);
+        let SchedulerState { rng, left, progress, .. } = &mut *lock(&self.state);
+        *progress += 1;
         if let Some(remaining) = left.get_mut(chosen) {
             remaining.messages -= 1;
             remaining.patient = remaining.messages == 1 || rng.one_in(2);
@@ -247,22 +224,27 @@ impl Scheduler {
         left.retain(|remaining| remaining.messages != 0);
     }
 
-    /// Lets a CPU take one step, in which it wakes up, takes an interrupt, or goes to sleep.
-    fn advance(&self, index: usize) {
-        let Some(core) = self.cores.get(index).filter(|_| !self.is_busy(index)) else { return };
-        let cpu = Cpu::new(u32::try_from(index).unwrap_or(u32::MAX));
+    /// Lets a CPU take one step, in which it wakes up, takes an interrupt, or goes to sleep. Returns
+    /// `false` if the CPU has nothing to do.
+    fn advance(&self, index: usize) -> bool {
+        let Some(core) = self.cores.get(index).filter(|_| !self.is_busy(index)) else {
+            return false;
+        };
         if self.is_asleep(index) {
-            if self.sleepers.answer(cpu) {
+            let is_called = self.sleepers.answer(core.cpu());
+            if is_called {
                 core.woken();
                 self.set_asleep(index, false);
-                self.record(TraceEvent::Woke { cpu });
             }
-        } else if self.take_one(index, core) {
-            self.record(TraceEvent::Took { cpu });
-        } else if core.may_sleep() {
-            self.set_asleep(index, true);
-            self.record(TraceEvent::Slept { cpu });
+            return is_called;
         }
+        if self.take_one(index, core) {
+            lock(&self.state).progress += 1;
+            return true;
+        }
+        let sleeps = core.may_sleep();
+        self.set_asleep(index, sleeps);
+        sleeps
     }
 
     /// Takes one interrupt trap, unless this CPU is already handling one. Other CPUs may take
@@ -292,10 +274,6 @@ impl Scheduler {
         if let Some(place) = lock(&self.state).asleep.get_mut(index) {
             *place = asleep;
         }
-    }
-
-    fn any_cpu(&self) -> usize {
-        self.draw(self.cores.len())
     }
 
     fn draw(&self, bound: usize) -> usize {

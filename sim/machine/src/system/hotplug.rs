@@ -5,6 +5,7 @@ use super::hardware::Removal;
 use super::{System, turn_on};
 use crate::cpu::{Cpus, call};
 use crate::report::DeviceKind;
+use crate::rng::Rng;
 use crate::trace::Occurrence;
 use doorbell_hardware::platform_device::PlatformStore;
 use gic_bringup::CpuError;
@@ -159,26 +160,52 @@ impl System {
         Ok(AffinityChange::Done)
     }
 
+    /// Takes a random CPU other than the boot CPU offline, calls `meanwhile`, and brings the CPU
+    /// back online. Returns `false` if the CPU had to stay online.
+    ///
+    /// # Errors
+    /// Returns an error if the CPU should have gone offline, or did not come back.
+    pub(crate) fn replug_any_cpu(
+        &self,
+        cpus: &dyn Cpus,
+        rng: &mut Rng,
+        meanwhile: impl FnOnce(&mut Rng),
+    ) -> Result<bool, String> {
+        if self.cpus < 2 {
+            return Ok(false);
+        }
+        let cpu = Cpu::new(1 + rng.cpu(self.cpus - 1).get());
+        let gone = self.unplug_cpu(cpus, cpu);
+        if gone.map_err(|reason| format!("CPU {cpu} offline: {reason}"))? != AffinityChange::Done {
+            return Ok(false);
+        }
+        meanwhile(rng);
+        let back = self.replug_cpu(cpus, cpu);
+        back.map_err(|reason| format!("CPU {cpu} online: {reason}")).map(|()| true)
+    }
+
     /// Brings `cpu` back online.
     ///
     /// # Errors
     /// Returns an error if a driver fails to bring the CPU online.
-    pub(crate) fn replug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
+    pub(super) fn replug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
         turn_on(&self.irqchip, cpus, cpu)?;
         self.records.note(Occurrence::Replugged { cpu });
         Ok(())
     }
 
-    /// Removes `device` and adds it again.
+    /// Removes a random device and adds it again. Returns `false` if the device has no vectors.
     ///
     /// # Errors
     /// Returns an error if the driver cannot set up the device again.
-    pub(crate) fn readd_device(&self, device: &Device, removal: Removal) -> Result<(), String> {
-        device.remove(self, removal);
+    pub(crate) fn readd_any_device(&self, rng: &mut Rng) -> Result<bool, String> {
+        let device = rng.pick(&self.devices).filter(|device| !device.vectors().is_empty());
+        let Some(device) = device else { return Ok(false) };
+        device.remove(self, if rng.one_in(2) { Removal::Orderly } else { Removal::Surprise });
         let added = device.add(self);
         added.map_err(|reason| format!("{}: {reason}", device.config.name))?;
         device.vectors().iter().take(1).for_each(|vector| vector.note(Occurrence::Readded));
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn begin_everywhere(&self) {

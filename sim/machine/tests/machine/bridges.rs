@@ -109,7 +109,7 @@ fn bridge_lines_lose_no_message_across_moves_and_suspensions() {
         let options = RunOptions { messages: 200, seed, disturbances };
         let machine = || build(board, &BuildOptions::default()).unwrap();
         let on_threads = run(machine(), &options, &mut |_| {}).unwrap();
-        for report in [on_threads, simulate(machine(), &options).unwrap().report] {
+        for report in [on_threads, simulate(machine(), &options).unwrap()] {
             let totals = report.totals;
             assert!(totals.is_clean(), "{totals:?}");
             assert_eq!(totals.sent, totals.vectors * 200);

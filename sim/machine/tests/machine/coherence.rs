@@ -46,7 +46,7 @@ fn drivers_that_skip_cache_maintenance_are_detected() {
             let machine = build(&denied_to_all(harbour()), &options).unwrap();
             simulate(machine, &RunOptions { messages: 2, ..RunOptions::default() })
         };
-        assert!(simulated(Fault::None).unwrap().report.totals.is_clean());
+        assert!(simulated(Fault::None).unwrap().totals.is_clean());
         // The ITS does not see the first command.
         let error = simulated(Fault::NeverPublishes).unwrap_err().to_string();
         assert!(error.ends_with("MAPC: timeout"), "{error}");

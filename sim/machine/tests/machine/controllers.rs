@@ -230,7 +230,7 @@ fn the_oem_id_selects_the_v2m_message_format() {
     let lost = |board: &Description| {
         let options = RunOptions { messages: 1, ..RunOptions::default() };
         let machine = build(board, &BuildOptions::default()).unwrap();
-        let totals = simulate(machine, &options).unwrap().report.totals;
+        let totals = simulate(machine, &options).unwrap().totals;
         (totals.vectors > 0, totals.lost == totals.vectors)
     };
     assert_eq!(lost(&board), (true, false));
@@ -263,7 +263,7 @@ proptest! {
         let report = if threads {
             run(machine, &run_options, &mut |_| {}).unwrap()
         } else {
-            simulate(machine, &run_options).unwrap().report
+            simulate(machine, &run_options).unwrap()
         };
         prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
         prop_assert_eq!(report.totals.sent, report.totals.vectors * 40);

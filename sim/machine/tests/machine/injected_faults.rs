@@ -18,7 +18,7 @@ fn options(messages: u32) -> RunOptions {
 
 /// Runs the machine without threads.
 fn simulated(name: &str, fault: Fault, messages: u32) -> Report {
-    simulate(machine(name, fault), &options(messages)).unwrap().report
+    simulate(machine(name, fault), &options(messages)).unwrap()
 }
 
 fn on_threads(name: &str, fault: Fault, messages: u32) -> Report {
@@ -134,7 +134,7 @@ fn at_rest() -> RunOptions {
 fn a_simulation_names_functions_that_never_send() {
     for name in MACHINES {
         let simulation = simulate(machine(name, Fault::StaysOff), &at_rest());
-        assert_functions_stay_off(&simulation.unwrap().report);
+        assert_functions_stay_off(&simulation.unwrap());
     }
 }
 

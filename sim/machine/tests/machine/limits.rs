@@ -60,7 +60,7 @@ fn report(board: &Description, devices: [PlatformDeviceConfig; 3], lpis: LpiNumb
     let population = Population::Chosen(ChosenDevices { functions, devices: devices.into() });
     let built = BuildOptions { population, lpis, ..BuildOptions::default() };
     let [_, report] = [built.clone(), moving(&built)].map(|built| {
-        let report = simulate(build(board, &built).unwrap(), &everything(1, 12)).unwrap().report;
+        let report = simulate(build(board, &built).unwrap(), &everything(1, 12)).unwrap();
         assert!(report.totals.is_delivered(), "{:?}", report.totals);
         assert_refusals_are_counted(&report);
         assert_eq!(report.totals.sent, report.totals.vectors * 12);

@@ -3,8 +3,8 @@
 
 use crate::{UNDISTURBED, everything};
 use doorbell_machine::{
-    BuildOptions, LpiNumbers, Machine, Migration, Report, RunOptions, TraceEvent, build, embedded,
-    run, simulate,
+    BuildOptions, LpiNumbers, Machine, Migration, Report, RunOptions, build, embedded, run,
+    simulate,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU16;
@@ -28,12 +28,9 @@ fn assert_delivered(report: &Report, messages: u32) {
 #[test]
 fn embedded_machines_survive_hundreds_of_migrations() {
     for embedded in embedded::machines() {
-        let simulation = simulate(machine(embedded.name, None), &everything(1, 20)).unwrap();
-        assert_delivered(&simulation.report, 20);
-        let traced =
-            simulation.trace.iter().filter(|event| **event == TraceEvent::Migrated).count();
-        assert!(traced > 100, "{}: {traced}", embedded.name);
-        assert_eq!(simulation.report.totals.migrated, traced as u64);
+        let report = simulate(machine(embedded.name, None), &everything(1, 20)).unwrap();
+        assert_delivered(&report, 20);
+        assert!(report.totals.migrated > 100, "{}: {:?}", embedded.name, report.totals);
     }
 }
 
@@ -71,7 +68,7 @@ proptest! {
 
     #[test]
     fn migration_at_any_time_loses_no_message(seed in any::<u64>(), cpus in 1..=8u16) {
-        let simulation = simulate(machine("harbour", Some(cpus)), &everything(seed, 8)).unwrap();
-        assert_delivered(&simulation.report, 8);
+        let report = simulate(machine("harbour", Some(cpus)), &everything(seed, 8)).unwrap();
+        assert_delivered(&report, 8);
     }
 }

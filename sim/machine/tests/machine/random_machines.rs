@@ -111,11 +111,6 @@ fn check(
     Ok(())
 }
 
-/// Runs the machine without threads.
-fn simulated(machine: Machine, options: &RunOptions) -> Result<Report, RunError> {
-    simulate(machine, options).map(|simulation| simulation.report)
-}
-
 /// Runs the machine with threads.
 fn on_threads(machine: Machine, options: &RunOptions) -> Result<Report, RunError> {
     run(machine, options, &mut |_| {})
@@ -130,7 +125,7 @@ proptest! {
 
     #[test]
     fn random_machines_deliver_every_message_in_simulation(drawn in machines(8)) {
-        check(&drawn, 12, Migration::Never, simulated)?;
+        check(&drawn, 12, Migration::Never, simulate)?;
     }
 }
 
@@ -146,7 +141,7 @@ proptest! {
     #[test]
     #[ignore = "slow: `cargo xtask test --long` runs it"]
     fn random_machines_deliver_every_message_during_migration(drawn in machines(8)) {
-        check(&drawn, 6, Migration::AtRandom { seed: drawn.seed }, simulated)?;
+        check(&drawn, 6, Migration::AtRandom { seed: drawn.seed }, simulate)?;
     }
 
     #[test]

@@ -2,15 +2,27 @@
 //! the seed.
 
 use crate::{board_trees, everything, harbour, migration};
-use doorbell_machine::{BuildOptions, Migration, Simulation, TraceEvent, build, simulate};
+use doorbell_machine::{
+    BuildOptions, Event, Migration, Occurrence, Record, Recorder, Report, TraceTime, build,
+    simulate,
+};
 use gic_firmware::{Description, MsiRouting};
 use msi_types::DeviceId;
 use proptest::prelude::*;
 use std::num::NonZeroU16;
 
-fn replay(board: &Description, migration: Migration, seed: u64, messages: u32) -> Simulation {
-    let built = BuildOptions { migration, ..BuildOptions::default() };
-    simulate(build(board, &built).unwrap(), &everything(seed, messages)).unwrap()
+/// Simulates a machine, and returns its report and its trace.
+fn replay(
+    board: &Description,
+    migration: Migration,
+    seed: u64,
+    messages: u32,
+) -> (Report, Vec<Record>) {
+    let recorder = Recorder::new(TraceTime::Steps, u64::MAX);
+    let built =
+        BuildOptions { migration, recorder: Some(recorder.clone()), ..BuildOptions::default() };
+    let report = simulate(build(board, &built).unwrap(), &everything(seed, messages)).unwrap();
+    (report, recorder.take().records)
 }
 
 const MIGRATIONS: [Migration; 2] = [Migration::Never, Migration::AtRandom { seed: 5 }];
@@ -19,34 +31,35 @@ const MIGRATIONS: [Migration; 2] = [Migration::Never, Migration::AtRandom { seed
 fn the_same_seed_reproduces_the_trace() {
     for migration in MIGRATIONS {
         let [one, again] = [(); 2].map(|()| replay(&harbour(), migration, 7, 20));
-        assert!(one.trace == again.trace);
-        assert_eq!(one.report.totals, again.report.totals);
+        assert!(one.1 == again.1);
+        assert_eq!(one.0.totals, again.0.totals);
     }
 }
 
 #[test]
 fn another_seed_changes_the_trace() {
-    assert!(
-        replay(&harbour(), MIGRATIONS[0], 7, 5).trace
-            != replay(&harbour(), MIGRATIONS[0], 8, 5).trace
-    );
-    let moved = |seed| replay(&harbour(), Migration::AtRandom { seed }, 7, 5).trace;
+    let traced = |seed| replay(&harbour(), MIGRATIONS[0], seed, 5).1;
+    assert!(traced(7) != traced(8));
+    let moved = |seed| replay(&harbour(), Migration::AtRandom { seed }, 7, 5).1;
     assert!(moved(1) != moved(2));
 }
 
 #[test]
 fn the_trace_has_events_of_every_kind() {
     for migration in MIGRATIONS {
-        let trace = replay(&harbour(), migration, 3, 40).trace;
-        let has = |is: fn(&TraceEvent) -> bool| trace.iter().any(is);
-        assert!(has(|event| matches!(event, TraceEvent::Sent { .. })));
-        assert!(has(|event| matches!(event, TraceEvent::Took { .. })));
-        assert!(has(|event| matches!(event, TraceEvent::Slept { .. })));
-        assert!(has(|event| matches!(event, TraceEvent::Woke { .. })));
-        assert!(has(|event| matches!(event, TraceEvent::Moved { .. })));
-        assert!(has(|event| matches!(event, TraceEvent::Replugged { .. })));
-        assert!(has(|event| matches!(event, TraceEvent::Readded { .. })));
-        assert_eq!(has(|event| *event == TraceEvent::Migrated), migration != Migration::Never);
+        let (_, trace) = replay(&harbour(), migration, 3, 40);
+        let has = |is: fn(Occurrence) -> bool| trace.iter().any(|record| is(record.what));
+        let kinds: [fn(Occurrence) -> bool; 7] = [
+            |what| matches!(what, Occurrence::Answered(_)),
+            |what| matches!(what, Occurrence::Event(Event::Taken { .. })),
+            |what| matches!(what, Occurrence::Slept { .. }),
+            |what| matches!(what, Occurrence::Woke { .. }),
+            |what| matches!(what, Occurrence::Event(Event::Moved { .. })),
+            |what| matches!(what, Occurrence::Replugged { .. }),
+            |what| what == Occurrence::Readded,
+        ];
+        assert_eq!(kinds.map(has), [true; 7]);
+        assert_eq!(has(|what| what == Occurrence::Migrated), migration != Migration::Never);
     }
 }
 
@@ -63,7 +76,7 @@ fn crowded() -> Description {
 #[test]
 fn messages_for_running_handler_are_redelivered() {
     for migration in MIGRATIONS {
-        let totals = replay(&crowded(), migration, 1, 400).report.totals;
+        let totals = replay(&crowded(), migration, 1, 400).0.totals;
         assert!(totals.redelivered > 0 && totals.is_clean(), "{totals:?}");
     }
 }
@@ -82,14 +95,14 @@ proptest! {
         let options =
             BuildOptions { cpus: NonZeroU16::new(cpus), migration, ..BuildOptions::default() };
         let machine = build(&harbour(), &options).unwrap();
-        let report = simulate(machine, &everything(seed, 25)).unwrap().report;
+        let report = simulate(machine, &everything(seed, 25)).unwrap();
         prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
         prop_assert_eq!(report.totals.sent, report.totals.vectors * 25);
     }
 
     #[test]
     fn every_simulated_order_is_clean_with_overtaken_handlers(seed: u64, migrates: bool) {
-        let totals = replay(&crowded(), migration(migrates, seed), seed, 200).report.totals;
+        let totals = replay(&crowded(), migration(migrates, seed), seed, 200).0.totals;
         prop_assert!(totals.is_clean(), "{totals:?}");
     }
 }

@@ -18,7 +18,7 @@ fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances
     let run_options = RunOptions { messages: 40, seed: 3, disturbances };
     let machine = || build(&embedded(name), &options).unwrap();
     let on_threads = run(machine(), &run_options, &mut |_| {}).unwrap();
-    [on_threads, simulate(machine(), &run_options).unwrap().report]
+    [on_threads, simulate(machine(), &run_options).unwrap()]
 }
 
 #[test]
