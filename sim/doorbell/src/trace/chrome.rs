@@ -2,8 +2,8 @@
 //! is a JSON object whose array `traceEvents` contains slices, instants, and flows between slices.
 //! Each is on a track, which the format calls a thread of a process.
 
-use serde::Serialize;
-use serde_json::Value;
+use serde::ser::{SerializeMap as _, Serializer as _};
+use serde_json::{Value, json};
 use std::io::{self, Write};
 
 /// Row in the viewer.
@@ -13,23 +13,6 @@ pub(super) struct Track {
     pub(super) process: u32,
     /// Number of the track, which must be unique among the tracks of all processes.
     pub(super) thread: u32,
-}
-
-/// Period of time, in nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Span {
-    /// Start of the period.
-    pub(super) start: u64,
-    /// End of the period.
-    pub(super) end: u64,
-}
-
-impl Span {
-    /// Creates a period. Extends it to one nanosecond if it is empty, because a flow cannot connect
-    /// a slice without a duration.
-    pub(super) fn new(start: u64, end: u64) -> Self {
-        Self { start, end: end.max(start + 1) }
-    }
 }
 
 /// Point of a flow. The flow connects the slices that contain its points.
@@ -43,45 +26,20 @@ pub(super) enum FlowPoint {
     End,
 }
 
-/// Element of `traceEvents`.
-#[derive(Serialize)]
-struct TraceEvent<'a> {
-    ph: char,
-    pid: u32,
-    tid: u32,
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cat: Option<&'a str>,
-    /// Time in microseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ts: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dur: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<u64>,
-    /// Binding point of a flow's end: `e` connects the flow to the enclosing slice instead of the
-    /// next one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bp: Option<&'a str>,
-    /// Scope of an instant: its track, or all tracks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    s: Option<char>,
-    #[serde(skip_serializing_if = "Value::is_null")]
-    args: Value,
-}
-
 /// Writer that writes a trace event by event.
 #[derive(Debug)]
 pub(super) struct ChromeWriter<W> {
     out: W,
+    /// Nanoseconds per unit of the times that the caller passes.
+    scale: u64,
     is_first: bool,
 }
 
 impl<W: Write> ChromeWriter<W> {
     /// Begins the JSON object.
-    pub(super) fn new(mut out: W) -> io::Result<Self> {
+    pub(super) fn new(mut out: W, scale: u64) -> io::Result<Self> {
         out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
-        Ok(Self { out, is_first: true })
+        Ok(Self { out, scale, is_first: true })
     }
 
     /// Ends the JSON object, and writes `facts` about the whole trace as `otherData`.
@@ -93,29 +51,32 @@ impl<W: Write> ChromeWriter<W> {
 
     /// Names a process, which groups tracks. Viewers show processes in the order of their numbers.
     pub(super) fn process(&mut self, number: u32, name: &str) -> io::Result<()> {
-        let track = Track { process: number, thread: 0 };
-        self.metadata(track, "process_name", serde_json::json!({ "name": name }))?;
-        self.metadata(track, "process_sort_index", serde_json::json!({ "sort_index": number }))
+        self.metadata(Track { process: number, thread: 0 }, "process", name, number)
     }
 
     /// Names a track. Viewers show the tracks of a process in the order of their numbers.
     pub(super) fn track(&mut self, track: Track, name: &str) -> io::Result<()> {
-        let order = serde_json::json!({ "sort_index": track.thread });
-        self.metadata(track, "thread_name", serde_json::json!({ "name": name }))?;
-        self.metadata(track, "thread_sort_index", order)
+        self.metadata(track, "thread", name, track.thread)
     }
 
-    /// Draws a slice. The slices of a track must be nested or disjoint.
+    fn metadata(&mut self, track: Track, of: &str, name: &str, order: u32) -> io::Result<()> {
+        let (name, order) = (json!({ "name": name }), json!({ "sort_index": order }));
+        self.event('M', track, &format!("{of}_name"), &[("args", name)])?;
+        self.event('M', track, &format!("{of}_sort_index"), &[("args", order)])
+    }
+
+    /// Draws a slice, which lasts at least a nanosecond, because a flow cannot connect a slice
+    /// without a duration. The slices of a track must be nested or disjoint.
     pub(super) fn slice(
         &mut self,
         track: Track,
-        span: Span,
+        (start, end): (u64, u64),
         name: &str,
         args: Value,
     ) -> io::Result<()> {
-        let event = TraceEvent::new('X', track, name);
-        let (ts, dur) = (microseconds(span.start), microseconds(span.end - span.start));
-        self.write(&TraceEvent { ts: Some(ts), dur: Some(dur), args, ..event })
+        let duration = ((end - start) * self.scale).max(1);
+        let times = [("ts", self.time(start)), ("dur", microseconds(duration))];
+        self.event('X', track, name, &[&times[..], &[("args", args)]].concat())
     }
 
     /// Adds a point to a flow. The slice that contains the point must already have been drawn.
@@ -126,14 +87,14 @@ impl<W: Write> ChromeWriter<W> {
         id: u64,
         point: FlowPoint,
     ) -> io::Result<()> {
-        let (ph, bp) = match point {
-            FlowPoint::Start => ('s', None),
-            FlowPoint::Step => ('t', None),
-            FlowPoint::End => ('f', Some("e")),
+        let (kind, binding) = match point {
+            FlowPoint::Start => ('s', Value::Null),
+            FlowPoint::Step => ('t', Value::Null),
+            // Connects the flow to the enclosing slice instead of the next one.
+            FlowPoint::End => ('f', json!("e")),
         };
-        let event = TraceEvent::new(ph, track, "message");
-        let (ts, cat) = (Some(microseconds(at)), Some("message"));
-        self.write(&TraceEvent { ts, cat, id: Some(id), bp, ..event })
+        let place = [("cat", json!("message")), ("ts", self.time(at)), ("id", json!(id))];
+        self.event(kind, track, "message", &[&place[..], &[("bp", binding)]].concat())
     }
 
     /// Draws an instant on a track.
@@ -144,8 +105,7 @@ impl<W: Write> ChromeWriter<W> {
         name: &str,
         args: Value,
     ) -> io::Result<()> {
-        let event = TraceEvent::new('i', track, name);
-        self.write(&TraceEvent { ts: Some(microseconds(at)), s: Some('t'), args, ..event })
+        self.event('i', track, name, &[("ts", self.time(at)), ("s", json!("t")), ("args", args)])
     }
 
     /// Draws an instant across all tracks. The viewer selects the instant on `track`.
@@ -155,42 +115,37 @@ impl<W: Write> ChromeWriter<W> {
         at: u64,
         name: &str,
     ) -> io::Result<()> {
-        let event = TraceEvent::new('i', track, name);
-        self.write(&TraceEvent { ts: Some(microseconds(at)), s: Some('g'), ..event })
+        self.event('i', track, name, &[("ts", self.time(at)), ("s", json!("g"))])
     }
 
-    fn metadata(&mut self, track: Track, name: &str, args: Value) -> io::Result<()> {
-        self.write(&TraceEvent { args, ..TraceEvent::new('M', track, name) })
-    }
-
-    fn write(&mut self, event: &TraceEvent<'_>) -> io::Result<()> {
+    /// Writes an element of `traceEvents`, with those of the `more` fields that are not null.
+    fn event(
+        &mut self,
+        kind: char,
+        Track { process, thread }: Track,
+        name: &str,
+        more: &[(&str, Value)],
+    ) -> io::Result<()> {
         self.out.write_all(if self.is_first { b"\n" } else { b",\n" })?;
         self.is_first = false;
-        serde_json::to_writer(&mut self.out, event).map_err(Into::into)
-    }
-}
-
-impl<'a> TraceEvent<'a> {
-    const fn new(ph: char, track: Track, name: &'a str) -> Self {
-        let Track { process: pid, thread: tid } = track;
-        let args = Value::Null;
-        Self {
-            ph,
-            pid,
-            tid,
-            name,
-            cat: None,
-            ts: None,
-            dur: None,
-            id: None,
-            bp: None,
-            s: None,
-            args,
+        let mut writer = serde_json::Serializer::new(&mut self.out);
+        let mut fields = writer.serialize_map(None)?;
+        fields.serialize_entry("ph", &kind)?;
+        fields.serialize_entry("pid", &process)?;
+        fields.serialize_entry("tid", &thread)?;
+        fields.serialize_entry("name", name)?;
+        for (field, value) in more.iter().filter(|(_, value)| !value.is_null()) {
+            fields.serialize_entry(field, value)?;
         }
+        Ok(fields.end()?)
+    }
+
+    fn time(&self, at: u64) -> Value {
+        microseconds(at * self.scale)
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 ns, which is a hundred days")]
-fn microseconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1000.0
+fn microseconds(nanoseconds: u64) -> Value {
+    json!(nanoseconds as f64 / 1000.0)
 }

@@ -5,7 +5,7 @@
 //! pending are merged. A message that was not sent, that was dropped, or that no handler found has
 //! no flow, but an instant that states the reason.
 
-use super::chrome::{ChromeWriter, FlowPoint, Span, Track};
+use super::chrome::{ChromeWriter, FlowPoint, Track};
 use super::flows::Flows;
 use super::names::{command, interrupt_name};
 use super::tracks::Tracks;
@@ -19,18 +19,19 @@ use std::io::{self, Write};
 
 /// Writes the trace of a run. `report` is the report of the same run.
 pub(super) fn write(out: &mut impl Write, trace: &Trace, report: &Report) -> io::Result<()> {
-    let mut out = ChromeWriter::new(out)?;
+    let scale = scale(trace.time);
+    let mut out = ChromeWriter::new(out, scale)?;
     let tracks = Tracks::write(&mut out, trace, report)?;
     let flows = Flows::of(trace);
     let mut timeline = Timeline {
         out,
         tracks,
-        scale: scale(trace.time),
+        scale,
         is_whole: trace.left_out == 0,
         flows,
         open: Open::default(),
         controller_ends: HashMap::new(),
-        counts: Counts::default(),
+        counts: DrawnCounts::default(),
     };
     timeline.reserve(trace);
     for record in &trace.records {
@@ -50,7 +51,7 @@ const fn scale(time: TraceTime) -> u64 {
     }
 }
 
-fn facts(trace: &Trace, report: &Report, counts: &Counts, flows: usize) -> Value {
+fn facts(trace: &Trace, report: &Report, counts: &DrawnCounts, flows: usize) -> Value {
     json!({
         "machine": report.machine,
         "time": match trace.time {
@@ -69,7 +70,7 @@ fn facts(trace: &Trace, report: &Report, counts: &Counts, flows: usize) -> Value
 
 /// Numbers of events that have been drawn.
 #[derive(Default)]
-struct Counts {
+struct DrawnCounts {
     messages: u64,
     handler_runs: u64,
     lost: u64,
@@ -121,7 +122,7 @@ struct Timeline<W> {
     /// For each arrival at a controller, the time of the next arrival. The slice of the first
     /// message must end there, because the slices of a track must not overlap.
     controller_ends: HashMap<(Track, u64), u64>,
-    counts: Counts,
+    counts: DrawnCounts,
 }
 
 impl<W: Write> Timeline<W> {
@@ -159,17 +160,16 @@ impl<W: Write> Timeline<W> {
             }
             (Occurrence::Woke { cpu }, _) => match self.open.sleeps.remove(&cpu) {
                 Some(start) => {
-                    let span = self.span(start, at);
-                    self.out.slice(self.tracks.cpu(cpu), span, "asleep", Value::Null)
+                    self.out.slice(self.tracks.cpu(cpu), (start, at), "asleep", Value::Null)
                 }
                 None => Ok(()),
             },
             (Occurrence::Replugged { cpu }, _) => {
-                self.instant(self.tracks.cpu(cpu), at, "was offline", Value::Null)
+                self.out.instant(self.tracks.cpu(cpu), at, "was offline", Value::Null)
             }
             (Occurrence::Readded, Some(subject)) => {
                 let track = Tracks::device(subject.device);
-                self.instant(track, at, "removed and added again", Value::Null)
+                self.out.instant(track, at, "removed and added again", Value::Null)
             }
             (Occurrence::Suspended, _) => self.everywhere(at, "the machine suspended"),
             (Occurrence::Migrated, _) => self.everywhere(at, "the controller migrated"),
@@ -196,7 +196,7 @@ impl<W: Write> Timeline<W> {
             }
             Event::Kicked { cpu } => {
                 let by = subject.map_or(Value::Null, |subject| self.named(subject));
-                self.instant(self.tracks.cpu(cpu), at, "kicked", by)
+                self.out.instant(self.tracks.cpu(cpu), at, "kicked", by)
             }
             Event::Taken { cpu, hwirq } => {
                 self.open.taken.insert(cpu, Taken { start: at, hwirq, runs: Vec::new() });
@@ -209,14 +209,14 @@ impl<W: Write> Timeline<W> {
             Event::Command { its, words } => {
                 self.counts.commands += 1;
                 let (name, args) = command(words);
-                self.instant(self.tracks.its(its), at, name, args)
+                self.out.instant(self.tracks.its(its), at, name, args)
             }
             Event::Moved { hwirq, to } => {
                 let Some(subject) = subject else { return Ok(()) };
                 self.counts.moves += 1;
                 let name = format!("vector {} moves to CPU {to}", subject.vector);
                 let args = json!({ "interrupt": interrupt_name(hwirq.get()) });
-                self.instant(Tracks::device(subject.device), at, &name, args)
+                self.out.instant(Tracks::device(subject.device), at, &name, args)
             }
             _ => Ok(()),
         }
@@ -256,7 +256,7 @@ impl<W: Write> Timeline<W> {
         if subject.is_none() {
             args["released"] = json!("a mask held this message back");
         }
-        self.out.slice(track, self.span(start, at.min(next)), &name, args)?;
+        self.out.slice(track, (start, at.min(next)), &name, args)?;
         let Some(subject) = subject else { return Ok(()) };
         if delivery != Delivery::Pending
             && let Some(send) = self.open.sends.get_mut(&subject)
@@ -264,9 +264,7 @@ impl<W: Write> Timeline<W> {
             send.lost = Some(delivery);
         }
         match self.flows.get(subject) {
-            Some(flow) if start < flow.end => {
-                self.out.flow(track, start * self.scale, flow.id, FlowPoint::Step)
-            }
+            Some(flow) if start < flow.end => self.out.flow(track, start, flow.id, FlowPoint::Step),
             _ => Ok(()),
         }
     }
@@ -278,7 +276,7 @@ impl<W: Write> Timeline<W> {
         if outcome == Signaled::Off {
             let reason = "the device is disabled or unplugged";
             let args = json!({ "vector": subject.vector, "reason": reason });
-            return self.instant(track, at, "not sent", args);
+            return self.out.instant(track, at, "not sent", args);
         }
         self.counts.messages += 1;
         let mut args = json!({ "vector": subject.vector, "message": subject.message });
@@ -293,10 +291,10 @@ impl<W: Write> Timeline<W> {
             args["held"] = json!("a mask holds the message back");
         }
         let name = format!("vector {}", subject.vector);
-        self.out.slice(track, self.span(send.start, at), &name, args)?;
+        self.out.slice(track, (send.start, at), &name, args)?;
         let flow = self.flows.get(subject);
         if let Some(flow) = flow {
-            self.out.flow(track, send.start * self.scale, flow.id, FlowPoint::Start)?;
+            self.out.flow(track, send.start, flow.id, FlowPoint::Start)?;
         }
         let reason = match (outcome, send.lost) {
             (Signaled::Sent(Delivery::Blocked), None) => "the bus has no DeviceID for the sender",
@@ -308,18 +306,17 @@ impl<W: Write> Timeline<W> {
         };
         self.counts.lost += 1;
         let args = json!({ "message": subject.message, "reason": reason });
-        self.instant(track, at, &format!("vector {} lost", subject.vector), args)
+        self.out.instant(track, at, &format!("vector {} lost", subject.vector), args)
     }
 
     /// Draws an interrupt that a CPU has ended, with its handler runs.
     fn ended(&mut self, cpu: Cpu, at: u64, taken: &Taken) -> io::Result<()> {
         let track = self.tracks.cpu(cpu);
-        let span = self.span(taken.start, at);
         let args = match taken.runs.as_slice() {
             [] => json!({ "reason": "no handler of a device ran" }),
             _ => Value::Null,
         };
-        self.out.slice(track, span, &interrupt_name(taken.hwirq.get()), args)?;
+        self.out.slice(track, (taken.start, at), &interrupt_name(taken.hwirq.get()), args)?;
         for run in &taken.runs {
             self.counts.handler_runs += 1;
             let mut args = self.named(run.last);
@@ -328,10 +325,10 @@ impl<W: Write> Timeline<W> {
                 args["coalesced"] = json!(run.messages - 1);
             }
             let name = format!("handler of vector {}", run.last.vector);
-            self.out.slice(track, self.span(run.start, at), &name, args)?;
+            self.out.slice(track, (run.start, at), &name, args)?;
             for message in Flows::found(run.last, run.messages) {
                 if let Some(flow) = self.flows.get(message) {
-                    self.out.flow(track, run.start * self.scale, flow.id, FlowPoint::End)?;
+                    self.out.flow(track, run.start, flow.id, FlowPoint::End)?;
                 }
             }
         }
@@ -343,17 +340,9 @@ impl<W: Write> Timeline<W> {
         json!({ "device": device, "vector": subject.vector, "message": subject.message })
     }
 
-    fn instant(&mut self, track: Track, at: u64, name: &str, args: Value) -> io::Result<()> {
-        self.out.instant(track, at * self.scale, name, args)
-    }
-
     fn everywhere(&mut self, at: u64, name: &str) -> io::Result<()> {
         let track = self.tracks.cpu(Cpu::new(0));
-        self.out.instant_everywhere(track, at * self.scale, name)
-    }
-
-    fn span(&self, start: u64, end: u64) -> Span {
-        Span::new(start * self.scale, end * self.scale)
+        self.out.instant_everywhere(track, at, name)
     }
 }
 

@@ -1,13 +1,9 @@
 //! The command's contract with other programs: JSON fields and exit statuses.
 
-use crate::{doorbell, marina, temporary, test_data};
+use crate::{Folder, doorbell, marina, printed, refusal, rows, test_data};
 use serde_json::Value;
-use std::path::PathBuf;
-use std::process::Output;
-
-pub(crate) fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap()
-}
+use std::fs;
+use std::path::Path;
 
 #[track_caller]
 pub(crate) fn has_fields(value: &Value, fields: &[&str]) {
@@ -19,15 +15,14 @@ pub(crate) fn has_fields(value: &Value, fields: &[&str]) {
 /// Returns the command's text output, in which no name may be shortened.
 #[track_caller]
 pub(crate) fn text(arguments: &[&str]) -> String {
-    let text = String::from_utf8(doorbell(arguments).stdout).unwrap();
+    let text = doorbell(arguments).out;
     assert!(!text.contains('…'), "{arguments:?}: {text}");
     text
 }
 
 #[test]
 fn output_to_a_pipe_is_not_shortened() {
-    let folder = PathBuf::from(test_data(""));
-    let files = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let files = fs::read_dir(test_data("")).unwrap().map(|entry| entry.unwrap().path());
     let trees: Vec<_> =
         files.filter(|file| file.extension().is_some_and(|it| it == "dtb")).collect();
     assert!(trees.len() > 10);
@@ -40,59 +35,37 @@ fn output_to_a_pipe_is_not_shortened() {
 
 #[test]
 fn acpi_tables_are_found_by_file_name() {
-    let folder = temporary("tables");
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    let copy = |from: &str, to: &str| {
-        std::fs::copy(PathBuf::from(marina()).join(from), folder.join(to)).unwrap()
-    };
-    copy("apic.aml", "apic.dat");
-    copy("iort.aml", "IORT");
-    copy("mcfg.aml", "dsdt.dat");
-    std::fs::write(folder.join("iort.asl"), "source").unwrap();
-    let report = json(&doorbell(&["inspect", "--json", folder.to_str().unwrap()]));
-    let ids: Vec<_> = report["devices"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|device| device["id"].as_str().unwrap())
-        .collect();
-    assert_eq!(
-        ids[..2],
-        ["IORT/root-complex@0000", "IORT/root-complex@0001"],
-        "MCFG has another name"
-    );
-    std::fs::remove_file(folder.join("apic.dat")).unwrap();
-    let output = doorbell(&["inspect", folder.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        String::from_utf8(output.stderr).unwrap().contains("APIC byte 0x0: the table is absent")
-    );
+    let folder = Folder::new("contract-tables");
+    for (from, to) in [("apic.aml", "apic.dat"), ("iort.aml", "IORT"), ("mcfg.aml", "dsdt.dat")] {
+        folder.write(to, fs::read(Path::new(&marina()).join(from)).unwrap());
+    }
+    folder.write("iort.asl", "source");
+    let report = folder.run(&["inspect", "--json", "."]).json();
+    let ids: Vec<_> = rows(&report["devices"]).iter().map(|device| &device["id"]).collect();
+    let known = ["IORT/root-complex@0000", "IORT/root-complex@0001"];
+    assert_eq!(ids[..2], known, "MCFG has another name");
+    fs::remove_file(folder.0.join("apic.dat")).unwrap();
+    let said = folder.run(&["inspect", "."]).with_status(2);
+    assert!(said.err.contains("APIC byte 0x0: the table is absent"), "{}", said.err);
 }
 
 #[test]
 fn inspect_converts_between_devicetree_and_iort_or_gives_a_reason() {
-    let dts = doorbell(&["inspect", "--emit", "dts", &marina()]);
-    assert_eq!(dts.status.code(), Some(0));
-    let dts = String::from_utf8(dts.stdout).unwrap();
+    let dts = printed(&["inspect", "--emit", "dts", &marina()]);
     assert!(dts.starts_with("/dts-v1/;") && dts.contains("msi-parent = <0x02 0x40>;"), "{dts}");
-    let iort = doorbell(&["inspect", "--emit", "iort", &test_data("single-its.dtb")]);
-    assert_eq!(iort.status.code(), Some(0));
-    assert!(String::from_utf8(iort.stdout).unwrap().contains("Signature : \"IORT\""));
-    let refused = doorbell(&["inspect", "--emit", "iort", &test_data("direct-lpi.dtb")]);
-    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0));
-    let why = String::from_utf8(refused.stderr).unwrap();
+    let iort = printed(&["inspect", "--emit", "iort", &test_data("single-its.dtb")]);
+    assert!(iort.contains("Signature : \"IORT\""), "{iort}");
+    let why = refusal(&["inspect", "--emit", "iort", &test_data("direct-lpi.dtb")]);
     assert!(why.contains("ACPI has no structure for this kind of controller"), "{why}");
 }
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn bench_prints_the_fields_and_cases_of_the_contract() {
-    let output = doorbell(&["bench", "--json", "--rounds", "1", "--processes", "2"]);
-    assert_eq!(output.status.code(), Some(0));
-    let measured = json(&output);
+    let bench = ["bench", "--json", "--rounds", "1", "--processes", "2"];
+    let measured = doorbell(&bench).with_status(0).json();
     has_fields(&measured, &["version", "floor_ns", "cases"]);
-    let cases = measured["cases"].as_array().unwrap();
+    let cases = rows(&measured["cases"]);
     for case in cases {
         has_fields(case, &["name", "median_ns", "min_ns", "ratio", "of"]);
         assert!(case["min_ns"].as_f64() <= case["median_ns"].as_f64(), "{case}");

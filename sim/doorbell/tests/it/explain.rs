@@ -1,6 +1,6 @@
 //! Tests for `doorbell explain`.
 
-use crate::{Folder, Said, board, doorbell, marina, path};
+use crate::{Folder, Said, board, doorbell, marina, path, printed, rows};
 use gic_firmware::{
     ConfigAccess, Description, Fact, Iommu, IommuIndex, IommuReference, MsiRouting, PciHost,
     Region, Status,
@@ -16,17 +16,15 @@ fn explain(test: &str, board: &Description, arguments: &[&str]) -> Said {
 
 #[track_caller]
 fn ways(source: &str, device: &str) -> Vec<Value> {
-    let said = Said::of(doorbell(&["explain", "--json", source, device]));
-    assert_eq!(said.status, Some(0), "{device}");
-    serde_json::from_str(&said.out).unwrap()
+    serde_json::from_str(&printed(&["explain", "--json", source, device])).unwrap()
 }
 
 /// The run is the judge: each device of a run has the DeviceID and controller of its explanation.
 #[test]
 fn explain_agrees_with_the_run_for_each_device() {
     for source in [&*path("../machine/machines/harbour.dtb"), &*marina()] {
-        let report = Said::of(doorbell(&["run", "--json", "--messages", "1", source])).json();
-        let devices = report["devices"].as_array().unwrap();
+        let report = doorbell(&["run", "--json", "--messages", "1", source]).json();
+        let devices = rows(&report["devices"]);
         assert!(devices.len() > 10, "{source}");
         for device in devices {
             let name = device["id"].as_str().unwrap();

@@ -1,10 +1,10 @@
 //! Runs every command that prints JSON. Objects have a version; arrays have none.
 
+use crate::doorbell;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 const TREE: &str = "../machine/machines/harbour.dtb";
 const GICV2: &str = "../../crates/gic-firmware/tests/data/gicv2m.dtb";
@@ -35,8 +35,7 @@ const ARRAYS: [(&str, &[&str]); 5] = [
 
 fn printed(command: &str, arguments: &[&str]) -> String {
     let words = command.split_whitespace().chain(arguments.iter().copied());
-    let output = Command::new(env!("CARGO_BIN_EXE_doorbell")).args(words).output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
+    doorbell(&words.collect::<Vec<_>>()).out
 }
 
 fn json((command, arguments): (&str, &[&str])) -> Value {

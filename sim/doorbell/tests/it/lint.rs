@@ -1,18 +1,17 @@
 //! Tests for `doorbell lint`: exit statuses, output formats, and how sources and rules are
 //! selected.
 
-use crate::{Folder, Said, doorbell, marina, table, test_data};
+use crate::{Folder, Said, doorbell, marina, rows, table, test_data};
 use gic_firmware::{Rule, acpi, devicetree};
 use serde_json::Value;
 use std::fs;
 
 fn lint(arguments: &[&str]) -> Said {
-    Said::of(doorbell(&[&["lint"], arguments].concat()))
+    doorbell(&[&["lint"], arguments].concat())
 }
 
 fn rules(findings: &Value) -> Vec<&str> {
-    let rows = findings.as_array().unwrap();
-    rows.iter().map(|row| row["rule"].as_str().unwrap()).collect()
+    rows(findings).iter().map(|row| row["rule"].as_str().unwrap()).collect()
 }
 
 #[test]
@@ -43,10 +42,10 @@ fn sarif_has_each_rule_and_each_finding() {
     let log = said.json();
     assert_eq!((said.status, &log["version"]), (Some(1), &Value::from("2.1.0")));
     let run = &log["runs"][0];
-    let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
+    let rules = rows(&run["tool"]["driver"]["rules"]);
     assert_eq!(rules.len(), Rule::ALL.len() + 1, "those of descriptions, and unreadable-source");
-    let results = run["results"].as_array().unwrap();
-    assert_eq!(results.len(), lint(&[&tree, "--json"]).json().as_array().unwrap().len());
+    let results = rows(&run["results"]);
+    assert_eq!(results.len(), rows(&lint(&[&tree, "--json"]).json()).len());
     let place = &results[0]["locations"][0];
     assert_eq!(place["physicalLocation"]["artifactLocation"]["uri"], tree.as_str());
     assert_eq!(place["logicalLocations"][0]["fullyQualifiedName"], "/device-d: phandle");
@@ -61,8 +60,8 @@ fn the_files_of_a_folder_are_checked_in_name_order() {
     folder.write("notes.txt", "no devicetree");
     let said = folder.lint(&[".", "--json"]);
     let findings = said.json();
-    let rows = findings.as_array().unwrap();
-    let mut sources: Vec<_> = rows.iter().map(|row| row["source"].as_str().unwrap()).collect();
+    let mut sources: Vec<_> =
+        rows(&findings).iter().map(|row| row["source"].as_str().unwrap()).collect();
     sources.dedup();
     assert_eq!((said.status, sources), (Some(1), vec!["./a.dtb", "./b.dtb", "./below/c.dtb"]));
 }

@@ -1,7 +1,7 @@
 //! Tests for the options of `doorbell lint` that a team needs: baselines, suppressions, formats of
 //! CI systems, and unreadable sources.
 
-use crate::{Folder, board, table};
+use crate::{Folder, board, rows, table};
 use gic_firmware::{Controller, ControllerKind, Description, Fact, IntIdSpan, NodeId, Region};
 use serde_json::Value;
 use std::fs;
@@ -57,9 +57,8 @@ fn only_findings_missing_from_the_baseline_fail() {
     assert_eq!(said.status, Some(1));
     assert!(said.out.contains("its@710000000"), "{}", said.out);
     assert!(!said.out.contains("its@700000000"), "{}", said.out);
-    let rows = folder.lint(&["a.dtb", "--baseline", "known.json", "--json"]).json();
-    let states: Vec<_> =
-        rows.as_array().unwrap().iter().map(|row| row["baseline"].as_str().unwrap()).collect();
+    let found = folder.lint(&["a.dtb", "--baseline", "known.json", "--json"]).json();
+    let states: Vec<_> = rows(&found).iter().map(|row| row["baseline"].as_str().unwrap()).collect();
     assert_eq!(states, ["unchanged", "new"]);
 }
 
@@ -115,7 +114,7 @@ fn the_baseline_recognizes_shifted_table_structures() {
     write(&tables);
     accept(&folder, &["acpi"]);
     let known = folder.lint(&["acpi", "--json"]).json();
-    assert!(known.as_array().unwrap().len() > 1, "{known}");
+    assert!(rows(&known).len() > 1, "{known}");
     let iort = &mut tables[1].1;
     let first = u32::from_le_bytes(iort[40..44].try_into().unwrap());
     assert_eq!(first, 48, "nodes follow the header");
@@ -191,7 +190,7 @@ fn an_unreadable_source_is_a_finding_in_every_format() {
     assert_eq!(folder.lint(&["bad.dtb", "--allow", "all"]).status, Some(2));
     assert_eq!(folder.lint(&["bad.dtb", "--allow", "unreadable-source"]).status, Some(2));
     let compared = folder.lint(&["bad.dtb", "missing.dtb", "--same-machine", "--json"]);
-    assert_eq!((compared.status, compared.json().as_array().unwrap().len()), (Some(2), 2));
+    assert_eq!((compared.status, rows(&compared.json()).len()), (Some(2), 2));
 }
 
 #[test]

@@ -1,44 +1,38 @@
 //! Tests for the output and exit status of `doorbell live`.
 
-use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use crate::{Folder, Said};
+use std::fs;
 
 const FUNCTION: &str = "sys/bus/pci/devices/0000:00:02.0";
 
-fn live(root: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-    command.arg("live").arg("--root").arg(root).args(arguments).output().unwrap()
-}
+/// A Linux that was booted with `pci=nomsi`. The only function supports MSI-X, but its driver uses
+/// INTx.
+struct Linux(Folder);
 
-fn write(root: &Path, path: &str, content: &[u8]) {
-    let path = root.join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, content).unwrap();
-}
+impl Linux {
+    /// Creates the files of the Linux.
+    fn new(name: &str) -> Self {
+        let root = Folder::new(&format!("live-{name}"));
+        let mut config = [0; 256];
+        (config[0x34], config[0x3d], config[0x40]) = (0x40, 1, 0x11);
+        root.write(&format!("{FUNCTION}/config"), config);
+        root.write(&format!("{FUNCTION}/irq"), "19\n");
+        let driver = root.0.join(format!("{FUNCTION}/driver"));
+        std::os::unix::fs::symlink("../../drivers/nvme", driver).unwrap();
+        root.write("proc/cmdline", "pci=nomsi\n");
+        let table = "     CPU0  CPU1\n 19:  15  2  GICv3  37 Level  virtio1, nvme0q0\n";
+        root.write("proc/interrupts", table);
+        Self(root)
+    }
 
-/// Creates the files of a Linux that was booted with `pci=nomsi`, and returns their folder. The
-/// only function supports MSI-X, but its driver uses INTx.
-fn without_messages(name: &str) -> PathBuf {
-    let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("live-{name}"));
-    drop(std::fs::remove_dir_all(&root));
-    let mut config = [0; 256];
-    (config[0x34], config[0x3d], config[0x40]) = (0x40, 1, 0x11);
-    write(&root, &format!("{FUNCTION}/config"), &config);
-    write(&root, &format!("{FUNCTION}/irq"), b"19\n");
-    let driver = root.join(format!("{FUNCTION}/driver"));
-    std::os::unix::fs::symlink("../../drivers/nvme", driver).unwrap();
-    write(&root, "proc/cmdline", b"pci=nomsi\n");
-    let table = b"     CPU0  CPU1\n 19:  15  2  GICv3  37 Level  virtio1, nvme0q0\n";
-    write(&root, "proc/interrupts", table);
-    root
+    fn live(&self, arguments: &[&str]) -> Said {
+        self.0.run(&[&["live", "--root", "."], arguments].concat())
+    }
 }
 
 #[test]
 fn faults_are_printed_with_a_fix_and_status_1() {
-    let output = live(&without_messages("text"), &[]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let text = Linux::new("text").live(&[]).with_status(1).out;
     assert!(text.starts_with("firmware: unknown\n"), "{text}");
     let row = text.lines().find(|line| line.contains("nvme")).unwrap();
     let cells: Vec<_> = row.split_whitespace().collect();
@@ -49,56 +43,52 @@ fn faults_are_printed_with_a_fix_and_status_1() {
 
 #[test]
 fn an_explanation_shows_the_intx_fallback_and_its_interrupt_line() {
-    let output = live(&without_messages("explain"), &["--explain", "00:02.0"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let text = Linux::new("explain").live(&["--explain", "00:02.0"]).with_status(1).out;
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], "0000:00:02.0, driver nvme, INTx");
     assert!(lines[1].starts_with("endpoint: the kernel's command line"), "{text}");
-    assert!(lines.contains(&"INTx, which Linux uses instead:"), "{text}");
-    assert!(lines.contains(&"doorbell: input of INTID 37"), "{text}");
-    assert!(lines.contains(&"handler: the handler has run 17 times"), "{text}");
+    for line in [
+        "INTx, which Linux uses instead:",
+        "doorbell: input of INTID 37",
+        "handler: the handler has run 17 times",
+    ] {
+        assert!(lines.contains(&line), "{text}");
+    }
 }
 
 #[test]
 fn json_reports_and_explanations_have_the_same_device_fields() {
-    let root = without_messages("json");
-    let report: Value = serde_json::from_slice(&live(&root, &["--json"]).stdout).unwrap();
+    let linux = Linux::new("json");
+    let report = linux.live(&["--json"]).json();
     let device = &report["devices"][0];
     assert_eq!((&device["id"], &device["linux"]["mode"]), (&"0000:00:02.0".into(), &"intx".into()));
     assert_eq!(device["explanation"]["obstacle"]["setup"], "turned-off");
     assert_eq!(device["linux"]["interrupts"][0]["count"], 17);
-    let output = live(&root, &["--json", "--explain", "0000:00:02.0"]);
-    let mut explained: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut explained = linux.live(&["--json", "--explain", "0000:00:02.0"]).json();
     assert_eq!(explained.as_object_mut().unwrap().remove("version"), Some(1.into()));
     assert_eq!(&explained, device);
 }
 
 #[test]
 fn explaining_an_absent_function_exits_with_status_2() {
-    let root = without_messages("absent");
+    let linux = Linux::new("absent");
     for (address, reason) in [
         ("0000:00:03.0", "no PCI device has the address 0000:00:03.0"),
         ("nvme", "\"nvme\" is not a PCI address"),
     ] {
-        let output = live(&root, &["--explain", address]);
-        assert_eq!(output.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "{address}");
+        let said = linux.live(&["--explain", address]).with_status(2);
+        assert!(said.err.contains(reason), "{address}");
     }
 }
 
 #[test]
 fn unreadable_firmware_exits_with_status_2() {
-    let root = without_messages("unreadable");
-    let output = live(&root.join("nothing"), &[]);
-    assert_eq!(output.status.code(), Some(2));
-    let reason = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(reason.contains("contains neither the firmware nor the PCI devices"), "{reason}");
-    std::fs::remove_file(root.join("proc/cmdline")).unwrap();
-    assert_eq!(live(&root, &[]).status.code(), Some(0));
-    write(&root, "sys/firmware/acpi/tables/APIC", b"broken");
-    let output = live(&root, &[]);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{text}");
+    let linux = Linux::new("unreadable");
+    let nothing = linux.0.run(&["live", "--root", "nothing"]).with_status(2).err;
+    assert!(nothing.contains("contains neither the firmware nor the PCI devices"), "{nothing}");
+    fs::remove_file(linux.0.0.join("proc/cmdline")).unwrap();
+    linux.live(&[]).with_status(0);
+    linux.0.write("sys/firmware/acpi/tables/APIC", "broken");
+    let text = linux.live(&[]).with_status(2).out;
     assert!(text.contains("cannot read /sys/firmware/acpi/tables: "), "{text}");
 }

@@ -27,8 +27,28 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-fn doorbell(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
+/// Returns the command with these arguments.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+    command.args(arguments);
+    command
+}
+
+/// Runs the command in the folder of this package.
+fn doorbell(arguments: &[&str]) -> Said {
+    Said::of(command(arguments).output().unwrap())
+}
+
+/// Runs a command that must succeed, and returns its standard output.
+#[track_caller]
+fn printed(arguments: &[&str]) -> String {
+    doorbell(arguments).with_status(0).out
+}
+
+/// Runs a command that cannot do its work, and returns its standard error.
+#[track_caller]
+fn refusal(arguments: &[&str]) -> String {
+    doorbell(arguments).with_status(2).err
 }
 
 /// A command's exit status and output.
@@ -45,9 +65,22 @@ impl Said {
         Self { status: output.status.code(), out, err }
     }
 
+    #[track_caller]
+    fn with_status(self, status: i32) -> Self {
+        assert_eq!(self.status, Some(status), "{}{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
     fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap()
     }
+}
+
+/// Returns the elements of an array.
+#[track_caller]
+fn rows(array: &Value) -> &[Value] {
+    array.as_array().unwrap()
 }
 
 /// A folder of a test, in which commands run.
@@ -74,15 +107,18 @@ impl Folder {
     }
 
     fn run(&self, arguments: &[&str]) -> Said {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-        Said::of(command.args(arguments).current_dir(&self.0).output().unwrap())
+        Said::of(command(arguments).current_dir(&self.0).output().unwrap())
     }
 
     /// Runs a command whose standard input is a file of the folder.
     fn run_on(&self, input: &str, arguments: &[&str]) -> Said {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
         let input = File::open(self.0.join(input)).unwrap();
-        Said::of(command.args(arguments).current_dir(&self.0).stdin(input).output().unwrap())
+        Said::of(command(arguments).current_dir(&self.0).stdin(input).output().unwrap())
+    }
+
+    /// Returns the path of a file.
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
     }
 
     fn lint(&self, arguments: &[&str]) -> Said {
@@ -113,11 +149,4 @@ fn test_data(name: &str) -> String {
 /// Returns the folder of the ACPI tables of `marina`.
 fn marina() -> String {
     path("../machine/machines/marina")
-}
-
-/// Returns a path that only this process uses.
-fn temporary(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("doorbell-{}-{name}", std::process::id()));
-    drop(fs::remove_file(&path));
-    path
 }

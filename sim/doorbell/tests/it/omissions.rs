@@ -1,17 +1,14 @@
 //! Tests of what a run leaves out, because no driver serves its controller.
 
-use crate::doorbell;
-use doorbell_machine::embedded;
+use crate::{Folder, board, doorbell, rows};
 use gic_firmware::{
-    ConfigAccess, Controller, ControllerIndex, ControllerKind, Fact, MsiRouting, Parent, PciHost,
-    PlatformDevice, Region, Status, Target, devicetree,
+    ConfigAccess, Controller, ControllerIndex, ControllerKind, Description, Fact, MsiRouting,
+    Parent, PciHost, PlatformDevice, Region, Status, Target,
 };
-use serde_json::Value;
-use std::path::PathBuf;
 
 /// Returns `harbour` with a host and two devices whose controllers no driver serves.
-fn with_foreign_controllers() -> PathBuf {
-    let mut board = embedded::machine("harbour").unwrap().firmware.describe().unwrap();
+fn with_foreign_controllers() -> Description {
+    let mut board = board("harbour");
     let window = |base| Region::new(base, 0x10_0000).unwrap();
     let mut host = PciHost::ecam("/pcie@60000000", window(0x6000_0000), MsiRouting::default());
     host.compatible = vec!["vendor,pcie".to_owned(), "snps,dw-pcie".to_owned()];
@@ -29,37 +26,32 @@ fn with_foreign_controllers() -> PathBuf {
     let mut off = Controller::new("/v2m@63000000", ControllerKind::V2m, Some(window(0x6300_0000)));
     off.status = Fact::stated(Status::Disabled);
     to(off, "/dma@64000000");
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("foreign.dtb");
-    std::fs::write(&path, devicetree::write(&board).unwrap()).unwrap();
-    path
+    board
 }
 
 #[test]
 fn omitted_hosts_and_devices_are_named_with_a_reason() {
-    let path = with_foreign_controllers();
+    let folder = Folder::new("omissions");
+    folder.describe("foreign.dtb", &with_foreign_controllers());
+    let path = folder.path("foreign.dtb");
     for choice in ["auto", "its"] {
-        let run = ["run", "--messages", "1", "--controller", choice, "--dtb"];
-        let run = [&run[..], &[path.to_str().unwrap()]].concat();
-        let output = doorbell(&[&run[..], &["--json"]].concat());
-        assert_eq!(output.status.code(), Some(0), "{choice}");
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let omitted = report["omitted"].as_array().unwrap();
-        let reasons = omitted.iter().map(|one| (one["id"].as_str(), one["reason"].as_str()));
+        let run = ["run", "--messages", "1", "--controller", choice, "--dtb", &path];
+        let report = doorbell(&[&run[..], &["--json"]].concat()).with_status(0).json();
+        let omitted = rows(&report["omitted"]);
         let expected = [
             ("/pcie@60000000", "names no MSI controller"),
             ("/dma@62000000", "through /inta@61000000: no driver exists for ti,sci-inta"),
             ("/dma@64000000", "through /v2m@63000000, which is disabled"),
         ];
         assert_eq!(omitted.len(), expected.len(), "{omitted:?}");
-        for ((id, reason), (node, words)) in reasons.zip(expected) {
-            assert!(id == Some(node) && reason.unwrap().contains(words), "{omitted:?}");
+        for (one, (node, words)) in omitted.iter().zip(expected) {
+            assert!(one["id"] == node && one["reason"].as_str().unwrap().contains(words), "{one}");
         }
         assert_eq!(report["totals"]["omitted"], 3);
-        let text = String::from_utf8(doorbell(&run).stdout).unwrap();
+        let text = doorbell(&run).out;
         assert!(text.contains("\nverdict: clean, 3 omitted\n"), "{text}");
         assert!(expected.iter().all(|(node, _)| text.contains(node)), "{text}");
     }
-    let page = doorbell(&["report", "--simulate", "--messages", "1", path.to_str().unwrap()]);
-    let page = String::from_utf8(page.stdout).unwrap();
+    let page = doorbell(&["report", "--simulate", "--messages", "1", &path]).out;
     assert!(page.contains("Verdict: clean, 3 omitted") && page.contains("/dma@64000000: signals"));
 }

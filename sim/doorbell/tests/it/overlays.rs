@@ -1,26 +1,21 @@
 //! Tests of dumps as sources.
 
+use crate::{Folder, Said, command, marina, path, table};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
-const OVERLAYS: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/gic-firmware/tests/overlay");
-const MARINA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/marina");
-
-fn doorbell(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-    command.args(arguments).current_dir(OVERLAYS).output().unwrap()
+/// Runs the command in the folder of an overlay and its base.
+fn doorbell(arguments: &[&str]) -> Said {
+    let overlays = path("../../crates/gic-firmware/tests/overlay");
+    Said::of(command(arguments).current_dir(overlays).output().unwrap())
 }
 
 /// Writes tables as `acpidump` does.
-fn dumped(folder: &Path) -> String {
+fn dumped() -> String {
     let mut text = String::new();
-    for (name, file) in [("APIC", "apic.aml"), ("IORT", "iort.aml"), ("MCFG", "mcfg.aml")] {
-        writeln!(text, "{name} @ 0x0000000000000000").unwrap();
-        for (number, bytes) in fs::read(folder.join(file)).unwrap().chunks(16).enumerate() {
+    for name in ["apic", "iort", "mcfg"] {
+        writeln!(text, "{} @ 0x0000000000000000", name.to_uppercase()).unwrap();
+        for (number, bytes) in table(name).chunks(16).enumerate() {
             write!(text, "    {:04X}:", number * 16).unwrap();
             for byte in bytes {
                 write!(text, " {byte:02X}").unwrap();
@@ -34,29 +29,25 @@ fn dumped(folder: &Path) -> String {
 
 #[test]
 fn an_acpi_dump_is_read_like_a_folder_of_tables() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let text = dumped(Path::new(MARINA));
-    let path = folder.join("acpidump.txt");
-    fs::write(&path, &text).unwrap();
-    let dump = path.to_str().unwrap();
+    let (folder, text) = (Folder::new("acpi-dump"), dumped());
+    folder.write("acpidump.txt", &text);
+    let (dump, marina) = (&*folder.path("acpidump.txt"), &*marina());
     let inspected = |source: &str| {
-        let output = doorbell(&["inspect", "--json", source]);
-        let mut all: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mut all = doorbell(&["inspect", "--json", source]).json();
         all["source"] = Value::Null;
         all
     };
-    assert_eq!(inspected(dump), inspected(MARINA));
-    let status = |source| doorbell(&["lint", source]).status.code();
-    assert_eq!(status(dump), status(MARINA));
-    for source in [dump, MARINA, "base.dtb"] {
+    assert_eq!(inspected(dump), inspected(marina));
+    let status = |source| doorbell(&["lint", source]).status;
+    assert_eq!(status(dump), status(marina));
+    for source in [dump, marina, "base.dtb"] {
         let run = doorbell(&["run", source, "--simulate", "--messages", "1"]);
-        let option = if source == MARINA { "--acpi" } else { "--dtb" };
+        let option = if source == marina { "--acpi" } else { "--dtb" };
         let same = doorbell(&["run", option, source, "--simulate", "--messages", "1"]);
-        assert_eq!(run, same, "{source}");
+        assert_eq!((run.status, run.out), (same.status, same.out), "{source}");
     }
-    let cut: Vec<&str> =
-        text.lines().enumerate().filter(|(at, _)| *at != 3).map(|(_, line)| line).collect();
-    fs::write(&path, cut.join("\n")).unwrap();
-    let said = String::from_utf8(doorbell(&["inspect", dump]).stderr).unwrap();
+    let cut = text.lines().enumerate().filter(|(at, _)| *at != 3).map(|(_, line)| line);
+    folder.write("acpidump.txt", cut.collect::<Vec<_>>().join("\n"));
+    let said = doorbell(&["inspect", dump]).err;
     assert!(said.contains("line 4: APIC has 0x20 bytes before 0x30"), "{said}");
 }
