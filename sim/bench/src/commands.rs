@@ -1,16 +1,17 @@
 //! The cost of INT commands in a long queue in QEMU (if installed), which receives lines of its
 //! qtest protocol. INT has the same effect as a message that arrives at the ITS.
 
-use crate::probe::{Probe, Reference, each};
+use crate::peers::Program;
+use crate::probe::{Fallible, Probe, each, floor};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::{gicr, gits};
 use msi_types::{DeviceId, EventId};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-const CASE: &str = "peer-qemu-int-command";
+/// Name of the case.
+pub(crate) const CASE: &str = "peer-qemu-int-command";
 const PROGRAM: &str = "qemu-system-aarch64";
 
 const RAM_BASE: u64 = 0x4000_0000;
@@ -38,71 +39,39 @@ const CHUNK: usize = 0x8000;
 /// Maximum number of reads of `CREADR` or `GICR_CTLR` before a wait times out.
 const TURNS: u32 = 10_000;
 
-/// A QEMU process whose CPUs are stopped.
-struct Qemu {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Qemu {
-    fn start() -> Result<Self, String> {
-        let machine =
-            ["-M", "virt,gic-version=3", "-cpu", "cortex-a57", "-m", "128M", "-accel", "tcg", "-S"];
-        let mut command = std::process::Command::new(PROGRAM);
-        command.args(machine).args(["-display", "none", "-nodefaults"]);
-        command.args(["-qtest", "stdio", "-qtest-log", "none"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().map_err(|error| format!("{PROGRAM}: {error}"))?;
-        match (child.stdin.take(), child.stdout.take()) {
-            (Some(input), Some(output)) => {
-                Ok(Self { child, input, output: BufReader::new(output) })
-            }
-            _ => Err("no pipes".to_owned()),
-        }
-    }
-
-    /// Sends a line and returns the text that follows `OK`.
-    fn tell(&mut self, line: &str) -> Result<String, String> {
-        let mut reply = String::new();
-        let told = writeln!(self.input, "{line}").and_then(|()| self.output.read_line(&mut reply));
-        told.map_err(|error| format!("{PROGRAM}: {error}"))?;
-        match reply.trim_end().strip_prefix("OK") {
-            Some(rest) => Ok(rest.trim_start().to_owned()),
-            None => Err(format!("{line:.40}: {reply}")),
-        }
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        // Errors are ignored, because the process may already have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Returns the probe for INT, if QEMU is installed.
-pub(crate) fn qemu() -> Result<Probe, (&'static str, String)> {
-    let failed = |reason| (CASE, reason);
-    let mut its = ItsUnderTest(Qemu::start().map_err(failed)?);
-    its.boot().map_err(failed)?;
-    Ok(Probe::new(CASE, Reference::FetchOr, move || its.ints()))
+pub(crate) fn qemu() -> Fallible<Probe> {
+    let machine =
+        ["-M", "virt,gic-version=3", "-cpu", "cortex-a57", "-m", "128M", "-accel", "tcg", "-S"];
+    let mut command = std::process::Command::new(PROGRAM);
+    command.args(machine).args(["-display", "none", "-nodefaults"]);
+    command.args(["-qtest", "stdio", "-qtest-log", "none"]).stderr(Stdio::null());
+    let started = Program::start(&mut command).map_err(|error| format!("{PROGRAM}: {error}"))?;
+    let mut its = ItsUnderTest(started);
+    its.boot()?;
+    Ok(floor(CASE, move || its.ints()))
 }
 
-/// The ITS of QEMU's machine.
-struct ItsUnderTest(Qemu);
+/// The ITS of QEMU's machine, whose CPUs are stopped.
+struct ItsUnderTest(Program);
 
 impl ItsUnderTest {
+    /// Sends a line and returns the text that follows `OK`.
+    fn tell(&mut self, line: &str) -> Fallible<String> {
+        let reply = self.0.ask(line).map_err(|error| format!("{PROGRAM}: {error}"))?;
+        let rest = reply.strip_prefix("OK").ok_or_else(|| format!("{line:.40}: {reply}"))?;
+        Ok(rest.trim_start().to_owned())
+    }
+
     /// Maps every event, and prepares a queue with one INT per event in its first half and SYNCs in
     /// its second half.
-    fn boot(&mut self) -> Result<(), String> {
+    fn boot(&mut self) -> Fallible<()> {
         self.write32(REDISTRIBUTOR + u64::from(gicr::WAKER.offset()), 0)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PROPBASER.offset()), CONFIGURATION | 15)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PENDBASER.offset()), PENDING)?;
         // Configuration byte of each LPI: enabled, at medium priority.
-        self.0.tell(&format!("memset {CONFIGURATION:#x} {EVENTS:#x} 0xa1"))?;
-        self.0.tell(&format!("memset {DEVICES:#x} 0x20000 0"))?;
+        self.tell(&format!("memset {CONFIGURATION:#x} {EVENTS:#x} 0xa1"))?;
+        self.tell(&format!("memset {DEVICES:#x} 0x20000 0"))?;
         for (table, address) in (0..).zip([DEVICES, COLLECTIONS]) {
             let register = gits::BASER.get(table).ok_or("no table")?;
             self.write64(ITS + u64::from(register.offset()), 1 << 63 | address)?;
@@ -130,7 +99,7 @@ impl ItsUnderTest {
 
     /// Writes `commands` to the start of the queue, and resets the queue so that no command is left
     /// to execute.
-    fn give_queue(&mut self, commands: &[Command]) -> Result<(), String> {
+    fn give_queue(&mut self, commands: &[Command]) -> Fallible<()> {
         let bytes: Vec<u8> =
             commands.iter().copied().flat_map(Command::encode).flat_map(u64::to_le_bytes).collect();
         for (chunk, at) in bytes.chunks(CHUNK).zip((QUEUE..).step_by(CHUNK)) {
@@ -139,7 +108,7 @@ impl ItsUnderTest {
                 // Writing to a string cannot fail.
                 let _ = write!(line, "{byte:02x}");
             }
-            self.0.tell(&line)?;
+            self.tell(&line)?;
         }
         self.write64(ITS + u64::from(gits::CBASER.offset()), 1 << 63 | QUEUE | (QUEUE_PAGES - 1))?;
         self.write64(ITS + u64::from(gits::CWRITER.offset()), 0)?;
@@ -148,23 +117,23 @@ impl ItsUnderTest {
 
     /// Returns the nanoseconds per INT for an LPI that isn't pending. The time includes the round
     /// trip of the protocol line, divided by the number of commands.
-    fn ints(&mut self) -> Result<f64, String> {
+    fn ints(&mut self) -> Fallible<f64> {
         self.redistributor_enable(0)?;
-        self.0.tell(&format!("memset {PENDING:#x} 0x10000 0"))?;
+        self.tell(&format!("memset {PENDING:#x} 0x10000 0"))?;
         self.redistributor_enable(1)?;
         let spent = self.run_up_to(EVENTS)?;
         self.redistributor_enable(0)?;
         let (at, bytes) = (PENDING + u64::from(FIRST_LPI / 8), EVENTS / 8);
-        let pending = self.0.tell(&format!("read {at:#x} {bytes:#x}"))?;
+        let pending = self.tell(&format!("read {at:#x} {bytes:#x}"))?;
         if pending.strip_prefix("0x").is_none_or(|digits| !digits.trim_matches('f').is_empty()) {
-            return Err("not every INT made its LPI pending".to_owned());
+            return Err("not every INT made its LPI pending".into());
         }
         self.run_up_to(0)?;
         Ok(each(spent, EVENTS))
     }
 
     /// Lets the ITS execute the queue up to `command`, and returns the elapsed time.
-    fn run_up_to(&mut self, command: u32) -> Result<Duration, String> {
+    fn run_up_to(&mut self, command: u32) -> Fallible<Duration> {
         let end = u64::from(command) * 32;
         let start = Instant::now();
         self.write64(ITS + u64::from(gits::CWRITER.offset()), end)?;
@@ -172,30 +141,29 @@ impl ItsUnderTest {
         Ok(start.elapsed())
     }
 
-    fn redistributor_enable(&mut self, lpis: u32) -> Result<(), String> {
+    fn redistributor_enable(&mut self, lpis: u32) -> Fallible<()> {
         const RWP: u64 = 1 << 3;
         let ctlr = REDISTRIBUTOR + u64::from(gicr::CTLR.offset());
         self.write32(ctlr, lpis)?;
         self.wait(ctlr, |ctlr| ctlr & RWP == 0)
     }
 
-    fn wait(&mut self, register: u64, is_done: impl Fn(u64) -> bool) -> Result<(), String> {
+    fn wait(&mut self, register: u64, is_done: impl Fn(u64) -> bool) -> Fallible<()> {
         for _ in 0..TURNS {
-            let value = self.0.tell(&format!("readq {register:#x}"))?;
-            let value =
-                value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
-            if is_done(value.ok_or("no number")?) {
+            let value = self.tell(&format!("readq {register:#x}"))?;
+            let digits = value.strip_prefix("0x").ok_or("no number")?;
+            if is_done(u64::from_str_radix(digits, 16)?) {
                 return Ok(());
             }
         }
-        Err(format!("timeout: the register at {register:#x} does not report completion"))
+        Err(format!("timeout: the register at {register:#x} does not report completion").into())
     }
 
-    fn write32(&mut self, address: u64, value: u32) -> Result<(), String> {
-        self.0.tell(&format!("writel {address:#x} {value:#x}")).map(drop)
+    fn write32(&mut self, address: u64, value: u32) -> Fallible<()> {
+        self.tell(&format!("writel {address:#x} {value:#x}")).map(drop)
     }
 
-    fn write64(&mut self, address: u64, value: u64) -> Result<(), String> {
-        self.0.tell(&format!("writeq {address:#x} {value:#x}")).map(drop)
+    fn write64(&mut self, address: u64, value: u64) -> Fallible<()> {
+        self.tell(&format!("writeq {address:#x} {value:#x}")).map(drop)
     }
 }

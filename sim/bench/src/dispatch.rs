@@ -1,7 +1,7 @@
 //! The path from an acknowledged INTID to its handler.
 
 use crate::floors;
-use crate::probe::{MeasureError, Probe, Reference, each};
+use crate::probe::{Fallible, Probe, each};
 use irq_domain::{
     Config, Dispatched, Host, Interrupts, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig,
     TaskContext,
@@ -16,7 +16,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
-const NAME: &str = "dispatch";
+/// Name of the case.
+pub(crate) const NAME: &str = "dispatch";
 const FIRST_LPI: u32 = 8192;
 const VECTORS: u16 = 64;
 /// Number of interrupts per sample.
@@ -24,26 +25,23 @@ pub(crate) const REPEATS: u32 = 4096;
 
 /// Returns a probe that dispatches 64 vectors of one device round-robin, on the CPU that they
 /// target.
-pub(crate) fn probe() -> Result<Probe, MeasureError> {
-    let failed = |error: &dyn fmt::Display| MeasureError::Case(NAME.to_owned(), error.to_string());
-    let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(IdleHost)));
-    let interrupts = interrupts.map_err(|error| failed(&error))?;
+pub(crate) fn probe() -> Fallible<Probe> {
+    let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(IdleHost)))?;
     let requester = RequesterId::pci(1, 0, 0);
     let (parent, store) = (Arc::new(IdleParent), Arc::new(IdleStore));
     let config = MsiDeviceConfig::new("device", requester, parent, store);
-    let device = MsiDevice::attach(&interrupts, config).map_err(|error| failed(&error))?;
-    let granted =
-        device.allocate(Shape::Independent, VECTORS..=VECTORS).map_err(|error| failed(&error))?;
+    let device = MsiDevice::attach(&interrupts, config)?;
+    let granted = device.allocate(Shape::Independent, VECTORS..=VECTORS)?;
     let request =
         |slot| device.request(slot, "vector", |context| _ = std::hint::black_box(context.cpu()));
-    let handles = granted.iter().map(|vector| request(vector.slot)).collect::<Result<Vec<_>, _>>();
-    let handles = handles.map_err(|error| failed(&error))?;
-    Ok(Probe::new(NAME, Reference::Case(floors::DISPATCH), move || {
+    let handles: Vec<_> =
+        granted.iter().map(|vector| request(vector.slot)).collect::<Result<_, _>>()?;
+    Ok(Probe::new(NAME, floors::DISPATCH, move || {
         let _attached = &device;
         let start = Instant::now();
         for handle in handles.iter().cycle().take(REPEATS as usize) {
             if interrupts.dispatch(Cpu::new(0), handle.hwirq()) != Dispatched::Handled {
-                return Err("a vector has no handler".to_owned());
+                return Err("a vector has no handler".into());
             }
         }
         Ok(each(start.elapsed(), REPEATS))

@@ -11,7 +11,7 @@ pub(crate) use translation::{
     SEND_TAKE, TRANSLATE, TRANSLATE_FRESH, TRANSLATE_MANY_FRESH, random_order,
 };
 
-use crate::probe::{Probe, Reference, each};
+use crate::probe::{Fallible, Probe, each, floor};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -38,38 +38,30 @@ pub(crate) fn probes() -> Vec<Probe> {
 }
 
 /// An eventfd without a reader, so that writing to it wakes no thread.
-#[cfg(target_os = "linux")]
-pub(crate) struct EventFd(rustix::fd::OwnedFd);
+pub(crate) struct EventFd(#[cfg(target_os = "linux")] rustix::fd::OwnedFd);
 
-#[cfg(target_os = "linux")]
 impl EventFd {
-    pub(crate) fn new() -> Result<Self, String> {
-        let flags = rustix::event::EventfdFlags::NONBLOCK;
-        rustix::event::eventfd(0, flags).map(Self).map_err(|error| error.to_string())
+    #[cfg(target_os = "linux")]
+    pub(crate) fn new() -> Fallible<Self> {
+        Ok(Self(rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK)?))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn new() -> Fallible<Self> {
+        Err("eventfds are specific to Linux".into())
     }
 
     pub(crate) fn signal(&self) {
         // A write can only fail after 2^64 unread signals.
+        #[cfg(target_os = "linux")]
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-pub(crate) struct EventFd;
-
-#[cfg(not(target_os = "linux"))]
-impl EventFd {
-    pub(crate) fn new() -> Result<Self, String> {
-        Err("eventfds are specific to Linux".to_owned())
-    }
-
-    pub(crate) fn signal(&self) {}
-}
-
 /// Returns the probe for an eventfd write.
-pub(crate) fn eventfd() -> Result<Probe, (&'static str, String)> {
-    let file = EventFd::new().map_err(|reason| (EVENTFD, reason))?;
-    Ok(Probe::new(EVENTFD, Reference::FetchOr, move || {
+pub(crate) fn eventfd() -> Fallible<Probe> {
+    let file = EventFd::new()?;
+    Ok(floor(EVENTFD, move || {
         let repeats = 256;
         let start = Instant::now();
         (0..repeats).for_each(|_| file.signal());

@@ -2,38 +2,33 @@
 
 use super::floors::{self, EventFd};
 use super::model::{EventMapping, LPIS, MeasuredGic, NOTHING, NoKick, take};
-use crate::probe::{MeasureError, Probe, Reference, each};
+use crate::probe::{Fallible, MeasureError, Probe, each, named};
 use msi_types::{Cpu, Delivery, Kick};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vgic::{Sleep, Vcpu};
 
 const REPEATS: u32 = 4096;
-const KICK: &str = "kick-asleep";
+/// Name of the case.
+pub(crate) const KICK: &str = "kick-asleep";
 
-type GicWithCpus = (Arc<MeasuredGic>, Vec<Vcpu>);
-
-fn model(name: &str, mapping: EventMapping, targets: u16) -> Result<GicWithCpus, MeasureError> {
-    made(name, MeasuredGic::mapped(mapping, targets, Arc::new(NoKick)))
+fn model(mapping: EventMapping) -> Fallible<(MeasuredGic, Vec<Vcpu>)> {
+    MeasuredGic::mapped(mapping, 1, Arc::new(NoKick))
 }
 
-fn made(
-    name: &str,
-    model: Result<(MeasuredGic, Vec<Vcpu>), String>,
-) -> Result<GicWithCpus, MeasureError> {
-    let (model, vcpus) = model.map_err(|reason| MeasureError::Case(name.to_owned(), reason))?;
-    Ok((Arc::new(model), vcpus))
-}
+/// Returns the probe with this name.
+type Case = fn(&'static str) -> Fallible<Probe>;
 
 /// Returns all probes that don't need an operating system.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
-    Ok(vec![
-        inject_one()?,
-        inject_fresh()?,
-        inject_random()?,
-        depth("inject-ack-depth-1", 1)?,
-        depth("inject-ack-depth-57k", LPIS)?,
-    ])
+    let cases: [(_, Case); 5] = [
+        ("inject-1", inject_one),
+        ("inject-1-fresh", inject_fresh),
+        ("inject-64k-random", inject_random),
+        ("inject-ack-depth-1", |name| depth(name, 1)),
+        ("inject-ack-depth-57k", |name| depth(name, LPIS)),
+    ];
+    cases.into_iter().map(|(name, probe)| named(name, probe(name))).collect()
 }
 
 fn timed(operations: u32, run: impl FnOnce()) -> f64 {
@@ -46,18 +41,17 @@ fn empty(vcpu: &mut Vcpu) {
     while take(vcpu) != NOTHING {}
 }
 
-fn unless_pending(delivered: Delivery) -> Result<(), String> {
+fn unless_pending(delivered: Delivery) -> Fallible<()> {
     if delivered == Delivery::Pending {
         Ok(())
     } else {
-        Err(format!("a message was {delivered:?}"))
+        Err(format!("a message was {delivered:?}").into())
     }
 }
 
-fn inject_one() -> Result<Probe, MeasureError> {
-    let name = "inject-1";
-    let (model, _vcpus) = model(name, EventMapping::new(1, 1), 1)?;
-    Ok(Probe::new(name, Reference::Case(floors::TRANSLATE), move || {
+fn inject_one(name: &'static str) -> Fallible<Probe> {
+    let (model, _vcpus) = model(EventMapping::new(1, 1))?;
+    Ok(Probe::new(name, floors::TRANSLATE, move || {
         unless_pending(model.send(0, 0))?;
         Ok(timed(REPEATS, || {
             for _ in 0..REPEATS {
@@ -67,11 +61,10 @@ fn inject_one() -> Result<Probe, MeasureError> {
     }))
 }
 
-fn inject_fresh() -> Result<Probe, MeasureError> {
-    let name = "inject-1-fresh";
-    let (model, mut vcpus) = model(name, EventMapping::new(1, 6), 1)?;
-    Ok(Probe::new(name, Reference::Case(floors::TRANSLATE_FRESH), move || {
-        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
+fn inject_fresh(name: &'static str) -> Fallible<Probe> {
+    let (model, mut vcpus) = model(EventMapping::new(1, 6))?;
+    Ok(Probe::new(name, floors::TRANSLATE_FRESH, move || {
+        let vcpu = vcpus.first_mut().ok_or("no vCPU")?;
         let (rounds, events) = (REPEATS / 64, 64);
         let mut spent = Duration::ZERO;
         for _ in 0..rounds {
@@ -87,13 +80,13 @@ fn inject_fresh() -> Result<Probe, MeasureError> {
 }
 
 /// Measures messages to one of 2048 devices with 32 events each, in random order. None is pending.
-fn inject_random() -> Result<Probe, MeasureError> {
-    let (name, mapping) = ("inject-64k-random", EventMapping::new(2048, 5));
-    let (model, mut vcpus) = model(name, mapping, 1)?;
+fn inject_random(name: &'static str) -> Fallible<Probe> {
+    let mapping = EventMapping::new(2048, 5);
+    let (model, mut vcpus) = model(mapping)?;
     let order = floors::random_order(mapping.devices, 1 << mapping.event_bits);
     let count = u32::try_from(order.len()).unwrap_or(u32::MAX);
-    Ok(Probe::new(name, Reference::Case(floors::TRANSLATE_MANY_FRESH), move || {
-        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
+    Ok(Probe::new(name, floors::TRANSLATE_MANY_FRESH, move || {
+        let vcpu = vcpus.first_mut().ok_or("no vCPU")?;
         empty(vcpu);
         Ok(timed(count, || {
             for (device, event) in &order {
@@ -105,11 +98,11 @@ fn inject_random() -> Result<Probe, MeasureError> {
 
 /// Measures acknowledging the highest-priority LPI while `pending` LPIs are pending, and sending
 /// its event's message again.
-fn depth(name: &'static str, pending: u32) -> Result<Probe, MeasureError> {
+fn depth(name: &'static str, pending: u32) -> Fallible<Probe> {
     let mapping = EventMapping::new(LPIS / 32, 5);
-    let (model, mut vcpus) = model(name, mapping, 1)?;
-    Ok(Probe::new(name, Reference::Case(floors::SEND_TAKE), move || {
-        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
+    let (model, mut vcpus) = model(mapping)?;
+    Ok(Probe::new(name, floors::SEND_TAKE, move || {
+        let vcpu = vcpus.first_mut().ok_or("no vCPU")?;
         (0..pending).try_for_each(|at| unless_pending(model.send(at / 32, at % 32)))?;
         Ok(timed(REPEATS, || {
             for _ in 0..REPEATS {
@@ -130,12 +123,11 @@ impl Kick for EventFdKick {
 
 /// Measures a kick, including the time that the vCPU needs to fall asleep and to take the
 /// interrupt.
-pub(crate) fn kick_asleep() -> Result<Probe, (&'static str, String)> {
-    let file = EventFd::new().map_err(|reason| (KICK, reason))?;
-    let model = MeasuredGic::mapped(EventMapping::new(1, 1), 1, Arc::new(EventFdKick(file)));
-    let (model, mut vcpus) = model.map_err(|reason| (KICK, reason))?;
-    Ok(Probe::new(KICK, Reference::Case(floors::EVENTFD), move || {
-        let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
+pub(crate) fn kick_asleep() -> Fallible<Probe> {
+    let kick = Arc::new(EventFdKick(EventFd::new()?));
+    let (model, mut vcpus) = MeasuredGic::mapped(EventMapping::new(1, 1), 1, kick)?;
+    Ok(Probe::new(KICK, floors::EVENTFD, move || {
+        let vcpu = vcpus.first_mut().ok_or("no vCPU")?;
         let (repeats, mut taken) = (256, 0);
         let time = timed(repeats, || {
             for _ in 0..repeats {
@@ -145,6 +137,10 @@ pub(crate) fn kick_asleep() -> Result<Probe, (&'static str, String)> {
                 taken += u32::from(asleep && take(vcpu) != NOTHING);
             }
         });
-        if taken == repeats { Ok(time) } else { Err(format!("{taken} of {repeats} wake-ups")) }
+        if taken == repeats {
+            Ok(time)
+        } else {
+            Err(format!("{taken} of {repeats} wake-ups").into())
+        }
     }))
 }

@@ -23,7 +23,8 @@ pub use measurements::{Case, Measurements, Skipped};
 pub use memory::{Memory, memory};
 pub use probe::MeasureError;
 
-use probe::{Probe, Reference};
+use measurements::FETCH_OR;
+use probe::{Probe, named};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -49,37 +50,39 @@ impl Default for MeasureOptions {
 /// # Errors
 /// Returns an error if a driver or an operation fails.
 pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
-    let mut floor = Probe::new("fetch_or", Reference::FetchOr, || Ok(floors::fetch_or()));
+    let mut baseline = probe::floor(FETCH_OR, || Ok(floors::fetch_or()));
     let mut skipped = Vec::new();
     let mut probes = injection::probes()?;
     probes.extend(floors::probes());
-    let one = |probe: Result<Probe, _>| probe.map(|probe| vec![probe]);
-    let alone = [floors::eventfd(), injection::kick_asleep(), peers::kvm(), commands::qemu()];
-    for optional in alone.map(one).into_iter().chain([routes::kvm()]) {
+    let alone = [
+        (floors::EVENTFD, floors::eventfd()),
+        (injection::KICK, injection::kick_asleep()),
+        (peers::KVM, peers::kvm()),
+        (commands::CASE, commands::qemu()),
+    ];
+    let alone = alone.map(|(name, probe)| (name.to_owned(), probe.map(|probe| vec![probe])));
+    let program = |program: &PathBuf| {
+        (program.display().to_string(), peers::program(&mut Command::new(program)))
+    };
+    let programs = options.peers.iter().map(program);
+    let routes = (routes::KVM.to_owned(), routes::kvm());
+    for (name, optional) in alone.into_iter().chain([routes]).chain(programs) {
         match optional {
             Ok(several) => probes.extend(several),
-            Err((name, reason)) => skipped.push(Skipped { name: name.to_owned(), reason }),
-        }
-    }
-    for program in &options.peers {
-        match peers::program(&mut Command::new(program)) {
-            Ok(several) => probes.extend(several),
-            Err(reason) => skipped.push(Skipped { name: program.display().to_string(), reason }),
+            Err(reason) => skipped.push(Skipped { name, reason: reason.to_string() }),
         }
     }
     probes.extend(routes::probes()?);
     probes.extend(list_registers::probes()?);
-    probes.push(dispatch::probe()?);
+    probes.push(named(dispatch::NAME, dispatch::probe())?);
     probes.push(peers::locked_list());
     for _ in 0..options.rounds.max(1) {
-        floor.take()?;
+        baseline.take()?;
         probes.iter_mut().try_for_each(Probe::take)?;
     }
-    let cases = probes.into_iter().map(|probe| {
-        let (name, of) = (probe.name.clone(), probe.of.name());
-        Case::new(name, probe.median(), of)
-    });
-    Ok(Measurements::new(floor.median(), cases.collect(), skipped))
+    let cases =
+        probes.into_iter().map(|probe| Case::new(probe.name.clone(), probe.of, probe.median()));
+    Ok(Measurements::new(baseline.median(), cases.collect(), skipped))
 }
 
 #[cfg(test)]

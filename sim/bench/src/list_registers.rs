@@ -3,7 +3,7 @@
 
 use crate::floors::{self, VCPUS};
 use crate::model::{EventMapping, MeasuredGic, NoKick};
-use crate::probe::{MeasureError, Probe, Reference, each};
+use crate::probe::{Fallible, MeasureError, Probe, each, named};
 use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
 use msi_types::Delivery;
 use std::sync::Arc;
@@ -50,32 +50,31 @@ impl Clock {
 }
 
 impl Guests {
-    fn new(mapping: EventMapping, vcpus: u16) -> Result<Self, String> {
+    fn new(mapping: EventMapping, vcpus: u16) -> Fallible<Self> {
         let (model, all) = MeasuredGic::mapped(mapping, vcpus, Arc::new(NoKick))?;
-        let with_list_registers = all
-            .into_iter()
-            .take(vcpus.into())
-            .map(|vcpu| vcpu.with_list_registers(interface()).map_err(|error| error.to_string()));
-        let vcpus = with_list_registers.collect::<Result<_, _>>()?;
-        Ok(Self { model, vcpus, clock: Clock::new() })
+        let mut with_list_registers = Vec::new();
+        for vcpu in all.into_iter().take(vcpus.into()) {
+            with_list_registers.push(vcpu.with_list_registers(interface())?);
+        }
+        Ok(Self { model, vcpus: with_list_registers, clock: Clock::new() })
     }
 
     /// Sends a device's first events, in the order given by [`event_of`](EventMapping).
-    fn send(&self, device: u32, events: u32) -> Result<(), String> {
+    fn send(&self, device: u32, events: u32) -> Fallible<()> {
         for event in 0..events {
             if self.model.send(device, event) != Delivery::Pending {
-                return Err("a message was not delivered".to_owned());
+                return Err("a message was not delivered".into());
             }
         }
         Ok(())
     }
 
-    fn send_to_each(&self, events: u32) -> Result<(), String> {
+    fn send_to_each(&self, events: u32) -> Fallible<()> {
         (0..u32::from(VCPUS)).try_for_each(|device| self.send(device, events))
     }
 
     /// Makes all vCPUs enter the guest, each with `listed` list registers in use.
-    fn enter(&mut self, listed: u32) -> Result<(Entered, Duration), String> {
+    fn enter(&mut self, listed: u32) -> Fallible<(Entered, Duration)> {
         let Self { vcpus, clock, .. } = self;
         let enter = |vcpu: &mut ListRegisterVcpu| {
             let _inside = vcpu.enter();
@@ -86,20 +85,15 @@ impl Guests {
         if left.iter().all(|interface| pending(interface) == listed) {
             Ok((left, time))
         } else {
-            Err(format!("a vCPU does not have {listed} interrupts in list registers"))
+            Err(format!("a vCPU does not have {listed} interrupts in list registers").into())
         }
     }
 
     /// Makes all vCPUs enter the guest with `listed` list registers in use, has their guests end
     /// these interrupts, and makes the vCPUs exit. Returns the time spent on the exits.
-    fn run_to_end(&mut self, listed: u32) -> Result<Duration, String> {
+    fn run_to_end(&mut self, listed: u32) -> Fallible<Duration> {
         let (mut entered, _) = self.enter(listed)?;
-        for interface in &mut entered {
-            let end = |register: &mut ListRegister| {
-                *register = register.with_state(ListRegisterState::Invalid);
-            };
-            interface.list.iter_mut().for_each(end);
-        }
+        entered.iter_mut().for_each(end_all);
         Ok(self.exit(&entered))
     }
 
@@ -117,26 +111,28 @@ pub(crate) fn pending(interface: &VirtualInterface) -> u32 {
     interface.list.iter().map(|register| pending(register.state())).sum()
 }
 
+/// Ends all interrupts in list registers, like the guest.
+pub(crate) fn end_all(interface: &mut VirtualInterface) {
+    let end = |register: &ListRegister| register.with_state(ListRegisterState::Invalid);
+    interface.list = interface.list.each_ref().map(end);
+}
+
 /// Returns probes for entries and exits, with few and with many LPIs pending.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let entries = [("enter-0", 0), ("enter-1", 1), ("enter-4", 4), ("enter-16", 16)];
     let exits = [("exit-0", 0), ("exit-1", 1), ("exit-4", 4)];
-    let entries = entries.into_iter().map(|(name, pending)| made(name, entry(name, pending)));
-    let exits = exits.into_iter().map(|(name, ended)| made(name, exit(name, ended)));
+    let entries = entries.into_iter().map(|(name, pending)| named(name, entry(name, pending)));
+    let exits = exits.into_iter().map(|(name, ended)| named(name, exit(name, ended)));
     entries.chain(exits).collect()
-}
-
-fn made(name: &str, probe: Result<Probe, String>) -> Result<Probe, MeasureError> {
-    probe.map_err(|reason| MeasureError::Case(name.to_owned(), reason))
 }
 
 /// Measures vCPU entries with `pending` LPIs pending. The guests have handled some LPIs before, and
 /// do not acknowledge the pending ones.
-fn entry(name: &'static str, pending: u32) -> Result<Probe, String> {
+fn entry(name: &'static str, pending: u32) -> Fallible<Probe> {
     let mut guests = Guests::new(EventMapping::new(VCPUS.into(), 4), VCPUS)?;
     guests.send_to_each(4)?;
     guests.run_to_end(4)?;
-    Ok(Probe::new(name, Reference::Case(floors::ENTER), move || {
+    Ok(Probe::new(name, floors::ENTER, move || {
         guests.send_to_each(pending)?;
         let mut spent = Duration::ZERO;
         for round in 0..=ROUNDS {
@@ -149,9 +145,9 @@ fn entry(name: &'static str, pending: u32) -> Result<Probe, String> {
 }
 
 /// Measures vCPU exits after the guests have ended all pending interrupts.
-fn exit(name: &'static str, ended: u32) -> Result<Probe, String> {
+fn exit(name: &'static str, ended: u32) -> Fallible<Probe> {
     let mut guests = Guests::new(EventMapping::new(VCPUS.into(), 4), VCPUS)?;
-    Ok(Probe::new(name, Reference::Case(floors::ENTER), move || {
+    Ok(Probe::new(name, floors::ENTER, move || {
         let mut spent = Duration::ZERO;
         for round in 0..=ROUNDS {
             guests.send_to_each(ended)?;

@@ -60,7 +60,7 @@ pub struct Skipped {
 
 impl Case {
     /// Creates a case from one process, without its ratio.
-    pub(crate) fn new(name: String, median_ns: f64, of: &str) -> Self {
+    pub(crate) fn new(name: String, of: &str, median_ns: f64) -> Self {
         Self { name, median_ns, min_ns: median_ns, ratio: 0.0, of: of.to_owned() }
     }
 }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn process(floor_ns: f64, cases: &[(&str, f64, &str)]) -> Measurements {
-        let case = |(name, time, of): &(&str, f64, &str)| Case::new((*name).to_owned(), *time, of);
+        let case = |(name, time, of): &(&str, f64, &str)| Case::new((*name).to_owned(), of, *time);
         Measurements::new(floor_ns, cases.iter().map(case).collect(), Vec::new())
     }
 

@@ -1,7 +1,7 @@
 //! The model's memory, which grows with the number of vCPUs and mapped events.
 
 use crate::model::{EventMapping, GicSize, MeasuredGic, NoKick};
-use crate::probe::MeasureError;
+use crate::probe::{Fallible, MeasureError, named};
 use std::sync::Arc;
 use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
 
@@ -25,17 +25,20 @@ pub struct Memory {
 /// # Errors
 /// Returns an error if a machine cannot be created.
 pub fn memory(heap: &dyn Fn() -> usize) -> Result<Memory, MeasureError> {
-    let failed = |reason: String| MeasureError::Case("memory".to_owned(), reason);
+    named("memory", measured(heap))
+}
+
+fn measured(heap: &dyn Fn() -> usize) -> Fallible<Memory> {
     let before = heap();
     let idle = Vgic::new(VgicConfig::new(1), Arc::new(NoMemory), Arc::new(NoKick));
-    let idle = idle.map(|_kept| heap() - before).map_err(|error| failed(error.to_string()))?;
-    let [few, many] = [FEW, MANY].map(|events| with_events(events, heap).map_err(failed));
+    let idle = idle.map(|_kept| heap() - before)?;
+    let [few, many] = [FEW, MANY].map(|events| with_events(events, heap));
     let more = u32::try_from(many?.saturating_sub(few?)).unwrap_or(u32::MAX);
     Ok(Memory { idle, event: f64::from(more) / f64::from(MANY - FEW) })
 }
 
 /// Returns the memory of a machine with so many mapped events. Guest memory isn't counted.
-fn with_events(events: u32, heap: &dyn Fn() -> usize) -> Result<usize, String> {
+fn with_events(events: u32, heap: &dyn Fn() -> usize) -> Fallible<usize> {
     let size = GicSize { vcpus: 8, budget: events.max(1 << 16) * 2, lpi_id_bits: 20 };
     let event_bits = if events == FEW { 5 } else { 9 };
     let mapping = EventMapping::new(events >> event_bits, event_bits);

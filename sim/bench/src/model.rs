@@ -1,5 +1,6 @@
 //! A virtual GIC with an ITS, programmed in the same way as by a driver.
 
+use crate::probe::Fallible;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{Priority, gicd, gicr, gits, icc};
@@ -128,7 +129,7 @@ impl MeasuredGic {
         mapping: EventMapping,
         targets: u16,
         kick: Arc<dyn Kick>,
-    ) -> Result<(Self, Vec<Vcpu>), String> {
+    ) -> Fallible<(Self, Vec<Vcpu>)> {
         let size = GicSize { vcpus: targets.max(2), budget: 1 << 17, lpi_id_bits: 16 };
         let (mut model, vcpus) = Self::booted(size, kick)?;
         model.configure(LPIS)?;
@@ -137,11 +138,9 @@ impl MeasuredGic {
     }
 
     /// Boots a machine with no mappings.
-    pub(crate) fn booted(size: GicSize, kick: Arc<dyn Kick>) -> Result<(Self, Vec<Vcpu>), String> {
+    pub(crate) fn booted(size: GicSize, kick: Arc<dyn Kick>) -> Fallible<(Self, Vec<Vcpu>)> {
         let ram = Arc::new(FlatMemory(Mutex::new(vec![0; size.ram_bytes()])));
-        let made =
-            Vgic::new(size.config(), ram.clone(), kick).map_err(|error| error.to_string())?;
-        let (gic, mut vcpus) = made;
+        let (gic, mut vcpus) = Vgic::new(size.config(), ram.clone(), kick)?;
         let doorbell = gic.its(0).ok_or("the machine has no ITS")?;
         let address = ItsConfig::new(ITS).doorbell();
         let mut model = Self { gic, ram, doorbell, address, written: 0 };
@@ -150,12 +149,11 @@ impl MeasuredGic {
     }
 
     /// Creates the same machine again, with the same guest memory.
-    pub(crate) fn successor(&self) -> Result<(Arc<Vgic>, Vec<Vcpu>), String> {
-        let config = self.gic.config().clone();
-        Vgic::new(config, self.ram.clone(), Arc::new(NoKick)).map_err(|error| error.to_string())
+    pub(crate) fn successor(&self) -> Fallible<(Arc<Vgic>, Vec<Vcpu>)> {
+        Ok(Vgic::new(self.gic.config().clone(), self.ram.clone(), Arc::new(NoKick))?)
     }
 
-    fn boot(&mut self, vcpus: &mut [Vcpu]) -> Result<(), String> {
+    fn boot(&mut self, vcpus: &mut [Vcpu]) -> Fallible<()> {
         let config = self.gic.config();
         let id_bits_minus_one = u64::from(config.lpi_id_bits.unwrap_or(16)) - 1;
         let distributor = config.distributor;
@@ -172,7 +170,7 @@ impl MeasuredGic {
             }
             self.write(frame + u64::from(gicr::CTLR.offset()), AccessWidth::Word, 1)?;
             for (register, value) in [(icc::PMR.encoding(), 0xff), (icc::IGRPEN1.encoding(), 1)] {
-                vcpu.write_sysreg(register, value).map_err(|error| error.to_string())?;
+                vcpu.write_sysreg(register, value)?;
             }
         }
         for (table, address) in (0..).zip([DEVICES, COLLECTIONS]) {
@@ -186,14 +184,14 @@ impl MeasuredGic {
     }
 
     /// Enables the first `lpis` LPIs.
-    pub(crate) fn configure(&self, lpis: u32) -> Result<(), String> {
+    pub(crate) fn configure(&self, lpis: u32) -> Fallible<()> {
         let byte = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
         let bytes = vec![byte; lpis as usize];
-        self.ram.write(CONFIGURATION, &bytes).map_err(|fault| fault.to_string())
+        Ok(self.ram.write(CONFIGURATION, &bytes)?)
     }
 
     /// Maps events at the ITS, whose collections target the first `targets` vCPUs.
-    pub(crate) fn map(&mut self, mapping: EventMapping, targets: u16) -> Result<(), String> {
+    pub(crate) fn map(&mut self, mapping: EventMapping, targets: u16) -> Fallible<()> {
         let events = 1u32 << mapping.event_bits;
         let lpis = self.gic.config().lpi_id_bits.map_or(LPIS, |bits| (1 << bits) - FIRST_LPI);
         for vcpu in 0..targets {
@@ -210,22 +208,20 @@ impl MeasuredGic {
             }
         }
         let faults = self.gic.command_faults(0).ok_or("no ITS")?;
-        if faults.count == 0 { Ok(()) } else { Err(faults.to_string()) }
+        if faults.count == 0 { Ok(()) } else { Err(faults.to_string().into()) }
     }
 
     /// Posts one command, which the ITS executes immediately.
-    pub(crate) fn command(&mut self, command: Command) -> Result<(), String> {
+    pub(crate) fn command(&mut self, command: Command) -> Fallible<()> {
         let image = command.encode().map(u64::to_le_bytes);
-        self.ram
-            .write(QUEUE + self.written, image.as_flattened())
-            .map_err(|fault| fault.to_string())?;
+        self.ram.write(QUEUE + self.written, image.as_flattened())?;
         self.written = (self.written + 32) % QUEUE_BYTES;
         let register = ITS + u64::from(gits::CWRITER.offset());
         self.write(register, AccessWidth::Double, self.written)
     }
 
-    fn write(&self, address: u64, width: AccessWidth, value: u64) -> Result<(), String> {
-        self.gic.write_until_done(address, width, value).map_err(|error| error.to_string())
+    fn write(&self, address: u64, width: AccessWidth, value: u64) -> Fallible<()> {
+        Ok(self.gic.write_until_done(address, width, value)?)
     }
 
     /// Sends a device's message to the ITS.

@@ -5,7 +5,7 @@
 mod cases;
 mod counter;
 
-use crate::probe::MeasureError;
+use crate::probe::{MeasureError, named};
 use cases::CASES;
 use counter::Counter;
 
@@ -24,7 +24,7 @@ fn finished(operation: &str, operations: u32, report: &mut dyn FnMut(&str, u32))
 pub fn perform(report: &mut dyn FnMut(&str, u32)) -> Result<(), MeasureError> {
     for (name, case) in CASES {
         let mut counter = Counter::default();
-        case(&mut counter).map_err(|reason| MeasureError::Case((*name).to_owned(), reason))?;
+        named(name, case(&mut counter))?;
         finished(name, counter.operations, report);
     }
     Ok(())

@@ -1,26 +1,12 @@
 //! A measured case, with its reference and its samples.
 
 use crate::measurements::FETCH_OR;
+use std::error::Error;
 use std::thread;
 use std::time::Duration;
 
-/// The reference that a case's time is compared with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reference {
-    /// An uncontended `fetch_or` in the L1 cache.
-    FetchOr,
-    /// Another case, or `fetch_or` if that case isn't measured.
-    Case(&'static str),
-}
-
-impl Reference {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::FetchOr => FETCH_OR,
-            Self::Case(name) => name,
-        }
-    }
-}
+/// The outcome of an operation that can fail in any of the measured crates.
+pub(crate) type Fallible<T> = Result<T, Box<dyn Error>>;
 
 /// The reason why the measurement failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,11 +17,18 @@ pub enum MeasureError {
     Case(String, String),
 }
 
+/// Adds the case's name to its error.
+pub(crate) fn named<T>(name: &str, outcome: Fallible<T>) -> Result<T, MeasureError> {
+    outcome.map_err(|error| MeasureError::Case(name.to_owned(), error.to_string()))
+}
+
 /// A case that is being measured.
 pub(crate) struct Probe {
     pub(crate) name: String,
-    pub(crate) of: Reference,
-    pub(crate) sample: Box<dyn FnMut() -> Result<f64, String>>,
+    /// Name of the case that this one is compared with. If that case isn't measured, this one is
+    /// compared with an uncontended `fetch_or` in the L1 cache.
+    pub(crate) of: &'static str,
+    pub(crate) sample: Box<dyn FnMut() -> Fallible<f64>>,
     samples: Vec<f64>,
 }
 
@@ -43,8 +36,8 @@ impl Probe {
     /// Creates a case. `sample` must return the nanoseconds per operation.
     pub(crate) fn new(
         name: impl Into<String>,
-        of: Reference,
-        sample: impl FnMut() -> Result<f64, String> + 'static,
+        of: &'static str,
+        sample: impl FnMut() -> Fallible<f64> + 'static,
     ) -> Self {
         Self { name: name.into(), of, sample: Box::new(sample), samples: Vec::new() }
     }
@@ -53,8 +46,7 @@ impl Probe {
         // A new time slice makes it less likely that another process interrupts the sample, which
         // would make the sample worthless.
         thread::yield_now();
-        let time = (self.sample)();
-        self.samples.push(time.map_err(|reason| MeasureError::Case(self.name.clone(), reason))?);
+        self.samples.push(named(&self.name, (self.sample)())?);
         Ok(())
     }
 
@@ -65,8 +57,8 @@ impl Probe {
 }
 
 /// Creates a case that is compared only with `fetch_or`.
-pub(crate) fn floor(name: &str, sample: impl FnMut() -> Result<f64, String> + 'static) -> Probe {
-    Probe::new(name, Reference::FetchOr, sample)
+pub(crate) fn floor(name: &str, sample: impl FnMut() -> Fallible<f64> + 'static) -> Probe {
+    Probe::new(name, FETCH_OR, sample)
 }
 
 /// Returns the nanoseconds per operation.

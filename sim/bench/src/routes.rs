@@ -3,22 +3,23 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
 
-use crate::probe::{MeasureError, Probe, Reference, each};
+use crate::measurements::FETCH_OR;
+use crate::probe::{Fallible, MeasureError, Probe, each, named};
 use irq_routing::{Change, GsiSpace, Inputs, Route, Router, Routing};
 use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine};
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
 const REPEATS: u32 = 4096;
 const DOORBELL: u64 = 0x0809_0040;
 const FEW: &str = "route-update-16";
-const KVM: &str = "peer-kvm-route-update";
+/// Name of the cases in KVM.
+pub(crate) const KVM: &str = "peer-kvm-route-update";
 
 /// Returns probes that change one route in tables of two sizes.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
-    let few = update(FEW, Reference::FetchOr, 4)?;
-    Ok(vec![few, update("route-update-4096", Reference::Case(FEW), 12)?])
+    let cases = [(FEW, FETCH_OR, 4), ("route-update-4096", FEW, 12)];
+    cases.into_iter().map(|(name, of, bits)| named(name, update(name, of, bits))).collect()
 }
 
 /// A controller that ignores all lines, because the routes are changed but never used.
@@ -41,20 +42,15 @@ fn route(gsi: u32, round: u32) -> Route {
     )
 }
 
-fn failed(name: &str, error: impl Display) -> MeasureError {
-    MeasureError::Case(name.to_owned(), error.to_string())
-}
-
 /// Changes the message of one route after the other, each in a separate commit, across a table of
 /// 2^`bits` routes. The first pass isn't counted: it only warms the caches, which other cases have
 /// used since the last sample.
-fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, MeasureError> {
+fn update(name: &'static str, of: &'static str, bits: u32) -> Fallible<Probe> {
     let routes = 1 << bits;
     let space = GsiSpace::new(4096).with_first_allocated(0);
-    let table =
-        Router::new(space, Inputs::new(Arc::new(NoLines))).map_err(|error| failed(name, error))?;
+    let table = Router::new(space, Inputs::new(Arc::new(NoLines)))?;
     let full: Vec<_> = (0..routes).map(|gsi| (Gsi::new(gsi), route(gsi, 0))).collect();
-    table.replace(&full).map_err(|error| failed(name, error))?;
+    table.replace(&full)?;
     let mut at = 0u32;
     Ok(Probe::new(name, of, move || {
         let mut change_each = |changes| {
@@ -75,20 +71,19 @@ fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, Measure
         if made == REPEATS {
             Ok(time)
         } else {
-            Err(format!("{made} of {REPEATS} changes were made"))
+            Err(format!("{made} of {REPEATS} changes were made").into())
         }
     }))
 }
 
 /// Returns probes for the same change in KVM, which only accepts whole tables.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
+pub(crate) fn kvm() -> Fallible<Vec<Probe>> {
     let cases = [("peer-kvm-route-update-16", 16), ("peer-kvm-route-update-4096", 4096)];
-    let updates = cases.into_iter().map(|(name, routes)| kvm::update(name, routes));
-    updates.map(|probe| probe.map_err(|error| (KVM, error))).collect()
+    cases.into_iter().map(|(name, routes)| kvm::update(name, routes)).collect()
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
-    Err((KVM, "only for an x86 Linux host".to_owned()))
+pub(crate) fn kvm() -> Fallible<Vec<Probe>> {
+    Err("only for an x86 Linux host".into())
 }

@@ -79,6 +79,6 @@ pub(super) fn probe() -> Probe {
         let ran: u32 =
             (0..OPERATIONS).map(|at| u32::from(vectors.dispatch(&handlers, at % VECTORS))).sum();
         let time = each(start.elapsed(), OPERATIONS);
-        if ran == OPERATIONS { Ok(time) } else { Err(format!("{ran} handlers ran")) }
+        if ran == OPERATIONS { Ok(time) } else { Err(format!("{ran} handlers ran").into()) }
     })
 }

@@ -57,6 +57,6 @@ pub(super) fn probe() -> Probe {
         let start = Instant::now();
         let changed: u32 = (0..ROUNDS).map(|_| u32::from(machine.changed())).sum();
         let time = each(start.elapsed(), ROUNDS * u32::from(VCPUS));
-        if changed == 0 { Ok(time) } else { Err("something changed".to_owned()) }
+        if changed == 0 { Ok(time) } else { Err("something changed".into()) }
     })
 }

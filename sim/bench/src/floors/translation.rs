@@ -12,7 +12,7 @@
 //! them. The floors do not support levels, groups, targets, unmapping or notification.
 
 use super::words::{clear, exchange, load, zeros};
-use crate::probe::{Probe, each, floor};
+use crate::probe::{Fallible, Probe, each, floor};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -137,11 +137,11 @@ pub(super) fn probes() -> Vec<Probe> {
     vec![one(), few_fresh(), many_fresh(), send_take()]
 }
 
-fn counted(time: f64, found: u32, expected: u32) -> Result<f64, String> {
+fn counted(time: f64, found: u32, expected: u32) -> Fallible<f64> {
     if found == expected {
         Ok(time)
     } else {
-        Err(format!("{found} of {expected} messages had the expected effect"))
+        Err(format!("{found} of {expected} messages had the expected effect").into())
     }
 }
 

@@ -1,13 +1,13 @@
 //! The operations, by name.
 
 use super::counter::Counter;
-use crate::list_registers::{interface, pending};
+use crate::list_registers::{end_all, interface, pending};
 use crate::model::{
     EventMapping, GicSize, MeasuredGic, NOTHING, NoKick, REDISTRIBUTORS, map_event, take,
 };
+use crate::probe::Fallible;
 use crate::{dispatch, model};
 use gic_arch::icc::{self, SysRegEncoding};
-use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::its::{CollectionId, Command, RdBase};
 use gic_arch::{gicd, gicr};
 use irq_routing::msix::{MsixTable, Signaled};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use vgic::{AccessWidth, ListRegisterVcpu, Sleep, Vcpu, VirtualInterface};
 
 /// Prepares an operation, and counts its repetitions.
-type Case = fn(&mut Counter) -> Result<(), String>;
+type Case = fn(&mut Counter) -> Fallible<()>;
 
 /// Each operation with its name.
 pub(super) const CASES: &[(&str, Case)] = &[
@@ -105,7 +105,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("restore-lpi", |counter| restore(counter, 1)),
     ("restore-lpi-of-4-cpus", |counter| restore(counter, 4)),
     ("dispatch", |counter| {
-        let mut probe = dispatch::probe().map_err(|error| error.to_string())?;
+        let mut probe = dispatch::probe()?;
         let mut outcome = Ok(0.0);
         counter.count(dispatch::REPEATS, || outcome = (probe.sample)());
         outcome.map(drop)
@@ -142,12 +142,12 @@ enum Wired {
     Spi,
 }
 
-fn mapped(mapping: EventMapping) -> Result<(MeasuredGic, Vec<Vcpu>), String> {
+fn mapped(mapping: EventMapping) -> Fallible<(MeasuredGic, Vec<Vcpu>)> {
     MeasuredGic::mapped(mapping, 1, Arc::new(NoKick))
 }
 
-fn first(vcpus: &mut [Vcpu]) -> Result<&mut Vcpu, String> {
-    vcpus.first_mut().ok_or_else(|| "no vCPU".to_owned())
+fn first(vcpus: &mut [Vcpu]) -> Fallible<&mut Vcpu> {
+    Ok(vcpus.first_mut().ok_or("no vCPU")?)
 }
 
 #[inline]
@@ -168,7 +168,7 @@ fn slow_down(number: u32) {
     black_box(black_box(number).wrapping_add(black_box(1)));
 }
 
-fn pending_message(counter: &mut Counter, also: impl Fn(u32)) -> Result<(), String> {
+fn pending_message(counter: &mut Counter, also: impl Fn(u32)) -> Fallible<()> {
     let (gic, _vcpus) = mapped(EventMapping::new(1, 1))?;
     gic.send(0, 0);
     counter.count(REPEATS, || {
@@ -181,7 +181,7 @@ fn pending_message(counter: &mut Counter, also: impl Fn(u32)) -> Result<(), Stri
 }
 
 /// Sends messages to 64 events, and takes the LPIs.
-fn fresh_messages(counter: &mut Counter, wanted: Part) -> Result<(), String> {
+fn fresh_messages(counter: &mut Counter, wanted: Part) -> Fallible<()> {
     let (gic, mut vcpus) = mapped(EventMapping::new(1, 6))?;
     let vcpu = first(&mut vcpus)?;
     for _ in 0..REPEATS / BATCH {
@@ -200,11 +200,11 @@ fn fresh_messages(counter: &mut Counter, wanted: Part) -> Result<(), String> {
     Ok(())
 }
 
-fn expect_no_interrupt(vcpu: &mut Vcpu) -> Result<(), String> {
-    if take(vcpu) == NOTHING { Ok(()) } else { Err("an interrupt is left".to_owned()) }
+fn expect_no_interrupt(vcpu: &mut Vcpu) -> Fallible<()> {
+    if take(vcpu) == NOTHING { Ok(()) } else { Err("an interrupt is left".into()) }
 }
 
-fn take_one_lpi(counter: &mut Counter) -> Result<(), String> {
+fn take_one_lpi(counter: &mut Counter) -> Fallible<()> {
     let (gic, mut vcpus) = mapped(EventMapping::new(1, 6))?;
     let vcpu = first(&mut vcpus)?;
     for round in 0..REPEATS {
@@ -212,14 +212,14 @@ fn take_one_lpi(counter: &mut Counter) -> Result<(), String> {
         let mut taken = NOTHING;
         counter.count(1, || taken = take(vcpu));
         if taken == NOTHING {
-            return Err("no LPI was pending".to_owned());
+            return Err("no LPI was pending".into());
         }
     }
     Ok(())
 }
 
 /// Sends a message to a vCPU that has prepared to sleep.
-fn sleeper(counter: &mut Counter, wanted: Part) -> Result<(), String> {
+fn sleeper(counter: &mut Counter, wanted: Part) -> Fallible<()> {
     let (gic, mut vcpus) = mapped(EventMapping::new(1, 1))?;
     let vcpu = first(&mut vcpus)?;
     for _ in 0..REPEATS {
@@ -231,7 +231,7 @@ fn sleeper(counter: &mut Counter, wanted: Part) -> Result<(), String> {
             }
         });
         if asleep != Sleep::Ready {
-            return Err("the vCPU does not sleep".to_owned());
+            return Err("the vCPU does not sleep".into());
         }
         if wanted == Part::Message {
             counter.count(1, || _ = black_box(gic.send(0, 0)));
@@ -242,37 +242,36 @@ fn sleeper(counter: &mut Counter, wanted: Part) -> Result<(), String> {
     Ok(())
 }
 
-fn router(gic: &MeasuredGic) -> Result<(Arc<Router>, MsiMessage), String> {
+fn router(gic: &MeasuredGic) -> Fallible<(Arc<Router>, MsiMessage)> {
     let its = gic.gic.its(0).ok_or("no ITS")?;
     let inputs = Inputs::new(gic.gic.clone()).with_its(its);
-    let router = Router::new(GsiSpace::default(), inputs).map_err(|error| error.to_string())?;
+    let router = Router::new(GsiSpace::default(), inputs)?;
     let address = gic.gic.config().its.first().ok_or("no ITS")?.doorbell();
     Ok((Arc::new(router), MsiMessage { address, data: 0 }))
 }
 
-fn by_msix(counter: &mut Counter) -> Result<(), String> {
+fn by_msix(counter: &mut Counter) -> Fallible<()> {
     let (gic, _vcpus) = mapped(EventMapping::new(1, 1))?;
     let (router, message) = router(&gic)?;
-    let table =
-        MsixTable::new(1, Sender::Device(DEVICE), router).map_err(|error| error.to_string())?;
+    let table = MsixTable::new(1, Sender::Device(DEVICE), router)?;
     table.write_control(Control::new().with_enable(true));
     table.write(0, &message.address.to_le_bytes());
     table.write(8, &0u64.to_le_bytes());
     if table.signal(0) != Signaled::Sent(Delivery::Pending) {
-        return Err("the vector does not send".to_owned());
+        return Err("the vector does not send".into());
     }
     counter.count(REPEATS, || repeat(|| table.signal(0)));
     Ok(())
 }
 
-fn by_gsi(counter: &mut Counter) -> Result<(), String> {
+fn by_gsi(counter: &mut Counter) -> Fallible<()> {
     let (gic, _vcpus) = mapped(EventMapping::new(1, 1))?;
     let (router, message) = router(&gic)?;
-    let gsi = router.allocate().map_err(|error| error.to_string())?;
+    let gsi = router.allocate()?;
     let route = Change::Set(gsi, Route::to_its(DEVICE, message));
-    router.commit(&[route]).map_err(|error| error.to_string())?;
+    router.commit(&[route])?;
     if router.signal(gsi) != Ok(Delivery::Pending) {
-        return Err("the GSI does not send".to_owned());
+        return Err("the GSI does not send".into());
     }
     counter.count(REPEATS, || repeat(|| router.signal(gsi)));
     Ok(())
@@ -283,11 +282,8 @@ fn count_reads(counter: &mut Counter, vcpu: &mut Vcpu, register: SysRegEncoding)
 }
 
 /// Enables [`SGI`] at each vCPU, and [`SPI`] as an edge-triggered interrupt at the first.
-fn enable_wired(gic: &MeasuredGic, vcpus: &[Vcpu]) -> Result<(), String> {
-    let word = |address, value| {
-        let written = gic.gic.write_until_done(address, AccessWidth::Word, value);
-        written.map_err(|error| error.to_string())
-    };
+fn enable_wired(gic: &MeasuredGic, vcpus: &[Vcpu]) -> Fallible<()> {
+    let word = |address, value| gic.gic.write_until_done(address, AccessWidth::Word, value);
     for (_, number) in vcpus.iter().zip(0..) {
         let sgis = model::redistributor(number) + SGI_FRAME;
         word(sgis + 0x80, u32::MAX.into())?;
@@ -296,14 +292,14 @@ fn enable_wired(gic: &MeasuredGic, vcpus: &[Vcpu]) -> Result<(), String> {
     let gicd = gic.gic.config().distributor;
     word(gicd + 0x84, u32::MAX.into())?;
     word(gicd + u64::from(ISENABLER1), 1 << (SPI % 32))?;
-    word(gicd + 0xc08, 2 << (2 * (SPI % 16)))
+    Ok(word(gicd + 0xc08, 2 << (2 * (SPI % 16)))?)
 }
 
 /// Signals a wired interrupt and takes it.
-fn take_wired(counter: &mut Counter, wired: Wired, wanted: Part) -> Result<(), String> {
+fn take_wired(counter: &mut Counter, wired: Wired, wanted: Part) -> Fallible<()> {
     let (gic, mut vcpus) = mapped(EventMapping::new(1, 6))?;
     enable_wired(&gic, &vcpus)?;
-    let [vcpu, other, ..] = vcpus.as_mut_slice() else { return Err("one vCPU".to_owned()) };
+    let [vcpu, other, ..] = vcpus.as_mut_slice() else { return Err("one vCPU".into()) };
     for _ in 0..REPEATS {
         part(counter, wanted == Part::Message, 1, || match wired {
             Wired::Sgi => _ = other.write_sysreg(icc::SGI1R.encoding(), 1 << 24 | 1),
@@ -316,14 +312,14 @@ fn take_wired(counter: &mut Counter, wired: Wired, wanted: Part) -> Result<(), S
             Wired::Spi => SPI,
         };
         if taken != u64::from(expected) {
-            return Err(format!("INTID {taken} was taken"));
+            return Err(format!("INTID {taken} was taken").into());
         }
     }
     Ok(())
 }
 
 /// Sends SGIs from the first of `count` vCPUs. All targets take them.
-fn send_sgis(counter: &mut Counter, count: u16, value: u64) -> Result<(), String> {
+fn send_sgis(counter: &mut Counter, count: u16, value: u64) -> Fallible<()> {
     let size = GicSize { vcpus: count, budget: 4096, lpi_id_bits: 16 };
     let (gic, mut vcpus) = MeasuredGic::booted(size, Arc::new(NoKick))?;
     enable_wired(&gic, &vcpus)?;
@@ -333,17 +329,17 @@ fn send_sgis(counter: &mut Counter, count: u16, value: u64) -> Result<(), String
         let taken = others.iter_mut().filter_map(|other| Some(take(other)).filter(|id| *id == 1));
         let expected = if value == SGI_TO_OTHERS { usize::from(count) - 1 } else { 1 };
         if taken.count() != expected {
-            return Err("an SGI was not delivered".to_owned());
+            return Err("an SGI was not delivered".into());
         }
     }
     Ok(())
 }
 
 /// Enters and exits the guest with `listed` LPIs, which the guest ends.
-fn enter_and_exit(counter: &mut Counter, listed: u32, wanted: Part) -> Result<(), String> {
+fn enter_and_exit(counter: &mut Counter, listed: u32, wanted: Part) -> Fallible<()> {
     let (gic, vcpus) = mapped(EventMapping::new(1, 4))?;
     let vcpu = vcpus.into_iter().next().ok_or("no vCPU")?;
-    let mut vcpu = vcpu.with_list_registers(interface()).map_err(|error| error.to_string())?;
+    let mut vcpu = vcpu.with_list_registers(interface())?;
     // The first rounds leave the state that later rounds find.
     for round in 0..16 + REPEATS / 4 {
         for event in 0..listed {
@@ -362,19 +358,16 @@ fn enter_and_exit(counter: &mut Counter, listed: u32, wanted: Part) -> Result<()
 }
 
 /// Returns the interface after the guest has ended the `listed` interrupts in list registers.
-fn ended(vcpu: &mut ListRegisterVcpu, listed: u32) -> Result<VirtualInterface, String> {
+fn ended(vcpu: &mut ListRegisterVcpu, listed: u32) -> Fallible<VirtualInterface> {
     let mut left = *vcpu.in_guest().ok_or("not in the guest")?.interface();
     if pending(&left) != listed {
-        return Err(format!("{listed} interrupts are not in list registers"));
+        return Err(format!("{listed} interrupts are not in list registers").into());
     }
-    let end = |register: &mut ListRegister| {
-        *register = register.with_state(ListRegisterState::Invalid);
-    };
-    left.list.iter_mut().for_each(end);
+    end_all(&mut left);
     Ok(left)
 }
 
-fn read(counter: &mut Counter, offset: u32) -> Result<(), String> {
+fn read(counter: &mut Counter, offset: u32) -> Fallible<()> {
     let (gic, _vcpus) = mapped(EventMapping::new(1, 6))?;
     count_frame_reads(counter, &gic, gic.gic.config().distributor + u64::from(offset));
     Ok(())
@@ -386,25 +379,25 @@ fn count_frame_reads(counter: &mut Counter, gic: &MeasuredGic, address: u64) {
 
 /// Restores many LPIs, of devices with 64 events each, into a new machine. Consecutive events of a
 /// device target different vCPUs of the first `targets`.
-fn restore(counter: &mut Counter, targets: u16) -> Result<(), String> {
+fn restore(counter: &mut Counter, targets: u16) -> Fallible<()> {
     const DEVICES: u32 = 512;
     const EVENT_BITS: u8 = 6;
     let mapping = EventMapping::new(DEVICES, EVENT_BITS);
     let (gic, mut vcpus) = MeasuredGic::mapped(mapping, targets, Arc::new(NoKick))?;
     let (successor, mut successors) = gic.successor()?;
     let _paused: Vec<_> = vcpus.iter_mut().chain(&mut successors).map(Vcpu::pause).collect();
-    let mut saved = gic.gic.save().map_err(|error| error.to_string())?;
+    let mut saved = gic.gic.save()?;
     let devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
     for (target, event) in (0..targets).cycle().zip(devices.flat_map(|device| &mut device.events)) {
         event.collection = CollectionId::new(target);
     }
     let mut outcome = Ok(());
     counter.count(DEVICES << EVENT_BITS, || outcome = successor.restore(&saved));
-    outcome.map_err(|error| error.to_string())
+    Ok(outcome?)
 }
 
 /// Posts commands one by one.
-fn commands(counter: &mut Counter, command: fn(u32) -> Command) -> Result<(), String> {
+fn commands(counter: &mut Counter, command: fn(u32) -> Command) -> Fallible<()> {
     let (mut gic, _vcpus) = mapped(EventMapping::new(1, 6))?;
     let mut outcome = Ok(());
     counter.count(REPEATS, || {

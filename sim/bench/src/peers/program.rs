@@ -6,7 +6,7 @@
 //! name of a case is the nanoseconds per operation, or the reason why the case cannot be measured.
 //! The program must exit at the end of its input.
 
-use crate::probe::{Probe, Reference};
+use crate::probe::{Fallible, Probe, floor};
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -15,8 +15,8 @@ use std::rc::Rc;
 /// Maximum number of bytes read from an answer.
 const LONGEST: u64 = 1 << 16;
 
-/// A running peer program.
-struct Program {
+/// A running program that answers each line with a line.
+pub(crate) struct Program {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -26,45 +26,41 @@ struct Program {
 ///
 /// # Errors
 /// Returns an error if the program cannot be started or doesn't list its cases.
-pub(crate) fn probes(program: &mut Command) -> Result<Vec<Probe>, String> {
+pub(crate) fn probes(program: &mut Command) -> Fallible<Vec<Probe>> {
     let program = Rc::new(RefCell::new(Program::start(program)?));
     let cases = program.borrow_mut().ask("cases")?;
     let probe = |case: &str| {
         let (program, case) = (Rc::clone(&program), case.to_owned());
-        Probe::new(format!("peer-{case}"), Reference::FetchOr, move || {
-            program.borrow_mut().sample(&case)
-        })
+        floor(&format!("peer-{case}"), move || program.borrow_mut().sample(&case))
     };
     Ok(cases.split_whitespace().map(probe).collect())
 }
 
 impl Program {
-    fn start(program: &mut Command) -> Result<Self, String> {
-        let piped = program.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = piped.spawn().map_err(|error| error.to_string())?;
+    pub(crate) fn start(program: &mut Command) -> Fallible<Self> {
+        let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         match (child.stdin.take(), child.stdout.take()) {
             (Some(input), Some(output)) => {
                 Ok(Self { child, input, output: BufReader::new(output) })
             }
-            _ => Err("the program has no standard input or output".to_owned()),
+            _ => Err("the program has no standard input or output".into()),
         }
     }
 
-    fn ask(&mut self, line: &str) -> Result<String, String> {
+    /// Sends a line and returns the answer.
+    pub(crate) fn ask(&mut self, line: &str) -> Fallible<String> {
         let mut answer = String::new();
-        let asked = writeln!(self.input, "{line}");
-        let output = &mut self.output;
-        let asked = asked.and_then(|()| output.take(LONGEST).read_line(&mut answer));
-        match asked.map_err(|error| error.to_string())? {
-            0 => Err("it has ended".to_owned()),
+        writeln!(self.input, "{line}")?;
+        match (&mut self.output).take(LONGEST).read_line(&mut answer)? {
+            0 => Err("it has ended".into()),
             _ => Ok(answer.trim_end().to_owned()),
         }
     }
 
-    fn sample(&mut self, case: &str) -> Result<f64, String> {
+    fn sample(&mut self, case: &str) -> Fallible<f64> {
         let answer = self.ask(case)?;
         let time = answer.parse().ok().filter(|time: &f64| time.is_finite() && *time >= 0.0);
-        time.ok_or(answer)
+        time.ok_or_else(|| answer.into())
     }
 }
 
@@ -83,7 +79,7 @@ mod tests {
 
     /// Returns the probes for a peer that answers each line by running this shell command. The line
     /// is in the variable `$line`.
-    fn peer(answer: &str) -> Result<Vec<Probe>, String> {
+    fn peer(answer: &str) -> Fallible<Vec<Probe>> {
         probes(Command::new("sh").args(["-c", &format!("while read -r line; do {answer}; done")]))
     }
 
@@ -93,14 +89,15 @@ mod tests {
         let mut cases = peer(answer).unwrap();
         let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names, ["peer-one", "peer-two"]);
-        assert_eq!((cases[0].sample)(), Ok(1.5));
-        assert_eq!((cases[1].sample)(), Err("no clock".to_owned()));
-        assert_eq!((cases[0].sample)(), Ok(1.5), "the peer continues after an error");
+        let mut sampled = |case: usize| (cases[case].sample)().map_err(|error| error.to_string());
+        assert_eq!(sampled(0), Ok(1.5));
+        assert_eq!(sampled(1), Err("no clock".to_owned()));
+        assert_eq!(sampled(0), Ok(1.5), "the peer continues after an error");
     }
 
     #[test]
     fn an_ended_or_missing_peer_program_is_an_error() {
-        assert_eq!(peer("exit").err().as_deref(), Some("it has ended"));
+        assert_eq!(peer("exit").err().unwrap().to_string(), "it has ended");
         assert!(probes(&mut Command::new("/nowhere/peer")).is_err());
     }
 }
