@@ -9,6 +9,8 @@ mod function;
 mod host_bridge;
 mod message_store;
 mod segment;
+#[cfg(test)]
+mod sent;
 
 pub use bridge::BridgeKind;
 pub use bus_number::DevFn;

@@ -22,7 +22,7 @@ pub struct FoundFunction {
 /// # Errors
 /// Returns the errors of [`irq_domain::pci::enumerate`], for example because a window is too small.
 pub fn enumerate(bus: &CpuBus, windows: Windows) -> Result<Vec<FoundFunction>, PciError> {
-    let ecam = Memory { bus: bus.clone(), region: windows.ecam };
+    let ecam = BusRegion { bus: bus.clone(), region: windows.ecam };
     let ecam = Ecam::new(Arc::new(ecam), windows.buses);
     let memory = PciWindow::identity(PciSpace::Memory64, windows.memory);
     let found = irq_domain::pci::enumerate(windows.buses, &[memory], |at| ecam.function(at))?;
@@ -54,18 +54,18 @@ impl FoundFunction {
     /// # Errors
     /// Returns the errors of [`irq_domain::pci::find_store`].
     pub fn store(&self, host: Arc<dyn Host>) -> Result<FunctionStore, PciError> {
-        let map = |region| Arc::new(Memory { bus: self.bus.clone(), region }) as _;
+        let map = |region| Arc::new(BusRegion { bus: self.bus.clone(), region }) as _;
         self.function.store(host, |bar| Some(map(bar.cpu)))
     }
 }
 
 /// A region of registers on the simulated bus.
-struct Memory {
+struct BusRegion {
     bus: CpuBus,
     region: Region,
 }
 
-impl Memory {
+impl BusRegion {
     fn read(&self, offset: u64, width: AccessWidth) -> u32 {
         u32::try_from(self.bus.read(self.region.base() + offset, width)).unwrap_or(u32::MAX)
     }
@@ -75,7 +75,7 @@ impl Memory {
     }
 }
 
-impl EcamWindow for Memory {
+impl EcamWindow for BusRegion {
     fn length(&self) -> u64 {
         self.region.size()
     }
@@ -105,7 +105,7 @@ impl EcamWindow for Memory {
     }
 }
 
-impl TableMemory for Memory {
+impl TableMemory for BusRegion {
     fn length(&self) -> u64 {
         self.region.size()
     }
@@ -123,24 +123,14 @@ impl TableMemory for Memory {
 mod tests {
     use super::*;
     use crate::bus::Bus;
+    use crate::pci::sent::SentMessages;
     use crate::pci::{
         BridgeKind, DevFn, DeviceFunctions, FunctionConfig, HostBridge, Segment, StoreConfig,
     };
     use crate::platform::MachinePlatform;
     use crate::ram::{Caches, Ram};
     use gic_firmware::BusRange;
-    use msi_types::RequesterId;
-    use msi_types::{Delivery, MsiMessage, SignalMsi};
-    use std::sync::Mutex;
-
-    #[derive(Default)]
-    struct SentMessages(Mutex<Vec<(RequesterId, MsiMessage)>>);
-    impl SignalMsi<RequesterId> for SentMessages {
-        fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
-            self.0.lock().unwrap().push((from, message));
-            Delivery::Pending
-        }
-    }
+    use msi_types::{MsiMessage, RequesterId, SignalMsi};
 
     const BUSES: BusRange = BusRange { first: 0x20, last: 0x2f };
 
@@ -229,7 +219,7 @@ mod tests {
         store.set_enabled(true).unwrap();
         assert_eq!(store.read_back(2).unwrap().requester, Some(last.requester().at_host()));
         function.signal(2);
-        assert_eq!(*recorder.0.lock().unwrap(), [(last.requester().at_host(), message)]);
+        assert_eq!(recorder.all(), [(last.requester().at_host(), message)]);
         drop(bus);
     }
 

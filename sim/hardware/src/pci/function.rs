@@ -315,16 +315,8 @@ msi_types::debug_by!(Function as "Function", |it| {requester: it.requester(), co
 mod tests {
     use super::*;
     use crate::pci::AddressWidth;
-    use msi_types::{Delivery, Masking, MsiMessage};
-
-    #[derive(Default)]
-    struct SentMessages(Mutex<Vec<MsiMessage>>);
-    impl SignalMsi<RequesterId> for SentMessages {
-        fn signal_msi(&self, _from: RequesterId, message: MsiMessage) -> Delivery {
-            lock(&self.0).push(message);
-            Delivery::Pending
-        }
-    }
+    use crate::pci::sent::SentMessages;
+    use msi_types::{Delivery, Masking};
 
     fn function(store: StoreConfig) -> (Function, Arc<SentMessages>) {
         let recorder = Arc::new(SentMessages::default());
@@ -366,7 +358,7 @@ mod tests {
     }
 
     fn sent(recorder: &SentMessages) -> Vec<u32> {
-        lock(&recorder.0).iter().map(|message| message.data).collect()
+        recorder.all().iter().map(|(_, message)| message.data).collect()
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl HostBridge {
 
     /// Returns the bus device that handles accesses to the memory window.
     pub fn memory(self: &Arc<Self>) -> Arc<dyn MmioDevice> {
-        Arc::new(Memory(Arc::clone(self)))
+        Arc::new(MemoryWindow(Arc::clone(self)))
     }
 
     /// Returns the function and BAR that decode this address, and the offset in the BAR.
@@ -133,9 +133,9 @@ impl MmioDevice for Ecam {
     }
 }
 
-struct Memory(Arc<HostBridge>);
+struct MemoryWindow(Arc<HostBridge>);
 
-impl MmioDevice for Memory {
+impl MmioDevice for MemoryWindow {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         let address = self.0.windows.memory.base() + offset;
         let Some((function, bar, at)) = self.0.target(address) else { return width.mask() };

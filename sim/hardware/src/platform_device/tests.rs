@@ -5,29 +5,27 @@ use msi_types::{MsiMessage, Rewrite, Trigger};
 
 /// A log of all device writes.
 #[derive(Default)]
-struct SentMessages(Mutex<Vec<(u64, u32)>>);
+struct WriteLog(Mutex<Vec<(u64, u32)>>);
 
-struct TestBus(Arc<SentMessages>);
-
-impl DeviceWrites for TestBus {
+impl DeviceWrites for WriteLog {
     fn write(&self, address: u64, data: u32) -> Written {
-        lock(&self.0.0).push((address, data));
+        lock(&self.0).push((address, data));
         Written::Message(Delivery::Pending)
     }
 }
 
 const FIRST: MsiMessage = MsiMessage { address: 0x1_0000_0040, data: 0x2_0007 };
 
-fn device(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<SentMessages>) {
-    let sent = Arc::<SentMessages>::default();
-    let doorbells = Arc::new(Doorbells::new(Arc::new(TestBus(Arc::clone(&sent)))));
+fn device(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<WriteLog>) {
+    let sent = Arc::<WriteLog>::default();
+    let doorbells = Arc::new(Doorbells::new(Arc::clone(&sent) as _));
     let device = PlatformDevice::with_config(DeviceId::new(1), plan, doorbells);
     write(&device, registers::CONTROL, 1);
     (device, sent)
 }
 
 /// Returns a device whose slot 0 is set up and unmasked.
-fn open(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<SentMessages>) {
+fn open(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<WriteLog>) {
     let (device, sent) = device(plan);
     for (area, address) in
         [(registers::SLOTS, FIRST.address), (registers::SECOND, FIRST.address + 8)]
@@ -48,7 +46,7 @@ fn write(device: &PlatformDevice, offset: u64, value: u32) {
     device.write(offset, AccessWidth::Word, u64::from(value));
 }
 
-fn messages(sent: &SentMessages) -> Vec<(u64, u32)> {
+fn messages(sent: &WriteLog) -> Vec<(u64, u32)> {
     std::mem::take(&mut *lock(&sent.0))
 }
 
