@@ -2,8 +2,8 @@
 
 use super::timeline;
 use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Fault, Migration, Recorder, Report,
-    RunOptions, Suspensions, TraceTime, build, embedded, run, simulate,
+    BuildOptions, Disturbances, Fault, Migration, Recorder, Report, RunOptions, Suspensions,
+    TraceTime, build, embedded, run, simulate,
 };
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -36,12 +36,9 @@ fn draw(machine: &str, schedule: Schedule, limit: u64, mut options: BuildOptions
     options.recorder = Some(recorder.clone());
     let disturbances = match options.migration {
         Migration::Never => Disturbances::default(),
-        Migration::AtRandom { .. } => Disturbances {
-            cpus: CpuHotplug::Replugged,
-            devices: DeviceHotplug::Readded,
-            suspensions: Suspensions::NowAndThen,
-            ..Disturbances::default()
-        },
+        Migration::AtRandom { .. } => {
+            Disturbances { suspensions: Suspensions::NowAndThen, ..Disturbances::AWAKE }
+        }
     };
     let machine = build(&description, &options).unwrap();
     let options = RunOptions { messages, seed: 3, disturbances };

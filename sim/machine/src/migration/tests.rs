@@ -6,7 +6,7 @@ use crate::attack::{IommuPages, attack};
 use crate::embedded;
 use crate::machine::{BuildOptions, LpiNumbers, Machine, build};
 use crate::model::StateFilter;
-use crate::run::{CpuHotplug, DeviceHotplug, Disturbances, Moves, RunOptions, Suspensions, run};
+use crate::run::{Disturbances, RunOptions, run};
 use crate::simulate::simulate;
 use crate::system::{PoweredMachine, SequentialCpus, System, boot};
 use doorbell_hardware::bus::AccessWidth;
@@ -85,21 +85,6 @@ fn forgetting(forget: DropState, at_most: usize) -> (StateFilter, Arc<AtomicUsiz
     (Box::new(wire), lost)
 }
 
-/// No disturbances, because they would make a driver resend the lost interrupt.
-const UNDISTURBED: Disturbances = Disturbances {
-    moves: Moves::None,
-    cpus: CpuHotplug::AlwaysOn,
-    devices: DeviceHotplug::Stay,
-    suspensions: Suspensions::None,
-};
-/// All disturbances.
-const DISTURBED: Disturbances = Disturbances {
-    moves: Moves::Random,
-    cpus: CpuHotplug::Replugged,
-    devices: DeviceHotplug::Readded,
-    suspensions: Suspensions::None,
-};
-
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn a_simulation_reports_the_one_interrupt_lost_by_migration() {
@@ -108,7 +93,9 @@ fn a_simulation_reports_the_one_interrupt_lost_by_migration() {
             let (wire, lost) = forgetting(one_pending, 1);
             let machine = moving(name, seed);
             machine.model.tamper(wire);
-            let options = RunOptions { messages: 2, seed, disturbances: UNDISTURBED };
+            // A disturbance would make a driver resend the lost interrupt.
+            let disturbances = Disturbances::NONE;
+            let options = RunOptions { messages: 2, seed, disturbances };
             let totals = simulate(machine, &options).unwrap().totals;
             let lost = u64::try_from(lost.load(Ordering::SeqCst)).unwrap();
             assert_eq!((totals.lost, lost), (1, 1), "{name}, seed {seed}: {totals:?}");
@@ -135,7 +122,8 @@ fn losses() -> impl Iterator<Item = (&'static str, DropState, &'static str)> {
     everywhere.chain(with_an_its)
 }
 
-const FOUR_EACH: RunOptions = RunOptions { messages: 4, seed: 1, disturbances: DISTURBED };
+const FOUR_EACH: RunOptions =
+    RunOptions { messages: 4, seed: 1, disturbances: Disturbances::AWAKE };
 
 // The simulation must find each loss on half of the machines, and threads on the other half.
 #[test]

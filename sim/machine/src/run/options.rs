@@ -30,14 +30,26 @@ pub struct Disturbances {
     pub suspensions: Suspensions,
 }
 
+impl Disturbances {
+    /// No disturbances.
+    pub const NONE: Self = Self {
+        moves: Moves::None,
+        cpus: CpuHotplug::AlwaysOn,
+        devices: DeviceHotplug::Stay,
+        suspensions: Suspensions::None,
+    };
+    /// All disturbances except suspensions.
+    pub const AWAKE: Self = Self {
+        moves: Moves::Random,
+        cpus: CpuHotplug::Replugged,
+        devices: DeviceHotplug::Readded,
+        suspensions: Suspensions::None,
+    };
+}
+
 impl Default for Disturbances {
     fn default() -> Self {
-        Self {
-            moves: Moves::Random,
-            cpus: CpuHotplug::AlwaysOn,
-            devices: DeviceHotplug::Stay,
-            suspensions: Suspensions::None,
-        }
+        Self { moves: Moves::Random, ..Self::NONE }
     }
 }
 

@@ -3,9 +3,7 @@
 //! fault.
 
 use super::verdict::verdict;
-use super::{
-    CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, Suspensions, run,
-};
+use super::{DeviceHotplug, DisturbanceCounts, Disturbances, RunOptions, run};
 use crate::embedded;
 use crate::machine::{BuildOptions, LpiDisabling, LpiNumbers, Machine, build};
 use crate::migration::Migration;
@@ -181,15 +179,9 @@ fn a_guest_fault_makes_the_verdict_unclean() {
     }
 }
 
-/// Returns options that enable all disturbances.
+/// Returns options that enable all disturbances except suspensions.
 fn everything(seed: u64, messages: u32) -> RunOptions {
-    let disturbances = Disturbances {
-        moves: Moves::Random,
-        cpus: CpuHotplug::Replugged,
-        devices: DeviceHotplug::Readded,
-        suspensions: Suspensions::None,
-    };
-    RunOptions { messages, seed, disturbances }
+    RunOptions { messages, seed, disturbances: Disturbances::AWAKE }
 }
 
 #[test]

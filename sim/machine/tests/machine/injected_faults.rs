@@ -126,8 +126,7 @@ fn assert_functions_stay_off(report: &Report) {
 /// Returns options that disable moves. Moving a vector rewrites its MSI-X table entry, which
 /// temporarily enables MSI-X.
 fn at_rest() -> RunOptions {
-    let disturbances = Disturbances { moves: Moves::None, ..Disturbances::default() };
-    RunOptions { disturbances, ..options(20) }
+    RunOptions { disturbances: Disturbances::NONE, ..options(20) }
 }
 
 #[test]

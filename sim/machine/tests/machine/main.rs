@@ -20,27 +20,13 @@ mod suspensions;
 mod virtual_bus;
 
 use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceHotplug, DeviceReport, Disturbances, Migration, Moves, Report,
-    RunOptions, Suspensions, build, run,
+    BuildOptions, DeviceReport, Disturbances, Migration, Report, RunOptions, build, run,
 };
 use gic_firmware::Description;
 
-const UNDISTURBED: Disturbances = Disturbances {
-    moves: Moves::None,
-    cpus: CpuHotplug::AlwaysOn,
-    devices: DeviceHotplug::Stay,
-    suspensions: Suspensions::None,
-};
-/// All disturbances except suspensions.
-const EVERYTHING: Disturbances = Disturbances {
-    moves: Moves::Random,
-    cpus: CpuHotplug::Replugged,
-    devices: DeviceHotplug::Readded,
-    ..UNDISTURBED
-};
-
+/// Returns options that enable all disturbances except suspensions.
 fn everything(seed: u64, messages: u32) -> RunOptions {
-    RunOptions { messages, seed, disturbances: EVERYTHING }
+    RunOptions { messages, seed, disturbances: Disturbances::AWAKE }
 }
 
 fn embedded(name: &str) -> Description {

@@ -1,10 +1,10 @@
 //! Runs the drivers on a machine whose interrupt controller is saved and restored at random moments
 //! under load, usually into a new model.
 
-use crate::{UNDISTURBED, everything};
+use crate::everything;
 use doorbell_machine::{
-    BuildOptions, LpiNumbers, Machine, Migration, Report, RunOptions, build, embedded, run,
-    simulate,
+    BuildOptions, Disturbances, LpiNumbers, Machine, Migration, Report, RunOptions, build,
+    embedded, run, simulate,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU16;
@@ -52,7 +52,7 @@ fn embedded_machines_survive_migration_on_threads() {
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn migrations_alone_lose_no_message() {
     for embedded in embedded::machines() {
-        let options = RunOptions { messages: 150, seed: 1, disturbances: UNDISTURBED };
+        let options = RunOptions { messages: 150, seed: 1, disturbances: Disturbances::NONE };
         let report = run(machine(embedded.name, None), &options, &mut |_| {}).unwrap();
         assert_delivered(&report, 150);
         assert!(report.totals.migrated > 5, "{}: {:?}", embedded.name, report.totals);

@@ -1,14 +1,17 @@
 //! Machines that suspend to RAM and resume under load, losing all registers each time.
 
-use crate::{EVERYTHING, UNDISTURBED, embedded};
+use crate::embedded;
 use doorbell_machine::{
     BuildOptions, Disturbances, LpiDisabling, Moves, Report, RunOptions, Suspensions, build, run,
     simulate,
 };
 use std::num::NonZeroU16;
 
-const ALONE: Disturbances =
-    Disturbances { moves: Moves::Random, suspensions: Suspensions::NowAndThen, ..UNDISTURBED };
+const ALONE: Disturbances = Disturbances {
+    moves: Moves::Random,
+    suspensions: Suspensions::NowAndThen,
+    ..Disturbances::NONE
+};
 
 fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances) -> [Report; 2] {
     // Some endpoints don't support moves to another CPU, so a suspend succeeds more often if there
@@ -25,7 +28,9 @@ fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn no_interrupt_is_lost_or_spurious_across_suspensions() {
     for name in ["harbour", "lagoon", "estuary", "cove", "hyperv"] {
-        for disturbances in [ALONE, Disturbances { suspensions: ALONE.suspensions, ..EVERYTHING }] {
+        for disturbances in
+            [ALONE, Disturbances { suspensions: ALONE.suspensions, ..Disturbances::AWAKE }]
+        {
             let reports = disturbed(name, LpiDisabling::Possible, disturbances);
             let suspended = reports.iter().map(|report| report.totals.suspended).sum::<u64>();
             assert!(suspended > 0, "{name} stays awake");
