@@ -25,13 +25,8 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
             Measurements::merged(&all).context("no process has measured")?
         }
     };
-    if args.output.json {
-        print::json_object(&measured)?;
-    } else if args.markdown {
-        print::text(|out| markdown::print(out, &measured))?;
-    } else {
-        print::text(|out| print_text(out, &measured))?;
-    }
+    let write = if args.markdown { markdown::print } else { print_text };
+    print::object(args.output.json, &measured, |out| write(out, &measured))?;
     Ok(Outcome::Good)
 }
 

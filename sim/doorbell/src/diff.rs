@@ -27,11 +27,7 @@ pub(crate) fn diff(args: &DiffArgs) -> Result<Outcome> {
     let how = args.include.compilation();
     let (old, new) = (source::at(&args.old, how)?, source::at(&args.new, how)?);
     let found = compare(Two { old: &old, new: &new });
-    if args.output.json {
-        print::json_object(&found)?;
-    } else {
-        print::text(|out| text::print(out, &found))?;
-    }
+    print::object(args.output.json, &found, |out| text::print(out, &found))?;
     Ok(if found.count() == 0 { Outcome::Good } else { Outcome::Findings })
 }
 

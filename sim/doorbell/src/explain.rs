@@ -13,6 +13,7 @@ use gic_firmware::{
 use msi_types::explain::{Explanation, Fact, Obstacle, SetupFault};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::num::ParseIntError;
 
 /// A requester and the way of its messages.
 #[derive(Debug, Serialize)]
@@ -53,24 +54,22 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<Outcome> {
     let source = args.source.open()?;
     let ways = ways(&source.description, &args.device)
         .with_context(|| format!("{}: {:?}", source.name, args.device))?;
-    if args.output.json {
-        print::json_rows(&ways)?;
-    } else {
-        print::text(|out| ways.iter().try_for_each(|way| print_way(out, way)))?;
-    }
+    print::rows(args.output.json, &ways, |out| {
+        ways.iter().try_for_each(|way| print_way(out, way))
+    })?;
     let is_open = ways.iter().all(|way| way.explanation.obstacle().is_none());
     Ok(if is_open { Outcome::Good } else { Outcome::Findings })
 }
 
 fn ways(description: &Description, name: &str) -> Result<Vec<Way>> {
-    if let Some(id) = number(name) {
+    if let Ok(id) = number(name) {
         return with_device_id(description, id);
     }
     if let Some(device) = description.devices.iter().find(|one| one.id.as_str() == name) {
         return of_device(description, device);
     }
     if let Some((node, id)) = name.strip_suffix(']').and_then(|name| name.rsplit_once('['))
-        && let Some(id) = number(id)
+        && let Ok(id) = number(id)
         && let Some(bus) = description.devices.iter().find(|one| one.id.as_str() == node)
     {
         return Ok(vec![of_bus(description, bus, RequesterId::new(id))]);
@@ -258,11 +257,11 @@ pub(crate) const fn fault(why: NoRoute, requester: RequesterId) -> SetupFault {
     }
 }
 
-/// Parses a DeviceID or requester ID.
-fn number(text: &str) -> Option<u32> {
+/// Parses a number of a device or an interrupt, in decimal or as 0x….
+pub(crate) fn number(text: &str) -> Result<u32, ParseIntError> {
     match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
     }
 }
 

@@ -24,11 +24,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
         return Ok(Outcome::Good);
     }
     let inspection = Inspection::of(&source, &args.registers.read()?);
-    if args.output.json {
-        print::json_object(&inspection)?;
-    } else {
-        print::text(|out| print_text(out, &inspection))?;
-    }
+    print::object(args.output.json, &inspection, |out| print_text(out, &inspection))?;
     Ok(Outcome::Good)
 }
 

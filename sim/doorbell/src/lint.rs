@@ -82,7 +82,7 @@ fn report(args: &LintArgs, judge: &Judge<'_>, verdicts: &[Verdict]) -> Result<()
     }
     let rows: Vec<Row<'_>> = verdicts.iter().flat_map(Verdict::rows).collect();
     if args.output.json {
-        return print::json_rows(&rows);
+        return print::json(&rows);
     }
     if args.github {
         return print::text(|out| github::print(out, rows.iter().filter(|row| row.is_new())));

@@ -35,21 +35,13 @@ pub(crate) fn live(args: &LiveArgs) -> Result<Outcome> {
         );
     }
     let Some(address) = wanted else {
-        if args.output.json {
-            print::json_object(&report)?;
-        } else {
-            print::text(|out| text::print(out, &report))?;
-        }
+        print::object(args.output.json, &report, |out| text::print(out, &report))?;
         return Ok(outcome(&report, report.has_findings()));
     };
     let is_wanted = |device: &&DeviceRow| device.id == address.to_string();
     let device = report.devices.iter().find(is_wanted);
     let device = device.with_context(|| format!("no PCI device has the address {address}"))?;
-    if args.output.json {
-        print::json_object(device)?;
-    } else {
-        print::text(|out| text::explain(out, &report, device))?;
-    }
+    print::object(args.output.json, device, |out| text::explain(out, &report, device))?;
     let is_silent = report.silent && device.messages() == Some(0);
     Ok(outcome(&report, is_silent || device.is_finding()))
 }

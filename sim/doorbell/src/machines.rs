@@ -20,14 +20,10 @@ pub(crate) fn machines(output: &OutputArgs) -> Result<Outcome> {
         .iter()
         .map(|machine| MachineRow { name: machine.name, description: machine.description })
         .collect();
-    if output.json {
-        print::json_rows(&rows)?;
-    } else {
-        let mut table = Table::new(["machine", "what it is"]);
-        for row in &rows {
-            table.row([row.name, row.description]);
-        }
-        print::text(|out| writeln!(out, "{table}"))?;
+    let mut table = Table::new(["machine", "what it is"]);
+    for row in &rows {
+        table.row([row.name, row.description]);
     }
+    print::rows(output.json, &rows, |out| writeln!(out, "{table}"))?;
     Ok(Outcome::Good)
 }

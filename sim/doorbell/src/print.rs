@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, fs};
 
 pub(crate) use color::{ColorWhen, emphasized, is_animated, is_styled};
-pub(crate) use finding::{Finding, level, render};
+pub(crate) use finding::{FindingText, level, render};
 
 /// The command's standard output.
 pub(crate) type Output = BufWriter<Box<dyn Write>>;
@@ -24,14 +24,22 @@ pub(crate) fn silence() {
     IS_SILENT.store(true, Ordering::Relaxed);
 }
 
-/// Prints an object to standard output as JSON, with the version of its format.
-pub(crate) fn json_object(value: &impl Serialize) -> Result<()> {
-    text(|out| json::write_object(out, value))
+/// Prints an object as JSON, with the version of its format, or as text.
+pub(crate) fn object(
+    is_json: bool,
+    value: &impl Serialize,
+    write: impl FnOnce(&mut Output) -> io::Result<()>,
+) -> Result<()> {
+    if is_json { text(|out| json::write_object(out, value)) } else { text(write) }
 }
 
-/// Prints rows to standard output as a JSON array.
-pub(crate) fn json_rows(rows: &[impl Serialize]) -> Result<()> {
-    json(&rows)
+/// Prints rows as a JSON array, or as text.
+pub(crate) fn rows(
+    is_json: bool,
+    rows: &[impl Serialize],
+    write: impl FnOnce(&mut Output) -> io::Result<()>,
+) -> Result<()> {
+    if is_json { json(&rows) } else { text(write) }
 }
 
 /// Prints a value to standard output as JSON. The value's format must have a version of its own,

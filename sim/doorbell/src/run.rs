@@ -49,14 +49,11 @@ pub(crate) fn run(args: &RunArgs, file: Option<&Path>) -> Result<Outcome> {
         file.write(&report)?;
     }
     let faults = Faults::of(&source);
-    if args.output.json {
-        print::json_object(&json::Document::of(&source.name, &report, args, &faults))?;
-    } else {
-        print::text(|out| {
-            text::print(out, &source.name, &report, args)?;
-            faults.print(out)
-        })?;
-    }
+    let document = json::Document::of(&source.name, &report, args, &faults);
+    print::object(args.output.json, &document, |out| {
+        text::print(out, &source.name, &report, args)?;
+        faults.print(out)
+    })?;
     Ok(if report.totals.is_clean() { Outcome::Good } else { Outcome::Findings })
 }
 
@@ -114,11 +111,7 @@ fn on_threads(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
 /// Prints the reason why a machine can't be run, followed by the contents of its description.
 fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) -> Result<Outcome> {
     let inspection = Inspection::of(source, &KnownRegisters::default());
-    if args.output.json {
-        print::json_object(&inspection)?;
-    } else {
-        print::text(|out| print_text(out, &inspection))?;
-    }
+    print::object(args.output.json, &inspection, |out| print_text(out, &inspection))?;
     print::tell(format_args!("{}: nothing to deliver: {refusal}", source.name));
     if let Some(hint) = Faults::of(source).hint() {
         print::tell(hint);

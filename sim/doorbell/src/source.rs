@@ -4,7 +4,7 @@ use crate::asl::{self, AslTables};
 use crate::dts::{self, Compilation};
 use crate::input::{MAX_BYTES, is_stdin};
 use anyhow::{Context, Result, bail};
-use doorbell_inspection::{Locate, Raw, Source, is_blob, is_devicetree_source, is_table_source};
+use doorbell_inspection::{Locate, Source, is_blob, is_devicetree_source, is_table_source};
 use doorbell_machine::embedded;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -179,10 +179,10 @@ pub(crate) fn embedded(name: Option<&str>) -> Result<Source> {
             known.join(", ")
         );
     };
-    let name = machine.name.to_owned();
+    let name = machine.name;
     let description =
         machine.firmware.describe().with_context(|| format!("{name} has faulty firmware"))?;
-    Ok(Source { name, description, raw: Raw::Embedded, positions: None, overlays: None })
+    Ok(Source::embedded(name, description))
 }
 
 /// Returns the name of a devicetree with overlays.

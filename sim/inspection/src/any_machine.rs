@@ -1,10 +1,10 @@
 //! Random machines with odd names, for tests of the printers.
 
 use crate::hostile::{entry, host, iommu, machine, region, stream};
-use crate::source::{Raw, Source};
+use crate::source::Source;
 use gic_firmware::{
-    Affinity, Controller, ControllerIndex, CpuNode, Description, Fact, MapEntry, MsiRouting,
-    PciHost, PlatformDevice, Status, Target,
+    Affinity, Controller, ControllerIndex, CpuNode, Fact, MapEntry, MsiRouting, PciHost,
+    PlatformDevice, Status, Target,
 };
 use proptest::prelude::*;
 
@@ -91,16 +91,6 @@ pub(crate) fn machines() -> impl Strategy<Value = Source> {
         let all = u32::try_from(machine.controllers.len()).unwrap_or(1);
         machine.hosts = hosts(devices.get(..12).unwrap_or(&devices), way, all, iommus.len());
         machine.devices = (0..).zip(&devices).map(device).collect();
-        source(machine)
+        Source::embedded("any <machine>", machine)
     })
-}
-
-fn source(description: Description) -> Source {
-    Source {
-        name: String::from("any <machine>"),
-        description,
-        raw: Raw::Embedded,
-        positions: None,
-        overlays: None,
-    }
 }

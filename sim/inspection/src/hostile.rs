@@ -3,7 +3,7 @@
 
 use crate::graph::Graph;
 use crate::inspect::Inspection;
-use crate::source::{Raw, Source};
+use crate::source::Source;
 use crate::work;
 use gic_firmware::lint::KnownRegisters;
 use gic_firmware::{
@@ -162,13 +162,7 @@ fn iommus(count: u32) -> Description {
 }
 
 fn source(description: Description) -> Source {
-    Source {
-        name: String::from("hostile"),
-        description,
-        raw: Raw::Embedded,
-        positions: None,
-        overlays: None,
-    }
+    Source::embedded("hostile", description)
 }
 
 /// Returns the number of steps that all outputs take.

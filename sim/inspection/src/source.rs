@@ -51,6 +51,12 @@ pub enum Raw {
 }
 
 impl Source {
+    /// Returns a description that was not read from firmware.
+    pub fn embedded(name: &str, description: Description) -> Self {
+        let name = name.to_owned();
+        Self { name, description, raw: Raw::Embedded, positions: None, overlays: None }
+    }
+
     /// Reads a flattened devicetree.
     pub fn devicetree(
         name: String,

@@ -79,7 +79,7 @@ fn with_place(text: &str, place: &str) -> String {
 /// Renders the finding that reports an unreadable source.
 pub(super) fn unreadable(source: &str, reason: &str) -> String {
     let rule = LintRule::UnreadableSource;
-    let finding = print::Finding {
+    let finding = print::FindingText {
         severity: rule.severity(),
         summary: rule.summary(),
         rule: rule.name(),

@@ -26,7 +26,7 @@ pub(super) struct Config {
 
 /// Bits of the Command register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Command {
+pub(super) struct CommandBits {
     pub(super) memory: bool,
     pub(super) bus_master: bool,
     pub(super) intx_disable: bool,
@@ -66,10 +66,10 @@ impl Config {
         self.bytes.len() > COMMON
     }
 
-    pub(super) fn command(&self) -> Option<Command> {
+    pub(super) fn command(&self) -> Option<CommandBits> {
         let bits = self.word(COMMAND)?;
         let bit = |number: u32| bits >> number & 1 == 1;
-        Some(Command { memory: bit(1), bus_master: bit(2), intx_disable: bit(10) })
+        Some(CommandBits { memory: bit(1), bus_master: bit(2), intx_disable: bit(10) })
     }
 
     /// Returns `true` if the function has a pending INTx interrupt (Interrupt Status). The function

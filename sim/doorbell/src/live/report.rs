@@ -3,7 +3,7 @@
 use super::functions::Bridges;
 use super::irqs::Irq;
 use super::judge::{Mode, Subject, is_fault};
-use super::root::{Problem, Root};
+use super::root::{Root, Unreadable};
 use super::system::System;
 use crate::wording::counted;
 use gic_firmware::NoRoute;
@@ -26,7 +26,7 @@ pub(super) struct Report {
     /// functions with suspicious DeviceIDs. These functions may just be idle.
     pub(super) notes: Vec<String>,
     /// Files that could not be read.
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<Unreadable>,
 }
 
 #[derive(Debug, Serialize)]

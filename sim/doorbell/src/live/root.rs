@@ -23,12 +23,12 @@ const MAX_PROBLEMS: usize = 100;
 #[derive(Debug)]
 pub(super) struct Root {
     folder: PathBuf,
-    problems: RefCell<Vec<Problem>>,
+    problems: RefCell<Vec<Unreadable>>,
 }
 
 /// A file that exists but could not be read.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(super) struct Problem {
+pub(super) struct Unreadable {
     /// Path of the file on its machine. A problem of several files with the same name states the
     /// path of the first.
     pub(super) path: String,
@@ -102,7 +102,7 @@ impl Root {
     }
 
     /// Returns the files that could not be read.
-    pub(super) fn problems(&self) -> Vec<Problem> {
+    pub(super) fn problems(&self) -> Vec<Unreadable> {
         self.problems.borrow().clone()
     }
 
@@ -117,9 +117,10 @@ impl Root {
         };
         let file = |path: &str| Path::new(path).file_name().map(std::ffi::OsStr::to_owned);
         let mut problems = self.problems.borrow_mut();
-        let is_known = |known: &Problem| known.reason == reason && file(&known.path) == file(name);
+        let is_known =
+            |known: &Unreadable| known.reason == reason && file(&known.path) == file(name);
         if problems.len() < MAX_PROBLEMS && !problems.iter().any(is_known) {
-            problems.push(Problem { path: format!("/{name}"), reason });
+            problems.push(Unreadable { path: format!("/{name}"), reason });
         }
     }
 }

@@ -8,7 +8,7 @@ use gic_firmware::Severity;
 const WIDTH: usize = 100;
 
 /// A finding without source text.
-pub(crate) struct Finding<'f> {
+pub(crate) struct FindingText<'f> {
     pub(crate) severity: Severity,
     pub(crate) summary: &'f str,
     pub(crate) rule: &'f str,
@@ -17,7 +17,7 @@ pub(crate) struct Finding<'f> {
     pub(crate) help: &'f str,
 }
 
-impl Finding<'_> {
+impl FindingText<'_> {
     /// Renders the finding.
     pub(crate) fn text(&self) -> String {
         let title = level(self.severity).primary_title(self.summary).id(self.rule);

@@ -15,12 +15,12 @@ pub(super) struct HeatMap {
     /// `true` if each row is a vector, `false` if each row is a device.
     pub(super) of_vectors: bool,
     pub(super) most: u64,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<HeatRow>,
 }
 
 /// A row of the heat map, for a vector or a device.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct HeatRow {
     pub(super) name: String,
     pub(super) irq: String,
     pub(super) intid: String,
@@ -48,7 +48,7 @@ impl HeatMap {
         let vectors: usize = report.devices.iter().map(|device| device.vectors.len()).sum();
         let of_vectors = vectors.saturating_mul(report.cpus) <= cells;
         let served = report.devices.iter().filter(|device| !device.vectors.is_empty());
-        let mut rows: Vec<Row> = served
+        let mut rows: Vec<HeatRow> = served
             .flat_map(|device| {
                 if of_vectors { vectors_of(report, device) } else { vec![sum(report, device)] }
             })
@@ -76,8 +76,8 @@ fn shade(count: u64, most: u64) -> u128 {
     if most == 0 { 0 } else { (u128::from(count) * SHADES).div_ceil(u128::from(most)) }
 }
 
-fn vectors_of(report: &Report, device: &DeviceReport) -> Vec<Row> {
-    let row = |(index, vector): (usize, &VectorReport)| Row {
+fn vectors_of(report: &Report, device: &DeviceReport) -> Vec<HeatRow> {
+    let row = |(index, vector): (usize, &VectorReport)| HeatRow {
         name: format!("{}-{index}", device.id),
         irq: vector.irq.to_string(),
         intid: vector.hwirq.to_string(),
@@ -88,11 +88,11 @@ fn vectors_of(report: &Report, device: &DeviceReport) -> Vec<Row> {
     device.vectors.iter().enumerate().map(row).collect()
 }
 
-fn sum(report: &Report, device: &DeviceReport) -> Row {
+fn sum(report: &Report, device: &DeviceReport) -> HeatRow {
     let vectors: Vec<_> = device.vectors.iter().collect();
     let is_faulty = |vector: &&&VectorReport| !faults_of(std::slice::from_ref(**vector)).is_empty();
     let faults = vectors.iter().filter(is_faulty).count();
-    Row {
+    HeatRow {
         name: device.id.clone(),
         irq: format!("{} vectors", vectors.len()),
         intid: String::new(),

@@ -55,7 +55,7 @@ impl Run {
             Self::Made(report, simulates) => (report, *simulates),
         };
         let section =
-            Section { delivery: Delivery::of(report), messages_by: order(seed, simulates) };
+            DeliverySection { delivery: Delivery::of(report), messages_by: order(seed, simulates) };
         let (verdict, is_clean) = (section.delivery.verdict.clone(), section.delivery.is_clean);
         Ok(RunPart::Made { verdict, is_clean, html: section.render()? })
     }
@@ -64,7 +64,7 @@ impl Run {
 /// The section about a run. The template escapes everything.
 #[derive(Template)]
 #[template(path = "run.html")]
-struct Section<'r> {
+struct DeliverySection<'r> {
     delivery: Delivery<'r>,
     messages_by: String,
 }

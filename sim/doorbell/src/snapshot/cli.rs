@@ -1,5 +1,6 @@
 //! Arguments of `doorbell snapshot`.
 
+use crate::explain::number;
 use crate::help;
 use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;
@@ -14,20 +15,20 @@ pub(crate) struct SnapshotArgs {
 pub(super) enum SnapshotCommand {
     /// Print a one-screen summary of the state: vCPUs, interrupts, ITSes, tables.
     #[command(after_help = help::SNAPSHOT_INSPECT)]
-    Inspect(InspectArgs),
+    Inspect(SnapshotInspectArgs),
     /// Check for states that lose interrupts after a restore, each by a rule with a stable name.
     #[command(after_help = help::SNAPSHOT_LINT)]
-    Lint(LintArgs),
+    Lint(SnapshotLintArgs),
     /// Print the objects and fields in which two states differ.
     #[command(after_help = help::SNAPSHOT_DIFF)]
-    Diff(DiffArgs),
+    Diff(SnapshotDiffArgs),
     /// Restore the state into the model, and explain why an interrupt does not arrive.
     #[command(after_help = help::SNAPSHOT_EXPLAIN)]
-    Explain(ExplainArgs),
+    Explain(SnapshotExplainArgs),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct InspectArgs {
+pub(super) struct SnapshotInspectArgs {
     /// JSON of vgic's saved state, or of KVM's attributes and tables.
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
@@ -37,7 +38,7 @@ pub(super) struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct LintArgs {
+pub(super) struct SnapshotLintArgs {
     /// JSON of vgic's saved state, or of KVM's attributes and tables.
     #[arg(value_name = "FILE", required_unless_present = "rules")]
     pub(super) files: Vec<PathBuf>,
@@ -53,7 +54,7 @@ pub(super) struct LintArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct DiffArgs {
+pub(super) struct SnapshotDiffArgs {
     /// The first state.
     #[arg(value_name = "A")]
     pub(super) before: PathBuf,
@@ -67,7 +68,7 @@ pub(super) struct DiffArgs {
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("interrupt").args(["device", "intid"]).required(true)))]
-pub(super) struct ExplainArgs {
+pub(super) struct SnapshotExplainArgs {
     /// JSON of vgic's saved state, or of KVM's attributes and tables.
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
@@ -92,11 +93,4 @@ pub(super) struct ExplainArgs {
     /// Print JSON instead of text.
     #[arg(long)]
     pub(super) json: bool,
-}
-
-fn number(word: &str) -> Result<u32, std::num::ParseIntError> {
-    match word.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16),
-        None => word.parse(),
-    }
 }

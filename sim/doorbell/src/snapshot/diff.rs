@@ -1,6 +1,6 @@
 //! `doorbell snapshot diff`: lists the differences between two states, object by object.
 
-use super::cli::DiffArgs;
+use super::cli::SnapshotDiffArgs;
 use super::file;
 use super::machine::Machine;
 use crate::exit::Outcome;
@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use vgic::saved_state::{CpuState, DeviceState, InterruptState, ItsState, Property};
 
-/// Difference in one field. A value is `None` if the state lacks the object or field, or if a wired
+/// StateDifference in one field. A value is `None` if the state lacks the object or field, or if a wired
 /// interrupt's field has its reset value.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(super) struct Difference {
+pub(super) struct StateDifference {
     /// Name of the object.
     pub(super) object: String,
     /// Name of the field. The field of a register has the register's name.
@@ -26,34 +26,30 @@ pub(super) struct Difference {
 }
 
 /// Prints the differences between two snapshots.
-pub(super) fn diff(args: &DiffArgs) -> Result<Outcome> {
+pub(super) fn diff(args: &SnapshotDiffArgs) -> Result<Outcome> {
     let (before, after) = (file::read(&args.before)?, file::read(&args.after)?);
     let differences = differences(&before, &after);
-    if args.json {
-        print::json_rows(&differences)?;
-    } else {
-        print::text(|out| {
-            for Difference { object, field, before, after } in &differences {
-                let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".into());
-                writeln!(out, "{object}: {field} {} → {}", word(before), word(after))?;
-            }
-            match differences.len() {
-                0 => writeln!(out, "no differences"),
-                count => writeln!(out, "{}", counted(count, "difference")),
-            }
-        })?;
-    }
+    print::rows(args.json, &differences, |out| {
+        for StateDifference { object, field, before, after } in &differences {
+            let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".into());
+            writeln!(out, "{object}: {field} {} → {}", word(before), word(after))?;
+        }
+        match differences.len() {
+            0 => writeln!(out, "no differences"),
+            count => writeln!(out, "{}", counted(count, "difference")),
+        }
+    })?;
     Ok(if differences.is_empty() { Outcome::Good } else { Outcome::Findings })
 }
 
 /// Compares two machines. CPUs are identified by affinity, ITSes by address, and events by DeviceID
 /// and EventID.
-pub(super) fn differences(before: &Machine, after: &Machine) -> Vec<Difference> {
+pub(super) fn differences(before: &Machine, after: &Machine) -> Vec<StateDifference> {
     let (before, after) = (Facts::of(before, after).0, Facts::of(after, before).0);
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let differing = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
     differing
-        .map(|key| Difference {
+        .map(|key| StateDifference {
             object: key.1.clone(),
             field: key.2,
             before: before.get(key).cloned(),

@@ -1,7 +1,7 @@
 //! `doorbell snapshot explain`: restores the state into the model, and explains why an interrupt
 //! does not arrive.
 
-use super::cli::ExplainArgs;
+use super::cli::SnapshotExplainArgs;
 use super::file;
 use super::lint::{self, Rule};
 use super::machine::{Machine, target_in};
@@ -37,7 +37,7 @@ pub(super) struct Answer {
 }
 
 /// Explains why an interrupt does not arrive. The exit status is 1 if there is an obstacle.
-pub(super) fn explain(args: &ExplainArgs) -> Result<Outcome> {
+pub(super) fn explain(args: &SnapshotExplainArgs) -> Result<Outcome> {
     let machine = file::read(&args.file)?;
     let question = match (args.device, args.event, args.intid, args.vcpu) {
         (Some(device), Some(event), ..) => {
@@ -47,18 +47,14 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Outcome> {
         _ => anyhow::bail!("specify either --device and --event, or --intid and --vcpu"),
     };
     let answer = answer(&machine, question, args.as_if_pending)?;
-    if args.json {
-        print::json_object(&answer)?;
-    } else {
-        print::text(|out| {
-            if answer.assumed_pending {
-                writeln!(out, "the interrupt is not pending in the snapshot; if it were:")?;
-            }
-            write!(out, "{}", answer.explanation)?;
-            let wrapped = |finding| print::wrapped(&format!("snapshot: {finding}"));
-            answer.findings.iter().try_for_each(|finding| writeln!(out, "{}", wrapped(finding)))
-        })?;
-    }
+    print::object(args.json, &answer, |out| {
+        if answer.assumed_pending {
+            writeln!(out, "the interrupt is not pending in the snapshot; if it were:")?;
+        }
+        write!(out, "{}", answer.explanation)?;
+        let wrapped = |finding| print::wrapped(&format!("snapshot: {finding}"));
+        answer.findings.iter().try_for_each(|finding| writeln!(out, "{}", wrapped(finding)))
+    })?;
     let is_blocked = answer.explanation.obstacle().is_some();
     Ok(if is_blocked { Outcome::Findings } else { Outcome::Good })
 }

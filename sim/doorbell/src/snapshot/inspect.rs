@@ -1,6 +1,6 @@
 //! `doorbell snapshot inspect`: prints a summary of a state that fits on a screen.
 
-use super::cli::InspectArgs;
+use super::cli::SnapshotInspectArgs;
 use super::file;
 use super::machine::{Machine, Origin, target};
 use crate::exit::Outcome;
@@ -17,13 +17,9 @@ use vgic::saved_state::{CpuState, InterruptState, ItsState, Property, PropertyNa
 const SHOWN: usize = 24;
 
 /// Prints a snapshot.
-pub(super) fn inspect(args: &InspectArgs) -> Result<Outcome> {
+pub(super) fn inspect(args: &SnapshotInspectArgs) -> Result<Outcome> {
     let summary = Summary::of(&file::read(&args.file)?);
-    if args.json {
-        print::json_object(&summary)?;
-    } else {
-        print::text(|out| summary.print(out))?;
-    }
+    print::object(args.json, &summary, |out| summary.print(out))?;
     Ok(Outcome::Good)
 }
 

@@ -10,7 +10,7 @@ mod rule;
 mod tables;
 mod text;
 
-use super::cli::LintArgs;
+use super::cli::SnapshotLintArgs;
 use super::file;
 use super::machine::Machine;
 use crate::exit::Outcome;
@@ -30,7 +30,7 @@ pub(super) use rule::Rule;
 const SHOWN: usize = 16;
 
 /// Checks snapshots and prints the findings.
-pub(super) fn lint(args: &LintArgs) -> Result<Outcome> {
+pub(super) fn lint(args: &SnapshotLintArgs) -> Result<Outcome> {
     if args.rules {
         print::text(|out| writeln!(out, "{}", rules()))?;
         return Ok(Outcome::Good);
@@ -58,12 +58,8 @@ pub(super) fn lint(args: &LintArgs) -> Result<Outcome> {
             }
         }
     }
-    if args.json {
-        let rows = verdicts.iter().flat_map(|(source, found)| Row::all_of(source, found));
-        print::json_rows(&rows.collect::<Vec<_>>())?;
-    } else {
-        print::text(|out| text::print(out, &verdicts))?;
-    }
+    let rows = verdicts.iter().flat_map(|(source, found)| FindingRow::all_of(source, found));
+    print::rows(args.json, &rows.collect::<Vec<_>>(), |out| text::print(out, &verdicts))?;
     let mut found = verdicts.iter().flat_map(|(_, findings)| findings);
     Ok(if unreadable {
         Outcome::CouldNotRun
@@ -113,7 +109,7 @@ fn rules() -> Table {
 
 /// Finding in the JSON output.
 #[derive(Debug, Serialize)]
-struct Row<'f> {
+struct FindingRow<'f> {
     source: &'f str,
     rule: &'static str,
     severity: String,
@@ -123,7 +119,7 @@ struct Row<'f> {
     fix: &'static str,
 }
 
-impl<'f> Row<'f> {
+impl<'f> FindingRow<'f> {
     fn all_of(source: &'f str, findings: &'f [Finding]) -> impl Iterator<Item = Self> {
         findings.iter().map(move |finding| Self {
             source,

@@ -28,11 +28,3 @@ fn rules(machine: &Machine) -> Vec<Rule> {
     rules.dedup();
     rules
 }
-
-/// Returns the rule, place and message of the only finding.
-#[track_caller]
-fn only(machine: &Machine) -> (Rule, String, String) {
-    let findings = lint::check(machine);
-    let [finding] = findings.as_slice() else { panic!("{findings:#?}") };
-    (finding.rule, finding.place.clone(), finding.message.clone())
-}

@@ -17,22 +17,15 @@ mod output;
 mod overlays;
 mod report;
 mod run;
+mod said;
 mod snapshot;
 mod sources;
 
 use doorbell_machine::embedded;
 use gic_firmware::{Description, devicetree};
-use serde_json::Value;
+use said::{Said, command, rows};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-/// Returns the command with these arguments.
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-    command.args(arguments);
-    command
-}
 
 /// Runs the command in the folder of this package.
 fn doorbell(arguments: &[&str]) -> Said {
@@ -49,38 +42,6 @@ fn printed(arguments: &[&str]) -> String {
 #[track_caller]
 fn refusal(arguments: &[&str]) -> String {
     doorbell(arguments).with_status(2).err
-}
-
-/// A command's exit status and output.
-struct Said {
-    status: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn of(output: Output) -> Self {
-        let [out, err] =
-            [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-        Self { status: output.status.code(), out, err }
-    }
-
-    #[track_caller]
-    fn with_status(self, status: i32) -> Self {
-        assert_eq!(self.status, Some(status), "{}{}", self.out, self.err);
-        self
-    }
-
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap()
-    }
-}
-
-/// Returns the elements of an array.
-#[track_caller]
-fn rows(array: &Value) -> &[Value] {
-    array.as_array().unwrap()
 }
 
 /// A folder of a test, in which commands run.

@@ -35,7 +35,7 @@ fn spell(source: &str, finding: &Finding) -> String {
         "" => source.to_owned(),
         place => format!("{source}: {place}"),
     };
-    let text = print::Finding {
+    let text = print::FindingText {
         severity: finding.rule.severity(),
         summary: finding.rule.summary(),
         rule: finding.rule.name(),

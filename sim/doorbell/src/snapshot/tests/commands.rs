@@ -2,7 +2,7 @@
 
 use super::guest::{DEVICE, EVENTS, Guest, SPI};
 use super::{of_kvm, of_model};
-use crate::snapshot::diff::{Difference, differences};
+use crate::snapshot::diff::{StateDifference, differences};
 use crate::snapshot::explain::{Question, answer};
 use crate::snapshot::file::parse;
 use crate::snapshot::inspect::{Counts, Summary};
@@ -74,7 +74,7 @@ fn differences_name_objects_and_fields() {
     let found = differences(&before, &after);
     let has = |object: &str, field: &'static str, before: &str, after: &str| {
         let (before, after) = (Some(before.to_owned()), Some(after.to_owned()));
-        let wanted = Difference { object: object.to_owned(), field, before, after };
+        let wanted = StateDifference { object: object.to_owned(), field, before, after };
         assert!(found.contains(&wanted), "{wanted:?} is not in {found:#?}");
     };
     has("its@8080000, device 0x8 event 0x1", "INTID", "8193", "8200");

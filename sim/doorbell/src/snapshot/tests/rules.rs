@@ -4,8 +4,9 @@
 use super::guest::{
     COLLECTIONS, CONFIG, DEVICE, DEVICES, EVENTS, Guest, ITS, PENDING, QUEUE, SPI, TRANSLATIONS,
 };
-use super::{of_kvm, of_model, only, rules};
-use crate::snapshot::lint::Rule;
+use super::{of_kvm, of_model, rules};
+use crate::snapshot::lint::{self, Rule};
+use crate::snapshot::machine::Machine;
 use doorbell_test_support::guest::{clear, unmapc};
 use gic_arch::{Affinity, IntId, gicd, gicr, gits, icc};
 use vgic::its::{ErrorPolicy, ItsConfig};
@@ -114,7 +115,7 @@ fn each_mutation_triggers_only_its_expected_rules() {
     for (number, (expected, mutate)) in MUTATIONS.iter().enumerate() {
         let mut mutated = whole.clone();
         mutate(&mut mutated);
-        let findings = crate::snapshot::lint::check(&of_kvm(&mutated));
+        let findings = lint::check(&of_kvm(&mutated));
         let mut found: Vec<_> = findings.iter().map(|finding| finding.rule).collect();
         found.dedup();
         assert_eq!(found, *expected, "mutation {number}: {findings:#?}");
@@ -130,64 +131,124 @@ fn complete_states_have_no_findings() {
     assert_eq!(rules(&of_model(&other.save())), []);
 }
 
+/// A guest with a fault, and the only finding: its rule, its place and a part of its message.
+type Scene = (fn() -> Guest, Rule, &'static str, &'static str);
+
+const SCENES: &[Scene] = &[
+    (
+        || {
+            let mut guest = Guest::off(Guest::bare_config());
+            guest.start_distributor();
+            (0..2).for_each(|cpu| guest.start_cpu(cpu, PENDING));
+            guest.start_its();
+            guest
+        },
+        Rule::SharedPendingTable,
+        "vCPUs 0, 1",
+        "0x40060000",
+    ),
+    (
+        || {
+            let guest = Guest::new();
+            guest.set_enable_lpis(1, false);
+            guest
+        },
+        Rule::IdleTarget,
+        "its@8080000, collection 1",
+        "has its LPIs disabled (GICR_CTLR.EnableLPIs)",
+    ),
+    (
+        || {
+            let guest = Guest::new();
+            guest.run([unmapc(1)]);
+            guest
+        },
+        Rule::UnmappedCollection,
+        "its@8080000, collection 1",
+        "2 events use the collection, which is not mapped",
+    ),
+    (
+        || {
+            let guest = Guest::new();
+            guest.map_event(5, 8193, 1);
+            guest
+        },
+        Rule::IntIdMappedTwice,
+        "LPI 8193",
+        "it is the INTID of its@8080000 device 0x8 event 0x1, its@8080000 device 0x8 event 0x5",
+    ),
+    (
+        || {
+            let guest = with_pending();
+            guest.configure(2, 0xa2);
+            guest
+        },
+        Rule::PendingLpiDisabled,
+        "its@8080000, device 0x8 event 0x2",
+        "LPI 8194 is pending, but its configuration byte is 0xa2: disabled",
+    ),
+];
+
+#[test]
+fn a_guests_faults_are_found_in_both_origins() {
+    for (guest, rule, place, message) in SCENES {
+        let mut guest = guest();
+        is_only(&of_model(&guest.save()), *rule, place, message);
+        is_only(&of_kvm(&guest.kvm()), *rule, place, message);
+    }
+}
+
+/// Asserts that a machine has only one finding.
+#[track_caller]
+fn is_only(machine: &Machine, rule: Rule, place: &str, message: &str) {
+    let findings = lint::check(machine);
+    let [found] = findings.as_slice() else { panic!("{findings:#?}") };
+    assert_eq!((found.rule, found.place.as_str()), (rule, place));
+    assert!(found.message.contains(message), "{}", found.message);
+}
+
+/// Returns a machine's first finding of a rule.
+#[track_caller]
+fn first_of(machine: &Machine, rule: Rule) -> lint::Finding {
+    lint::check(machine).into_iter().find(|found| found.rule == rule).unwrap()
+}
+
 #[test]
 fn missing_registers_are_found() {
     let mut snapshot = with_pending().kvm();
     let offset = gicr::PENDBASER.offset();
     let lost = Attribute::Redistributor { cpu: CPU_1, offset };
     snapshot.attributes.retain(|saved| saved.attribute != lost);
-    let machine = of_kvm(&snapshot);
-    assert!(rules(&machine).contains(&Rule::MissingAttribute), "{:?}", rules(&machine));
-    let missing = crate::snapshot::lint::check(&machine);
-    assert_eq!(missing[0].place, "gic: redistributor register 0x78 of CPU 0.0.0.1");
+    let missing = first_of(&of_kvm(&snapshot), Rule::MissingAttribute);
+    assert_eq!(missing.place, "gic: redistributor register 0x78 of CPU 0.0.0.1");
 }
 
 #[test]
 fn refused_registers_are_found() {
     let mut snapshot = with_pending().kvm();
-    let register = icc::SRE.encoding();
-    let attribute = Attribute::SystemRegister { cpu: CPU_1, register };
-    set(&mut snapshot, KvmDevice::Gic, attribute, 0);
-    let (rule, place, message) = only(&of_kvm(&snapshot));
-    assert_eq!(rule, Rule::RefusedAttribute);
-    assert!(place.starts_with("gic: system register 0xc665 of CPU 0.0.0.1"), "{place}");
-    assert_eq!(message, "KVM refuses the value 0x0 with error 22: the value is invalid (EINVAL)");
+    set_icc(&mut snapshot, icc::SRE.encoding(), 0);
+    let place = "gic: system register 0xc665 of CPU 0.0.0.1";
+    let message = "KVM refuses the value 0x0 with error 22: the value is invalid (EINVAL)";
+    is_only(&of_kvm(&snapshot), Rule::RefusedAttribute, place, message);
 }
 
 #[test]
 fn states_that_the_model_refuses_are_found() {
     let mut state = with_pending().save();
     state.its[0].devices[0].event_bits = 40;
-    let (rule, _, message) = only(&of_model(&state));
-    assert_eq!(rule, Rule::NotRestorable);
-    assert!(message.contains("device 0x8"), "{message}");
-}
-
-#[test]
-fn shared_pending_tables_are_found() {
-    let mut guest = Guest::off(Guest::bare_config());
-    guest.start_distributor();
-    guest.start_cpu(0, PENDING);
-    guest.start_cpu(1, PENDING);
-    guest.start_its();
-    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
-        let (rule, place, message) = only(&machine);
-        assert_eq!((rule, place.as_str()), (Rule::SharedPendingTable, "vCPUs 0, 1"));
-        assert!(message.contains("0x40060000"), "{message}");
-    }
+    let refused = first_of(&of_model(&state), Rule::NotRestorable);
+    assert!(refused.message.contains("device 0x8"), "{}", refused.message);
 }
 
 #[test]
 fn overlapping_pending_tables_are_found() {
     let mut state = with_pending().save();
     let table = state.cpus[0].redistributor.pendbaser;
-    // The second table is only 64 KiB above the first, but with 20 INTID bits, a pending table has
-    // 128 KiB.
     for cpu in &mut state.cpus {
         cpu.redistributor.propbaser |= 0x13;
     }
     state.cpus[1].redistributor.pendbaser = table + 0x1_0000;
-    assert!(rules(&of_model(&state)).contains(&Rule::SharedPendingTable));
+    first_of(&of_model(&state), Rule::SharedPendingTable);
 }
 
 #[test]
@@ -201,10 +262,10 @@ fn tables_outside_of_the_snapshot_are_found() {
     ] {
         let mut snapshot = with_pending().kvm();
         without_page(&mut snapshot, address);
-        let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
-        let refused = findings.iter().find(|found| found.rule == Rule::TablesRefused).unwrap();
+        let machine = of_kvm(&snapshot);
+        let refused = first_of(&machine, Rule::TablesRefused);
         assert!(refused.message.contains("(EFAULT)"), "{}", refused.message);
-        let found = findings.iter().find(|found| found.rule == Rule::TableNotIncluded).unwrap();
+        let found = first_of(&machine, Rule::TableNotIncluded);
         assert_eq!(found.place, place);
         assert!(found.message.starts_with(name), "{}", found.message);
         let missing = format!("memory from {address:#x} to {:#x} is", address + 0x1000);
@@ -234,10 +295,8 @@ fn without_page(snapshot: &mut KvmSnapshot, page: u64) {
 #[test]
 fn damaged_tables_are_found() {
     let mut snapshot = with_pending().kvm();
-    // The event's INTID is not an LPI.
     word(&mut snapshot, TRANSLATIONS)[2..4].copy_from_slice(&[1, 0]);
-    let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
-    let refused = findings.iter().find(|found| found.rule == Rule::TablesRefused).unwrap();
+    let refused = first_of(&of_kvm(&snapshot), Rule::TablesRefused);
     assert_eq!(refused.place, "its@8080000");
     let entry = "EventID 0x0 in the table of DeviceID 0x8: INTID 1 is not a supported LPI";
     assert!(refused.message.ends_with(entry), "{}", refused.message);
@@ -245,27 +304,23 @@ fn damaged_tables_are_found() {
 
 #[test]
 fn an_enabled_its_without_a_table_is_found() {
-    let guest = Guest::off(Guest::config_with(ItsConfig::new(ITS)));
+    let mut guest = Guest::off(Guest::config_with(ItsConfig::new(ITS)));
     guest.start_queue();
-    let mut guest = guest;
-    let findings = crate::snapshot::lint::check(&of_model(&guest.save()));
-    let registers: Vec<_> = findings.iter().map(|found| found.message.as_str()).collect();
-    assert!(registers[0].contains("GITS_BASER0"), "{registers:?}");
+    let findings = lint::check(&of_model(&guest.save()));
+    assert!(findings[0].message.contains("GITS_BASER0"), "{findings:?}");
     assert!(findings.iter().all(|found| found.rule == Rule::ItsWithoutTable), "{findings:?}");
 
     let mut snapshot = with_pending().kvm();
     let offset = gits::BASER.get(1).unwrap().offset().into();
     set(&mut snapshot, KvmDevice::Its(0), Attribute::Its { offset }, 0);
-    let found = rules(&of_kvm(&snapshot));
-    assert!(found.contains(&Rule::ItsWithoutTable), "{found:?}");
+    first_of(&of_kvm(&snapshot), Rule::ItsWithoutTable);
 }
 
 #[test]
 fn collections_of_absent_vcpus_are_found() {
     let mut snapshot = with_pending().kvm();
     word(&mut snapshot, COLLECTIONS)[2] = 9;
-    let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
-    let found = findings.iter().find(|found| found.rule == Rule::CollectionTarget).unwrap();
+    let found = first_of(&of_kvm(&snapshot), Rule::CollectionTarget);
     assert_eq!(found.place, "its@8080000, collection 0");
     assert!(found.message.contains("vcpu_id 9, and none of the 2 vCPUs"), "{}", found.message);
 }
@@ -274,86 +329,29 @@ fn collections_of_absent_vcpus_are_found() {
 fn collections_at_a_vcpu_that_is_off_are_found() {
     let mut snapshot = Guest::new().kvm();
     snapshot.cpus[1].stopped = Some(true);
-    let (rule, place, message) = only(&of_kvm(&snapshot));
-    assert_eq!((rule, place.as_str()), (Rule::IdleTarget, "its@8080000, collection 1"));
-    assert_eq!(message, "2 events use the collection, and vCPU 1 is off (KVM_MP_STATE_STOPPED)");
-}
-
-#[test]
-fn collections_at_a_vcpu_that_is_asleep_are_found() {
+    let message = "2 events use the collection, and vCPU 1 is off (KVM_MP_STATE_STOPPED)";
+    is_only(&of_kvm(&snapshot), Rule::IdleTarget, "its@8080000, collection 1", message);
     let mut guest = Guest::with(Guest::config_with(ItsConfig::new(ITS)));
     guest.write_gicr(1, gicr::WAKER, gicr::Waker::from(2));
-    let (rule, _, message) = only(&of_model(&guest.save()));
-    assert_eq!(rule, Rule::IdleTarget);
-    assert!(message.ends_with("vCPU 1 is asleep (GICR_WAKER.ProcessorSleep)"), "{message}");
-}
-
-#[test]
-fn collections_at_a_vcpu_with_disabled_lpis_are_found() {
-    let mut guest = Guest::new();
-    guest.set_enable_lpis(1, false);
-    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
-        let (rule, _, message) = only(&machine);
-        assert_eq!(rule, Rule::IdleTarget);
-        assert!(message.ends_with("has its LPIs disabled (GICR_CTLR.EnableLPIs)"), "{message}");
-    }
-}
-
-#[test]
-fn unmapped_collections_in_use_are_found() {
-    let mut guest = Guest::new();
-    guest.run([unmapc(1)]);
-    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
-        let (rule, place, message) = only(&machine);
-        assert_eq!((rule, place.as_str()), (Rule::UnmappedCollection, "its@8080000, collection 1"));
-        assert_eq!(message, "2 events use the collection, which is not mapped");
-    }
-}
-
-#[test]
-fn intids_that_are_mapped_twice_are_found() {
-    let mut guest = Guest::new();
-    guest.map_event(5, 8193, 1);
-    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
-        let (rule, place, message) = only(&machine);
-        assert_eq!((rule, place.as_str()), (Rule::IntIdMappedTwice, "LPI 8193"));
-        assert_eq!(
-            message,
-            "it is the INTID of its@8080000 device 0x8 event 0x1, its@8080000 device 0x8 event 0x5"
-        );
-    }
-}
-
-#[test]
-fn pending_lpis_that_are_disabled_are_found() {
-    let mut guest = with_pending();
-    guest.configure(2, 0xa2);
-    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
-        let (rule, place, message) = only(&machine);
-        let wanted = (Rule::PendingLpiDisabled, "its@8080000, device 0x8 event 0x2");
-        assert_eq!((rule, place.as_str()), wanted);
-        assert_eq!(message, "LPI 8194 is pending, but its configuration byte is 0xa2: disabled");
-    }
+    let message = "vCPU 1 is asleep (GICR_WAKER.ProcessorSleep)";
+    is_only(&of_model(&guest.save()), Rule::IdleTarget, "its@8080000, collection 1", message);
 }
 
 #[test]
 fn pending_lpis_beyond_the_tables_are_found() {
     let mut state = with_pending().save();
     state.its[0].devices[0].events[3].intid = IntId::new(0x4000);
-    let (rule, _, message) = only(&of_model(&state));
-    assert_eq!(rule, Rule::LpiBeyondTable);
-    assert!(message.ends_with("it exceeds the 14 bits of GICR_PROPBASER.IDbits"), "{message}");
+    let message = "it exceeds the 14 bits of GICR_PROPBASER.IDbits";
+    let place = "its@8080000, collection 1";
+    is_only(&of_model(&state), Rule::LpiBeyondTable, place, message);
 }
 
 #[test]
 fn pending_bits_without_events_are_found() {
-    let mut guest = with_pending();
-    let mut snapshot = guest.kvm();
-    // LPIs 8193 and 8197 are pending at vCPU 1, but no event is mapped to LPI 8197.
+    let mut snapshot = with_pending().kvm();
     word(&mut snapshot, PENDING + 0x1_0000 + 0x400)[0] |= 1 << 5;
-    let (rule, place, message) = only(&of_kvm(&snapshot));
-    assert_eq!((rule, place.as_str()), (Rule::PendingWithoutEvent, "vCPU 1"));
-    assert!(message.contains("the bit of LPI 8197"), "{message}");
+    let message = "the bit of LPI 8197";
+    is_only(&of_kvm(&snapshot), Rule::PendingWithoutEvent, "vCPU 1", message);
 }
 
 #[test]
@@ -361,9 +359,8 @@ fn stalled_queues_are_found() {
     let config = ItsConfig::new(ITS).with_error_policy(ErrorPolicy::Stall);
     let mut guest = Guest::with(Guest::config_with(config));
     guest.queue([clear(DEVICE.get(), 7)]);
-    let (rule, place, message) = only(&of_model(&guest.save()));
-    assert_eq!((rule, place.as_str()), (Rule::UnprocessedCommands, "its@8080000"));
-    assert_eq!(message, "GITS_CREADR is 0xe0 and GITS_CWRITER is 0x100, and the queue is stalled");
+    let message = "GITS_CREADR is 0xe0 and GITS_CWRITER is 0x100, and the queue is stalled";
+    is_only(&of_model(&guest.save()), Rule::UnprocessedCommands, "its@8080000", message);
 }
 
 #[test]
@@ -374,12 +371,10 @@ fn active_interrupts_without_an_active_priority_are_found() {
     assert_eq!(rules(&of_model(&guest.save())), []);
     let mut snapshot = guest.kvm();
     assert_eq!(rules(&of_kvm(&snapshot)), []);
-    let register = icc::AP1R0.encoding();
-    let cpu = Affinity::default();
+    let (cpu, register) = (Affinity::default(), icc::AP1R0.encoding());
     set(&mut snapshot, KvmDevice::Gic, Attribute::SystemRegister { cpu, register }, 0);
-    let (rule, place, message) = only(&of_kvm(&snapshot));
-    assert_eq!((rule, place.as_str()), (Rule::ActiveWithoutPriority, "vCPU 0"));
-    assert!(message.starts_with("SPI 40 is active at vCPU 0"), "{message}");
+    let message = "SPI 40 is active at vCPU 0";
+    is_only(&of_kvm(&snapshot), Rule::ActiveWithoutPriority, "vCPU 0", message);
 }
 
 #[test]
@@ -396,7 +391,7 @@ fn findings_beyond_the_limit_of_a_rule_are_counted() {
     let mut guest = Guest::new();
     let mut snapshot = guest.kvm();
     snapshot.attributes.retain(|saved| !matches!(saved.attribute, Attribute::Distributor { .. }));
-    let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
+    let findings = lint::check(&of_kvm(&snapshot));
     let missing: Vec<_> =
         findings.iter().filter(|found| found.rule == Rule::MissingAttribute).collect();
     assert_eq!(missing.len(), 16);
