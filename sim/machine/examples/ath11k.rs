@@ -8,18 +8,18 @@ use board::{Board, DISTRIBUTOR};
 use gic_arch::{Affinity, IntId};
 use gic_driver::{DirectLpi, Gic, GicConfig, GicCpuInterface};
 use irq_domain::{Config, Interrupts, IrqHandle, MsiDevice, MsiDeviceConfig};
-use msi_types::{Cpu, Fit, HwIrq, Masking, MessageStore, MsiMessage, NoIdentity, RequesterId};
+use msi_types::{Cpu, DeviceId, Fit, HwIrq, Masking, MessageStore, MsiMessage, RequesterId};
 use msi_types::{Rewrite, Shape, SignalMsi, Storage, StoreError, StoreUpdate};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{error::Error, num::NonZeroU16};
 
 /// The MSI capability in configuration space, which holds one message for all vectors.
 #[derive(Default)]
-struct Capability(Mutex<Registers>);
+struct Capability(Mutex<Message>);
 #[derive(Default)]
-struct Registers(Option<MsiMessage>);
+struct Message(Option<MsiMessage>);
 #[rustfmt::skip]
-impl StoreUpdate for Registers {
+impl StoreUpdate for Message {
     fn write(&mut self, _: u16, message: MsiMessage) { self.0 = Some(message); }
     fn mask(&mut self, _: u16) {}
     fn unmask(&mut self, _: u16) {}
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let handles = vectors.iter().map(|it| request(it.slot)).collect::<Result<Vec<_>, _>>()?;
     let work = |cpu| {
         for message in rings.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten() {
-            println!("{:?}", board.gic.signal_msi(NoIdentity, *message));
+            println!("{:?}", board.signal_msi(DeviceId::default(), *message));
         }
         let mut dispatch = |intid: IntId| _ = interrupts.dispatch(cpu, HwIrq::new(intid.get()));
         board.execute(cpu, |it| gic.cpu_interface(it).handle_pending(&mut dispatch));

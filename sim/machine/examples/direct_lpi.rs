@@ -6,7 +6,7 @@ mod board;
 use board::{Board, DISTRIBUTOR};
 use gic_arch::Affinity;
 use gic_driver::{DirectLpi, Gic, GicConfig, GicCpuInterface};
-use msi_types::{BlockRequest, Cpu, Fit, MsiParent, NoIdentity, RequesterId, Rewrite, SignalMsi};
+use msi_types::{BlockRequest, Cpu, DeviceId, Fit, MsiParent, RequesterId, Rewrite, SignalMsi};
 use std::{error::Error, num::NonZeroU16, sync::Arc};
 use vgic::VgicConfig;
 
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("its vector: {:#x} to {:#x}", message.data, message.address);
 
     // The device sends its message, and the CPU takes the interrupt:
-    println!("{:?}", board.gic.signal_msi(NoIdentity, message));
+    println!("{:?}", board.signal_msi(DeviceId::default(), message));
     let mut taken = Vec::new();
     board.execute(cpu, |registers| {
         gic.cpu_interface(registers).handle_pending(|intid| taken.push(intid.get()));

@@ -18,9 +18,9 @@ use std::{error::Error, sync::Arc, sync::Mutex, sync::PoisonError};
 const LIMIT: Duration = Duration::from_secs(2);
 type End = RingChannel<HeapRing, fn()>;
 /// The kernel's only task waits until `LIMIT` has passed since the time.
-struct Guest(Arc<Board>, Mutex<(Host, End, Instant)>);
+struct GuestTask(Arc<Board>, Mutex<(Host, End, Instant)>);
 #[rustfmt::skip]
-impl LocalCpu for Guest {
+impl LocalCpu for GuestTask {
     fn irq_save(&self) -> IrqState { self.0.platform.irq_save() }
     fn irq_restore(&self, state: IrqState) { self.0.platform.irq_restore(state); }
     fn yield_now(&self) {
@@ -28,9 +28,9 @@ impl LocalCpu for Guest {
     }
 }
 #[rustfmt::skip]
-impl TaskContext for Guest { fn may_wait(&self) -> bool { true } }
+impl TaskContext for GuestTask { fn may_wait(&self) -> bool { true } }
 #[rustfmt::skip]
-impl Kernel for Guest {
+impl Kernel for GuestTask {
     fn wake_ups(&self) -> u32 { 0 }
     fn wake(&self) {}
     fn wait(&self, _: u32, turn: u32) -> Wait {
@@ -48,14 +48,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let gic = Arc::new(Gic::new(board.platform.clone(), config)?);
     board.execute(cpu, |registers| gic.cpu_on(cpu, registers))?;
     // The host offers a function. Its device model keeps `device`.
-    let (slot, injection) = (Slot::new(0, 0), Injection::Spi(board.gic.clone()));
+    let (slot, injection) = (Slot::new(0, 0), Injection::Spi(board.clone()));
     let mut host = Host::new(HostConfig::new(1, 0xfeed_0000, *b"a bus's instance"), injection)?;
     let function = DeviceDescription { vendor: 0x1414, device: 7, slot, ..Default::default() };
     let device = host.offer(HostFunction::new(function, [0xffff_0000, 0, 0, 0, 0, 0]))?;
     // The guest opens the bus and allocates a vector for the function.
     let (there, back) = (HeapRing::new(NonZeroU8::MIN)?, HeapRing::new(NonZeroU8::MIN)?);
     let there_end = RingChannel::new(back.clone(), there.clone(), (|| ()) as fn())?;
-    let kernel = Arc::new(Guest(board.clone(), Mutex::new((host, there_end, Instant::now()))));
+    let kernel = Arc::new(GuestTask(board.clone(), Mutex::new((host, there_end, Instant::now()))));
     let end = RingChannel::new(there, back, (|| ()) as fn())?;
     let vectors = Vectors::Spis(Arc::new(SpiDomain::new(gic.clone(), kernel.clone())?));
     let bus = Bus::open(BusConfig::new(0x1000_0000, 5, 512), Box::new(end), vectors, kernel)?;

@@ -8,7 +8,7 @@ use board::{Board, DISTRIBUTOR};
 use gic_arch::Affinity;
 use gic_driver::its::IdMap;
 use gic_driver::{Gic, GicConfig, GicCpuInterface, Its, ItsConfig, ItsMsiParent};
-use msi_types::{BlockRequest, Cpu, DeviceId, Fit, MsiParent, RequesterId, Rewrite};
+use msi_types::{BlockRequest, Cpu, DeviceId, Fit, MsiParent, RequesterId, Rewrite, SignalMsi};
 use std::{error::Error, num::NonZeroU16, sync::Arc};
 use vgic::VgicConfig;
 
@@ -38,8 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("its second vector: {:#x} to {:#x}", message.data, message.address);
 
     // The device sends its message, and the CPU takes the interrupt:
-    let ring = board.gic.its(0).ok_or("one ITS")?;
-    println!("{:?}", ring.signal_msi(DeviceId::new(function.into()), message));
+    println!("{:?}", board.signal_msi(DeviceId::new(function.into()), message));
     let mut taken = Vec::new();
     board.execute(cpu, |registers| {
         gic.cpu_interface(registers).handle_pending(|intid| taken.push(intid.get()));

@@ -3,7 +3,8 @@
 #[path = "hardware/board.rs"]
 mod board;
 
-use board::{Board, DISTRIBUTOR, Registers};
+use board::{Board, DISTRIBUTOR};
+use doorbell_machine::sequential::CpuRegisters;
 use gic_arch::{Affinity, IntId, Priority, SgiId};
 use gic_driver::{CpuInterface, CpuInterfaceConfig, Distributor, DistributorConfig, GicError};
 use gic_driver::{GicCpuInterface, Platform, PrivateConfig, RedistributorRegion};
@@ -38,18 +39,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let board = Board::new(VgicConfig::new(1))?;
     let timer = IntId::ppi(11).ok_or("PPIs are numbered 0 to 15")?;
     let sgi = SgiId::new(3).ok_or("SGIs are numbered 0 to 15")?;
-    let tick =
-        |level| board.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: timer.get() }, level);
+    let tick = |level| board.set_line(Line::Ppi { cpu: Cpu::new(0), intid: timer.get() }, level);
 
     let gic = (DISTRIBUTOR, board.redistributors);
     board.execute(Cpu::new(0), |registers| {
         enable(&*board.platform, gic, registers, [timer, sgi.intid()])?;
-        <CpuInterface<&Registers<'_>>>::new(registers).send(sgi, THIS)
+        <CpuInterface<&CpuRegisters<'_>>>::new(registers).send(sgi, THIS)
     })?;
     let mut taken = Vec::new();
     // The IRQ exception:
     board.execute(Cpu::new(0), |registers| {
-        <CpuInterface<&Registers<'_>>>::new(registers).handle_pending(|intid| {
+        <CpuInterface<&CpuRegisters<'_>>>::new(registers).handle_pending(|intid| {
             taken.push(intid.get());
             // Once the SGI has been taken, the timer fires until its handler rearms it.
             tick(if intid == timer { Level::Low } else { Level::High });

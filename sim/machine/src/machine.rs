@@ -32,10 +32,7 @@ pub use refusal::Refusal;
 pub(crate) use virtual_bus::{NAME as VIRTUAL_BUS, VirtualBusHardware};
 
 use crate::cpu::SleepingCpus;
-use crate::fault::Fault;
-use crate::migration::Migration;
 use crate::model::GicModel;
-use crate::trace::Recorder;
 use address_plan::AddressPlan;
 use doorbell_hardware::bus::{Bus, Doorbells};
 use doorbell_hardware::pci::StoreConfig;
@@ -64,11 +61,7 @@ pub struct Machine {
     pub(crate) virtual_bus: Option<VirtualBusHardware>,
     /// The platform devices.
     pub(crate) devices: Vec<(DevicePlan, Arc<PlatformDevice>)>,
-    pub(crate) fault: Fault,
-    pub(crate) migration: Migration,
-    pub(crate) controller: ControllerChoice,
-    pub(crate) lpis: LpiNumbers,
-    pub(crate) recorder: Option<Arc<Recorder>>,
+    pub(crate) options: BuildOptions,
     pub(crate) notes: Vec<String>,
     pub(crate) omitted: Vec<Omission>,
 }
@@ -184,11 +177,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
         hosts,
         virtual_bus,
         devices,
-        fault: options.fault,
-        migration: options.migration,
-        controller: options.controller,
-        lpis: options.lpis,
-        recorder: options.recorder.clone(),
+        options: options.clone(),
         notes: space.notes,
         omitted,
     })

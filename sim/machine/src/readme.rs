@@ -2,7 +2,7 @@
 
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::Irqchip;
-use guest::{Guest, ram};
+use guest::{GuestKernel, ram};
 use irq_routing::msix::{MsixTable, Signaled};
 use msi_types::{Cpu, Delivery};
 use std::sync::Arc;
@@ -114,18 +114,18 @@ fn the_readme_kernel_handles_the_signals_of_the_readme_monitor() {
     let machine = Arc::new(machine);
     let (done, is_done) = channel();
     let signaling = machine.clone();
-    let program = move |guest: &Guest, irqchip: &_| {
+    let program = move |guest: &GuestKernel, irqchip: &_| {
         take_signals(guest, irqchip, &signaling.function);
         done.send(()).unwrap();
     };
-    let mut cpus = Guest::start(&machine.gic, ram, program);
+    let mut cpus = GuestKernel::start(&machine.gic, ram, program);
     let mut passed = false;
     vmm::run(&machine, &mut vcpus, &mut cpus, || passed = is_done.recv().is_ok());
     assert!(passed, "the guest panicked");
 }
 
 /// Takes a vector's interrupts on two CPUs, and then frees the vector.
-fn take_signals(guest: &Guest, irqchip: &Irqchip<MachinePlatform>, function: &MsixTable) {
+fn take_signals(guest: &GuestKernel, irqchip: &Irqchip<MachinePlatform>, function: &MsixTable) {
     let runs: Arc<[AtomicU32; 4]> = Arc::default();
     let counted = runs.clone();
     let kernel::Pci { handle, device } = guest.probe(irqchip, move |context| {

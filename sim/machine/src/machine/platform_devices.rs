@@ -3,7 +3,7 @@
 use super::{AddressPlan, BuildOptions, ControllerChoice, Population, Refusal};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::platform_device::{self, PlatformDevice, PlatformDeviceConfig};
-use gic_firmware::{Description, MsiRouting, NodeId, Region, Role, Route};
+use gic_firmware::{Description, MsiRouting, NoRoute, NodeId, Region, Role, Route};
 use msi_types::{RequesterId, Trigger};
 use std::sync::Arc;
 
@@ -37,27 +37,15 @@ pub(super) fn plan(
     let choice = options.controller;
     let mut plans: Vec<DevicePlan> = Vec::new();
     for device in description.devices.iter().filter(|device| device.status.is_enabled()) {
-        let routes: Vec<_> = match device.role {
-            Role::Bus => {
-                let routes = requesters(&device.msi).into_iter();
-                routes
-                    .map(|id| {
-                        (format!("{}[{id}]", device.id), description.route_by(&device.msi, id))
-                    })
-                    .collect()
-            }
-            // A device may refer to several controllers, in order of preference.
-            Role::Device => {
-                let mut routes = description.platform_routes(device).into_iter();
-                let route = routes.find(|route| choice.controller(description, *route).is_some());
-                route.into_iter().map(|route| (device.id.to_string(), route)).collect()
-            }
-        };
-        for (name, route) in routes {
+        let routes = routes(description, device).into_iter().filter_map(|(name, route)| {
+            choice.controller(description, route).map(|(route, _)| (name, route))
+        });
+        // A device may refer to several controllers, in order of preference.
+        let count = if device.role == Role::Bus { usize::MAX } else { 1 };
+        for (name, route) in routes.take(count) {
             if plans.len() == room {
                 return Ok(plans);
             }
-            let Some((route, _)) = choice.controller(description, route) else { continue };
             let config = config(&options.population, plans.len(), &device.compatible);
             let registers = registers(
                 &device.registers.iter().map(|region| region.value).collect::<Vec<_>>(),
@@ -77,13 +65,25 @@ pub(super) fn is_served(
     choice: ControllerChoice,
     device: &gic_firmware::PlatformDevice,
 ) -> bool {
-    let serves = |route| choice.controller(description, route).is_some();
+    let mut routes = routes(description, device).into_iter();
+    routes.any(|(_, route)| choice.controller(description, route).is_some())
+}
+
+/// Returns the routes of a device, or of a bus's requesters, each with its sender's name.
+fn routes(
+    description: &Description,
+    device: &gic_firmware::PlatformDevice,
+) -> Vec<(String, Result<Route, NoRoute>)> {
     match device.role {
         Role::Bus => {
-            let mut routes = requesters(&device.msi).into_iter();
-            routes.any(|id| serves(description.route_by(&device.msi, id)))
+            let requesters = requesters(&device.msi).into_iter();
+            let route = |id| description.route_by(&device.msi, id);
+            requesters.map(|id| (format!("{}[{id}]", device.id), route(id))).collect()
         }
-        Role::Device => description.platform_routes(device).into_iter().any(serves),
+        Role::Device => {
+            let routes = description.platform_routes(device).into_iter();
+            routes.map(|route| (device.id.to_string(), route)).collect()
+        }
     }
 }
 

@@ -132,17 +132,17 @@ impl SystemRegisters for ExitRegisters {
 }
 
 /// Program that runs on the kernel's last CPU.
-type Program = dyn Fn(&Guest, &Irqchip<MachinePlatform>) + Send + Sync;
+type Program = dyn Fn(&GuestKernel, &Irqchip<MachinePlatform>) + Send + Sync;
 
 /// The guest's kernel.
-pub(super) struct Guest {
+pub(super) struct GuestKernel {
     platform: Arc<MachinePlatform>,
     devicetree: Vec<u8>,
     irqchip: OnceLock<Irqchip<MachinePlatform>>,
     program: Box<Program>,
 }
 
-impl Guest {
+impl GuestKernel {
     /// Starts a thread for each of the kernel's CPUs, and returns the vCPUs for the monitor.
     pub(super) fn start(
         gic: &Vgic,
@@ -232,7 +232,7 @@ impl Guest {
     }
 }
 
-impl Interleave for Guest {
+impl Interleave for GuestKernel {
     /// Lets the monitor pause this CPU, and handles interrupts if they are unmasked.
     fn at(&self, point: InterleavePoint) {
         exit(Exit::Kicked);

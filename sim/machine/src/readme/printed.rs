@@ -1,6 +1,6 @@
 //! Comparison of the texts that the guide for monitors shows with what its code prints.
 
-use super::guest::{Guest, ram};
+use super::guest::{GuestKernel, ram};
 use super::monitor::create;
 use super::vmm::{Kicks, Machine, run};
 use msi_types::{Delivery, DeviceId};
@@ -73,13 +73,13 @@ fn message_of_an_unmapped_device() -> String {
     let ram = ram();
     let (machine, mut vcpus) = Machine::new(ram.clone()).unwrap();
     let (done, is_done) = channel();
-    let program = move |guest: &Guest, irqchip: &_| {
+    let program = move |guest: &GuestKernel, irqchip: &_| {
         let function = guest.probe(irqchip, |_| ());
         done.send(()).unwrap();
         // Keeps the function's mapping while the monitor sends.
         std::mem::forget(function);
     };
-    let mut cpus = Guest::start(&machine.gic, ram, program);
+    let mut cpus = GuestKernel::start(&machine.gic, ram, program);
     run(&machine, &mut vcpus, &mut cpus, || is_done.recv().expect("the guest panicked"));
     let message = machine.function.message(0).unwrap();
     let its = machine.gic.its(0).unwrap();

@@ -1,6 +1,6 @@
 //! Tests that save and restore the guide's machine while its guest moves the function's vectors.
 
-use super::guest::{CPUS, Guest, PATIENCE, VECTORS, ram};
+use super::guest::{CPUS, GuestKernel, PATIENCE, VECTORS, ram};
 use super::vmm::{CAPABILITY, Machine, run};
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::Irqchip;
@@ -44,7 +44,7 @@ impl Taken {
 }
 
 /// Requests all interrupts, then masks, moves and unmasks the function's vectors forever.
-fn move_vectors(guest: &Guest, irqchip: &Irqchip<MachinePlatform>, taken: &Arc<Taken>) {
+fn move_vectors(guest: &GuestKernel, irqchip: &Irqchip<MachinePlatform>, taken: &Arc<Taken>) {
     let count = |counter: fn(&Taken, usize) -> &AtomicU32, index| {
         let taken = taken.clone();
         move |_: &IrqContext<'_>| _ = counter(&taken, index).fetch_add(1, Ordering::SeqCst)
@@ -139,8 +139,8 @@ fn the_machine_in_the_guide_loses_no_interrupt_across_a_restore() {
     let (device, queue) = (Uart::new(), new_eventfd());
     let (machine, mut vcpus) = Machine::new(ram.clone()).unwrap();
     let counted = taken.clone();
-    let program = move |guest: &Guest, irqchip: &_| move_vectors(guest, irqchip, &counted);
-    let mut cpus = Guest::start(&machine.gic, ram.clone(), program);
+    let program = move |guest: &GuestKernel, irqchip: &_| move_vectors(guest, irqchip, &counted);
+    let mut cpus = GuestKernel::start(&machine.gic, ram.clone(), program);
     let wire = machine.connect(UART, device.fds()).unwrap();
     connect_queue(&machine, &queue);
     run(&machine, &mut vcpus, &mut cpus, || {

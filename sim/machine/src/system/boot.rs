@@ -42,23 +42,25 @@ pub(crate) struct PoweredMachine {
 impl PoweredMachine {
     /// Powers on `machine`. The machine's CPUs execute code, but no controller is set up yet.
     pub(crate) fn on(machine: &mut Machine) -> Self {
-        let records =
-            CpuRecords { recorder: machine.recorder.clone(), ..CpuRecords::new(machine.cpus) };
+        let records = CpuRecords {
+            recorder: machine.options.recorder.clone(),
+            ..CpuRecords::new(machine.cpus)
+        };
         let mut vcpus = std::mem::take(&mut machine.vcpus).into_iter();
         let core = |(vcpu, cpu)| Arc::new(CpuCore::new(Cpu::new(cpu), vcpu, &records));
         let cores: Vec<_> = vcpus.by_ref().take(machine.cpus).zip(0..).map(core).collect();
         machine.model.keep_idle(vcpus);
         let host = machine.virtual_bus.as_ref().map(|bus| Arc::clone(&bus.host));
         let migrator = Migrator::new(
-            machine.migration,
+            machine.options.migration,
             &machine.model,
             &cores,
             host,
-            machine.recorder.clone(),
+            machine.options.recorder.clone(),
         );
         let (bus, ram) = (Arc::clone(&machine.bus), Arc::clone(&machine.ram));
         let platform = MachinePlatform::new(bus, ram);
-        let platform = Arc::new(match machine.fault {
+        let platform = Arc::new(match machine.options.fault {
             Fault::NeverPublishes => platform.without_publication(),
             _ => platform,
         });
@@ -74,7 +76,7 @@ pub(crate) fn boot(
 ) -> Result<System, RunError> {
     let description = Arc::clone(&machine.description);
     let irqchip = Arc::new(bring_up(&machine, powered, cpus.count())?);
-    if machine.lpis == LpiNumbers::Long {
+    if machine.options.lpis == LpiNumbers::Long {
         take_short(&irqchip)?;
     }
     for (cpu, core) in irqchip.cpus().zip(&powered.cores) {
@@ -89,7 +91,7 @@ pub(crate) fn boot(
         devices: Vec::new(),
         virtual_bus: None,
         records: powered.records.clone(),
-        faults: Arc::new(FaultInjector::new(machine.fault)),
+        faults: Arc::new(FaultInjector::new(machine.options.fault)),
         ram: machine.ram,
         model: machine.model,
         bridges: machine.hosts.iter().filter_map(|host| host.own.clone()).collect(),
@@ -146,10 +148,11 @@ fn observe(system: &System, host: &Host) {
 fn bring_up(machine: &Machine, powered: &PoweredMachine, cpus: usize) -> Result<Irqchip, RunError> {
     let description = populated(&machine.description);
     let failed = |reason: &dyn ToString| bring_up_error(&machine.description, reason);
-    let drives = |it: &Controller| machine.controller.serves(it) && !is_virtual_bus(&it.kind);
+    let drives =
+        |it: &Controller| machine.options.controller.serves(it) && !is_virtual_bus(&it.kind);
     let options = Options::bare_metal()
         .with_max_cpus(cpus)
-        .with_lpi_id_bits(Some(machine.lpis.id_bits()))
+        .with_lpi_id_bits(Some(machine.options.lpis.id_bits()))
         .with_drives(&drives)
         .with_resend_observer(Some(Arc::clone(&powered.records.routes) as _));
     wake_redistributors(&powered.platform, &description, &options)

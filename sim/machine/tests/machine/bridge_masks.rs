@@ -123,7 +123,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 type Behavior = (BridgeMsiKind, Summary, Option<MsiGate>);
 
-struct Machine {
+struct Bridge {
     hardware: Arc<Hardware>,
     late: Arc<Late>,
     wires: Arc<Wires>,
@@ -134,7 +134,7 @@ struct Machine {
     masked: BTreeSet<HwIrq>,
 }
 
-impl Machine {
+impl Bridge {
     fn new(kind: BridgeKind, (model, summary, gate): Behavior, lines: u32) -> Self {
         let wires = Arc::new(Wires::default());
         let inputs = (0..lines).map(Line::Spi).collect();
@@ -240,7 +240,7 @@ proptest! {
             (BridgeKind::MediatekGen3, (BridgeMsiKind::MediatekGen3, summary, None), 1)
         });
         for (kind, model, lines) in mediatek.into_iter().chain(imsi_rx) {
-            let mut machine = Machine::new(kind, model, lines);
+            let mut machine = Bridge::new(kind, model, lines);
             for step in &steps {
                 machine.step(step);
             }
@@ -259,7 +259,7 @@ proptest! {
 fn a_run_serves_the_blocks_that_the_last_run_left() {
     for summary in Summary::ALL {
         let model = (BridgeMsiKind::MediatekGen3, summary, None);
-        let mut machine = Machine::new(BridgeKind::MediatekGen3, model, 1);
+        let mut machine = Bridge::new(BridgeKind::MediatekGen3, model, 1);
         machine.step(&Step::Send(32));
         let message = |vector: usize| machine.vectors[vector].1;
         let mut late: Vec<_> = (33..40).map(|vector| vec![message(vector)]).collect();
@@ -277,7 +277,7 @@ fn a_run_serves_the_blocks_that_the_last_run_left() {
 fn a_message_during_a_resume_is_not_lost() {
     for summary in Summary::ALL {
         let model = (BridgeMsiKind::MediatekGen3, summary, None);
-        let mut machine = Machine::new(BridgeKind::MediatekGen3, model, 1);
+        let mut machine = Bridge::new(BridgeKind::MediatekGen3, model, 1);
         machine.step(&Step::Send(32));
         *machine.late.messages.lock().unwrap() = vec![vec![machine.vectors[33].1]];
         machine.waiting.insert(machine.vectors[33].0);

@@ -4,7 +4,7 @@
 use crate::cell::{BoardConfig, Endpoint, Layer, World};
 use crate::device::{DeviceUpstreams, Devices, Probed};
 use crate::gic_root::GicRootHardware;
-use crate::root::{CPUS, Driven, Root, RootHardware};
+use crate::root::{Built, CPUS, Driven, Root, RootHardware};
 use crate::x86_root::X86Hardware;
 use doorbell_hardware::bus::Bus;
 use doorbell_hardware::iommu::{Iommu, IommuDriver};
@@ -26,7 +26,7 @@ const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, lengt
 type DoorbellLayer = LayeredParent<DoorbellMapping<IommuDriver>, dyn MsiParent>;
 
 /// A running machine.
-pub(crate) struct Board {
+pub(crate) struct TrialBoard {
     platform: Arc<MachinePlatform>,
     ram: Arc<Ram>,
     devices: Devices,
@@ -63,8 +63,8 @@ impl SignalMsi<RequesterId> for Remapped {
     }
 }
 
-impl Board {
-    pub(crate) fn new(plan: BoardConfig) -> Result<Self, String> {
+impl TrialBoard {
+    pub(crate) fn new(plan: BoardConfig) -> Built<Self> {
         let region = Region::new(RAM, RAM_SIZE).ok_or("RAM exceeds the address space")?;
         let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
         let hardware: Box<dyn RootHardware> = if plan.parent.is_x86() {
@@ -84,8 +84,8 @@ impl Board {
         let devices = Devices::new(DeviceUpstreams { bus: upstream, own }, &ram)
             .ok_or("the bus exceeds the address space")?;
         let mut bus = Bus::default();
-        hardware.claim(&mut bus).map_err(|error| error.to_string())?;
-        devices.attach(&mut bus).map_err(|error| error.to_string())?;
+        hardware.claim(&mut bus)?;
+        devices.attach(&mut bus)?;
         let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram)));
         let Driven { root, parent, wired } = hardware.drive(&platform)?;
         let host: Arc<dyn Host> = Arc::clone(&platform) as _;
@@ -93,8 +93,7 @@ impl Board {
         let parent = if plan.parent.is_x86() {
             parent
         } else {
-            layer::surrounded(parent, plan.surroundings(), &host)
-                .map_err(|error| error.to_string())?
+            layer::surrounded(parent, plan.surroundings(), &host)?
         };
         let mapping = unit.map(|unit| {
             let layer = DoorbellMapping::new(IommuDriver::new(unit), Arc::clone(&platform) as _);
@@ -107,10 +106,10 @@ impl Board {
             Some(wired) => config.with_wired(wired),
             None => config,
         };
-        let interrupts = Interrupts::new(config).map_err(|error| error.to_string())?;
+        let interrupts = Interrupts::new(config)?;
         root.serve(&interrupts);
         for cpu in (0..CPUS.into()).map(msi_types::Cpu::new) {
-            interrupts.cpu_online(cpu, |_| {}).map_err(|error| error.to_string())?;
+            interrupts.cpu_online(cpu, |_| {})?;
         }
         Ok(Self { platform, ram, devices, root, mapping, parent, interrupts, mode: mode(&plan) })
     }

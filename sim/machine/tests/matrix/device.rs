@@ -146,24 +146,24 @@ impl Devices {
                 let (found, function) = found.zip(function).ok_or("the function was not found")?;
                 let store =
                     found.store(Arc::clone(platform) as _).map_err(|error| error.to_string())?;
-                (Hardware::Function(Arc::clone(function)), store, None)
+                (EndpointHardware::Function(Arc::clone(function)), store, None)
             }
             Endpoint::ImsRing => {
                 let store = RingStore::new(bus, Arc::clone(ram), RING_REGISTERS, RING_VECTORS);
                 let store = Arc::new(store.ok_or("out of memory for the rings")?);
                 (
-                    Hardware::Ring(Arc::clone(&self.ring)),
+                    EndpointHardware::Ring(Arc::clone(&self.ring)),
                     independent(Arc::clone(&store) as _),
                     Some(store),
                 )
             }
             Endpoint::Platform => {
                 let store = Arc::new(PlatformStore::new(bus, PLATFORM_REGISTERS));
-                (Hardware::Platform(Arc::clone(&self.platform)), independent(store), None)
+                (EndpointHardware::Platform(Arc::clone(&self.platform)), independent(store), None)
             }
             Endpoint::Emulated => {
                 let store = Arc::new(PlatformStore::new(bus, EMULATED_REGISTERS).emulated());
-                (Hardware::Platform(Arc::clone(&self.emulated)), independent(store), None)
+                (EndpointHardware::Platform(Arc::clone(&self.emulated)), independent(store), None)
             }
         };
         Ok(Probed { endpoint, hardware, found, rings })
@@ -226,7 +226,7 @@ impl DeviceWrites for FixedRequester {
     }
 }
 
-enum Hardware {
+enum EndpointHardware {
     Function(Arc<Function>),
     Ring(Arc<RingDevice>),
     Platform(Arc<PlatformDevice>),
@@ -235,7 +235,7 @@ enum Hardware {
 /// An endpoint whose driver has found its message store.
 pub(crate) struct Probed {
     pub(crate) endpoint: Endpoint,
-    hardware: Hardware,
+    hardware: EndpointHardware,
     pub(crate) found: FunctionStore,
     pub(crate) rings: Option<Arc<RingStore>>,
 }
@@ -271,16 +271,16 @@ impl Probed {
 
     /// Returns the driver's function that copies messages into the device, if it does so.
     pub(crate) fn copy(&self) -> Option<Arc<MessageCopy>> {
-        let Hardware::Function(function) = &self.hardware else { return None };
+        let EndpointHardware::Function(function) = &self.hardware else { return None };
         (self.endpoint == Endpoint::Ath11k).then(|| function.copier())
     }
 
     /// Makes a sender send its message.
     pub(crate) fn signal(&self, sender: u16) -> Signaled {
         match &self.hardware {
-            Hardware::Function(function) => function.signal(sender),
-            Hardware::Ring(device) => device.signal(sender),
-            Hardware::Platform(device) => device.signal(sender),
+            EndpointHardware::Function(function) => function.signal(sender),
+            EndpointHardware::Ring(device) => device.signal(sender),
+            EndpointHardware::Platform(device) => device.signal(sender),
         }
     }
 }

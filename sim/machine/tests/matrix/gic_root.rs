@@ -1,7 +1,7 @@
 //! A GICv3 with one kind of doorbell.
 
 use crate::cell::{BoardConfig, Parent};
-use crate::root::{CPUS, Driven, Root, RootHardware, hyperv_functions};
+use crate::root::{Built, CPUS, Driven, Root, RootHardware, hyperv_functions};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::hyperv::{HostMigration, HypervHost};
 use doorbell_hardware::pci::Translator;
@@ -51,7 +51,7 @@ pub(crate) struct GicRootHardware {
 
 impl GicRootHardware {
     /// Creates a GIC whose only doorbells are of this `kind`.
-    pub(crate) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
+    pub(crate) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Built<Self> {
         let BoardConfig { parent: kind, migration, .. } = *plan;
         let mut config = VgicConfig::new(CPUS);
         match kind {
@@ -60,10 +60,10 @@ impl GicRootHardware {
             Parent::Mbi => config.message_based_spis = true,
             Parent::V2m => config.v2m = vec![V2mConfig::new(FRAME, FIRST_SPI, SPIS.get().into())],
             Parent::HypervSpi => {}
-            Parent::X86Vector | Parent::HypervApic => return Err(NO_VECTORS.to_owned()),
+            Parent::X86Vector | Parent::HypervApic => return Err(NO_VECTORS.into()),
         }
         config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(LPI_ID_BITS);
-        let gic = GicHardware::new(config, ram).map_err(|error| error.to_string())?;
+        let gic = GicHardware::new(config, ram)?;
         let hyperv = (kind == Parent::HypervSpi)
             .then(|| {
                 let injection = Injection::Spi(gic.lines());
@@ -97,15 +97,11 @@ const fn host_migration(migration: Migration) -> HostMigration {
 }
 
 /// Brings up the driver for the GIC itself, on all CPUs.
-fn bring_up(
-    platform: &Arc<MachinePlatform>,
-    config: GicConfig,
-    cpus: &GicCpus,
-) -> Result<Arc<Gic>, String> {
-    let gic = Gic::new(Arc::clone(platform), config).map_err(|error| error.to_string())?;
+fn bring_up(platform: &Arc<MachinePlatform>, config: GicConfig, cpus: &GicCpus) -> Built<Arc<Gic>> {
+    let gic = Gic::new(Arc::clone(platform), config)?;
     for cpu in gic.cpus() {
         let on = cpus.execute(cpu, |registers| gic.cpu_on(cpu, registers));
-        on.ok_or("the CPU does not exist")?.map_err(|error| error.to_string())?;
+        on.ok_or("the CPU does not exist")??;
     }
     Ok(Arc::new(gic))
 }
@@ -123,7 +119,7 @@ impl RootHardware for GicRootHardware {
         self.gic.attach(bus)
     }
 
-    fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String> {
+    fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Built<Driven> {
         let config = self.driver_config();
         let cpus = self.gic.power_on(self.migration, platform);
         let gic = bring_up(platform, config, &cpus)?;
@@ -147,26 +143,22 @@ enum MsiDriver {
 }
 
 impl MsiDriver {
-    fn bring_up(kind: Parent, gic: &Arc<Gic>) -> Result<Self, String> {
-        let failed = |error: &dyn ToString| error.to_string();
+    fn bring_up(kind: Parent, gic: &Arc<Gic>) -> Built<Self> {
         match kind {
             Parent::Its => bring_up_its(gic).map(Self::Its),
-            Parent::DirectLpi => {
-                let direct = DirectLpi::new(Arc::clone(gic)).map_err(|error| failed(&error))?;
-                Ok(Self::DirectLpi(Arc::new(direct)))
-            }
+            Parent::DirectLpi => Ok(Self::DirectLpi(Arc::new(DirectLpi::new(Arc::clone(gic))?))),
             Parent::Mbi => {
                 let range = SpiRange { first: HwIrq::new(FIRST_SPI), count: SPIS };
                 let config = MbiConfig::new(vec![range]);
-                Ok(Self::Spis(Arc::new(Mbi::new(gic, config).map_err(|error| failed(&error))?)))
+                Ok(Self::Spis(Arc::new(Mbi::new(gic, config)?)))
             }
             Parent::V2m => {
                 let platform = Arc::clone(gic.platform());
                 let frame = V2m::new(platform, Arc::clone(gic) as _, &[V2mFrame::new(FRAME)]);
-                Ok(Self::Spis(Arc::new(frame.map_err(|error| failed(&error))?)))
+                Ok(Self::Spis(Arc::new(frame?)))
             }
-            Parent::HypervSpi => Err("the host end was not created".to_owned()),
-            Parent::X86Vector | Parent::HypervApic => Err(NO_VECTORS.to_owned()),
+            Parent::HypervSpi => Err("the host end was not created".into()),
+            Parent::X86Vector | Parent::HypervApic => Err(NO_VECTORS.into()),
         }
     }
 
@@ -181,20 +173,18 @@ impl MsiDriver {
 }
 
 /// Opens the virtual bus, whose driver creates the SPI domain.
-fn open_hyperv(host: Arc<HypervHost>, gic: &Arc<Gic>) -> Result<MsiDriver, String> {
+fn open_hyperv(host: Arc<HypervHost>, gic: &Arc<Gic>) -> Built<MsiDriver> {
     let platform = gic.platform();
-    let domain = SpiDomain::new(Arc::clone(gic) as _, Arc::clone(platform) as _);
-    let domain = domain.map_err(|error| error.to_string())?;
+    let domain = SpiDomain::new(Arc::clone(gic) as _, Arc::clone(platform) as _)?;
     let bus = host.open(platform, Vectors::Spis(Arc::new(domain)))?;
     Ok(MsiDriver::Hyperv(host, bus))
 }
 
-fn bring_up_its(gic: &Arc<Gic>) -> Result<Arc<Its>, String> {
+fn bring_up_its(gic: &Arc<Gic>) -> Built<Arc<Its>> {
     let config = gic_driver::ItsConfig::new(ITS, CPUS.into());
-    let its = Its::new(Arc::clone(gic), &config);
-    let its = its.map_err(|error| error.to_string())?;
+    let its = Its::new(Arc::clone(gic), &config)?;
     for cpu in gic.cpus() {
-        its.cpu_on(cpu).map_err(|error| error.to_string())?;
+        its.cpu_on(cpu)?;
     }
     Ok(Arc::new(its))
 }

@@ -18,7 +18,7 @@ mod root;
 mod trial;
 mod x86_root;
 
-use board::Board;
+use board::TrialBoard;
 use cell::{BoardConfig, Endpoint, Layer, Outcome, Parent, World};
 use doorbell_machine::Migration;
 use msi_types::{
@@ -82,7 +82,7 @@ fn assert_expected(world: World, migration: Migration) {
         for (parent, layer) in stacks.filter(|_| worlds.contains(&world)) {
             for (endpoint, letter) in Endpoint::ALL.into_iter().zip(outcomes.chars()) {
                 let config = BoardConfig::new(parent, layer, world, migration);
-                let board = Board::new(config).unwrap();
+                let board = TrialBoard::new(config).unwrap();
                 let outcome = attempt(&board, endpoint);
                 assert_eq!(outcome, expected(letter), "{endpoint:?}, {config:?}");
                 let has_moved = board.migrated() > 4;
@@ -119,7 +119,7 @@ fn cells_of_a_guest_with_remapping_survive_migration() {
 #[test]
 fn a_guest_configured_as_bare_metal_loses_stored_messages() {
     let plan = BoardConfig::new(Parent::Its, Layer::None, World::BareMetal, MOVING);
-    let board = Board::new(BoardConfig { reality: World::Guest, ..plan }).unwrap();
+    let board = TrialBoard::new(BoardConfig { reality: World::Guest, ..plan }).unwrap();
     for endpoint in [Endpoint::Ath11k, Endpoint::ImsRing, Endpoint::Platform] {
         let outcome = attempt(&board, endpoint);
         let lost = matches!(&outcome, Outcome::Broken(reason) if reason.contains("NoDoorbell"));
@@ -128,8 +128,8 @@ fn a_guest_configured_as_bare_metal_loses_stored_messages() {
     assert_eq!(attempt(&board, Endpoint::PciMsix), Outcome::Works);
 }
 
-fn metal(parent: Parent, layer: Layer) -> Board {
-    Board::new(BoardConfig::new(parent, layer, World::BareMetal, Migration::Never)).unwrap()
+fn metal(parent: Parent, layer: Layer) -> TrialBoard {
+    TrialBoard::new(BoardConfig::new(parent, layer, World::BareMetal, Migration::Never)).unwrap()
 }
 
 #[test]

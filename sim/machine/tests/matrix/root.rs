@@ -5,7 +5,11 @@ use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
 use irq_domain::Interrupts;
 use msi_types::{MsiParent, RequesterId, SignalMsi, WiredParent};
+use std::error::Error;
 use std::sync::Arc;
+
+/// A part of a board, or the reason why it cannot be built.
+pub(crate) type Built<T> = Result<T, Box<dyn Error>>;
 
 /// Number of CPUs on a board.
 pub(crate) const CPUS: u16 = 3;
@@ -24,7 +28,7 @@ pub(crate) trait RootHardware {
     fn claim(&self, bus: &mut Bus) -> Result<(), Overlap>;
 
     /// Brings up the controller's drivers.
-    fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String>;
+    fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Built<Driven>;
 }
 
 /// A root controller whose drivers have been brought up.

@@ -1,6 +1,6 @@
 //! Tries one endpoint on a board and determines the outcome.
 
-use crate::board::Board;
+use crate::board::TrialBoard;
 use crate::cell::{Endpoint, Outcome};
 use crate::device::Probed;
 use crate::root::CPUS;
@@ -49,7 +49,7 @@ impl From<MoveError> for TrialError {
 }
 
 /// Tries an endpoint on a board.
-pub(crate) fn attempt(board: &Board, endpoint: Endpoint) -> Outcome {
+pub(crate) fn attempt(board: &TrialBoard, endpoint: Endpoint) -> Outcome {
     let result = (0..LIVES).try_for_each(|_| {
         let life = live(board, endpoint);
         board.settle();
@@ -63,7 +63,7 @@ pub(crate) fn attempt(board: &Board, endpoint: Endpoint) -> Outcome {
     }
 }
 
-fn live(board: &Board, endpoint: Endpoint) -> Result<(), TrialError> {
+fn live(board: &TrialBoard, endpoint: Endpoint) -> Result<(), TrialError> {
     let mut trial = Trial::begin(board, endpoint)?;
     trial.deliver()?;
     trial.travel()?;
@@ -95,7 +95,7 @@ impl Runs {
 
 /// A working endpoint.
 pub(crate) struct Trial<'a> {
-    board: &'a Board,
+    board: &'a TrialBoard,
     probed: Probed,
     runs: Arc<Runs>,
     /// Declared before the device, so that handlers are removed before vectors are freed.
@@ -105,7 +105,7 @@ pub(crate) struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     /// Attaches the endpoint, then allocates and requests its vectors.
-    pub(crate) fn begin(board: &'a Board, endpoint: Endpoint) -> Result<Self, TrialError> {
+    pub(crate) fn begin(board: &'a TrialBoard, endpoint: Endpoint) -> Result<Self, TrialError> {
         let probed = board.probe(endpoint).map_err(TrialError::Broken)?;
         let config = MsiDeviceConfig::new(
             "endpoint",
@@ -118,7 +118,7 @@ impl<'a> Trial<'a> {
         Self::start(board, probed, device)
     }
 
-    fn start(board: &'a Board, probed: Probed, device: MsiDevice) -> Result<Self, TrialError> {
+    fn start(board: &'a TrialBoard, probed: Probed, device: MsiDevice) -> Result<Self, TrialError> {
         let (most, least) = probed.wanted();
         let all = device.allocate(probed.found.shape, most..=most);
         let granted = match all {
@@ -279,7 +279,7 @@ impl<'a> Trial<'a> {
 
 /// Writes a message that the device no longer stores. If an IOMMU maps doorbells, it must block the
 /// message.
-fn late(board: &Board, probed: &Probed, message: MsiMessage) -> Result<(), TrialError> {
+fn late(board: &TrialBoard, probed: &Probed, message: MsiMessage) -> Result<(), TrialError> {
     let stopped = board.stopped();
     board.devices().write(probed.endpoint, message);
     board.settle();

@@ -1,7 +1,7 @@
 //! Local APICs, optionally with a remapping unit in front of them.
 
 use crate::cell::{BoardConfig, Layer, Parent};
-use crate::root::{CPUS, Driven, Root, RootHardware, hyperv_functions};
+use crate::root::{Built, CPUS, Driven, Root, RootHardware, hyperv_functions};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::hyperv::{HostMigration, HypervHost, INSTANCE};
 use doorbell_hardware::platform::MachinePlatform;
@@ -50,7 +50,7 @@ fn apic_message(processor: u16, vector: u8) -> MsiMessage {
 
 impl X86Hardware {
     /// Creates the hardware. The hardware includes a remapping unit if the layer needs one.
-    pub(crate) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
+    pub(crate) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Built<Self> {
         let remapping = (plan.layer == Layer::Remapping)
             .then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
         let apics = Arc::new(LocalApicBank::new(CPUS.into()));
@@ -78,17 +78,15 @@ impl RootHardware for X86Hardware {
         Ok(())
     }
 
-    fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String> {
+    fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Built<Driven> {
         let Chipset { apics, remapping, ram } = &*self.chipset;
         let kernel = Arc::new(X86Kernel::new(Arc::clone(apics), Arc::clone(platform)));
         let cpus = NonZeroU16::new(CPUS).unwrap_or(NonZeroU16::MIN);
         let config = VectorDomainConfig::new(cpus, Arc::clone(&kernel) as _);
-        let vectors = VectorDomain::new(config.with_surroundings(self.surroundings, 0));
-        let vectors = Arc::new(vectors.map_err(|error| error.to_string())?);
+        let config = config.with_surroundings(self.surroundings, 0);
+        let vectors = Arc::new(VectorDomain::new(config)?);
         for cpu in apics.cpus() {
-            vectors
-                .online(cpu, ApicId::new(LocalApicBank::id(cpu)))
-                .map_err(|error| error.to_string())?;
+            vectors.online(cpu, ApicId::new(LocalApicBank::id(cpu)))?;
         }
         let remapped = remapping.as_ref().map(|unit| remap(unit, ram, &vectors)).transpose()?;
         let parent: Arc<dyn MsiParent> = match (&self.hyperv, &remapped) {
@@ -121,7 +119,7 @@ fn remap(
     unit: &Arc<RemappingUnit>,
     ram: &Arc<Ram>,
     vectors: &Arc<VectorDomain>,
-) -> Result<Arc<RemappedVectors<RemapTableMemory>>, String> {
+) -> Built<Arc<RemappedVectors<RemapTableMemory>>> {
     let size = TableSize::from_log2(TABLE_LOG2).ok_or("invalid table size")?;
     let base = ram
         .allocate(size.bytes(), size.bytes().max(0x1000))
@@ -135,7 +133,7 @@ fn remap(
         Arc::clone(unit) as _,
         UNIT,
     ));
-    remapped.map(Arc::new).map_err(|error| error.to_string())
+    Ok(Arc::new(remapped?))
 }
 
 struct X86Root {

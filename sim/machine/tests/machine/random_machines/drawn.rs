@@ -49,7 +49,7 @@ pub(super) enum Mbi {
 
 /// Each device's controller, as an index that is reduced modulo the number of controllers.
 #[derive(Clone, Debug)]
-pub(super) enum Route {
+pub(super) enum DrawnRoute {
     All(usize),
     /// The first four devices of bus 0 are routed to one controller, the others to another.
     Split(usize, usize),
@@ -59,7 +59,7 @@ pub(super) enum Route {
 pub(super) struct Drawn {
     pub(super) cpus: u8,
     pub(super) kinds: Kinds,
-    hosts: Vec<Route>,
+    hosts: Vec<DrawnRoute>,
     devices: Vec<(usize, PlatformDeviceConfig)>,
     functions: Vec<ChosenFunction>,
     disabling: LpiDisabling,
@@ -171,7 +171,7 @@ fn frame_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
     })
 }
 
-fn routing(route: &Route, host: u64, target: impl Fn(usize) -> ControllerIndex) -> MsiRouting {
+fn routing(route: &DrawnRoute, host: u64, target: impl Fn(usize) -> ControllerIndex) -> MsiRouting {
     // Each host bridge has a separate range of DeviceIDs.
     let entry = |rid: u32, length, number| MapEntry {
         rid_base: RequesterId::new(rid),
@@ -180,8 +180,8 @@ fn routing(route: &Route, host: u64, target: impl Fn(usize) -> ControllerIndex) 
         device_id_base: DeviceId::new((u32::try_from(host).unwrap() + 1) << 16 | rid),
     };
     match *route {
-        Route::All(number) => MsiRouting::map([entry(0, 0x1000, number)]),
-        Route::Split(first, second) => {
+        DrawnRoute::All(number) => MsiRouting::map([entry(0, 0x1000, number)]),
+        DrawnRoute::Split(first, second) => {
             MsiRouting::map([entry(0, 0x20, first), entry(0x20, 0xfe0, second)])
         }
     }
@@ -253,11 +253,11 @@ fn functions() -> impl Strategy<Value = ChosenFunction> {
         .prop_map(|(place, store)| ChosenFunction { place, store })
 }
 
-fn routes() -> impl Strategy<Value = Route> {
+fn routes() -> impl Strategy<Value = DrawnRoute> {
     let number = || 0..8usize;
     prop_oneof![
-        number().prop_map(Route::All),
-        (number(), number()).prop_map(|(a, b)| Route::Split(a, b))
+        number().prop_map(DrawnRoute::All),
+        (number(), number()).prop_map(|(a, b)| DrawnRoute::Split(a, b))
     ]
 }
 
