@@ -114,15 +114,6 @@ mod tests {
     }
 
     #[test]
-    fn a_device_receives_the_offset_of_an_access() {
-        let mut bus = Bus::default();
-        bus.attach("b", region(0x3000, 0x1000), Arc::new(EchoDevice)).unwrap();
-        bus.attach("a", region(0x1000, 0x1000), Arc::new(EchoDevice)).unwrap();
-        assert_eq!(bus.read(0x3004, AccessWidth::Word), 4);
-        assert_eq!(bus.read(0x1ff8, AccessWidth::Double), 0xff8);
-    }
-
-    #[test]
     fn an_unclaimed_read_returns_ones_and_is_counted() {
         let bus = Bus::default();
         assert_eq!(bus.read(0, AccessWidth::Half), 0xffff);

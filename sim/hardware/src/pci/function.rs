@@ -316,7 +316,7 @@ mod tests {
     use super::*;
     use crate::pci::AddressWidth;
     use crate::pci::sent::SentMessages;
-    use msi_types::{Delivery, Masking};
+    use msi_types::Masking;
 
     fn function(store: StoreConfig) -> (Function, Arc<SentMessages>) {
         let recorder = Arc::new(SentMessages::default());
@@ -362,20 +362,6 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_reports_its_size_and_responds_at_its_base() {
-        let (function, _) = msix();
-        function.config_write(header::BAR0, AccessWidth::Word, u32::MAX);
-        function.config_write(header::BAR0 + 4, AccessWidth::Word, u32::MAX);
-        assert_eq!(function.config_read(header::BAR0, AccessWidth::Word), 0xffff_f00c);
-        assert_eq!(function.config_read(header::BAR0 + 4, AccessWidth::Word), u32::MAX);
-        function.config_write(header::BAR0, AccessWidth::Word, 0x8000_0000);
-        function.config_write(header::BAR0 + 4, AccessWidth::Word, 0x10);
-        assert_eq!(function.region_at(0x10_8000_0010), Some((0, 0x10)));
-        function.config_write(header::COMMAND, AccessWidth::Half, 0);
-        assert_eq!(function.region_at(0x10_8000_0010), None);
-    }
-
-    #[test]
     fn an_msix_entry_is_masked_after_reset() {
         let (function, recorder) = msix();
         set_msix_control(&function, msix::Control::new().with_enable(true));
@@ -416,22 +402,6 @@ mod tests {
             function.config_write(header::COMMAND, AccessWidth::Half, 6);
             assert_eq!(sent(&recorder), [0x42]);
         }
-    }
-
-    #[test]
-    fn multi_msi_encodes_the_vector_in_the_granted_data_bits() {
-        let config = StoreConfig::Msi {
-            log2_vectors: 3,
-            address: AddressWidth::Bits64,
-            masking: Masking::PerVector,
-        };
-        let (function, recorder) = function(config);
-        let at = capability(&function, 5);
-        function.config_write(at + 0xc, AccessWidth::Half, 0x40);
-        function.config_write(at + 2, AccessWidth::Half, 0x21);
-        assert_eq!(function.signal(3), Signaled::Sent(Delivery::Pending));
-        assert_eq!(function.signal(6), Signaled::Sent(Delivery::Pending));
-        assert_eq!(sent(&recorder), [0x43, 0x42]);
     }
 
     #[test]

@@ -56,14 +56,6 @@ const LEVEL: PlatformDeviceConfig =
     PlatformDeviceConfig { trigger: Trigger::Level, ..PlatformDeviceConfig::new(2) };
 
 #[test]
-fn each_edge_sends_a_message() {
-    let (device, sent) = open(PlatformDeviceConfig::new(2));
-    device.signal(0);
-    device.signal(0);
-    assert_eq!(messages(&sent), [UP, UP]);
-}
-
-#[test]
 fn a_level_sends_one_message_per_transition() {
     let (device, sent) = open(LEVEL);
     device.signal(0);

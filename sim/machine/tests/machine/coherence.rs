@@ -20,21 +20,16 @@ fn denied_to_all(board: Description) -> Description {
 }
 
 #[test]
-fn a_machine_declared_non_coherent_by_firmware_delivers_every_message() {
-    let report = deliver_with(&denied_to_all(harbour()), &BuildOptions::default(), 60);
-    assert_delivered(&report, 60);
-}
-
-#[test]
-fn an_its_alone_may_be_non_coherent() {
-    let report = deliver_with(&denied_to_itses(harbour()), &BuildOptions::default(), 60);
-    assert_delivered(&report, 60);
-}
-
-#[test]
-fn drivers_respect_non_coherence_reported_by_registers() {
-    let options = BuildOptions { snooping: Snooping::DeniedByRegisters, ..BuildOptions::default() };
-    assert_delivered(&deliver_with(&harbour(), &options, 60), 60);
+fn drivers_respect_non_coherence_of_firmware_and_registers() {
+    let by_registers =
+        BuildOptions { snooping: Snooping::DeniedByRegisters, ..BuildOptions::default() };
+    for (board, options) in [
+        (denied_to_all(harbour()), BuildOptions::default()),
+        (denied_to_itses(harbour()), BuildOptions::default()),
+        (harbour(), by_registers),
+    ] {
+        assert_delivered(&deliver_with(&board, &options, 60), 60);
+    }
 }
 
 #[test]
