@@ -2,27 +2,27 @@
 
 use super::root::Root;
 use std::path::PathBuf;
+use tempfile::TempDir;
 
 /// A temporary folder with files. Dropping the value removes the folder.
-pub(super) struct Tree {
-    folder: PathBuf,
-}
+pub(super) struct Tree(TempDir);
 
 impl Tree {
-    /// Creates an empty folder. `name` must be unique among tests.
-    pub(super) fn new(name: &str) -> Self {
-        let name = format!("doorbell-live-{}-{name}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        drop(std::fs::remove_dir_all(&folder));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self { folder }
+    /// Creates an empty folder.
+    pub(super) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// Returns the path of a file, and creates the folders on it.
+    fn place(&self, path: &str) -> PathBuf {
+        let path = self.0.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
     }
 
     /// Adds a file, and creates the folders on its path.
     pub(super) fn bytes(self, path: &str, content: &[u8]) -> Self {
-        let path = self.folder.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
+        std::fs::write(self.place(path), content).unwrap();
         self
     }
 
@@ -33,15 +33,13 @@ impl Tree {
 
     /// Adds a symbolic link, and creates the folders on its path. The link's target need not exist.
     pub(super) fn link(self, path: &str, target: &str) -> Self {
-        let path = self.folder.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::os::unix::fs::symlink(target, path).unwrap();
+        std::os::unix::fs::symlink(target, self.place(path)).unwrap();
         self
     }
 
     /// Removes a file, a symbolic link, or a folder with its files.
     pub(super) fn without(self, path: &str) -> Self {
-        let path = self.folder.join(path);
+        let path = self.0.path().join(path);
         if path.is_dir() && !path.is_symlink() {
             std::fs::remove_dir_all(path).unwrap();
         } else {
@@ -52,12 +50,6 @@ impl Tree {
 
     /// Returns a root that reads the files of this folder.
     pub(super) fn root(&self) -> Root {
-        Root::new(&self.folder)
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.folder));
+        Root::new(self.0.path())
     }
 }

@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_folder_is_flattened_to_an_equivalent_devicetree() {
-        let tree = Tree::new("flatten")
+        let tree = Tree::new()
             .file(&format!("{BASE}/compatible"), "linux,dummy-virt\0")
             .file(&format!("{BASE}/name"), "\0")
             .bytes(&format!("{BASE}/#address-cells"), &[0, 0, 0, 1])
@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn an_absent_or_too_deep_folder_is_not_flattened() {
-        assert_eq!(flatten(&Tree::new("no-tree").root(), BASE), None);
+        assert_eq!(flatten(&Tree::new().root(), BASE), None);
         let deep = format!("{BASE}/{}reg", "a/".repeat(MAX_DEPTH));
-        let tree = Tree::new("deep").file(&deep, "").file(&format!("{BASE}/model"), "m\0");
+        let tree = Tree::new().file(&deep, "").file(&format!("{BASE}/model"), "m\0");
         assert_eq!(flatten(&tree.root(), BASE), None);
     }
 }

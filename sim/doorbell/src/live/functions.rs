@@ -243,8 +243,8 @@ mod tests {
         config
     }
 
-    fn functions(name: &str, configs: &[(&str, Vec<u8>)]) -> Vec<Function> {
-        let tree = configs.iter().fold(Tree::new(name), |tree, (function, config)| {
+    fn functions(configs: &[(&str, Vec<u8>)]) -> Vec<Function> {
+        let tree = configs.iter().fold(Tree::new(), |tree, (function, config)| {
             tree.bytes(&format!("{DEVICES}/{function}/config"), config)
         });
         read(&tree.root())
@@ -252,15 +252,12 @@ mod tests {
 
     #[test]
     fn bridges_above_a_function_determine_its_requester_id_and_path() {
-        let found = functions(
-            "bridges",
-            &[
-                ("0000:00:01.0", bridge(1, 4)),
-                ("0000:01:00.0", bridge(2, 7)),
-                ("0000:02:03.1", vec![0; 64]),
-                ("0001:02:03.0", vec![0; 64]),
-            ],
-        );
+        let found = functions(&[
+            ("0000:00:01.0", bridge(1, 4)),
+            ("0000:01:00.0", bridge(2, 7)),
+            ("0000:02:03.1", vec![0; 64]),
+            ("0001:02:03.0", vec![0; 64]),
+        ]);
         let bridges = Bridges::among(&found);
         let above = bridges.above(&found[2]);
         assert_eq!(path(&above, &found[2]), [8, 0, 0x19]);
@@ -272,7 +269,7 @@ mod tests {
     #[test]
     fn a_missing_link_speed_identifies_a_conventional_bus() {
         let link = |function: &str| format!("{DEVICES}/{function}/max_link_speed");
-        let tree = Tree::new("links")
+        let tree = Tree::new()
             .bytes(&format!("{DEVICES}/0000:00:01.0/config"), &bridge(1, 4)[..64])
             .bytes(&format!("{DEVICES}/0000:01:00.0/config"), &bridge(2, 7)[..64])
             .bytes(&format!("{DEVICES}/0000:02:03.0/config"), &[0; 64])
@@ -293,7 +290,7 @@ mod tests {
             ("0000:01:00.0", bridge(0, 4)),
             ("0000:02:00.0", bridge(2, 4)),
         ];
-        let found = functions("circle", &circle);
+        let found = functions(&circle);
         let bridges = Bridges::among(&found);
         assert_eq!(bridges.above(&found[1]).len(), 1);
         assert!(bridges.above(&found[2]).is_empty());
@@ -303,7 +300,7 @@ mod tests {
     fn the_sysfs_attributes_of_a_function_are_read() {
         let of =
             |file: &str| format!("sys/devices/platform/40.pcie/pci0000:00/0000:00:02.0/{file}");
-        let tree = Tree::new("function")
+        let tree = Tree::new()
             .file(&of("irq"), "21\n")
             .file(&of("msi_bus"), "1\n")
             .file(&of("power_state"), "D0\n")

@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn rows_of_proc_interrupts_are_parsed() {
-        let irqs = read(&Tree::new("table").file("proc/interrupts", TABLE).root());
+        let irqs = read(&Tree::new().file("proc/interrupts", TABLE).root());
         assert_eq!(irqs.len(), 2);
         assert_eq!((irqs[&13].intid(), &irqs[&13].actions[0]), (Some(33), &"uart-pl011".into()));
         let message = &irqs[&17];
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn attribute_files_supplement_the_rows_of_proc_interrupts() {
-        let tree = Tree::new("attributes")
+        let tree = Tree::new()
             .file("proc/interrupts", TABLE)
             .file("sys/kernel/irq/17/chip_name", "ITS-MSI\n")
             .file("sys/kernel/irq/17/per_cpu_count", "2,5\n")
@@ -222,10 +222,7 @@ mod tests {
             IRQD_IRQ_DISABLED\ndomain:  :its@8080000-3\n hwirq:   0x4000\n chip:    ITS-MSI\n \
             parent:\n    domain:  :intc@8000000-1\n     hwirq:   0x2008\n     chip: GICv3\n";
         let irqs = read(
-            &Tree::new("debug")
-                .file(&format!("{DEBUG}/17"), text)
-                .file("proc/interrupts", TABLE)
-                .root(),
+            &Tree::new().file(&format!("{DEBUG}/17"), text).file("proc/interrupts", TABLE).root(),
         );
         let state = irqs[&17].debug.as_ref().unwrap();
         assert!(state.is_disabled);

@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn absent_files_are_not_reported_as_problems() {
-        let root = Tree::new("absent").root();
+        let root = Tree::new().root();
         assert_eq!(root.text("proc/interrupts"), None);
         assert!(root.names("sys/bus/pci/devices").is_empty());
         assert_eq!(root.problems(), []);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn only_regular_files_of_limited_length_are_read() {
-        let tree = Tree::new("limits").file("a/long", &"x".repeat(100)).file("b/folder/c", "");
+        let tree = Tree::new().file("a/long", &"x".repeat(100)).file("b/folder/c", "");
         let root = tree.root();
         assert_eq!(root.bytes("a/long", 99), None);
         assert_eq!(root.bytes("a/long", 100).map(|bytes| bytes.len()), Some(100));
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn problems_are_reported_once_per_file_name() {
-        let tree = Tree::new("repeated").file("a/c/x", "").file("b/c/x", "").file("d/x", "");
+        let tree = Tree::new().file("a/c/x", "").file("b/c/x", "").file("d/x", "");
         let root = tree.root();
         assert!(["a/c", "b/c", "d"].into_iter().all(|folder| root.text(folder).is_none()));
         let paths: Vec<_> = root.problems().into_iter().map(|one| one.path).collect();

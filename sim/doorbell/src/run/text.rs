@@ -143,13 +143,17 @@ struct Reasons(Vec<String>);
 impl Reasons {
     /// Returns the mark that refers to this reason.
     fn mark(&mut self, reason: &str) -> String {
-        let known = self.0.iter().position(|known| known == reason);
-        let index = known.unwrap_or_else(|| {
-            self.0.push(reason.to_owned());
-            self.0.len() - 1
-        });
-        format!("[{}]", index + 1)
+        format!("[{}]", number_in(&mut self.0, reason.to_owned()))
     }
+}
+
+/// Returns the number of an item, counted from 1, in the order of their first occurrence.
+fn number_in<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
+    let known = items.iter().position(|known| *known == item);
+    known.unwrap_or_else(|| {
+        items.push(item);
+        items.len() - 1
+    }) + 1
 }
 
 /// Devices that share a DeviceID, indexed by controller and DeviceID.
@@ -166,12 +170,7 @@ impl<'a> Groups<'a> {
             return "yes".to_owned();
         }
         let group = (device.controller.as_str(), device.device_id.get());
-        let known = self.0.iter().position(|known| *known == group);
-        let index = known.unwrap_or_else(|| {
-            self.0.push(group);
-            self.0.len() - 1
-        });
-        format!("group {}", index + 1)
+        format!("group {}", number_in(&mut self.0, group))
     }
 }
 

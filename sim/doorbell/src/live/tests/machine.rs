@@ -83,9 +83,9 @@ pub(super) fn config_with(changes: &[(usize, u8)]) -> Vec<u8> {
 }
 
 /// Creates the files of a Linux with one function, whose driver uses two MSI-X vectors.
-pub(super) fn linux(name: &str, firmware: &Description) -> Tree {
+pub(super) fn linux(firmware: &Description) -> Tree {
     let blob = devicetree::write(&devicetree::with_node_paths(firmware)).unwrap();
-    let tree = Tree::new(name)
+    let tree = Tree::new()
         .bytes("sys/firmware/fdt", &blob)
         .bytes(&format!("{FUNCTION}/config"), &config())
         .link(&format!("{FUNCTION}/driver"), "../../../bus/pci/drivers/nvme")
@@ -110,19 +110,19 @@ pub(super) fn irq(tree: Tree, number: u32, chip: &str, hwirq: &str, counts: &str
 }
 
 /// Creates the files of a Linux that has received no messages from its function.
-pub(super) fn silent(name: &str, firmware: &Description) -> Tree {
-    let tree = linux(name, firmware);
+pub(super) fn silent(firmware: &Description) -> Tree {
+    let tree = linux(firmware);
     [26, 27].into_iter().fold(tree, |tree, number| irq(tree, number, "ITS-MSI", "0", "0,0"))
 }
 
 /// Creates the files of a Linux whose driver has fallen back to the function's pin.
-pub(super) fn fallen_back(name: &str, firmware: &Description) -> Tree {
-    linux(name, firmware).without(&format!("{FUNCTION}/msi_irqs"))
+pub(super) fn fallen_back(firmware: &Description) -> Tree {
+    linux(firmware).without(&format!("{FUNCTION}/msi_irqs"))
 }
 
 /// Creates the files of a Linux whose driver uses MSI instead of MSI-X.
-pub(super) fn with_msi(name: &str, config: &[u8]) -> Tree {
-    let tree = linux(name, &firmware(map(0x1_0000))).bytes(&format!("{FUNCTION}/config"), config);
+pub(super) fn with_msi(config: &[u8]) -> Tree {
+    let tree = linux(&firmware(map(0x1_0000))).bytes(&format!("{FUNCTION}/config"), config);
     let irqs = [26, 27].map(|number| format!("{FUNCTION}/msi_irqs/{number}"));
     irqs.iter().fold(tree, |tree, irq| tree.file(irq, "msi\n"))
 }
