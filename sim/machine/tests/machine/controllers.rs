@@ -240,7 +240,7 @@ fn the_oem_id_selects_the_v2m_message_format() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 4,
+        cases: 6,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -9,7 +9,6 @@ use doorbell_machine::{
 use gic_firmware::{Description, MsiRouting};
 use msi_types::DeviceId;
 use proptest::prelude::*;
-use std::num::NonZeroU16;
 
 /// Simulates a machine, and returns its report and its trace.
 fn replay(
@@ -83,22 +82,6 @@ fn messages_for_running_handler_are_redelivered() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
-
-    #[test]
-    #[ignore = "slow: `cargo xtask test --long` runs it"]
-    fn every_simulated_order_delivers_all_messages_without_fault(
-        seed: u64,
-        cpus in 1u16..9,
-        migrates: bool,
-    ) {
-        let migration = migration(migrates, seed);
-        let options =
-            BuildOptions { cpus: NonZeroU16::new(cpus), migration, ..BuildOptions::default() };
-        let machine = build(&harbour(), &options).unwrap();
-        let report = simulate(machine, &everything(seed, 25)).unwrap();
-        prop_assert!(report.totals.is_clean(), "{:?}", report.totals);
-        prop_assert_eq!(report.totals.sent, report.totals.vectors * 25);
-    }
 
     #[test]
     fn every_simulated_order_is_clean_with_overtaken_handlers(seed: u64, migrates: bool) {
