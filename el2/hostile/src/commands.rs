@@ -9,6 +9,8 @@ pub(crate) const COMMAND_BYTES: u64 = 32;
 /// Queue size for commands that visit all mappings.
 const MIDDLE_QUEUE_BYTES: u64 = 0x1_0000;
 pub(crate) const VALID: u64 = 1 << 63;
+/// Number of events that attacks with this queue map.
+const MANY: u64 = 1024;
 /// INTID of the first LPI.
 const LPIS: u64 = 8192;
 /// An address above all of the machine's RAM.
@@ -36,6 +38,17 @@ pub(crate) const INVALL: Words = [0x0d, 0, 0, 0];
 
 pub(crate) fn movall(from: u64, to: u64) -> Words {
     [0x0e, 0, from << 16, to << 16]
+}
+
+/// Returns the commands that map a device with this many events to the first vCPU, and then those
+/// of an attack.
+fn mapped(events: u64, after: impl Fn(u64) -> Words) -> impl FnMut(u64) -> Words {
+    move |slot| match slot {
+        0 => mapd(1, 16, VALID),
+        1 => mapc(0, 0),
+        slot if slot < events + 2 => mapti(1, slot - 2, slot - 2),
+        slot => after(slot),
+    }
 }
 
 /// Returns a random command with small operands, which a driver could plausibly post.
@@ -142,37 +155,23 @@ pub(crate) fn absent(turns: &mut Turns) {
 /// Signals LPIs without end: 1,000 events, each of which is sent again once it has been handled.
 pub(crate) fn to_itself(turns: &mut Turns) {
     const EVENTS: u64 = 1000;
-    attack(turns, QUEUE_BYTES, |slot| match slot {
-        0 => mapd(1, 16, VALID),
-        1 => mapc(0, 0),
-        slot if slot < EVENTS + 2 => mapti(1, slot - 2, slot - 2),
-        slot => int(1, slot % EVENTS),
-    });
+    attack(turns, QUEUE_BYTES, mapped(EVENTS, |slot| int(1, slot % EVENTS)));
 }
 
 /// Posts INVALL with many LPIs mapped. Each INVALL makes the ITS read the configuration of all
 /// these LPIs.
 pub(crate) fn invalidations(turns: &mut Turns) {
-    const EVENTS: u64 = 1024;
-    attack(turns, MIDDLE_QUEUE_BYTES, |slot| match slot {
-        0 => mapd(1, 16, VALID),
-        1 => mapc(0, 0),
-        slot if slot < EVENTS + 2 => mapti(1, slot - 2, slot - 2),
-        _ => INVALL,
-    });
+    attack(turns, MIDDLE_QUEUE_BYTES, mapped(MANY, |_| INVALL));
 }
 
 /// Moves LPIs back and forth between vCPUs.
 pub(crate) fn moves(turns: &mut Turns) {
-    const EVENTS: u64 = 1024;
-    attack(turns, MIDDLE_QUEUE_BYTES, |slot| match slot {
-        0 => mapd(1, 16, VALID),
-        1 => mapc(0, 0),
-        slot if slot < EVENTS + 2 => mapti(1, slot - 2, slot - 2),
-        slot if slot % 4 == 0 => movall(0, 1),
-        slot if slot % 4 == 1 => movall(1, 0),
+    let moves = |slot| match slot % 4 {
+        0 => movall(0, 1),
+        1 => movall(1, 0),
         slot => mapc(0, slot % 2),
-    });
+    };
+    attack(turns, MIDDLE_QUEUE_BYTES, mapped(MANY, moves));
 }
 
 /// Maps devices with the maximum number of events, far apart, and unmaps each with a single
@@ -189,15 +188,10 @@ pub(crate) fn mappings(turns: &mut Turns) {
 
 /// Enables and disables the ITS and the LPIs while many events are mapped.
 pub(crate) fn enables(turns: &mut Turns) {
-    const EVENTS: u64 = 1024;
     let layout = Layout::apart();
     enable(layout, MIDDLE_QUEUE_BYTES);
-    let ring = Ring::fill(layout, MIDDLE_QUEUE_BYTES, |slot| match slot {
-        0 => mapd(1, 16, VALID),
-        1 => mapc(0, 0),
-        slot if slot < EVENTS + 2 => mapti(1, slot - 2, slot - 2),
-        slot => int(1, slot % EVENTS),
-    });
+    let commands = mapped(MANY, |slot| int(1, slot % MANY));
+    let ring = Ring::fill(layout, MIDDLE_QUEUE_BYTES, commands);
     let mut piece = Turns::until(5);
     ring.turn(&mut piece);
     while turns.next() {

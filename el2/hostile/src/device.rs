@@ -12,7 +12,7 @@ pub(crate) const ECAM: u64 = 0x40_1000_0000;
 /// Number of functions that fit on the first four buses.
 pub(crate) const FUNCTIONS: u64 = 1024;
 /// The window for 32-bit addresses.
-pub(crate) const WINDOW: u64 = 0x1000_0000;
+const WINDOW: u64 = 0x1000_0000;
 const WINDOW_BYTES: u64 = 0x2eff_0000;
 /// Vendor and device ID, length of the device's memory, and its first register
 /// (docs/specs/edu.rst).
@@ -21,7 +21,7 @@ const LENGTH: u64 = 1 << 20;
 const IDENTIFICATION: u32 = 0x0100_00ed;
 pub(crate) const COMMAND: u64 = 0x04;
 pub(crate) const MEMORY_AND_MASTER: u64 = 6;
-pub(crate) const BAR: u64 = 0x10;
+const BAR: u64 = 0x10;
 /// The device's register that asserts its interrupt.
 const RAISE: u64 = 0x60;
 
@@ -36,17 +36,29 @@ fn write(address: u64, bytes: u8, value: u64) {
     }
 }
 
-/// Returns the configuration space of the guest's device.
-fn find() -> u64 {
+/// Returns the configuration space of the guest's device with these IDs.
+pub(crate) fn find(ids: u32) -> u64 {
     let mut functions = (0..FUNCTIONS).map(|function| ECAM + (function << 12));
-    functions.find(|edu| read(*edu) == EDU).expect("the guest has no edu")
+    let found = functions.find(|function| read(*function) == ids);
+    found.unwrap_or_else(|| panic!("the guest has no device {ids:08x}"))
+}
+
+/// Places the first region of a function with 64-bit regions, and enables the function. Returns the
+/// region's address.
+pub(crate) fn enable(configuration: u64) -> u64 {
+    const PLACE: u64 = WINDOW + (2 << 20);
+    for (bar, value) in [(BAR, PLACE), (BAR + 4, 0)] {
+        machine::write(configuration + bar, 4, value);
+    }
+    machine::write(configuration + COMMAND, 2, MEMORY_AND_MASTER);
+    PLACE
 }
 
 /// Keeps moving the device's memory for this many milliseconds. The device must answer at each
 /// place, and only there. Prints how often it did not.
 pub(crate) fn keep_using(milliseconds: u64) -> ! {
     exceptions::install();
-    let edu = find();
+    let edu = find(EDU);
     let (mut turns, mut wrong) = (Turns::until(milliseconds), 0);
     let mut old = u64::from(read(edu + BAR));
     while turns.next() {
@@ -92,7 +104,7 @@ pub(crate) fn line(turns: &mut Turns) {
     for first_spis in [0x84, 0x104] {
         machine::write(GICD + first_spis, 4, u64::MAX);
     }
-    write(u64::from(read(find() + BAR)) + RAISE, 4, 1);
+    write(u64::from(read(find(EDU) + BAR)) + RAISE, 4, 1);
     while turns.next() {
         let intid = loop {
             let intid = machine::acknowledge();

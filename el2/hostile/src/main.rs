@@ -11,6 +11,7 @@
 //! | `absent=N` | reads N times where no device is |
 //! | `delay=N` | delays for N microseconds |
 //! | `device=N` | moves the memory of its PCI device for N milliseconds |
+//! | `stray=N` | lets its PCI device access memory at address N, which is outside the guest |
 #![no_std]
 #![no_main]
 
@@ -30,6 +31,7 @@ mod messages;
 mod random;
 mod registers;
 mod stale;
+mod stray;
 mod ticker;
 mod turns;
 
@@ -39,9 +41,11 @@ use dtoolkit::fdt::Fdt;
 use dtoolkit::standard::NodeStandard;
 use image_rt::power::{self, CpuStack};
 use image_rt::{Boot, println, start};
-use ticker::Timer;
 
 image_rt::image!(main);
+
+/// A guest, with the number that follows its word.
+type Guest = fn(u64) -> !;
 
 fn main(boot: Boot) -> ! {
     // SAFETY: `boot` is the value that the entry point received, and `main` is called only once.
@@ -52,31 +56,27 @@ fn main(boot: Boot) -> ! {
         words.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     };
     let number = |name| value(name).and_then(|value| value.parse::<u64>().ok());
-    if let Some(ticks) = number("ticks") {
-        let is_physical = value("timer") == Some("physical");
-        ticker::run(ticks, if is_physical { Timer::Physical } else { Timer::Virtual });
-    }
-    if let Some(times) = number("scan") {
-        leaks::scan(times);
-    }
-    if let Some(rounds) = number("checks") {
-        checks::run(rounds);
-    }
-    if let Some(times) = number("absent") {
-        checks::absent(times);
-    }
-    if let Some(microseconds) = number("delay") {
-        delay::run(microseconds);
-    }
-    if let Some(milliseconds) = number("device") {
-        device::keep_using(milliseconds);
+    machine::find_memory(around.memory.start as u64);
+    let is_physical = value("timer") == Some("physical");
+    let guests: [(&str, Guest); 7] = [
+        ("ticks", if is_physical { ticker::run_physical } else { ticker::run_virtual }),
+        ("scan", leaks::scan),
+        ("checks", checks::run),
+        ("absent", checks::absent),
+        ("delay", delay::run),
+        ("device", device::keep_using),
+        ("stray", stray::run),
+    ];
+    for (name, guest) in guests {
+        if let Some(argument) = number(name) {
+            guest(argument);
+        }
     }
     let name =
         value("attack").expect("the command line must select a guest, such as `attack=NAME`");
     let attack = attacks::named(name).unwrap_or_else(|| panic!("no attack is called `{name}`"));
     let milliseconds =
         number("milliseconds").expect("the command line must contain `milliseconds=N`");
-    machine::find_memory(around.memory.start as u64);
     turns::select(attack, milliseconds);
     for other in 1..number("vcpus").unwrap_or(1) {
         power::cpu_on(other as usize, other, CpuStack::new(), turns::attack_and_turn_off)

@@ -3,7 +3,7 @@
 //! each change of each event.
 
 use crate::commands::{self, INVALL, Ring, VALID, Words};
-use crate::device::{self, BAR, COMMAND, ECAM, FUNCTIONS, MEMORY_AND_MASTER, WINDOW};
+use crate::device::{self, COMMAND, ECAM, FUNCTIONS, MEMORY_AND_MASTER};
 use crate::machine::{self, ITS, Layout};
 use crate::random::Random;
 use crate::turns::Turns;
@@ -39,13 +39,10 @@ impl Function {
             |(device, configuration)| Some((device, configuration, msix(configuration)?));
         let (device, configuration, capability) =
             all.find_map(with_msix).expect("the guest has no function with MSI-X");
-        for (bar, value) in [(BAR, WINDOW + (2 << 20)), (BAR + 4, 0)] {
-            machine::write(configuration + bar, 4, value);
-        }
-        machine::write(configuration + COMMAND, 2, MEMORY_AND_MASTER);
+        let region = device::enable(configuration);
         let [head, table] = [0, 4].map(|at| u64::from(device::read(capability + at)));
         assert_eq!(table & 7, 0, "the table must be in the first BAR");
-        let (vectors, table) = ((head >> 16 & 0x7ff) + 1, WINDOW + (2 << 20) + (table & !7));
+        let (vectors, table) = ((head >> 16 & 0x7ff) + 1, region + (table & !7));
         let found = Self { configuration, device, capability, vectors, table };
         (0..vectors).for_each(|vector| found.set(vector, vector, false));
         machine::write(capability, 4, head | ENABLE);

@@ -2,7 +2,7 @@
 //! pending at the last vCPU as its tables have, takes them away again, and wakes it.
 
 use crate::commands::{COMMAND_BYTES, VALID, Words, enable, int, mapc, mapd, mapti, movall};
-use crate::machine::{self, Layout, QUEUE_BYTES};
+use crate::machine::{self, Layout, OTHERS, QUEUE_BYTES};
 use crate::turns::Turns;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -80,8 +80,7 @@ fn attack(turns: &mut Turns, count: u64, take: impl Fn(u64) -> Words) {
     post(layout, count, take);
     image_rt::println!("took the LPIs away");
     IS_DONE.store(1, SeqCst);
-    // SAFETY: sends an SGI to all other vCPUs.
-    unsafe { asm!("msr icc_sgi1r_el1, {}", in(reg) 1_u64 << 40) };
+    machine::send(0, OTHERS);
     while turns.next() {}
 }
 

@@ -12,13 +12,22 @@ const SHIFT: u64 = 12;
 /// A timer of this vCPU. Both compare with the same counter: a hypervisor must not show the guest
 /// two different times.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Timer {
+enum Timer {
     Virtual,
     Physical,
 }
 
-/// Handles `ticks` ticks of the timer, and prints how late they were.
-pub(crate) fn run(ticks: u64, timer: Timer) -> ! {
+/// Handles `ticks` ticks of the virtual timer, and prints how late they were.
+pub(crate) fn run_virtual(ticks: u64) -> ! {
+    run(ticks, Timer::Virtual)
+}
+
+/// Handles `ticks` ticks of the physical timer, and prints how late they were.
+pub(crate) fn run_physical(ticks: u64) -> ! {
+    run(ticks, Timer::Physical)
+}
+
+fn run(ticks: u64, timer: Timer) -> ! {
     cpu::irq_save();
     machine::enable_interrupts();
     let period = PERIOD * cpu::ticks_per_millisecond();

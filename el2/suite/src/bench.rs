@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use doorbell_harness::image::Image;
 use doorbell_harness::process;
 use doorbell_harness::qemu::{self, Version};
-use doorbell_harness::suite::{self, Shared};
+use doorbell_harness::suite::{Case, Shared};
 use doorbell_harness::testbench::Count;
 
 use crate::board::{Board, LIMIT, MEMORY};
@@ -32,87 +32,63 @@ const FUNCTIONS: &str = "1033:0194,1234:11e8,1234:11e8,1af4:1041,1af4:1042,1af4:
 /// Devices in which the guest sees an MSI capability.
 const MSI: &str = "1033:0194,1234:11e8,1234:11e8";
 
-/// A controller, the features that the test bench must find, and the permitted reasons for a skip.
-struct Case {
-    controller: Controller,
-    found: &'static str,
-    reasons: &'static [&'static str],
-}
-
 const NO_ITS: &str = "no ITS";
 
-const CASES: &[Case] = &[
-    Case {
-        controller: Controller::Its,
-        found: "its=on direct-lpi=off mbi=off v2m=off tables=inside",
-        reasons: &["the ITS keeps its tables elsewhere"],
-    },
-    Case {
-        controller: Controller::DirectLpi,
-        found: "its=off direct-lpi=on mbi=off v2m=off",
-        reasons: &[NO_ITS],
-    },
-    Case {
-        controller: Controller::Mbi,
-        found: "its=off direct-lpi=off mbi=on v2m=off",
-        reasons: &[NO_ITS],
-    },
-    Case {
-        controller: Controller::V2m,
-        found: "its=off direct-lpi=off mbi=off v2m=on",
-        reasons: &[NO_ITS],
-    },
-    Case {
-        controller: Controller::None,
-        found: "its=off direct-lpi=off mbi=off v2m=off",
-        reasons: &[NO_ITS, "no MSI controller"],
-    },
+/// Controllers, the features that the test bench must find, and the permitted reasons for a skip.
+const CONTROLLERS: [(Controller, &str, &[&str]); 5] = [
+    (
+        Controller::Its,
+        "its=on direct-lpi=off mbi=off v2m=off tables=inside",
+        &["the ITS keeps its tables elsewhere"],
+    ),
+    (Controller::DirectLpi, "its=off direct-lpi=on mbi=off v2m=off", &[NO_ITS]),
+    (Controller::Mbi, "its=off direct-lpi=off mbi=on v2m=off", &[NO_ITS]),
+    (Controller::V2m, "its=off direct-lpi=off mbi=off v2m=on", &[NO_ITS]),
+    (Controller::None, "its=off direct-lpi=off mbi=off v2m=off", &[NO_ITS, "no MSI controller"]),
 ];
 
 /// Lists the cases: the test bench on each controller. The long suite runs each on each QEMU.
-pub(crate) fn cases() -> Vec<suite::Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let on = |version| {
-        CASES.iter().map(move |case| {
-            let name = format!("the test bench with {:?} on {version:?}'s QEMU", case.controller);
-            built::case(name.clone(), LIMIT, move || case.judge(version, &name))
+        CONTROLLERS.iter().map(move |&(controller, found, reasons)| {
+            let name = format!("the test bench with {controller:?} on {version:?}'s QEMU");
+            built::case(name.clone(), LIMIT, move || {
+                let count = run(controller, version, found)?;
+                eprintln!("{name}: {} passed, {} skipped", count.passed, count.skipped.len());
+                ensure!(count.failed.is_empty(), "{}", count.failed.join("; "));
+                count.complete(reasons)
+            })
         })
     };
     Version::in_turn(on)
 }
 
-impl Case {
-    fn judge(&self, version: Version, name: &str) -> Result<()> {
-        static BENCH: [Shared<Image>; 2] = [const { Shared::new() }; 2];
-        // With the ITS, an SMMU confines the devices.
-        let trusted = self.controller != Controller::Its;
-        let bench =
-            BENCH[usize::from(trusted)].get(|| built::guest("testbench", files::ram(trusted)))?;
-        let folder = format!("{:?}-{version:?}", self.controller).to_lowercase();
-        let folder = built::folder()?.join(folder);
-        fs::create_dir_all(&folder)?;
-        let disk = folder.join("disk.img");
-        qemu::write_disk(&disk)?;
-        let devices: Vec<_> = DEVICES.iter().map(ToString::to_string).collect();
-        let board = Board {
-            vcpus: CPUS,
-            cpus: CPUS,
-            controller: self.controller,
-            devices: &devices,
-            trusted,
-            ..Board::plain(version, MEMORY)?
-        };
-        let append = format!(
-            "cpus={CPUS} el=el1 gic=3 security=one iommu=none {} functions={FUNCTIONS} msi={MSI} \
-             load={LOAD}",
-            self.found
-        );
-        let mut qemu =
-            board.command(&[Files { kernel: &bench.flat, initrd: None, append: &append }])?;
-        qemu.args(qemu::drives(&disk));
-        let mut count = Count::default();
-        process::watch(&mut qemu, LIMIT, |line| count.line(line))?;
-        eprintln!("{name}: {} passed, {} skipped", count.passed, count.skipped.len());
-        ensure!(count.failed.is_empty(), "{}", count.failed.join("; "));
-        count.complete(self.reasons)
-    }
+/// Runs the test bench, and counts its tests.
+fn run(controller: Controller, version: Version, found: &str) -> Result<Count> {
+    static BENCH: [Shared<Image>; 2] = [const { Shared::new() }; 2];
+    // With the ITS, an SMMU confines the devices.
+    let trusted = controller != Controller::Its;
+    let bench =
+        BENCH[usize::from(trusted)].get(|| built::guest("testbench", files::ram(trusted)))?;
+    let folder = built::folder()?.join(format!("{controller:?}-{version:?}").to_lowercase());
+    fs::create_dir_all(&folder)?;
+    let disk = folder.join("disk.img");
+    qemu::write_disk(&disk)?;
+    let board = Board {
+        vcpus: CPUS,
+        cpus: CPUS,
+        controller,
+        devices: DEVICES,
+        trusted,
+        ..Board::plain(version, MEMORY)
+    };
+    let append = format!(
+        "cpus={CPUS} el=el1 gic=3 security=one iommu=none {found} functions={FUNCTIONS} msi={MSI} \
+         load={LOAD}"
+    );
+    let mut qemu = board.command(&[Files::alone(&bench.flat, &append)])?;
+    qemu.args(qemu::drives(&disk));
+    let mut count = Count::default();
+    process::watch(&mut qemu, LIMIT, |line| count.line(line))?;
+    Ok(count)
 }

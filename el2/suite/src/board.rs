@@ -4,14 +4,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
-use doorbell_harness::dtb::Tools;
-use doorbell_harness::image::Image;
 use doorbell_harness::qemu::{self, Version};
 
 use crate::built;
 use crate::controller::Controller;
 use crate::files::{Files, MACHINE_BYTES_BELOW, Start};
-use crate::machine::Machine;
+use crate::machine::{GICV3, Machine};
 
 /// A run takes 5 to 15 seconds, or longer on a busy machine. A run that exceeds the limit is
 /// assumed to hang.
@@ -31,11 +29,11 @@ pub(crate) const MOVES: u64 = 10;
 pub(crate) const MEMORY: u32 = 512;
 
 /// A machine on which the hypervisor runs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Board<'a> {
     pub(crate) machine: Machine,
-    pub(crate) tools: &'a Tools,
-    pub(crate) image: &'a Image,
+    /// Version of QEMU.
+    pub(crate) version: Version,
     /// Number of vCPUs of each guest.
     pub(crate) vcpus: u8,
     /// Number of CPUs of the machine.
@@ -45,7 +43,7 @@ pub(crate) struct Board<'a> {
     /// The MSI controller of each guest.
     pub(crate) controller: Controller,
     /// Devices, distributed round-robin among the guests.
-    pub(crate) devices: &'a [String],
+    pub(crate) devices: &'a [&'a str],
     /// If `true`, the devices' memory accesses are not confined. Otherwise an SMMU confines the
     /// devices.
     pub(crate) trusted: bool,
@@ -56,28 +54,21 @@ pub(crate) struct Board<'a> {
     pub(crate) direct: bool,
     /// Interval between moves of the guests, in milliseconds.
     pub(crate) move_every: Option<u32>,
-    pub(crate) record: Record,
+    /// If `true`, the hypervisor prints each exit when it happens.
+    pub(crate) exits: bool,
+    /// If `true`, the hypervisor counts exits and interrupts.
+    pub(crate) stats: bool,
     /// Number of seconds after which the machine ends, with its reports, even if a guest hangs.
     pub(crate) limit: Option<u32>,
-}
-
-/// The hypervisor's records of exits and interrupts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Record {
-    /// Prints each exit when it happens.
-    pub(crate) exits: bool,
-    /// Counts exits and interrupts.
-    pub(crate) stats: bool,
 }
 
 impl Board<'static> {
     /// Returns a machine with one CPU and this QEMU version, for guests that have one vCPU, an ITS
     /// and `memory` MiB.
-    pub(crate) fn plain(version: Version, memory: u32) -> Result<Self> {
-        Ok(Self {
-            machine: Machine::default(),
-            tools: built::tools(version)?,
-            image: built::hypervisor()?,
+    pub(crate) const fn plain(version: Version, memory: u32) -> Self {
+        Self {
+            machine: GICV3,
+            version,
             vcpus: 1,
             cpus: 1,
             memory,
@@ -88,47 +79,56 @@ impl Board<'static> {
             direct: false,
             start: Start::Kernel,
             move_every: None,
-            record: Record::default(),
+            exits: false,
+            stats: false,
             limit: None,
-        })
+        }
     }
 }
 
 impl Board<'_> {
     /// Returns the command that starts QEMU with the hypervisor and the guests' files.
     pub(crate) fn command(&self, guests: &[Files<'_>]) -> Result<Command> {
-        let mut qemu = self.tools.command(qemu::PROGRAM);
+        let mut qemu = built::tools(self.version)?.command(qemu::PROGRAM);
         qemu.args(self.machine.arguments()).args(SURROUNDINGS);
         qemu.args(["-smp", &self.cpus.to_string()]);
         let memory = (MACHINE_BYTES_BELOW >> 20) + guests.len() as u64 * u64::from(self.memory);
         qemu.args(["-m", &format!("{memory}M")]);
-        qemu.arg("-kernel").arg(&self.image.flat);
+        qemu.arg("-kernel").arg(&built::hypervisor()?.flat);
         for (others, files) in guests.iter().enumerate() {
             qemu.args(files.loaders(self.memory, others, self.start)?);
         }
         let confined = !self.devices.is_empty() && !self.trusted;
         qemu.args(if confined || self.guest_smmu { CONFINED } else { &[] });
+        let option = |name: &str, value: Option<u32>| {
+            value.map_or(String::new(), |value| format!(" {name}={value}"))
+        };
         let words = [
             (self.trusted, " trusted-guest"),
             (self.guest_smmu, " guest-smmu"),
             (self.direct, " direct"),
+            (self.exits, " exits"),
+            (self.stats, " stats"),
         ];
-        let options: String = words.iter().filter(|it| it.0).map(|it| it.1).collect();
-        let moves = self.move_every.map_or(String::new(), |time| format!(" moves={time}"));
-        let limit = self.limit.map_or(String::new(), |seconds| format!(" limit={seconds}"));
-        let Record { exits, stats } = self.record;
-        let records = [(exits, " exits"), (stats, " stats")];
-        let records: String = records.iter().filter(|it| it.0).map(|it| it.1).collect();
         let words = format!(
-            "vcpus={} {}{moves}{limit}{options}{records}{}",
+            "vcpus={} {}{}{}{}{}",
             self.vcpus,
             self.controller.word(),
+            option("moves", self.move_every),
+            option("limit", self.limit),
+            words.iter().filter(|it| it.0).map(|it| it.1).collect::<String>(),
             self.start.words()
         );
         qemu.args(["-append", &words]);
-        for device in self.devices {
-            qemu.args(["-device", device]);
-        }
+        qemu.args(self.devices.iter().flat_map(|device| ["-device", device]));
         Ok(qemu)
     }
+}
+
+/// Returns the command that starts QEMU's `virt` with its own GIC, without the hypervisor.
+pub(crate) fn without_hypervisor(version: Version, cpus: u8, memory: u32) -> Result<Command> {
+    let mut qemu = built::tools(version)?.command(qemu::PROGRAM);
+    qemu.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1"]).args(SURROUNDINGS);
+    qemu.args(["-m", &format!("{memory}M"), "-smp", &cpus.to_string()]);
+    Ok(qemu)
 }

@@ -1,15 +1,16 @@
-//! Checks guests that make unusual accesses (`el2/hostile`, `checks` and `absent`), and what the
-//! hypervisor prints about accesses that it refuses.
+//! Checks guests that make unusual accesses (`el2/hostile`, `checks` and `absent`), what the
+//! hypervisor prints about accesses that it refuses, and delays as Linux implements them (`delay`),
+//! with and without trapped WFI.
 
 use anyhow::{Context, Result, ensure};
-use doorbell_facts::{Fact, HostileFact, HypervisorFact};
-use doorbell_harness::process;
+use doorbell_facts::{Fact, HostileFact, HypervisorFact, Means};
 use doorbell_harness::suite::Case;
 
-use crate::board::{Board, COUNTED, LIMIT, Record};
+use crate::board::{Board, LIMIT};
+use crate::built;
+use crate::hostile::{BOARD, guest, run};
 use crate::machine::{GICV3, MAX, Machine};
-use crate::report::fact_of;
-use crate::{built, hostile};
+use crate::output::Output;
 
 const ROUNDS: u64 = 20;
 /// First page without a device, and most pages that the hypervisor names.
@@ -18,87 +19,93 @@ const MOST_PAGES: usize = 32;
 /// Number of equal refusals in a row after which the hypervisor reports no progress.
 const NO_PROGRESS: u64 = 1000;
 const HANGS: &str = "guest 0 makes no progress";
+const MICROSECONDS: u64 = 1000;
+/// Requested delay in nanoseconds.
+const ASKED: u64 = MICROSECONDS * 1000;
+/// Maximum delay in nanoseconds. The limit allows for the guest's own instructions and for some
+/// exits.
+const LONGEST: u64 = ASKED + 100_000;
 
-/// Lists the cases.
+/// Lists the cases. With one vCPU on the CPU, WFI idles the CPU, and with two vCPUs, WFI is
+/// trapped.
 pub(crate) fn cases() -> Vec<Case> {
     let check = |machine| {
         let name = format!("two guests of a CPU are what their ID registers say on {machine}");
         built::case(name, LIMIT, move || check(machine))
     };
-    let refuse = |(times, name): (u64, &str)| {
-        built::case(name, LIMIT, move || judge_refusals(&refused(times)?, times))
-    };
+    let refuse =
+        |(times, name): (u64, &str)| built::case(name, LIMIT, move || judge_refusals(times));
     let refused = [
         (NO_PROGRESS - 1, "accesses to 32 pages without a device are printed once"),
         (NO_PROGRESS, "a guest without progress is named"),
     ];
     let hang = built::case("the counts of a guest that hangs are printed", LIMIT, hang);
-    [GICV3, MAX].map(check).into_iter().chain(refused.map(refuse)).chain([hang]).collect()
+    let delay = |(vcpus, by, means)| {
+        let name = format!("a delay of 1 of {vcpus} vCPUs on 1 CPU ends in time, by {by}");
+        built::case(name, LIMIT, move || judge_delay(vcpus, means))
+    };
+    let delays = [(1, "WFIT", Means::Wfit), (2, "the counter", Means::Counter)].map(delay);
+    let checks = [GICV3, MAX].map(check).into_iter().chain(refused.map(refuse));
+    checks.chain([hang]).chain(delays).collect()
 }
 
 fn check(machine: Machine) -> Result<()> {
     let words = format!("checks={ROUNDS}");
-    let board = Board { machine, ..hostile::board()? };
-    let mut qemu = board.command(&[hostile::guest(&words)?, hostile::guest(&words)?])?;
-    let mut found = [None, None];
-    process::watch(qemu.args(COUNTED), LIMIT, |line| {
-        if let Some((guest, Fact::Hostile(HostileFact::Checked { rounds, failed }))) = fact_of(line)
-            && let Some(place) = found.get_mut(guest)
-        {
-            *place = Some((rounds, failed.into_owned()));
-        }
-    })?;
-    for (guest, found) in found.into_iter().enumerate() {
-        let (rounds, failed) = found.with_context(|| format!("guest {guest} did not report"))?;
-        ensure!(rounds == ROUNDS, "guest {guest} made {rounds} rounds");
-        ensure!(failed.is_empty(), "guest {guest}: {failed}");
+    let output = run(Board { machine, ..BOARD }, &[guest(&words)?; 2])?;
+    for number in 0..2 {
+        let checked = output.last(|guest, fact| match fact {
+            Fact::Hostile(HostileFact::Checked { rounds, failed }) if guest == number => {
+                Some((*rounds, failed))
+            }
+            _ => None,
+        });
+        let (rounds, failed) = checked.with_context(|| format!("guest {number} did not report"))?;
+        ensure!(rounds == ROUNDS, "guest {number} made {rounds} rounds");
+        ensure!(failed.is_empty(), "guest {number}: {failed}");
     }
     Ok(())
 }
 
 /// Runs a guest that never ends, on a machine with a limit.
 fn hang() -> Result<()> {
-    let record = Record { stats: true, ..Record::default() };
-    let board = Board { record, limit: Some(1), ..hostile::board()? };
-    let mut qemu = board.command(&[hostile::guest("attack=timer milliseconds=1000000")?])?;
-    let (mut is_counted, mut is_ended) = (false, false);
-    process::watch(&mut qemu, LIMIT, |line| match Fact::parse(line) {
-        Some(Fact::Hypervisor(HypervisorFact::Count { .. })) => is_counted = true,
-        Some(Fact::Hypervisor(HypervisorFact::Ended { .. })) => is_ended = true,
-        _ => {}
-    })?;
-    ensure!(is_counted && !is_ended, "the limit did not end the machine");
+    let board = Board { stats: true, limit: Some(1), ..BOARD };
+    let guests = [guest("attack=timer milliseconds=1000000")?];
+    let output = Output::of(&mut board.command(&guests)?)?;
+    let is_counted = output.hypervisor().any(|it| matches!(it, HypervisorFact::Count { .. }));
+    ensure!(is_counted && output.ending(0).is_none(), "the limit did not end the machine");
     Ok(())
 }
 
-/// Returns the faults that the hypervisor prints about a guest with so many refused accesses, and
-/// `ended` if the guest ends before it makes no progress.
-fn refused(times: u64) -> Result<Vec<String>> {
+/// Runs a guest with so many refused accesses, and checks what the hypervisor prints about them.
+/// With fewer than [`NO_PROGRESS`], the guest ends without a further fault.
+fn judge_refusals(times: u64) -> Result<()> {
     let words = format!("absent={times}");
-    let mut qemu = hostile::board()?.command(&[hostile::guest(&words)?])?;
-    let mut faults = Vec::<String>::new();
-    process::watch(qemu.args(COUNTED), LIMIT, |line| match Fact::parse(line) {
-        Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => {
-            faults.push(fault.into_owned());
-        }
-        Some(Fact::Hypervisor(HypervisorFact::Ended { .. }))
-            if !faults.iter().any(|fault| fault.starts_with(HANGS)) =>
-        {
-            faults.push("ended".into());
-        }
-        _ => {}
-    })?;
-    Ok(faults)
-}
-
-fn judge_refusals(faults: &[String], times: u64) -> Result<()> {
+    let output = run(BOARD, &[guest(&words)?])?;
+    let faults = output.faults();
     let (pages, rest) = faults.split_at_checked(MOST_PAGES).context("pages are missing")?;
     for (page, fault) in pages.iter().enumerate() {
         let end = if page + 1 == MOST_PAGES { "; further pages are not named" } else { "" };
         let access = format!("4 bytes at {:#x}{end}", ABSENT + 0x1000 * page);
         ensure!(fault.contains("vCPU 0 at PC 0x") && fault.ends_with(&access), "{fault}");
     }
-    let expected = if times < NO_PROGRESS { "ended" } else { HANGS };
-    ensure!(rest.len() == 1 && rest[0].starts_with(expected), "{rest:?}");
+    let is_right = match rest {
+        [] => times < NO_PROGRESS && output.ending(0).is_some(),
+        [fault] => times >= NO_PROGRESS && fault.starts_with(HANGS),
+        _ => false,
+    };
+    ensure!(is_right, "{rest:?}, and then {:?}", output.ending(0));
+    Ok(())
+}
+
+fn judge_delay(vcpus: u8, means: Means) -> Result<()> {
+    let words = format!("delay={MICROSECONDS}");
+    let output = run(Board { machine: MAX, vcpus, ..BOARD }, &[guest(&words)?])?;
+    let delayed = output.last(|_, fact| match *fact {
+        Fact::Hostile(HostileFact::Delayed { requested, took, by }) => Some((requested, took, by)),
+        _ => None,
+    });
+    let (requested, took, by) = delayed.context("the guest did not report a delay")?;
+    ensure!((requested, by) == (ASKED, means), "it delayed {requested} ns by {by:?}");
+    ensure!((ASKED..LONGEST).contains(&took), "{MICROSECONDS} us took {took} ns");
     Ok(())
 }

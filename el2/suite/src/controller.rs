@@ -1,9 +1,10 @@
 //! MSI controllers that a guest can have.
 
 /// A kind of MSI controller, named as on the hypervisor's command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Controller {
     /// An ITS
+    #[default]
     Its,
     /// Message-based SPIs
     Mbi,

@@ -7,11 +7,14 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, HypervisorFact, MicrobenchFact, MonitorFact};
 
+use crate::output::Output;
+
 /// Number of times that the guest repeats each measured operation.
 const TURNS: u64 = 200;
 /// Maximum number of other exits during a measurement, for example because of the hypervisor's own
 /// timer.
 const OTHERS: u64 = 4;
+
 /// Costs of operations as the guest prints them, and numbers of exits as its hypervisor prints
 /// them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,8 +23,6 @@ pub(crate) struct Costs {
     instructions: Vec<(String, u64)>,
     /// Exits of each operation, for all its repetitions.
     exits: Vec<(String, u64)>,
-    /// Exits printed since the operation began.
-    printed: u64,
 }
 
 impl Costs {
@@ -30,42 +31,54 @@ impl Costs {
     pub(crate) fn recorded(rows: &[(&str, u64, u64)]) -> Self {
         let instructions = rows.iter().map(|&(operation, cost, _)| (operation.to_owned(), cost));
         let exits = rows.iter().map(|&(operation, _, exits)| (operation.to_owned(), exits));
-        Self { instructions: instructions.collect(), exits: exits.collect(), printed: 0 }
+        Self { instructions: instructions.collect(), exits: exits.collect() }
     }
 
-    /// Processes a line of output.
-    pub(crate) fn line(&mut self, line: &str) {
-        if let Some(fact) = Fact::parse(line) {
-            self.fact(fact);
-        }
+    /// Returns costs without numbers of exits.
+    pub(crate) const fn counted(instructions: Vec<(String, u64)>) -> Self {
+        Self { instructions, exits: Vec::new() }
     }
 
-    /// Processes a fact from the guest, the hypervisor or the monitor.
-    pub(crate) fn fact(&mut self, fact: Fact) {
-        match fact {
-            Fact::Hypervisor(HypervisorFact::Exit { .. }) => self.printed += 1,
-            Fact::Microbench(MicrobenchFact::Measures { .. }) => self.printed = 0,
-            Fact::Microbench(MicrobenchFact::Cost { operation, nanoseconds }) => {
-                if self.printed > 0 {
-                    self.exits.push((operation.clone().into(), self.printed));
+    /// Returns the costs that the guest, the hypervisor or the monitor stated.
+    pub(crate) fn of(output: &Output) -> Self {
+        let (mut costs, mut printed) = (Self::default(), 0);
+        for (_, fact) in &output.facts {
+            match fact {
+                Fact::Hypervisor(HypervisorFact::Exit { .. }) => printed += 1,
+                Fact::Microbench(MicrobenchFact::Measures { .. }) => printed = 0,
+                Fact::Microbench(MicrobenchFact::Cost { operation, nanoseconds }) => {
+                    if printed > 0 {
+                        costs.exits.push((operation.to_string(), printed));
+                    }
+                    costs.instructions.push((operation.to_string(), *nanoseconds));
                 }
-                self.instructions.push((operation.into(), nanoseconds));
+                Fact::Monitor(MonitorFact::Exits { operation, exits }) => {
+                    costs.exits.push((operation.to_string(), *exits));
+                }
+                _ => {}
             }
-            Fact::Monitor(MonitorFact::Exits { operation, exits }) => {
-                self.exits.push((operation.into(), exits));
-            }
-            _ => {}
         }
+        costs
     }
 
     /// Checks that the operation takes at most `limit` instructions.
     pub(crate) fn judge_instructions(&self, operation: &str, limit: u64) -> Result<()> {
-        judge(&self.instructions, operation, limit)
+        judge(self.instructions_of(operation)?, limit)
     }
 
     /// Checks that the operation causes at most `limit` exits.
     pub(crate) fn judge_exits(&self, operation: &str, limit: u64) -> Result<()> {
-        judge(&self.exits, operation, limit * TURNS + OTHERS)
+        judge(self.exits_of(operation)?, limit * TURNS + OTHERS)
+    }
+
+    /// Returns the instructions of an operation.
+    pub(crate) fn instructions_of(&self, operation: &str) -> Result<u64> {
+        cost(&self.instructions, operation)
+    }
+
+    /// Returns the number of exits of all repetitions of an operation.
+    pub(crate) fn exits_of(&self, operation: &str) -> Result<u64> {
+        cost(&self.exits, operation)
     }
 
     /// Replaces the numbers of exits with those of another run.
@@ -79,7 +92,7 @@ impl fmt::Display for Costs {
         for (index, (operation, cost)) in self.instructions.iter().enumerate() {
             let separator = if index > 0 { "; " } else { "" };
             write!(f, "{separator}{operation} {cost}")?;
-            if let Some((_, exits)) = self.exits.iter().find(|(name, _)| name == operation) {
+            if let Ok(exits) = self.exits_of(operation) {
                 write!(f, " in {}.{:02} exits", exits / TURNS, exits % TURNS * 100 / TURNS)?;
             }
         }
@@ -87,24 +100,20 @@ impl fmt::Display for Costs {
     }
 }
 
-fn judge(costs: &[(String, u64)], operation: &str, limit: u64) -> Result<()> {
-    let found = costs.iter().find(|(name, _)| name == operation);
-    let (_, cost) = found.context("the guest did not measure this operation")?;
-    ensure!(*cost <= limit, "it takes {cost}");
+fn judge(cost: u64, limit: u64) -> Result<()> {
+    ensure!(cost <= limit, "it takes {cost}");
     Ok(())
+}
+
+fn cost(costs: &[(String, u64)], operation: &str) -> Result<u64> {
+    let found = costs.iter().find(|(name, _)| name == operation);
+    Ok(found.with_context(|| format!("the guest did not measure {operation}"))?.1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn costs(lines: &[&str]) -> Costs {
-        let mut costs = Costs::default();
-        for line in lines {
-            costs.line(line);
-        }
-        costs
-    }
+    use crate::output::tests::output;
 
     const EXIT: &str =
         r#"{"hypervisor":{"exit":{"at":8,"guest":0,"vcpu":1,"reason":"WFI","detail":""}}}"#;
@@ -114,7 +123,7 @@ mod tests {
 
     #[test]
     fn costs_beyond_their_limit_fail() {
-        let costs = costs(&[COST]);
+        let costs = Costs::of(&output(&[COST]));
         assert!(costs.judge_instructions("lpi", 100).is_ok());
         assert!(costs.judge_instructions("lpi", 99).is_err());
         assert!(costs.judge_instructions("ipi", 100).is_err());
@@ -122,9 +131,11 @@ mod tests {
 
     #[test]
     fn only_exits_after_the_start_of_an_operation_are_counted() {
-        let printed = costs(&[EXIT, MEASURES, EXIT, EXIT, "a line for people", COST]);
-        let counted = costs(&[MEASURES, COST, EXITS_OF_KVM]);
-        assert_eq!(printed.exits, counted.exits);
-        assert_eq!(costs(&[COST]).with_exits_of(counted).exits, printed.exits);
+        for lines in [
+            &[EXIT, MEASURES, EXIT, EXIT, "a line for people", COST][..],
+            &[MEASURES, COST, EXITS_OF_KVM],
+        ] {
+            assert_eq!(Costs::of(&output(lines)).exits_of("lpi").unwrap(), 2);
+        }
     }
 }

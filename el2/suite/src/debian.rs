@@ -13,6 +13,7 @@ use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 
 use crate::built;
+use crate::files::Files;
 
 /// Command line for the Linux guests.
 pub(crate) const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
@@ -63,6 +64,11 @@ pub(crate) fn real_time() -> Result<&'static Guest> {
 }
 
 impl Guest {
+    /// Returns the files, with the kernel's command line.
+    pub(crate) fn files<'a>(&'a self, append: &'a str) -> Files<'a> {
+        Files { kernel: &self.kernel, initrd: Some(&self.initrd), append }
+    }
+
     /// Fetches a suite's kernel and busybox into the cache, and packs the file system of this name.
     pub(crate) fn with_modules(
         workspace: &Workspace,

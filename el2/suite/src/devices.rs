@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, HostileFact, HypervisorFact};
-use doorbell_harness::process;
 use doorbell_harness::suite::Case;
 
-use crate::board::{Board, COUNTED, LIMIT, Record};
-use crate::hostile::EXIT;
-use crate::report::fact_of;
-use crate::{built, hostile};
+use crate::board::{Board, LIMIT};
+use crate::built;
+use crate::hostile::{self, BOARD, EXIT};
+use crate::output::Output;
 
 /// Duration of the attack and of the other guest's use of its device, in milliseconds.
 const MILLISECONDS: u32 = 100;
@@ -62,8 +61,8 @@ const ASSIGNMENTS: [Assignment; 5] = [
         &[],
     ),
 ];
-const BELOW_PORTS: &str = "pcie-root-port,id=a,chassis=1 edu,bus=a \
-                           pcie-root-port,id=b,chassis=2 edu,bus=b";
+const BELOW_PORTS: [&str; 4] =
+    ["pcie-root-port,id=a,chassis=1", "edu,bus=a", "pcie-root-port,id=b,chassis=2", "edu,bus=b"];
 
 /// Lists the cases.
 pub(crate) fn cases() -> Vec<Case> {
@@ -75,27 +74,27 @@ pub(crate) fn cases() -> Vec<Case> {
     assignments.chain([built::case(name, LIMIT, attack)]).collect()
 }
 
-fn words(devices: &str) -> Vec<String> {
-    devices.split(' ').map(str::to_owned).collect()
-}
-
 fn assign((_, trusted, devices, owners, shared): Assignment) -> Result<()> {
-    let board = Board { devices: &words(devices), trusted, ..hostile::board()? };
-    let (mut found, mut refused) = (BTreeMap::new(), BTreeSet::new());
+    let devices: Vec<_> = devices.split(' ').collect();
     let words = "delay=1";
     let guests = if trusted { hostile::trusted(words)? } else { [hostile::guest(words)?; 2] };
-    process::watch(&mut board.command(&guests)?, LIMIT, |line| match Fact::parse(line) {
-        Some(Fact::Hypervisor(HypervisorFact::Assigned { guest, function, .. })) => {
-            found.insert(function, Some(guest));
-        }
-        Some(Fact::Hypervisor(HypervisorFact::Withheld { function, .. })) => {
-            found.insert(function, None);
-        }
-        Some(Fact::Hypervisor(HypervisorFact::NoIntx { function, reason })) => {
-            refused.extend(reason.contains("share").then_some(function));
-        }
-        _ => {}
-    })?;
+    let board = Board { devices: &devices, trusted, ..BOARD };
+    let output = Output::of(&mut board.command(&guests)?)?;
+    let owner = |fact: &_| match *fact {
+        HypervisorFact::Assigned { guest, function, .. } => Some((function, Some(guest))),
+        HypervisorFact::Withheld { function, .. } => Some((function, None)),
+        _ => None,
+    };
+    let found: BTreeMap<_, _> = output.hypervisor().filter_map(owner).collect();
+    let refused: BTreeSet<_> = output
+        .hypervisor()
+        .filter_map(|fact| match fact {
+            HypervisorFact::NoIntx { function, reason } => {
+                reason.contains("share").then_some(*function)
+            }
+            _ => None,
+        })
+        .collect();
     let expected = owners.into();
     ensure!(found == expected, "the owners are {found:x?}, not {expected:x?}");
     let shared = shared.iter().copied().collect();
@@ -105,24 +104,19 @@ fn assign((_, trusted, devices, owners, shared): Assignment) -> Result<()> {
 
 /// Runs a guest that attacks all functions, and one that uses its device.
 fn attack() -> Result<()> {
-    let record = Record { stats: true, ..Record::default() };
-    let board = Board { devices: &words(BELOW_PORTS), record, ..hostile::board()? };
+    let board = Board { devices: &BELOW_PORTS, stats: true, ..BOARD };
     let attack = format!("attack=devices milliseconds={MILLISECONDS}");
     let using = format!("device={MILLISECONDS}");
-    let mut qemu = board.command(&[hostile::guest(&attack)?, hostile::guest(&using)?])?;
-    let (mut attacked, mut used, mut exit) = (None, None, 0);
-    process::watch(qemu.args(COUNTED), LIMIT, |line| match fact_of(line) {
-        Some((0, Fact::Hostile(HostileFact::Attacked { turns, .. }))) => attacked = Some(turns),
-        Some((1, Fact::Hostile(HostileFact::Used { turns, wrong, exceptions }))) => {
-            used = Some((turns, wrong, exceptions));
+    let output = hostile::run(board, &[hostile::guest(&attack)?, hostile::guest(&using)?])?;
+    let (attacked, _) = hostile::attacked(&output, 0).context("the attack did not end")?;
+    let used = output.last(|guest, fact| match *fact {
+        Fact::Hostile(HostileFact::Used { turns, wrong, exceptions }) if guest == 1 => {
+            Some((turns, wrong, exceptions))
         }
-        Some((_, Fact::Hypervisor(HypervisorFact::Count { longest, .. }))) => {
-            exit = exit.max(longest);
-        }
-        _ => {}
-    })?;
-    let attacked = attacked.context("the attack did not end")?;
+        _ => None,
+    });
     let (turns, wrong, exceptions) = used.context("the other guest did not report its device")?;
+    let (exit, _) = hostile::longest(&output).unwrap_or_default();
     eprintln!("{attacked} functions attacked, {turns} uses of a device, {exit} in an exit");
     ensure!(attacked.min(turns) >= FEWEST, "only {attacked} attacks and {turns} uses");
     ensure!(wrong == 0, "the device did not answer {wrong} of {turns} times");

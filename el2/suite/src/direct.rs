@@ -9,19 +9,16 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use doorbell_facts::{Fact, HostileFact, HypervisorFact, MicrobenchFact};
-use doorbell_harness::process;
+use doorbell_facts::HypervisorFact;
 use doorbell_harness::suite::Case;
 
-use crate::board::{Board, COUNTED, LIMIT, Record};
+use crate::board::{Board, COUNTED, LIMIT};
 use crate::controller::Controller;
 use crate::costs::Costs;
-use crate::files::Files;
 use crate::machine::{GICV3, GICV4};
-use crate::microbench::{EACH, SHARED};
-use crate::record::TURNS;
-use crate::report::fact_of;
-use crate::{built, hostile, microbench};
+use crate::microbench::{self, DIRECT, TURNS};
+use crate::output::Output;
+use crate::{built, hostile};
 
 /// Operation of the guest: a message of its device.
 const MESSAGE: &str = "msi";
@@ -47,13 +44,13 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         of("a direct message takes at most 120 instructions and no exit", costs),
         of("a direct message is counted once, and its event is handed over in order", || {
-            order(EACH, 1)
+            order(2, 1)
         }),
         of("a direct message reaches a vCPU that shares its CPU, and is counted once", || {
-            order(SHARED, 1)
+            order(1, 1)
         }),
-        of("direct messages of two guests are counted once", || order(EACH, 2)),
-        of("direct messages of two guests that share a CPU are counted once", || order(SHARED, 2)),
+        of("direct messages of two guests are counted once", || order(2, 2)),
+        of("direct messages of two guests that share a CPU are counted once", || order(1, 2)),
         of("direct messages of a guest are counted once beside a guest that attacks", neighbor),
         of("direct injection is refused with the reason", refusals),
     ]
@@ -61,44 +58,31 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Checks the cost of a message, and counts the exits between the messages in a second run.
 fn costs() -> Result<()> {
-    let (mut costs, mut exits, mut is_measured) = (Costs::default(), 0, false);
-    let run = |record| microbench::counted(microbench::directly(record)?);
-    process::watch(&mut run(Record::default())?, LIMIT, |line| costs.line(line))?;
+    let costs = microbench::costs(DIRECT)?;
     eprintln!("instructions with direct injection: {costs}");
-    costs.judge_instructions(MESSAGE, INSTRUCTIONS)?;
-    for (operation, limit) in LIMITS {
-        costs.judge_instructions(operation, limit)?;
+    for (operation, limit) in [(MESSAGE, INSTRUCTIONS)].iter().chain(&LIMITS) {
+        costs.judge_instructions(operation, *limit)?;
     }
-    let record = Record { exits: true, ..Record::default() };
-    process::watch(&mut run(record)?, LIMIT, |line| match Fact::parse(line) {
-        Some(Fact::Microbench(MicrobenchFact::Measures { operation })) => {
-            is_measured = operation == MESSAGE;
-        }
-        Some(Fact::Microbench(MicrobenchFact::Cost { .. })) => is_measured = false,
-        Some(Fact::Hypervisor(HypervisorFact::Exit { .. })) => exits += u64::from(is_measured),
-        _ => {}
-    })?;
-    ensure!(exits == 0, "{exits} exits");
+    // Operations without an exit are not listed.
+    if let Ok(exits) = costs.exits_of(MESSAGE) {
+        bail!("{exits} exits");
+    }
     Ok(())
 }
 
 /// Runs guests of two vCPUs, and checks the ITS's commands and the number of interrupts.
 fn order(cpus: u8, guests: u8) -> Result<()> {
     let log = built::log_of(&format!("direct-{cpus}-{guests}"))?;
-    let board = Board { cpus, ..microbench::directly(Record::default())? };
-    let mut qemu = microbench::counted_guests(board, guests.into())?;
+    let mut qemu = microbench::command(Board { cpus, ..DIRECT }, guests.into())?;
     logged(&mut qemu, &log);
-    let (mut vpes, mut costs) = (0, Costs::default());
-    process::watch(&mut qemu, LIMIT, |line| {
-        costs.line(line);
-        if let Some(Fact::Hypervisor(HypervisorFact::Direct { vpes: found, .. })) =
-            Fact::parse(line)
-        {
-            vpes += found;
-        }
-    })?;
+    let output = Output::of(&mut qemu)?;
+    let vpes = output.hypervisor().filter_map(|fact| match fact {
+        HypervisorFact::Direct { vpes, .. } => Some(vpes),
+        _ => None,
+    });
+    let (vpes, costs) = (vpes.sum::<usize>(), Costs::of(&output));
     eprintln!("instructions of 2 vCPUs on {cpus} CPUs with direct injection: {costs}");
-    if (cpus, guests) == (SHARED, 1) {
+    if (cpus, guests) == (1, 1) {
         for (operation, limit) in SHARED_LIMITS {
             costs.judge_instructions(operation, limit)?;
         }
@@ -122,20 +106,13 @@ fn order(cpus: u8, guests: u8) -> Result<()> {
 /// messages once.
 fn neighbor() -> Result<()> {
     let log = built::log_of("direct-neighbor")?;
-    let devices = [microbench::DEVICE, "nvme,serial=1"].map(str::to_owned);
-    let board = microbench::directly(Record::default())?;
-    let board = Board { devices: &devices, cpus: SHARED, ..board };
+    let board = Board { devices: &[microbench::DEVICE, "nvme,serial=1"], cpus: 1, ..DIRECT };
     let attack = hostile::guest("attack=messages milliseconds=150")?;
-    let guest = Files { kernel: &microbench::guest()?.flat, initrd: None, append: "" };
-    let mut qemu = board.command(&[guest, attack])?;
+    let mut qemu = board.command(&[microbench::guest()?, attack])?;
     qemu.args(COUNTED);
     logged(&mut qemu, &log);
-    let mut attacked = false;
-    process::watch(&mut qemu, LIMIT, |line| {
-        let fact = fact_of(line);
-        attacked |= matches!(fact, Some((1, Fact::Hostile(HostileFact::Attacked { .. }))));
-    })?;
-    ensure!(attacked, "the other guest did not attack");
+    let attacked = hostile::attacked(&Output::of(&mut qemu)?, 1);
+    ensure!(attacked.is_some(), "the other guest did not attack");
     let log = Log::read(&log)?;
     log.judge_order()?;
     // The first device is the neighbor's.
@@ -153,36 +130,30 @@ fn neighbor() -> Result<()> {
 
 /// Checks that the guest's messages arrive through the hypervisor, which says why.
 fn refusals() -> Result<()> {
-    let board = microbench::directly(Record::default())?;
     let controller = Controller::DirectLpi;
     for (board, expected) in [
-        (Board { machine: GICV3, ..board }, "the ITS does not implement GICv4.0"),
-        (Board { controller, ..board }, "the guest has no ITS"),
+        (Board { machine: GICV3, ..DIRECT }, "the ITS does not implement GICv4.0"),
+        (Board { controller, ..DIRECT }, "the guest has no ITS"),
     ] {
-        let (reason, costs) = refused(microbench::counted(board)?)?;
-        ensure!(reason.contains(expected), "`{reason}` instead of `{expected}`");
-        let is_direct = costs.judge_instructions(MESSAGE, INSTRUCTIONS).is_ok();
-        ensure!(!is_direct, "the message is direct, although {reason}");
+        let output = Output::of(&mut microbench::command(board, 1)?)?;
+        judge_refusal(&output, expected)?;
+        let is_direct = Costs::of(&output).judge_instructions(MESSAGE, INSTRUCTIONS).is_ok();
+        ensure!(!is_direct, "the message is direct, although {expected}");
     }
     // The last guest finds no vPEs.
-    let many = Board { machine: GICV4, direct: true, vcpus: MOST_VCPUS, ..hostile::board()? };
-    let mut qemu = many.command(&[hostile::guest("delay=1")?; VPES / MOST_VCPUS as usize + 1])?;
-    qemu.args(COUNTED);
-    let (reason, _) = refused(qemu)?;
-    ensure!(reason.contains("the vPE table is full"), "`{reason}`");
-    Ok(())
+    let many = Board { machine: GICV4, direct: true, vcpus: MOST_VCPUS, ..hostile::BOARD };
+    let guests = [hostile::guest("delay=1")?; VPES / MOST_VCPUS as usize + 1];
+    judge_refusal(&hostile::run(many, &guests)?, "the vPE table is full")
 }
 
-fn refused(mut qemu: Command) -> Result<(String, Costs)> {
-    let (mut costs, mut refused) = (Costs::default(), None);
-    process::watch(&mut qemu, LIMIT, |line| {
-        costs.line(line);
-        if let Some(Fact::Hypervisor(HypervisorFact::NotDirect { reason, .. })) = Fact::parse(line)
-        {
-            refused = Some(reason.into());
-        }
-    })?;
-    Ok((refused.context("the hypervisor did not refuse")?, costs))
+fn judge_refusal(output: &Output, expected: &str) -> Result<()> {
+    let mut reasons = output.hypervisor().rev().filter_map(|fact| match fact {
+        HypervisorFact::NotDirect { reason, .. } => Some(reason),
+        _ => None,
+    });
+    let reason = reasons.next().context("the hypervisor did not refuse")?;
+    ensure!(reason.contains(expected), "`{reason}` instead of `{expected}`");
+    Ok(())
 }
 
 /// Makes QEMU log the events.

@@ -5,18 +5,18 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use doorbell_facts::{Access, Ending, Fact, HypervisorFact, MinimalFact, StrayDmaFact};
 use doorbell_harness::image::Image;
-use doorbell_harness::process;
 use doorbell_harness::qemu::Version;
-use doorbell_harness::suite::{Case, Shared};
+use doorbell_harness::suite::Case;
 use doorbell_harness::workspace;
 
 use crate::board::{Board, LIMIT};
-use crate::built;
 use crate::controller::Controller;
 use crate::files::{self, Files, MACHINE_BYTES_BELOW, PHYSICAL_RAM, RAM};
+use crate::output::Output;
+use crate::{built, hostile};
 
 /// Guest memory in MiB.
 const MEMORY: u32 = 64;
@@ -41,26 +41,22 @@ const VENDOR: u16 = 0x1b36;
 /// proves that the test detects the device's writes.
 pub(crate) fn cases() -> Vec<Case> {
     let on = |(version, stage): (Version, u8)| {
+        let of = format!("on {version:?}'s QEMU");
         [
-            case(
-                format!("stray DMA is confined by stage {stage}"),
-                version,
-                With::Smmu,
-                move |it| it.is_confined(stage),
-            ),
-            case(
-                format!("stray DMA of a trusted guest on {version:?}'s QEMU"),
-                version,
-                With::Trust,
-                Attempt::is_free,
-            ),
-            case(
-                format!("no device without an SMMU on {version:?}'s QEMU"),
-                version,
-                With::Neither,
-                Attempt::is_refused,
-            ),
+            (format!("stray DMA is confined by stage {stage}"), With::Smmu),
+            (format!("stray DMA of a trusted guest {of}"), With::Trust),
+            (format!("no device without an SMMU {of}"), With::Neither),
         ]
+        .map(|(name, with)| {
+            built::case(name, LIMIT, move || {
+                let attempt = Attempt::of(version, with)?;
+                match with {
+                    With::Smmu => attempt.is_confined(stage),
+                    With::Trust => attempt.is_free(),
+                    With::Neither => attempt.is_refused(),
+                }
+            })
+        })
     };
     let own = built::case("a message passes a guest's own SMMU", LIMIT, pass_own_smmu);
     let cases = [(Version::Stable, 1), (Version::Backports, 2)].into_iter().flat_map(on);
@@ -74,28 +70,16 @@ fn pass_own_smmu() -> Result<()> {
     let guest = Image::build_at(workspace, "minimal", "behind-smmu", ram)?;
     let board = Board {
         controller: Controller::DirectLpi,
-        devices: &["edu".to_owned()],
+        devices: &["edu"],
         trusted: true,
         guest_smmu: true,
-        ..Board::plain(Version::Stable, MEMORY)?
+        ..Board::plain(Version::Stable, MEMORY)
     };
-    let files = Files { kernel: &guest.flat, initrd: None, append: "" };
-    let mut facts = Vec::new();
-    process::watch(&mut board.command(&[files])?, LIMIT, |line| facts.extend(Fact::parse(line)))?;
+    let output = Output::of(&mut board.command(&[Files::alone(&guest.flat, "")])?)?;
     let is_received = |fact: &Fact| matches!(fact, Fact::Minimal(MinimalFact::Received { .. }));
-    ensure!(facts.iter().any(is_received), "the guest received no message: {facts:#?}");
-    let off = HypervisorFact::Ended { guest: 0, how: Ending::Off }.into();
-    ensure!(facts.contains(&off), "the machine was not turned off: {facts:#?}");
-    Ok(())
-}
-
-fn case(
-    name: String,
-    version: Version,
-    with: With,
-    judge: impl FnOnce(&Attempt) -> Result<()> + Send + 'static,
-) -> Case {
-    built::case(name, LIMIT, move || judge(&Attempt::watch(version, with)?))
+    let is_received = output.facts.iter().any(|(_, fact)| is_received(fact));
+    ensure!(is_received, "the guest received no message: {:#?}", output.facts);
+    output.must_state(HypervisorFact::Ended { guest: 0, how: Ending::Off })
 }
 
 /// Reason why a device may be assigned to the guest.
@@ -110,137 +94,113 @@ enum With {
 }
 
 /// Result of a run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Attempt {
-    facts: Vec<Fact>,
+    output: Output,
     /// Hypervisor memory. The memory is zero at first.
     outside: Vec<u8>,
 }
 
 impl Attempt {
-    fn watch(version: Version, with: With) -> Result<Self> {
-        static GUESTS: [Shared<Image>; 2] = [const { Shared::new() }; 2];
+    fn of(version: Version, with: With) -> Result<Self> {
         let trusted = with == With::Trust;
-        let guest =
-            GUESTS[usize::from(trusted)].get(|| built::guest("stray-dma", files::ram(trusted)))?;
-        let board = Board {
-            devices: &[DEVICE.to_owned(), UNCONFINED.to_owned()],
-            trusted,
-            ..Board::plain(version, MEMORY)?
-        };
-        let append = format!("{OUTSIDE:#x}");
-        let files = Files { kernel: &guest.flat, initrd: None, append: &append };
+        let devices = &[DEVICE, UNCONFINED];
+        let board = Board { devices, trusted, ..Board::plain(version, MEMORY) };
+        let words = format!("stray={OUTSIDE}");
+        let guest = if trusted { hostile::trusted(&words)?[0] } else { hostile::guest(&words)? };
         let bytes = MACHINE_BYTES_BELOW + (u64::from(MEMORY) << 20);
         let ram = built::folder()?.join(format!("ram-{version:?}-{with:?}").to_lowercase());
         let backend =
             format!("memory-backend-file,id=ram,size={bytes},mem-path={},share=on", ram.display());
-        let mut qemu = board.command(&[files])?;
+        let mut qemu = board.command(&[guest])?;
         qemu.args(["-M", "memory-backend=ram", "-object", &backend]);
         qemu.args(if with == With::Neither { NO_SMMU } else { &[] });
         File::create(&ram)?.set_len(bytes)?;
-        let mut facts = Vec::new();
-        process::watch(&mut qemu, LIMIT, |line| facts.extend(Fact::parse(line)))?;
+        let output = Output::of(&mut qemu)?;
         let mut outside = vec![0; PAGE];
         let mut file = File::open(&ram)?;
         file.seek(SeekFrom::Start(OUTSIDE - RAM))?;
         file.read_exact(&mut outside)?;
         fs::remove_file(&ram)?;
-        Ok(Self { facts, outside })
+        Ok(Self { output, outside })
     }
 
     /// Checks that the device accessed only its own guest's memory, and that its faults were
     /// reported.
     fn is_confined(&self, stage: u8) -> Result<()> {
-        self.must_have_tried()?;
+        self.must_have_tried(false)?;
         ensure!(self.outside.iter().all(|byte| *byte == 0), "memory was written");
-        self.must_say(HypervisorFact::Confines { stage })?;
-        for access in [Access::Read, Access::Write] {
-            self.must_say(HypervisorFact::Refused { stream: STREAM, access, address: OUTSIDE })?;
+        for fact in [
+            HypervisorFact::Confines { stage },
+            HypervisorFact::Refused { stream: STREAM, access: Access::Read, address: OUTSIDE },
+            HypervisorFact::Refused { stream: STREAM, access: Access::Write, address: OUTSIDE },
+            HypervisorFact::CutOff { stream: STREAM },
+        ] {
+            self.output.must_state(fact)?;
         }
-        self.must_say(HypervisorFact::CutOff { stream: STREAM })?;
-        self.must_withhold(UNCONFINED_FUNCTION)?;
-        self.must_say(StrayDmaFact::AfterOutside { completes: false })
+        self.must_withhold(UNCONFINED_FUNCTION)
     }
 
     /// Checks that the device was able to access all memory.
     fn is_free(&self) -> Result<()> {
-        self.must_have_tried()?;
+        self.must_have_tried(true)?;
         ensure!(self.outside.iter().any(|byte| *byte != 0), "memory was not written");
-        self.must_say(StrayDmaFact::AfterOutside { completes: true })
+        Ok(())
     }
 
     /// Checks that no device was assigned to the guest, and that the guest did not try to use one.
     fn is_refused(&self) -> Result<()> {
         [FUNCTION, UNCONFINED_FUNCTION].iter().try_for_each(|it| self.must_withhold(*it))?;
-        let tried = self.facts.iter().any(|fact| matches!(fact, Fact::StrayDma(_)));
-        ensure!(!tried, "the guest has a device: {:#?}", self.facts);
-        self.must_have_ended()
+        let tried = self.output.facts.iter().any(|(_, fact)| matches!(fact, Fact::StrayDma(_)));
+        ensure!(!tried, "the guest has a device: {:#?}", self.output);
+        self.output.judge(0)
     }
 
-    fn must_have_tried(&self) -> Result<()> {
-        self.must_say(StrayDmaFact::Inside { vendor: VENDOR })?;
-        self.must_have_ended()
-    }
-
-    fn must_have_ended(&self) -> Result<()> {
-        self.must_say(HypervisorFact::Ended { guest: 0, how: Ending::Off })
+    /// Checks that the device accessed memory, and whether it still completes commands.
+    fn must_have_tried(&self, completes: bool) -> Result<()> {
+        self.output.must_state(StrayDmaFact::Inside { vendor: VENDOR })?;
+        self.output.must_state(StrayDmaFact::AfterOutside { completes })?;
+        self.output.judge(0)
     }
 
     fn must_withhold(&self, address: u32) -> Result<()> {
-        let is_withheld = |fact: &Fact| {
-            matches!(fact, Fact::Hypervisor(HypervisorFact::Withheld { function, .. })
-                if *function == address)
-        };
-        ensure!(self.facts.iter().any(is_withheld), "{address:#x} is not withheld: {self:#?}");
+        let mut facts = self.output.hypervisor();
+        let is_withheld = facts.any(|fact| {
+            matches!(fact, HypervisorFact::Withheld { function, .. } if *function == address)
+        });
+        ensure!(is_withheld, "{address:#x} is not withheld: {self:#?}");
         Ok(())
-    }
-
-    fn must_say(&self, wanted: impl Into<Fact>) -> Result<()> {
-        let wanted = wanted.into();
-        let found = self.facts.iter().find(|fact| **fact == wanted);
-        found.map(|_| ()).with_context(|| format!("no {wanted} in {:#?}", self.facts))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::tests::{OFF, judges, output};
 
-    fn attempt() -> Attempt {
+    #[test]
+    fn a_stray_write_and_each_missing_fact_disprove_confinement() {
         let refused = |access| HypervisorFact::Refused { stream: STREAM, access, address: OUTSIDE };
+        let (function, reason) = (UNCONFINED_FUNCTION, "virtio".into());
         let facts = [
-            HypervisorFact::Confines { stage: 2 }.into(),
-            HypervisorFact::Withheld { function: UNCONFINED_FUNCTION, reason: "virtio".into() }
-                .into(),
+            Fact::from(HypervisorFact::Confines { stage: 2 }),
+            HypervisorFact::Withheld { function, reason }.into(),
             StrayDmaFact::Inside { vendor: VENDOR }.into(),
             refused(Access::Read).into(),
             refused(Access::Write).into(),
             HypervisorFact::CutOff { stream: STREAM }.into(),
             StrayDmaFact::AfterOutside { completes: false }.into(),
-            HypervisorFact::Ended { guest: 0, how: Ending::Off }.into(),
         ];
-        Attempt { facts: facts.into(), outside: vec![0; PAGE] }
-    }
-
-    #[test]
-    fn a_stray_dma_write_disproves_confinement() {
-        let mut written = attempt();
-        written.is_confined(2).unwrap();
-        assert!(written.is_free().is_err());
-        written.outside[7] = 1;
-        assert!(written.is_confined(2).is_err());
-        assert!(written.is_free().is_err());
-        written.facts.push(StrayDmaFact::AfterOutside { completes: true }.into());
-        written.is_free().unwrap();
-    }
-
-    #[test]
-    fn confinement_requires_every_fact() {
-        for index in 0..attempt().facts.len() {
-            let mut silent = attempt();
-            let fact = silent.facts.remove(index);
-            assert!(silent.is_confined(2).is_err(), "the check does not require {fact}");
-        }
-        assert!(attempt().is_confined(1).is_err());
+        let mut lines = facts.map(|fact| fact.to_string()).to_vec();
+        lines.push(OFF.into());
+        let of = |output: &Output| Attempt { output: output.clone(), outside: vec![0; PAGE] };
+        judges(&lines, &[""; 0], |output| of(output).is_confined(2));
+        let mut attempt = of(&output(&lines));
+        assert!(attempt.is_confined(1).is_err());
+        attempt.output.line(r#"{"stray-dma":{"after-outside":{"completes":true}}}"#);
+        assert!(attempt.is_free().is_err());
+        attempt.outside[7] = 1;
+        assert!(attempt.is_confined(2).is_err());
+        attempt.is_free().unwrap();
     }
 }

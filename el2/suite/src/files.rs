@@ -52,6 +52,13 @@ impl Start {
     }
 }
 
+impl<'a> Files<'a> {
+    /// Returns the files of a guest without an initramfs.
+    pub(crate) const fn alone(kernel: &'a Path, append: &'a str) -> Self {
+        Self { kernel, initrd: None, append }
+    }
+}
+
 impl Files<'_> {
     /// Returns the QEMU arguments that load the files into the memory of a guest with `memory` MiB.
     /// The guest follows `others` guests with the same amount of memory. Firmware is loaded to the

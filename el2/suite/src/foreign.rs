@@ -1,4 +1,4 @@
-//! Runs other projects' kernels as guests. A kernel is an image, the machine that it expects, and
+//! Runs other projects' kernels as guests. A kernel is an image, the machines that it runs on, and
 //! a judge of its output.
 
 use std::path::Path;
@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use anyhow::Result;
 use doorbell_harness::qemu::Version;
-use doorbell_harness::suite;
+use doorbell_harness::suite::Case;
 
-use crate::board::{Board, Record};
+use crate::board::Board;
 use crate::built;
 use crate::controller::Controller;
 use crate::files::Files;
 
 /// Interval between moves, in milliseconds.
 const MOVE_EVERY: u32 = 50;
+
+/// A controller, and numbers of vCPUs and of CPUs.
+type On = (Controller, u8, u8);
 
 /// Another project's kernel.
 #[derive(Debug)]
@@ -24,39 +27,47 @@ pub(crate) struct Kernel {
     pub(crate) image: fn() -> Result<&'static Path>,
     /// Guest memory in MiB.
     pub(crate) memory: u32,
-    pub(crate) device: Option<&'static str>,
+    pub(crate) devices: &'static [&'static str],
     /// Time limit of a run, which must suffice on a busy machine.
     pub(crate) limit: Duration,
     /// Number of seconds after which the hypervisor ends the machine, with its reports.
     pub(crate) ends_after: Option<u32>,
     /// `true` if a move would disturb a guest with a single vCPU.
     pub(crate) stays_alone: bool,
+    /// Machines of the ordinary cases, and of those that take longer.
+    pub(crate) machines: &'static [On],
+    pub(crate) long_machines: &'static [On],
     /// Runs the kernel, and checks the results.
-    pub(crate) judge: fn(Case) -> Result<()>,
+    pub(crate) judge: fn(KernelCase) -> Result<()>,
 }
 
 /// A machine whose only guest runs a kernel.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Case {
+pub(crate) struct KernelCase {
     pub(crate) kernel: &'static Kernel,
     pub(crate) controller: Controller,
     pub(crate) vcpus: u8,
     pub(crate) cpus: u8,
 }
 
-/// Lists the cases of a kernel: its controllers, and numbers of vCPUs and of CPUs.
-pub(crate) fn cases(
-    kernel: &'static Kernel,
-    machines: &[(Controller, u8, u8)],
-) -> Vec<suite::Case> {
-    let case = |&(controller, vcpus, cpus): &_| {
-        let case = Case { kernel, controller, vcpus, cpus };
-        built::case(case.name(), kernel.limit, move || (kernel.judge)(case))
-    };
-    machines.iter().map(case).collect()
+/// Lists the ordinary cases of a kernel.
+pub(crate) fn cases(kernel: &'static Kernel) -> impl Iterator<Item = Case> {
+    listed(kernel, kernel.machines)
 }
 
-impl Case {
+/// Lists the cases of a kernel that take longer.
+pub(crate) fn long_cases(kernel: &'static Kernel) -> impl Iterator<Item = Case> {
+    listed(kernel, kernel.long_machines)
+}
+
+fn listed(kernel: &'static Kernel, machines: &'static [On]) -> impl Iterator<Item = Case> {
+    machines.iter().map(move |&(controller, vcpus, cpus)| {
+        let case = KernelCase { kernel, controller, vcpus, cpus };
+        built::case(case.name(), kernel.limit, move || (kernel.judge)(case))
+    })
+}
+
+impl KernelCase {
     pub(crate) fn name(self) -> String {
         let Self { kernel: Kernel { name, .. }, controller, vcpus, cpus } = self;
         let moved = if self.is_moved() { ", moved" } else { "" };
@@ -69,17 +80,16 @@ impl Case {
 
     pub(crate) fn command(self) -> Result<Command> {
         let Self { kernel, controller, vcpus, cpus } = self;
-        let devices: Vec<_> = kernel.device.map(str::to_owned).into_iter().collect();
         let board = Board {
             vcpus,
             cpus,
             controller,
-            devices: &devices,
+            devices: kernel.devices,
             move_every: self.is_moved().then_some(MOVE_EVERY),
-            record: Record { stats: true, ..Record::default() },
+            stats: true,
             limit: kernel.ends_after,
-            ..Board::plain(Version::Stable, kernel.memory)?
+            ..Board::plain(Version::Stable, kernel.memory)
         };
-        board.command(&[Files { kernel: (kernel.image)()?, initrd: None, append: "" }])
+        board.command(&[Files::alone((kernel.image)()?, "")])
     }
 }

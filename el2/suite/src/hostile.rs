@@ -5,20 +5,18 @@
 //! passes while another CPU runs. Therefore we check there for how many of its own instructions a
 //! CPU does not look for interrupts ([`latency`]), and that every tick arrives.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Ending, Fact, HostileFact, HypervisorFact};
 use doorbell_harness::image::Image;
-use doorbell_harness::process;
 use doorbell_harness::suite::{Case, Shared};
 
-use crate::board::{Board, COUNTED, COUNTING, LIMIT, Record};
+use crate::board::{Board, COUNTED, COUNTING, LIMIT};
 use crate::files::{Files, PHYSICAL_RAM, RAM};
 use crate::machine::GICV4;
-use crate::report::fact_of;
+use crate::output::Output;
 use crate::{built, latency};
 
 /// A guest's time slice while others wait for its CPU (`scheduler.rs`), in nanoseconds.
@@ -76,44 +74,31 @@ const TOGETHER: &[(&str, u8)] = &[
     (MESSAGES, 4),
     ("enables", 8),
 ];
-/// Attacks by several vCPUs that share the other guest's CPU.
-const CROWDED: &[&str] = &["spin", "wake-ups"];
+/// Number of vCPUs that only compute or sleep.
 const CROWD: u8 = 8;
-/// Attacks by several vCPUs that share the other guest's CPU, with all LPIs pending at them, and
-/// the number of vCPUs.
-const LOADED: &[(&str, u8)] =
-    &[("crowd-toggles", 4), ("crowd-power", 4), ("crowd-invalidations", 4)];
-/// Attacks by the first of several vCPUs that share the other guest's CPU on the guest entries of
-/// the second, and the number of vCPUs.
-const STALE: &[(&str, u8)] = &[("stale-cleared", 2), ("stale-moved", 4), ("stale-discarded", 2)];
+/// Attacks by several vCPUs that share the other guest's CPU, and their number: some with all LPIs
+/// pending at them, some by the first on the guest entries of the second.
+const CROWDED: &[(&str, u8)] = &[
+    ("spin", CROWD),
+    ("wake-ups", CROWD),
+    ("stale-cleared", 2),
+    ("stale-moved", 4),
+    ("stale-discarded", 2),
+    ("crowd-toggles", 4),
+    ("crowd-power", 4),
+    ("crowd-invalidations", 4),
+];
 /// Interval between moves, in milliseconds. A move kicks all vCPUs, so WFI ends without an
 /// interrupt.
 const MOVE_EVERY: u32 = 7;
-
-/// A timer of the first guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timer {
-    Virtual,
-    Physical,
-}
-
-impl Timer {
-    /// Returns the word that selects the timer.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Virtual => "virtual",
-            Self::Physical => "physical",
-        }
-    }
-}
 
 /// A run of the two guests.
 #[derive(Clone, Copy)]
 struct Run {
     attack: &'static str,
     takes_exceptions: bool,
-    /// Timer that the first guest uses.
-    timer: Timer,
+    /// `true` if the first guest uses its physical timer.
+    is_physical: bool,
     /// Number of vCPUs of each guest.
     vcpus: u8,
     cpus: u8,
@@ -122,18 +107,21 @@ struct Run {
 }
 
 impl Run {
+    const fn of(attack: &'static str, vcpus: u8, cpus: u8) -> Self {
+        let (takes_exceptions, is_physical) = (false, false);
+        Self { attack, takes_exceptions, is_physical, vcpus, cpus, move_every: None }
+    }
+
     fn name(&self) -> String {
         let Self { attack, vcpus, cpus, .. } = self;
+        let moved = if self.move_every.is_some() { ", moved" } else { "" };
         match (cpus, vcpus) {
-            _ if self.timer == Timer::Physical => {
-                let moved = if self.move_every.is_some() { ", moved" } else { "" };
-                format!(
-                    "a guest's ticks of its physical timer come in time beside `{attack}` of \
-                     {vcpus} vCPUs{moved}"
-                )
-            }
+            _ if self.is_physical => format!(
+                "a guest's ticks of its physical timer come in time beside `{attack}` of {vcpus} \
+                 vCPUs{moved}"
+            ),
             _ if self.move_every.is_some() => {
-                format!("a guest's ticks come beside `{attack}` of {vcpus} vCPUs, moved")
+                format!("a guest's ticks come beside `{attack}` of {vcpus} vCPUs{moved}")
             }
             (1, 1) => format!("a guest's ticks come in time beside `{attack}`"),
             (1, _) => format!("a guest's ticks come in time beside `{attack}` of {vcpus} vCPUs"),
@@ -143,18 +131,17 @@ impl Run {
 
     fn command(&self) -> Result<Command> {
         let Self { vcpus, cpus, move_every, .. } = *self;
-        let record = Record { stats: cpus == 1, ..Record::default() };
         let devices: &[&str] = match self.attack {
             LINE => &LINE_DEVICES,
             MESSAGES => &MESSAGE_DEVICES,
             _ => &[],
         };
-        let devices: Vec<_> = devices.iter().map(|device| (*device).to_owned()).collect();
+        let board = Board { vcpus, cpus, devices, move_every, stats: cpus == 1, ..BOARD };
         let direct = self.attack == MESSAGES;
-        let board = Board { vcpus, cpus, devices: &devices, move_every, record, ..board()? };
         let board = if direct { Board { machine: GICV4, direct, ..board } } else { board };
         let words = format!("attack={} milliseconds={MILLISECONDS} vcpus={vcpus}", self.attack);
-        let ticks = format!("ticks={TICKS} timer={}", self.timer.word());
+        let timer = if self.is_physical { "physical" } else { "virtual" };
+        let ticks = format!("ticks={TICKS} timer={timer}");
         let mut qemu = board.command(&[guest(&ticks)?, guest(&words)?])?;
         qemu.args(COUNTED);
         if cpus > 1 {
@@ -165,11 +152,13 @@ impl Run {
 
     /// Runs the guests and checks their results.
     fn judge(&self) -> Result<()> {
-        let mut found = Found::default();
-        process::watch(&mut self.command()?, LIMIT, |line| found.line(line))?;
-        let counted = found.counted_cpus;
-        ensure!(self.cpus == 1 || counted == self.cpus, "{counted} CPUs looked for interrupts");
-        let figures = found.judge(self.takes_exceptions)?;
+        let output = Output::of(&mut self.command()?)?;
+        let counted = latency::counts(&output).count();
+        ensure!(
+            self.cpus == 1 || counted == usize::from(self.cpus),
+            "{counted} CPUs looked for interrupts"
+        );
+        let figures = Figures::of(&output, self.takes_exceptions)?;
         eprintln!("{} on {} CPUs: {figures}", self.attack, self.cpus);
         if self.move_every.is_none() {
             let Figures { late, exit, reason } = figures;
@@ -180,9 +169,12 @@ impl Run {
     }
 }
 
-/// Returns a machine with one CPU for guests of this image that have one vCPU each.
-pub(crate) fn board() -> Result<Board<'static>> {
-    Board::plain(COUNTING, MEMORY)
+/// A machine with one CPU for guests of this image that have one vCPU each.
+pub(crate) const BOARD: Board<'_> = Board::plain(COUNTING, MEMORY);
+
+/// Runs guests of this image.
+pub(crate) fn run(board: Board<'_>, guests: &[Files<'_>]) -> Result<Output> {
+    Output::of(board.command(guests)?.args(COUNTED))
 }
 
 /// Returns the files of a guest with the command line `words`.
@@ -200,47 +192,41 @@ pub(crate) fn trusted(words: &str) -> Result<[Files<'_>; 2]> {
 }
 
 fn linked<'a>(image: &'static Shared<Image>, address: u64, words: &'a str) -> Result<Files<'a>> {
-    let image = image.get(|| built::guest("hostile", address))?;
-    Ok(Files { kernel: &image.flat, initrd: None, append: words })
+    Ok(Files::alone(&image.get(|| built::guest("hostile", address))?.flat, words))
 }
 
 /// Lists the cases: each attack on one CPU, and some on several.
 pub(crate) fn cases() -> Vec<Case> {
-    let run = |attack, vcpus, cpus| Run {
-        attack,
-        takes_exceptions: false,
-        timer: Timer::Virtual,
-        vcpus,
-        cpus,
-        move_every: None,
-    };
     let alone = ATTACKS
         .iter()
-        .map(|&(attack, takes_exceptions)| Run { takes_exceptions, ..run(attack, 1, 1) });
-    let together = TOGETHER.iter().map(|&(attack, cpus)| run(attack, cpus, cpus));
-    let crowded = CROWDED.iter().map(|&attack| run(attack, CROWD, 1));
-    let stale = STALE.iter().chain(LOADED).map(|&(attack, vcpus)| run(attack, vcpus, 1));
-    let moved = Run { move_every: Some(MOVE_EVERY), ..run("spin", CROWD, 1) };
-    let physical = [run("timer", 1, 1), run("wake-ups", CROWD, 1), moved]
-        .map(|run| Run { timer: Timer::Physical, ..run });
-    let all = alone.chain(together).chain(crowded).chain(stale).chain([moved]).chain(physical);
+        .map(|&(attack, takes_exceptions)| Run { takes_exceptions, ..Run::of(attack, 1, 1) });
+    let together = TOGETHER.iter().map(|&(attack, cpus)| Run::of(attack, cpus, cpus));
+    let shared = CROWDED.iter().map(|&(attack, vcpus)| Run::of(attack, vcpus, 1));
+    let moved = Run { move_every: Some(MOVE_EVERY), ..Run::of("spin", CROWD, 1) };
+    let physical = [Run::of("timer", 1, 1), Run::of("wake-ups", CROWD, 1), moved]
+        .map(|run| Run { is_physical: true, ..run });
+    let all = alone.chain(together).chain(shared).chain([moved]).chain(physical);
     all.map(|run| built::case(run.name(), LIMIT, move || run.judge())).collect()
 }
 
-/// The reports of the guests and of the hypervisor.
-#[derive(Debug, Default)]
-struct Found {
-    /// Delay of the latest tick in nanoseconds, once all ticks have arrived.
-    late: Option<u64>,
-    /// Number of turns and number of exceptions of the attack.
-    attack: Option<(u64, u64)>,
-    /// Guests that turned their machines off.
-    off: BTreeSet<usize>,
-    /// Number of CPUs whose instructions were counted.
-    counted_cpus: u8,
-    /// Duration in nanoseconds and reason of the longest exit, or the largest number of
-    /// instructions and its CPU.
-    longest: Option<(u64, String)>,
+/// Returns the number of turns and of exceptions of a guest's attack.
+pub(crate) fn attacked(output: &Output, number: usize) -> Option<(u64, u64)> {
+    output.last(|guest, fact| match *fact {
+        Fact::Hostile(HostileFact::Attacked { turns, exceptions, .. }) if guest == number => {
+            Some((turns, exceptions))
+        }
+        _ => None,
+    })
+}
+
+/// Returns the duration in nanoseconds and the reason of the longest exit, or the largest number of
+/// instructions and its CPU.
+pub(crate) fn longest(output: &Output) -> Option<(u64, String)> {
+    let exits = output.hypervisor().filter_map(|fact| match fact {
+        HypervisorFact::Count { reason, longest, .. } => Some((*longest, reason.to_string())),
+        _ => None,
+    });
+    exits.chain(latency::counts(output)).max()
 }
 
 /// Measurements from a run.
@@ -260,74 +246,38 @@ impl fmt::Display for Figures {
     }
 }
 
-impl Found {
-    fn line(&mut self, line: &str) {
-        if let Some(count) = latency::count(line) {
-            self.counted_cpus += 1;
-            self.longest = self.longest.take().max(Some(count));
-        }
-        match fact_of(line) {
-            Some((0, Fact::Hostile(HostileFact::Ticked { ticks: TICKS, latest, .. }))) => {
-                self.late = Some(latest);
+impl Figures {
+    /// Returns the figures of a run in which all ticks arrived.
+    fn of(output: &Output, takes_exceptions: bool) -> Result<Self> {
+        let late = output.last(|guest, fact| match *fact {
+            Fact::Hostile(HostileFact::Ticked { ticks: TICKS, latest, .. }) if guest == 0 => {
+                Some(latest)
             }
-            Some((1, Fact::Hostile(HostileFact::Attacked { turns, exceptions, .. }))) => {
-                self.attack = Some((turns, exceptions));
-            }
-            Some((_, Fact::Hypervisor(fact))) => self.hypervisor(fact),
-            _ => {}
-        }
-    }
-
-    fn hypervisor(&mut self, fact: HypervisorFact) {
-        match fact {
-            HypervisorFact::Ended { guest, how: Ending::Off } => {
-                self.off.insert(guest);
-            }
-            HypervisorFact::Count { reason, longest, .. } => {
-                self.longest = self.longest.take().max(Some((longest, reason.into())));
-            }
-            _ => {}
-        }
-    }
-
-    fn judge(self, takes_exceptions: bool) -> Result<Figures> {
+            _ => None,
+        });
         let late =
-            self.late.with_context(|| format!("the first guest did not receive {TICKS} ticks"))?;
-        let (turns, exceptions) = self.attack.context("the hostile guest did not report")?;
+            late.with_context(|| format!("the first guest did not receive {TICKS} ticks"))?;
+        let attacked = attacked(output, 1);
+        let (turns, exceptions) = attacked.context("the hostile guest did not report")?;
         ensure!(turns > 0, "the hostile guest did nothing");
         ensure!(!takes_exceptions || exceptions > 0, "there were no exceptions");
         for guest in [0, 1] {
-            ensure!(self.off.contains(&guest), "guest {guest} did not turn its machine off");
+            let is_off = output.ending(guest) == Some(Ending::Off);
+            ensure!(is_off, "guest {guest} did not turn its machine off");
         }
-        let (exit, reason) = self.longest.context("the hypervisor did not report counts")?;
-        Ok(Figures { late, exit, reason })
+        let (exit, reason) = longest(output).context("the hypervisor did not report counts")?;
+        Ok(Self { late, exit, reason })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const LINES: [&str; 6] = [
-        r#"[1] {"hostile":{"attacked":{"attack":"registers","turns":7,"exceptions":3}}}"#,
-        r#"[0] {"hostile":{"ticked":{"ticks":8,"latest":2071536,"mean":2044912}}}"#,
-        r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#,
-        r#"{"hypervisor":{"ended":{"guest":1,"how":"off"}}}"#,
-        r#"{"hypervisor":{"count":{"guest":0,"reason":"HVC","times":1,"longest":2112}}}"#,
-        r#"{"hypervisor":{"count":{"guest":1,"reason":"ITS write","times":9,"longest":91392}}}"#,
-    ];
-
-    fn judged(lines: &[impl AsRef<str>]) -> Result<Figures> {
-        let mut found = Found::default();
-        for line in lines {
-            found.line(line.as_ref());
-        }
-        found.judge(true)
-    }
+    use crate::output::tests::{judges, output};
 
     #[test]
     fn documents_state_the_number_of_attacks() {
-        let crowded = CROWDED.len() + STALE.len() + LOADED.len();
+        let crowded = CROWDED.len();
         let attacks = ATTACKS.len() + crowded;
         let readme = include_str!("../../hypervisor/README.md");
         assert_eq!(crowded, 8, "the README says eight");
@@ -341,27 +291,24 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_tick_and_the_longest_exit_are_found() {
-        let figures = judged(&LINES).unwrap();
+    fn figures_require_each_report_and_name_the_longest_exit() {
+        const SHORT: &str =
+            r#"{"hypervisor":{"count":{"guest":0,"reason":"HVC","times":1,"longest":2112}}}"#;
+        let good = [
+            r#"[1] {"hostile":{"attacked":{"attack":"registers","turns":7,"exceptions":3}}}"#,
+            r#"[0] {"hostile":{"ticked":{"ticks":8,"latest":2071536,"mean":2044912}}}"#,
+            r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#,
+            r#"{"hypervisor":{"ended":{"guest":1,"how":"off"}}}"#,
+            r#"{"hypervisor":{"count":{"guest":1,"reason":"ITS write","times":9,"longest":91392}}}"#,
+        ];
+        let bad = [
+            r#"[1] {"hostile":{"attacked":{"attack":"registers","turns":0,"exceptions":3}}}"#,
+            r#"[1] {"hostile":{"attacked":{"attack":"registers","turns":7,"exceptions":0}}}"#,
+            r#"{"hypervisor":{"ended":{"guest":0,"how":"reset"}}}"#,
+        ];
+        judges(&good, &bad, |output| Figures::of(output, true));
+        let figures = Figures::of(&output(&[&[SHORT], &good[..]].concat()), true).unwrap();
         assert_eq!((figures.late, figures.exit), (2_071_536, 91_392));
         assert_eq!(figures.reason, "ITS write");
-    }
-
-    #[test]
-    fn a_guest_that_is_idle_or_does_not_power_off_fails() {
-        for missing in 0..4 {
-            let mut lines = LINES.to_vec();
-            lines.remove(missing);
-            assert!(judged(&lines).is_err(), "without line {missing}");
-        }
-        for (from, to) in [
-            (r#""turns":7"#, r#""turns":0"#),
-            (r#""exceptions":3"#, r#""exceptions":0"#),
-            (r#""ticks":8"#, r#""ticks":7"#),
-            (r#""guest":0,"how":"off""#, r#""guest":0,"how":"reset""#),
-        ] {
-            let lines = LINES.map(|line| line.replace(from, to));
-            assert!(judged(&lines).is_err(), "{to}");
-        }
     }
 }

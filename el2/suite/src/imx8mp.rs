@@ -13,16 +13,15 @@ use anyhow::Result;
 use doorbell_harness::apt::Suite;
 use doorbell_harness::dtb::{Tools, Tree};
 use doorbell_harness::qemu;
-use doorbell_harness::suite::{self, OrAbsent};
+use doorbell_harness::suite::{Case, OrAbsent};
 use doorbell_harness::{process, workspace};
 
 use crate::board::MOVES;
 use crate::built;
-use crate::controller::Controller;
 use crate::debian::{self, Guest};
-use crate::files::{Files, Start, escaped};
-use crate::linux::{LIMIT_OF_TWO, TYPED, WORDS, listen};
-use crate::report::{Expected, Load};
+use crate::files::{Start, escaped};
+use crate::linux::{LIMIT_OF_TWO, WORDS, listen};
+use crate::traffic::Expected;
 
 /// Memory of the machine and of all its guests, in MiB.
 const MACHINE: u32 = 1024;
@@ -30,93 +29,68 @@ const MEMORY: u32 = MACHINE - 256;
 /// The board always has four CPUs, of which QEMU's devicetree describes all.
 const CPUS: u8 = 4;
 
-/// A machine with guests.
-#[derive(Clone, Copy, Debug)]
-struct Machine {
-    guests: u8,
-    vcpus: u8,
-}
-
 /// Lists the ordinary case.
-pub(crate) fn cases() -> Vec<suite::Case> {
-    listed(&[Machine { guests: 1, vcpus: 4 }])
+pub(crate) fn cases() -> Vec<Case> {
+    vec![case((1, 4))]
 }
 
 /// Lists the cases that take longer.
-pub(crate) fn long_cases() -> Vec<suite::Case> {
-    listed(&[(1, 1), (1, 8), (2, 2)].map(|(guests, vcpus)| Machine { guests, vcpus }))
+pub(crate) fn long_cases() -> Vec<Case> {
+    [(1, 1), (1, 8), (2, 2)].map(case).into()
 }
 
-fn listed(machines: &[Machine]) -> Vec<suite::Case> {
-    let case = |&it: &Machine| built::case(it.name(), LIMIT_OF_TWO, move || it.judge());
-    machines.iter().map(case).collect()
+/// Returns the case of these numbers of guests and of their vCPUs.
+fn case((guests, vcpus): (u8, u8)) -> Case {
+    let name = format!("an i.MX 8M Plus: {guests} guests of {vcpus} vCPUs on {CPUS} CPUs, moved");
+    built::case(name.clone(), LIMIT_OF_TWO, move || {
+        let qemu = command(guests, vcpus, debian::guest(Suite::Backports)?)?;
+        let reports = listen(qemu, LIMIT_OF_TWO, guests.into(), |_| ())?;
+        let cpus = vcpus.into();
+        reports.judge(&name, &Expected { cpus, moves: MOVES, ..Expected::default() })
+    })
 }
 
-impl Machine {
-    fn name(self) -> String {
-        let Self { guests, vcpus } = self;
-        format!("an i.MX 8M Plus: {guests} guests of {vcpus} vCPUs on {CPUS} CPUs, moved")
-    }
-
-    fn judge(self) -> Result<()> {
-        let guest = debian::guest(Suite::Backports)?;
-        let report = listen(self.command(guest)?, LIMIT_OF_TWO, self.guests.into(), |_| ())?;
-        eprintln!("{}: {}", self.name(), report.summary());
-        report.judge(&Expected {
-            cpus: self.vcpus.into(),
-            typed: TYPED,
-            controller: Controller::Its,
-            load: Load::None,
-            has_lines: false,
-            moves: MOVES,
-        })
-    }
-
-    /// Returns the command that runs the hypervisor with the guests' files, to which the devicetree
-    /// refers as QEMU's guest loader would: the loader itself changes only devicetrees that QEMU
-    /// writes.
-    fn command(self, guest: &Guest) -> Result<Command> {
-        let Self { guests, vcpus } = self;
-        let blob = built::folder()?.join(format!("imx8mp-{guests}-{vcpus}.dtb"));
-        let original = Tree::Backports.fetched(workspace::this()?)?;
-        fs::copy(original.join("freescale/imx8mp-evk.dtb"), &blob)?;
-        let tools = qemu::fetch_unstable(workspace::this()?).or_absent("the newest QEMU")?;
-        let mut qemu = tools.command(qemu::PROGRAM);
-        // The console is the second UART.
-        qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "null"]);
-        qemu.args(["-serial", "stdio", "-M", "imx8mp-evk", "-smp", &CPUS.to_string()]);
-        qemu.args(["-m", &format!("{MACHINE}M"), "-dtb"]).arg(&blob);
-        qemu.arg("-kernel").arg(&built::hypervisor()?.flat);
-        qemu.args(["-append", &format!("vcpus={vcpus} moves=50")]);
-        // A guest that runs alone has the board's console. Of two, the first ends last.
-        let console = if guests == 1 { "ttymxc0" } else { "ttyAMA0" };
-        for others in 0..guests {
-            let waits = if guests > 1 && others == 0 { " waits" } else { "" };
-            let append = format!("console={console} quiet panic=-1 {WORDS}{waits}");
-            let (kernel, initrd) = (guest.kernel.as_path(), guest.initrd.as_path());
-            let files = Files { kernel, initrd: Some(initrd), append: &append };
-            let (first, second) =
-                files.places(MEMORY / u32::from(guests), others.into(), Start::Kernel)?;
-            for (kind, place) in
-                [("kernel", Some((first, kernel))), ("ramdisk", second.zip(Some(initrd)))]
-            {
-                let Some((address, file)) = place else { continue };
-                let node = format!("/chosen/module@{address:x}");
-                put(&blob, &["-c"], &[&node])?;
-                put(&blob, &["-ts"], &[&node, "compatible", &format!("multiboot,{kind}")])?;
-                put(&blob, &["-ts"], &[&node, "bootargs", &append])?;
-                let bytes = format!("{:x}", fs::metadata(file)?.len());
-                put(&blob, &["-tx"], &[&node, "reg", "0", &format!("{address:x}"), "0", &bytes])?;
-                let file = escaped(&file.into());
-                let file = file.display();
-                qemu.args([
-                    "-device",
-                    &format!("loader,file={file},addr={address:#x},force-raw=on"),
-                ]);
-            }
+/// Returns the command that runs the hypervisor with the guests' files, to which the devicetree
+/// refers as QEMU's guest loader would: the loader itself changes only devicetrees that QEMU writes.
+fn command(guests: u8, vcpus: u8, guest: &Guest) -> Result<Command> {
+    let blob = built::folder()?.join(format!("imx8mp-{guests}-{vcpus}.dtb"));
+    let original = Tree::Backports.fetched(workspace::this()?)?;
+    fs::copy(original.join("freescale/imx8mp-evk.dtb"), &blob)?;
+    let tools = qemu::fetch_unstable(workspace::this()?).or_absent("the newest QEMU")?;
+    let mut qemu = tools.command(qemu::PROGRAM);
+    // The console is the second UART.
+    qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "null"]);
+    qemu.args(["-serial", "stdio", "-M", "imx8mp-evk", "-smp", &CPUS.to_string()]);
+    qemu.args(["-m", &format!("{MACHINE}M"), "-dtb"]).arg(&blob);
+    qemu.arg("-kernel").arg(&built::hypervisor()?.flat);
+    qemu.args(["-append", &format!("vcpus={vcpus} moves=50")]);
+    // A guest that runs alone has the board's console. Of two, the first ends last.
+    let console = if guests == 1 { "ttymxc0" } else { "ttyAMA0" };
+    for others in 0..guests {
+        let waits = if guests > 1 && others == 0 { " waits" } else { "" };
+        let append = format!("console={console} quiet panic=-1 {WORDS}{waits}");
+        let (kernel, initrd) = (guest.kernel.as_path(), guest.initrd.as_path());
+        let (first, second) = guest.files(&append).places(
+            MEMORY / u32::from(guests),
+            others.into(),
+            Start::Kernel,
+        )?;
+        for (kind, place) in
+            [("kernel", Some((first, kernel))), ("ramdisk", second.zip(Some(initrd)))]
+        {
+            let Some((address, file)) = place else { continue };
+            let node = format!("/chosen/module@{address:x}");
+            put(&blob, &["-c"], &[&node])?;
+            put(&blob, &["-ts"], &[&node, "compatible", &format!("multiboot,{kind}")])?;
+            put(&blob, &["-ts"], &[&node, "bootargs", &append])?;
+            let bytes = format!("{:x}", fs::metadata(file)?.len());
+            put(&blob, &["-tx"], &[&node, "reg", "0", &format!("{address:x}"), "0", &bytes])?;
+            let file = escaped(&file.into());
+            let file = file.display();
+            qemu.args(["-device", &format!("loader,file={file},addr={address:#x},force-raw=on")]);
         }
-        Ok(qemu)
     }
+    Ok(qemu)
 }
 
 /// Changes a devicetree.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
 use doorbell_harness::qemu::Version;
 
-use crate::board::{Board, MEMORY, Record};
+use crate::board::{Board, MEMORY};
 use crate::controller::Controller;
 use crate::files::{self, Files, Start};
 use crate::machine::Machine;
@@ -92,7 +92,6 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         files::check_kernel(kernel)?;
     }
     let own = own.map(absolute).transpose()?;
-    let (image, tools) = (built::hypervisor()?, built::tools(wanted.qemu)?);
     let kernel = own.map_or_else(|| debian::kernel(wanted.qemu.suite()), Ok)?;
     let (start, kernel) = if wanted.firmware {
         (Start::Flash, kernel)
@@ -100,22 +99,19 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         files::placed(kernel, built::folder()?.join("kernel"))?
     };
     let files = Files { kernel: &kernel, initrd: initrd.as_deref(), append: &wanted.append };
+    let devices: Vec<_> = wanted.device.iter().map(String::as_str).collect();
     let board = Board {
         machine: wanted.machine,
-        tools,
-        image,
         vcpus: wanted.cpus,
         cpus: wanted.machine_cpus.unwrap_or(wanted.cpus),
-        move_every: None,
-        memory: wanted.memory,
         controller: wanted.controller,
-        devices: &wanted.device,
+        devices: &devices,
         trusted: wanted.trusted_guest,
-        guest_smmu: false,
         direct: wanted.direct,
         start,
-        record: Record { exits: wanted.exits, stats: wanted.stats },
-        limit: None,
+        exits: wanted.exits,
+        stats: wanted.stats,
+        ..Board::plain(wanted.qemu, wanted.memory)
     };
     let mut qemu = board.command(&[files])?;
     let mut child = qemu.stdin(Stdio::inherit()).stdout(Stdio::piped()).spawn()?;

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-
-use doorbell_facts::{Fact, MonitorFact};
+use anyhow::{Context, Result};
+use doorbell_facts::MonitorFact;
 use doorbell_harness::apt::Suite;
 use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::qemu;
@@ -22,6 +21,7 @@ use crate::costs::Costs;
 use crate::debian::COMMAND_LINE;
 use crate::machine::{GICV3, GICV4, Machine};
 use crate::microbench::{self, DEVICE, EACH, SHARED};
+use crate::output::Output;
 
 /// Instructions of each operation and exits of all its repetitions, on Debian 12's Linux 6.1.
 /// `cargo xtask hypervisor --cost` repeats the measurement (docs/measurements.md).
@@ -88,9 +88,10 @@ const MEASURED: [(Suite, Machine); 4] = [
 
 /// Measures all configurations, and prints the results next to the recorded ones.
 pub(crate) fn compare() -> Result<ExitCode> {
-    for (cpus, record) in [(EACH, KVM), (SHARED, KVM_SHARED)] {
+    for (board, record) in [(EACH, KVM), (SHARED, KVM_SHARED)] {
+        let cpus = board.cpus;
         println!("2 vCPUs on {cpus} CPUs");
-        println!("the hypervisor: {}", microbench::costs(cpus)?);
+        println!("the hypervisor: {}", microbench::costs(board)?);
         for (suite, machine) in MEASURED {
             let costs = Host { suite, machine, cpus }.measure();
             let costs = costs.map_or_else(|error| format!("{error:#}"), |costs| costs.to_string());
@@ -101,14 +102,6 @@ pub(crate) fn compare() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A flat program for two vCPUs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Guest<'a> {
-    /// Name of the guest's initial file system.
-    pub(crate) name: &'a str,
-    pub(crate) image: &'a Path,
-}
-
 impl Host {
     /// Returns a machine with the stable release's kernel and a GICv3.
     pub(crate) const fn stable(cpus: u8) -> Self {
@@ -116,38 +109,26 @@ impl Host {
     }
 
     fn measure(self) -> Result<Costs> {
-        let mut costs = Costs::default();
-        let guest = Guest { name: "microbench", image: &microbench::guest()?.flat };
-        self.run(guest, COUNTED, |line| costs.line(line))?;
-        Ok(costs)
+        let guest = microbench::guest()?.kernel;
+        Ok(Costs::of(&self.run(("microbench", guest), COUNTED)?))
     }
 
-    /// Runs the guest, while the machine counts instructions according to `counted`. Passes each
-    /// line of output to `hear`.
+    /// Runs a guest, given its name and its flat program for two vCPUs, while the machine counts
+    /// instructions according to `counted`.
     ///
     /// # Errors
     ///
     /// Fails if the guest did not turn its machine off.
-    pub(crate) fn run(
-        self,
-        guest: Guest<'_>,
-        counted: &[&str],
-        mut hear: impl FnMut(&str),
-    ) -> Result<()> {
-        let mut qemu = self.command(guest)?;
-        let (mut last, mut ended) = (String::new(), false);
-        process::watch(qemu.args(counted), LIMIT, |line| {
-            line.trim_end().clone_into(&mut last);
-            ended |= Fact::parse(line) == Some(Fact::from(MonitorFact::Ended { status: 0 }));
-            hear(line);
-        })?;
-        ensure!(ended, "the guest did not turn its machine off; the last line is `{last}`");
-        Ok(())
+    pub(crate) fn run(self, guest: (&str, &Path), counted: &[&str]) -> Result<Output> {
+        let output = Output::within(self.command(guest)?.args(counted), LIMIT)?;
+        let ended = output.must_state(MonitorFact::Ended { status: 0 });
+        ended.context("the guest did not turn its machine off")?;
+        Ok(output)
     }
 
     /// Returns the command that starts QEMU with Linux at EL2, the monitor and its guest, and the
     /// device behind an SMMU.
-    fn command(self, guest: Guest<'_>) -> Result<Command> {
+    fn command(self, guest: (&str, &Path)) -> Result<Command> {
         let (kernel, initrd) = self.linux(workspace::this()?, guest)?;
         let mut qemu = built::tools(COUNTING)?.command(qemu::PROGRAM);
         qemu.args(self.machine.arguments()).args(CONFINED).args(SURROUNDINGS);
@@ -158,7 +139,11 @@ impl Host {
     }
 
     /// Returns the kernel, and an initial file system with the monitor and its guest.
-    fn linux(self, workspace: &Workspace, guest: Guest<'_>) -> Result<(PathBuf, PathBuf)> {
+    fn linux(
+        self,
+        workspace: &Workspace,
+        (name, image): (&str, &Path),
+    ) -> Result<(PathBuf, PathBuf)> {
         let packages = small_linux::fetch_with_modules(workspace, self.suite)?;
         let modules = small_linux::confined_vfio_modules(self.suite);
         let modules = small_linux::modules(&packages, &modules)?;
@@ -166,8 +151,8 @@ impl Host {
         let mut files = small_linux::first_files(&busybox, INIT, modules)?;
         let monitor = monitor(workspace).context("cannot build the monitor")?;
         files.push(File { path: "kvm-monitor", content: Content::Program(fs::read(monitor)?) });
-        files.push(File { path: "guest", content: Content::Data(fs::read(guest.image)?) });
-        let initrd = format!("initramfs-kvm-{:?}-{}", self.suite, guest.name).to_lowercase();
+        files.push(File { path: "guest", content: Content::Data(fs::read(image)?) });
+        let initrd = format!("initramfs-kvm-{:?}-{name}", self.suite).to_lowercase();
         let initrd = built::folder()?.join(initrd);
         fs::write(&initrd, initramfs::pack(&files))?;
         Ok((small_linux::kernel(&packages)?, initrd))

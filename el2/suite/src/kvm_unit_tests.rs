@@ -6,26 +6,22 @@
 
 mod micro_bench;
 
-use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use doorbell_harness::process;
 use doorbell_harness::suite::{Absent, Case};
 
 use crate::board::{Board, COUNTING, LIMIT};
 use crate::built;
 use crate::files::Files;
-use crate::kvm::{Guest, Host};
+use crate::kvm::Host;
 use crate::machine::{GICV3, GICV4};
-use crate::outcome::Outcome;
+use crate::output::Output;
 
-const OPTION: &str = "--guests";
 /// Guest memory in MiB, which is an argument of the test `selftest-setup`.
 const MEMORY: u32 = 256;
 /// Interval between moves, in milliseconds.
@@ -131,13 +127,6 @@ const UNITS: &[Unit] = &[
     Unit { time: Time::Counted, ..unit(micro_bench::NAME, micro_bench::NAME, "", PAIR) },
 ];
 
-/// Removes `--guests DIR` from the arguments of a suite, and returns the folder.
-pub(crate) fn folder_in(arguments: &mut Vec<OsString>) -> Option<PathBuf> {
-    let at = arguments.iter().position(|argument| argument == OPTION)?;
-    let mut option = arguments.drain(at..arguments.len().min(at + 2));
-    option.nth(1).map(PathBuf::from)
-}
-
 /// Lists the cases: each unit on its machines, or a single case that is skipped if no folder is
 /// given.
 pub(crate) fn cases(folder: Option<&Path>) -> Vec<Case> {
@@ -157,7 +146,7 @@ pub(crate) fn cases(folder: Option<&Path>) -> Vec<Case> {
         let name = format!("kvm-unit-tests: {} on {vcpus} vCPUs of {cpus} CPUs{how}", unit.name);
         let machine = if direct { GICV4 } else { GICV3 };
         built::case(name.clone(), unit.limit(), move || {
-            let board = Board { machine, vcpus, cpus, direct, ..Board::plain(COUNTING, MEMORY)? };
+            let board = Board { machine, vcpus, cpus, direct, ..Board::plain(COUNTING, MEMORY) };
             unit.judge(&name, &folder, board)
         })
     };
@@ -168,17 +157,36 @@ impl Unit {
     fn judge(&self, name: &str, folder: &Path, board: Board<'_>) -> Result<()> {
         let program = self.program_in(folder)?;
         let mut qemu = self.command(&program, board)?;
-        let (keyboard, mut typist) = io::pipe()?;
-        let (mut report, mut typed) = (Report::new(), Ok(()));
-        process::watch(qemu.stdin(keyboard), self.limit(), |line| {
-            if report.line(line) {
-                thread::sleep(MIGRATION);
-                typed = typist.write_all(b"\n");
+        let output = Output::typed(&mut qemu, self.limit(), "", |line, _| {
+            if !line.contains("press a key") && !line.ends_with("(quiet)") {
+                return String::new();
             }
+            thread::sleep(MIGRATION);
+            "\n".into()
         })?;
-        typed?;
-        eprintln!("{name}: {}", report.summary());
-        report.judge(self)
+        eprintln!("{name}: {} passed, {} moves", passed(&output), output.moves());
+        self.judge_output(&output)
+    }
+
+    /// Checks that the program tested something, and that nothing failed.
+    fn judge_output(&self, output: &Output) -> Result<()> {
+        let is_failed =
+            |line: &&String| line.starts_with("FAIL: ") || line.contains("assert failed");
+        let failed: Vec<_> = output.lines.iter().filter(is_failed).collect();
+        ensure!(failed.is_empty(), "{failed:#?}");
+        output.judge(0)?;
+        let (passed, prints) = (passed(output), |text| output.lines.iter().any(|it| it == text));
+        if self.program == PMU {
+            ensure!(prints(SKIPPED) && passed == 0, "the guest found performance monitors");
+            return Ok(());
+        }
+        ensure!(prints(SUCCESS), "the program did not print `{SUCCESS}`");
+        if self.name == micro_bench::NAME {
+            eprintln!("{}", micro_bench::costs(output, INSTRUCTION)?);
+            return Ok(());
+        }
+        ensure!(passed > 0, "the program tested nothing");
+        output.judge(u64::from(self.time == Time::Host))
     }
 
     /// Returns the time limit of a run.
@@ -201,8 +209,8 @@ impl Unit {
         let environment = built::folder()?.join("kvm-unit-tests");
         fs::write(&environment, ENVIRONMENT)?;
         let initrd = Some(environment.as_path());
-        let mut qemu =
-            board.command(&[Files { kernel: program, initrd, append: self.arguments }])?;
+        let files = Files { initrd, ..Files::alone(program, self.arguments) };
+        let mut qemu = board.command(&[files])?;
         qemu.args(self.time.arguments());
         Ok(qemu)
     }
@@ -220,133 +228,42 @@ fn compare(name: &str, folder: &Path) -> Result<()> {
     const VCPUS: u8 = 2;
     let unit = Unit { time: Time::Fine, ..unit(micro_bench::NAME, micro_bench::NAME, "", &[]) };
     let program = unit.program_in(folder)?;
-    let costs = || micro_bench::Costs::counted_by(FINE_INSTRUCTION);
-    let (mut here, mut there) = (costs(), costs());
-    let board = Board { vcpus: VCPUS, cpus: VCPUS, ..Board::plain(COUNTING, MEMORY)? };
-    let mut qemu = unit.command(&program, board)?;
-    process::watch(&mut qemu, unit.limit(), |line| here.line(line))?;
-    let guest = Guest { name: micro_bench::NAME, image: &program };
-    Host::stable(VCPUS).run(guest, unit.time.arguments(), |line| there.line(line))?;
+    let board = Board { vcpus: VCPUS, cpus: VCPUS, ..Board::plain(COUNTING, MEMORY) };
+    let here = Output::within(&mut unit.command(&program, board)?, unit.limit())?;
+    let there = Host::stable(VCPUS).run((unit.name, &program), unit.time.arguments())?;
+    let costs = |output| micro_bench::costs(output, FINE_INSTRUCTION);
+    let (here, there) = (costs(&here)?, costs(&there)?);
     eprintln!("{name}:\nthe hypervisor: {here}\nLinux's KVM:    {there}");
-    here.judge_beside(&there)
+    micro_bench::judge_beside(&here, &there)
 }
 
-/// The output of a program and of the hypervisor.
-#[derive(Debug)]
-struct Report {
-    passed: usize,
-    failed: Vec<String>,
-    is_skipped: bool,
-    is_success: bool,
-    /// Costs that the micro-benchmark measured.
-    costs: micro_bench::Costs,
-    outcome: Outcome,
-}
-
-impl Report {
-    fn new() -> Self {
-        Self {
-            passed: 0,
-            failed: Vec::new(),
-            is_skipped: false,
-            is_success: false,
-            costs: micro_bench::Costs::counted_by(INSTRUCTION),
-            outcome: Outcome::default(),
-        }
-    }
-
-    /// Processes a line of output. Returns `true` if the program waits for a key.
-    fn line(&mut self, line: &str) -> bool {
-        let line = line.trim_end();
-        self.outcome.line(line);
-        self.passed += usize::from(line.starts_with("PASS: "));
-        if line.starts_with("FAIL: ") || line.contains("assert failed") {
-            self.failed.push(line.into());
-        }
-        self.is_skipped |= line == SKIPPED;
-        self.is_success |= line == SUCCESS;
-        self.costs.line(line);
-        line.contains("press a key") || line.ends_with("(quiet)")
-    }
-
-    /// Returns a summary of the results.
-    fn summary(&self) -> String {
-        let Self { passed, failed, costs, outcome: Outcome { moves, .. }, .. } = self;
-        let skipped = if self.is_skipped { "skipped, " } else { "" };
-        format!("{skipped}{passed} passed, {} failed, {moves} moves {costs}", failed.len())
-    }
-
-    /// Checks that the program tested something, and that nothing failed.
-    fn judge(&self, unit: &Unit) -> Result<()> {
-        ensure!(self.failed.is_empty(), "{}", self.failed.join("; "));
-        self.outcome.judge(0)?;
-        if unit.program == PMU {
-            ensure!(self.is_skipped && self.passed == 0, "the guest found performance monitors");
-            return Ok(());
-        }
-        ensure!(self.is_success, "the program did not print `{SUCCESS}`");
-        if unit.name == micro_bench::NAME {
-            return self.costs.judge();
-        }
-        ensure!(self.passed > 0, "the program tested nothing");
-        self.outcome.judge(u64::from(unit.time == Time::Host))
-    }
+/// Returns the number of tests that passed.
+fn passed(output: &Output) -> usize {
+    output.lines.iter().filter(|line| line.starts_with("PASS: ")).count()
 }
 
 #[cfg(test)]
 mod tests {
-    use anyhow::Context;
-
     use super::*;
-    use crate::outcome::tests::{MOVED, OFF, needs_each};
+    use crate::output::tests::{MOVED, OFF, judges, output};
 
     const GOOD: [&str; 4] = ["PASS: gicv3: ipi: self: IPI", SUCCESS, OFF, MOVED];
 
-    fn judged(unit: &str, lines: &[&str]) -> Result<()> {
-        let mut report = Report::new();
-        for line in lines {
-            report.line(line);
-        }
-        let unit = UNITS.iter().find(|it| it.name == unit).context("no unit has this name")?;
-        report.judge(unit)
+    fn judge_of(name: &str) -> impl Fn(&Output) -> Result<()> {
+        let unit = *UNITS.iter().find(|unit| unit.name == name).unwrap();
+        move |output| unit.judge_output(output)
     }
 
     #[test]
-    fn any_deviation_from_a_good_gicv3_ipi_run_fails() {
-        needs_each(&GOOD, |lines| judged("gicv3-ipi", lines));
-        for bad in ["FAIL: gicv3: ipi: self: IPI", "lib/arm/psci.c:77: assert failed: node >= 0"] {
-            assert!(judged("gicv3-ipi", &[&GOOD[..], &[bad]].concat()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_pmu_test_that_is_not_skipped_fails() {
-        judged("pmu-cycle-counter", &[SKIPPED, OFF]).unwrap();
-        for lines in [&GOOD[..], &[SKIPPED, GOOD[0], OFF], &[SKIPPED]] {
-            assert!(judged("pmu-cycle-counter", lines).is_err(), "{lines:?}");
-        }
-    }
-
-    #[test]
-    fn a_micro_bench_run_must_measure_every_operation() {
+    fn any_deviation_from_a_good_run_fails() {
+        let bad = ["FAIL: gicv3: ipi: self: IPI", "lib/arm/psci.c:77: assert failed: node >= 0"];
+        judges(&GOOD, &bad, judge_of("gicv3-ipi"));
+        let pmu = judge_of("pmu-cycle-counter");
+        judges(&[SKIPPED, OFF], &GOOD[..1], &pmu);
+        assert!(pmu(&output(&GOOD)).is_err());
         let row = |name: &&str| format!("{name}  100.0   10.0");
-        let rows: Vec<_> = micro_bench::OPERATIONS.iter().map(row).collect();
-        let of = |rows: &[String]| {
-            let rows = rows.iter().map(String::as_str).chain([SUCCESS, OFF]);
-            judged(micro_bench::NAME, &rows.collect::<Vec<_>>())
-        };
-        of(&rows).unwrap();
-        assert!(of(&rows[1..]).is_err());
-    }
-
-    #[test]
-    fn the_option_is_removed_from_the_arguments() {
-        let arguments = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-        let mut given = arguments(&["suite", "--guests", "/kut/arm", "timer"]);
-        assert_eq!(folder_in(&mut given), Some("/kut/arm".into()));
-        assert_eq!(given, arguments(&["suite", "timer"]));
-        for mut other in [arguments(&["suite", "timer"]), arguments(&["suite", "--guests"])] {
-            assert_eq!(folder_in(&mut other), None);
-        }
+        let rows = micro_bench::OPERATIONS.iter().map(row);
+        let rows: Vec<_> = rows.chain([SUCCESS.into(), OFF.into()]).collect();
+        judges(&rows, &bad, judge_of(micro_bench::NAME));
     }
 }

@@ -14,6 +14,7 @@ use doorbell_harness::suite::{Absent, Shared};
 
 use crate::built;
 use crate::files::MACHINE_BYTES_BELOW;
+use crate::output::Output;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/latency.c");
 
@@ -51,23 +52,26 @@ fn plugin() -> Result<&'static Path> {
     plugin.map(PathBuf::as_path)
 }
 
-/// Returns the count in a line of the plugin's report. CPUs that hardly ever looked for interrupts
-/// have none.
-pub(crate) fn count(line: &str) -> Option<(u64, String)> {
-    let (cpu, counts) = line.trim_end().strip_suffix(" looks")?.split_once(": ")?;
-    let (longest, looks) = counts.split_once(" instructions, ")?;
-    let is_counted = looks.parse().is_ok_and(|looks: u64| looks >= LOOKS);
-    Some((longest.parse().ok().filter(|_| is_counted)?, cpu.into()))
+/// Returns the counts in the plugin's report, and their CPUs. CPUs that hardly ever looked for
+/// interrupts have none.
+pub(crate) fn counts(output: &Output) -> impl Iterator<Item = (u64, String)> {
+    output.lines.iter().filter_map(|line| {
+        let (cpu, counts) = line.strip_suffix(" looks")?.split_once(": ")?;
+        let (longest, looks) = counts.split_once(" instructions, ")?;
+        let is_counted = looks.parse().is_ok_and(|looks: u64| looks >= LOOKS);
+        Some((longest.parse().ok().filter(|_| is_counted)?, cpu.into()))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::tests::output;
 
     #[test]
     fn a_cpu_that_hardly_looked_has_no_count() {
-        let longest = count("CPU 3: 119266 instructions, 1000 looks\r\n");
-        assert_eq!(longest, Some((119_266, "CPU 3".into())));
-        assert_eq!(count("CPU 3: 119266 instructions, 999 looks"), None);
+        let lines =
+            ["CPU 3: 119266 instructions, 1000 looks\r\n", "CPU 2: 119266 instructions, 999 looks"];
+        assert_eq!(counts(&output(&lines)).collect::<Vec<_>>(), [(119_266, "CPU 3".into())]);
     }
 }

@@ -4,13 +4,13 @@
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, HostileFact};
-use doorbell_harness::process;
 use doorbell_harness::suite::Case;
 
-use crate::board::{Board, COUNTED, LIMIT};
-use crate::machine::{GICV3, MAX, Machine};
-use crate::report::fact_of;
-use crate::{built, hostile};
+use crate::board::{Board, LIMIT};
+use crate::built;
+use crate::hostile::{self, BOARD, attacked, guest};
+use crate::machine::{GICV3, MAX};
+use crate::output::Output;
 
 /// Number of times that each register is read. A leak of one bit is missed with a probability of
 /// 2^-15.
@@ -40,98 +40,73 @@ const COUNTER: &str = "S3_3_C14_C0_2";
 pub(crate) fn cases() -> Vec<Case> {
     let case = |machine| {
         let name = format!("no register shows another guest's value on {machine}");
-        built::case(name, LIMIT, move || judge(machine))
+        built::case(name, LIMIT, move || {
+            let scan = format!("scan={TIMES}");
+            let stain = format!("attack=stain milliseconds={MILLISECONDS}");
+            let board = Board { machine, ..BOARD };
+            judge(&hostile::run(board, &[guest(&scan)?, guest(&stain)?])?)
+        })
     };
     [GICV3, MAX].map(case).into()
 }
 
-fn judge(machine: Machine) -> Result<()> {
-    let board = Board { machine, ..hostile::board()? };
-    let (scan, stain) =
-        (format!("scan={TIMES}"), format!("attack=stain milliseconds={MILLISECONDS}"));
-    let mut qemu = board.command(&[hostile::guest(&scan)?, hostile::guest(&stain)?])?;
-    let mut scan = Scan::default();
-    process::watch(qemu.args(COUNTED), LIMIT, |line| scan.line(line))?;
-    scan.judge()
-}
-
-/// The results of the guest that reads.
-#[derive(Debug, Default)]
-struct Scan {
-    readable: usize,
-    changed: Vec<String>,
-    kept: Option<usize>,
-    /// `true` if the other guest wrote registers during the whole scan.
-    is_stained: bool,
-}
-
-impl Scan {
-    fn line(&mut self, line: &str) {
-        match fact_of(line) {
-            Some((1, Fact::Hostile(HostileFact::Attacked { turns, .. }))) => {
-                self.is_stained = self.kept.is_some() && turns > 1;
-            }
-            Some((0, Fact::Hostile(HostileFact::Readable { registers }))) => {
-                self.readable = registers;
-            }
-            Some((0, Fact::Hostile(HostileFact::Unchanged { registers }))) => {
-                self.kept = Some(registers);
-            }
-            Some((0, Fact::Hostile(HostileFact::Changed { register, .. }))) => {
-                self.changed.push(register.into());
-            }
-            _ => {}
-        }
-    }
-
-    fn judge(self) -> Result<()> {
-        let Self { readable, changed, kept, is_stained } = self;
-        ensure!(is_stained, "the other guest did not write registers during the whole scan");
-        ensure!(readable >= FEWEST, "only {readable} registers are readable");
-        let kept = kept.context("the guest that reads did not finish")?;
-        ensure!(kept + changed.len() == readable, "{kept} of {readable} kept: {changed:?}");
-        ensure!(changed.iter().any(|register| register == COUNTER), "the counter did not change");
-        let is_clock = |register: &&String| CLOCKS.contains(&register.as_str());
-        let leaks: Vec<_> = changed.iter().filter(|register| !is_clock(register)).collect();
-        ensure!(leaks.is_empty(), "{leaks:?}");
-        eprintln!("{readable} registers read {TIMES} times: {} clocks", changed.len());
-        Ok(())
-    }
+fn judge(output: &Output) -> Result<()> {
+    let number = |select: fn(&HostileFact) -> Option<usize>| {
+        output.last(|guest, fact| match fact {
+            Fact::Hostile(fact) if guest == 0 => select(fact),
+            _ => None,
+        })
+    };
+    let readable = number(|fact| match fact {
+        HostileFact::Readable { registers } => Some(*registers),
+        _ => None,
+    });
+    let kept = number(|fact| match fact {
+        HostileFact::Unchanged { registers } => Some(*registers),
+        _ => None,
+    });
+    let kept = kept.context("the guest that reads did not finish")?;
+    // The other guest's report follows if it wrote registers during the whole scan.
+    let last = output.last(|guest, fact| matches!(fact, Fact::Hostile(_)).then_some(guest));
+    let turns = attacked(output, 1).map_or(0, |(turns, _)| turns);
+    ensure!(
+        last == Some(1) && turns > 1,
+        "the other guest did not write registers during the whole scan"
+    );
+    let changed = output.facts.iter().filter_map(|(guest, fact)| match fact {
+        Fact::Hostile(HostileFact::Changed { register, .. }) if *guest == 0 => Some(&**register),
+        _ => None,
+    });
+    let changed: Vec<_> = changed.collect();
+    let readable = readable.unwrap_or(0);
+    ensure!(readable >= FEWEST, "only {readable} registers are readable");
+    ensure!(kept + changed.len() == readable, "{kept} of {readable} kept: {changed:?}");
+    ensure!(changed.contains(&COUNTER), "the counter did not change");
+    let leaks: Vec<_> = changed.iter().filter(|register| !CLOCKS.contains(register)).collect();
+    ensure!(leaks.is_empty(), "{leaks:?}");
+    eprintln!("{readable} registers read {TIMES} times: {} clocks", changed.len());
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::tests::needs_each;
-
-    const LINES: [&str; 4] = [
-        r#"[0] {"hostile":{"readable":{"registers":2001}}}"#,
-        r#"[0] {"hostile":{"changed":{"register":"S3_3_C14_C0_2","first":1,"now":2}}}"#,
-        r#"[0] {"hostile":{"unchanged":{"registers":2000}}}"#,
-        r#"[1] {"hostile":{"attacked":{"attack":"stain","turns":40,"exceptions":9}}}"#,
-    ];
-
-    fn judged(lines: &[&str]) -> Result<()> {
-        let mut scan = Scan::default();
-        for line in lines {
-            scan.line(line);
-        }
-        scan.judge()
-    }
+    use crate::output::tests::{judges, output};
 
     #[test]
-    fn a_register_that_changes_is_reported_as_a_leak() {
+    fn a_leak_an_incomplete_scan_and_an_idle_guest_are_refused() {
+        let good = [
+            r#"[0] {"hostile":{"readable":{"registers":2001}}}"#,
+            r#"[0] {"hostile":{"changed":{"register":"S3_3_C14_C0_2","first":1,"now":2}}}"#,
+            r#"[0] {"hostile":{"unchanged":{"registers":2000}}}"#,
+            r#"[1] {"hostile":{"attacked":{"attack":"stain","turns":40,"exceptions":9}}}"#,
+        ];
         let leak =
             r#"[0] {"hostile":{"changed":{"register":"S3_0_C12_C1_1","first":0,"now":null}}}"#;
-        let one_less = LINES[2].replace("2000", "1999");
-        let error = judged(&[LINES[0], LINES[1], leak, &one_less, LINES[3]]).unwrap_err();
+        let one_less = good[2].replace("2000", "1999");
+        let idle = r#"[1] {"hostile":{"attacked":{"attack":"stain","turns":1,"exceptions":9}}}"#;
+        judges(&good, &[leak, idle], judge);
+        let error = judge(&output(&[good[0], good[1], leak, &one_less, good[3]])).unwrap_err();
         assert!(error.to_string().contains("S3_0_C12_C1_1"), "{error}");
-    }
-
-    #[test]
-    fn an_incomplete_scan_or_an_idle_other_guest_fails() {
-        needs_each(&LINES, judged);
-        let idle = LINES[3].replace("40", "1");
-        assert!(judged(&[LINES[0], LINES[1], LINES[2], &idle]).is_err());
     }
 }

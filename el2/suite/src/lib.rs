@@ -10,7 +10,6 @@ mod checks;
 mod controller;
 mod costs;
 mod debian;
-mod delay;
 mod devices;
 mod direct;
 mod direct_lpi;
@@ -30,8 +29,7 @@ mod machine;
 mod microbench;
 mod one_vcpu;
 mod osdemo;
-mod outcome;
-mod record;
+mod output;
 mod report;
 mod traffic;
 mod virt;
@@ -53,47 +51,80 @@ mod vmid;
 
 use std::ffi::OsString;
 use std::iter;
+use std::path::PathBuf;
 
 use doorbell_harness::suite::Case;
+
+/// Other projects' kernels.
+const KERNELS: [&foreign::Kernel; 4] =
+    [&arceos::STOCK, &arceos::OURS, &hermit::KERNEL, &osdemo::KERNEL];
 
 /// Lists the ordinary cases: Debian's kernels and firmware, ArceOS, Hermit, osdemo, and guests of
 /// this project that check the hypervisor. Removes `--guests DIR` from the suite's arguments; the
 /// kvm-unit-tests programs, Arm's `Bsa.efi` and other programs that files in that folder describe
-/// are also cases. Also removes `--rfc
-/// FILE`, the message with the Direct LPI driver that was posted for review.
+/// are also cases. Also removes `--rfc FILE`, the message with the Direct LPI driver that was posted
+/// for review.
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
-    let foreign = kvm_unit_tests::folder_in(arguments);
-    let rfc = direct_lpi::file_in(arguments);
-    let kernels =
-        [linux::cases, arceos::cases, hermit::cases, osdemo::cases, imx8mp::cases, virt::cases];
-    let own = [bench::cases, microbench::cases, record::cases, checks::cases];
-    let hostile =
-        [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases, direct::cases];
-    let mut direct_lpis = direct_lpi::cases(rfc.as_deref()).into_iter();
-    let mut all: Vec<_> = kernels.into_iter().flat_map(|cases| cases()).collect();
+    let guests = option_in(arguments, "--guests");
+    let rfc = option_in(arguments, "--rfc");
+    let foreign = KERNELS.into_iter().flat_map(foreign::cases);
+    let mut all: Vec<_> = linux::cases().into_iter().chain(foreign).collect();
+    all.extend(imx8mp::cases().into_iter().chain(virt::cases()));
     all.push(one_vcpu::case());
-    for case in own.into_iter().chain(hostile).flat_map(|cases| cases()) {
+    let own = [
+        bench::cases,
+        microbench::cases,
+        hostile::cases,
+        checks::cases,
+        leaks::cases,
+        devices::cases,
+        dma::cases,
+        direct::cases,
+    ];
+    let mut direct_lpis = direct_lpi::cases(rfc.as_deref()).into_iter();
+    for case in own.into_iter().flat_map(|cases| cases()) {
         // While this project's guests are built, Linux guests run.
         all.extend(iter::once(case).chain(direct_lpis.next()));
     }
     let all = all.into_iter().chain(direct_lpis);
-    let all = all.chain(virt::compliance_cases(foreign.as_deref()));
-    let all = all.chain(virt::described_cases(foreign.as_deref()));
-    all.chain(kvm_unit_tests::cases(foreign.as_deref())).collect()
+    let all = all.chain(virt::compliance_cases(guests.as_deref()));
+    let all = all.chain(virt::described_cases(guests.as_deref()));
+    all.chain(kvm_unit_tests::cases(guests.as_deref())).collect()
 }
 
 /// Lists the cases that run Debian's kernels with more traffic and on more machines, the other
 /// kernels on more machines, ArceOS with other drivers, and the test bench on each QEMU.
 pub fn long_cases() -> Vec<Case> {
-    let all: [fn() -> Vec<Case>; 8] = [
+    let all: [fn() -> Vec<Case>; 5] = [
         linux::long_cases,
         direct_lpi::long_cases,
-        arceos::long_cases,
-        hermit::long_cases,
-        osdemo::long_cases,
         imx8mp::long_cases,
         virt::long_cases,
         bench::cases,
     ];
-    all.iter().flat_map(|cases| cases()).collect()
+    let foreign = KERNELS.into_iter().flat_map(foreign::long_cases);
+    all.iter().flat_map(|cases| cases()).chain(foreign).collect()
+}
+
+/// Removes an option with a path from the arguments of a suite, and returns the path.
+fn option_in(arguments: &mut Vec<OsString>, name: &str) -> Option<PathBuf> {
+    let at = arguments.iter().position(|argument| argument == name)?;
+    let mut option = arguments.drain(at..arguments.len().min(at + 2));
+    option.nth(1).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_is_removed_from_the_arguments() {
+        let arguments = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let mut given = arguments(&["suite", "--guests", "/kut/arm", "timer"]);
+        assert_eq!(option_in(&mut given, "--guests"), Some("/kut/arm".into()));
+        assert_eq!(given, arguments(&["suite", "timer"]));
+        for mut other in [arguments(&["suite", "timer"]), arguments(&["suite", "--guests"])] {
+            assert_eq!(option_in(&mut other, "--guests"), None);
+        }
+    }
 }

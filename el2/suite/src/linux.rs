@@ -2,26 +2,24 @@
 //! time.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use doorbell_harness::apt::Suite;
-use doorbell_harness::process;
+use doorbell_harness::qemu::Version;
 use doorbell_harness::qemu::cost::{self, InstructionSplit};
-use doorbell_harness::qemu::{self, Version};
-use doorbell_harness::suite;
+use doorbell_harness::suite::Case;
 
-use crate::board::{Board, COUNTED, LIMIT, MEMORY, MOVES, Record, SURROUNDINGS};
-use crate::controller::Controller;
+use crate::board::{self, Board, COUNTED, LIMIT, MEMORY, MOVES};
+use crate::controller::Controller::{self, Mbi, V2m};
 use crate::debian::{self, COMMAND_LINE, Guest};
-use crate::files::Files;
 use crate::machine::{GICV3, GICV4, MAX, Machine};
-use crate::report::{Expected, GuestReports, Load};
-use crate::traffic::{OWN_READS, Sent};
-use crate::{built, direct, traffic};
+use crate::output::Output;
+use crate::report::{Reports, TYPED, all_listen};
+use crate::traffic::{self, Expected, Load, OWN_READS, Reads};
+use crate::{built, direct};
 
 /// Kernel parameters. The log has no timestamps, so its lines are exactly what the guest writes,
 /// and no unsolicited packets arrive.
@@ -30,39 +28,36 @@ pub(crate) const WORDS: &str = "printk.time=0 ipv6.disable=1 suspend.pm_test_del
 const DEVICE: &str = "virtio-rng-pci";
 /// A device with MSI-X whose DMA passes through an SMMU.
 const CONFINED_DEVICE: &str = "virtio-rng-pci,iommu_platform=on,disable-legacy=on";
-/// Text that the guest reads from its UART, which signals it by interrupts.
-pub(crate) const TYPED: &str = "by interrupt";
-
 /// A machine with a single guest.
 #[derive(Clone, Copy)]
-pub(crate) struct Case {
-    version: Version,
+pub(crate) struct LinuxCase {
+    pub(crate) version: Version,
     /// The suite whose kernel the guest runs.
     pub(crate) kernel: Suite,
     /// `true` if the guest runs the suite's real-time kernel instead.
-    real_time: bool,
-    vcpus: u8,
-    cpus: u8,
-    controller: Controller,
-    machine: Machine,
+    pub(crate) real_time: bool,
+    pub(crate) vcpus: u8,
+    pub(crate) cpus: u8,
+    pub(crate) controller: Controller,
+    pub(crate) machine: Machine,
     /// Interval between moves, in milliseconds.
-    move_every: Option<u32>,
+    pub(crate) move_every: Option<u32>,
     /// Minimum number of reads of the disk, if the guest has an MSI controller.
-    reads: u64,
-    place: Place,
+    pub(crate) reads: u64,
+    pub(crate) place: Place,
     /// `true` if the guest owns an SMMU in front of its devices.
-    behind_smmu: bool,
+    pub(crate) behind_smmu: bool,
     /// `true` if the devices' messages are injected directly.
-    direct: bool,
+    pub(crate) direct: bool,
     /// Parameters of the first module.
-    parameters: &'static str,
-    /// More words on the kernel's command line.
-    words: &'static str,
+    pub(crate) parameters: &'static str,
+    /// More words on the kernel's command line, for the guest's program.
+    pub(crate) words: &'static str,
 }
 
 /// The place of the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     /// The root bus.
     Root,
     /// Root ports, one for each device.
@@ -87,103 +82,33 @@ impl Place {
     }
 }
 
-impl Case {
-    pub(crate) const fn new(
-        version: Version,
-        vcpus: u8,
-        cpus: u8,
-        controller: Controller,
-        machine: Machine,
-    ) -> Self {
-        let kernel = match version {
-            Version::Stable => Suite::Stable,
-            Version::Backports => Suite::Backports,
-        };
-        Self {
-            version,
-            kernel,
-            real_time: false,
-            vcpus,
-            cpus,
-            controller,
-            machine,
-            move_every: None,
-            reads: READS,
-            place: Place::Root,
-            behind_smmu: false,
-            direct: false,
-            parameters: "",
-            words: "",
-        }
-    }
-
-    /// Returns a case that moves a guest with Debian's newest kernel and an ITS, on the newer QEMU.
-    const fn newest(vcpus: u8, cpus: u8) -> Self {
-        let case = Self::new(Version::Backports, vcpus, cpus, Controller::Its, GICV3);
-        case.of_unstable().reading(FEW_READS).moved_every(50)
-    }
-
-    /// Returns the case with Debian's newest kernel.
-    pub(crate) const fn of_unstable(self) -> Self {
-        Self { kernel: Suite::Unstable, ..self }
-    }
-
-    /// Returns the case whose LPIs stay enabled.
-    pub(crate) const fn permanent(self) -> Self {
-        Self { controller: Controller::PermanentLpi, ..self }
-    }
-
-    /// Returns `true` if a redistributor may not write what is pending to its table: if LPIs stay
-    /// enabled, or if it loses power in a suspend.
-    pub(crate) fn loses_table(&self) -> bool {
-        self.controller == Controller::PermanentLpi || self.is_told(SLEEPS)
-    }
-
-    /// Returns the case whose redistributors have no power while their vCPU is off.
-    pub(crate) const fn powered(self) -> Self {
-        Self { controller: Controller::PoweredLpi, ..self }
-    }
-
-    pub(crate) const fn moved_every(self, milliseconds: u32) -> Self {
-        Self { move_every: Some(milliseconds), ..self }
-    }
-
-    pub(crate) const fn with(self, parameters: &'static str) -> Self {
-        Self { parameters, ..self }
-    }
-
-    /// Returns the case with more words on the kernel's command line, for the guest's program.
-    pub(crate) const fn told(self, words: &'static str) -> Self {
-        Self { words, ..self }
-    }
-
-    pub(crate) fn is_told(&self, words: &str) -> bool {
-        self.words == words
-    }
-
-    /// Returns the case whose guest owns an SMMU in front of its devices.
-    pub(crate) const fn behind_smmu(self) -> Self {
-        Self { behind_smmu: true, ..self }
-    }
-
-    /// Returns the case whose devices' messages are injected directly.
-    pub(crate) const fn directly(self) -> Self {
-        Self { direct: true, ..self }
-    }
-
-    /// Returns the case with the suite's real-time kernel.
-    pub(crate) const fn real_time(self) -> Self {
-        Self { real_time: true, ..self }
-    }
-
-    const fn below_ports(self) -> Self {
-        Self { place: Place::Ports, ..self }
-    }
-
-    pub(crate) const fn reading(self, reads: u64) -> Self {
-        Self { reads, ..self }
-    }
-}
+/// A guest of two vCPUs, with the kernel of Debian's stable release and an ITS.
+pub(crate) const STABLE: LinuxCase = LinuxCase {
+    version: Version::Stable,
+    kernel: Suite::Stable,
+    real_time: false,
+    vcpus: 2,
+    cpus: 2,
+    controller: Controller::Its,
+    machine: GICV3,
+    move_every: None,
+    reads: READS,
+    place: Place::Root,
+    behind_smmu: false,
+    direct: false,
+    parameters: "",
+    words: "",
+};
+/// The same with Debian's backports, and with its newest kernel, on the newer QEMU.
+pub(crate) const BACKPORTS: LinuxCase =
+    LinuxCase { version: Version::Backports, kernel: Suite::Backports, ..STABLE };
+pub(crate) const UNSTABLE: LinuxCase = LinuxCase { kernel: Suite::Unstable, ..BACKPORTS };
+/// A guest whose devices' messages are injected directly.
+const DIRECT: LinuxCase = LinuxCase { machine: GICV4, direct: true, ..BACKPORTS };
+/// A guest with the newest kernel that is moved.
+const MOVED: LinuxCase = LinuxCase { reads: FEW_READS, move_every: Some(50), ..UNSTABLE };
+/// A guest with the real-time kernel.
+pub(crate) const REAL_TIME: LinuxCase = LinuxCase { real_time: true, reads: FEW_READS, ..STABLE };
 
 /// The word that lets the suite count instructions of a guest.
 const WATCHED: &str = "watched";
@@ -196,7 +121,7 @@ pub(crate) const SUSPENDS: &str = "suspends";
 pub(crate) const SLEEPS: &str = "sleeps";
 
 /// Number of reads: enough to keep the load running while each vector moves a few times.
-const READS: u64 = 1000;
+pub(crate) const READS: u64 = 1000;
 /// Number of reads for guests with many more vCPUs than CPUs.
 pub(crate) const FEW_READS: u64 = 400;
 /// Number of reads, and thus of interrupts, of the long cases.
@@ -206,64 +131,52 @@ pub(crate) const MANY_READS: u64 = 100_000;
 pub(crate) const LIMIT_OF_TWO: Duration = LIMIT.saturating_mul(3);
 
 /// The cases of every run: each controller, on up to 4 vCPUs.
-const CASES: &[Case] = &[
-    Case::new(Version::Stable, 4, 4, Controller::Its, GICV4),
-    Case::new(Version::Stable, 4, 2, Controller::Its, GICV3).moved_every(50),
-    Case::new(Version::Stable, 2, 2, Controller::Its, GICV3).reading(FEW_READS).below_ports(),
-    Case::new(Version::Stable, 2, 2, Controller::Mbi, GICV3),
-    Case::new(Version::Stable, 2, 2, Controller::V2m, GICV3),
-    Case::new(Version::Stable, 1, 1, Controller::Its, GICV3).told(NO_MSI).moved_every(50),
-    Case::new(Version::Stable, 1, 1, Controller::None, MAX),
-    Case::new(Version::Backports, 2, 2, Controller::Its, MAX),
-    Case::newest(2, 2),
-    Case::new(Version::Backports, 2, 2, Controller::Its, GICV4).directly(),
-    Case::new(Version::Backports, 4, 2, Controller::Its, GICV4).directly(),
-    Case::new(Version::Backports, 2, 2, Controller::Its, GICV4).directly().moved_every(50),
+const CASES: &[LinuxCase] = &[
+    LinuxCase { vcpus: 4, cpus: 4, machine: GICV4, ..STABLE },
+    LinuxCase { vcpus: 4, move_every: Some(50), ..STABLE },
+    LinuxCase { reads: FEW_READS, place: Place::Ports, ..STABLE },
+    LinuxCase { controller: Mbi, ..STABLE },
+    LinuxCase { controller: V2m, ..STABLE },
+    LinuxCase { vcpus: 1, cpus: 1, words: NO_MSI, move_every: Some(50), ..STABLE },
+    LinuxCase { vcpus: 1, cpus: 1, controller: Controller::None, machine: MAX, ..STABLE },
+    LinuxCase { machine: MAX, ..BACKPORTS },
+    MOVED,
+    DIRECT,
+    LinuxCase { vcpus: 4, ..DIRECT },
+    LinuxCase { move_every: Some(50), ..DIRECT },
 ];
 /// Cases of the long suite: more interrupts, and each kernel on 1, 2 and 8 vCPUs with MBI, and on 1
 /// and 8 with an ITS.
-const LONG_CASES: &[Case] = &[
-    Case::new(Version::Stable, 1, 1, Controller::Its, GICV3),
-    Case::new(Version::Stable, 2, 2, Controller::Its, GICV3).reading(MANY_READS),
-    Case::new(Version::Stable, 8, 2, Controller::Its, GICV3).reading(FEW_READS),
-    Case::new(Version::Stable, 1, 1, Controller::Mbi, GICV3),
-    Case::new(Version::Stable, 8, 2, Controller::Mbi, GICV3).reading(FEW_READS),
-    Case::new(Version::Backports, 2, 2, Controller::Mbi, GICV3).reading(MANY_READS),
-    Case::new(Version::Backports, 1, 1, Controller::Its, GICV3),
-    Case::new(Version::Backports, 1, 1, Controller::Mbi, GICV3),
-    Case::new(Version::Backports, 8, 2, Controller::Its, GICV3).reading(FEW_READS),
-    Case::new(Version::Backports, 8, 2, Controller::Mbi, GICV3).reading(FEW_READS),
-    Case::newest(1, 1),
-    Case::newest(4, 4),
-    Case::newest(8, 2),
-    Case::new(Version::Backports, 4, 4, Controller::Its, MAX).of_unstable().directly(),
-    Case::new(Version::Stable, 8, 2, Controller::Its, GICV4).directly().reading(FEW_READS),
-    Case::new(Version::Backports, 2, 2, Controller::Its, GICV4)
-        .directly()
-        .reading(FEW_READS)
-        .told(SUSPENDS),
-    Case::new(Version::Backports, 4, 2, Controller::Its, GICV4)
-        .directly()
-        .reading(MANY_READS)
-        .moved_every(10),
-    Case::new(Version::Stable, 4, 2, Controller::Its, GICV3)
-        .real_time()
-        .reading(FEW_READS)
-        .moved_every(50),
-    Case::new(Version::Stable, 2, 2, Controller::Mbi, GICV3).real_time(),
-    Case::new(Version::Stable, 2, 2, Controller::Its, GICV3)
-        .real_time()
-        .reading(FEW_READS)
-        .told(SUSPENDS),
+const LONG_CASES: &[LinuxCase] = &[
+    LinuxCase { vcpus: 1, cpus: 1, ..STABLE },
+    LinuxCase { reads: MANY_READS, ..STABLE },
+    LinuxCase { vcpus: 8, reads: FEW_READS, ..STABLE },
+    LinuxCase { vcpus: 1, cpus: 1, controller: Mbi, ..STABLE },
+    LinuxCase { vcpus: 8, controller: Mbi, reads: FEW_READS, ..STABLE },
+    LinuxCase { controller: Mbi, reads: MANY_READS, ..BACKPORTS },
+    LinuxCase { vcpus: 1, cpus: 1, ..BACKPORTS },
+    LinuxCase { vcpus: 1, cpus: 1, controller: Mbi, ..BACKPORTS },
+    LinuxCase { vcpus: 8, reads: FEW_READS, ..BACKPORTS },
+    LinuxCase { vcpus: 8, controller: Mbi, reads: FEW_READS, ..BACKPORTS },
+    LinuxCase { vcpus: 1, cpus: 1, ..MOVED },
+    LinuxCase { vcpus: 4, cpus: 4, ..MOVED },
+    LinuxCase { vcpus: 8, ..MOVED },
+    LinuxCase { vcpus: 4, cpus: 4, machine: MAX, direct: true, ..UNSTABLE },
+    LinuxCase { vcpus: 8, machine: GICV4, direct: true, reads: FEW_READS, ..STABLE },
+    LinuxCase { reads: FEW_READS, words: SUSPENDS, ..DIRECT },
+    LinuxCase { vcpus: 4, reads: MANY_READS, move_every: Some(10), ..DIRECT },
+    LinuxCase { vcpus: 4, move_every: Some(50), ..REAL_TIME },
+    LinuxCase { controller: Mbi, reads: READS, ..REAL_TIME },
+    LinuxCase { words: SUSPENDS, ..REAL_TIME },
 ];
 
 /// Lists the ordinary cases.
-pub(crate) fn cases() -> Vec<suite::Case> {
+pub(crate) fn cases() -> Vec<Case> {
     listed(CASES).chain(confined_cases()).collect()
 }
 
 /// Lists the cases that take longer.
-pub(crate) fn long_cases() -> Vec<suite::Case> {
+pub(crate) fn long_cases() -> Vec<Case> {
     let name = "two confined guests of 2 vCPUs on 2 CPUs, injected directly";
     let direct = built::case(name, LIMIT_OF_TWO, || {
         let (guest, log) = (debian::guest(Suite::Stable)?, built::log_of(name)?);
@@ -276,7 +189,7 @@ pub(crate) fn long_cases() -> Vec<suite::Case> {
 
 /// Lists the cases with two guests that run the stable kernel. The long suite runs them on each
 /// QEMU version.
-fn confined_cases() -> Vec<suite::Case> {
+fn confined_cases() -> Vec<Case> {
     Version::in_turn(|version| {
         [Place::Root, Place::Ports].map(|place| {
             let (guests, place_name) = ("two confined guests of 2 vCPUs on 2 CPUs", place.suffix());
@@ -289,13 +202,15 @@ fn confined_cases() -> Vec<suite::Case> {
     })
 }
 
-fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
+fn listed(cases: &'static [LinuxCase]) -> impl Iterator<Item = Case> {
     cases.iter().map(|case| {
-        built::case(case.name(), case.limit(), move || case.judge(case.guest()?, &case.name()))
+        built::case(case.name(), case.limit(), move || {
+            case.judge(case.guest()?, &case.name()).map(drop)
+        })
     })
 }
 
-impl Case {
+impl LinuxCase {
     pub(crate) fn name(&self) -> String {
         let Self { kernel, vcpus, cpus, controller, machine, place, parameters, words, .. } = self;
         let moved = if self.move_every.is_some() { ", moved" } else { "" };
@@ -314,6 +229,12 @@ impl Case {
             more[0],
             more[1]
         )
+    }
+
+    /// Returns `true` if a redistributor may not write what is pending to its table: if LPIs stay
+    /// enabled, or if it loses power in a suspend.
+    pub(crate) fn loses_table(&self) -> bool {
+        self.controller == Controller::PermanentLpi || self.words == SLEEPS
     }
 
     /// Returns the guest, without more modules.
@@ -335,9 +256,10 @@ impl Case {
             (true, false) => &traffic::DEVICES[..],
             (true, true) => &traffic::TRANSLATED_DEVICES,
         };
-        let mut devices = place.of(devices);
+        let devices = place.of(devices);
+        let mut devices: Vec<_> = devices.iter().map(String::as_str).collect();
         if controller.is_direct() {
-            devices.extend(traffic::MSI_DEVICES.map(str::to_owned));
+            devices.extend(traffic::MSI_DEVICES);
         }
         let board = Board {
             machine,
@@ -349,12 +271,10 @@ impl Case {
             guest_smmu: self.behind_smmu,
             direct: self.direct,
             move_every,
-            record: Record { stats: has_messages && !self.is_told(WATCHED), ..Record::default() },
-            ..Board::plain(version, MEMORY)?
+            stats: has_messages && self.words != WATCHED,
+            ..Board::plain(version, MEMORY)
         };
-        let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
-        let append = &self.words_for_linux();
-        let mut qemu = board.command(&[Files { kernel, initrd, append }])?;
+        let mut qemu = board.command(&[guest.files(&self.words_for_linux())])?;
         if has_messages {
             traffic::logged(&mut qemu, log);
         }
@@ -374,43 +294,32 @@ impl Case {
         format!("{COMMAND_LINE} {WORDS}{options} {words}")
     }
 
-    /// Runs a guest and checks its report. The name must differ from those of concurrent runs.
-    pub(crate) fn judge(&self, guest: &Guest, name: &str) -> Result<()> {
-        self.judge_seeing(guest, name, |_| ())
-    }
-
     /// Counts the instructions of an interrupt of the disk, from the exception that the hypervisor
     /// takes.
     pub(crate) fn measure(&self, guest: &Guest, name: &str) -> Result<InstructionSplit> {
         let log = built::log_of(name)?;
-        let mut qemu = self.told(WATCHED).command(guest, &log)?;
+        let mut qemu = Self { words: WATCHED, ..*self }.command(guest, &log)?;
         qemu.args(COUNTED);
         let folder = log.with_extension("cost");
         fs::create_dir_all(&folder)?;
         cost::measure(qemu, &folder, |_| ())
     }
 
-    /// Runs a guest, checks its report, and calls `see` with each line of output.
-    pub(crate) fn judge_seeing(
-        &self,
-        guest: &Guest,
-        name: &str,
-        see: impl FnMut(&str),
-    ) -> Result<()> {
-        let Self { vcpus, controller, reads, .. } = *self;
+    /// Runs a guest and checks its report. The name must differ from those of concurrent runs.
+    pub(crate) fn judge(&self, guest: &Guest, name: &str) -> Result<Output> {
+        let Self { vcpus, controller, .. } = *self;
         let log = &built::log_of(name)?;
-        let has_messages = controller != Controller::None;
         // A suspend discards the kernel's own read.
-        let is_suspended = self.is_told(SUSPENDS) || self.is_told(SLEEPS);
+        let is_suspended = [SUSPENDS, SLEEPS].contains(&self.words);
         let discarded = u64::from(is_suspended) * OWN_READS;
-        let traffic = Load::Traffic { reads, discarded, log };
-        let load = if has_messages { traffic } else { Load::None };
+        let reads = Reads { fewest: self.reads, discarded, log };
+        let has_messages = controller != Controller::None;
+        let load = if has_messages { Load::Traffic(reads) } else { Load::None };
         let moves = self.move_every.map_or(0, |_| MOVES);
-        let has_lines = self.is_told(NO_MSI);
-        let cpus = vcpus.into();
-        let expected = Expected { cpus, typed: TYPED, controller, load, has_lines, moves };
-        let report = listen(self.command(guest, log)?, self.limit(), 1, see)?;
-        judge(&report, name, &expected)?;
+        let (cpus, has_lines) = (vcpus.into(), self.words == NO_MSI);
+        let expected = Expected { cpus, controller, load, has_lines, moves };
+        let reports = listen(self.command(guest, log)?, self.limit(), 1, |_| ())?;
+        reports.judge(name, &expected)?;
         if self.direct {
             let doorbells = match (vcpus > self.cpus, self.move_every) {
                 // A message that arrives during a move rings the doorbell.
@@ -422,7 +331,10 @@ impl Case {
             let must_recall = self.move_every.is_some() && vcpus > self.cpus;
             ensure!(!must_recall || recalled > 0, "no pending event was taken back");
         }
-        if has_lines { self.judge_own_gic(guest, name, (&expected, &report)) } else { Ok(()) }
+        if has_lines {
+            self.judge_own_gic(guest, name, (&expected, &reports))?;
+        }
+        Ok(reports.output)
     }
 
     /// Runs the kernel on QEMU's own GIC, where the same counts must hold. The kernel must find the
@@ -431,22 +343,20 @@ impl Case {
         &self,
         guest: &Guest,
         name: &str,
-        (expected, hypervisors): (&Expected<'_>, &GuestReports),
+        (expected, hypervisors): (&Expected<'_>, &Reports),
     ) -> Result<()> {
         let name = format!("{name} of QEMU's own GIC");
         let log = &built::log_of(&name)?;
-        let mut qemu = built::tools(self.version)?.command(qemu::PROGRAM);
-        qemu.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1"]).args(SURROUNDINGS);
-        qemu.args(["-m", &format!("{MEMORY}M"), "-smp", &self.cpus.to_string()]);
+        let mut qemu = board::without_hypervisor(self.version, self.cpus, MEMORY)?;
         qemu.arg("-kernel").arg(&guest.kernel).arg("-initrd").arg(&guest.initrd);
         qemu.args(["-append", &self.words_for_linux()]);
         qemu.args(traffic::DEVICES.iter().flat_map(|device| ["-device", device]));
         traffic::logged(&mut qemu, log);
-        let report = listen(qemu, self.limit(), 1, |_| ())?;
-        eprintln!("{name}: {}", report.summary());
-        let (found, own) = (hypervisors.pci_memory(), report.pci_memory());
+        let reports = listen(qemu, self.limit(), 1, |_| ())?;
+        eprintln!("{name}: {}", reports.summary());
+        let (found, own) = (hypervisors.pci_memory(), reports.pci_memory());
         ensure!(found == own && !own.is_empty(), "PCI's memory: {found:#?}, not {own:#?}");
-        report.judge_traffic(expected, [self.reads, 0], (&Sent::read(log)?, None))
+        reports.judge_traffic(expected, Reads { fewest: self.reads, discarded: 0, log }, None)
     }
 }
 
@@ -463,52 +373,43 @@ fn two_guests(
     guest: &Guest,
     name: &str,
 ) -> Result<()> {
-    let plain = Board::plain(version, MEMORY)?;
+    let devices = place.of(&[CONFINED_DEVICE; 2]);
     let board = Board {
-        machine: if log.is_some() { GICV4 } else { plain.machine },
+        machine: if log.is_some() { GICV4 } else { GICV3 },
         direct: log.is_some(),
         vcpus: 2,
         cpus: 2,
         controller,
-        devices: &place.of(&[CONFINED_DEVICE; 2]),
-        ..plain
+        devices: &devices.iter().map(String::as_str).collect::<Vec<_>>(),
+        ..Board::plain(version, MEMORY)
     };
-    let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
     let alone = format!("{COMMAND_LINE} {WORDS}");
     let waiting = format!("{alone} waits");
-    let guests = [&waiting, &alone].map(|append| Files { kernel, initrd, append });
-    let load = Load::Random { reads: debian::READS };
-    let expected = Expected { cpus: 2, typed: TYPED, controller, load, has_lines: false, moves: 0 };
-    let mut qemu = board.command(&guests)?;
+    let mut qemu = board.command(&[guest.files(&waiting), guest.files(&alone)])?;
     if let Some(log) = log {
         direct::logged(&mut qemu, log);
     }
-    let report = listen(qemu, LIMIT_OF_TWO, guests.len(), |_| ())?;
-    judge(&report, name, &expected)
+    let load = Load::Random { reads: debian::READS };
+    let expected = Expected { cpus: 2, controller, load, ..Expected::default() };
+    listen(qemu, LIMIT_OF_TWO, 2, |_| ())?.judge(name, &expected)
 }
 
-fn judge(report: &GuestReports, name: &str, expected: &Expected<'_>) -> Result<()> {
-    eprintln!("{name}: {}", report.summary());
-    report.judge(expected)
-}
-
-/// Runs guests, sends them text when they request it, and returns their reports.
+/// Runs guests, sends them text when they request it, and calls `see` with each line of output.
+/// Returns their reports.
 pub(crate) fn listen(
     mut qemu: Command,
     limit: Duration,
     guests: usize,
     mut see: impl FnMut(&str),
-) -> Result<GuestReports> {
-    let (keyboard, mut typist) = io::pipe()?;
-    let mut report = GuestReports::of(guests);
-    let mut typed = Ok(());
-    process::watch(qemu.stdin(keyboard), limit, |line| {
+) -> Result<Reports> {
+    let mut since = 0;
+    let output = Output::typed(&mut qemu, limit, "", |line, output| {
         see(line);
-        if report.line(line) {
-            typed = typist.write_all(format!("{TYPED}\n").as_bytes());
+        if !all_listen(output, guests, since) {
+            return String::new();
         }
-    })
-    .with_context(|| format!("the last line is `{}`", report.last))?;
-    typed?;
-    Ok(report)
+        since = output.facts.len();
+        format!("{TYPED}\n")
+    })?;
+    Ok(Reports::of(output, guests))
 }

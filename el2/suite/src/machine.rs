@@ -36,12 +36,6 @@ pub(crate) const GICV3: Machine = Machine { gic_version: 3, cpu: Model::Neoverse
 pub(crate) const GICV4: Machine = Machine { gic_version: 4, cpu: Model::NeoverseN1 };
 pub(crate) const MAX: Machine = Machine { gic_version: 4, cpu: Model::Max };
 
-impl Default for Machine {
-    fn default() -> Self {
-        GICV3
-    }
-}
-
 impl Machine {
     /// Returns the arguments for QEMU.
     pub(crate) fn arguments(self) -> [String; 4] {

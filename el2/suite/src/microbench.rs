@@ -1,21 +1,20 @@
-//! Runs `el2/microbench` as the guest: checks the cost of each operation, and that a vCPU wakes
-//! after it was moved.
+//! Runs `el2/microbench` as the guest: checks the cost of each operation in instructions and in
+//! exits, which the hypervisor prints (`--exits`), and that a vCPU wakes after it was moved.
 
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 use doorbell_facts::{Fact, MicrobenchFact};
 use doorbell_harness::image::Image;
-use doorbell_harness::process;
 use doorbell_harness::suite::{Case, Shared};
 
-use crate::board::{Board, COUNTED, COUNTING, LIMIT, MOVES, Record};
+use crate::board::{Board, COUNTED, COUNTING, LIMIT, MOVES};
 use crate::built;
 use crate::controller::Controller;
 use crate::costs::Costs;
 use crate::files::{Files, RAM};
 use crate::machine::GICV4;
-use crate::outcome::Outcome;
+use crate::output::Output;
 
 /// Operations of the guest, and the maximum number of instructions of each, which is less than on
 /// Linux's KVM. The limits are 2 % above the measured counts.
@@ -39,112 +38,97 @@ const SHARED_LIMITS: &[(&str, u64)] = &[
     ("msi", 512),
     ("timer", 1_518),
 ];
-/// Instruction limit of a message that signals a direct LPI.
-const DIRECT_LIMIT: u64 = 889;
+/// Maximum number of exits of an operation. An SGI causes one exit when it is sent, and one when
+/// the other vCPU is kicked. An LPI from an INT command causes a write of `GITS_CWRITER` and a read
+/// of `GITS_CREADR`. A device's MSI and the timer each cause one exit, for the physical interrupt.
+const EXITS: &[(&str, u64)] =
+    &[("hypercall", 1), ("register", 1), ("ipi", 2), ("lpi", 2), ("msi", 1), ("timer", 1)];
 
-/// Number of CPUs of the machine: either one for each of the guest's vCPUs, or one that they share.
-pub(crate) const EACH: u8 = VCPUS;
-pub(crate) const SHARED: u8 = 1;
 const VCPUS: u8 = 2;
 const MEMORY: u32 = 64;
 /// QEMU's educational device, whose MSI the guest measures.
 pub(crate) const DEVICE: &str = "edu";
+/// Number of operations of each kind that the guest performs.
+pub(crate) const TURNS: u64 = 201;
+
+/// A machine with a CPU for each of the guest's vCPUs, and one with a CPU that they share.
+pub(crate) const EACH: Board<'_> =
+    Board { vcpus: VCPUS, cpus: VCPUS, ..Board::plain(COUNTING, MEMORY) };
+pub(crate) const SHARED: Board<'_> = Board { cpus: 1, ..EACH };
+/// A machine with GICv4, on which the device's messages are to be injected directly.
+pub(crate) const DIRECT: Board<'_> = Board { machine: GICV4, direct: true, ..EACH };
+
+/// A machine, and limits of the instructions of operations on it.
+type Run = (&'static str, Board<'static>, &'static [(&'static str, u64)]);
+
+const RUNS: [Run; 3] = [
+    ("on 2 CPUs", EACH, LIMITS),
+    ("on 1 CPUs", SHARED, SHARED_LIMITS),
+    ("by direct LPI", Board { controller: Controller::DirectLpi, ..EACH }, &[("msi", 889)]),
+];
 
 /// Lists the cases: one for each operation and its limit, and one for the vCPU that is woken.
 pub(crate) fn cases() -> Vec<Case> {
-    static COSTS: [Shared<Costs>; 2] = [const { Shared::new() }; 2];
+    static COSTS: [Shared<Costs>; RUNS.len()] = [const { Shared::new() }; RUNS.len()];
+    static EXITING: Shared<Costs> = Shared::new();
     let mut cases = Vec::new();
-    for ((cpus, limits), costs) in [(EACH, LIMITS), (SHARED, SHARED_LIMITS)].into_iter().zip(&COSTS)
-    {
+    for ((how, board, limits), costs) in RUNS.into_iter().zip(&COSTS) {
         for &(operation, limit) in limits {
-            let name =
-                format!("a guest's {operation} on {cpus} CPUs takes at most {limit} instructions");
+            let name = format!("a guest's {operation} {how} takes at most {limit} instructions");
             cases.push(built::case(name, LIMIT, move || {
                 let costs = costs.get(|| {
-                    let costs = watch(cpus, Record::default())?;
-                    eprintln!("instructions of 2 vCPUs on {cpus} CPUs: {costs}");
+                    let costs = measure(board)?;
+                    eprintln!("instructions of 2 vCPUs {how}: {costs}");
                     Ok(costs)
                 })?;
                 costs.judge_instructions(operation, limit)
             }));
         }
     }
-    let name = format!("a guest's msi by direct LPI takes at most {DIRECT_LIMIT} instructions");
-    cases.push(built::case(name, LIMIT, || {
-        let mut costs = Costs::default();
-        let mut qemu = by_direct_lpi()?;
-        process::watch(&mut qemu, LIMIT, |line| costs.line(line))?;
-        eprintln!("instructions of 2 vCPUs on {EACH} CPUs with direct LPIs: {costs}");
-        costs.judge_instructions("msi", DIRECT_LIMIT)
-    }));
-    let name = "a vCPU that sleeps is woken by what comes after a move";
-    cases.push(built::case(name, LIMIT, || wakes(command(EACH, Record::default(), Some(1))?)));
+    cases.push(built::case("a vCPU that sleeps is woken by what comes after a move", LIMIT, wake));
+    for &(operation, limit) in EXITS {
+        let name = format!("a guest's {operation} takes at most {limit} exits");
+        cases.push(built::case(name, LIMIT, move || {
+            let costs = EXITING.get(|| measure(Board { exits: true, ..EACH }))?;
+            costs.judge_exits(operation, limit)
+        }));
+    }
     cases
 }
 
 /// Checks that the guest wakes its other CPU, which slept while it was moved.
-fn wakes(mut qemu: Command) -> Result<()> {
-    let (mut is_woken, mut outcome) = (false, Outcome::default());
-    process::watch(&mut qemu, LIMIT, |line| {
-        outcome.line(line);
-        let fact = Fact::parse(line);
-        is_woken |= matches!(fact, Some(Fact::Microbench(MicrobenchFact::Woken { .. })));
-    })?;
+fn wake() -> Result<()> {
+    let output = Output::of(&mut command(Board { move_every: Some(1), ..EACH }, 1)?)?;
+    let is_woken = |fact: &Fact| matches!(fact, Fact::Microbench(MicrobenchFact::Woken { .. }));
+    let is_woken = output.facts.iter().any(|(_, fact)| is_woken(fact));
     ensure!(is_woken, "the guest did not report that the vCPU was woken");
-    outcome.judge_faults()?;
-    outcome.judge(MOVES)
+    output.judge_faults()?;
+    output.judge(MOVES)
 }
 
-/// Measures the costs of the guest's operations. The numbers of exits are from a second run
-/// that prints them.
-pub(crate) fn costs(cpus: u8) -> Result<Costs> {
-    let printed = watch(cpus, Record { exits: true, ..Record::default() })?;
-    Ok(watch(cpus, Record::default())?.with_exits_of(printed))
+/// Measures the costs of the guest's operations. The numbers of exits are from a second run that
+/// prints them.
+pub(crate) fn costs(board: Board<'_>) -> Result<Costs> {
+    let printed = measure(Board { exits: true, ..board })?;
+    Ok(measure(board)?.with_exits_of(printed))
 }
 
-fn watch(cpus: u8, record: Record) -> Result<Costs> {
-    let mut costs = Costs::default();
-    process::watch(&mut command(cpus, record, None)?, LIMIT, |line| costs.line(line))?;
-    Ok(costs)
+pub(crate) fn measure(board: Board<'_>) -> Result<Costs> {
+    Ok(Costs::of(&Output::of(&mut command(board, 1)?)?))
 }
 
-/// Returns the guest's image.
-pub(crate) fn guest() -> Result<&'static Image> {
+/// Returns the guest's files.
+pub(crate) fn guest() -> Result<Files<'static>> {
     static GUEST: Shared<Image> = Shared::new();
-    GUEST.get(|| built::guest("microbench", RAM))
+    Ok(Files::alone(&GUEST.get(|| built::guest("microbench", RAM))?.flat, ""))
 }
 
-/// Returns the command that starts QEMU with the guest and counts time in instructions.
-/// `move_every` is the interval between moves of the guest, in milliseconds.
-pub(crate) fn command(cpus: u8, record: Record, move_every: Option<u32>) -> Result<Command> {
-    let plain = Board::plain(COUNTING, MEMORY)?;
-    counted(Board { vcpus: VCPUS, cpus, move_every, record, ..plain })
-}
-
-/// Returns the command for a guest whose messages signal direct LPIs.
-fn by_direct_lpi() -> Result<Command> {
-    let (plain, controller) = (Board::plain(COUNTING, MEMORY)?, Controller::DirectLpi);
-    counted(Board { vcpus: VCPUS, cpus: EACH, controller, ..plain })
-}
-
-/// Returns a machine with GICv4, on which the device's messages are to be injected directly.
-pub(crate) fn directly(record: Record) -> Result<Board<'static>> {
-    let (plain, machine) = (Board::plain(COUNTING, MEMORY)?, GICV4);
-    Ok(Board { machine, vcpus: VCPUS, cpus: EACH, direct: true, record, ..plain })
-}
-
-/// Returns the command that starts QEMU with the guest and its device, and counts time in
+/// Returns the command that starts QEMU with guests and a device for each, and counts time in
 /// instructions.
-pub(crate) fn counted(board: Board<'_>) -> Result<Command> {
-    counted_guests(board, 1)
-}
-
-/// Returns the same command with several such guests.
-pub(crate) fn counted_guests(board: Board<'_>, guests: usize) -> Result<Command> {
-    let devices = vec![DEVICE.to_owned(); guests];
+pub(crate) fn command(board: Board<'_>, guests: usize) -> Result<Command> {
+    let devices = vec![DEVICE; guests];
     let board = Board { devices: &devices, ..board };
-    let files = Files { kernel: &guest()?.flat, initrd: None, append: "" };
-    let mut qemu = board.command(&vec![files; guests])?;
+    let mut qemu = board.command(&vec![guest()?; guests])?;
     qemu.args(COUNTED);
     Ok(qemu)
 }

@@ -2,7 +2,6 @@
 
 use anyhow::{Result, ensure};
 use doorbell_harness::image::Image;
-use doorbell_harness::process;
 use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::Case;
 use doorbell_harness::workspace;
@@ -10,6 +9,7 @@ use doorbell_harness::workspace;
 use crate::board::{COUNTED, LIMIT, SURROUNDINGS};
 use crate::built;
 use crate::machine::GICV3;
+use crate::output::Output;
 
 /// Lines of the guest and of its hypervisor. Each tick of the guest causes an exit, and so does
 /// each SGI. The other exits are writes to GIC frames.
@@ -31,8 +31,7 @@ fn run() -> Result<()> {
     qemu.arg("-kernel").arg(&hypervisor.flat);
     let loader = format!("loader,addr=0x50080000,force-raw=on,file={}", guest.flat.display());
     qemu.args(["-device", &loader]);
-    let mut printed = Vec::new();
-    process::watch(&mut qemu, LIMIT, |line| printed.push(line.trim_end().to_owned()))?;
+    let printed = Output::of(&mut qemu)?.lines;
     ensure!(printed == EXPECTED, "{printed:?}");
     Ok(())
 }

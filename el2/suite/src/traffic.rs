@@ -179,6 +179,7 @@ impl Row {
 /// The guest's report about its traffic.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
+    pub(crate) rows: Vec<Row>,
     /// Reads requested by the guest's programs, and reads that the disk completed.
     reads: Option<(u64, u64)>,
     /// Pings and answers.
@@ -197,20 +198,49 @@ pub(crate) struct Traffic {
     early_own: u64,
 }
 
+/// Expected report of a guest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Expected<'a> {
+    pub(crate) cpus: usize,
+    /// The guest's MSI controller.
+    pub(crate) controller: Controller,
+    pub(crate) load: Load<'a>,
+    /// `true` if the devices assert INTx, because Linux does not use MSIs.
+    pub(crate) has_lines: bool,
+    /// Minimum number of moves of the guest from one GIC to another.
+    pub(crate) moves: u64,
+}
+
+/// The devices of a guest, and the operations on them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Load<'a> {
+    /// No load: no MSIs can arrive.
+    #[default]
+    None,
+    /// Each vCPU reads random bytes this number of times.
+    Random { reads: u64 },
+    /// The vCPUs read a disk, and send pings.
+    Traffic(Reads<'a>),
+}
+
+/// Reads of a disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reads<'a> {
+    /// Minimum number of reads of all CPUs together.
+    pub(crate) fewest: u64,
+    /// Number of reads whose interrupts Linux discarded when it released the disk's vectors.
+    pub(crate) discarded: u64,
+    /// File to which QEMU logs MSIs.
+    pub(crate) log: &'a Path,
+}
+
 /// Known data about a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known<'a> {
-    pub(crate) controller: Controller,
-    pub(crate) cpus: usize,
-    /// Minimum number of reads of all CPUs together.
-    pub(crate) reads: u64,
-    /// Number of reads whose interrupts Linux discarded when it released the disk's vectors.
-    pub(crate) discarded: u64,
-    pub(crate) rows: &'a [Row],
-    /// `true` if the devices assert INTx, because Linux does not use MSIs.
-    pub(crate) has_lines: bool,
-    /// Messages that the guest itself sent, by interrupt.
-    pub(crate) own: &'a BTreeMap<String, u64>,
+    pub(crate) traffic: &'a Traffic,
+    pub(crate) sent: &'a Sent,
+    pub(crate) expected: &'a Expected<'a>,
+    pub(crate) reads: Reads<'a>,
     /// Number of interrupts of the controller's kind (LPIs or SPIs; SPIs for INTx) that the guest
     /// took, according to the hypervisor. `None` without a hypervisor.
     pub(crate) taken: Option<u64>,
@@ -224,6 +254,7 @@ impl Traffic {
             LinuxFact::Pings { sent, answered } => self.pings = Some((sent, answered)),
             LinuxFact::Affinities { moved } => self.moved = moved,
             LinuxFact::Hotplugs { turns } => self.turns = turns,
+            LinuxFact::Row { ref line } => self.rows.extend(Row::parse(line)),
             LinuxFact::Replaces { resent } => self.early_own += resent,
             LinuxFact::Resent { interrupt } => self.count_own(interrupt, 1),
             LinuxFact::Retriggered { interrupt, taken } => {
@@ -238,11 +269,6 @@ impl Traffic {
         *self.own.entry(interrupt.to_string()).or_default() += times;
     }
 
-    /// Returns the messages that the guest itself sent, by interrupt.
-    pub(crate) fn own(&self) -> &BTreeMap<String, u64> {
-        &self.own
-    }
-
     /// Returns a summary of the traffic.
     pub(crate) fn summary(&self) -> String {
         let ((_, reads), (pings, _)) =
@@ -253,64 +279,63 @@ impl Traffic {
             self.moved, self.turns
         )
     }
+}
 
+impl Known<'_> {
     /// Checks that no MSI was lost, that each counted interrupt has a corresponding MSI, and that
     /// vectors moved and CPUs went offline during the load.
-    pub(crate) fn judge(&self, known: &Known<'_>, sent: &Sent) -> Result<()> {
-        let (reads, completed) = self.reads.context("the guest did not report its reads")?;
-        ensure!(reads >= known.reads, "{reads} reads, not {}", known.reads);
+    pub(crate) fn judge(&self) -> Result<()> {
+        let (reads, completed) =
+            self.traffic.reads.context("the guest did not report its reads")?;
+        ensure!(reads >= self.reads.fewest, "{reads} reads, not {}", self.reads.fewest);
         ensure!(completed == reads + OWN_READS, "{reads} reads, but {completed} were completed");
-        let (pings, answers) = self.pings.context("the guest did not report its pings")?;
+        let (pings, answers) = self.traffic.pings.context("the guest did not report its pings")?;
         ensure!(pings > 0 && pings == answers, "{pings} pings, {answers} answers");
-        if known.has_lines {
-            known.judge_lines(sent)?;
+        if self.expected.has_lines {
+            self.judge_lines()?;
         } else {
-            known.judge_disk(sent, completed)?;
-            known.judge_network(sent)?;
+            self.judge_disk(completed)?;
+            self.judge_network()?;
         }
-        known.judge_taken(sent, self.early_own)?;
-        self.judge_disturbances(known)
+        self.judge_taken()?;
+        self.judge_disturbances()
     }
 
-    fn judge_disturbances(&self, known: &Known<'_>) -> Result<()> {
-        let input = known.row(if known.has_lines { "virtio0" } else { "virtio0-input.0" })?;
-        let vectors = known.rows.iter().filter(|row| row.name.contains(" virtio0")).count() + 1;
-        let fewest = (vectors * known.cpus) as u64;
-        ensure!(self.moved >= fewest, "{} affinities moved, not {fewest}", self.moved);
+    fn judge_disturbances(&self) -> Result<()> {
+        let Self { traffic, expected: Expected { cpus, controller, has_lines, .. }, .. } = self;
+        let input = self.row(if *has_lines { "virtio0" } else { "virtio0-input.0" })?;
+        let vectors = traffic.rows.iter().filter(|row| row.name.contains(" virtio0")).count() + 1;
+        let fewest = (vectors * cpus) as u64;
+        ensure!(traffic.moved >= fewest, "{} affinities moved, not {fewest}", traffic.moved);
         let reached = input.counts.iter().filter(|count| **count > 0).count();
-        ensure!(
-            known.cpus == 1 || reached > 1,
-            "all interrupts arrived at one CPU: {:?}",
-            input.counts
-        );
-        ensure!(self.turns == TURNS, "CPUs went offline {} times", self.turns);
-        if known.controller.is_direct() {
-            let times = self.retriggered.context("the guest retriggered no interrupt")?;
+        ensure!(*cpus == 1 || reached > 1, "all interrupts arrived at one CPU: {:?}", input.counts);
+        ensure!(traffic.turns == TURNS, "CPUs went offline {} times", traffic.turns);
+        if controller.is_direct() {
+            let times = traffic.retriggered.context("the guest retriggered no interrupt")?;
             ensure!(times == 1, "a retriggered interrupt was taken {times} times");
         }
         Ok(())
     }
-}
 
-impl Known<'_> {
     fn row(&self, driver: &str) -> Result<&Row> {
-        let row = self.rows.iter().find(|row| row.is_of(driver));
+        let row = self.traffic.rows.iter().find(|row| row.is_of(driver));
         let row = row.with_context(|| format!("no interrupt of {driver}"))?;
-        if self.has_lines {
+        if self.expected.has_lines {
             ensure!(row.is_wired(), "{driver}: {}", row.name);
             return Ok(row);
         }
         let all = [Controller::Its, Controller::DirectLpi].map(Controller::chip);
-        let mut others = all.into_iter().filter(|chip| *chip != self.controller.chip()).flatten();
+        let mut others =
+            all.into_iter().filter(|chip| *chip != self.expected.controller.chip()).flatten();
         let is_of = |chip| row.name.starts_with(chip);
-        let is_right = self.controller.chip().is_none_or(is_of) && !others.any(is_of);
+        let is_right = self.expected.controller.chip().is_none_or(is_of) && !others.any(is_of);
         ensure!(row.has_messages() && is_right, "{driver}: {}", row.name);
         Ok(row)
     }
 
     /// Returns the number of interrupts that devices' messages signaled.
     fn signaled(&self, row: &Row) -> Result<u64> {
-        let own = self.own.get(&row.label).copied().unwrap_or_default();
+        let own = self.traffic.own.get(&row.label).copied().unwrap_or_default();
         let signaled = row.sum().checked_sub(own);
         signaled.with_context(|| format!("{}: {own} own messages of {}", row.name, row.sum()))
     }
@@ -318,36 +343,36 @@ impl Known<'_> {
     /// Checks the disk's interrupts. Each vCPU has its own vector and at most one outstanding read.
     /// The number of interrupts of commands to the controller is exact unless MSIs coalesced. Linux
     /// chooses the vCPU of a vector (since 7.2, vector 1 need not be the first vCPU's).
-    fn judge_disk(&self, sent: &Sent, completed: u64) -> Result<()> {
+    fn judge_disk(&self, completed: u64) -> Result<()> {
         let commands = self.signaled(self.row("nvme0q0")?)?;
-        let messages = |vector| sent.disk.get(&vector).copied().unwrap_or_default();
-        let taken = sent.admin_seen..=sent.most(messages(0));
+        let messages = |vector| self.sent.disk.get(&vector).copied().unwrap_or_default();
+        let taken = self.sent.admin_seen..=self.sent.most(messages(0));
         ensure!(taken.contains(&commands), "{commands} interrupts of {} commands", messages(0));
         let (mut reads, mut owners) = (0, BTreeSet::new());
-        for vector in 1..=self.cpus {
+        for vector in 1..=self.expected.cpus {
             let row = self.row(&format!("nvme0q{vector}"))?;
             let (taken, messages) = (self.signaled(row)?, messages(vector));
-            let is_right = (messages..=sent.most(messages)).contains(&taken);
+            let is_right = (messages..=self.sent.most(messages)).contains(&taken);
             ensure!(is_right, "{taken} interrupts of {messages} messages of vector {vector}");
             let most = (0..).zip(&row.counts).max_by_key(|(_, count)| **count);
             let (owner, own) = most.map_or((0, 0), |(cpu, count)| (cpu, *count));
-            let fewest = self.reads / self.cpus as u64;
+            let fewest = self.reads.fewest / self.expected.cpus as u64;
             ensure!(own >= fewest, "vector {vector}: its own CPU has {own} interrupts");
             ensure!(owners.insert(owner), "vector {vector}: CPU {owner} also owns another vector");
             reads += messages;
         }
-        ensure!(reads + self.discarded == completed, "{reads} messages of {completed} reads");
+        ensure!(reads + self.reads.discarded == completed, "{reads} messages of {completed} reads");
         Ok(())
     }
 
     /// Checks the interrupts of both lines. Since there is one CPU, the disk executes one command
     /// at a time after its driver's initialization, so each read has its own interrupt. The network
     /// card's causes may coalesce.
-    fn judge_lines(&self, sent: &Sent) -> Result<()> {
+    fn judge_lines(&self) -> Result<()> {
         let (disk, network) = (self.row("nvme0q1")?.sum(), self.row("virtio0")?.sum());
-        let disks = sent.completions_seen.max(self.reads)..=sent.asserted;
+        let disks = self.sent.completions_seen.max(self.reads.fewest)..=self.sent.asserted;
         ensure!(disks.contains(&disk), "{disk} interrupts of the disk, not {disks:?}");
-        let networks = 1..=sent.network.values().sum();
+        let networks = 1..=self.sent.network.values().sum();
         ensure!(networks.contains(&network), "{network} interrupts of the network: {networks:?}");
         Ok(())
     }
@@ -358,16 +383,16 @@ impl Known<'_> {
     /// whenever it sends a packet. On the receive queue, two MSIs coalesce if the interrupt was
     /// moved to another CPU and is pending there while the polling CPU empties the queue and
     /// requests the next MSI.
-    fn judge_network(&self, sent: &Sent) -> Result<()> {
-        let mut queues = sent.network.values().copied();
+    fn judge_network(&self) -> Result<()> {
+        let mut queues = self.sent.network.values().copied();
         let mut queue = || queues.next().unwrap_or_default();
         let (receives, sends) = (queue(), queue());
         let input = self.signaled(self.row("virtio0-input.0")?)?;
         let output = self.signaled(self.row("virtio0-output.0")?)?;
-        let fewest = if self.cpus == 1 { receives.max(1) } else { 1 };
-        let inputs = fewest..=sent.most(receives);
+        let fewest = if self.expected.cpus == 1 { receives.max(1) } else { 1 };
+        let inputs = fewest..=self.sent.most(receives);
         ensure!(inputs.contains(&input), "{input} interrupts of {receives} messages");
-        let outputs = 1..=sent.most(sends);
+        let outputs = 1..=self.sent.most(sends);
         ensure!(outputs.contains(&output), "{output} interrupts of {sends} sent packets");
         Ok(())
     }
@@ -376,13 +401,14 @@ impl Known<'_> {
     /// time before the driver set up its vectors, whose number is exact unless MSIs coalesced, and
     /// those of messages that a replaced kernel itself sent. The count of SPIs also includes the
     /// UART's interrupts.
-    fn judge_taken(&self, sent: &Sent, early_own: u64) -> Result<()> {
+    fn judge_taken(&self) -> Result<()> {
         let Some(taken) = self.taken else { return Ok(()) };
-        let has_wired = self.has_lines || !self.controller.has_lpis();
+        let has_wired = self.expected.has_lines || !self.expected.controller.has_lpis();
         let counts = |row: &&Row| row.has_messages() || has_wired && row.is_wired();
-        let counted = self.rows.iter().filter(counts).map(Row::sum).sum::<u64>() + early_own;
-        let most = counted + sent.early;
-        let fewest = counted + sent.early_seen.min(sent.early);
+        let counted = self.traffic.rows.iter().filter(counts).map(Row::sum).sum::<u64>()
+            + self.traffic.early_own;
+        let most = counted + self.sent.early;
+        let fewest = counted + self.sent.early_seen.min(self.sent.early);
         ensure!(
             (fewest..=most).contains(&taken),
             "the guest took {taken} interrupts but counted {fewest} to {most}"

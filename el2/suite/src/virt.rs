@@ -12,24 +12,20 @@
 
 mod program;
 
-use std::borrow::BorrowMut;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use doorbell_facts::Fact;
-use doorbell_harness::process;
-use doorbell_harness::qemu::{self, Version};
-use doorbell_harness::suite::{self, Absent};
+use anyhow::{Result, ensure};
+use doorbell_harness::qemu::Version;
+use doorbell_harness::suite::{Absent, Case};
 
 use self::program::{Interrupts, Program};
-use crate::board::{Board, LIMIT, Record, SURROUNDINGS};
+use crate::board::{self, Board, LIMIT};
 use crate::built;
 use crate::files::{self, Files, Start};
-use crate::outcome::Outcome;
+use crate::output::Output;
 
 /// Interval between moves, in milliseconds.
 const MOVE_EVERY: u32 = 50;
@@ -58,7 +54,7 @@ type On = ((u8, u8), bool);
 
 /// A machine with a program.
 #[derive(Clone, Debug)]
-struct Case {
+struct ProgramCase {
     program: Program,
     vcpus: u8,
     cpus: u8,
@@ -66,7 +62,7 @@ struct Case {
 }
 
 /// Lists the ordinary cases.
-pub(crate) fn cases() -> Vec<suite::Case> {
+pub(crate) fn cases() -> Vec<Case> {
     // The hypervisor traps WFI only if the vCPUs share a CPU.
     let small = [((1, 1), true), ((2, 1), true)];
     let newcomer = built_in(NEWCOMER, Path::new(""), &small);
@@ -74,13 +70,13 @@ pub(crate) fn cases() -> Vec<suite::Case> {
 }
 
 /// Lists the cases that take longer.
-pub(crate) fn long_cases() -> Vec<suite::Case> {
+pub(crate) fn long_cases() -> Vec<Case> {
     let older = |release| firmware(release, &[((4, 4), true), ((1, 1), false)]);
     OLDER.into_iter().flat_map(older).chain(firmware(NEWEST, &[((1, 1), false)])).collect()
 }
 
 /// Lists the cases of the firmware of a release of Debian.
-fn firmware(release: &'static str, machines: &[On]) -> impl Iterator<Item = suite::Case> {
+fn firmware(release: &'static str, machines: &[On]) -> impl Iterator<Item = Case> {
     [U_BOOT, EDK2].into_iter().flat_map(move |(name, text)| {
         let file = Path::new(name);
         listed(file, Program::parse(file, text).map(|it| it.of_release(release)), machines)
@@ -88,7 +84,7 @@ fn firmware(release: &'static str, machines: &[On]) -> impl Iterator<Item = suit
 }
 
 /// Lists the cases of Arm's compliance suite, which are skipped if the folder does not have it.
-pub(crate) fn compliance_cases(folder: Option<&Path>) -> Vec<suite::Case> {
+pub(crate) fn compliance_cases(folder: Option<&Path>) -> Vec<Case> {
     let Some(folder) = folder.filter(|folder| folder.join(COMPLIANCE).exists()) else {
         let absent = || Absent::new(format!("`-- --guests DIR` names the folder of {COMPLIANCE}"));
         return vec![built::case(COMPLIANCE, LIMIT, move || Err(absent().into()))];
@@ -97,7 +93,7 @@ pub(crate) fn compliance_cases(folder: Option<&Path>) -> Vec<suite::Case> {
 }
 
 /// Lists the cases of the programs that a folder describes, each unmoved and moved.
-pub(crate) fn described_cases(folder: Option<&Path>) -> Vec<suite::Case> {
+pub(crate) fn described_cases(folder: Option<&Path>) -> Vec<Case> {
     let files = folder.and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten();
     let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
     files.retain(|file| file.extension().is_some_and(|it| it == EXTENSION));
@@ -116,13 +112,13 @@ pub(crate) fn described_cases(folder: Option<&Path>) -> Vec<suite::Case> {
 }
 
 /// Lists the cases of a description of ours. Files that it names are in `folder`.
-fn built_in((name, text): (&str, &str), folder: &Path, machines: &[On]) -> Vec<suite::Case> {
+fn built_in((name, text): (&str, &str), folder: &Path, machines: &[On]) -> Vec<Case> {
     let file = folder.join(name);
     listed(&file, Program::parse(&file, text), machines)
 }
 
 /// Lists a program's cases. An error is a case that fails.
-fn listed(file: &Path, program: Result<Program>, machines: &[On]) -> Vec<suite::Case> {
+fn listed(file: &Path, program: Result<Program>, machines: &[On]) -> Vec<Case> {
     let program = match program {
         Ok(program) => program,
         Err(error) => {
@@ -130,13 +126,13 @@ fn listed(file: &Path, program: Result<Program>, machines: &[On]) -> Vec<suite::
         }
     };
     let case = |&((vcpus, cpus), is_moved): &On| {
-        let case = Case { program: program.clone(), vcpus, cpus, is_moved };
+        let case = ProgramCase { program: program.clone(), vcpus, cpus, is_moved };
         built::case(case.name(), 2 * program.limit, move || case.judge())
     };
     machines.iter().map(case).collect()
 }
 
-impl Case {
+impl ProgramCase {
     fn name(&self) -> String {
         let Self { program, vcpus, cpus, is_moved } = self;
         let moved = if *is_moved { ", moved" } else { "" };
@@ -157,47 +153,49 @@ impl Case {
         } else {
             files::placed(file.clone(), self.file(".flat")?)?
         };
+        let devices: Vec<_> = program.devices.iter().map(String::as_str).collect();
         let board = Board {
             vcpus,
             cpus,
-            devices: &program.devices,
+            devices: &devices,
             start,
             move_every: is_moved.then_some(MOVE_EVERY),
-            record: Record { stats: true, ..Record::default() },
-            ..Board::plain(VERSION, program.memory)?
+            stats: true,
+            ..Board::plain(VERSION, program.memory)
         };
-        let files = Files { kernel: &kernel, initrd: None, append: &program.append };
-        let guest = self.run(board.command(&[files])?, "")?;
-        guest.outcome.judge(u64::from(is_moved))?;
-        guest.outcome.judge_faults()?;
-        guest.judge_taken(program.takes)?;
+        let files = Files::alone(&kernel, &program.append);
+        let guest = self.run(&mut board.command(&[files])?, "")?;
+        guest.judge(u64::from(is_moved))?;
+        guest.judge_faults()?;
+        judge_taken(&guest, program.takes)?;
         let own = self.run_on_own_gic(&file)?;
-        for (line, verdicts) in program.lines.iter().zip(guest.found.iter().zip(&own.found)) {
-            ensure!(verdicts == (&true, &true), "`{line}` by the guest and by QEMU: {verdicts:?}");
+        for line in &program.lines {
+            let verdicts = (guest.contains(line), own.contains(line));
+            ensure!(verdicts == (true, true), "`{line}` by the guest and by QEMU: {verdicts:?}");
         }
-        let (same, of_qemu) = (guest.same, own.same);
+        let (same, of_qemu) = (program.same_of(&guest), program.same_of(&own));
         ensure!(same == of_qemu, "the guest printed {same:#?}, not {of_qemu:#?}");
         let ended_waits: &[_] = if is_moved { &ENDED_WAITS } else { &[] };
+        let (guest, own) = (rules(&guest), rules(&own));
         let exceptions = || WITHOUT_PMU.iter().chain(ended_waits);
         let is_expected = |rule: &&String| {
             exceptions().any(|(number, result)| rule.starts_with(number) && rule.ends_with(result))
         };
         let is_excepted = |rule: &&String| exceptions().any(|(number, _)| rule.starts_with(number));
-        let of_guest = guest.rules.difference(&own.rules).filter(|rule| !is_expected(rule));
-        let of_qemu = own.rules.difference(&guest.rules).filter(|rule| !is_excepted(rule));
+        let of_guest = guest.difference(&own).filter(|rule| !is_expected(rule));
+        let of_qemu = own.difference(&guest).filter(|rule| !is_excepted(rule));
         let differ: Vec<_> = of_guest.chain(of_qemu).collect();
-        let has_rules = !program.has_rules || own.rules.len() >= FEWEST_RULES;
-        ensure!(has_rules, "QEMU's machine has only these results: {:#?}", own.rules);
+        let has_rules = !program.has_rules || own.len() >= FEWEST_RULES;
+        ensure!(has_rules, "QEMU's machine has only these results: {own:#?}");
         ensure!(differ.is_empty(), "the guest's results differ from QEMU's: {differ:#?}");
         Ok(())
     }
 
     /// Runs the program on QEMU without the hypervisor. Guests of either have no ACPI tables.
-    fn run_on_own_gic(&self, file: &Path) -> Result<Report> {
+    fn run_on_own_gic(&self, file: &Path) -> Result<Output> {
         let Self { program, vcpus, .. } = self;
-        let mut qemu = built::tools(VERSION)?.command(qemu::PROGRAM);
-        qemu.args(["-M", "virt,gic-version=3,acpi=off", "-cpu", "neoverse-n1"]).args(SURROUNDINGS);
-        qemu.args(["-m", &format!("{}M", program.memory), "-smp", &vcpus.to_string()]);
+        let mut qemu = board::without_hypervisor(VERSION, *vcpus, program.memory)?;
+        qemu.args(["-M", "acpi=off"]);
         qemu.args(program.devices.iter().flat_map(|device| ["-device", device]));
         qemu.arg(if program.is_firmware { "-bios" } else { "-kernel" }).arg(file);
         if !program.append.is_empty() {
@@ -207,77 +205,43 @@ impl Case {
     }
 
     /// Runs the program with its disk, whose folder's name ends with `end`.
-    fn run(&self, mut qemu: impl BorrowMut<Command>, end: &str) -> Result<Report> {
+    fn run(&self, qemu: &mut Command, end: &str) -> Result<Output> {
         let program = &self.program;
         let disk = self.file(end)?;
         program.write_disk(&disk)?;
         let drive = format!("if=none,id=disk,format=raw,file=fat:rw:{}", disk.display());
-        let (keyboard, mut keys) = io::pipe()?;
-        keys.write_all(program.keys.as_bytes())?;
-        let mut report = Report::default();
-        let (mut dialog, mut typed) = (program.dialog.iter().peekable(), Ok(()));
-        let qemu = qemu.borrow_mut().args(["-drive", &drive]).stdin(keyboard);
-        process::watch(qemu, program.limit, |line| {
-            report.line(line, program);
-            if let Some((_, answer)) = dialog.next_if(|(words, _)| line.contains(words)) {
-                typed = keys.write_all(answer.as_bytes());
-            }
+        let mut dialog = program.dialog.iter().peekable();
+        Output::typed(qemu.args(["-drive", &drive]), program.limit, &program.keys, |line, _| {
+            let next = dialog.next_if(|(words, _)| line.contains(words));
+            next.map_or(String::new(), |(_, answer)| answer.clone())
         })
-        .with_context(|| format!("{report:?}"))?;
-        typed?;
-        Ok(report)
     }
 }
 
-/// The results of a run, from its output.
-#[derive(Debug, Default)]
-struct Report {
-    /// For each of [`Program::lines`], whether it was printed.
-    found: Vec<bool>,
-    /// Lines that contain one of [`Program::same`].
-    same: Vec<String>,
-    /// The rule that the compliance suite checks, and all results.
-    rule: String,
-    rules: BTreeSet<String>,
-    outcome: Outcome,
+fn judge_taken(output: &Output, takes: Interrupts) -> Result<()> {
+    let counts = ["PPI", "SGI"].map(|kind| output.taken(kind).unwrap_or(0));
+    let is_right = match takes {
+        Interrupts::Any => true,
+        Interrupts::None => counts == [0; 2],
+        Interrupts::Timer => counts[0] > 0,
+        Interrupts::TimerAndSgis(times) => counts == [times; 2],
+    };
+    ensure!(is_right, "the guest took {} timer interrupts and {} SGIs", counts[0], counts[1]);
+    Ok(())
 }
 
-impl Report {
-    fn judge_taken(&self, takes: Interrupts) -> Result<()> {
-        let counts = ["PPI", "SGI"].map(|kind| self.outcome.taken(kind));
-        let is_right = match takes {
-            Interrupts::Any => true,
-            Interrupts::None => counts == [0; 2],
-            Interrupts::Timer => counts[0] > 0,
-            Interrupts::TimerAndSgis(times) => counts == [times; 2],
-        };
-        ensure!(is_right, "the guest took {} timer interrupts and {} SGIs", counts[0], counts[1]);
-        Ok(())
-    }
-
-    /// Reads a rule's number and name, its result, or both.
-    fn result(&mut self, line: &str) {
-        let line = line.trim();
+/// Returns the results of the rules that the compliance suite checked. A line has a rule's number
+/// and name, its result, or both.
+fn rules(output: &Output) -> BTreeSet<String> {
+    let (mut rule, mut rules) = (String::new(), BTreeSet::new());
+    for line in output.lines.iter().map(|line| line.trim()) {
         let is_rule = |(number, _): &(&str, &str)| number.parse::<u32>().is_ok();
         if let Some((number, rest)) = line.split_once(" : ").filter(is_rule) {
-            self.rule = format!("{number}: {}", rest.split("  ").next().unwrap_or(rest));
+            rule = format!("{number}: {}", rest.split("  ").next().unwrap_or(rest));
         }
         if let Some((_, result)) = line.rsplit_once("Result:") {
-            self.rules.insert(format!("{}: {}", self.rule, result.trim()));
+            rules.insert(format!("{rule}: {}", result.trim()));
         }
     }
-
-    fn line(&mut self, line: &str, program: &Program) {
-        self.found.resize(program.lines.len(), false);
-        self.outcome.line(line);
-        if Fact::parse(line).is_none() {
-            self.result(line);
-            for (found, wanted) in self.found.iter_mut().zip(&program.lines) {
-                *found |= line.contains(wanted);
-            }
-            if program.same.iter().any(|part| line.contains(part)) {
-                self.same.push(line.trim().into());
-            }
-        }
-    }
+    rules
 }

@@ -108,7 +108,6 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("hypervisor", &[IMAGES_USE, &["el2-vm", "el2-passthrough"]]),
     ("microbench", &[IMAGES_USE]),
     ("newcomer", &[]),
-    ("stray-dma", &[IMAGES_USE]),
     ("hostile", &[IMAGES_USE]),
     ("doorbell-soak", &[LIBRARIES]),
     ("doorbell-exhaustive", &[&["vgic", "doorbell-test-support"]]),

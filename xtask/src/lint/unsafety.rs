@@ -31,7 +31,6 @@ const AUDITED: &[&str] = &[
     "el2/microbench",
     "el2/newcomer",
     "el2/one-vcpu",
-    "el2/stray-dma",
     "el2/vm/src/gic.rs",
     "el2/vm/src/guest.rs",
     "el2/vm/src/hypervisor_timer.rs",

@@ -13,7 +13,7 @@ use doorbell_harness::linux_module::ModuleBuilder;
 use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::{process, workspace};
 
-use super::own::{self, Fault, Sources};
+use super::own::{self, Change, Sources};
 use crate::built;
 use crate::debian::Guest;
 
@@ -50,7 +50,7 @@ pub(super) fn check(parts: Parts) -> Result<()> {
     let is_right = |found: &[String], expected| found.len() == 1 && found[0].contains(expected);
     ensure!(is_right(&found, "trailing whitespace"), "checkpatch says: {found:#?}");
     let options = options(&workspace.root);
-    let mut found = with_fault(parts, Some(Fault::GLOBAL), |tree| {
+    let mut found = with_fault(parts, Some(own::GLOBAL), |tree| {
         let configured = (tree.folder.as_path(), options.as_path());
         checkers.sparse_of_kernel(&tree.kernel, configured, DRIVER)
     })?;
@@ -80,7 +80,7 @@ struct Tree {
 }
 
 /// Returns a guest with the kernel, or with a kernel whose driver has a fault.
-pub(super) fn guest(parts: Parts, name: &str, fault: Option<Fault>) -> Result<Guest> {
+pub(super) fn guest(parts: Parts, name: &str, fault: Option<Change>) -> Result<Guest> {
     let workspace = workspace::this()?;
     let image = built::folder()?.join(format!("image-{name}"));
     with_fault(parts, fault, |tree| {
@@ -98,14 +98,14 @@ fn options(root: &Path) -> PathBuf {
 /// Calls `work` with the kernel's source, whose driver has a fault or none.
 fn with_fault<T>(
     parts: Parts,
-    fault: Option<Fault>,
+    fault: Option<Change>,
     work: impl FnOnce(&Tree) -> Result<T>,
 ) -> Result<T> {
     static TREE: Shared<Tree> = Shared::new();
     static BUILDING: Mutex<()> = Mutex::new(());
     let tree = TREE.get(|| patched(parts, &workspace::this()?.root))?;
     let sources = tree.driver.clone();
-    let sources = fault.map_or(Ok(sources.clone()), |fault| fault.planted(sources))?;
+    let sources = fault.map_or(Ok(sources.clone()), |fault| fault.made(sources))?;
     let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     for (file, text) in &sources {
         let file = tree.folder.join(DRIVER).join(file);

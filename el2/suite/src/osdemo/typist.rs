@@ -14,7 +14,7 @@ const MOST_ROUNDS: u8 = 4 * SGIS;
 const TURN_OFF: Duration = Duration::from_millis(50);
 
 /// Answers osdemo's lines with commands.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Typist {
     vcpus: u8,
     /// Number of rounds that have begun.
@@ -30,21 +30,13 @@ pub(super) struct Typist {
 }
 
 impl Typist {
-    pub(super) const fn new(vcpus: u8) -> Self {
-        Self {
-            vcpus,
-            rounds: 0,
-            waiting: 0,
-            finished: 0,
-            started: None,
-            questions: 0,
-            is_done: false,
-        }
+    pub(super) fn new(vcpus: u8) -> Self {
+        Self { vcpus, ..Self::default() }
     }
 
-    /// Returns the commands to type once osdemo has printed `line`. `taken` contains the SGIs taken
-    /// so far.
-    pub(super) fn answer(&mut self, line: &str, taken: &[(u8, u8)]) -> Vec<String> {
+    /// Returns the commands to type once osdemo has printed `line`. `taken` is the number of SGIs
+    /// taken so far.
+    pub(super) fn answer(&mut self, line: &str, taken: usize) -> Vec<String> {
         let others = self.vcpus - 1;
         if others == 0 {
             return self.question(line);
@@ -87,10 +79,10 @@ impl Typist {
     }
 
     /// Begins a round, or powers off the machine if all SGIs have been taken.
-    fn round(&mut self, taken: &[(u8, u8)]) -> Vec<String> {
+    fn round(&mut self, taken: usize) -> Vec<String> {
         let others = self.vcpus - 1;
         let all = usize::from(SGIS) * usize::from(others);
-        if self.rounds >= SGIS && taken.len() >= all || self.rounds == MOST_ROUNDS {
+        if self.rounds >= SGIS && taken >= all || self.rounds == MOST_ROUNDS {
             self.is_done = true;
             return vec!["exit".into()];
         }
@@ -115,18 +107,18 @@ mod tests {
     #[test]
     fn an_sgi_command_is_typed_once_all_cpus_wait() {
         let mut typist = Typist::new(3);
-        assert_eq!(typist.answer(BEGIN, &[]), ["start_cpu 1 0", "start_cpu 2 0"]);
-        assert!(typist.answer(WAITING, &[]).is_empty());
-        assert_eq!(typist.answer(WAITING, &[]), ["sgi 0"]);
-        assert!(typist.answer(FINISHED, &[]).is_empty());
-        assert_eq!(typist.answer(FINISHED, &[]), ["start_cpu 1 0", "start_cpu 2 0"]);
-        assert!(typist.answer("CPU 2: ID 0x0000000002", &[]).is_empty());
-        assert_eq!(typist.answer(" already On", &[]), ["start_cpu 2 0"]);
+        assert_eq!(typist.answer(BEGIN, 0), ["start_cpu 1 0", "start_cpu 2 0"]);
+        assert!(typist.answer(WAITING, 0).is_empty());
+        assert_eq!(typist.answer(WAITING, 0), ["sgi 0"]);
+        assert!(typist.answer(FINISHED, 0).is_empty());
+        assert_eq!(typist.answer(FINISHED, 0), ["start_cpu 1 0", "start_cpu 2 0"]);
+        assert!(typist.answer("CPU 2: ID 0x0000000002", 0).is_empty());
+        assert_eq!(typist.answer(" already On", 0), ["start_cpu 2 0"]);
     }
 
     #[test]
     fn rounds_continue_until_all_sgis_are_taken_or_the_limit_is_reached() {
-        let rounds_with = |taken: &[(u8, u8)]| {
+        let rounds_with = |taken| {
             let mut typist = Typist::new(2);
             typist.answer(BEGIN, taken);
             (1..=MOST_ROUNDS)
@@ -136,8 +128,7 @@ mod tests {
                 })
                 .unwrap()
         };
-        let all: Vec<_> = (0..SGIS).map(|sgi| (1, sgi)).collect();
-        assert_eq!(rounds_with(&all), SGIS);
-        assert_eq!(rounds_with(&all[1..]), MOST_ROUNDS);
+        assert_eq!(rounds_with(SGIS.into()), SGIS);
+        assert_eq!(rounds_with(usize::from(SGIS) - 1), MOST_ROUNDS);
     }
 }

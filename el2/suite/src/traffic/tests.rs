@@ -40,23 +40,21 @@ fn judged_of(
     change: impl Fn(&str) -> String,
     taken: u64,
 ) -> Result<()> {
-    let rows: Vec<_> = change(ROWS).lines().filter_map(Row::parse).collect();
     let mut traffic = Traffic::default();
-    for fact in said {
-        traffic.fact(fact);
+    let rows = change(ROWS);
+    let rows = rows.lines().map(|line| LinuxFact::Row { line: line.to_owned().into() });
+    for fact in said.iter().cloned().chain(rows) {
+        traffic.fact(&fact);
     }
-    let own = traffic.own();
+    let has_lines = traffic.rows.iter().any(|row| row.is_of("nvme0q1") && row.is_wired());
     let known = Known {
-        controller,
-        cpus: 2,
-        reads: 2,
-        discarded: 0,
-        rows: &rows,
-        has_lines: rows.iter().any(|row| row.is_of("nvme0q1") && row.is_wired()),
-        own,
+        traffic: &traffic,
+        sent: &Sent::parse(&change(LOG)),
+        expected: &Expected { cpus: 2, controller, has_lines, ..Expected::default() },
+        reads: Reads { fewest: 2, discarded: 0, log: Path::new("") },
         taken: Some(taken),
     };
-    traffic.judge(&known, &Sent::parse(&change(LOG)))
+    known.judge()
 }
 
 #[test]

@@ -12,6 +12,7 @@ use doorbell_harness::workspace;
 
 use crate::board::LIMIT;
 use crate::debian;
+use crate::output::Output;
 
 /// Name of the disk's file that an EFI shell executes.
 const SCRIPT: &str = "startup.nsh";
@@ -19,7 +20,7 @@ const SCRIPT: &str = "startup.nsh";
 const SHELL: (&str, &str) = ("efi-shell-aa64", "usr/share/efi-shell-aa64/shellaa64.efi");
 
 /// A program for `virt`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Program {
     pub(super) name: String,
     source: Source,
@@ -49,15 +50,16 @@ pub(super) struct Program {
     /// Parts of the lines that the program must print.
     pub(super) lines: Vec<String>,
     /// Parts of the lines that must be the same on both machines.
-    pub(super) same: Vec<String>,
+    same: Vec<String>,
     /// `true` if the results of Arm's compliance suite must be the same on both machines.
     pub(super) has_rules: bool,
     pub(super) takes: Interrupts,
 }
 
 /// Origin of a program's file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 enum Source {
+    #[default]
     None,
     File(PathBuf),
     /// A file of a package of Debian's.
@@ -67,8 +69,9 @@ enum Source {
 }
 
 /// The interrupts that a program must take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Interrupts {
+    #[default]
     Any,
     None,
     /// At least one timer interrupt.
@@ -89,24 +92,10 @@ impl Program {
         let folder = file.parent().unwrap_or(Path::new(""));
         let mut program = Self {
             name: file.file_stem().unwrap_or_default().to_string_lossy().into(),
-            source: Source::None,
             release: "bookworm",
-            is_firmware: false,
-            machines: Vec::new(),
             limit: LIMIT,
             memory: 256,
-            append: String::new(),
-            devices: Vec::new(),
-            own: Vec::new(),
-            script: String::new(),
-            files: Vec::new(),
-            has_shell: false,
-            keys: String::new(),
-            dialog: Vec::new(),
-            lines: Vec::new(),
-            same: Vec::new(),
-            has_rules: false,
-            takes: Interrupts::Any,
+            ..Self::default()
         };
         for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.starts_with('#')) {
             let (word, value) = line.split_once(' ').unwrap_or((line, ""));
@@ -174,6 +163,12 @@ impl Program {
             fs::copy(file, folder.join(file.file_name().context("not a file")?))?;
         }
         Ok(())
+    }
+
+    /// Returns the lines that must be the same on both machines.
+    pub(super) fn same_of<'a>(&self, output: &'a Output) -> Vec<&'a str> {
+        let is_same = |line: &&str| self.same.iter().any(|part| line.contains(part));
+        output.lines.iter().map(|line| line.trim()).filter(is_same).collect()
     }
 
     /// Selects the release of Debian with the package.
