@@ -188,8 +188,7 @@ mod tests {
             judge_moves(&output(&[moves, messages]), controller, 2)
         };
         const EACH: &str = "[Some(0), Some(1)]";
-        judged(Mbi, 0, EACH).unwrap();
-        judged(DirectLpi, 2, EACH).unwrap();
+        judged(Mbi, 0, EACH).and(judged(DirectLpi, 2, EACH)).unwrap();
         for (controller, refused, taken_by) in
             [(Mbi, 2, EACH), (DirectLpi, 0, EACH), (Mbi, 0, "[Some(0), Some(0)]"), (Its, 0, "[]")]
         {

@@ -1,7 +1,9 @@
 //! MSI controllers that a guest can have.
 
+use clap::ValueEnum;
+
 /// A kind of MSI controller, named as on the hypervisor's command line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Controller {
     /// An ITS
     #[default]
@@ -22,16 +24,9 @@ pub(crate) enum Controller {
 
 impl Controller {
     /// Returns the option for the hypervisor's command line.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Its => "controller=its",
-            Self::Mbi => "controller=mbi",
-            Self::DirectLpi => "controller=direct-lpi",
-            Self::PermanentLpi => "controller=permanent-lpi",
-            Self::PoweredLpi => "controller=powered-lpi",
-            Self::V2m => "controller=v2m",
-            Self::None => "controller=none",
-        }
+    pub(crate) fn word(self) -> String {
+        let value = self.to_possible_value().expect("no value is skipped");
+        format!("controller={}", value.get_name())
     }
 
     /// Returns the beginning of the name that Linux's `/proc/interrupts` shows for the controller.

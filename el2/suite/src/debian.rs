@@ -39,16 +39,9 @@ pub(crate) struct Module {
 
 /// Returns the kernel of a Debian suite with its file system.
 pub(crate) fn guest(suite: Suite) -> Result<&'static Guest> {
-    static STABLE: Shared<Guest> = Shared::new();
-    static BACKPORTS: Shared<Guest> = Shared::new();
-    static UNSTABLE: Shared<Guest> = Shared::new();
-    let place = match suite {
-        Suite::Stable => &STABLE,
-        Suite::Backports => &BACKPORTS,
-        Suite::Unstable => &UNSTABLE,
-    };
+    static GUESTS: [Shared<Guest>; 3] = [const { Shared::new() }; 3];
     let name = format!("{suite:?}").to_lowercase();
-    place.get(|| {
+    GUESTS[suite as usize].get(|| {
         Guest::with_modules(workspace::this()?, suite, &name, &[]).or_absent("Debian's kernel")
     })
 }
@@ -112,13 +105,12 @@ impl Guest {
     }
 }
 
-/// Fetches files of a package of a release into the cache. Returns the folder, which contains the
-/// files at their paths.
+/// Fetches a file of a package of a release into the cache.
 pub(crate) fn fetch(
     workspace: &Workspace,
     release: &str,
     package: &str,
-    files: &[String],
+    file: &str,
 ) -> Result<PathBuf> {
     let cache = cache::folder(workspace);
     let folder = cache.join(format!("{release}-{package}"));
@@ -127,12 +119,10 @@ pub(crate) fn fetch(
         index.download(package, &folder)?;
         let archive = apt::packages_in(&folder)?.pop();
         let archive = archive.with_context(|| format!("{package} was not downloaded"))?;
-        let files: Vec<_> = files.iter().map(|file| format!("./{file}")).collect();
-        let files: Vec<_> = files.iter().map(String::as_str).collect();
-        apt::unpack_matching(&archive, &files, &folder)?;
+        apt::unpack_matching(&archive, &[&format!("./{file}")], &folder)?;
         fs::remove_file(archive).map_err(Into::into)
     })?;
-    Ok(folder)
+    Ok(folder.join(file))
 }
 
 /// Fetches a suite's kernel into the cache.

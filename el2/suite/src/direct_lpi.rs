@@ -106,13 +106,14 @@ fn refused() -> Case {
 
 /// Lists a case for each fault. The driver without faults has its own cases.
 fn planted(faults: &'static [Fault]) -> impl Iterator<Item = Case> {
-    faults.iter().map(|Fault { name: fault, change, case, named }| {
-        let name = format!("our Direct LPI driver, with a fault: {fault} is found");
+    faults.iter().map(|fault| {
+        let Fault { name, case, named, .. } = fault;
+        let slug = slug(&format!("fault-{name}"));
+        let name = format!("our Direct LPI driver, with a fault: {name} is found");
         built::case(name, case.limit(), move || {
-            let name = slug(&format!("fault-{fault}"));
-            let guest = guest_with(case.kernel, &name, &change.made(own::sources()?)?)?;
-            let guest = if case.words == KEXECS { replacing(&guest, &name)? } else { guest };
-            named.check(*case, &guest, &name)
+            let guest = guest_with(case.kernel, &slug, &fault.change().made(own::sources()?)?)?;
+            let guest = if case.words == KEXECS { replacing(&guest, &slug)? } else { guest };
+            named.check(*case, &guest, &slug)
         })
     })
 }
@@ -170,11 +171,11 @@ fn built_in() -> impl Iterator<Item = Case> {
         })
     });
     let planted = faults::PLANTED_BUILT_IN.iter().map(|fault| {
-        let Fault { name, change, case, named } = *fault;
+        let Fault { name, case, named, .. } = *fault;
         let slug = slug(&format!("built-in-fault-{name}"));
         let name = format!("our Direct LPI driver, built in with a fault: {name} is found");
         built::case(name, BUILD_KERNEL + case.limit(), move || {
-            named.check(case, &built_in::guest(parts()?, &slug, Some(change))?, &slug)
+            named.check(case, &built_in::guest(parts()?, &slug, Some(fault.change()))?, &slug)
         })
     });
     let checked = "our Direct LPI driver, built in: checkpatch and sparse";

@@ -62,16 +62,3 @@ pub(crate) fn counts(output: &Output) -> impl Iterator<Item = (u64, String)> {
         Some((longest.parse().ok().filter(|_| is_counted)?, cpu.into()))
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::output::tests::output;
-
-    #[test]
-    fn a_cpu_that_hardly_looked_has_no_count() {
-        let lines =
-            ["CPU 3: 119266 instructions, 1000 looks\r\n", "CPU 2: 119266 instructions, 999 looks"];
-        assert_eq!(counts(&output(&lines)).collect::<Vec<_>>(), [(119_266, "CPU 3".into())]);
-    }
-}

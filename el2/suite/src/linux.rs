@@ -44,7 +44,8 @@ pub(crate) struct LinuxCase {
     pub(crate) move_every: Option<u32>,
     /// Minimum number of reads of the disk, if the guest has an MSI controller.
     pub(crate) reads: u64,
-    pub(crate) place: Place,
+    /// `true` if each device is below a root port of its own.
+    pub(crate) below_ports: bool,
     /// `true` if the guest owns an SMMU in front of its devices.
     pub(crate) behind_smmu: bool,
     /// `true` if the devices' messages are injected directly.
@@ -55,31 +56,20 @@ pub(crate) struct LinuxCase {
     pub(crate) words: &'static str,
 }
 
-/// The place of the devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// The root bus.
-    Root,
-    /// Root ports, one for each device.
-    Ports,
+/// Returns QEMU's names of devices, on the root bus or each below a port of its own.
+fn placed(devices: &[&str], below_ports: bool) -> Vec<String> {
+    let below = |(port, device): (usize, &&str)| {
+        [format!("pcie-root-port,id=port{port},chassis={port}"), format!("{device},bus=port{port}")]
+    };
+    if below_ports {
+        return devices.iter().enumerate().flat_map(below).collect();
+    }
+    devices.iter().map(ToString::to_string).collect()
 }
 
-impl Place {
-    /// Returns QEMU's names of the devices at this place.
-    fn of(self, devices: &[&str]) -> Vec<String> {
-        let below = |(port, device): (usize, &&str)| match self {
-            Self::Root => vec![(*device).to_owned()],
-            Self::Ports => vec![
-                format!("pcie-root-port,id=port{port},chassis={port}"),
-                format!("{device},bus=port{port}"),
-            ],
-        };
-        devices.iter().enumerate().flat_map(below).collect()
-    }
-
-    fn suffix(self) -> &'static str {
-        if self == Self::Ports { ", below root ports" } else { "" }
-    }
+/// Returns the end of the name of a case.
+const fn place(below_ports: bool) -> &'static str {
+    if below_ports { ", below root ports" } else { "" }
 }
 
 /// A guest of two vCPUs, with the kernel of Debian's stable release and an ITS.
@@ -93,7 +83,7 @@ pub(crate) const STABLE: LinuxCase = LinuxCase {
     machine: GICV3,
     move_every: None,
     reads: READS,
-    place: Place::Root,
+    below_ports: false,
     behind_smmu: false,
     direct: false,
     parameters: "",
@@ -134,7 +124,7 @@ pub(crate) const LIMIT_OF_TWO: Duration = LIMIT.saturating_mul(3);
 const CASES: &[LinuxCase] = &[
     LinuxCase { vcpus: 4, cpus: 4, machine: GICV4, ..STABLE },
     LinuxCase { vcpus: 4, move_every: Some(50), ..STABLE },
-    LinuxCase { reads: FEW_READS, place: Place::Ports, ..STABLE },
+    LinuxCase { reads: FEW_READS, below_ports: true, ..STABLE },
     LinuxCase { controller: Mbi, ..STABLE },
     LinuxCase { controller: V2m, ..STABLE },
     LinuxCase { vcpus: 1, cpus: 1, words: NO_MSI, move_every: Some(50), ..STABLE },
@@ -180,7 +170,7 @@ pub(crate) fn long_cases() -> Vec<Case> {
     let name = "two confined guests of 2 vCPUs on 2 CPUs, injected directly";
     let direct = built::case(name, LIMIT_OF_TWO, || {
         let (guest, log) = (debian::guest(Suite::Stable)?, built::log_of(name)?);
-        let on = (Version::Backports, Place::Root);
+        let on = (Version::Backports, false);
         two_guests(on, (Controller::Its, Some(&log)), guest, name)?;
         direct::judge_linux(&log, &(1..=u64::MAX)).map(|_| ())
     });
@@ -191,12 +181,12 @@ pub(crate) fn long_cases() -> Vec<Case> {
 /// QEMU version.
 fn confined_cases() -> Vec<Case> {
     Version::in_turn(|version| {
-        [Place::Root, Place::Ports].map(|place| {
-            let (guests, place_name) = ("two confined guests of 2 vCPUs on 2 CPUs", place.suffix());
-            let name = format!("{guests} of {version:?}'s QEMU{place_name}");
+        [false, true].map(|below_ports| {
+            let (guests, place) = ("two confined guests of 2 vCPUs on 2 CPUs", place(below_ports));
+            let name = format!("{guests} of {version:?}'s QEMU{place}");
             built::case(name.clone(), LIMIT_OF_TWO, move || {
                 let guest = debian::guest(Suite::Stable)?;
-                two_guests((version, place), (Controller::Its, None), guest, &name)
+                two_guests((version, below_ports), (Controller::Its, None), guest, &name)
             })
         })
     })
@@ -212,7 +202,7 @@ fn listed(cases: &'static [LinuxCase]) -> impl Iterator<Item = Case> {
 
 impl LinuxCase {
     pub(crate) fn name(&self) -> String {
-        let Self { kernel, vcpus, cpus, controller, machine, place, parameters, words, .. } = self;
+        let Self { kernel, vcpus, cpus, controller, machine, parameters, words, .. } = self;
         let moved = if self.move_every.is_some() { ", moved" } else { "" };
         let flavor = if self.real_time { "real-time " } else { "" };
         let how = match (self.behind_smmu, self.direct) {
@@ -225,7 +215,7 @@ impl LinuxCase {
         format!(
             "{kernel:?}'s {flavor}kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} \
              on {machine}{}{}{parameters}{}{words}",
-            place.suffix(),
+            place(self.below_ports),
             more[0],
             more[1]
         )
@@ -249,14 +239,14 @@ impl LinuxCase {
 
     /// Returns the command that runs a guest, and makes QEMU log its devices' messages.
     pub(crate) fn command(&self, guest: &Guest, log: &Path) -> Result<Command> {
-        let Self { version, vcpus, cpus, controller, machine, move_every, place, .. } = *self;
+        let Self { version, vcpus, cpus, controller, machine, move_every, .. } = *self;
         let has_messages = controller != Controller::None;
         let devices = match (has_messages, self.behind_smmu) {
             (false, _) => &[DEVICE],
             (true, false) => &traffic::DEVICES[..],
             (true, true) => &traffic::TRANSLATED_DEVICES,
         };
-        let devices = place.of(devices);
+        let devices = placed(devices, self.below_ports);
         let mut devices: Vec<_> = devices.iter().map(String::as_str).collect();
         if controller.is_direct() {
             devices.extend(traffic::MSI_DEVICES);
@@ -362,18 +352,18 @@ impl LinuxCase {
 
 /// Runs two guests at the same time, whose Direct LPIs a module drives.
 pub(crate) fn two_with_direct_lpis(guest: &Guest, name: &str) -> Result<()> {
-    two_guests((Version::Stable, Place::Root), (Controller::DirectLpi, None), guest, name)
+    two_guests((Version::Stable, false), (Controller::DirectLpi, None), guest, name)
 }
 
 /// Runs two guests at the same time, each with a device that an SMMU confines. The first guest
 /// continues after the second has ended. If there is a log, messages are injected directly.
 fn two_guests(
-    (version, place): (Version, Place),
+    (version, below_ports): (Version, bool),
     (controller, log): (Controller, Option<&Path>),
     guest: &Guest,
     name: &str,
 ) -> Result<()> {
-    let devices = place.of(&[CONFINED_DEVICE; 2]);
+    let devices = placed(&[CONFINED_DEVICE; 2], below_ports);
     let board = Board {
         machine: if log.is_some() { GICV4 } else { GICV3 },
         direct: log.is_some(),

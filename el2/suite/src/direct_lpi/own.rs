@@ -74,16 +74,3 @@ impl Change {
         Ok(sources)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_replaced_only_where_it_occurs_once() {
-        let source = |text: String| vec![(GLOBAL.file.to_owned(), text)];
-        let judged = |times| GLOBAL.made(source(GLOBAL.old.repeat(times)));
-        assert!(judged(0).is_err() && judged(2).is_err());
-        assert_eq!(judged(1).unwrap(), source(GLOBAL.new.concat()));
-    }
-}

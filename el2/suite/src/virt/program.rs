@@ -194,8 +194,7 @@ impl Program {
 
 /// Fetches a file of a package of a release of Debian into the cache.
 fn of_debian(release: &str, package: &str, file: &str) -> Result<PathBuf> {
-    let folder = debian::fetch(workspace::this()?, release, package, &[file.into()]);
-    Ok(folder.or_absent(package)?.join(file))
+    debian::fetch(workspace::this()?, release, package, file).or_absent(package)
 }
 
 fn existing(file: PathBuf) -> Result<PathBuf> {
