@@ -11,23 +11,29 @@ const SHIFT: u64 = 12;
 
 /// A timer of this vCPU. Both compare with the same counter: a hypervisor must not show the guest
 /// two different times.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Timer {
-    Virtual,
-    Physical,
+struct Timer {
+    /// INTID of its PPI (DEN 0094).
+    intid: u64,
+    start_at: fn(u64),
+    stop: fn(),
 }
+
+const VIRTUAL: Timer =
+    Timer { intid: 27, start_at: cpu::start_virtual_timer_at, stop: cpu::stop_virtual_timer };
+const PHYSICAL: Timer =
+    Timer { intid: 30, start_at: cpu::start_physical_timer_at, stop: cpu::stop_physical_timer };
 
 /// Handles `ticks` ticks of the virtual timer, and prints how late they were.
 pub(crate) fn run_virtual(ticks: u64) -> ! {
-    run(ticks, Timer::Virtual)
+    run(ticks, &VIRTUAL)
 }
 
 /// Handles `ticks` ticks of the physical timer, and prints how late they were.
 pub(crate) fn run_physical(ticks: u64) -> ! {
-    run(ticks, Timer::Physical)
+    run(ticks, &PHYSICAL)
 }
 
-fn run(ticks: u64, timer: Timer) -> ! {
+fn run(ticks: u64, timer: &Timer) -> ! {
     cpu::irq_save();
     machine::enable_interrupts();
     let period = PERIOD * cpu::ticks_per_millisecond();
@@ -47,8 +53,8 @@ fn run(ticks: u64, timer: Timer) -> ! {
 
 impl Timer {
     /// Waits for the timer interrupt and handles it. Returns its delay in counter ticks.
-    fn tick_at(self, deadline: u64) -> u64 {
-        self.start(deadline);
+    fn tick_at(&self, deadline: u64) -> u64 {
+        (self.start_at)(deadline);
         loop {
             cpu::wait_for_interrupt();
             let late = cpu::ticks().saturating_sub(deadline);
@@ -57,29 +63,11 @@ impl Timer {
             if intid == machine::NONE {
                 continue;
             }
-            match self {
-                Self::Virtual => cpu::stop_virtual_timer(),
-                Self::Physical => cpu::stop_physical_timer(),
-            }
+            (self.stop)();
             machine::end(intid);
-            if intid == self.intid() {
+            if intid == self.intid {
                 return late;
             }
-        }
-    }
-
-    /// Returns the INTID of the timer's PPI (DEN 0094).
-    fn intid(self) -> u64 {
-        match self {
-            Self::Virtual => 27,
-            Self::Physical => 30,
-        }
-    }
-
-    fn start(self, deadline: u64) {
-        match self {
-            Self::Virtual => cpu::start_virtual_timer_at(deadline),
-            Self::Physical => cpu::start_physical_timer_at(deadline),
         }
     }
 }

@@ -52,7 +52,7 @@ impl Reports {
         for (number, guest) in self.guests.iter().enumerate() {
             guest.judge(expected).with_context(|| format!("guest {number}"))?;
         }
-        let heard = &self.guests[0].heard_again;
+        let [_, heard] = &self.guests[0].heard;
         ensure!(self.guests.len() == 1 || heard == TYPED, "again it heard `{heard}`");
         let moves = self.output.moves();
         ensure!(moves >= expected.moves, "{moves} moves, not {}", expected.moves);
@@ -83,10 +83,9 @@ impl Reports {
 /// The report of a guest.
 #[derive(Debug, Default)]
 struct Report {
-    cpus: usize,
-    cpus_again: usize,
-    heard: String,
-    heard_again: String,
+    /// Numbers of CPUs, and texts that the guest heard: at first, and again.
+    cpus: [usize; 2],
+    heard: [String; 2],
     absent_device: u32,
     /// Lines about MSI controllers in the kernel's log.
     controllers: Vec<String>,
@@ -124,10 +123,8 @@ impl Report {
     /// Processes a fact that the guest reports.
     fn fact(&mut self, fact: &LinuxFact) {
         match fact {
-            LinuxFact::Cpus { online, again: false } => self.cpus = *online,
-            LinuxFact::Cpus { online, again: true } => self.cpus_again = *online,
-            LinuxFact::Heard { text, again: false } => self.heard = text.to_string(),
-            LinuxFact::Heard { text, again: true } => self.heard_again = text.to_string(),
+            LinuxFact::Cpus { online, again } => self.cpus[usize::from(*again)] = *online,
+            LinuxFact::Heard { text, again } => self.heard[usize::from(*again)] = text.to_string(),
             LinuxFact::AbsentDevice { status } => self.absent_device = *status,
             LinuxFact::Controller { line } => self.controllers.push(line.to_string()),
             LinuxFact::PciMemory { line } => self.pci_memory.push(line.to_string()),
@@ -142,7 +139,7 @@ impl Report {
         let messages = self.traffic.rows.iter().filter(|row| row.has_messages()).map(Row::sum);
         format!(
             "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs, {} messages; {}",
-            self.cpus,
+            self.cpus[0],
             count("arch_timer"),
             self.of_uart(),
             self.ipis(),
@@ -163,9 +160,10 @@ impl Report {
             Load::None | Load::Random { .. } => Ending::Off,
         };
         ensure!(self.ending == Some(ending), "it ended by {:?}", self.ending);
-        ensure!(self.cpus == cpus, "it has {} vCPUs", self.cpus);
-        ensure!(self.cpus_again == self.cpus, "{} vCPUs after hotplug", self.cpus_again);
-        ensure!(self.heard == TYPED, "it heard `{}`", self.heard);
+        let ([before, after], [heard, _]) = (self.cpus, &self.heard);
+        ensure!(before == cpus, "it has {before} vCPUs");
+        ensure!(after == cpus, "{after} vCPUs after hotplug");
+        ensure!(heard == TYPED, "it heard `{heard}`");
         ensure!(self.absent_device == BUS_ERROR, "an absent device: {}", self.absent_device);
         let ticks = self.counts("arch_timer");
         ensure!(ticks.len() == cpus, "{} columns of timer interrupts", ticks.len());
