@@ -50,8 +50,12 @@ pub(crate) fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Returns a name that is suitable for a file.
+pub(crate) fn slug(name: &str) -> String {
+    name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-").to_lowercase()
+}
+
 /// Returns the file for QEMU's log of a run with this name.
 pub(crate) fn log_of(name: &str) -> Result<PathBuf> {
-    let name_in_path = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
-    Ok(folder()?.join(format!("sent-{name_in_path}")))
+    Ok(folder()?.join(format!("sent-{}", slug(name))))
 }

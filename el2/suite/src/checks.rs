@@ -2,8 +2,8 @@
 //! hypervisor prints about accesses that it refuses, and delays as Linux implements them (`delay`),
 //! with and without trapped WFI.
 
-use anyhow::{Context, Result, ensure};
-use doorbell_facts::{Fact, HostileFact, HypervisorFact, Means};
+use anyhow::{Context, Result, bail, ensure};
+use doorbell_facts::{HostileFact, HypervisorFact, Means};
 use doorbell_harness::suite::Case;
 
 use crate::board::{Board, LIMIT};
@@ -53,14 +53,10 @@ fn check(machine: Machine) -> Result<()> {
     let words = format!("checks={ROUNDS}");
     let output = run(Board { machine, ..BOARD }, &[guest(&words)?; 2])?;
     for number in 0..2 {
-        let checked = output.last(|guest, fact| match fact {
-            Fact::Hostile(HostileFact::Checked { rounds, failed }) if guest == number => {
-                Some((*rounds, failed))
-            }
-            _ => None,
-        });
-        let (rounds, failed) = checked.with_context(|| format!("guest {number} did not report"))?;
-        ensure!(rounds == ROUNDS, "guest {number} made {rounds} rounds");
+        let Some(HostileFact::Checked { rounds, failed }) = output.hostile(number) else {
+            bail!("guest {number} did not report");
+        };
+        ensure!(*rounds == ROUNDS, "guest {number} made {rounds} rounds");
         ensure!(failed.is_empty(), "guest {number}: {failed}");
     }
     Ok(())
@@ -100,11 +96,9 @@ fn judge_refusals(times: u64) -> Result<()> {
 fn judge_delay(vcpus: u8, means: Means) -> Result<()> {
     let words = format!("delay={MICROSECONDS}");
     let output = run(Board { machine: MAX, vcpus, ..BOARD }, &[guest(&words)?])?;
-    let delayed = output.last(|_, fact| match *fact {
-        Fact::Hostile(HostileFact::Delayed { requested, took, by }) => Some((requested, took, by)),
-        _ => None,
-    });
-    let (requested, took, by) = delayed.context("the guest did not report a delay")?;
+    let Some(&HostileFact::Delayed { requested, took, by }) = output.hostile(0) else {
+        bail!("the guest did not report a delay");
+    };
     ensure!((requested, by) == (ASKED, means), "it delayed {requested} ns by {by:?}");
     ensure!((ASKED..LONGEST).contains(&took), "{MICROSECONDS} us took {took} ns");
     Ok(())

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, ensure};
-use doorbell_facts::{Fact, HostileFact, HypervisorFact};
+use anyhow::{Context, Result, bail, ensure};
+use doorbell_facts::{HostileFact, HypervisorFact};
 use doorbell_harness::suite::Case;
 
 use crate::board::{Board, LIMIT};
@@ -109,13 +109,9 @@ fn attack() -> Result<()> {
     let using = format!("device={MILLISECONDS}");
     let output = hostile::run(board, &[hostile::guest(&attack)?, hostile::guest(&using)?])?;
     let (attacked, _) = hostile::attacked(&output, 0).context("the attack did not end")?;
-    let used = output.last(|guest, fact| match *fact {
-        Fact::Hostile(HostileFact::Used { turns, wrong, exceptions }) if guest == 1 => {
-            Some((turns, wrong, exceptions))
-        }
-        _ => None,
-    });
-    let (turns, wrong, exceptions) = used.context("the other guest did not report its device")?;
+    let Some(&HostileFact::Used { turns, wrong, exceptions }) = output.hostile(1) else {
+        bail!("the other guest did not report its device");
+    };
     let (exit, _) = hostile::longest(&output).unwrap_or_default();
     eprintln!("{attacked} functions attacked, {turns} uses of a device, {exit} in an exit");
     ensure!(attacked.min(turns) >= FEWEST, "only {attacked} attacks and {turns} uses");

@@ -22,14 +22,13 @@ use doorbell_harness::workspace;
 
 use self::faults::Fault;
 use self::guests::{
-    RETRIGGER_SOURCES, RING_SOURCES, builder, guest, guest_with, own_guest, replacing, slug,
-    written,
+    RETRIGGER_SOURCES, RING_SOURCES, builder, guest, guest_with, own_guest, replacing, written,
 };
 use self::named::{NamedBy, says};
 use self::rfc::Mend;
 use self::runs::{BUILT_IN, CRASHES, DRIVEN, DRIVEN_LONG, EXTERNAL, KEXECS, MENDED, PLAIN};
 use crate::board::LIMIT;
-use crate::built;
+use crate::built::{self, slug};
 use crate::controller::Controller;
 use crate::debian::{self, Guest};
 use crate::linux::{self, BACKPORTS, FEW_READS, LIMIT_OF_TWO, LinuxCase, REAL_TIME, STABLE};

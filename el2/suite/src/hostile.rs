@@ -8,8 +8,8 @@
 use std::fmt;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use doorbell_facts::{Ending, Fact, HostileFact, HypervisorFact};
+use anyhow::{Context, Result, bail, ensure};
+use doorbell_facts::{Ending, HostileFact, HypervisorFact};
 use doorbell_harness::image::Image;
 use doorbell_harness::suite::{Case, Shared};
 
@@ -211,12 +211,10 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Returns the number of turns and of exceptions of a guest's attack.
 pub(crate) fn attacked(output: &Output, number: usize) -> Option<(u64, u64)> {
-    output.last(|guest, fact| match *fact {
-        Fact::Hostile(HostileFact::Attacked { turns, exceptions, .. }) if guest == number => {
-            Some((turns, exceptions))
-        }
+    match *output.hostile(number)? {
+        HostileFact::Attacked { turns, exceptions, .. } => Some((turns, exceptions)),
         _ => None,
-    })
+    }
 }
 
 /// Returns the duration in nanoseconds and the reason of the longest exit, or the largest number of
@@ -249,14 +247,10 @@ impl fmt::Display for Figures {
 impl Figures {
     /// Returns the figures of a run in which all ticks arrived.
     fn of(output: &Output, takes_exceptions: bool) -> Result<Self> {
-        let late = output.last(|guest, fact| match *fact {
-            Fact::Hostile(HostileFact::Ticked { ticks: TICKS, latest, .. }) if guest == 0 => {
-                Some(latest)
-            }
-            _ => None,
-        });
-        let late =
-            late.with_context(|| format!("the first guest did not receive {TICKS} ticks"))?;
+        let Some(&HostileFact::Ticked { ticks: TICKS, latest: late, .. }) = output.hostile(0)
+        else {
+            bail!("the first guest did not receive {TICKS} ticks");
+        };
         let attacked = attacked(output, 1);
         let (turns, exceptions) = attacked.context("the hostile guest did not report")?;
         ensure!(turns > 0, "the hostile guest did nothing");

@@ -2,7 +2,7 @@
 //! `stain`), and another guest on the same CPU keeps reading them (`scan`). Only the values of
 //! clocks may change.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use doorbell_facts::{Fact, HostileFact};
 use doorbell_harness::suite::Case;
 
@@ -51,34 +51,25 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 fn judge(output: &Output) -> Result<()> {
-    let number = |select: fn(&HostileFact) -> Option<usize>| {
-        output.last(|guest, fact| match fact {
-            Fact::Hostile(fact) if guest == 0 => select(fact),
-            _ => None,
-        })
+    let Some(HostileFact::Unchanged { registers: kept }) = output.hostile(0) else {
+        bail!("the guest that reads did not finish");
     };
-    let readable = number(|fact| match fact {
-        HostileFact::Readable { registers } => Some(*registers),
-        _ => None,
-    });
-    let kept = number(|fact| match fact {
-        HostileFact::Unchanged { registers } => Some(*registers),
-        _ => None,
-    });
-    let kept = kept.context("the guest that reads did not finish")?;
-    // The other guest's report follows if it wrote registers during the whole scan.
-    let last = output.last(|guest, fact| matches!(fact, Fact::Hostile(_)).then_some(guest));
+    // The other guest's report is the last if it wrote registers during the whole scan.
+    let last = output.facts.iter().rev().find(|(_, fact)| matches!(fact, Fact::Hostile(_)));
+    let last = last.map(|(guest, _)| *guest);
     let turns = attacked(output, 1).map_or(0, |(turns, _)| turns);
     ensure!(
         last == Some(1) && turns > 1,
         "the other guest did not write registers during the whole scan"
     );
-    let changed = output.facts.iter().filter_map(|(guest, fact)| match fact {
-        Fact::Hostile(HostileFact::Changed { register, .. }) if *guest == 0 => Some(&**register),
-        _ => None,
-    });
-    let changed: Vec<_> = changed.collect();
-    let readable = readable.unwrap_or(0);
+    let (mut readable, mut changed) = (0, Vec::new());
+    for (_, fact) in output.facts.iter().filter(|(guest, _)| *guest == 0) {
+        match fact {
+            Fact::Hostile(HostileFact::Readable { registers }) => readable = *registers,
+            Fact::Hostile(HostileFact::Changed { register, .. }) => changed.push(&**register),
+            _ => {}
+        }
+    }
     ensure!(readable >= FEWEST, "only {readable} registers are readable");
     ensure!(kept + changed.len() == readable, "{kept} of {readable} kept: {changed:?}");
     ensure!(changed.contains(&COUNTER), "the counter did not change");

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use doorbell_facts::{Ending, Fact, HypervisorFact};
+use doorbell_facts::{Ending, Fact, HostileFact, HypervisorFact};
 use doorbell_harness::process;
 
 use crate::board::LIMIT;
@@ -68,12 +68,12 @@ impl Output {
         }
     }
 
-    /// Returns what the last fact that `select` accepts states.
-    pub(crate) fn last<'a, T>(
-        &'a self,
-        select: impl Fn(usize, &'a Fact) -> Option<T>,
-    ) -> Option<T> {
-        self.facts.iter().rev().find_map(|(guest, fact)| select(*guest, fact))
+    /// Returns the last fact of a guest of `el2/hostile`.
+    pub(crate) fn hostile(&self, number: usize) -> Option<&HostileFact> {
+        self.facts.iter().rev().find_map(|(guest, fact)| match fact {
+            Fact::Hostile(fact) if *guest == number => Some(fact),
+            _ => None,
+        })
     }
 
     /// Returns the facts of the hypervisor.

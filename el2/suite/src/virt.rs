@@ -141,8 +141,7 @@ impl ProgramCase {
 
     /// Returns the path of a file of this case, which ends with `end`.
     fn file(&self, end: &str) -> Result<PathBuf> {
-        let name = self.name().replace([' ', '\'', ',', '/'], "-").to_lowercase();
-        Ok(built::folder()?.join(name + end))
+        Ok(built::folder()?.join(built::slug(&self.name()) + end))
     }
 
     fn judge(&self) -> Result<()> {

@@ -54,11 +54,6 @@ pub(super) fn own_guest(suite: Suite, notes: bool) -> Result<&'static Guest> {
     })
 }
 
-/// Returns a name that is suitable for a file.
-pub(super) fn slug(name: &str) -> String {
-    name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-").to_lowercase()
-}
-
 /// Returns a guest that replaces its kernel by this guest's.
 pub(super) fn replacing(guest: &Guest, name: &str) -> Result<Guest> {
     let program = retrigger(Suite::Stable)?.file.with_file_name(KEXEC);

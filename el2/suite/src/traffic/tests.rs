@@ -58,8 +58,8 @@ fn judged_of(
 }
 
 #[test]
-fn messages_are_counted_by_vector_and_queue() {
-    let expected = Sent {
+fn messages_after_the_last_suspend_are_counted_by_vector_and_queue() {
+    let once = Sent {
         early: 1,
         early_seen: 1,
         admin_seen: 1,
@@ -67,48 +67,38 @@ fn messages_are_counted_by_vector_and_queue() {
         network: [(0x5587_c441_bfb0, 2), (0x5587_c441_c048, 2)].into(),
         ..Sent::default()
     };
-    assert_eq!(Sent::parse(LOG), expected);
-}
-
-#[test]
-fn only_messages_after_the_last_suspend_are_counted_by_vector() {
-    let once = Sent::parse(LOG);
+    assert_eq!(Sent::parse(LOG), once);
     let twice = Sent::parse(&[LOG, LOG].concat());
-    assert_eq!((twice.early, twice.early_seen, &twice.disk), (6, 3, &once.disk));
-}
-
-#[test]
-fn early_messages_may_coalesce_unless_the_driver_saw_each() {
-    const MESSAGE: &str = "pci_nvme_irq_msix raising MSI-X IRQ vector 0\n";
-    const SEEN: &str = "pci_nvme_mmio_doorbell_cq cqid 0 new_head 2\n";
-    let judged = |early: &str, taken| {
-        let log = |text: &str| text.replacen(MESSAGE, &[MESSAGE, early].concat(), 1);
-        judged(Controller::Its, log, taken)
-    };
-    let both = [SEEN, MESSAGE].concat();
-    judged(MESSAGE, TAKEN).unwrap();
-    judged(MESSAGE, TAKEN + 1).unwrap();
-    judged(&both, TAKEN + 1).unwrap();
-    for (early, taken) in [(MESSAGE, TAKEN - 1), (MESSAGE, TAKEN + 2), (&both, TAKEN)] {
-        assert!(judged(early, taken).is_err(), "{taken} passes");
-    }
+    assert_eq!((twice.early, twice.early_seen, twice.disk), (6, 3, once.disk));
 }
 
 #[test]
 fn messages_of_commands_may_coalesce_unless_the_driver_saw_each() {
-    const SEEN: &str = "pci_nvme_mmio_doorbell_cq cqid 0 new_head 2\n";
     const MESSAGE: &str = "pci_nvme_irq_msix raising MSI-X IRQ vector 0\n";
-    let judged = |more: &str| {
-        let log = |text: &str| text.replacen(SEEN, &[SEEN, more].concat(), 1);
-        judged(Controller::Its, log, TAKEN)
+    const SEEN: &str = "pci_nvme_mmio_doorbell_cq cqid 0 new_head 2\n";
+    let judged = |before: &str, more: &str, taken| {
+        let log = |text: &str| text.replacen(before, &[before, more].concat(), 1);
+        judged(Controller::Its, log, taken)
     };
-    judged(MESSAGE).unwrap();
-    assert!(judged(&[MESSAGE, SEEN].concat()).is_err());
+    let early = |more, taken| judged(MESSAGE, more, taken);
+    let both = [SEEN, MESSAGE].concat();
+    early(MESSAGE, TAKEN).and(early(MESSAGE, TAKEN + 1)).and(early(&both, TAKEN + 1)).unwrap();
+    for (more, taken) in [(MESSAGE, TAKEN - 1), (MESSAGE, TAKEN + 2), (&both, TAKEN)] {
+        assert!(early(more, taken).is_err(), "{taken} passes");
+    }
+    judged(SEEN, MESSAGE, TAKEN).unwrap();
+    assert!(judged(SEEN, &[MESSAGE, SEEN].concat(), TAKEN).is_err());
 }
 
 #[test]
-fn equal_counts_pass_on_each_controller() {
+fn equal_counts_pass_on_each_controller_and_cpu() {
     judged(Controller::Its, ToOwned::to_owned, TAKEN).unwrap();
+    let swapped = |text: &str| {
+        let first = text.replace("1          0   ITS-MSI 16385", "0          1   ITS-MSI 16385");
+        first.replace("0          2   ITS-MSI 16386", "2          0   ITS-MSI 16386")
+    };
+    assert_ne!(swapped(ROWS), ROWS);
+    judged(Controller::Its, swapped, TAKEN).unwrap();
     let mbi = |text: &str| text.replace("ITS-MSI", "MSI");
     judged(Controller::Mbi, mbi, TAKEN + 1).unwrap();
     let newer = |text: &str| text.replace("ITS-MSI", "MBI-PCI-MSIX-0000:00:02.0");
@@ -185,16 +175,6 @@ fn messages_of_a_replaced_kernel_are_counted_exactly() {
     for (said, taken) in [(&said[..], TAKEN + 6), (&said, TAKEN + 8), (&SAID, TAKEN + 7)] {
         assert!(judged(said, taken).is_err(), "{taken} passes");
     }
-}
-
-#[test]
-fn the_cpu_that_takes_a_vector_does_not_affect_the_result() {
-    let swapped = |text: &str| {
-        let first = text.replace("1          0   ITS-MSI 16385", "0          1   ITS-MSI 16385");
-        first.replace("0          2   ITS-MSI 16386", "2          0   ITS-MSI 16386")
-    };
-    assert_ne!(swapped(ROWS), ROWS);
-    judged(Controller::Its, swapped, TAKEN).unwrap();
 }
 
 #[test]
