@@ -5,11 +5,13 @@ use crate::pl011::Pl011;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 use core::ops::Range;
 use dtoolkit::model::DeviceTreeNode;
 use el2_vm::{guests, irqchip};
 use image_rt::console;
-use msi_types::Trigger;
+use irq_domain::WiredRequest;
+use msi_types::{HwIrq, Trigger};
 use vgic::Vgic;
 
 /// A kind of UART, and its place in a machine.
@@ -105,11 +107,14 @@ pub(crate) fn serve(machine: &Model, uarts: &[Uart]) {
         return;
     }
     console::enable_input_interrupt();
-    irqchip::serve(machine.intid, Trigger::Level, "uart", move |_| {
+    let request = WiredRequest::new(HwIrq::new(machine.intid), Trigger::Level, "uart");
+    let handle = irqchip::get().interrupts().request_wired(request, move |_| {
         while let Some(byte) = console::read() {
             for (guest, uart) in guests().iter().zip(&emulated) {
                 uart.type_in(guest.vgic(), byte);
             }
         }
     });
+    // Leak the handle, because the UART stays in use.
+    mem::forget(handle.expect("the UART's interrupt could not be requested"));
 }

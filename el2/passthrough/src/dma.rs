@@ -7,13 +7,15 @@ use core::ops::Range;
 use doorbell_facts::{Access, Fact, HypervisorFact};
 use el2_cpu::{TranslationTables, VTCR, Vmid};
 use el2_vm::{Memory, Ram, irqchip};
+use gic_bringup::MsiController;
 use gic_driver::PhysicalRegion;
-use gic_firmware::{Iommu, IommuIndex, PciHost};
+use gic_firmware::{IommuIndex, PciHost};
 use image_rt::lock::IrqMutex;
 use image_rt::pci::Function;
 use image_rt::println;
+use irq_domain::WiredRequest;
 use irq_domain::pci::{TableMemory, capabilities};
-use msi_types::Trigger;
+use msi_types::{HwIrq, Trigger};
 use smmu::{Context, Event, EventKind, Smmu, SpaceId, StreamId, Translation};
 use spin::Once;
 use thiserror::Error;
@@ -51,10 +53,15 @@ pub(crate) enum Unconfined {
 
 /// Initializes the SMMU in front of the host's functions, if one exists.
 pub(crate) fn bring_up(host: &'static PciHost) {
-    let Some((index, iommu, interrupts)) = iommu_of(host) else { return };
-    let is_v3 = iommu.compatible.iter().any(|name| name == "arm,smmu-v3");
+    let description = irqchip::get().description();
+    let index = host.iommu.map.first().and_then(|entry| entry.value.iommu);
+    let Some((index, iommu)) = index.and_then(|it| Some((it, description.iommu(it)?))) else {
+        return;
+    };
+    let user = description.wired.iter().find(|user| user.id == iommu.id);
     // The first interrupt is the event queue's (binding `arm,smmu-v3`).
-    let interrupt = interrupts.first();
+    let interrupt = user.and_then(|user| user.interrupts.first());
+    let is_v3 = iommu.compatible.iter().any(|name| name == "arm,smmu-v3");
     let (true, Some(region), Some(interrupt)) = (is_v3, &iommu.registers, interrupt) else {
         return;
     };
@@ -67,17 +74,10 @@ pub(crate) fn bring_up(host: &'static PciHost) {
     println!("{}", Fact::from(HypervisorFact::Confines { stage }));
     let confined = IrqMutex::new(State { smmu, streams: Vec::new() });
     CONFINEMENT.call_once(|| Confinement { host, index, state: confined });
-    irqchip::serve(*interrupt, Trigger::Edge, "smmu", |_| take_events());
-}
-
-/// Returns the IOMMU in front of a host's functions, with the INTIDs of its interrupts.
-pub(crate) fn iommu_of(host: &PciHost) -> Option<(IommuIndex, &'static Iommu, Vec<u32>)> {
-    let description = irqchip::get().description();
-    let index = host.iommu.map.first()?.value.iommu?;
-    let iommu = description.iommu(index)?;
-    let users = description.wired.iter().filter(|user| user.id == iommu.id).take(1);
-    let interrupts = users.flat_map(|user| &user.interrupts).map(|it| it.value.get());
-    Some((index, iommu, interrupts.collect()))
+    let request = WiredRequest::new(HwIrq::new(interrupt.value.get()), Trigger::Edge, "smmu");
+    let handle = irqchip::get().interrupts().request_wired(request, |_| take_events());
+    // Leak the handle, because the SMMU stays in use.
+    core::mem::forget(handle.expect("the SMMU's interrupt could not be requested"));
 }
 
 /// Returns a function's stream. The function's DMA is confined once the stream has a translation.
@@ -151,9 +151,11 @@ fn translation(guest: usize, ram: &Ram, by_stage_2: bool) -> Translation {
     let mut tables =
         if by_stage_2 { TranslationTables::stage_2() } else { TranslationTables::stage_1() };
     tables.map_ram(ram);
-    for its in irqchip::itses() {
-        let page = its.doorbell() & !(PAGE - 1);
-        tables.map_page(page, page, Memory::Device);
+    for (_, controller) in irqchip::get().controllers() {
+        if let MsiController::Its(its) = controller {
+            let page = its.doorbell() & !(PAGE - 1);
+            tables.map_page(page, page, Memory::Device);
+        }
     }
     let root = tables.root();
     let vmid = Vmid::of_guest(guest).expect("the guest's number fits a VMID").get();

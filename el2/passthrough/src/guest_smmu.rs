@@ -16,17 +16,18 @@
 //!   searches, one is lost. So messages wait in memory, at the redistributor to whose page the SMMU
 //!   has translated the address, until the first CPU's timer finds them ([`Doorbells::take`]).
 
-use crate::dma::iommu_of;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use el2_vm::{guests, irqchip, poll_after};
 use gic_arch::{gicr, gits};
+use gic_bringup::MsiController;
 use gic_firmware::PciHost;
 use image_rt::cpu;
+use irq_domain::WiredRequest;
 use irq_routing::{Access, TranslateMsi};
-use msi_types::{DeviceId, Line, SetLine, Trigger};
+use msi_types::{DeviceId, HwIrq, Line, SetLine, Trigger};
 use vgic::RedistributorRegion;
 
 /// Size of a frame of the ITS, and of a redistributor.
@@ -106,14 +107,21 @@ impl GuestSmmu {
     /// # Panics
     /// Panics if the machine lacks an SMMU, or has no ITS.
     pub fn find(host: &PciHost, vcpus: u16) -> Self {
-        let (_, iommu, interrupts) =
-            iommu_of(host).expect("no SMMU is in front of PCI: start QEMU with iommu=smmuv3");
+        let description = irqchip::get().description();
+        let index = host.iommu.map.first().and_then(|entry| entry.value.iommu);
+        let iommu = index.and_then(|index| description.iommu(index));
+        let iommu = iommu.expect("no SMMU is in front of PCI: start QEMU with iommu=smmuv3");
         let region = iommu.registers.as_ref().expect("the SMMU has registers").value;
-        let its = irqchip::itses().next().expect("the machine has an ITS");
+        let user = description.wired.iter().find(|user| user.id == iommu.id);
+        let interrupts = user.into_iter().flat_map(|user| &user.interrupts);
+        let frame = irqchip::get().controllers().find_map(|(_, it)| match it {
+            MsiController::Its(its) => Some(its.doorbell() & !(FRAME - 1)),
+            _ => None,
+        });
         Self {
             registers: region.base()..region.base() + region.size(),
-            interrupts,
-            frame: its.doorbell() & !(FRAME - 1),
+            interrupts: interrupts.map(|interrupt| interrupt.value.get()).collect(),
+            frame: frame.expect("the machine has an ITS"),
             doorbells: (vcpus > 1).then(|| Doorbells::new(vcpus.into())),
         }
     }
@@ -125,11 +133,14 @@ impl GuestSmmu {
     /// Panics if an interrupt is already in use.
     pub fn serve(&self) {
         for &intid in &self.interrupts {
-            irqchip::serve(intid, Trigger::Edge, "guest's smmu", move |_| {
+            let request = WiredRequest::new(HwIrq::new(intid), Trigger::Edge, "guest's smmu");
+            let handle = irqchip::get().interrupts().request_wired(request, move |_| {
                 if let Some(guest) = guests().first() {
                     guest.vgic().pulse(Line::Spi(intid));
                 }
             });
+            // Leak the handle, because the guest keeps the SMMU.
+            core::mem::forget(handle.expect("the SMMU's interrupt could not be requested"));
         }
         self.start();
     }

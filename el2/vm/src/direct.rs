@@ -48,6 +48,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use doorbell_facts::{Fact, HypervisorFact};
 use gic_arch::its::{Command, MapAction};
 use gic_arch::{IntId, Lpi, gits};
+use gic_bringup::MsiController;
 use gic_driver::ItsError;
 use gic_driver::its::{Its, VpeSet};
 use image_rt::lock::IrqMutex;
@@ -132,8 +133,12 @@ pub(crate) fn start(cpus: u32) {
     while ONLINE.load(SeqCst) + 1 < cpus {
         core::hint::spin_loop();
     }
+    let its = irqchip::get().controllers().find_map(|(_, driver)| match driver {
+        MsiController::Its(its) => Some(its.clone()),
+        _ => None,
+    });
     let injections = guest::guests().iter().map(|guest| {
-        let (injection, fact) = match Injection::new(guest, irqchip::itses().next(), cpus) {
+        let (injection, fact) = match Injection::new(guest, its.clone(), cpus) {
             Ok(injection) => {
                 let vpes = guest.vgic().config().cpus.len();
                 (Some(injection), HypervisorFact::Direct { guest: guest.number, vpes })
@@ -155,7 +160,7 @@ pub(crate) fn start(cpus: u32) {
 
 impl Injection {
     /// Maps the guest's vPEs. Returns the reason if this is not possible.
-    fn new(guest: &Guest, its: Option<&Arc<Its<Kernel>>>, cpus: u32) -> Result<Self, String> {
+    fn new(guest: &Guest, its: Option<Arc<Its<Kernel>>>, cpus: u32) -> Result<Self, String> {
         let its = its.ok_or("the machine has no ITS")?;
         let config = guest.vgic().config();
         if config.its.is_empty() {
@@ -168,8 +173,7 @@ impl Injection {
         let id_bits = its.lpis().id_bits();
         // The guest's devices are on PCI buses with lower numbers.
         let proxy = DeviceId::new(u32::MAX >> (32 - its.typer().device_id_bits()));
-        let vpes =
-            VpeSet::new(its.clone(), id_bits, &homes).and_then(|vpes| vpes.with_doorbells(proxy));
+        let vpes = VpeSet::new(its, id_bits, &homes).and_then(|vpes| vpes.with_doorbells(proxy));
         let vpes = vpes.map_err(|error| error.to_string())?;
         Ok(Self { vpes, suspensions: AtomicU32::new(0) })
     }

@@ -6,7 +6,7 @@ use crate::faults::{Faults, Refused};
 use crate::gic::Gic;
 use crate::injection::Injection;
 use crate::moving;
-use crate::power::Power;
+use crate::power::{End, Power};
 use crate::scheduler::{self, VcpuId};
 use crate::standstill::Gate;
 use alloc::boxed::Box;
@@ -137,7 +137,7 @@ pub struct Guest {
     last_here: [AtomicU32; MAX_CPUS],
     pub(crate) exits: Exits,
     faults: Faults,
-    end: Once<Ending>,
+    end: Once<End>,
 }
 
 impl Guest {
@@ -352,23 +352,28 @@ impl Guest {
     }
 
     /// Returns how the machine ended, or `None` if it has not ended.
-    pub(crate) fn end(&self) -> Option<Ending> {
+    pub(crate) fn end(&self) -> Option<End> {
         self.end.get().copied()
     }
 
     /// Ends the machine: its vCPUs are no longer run, and its devices stop. The hypervisor ends
     /// with the last guest.
-    pub(crate) fn end_by(&self, how: Ending) {
+    pub(crate) fn end_by(&self, end: End) {
         let mut is_first = false;
         self.end.call_once(|| {
             is_first = true;
-            how
+            end
         });
         if !is_first {
             return;
         }
         self.devices.stop();
         (0..self.vcpus.len() as u32).map(Cpu::new).for_each(|cpu| self.kick(cpu));
+        let how = match end {
+            End::Off => Ending::Off,
+            End::Reset => Ending::Reset,
+            End::SystemError => Ending::SystemError,
+        };
         println!("{}", Fact::from(HypervisorFact::Ended { guest: self.number, how }));
         // Two guests may end at the same time. The one that reports last turns the machine off, so
         // that both reports are complete.

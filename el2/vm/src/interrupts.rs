@@ -11,22 +11,28 @@ use crate::linked::timer_line;
 use crate::scheduler::{self, VcpuId};
 use crate::timers::{PHYSICAL_TIMER, TIMERS, VIRTUAL_TIMER};
 use crate::{direct, hypervisor_timer};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use doorbell_facts::{Fact, HypervisorFact};
 use gic_arch::{IntId, IntIdClass};
 use gic_driver::cpu_interface::Acknowledged;
 use gic_driver::{Interrupt, RawMmio};
 use image_rt::{console, cpu, println};
-use irq_domain::{Dispatched, IrqContext, PerCpuHandle};
-use msi_types::{Cpu, Level, Line, SetLine, Trigger};
+use irq_domain::{Dispatched, IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
+use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 
 /// PPIs of the virtual interface's maintenance interrupt and of EL2's timer (DEN 0094).
 const MAINTENANCE: IntId = IntId::ppi(9).expect("16 PPIs exist");
 const HYPERVISOR_TIMER: IntId = IntId::ppi(10).expect("16 PPIs exist");
 
-/// Handles of the private interrupts that are handled while the machine runs.
-static HANDLERS: Once<[PerCpuHandle; 5]> = Once::new();
+static HANDLERS: Once<Handlers> = Once::new();
+
+/// Handles of the interrupts that are handled while the machine runs.
+struct Handlers {
+    per_cpu: [PerCpuHandle; 5],
+    _wired: Vec<IrqHandle>,
+}
 
 /// Bitmap of the SPIs that are linked to a guest's, where bit 0 is INTID 32.
 static LINKED: AtomicU64 = AtomicU64::new(0);
@@ -35,7 +41,9 @@ const FIRST_SPI: u32 = 32;
 /// Enables this CPU's interface, and its private interrupts that have handlers.
 pub(crate) fn bring_up_cpu() {
     irqchip::bring_up_cpu();
-    HANDLERS.get().into_iter().flatten().for_each(PerCpuHandle::enable_here);
+    for handle in HANDLERS.get().iter().flat_map(|handlers| &handlers.per_cpu) {
+        handle.enable_here();
+    }
 }
 
 /// Requests and enables the machine's interrupts.
@@ -47,22 +55,29 @@ pub(crate) fn serve() {
     };
     let virtual_timer = |_: &IrqContext<'_>| raise_timer(VIRTUAL_TIMER);
     let physical_timer = |_: &IrqContext<'_>| raise_timer(PHYSICAL_TIMER);
+    let mut requested = Vec::new();
     for (guest, &spi) in guests().iter().flat_map(|it| it.linked().iter().map(move |spi| (it, spi)))
     {
         LINKED.fetch_or(1 << (spi - FIRST_SPI), Relaxed);
-        irqchip::serve(spi, Trigger::Level, "guest's device", move |_| {
+        let wired = WiredRequest::new(HwIrq::new(spi), Trigger::Level, "guest's device");
+        requested.push(interrupts.request_wired(wired, move |_| {
             guest.vgic().set_line(Line::Spi(spi), Level::High);
-        });
+        }));
     }
+    let wired = requested.into_iter().map(|it| it.expect("an SPI could not be requested"));
     let kick = interrupts.request_per_cpu(KICK.intid().hwirq(), Trigger::Edge, "kick", |_| ());
-    let handlers = [
-        kick.expect("the SGI for kicks could not be requested"),
-        per_cpu(MAINTENANCE, "virtual interface", |_| ()),
-        per_cpu(VIRTUAL_TIMER, "virtual timer", virtual_timer),
-        per_cpu(PHYSICAL_TIMER, "physical timer", physical_timer),
-        per_cpu(HYPERVISOR_TIMER, "hypervisor's timer", on_own_timer),
-    ];
-    HANDLERS.call_once(|| handlers).iter().for_each(PerCpuHandle::enable_here);
+    let handlers = Handlers {
+        per_cpu: [
+            kick.expect("the SGI for kicks could not be requested"),
+            per_cpu(MAINTENANCE, "virtual interface", |_| ()),
+            per_cpu(VIRTUAL_TIMER, "virtual timer", virtual_timer),
+            per_cpu(PHYSICAL_TIMER, "physical timer", physical_timer),
+            per_cpu(HYPERVISOR_TIMER, "hypervisor's timer", on_own_timer),
+        ],
+        _wired: wired.collect(),
+    };
+    let handlers = HANDLERS.call_once(|| handlers);
+    handlers.per_cpu.iter().for_each(PerCpuHandle::enable_here);
 }
 
 /// Handles this CPU's own timer.

@@ -1,18 +1,15 @@
 //! The machine's interrupt controllers, and the calling CPU's interface to them.
 
 use alloc::sync::Arc;
-use core::mem;
 use gic_arch::SgiId;
-use gic_bringup::{Irqchip, MsiController, Options};
+use gic_bringup::{Irqchip, Options};
 use gic_driver::cpu_interface::SplitEoi;
-use gic_driver::its::Its;
 use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{CpuInterface, Gic, GicError, GicPlatform, ItsConfig};
 use gic_firmware::{Controller, Description};
 use image_rt::platform::{Kernel, registers};
 use image_rt::{cpu, println};
-use irq_domain::{IrqContext, WiredRequest};
-use msi_types::{Cpu, HwIrq, Trigger};
+use msi_types::Cpu;
 use spin::Once;
 
 /// SGI that makes a CPU leave its guest, or wake from WFI.
@@ -39,30 +36,6 @@ pub(crate) fn bring_up_cpu() {
 /// Returns the machine's controllers.
 pub fn get() -> &'static Irqchip<Kernel, SplitEoi> {
     IRQCHIP.get().expect("`bring_up` is called first")
-}
-
-/// Returns the machine's ITSes.
-pub fn itses() -> impl Iterator<Item = &'static Arc<Its<Kernel>>> {
-    get().controllers().filter_map(|(_, driver)| match driver {
-        MsiController::Its(its) => Some(its),
-        _ => None,
-    })
-}
-
-/// Handles the SPI with this INTID until the machine ends.
-///
-/// # Panics
-/// Panics if the interrupt is already in use.
-pub fn serve(
-    intid: u32,
-    trigger: Trigger,
-    name: &'static str,
-    handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
-) {
-    let request = WiredRequest::new(HwIrq::new(intid), trigger, name);
-    let handle = get().interrupts().request_wired(request, handler);
-    // Leak the handle, because the interrupt stays in use.
-    mem::forget(handle.unwrap_or_else(|error| panic!("{name}: no SPI {intid}: {error:?}")));
 }
 
 /// Returns the machine's GIC.

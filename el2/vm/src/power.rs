@@ -1,9 +1,20 @@
-//! Turns a guest's vCPUs on and off.
+//! Turns a guest's vCPUs on and off, and ends its machine.
 
 use alloc::boxed::Box;
 use el2_cpu::Start;
 use image_rt::lock::IrqMutex;
 use msi_types::Cpu;
+
+/// Reason why a machine ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// The guest called SYSTEM_OFF.
+    Off,
+    /// The guest called SYSTEM_RESET.
+    Reset,
+    /// An SError occurred. No device that the guest can access should raise an SError.
+    SystemError,
+}
 
 #[derive(Clone, Copy, Debug)]
 enum State {

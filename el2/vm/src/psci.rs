@@ -1,7 +1,7 @@
 //! PSCI 1.1 (DEN 0022) and SMCCC 1.1 (DEN 0028) for the guest, by HVC or SMC.
 
 use crate::guest::Guest;
-use doorbell_facts::Ending;
+use crate::power::End;
 use el2_cpu::Start;
 use smccc::arch::{SMCCC_ARCH_FEATURES, SMCCC_VERSION};
 use smccc::psci::error::{ALREADY_ON, DENIED, INVALID_PARAMETERS, NOT_SUPPORTED, SUCCESS};
@@ -27,7 +27,7 @@ pub(crate) enum Answer {
     /// Turns the vCPU off. A suspended machine wakes up at once: the vCPU then starts.
     Off(Option<Start>),
     /// Ends the machine.
-    End(Ending),
+    End(End),
 }
 
 /// Returns `true` if [`call`] implements the function.
@@ -78,8 +78,8 @@ pub(crate) fn call(guest: &Guest, [number, first, second, third]: [u64; 4]) -> A
         }
         // There's no trusted OS to migrate.
         PSCI_MIGRATE_INFO_TYPE => Answer::Value(2),
-        PSCI_SYSTEM_OFF => Answer::End(Ending::Off),
-        PSCI_SYSTEM_RESET => Answer::End(Ending::Reset),
+        PSCI_SYSTEM_OFF => Answer::End(End::Off),
+        PSCI_SYSTEM_RESET => Answer::End(End::Reset),
         PSCI_FEATURES if is_known(first as u32) => status(SUCCESS),
         SMCCC_ARCH_FEATURES if is_architectural(first as u32) => status(SUCCESS),
         _ => status(NOT_SUPPORTED),

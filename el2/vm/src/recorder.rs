@@ -40,7 +40,13 @@ impl<'a> Recorder<'a> {
         self.is_on
     }
 
-    /// Records that the vCPU enters its guest, waits, or leaves the CPU.
+    /// Records that the vCPU enters its guest.
+    #[inline]
+    pub(crate) fn enters(&mut self) {
+        self.goes();
+    }
+
+    /// Records that the vCPU waits or leaves the CPU.
     #[inline]
     pub(crate) fn goes(&mut self) {
         if self.is_on {

@@ -4,8 +4,8 @@ use crate::direct;
 use crate::faults::{Kind, Refused};
 use crate::gic;
 use crate::guest::Guest;
+use crate::power::End;
 use crate::psci::{self, Answer};
-use doorbell_facts::Ending;
 use el2_cpu::syndrome::{self, DeviceAccess, Trap, UndescribedAccess};
 use el2_cpu::{Context, IndexedTransfer, Start, inject};
 use image_rt::read_register;
@@ -21,7 +21,7 @@ pub(crate) enum Next {
     /// The vCPU is turned off, and then starts if stated.
     Off(Option<Start>),
     /// The machine ends.
-    End(Ending),
+    End(End),
 }
 
 /// Exception classes (`ESR_EL2.EC`) of aborts in the guest.

@@ -2,12 +2,12 @@
 
 use crate::guest::{self, Guest, Vcpu};
 use crate::injection::Injection;
+use crate::power::End;
 use crate::recorder::Recorder;
 use crate::scheduler::{self, Entity, Leave, VcpuId};
 use crate::traps::{self, Next};
 use crate::{direct, interrupts, irqchip, messages, moving, quick};
 use alloc::boxed::Box;
-use doorbell_facts::Ending;
 use el2_cpu::{Context, Hardware, NEVER, Registers, Start, Vector, Wfi};
 use gic_driver::cpu_interface::Acknowledged;
 use image_rt::cpu;
@@ -152,7 +152,7 @@ fn run_loaded(
                 interrupts::take();
                 Next::Resume
             }
-            Some(Vector::SystemError) => Next::End(Ending::SystemError),
+            Some(Vector::SystemError) => Next::End(End::SystemError),
             None => {
                 // Remaining work may keep the vCPU out of guest mode for a long time.
                 recorder.goes();
@@ -315,7 +315,7 @@ fn run_guest(
     loop {
         let mut last = None;
         while !entity.is_kicked() {
-            recorder.goes();
+            recorder.enters();
             // SAFETY: `load` loaded the EL1 state of the guest, and `serve` prepared the CPU.
             let vector = unsafe { el2_cpu::enter(context) };
             recorder.exited(vector, context);
