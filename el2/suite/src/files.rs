@@ -1,6 +1,5 @@
 //! A guest's files and their locations in its memory.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +17,8 @@ const DEVICETREE_ROOM: u64 = 2 << 20;
 const ALIGNMENT: u64 = 2 << 20;
 /// First bytes of an ELF file.
 const ELF: &[u8] = b"\x7fELF";
+/// Kind of a kernel.
+const KERNEL: &str = "kernel";
 /// Offset of images without a header, or with an old one.
 const OLD_OFFSET: u64 = 0x8_0000;
 
@@ -57,40 +58,38 @@ impl<'a> Files<'a> {
     pub(crate) const fn alone(kernel: &'a Path, append: &'a str) -> Self {
         Self { kernel, initrd: None, append }
     }
-}
 
-impl Files<'_> {
     /// Returns the QEMU arguments that load the files into the memory of a guest with `memory` MiB.
     /// The guest follows `others` guests with the same amount of memory. Firmware is loaded to the
     /// start of that memory.
-    pub(crate) fn loaders(
-        &self,
-        memory: u32,
-        others: usize,
-        place: Start,
-    ) -> Result<Vec<OsString>> {
-        let (kernel, initrd) = self.places(memory, others, place)?;
-        let append = escaped(&self.append.into());
-        let mut arguments =
-            loader(kernel, "kernel", self.kernel, &[OsString::from(",bootargs="), append]);
-        if let Some((address, initrd)) = initrd.zip(self.initrd) {
-            arguments.extend(loader(address, "initrd", initrd, &[]));
+    pub(crate) fn loaders(&self, memory: u32, others: usize, place: Start) -> Result<Vec<String>> {
+        let mut arguments = Vec::new();
+        for (kind, address, file) in self.places(memory, others, place)? {
+            let file = escaped(&file.to_string_lossy());
+            let (kind, append) = if kind == KERNEL {
+                ("kernel", format!(",bootargs={}", escaped(self.append)))
+            } else {
+                ("initrd", String::new())
+            };
+            let device = format!("guest-loader,addr={address:#x},{kind}={file}{append}");
+            arguments.extend(["-device".into(), device]);
         }
         Ok(arguments)
     }
 
-    /// Returns the physical addresses of the kernel and of the initramfs.
+    /// Returns the kernel and the initramfs, each with its kind by the multiboot binding and its
+    /// physical address.
     pub(crate) fn places(
         &self,
         memory: u32,
         others: usize,
         place: Start,
-    ) -> Result<(u64, Option<u64>)> {
+    ) -> Result<Vec<(&'static str, u64, &'a Path)>> {
         let bytes = u64::from(memory) << 20;
         let start = PHYSICAL_RAM + bytes * others as u64;
         let end = start + bytes - DEVICETREE_ROOM;
-        let file = fs::read(self.kernel)
-            .with_context(|| format!("cannot read {}", self.kernel.display()))?;
+        let unreadable = |file: &Path| format!("cannot read {}", file.display());
+        let file = fs::read(self.kernel).with_context(|| unreadable(self.kernel))?;
         let bytes_of_file = file.len() as u64;
         let span = match place {
             Start::Kernel => Span::of(&file),
@@ -99,32 +98,20 @@ impl Files<'_> {
         };
         let kernel = start.checked_add(span.offset).context("the kernel is too large")?;
         let mut next = kernel.checked_add(span.bytes).context("the kernel is too large")?;
-        let mut behind = None;
+        let mut places = vec![(KERNEL, kernel, self.kernel)];
         if let Some(initrd) = self.initrd {
             let address = next.next_multiple_of(ALIGNMENT);
-            behind = Some(address);
-            let bytes = fs::metadata(initrd)
-                .with_context(|| format!("cannot read {}", initrd.display()))?
-                .len();
-            next = address + bytes;
+            places.push(("ramdisk", address, initrd));
+            next = address + fs::metadata(initrd).with_context(|| unreadable(initrd))?.len();
         }
         ensure!(next <= end, "the guest's files do not fit into {memory} MiB");
-        Ok((kernel, behind))
+        Ok(places)
     }
-}
-
-fn loader(address: u64, kind: &str, file: &Path, more: &[OsString]) -> Vec<OsString> {
-    let mut device = OsString::from(format!("guest-loader,addr={address:#x},{kind}="));
-    device.push(escaped(&file.into()));
-    for part in more {
-        device.push(part);
-    }
-    vec!["-device".into(), device]
 }
 
 /// Doubles commas, as QEMU requires in option values.
-pub(crate) fn escaped(value: &OsString) -> OsString {
-    value.to_string_lossy().replace(',', ",,").into()
+pub(crate) fn escaped(value: &str) -> String {
+    value.replace(',', ",,")
 }
 
 /// Returns the place of a kernel that is not firmware, and its file. The contents of an ELF file
@@ -265,6 +252,6 @@ mod tests {
 
     #[test]
     fn commas_in_qemu_option_values_are_doubled() {
-        assert_eq!(escaped(&"earlycon=pl011,0x9000000".into()), "earlycon=pl011,,0x9000000");
+        assert_eq!(escaped("earlycon=pl011,0x9000000"), "earlycon=pl011,,0x9000000");
     }
 }

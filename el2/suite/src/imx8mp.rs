@@ -69,24 +69,16 @@ fn command(guests: u8, vcpus: u8, guest: &Guest) -> Result<Command> {
     for others in 0..guests {
         let waits = if guests > 1 && others == 0 { " waits" } else { "" };
         let append = format!("console={console} quiet panic=-1 {WORDS}{waits}");
-        let (kernel, initrd) = (guest.kernel.as_path(), guest.initrd.as_path());
-        let (first, second) = guest.files(&append).places(
-            MEMORY / u32::from(guests),
-            others.into(),
-            Start::Kernel,
-        )?;
-        for (kind, place) in
-            [("kernel", Some((first, kernel))), ("ramdisk", second.zip(Some(initrd)))]
-        {
-            let Some((address, file)) = place else { continue };
+        let memory = MEMORY / u32::from(guests);
+        let files = guest.files(&append).places(memory, others.into(), Start::Kernel)?;
+        for (kind, address, file) in files {
             let node = format!("/chosen/module@{address:x}");
             put(&blob, &["-c"], &[&node])?;
             put(&blob, &["-ts"], &[&node, "compatible", &format!("multiboot,{kind}")])?;
             put(&blob, &["-ts"], &[&node, "bootargs", &append])?;
             let bytes = format!("{:x}", fs::metadata(file)?.len());
             put(&blob, &["-tx"], &[&node, "reg", "0", &format!("{address:x}"), "0", &bytes])?;
-            let file = escaped(&file.into());
-            let file = file.display();
+            let file = escaped(&file.to_string_lossy());
             qemu.args(["-device", &format!("loader,file={file},addr={address:#x},force-raw=on")]);
         }
     }
