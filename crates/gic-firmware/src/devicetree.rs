@@ -6,6 +6,7 @@ mod bridge_controllers;
 mod cascade;
 mod cpu_map;
 mod cpus;
+mod dma;
 mod error;
 mod excerpt;
 mod gic;
@@ -94,7 +95,7 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
     let iommus = IommuList::read(&tree);
     let mut requesters = Requesters::read(&tree, &controllers, &iommus, &mut findings);
     intx::read(&tree, gics.root, &mut requesters.hosts);
-    Ok(Description {
+    let mut description = Description {
         model: model(&tree),
         compatible: tree.nodes().next().map(NodeRef::compatible).unwrap_or_default(),
         oem_id: None,
@@ -110,8 +111,11 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         iommu_users: requesters.iommu_users,
         wired: gics.root.map_or_else(Vec::new, |gic| wired::read(&tree, gic, &mut findings)),
         memory: cpus::memory(&tree),
-        findings: findings.into_list(),
-    })
+        findings: Vec::new(),
+    };
+    dma::check(&tree, &description, &mut findings);
+    description.findings = findings.into_list();
+    Ok(description)
 }
 
 /// Returns a text of a node below the root; the empty text if the node lacks the property.

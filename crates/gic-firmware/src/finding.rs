@@ -396,8 +396,9 @@ rules! {
         "A device cannot address the doorbell with its address bits."
         "Correct the memory address size limit, or put an SMMU between them.";
     DoorbellOutsideDmaRanges "doorbell-outside-dma-ranges" Warning
-        "No `dma-ranges` of a PCI host contains the doorbell that its functions write to."
-        "Add an entry that contains the doorbell.";
+        "The `dma-ranges` of a PCI host, or of a bus above a host or device, do not lead to the \
+         doorbell."
+        "Add an entry that contains the doorbell to each `dma-ranges` on the way to the root.";
     ItsWithoutLpis "its-without-lpis" Error
         "The machine has an ITS, but its registers report no physical LPIs."
         "Disable the ITS in the description, or build the GIC with LPIs.";

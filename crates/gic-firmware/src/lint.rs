@@ -19,7 +19,7 @@ mod contradictions;
 mod frames;
 mod interrupts;
 mod known;
-mod msi_maps;
+pub(crate) mod msi_maps;
 mod segments;
 mod streams;
 mod symptoms;

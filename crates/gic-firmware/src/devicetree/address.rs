@@ -138,7 +138,7 @@ pub(super) fn range_entries<'a>(
 }
 
 /// Translates `address` by a property of `bus`; the first entry that contains it is used.
-fn search(
+pub(super) fn search(
     bus: NodeRef<'_, '_>,
     entries: impl Iterator<Item = [u128; 3]>,
     address: u128,

@@ -1,7 +1,8 @@
 //! Reads the windows of a PCI host bridge from its `ranges` and `dma-ranges` (IEEE 1275 PCI binding
 //! §2.1.4.1 and §2.2.1.1; Devicetree Specification §2.3.9).
 
-use super::address::{DMA_RANGES, RANGES, range_entries, to_cpu, to_memory};
+use super::address::{DMA_RANGES, RANGES, range_entries, search, to_cpu, to_memory};
+use super::pci_hosts::is_pci_host;
 use super::tree::NodeRef;
 use crate::origin::Fact;
 use crate::region::Region;
@@ -29,6 +30,23 @@ pub(super) fn read(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
 /// list is empty if firmware states no limit.
 pub(super) fn read_dma(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
     entries(host, DMA_RANGES, to_memory)
+}
+
+/// Returns the address on the bus above `node` to which a write of `node` to `address` leads. Only
+/// a PCI host has windows of its own. A host without the property, or with an empty one, has no
+/// limit.
+pub(super) fn dma_address(node: NodeRef<'_, '_>, address: u64) -> Result<u128, String> {
+    let is_stated = node.property(DMA_RANGES).is_some_and(|ranges| !ranges.is_empty());
+    match range_entries(node, DMA_RANGES, PCI_CELLS).filter(|_| is_stated && is_pci_host(node)) {
+        None => Ok(address.into()),
+        Some(entries) => {
+            let memory = entries.filter_map(|[child, parent, size]| {
+                let (flags, bus_base) = split(child)?;
+                (flags & MEMORY_32 != 0).then_some([bus_base.into(), parent, size])
+            });
+            search(node, memory, address.into(), DMA_RANGES)
+        }
+    }
 }
 
 /// Reads a property of windows, whose parent addresses `cpu` translates.

@@ -30,7 +30,6 @@ pub(super) fn check(description: &Description, findings: &mut FindingList) {
     let claims = claims(description);
     shared_ids(description, &claims, findings);
     pre_its(description, &claims, findings);
-    dma_windows(description, findings);
     address_limits(description, findings);
 }
 
@@ -299,7 +298,7 @@ fn pre_its(description: &Description, claims: &[Claim<'_>], findings: &mut Findi
 
 /// Returns the addresses to which the requesters of `span` write. Behind a pre-ITS, the address
 /// depends on the DeviceID.
-fn doorbells(description: &Description, span: RouteSpan) -> Vec<u64> {
+pub(crate) fn doorbells(description: &Description, span: RouteSpan) -> Vec<u64> {
     let Some(to) = description.controller(span.controller) else { return Vec::new() };
     let Some(more) = span.length.checked_sub(1).filter(|_| to.pre_its.is_some()) else {
         return description.doorbells(to);
@@ -312,7 +311,7 @@ fn doorbells(description: &Description, span: RouteSpan) -> Vec<u64> {
 /// Returns the spans of a host and of its bridges whose messages no IOMMU translates, one for each
 /// controller, or all if the address depends on the DeviceID. Operating systems ignore a disabled
 /// IOMMU.
-fn untranslated<'d>(
+pub(crate) fn untranslated<'d>(
     description: &'d Description,
     host: &'d PciHost,
 ) -> impl Iterator<Item = RouteSpan> + 'd {
@@ -330,32 +329,6 @@ fn untranslated<'d>(
         let to = description.controller(span.controller);
         seen.insert(span.controller) || to.is_some_and(|to| to.pre_its.is_some())
     })
-}
-
-/// Reports hosts whose functions cannot reach a doorbell, because none of the host's windows leads
-/// there from the address that they write.
-fn dma_windows(description: &Description, findings: &mut FindingList) {
-    for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
-        let Some(window) = host.dma_windows.first() else { continue };
-        let outside = untranslated(description, host).find_map(|span| {
-            let to = description.controller(span.controller)?;
-            // The doorbell of a MIP is a PCI address, which leads to the registers.
-            let leads = |doorbell: u64, cpu: u64| match (&to.message, &to.registers) {
-                (Some(_), Some(registers)) => registers.contains(cpu),
-                _ => cpu == doorbell,
-            };
-            let is_reached = |doorbell: u64| {
-                let windows = host.dma_windows.iter();
-                windows.filter_map(|one| one.to_cpu(doorbell)).any(|cpu| leads(doorbell, cpu))
-            };
-            let mut doorbells = doorbells(description, span).into_iter();
-            doorbells.find(|doorbell| !is_reached(*doorbell)).map(|doorbell| (to, doorbell))
-        });
-        if let Some((to, doorbell)) = outside {
-            let message = format!("no window contains the doorbell {doorbell:#x} of {}", to.id);
-            findings.add(Rule::DoorbellOutsideDmaRanges, window.origin.clone(), message);
-        }
-    }
 }
 
 /// Compares the doorbells with the address bits of requesters that aren't behind an IOMMU.

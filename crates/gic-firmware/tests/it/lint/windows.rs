@@ -4,7 +4,7 @@
 use super::faults::findings;
 use super::{BASE, dts};
 use gic_firmware::lint::{KnownRegisters, check};
-use gic_firmware::{Rule, devicetree};
+use gic_firmware::{Finding, Rule, devicetree};
 
 /// Doorbells of each kind, with windows that hide them and windows that lead to them. The windows
 /// of the latter differ only in their second entry.
@@ -83,7 +83,73 @@ fn windows_are_translated_by_buses_above() {
     assert_eq!(windows("dma-ranges;"), (vec![0x808_0000], 0));
     let moved = "dma-ranges = <0x0 0x8000000 0x10 0x8000000 0x0 0x1000000>;";
     assert_eq!(windows(moved), (vec![0x10_0808_0000], 1));
-    assert_eq!(windows("dma-ranges = <0x0 0x0 0x0 0x0 0x0 0x1000>;"), (vec![], 0));
+    assert_eq!(windows("dma-ranges = <0x0 0x0 0x0 0x0 0x0 0x1000>;"), (vec![], 1));
+}
+
+/// A message must pass each bus between a host or a device and the root, at the address to which
+/// the bus below leads.
+#[test]
+fn messages_pass_each_bus_above() {
+    const GIC: &str = "/delete-node/ &its; &pcie { /delete-property/ msi-map; };
+        &pcie1 { /delete-property/ msi-map; }; &dma { /delete-property/ msi-parent; };
+        &gic { msi-controller; #msi-cells = <0>; ";
+    const MOVED: u64 = 1 << 40;
+    let direct = format!("{GIC} arm,direct-lpi; }};");
+    let mbi = format!("{GIC} mbi-ranges = <256 32>; mbi-alias = <0x0 0x8010000>; }};");
+    let frame = "&gic { v2m: v2m@8020000 { compatible = \"arm,gic-v2m-frame\"; msi-controller;
+        reg = <0x0 0x8020000 0x0 0x1000>; arm,msi-base-spi = <300>; arm,msi-num-spis = <32>; }; };";
+    let mip = "/ { mip: mip@92000000 { compatible = \"brcm,bcm2712-mip\"; msi-controller;
+        #msi-cells = <0>; reg = <0x0 0x92000000 0x0 0xc0>, <0xff 0xfffff000 0x0 0x1000>;
+        msi-ranges = <&gic 0 400 1 32>; }; };";
+    let pre_its = "&its { socionext,synquacer-pre-its = <0x98000000 0x200000>; };";
+    // The controller, references from a host and a device, and the doorbell's page on the bus and
+    // on the CPUs' side.
+    let machines = [
+        ("", "&its 0x20000 0x10000", "&its 0x30000", [0x0809_0000; 2]),
+        (pre_its, "&its 0x20000 0x100", "&its 0x20010", [0x9808_0000; 2]),
+        (&direct, "&gic 0x10000", "&gic", [0x080a_0000; 2]),
+        (&mbi, "&gic 0x10000", "&gic", [0x0801_0000; 2]),
+        (frame, "&v2m 0x0 0x10000", "&v2m", [0x0802_0000; 2]),
+        (mip, "&mip 0x10000", "&mip", [0xff_ffff_f000, 0x9200_0000]),
+    ];
+    for (machine, map, parent, [bus, cpu]) in machines {
+        let cells = |value: u64| format!("{:#x} {:#x}", value >> 32, value & 0xffff_ffff);
+        let window = |from, to, size| {
+            format!("dma-ranges = <{} {} {}>;", cells(from), cells(to), cells(size))
+        };
+        let size = if machine == direct { 0x4_0000 } else { 0x1000 };
+        let hides = || window(0x4000_0000, 0x4000_0000, 0x1000_0000);
+        for (inner, outer, found) in [
+            (window(bus, cpu, size), String::new(), 0),
+            (window(bus, cpu, size), window(cpu, cpu, size), 0),
+            (window(bus, cpu, size), "dma-ranges;".into(), 0),
+            (window(bus, MOVED, size), window(MOVED, cpu, size), 0),
+            (window(bus, MOVED, size), String::new(), 1),
+            (window(bus, cpu, size), hides(), 1),
+            (hides(), String::new(), 1),
+            (String::new(), hides(), 1),
+            // The outer window ends before the doorbell.
+            (window(bus - 0x1000, cpu - 0x1000, 0x1000 + size), window(cpu - 0x1000, 0, 0x1000), 1),
+        ] {
+            let host = format!(
+                "pcie@5000000000 {{ device_type = \"pci\"; compatible = \"pci-host-ecam-generic\";
+                 reg = <0x50 0x0 0x0 0x10000000>; #address-cells = <3>; #size-cells = <2>;
+                 linux,pci-domain = <7>; msi-map = <0x0 {map}>; }};"
+            );
+            let device = format!("device {{ msi-parent = <{parent}>; }};");
+            for requester in [host, device] {
+                let bus = "compatible = \"simple-bus\"; ranges; #address-cells = <2>;
+                    #size-cells = <2>;";
+                let messages = findings(&format!(
+                    "{machine} / {{ outer {{ {bus} {outer} inner {{ {bus} {inner} {requester} }}; \
+                     }}; }};"
+                ));
+                let outside = |one: &&Finding| one.rule == Rule::DoorbellOutsideDmaRanges;
+                let count = messages.iter().filter(outside).count();
+                assert_eq!(count, found, "{machine} {requester} {inner} {outer}: {messages:#?}");
+            }
+        }
+    }
 }
 
 #[test]
