@@ -5,10 +5,9 @@ use crate::cpu;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::array::from_fn;
-use core::error::Error;
-use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use irq_domain::pci::TableMemory;
+use thiserror::Error;
 
 /// Class code of NVMe controllers.
 pub const CLASS: u32 = 0x01_0802;
@@ -25,27 +24,18 @@ const DOORBELLS: u64 = 0x1000;
 const PATIENCE: u64 = 5000;
 
 /// Reason why an operation failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum NvmeError {
     /// The controller did not start or stop in time.
+    #[error("the disk did not start or stop in time")]
     NotReady,
     /// No interrupt completed a command on this queue in time.
+    #[error("no interrupt from queue {0}")]
     NoInterrupt(u16),
     /// The controller refused a command on this queue.
+    #[error("the disk refused a command on queue {0}")]
     Refused(u16),
 }
-
-impl fmt::Display for NvmeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotReady => f.write_str("the disk did not start or stop in time"),
-            Self::NoInterrupt(queue) => write!(f, "no interrupt from queue {queue}"),
-            Self::Refused(queue) => write!(f, "the disk refused a command on queue {queue}"),
-        }
-    }
-}
-
-impl Error for NvmeError {}
 
 /// A page of memory that the controller reads or writes.
 #[repr(C, align(4096))]

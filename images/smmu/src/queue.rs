@@ -5,10 +5,9 @@ use crate::error::SmmuError;
 use crate::event::Event;
 use crate::registers::{Registers, Ring};
 use crate::stream_id::{SpaceId, StreamId};
-use crate::table::{memory, store};
+use crate::table::{load, memory, store};
 use crate::wait::wait_for;
-use gic_driver::{GicPlatform, Table};
-use image_rt::platform::Kernel;
+use gic_driver::Table;
 
 /// Length of both queues as a power of two, unless the SMMU supports only shorter queues.
 const USUAL_BITS: u32 = 7;
@@ -115,7 +114,7 @@ impl EventQueue {
             return None;
         }
         let slot = u64::from(self.read & ((1 << self.bits) - 1)) * EVENT_BYTES;
-        let words = [0, 8, 16].map(|word| self.load(slot + word));
+        let words = [0, 8, 16].map(|word| load(&self.table, slot + word));
         self.read = (self.read + 1) & ((2 << self.bits) - 1);
         registers.set_events_read(self.read);
         Some(Event::read(words))
@@ -123,11 +122,5 @@ impl EventQueue {
 
     pub(crate) fn ring(&self) -> Ring {
         Ring { address: self.table.address, bits: self.bits }
-    }
-
-    fn load(&self, offset: u64) -> u64 {
-        u64::from_le_bytes(
-            [0, 1, 2, 3, 4, 5, 6, 7].map(|byte| Kernel.load8(&self.table, offset + byte)),
-        )
     }
 }

@@ -2,11 +2,10 @@
 //! accesses to a window into configuration requests (i.MX 8M Plus Reference Manual, "PCIe port
 //! logic", `IATU_VIEWPORT_OFF` and the registers that follow).
 
-use crate::cpu;
+use crate::lock::IrqMutex;
 use gic_firmware::Region;
 use irq_domain::pci::{EcamWindow, MappedRegion};
 use msi_types::pci::PciWindow;
-use spin::Mutex;
 
 const VIEWPORT: u64 = 0x900;
 const TYPE: u64 = 0x904;
@@ -28,7 +27,7 @@ pub(super) struct DesignWare {
     bridge: MappedRegion,
     window: MappedRegion,
     region: Region,
-    lock: Mutex<()>,
+    lock: IrqMutex<()>,
 }
 
 impl DesignWare {
@@ -43,7 +42,7 @@ impl DesignWare {
         region: Region,
         memory: impl Iterator<Item = PciWindow>,
     ) -> Self {
-        let new = Self { bridge, window, region, lock: Mutex::new(()) };
+        let new = Self { bridge, window, region, lock: IrqMutex::new(()) };
         for (viewport, memory) in (1..).zip(memory) {
             new.translate(viewport, MEMORY, memory.cpu(), memory.bus_base());
         }
@@ -76,13 +75,11 @@ impl DesignWare {
             (0, 0) => Some(access(&self.bridge, register)),
             // Only device 0 can be at the other end of the link.
             (1, 0..8) => {
-                let state = cpu::irq_save();
-                let locked = self.lock.lock();
-                self.translate(0, CONFIGURATION, self.region, bus << 24 | function << 16);
-                let value = access(&self.window, register);
-                drop(locked);
-                cpu::irq_restore(state);
-                Some(value)
+                let target = bus << 24 | function << 16;
+                Some(self.lock.with(|()| {
+                    self.translate(0, CONFIGURATION, self.region, target);
+                    access(&self.window, register)
+                }))
             }
             _ => None,
         }
