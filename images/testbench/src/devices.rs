@@ -8,7 +8,11 @@ mod virtio;
 use crate::driver::Driver;
 use crate::report::Verdict;
 use alloc::sync::Arc;
+use image_rt::nvme::Nvme;
 use image_rt::pci::Function;
+use image_rt::virtio::{Blk, Rng};
+use nvme::IO_QUEUES;
+use port::Port;
 
 /// A kind of device that has a driver in this module.
 pub(crate) struct DeviceKind {
@@ -18,51 +22,25 @@ pub(crate) struct DeviceKind {
     make: fn(&Function) -> Arc<dyn Driver>,
 }
 
+const fn kind(
+    name: &'static str,
+    (vendor, device): (u16, u16),
+    make: fn(&Function) -> Arc<dyn Driver>,
+) -> DeviceKind {
+    DeviceKind { name, vendor, device, make }
+}
+
 /// All kinds of devices.
 const KINDS: &[DeviceKind] = &[
-    DeviceKind {
-        name: "edu",
-        vendor: 0x1234,
-        device: 0x11e8,
-        make: |f| Arc::new(edu::Edu::new(f)),
-    },
-    DeviceKind {
-        name: "nvme",
-        vendor: 0x1b36,
-        device: 0x0010,
-        make: |f| Arc::new(nvme::Nvme::new(f)),
-    },
-    DeviceKind {
-        name: "virtio-net",
-        vendor: 0x1af4,
-        device: 0x1041,
-        make: |f| Arc::new(virtio::Net::new(f)),
-    },
-    DeviceKind {
-        name: "virtio-blk",
-        vendor: 0x1af4,
-        device: 0x1042,
-        make: |f| Arc::new(virtio::Blk::new(f)),
-    },
-    DeviceKind {
-        name: "virtio-rng",
-        vendor: 0x1af4,
-        device: 0x1044,
-        make: |f| Arc::new(virtio::Rng::new(f)),
-    },
-    DeviceKind {
-        name: "pcie-root-port",
-        vendor: 0x1b36,
-        device: 0x000c,
-        make: |f| Arc::new(port::Port::new(f)),
-    },
-    DeviceKind {
-        name: "ioh3420",
-        vendor: 0x8086,
-        device: 0x3420,
-        make: |f| Arc::new(port::Port::with_second_message(f)),
-    },
-    DeviceKind { name: "nec-usb-xhci", vendor: 0x1033, device: 0x0194, make: |_| Arc::new(Silent) },
+    kind("edu", (0x1234, 0x11e8), |function| Arc::new(edu::Edu::new(function))),
+    kind("nvme", (0x1b36, 0x0010), |function| Arc::new(Nvme::new(function.bar(0), IO_QUEUES))),
+    kind("virtio-net", (0x1af4, 0x1041), |_| Arc::new(Silent(3))),
+    kind("virtio-blk", (0x1af4, 0x1042), |function| Arc::new(Blk::new(function.found()))),
+    kind("virtio-rng", (0x1af4, 0x1044), |function| Arc::new(Rng::new(function.found()))),
+    kind("pcie-root-port", (0x1b36, 0x000c), |function| Arc::new(Port::new(function, 1))),
+    kind("ioh3420", (0x8086, 0x3420), |function| Arc::new(Port::new(function, 2))),
+    // 16 messages of multi-message MSI.
+    kind("nec-usb-xhci", (0x1033, 0x0194), |_| Arc::new(Silent(16))),
 ];
 
 impl DeviceKind {
@@ -82,12 +60,12 @@ impl DeviceKind {
     }
 }
 
-/// A device with 16 messages of multi-message MSI, which no driver makes it send.
-struct Silent;
+/// A device with this number of messages, which no driver makes it send.
+struct Silent(u16);
 
 impl Driver for Silent {
     fn vectors(&self) -> u16 {
-        16
+        self.0
     }
 
     fn fires(&self) -> bool {

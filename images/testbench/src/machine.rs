@@ -3,27 +3,27 @@
 use crate::board::Board;
 use crate::controller::{Controller, registers};
 use crate::devices::{DeviceKind, edu};
-use crate::its_cost::{self, ItsCost};
 use crate::platform::Kernel;
-use crate::report::Verdict;
+use crate::report::{Outcome, Verdict};
 use crate::smmu::{Behind, Smmu, SmmuDescription};
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gic_arch::Affinity;
-use gic_bringup::{Irqchip, MsiController, Options, config};
+use gic_bringup::{Irqchip, MsiController, Options};
 use gic_driver::{GicPlatform, Its};
-use gic_firmware::{
-    Controller as Described, ControllerIndex, ControllerKind, Description, PciHost,
-};
+use gic_firmware::{Description, PciHost};
 use image_rt::pci::{self, Function};
 use image_rt::start::Started;
 use image_rt::{cpu, exceptions};
 use irq_domain::layer::{DoorbellMapping, LayeredParent};
 use irq_domain::{Interrupts, IrqHandle, MoveError, WiredRequest};
-use msi_types::{Cpu, DoorbellPage, Granule, HwIrq, MsiParent, RequesterId, Trigger};
+use msi_types::{Cpu, DoorbellPage, Granule, MsiParent, RequesterId, Trigger};
 use spin::Once;
+
+/// A test of the machine, with its name.
+pub(crate) type Test = (&'static str, fn(&'static Machine) -> Outcome);
 
 /// All discovered parts of the machine.
 pub(crate) struct Machine {
@@ -31,8 +31,6 @@ pub(crate) struct Machine {
     pub(crate) description: Arc<Description>,
     pub(crate) irqchip: Irqchip<Kernel>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
-    /// Number of register accesses and commands during ITS bring-up.
-    pub(crate) its_cost: ItsCost,
     /// Parent of messages from the PCI host: the controller, or the layer above it.
     pub(crate) parent: Option<Arc<dyn MsiParent>>,
     /// Parent of messages that CPUs send. These messages bypass the layers between PCI and the
@@ -62,17 +60,8 @@ pub(crate) fn machine() -> &'static Machine {
 }
 
 /// Discovers the machine, makes the boot CPU take interrupts, and enumerates the PCI functions.
-pub(crate) fn bring_up(
-    description: Description,
-    around: &Started,
-    smmu: Option<SmmuDescription>,
-) -> &'static Machine {
+pub(crate) fn bring_up(description: Description, around: &Started) -> &'static Machine {
     let description = Arc::new(description);
-    if let Some((_, its)) = its_controller(&description) {
-        let config = config::its(&description, its, NonZeroU16::MIN)
-            .expect("the ITS could not be configured");
-        its_cost::watch(config.base(), u64::from(config.queue_bytes() / 32));
-    }
     let options = Options::bare_metal().with_max_cpus(cpu::MAX_CPUS);
     let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description.clone(), &options);
     let irqchip = irqchip.expect("the interrupt controllers could not be brought up");
@@ -86,12 +75,11 @@ pub(crate) fn bring_up(
         MsiController::Its(its) => Some(its.clone()),
         _ => None,
     });
-    let its_cost = ItsCost::now();
     let host = host(&description);
     let controller = host.and_then(|host| irqchip.pci_parent(host, RequesterId::pci(0, 0, 0)).ok());
     let interrupts = irqchip.interrupts().clone();
     let functions = host.map_or_else(Vec::new, |host| pci::enumerate(&description, host));
-    let smmu = smmu.map(|smmu| {
+    let smmu = host.and_then(|host| SmmuDescription::of(&description, host)).map(|smmu| {
         let edu = functions.iter().find(|function| DeviceKind::is(function, "edu"));
         let write = || edu.map_or(Err(Verdict::Failed("no edu".into())), edu::writes);
         Arc::new(Smmu::new(smmu, write).expect("the SMMU could not be initialized"))
@@ -110,7 +98,6 @@ pub(crate) fn bring_up(
         description,
         irqchip,
         its,
-        its_cost,
         parent,
         controller,
         smmu,
@@ -159,6 +146,14 @@ impl Machine {
         self.irqchip.pci_parent(self.host()?, function.sender()).ok()
     }
 
+    /// Returns the first function of this kind with a requester ID of its own.
+    pub(crate) fn device(&self, name: &str) -> Result<(&Function, &'static DeviceKind), Verdict> {
+        let own = self.functions.iter().filter(|one| one.address == one.requester);
+        let mut kinds = own.filter_map(|one| Some((one, DeviceKind::of(one)?)));
+        let found = kinds.find(|(_, kind)| kind.name == name);
+        found.ok_or_else(|| Verdict::Skipped(format!("no {name}")))
+    }
+
     /// Returns the PCI host bridge that the tests use.
     pub(crate) fn host(&self) -> Option<&PciHost> {
         host(&self.description)
@@ -190,13 +185,6 @@ fn host(description: &Description) -> Option<&PciHost> {
     description.hosts.iter().find(|host| host.status.is_enabled())
 }
 
-/// Returns the ITS that firmware enables.
-pub(crate) fn its_controller(description: &Description) -> Option<(ControllerIndex, &Described)> {
-    description.indexed_controllers().find(|(_, controller)| {
-        controller.kind == ControllerKind::Its && controller.status.is_enabled()
-    })
-}
-
 /// Creates an address space for every function.
 fn attach(smmu: &Smmu, around: &Started, functions: &[Function]) {
     let memory = around.memory.start as u64..around.memory.end as u64;
@@ -207,8 +195,8 @@ fn attach(smmu: &Smmu, around: &Started, functions: &[Function]) {
 
 /// Creates the layer that maps doorbells at the SMMU, and requests the SMMU's event interrupt.
 fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Interrupts) -> Translated {
-    let (vector, reader) = (HwIrq::new(smmu.event_spi()), smmu.clone());
-    let request = WiredRequest::new(vector, Trigger::Edge, "smmu");
+    let reader = smmu.clone();
+    let request = WiredRequest::new(smmu.event_spi(), Trigger::Edge, "smmu");
     let handle = interrupts.request_wired(request, move |_| reader.take_events());
     // Leak the handle, because the SMMU is never released.
     core::mem::forget(handle.expect("the SMMU's event interrupt could not be requested"));

@@ -12,9 +12,7 @@ extern crate alloc;
 mod board;
 mod controller;
 mod devices;
-mod devicetree;
 mod driver;
-mod its_cost;
 mod machine;
 mod platform;
 mod report;
@@ -25,6 +23,7 @@ mod soft_device;
 mod tests;
 
 use crate::report::Report;
+use gic_firmware::devicetree;
 use image_rt::{Boot, power, start};
 
 image_rt::image!(main);
@@ -32,10 +31,9 @@ image_rt::image!(main);
 fn main(boot: Boot) -> ! {
     // SAFETY: `boot` is the value that the entry point received, and `main` is called only once.
     let around = unsafe { start::start(boot) };
-    let blob = around.devicetree;
-    let description =
-        gic_firmware::devicetree::parse(blob).expect("the devicetree could not be parsed");
-    let machine = machine::bring_up(description, &around, devicetree::smmu(blob));
+    let description = devicetree::parse(around.devicetree);
+    let description = description.expect("the devicetree could not be parsed");
+    let machine = machine::bring_up(description, &around);
     let mut report = Report::default();
     tests::run(machine, around.command_line(), &mut report);
     report.summarize();

@@ -1,10 +1,10 @@
-//! The image's implementation of the drivers' platform traits. Tests additionally use registers
-//! that count accesses, and a table that isn't backed by memory.
+//! The image's implementation of the drivers' platform traits. Tests additionally use a table that
+//! isn't backed by memory.
 
-use crate::its_cost::Counted;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
-use gic_driver::{Coherence, GicPlatform, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use gic_driver::{Coherence, GicPlatform, PhysicalRegion, Platform, RawMmio};
+use gic_driver::{Table, TableLayout, Wait};
 use image_rt::platform::Kernel as Image;
 use irq_domain::{Host, IrqState, LocalCpu, TaskContext};
 use msi_types::Cpu;
@@ -25,10 +25,10 @@ pub(crate) fn break_next_table() {
 }
 
 impl Platform for Kernel {
-    type Mmio = Counted;
+    type Mmio = RawMmio;
 
-    fn map(&self, region: PhysicalRegion) -> Option<Counted> {
-        Some(Counted::new(Image.map(region)?, region.base))
+    fn map(&self, region: PhysicalRegion) -> Option<RawMmio> {
+        Image.map(region)
     }
 
     fn wait(&self, turn: u32) -> Wait {

@@ -53,6 +53,11 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Runs named tests, all of the same object.
+    pub(crate) fn cases<T: Copy>(&mut self, object: T, tests: &[(&str, fn(T) -> Outcome)]) {
+        tests.iter().for_each(|(name, test)| self.case(name, || test(object)));
+    }
+
     /// Runs a test and prints its outcome.
     pub(crate) fn case(&mut self, name: &str, test: impl FnOnce() -> Outcome) {
         let check = name.to_string();

@@ -14,41 +14,38 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use gic_driver::PhysicalRegion;
+use gic_firmware::{Description, IommuRouting, PciHost};
 use image_rt::lock::IrqMutex;
 use image_rt::pci::Bar;
 use irq_domain::layer::{DoorbellMode, Iommu, IommuDomain, IovaConstraint, Translated};
 use irq_domain::pci::TableMemory;
-use msi_types::{Granule, RequesterId};
+use msi_types::{Granule, HwIrq, RequesterId};
 use smmu::{Context, SmmuError, SpaceId, Translation};
 use translation::AddressSpace;
 
 /// Maximum number of events that are kept until a test reads them.
 const KEPT_EVENTS: usize = 64;
 
-/// Firmware's description of an SMMU and the requesters behind it.
+/// Firmware's description of the SMMU in front of PCI.
 #[derive(Clone, Debug)]
 pub(crate) struct SmmuDescription {
-    pub(crate) registers: PhysicalRegion,
+    registers: PhysicalRegion,
     /// SPI that signals new events.
-    pub(crate) event_spi: u32,
-    /// Spans of the PCI host's `iommu-map`.
-    pub(crate) streams: Vec<StreamSpan>,
-}
-
-/// Consecutive requesters with consecutive StreamIDs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct StreamSpan {
-    pub(crate) first_requester: u32,
-    pub(crate) first_stream: u32,
-    pub(crate) length: u32,
+    event_spi: HwIrq,
+    streams: IommuRouting,
 }
 
 impl SmmuDescription {
-    /// Returns the stream of a requester, if the SMMU serves it.
-    pub(crate) fn stream(&self, requester: RequesterId) -> Option<StreamId> {
-        self.streams.iter().find_map(|span| {
-            let offset = requester.get().checked_sub(span.first_requester)?;
-            (offset < span.length).then(|| StreamId(span.first_stream + offset))
+    /// Returns the SMMU to which the host bridge's `iommu-map` refers.
+    pub(crate) fn of(description: &Description, host: &PciHost) -> Option<Self> {
+        let iommu = description.iommu(host.iommu.map.first()?.iommu?)?;
+        let registers = iommu.registers.as_ref()?.value;
+        // The event queue's interrupt is the first one, as in QEMU's devicetree.
+        let user = description.wired.iter().find(|user| user.id == iommu.id)?;
+        iommu.compatible.iter().any(|name| name == "arm,smmu-v3").then_some(Self {
+            registers: PhysicalRegion { base: registers.base(), bytes: registers.size() },
+            event_spi: user.interrupts.first()?.hwirq(),
+            streams: host.iommu.clone(),
         })
     }
 }
@@ -152,7 +149,7 @@ impl Smmu {
 
     /// Returns the stream of a requester, if the SMMU serves it.
     pub(crate) fn stream(&self, requester: RequesterId) -> Option<StreamId> {
-        self.description.stream(requester)
+        self.description.streams.stream(requester).map(|(_, stream)| StreamId(stream))
     }
 
     /// Returns the number of runs of the event interrupt's handler.
@@ -161,7 +158,7 @@ impl Smmu {
     }
 
     /// Returns the SPI that signals new events.
-    pub(crate) fn event_spi(&self) -> u32 {
+    pub(crate) fn event_spi(&self) -> HwIrq {
         self.description.event_spi
     }
 }
@@ -169,32 +166,6 @@ impl Smmu {
 impl Unit {
     fn space(&mut self, domain: IommuDomain) -> Result<&mut Space, &'static str> {
         self.spaces.get_mut(&StreamId(domain.0)).ok_or("its stream has no address space")
-    }
-
-    fn map(
-        &mut self,
-        domain: IommuDomain,
-        page: u64,
-        constraint: IovaConstraint,
-    ) -> Result<u64, &'static str> {
-        // No invalidation is needed, because the SMMU does not cache entries that are invalid.
-        self.space(domain)?.memory.map_doorbell(page, constraint)
-    }
-
-    /// Translates an address by reading the same tables in memory as the SMMU.
-    fn translate(&mut self, domain: IommuDomain, address: u64) -> Translated {
-        let translated = self.driver.translates(StreamId(domain.0)).then(|| {
-            let space = self.space(domain).ok()?;
-            space.memory.translate(address)
-        });
-        translated.flatten().map_or(Translated::Refused, Translated::To)
-    }
-
-    fn unmap(&mut self, domain: IommuDomain, mapped: u64) -> Result<(), SmmuError> {
-        let Ok(space) = self.space(domain) else { return Ok(()) };
-        space.memory.unmap_doorbell(mapped);
-        let id = space.id;
-        self.driver.forget_page(id, mapped)
     }
 }
 
@@ -217,16 +188,28 @@ impl Iommu for Behind {
         page: u64,
         constraint: IovaConstraint,
     ) -> Result<u64, &'static str> {
-        self.0.state.with(|state| state.map(domain, page, constraint))
+        // No invalidation is needed, because the SMMU does not cache entries that are invalid.
+        self.0.state.with(|state| state.space(domain)?.memory.map_doorbell(page, constraint))
     }
 
     fn unmap(&self, domain: IommuDomain, mapped: u64) {
-        let done = self.0.state.with(|state| state.unmap(domain, mapped));
-        done.expect("the SMMU could not invalidate a page");
+        self.0.state.with(|state| {
+            let Ok(space) = state.space(domain) else { return };
+            space.memory.unmap_doorbell(mapped);
+            let id = space.id;
+            let done = state.driver.forget_page(id, mapped);
+            done.expect("the SMMU could not invalidate a page");
+        });
     }
 
+    /// Translates an address by reading the same tables in memory as the SMMU.
     fn translate(&self, domain: IommuDomain, address: u64) -> Translated {
-        self.0.state.with(|state| state.translate(domain, address))
+        self.0.state.with(|state| {
+            let translates = state.driver.translates(StreamId(domain.0));
+            let space = state.space(domain).ok().filter(|_| translates);
+            let translated = space.and_then(|space| space.memory.translate(address));
+            translated.map_or(Translated::Refused, Translated::To)
+        })
     }
 }
 

@@ -16,6 +16,33 @@ use irq_domain::PerCpuHandle;
 use msi_types::{Cpu, Trigger};
 use spin::Once;
 
+/// Number of events on each CPU.
+#[derive(Debug, Default)]
+pub(crate) struct PerCpu([AtomicU64; MAX_CPUS]);
+
+impl PerCpu {
+    /// Counts an event.
+    pub(crate) fn count(&self, cpu: Cpu) {
+        self.0[cpu.index()].fetch_add(1, Ordering::Release);
+    }
+
+    /// Returns the number of events on a CPU.
+    pub(crate) fn on(&self, cpu: Cpu) -> u64 {
+        self.0[cpu.index()].load(Ordering::Acquire)
+    }
+
+    /// Returns the number of events on the other CPUs.
+    pub(crate) fn elsewhere(&self, cpu: Cpu) -> u64 {
+        let others = self.0.iter().enumerate().filter(|(index, _)| *index != cpu.index());
+        others.map(|(_, count)| count.load(Ordering::Acquire)).sum()
+    }
+
+    /// Returns the number of events on all CPUs.
+    pub(crate) fn all(&self) -> u64 {
+        self.0.iter().map(|count| count.load(Ordering::Acquire)).sum()
+    }
+}
+
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Next closure of each CPU.

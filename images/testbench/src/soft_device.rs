@@ -5,6 +5,7 @@
 
 use crate::machine::Machine;
 use crate::report::Verdict;
+use crate::smp::PerCpu;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ptr::with_exposed_provenance_mut;
@@ -105,6 +106,17 @@ impl SoftDevice {
         handler: impl Fn(u16, &IrqContext<'_>) + Clone + Send + Sync + 'static,
     ) -> Result<Self, Verdict> {
         Self::with_storage(machine, Storage::Emulated, vectors, handler)
+    }
+
+    /// Creates a device that counts its handlers' runs.
+    pub(crate) fn counting(
+        machine: &Machine,
+        vectors: u16,
+    ) -> Result<(Self, Arc<PerCpu>), Verdict> {
+        let runs = Arc::<PerCpu>::default();
+        let counts = runs.clone();
+        let count = move |_, context: &IrqContext<'_>| counts.count(context.cpu());
+        Ok((Self::new(machine, vectors, count)?, runs))
     }
 
     /// Like [`new`](Self::new), with another kind of storage.

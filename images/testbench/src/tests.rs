@@ -23,17 +23,17 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
         return cost::watched(machine, report);
     }
     discovery::run(machine, expected, report);
-    sgis::run(machine, report);
+    report.cases(machine, sgis::TESTS);
     devices::run(machine, report);
     translated::run(machine, report);
     intx::run(machine, report);
     controller::run(machine, report);
-    priorities::run(machine, report);
-    lpis::run(machine, report);
+    report.cases(machine, priorities::TESTS);
+    report.cases(machine, lpis::TESTS);
     load::run(machine, load_of(expected), report);
-    hotplug::run(machine, report);
+    report.cases(machine, hotplug::TESTS);
     suspend::run(machine, tables_of(expected), report);
-    cost::run(machine, has_word(expected, "cost=linux"), report);
+    report.cases(machine, cost::TESTS);
 }
 
 /// Returns the location of the ITS's mappings, as stated by the runner.

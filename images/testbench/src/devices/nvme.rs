@@ -2,22 +2,13 @@
 
 use crate::driver::Driver;
 use crate::report::{Outcome, Verdict, check};
-use image_rt::nvme;
-use image_rt::pci::{Bar, Function};
+use image_rt::nvme::Nvme;
+use image_rt::pci::Bar;
 
 /// Number of I/O queues: one for each of at most eight CPUs.
-const IO_QUEUES: u16 = 8;
+pub(super) const IO_QUEUES: u16 = 8;
 
-/// An NVMe controller.
-pub(crate) struct Nvme(nvme::Nvme<Bar>);
-
-impl Nvme {
-    pub(crate) fn new(function: &Function) -> Self {
-        Self(nvme::Nvme::new(function.bar(0), IO_QUEUES))
-    }
-}
-
-impl Driver for Nvme {
+impl Driver for Nvme<Bar> {
     fn vectors(&self) -> u16 {
         1 + IO_QUEUES
     }
@@ -27,17 +18,17 @@ impl Driver for Nvme {
     }
 
     fn start(&self) -> Outcome {
-        Ok(self.0.start()?)
+        Ok(Self::start(self)?)
     }
 
     /// On queue 0, identifies the controller. On queue *n*, reads sector *n*. Each sector contains
     /// its own number.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
         if slot == 0 {
-            self.0.identify()?;
+            self.identify()?;
             return Ok(true);
         }
-        let number = self.0.read(slot, slot.into())?;
+        let number = self.read(slot, slot.into())?;
         check!(number == slot.into(), "sector {slot} contains number {number:#x}");
         Ok(true)
     }
@@ -48,6 +39,6 @@ impl Driver for Nvme {
     }
 
     fn handle(&self, slot: u16) {
-        self.0.complete(slot);
+        self.complete(slot);
     }
 }

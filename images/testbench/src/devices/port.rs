@@ -21,15 +21,11 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Creates the driver of a port with one message.
-    pub(crate) fn new(function: &Function) -> Self {
+    /// Creates the driver of a port with one message, or with a second one that would report
+    /// errors.
+    pub(crate) fn new(function: &Function, vectors: u16) -> Self {
         let capability = function.capability(PCI_EXPRESS).expect("a port is PCI Express");
-        Self { config: function.config.clone(), capability, vectors: 1 }
-    }
-
-    /// Creates the driver of a root port whose second message would report errors.
-    pub(crate) fn with_second_message(function: &Function) -> Self {
-        Self { vectors: 2, ..Self::new(function) }
+        Self { config: function.config.clone(), capability, vectors }
     }
 }
 

@@ -2,21 +2,21 @@
 //! message, and also tests a command that fails. Without an ITS, the same tests use the distributor
 //! or the host bridge.
 
-use crate::controller::{LEAVES_PENDING, Tested as _};
+use crate::controller::{LEAVES_PENDING, gicv3};
 use crate::machine::{Machine, UNHANDLED};
 use crate::platform::break_next_table;
 use crate::report::{Outcome, Report, Verdict, check, skip};
-use crate::smp;
+use crate::smp::{self, PerCpu};
 use crate::soft_device::{self, SoftDevice};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use gic_bringup::MsiController;
 use gic_driver::Its;
 use gic_driver::its::EventRequest;
-use image_rt::cpu::{self, MAX_CPUS};
+use image_rt::cpu;
 use msi_types::{Cpu, DeviceId, MsiMessage, Pending};
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
@@ -51,31 +51,15 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     });
 }
 
-/// Number of runs of a software device's only handler, by CPU.
-type Runs = Arc<[AtomicU64; MAX_CPUS]>;
-
-fn one_vector(machine: &Machine) -> Result<(SoftDevice, Runs), Verdict> {
-    let runs: Runs = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
-    let counts = runs.clone();
-    let device = SoftDevice::new(machine, 1, move |_, context| {
-        counts[context.cpu().index()].fetch_add(1, Ordering::Release);
-    })?;
-    Ok((device, runs))
-}
-
-fn on(runs: &Runs, cpu: Cpu) -> u64 {
-    runs[cpu.index()].load(Ordering::Acquire)
-}
-
-fn all(runs: &Runs) -> u64 {
-    runs.iter().map(|count| count.load(Ordering::Acquire)).sum()
+fn one_vector(machine: &Machine) -> Result<(SoftDevice, Arc<PerCpu>), Verdict> {
+    SoftDevice::counting(machine, 1)
 }
 
 /// Waits for the first handler run, and then briefly for a second one.
-fn check_runs(runs: &Runs, cpu: Cpu, wanted: u64) -> Outcome {
-    cpu::wait_until(if wanted == 0 { 5 } else { 2000 }, || all(runs) > 0);
-    cpu::wait_until(5, || all(runs) > wanted);
-    let (there, everywhere) = (on(runs, cpu), all(runs));
+fn check_runs(runs: &PerCpu, cpu: Cpu, wanted: u64) -> Outcome {
+    cpu::wait_until(if wanted == 0 { 5 } else { 2000 }, || runs.all() > 0);
+    cpu::wait_until(5, || runs.all() > wanted);
+    let (there, everywhere) = (runs.on(cpu), runs.all());
     check!(
         (there, everywhere) == (wanted, wanted),
         "{there} runs on CPU {cpu}, {everywhere} in all"
@@ -177,7 +161,7 @@ fn moved(machine: &Machine) -> Outcome {
     device.fire(0);
     machine.route(handle, here)?;
     handle.enable();
-    let followed = cpu::wait_until(500, || all(&runs) > 0);
+    let followed = cpu::wait_until(500, || runs.all() > 0);
     if !followed && handle.is_pending() == Some(true) && machine.its.is_none() {
         handle.set_affinity(there)?;
         check_runs(&runs, there, 1)?;
@@ -206,17 +190,17 @@ fn all_moved(machine: &'static Machine) -> Outcome {
     });
     cpu::wait_until(2000, || masked.load(Ordering::Acquire));
     device.fire(0);
-    let early = cpu::wait_until(5, || all(&runs) > 0);
+    let early = cpu::wait_until(5, || runs.all() > 0);
     let answer = its.move_all_pending(there, here);
-    cpu::wait_until(2000, || on(&runs, here) > 0);
+    cpu::wait_until(2000, || runs.on(here) > 0);
     done.store(true, Ordering::Release);
     smp::wait_for(there)?;
     answer?;
     check!(!early, "the handler ran although interrupts of its CPU are masked");
     check_runs(&runs, here, 1)?;
     device.fire(0);
-    cpu::wait_until(2000, || all(&runs) == 2);
-    check!(on(&runs, there) == 1, "the event itself was moved with the pending LPIs");
+    cpu::wait_until(2000, || runs.all() == 2);
+    check!(runs.on(there) == 1, "the event itself was moved with the pending LPIs");
     device.tear_down()
 }
 
@@ -232,15 +216,15 @@ fn inherited(machine: &Machine) -> Outcome {
     handle.enable();
     check_runs(&runs, here, 1)?;
     device.fire(0);
-    cpu::wait_until(2000, || on(&runs, here) == 2);
-    check!(on(&runs, here) == 2, "a later message was not delivered to the heir");
+    cpu::wait_until(2000, || runs.on(here) == 2);
+    check!(runs.on(here) == 2, "a later message was not delivered to the heir");
     its.cpu_on(there)?;
     // The interrupt core doesn't know that the CPU that takes over already has the interrupt, so
     // the core moves the interrupt again.
     handle.set_affinity(there)?;
     device.fire(0);
-    cpu::wait_until(2000, || on(&runs, there) == 1);
-    let counts = (on(&runs, here), on(&runs, there));
+    cpu::wait_until(2000, || runs.on(there) == 1);
+    let counts = (runs.on(here), runs.on(there));
     check!(counts == (2, 1), "runs after the CPU was turned on again: {counts:?}");
     device.tear_down()
 }
@@ -252,7 +236,7 @@ fn stalled(machine: &Machine) -> Outcome {
     const NOBODY: DeviceId = DeviceId::new(0xfff8);
     let its = its(machine)?;
     let request = EventRequest::new(NonZeroU16::MIN, Cpu::new(0));
-    let free = machine.gic().gicv3()?.lpis()?.available();
+    let free = gicv3(machine.gic())?.lpis()?.available();
     // Make sure that the device table has a page for the device.
     its.detach(its.attach(NOBODY, 1)?);
     break_next_table();
@@ -271,7 +255,7 @@ fn stalled(machine: &Machine) -> Outcome {
         text == format!("its@{:x}, MAPTI device {NOBODY} event 0x0: queue stalled", its.base()),
         "{text}"
     );
-    check!(machine.gic().gicv3()?.lpis()?.available() == free, "LPIs are lost");
+    check!(gicv3(machine.gic())?.lpis()?.available() == free, "LPIs are lost");
     let (device, runs) = one_vector(machine)?;
     device.fire(0);
     check_runs(&runs, device.vectors[0].cpu, 1)?;

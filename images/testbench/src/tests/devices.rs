@@ -35,7 +35,7 @@ fn one(machine: &'static Machine, kind: &DeviceKind, function: &Function, report
     let mut made = None;
     report.case(&format!("{name}: takes its vectors and starts"), || {
         let rig = Rig::new(machine, &name, function, kind.drive(function))?;
-        println!("note - {name}: {} vectors set up by {}", rig.vectors.len(), rig.cost);
+        println!("note - {name}: {} vectors", rig.vectors.len());
         made = Some(rig);
         Ok(())
     });

@@ -1,50 +1,32 @@
 //! Tests of a CPU that is turned off by PSCI and on again, and of a GIC that is suspended.
 
-use crate::controller::{Tested as _, registers};
-use crate::machine::Machine;
-use crate::report::{Outcome, Report, check, skip};
-use crate::smp;
+use crate::controller::{gicv3, registers};
+use crate::machine::{Machine, Test};
+use crate::report::{Outcome, Verdict, check, skip};
+use crate::smp::{self, PerCpu};
 use crate::soft_device::SoftDevice;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
-use image_rt::cpu::{self, MAX_CPUS};
+use image_rt::cpu;
 use msi_types::Cpu;
 
 const VECTORS: u16 = 8;
 
-pub(super) fn run(machine: &'static Machine, report: &mut Report) {
-    report.case("a CPU leaves, its interrupts arrive elsewhere, and it comes back", || {
-        leave_and_return(machine)
-    });
-    report.case("CPUs leave and return many times", || many_times(machine));
-    report.case("the GIC and the ITS sleep and wake, and keep what is pending", || {
-        sleep_and_wake(machine)
-    });
-}
-
-type Runs = Arc<[AtomicU64; MAX_CPUS]>;
-
-fn device(machine: &Machine) -> Result<(SoftDevice, Runs), crate::report::Verdict> {
-    let runs: Runs = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
-    let counts = runs.clone();
-    let device = SoftDevice::new(machine, VECTORS, move |_, context| {
-        counts[context.cpu().index()].fetch_add(1, Ordering::Release);
-    })?;
-    Ok((device, runs))
-}
+pub(super) const TESTS: &[Test] = &[
+    ("a CPU leaves, its interrupts arrive elsewhere, and it comes back", leave_and_return),
+    ("CPUs leave and return many times", many_times),
+    ("the GIC and the ITS sleep and wake, and keep what is pending", sleep_and_wake),
+];
 
 /// Makes the device send a message of every vector. Returns the number of handler runs on `cpu`.
-fn fire_all(device: &SoftDevice, runs: &Runs, cpu: Cpu) -> Result<u64, crate::report::Verdict> {
-    let all = || runs.iter().map(|count| count.load(Ordering::Acquire)).sum::<u64>();
-    let (before, there) = (all(), runs[cpu.index()].load(Ordering::Acquire));
+fn fire_all(device: &SoftDevice, runs: &PerCpu, cpu: Cpu) -> Result<u64, Verdict> {
+    let (before, there) = (runs.all(), runs.on(cpu));
     for slot in 0..VECTORS {
         device.fire(slot);
     }
-    cpu::wait_until(2000, || all() == before + u64::from(VECTORS));
-    let arrived = all() - before;
+    cpu::wait_until(2000, || runs.all() == before + u64::from(VECTORS));
+    let arrived = runs.all() - before;
     check!(arrived == u64::from(VECTORS), "{arrived} of {VECTORS} messages arrived");
-    Ok(runs[cpu.index()].load(Ordering::Acquire) - there)
+    Ok(runs.on(cpu) - there)
 }
 
 pub(super) fn take_away(machine: &'static Machine, cpu: Cpu) -> Outcome {
@@ -59,7 +41,7 @@ fn leave_and_return(machine: &'static Machine) -> Outcome {
     let Some(cpu) = machine.online_cpus().last().copied().filter(|cpu| *cpu != Cpu::new(0)) else {
         skip!("there is one CPU")
     };
-    let (device, runs) = device(machine)?;
+    let (device, runs) = SoftDevice::counting(machine, VECTORS)?;
     let all_there = |device: &SoftDevice| -> Outcome {
         for handle in &device.handles {
             machine.route(handle, cpu)?;
@@ -88,7 +70,7 @@ fn many_times(machine: &'static Machine) -> Outcome {
     if cpus.is_empty() {
         skip!("there is one CPU");
     }
-    let (device, runs) = device(machine)?;
+    let (device, runs) = SoftDevice::counting(machine, VECTORS)?;
     for turn in 0..10 {
         let cpu = cpus[turn % cpus.len()];
         take_away(machine, cpu)?;
@@ -106,11 +88,11 @@ fn many_times(machine: &'static Machine) -> Outcome {
 /// Suspends and resumes the system without a loss of power.
 fn sleep_and_wake(machine: &'static Machine) -> Outcome {
     let Some(its) = &machine.its else { skip!("no ITS") };
-    let (gic, boot) = (machine.gic().gicv3()?, Cpu::new(0));
+    let (gic, boot) = (gicv3(machine.gic())?, Cpu::new(0));
     let others: Vec<_> = machine.online_cpus().into_iter().filter(|cpu| *cpu != boot).collect();
     others.iter().try_for_each(|cpu| take_away(machine, *cpu))?;
-    let (device, runs) = device(machine)?;
-    let count = || runs[0].load(Ordering::Acquire);
+    let (device, runs) = SoftDevice::counting(machine, VECTORS)?;
+    let count = || runs.on(boot);
     device.handles[0].disable();
     device.fire(0);
     let state = cpu::irq_save();

@@ -20,8 +20,6 @@ const COMMAND: u16 = 0x04;
 /// Command register bit that disables a function's pin (PCI Local Bus 3.0 §6.2.2).
 const INTERRUPT_DISABLE: u16 = 1 << 10;
 const INTERRUPT_PIN: u16 = 0x3d;
-const HEADER_TYPE: u16 = 0x0e;
-const SECONDARY_BUS: u16 = 0x19;
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     let mut found = None;
@@ -117,16 +115,9 @@ fn wire(machine: &Machine, function: &Function) -> Result<WiredInterrupt, Verdic
 /// Returns the path from the function through the bridges above it to the root bus.
 fn path(machine: &Machine, function: RequesterId) -> Vec<RequesterId> {
     let mut path = vec![function];
-    let is_bridge = |found: &&Function| found.config.read8(HEADER_TYPE) & 0x7f == 1;
-    let mut bus = function.pci_bus();
-    while let Some(bridge) = machine
-        .functions
-        .iter()
-        .filter(is_bridge)
-        .find(|bridge| bus != 0 && bridge.config.read8(SECONDARY_BUS) == bus)
-    {
+    let above = |bus| machine.functions.iter().find(|one| one.secondary_bus() == Some(bus));
+    while let Some(bridge) = path.last().and_then(|below| above(below.pci_bus())) {
         path.push(bridge.address);
-        bus = bridge.address.pci_bus();
     }
     path
 }

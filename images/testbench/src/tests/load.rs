@@ -3,9 +3,8 @@
 //! of the last message sent.
 
 use crate::controller::LEAVES_PENDING;
-use crate::devices::DeviceKind;
 use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
-use crate::report::{Outcome, Report, check, skip};
+use crate::report::{Outcome, Report, check};
 use crate::rig::Rig;
 use crate::smp;
 use crate::soft_device::SoftDevice;
@@ -114,11 +113,7 @@ fn moving_device(machine: &'static Machine) -> Outcome {
     const SHOTS: u64 = 500;
     /// Microseconds between two messages, so that other threads can run.
     const PAUSE: u64 = 100;
-    let edu = machine.functions.iter().find_map(|function| {
-        DeviceKind::of(function).filter(|kind| kind.name == "edu").map(|kind| (kind, function))
-    });
-    let Some((kind, function)) = edu else { skip!("no edu") };
-    let rig = Rig::new(machine, "edu", function, kind.drive(function))?;
+    let rig = Rig::of(machine, "edu")?;
     let cpus = machine.online_cpus();
     let (device, sent) = (rig.device.clone(), Arc::new(AtomicU64::new(0)));
     let shots = sent.clone();

@@ -1,8 +1,8 @@
 //! Tests of the limits of the LPI tables: every implemented LPI can be mapped, the last one works,
 //! and no further LPI exists.
 
-use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
-use crate::report::{Outcome, Report, Verdict, check, skip};
+use crate::machine::{LAST_UNHANDLED, Machine, Test, UNHANDLED};
+use crate::report::{Outcome, Verdict, check, skip};
 use crate::soft_device::send;
 use core::num::NonZeroU16;
 use core::sync::atomic::Ordering;
@@ -11,10 +11,10 @@ use gic_driver::{Its, ItsError};
 use image_rt::cpu;
 use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, MsiMessage};
 
-pub(super) fn run(machine: &'static Machine, report: &mut Report) {
-    report.case("every LPI can be mapped, and not one more", || all_of_them(machine));
-    report.case("a DeviceID beyond the ITS's is refused", || beyond(machine));
-}
+pub(super) const TESTS: &[Test] = &[
+    ("every LPI can be mapped, and not one more", all_of_them),
+    ("a DeviceID beyond the ITS's is refused", beyond),
+];
 
 type QemuIts = Its<crate::platform::Kernel>;
 

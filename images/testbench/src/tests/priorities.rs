@@ -1,8 +1,8 @@
 //! Tests of preemption, priority order, the priority mask, and wired interrupts.
 
-use crate::controller::Tested as _;
-use crate::machine::Machine;
-use crate::report::{Outcome, Report, Verdict, check, skip};
+use crate::controller::{self, highest_pending, mask_below, restore_mask, running_priority};
+use crate::machine::{Machine, Test};
+use crate::report::{Outcome, Verdict, check, skip};
 use crate::soft_device::SoftDevice;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -17,16 +17,12 @@ use msi_types::{Cpu, Pending, Trigger};
 const USUAL: Priority = Priority::new(0xa0);
 const URGENT: Priority = Priority::new(0x40);
 
-pub(super) fn run(machine: &'static Machine, report: &mut Report) {
-    report.case("the most urgent of several pending messages comes first", || in_order(machine));
-    report.case("an urgent message preempts a handler, one of the same priority does not", || {
-        preempts(machine)
-    });
-    report.case("the priority mask holds back what is not more urgent", || masked(machine));
-    report.case("an SPI arrives on the CPU that it is routed to, and can be held back", || {
-        wired(machine)
-    });
-}
+pub(super) const TESTS: &[Test] = &[
+    ("the most urgent of several pending messages comes first", in_order),
+    ("an urgent message preempts a handler, one of the same priority does not", preempts),
+    ("the priority mask holds back what is not more urgent", masked),
+    ("an SPI arrives on the CPU that it is routed to, and can be held back", wired),
+];
 
 /// Log of events in order: slots at the start of their handlers, and slots plus [`END`] at the end.
 type Log = Arc<IrqMutex<Vec<u16>>>;
@@ -62,7 +58,8 @@ fn set_priority(
     slot: usize,
     priority: Priority,
 ) -> Outcome {
-    machine.gic().set_priority(machine.its.as_deref(), device.vectors[slot].hwirq, priority)
+    let hwirq = device.vectors[slot].hwirq;
+    controller::set_priority(machine.gic(), machine.its.as_deref(), hwirq, priority)
 }
 
 /// Restores the priorities and frees the vectors. The priorities must be restored, because a freed
@@ -101,7 +98,7 @@ fn preempts(machine: &'static Machine) -> Outcome {
     let device = device(machine, 3, move |slot, _| {
         seen.with(|log| log.push(slot));
         if slot == 0 {
-            priority.store(gic.running_priority().get().into(), Ordering::Relaxed);
+            priority.store(running_priority(gic).get().into(), Ordering::Relaxed);
             let sender = from.with(|sender| sender.clone());
             cpu::irq_enable();
             if let Some(sender) = &sender {
@@ -120,7 +117,7 @@ fn preempts(machine: &'static Machine) -> Outcome {
     check!(events(&log) == [0, 2, 2 + END, END, 1, 1 + END], "the order was {:?}", events(&log));
     let found = running.load(Ordering::Relaxed);
     check!(found == u64::from(USUAL.get()), "the running priority was {found:#x}");
-    let idle = gic.running_priority();
+    let idle = running_priority(gic);
     check!(idle == Priority::IDLE, "the running priority afterwards is {idle:?}");
     give_back(machine, device)
 }
@@ -131,13 +128,13 @@ fn masked(machine: &Machine) -> Outcome {
     let seen = log.clone();
     let device = device(machine, 2, move |slot, _| seen.with(|log| log.push(slot)))?;
     set_priority(machine, &device, 1, URGENT)?;
-    let before = gic.mask_below(Priority::new(0x80));
+    let before = mask_below(gic, Priority::new(0x80));
     device.fire(0);
     device.fire(1);
     cpu::wait_until(5, || events(&log).len() > 1);
     let early = events(&log);
-    let (waiting, pending) = (gic.highest_pending(), device.handles[0].is_pending());
-    gic.restore_mask(before);
+    let (waiting, pending) = (highest_pending(gic), device.handles[0].is_pending());
+    restore_mask(gic, before);
     check!(early == [1], "handlers that ran while the mask was set: {early:?}");
     let wanted = device.vectors[0].hwirq;
     // QEMU's GICv2 doesn't show interrupts in HPPIR if the priority mask masks them, even though

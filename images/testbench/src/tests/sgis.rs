@@ -1,56 +1,39 @@
 //! Tests of a CPU's private interrupts: SGIs from every CPU to every CPU, and a PPI.
 
 use crate::controller::registers;
-use crate::machine::Machine;
-use crate::report::{Outcome, Report, check, skip};
-use crate::smp;
+use crate::machine::{Machine, Test};
+use crate::report::{Outcome, check, skip};
+use crate::smp::{self, PerCpu};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
 use gic_arch::{IntId, SgiId};
-use image_rt::cpu::{self, MAX_CPUS};
+use image_rt::cpu;
+use irq_domain::IrqContext;
 use msi_types::{Cpu, HwIrq, Trigger};
 
 const VIRTUAL_TIMER: HwIrq = IntId::ppi(11).expect("16 PPIs exist").hwirq();
 /// SGIs that the tests use. SGI 15 wakes CPUs.
 const TRIED: core::ops::Range<u8> = 0..8;
 
-pub(super) fn run(machine: &'static Machine, report: &mut Report) {
-    report.case("SGIs arrive from every CPU at every CPU", || all_to_all(machine));
-    report.case("an SGI to all others arrives at all others", || to_others(machine));
-    report.case("the virtual timer's PPI arrives on each CPU, and can be held back", || {
-        timers(machine)
-    });
-    report.case("an SGI to several CPUs arrives at each", || to_several(machine));
-}
-
-type Arrived = Arc<[AtomicU64; MAX_CPUS]>;
-
-fn listen(
-    machine: &'static Machine,
-    number: u8,
-) -> Result<(Arrived, irq_domain::PerCpuHandle, SgiId), crate::report::Verdict> {
-    let sgi = SgiId::new(number).expect("16 SGIs exist");
-    let arrived: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
-    let counts = arrived.clone();
-    let handle = machine.interrupts.request_per_cpu(
-        sgi.intid().hwirq(),
-        Trigger::Edge,
-        "sgi",
-        move |context| {
-            counts[context.cpu().index()].fetch_add(1, Ordering::Release);
-        },
-    )?;
-    Ok((arrived, handle, sgi))
-}
+pub(super) const TESTS: &[Test] = &[
+    ("SGIs arrive from every CPU at every CPU", all_to_all),
+    ("an SGI to all others arrives at all others", to_others),
+    ("the virtual timer's PPI arrives on each CPU, and can be held back", timers),
+    ("an SGI to several CPUs arrives at each", to_several),
+];
 
 /// Runs `use_it` with the SGI enabled on every CPU.
 fn with_listeners(
     machine: &'static Machine,
     number: u8,
-    use_it: impl FnOnce(&Arrived, SgiId) -> Outcome,
+    use_it: impl FnOnce(&PerCpu, SgiId) -> Outcome,
 ) -> Outcome {
-    let (arrived, handle, sgi) = listen(machine, number)?;
+    let sgi = SgiId::new(number).expect("16 SGIs exist");
+    let arrived = Arc::<PerCpu>::default();
+    let counts = arrived.clone();
+    let count = move |context: &IrqContext<'_>| counts.count(context.cpu());
+    let vector = sgi.intid().hwirq();
+    let handle = machine.interrupts.request_per_cpu(vector, Trigger::Edge, "sgi", count)?;
     let handle = Arc::new(handle);
     for cpu in machine.online_cpus() {
         let handle = handle.clone();
@@ -67,28 +50,21 @@ fn with_listeners(
 fn all_to_all(machine: &'static Machine) -> Outcome {
     for number in TRIED {
         with_listeners(machine, number, |arrived, sgi| {
-            for from in machine.online_cpus() {
-                for to in machine.online_cpus() {
-                    let before = arrived[to.index()].load(Ordering::Acquire);
-                    smp::run_on(from, move || {
-                        machine
-                            .gic()
-                            .send(sgi, &[to], &registers())
-                            .expect("the target is reachable");
+            let cpus = machine.online_cpus();
+            for from in &cpus {
+                for to in cpus.iter().copied() {
+                    let before = arrived.on(to);
+                    smp::run_on(*from, move || {
+                        let sent = machine.gic().send(sgi, &[to], &registers());
+                        sent.expect("the target is reachable");
                     })?;
-                    let there = cpu::wait_until(2000, || {
-                        arrived[to.index()].load(Ordering::Acquire) > before
-                    });
+                    let there = cpu::wait_until(2000, || arrived.on(to) > before);
                     check!(there, "SGI {number} from CPU {from} did not arrive at CPU {to}");
                 }
             }
-            let each = machine.online_cpus().len() as u64;
-            for to in machine.online_cpus() {
-                let count = arrived[to.index()].load(Ordering::Acquire);
-                check!(
-                    count == each,
-                    "CPU {to} received SGI {number} {count} times, but {each} were sent"
-                );
+            for to in &cpus {
+                let (count, sent) = (arrived.on(*to), cpus.len() as u64);
+                check!(count == sent, "CPU {to} received SGI {number} {count} times of {sent}");
             }
             Ok(())
         })?;
@@ -105,7 +81,7 @@ fn to_others(machine: &'static Machine) -> Outcome {
     with_listeners(machine, 3, |arrived, sgi| {
         machine.gic().send_to_others(sgi, &registers());
         check_once_each(arrived, &others)?;
-        check!(arrived[0].load(Ordering::Acquire) == 0, "the sender also received the SGI");
+        check!(arrived.on(Cpu::new(0)) == 0, "the sender also received the SGI");
         Ok(())
     })
 }
@@ -115,7 +91,7 @@ fn to_several(machine: &'static Machine) -> Outcome {
     with_listeners(machine, 4, |arrived, sgi| {
         machine.gic().send(sgi, &targets, &registers())?;
         check_once_each(arrived, &targets)?;
-        let all: u64 = arrived.iter().map(|count| count.load(Ordering::Acquire)).sum();
+        let all = arrived.all();
         check!(all == targets.len() as u64, "{all} SGIs arrived, but {} were sent", targets.len());
         Ok(())
     })
@@ -123,17 +99,14 @@ fn to_several(machine: &'static Machine) -> Outcome {
 
 /// Tests the timer interrupt, which is private to each CPU.
 fn timers(machine: &'static Machine) -> Outcome {
-    let fired: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
+    let fired = Arc::<PerCpu>::default();
     let counts = fired.clone();
-    let handle = machine.interrupts.request_per_cpu(
-        VIRTUAL_TIMER,
-        Trigger::Level,
-        "timer",
-        move |context| {
-            cpu::stop_virtual_timer();
-            counts[context.cpu().index()].fetch_add(1, Ordering::Release);
-        },
-    )?;
+    let stop = move |context: &IrqContext<'_>| {
+        cpu::stop_virtual_timer();
+        counts.count(context.cpu());
+    };
+    let interrupts = &machine.interrupts;
+    let handle = interrupts.request_per_cpu(VIRTUAL_TIMER, Trigger::Level, "timer", stop)?;
     let handle = Arc::new(handle);
     for cpu in machine.online_cpus() {
         let timer = handle.clone();
@@ -141,7 +114,7 @@ fn timers(machine: &'static Machine) -> Outcome {
             timer.enable_here();
             cpu::start_virtual_timer();
         })?;
-        let count = || fired[cpu.index()].load(Ordering::Acquire);
+        let count = || fired.on(cpu);
         cpu::wait_until(500, || count() > 0);
         check!(count() == 1, "{} runs on CPU {cpu}", count());
         let timer = handle.clone();
@@ -156,10 +129,10 @@ fn timers(machine: &'static Machine) -> Outcome {
     Ok(())
 }
 
-fn check_once_each(arrived: &Arrived, targets: &[Cpu]) -> Outcome {
+fn check_once_each(arrived: &PerCpu, targets: &[Cpu]) -> Outcome {
     for cpu in targets {
-        cpu::wait_until(2000, || arrived[cpu.index()].load(Ordering::Acquire) > 0);
-        let count = arrived[cpu.index()].load(Ordering::Acquire);
+        cpu::wait_until(2000, || arrived.on(*cpu) > 0);
+        let count = arrived.on(*cpu);
         check!(count == 1, "CPU {cpu} received the SGI {count} times");
     }
     Ok(())

@@ -7,7 +7,6 @@ pub(super) use self::power::Tables;
 
 use crate::board::Board;
 use crate::controller::registers;
-use crate::devices::DeviceKind;
 use crate::machine::Machine;
 use crate::platform::Kernel;
 use crate::report::{Outcome, Report, Verdict, check, skip};
@@ -58,11 +57,7 @@ impl Busy {
     fn new(machine: &'static Machine) -> Result<Self, Verdict> {
         let mut devices = Vec::new();
         for name in ["edu", "nvme"].into_iter().filter(|_| machine.parent.is_some()) {
-            let function = machine.functions.iter().find(|each| DeviceKind::is(each, name));
-            let function = function.ok_or(Verdict::Failed("the device does not exist".into()))?;
-            let kind = DeviceKind::of(function)
-                .ok_or(Verdict::Failed("the device has no driver".into()))?;
-            devices.push((function, Rig::new(machine, name, function, kind.drive(function))?));
+            devices.push((machine.device(name)?.0, Rig::of(machine, name)?));
         }
         let (lines, ticks) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (line, tick) = (lines.clone(), ticks.clone());

@@ -2,7 +2,6 @@
 //! A message to an unmapped address does not arrive, and is reported as an event that identifies
 //! the device.
 
-use crate::devices::DeviceKind;
 use crate::devices::edu::{
     self, ACKNOWLEDGE, DMA_BUFFER, DMA_BYTES, DMA_COMMAND, DMA_FROM, DMA_START_WITH_INTERRUPT,
     DMA_TO, RAISE,
@@ -58,16 +57,11 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(machine: &'a Machine, translated: &'a Translated) -> Result<Self, Verdict> {
-        let edu = find(machine, "edu").ok_or(Verdict::Failed("no edu".into()))?;
-        Ok(Self { machine, translated, edu })
+        Ok(Self { machine, translated, edu: machine.device("edu")?.0 })
     }
 
     fn rig(&self, name: &str) -> Result<Rig, Verdict> {
-        let function = find(self.machine, name);
-        let (function, kind) = function
-            .and_then(|function| Some((function, DeviceKind::of(function)?)))
-            .ok_or_else(|| Verdict::Failed(alloc::format!("no {name}")))?;
-        Rig::new(self.machine, name, function, kind.drive(function))
+        Rig::of(self.machine, name)
     }
 
     fn stream(&self) -> Result<StreamId, Verdict> {
@@ -127,13 +121,6 @@ impl<'a> Bench<'a> {
     fn pages(&self) -> usize {
         self.translated.doorbells.layer().pages()
     }
-}
-
-/// Returns the first function of this kind whose requester ID is its own.
-fn find<'a>(machine: &'a Machine, name: &str) -> Option<&'a Function> {
-    let mut own =
-        machine.functions.iter().filter(|function| function.address == function.requester);
-    own.find(|function| DeviceKind::is(function, name))
 }
 
 fn refused_write(stream: StreamId, address: u64) -> Event {
