@@ -91,7 +91,8 @@ super::table::stages! {
                 "the controller inside the host bridge takes messages from below its root ports, \
                  not their own, and none has arrived"
                 => "let the root port's services use its pin (`pcie_pme=nomsi`), or do without \
-                 them";
+                 them; but keep the port's MSI Enable set on i.MX 6, 7, 8MM and 8MQ, because it \
+                 also lets messages from below interrupt";
             /// The kernel uses an MSI controller of a different kind from the one that firmware
             /// names.
             OtherController

@@ -2,9 +2,10 @@
 
 use crate::board_trees::{bare, flashed, host, region};
 use crate::{assert_delivered, deliver_with};
+use doorbell_hardware::pci::StoreConfig;
 use doorbell_machine::{
-    BuildOptions, ControllerChoice, DeviceHotplug, Disturbances, RunOptions, Suspensions, build,
-    run, simulate,
+    BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, DeviceHotplug, Disturbances,
+    FunctionPlacement, Population, RunOptions, Suspensions, build, run, simulate,
 };
 use gic_arch::IntId;
 use gic_firmware::{
@@ -66,11 +67,20 @@ fn boards() -> [Description; 8] {
     ]
 }
 
+/// Without a shared line, a line carries only the 32 vectors of a status register.
 #[test]
 fn a_shared_line_carries_all_vectors_of_a_bridge() {
-    let [_, _, _, _, board, ..] = boards();
-    let [Controller { gate: Some(_), .. }] = &board.controllers[..] else { panic!("{board:?}") };
-    assert_eq!(board.controllers[0].vectors(), Some(256));
+    let store = StoreConfig::Msix { vectors: 200, table_bar: 0, pba_bar: 2 };
+    let functions = vec![ChosenFunction { place: FunctionPlacement::Root, store }];
+    let population = Population::Chosen(ChosenDevices { functions, devices: Vec::new() });
+    let options = BuildOptions { population, ..BuildOptions::default() };
+    for (name, vectors) in [(RCAR, 200), (IMX8MP, 32)] {
+        for trigger in [Trigger::Level, Trigger::Edge] {
+            let report = deliver_with(&board_with(name, &[448], trigger), &options, 30);
+            assert!(report.totals.is_delivered(), "{:?}", report.totals);
+            assert_eq!((report.totals.vectors, report.totals.delivered > 0), (vectors, true));
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::*;
 use gic_arch::IntId;
-use gic_firmware::{IntIdSpan, Rule};
+use gic_firmware::{Fact, IntIdSpan, Rule};
+use msi_types::pci::MsiGate;
 use msi_types::{MsiMessage, Trigger};
 
 #[test]
@@ -159,4 +160,25 @@ fn msi_controllers_in_host_bridges_are_written_as_they_are_read() {
         assert_eq!(before.message, after.message, "{}", before.id);
     }
     assert_eq!(machine.controllers.len(), again.controllers.len());
+}
+
+#[test]
+fn a_gate_is_written_as_it_is_read() {
+    let register = |address, bits| Some(MsiGate::Register { address, bits });
+    let mut machine = read!("bridges");
+    for (name, gate, is_shared) in [
+        ("fsl,imx8mm-pcie", Some(MsiGate::RootPort), false),
+        ("fsl,imx8mp-pcie", None, false),
+        ("nvidia,tegra234-pcie", register(0x1800_0008, 1 << 31 | 1 << 4), true),
+        ("renesas,rcar-gen4-pcie", register(0x1800_0310, 1 << 26), true),
+    ] {
+        machine.hosts[0].compatible = vec![name.to_owned()];
+        let own = machine.hosts[0].own_controller.unwrap().get();
+        machine.controllers[own].gate = gate.map(Fact::stated);
+        machine.controllers[own].has_shared_line = is_shared;
+        let again = devicetree::parse(&devicetree::write(&machine).unwrap()).unwrap();
+        let read = controller(&again, machine.hosts[0].id.as_str());
+        assert_eq!(read.gate.as_ref().map(|gate| gate.value), gate, "{name}");
+        assert_eq!((read.has_shared_line, read.is_driven()), (is_shared, true), "{name}");
+    }
 }
