@@ -1,7 +1,7 @@
 //! Minimal drivers that only make devices send interrupts.
 
 pub(crate) mod edu;
-mod nvme;
+pub(crate) mod nvme;
 mod port;
 mod virtio;
 

@@ -26,12 +26,6 @@ pub(crate) trait Driver: Send + Sync {
     /// Must be called from a task.
     fn fire(&self, slot: u16) -> Result<bool, Verdict>;
 
-    /// Returns the address of the code of [`handle`](Self::handle), if its instructions can be
-    /// counted.
-    fn handler_address(&self) -> Option<usize> {
-        None
-    }
-
     /// Handles an interrupt of the device. Called in hard IRQ context.
     fn handle(&self, slot: u16) {
         let _ = slot;

@@ -20,36 +20,41 @@ pub struct Bar {
 }
 
 impl Bar {
-    fn pointer<T>(self, offset: u64) -> *mut T {
-        assert!(
-            offset + size_of::<T>() as u64 <= self.length,
-            "offset {offset:#x} exceeds {self:?}"
-        );
-        with_exposed_provenance_mut((self.address + offset) as usize)
+    fn pointer<T>(self, offset: u64) -> NonNull<T> {
+        let end = offset + size_of::<T>() as u64;
+        assert!(end <= self.length, "offset {offset:#x} exceeds {self:?}");
+        let register = with_exposed_provenance_mut((self.address + offset) as usize);
+        NonNull::new(register).expect("no region begins at address 0")
+    }
+
+    /// Reads device memory. Uses an instruction that a hypervisor can emulate from the syndrome,
+    /// which is not possible for a volatile load that the compiler turned into one with write-back
+    /// (DDI 0487, `ESR_ELx.ISV`).
+    fn read<T: FromBytes + IntoBytes>(self, offset: u64) -> T {
+        // SAFETY: the register is in the region, which is mapped as device memory; the pointer is
+        // used for this access only.
+        unsafe { UniqueMmioPointer::new(self.pointer(offset)).read_unsafe() }
+    }
+
+    /// Writes device memory with an instruction that a hypervisor can emulate, like `read`.
+    fn write<T: IntoBytes + Immutable>(self, offset: u64, value: T) {
+        // SAFETY: as in `read`.
+        unsafe { UniqueMmioPointer::new(self.pointer(offset)).write_unsafe(value) };
     }
 
     /// Reads 16 bits.
     pub fn read16(self, offset: u64) -> u16 {
-        // SAFETY: the register is in the region, which is mapped as device memory.
-        unsafe { load::<u16>(self.pointer(offset)) }
+        self.read(offset)
     }
 
     /// Writes 16 bits.
     pub fn write16(self, offset: u64, value: u16) {
-        // SAFETY: the register is in the region, which is mapped as device memory.
-        unsafe { store::<u16>(self.pointer(offset), value) };
-    }
-
-    /// Reads 64 bits.
-    pub fn read64(self, offset: u64) -> u64 {
-        // SAFETY: the register is in the region, which is mapped as device memory.
-        unsafe { load::<u64>(self.pointer(offset)) }
+        self.write(offset, value);
     }
 
     /// Writes 64 bits.
     pub fn write64(self, offset: u64, value: u64) {
-        // SAFETY: the register is in the region, which is mapped as device memory.
-        unsafe { store::<u64>(self.pointer(offset), value) };
+        self.write(offset, value);
     }
 }
 
@@ -59,35 +64,12 @@ impl TableMemory for Bar {
     }
 
     fn read32(&self, offset: u64) -> u32 {
-        // SAFETY: the register is in the region, which is mapped as device memory.
-        unsafe { load::<u32>(self.pointer(offset)) }
+        self.read(offset)
     }
 
     fn write32(&self, offset: u64, value: u32) {
-        // SAFETY: the register is in the region, which is mapped as device memory.
-        unsafe { store::<u32>(self.pointer(offset), value) };
+        self.write(offset, value);
     }
-}
-
-/// Reads device memory. Uses an instruction that a hypervisor can emulate from the syndrome, which
-/// is not possible for a volatile load that the compiler turned into one with write-back (DDI 0487,
-/// `ESR_ELx.ISV`).
-///
-/// # Safety
-/// The register must be mapped as device memory, and aligned.
-unsafe fn load<T: FromBytes + IntoBytes>(register: *mut T) -> T {
-    // SAFETY: the caller guarantees that the register is mapped and aligned; the pointer is used
-    // for this access only.
-    unsafe { UniqueMmioPointer::new(NonNull::new_unchecked(register)).read_unsafe() }
-}
-
-/// Writes device memory with an instruction that a hypervisor can emulate, like [`load`].
-///
-/// # Safety
-/// The register must be mapped as device memory, and aligned.
-unsafe fn store<T: IntoBytes + Immutable>(register: *mut T, value: T) {
-    // SAFETY: as in `load`.
-    unsafe { UniqueMmioPointer::new(NonNull::new_unchecked(register)).write_unsafe(value) };
 }
 
 /// A function that enumeration found.

@@ -7,6 +7,9 @@
 #![no_std]
 #![no_main]
 
+#[path = "../edu.rs"]
+mod edu;
+
 extern crate alloc;
 
 use alloc::boxed::Box;
@@ -16,6 +19,7 @@ use alloc::vec::Vec;
 use core::error::Error;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use doorbell_facts::{Fact, MinimalFact};
+use edu::{ACKNOWLEDGE, EDU, RAISE};
 use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
 use gic_arch::gicr::{FRAME_SIZE, VLPI_BASE};
 use gic_bringup::{Irqchip, Options};
@@ -35,10 +39,6 @@ image_rt::image!(main);
 
 type Result<T> = core::result::Result<T, Box<dyn Error>>;
 
-/// Vendor and device ID of QEMU's `edu`, and its registers that raise and acknowledge an interrupt.
-const EDU: (u16, u16) = (0x1234, 0x11e8);
-const RAISE: u64 = 0x60;
-const ACKNOWLEDGE: u64 = 0x64;
 const PAGE_64K: u64 = 0x1_0000;
 /// INTID bits of the virtual LPIs.
 const VIRTUAL_ID_BITS: u8 = 14;

@@ -3,14 +3,12 @@
 
 use crate::controller::Controller;
 use crate::machine::Machine;
-use crate::platform::Kernel;
 use crate::report::{Outcome, Report, Verdict, check};
 use crate::smp;
 use crate::soft_device::SoftDevice;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use gic_bringup::MsiController;
 use gic_driver::SecurityView;
 use gic_firmware::Severity;
 use image_rt::cpu;
@@ -71,14 +69,8 @@ fn find(machine: &Machine, name: &str) -> String {
         }
         .to_string(),
         "gic" => revision(machine),
-        "v2m" => driven(machine, |driver| matches!(driver, MsiController::V2m(_))).into(),
+        "v2m" | "direct-lpi" | "imsi-rx" | "mbi" | "its" => driven(machine, name).into(),
         "iommu" => iommu(machine).into(),
-        "direct-lpi" => {
-            driven(machine, |driver| matches!(driver, MsiController::DirectLpi(_))).into()
-        }
-        "imsi-rx" => driven(machine, |driver| matches!(driver, MsiController::BridgeMsi(_))).into(),
-        "mbi" => driven(machine, |driver| matches!(driver, MsiController::Mbi(_))).into(),
-        "its" => driven(machine, |driver| matches!(driver, MsiController::Its(_))).into(),
         "security" => match machine.gic().v3().map(|gic| gic.distributor().view()) {
             Some(SecurityView::Single) => "one",
             Some(SecurityView::NonSecure) => "non-secure",
@@ -101,8 +93,11 @@ fn functions(machine: &Machine, are: impl Fn(&&Function) -> bool) -> String {
 }
 
 /// Returns "on" if a controller of this kind is in use.
-fn driven(machine: &Machine, is_kind: fn(&MsiController<Kernel>) -> bool) -> &'static str {
-    if machine.irqchip.controllers().any(|(_, driver)| is_kind(driver)) { "on" } else { "off" }
+fn driven(machine: &Machine, kind: &str) -> &'static str {
+    let driven = machine.irqchip.controllers();
+    let mut kinds =
+        driven.filter_map(|(index, _)| Some(&machine.description.controller(index)?.kind));
+    if kinds.any(|found| found.to_string() == kind) { "on" } else { "off" }
 }
 
 /// Returns the kind of IOMMU that is in use, if it agrees with firmware's `iommu-map`.

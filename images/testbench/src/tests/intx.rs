@@ -60,11 +60,11 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     report.case("the level outlives one of its handlers", || {
         let Sharer { handle, served, unserved, .. } = first;
         drop(handle);
-        let before = (served.load(Ordering::Acquire), unserved.load(Ordering::Acquire));
+        let counts = || (served.load(Ordering::Acquire), unserved.load(Ordering::Acquire));
+        let before = counts();
         second.raise();
         second.expect_served()?;
-        let after = (served.load(Ordering::Acquire), unserved.load(Ordering::Acquire));
-        check!(before == after, "a dropped handler ran");
+        check!(before == counts(), "a dropped handler ran");
         let irq = second.handle.irq();
         drop(second);
         check!(machine.interrupts.effective_affinity(irq).is_none(), "the level was not freed");
@@ -155,9 +155,13 @@ impl Sharer {
         Ok(Self { registers, handle, served, unserved })
     }
 
-    fn raise(&self) {
+    fn forget_runs(&self) {
         self.served.store(0, Ordering::Release);
         self.unserved.store(0, Ordering::Release);
+    }
+
+    fn raise(&self) {
+        self.forget_runs();
         self.registers.write32(RAISE, 1);
     }
 
@@ -184,8 +188,7 @@ impl Sharer {
 /// Makes one function assert the level, and checks that the other function's handler finds nothing
 /// to do.
 fn alone(asserting: &Sharer, other: &Sharer) -> Outcome {
-    other.served.store(0, Ordering::Release);
-    other.unserved.store(0, Ordering::Release);
+    other.forget_runs();
     asserting.raise();
     asserting.expect_served()?;
     let (served, unserved) =

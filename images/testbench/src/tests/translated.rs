@@ -10,7 +10,6 @@ use crate::machine::{Machine, Translated, UNHANDLED};
 use crate::report::{Outcome, Report, Verdict, check, skip};
 use crate::rig::Rig;
 use crate::smmu::{Access, DOORBELL_WINDOW, Event, EventKind, StreamId};
-use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use image_rt::cpu;
 use image_rt::pci::Function;
@@ -85,8 +84,7 @@ impl<'a> Bench<'a> {
         rig.device.fire(0)?;
         cpu::wait_until(2000, || self.translated.smmu.interrupts() > told);
         cpu::wait_until(5, || rig.counts.of(0) > before.0);
-        let events = self.translated.smmu.events();
-        check!(events == [wanted], "the SMMU reported {events:x?}, not {wanted:x?}");
+        self.expect_events(&[wanted])?;
         let after = (rig.counts.of(0), UNHANDLED.load(Ordering::Acquire));
         check!(before == after, "the interrupt arrived nevertheless");
         Ok(())
@@ -100,9 +98,7 @@ impl<'a> Bench<'a> {
             "{}: {runs:?}",
             rig.name
         );
-        let events = self.events();
-        check!(events.is_empty(), "the SMMU reported {events:x?}");
-        Ok(())
+        self.expect_events(&[])
     }
 
     /// Checks that the explanation of edu's vector names this obstacle, or none.
@@ -114,8 +110,11 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn events(&self) -> Vec<Event> {
-        self.translated.smmu.events()
+    /// Checks what the SMMU has reported since the last call.
+    fn expect_events(&self, wanted: &[Event]) -> Outcome {
+        let events = self.translated.smmu.events();
+        check!(events == wanted, "the SMMU reported {events:x?}, not {wanted:x?}");
+        Ok(())
     }
 
     fn pages(&self) -> usize {
@@ -128,9 +127,7 @@ fn refused_write(stream: StreamId, address: u64) -> Event {
 }
 
 fn quiet(bench: &Bench<'_>) -> Outcome {
-    let events = bench.events();
-    check!(events.is_empty(), "the SMMU reported {events:x?}");
-    Ok(())
+    bench.expect_events(&[])
 }
 
 fn off(bench: &Bench<'_>) -> Outcome {
@@ -197,8 +194,7 @@ fn late(bench: &Bench<'_>) -> Outcome {
     cpu::wait_until(2000, || bench.translated.smmu.interrupts() > told);
     bench.edu.bar(0).write32(ACKNOWLEDGE, 1);
     config.write16(at + MSI_CONTROL, control);
-    let events = bench.events();
-    check!(events == [refused_write(bench.stream()?, address)], "the SMMU reported {events:x?}");
+    bench.expect_events(&[refused_write(bench.stream()?, address)])?;
     check!(UNHANDLED.load(Ordering::Acquire) == before, "the message arrived");
     Ok(())
 }
@@ -235,7 +231,6 @@ fn elsewhere(bench: &Bench<'_>) -> Outcome {
         address: NOWHERE,
     };
     cpu::wait_until(500, || bench.translated.smmu.interrupts() > told);
-    let events = bench.events();
-    check!(events == [wanted], "the SMMU reported {events:x?}, not {wanted:x?}");
+    bench.expect_events(&[wanted])?;
     rig.tear_down()
 }
