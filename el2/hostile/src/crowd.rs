@@ -28,18 +28,17 @@ static IS_DONE: AtomicBool = AtomicBool::new(false);
 
 /// Enables and disables LPIs, the ITS and the distributor.
 pub(crate) fn toggles(turns: &mut Turns) {
-    attack(
-        turns,
-        &[
-            |layout| machine::set_lpis(layout, false),
-            |layout| machine::set_lpis(layout, true),
-            |_| machine::write_its(gits::CTLR.offset(), 0),
-            |_| machine::write_its(gits::CTLR.offset(), 1),
-            |_| machine::write(GICD, 4, 0x10),
-            |_| machine::write(GICD, 4, 0x12),
-            |_| machine::take(),
-        ],
-    );
+    let off: [Action; 3] = [
+        |layout| machine::set_lpis(layout, false),
+        |_| machine::write_its(gits::CTLR.offset(), 0),
+        |_| machine::write(GICD, 4, 0x10),
+    ];
+    let on: [Action; 3] = [
+        |layout| machine::set_lpis(layout, true),
+        |_| machine::write_its(gits::CTLR.offset(), 1),
+        |_| machine::write(GICD, 4, 0x12),
+    ];
+    attack(turns, &[off[0], on[0], off[1], on[1], off[2], on[2], |_| machine::take()]);
 }
 
 /// Sends SGIs to all vCPUs, and turns a vCPU off and on.
