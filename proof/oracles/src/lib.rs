@@ -8,7 +8,8 @@
 //!   specification's tables and figures,
 //! - `foreign_driver.rs`: the register and command sequence of another ITS driver, replayed against
 //!   the model,
-//! - `direct_lpis.rs`: the answers of another GICv3 with Direct LPIs, recorded,
+//! - `recordings.rs`: the answers of another GICv3 with Direct LPIs and message-based SPIs,
+//!   recorded,
 //! - [`differential`]: QEMU's GICv3 and ITS, which receive the same protocol lines as the model,
 //! - [`qtest`]: the engine of these lines, also as a program (`cargo run -p doorbell-oracles --bin
 //!   qtest`),
