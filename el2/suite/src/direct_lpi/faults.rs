@@ -4,7 +4,7 @@ use super::named::{NamedBy, TIMEOUT};
 use super::own::Change;
 use super::runs::{
     AWAKE, EXTERNAL, FEW_IDS, IMPATIENT, KEXECS, MOVING, NEWEST, PERMANENT, PLAIN, POWERED,
-    TRANSLATED,
+    POWERED_NEWEST, TALKING_KEXECS, TRANSLATED,
 };
 use crate::linux::{FEW_READS, LinuxCase, SLEEPS};
 
@@ -54,17 +54,64 @@ static bool init_device(struct device *dev, struct irq_domain *domain,
 {
 ";
 
+// Without `awake`, the second redistributor first reads the byte after it was enabled.
+const NO_INVLPIR: Fault = Fault {
+    name: "no INVLPIR at the new redistributor",
+    file: "redistributors.c",
+    old: "command(cpu, GICR_INVLPIR, intid);\n\t\tlpi->cpu = cpu;",
+    new: &["lpi->cpu = cpu;"],
+    case: LinuxCase { words: AWAKE, ..PLAIN },
+    named: NamedBy::Judge("a PCI MSI is lost"),
+};
+const NO_SYNCR: Fault = Fault {
+    name: "no wait for SYNCR",
+    file: "redistributors.c",
+    old: "if (readl_relaxed_poll_timeout_atomic(base + GICR_SYNCR, busy, !(busy & 1), 1, \
+      TIMEOUT_US))",
+    new: &["busy = 0;\n\tif (busy)"],
+    case: PLAIN,
+    named: NamedBy::Lines(&[&["GICR_INVLPIR", "before GICR_SYNCR.Busy was read as 0"]]),
+};
+const NO_RESUME: Fault = Fault {
+    name: "LPIs that stay disabled after a suspend",
+    file: "redistributors.c",
+    old: "\tif (action != CPU_PM_EXIT ||",
+    new: &["\tif (action ||"],
+    case: LinuxCase { words: SLEEPS, ..POWERED },
+    named: NamedBy::Lines(&[&["GICR_SETLPIR", "EnableLPIs is 0 at its target"]]),
+};
+const TORN_MESSAGE_OF_DEVICE: Fault = Fault {
+    name: "a newer kernel's address that is written before its data",
+    file: "msi-parent.c",
+    old: INIT_DEVICE,
+    new: &[
+        WRITE_TORN,
+        INIT_DEVICE,
+        "\tif (dev_is_pci(dev))\n\t\tinfo->chip->irq_write_msi_msg = write_torn;\n",
+    ],
+    case: LinuxCase { reads: 10 * FEW_READS, ..NEWEST },
+    named: NO_INTERRUPT,
+};
+const STALE_MESSAGE: Fault = Fault {
+    name: "a message that stays at the old redistributor",
+    file: "interrupts.c",
+    old: "\treturn IRQ_SET_MASK_OK;\n",
+    new: &["\treturn IRQ_SET_MASK_OK_DONE;\n"],
+    case: PLAIN,
+    named: NamedBy::Judge("CPU 1 took 0 of 40 MSIs"),
+};
+const NO_SHUTDOWN: Fault = Fault {
+    name: "LPIs that stay enabled at a kexec",
+    file: "pci.c",
+    old: "\tdlpi_shut_down();\n",
+    new: &[""],
+    case: LinuxCase { words: KEXECS, ..PLAIN },
+    named: NamedBy::Judge("LPIs were left enabled"),
+};
+
 /// Faults that are planted into our driver.
 pub(super) const PLANTED: &[Fault] = &[
-    // Without `awake`, the second redistributor first reads the byte after it was enabled.
-    Fault {
-        name: "no INVLPIR at the new redistributor",
-        file: "redistributors.c",
-        old: "command(cpu, GICR_INVLPIR, intid);\n\t\tlpi->cpu = cpu;",
-        new: &["lpi->cpu = cpu;"],
-        case: LinuxCase { words: AWAKE, ..PLAIN },
-        named: NamedBy::Judge("a PCI MSI is lost"),
-    },
+    NO_INVLPIR,
     Fault {
         name: "an address that is written before its data",
         file: "msi-domain.c",
@@ -73,15 +120,7 @@ pub(super) const PLANTED: &[Fault] = &[
         case: LinuxCase { reads: 10 * FEW_READS, ..PLAIN },
         named: NO_INTERRUPT,
     },
-    Fault {
-        name: "no wait for SYNCR",
-        file: "redistributors.c",
-        old: "if (readl_relaxed_poll_timeout_atomic(base + GICR_SYNCR, busy, !(busy & 1), 1, \
-          TIMEOUT_US))",
-        new: &["busy = 0;\n\tif (busy)"],
-        case: PLAIN,
-        named: NamedBy::Lines(&[&["GICR_INVLPIR", "before GICR_SYNCR.Busy was read as 0"]]),
-    },
+    NO_SYNCR,
     Fault {
         name: "LPIs that stay pending over a kexec",
         file: "redistributors.c",
@@ -98,14 +137,7 @@ pub(super) const PLANTED: &[Fault] = &[
         case: POWERED,
         named: NamedBy::Lines(&[&["no device handles 4 bytes at 0x80c0000"]]),
     },
-    Fault {
-        name: "LPIs that stay disabled after a suspend",
-        file: "redistributors.c",
-        old: "\tif (action != CPU_PM_EXIT ||",
-        new: &["\tif (action ||"],
-        case: LinuxCase { words: SLEEPS, ..POWERED },
-        named: NamedBy::Lines(&[&["GICR_SETLPIR", "EnableLPIs is 0 at its target"]]),
-    },
+    NO_RESUME,
     Fault {
         name: "too few bits in GICR_PROPBASER",
         file: "compat.c",
@@ -118,34 +150,9 @@ pub(super) const PLANTED: &[Fault] = &[
 
 /// Faults that only the long run plants.
 pub(super) const PLANTED_LONG: &[Fault] = &[
-    Fault {
-        name: "a newer kernel's address that is written before its data",
-        file: "msi-parent.c",
-        old: INIT_DEVICE,
-        new: &[
-            WRITE_TORN,
-            INIT_DEVICE,
-            "\tif (dev_is_pci(dev))\n\t\tinfo->chip->irq_write_msi_msg = write_torn;\n",
-        ],
-        case: LinuxCase { reads: 10 * FEW_READS, ..NEWEST },
-        named: NO_INTERRUPT,
-    },
-    Fault {
-        name: "a message that stays at the old redistributor",
-        file: "interrupts.c",
-        old: "\treturn IRQ_SET_MASK_OK;\n",
-        new: &["\treturn IRQ_SET_MASK_OK_DONE;\n"],
-        case: PLAIN,
-        named: NamedBy::Judge("CPU 1 took 0 of 40 MSIs"),
-    },
-    Fault {
-        name: "LPIs that stay enabled at a kexec",
-        file: "pci.c",
-        old: "\tdlpi_shut_down();\n",
-        new: &[""],
-        case: LinuxCase { words: KEXECS, ..PLAIN },
-        named: NamedBy::Judge("LPIs were left enabled"),
-    },
+    TORN_MESSAGE_OF_DEVICE,
+    STALE_MESSAGE,
+    NO_SHUTDOWN,
     Fault {
         name: "tables outside of reserved memory",
         file: "compat.c",
@@ -164,9 +171,19 @@ pub(super) const PLANTED_LONG: &[Fault] = &[
     },
 ];
 
-/// Faults that are planted into the driver that is built in. Their texts are in the kernel's driver,
-/// not in the module.
+/// Faults that are planted into the driver that is built in. The first ones are in files that the
+/// module has, too.
 pub(super) const PLANTED_BUILT_IN: &[Fault] = &[
+    Fault { case: LinuxCase { words: AWAKE, ..NEWEST }, ..NO_INVLPIR },
+    TORN_MESSAGE_OF_DEVICE,
+    Fault { case: NEWEST, ..NO_SYNCR },
+    Fault { case: NEWEST, named: NamedBy::Judge("CPU 0 took 60 of 120 MSIs"), ..STALE_MESSAGE },
+    Fault {
+        case: LinuxCase { words: TALKING_KEXECS, ..NEWEST },
+        named: NamedBy::Lines(&[&["Booted with LPIs enabled"]]),
+        ..NO_SHUTDOWN
+    },
+    Fault { case: LinuxCase { words: SLEEPS, ..POWERED_NEWEST }, ..NO_RESUME },
     // The SMMU reports the message, and the disk's interrupt does not arrive.
     Fault {
         name: "a physical doorbell behind an SMMU",

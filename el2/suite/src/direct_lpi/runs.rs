@@ -7,6 +7,8 @@ use crate::linux::{
 
 /// The word that makes a guest's program replace the kernel.
 pub(super) const KEXECS: &str = "kexecs";
+/// The same, and the kernel prints warnings.
+pub(super) const TALKING_KEXECS: &str = "kexecs loglevel=5";
 /// Words that reserve memory for another kernel, and let the guest's crash.
 pub(super) const CRASHES: &str = "crashes crashkernel=192M";
 /// The word that keeps all CPUs online while the modules are loaded.
@@ -31,6 +33,8 @@ const NEWER: LinuxCase =
     LinuxCase { controller: Controller::DirectLpi, reads: FEW_READS, ..BACKPORTS };
 pub(super) const NEWEST: LinuxCase =
     LinuxCase { controller: Controller::DirectLpi, reads: FEW_READS, ..UNSTABLE };
+pub(super) const POWERED_NEWEST: LinuxCase =
+    LinuxCase { controller: Controller::PoweredLpi, ..NEWEST };
 /// A guest that owns an SMMU.
 pub(super) const TRANSLATED: LinuxCase =
     LinuxCase { vcpus: 1, cpus: 1, behind_smmu: true, ..NEWEST };
@@ -66,7 +70,7 @@ pub(super) const DRIVEN_LONG: &[LinuxCase] = &[
     LinuxCase { reads: READS, words: SUSPENDS, ..NEWEST },
     LinuxCase { reads: READS, words: SUSPENDS, ..NEWER },
     LinuxCase { vcpus: 4, controller: Controller::PoweredLpi, words: SLEEPS, ..NEWER },
-    LinuxCase { controller: Controller::PoweredLpi, words: SLEEPS, ..NEWEST },
+    LinuxCase { words: SLEEPS, ..POWERED_NEWEST },
     LinuxCase { vcpus: 4, cpus: 4, ..NEWEST },
     LinuxCase { words: CRASHES, ..PLAIN },
     LinuxCase { words: CRASHES, ..PERMANENT },
@@ -74,9 +78,12 @@ pub(super) const DRIVEN_LONG: &[LinuxCase] = &[
 /// Cases of our driver, built into a kernel.
 pub(super) const BUILT_IN: &[LinuxCase] = &[
     LinuxCase { vcpus: 1, cpus: 1, ..NEWEST },
-    NEWEST,
+    LinuxCase { reads: MANY_READS, ..NEWEST },
     LinuxCase { move_every: Some(50), ..NEWEST },
     LinuxCase { words: KEXECS, ..NEWEST },
+    LinuxCase { vcpus: 8, ..NEWEST },
+    POWERED_NEWEST,
+    LinuxCase { words: SLEEPS, ..POWERED_NEWEST },
     TRANSLATED,
     LinuxCase { words: EXTERNAL, ..TRANSLATED },
     MOVING,
