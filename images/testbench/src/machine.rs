@@ -4,7 +4,7 @@ use crate::board::Board;
 use crate::controller::{Controller, registers};
 use crate::devices::{DeviceKind, edu};
 use crate::platform::Kernel;
-use crate::report::{Outcome, Verdict};
+use crate::report::{Test, Verdict};
 use crate::smmu::{Behind, Smmu, SmmuDescription};
 use alloc::format;
 use alloc::sync::Arc;
@@ -23,7 +23,7 @@ use msi_types::{Cpu, DoorbellPage, Granule, MsiParent, RequesterId, Trigger};
 use spin::Once;
 
 /// A test of the machine, with its name.
-pub(crate) type Test = (&'static str, fn(&'static Machine) -> Outcome);
+pub(crate) type NamedTest = (&'static str, Test<&'static Machine>);
 
 /// All discovered parts of the machine.
 pub(crate) struct Machine {

@@ -4,6 +4,9 @@ use alloc::string::{String, ToString};
 use doorbell_facts::{CheckFact, Fact};
 use image_rt::println;
 
+/// A test of an object.
+pub(crate) type Test<T> = fn(T) -> Outcome;
+
 /// Result of a test.
 pub(crate) type Outcome = Result<(), Verdict>;
 
@@ -54,8 +57,10 @@ pub(crate) struct Report {
 
 impl Report {
     /// Runs named tests, all of the same object.
-    pub(crate) fn cases<T: Copy>(&mut self, object: T, tests: &[(&str, fn(T) -> Outcome)]) {
-        tests.iter().for_each(|(name, test)| self.case(name, || test(object)));
+    pub(crate) fn cases<T: Copy>(&mut self, object: T, tests: &[(&str, Test<T>)]) {
+        for (name, test) in tests {
+            self.case(name, || test(object));
+        }
     }
 
     /// Runs a test and prints its outcome.

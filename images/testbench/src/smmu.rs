@@ -205,10 +205,10 @@ impl Iommu for Behind {
     /// Translates an address by reading the same tables in memory as the SMMU.
     fn translate(&self, domain: IommuDomain, address: u64) -> Translated {
         self.0.state.with(|state| {
-            let translates = state.driver.translates(StreamId(domain.0));
-            let space = state.space(domain).ok().filter(|_| translates);
-            let translated = space.and_then(|space| space.memory.translate(address));
-            translated.map_or(Translated::Refused, Translated::To)
+            let is_on = state.driver.translates(StreamId(domain.0));
+            let space = state.space(domain).ok().filter(|_| is_on);
+            let output = space.and_then(|space| space.memory.translate(address));
+            output.map_or(Translated::Refused, Translated::To)
         })
     }
 }

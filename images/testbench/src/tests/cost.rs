@@ -1,7 +1,7 @@
 //! Measures the cost of an interrupt.
 
 use crate::devices::nvme::handler_address;
-use crate::machine::{Machine, Test};
+use crate::machine::{Machine, NamedTest};
 use crate::report::{Outcome, Report, check, tell};
 use crate::rig::Rig;
 use crate::soft_device::SoftDevice;
@@ -19,7 +19,7 @@ const TIMED: u64 = 2000;
 const WATCHED: usize = 16;
 const WATCHER_PATIENCE: u64 = 60_000;
 
-pub(super) const TESTS: &[Test] =
+pub(super) const TESTS: &[NamedTest] =
     &[("a message to oneself is handled before the next instruction", time)];
 
 /// Reads from a disk; each read causes one interrupt. No other test runs, and the runner makes QEMU

@@ -1,7 +1,7 @@
 //! Tests of a CPU that is turned off by PSCI and on again, and of a GIC that is suspended.
 
 use crate::controller::{gicv3, registers};
-use crate::machine::{Machine, Test};
+use crate::machine::{Machine, NamedTest};
 use crate::report::{Outcome, Verdict, check, skip};
 use crate::smp::{self, PerCpu};
 use crate::soft_device::SoftDevice;
@@ -11,7 +11,7 @@ use msi_types::Cpu;
 
 const VECTORS: u16 = 8;
 
-pub(super) const TESTS: &[Test] = &[
+pub(super) const TESTS: &[NamedTest] = &[
     ("a CPU leaves, its interrupts arrive elsewhere, and it comes back", leave_and_return),
     ("CPUs leave and return many times", many_times),
     ("the GIC and the ITS sleep and wake, and keep what is pending", sleep_and_wake),

@@ -1,7 +1,7 @@
 //! Tests of the limits of the LPI tables: every implemented LPI can be mapped, the last one works,
 //! and no further LPI exists.
 
-use crate::machine::{LAST_UNHANDLED, Machine, Test, UNHANDLED};
+use crate::machine::{LAST_UNHANDLED, Machine, NamedTest, UNHANDLED};
 use crate::report::{Outcome, check, skip};
 use crate::soft_device::send;
 use core::num::NonZeroU16;
@@ -11,7 +11,8 @@ use gic_driver::{Its, ItsError};
 use image_rt::cpu;
 use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, MsiMessage};
 
-pub(super) const TESTS: &[Test] = &[("every LPI can be mapped, and not one more", all_of_them)];
+pub(super) const TESTS: &[NamedTest] =
+    &[("every LPI can be mapped, and not one more", all_of_them)];
 
 type QemuIts = Its<crate::platform::Kernel>;
 

@@ -1,7 +1,7 @@
 //! Tests of preemption, priority order, the priority mask, and wired interrupts.
 
 use crate::controller::{self, highest_pending, mask_below, restore_mask, running_priority};
-use crate::machine::{Machine, Test};
+use crate::machine::{Machine, NamedTest};
 use crate::report::{Outcome, Verdict, check, skip};
 use crate::soft_device::SoftDevice;
 use alloc::sync::Arc;
@@ -17,7 +17,7 @@ use msi_types::{Cpu, Pending, Trigger};
 const USUAL: Priority = Priority::new(0xa0);
 const URGENT: Priority = Priority::new(0x40);
 
-pub(super) const TESTS: &[Test] = &[
+pub(super) const TESTS: &[NamedTest] = &[
     ("the most urgent of several pending messages comes first", in_order),
     ("an urgent message preempts a handler, one of the same priority does not", preempts),
     ("the priority mask holds back what is not more urgent", masked),

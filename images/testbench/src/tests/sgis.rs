@@ -1,7 +1,7 @@
 //! Tests of a CPU's private interrupts: SGIs from every CPU to every CPU, and a PPI.
 
 use crate::controller::registers;
-use crate::machine::{Machine, Test};
+use crate::machine::{Machine, NamedTest};
 use crate::report::{Outcome, check, skip};
 use crate::smp::{self, PerCpu};
 use alloc::sync::Arc;
@@ -15,7 +15,7 @@ const VIRTUAL_TIMER: HwIrq = IntId::ppi(11).expect("16 PPIs exist").hwirq();
 /// SGIs that the tests use. SGI 15 wakes CPUs.
 const TRIED: core::ops::Range<u8> = 0..8;
 
-pub(super) const TESTS: &[Test] = &[
+pub(super) const TESTS: &[NamedTest] = &[
     ("SGIs arrive from every CPU at every CPU", all_to_all),
     ("an SGI to all others arrives at all others", to_others),
     ("the virtual timer's PPI arrives on each CPU, and can be held back", timers),
