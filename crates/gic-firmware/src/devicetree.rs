@@ -74,34 +74,51 @@ use tree::{NodeRef, Tree};
 /// # Ok::<(), devicetree::DtbError>(())
 /// ```
 pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
+    Ok(read(&Tree::read(blob)?))
+}
+
+/// Reads a flattened devicetree like [`parse`], and also checks that messages pass the `dma-ranges`
+/// on the way to their doorbells, which a kernel need not do.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_and_check(blob: &[u8]) -> Result<Description, DtbError> {
     let tree = Tree::read(blob)?;
+    let mut description = read(&tree);
+    let mut findings = FindingList::new(core::mem::take(&mut description.findings));
+    dma::check(&tree, &description, &mut findings);
+    description.findings = findings.into_list();
+    Ok(description)
+}
+
+fn read(tree: &Tree<'_>) -> Description {
     let mut findings = FindingList::default();
     for node in tree.repeated_phandles() {
         let message = "an earlier node has the same phandle";
         findings.add(Rule::DuplicatePhandle, node.origin("phandle"), message);
     }
-    let gics = GicNodes::find(&tree, &mut findings);
-    nodes::check(&tree, gics.root, &mut findings);
+    let gics = GicNodes::find(tree, &mut findings);
+    nodes::check(tree, gics.root, &mut findings);
     let gic = gics.root.and_then(|node| gic::read(node, &mut findings));
-    let hypervisor = below_root(&tree, "hypervisor", "compatible");
-    let psci = below_root(&tree, "psci", "method");
+    let hypervisor = below_root(tree, "hypervisor", "compatible");
+    let psci = below_root(tree, "psci", "method");
     if owns_el2(hypervisor.as_ref(), psci.as_ref())
         && let Some(node) = gics.root
     {
         gic::check_maintenance(node, &mut findings);
     }
-    let secondary_gics = gics.read_secondary(&tree, &mut findings);
-    let controllers = ControllerList::read(&tree, &gics, &mut findings);
-    let iommus = IommuList::read(&tree);
-    let mut requesters = Requesters::read(&tree, &controllers, &iommus, &mut findings);
-    intx::read(&tree, gics.root, &mut requesters.hosts);
-    let mut description = Description {
-        model: model(&tree),
+    let secondary_gics = gics.read_secondary(tree, &mut findings);
+    let controllers = ControllerList::read(tree, &gics, &mut findings);
+    let iommus = IommuList::read(tree);
+    let mut requesters = Requesters::read(tree, &controllers, &iommus, &mut findings);
+    intx::read(tree, gics.root, &mut requesters.hosts);
+    Description {
+        model: model(tree),
         compatible: tree.nodes().next().map(NodeRef::compatible).unwrap_or_default(),
         oem_id: None,
         hypervisor,
         psci,
-        cpus: cpus::read(&tree, &mut findings),
+        cpus: cpus::read(tree, &mut findings),
         gic,
         secondary_gics,
         controllers: controllers.list,
@@ -109,13 +126,10 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         hosts: requesters.hosts,
         devices: requesters.devices,
         iommu_users: requesters.iommu_users,
-        wired: gics.root.map_or_else(Vec::new, |gic| wired::read(&tree, gic, &mut findings)),
-        memory: cpus::memory(&tree),
-        findings: Vec::new(),
-    };
-    dma::check(&tree, &description, &mut findings);
-    description.findings = findings.into_list();
-    Ok(description)
+        wired: gics.root.map_or_else(Vec::new, |gic| wired::read(tree, gic, &mut findings)),
+        memory: cpus::memory(tree),
+        findings: findings.into_list(),
+    }
 }
 
 /// Returns a text of a node below the root; the empty text if the node lacks the property.

@@ -63,7 +63,7 @@ impl Source {
         blob: Vec<u8>,
         positions: Option<Box<dyn Locate>>,
     ) -> Result<Self> {
-        let description = devicetree::parse(&blob)
+        let description = devicetree::parse_and_check(&blob)
             .with_context(|| format!("{name} is not a flattened devicetree"))?;
         Ok(Self { name, description, raw: Raw::Devicetree(blob), positions, overlays: None })
     }
@@ -106,7 +106,7 @@ impl Source {
         };
         let before = std::mem::take(&mut self.description);
         let blob = applied.apply(name, overlay, positions, before)?;
-        self.description = devicetree::parse(&blob)
+        self.description = devicetree::parse_and_check(&blob)
             .with_context(|| format!("{name} makes the devicetree unreadable"))?;
         self.raw = Raw::Devicetree(blob);
         self.name = format!("{} + {name}", self.name);

@@ -41,7 +41,7 @@ fn known(explanation: &str) -> KnownRegisters {
 
 fn findings(change: &str, known: &KnownRegisters) -> Vec<Finding> {
     let blob = dts::compile(&[BASE, change]);
-    check(&devicetree::parse(&blob).expect("a readable tree"), known)
+    check(&devicetree::parse_and_check(&blob).expect("a readable tree"), known)
 }
 
 /// Returns the rules that a devicetree can violate.
@@ -57,10 +57,11 @@ fn base_machine_is_free_of_findings() {
 #[test]
 fn a_devicetree_names_hypervisor_and_psci() {
     let change = "/ { hypervisor { compatible = \"xen,xen\"; }; psci { method = \"hvc\"; }; };";
-    let machine = devicetree::parse(&dts::compile(&[BASE, change])).expect("a readable tree");
+    let machine =
+        devicetree::parse_and_check(&dts::compile(&[BASE, change])).expect("a readable tree");
     let named = [machine.hypervisor, machine.psci].map(|fact| fact.map(|fact| fact.value));
     assert_eq!(named, ["xen,xen", "hvc"].map(|text| Some(text.to_owned())));
-    let base = devicetree::parse(&dts::compile(&[BASE])).expect("a readable tree");
+    let base = devicetree::parse_and_check(&dts::compile(&[BASE])).expect("a readable tree");
     assert_eq!((base.hypervisor, base.psci), (None, None));
 }
 
@@ -73,7 +74,8 @@ fn bridges_are_recognized_by_each_spelling() {
              reg = <0x1 0x0 0x0 0x10000>, <0x2 0x0 0x0 0x10000>; interrupt-names = {lines};
              interrupts = <0 60 4>, <0 61 4>, <0 62 4>; }}; }};"
         );
-        let machine = devicetree::parse(&dts::compile(&[BASE, &host])).expect("a readable tree");
+        let machine =
+            devicetree::parse_and_check(&dts::compile(&[BASE, &host])).expect("a readable tree");
         let one = machine.controller(machine.hosts.last()?.own_controller?)?;
         let lines: Vec<_> = one.lines.iter().map(|line| line.intid.get() - 32).collect();
         Some((one.kind.to_string(), one.registers.as_ref()?.base() >> 32, lines))

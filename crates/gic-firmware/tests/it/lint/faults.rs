@@ -52,7 +52,7 @@ const MORE: &str = r#"
 
 pub(super) fn findings(change: &str) -> Vec<Finding> {
     let blob = dts::compile(&[BASE, MORE, change]);
-    check(&devicetree::parse(&blob).expect("a readable tree"), &KnownRegisters::default())
+    check(&devicetree::parse_and_check(&blob).expect("a readable tree"), &KnownRegisters::default())
 }
 
 /// A mistake as (change to the machine, the rule that finds it, part of its message).

@@ -75,7 +75,7 @@ fn windows_are_translated_by_buses_above() {
              dma-ranges = <0x2000000 0x0 0x8080000 0x0 0x8080000 0x0 0x20000>; }}; }}; }};"
             ),
         ]);
-        let machine = devicetree::parse(&blob).expect("a readable tree");
+        let machine = devicetree::parse_and_check(&blob).expect("a readable tree");
         let cpu: Vec<_> = machine.hosts[1].dma_windows.iter().map(|one| one.cpu().base()).collect();
         (cpu, check(&machine, &KnownRegisters::default()).len())
     };
