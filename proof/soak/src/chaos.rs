@@ -19,10 +19,9 @@ mod vcpu;
 use crate::guest::Guest;
 use fastrand::Rng;
 use ledger::Ledger;
-use machine::{Plan, World};
+use machine::{Counts, Plan, World};
 use program::Programs;
 use seat::Seat;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,9 +35,6 @@ const PAUSES: [Duration; 3] =
     [Duration::ZERO, Duration::from_micros(20), Duration::from_micros(200)];
 /// Number of device threads.
 const SENDERS: usize = 2;
-
-/// Numbers of the things that a slice has done, by name.
-type Counts = BTreeMap<&'static str, u64>;
 
 /// Sends `messages` signals. Returns a description of the machine, and what has been counted.
 pub(crate) fn run(seed: u64, messages: u64) -> String {

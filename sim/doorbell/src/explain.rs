@@ -3,7 +3,7 @@
 use crate::cli::ExplainArgs;
 use crate::exit::Outcome;
 use crate::print::{self, Output, wrapped};
-use crate::wording::{counted, did_you_mean};
+use crate::wording::{counted, did_you_mean, number};
 use anyhow::{Context, Result, bail};
 use doorbell_inspection::inspect::{RangeRow, ranges, statement};
 use doorbell_inspection::requesters;
@@ -13,7 +13,6 @@ use gic_firmware::{
 use msi_types::explain::{Explanation, Fact, Obstacle, SetupFault};
 use serde::Serialize;
 use std::io::{self, Write};
-use std::num::ParseIntError;
 
 /// A requester and the way of its messages.
 #[derive(Debug, Serialize)]
@@ -254,14 +253,6 @@ pub(crate) const fn fault(why: NoRoute, requester: RequesterId) -> SetupFault {
         NoRoute::Unmapped(requester) => SetupFault::OutsideMap { requester },
         NoRoute::Disabled(_) => SetupFault::ControllerDisabled,
         _ => SetupFault::BrokenEntry { requester },
-    }
-}
-
-/// Parses a number of a device or an interrupt, in decimal or as 0x….
-pub(crate) fn number(text: &str) -> Result<u32, ParseIntError> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16),
-        None => text.parse(),
     }
 }
 

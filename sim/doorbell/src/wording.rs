@@ -1,9 +1,18 @@
-//! Numbers and names in messages.
+//! Numbers and names in messages and arguments.
 
 pub(crate) use doorbell_inspection::counted;
+use std::num::ParseIntError;
 
 /// Minimum similarity of a suggested name. Clap has the same threshold for options.
 const SIMILAR: f64 = 0.7;
+
+/// Parses a number of a device or an interrupt, in decimal or as 0x….
+pub(crate) fn number(text: &str) -> Result<u32, ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
+}
 
 /// Returns a question that suggests the most similar of `names`; empty if none is similar.
 pub(crate) fn did_you_mean<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {

@@ -10,6 +10,7 @@ use gic_arch::{IntId, gicd, gicr, gits};
 use irq_routing::{Pin, Route};
 use msi_types::{Cpu, Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 use std::array;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use vgic::its::ItsConfig;
@@ -172,6 +173,9 @@ impl Plan {
 fn number(cpu: usize) -> Cpu {
     Cpu::new(u32::try_from(cpu).unwrap())
 }
+
+/// Numbers of the things that a slice has done, by name.
+pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
 /// A machine, its guest, its devices and the vCPUs while they don't run.
 pub(crate) struct World {

@@ -1,8 +1,7 @@
 //! Migration to a new machine, directly or through KVM's format, and rollback of a used machine.
 
-use super::Counts;
 use super::eventfds::Eventfds;
-use super::machine::{self, Plan, World};
+use super::machine::{self, Counts, Plan, World};
 use super::program;
 use super::seat::Seat;
 use crate::lifecycle;

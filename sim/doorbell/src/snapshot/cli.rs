@@ -1,7 +1,7 @@
 //! Arguments of `doorbell snapshot`.
 
-use crate::explain::number;
 use crate::help;
+use crate::wording::number;
 use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;
 
