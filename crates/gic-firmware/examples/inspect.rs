@@ -6,7 +6,7 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in std::env::args().skip(1) {
-        print(&file, &devicetree::parse(&std::fs::read(&file)?)?);
+        print(&file, &devicetree::parse_and_check(&std::fs::read(&file)?)?);
     }
     Ok(())
 }

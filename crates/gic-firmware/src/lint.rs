@@ -43,7 +43,7 @@ use msi_types::DeviceId;
 /// use gic_firmware::lint::{self, KnownRegisters};
 /// use gic_firmware::{Rule, devicetree};
 ///
-/// let machine = devicetree::parse(include_bytes!("../tests/data/mbi.dtb"))?;
+/// let machine = devicetree::parse_and_check(include_bytes!("../tests/data/mbi.dtb"))?;
 /// // The GICD_TYPER of this machine reports no message-based SPIs (MBIS is 0).
 /// let known = KnownRegisters { gicd_typer: Some(0x0078_0009), ..Default::default() };
 /// let findings = lint::check(&machine, &known);

@@ -12,12 +12,12 @@
 use doorbell_fuzz::description::check;
 use doorbell_fuzz::devicetree::{MAGIC, assemble};
 use gic_firmware::Description;
-use gic_firmware::devicetree::{DtbError, OverlaidTree, parse};
+use gic_firmware::devicetree::{DtbError, OverlaidTree, parse_and_check};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     if input.starts_with(&MAGIC) {
-        return answer(parse(input));
+        return answer(parse_and_check(input));
     }
     let Some((&first, rest)) = input.split_first() else { return };
     let (overwrites, programs) = rest.split_at(rest.len().min(3 * usize::from(first % 8)));
@@ -27,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
         let at = usize::from(u16::from_le_bytes([overwrite[0], overwrite[1]])) % blob.len();
         blob[at] = overwrite[2];
     }
-    let parsed = parse(&blob);
+    let parsed = parse_and_check(&blob);
     if overwrites.is_empty() {
         assert!(parsed.is_ok(), "a well-formed devicetree was rejected: {parsed:?}");
     }
@@ -44,7 +44,7 @@ fn overlay_twice(mut tree: OverlaidTree, overlay: &[u8]) {
             assert!(!error.to_string().is_empty());
             return;
         }
-        check(&parse(&tree.to_blob()).expect("the result is no devicetree"));
+        check(&parse_and_check(&tree.to_blob()).expect("the result is no devicetree"));
     }
 }
 

@@ -69,7 +69,7 @@ fn documentation_lists_every_property_the_parser_reads_with_its_rules() {
         let tree = DeviceTree::from_fdt(&Fdt::new(&blob).expect("a tree"));
         let describe = |tree: &DeviceTree| {
             let blob = tree.to_dtb();
-            (devicetree::parse(&blob).map(judged), devicetree::cpu_clusters(&blob))
+            (devicetree::parse_and_check(&blob).map(judged), devicetree::cpu_clusters(&blob))
         };
         let whole = describe(&tree);
         let mut names = BTreeSet::new();

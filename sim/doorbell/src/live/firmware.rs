@@ -50,7 +50,7 @@ fn tables(root: &Root) -> Option<Description> {
 fn tree(root: &Root) -> Option<(&'static str, Description)> {
     let flat = root.bytes(FLAT, crate::input::MAX_BYTES).map(|blob| (FLAT, blob));
     let (source, blob) = flat.or_else(|| Some((UNFLATTENED, flatten(root, UNFLATTENED)?)))?;
-    match devicetree::parse(&blob) {
+    match devicetree::parse_and_check(&blob) {
         Ok(description) => Some((source, description)),
         Err(error) => {
             root.record(source, &std::io::Error::other(error.to_string()));
