@@ -105,11 +105,13 @@ fn attack(turns: &mut Turns, actions: &[Action]) {
     }
     let mut random = Random::here();
     let mut own = Turns::until(MILLISECONDS);
-    while own.next() && !IS_DONE.load(SeqCst) {
+    while !IS_DONE.load(SeqCst) {
         turns.next();
         actions[random.below(actions.len() as u64) as usize](layout);
+        if number == 0 && !own.next() {
+            IS_DONE.store(true, SeqCst);
+        }
     }
-    IS_DONE.store(true, SeqCst);
 }
 
 /// Maps the LPIs to all vCPUs, makes them pending, and wakes the other vCPUs.

@@ -20,26 +20,29 @@ pub struct Bar {
 }
 
 impl Bar {
-    fn pointer<T>(self, offset: u64) -> NonNull<T> {
+    fn pointer<T>(self, offset: u64) -> *mut T {
         let end = offset + size_of::<T>() as u64;
         assert!(end <= self.length, "offset {offset:#x} exceeds {self:?}");
-        let register = with_exposed_provenance_mut((self.address + offset) as usize);
-        NonNull::new(register).expect("no region begins at address 0")
+        with_exposed_provenance_mut((self.address + offset) as usize)
     }
 
     /// Reads device memory. Uses an instruction that a hypervisor can emulate from the syndrome,
     /// which is not possible for a volatile load that the compiler turned into one with write-back
     /// (DDI 0487, `ESR_ELx.ISV`).
     fn read<T: FromBytes + IntoBytes>(self, offset: u64) -> T {
-        // SAFETY: the register is in the region, which is mapped as device memory; the pointer is
-        // used for this access only.
-        unsafe { UniqueMmioPointer::new(self.pointer(offset)).read_unsafe() }
+        // SAFETY: the register is in the region, which is mapped as device memory above address 0;
+        // the pointer is used for this access only.
+        unsafe {
+            UniqueMmioPointer::new(NonNull::new_unchecked(self.pointer(offset))).read_unsafe()
+        }
     }
 
     /// Writes device memory with an instruction that a hypervisor can emulate, like `read`.
     fn write<T: IntoBytes + Immutable>(self, offset: u64, value: T) {
         // SAFETY: as in `read`.
-        unsafe { UniqueMmioPointer::new(self.pointer(offset)).write_unsafe(value) };
+        unsafe {
+            UniqueMmioPointer::new(NonNull::new_unchecked(self.pointer(offset))).write_unsafe(value)
+        };
     }
 
     /// Reads 16 bits.
