@@ -92,16 +92,21 @@ impl Vcpu {
 
     #[inline(never)]
     fn write_any(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
-        // Guests that mask interrupts by priority write this register often.
-        if register == PMR {
-            self.set_mask(byte(value));
-            return Ok(());
+        match register {
+            // Guests that mask interrupts by priority, and those that send SGIs, write these often.
+            PMR => self.set_mask(byte(value)),
+            SGI1R => self.send(Sgi::from(value), Group::One),
+            _ => return self.write_other(register, value),
         }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn write_other(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
         self.check_visible(register)?;
         match register {
             EOIR0 => self.end(Group::Zero, intid(value)),
             DIR => self.deactivate(intid(value)),
-            SGI1R => self.send(Sgi::from(value), Group::One),
             SGI0R | ASGI1R => self.send(Sgi::from(value), Group::Zero),
             SRE => {}
             IGRPEN0 => self.enable_group(Group::Zero, Igrpen::from(value)),
