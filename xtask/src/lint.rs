@@ -26,8 +26,8 @@ use crate::tally::Tally;
 
 /// What a rule looks at. Its findings are sentences that start with the place.
 enum Rule {
-    /// Each hand-written Rust file: its path relative to the root, and its text. A finding is a line
-    /// number and a description.
+    /// Each hand-written Rust file: its path relative to the root, and its text. A finding is a
+    /// line number and a description.
     File(fn(&Path, &str) -> Vec<(usize, String)>),
     /// Each package.
     Package(fn(&Workspace, &Package) -> Result<Vec<String>>),

@@ -34,16 +34,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Check the most important, within minutes, and print the number of passed, failed and skipped
-    /// cases
+    /// Run the most important checks, within minutes, and print the number of passed, failed and
+    /// skipped cases
     Test {
         /// Run only this step (may be repeated)
         #[arg(long, value_name = "STEP")]
         only: Vec<String>,
-        /// Then check everything else that has found a fault, as CI does
+        /// Also run everything else that has found a fault, as CI does
         #[arg(long, conflicts_with = "only")]
         all: bool,
-        /// Then also run the steps that take hours or need an idle machine
+        /// Also run the steps that take hours or need an idle machine
         #[arg(long, conflicts_with = "only")]
         long: bool,
         /// List the steps

@@ -13,7 +13,7 @@ use crate::{forwarded, lint, package, programs, rust};
 /// The commands that run a step, each with all steps of those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
-    /// `cargo xtask test`: a loop for newcomers, of minutes.
+    /// `cargo xtask test`: for newcomers, takes minutes.
     First,
     /// `--all`, which CI runs: everything that has found a fault of the product.
     All,
@@ -47,6 +47,7 @@ const STEPS: &[Step] = &[
     suite("page", "the report and the browser inspector in Chromium, against the command"),
     suite("bindings", "our additions to the kernel's GICv3 binding, by dtschema"),
     suite("instructions", "instructions and locked operations of the hot paths, within budgets"),
+    suite("size", "the text of kernels with one kind of MSI controller, within budgets"),
     suite("kvm", "nested KVM: the judge of the model, and Alioth with and without our routes"),
     suite("soak", "random programs on real threads against the model, 20,000 messages"),
     suite("fuzz", "each fuzz target for two seconds"),
@@ -56,7 +57,6 @@ const STEPS: &[Step] = &[
     suite("interleavings-faults", "faults in lock-free code that its schedules must find").long(),
     suite("exhaustive-faults", "faults in the model and the proof that the states must show")
         .long(),
-    suite("size", "the text of kernels with one kind of MSI controller, within budgets").long(),
     longer("interleavings-long", "ten times as many schedules", "interleavings"),
     longer("exhaustive-long", "every state of two events that are masked and moved", "exhaustive"),
     longer("fuzz-long", "each fuzz target for ten minutes", "fuzz"),

@@ -1,6 +1,6 @@
 //! The suites in `proof/suites` and `el2/suite`. Each is a step.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use doorbell_harness::hang;
 use doorbell_harness::suite::LONG;
 use doorbell_harness::workspace::Workspace;
@@ -38,9 +38,12 @@ impl Suite {
                 let skipped: Vec<_> = cases.iter().flat_map(|case| ["--skip", case]).collect();
                 self.run_with(&skipped, workspace, tally)
             }
-            Part::Only(cases) => {
-                cases.iter().try_for_each(|case| self.run_with(&[case], workspace, tally))
-            }
+            Part::Only(cases) => cases.iter().try_for_each(|case| {
+                let before = tally.cases();
+                self.run_with(&[case], workspace, tally)?;
+                ensure!(tally.cases() > before, "no case of {} contains `{case}`", self.name);
+                Ok(())
+            }),
         }
     }
 
@@ -52,8 +55,9 @@ impl Suite {
         if self.is_long {
             command.env(LONG, "1");
         }
-        // A case has a guard of its own, and others may wait for it.
-        let silence = if self.is_long { 2 * hang::LONG } else { 2 * hang::CASE };
+        // A case has a guard of its own, by the slowness that its process measures, and others may
+        // wait for it.
+        let silence = if self.is_long { 2 * hang::LONG } else { 4 * hang::CASE };
         counted::count_all(&mut command, silence, tally)
     }
 }

@@ -48,6 +48,10 @@ impl Tally {
     pub(crate) fn failures(&self) -> usize {
         self.failed.len()
     }
+
+    pub(crate) fn cases(&self) -> usize {
+        self.passed + self.failed.len() + self.skipped.len()
+    }
 }
 
 /// Prints the rows of a summary, the skipped and failed checks, and the total.

@@ -54,8 +54,9 @@ use tree::{NodeRef, Tree};
 /// Reads a flattened devicetree. Bytes that follow the devicetree are ignored.
 ///
 /// Each defect within the tree becomes a [`Finding`](crate::Finding), and the description omits the
-/// affected fact. Nodes unrelated to interrupts aren't checked. Time and memory are proportional to
-/// the length of the input.
+/// affected fact. Nodes unrelated to interrupts aren't checked, and neither is the way of messages
+/// through `dma-ranges`, which [`parse_and_check`] checks. Time and memory are proportional to the
+/// length of the input.
 ///
 /// # Errors
 ///

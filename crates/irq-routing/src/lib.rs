@@ -16,10 +16,10 @@
 //! decodes `KVM_SET_GSI_ROUTING` tables.
 //!
 //! [`msix`] and [`msi`] implement a PCI function's MSI-X table and MSI capability; their vectors
-//! don't need GSIs. [`saved_state`] defines their saved form. [`virtio`] assigns vectors to a virtio
-//! device's notifications. `device_eventfds` serves devices in the kernel and in other processes.
-//! [`LineObservers`] combines several line observers into one. [`TranslateMsi`] connects an IOMMU
-//! between devices and the controller.
+//! don't need GSIs. [`saved_state`] defines their saved form. [`virtio`] assigns vectors to a
+//! virtio device's notifications. `device_eventfds` serves devices in the kernel and in other
+//! processes. [`LineObservers`] combines several line observers into one. [`TranslateMsi`] connects
+//! an IOMMU between devices and the controller.
 //!
 //! | feature | adds |
 //! |---|---|

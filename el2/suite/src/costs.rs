@@ -122,6 +122,14 @@ mod tests {
     const EXITS_OF_KVM: &str = r#"{"monitor":{"exits":{"operation":"lpi","exits":2}}}"#;
 
     #[test]
+    fn costs_beyond_their_limit_fail() {
+        let costs = Costs::of(&output(&[COST]));
+        assert!(costs.judge_instructions("lpi", 100).is_ok());
+        assert!(costs.judge_instructions("lpi", 99).is_err());
+        assert!(costs.judge_instructions("ipi", 100).is_err());
+    }
+
+    #[test]
     fn only_exits_after_the_start_of_an_operation_are_counted() {
         for lines in [
             &[EXIT, MEASURES, EXIT, EXIT, "a line for people", COST][..],

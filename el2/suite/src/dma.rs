@@ -179,7 +179,7 @@ mod tests {
     use crate::output::tests::{OFF, judges, output};
 
     #[test]
-    fn a_stray_write_and_each_missing_fact_disprove_confinement() {
+    fn stray_writes_and_missing_facts_disprove_confinement() {
         let refused = |access| HypervisorFact::Refused { stream: STREAM, access, address: OUTSIDE };
         let (function, reason) = (UNCONFINED_FUNCTION, "virtio".into());
         let facts = [

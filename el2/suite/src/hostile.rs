@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_require_each_report_and_name_the_longest_exit() {
+    fn figures_require_each_report() {
         const SHORT: &str =
             r#"{"hypervisor":{"count":{"guest":0,"reason":"HVC","times":1,"longest":2112}}}"#;
         let good = [

@@ -51,7 +51,8 @@ fn case((guests, vcpus): (u8, u8)) -> Case {
 }
 
 /// Returns the command that runs the hypervisor with the guests' files, to which the devicetree
-/// refers as QEMU's guest loader would: the loader itself changes only devicetrees that QEMU writes.
+/// refers as QEMU's guest loader would: the loader itself changes only devicetrees that QEMU
+/// writes.
 fn command(guests: u8, vcpus: u8, guest: &Guest) -> Result<Command> {
     let blob = built::folder()?.join(format!("imx8mp-{guests}-{vcpus}.dtb"));
     let original = Tree::Backports.fetched(workspace::this()?)?;

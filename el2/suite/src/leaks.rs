@@ -85,7 +85,7 @@ mod tests {
     use crate::output::tests::{judges, output};
 
     #[test]
-    fn a_leak_an_incomplete_scan_and_an_idle_guest_are_refused() {
+    fn leaks_incomplete_scans_and_idle_guests_fail() {
         let good = [
             r#"[0] {"hostile":{"readable":{"registers":2001}}}"#,
             r#"[0] {"hostile":{"changed":{"register":"S3_3_C14_C0_2","first":1,"now":2}}}"#,

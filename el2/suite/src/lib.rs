@@ -62,8 +62,8 @@ const KERNELS: [&foreign::Kernel; 4] =
 /// Lists the ordinary cases: Debian's kernels and firmware, ArceOS, Hermit, osdemo, and guests of
 /// this project that check the hypervisor. Removes `--guests DIR` from the suite's arguments; the
 /// kvm-unit-tests programs, Arm's `Bsa.efi` and other programs that files in that folder describe
-/// are also cases. Also removes `--rfc FILE`, the message with the Direct LPI driver that was posted
-/// for review.
+/// are also cases. Also removes `--rfc FILE`, the message with the Direct LPI driver that was
+/// posted for review.
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let guests = option_in(arguments, "--guests");
     let rfc = option_in(arguments, "--rfc");

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn races_are_silent_input_and_an_sgi_that_not_all_cpus_took() {
+    fn only_silent_input_or_missed_sgis_are_races() {
         for silent_input in [false, true] {
             let line = Fact::from(HypervisorFact::TimeOver { silent_input }).to_string();
             assert_eq!(Run { output: output(&[line]), typed: 0 }.has_raced(1), silent_input);

@@ -187,8 +187,8 @@ Debug::NoLocking "1";
     }
 }
 
-/// Returns the folder of this name in the cache, which `unpack` fills with packages of a suite unless
-/// an earlier call has done so.
+/// Returns the folder of this name in the cache, which `unpack` fills with packages of a suite
+/// unless an earlier call has done so.
 pub fn cached(
     workspace: &Workspace,
     suite: Suite,

@@ -36,11 +36,13 @@ impl Doorbell {
     /// Returns the JSON that it prints about a source. Its exit status may state findings.
     ///
     /// # Errors
-    /// Fails with the standard error if it prints no JSON.
+    /// Fails with the standard error if it ends unexpectedly or prints no JSON.
     pub fn json(&self, arguments: &[&str], source: &Path) -> Result<Value> {
         let output = process::output(self.command(arguments).arg(source))?;
+        let said = || format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(matches!(output.status.code(), Some(0 | 1)), "{}", said());
         let printed = serde_json::from_slice(&output.stdout);
-        printed.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+        printed.with_context(said)
     }
 
     /// Returns its description of a source.

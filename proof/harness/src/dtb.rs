@@ -199,8 +199,8 @@ pub fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
     Ok((version, folder))
 }
 
-/// Returns the package that contains the devicetrees of the unstable kernel. Since Linux 7, they are
-/// in a separate package that the kernel's package depends on.
+/// Returns the package that contains the devicetrees of the unstable kernel. Since Linux 7, they
+/// are in a separate package that the kernel's package depends on.
 fn newest_package(apt: &Apt, version: &str) -> Result<String> {
     let kernel = unstable_kernel(apt, version)?;
     let base = kernel.replacen("image", "base", 1);

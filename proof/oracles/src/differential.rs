@@ -3,11 +3,11 @@
 //!
 //! If a difference is permitted, or is a bug in QEMU, the comparison ignores as few bits as
 //! possible; [`DIFFERENCES`] lists all of these bits. No case sends inputs whose effect the
-//! architecture doesn't define; `docs/differential.md` lists them. A redistributor writes its pending table
-//! when its LPIs are disabled, which shows the LPIs that are pending at that redistributor. The
-//! interrupt inputs of the CPUs, and the interrupts that CPUs acknowledge, show what is delivered
-//! to each CPU. The formats of the ITS tables are private to each machine, so the tables are not
-//! compared.
+//! architecture doesn't define; `docs/differential.md` lists them. A redistributor writes its
+//! pending table when its LPIs are disabled, which shows the LPIs that are pending at that
+//! redistributor. The interrupt inputs of the CPUs, and the interrupts that CPUs acknowledge, show
+//! what is delivered to each CPU. The formats of the ITS tables are private to each machine, so the
+//! tables are not compared.
 
 mod acknowledge;
 mod address_map;

@@ -1,7 +1,7 @@
 //! Runs slices in processes, and reports their progress.
 
 use crate::chaos;
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -107,6 +107,7 @@ fn run_slice(seed: u64, messages: u64) -> Result<String> {
     if !output.status.success() {
         bail!("ended with {}: {printed}", output.status);
     }
+    ensure!(!printed.is_empty(), "the slice did not report its outcome");
     Ok(printed)
 }
 

@@ -27,8 +27,8 @@ const ADDITIONS: &str = "linux/built-in/0001-dt-bindings-direct-lpi.patch";
 const COMPLAINT: &str = "// Complaint: ";
 /// The part of dtschema's output that occurs once in each error.
 const SOURCE: &str = "from schema $id";
-/// Part of a message that names no file: a value does not have its property's type. A message of the
-/// schema follows.
+/// Part of a message that names no file: a value does not have its property's type. A message of
+/// the schema follows.
 const DECODED: &str = " error for type ";
 
 pub(crate) fn cases() -> Result<Vec<Case>> {

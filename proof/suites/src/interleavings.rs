@@ -69,7 +69,8 @@ fn check(package: &str) -> Result<()> {
         checks.env(SEED, seed);
     }
     let mut failed = Vec::new();
-    let status = process::watch(checks.arg("interleavings::"), hang::LONG, |line| {
+    let limit = if is_long() { hang::LONG } else { hang::RUN };
+    let status = process::watch(checks.arg("interleavings::"), limit, |line| {
         eprintln!("{line}");
         failed.extend(line.strip_suffix(" ... FAILED").map(str::to_owned));
     })?;
@@ -125,7 +126,8 @@ fn build(workspace: &Workspace, copy: Option<&Path>) -> Result<Vec<PathBuf>> {
     let sources = copy.unwrap_or(&workspace.root);
     let mut cargo = cargo(workspace, sources, "test");
     // `--locked` would fail in a copy, because the lock file lists dependencies that it lacks.
-    let output = process::output(cargo.args(copy.map(|_| "--offline")).arg("--no-run"))?;
+    let option = if copy.is_some() { "--offline" } else { "--locked" };
+    let output = process::output(cargo.args([option, "--no-run"]))?;
     let printed = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the checks cannot be built:\n{}", printed.trim_end());
     let programs = printed.lines().filter_map(|line| {

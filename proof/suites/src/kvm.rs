@@ -67,7 +67,7 @@ fn judge(version: Version, plans: Option<u32>) -> Result<()> {
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     let (mut count, mut saved) = (Count::default(), String::new());
     let mut procedures = Saved::default();
-    let limit = if plans.is_some() { hang::LONG } else { hang::CASE };
+    let limit = if plans.is_some() { hang::LONG } else { hang::RUN };
     let ended = process::watch(&mut qemu, limit, |line| {
         count.line(line);
         saved.extend(row(line));

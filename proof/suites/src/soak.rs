@@ -18,7 +18,8 @@ fn run(messages: u64) -> Result<()> {
     let mut program = program(workspace::this()?, is_long())?;
     program.args(["--messages", &messages.to_string()]);
     let mut failure = String::new();
-    let status = process::watch(&mut program, hang::LONG, |line| {
+    let limit = if is_long() { hang::LONG } else { hang::RUN };
+    let status = process::watch(&mut program, limit, |line| {
         eprintln!("{line}");
         if failure.is_empty() && line.contains(" failed: ") {
             line.clone_into(&mut failure);

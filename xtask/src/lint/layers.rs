@@ -135,7 +135,8 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("xtask", &[&["doorbell-harness"]]),
 ];
 
-/// Returns dependencies that the table does not permit, or that the table does not list the package.
+/// Returns the dependencies that the table does not permit, or a finding if the table lacks the
+/// package.
 pub(crate) fn strays(package: &Package) -> Vec<String> {
     let name = package.name.as_str();
     let Some((_, allowed)) = ARROWS.iter().find(|(from, _)| *from == name) else {

@@ -26,7 +26,7 @@ pub(crate) fn check(workspace: &Workspace, package: &Package) -> Result<Vec<Stri
     let links = Links { root: &workspace.root, repository: &tree(package), page: &page };
     let mut found = [lacks(package, &page), links.strange(), links.strange_examples()].concat();
     if package.field("readme") != PAGE {
-        found.push(format!("not the `readme` of {}", package.name));
+        found.push(format!("not the `readme` that the manifest of {} names", package.name));
     }
     if layers::is_library(&package.name) && !page.contains(CODE) {
         found.push("a library's README must have an example".into());

@@ -46,7 +46,7 @@ fn messages() -> impl Strategy<Value = ApicMessage> {
 }
 
 #[test]
-fn a_format_reaches_ids_up_to_its_limit_except_broadcast() {
+fn a_format_reaches_ids_up_to_its_limit() {
     let reached = |format: DestinationFormat| {
         [0, 0xfe, 0xff, 0x100, 0x7fff, 0x8000, u32::MAX - 1, u32::MAX]
             .map(|id| format.reaches(ApicId::new(id)))

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_must_be_measured_and_cost_no_more_than_on_kvm() {
+    fn missing_or_too_slow_operations_fail() {
         let none: [&str; 0] = [];
         judges(&rows(""), &none, |output| costs(output, 2.0));
         let of = |dear| costs(&output(&rows(dear)), 2.0).unwrap();

@@ -58,7 +58,7 @@ fn judged_of(
 }
 
 #[test]
-fn messages_after_the_last_suspend_are_counted_by_vector_and_queue() {
+fn messages_after_the_last_suspend_are_counted() {
     let once = Sent {
         early: 1,
         early_seen: 1,

@@ -120,7 +120,8 @@ fn trees(tokens: &[TokenTree], prefix: &Path, found: &mut Vec<(String, Path)>) {
             Some(at) => (&tree[..at], tree.get(at + 1).map(word)),
             None => (tree, None),
         };
-        let is_segment = |token: &&TokenTree| matches!(token, TokenTree::Ident(name) if *name != "self" || prefix.is_empty());
+        let is_first = prefix.is_empty();
+        let is_segment = |token: &&TokenTree| matches!(token, TokenTree::Ident(name) if is_first || *name != "self");
         let segments = path.iter().filter(is_segment).map(word);
         let whole: Path = prefix.iter().cloned().chain(segments).collect();
         match path.last() {

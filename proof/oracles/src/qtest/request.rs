@@ -87,7 +87,7 @@ pub enum Mistake {
     #[error("invalid argument size")]
     ArgumentSize,
     /// The line isn't UTF-8.
-    #[error("the line is no text")]
+    #[error("the line is not UTF-8")]
     Unreadable,
 }
 

@@ -12,6 +12,7 @@ use msi_types::Delivery;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use vgic::its::{ItsConfig, PageSizes};
+use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, GuestMemory, VgicConfig, VmMemory};
 
 const TRACE: &str = include_str!("../../data/linux-6.1-virt.trace");
@@ -32,6 +33,9 @@ const GITS_CBASER: u64 = 0x0080;
 const GITS_BASER0: u64 = 0x0100;
 const GICR_PROPBASER: u64 = 0x0070;
 
+/// A change of a saved state.
+type Change = fn(&mut SavedState);
+
 /// The recorded machine, with the model in place of QEMU's GIC.
 struct Replay {
     machine: Machine,
@@ -42,12 +46,13 @@ struct Replay {
     /// The events whose LPIs Linux has enabled.
     enabled: HashSet<(u64, u64)>,
     messages: usize,
-    /// The model migrates before each access and during each message.
-    migrates: bool,
+    /// The model migrates before each access and during each message, and this changes the saved
+    /// state.
+    migration: Option<Change>,
 }
 
 impl Replay {
-    fn new(migrates: bool) -> Self {
+    fn new(migration: Option<Change>) -> Self {
         let its = ItsConfig::new(ITS).with_page_sizes(PageSizes::Any);
         let config = VgicConfig::new(2).with_lpi_id_bits(Some(16)).with_its(vec![its]);
         let mut machine = Machine::over(config, Arc::new(VmMemory(ram(RAM, RAM_BYTES))));
@@ -56,14 +61,16 @@ impl Replay {
             machine.msr(cpu, icc::IGRPEN1.encoding(), 1);
         }
         let (events, enabled) = (HashMap::new(), HashSet::new());
-        Self { machine, slot: 0, events, enabled, messages: 0, migrates }
+        Self { machine, slot: 0, events, enabled, messages: 0, migration }
     }
 
     /// Replaces the model with a new one if migrations are enabled.
     fn perhaps_migrate(&mut self) {
         assert_eq!(self.machine.kicks.total(), 0, "a vCPU was kicked although it never slept");
-        if self.migrates {
-            let sent = postcard::to_allocvec(&self.machine.save()).unwrap();
+        if let Some(change) = self.migration {
+            let mut saved = self.machine.save();
+            change(&mut saved);
+            let sent = postcard::to_allocvec(&saved).unwrap();
             self.machine = self.machine.successor();
             self.machine.restore(&postcard::from_bytes(&sent).unwrap());
         }
@@ -199,11 +206,12 @@ fn width(bytes: &str) -> AccessWidth {
 }
 
 /// Replays the whole recording.
-fn replay(migrates: bool) {
-    let mut replay = Replay::new(migrates);
+fn replay(migration: Option<Change>) {
+    let mut replay = Replay::new(migration);
     for line in TRACE.lines().filter(|line| !line.starts_with('#')) {
         replay.line(line);
     }
+    assert_eq!(replay.machine.kicks.total(), 0, "a vCPU was kicked although it never slept");
     assert_eq!(replay.messages, TRACE.lines().filter(|line| line.starts_with("message")).count());
     assert!(replay.messages > 20, "the recording has messages");
     assert!(replay.events.is_empty(), "Linux discarded every event");
@@ -212,10 +220,19 @@ fn replay(migrates: bool) {
 
 #[test]
 fn messages_of_the_linux_driver_reach_their_target_cpus() {
-    replay(false);
+    replay(None);
 }
 
 #[test]
 fn messages_of_the_linux_driver_survive_migrations() {
-    replay(true);
+    replay(Some(|_| {}));
+}
+
+#[test]
+#[should_panic(expected = "CPU 0 at message")]
+fn a_migration_that_drops_pending_events_loses_messages() {
+    replay(Some(|saved| {
+        let devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
+        devices.flat_map(|device| &mut device.events).for_each(|event| event.pending = false);
+    }));
 }

@@ -296,8 +296,8 @@ impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
         self.read(self.its + u64::from(register.offset()), width_of::<V>())
     }
 
-    /// Returns the frame with an interrupt's field, and the field's place in it. `cpu` is the CPU of
-    /// a private interrupt.
+    /// Returns the frame with an interrupt's field, and the field's place in it. `cpu` is the CPU
+    /// of a private interrupt.
     pub fn locate(&self, cpu: usize, field: Field, intid: u32) -> Option<(u64, IntIdLocation)> {
         let [distributor, extended, redistributor] = field.row().2;
         let intid = IntId::new(intid);

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use vgic::saved_state::{CpuState, DeviceState, InterruptState, ItsState, Property};
 
-/// StateDifference in one field. A value is `None` if the state lacks the object or field, or if a wired
+/// Difference in one field. A value is `None` if the state lacks the object or field, or if a wired
 /// interrupt's field has its reset value.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct StateDifference {

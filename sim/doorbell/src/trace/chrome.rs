@@ -74,7 +74,7 @@ impl<W: Write> ChromeWriter<W> {
         name: &str,
         args: Value,
     ) -> io::Result<()> {
-        let duration = ((end - start) * self.scale).max(1);
+        let duration = (end.saturating_sub(start) * self.scale).max(1);
         let times = [("ts", self.time(start)), ("dur", microseconds(duration))];
         self.event('X', track, name, &[&times[..], &[("args", args)]].concat())
     }

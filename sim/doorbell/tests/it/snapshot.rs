@@ -3,8 +3,8 @@
 use crate::{Folder, Said, path};
 use serde_json::Value;
 
-/// Returns the folder with a real KVM's snapshots. Each file is named after the procedure that saved
-/// it.
+/// Returns the folder with a real KVM's snapshots. Each file is named after the procedure that
+/// saved it.
 fn folder() -> Folder {
     Folder(path("tests/data/snapshot").into())
 }

@@ -224,8 +224,8 @@ impl Scheduler {
         left.retain(|remaining| remaining.messages != 0);
     }
 
-    /// Lets a CPU take one step, in which it wakes up, takes an interrupt, or goes to sleep. Returns
-    /// `false` if the CPU has nothing to do.
+    /// Lets a CPU take one step, in which it wakes up, takes an interrupt, or goes to sleep.
+    /// Returns `false` if the CPU has nothing to do.
     fn advance(&self, index: usize) -> bool {
         let Some(core) = self.cores.get(index).filter(|_| !self.is_busy(index)) else {
             return false;

@@ -70,7 +70,7 @@ fn boards_with_an_unusual_gic_deliver_every_message() {
 }
 
 #[test]
-fn other_views_of_the_same_gic_deliver_every_message() {
+fn other_gic_views_deliver_every_message() {
     let (security, targets) = (SecurityView::NonSecure, TargetAddresses::Physical);
     for options in [
         BuildOptions { security, ..BuildOptions::default() },

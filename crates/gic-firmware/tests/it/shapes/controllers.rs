@@ -163,7 +163,7 @@ fn msi_controllers_in_host_bridges_are_written_as_they_are_read() {
 }
 
 #[test]
-fn a_gate_is_written_as_it_is_read() {
+fn a_written_gate_is_read_back() {
     let register = |address, bits| Some(MsiGate::Register { address, bits });
     let mut machine = read!("bridges");
     for (name, gate, is_shared) in [
