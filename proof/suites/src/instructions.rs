@@ -246,4 +246,10 @@ mod tests {
         assert_eq!(Record::of_page(&mark).unwrap(), written);
         assert!(Record::of_page("no table").is_err());
     }
+
+    #[test]
+    fn an_operation_without_a_budget_fails() {
+        let error = record(1.0, 1.0).judge("a", &record(1.0, 1.0), "b");
+        assert!(!error.expect_err("b has no budget").is::<Absent>());
+    }
 }

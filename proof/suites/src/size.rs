@@ -205,4 +205,11 @@ mod tests {
         assert!(within(101, 100).is_err());
         assert!(within(50, 100).is_err(), "the budget is too large to be meaningful");
     }
+
+    #[test]
+    fn unexpected_or_missing_drivers_fail() {
+        assert!(uses(&["ITS"], &["ITS"]).is_ok());
+        assert!(uses(&["GICv2", "ITS"], &["ITS"]).is_err());
+        assert!(uses(&[], &["ITS"]).is_err(), "the search finds no driver");
+    }
 }

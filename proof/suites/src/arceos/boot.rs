@@ -399,4 +399,19 @@ mod tests {
             assert!(boot_with(&good, &lines).judge_its().is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn a_gicv2m_boot_needs_each_interrupt_once() {
+        let raised = "pci_nvme_irq_msix raising MSI-X IRQ vector 0\n".repeat(2);
+        let taken = |cpu| format!("gic_acknowledge_irq cpu {cpu} acknowledged irq 81\n");
+        let good = [raised.clone(), taken(0), taken(1)].concat();
+        boot(&good).judge_v2m().unwrap();
+        let pin = good.clone() + "pci_nvme_irq_pin pulsing IRQ pin\n";
+        let other = good.replace("irq 81", "irq 36");
+        let one_cpu = raised + &taken(0);
+        let spurious = good.clone() + &taken(0);
+        for bad in [taken(0) + &taken(1), one_cpu, spurious, pin, other] {
+            assert!(boot(&bad).judge_v2m().is_err(), "{bad}");
+        }
+    }
 }

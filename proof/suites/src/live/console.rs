@@ -247,4 +247,12 @@ mod tests {
         absent.line("step: 2 no such function");
         absent.judge_steps(&step(r#"["no such function", 2]"#)).unwrap();
     }
+
+    #[test]
+    fn a_report_passes_only_with_the_mapped_device_ids() {
+        let mapped = BTreeSet::from([16]);
+        console(REPORT).judge(Some(&mapped), &EXPECTED).unwrap();
+        let judged = console(REPORT).judge(Some(&BTreeSet::from([16, 17])), &EXPECTED);
+        assert!(judged.unwrap_err().to_string().starts_with("DeviceIDs"));
+    }
 }
