@@ -279,7 +279,7 @@ fn session_answers_every_line() {
     let script = b"readl 0x0800ffe8\n\xff\xfe\nendianness".as_slice();
     serve(&mut machine(), script, &mut said).unwrap();
     let said = String::from_utf8(said).unwrap();
-    assert_eq!(said, "OK 0x000000000000003b\nFAIL the line is no text\nOK little\n");
+    assert_eq!(said, "OK 0x000000000000003b\nFAIL the line is not UTF-8\nOK little\n");
 }
 
 /// Generates words, some of which belong to the protocol.
