@@ -41,8 +41,9 @@ impl Bar {
     fn write<T: IntoBytes + Immutable>(self, offset: u64, value: T) {
         // SAFETY: as in `read`.
         unsafe {
-            UniqueMmioPointer::new(NonNull::new_unchecked(self.pointer(offset))).write_unsafe(value)
-        };
+            let register = NonNull::new_unchecked(self.pointer(offset));
+            UniqueMmioPointer::new(register).write_unsafe(value);
+        }
     }
 
     /// Reads 16 bits.
