@@ -24,7 +24,7 @@ use doorbell_harness::workspace::{Package, Workspace};
 pub(crate) use self::layers::{is_library, libraries};
 use crate::tally::Tally;
 
-/// What a rule looks at. Its findings are sentences that start with the place.
+/// Input of a rule, whose findings are sentences that start with the place.
 enum Rule {
     /// Each hand-written Rust file: its path relative to the root, and its text. A finding is a
     /// line number and a description.

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn each_step_is_whole_after_its_last_tier() {
+    fn the_longest_run_has_all_parts_of_each_step() {
         let planned = of_tier(Tier::Long);
         for step in STEPS {
             let parts: Vec<_> = planned.iter().filter(|(it, _)| it.name == step.name).collect();

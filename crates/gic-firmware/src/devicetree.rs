@@ -82,7 +82,7 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
 /// on the way to their doorbells, which a kernel need not do.
 ///
 /// # Errors
-/// As [`parse`].
+/// Returns the same errors as [`parse`].
 pub fn parse_and_check(blob: &[u8]) -> Result<Description, DtbError> {
     let tree = Tree::read(blob)?;
     let mut description = read(&tree);

@@ -34,7 +34,7 @@ const SHARED_TABLE: &str = "the pending table overlaps";
 const NO_CONTROLLER: &str = "MSI-X unavailable (PCI MSI provider interface is unavailable)";
 /// Message of the hypervisor.
 const DROPPED: &str = "the guest's controller dropped the message (";
-/// What each line of the program begins with.
+/// Prefix of each line of the program.
 const SAID: &str = "adopter: ";
 
 pub(crate) const STOCK: Kernel = Kernel {

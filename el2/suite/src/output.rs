@@ -11,7 +11,7 @@ use doorbell_harness::process;
 
 use crate::board::LIMIT;
 
-/// What a machine has printed so far.
+/// Lines and facts that a machine has printed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Output {
     /// Lines that state no fact.

@@ -74,7 +74,7 @@ struct BindingJudge {
     /// The number of examples in each schema's text, and the devicetree that contains them all.
     original_examples: (usize, PathBuf),
     extended_examples: (usize, PathBuf),
-    /// What dtschema says of all devicetrees, by the extended schemas. Each start of dtschema reads
+    /// Messages of dtschema about all devicetrees, by the extended schemas. Each start of it reads
     /// all schemas.
     said: String,
 }
@@ -188,6 +188,8 @@ impl BindingJudge {
         let is_placed =
             |line: &str| is_continued(line) || line.starts_with(&folder) || line.contains(DECODED);
         ensure!(said.lines().all(is_placed), "{said}");
+        let is_cut_off = said.lines().last().is_some_and(|line| line.contains(DECODED));
+        ensure!(!is_cut_off, "no message follows a value that cannot be decoded: {said}");
         Ok(said)
     }
 

@@ -46,7 +46,7 @@ pub(crate) fn cases() -> Vec<Case> {
 /// Judges this number of plans by the KVM of each kernel.
 ///
 /// # Errors
-/// As [`judge`], of the first that fails.
+/// Returns the error of the first kernel on which [`judge`] fails.
 pub(crate) fn judge_plans(plans: u32) -> Result<()> {
     let judge = |_, version: &Version| judge(*version, Some(plans));
     parallel::on_each_cpu(&Version::ALL, judge).into_iter().collect()

@@ -44,7 +44,7 @@ type Suite = (&'static str, fn() -> Result<Vec<Case>>, Turns);
 /// Number of cases that run at a time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turns {
-    /// As many as there are CPUs, and one more.
+    /// One case per CPU, and one more.
     Parallel,
     /// One, because the cases share a browser, or use all CPUs themselves.
     Single,

@@ -191,7 +191,7 @@ mod tests {
     }
 
     const SOURCE: &str = "impl A {
-    pub(crate) const fn f(
+    pub const fn f(
         self,
     ) -> u8 {
         a();
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_planted_fault_replaces_its_lines_when_selected() {
         let planted = plant(SOURCE, &[(7, &mutant())]).expect("the lines occur once");
-        let expected = "impl A { pub(crate) fn f( self, ) -> u8 { match crate::planted_fault::number() { \
+        let expected = "impl A { pub fn f( self, ) -> u8 { match crate::planted_fault::number() { \
                         7 => { a(); c(); d() } _ => { a(); b(); c(); d() } } } }";
         assert_eq!(planted.split_whitespace().collect::<Vec<_>>().join(" "), expected);
     }
