@@ -1,6 +1,6 @@
-//! A quick check for use during development: format and house lints, then clippy and tests for the
-//! changed packages and their direct dependents. Bare-metal packages are omitted, and so are the
-//! cases of suites.
+//! A quick check for use during development: format and house lints, clippy for the changed packages
+//! and their direct dependents, and tests of the changed packages. Bare-metal packages are omitted,
+//! and so are the cases of suites.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(crate) struct Wanted {
 /// Checks the changes, and prints the number of cases.
 pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     let files = changed_files(&workspace.root, &wanted.since)?;
-    let packages = concerned(workspace, &files);
+    let Concerned { changed, dependents } = concerned(workspace, &files);
     let mut rows = Vec::new();
     let mut step = |name, run: &dyn Fn(&mut Tally) -> Result<()>| {
         println!("── {name}");
@@ -41,23 +41,23 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     };
     step("format", &|tally| rust::check_format(workspace, tally));
     step("lint", &|tally| lint::run(workspace, tally));
-    if packages.is_empty() {
+    if changed.is_empty() {
         println!("no package of the root's workspace has changed since {}", wanted.since);
     } else {
-        println!("── of {}", packages.iter().copied().collect::<Vec<_>>().join(", "));
-        let chosen: Vec<_> = packages.iter().flat_map(|name| ["--package", name]).collect();
+        println!("── of {}", changed.iter().copied().collect::<Vec<_>>().join(", "));
         step("clippy", &|tally| {
             toolchain::need_component(&workspace.root, "clippy")?;
+            let chosen = choice(changed.union(&dependents));
             let clippy = [&chosen, &["--all-targets", "--all-features"][..]].concat();
             rust::clippy_case("clippy", workspace, "", &clippy, tally);
             Ok(())
         });
         step("test", &|tally| {
-            let programs = programs::build(workspace, &chosen)?;
+            let programs = programs::build(workspace, &choice(&changed))?;
             programs::run_tests(&programs, QUICK, tally);
             Ok(())
         });
-        step("examples", &|tally| run_examples(workspace, &packages, tally));
+        step("examples", &|tally| run_examples(workspace, &changed, tally));
     }
     Ok(tally::summarize(&rows))
 }
@@ -74,21 +74,35 @@ fn changed_files(root: &Path, since: &str) -> Result<Vec<PathBuf>> {
     Ok(tracked.lines().chain(untracked.lines()).map(|line| root.join(line)).collect())
 }
 
-/// Returns the packages for the host whose files changed, and their direct dependents. A change to
-/// a workspace's manifest affects all of its packages.
-fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> BTreeSet<&'a str> {
+/// Returns cargo's options that choose these packages.
+fn choice<'a>(packages: impl IntoIterator<Item = &'a &'a str>) -> Vec<&'a str> {
+    packages.into_iter().flat_map(|name| ["--package", name]).collect()
+}
+
+/// Packages for the host that a change concerns.
+#[derive(Debug)]
+struct Concerned<'a> {
+    changed: BTreeSet<&'a str>,
+    /// Packages that depend directly on a library that changed, and may have changed themselves.
+    dependents: BTreeSet<&'a str>,
+}
+
+/// Returns the packages that changes of `files` concern. A change to a workspace's manifest changes
+/// all of its packages.
+fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> Concerned<'a> {
     let members = || workspace.packages.iter().filter(|package| package.hosted);
     let manifests = ["Cargo.toml", "Cargo.lock"].map(|name| workspace.root.join(name));
     if manifests.iter().any(|manifest| files.contains(manifest)) {
-        return members().map(|package| &*package.name).collect();
+        let changed = members().map(|package| &*package.name).collect();
+        return Concerned { changed, dependents: BTreeSet::new() };
     }
-    let (mut found, mut interfaces) = (BTreeSet::new(), BTreeSet::new());
+    let (mut changed, mut interfaces) = (BTreeSet::new(), BTreeSet::new());
     for file in files {
         let owner = members()
             .filter(|package| file.starts_with(&package.folder))
             .max_by_key(|package| package.folder.as_os_str().len());
         let Some(owner) = owner else { continue };
-        found.insert(&*owner.name);
+        changed.insert(&*owner.name);
         if is_of_library(owner, file) {
             interfaces.insert(&*owner.name);
         }
@@ -96,8 +110,8 @@ fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> BTreeSet<&'a st
     let depends = |package: &&Package| {
         package.dependencies.iter().any(|other| other.local && interfaces.contains(&*other.name))
     };
-    found.extend(members().filter(depends).map(|package| &*package.name));
-    found
+    let dependents = members().filter(depends).map(|package| &*package.name).collect();
+    Concerned { changed, dependents }
 }
 
 /// Returns `true` if a file can affect a package's dependents, unlike its tests, examples and
@@ -135,7 +149,8 @@ mod tests {
         package
     }
 
-    fn concerned_by(file: &str) -> Vec<String> {
+    /// Returns the packages that changed, and their dependents.
+    fn concerned_by(file: &str) -> [Vec<String>; 2] {
         let root = PathBuf::from("/doorbell");
         let mut hypervisor = package("hypervisor", &["vgic"]);
         hypervisor.folder = root.join("el2/hypervisor");
@@ -151,30 +166,33 @@ mod tests {
         ];
         let workspace = Workspace { target: root.join("target"), root, packages };
         let files = [workspace.root.join(file)];
-        concerned(&workspace, &files).into_iter().map(Into::into).collect()
+        let Concerned { changed, dependents } = concerned(&workspace, &files);
+        [changed, dependents].map(|names| names.into_iter().map(Into::into).collect())
     }
 
     #[test]
-    fn a_library_change_selects_its_direct_dependents() {
-        assert_eq!(concerned_by("crates/gic-arch/src/gicd.rs"), ["gic-arch", "vgic"]);
-        assert_eq!(concerned_by("crates/vgic/Cargo.toml"), ["vgic", "vgic-kvm"]);
+    fn a_library_change_concerns_its_direct_dependents() {
+        assert_eq!(concerned_by("crates/gic-arch/src/gicd.rs"), [["gic-arch"], ["vgic"]]);
+        assert_eq!(concerned_by("crates/vgic/Cargo.toml"), [["vgic"], ["vgic-kvm"]]);
     }
 
     #[test]
-    fn a_change_in_tests_selects_only_their_package() {
-        assert_eq!(concerned_by("crates/vgic/tests/guest/main.rs"), ["vgic"]);
+    fn a_change_in_tests_concerns_only_their_package() {
+        assert_eq!(concerned_by("crates/vgic/tests/guest/main.rs"), [vec!["vgic"], vec![]]);
     }
 
     #[test]
-    fn a_workspace_manifest_change_selects_every_package() {
-        let all = ["gic-arch", "hypervisor-suite", "vgic", "vgic-kvm"];
-        assert_eq!(concerned_by("Cargo.lock"), all);
+    fn a_workspace_manifest_change_concerns_every_package() {
+        let all = vec!["gic-arch", "hypervisor-suite", "vgic", "vgic-kvm"];
+        assert_eq!(concerned_by("Cargo.lock"), [all, vec![]]);
     }
 
     #[test]
     fn packages_for_bare_metal_are_omitted() {
-        assert_eq!(concerned_by("el2/suite/src/report.rs"), ["hypervisor-suite"]);
-        assert!(concerned_by("el2/hypervisor/src/main.rs").is_empty());
-        assert!(concerned_by("docs/hierarchy.md").is_empty());
+        let suite = vec!["hypervisor-suite"];
+        assert_eq!(concerned_by("el2/suite/src/report.rs"), [suite, vec![]]);
+        for other in ["el2/hypervisor/src/main.rs", "docs/hierarchy.md"] {
+            assert_eq!(concerned_by(other).concat(), Vec::<String>::new());
+        }
     }
 }
