@@ -1,5 +1,5 @@
-//! Compares Doorbell's model with QEMU's GICv3 and ITS. Both machines receive the same lines in
-//! QEMU's qtest protocol, and must reply in the same way.
+//! Compares Doorbell's model with QEMU's GICv3 and ITS. Both machines receive the same accesses, and
+//! must reply in the same way.
 //!
 //! If a difference is permitted, or is a bug in QEMU, the comparison ignores as few bits as
 //! possible; [`DIFFERENCES`] lists all of these bits. No case sends inputs whose effect the
@@ -9,6 +9,7 @@
 //! what is delivered to each CPU. The formats of the ITS tables are private to each machine, so the
 //! tables are not compared.
 
+mod access;
 mod acknowledge;
 mod address_map;
 mod cases;
@@ -16,7 +17,6 @@ mod command;
 mod compare;
 mod difference;
 mod family;
-mod fault;
 mod model;
 mod mutant;
 mod peer;
@@ -30,6 +30,7 @@ mod software;
 mod step;
 mod world;
 
+pub use access::Access;
 pub use acknowledge::Acknowledged;
 pub use address_map::CPUS;
 pub use compare::Mismatch;
@@ -37,13 +38,11 @@ pub use difference::{DIFFERENCES, Difference};
 pub use family::Family;
 pub use model::Model;
 pub use mutant::{MUTANTS, Mutant};
-pub use peer::{Asserted, Peer, PeerReply, WATCH_ALL, WATCH_ONE};
+pub use peer::{Asserted, Peer, PeerReply, Watch};
 pub use qemu::Qemu;
 pub use run::{Comparison, Finding, Limits, compare, hunt, reset_values};
 pub use sequences::sequences;
 pub use world::World;
 
-#[cfg(test)]
-use step::Width;
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,8 @@
 //!   the model,
 //! - `recordings.rs`: the answers of another GICv3 with Direct LPIs and message-based SPIs,
 //!   recorded,
-//! - [`differential`]: QEMU's GICv3 and ITS, which receive the same protocol lines as the model,
-//! - [`qtest`]: the engine of these lines, also as a program (`cargo run -p doorbell-oracles --bin
-//!   qtest`),
+//! - [`differential`]: QEMU's GICv3 and ITS, which receive the same accesses as the model,
+//! - [`qtest`]: a client of the protocol in which QEMU receives them,
 //! - [`iommu_groups`]: Linux's IOMMU groups, for the groups of functions that hardware does not
 //!   isolate.
 

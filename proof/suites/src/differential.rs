@@ -1,7 +1,6 @@
 //! Compares the model with QEMU's GIC and ITS. Both receive the same accesses, and must return the
 //! same results.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,11 +101,7 @@ struct Pair {
 impl Pair {
     fn start(tools: &Tools, world: World) -> Result<Self> {
         let folder = Folder::new()?;
-        let command = tools.command(qemu::PROGRAM);
-        let libraries = command.get_envs().find(|(name, _)| *name == "LD_LIBRARY_PATH");
-        let libraries = libraries.and_then(|(_, path)| path).context("QEMU's libraries")?;
-        let program = Path::new(command.get_program());
-        let qemu = Qemu::start(program, Some(Path::new(libraries)), folder.path(), world);
+        let qemu = Qemu::start(tools.command(qemu::PROGRAM), folder.path(), world);
         let qemu = qemu.context("QEMU cannot be started")?;
         Ok(Self { model: Model::new(world, qemu.watch())?, qemu, _folder: folder })
     }

@@ -111,7 +111,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("hostile", &[IMAGES_USE]),
     ("doorbell-soak", &[LIBRARIES]),
     ("doorbell-exhaustive", &[&["vgic", "doorbell-test-support"]]),
-    ("doorbell-oracles", &[LIBRARIES, &["doorbell-hardware"]]),
+    ("doorbell-oracles", &[LIBRARIES]),
     ("kvm-judge", &[LIBRARIES, &["doorbell-facts"]]),
     ("kvm-monitor", &[LIBRARIES, &["doorbell-facts"]]),
     ("doorbell-facts", &[]),

@@ -27,6 +27,9 @@ pub(super) const CREADR: u64 = 0x0090;
 pub(super) const BASER0: u64 = 0x0100;
 pub(super) const BASER1: u64 = 0x0108;
 
+/// RAM, which is all zero when a machine starts.
+pub(super) const RAM: u64 = 0x4000_0000;
+pub(super) const RAM_BYTES: usize = 128 << 20;
 /// Memory that cases use. Both machines have this memory, which is zero when a case starts.
 pub(super) const USED: core::ops::Range<u64> = 0x4100_0000..0x4118_0000;
 /// LPI configuration bytes, starting with INTID 8192.

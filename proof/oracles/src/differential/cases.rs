@@ -1,12 +1,13 @@
 //! The families of cases. A case is a list of steps, which proptest generates and shrinks.
 
+use super::access::Width;
 use super::address_map::{
     CPUS, CREADR, CWRITER, GICD, ICFGR, IPRIORITYR, IROUTER, ITS, NAMED_EVENTS, SGI_FRAME, SPARE,
     WAKER, intid, named_events, redistributor,
 };
 use super::command::Command;
 use super::family::Family;
-use super::step::{Rewritten, Start, Step, Width};
+use super::step::{Rewritten, Start, Step};
 use super::world::World;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -42,12 +43,12 @@ fn access(usual: u32) -> impl Strategy<Value = (u64, Width)> {
     let smaller = select(vec![Width::Byte, Width::Word]).prop_map(Some);
     (wired_register(), prop_oneof![usual => Just(None), 1 => smaller])
         .prop_map(|((at, own), other)| {
-            (at, other.filter(|width| at % width.bytes() == 0).unwrap_or(own))
+            (at, other.filter(|width| at % u64::from(width.bytes()) == 0).unwrap_or(own))
         })
         .prop_map(|(at, width)| {
             // A misaligned word access would be split into 16-bit accesses. The effect of 16-bit
             // accesses on priorities isn't specified.
-            let split = !at.is_multiple_of(width.bytes()) && is_in(at, IPRIORITYR, 0x400);
+            let split = !at.is_multiple_of(width.bytes().into()) && is_in(at, IPRIORITYR, 0x400);
             (if split { at & !3 } else { at }, width)
         })
 }

@@ -1,9 +1,10 @@
 //! Replays a case on both machines.
 
+use super::access::Access;
 use super::acknowledge;
 use super::difference::{self, Moment, Values};
 use super::peer::{Peer, PeerReply};
-use super::script::{Compared, Inputs, Query, Script};
+use super::script::{Query, Script};
 use super::step::Step;
 use anyhow::Result;
 use std::fmt;
@@ -61,15 +62,12 @@ pub(super) fn ask(
 
 fn replies(queries: &[Query], peer: &mut dyn Peer) -> Result<Vec<PeerReply>> {
     let mut replies = Vec::new();
-    for run in queries.split_inclusive(|query| query.acknowledge().is_some()) {
-        let (cpus, lines) = match run.split_last() {
-            Some((last, before)) if last.acknowledge().is_some() => (last.acknowledge(), before),
-            _ => (None, run),
-        };
-        replies.extend(peer.replies(&mut lines.iter().map(|query| &*query.line))?);
-        if let Some(cpus) = cpus {
-            let told: Vec<_> =
-                peer.acknowledge(cpus)?.iter().map(|each| acknowledge::tell(each)).collect();
+    for run in queries.split_inclusive(|query| query.access.is_acknowledgment()) {
+        let accesses = run.iter().map(|query| query.access);
+        replies.extend(peer.replies(&mut accesses.filter(|access| !access.is_acknowledgment()))?);
+        if let Some(Query { access: Access::Acknowledge { first, end }, .. }) = run.last() {
+            let acknowledged = peer.acknowledge(*first..*end)?;
+            let told: Vec<_> = acknowledged.iter().map(|each| acknowledge::tell(each)).collect();
             replies.push(PeerReply { text: told.join("; "), asserted: peer.asserted() });
         }
     }
@@ -77,13 +75,13 @@ fn replies(queries: &[Query], peer: &mut dyn Peer) -> Result<Vec<PeerReply>> {
 }
 
 fn agree(query: &Query, moment: Moment, ours: &PeerReply, theirs: &PeerReply) -> bool {
-    if query.inputs == Inputs::Compared && ours.asserted != theirs.asserted {
+    if query.compares_inputs && ours.asserted != theirs.asserted {
         return false;
     }
     if ours.text == theirs.text {
         return true;
     }
-    let Compared::Register { at, width } = query.compared else { return false };
+    let Access::Load { at, width } = query.access else { return false };
     let values = number(&ours.text).zip(number(&theirs.text));
     values
         .is_some_and(|(ours, theirs)| difference::agree(at, width, moment, Values { ours, theirs }))
@@ -92,8 +90,9 @@ fn agree(query: &Query, moment: Moment, ours: &PeerReply, theirs: &PeerReply) ->
 /// Returns the lines up to the last query, without the reads that have no effect.
 fn needed(queries: &[Query]) -> Vec<String> {
     let last = queries.len().saturating_sub(1);
-    let needed = queries.iter().enumerate().filter(|(at, query)| *at == last || query.acts());
-    needed.map(|(_, query)| query.line.clone()).collect()
+    let needed =
+        queries.iter().enumerate().filter(|(at, query)| *at == last || query.access.acts());
+    needed.map(|(_, query)| query.access.to_string()).collect()
 }
 
 /// Returns the part of one machine's reply that differs from the other machine's reply.

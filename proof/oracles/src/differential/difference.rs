@@ -1,8 +1,8 @@
 //! The permitted differences between the two machines, each with its reason. All other differences
 //! are faults.
 
+use super::access::Width;
 use super::address_map::{CPUS, GICD, GICR, GICR_STRIDE, ITS};
-use super::step::Width;
 
 /// Register bits that the comparison ignores. `docs/differential.md` names the machine whose value
 /// is right.
@@ -213,7 +213,7 @@ pub const DIFFERENCES: &[Difference] = &[
 
 /// Returns `true` if two values of a register agree, ignoring bits that may differ.
 pub(super) fn agree(at: u64, width: Width, moment: Moment, values: Values) -> bool {
-    let left_out = (0..width.bytes())
+    let left_out = (0..u64::from(width.bytes()))
         .map(|index| u64::from(left_out_of_byte(at + index, moment, values)) << (8 * index))
         .fold(0, |bits, byte| bits | byte);
     (values.ours ^ values.theirs) & !left_out == 0

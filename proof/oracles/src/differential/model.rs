@@ -1,14 +1,23 @@
-//! Doorbell's model as one of the two machines.
+//! Doorbell's model as one of the two machines. It answers as QEMU's server does.
 
+use super::access::{Access, Width};
 use super::acknowledge::{self, Acknowledged};
-use super::address_map::CPUS;
-use super::fault::Fault;
-use super::peer::{Asserted, Peer, PeerReply};
+use super::address_map::{CPUS, RAM, RAM_BYTES, TRANSLATER};
+use super::mutant::Fault;
+use super::peer::{Asserted, Peer, PeerReply, Watch};
 use super::world::World;
-use crate::qtest::{IrqChange, Qtest};
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use msi_types::{Cpu, DeviceId, Kick, Level, Line, MsiMessage, SetLine};
+use std::fmt::Write as _;
 use std::ops::Range;
-use vgic::VgicConfig;
+use std::sync::Arc;
+use vgic::{GuestMemory, Progress, Vcpu, Vgic, VgicConfig, VmMemory};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+/// DeviceID of the messages that cases write, which have no requester. QEMU uses the same.
+const SENDER: DeviceId = DeviceId::new(0);
+/// Number of SPIs, whose inputs precede those of PPIs.
+const SPIS: u16 = 256;
 
 /// Doorbell's model, running in this process.
 #[derive(Debug)]
@@ -16,76 +25,175 @@ pub struct Model {
     world: World,
     config: VgicConfig,
     fault: Option<Fault>,
-    machine: Qtest,
-    watch: String,
-    asserted: Asserted,
+    watch: Watch,
+    gic: Arc<Vgic>,
+    vcpus: Vec<Vcpu>,
+    ram: Arc<Ram>,
+}
+
+type Ram = VmMemory<Arc<GuestMemoryMmap<()>>>;
+
+/// Does nothing: vCPUs act only on request, so they never sleep.
+struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
 }
 
 impl Model {
-    /// Creates a world's model. The model reports changes of the inputs that the protocol line
-    /// `watch` selects.
+    /// Creates a world's model, which watches these inputs.
     ///
     /// # Errors
     /// Returns [`vgic::ConfigError`] if the model rejects the configuration.
-    pub fn new(world: World, watch: &str) -> Result<Self> {
+    pub fn new(world: World, watch: Watch) -> Result<Self> {
         Self::with(world, None, watch)
     }
 
     /// Creates a model in which a fault has been planted.
-    pub(super) fn with(world: World, fault: Option<Fault>, watch: &str) -> Result<Self> {
+    pub(super) fn with(world: World, fault: Option<Fault>, watch: Watch) -> Result<Self> {
         let mut config = world.model();
         if let Some(Fault::Built(change)) = fault {
             change(&mut config);
         }
-        let (machine, watch) = (Qtest::with_config(config.clone())?, watch.to_owned());
-        Ok(Self { world, config, fault, machine, watch, asserted: Asserted::default() })
+        let (gic, vcpus, ram) = create(&config)?;
+        Ok(Self { world, config, fault, watch, gic, vcpus, ram })
     }
 
-    fn follow(&mut self, changes: &[IrqChange]) {
-        for change in changes {
-            self.asserted.follow(&change.to_string());
+    fn carry_out(&self, access: Access) -> String {
+        match access {
+            Access::Load { at, width } => format!("OK {:#018x}", self.load(at, width)),
+            Access::Dump { at, bytes } => {
+                let mut data = vec![0; usize::try_from(bytes).unwrap_or(0)];
+                // Bytes outside of RAM stay zero.
+                _ = self.ram.read(at, &mut data);
+                data.iter().fold("OK 0x".to_owned(), |mut text, byte| {
+                    // Writing to a string cannot fail.
+                    _ = write!(text, "{byte:02x}");
+                    text
+                })
+            }
+            _ => {
+                self.change(access);
+                "OK".to_owned()
+            }
+        }
+    }
+
+    fn change(&self, access: Access) {
+        match access {
+            Access::Store { at, width, value } if is_ram(at) => {
+                // A write outside of RAM has no effect.
+                _ = self.ram.write(at, &value.to_le_bytes()[..width.bytes() as usize]);
+            }
+            Access::Store { at, width, value } => {
+                for (offset, width) in pieces(at, width) {
+                    self.write(at + offset, width, value >> (8 * offset) & width.mask());
+                }
+            }
+            Access::Fill { at, bytes, byte } => {
+                _ = self.ram.write(at, &vec![byte; usize::try_from(bytes).unwrap_or(0)]);
+            }
+            Access::Line { input, level } => {
+                let level = if level == 0 { Level::Low } else { Level::High };
+                self.gic.set_line(line(input), level);
+            }
+            Access::Load { .. } | Access::Dump { .. } | Access::Acknowledge { .. } => {}
+        }
+    }
+
+    /// Loads a little-endian number of up to 8 bytes. Unclaimed addresses read as zero.
+    fn load(&self, at: u64, width: Width) -> u64 {
+        let read = |(offset, width)| self.gic.read(at + offset, width).unwrap_or(0) << (8 * offset);
+        pieces(at, width).map(read).fold(0, |number, piece| number | piece)
+    }
+
+    fn write(&self, address: u64, width: Width, value: u64) {
+        let is_message = address == TRANSLATER && width >= Width::Half;
+        match self.gic.its(0).filter(|_| is_message).zip(u32::try_from(value).ok()) {
+            Some((its, data)) => drop(its.signal_msi(SENDER, MsiMessage { address, data })),
+            // The GIC rejects only writes outside its regions, and such writes have no effect.
+            None => drop(self.gic.write_until_done(address, width, value)),
+        }
+        // QEMU's ITS executes all commands on a write.
+        while self.gic.poll() == Progress::Unfinished {}
+    }
+}
+
+fn create(config: &VgicConfig) -> Result<(Arc<Vgic>, Vec<Vcpu>, Arc<Ram>)> {
+    let ranges = [(GuestAddress(RAM), RAM_BYTES)];
+    let ram = Arc::new(VmMemory(Arc::new(GuestMemoryMmap::from_ranges(&ranges)?)));
+    let (gic, vcpus) = Vgic::new(config.clone(), ram.clone(), Arc::new(NoKick))?;
+    Ok((gic, vcpus, ram))
+}
+
+fn is_ram(at: u64) -> bool {
+    (RAM..RAM + RAM_BYTES as u64).contains(&at)
+}
+
+/// Splits an access to registers into aligned pieces, each of which is one access of a device, as
+/// QEMU does. Returns their offsets and widths.
+fn pieces(at: u64, width: Width) -> impl Iterator<Item = (u64, Width)> {
+    let most = if at >> 16 == TRANSLATER >> 16 { Width::Word } else { Width::Double };
+    let end = u64::from(width.bytes());
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let offset = next;
+        let fits = |piece: &Width| {
+            let bytes = u64::from(piece.bytes());
+            *piece <= most && offset + bytes <= end && (at + offset).is_multiple_of(bytes)
+        };
+        let widths = [Width::Double, Width::Word, Width::Half, Width::Byte];
+        let piece = widths.into_iter().find(fits)?;
+        next += u64::from(piece.bytes());
+        Some((offset, piece))
+    })
+}
+
+/// Returns the line of an input: the SPIs, followed by 32 inputs for each CPU.
+fn line(input: u16) -> Line {
+    match input.checked_sub(SPIS) {
+        None => Line::Spi(32 + u32::from(input)),
+        Some(private) => {
+            let cpu = Cpu::new(u32::from(private / 32));
+            Line::Ppi { cpu, intid: u32::from(private % 32) }
         }
     }
 }
 
 impl Peer for Model {
     fn reset(&mut self) -> Result<()> {
-        self.machine = Qtest::with_config(self.config.clone())?;
-        self.asserted = Asserted::default();
-        self.machine.answer(&self.watch);
-        for cpu in 0..CPUS {
-            let vcpu = self.machine.vcpu(cpu.into()).context("the model does not have this CPU")?;
-            acknowledge::listen(vcpu, self.world)?;
-        }
-        Ok(())
+        (self.gic, self.vcpus, self.ram) = create(&self.config)?;
+        self.vcpus.iter_mut().try_for_each(|vcpu| acknowledge::listen(vcpu, self.world))
     }
 
-    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<PeerReply>> {
-        let answers = lines.map(|line| {
-            let other = self.fault.and_then(|fault| fault.understood(line));
-            let answer = self.machine.answer(other.as_deref().unwrap_or(line));
-            self.follow(&answer.irqs);
-            PeerReply { text: answer.reply.to_string(), asserted: self.asserted() }
+    fn replies(&mut self, accesses: &mut dyn Iterator<Item = Access>) -> Result<Vec<PeerReply>> {
+        let answers = accesses.map(|access| {
+            let access = self.fault.map_or(access, |fault| fault.misunderstand(access));
+            PeerReply { text: self.carry_out(access), asserted: self.asserted() }
         });
         Ok(answers.collect())
     }
 
     fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>> {
-        let acknowledged = cpus.map(|cpu| {
-            let vcpu = self.machine.vcpu(cpu.into()).context("the model does not have this CPU")?;
-            acknowledge::acknowledge(vcpu, self.world)
+        let vcpus = &mut self.vcpus[usize::from(cpus.start)..usize::from(cpus.end)];
+        vcpus.iter_mut().map(|vcpu| acknowledge::acknowledge(vcpu, self.world)).collect()
+    }
+
+    fn asserted(&mut self) -> Asserted {
+        let watched = match self.watch {
+            Watch::All => 0..usize::from(CPUS),
+            Watch::One => 1..2,
+        };
+        let count = watched.len();
+        let inputs = self.vcpus[watched].iter_mut().map(Vcpu::inputs).enumerate();
+        let bits = inputs.map(|(cpu, inputs)| {
+            u32::from(inputs.irq) << cpu | u32::from(inputs.fiq) << (count + cpu)
         });
-        let acknowledged = acknowledged.collect::<Result<_>>()?;
-        let changes = self.machine.irq_changes();
-        self.follow(&changes);
-        Ok(acknowledged)
+        let asserted = Asserted(bits.fold(0, |all, bits| all | bits));
+        self.fault.map_or(asserted, |fault| fault.misreport(asserted))
     }
 
-    fn asserted(&self) -> Asserted {
-        self.fault.map_or(self.asserted, |fault| fault.shown(self.asserted))
-    }
-
-    fn watch(&self) -> &str {
-        &self.watch
+    fn watch(&self) -> Watch {
+        self.watch
     }
 }

@@ -1,11 +1,12 @@
 //! What the two machines have in common.
 
+use super::access::{Access, GIC};
 use super::acknowledge::Acknowledged;
 use anyhow::Result;
 use std::fmt;
 use std::ops::Range;
 
-/// A machine that speaks the qtest protocol.
+/// A machine that carries out accesses.
 pub trait Peer {
     /// Resets the machine and zeroes the memory that cases use.
     ///
@@ -13,11 +14,11 @@ pub trait Peer {
     /// Returns an error if the machine has exited.
     fn reset(&mut self) -> Result<()>;
 
-    /// Returns the machine's replies to the lines, in order.
+    /// Returns the machine's replies to the accesses, in order.
     ///
     /// # Errors
     /// Returns an error if the machine has exited.
-    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<PeerReply>>;
+    fn replies(&mut self, accesses: &mut dyn Iterator<Item = Access>) -> Result<Vec<PeerReply>>;
 
     /// Makes each of these CPUs acknowledge interrupts until none is pending.
     ///
@@ -25,43 +26,25 @@ pub trait Peer {
     /// Returns an error if the machine has exited, or if its CPUs are not running.
     fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>>;
 
-    /// Returns the CPU interrupt inputs that are asserted, among those that are intercepted.
-    fn asserted(&self) -> Asserted;
+    /// Returns the CPU interrupt inputs that are asserted, among those that are watched.
+    fn asserted(&mut self) -> Asserted;
 
-    /// Returns the protocol line that makes the machine report changes of these inputs.
-    fn watch(&self) -> &str;
+    /// Returns which inputs the machine watches.
+    fn watch(&self) -> Watch;
 }
 
-/// A machine's reply to a protocol line, and the inputs that are asserted afterwards.
+/// A machine's reply to an access, in QEMU's form, and the inputs that are asserted afterwards.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerReply {
     /// Text of the reply.
     pub text: String,
-    /// The inputs that are asserted after the line.
+    /// The inputs that are asserted after the access.
     pub asserted: Asserted,
 }
 
-/// The interrupt inputs of the CPUs, by their numbers in the protocol.
+/// The asserted interrupt inputs, one bit each: the IRQs of the watched CPUs, then their FIQs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Asserted(pub(super) u32);
-
-impl Asserted {
-    /// Updates the inputs if `line` reports a change of one. Returns `true` if `line` reports a
-    /// change.
-    pub(super) fn follow(&mut self, line: &str) -> bool {
-        let change = line.strip_prefix("IRQ ").and_then(|change| change.split_once(' '));
-        let Some((what, Ok(number @ 0..32))) =
-            change.map(|(what, number)| (what, number.parse::<u32>()))
-        else {
-            return false;
-        };
-        match what {
-            "raise" => self.0 |= 1 << number,
-            _ => self.0 &= !(1 << number),
-        }
-        true
-    }
-}
 
 impl fmt::Display for Asserted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,7 +53,21 @@ impl fmt::Display for Asserted {
     }
 }
 
-/// Intercepts the IRQ and FIQ inputs of all CPUs. Only recent versions of QEMU support this.
-pub const WATCH_ALL: &str = "irq_intercept_out /machine/unattached/device[3] sysbus-irq";
-/// Intercepts one CPU's inputs. Every version of QEMU supports this.
-pub const WATCH_ONE: &str = "irq_intercept_in /machine/unattached/device[1]";
+/// The CPUs whose interrupt inputs are watched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// All CPUs. Only recent versions of QEMU support this.
+    All,
+    /// CPU 1. Every version of QEMU supports this.
+    One,
+}
+
+/// Formats the line of QEMU's protocol that makes QEMU report changes of the inputs.
+impl fmt::Display for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => write!(f, "irq_intercept_out {GIC} sysbus-irq"),
+            Self::One => f.write_str("irq_intercept_in /machine/unattached/device[1]"),
+        }
+    }
+}

@@ -1,18 +1,20 @@
 //! A QEMU whose CPUs are stopped or only acknowledge interrupts. The program communicates with QEMU
 //! over standard input and output, and resets it through its monitor.
 
+use super::access::{Access, Width};
 use super::acknowledge::Acknowledged;
 use super::address_map::{CPUS, USED};
-use super::peer::{Asserted, Peer, PeerReply, WATCH_ALL, WATCH_ONE};
+use super::peer::{Asserted, Peer, PeerReply, Watch};
 use super::program::{LIST, MOST, PROGRAM, PROGRAM_BASE, mailbox};
 use super::world::World;
+use crate::qtest::Qtest;
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// Maximum time for QEMU to start up.
@@ -28,13 +30,10 @@ const SENT_AHEAD: usize = 0x8000;
 /// A QEMU process.
 #[derive(Debug)]
 pub struct Qemu {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    qtest: Qtest,
     monitor: BufReader<UnixStream>,
-    files: [PathBuf; 2],
     world: World,
-    watch: &'static str,
+    watch: Watch,
     asserted: Asserted,
 }
 
@@ -42,51 +41,28 @@ pub struct Qemu {
 const INTERCEPTS_BY_NAME: (u32, u32) = (10, 0);
 
 impl Qemu {
-    /// Starts the QEMU `program`, which may come with its own libraries. The socket of QEMU's
-    /// monitor is created in `folder`.
+    /// Starts QEMU by a command without arguments. The socket of QEMU's monitor and the program of
+    /// its CPUs are created in `folder`, which must outlive QEMU.
     ///
     /// # Errors
     /// Returns an error if QEMU cannot be started, or if its monitor does not respond.
-    pub fn start(
-        program: &Path,
-        libraries: Option<&Path>,
-        folder: &Path,
-        world: World,
-    ) -> Result<Self> {
-        let name = format!("doorbell-{}-{world:?}", std::process::id()).to_lowercase();
-        let (socket, image) =
-            (folder.join(format!("{name}.qmp")), folder.join(format!("{name}.image")));
-        drop(std::fs::remove_file(&socket));
+    pub fn start(mut command: Command, folder: &Path, world: World) -> Result<Self> {
+        let (socket, image) = (folder.join("qmp"), folder.join("image"));
         let bytes: Vec<u8> = PROGRAM.iter().flat_map(|word| word.to_le_bytes()).collect();
         std::fs::write(&image, bytes)?;
-        let mut command = Command::new(program);
         command.args(["-M", machine(world), "-cpu", "cortex-a57", "-m", "128M"]);
         command.args(["-smp", &CPUS.to_string(), "-display", "none", "-nodefaults"]);
-        command.args(processors(world, &image)).args([
-            "-qtest",
-            "stdio",
-            "-qtest-log",
-            "none",
-            "-qmp",
-        ]);
+        command.args(processors(world, &image)).arg("-qmp");
         command.arg(format!("unix:{},server=on,wait=off", socket.display()));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        if let Some(libraries) = libraries {
-            command.env("LD_LIBRARY_PATH", libraries);
-        }
-        let mut child =
-            command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let input = child.stdin.take().context("QEMU has no standard input")?;
-        let output = BufReader::new(child.stdout.take().context("QEMU has no standard output")?);
-        let monitor = connect(&mut child, &socket)?;
-        let (files, asserted) = ([socket, image], Asserted::default());
-        let mut qemu =
-            Self { child, input, output, monitor, files, world, watch: WATCH_ONE, asserted };
+        let mut qtest = Qtest::start(command)?;
+        let monitor = connect(&mut qtest.child, &socket)?;
+        let asserted = Asserted::default();
+        let mut qemu = Self { qtest, monitor, world, watch: Watch::One, asserted };
         let greeting = qemu.monitor("qmp_capabilities", "\"QMP\"")?;
         if version(&greeting).is_some_and(|version| version >= INTERCEPTS_BY_NAME) {
-            qemu.watch = WATCH_ALL;
+            qemu.watch = Watch::All;
         }
-        qemu.tell(qemu.watch)?;
+        qemu.qtest.tell(&qemu.watch.to_string())?;
         Ok(qemu)
     }
 
@@ -111,21 +87,14 @@ impl Qemu {
         }
     }
 
-    /// Sends a line. Returns the text after `OK` in the reply.
-    fn tell(&mut self, line: &str) -> Result<String> {
-        let reply = self.replies(&mut std::iter::once(line))?.pop().context("no reply")?.text;
-        let told = reply
-            .strip_prefix("OK")
-            .with_context(|| format!("QEMU answers {line} with {reply}"))?;
-        Ok(told.trim_start().to_owned())
-    }
-
     /// Waits for a CPU to finish, and returns the interrupts that the CPU acknowledged.
     fn acknowledged(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
-        let line = format!("read {:#x} {:#x}", mailbox(cpu), LIST + 8 * MOST as u64);
+        let dump = Access::Dump { at: mailbox(cpu), bytes: LIST + 8 * MOST as u64 };
         let deadline = Instant::now() + ANSWER;
         loop {
-            let words = words(&self.tell(&line)?)?;
+            // The reply may follow changes of watched inputs.
+            let reply = self.replies(&mut std::iter::once(dump))?.pop().context("no reply")?;
+            let words = words(reply.text.strip_prefix("OK 0x").context("no digits")?)?;
             if let [0, count, _, _, list @ ..] = &*words {
                 let pairs = list.chunks_exact(2).take(usize::try_from(*count)?);
                 let both = |pair: &[u32]| Acknowledged { intid: pair[0], priority: pair[1] };
@@ -136,25 +105,11 @@ impl Qemu {
             std::thread::sleep(PAUSE);
         }
     }
-
-    /// Reads a reply. QEMU sends the input changes that a request caused before the reply.
-    fn read_reply(&mut self) -> Result<PeerReply> {
-        let mut text = String::new();
-        loop {
-            text.clear();
-            ensure!(self.output.read_line(&mut text)? > 0, "QEMU has exited");
-            text.truncate(text.trim_end().len());
-            if !self.asserted.follow(&text) {
-                return Ok(PeerReply { text, asserted: self.asserted });
-            }
-        }
-    }
 }
 
 /// Parses little-endian words in hexadecimal digits.
 fn words(digits: &str) -> Result<Vec<u32>> {
-    let digits = digits.strip_prefix("0x").context("no digits")?.as_bytes();
-    let words = digits.chunks_exact(8).map(|word| {
+    let words = digits.as_bytes().chunks_exact(8).map(|word| {
         let word = str::from_utf8(word)?;
         Ok(u32::from_str_radix(word, 16)?.swap_bytes())
     });
@@ -219,24 +174,27 @@ impl Peer for Qemu {
         if self.world != World::Stopped {
             self.acknowledge(0..CPUS)?;
         }
-        let clear = format!("memset {:#x} {:#x} 0", USED.start, USED.end - USED.start);
-        self.tell(&clear).map(drop)
+        let bytes = USED.end - USED.start;
+        let clear = Access::Fill { at: USED.start, bytes, byte: 0 };
+        self.replies(&mut std::iter::once(clear)).map(drop)
     }
 
-    fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<PeerReply>> {
+    fn replies(&mut self, accesses: &mut dyn Iterator<Item = Access>) -> Result<Vec<PeerReply>> {
         let mut replies = Vec::new();
-        let mut lines = lines.peekable();
+        let mut accesses = accesses.peekable();
         let mut ahead = String::new();
-        while lines.peek().is_some() {
+        while accesses.peek().is_some() {
             ahead.clear();
             let mut count = 0;
-            while let Some(line) = lines.next_if(|_| ahead.len() < SENT_AHEAD) {
-                writeln!(ahead, "{line}")?;
+            while let Some(access) = accesses.next_if(|_| ahead.len() < SENT_AHEAD) {
+                writeln!(ahead, "{access}")?;
                 count += 1;
             }
-            self.input.write_all(ahead.as_bytes())?;
+            self.qtest.send(&ahead)?;
             for _ in 0..count {
-                replies.push(self.read_reply()?);
+                let asserted = &mut self.asserted;
+                let text = self.qtest.reply(|change| follow(asserted, change))?;
+                replies.push(PeerReply { text, asserted: self.asserted });
             }
         }
         Ok(replies)
@@ -244,9 +202,8 @@ impl Peer for Qemu {
 
     fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>> {
         ensure!(self.world != World::Stopped, "QEMU's CPUs are stopped");
-        let begin: Vec<String> =
-            cpus.clone().map(|cpu| format!("writel {:#x} 1", mailbox(cpu))).collect();
-        self.replies(&mut begin.iter().map(|line| &**line))?;
+        let begin = |cpu| Access::Store { at: mailbox(cpu), width: Width::Word, value: 1 };
+        self.replies(&mut cpus.clone().map(begin))?;
         // CPUs that wait keep one of the host's CPUs busy, so they are started only now.
         self.order("cont")?;
         let acknowledged = cpus.map(|cpu| self.acknowledged(cpu)).collect();
@@ -254,22 +211,23 @@ impl Peer for Qemu {
         acknowledged
     }
 
-    fn asserted(&self) -> Asserted {
+    fn asserted(&mut self) -> Asserted {
         self.asserted
     }
 
-    fn watch(&self) -> &str {
+    fn watch(&self) -> Watch {
         self.watch
     }
 }
 
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        // QEMU may already have exited.
-        drop(self.child.kill());
-        drop(self.child.wait());
-        for file in &self.files {
-            drop(std::fs::remove_file(file));
+/// Updates the inputs by a change that QEMU reports.
+fn follow(asserted: &mut Asserted, change: &str) {
+    if let Some((what, Ok(number @ 0..32))) =
+        change.split_once(' ').map(|(what, number)| (what, number.parse::<u32>()))
+    {
+        match what {
+            "raise" => asserted.0 |= 1 << number,
+            _ => asserted.0 &= !(1 << number),
         }
     }
 }

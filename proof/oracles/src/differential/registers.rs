@@ -1,10 +1,10 @@
 //! The registers that are compared at the end of each case.
 
+use super::access::Width;
 use super::address_map::{
     BASER0, BASER1, CBASER, CPUS, CREADR, CTLR, CWRITER, GICD, ITS, PENDBASER, PROPBASER,
     SGI_FRAME, WAKER, redistributor,
 };
-use super::step::Width;
 
 /// Number of INTIDs that have distributor registers, including the INTIDs that are private to a
 /// CPU.

@@ -1,5 +1,6 @@
 //! Runs many cases until one fails or the time is up.
 
+use super::access::{Access, Width};
 use super::address_map::{CPUS, GICD, GICR_STRIDE, ITS, redistributor};
 use super::compare::{Mismatch, ask, play};
 use super::difference::Moment;
@@ -7,7 +8,7 @@ use super::family::Family;
 use super::mutant::Mutant;
 use super::peer::Peer;
 use super::script::Query;
-use super::step::{Step, Width};
+use super::step::Step;
 use super::world::World;
 use anyhow::Result;
 use proptest::strategy::{Strategy as _, ValueTree};
@@ -49,7 +50,11 @@ pub fn reset_values(model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Vec<Fin
     frames
         .map(|(base, size)| {
             let words = (base..base + size).step_by(4);
-            let queries: Vec<_> = words.map(|at| Query::load(at, Width::Word)).collect();
+            let load = |at| Query {
+                access: Access::Load { at, width: Width::Word },
+                compares_inputs: false,
+            };
+            let queries: Vec<_> = words.map(load).collect();
             let mismatch = ask(&queries, Moment::AfterReset, model, qemu)?.map(alone);
             Ok(Finding { agreed: u32::try_from(queries.len())?, mismatch })
         })

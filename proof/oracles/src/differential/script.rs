@@ -1,5 +1,6 @@
-//! Translates the steps of a case into protocol lines. Both machines receive the same lines.
+//! Translates the steps of a case into accesses. Both machines receive the same accesses.
 
+use super::access::{Access, Width};
 use super::address_map::{
     BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR,
     CWRITER, DEVICE_PAGES, DEVICES, GICD, GICR, IGROUPR, ISENABLER, ITS, PENDBASER, PROPBASER,
@@ -8,11 +9,9 @@ use super::address_map::{
 use super::command::{Command, Words};
 use super::registers;
 use super::software::{Before, Software};
-use super::step::{Rewritten, Start, Step, Width};
+use super::step::{Rewritten, Start, Step};
 use std::ops::Range;
 
-/// Path of the GIC on a machine with [`CPUS`] CPUs.
-const GIC: &str = "/machine/unattached/device[3]";
 const FIRST_LPI: u32 = 8192;
 const VALID: u64 = 1 << 63;
 /// Number of the first collection in a group of collections, one per CPU, that no case maps in any
@@ -22,65 +21,15 @@ const COMMANDS_OF_PAGE: u64 = 128;
 /// Number of bytes to compare in each pending table. These bytes cover all LPIs that cases map.
 const COMPARED_PENDING: u64 = 0x200;
 
-/// A protocol line, and how the replies to it are compared.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// An access, and whether the CPUs' interrupt inputs are compared after it. They are not if the CPUs
+/// aren't set up yet, or if the inputs have no defined value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Query {
-    /// The line.
-    pub(super) line: String,
-    /// The comparison.
-    pub(super) compared: Compared,
-    /// Treatment of the CPUs' interrupt inputs after the line.
-    pub(super) inputs: Inputs,
+    pub(super) access: Access,
+    pub(super) compares_inputs: bool,
 }
 
-/// The treatment of the CPUs' interrupt inputs after a line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Inputs {
-    /// Compare the inputs.
-    Compared,
-    /// Don't compare the inputs, because the CPUs aren't set up yet or the inputs have no defined
-    /// value.
-    Open,
-}
-
-impl Query {
-    /// Reads a register.
-    pub(super) fn load(at: u64, width: Width) -> Self {
-        let line = format!("read{} {at:#x}", width.letter());
-        Self { line, compared: Compared::Register { at, width }, inputs: Inputs::Open }
-    }
-
-    /// Returns `true` if the line may change the machine's state. Even reading `GITS_CREADR` may
-    /// make the ITS execute commands.
-    pub(super) const fn acts(&self) -> bool {
-        match self.compared {
-            Compared::Whole | Compared::Acknowledged { .. } => true,
-            Compared::Register { at, .. } => at & !7 == ITS + CREADR,
-        }
-    }
-
-    /// Returns the CPUs that must acknowledge interrupts, or `None` for a protocol line.
-    pub(super) const fn acknowledge(&self) -> Option<Range<u16>> {
-        match self.compared {
-            Compared::Acknowledged { first, end } => Some(first..end),
-            Compared::Whole | Compared::Register { .. } => None,
-        }
-    }
-}
-
-/// The method of comparing two replies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Compared {
-    /// The replies must be identical.
-    Whole,
-    /// The replies hold a register value. The comparison ignores bits that the table of differences
-    /// lists.
-    Register { at: u64, width: Width },
-    /// Not a protocol line. CPUs acknowledge interrupts, and the results must be identical.
-    Acknowledged { first: u16, end: u16 },
-}
-
-/// Builds protocol lines from steps.
+/// Builds accesses from steps.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     queries: Vec<Query>,
@@ -132,7 +81,7 @@ impl Script {
             }
             Step::Line { input, level } => {
                 self.wired = true;
-                self.say(format!("set_irq_in {GIC} unnamed-gpio-in {input} {level}"));
+                self.ask(Access::Line { input, level });
             }
             Step::Configure { offset, byte } => {
                 self.stale = true;
@@ -191,8 +140,8 @@ impl Script {
         for command in before.commands {
             self.post(command.encode());
         }
-        for (place, bytes) in before.zeroed {
-            self.say(format!("memset {place:#x} {bytes:#x} 0"));
+        for (at, bytes) in before.zeroed {
+            self.ask(Access::Fill { at, bytes, byte: 0 });
         }
     }
 
@@ -217,13 +166,10 @@ impl Script {
         self.ensure_enabled();
         let bytes = self.pages * 0x20 * COMMANDS_OF_PAGE;
         let end = self.written + (0x20 * commands.max(1)).min(bytes - 0x20);
-        self.say(format!(
-            "memset {:#x} {:#x} 0",
-            QUEUE + self.written,
-            end.min(bytes) - self.written
-        ));
+        let (at, room) = (QUEUE + self.written, end.min(bytes) - self.written);
+        self.ask(Access::Fill { at, bytes: room, byte: 0 });
         if end > bytes {
-            self.say(format!("memset {QUEUE:#x} {:#x} 0", end - bytes));
+            self.ask(Access::Fill { at: QUEUE, bytes: end - bytes, byte: 0 });
         }
         self.post_up_to(end);
     }
@@ -243,10 +189,8 @@ impl Script {
 
     fn pending(&mut self, cpu: u16) {
         self.store(redistributor(cpu) + CTLR, Width::Word, 0);
-        self.say(format!(
-            "read {:#x} {COMPARED_PENDING:#x}",
-            pending_table(cpu) + u64::from(FIRST_LPI / 8)
-        ));
+        let at = pending_table(cpu) + u64::from(FIRST_LPI / 8);
+        self.ask(Access::Dump { at, bytes: COMPARED_PENDING });
         self.store(redistributor(cpu) + CTLR, Width::Word, 1);
     }
 
@@ -254,7 +198,7 @@ impl Script {
         const ALL: u64 = 0xffff_ffff;
         self.wired = true;
         self.delivers = true;
-        self.say(format!("memset {CONFIGURATION:#x} {:#x} 0xa1", lpis.max(1)));
+        self.ask(Access::Fill { at: CONFIGURATION, bytes: lpis.max(1).into(), byte: 0xa1 });
         self.store(GICD + CTLR, Width::Word, 0b11);
         for cpu in 0..CPUS {
             let base = redistributor(cpu);
@@ -280,11 +224,7 @@ impl Script {
             }
             self.stale = false;
         }
-        let line = format!(
-            "# each CPU of {cpus:?} acknowledges and ends what is pending, until nothing is"
-        );
-        let compared = Compared::Acknowledged { first: cpus.start, end: cpus.end };
-        self.ask(Query { line, compared, inputs: Inputs::Open });
+        self.ask(Access::Acknowledge { first: cpus.start, end: cpus.end });
     }
 
     fn preset(&mut self, cpu: u16, offset: u16, byte: u8) {
@@ -330,7 +270,7 @@ impl Script {
         self.load(ITS + CREADR, Width::Double);
     }
 
-    /// Appends the protocol lines that read out the final state.
+    /// Appends the accesses that read out the final state.
     fn finish(&mut self) {
         if self.delivers {
             self.acknowledge(0..CPUS);
@@ -345,20 +285,15 @@ impl Script {
     }
 
     fn load(&mut self, at: u64, width: Width) {
-        self.ask(Query::load(at, width));
+        self.ask(Access::Load { at, width });
     }
 
     fn store(&mut self, at: u64, width: Width, value: u64) {
-        let value = value & (u64::MAX >> (64 - 8 * width.bytes()));
-        self.say(format!("write{} {at:#x} {value:#x}", width.letter()));
+        self.ask(Access::Store { at, width, value: value & width.mask() });
     }
 
-    fn say(&mut self, line: String) {
-        self.ask(Query { line, compared: Compared::Whole, inputs: Inputs::Open });
-    }
-
-    fn ask(&mut self, query: Query) {
-        let inputs = if self.delivers && !self.stale { Inputs::Compared } else { Inputs::Open };
-        self.queries.push(Query { inputs, ..query });
+    fn ask(&mut self, access: Access) {
+        let compares_inputs = self.delivers && !self.stale;
+        self.queries.push(Query { access, compares_inputs });
     }
 }

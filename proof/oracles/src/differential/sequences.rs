@@ -1,13 +1,14 @@
 //! Every sequence of four operations on a wired interrupt. Sequences that acknowledge interrupts at
 //! the same places are carried out together, each on an SPI and on a PPI of its own.
 
+use super::access::Width;
 use super::address_map::{
     CPUS, GICD, ICFGR, IGROUPR, IPRIORITYR, IROUTER, ISENABLER, SGI_FRAME, redistributor,
 };
 use super::compare::play;
 use super::peer::Peer;
 use super::run::Finding;
-use super::step::{Step, Width};
+use super::step::Step;
 use anyhow::Result;
 use std::collections::BTreeMap;
 

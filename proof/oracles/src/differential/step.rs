@@ -1,5 +1,6 @@
 //! The steps of a case.
 
+use super::access::Width;
 use super::command::Command;
 
 /// A single action by software or a device.
@@ -67,37 +68,4 @@ pub(super) enum Rewritten {
     Collections,
     /// `GITS_CBASER`.
     Queue,
-}
-
-/// The width of an access.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Width {
-    /// 8 bits.
-    Byte,
-    /// 16 bits.
-    Half,
-    /// 32 bits.
-    Word,
-    /// 64 bits.
-    Double,
-}
-
-impl Width {
-    pub(super) const fn bytes(self) -> u64 {
-        match self {
-            Self::Byte => 1,
-            Self::Half => 2,
-            Self::Word => 4,
-            Self::Double => 8,
-        }
-    }
-
-    pub(super) const fn letter(self) -> char {
-        match self {
-            Self::Byte => 'b',
-            Self::Half => 'w',
-            Self::Word => 'l',
-            Self::Double => 'q',
-        }
-    }
 }

@@ -1,3 +1,4 @@
+use super::access::Width;
 use super::*;
 
 const LIMITS: Limits = Limits { cases: 1000, deadline: None, seed: 7 };
@@ -6,7 +7,7 @@ const LIMITS: Limits = Limits { cases: 1000, deadline: None, seed: 7 };
 fn a_model_never_differs_from_itself() {
     for world in World::ALL {
         let (mut one, mut other) =
-            (Model::new(world, WATCH_ALL).unwrap(), Model::new(world, WATCH_ALL).unwrap());
+            (Model::new(world, Watch::All).unwrap(), Model::new(world, Watch::All).unwrap());
         for finding in reset_values(&mut one, &mut other).unwrap() {
             assert_eq!(finding.mismatch, None);
         }
@@ -20,49 +21,34 @@ fn a_model_never_differs_from_itself() {
 }
 
 #[track_caller]
-fn finds_every_planted_fault(watch: &str) {
+fn finds_every_planted_fault(watch: Watch) {
     for mutant in MUTANTS {
         let mut model = Model::new(mutant.world, watch).unwrap();
         let found = hunt(mutant, LIMITS, &mut model).unwrap();
-        assert!(found.is_some(), "{} is not found by {watch}", mutant.name);
+        assert!(found.is_some(), "{} is not found by {watch:?}", mutant.name);
     }
 }
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn every_planted_fault_is_found_with_all_cpus_watched() {
-    finds_every_planted_fault(WATCH_ALL);
+    finds_every_planted_fault(Watch::All);
 }
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn every_planted_fault_is_found_with_one_cpu_watched() {
-    finds_every_planted_fault(WATCH_ONE);
+    finds_every_planted_fault(Watch::One);
 }
 
 #[test]
 fn sequences_of_operations_find_planted_faults() {
     for mutant in MUTANTS.iter().filter(|mutant| mutant.name.starts_with("the first input")) {
-        let mut model = mutant.model(WATCH_ALL).unwrap();
-        let mut right = Model::new(mutant.world, WATCH_ALL).unwrap();
+        let mut model = mutant.model(Watch::All).unwrap();
+        let mut right = Model::new(mutant.world, Watch::All).unwrap();
         let found = sequences(&mut model, &mut right).unwrap();
         assert!(found.mismatch.is_some(), "{}", mutant.name);
     }
-}
-
-#[test]
-fn only_irq_raise_and_lower_lines_change_the_asserted_inputs() {
-    let mut asserted = Asserted::default();
-    let lines = [
-        "IRQ raise 3",
-        "IRQ raise 4",
-        "IRQ lower 3",
-        "OK",
-        "IRQ raise x",
-        "FAIL IRQ intercept already enabled",
-    ];
-    assert_eq!(lines.map(|line| asserted.follow(line)), [true, true, true, false, false, false]);
-    assert_eq!(asserted.to_string(), "[4]");
 }
 
 #[test]
@@ -83,7 +69,7 @@ fn interrupts_of_equal_priority_may_be_acknowledged_in_any_order() {
 fn a_mismatch_is_reduced_to_a_minimal_script() {
     let mutant = MUTANTS.iter().find(|mutant| mutant.name == "fewer priority bits").unwrap();
     let (mut faulty, mut right) =
-        (mutant.model(WATCH_ALL).unwrap(), Model::new(mutant.world, WATCH_ALL).unwrap());
+        (mutant.model(Watch::All).unwrap(), Model::new(mutant.world, Watch::All).unwrap());
     let of = Comparison { family: Family::Wired, world: mutant.world };
     let found = compare(of, LIMITS, &mut faulty, &mut right).unwrap().mismatch.unwrap();
     // The script contains the two writes that start every case, one priority write, and the read

@@ -2,12 +2,11 @@
 //! (`docs/specs/fw_cfg.rst`). No guest runs.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::dtb::{Tools, Virt};
+use doorbell_oracles::qtest::Qtest;
 
 /// Address of fw_cfg's DMA register on `virt`, and of RAM for its transfers.
 const DMA_REGISTER: u64 = 0x0902_0010;
@@ -20,8 +19,6 @@ const SELECT: u32 = 8;
 const DIRECTORY: u16 = 0x19;
 const ENTRY_BYTES: usize = 64;
 const TABLES: &[u8] = b"etc/acpi/tables";
-/// Number of bytes read at a time.
-const PIECE: usize = 2048;
 const HEADER_BYTES: usize = 36;
 
 /// Writes the tables of a machine to `folder`, each to a file named after its signature.
@@ -30,7 +27,11 @@ const HEADER_BYTES: usize = 36;
 /// Fails if QEMU could not be started, or if it provides no tables.
 pub(crate) fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
-    let blob = Qemu::start(tools, virt)?.tables()?;
+    let (_, options, arguments) = virt;
+    let mut qemu = tools.command("qemu-system-aarch64");
+    qemu.args(["-S", "-display", "none", "-nic", "none", "-cpu", "max"]).args(*arguments);
+    qemu.args(["-M", &format!("virt,{options}")]);
+    let blob = tables(&mut Qtest::start(qemu)?)?;
     let mut rest = blob.as_slice();
     while let Some(mut table) = first_table(rest)? {
         rest = &rest[table.len()..];
@@ -54,85 +55,30 @@ fn first_table(blob: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(Some(table.context("a table is longer than the file")?.to_vec()))
 }
 
-/// A QEMU that executes commands, and is killed on drop.
-struct Qemu {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Qemu {
-    fn start(tools: &Tools, (_, options, arguments): &Virt) -> Result<Self> {
-        let mut qemu = tools.command("qemu-system-aarch64");
-        qemu.args(["-S", "-display", "none", "-nic", "none", "-cpu", "max"]).args(*arguments);
-        qemu.args(["-qtest", "stdio", "-qtest-log", "none", "-M", &format!("virt,{options}")]);
-        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = qemu.spawn().context("cannot start QEMU")?;
-        let orders = child.stdin.take().context("QEMU has no standard input")?;
-        let answers = BufReader::new(child.stdout.take().context("QEMU has no standard output")?);
-        Ok(Self { child, orders, answers })
-    }
-
-    fn tables(&mut self) -> Result<Vec<u8>> {
-        let count = self.file(DIRECTORY, 4)?;
-        let count = u32::from_be_bytes(count[..].try_into()?) as usize;
-        ensure!(count < 1000, "fw_cfg has {count} files");
-        let directory = self.file(DIRECTORY, 4 + count * ENTRY_BYTES)?;
-        for entry in directory[4..].chunks_exact(ENTRY_BYTES) {
-            if entry[8..].strip_prefix(TABLES).is_some_and(|rest| rest[0] == 0) {
-                let size = u32::from_be_bytes(entry[..4].try_into()?) as usize;
-                return self.file(u16::from_be_bytes(entry[4..6].try_into()?), size);
-            }
-        }
-        bail!("fw_cfg has no ACPI tables");
-    }
-
-    /// Returns the first `length` bytes of a file, which fw_cfg copies into RAM.
-    fn file(&mut self, selector: u16, length: usize) -> Result<Vec<u8>> {
-        let word = u32::from(selector) << 16 | SELECT | READ;
-        let mut control = word.to_be_bytes().to_vec();
-        control.extend(u32::try_from(length)?.to_be_bytes());
-        control.extend(BUFFER.to_be_bytes());
-        self.order(&format!("write {CONTROL:#x} {} 0x{}", control.len(), hex(&control)))?;
-        self.order(&format!("writeq {DMA_REGISTER:#x} {:#x}", CONTROL.swap_bytes()))?;
-        let done = self.order(&format!("read {CONTROL:#x} 4"))?;
-        ensure!(done == "0x00000000", "fw_cfg answers {done}");
-        let mut bytes = Vec::new();
-        while bytes.len() < length {
-            let at = BUFFER + bytes.len() as u64;
-            let size = PIECE.min(length - bytes.len());
-            let answer = self.order(&format!("read {at:#x} {size}"))?;
-            let digits = answer.strip_prefix("0x").context("no bytes")?.as_bytes();
-            for pair in digits.chunks(2) {
-                bytes.push(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?);
-            }
-        }
-        Ok(bytes)
-    }
-
-    /// Sends a command to QEMU, and waits for its answer.
-    fn order(&mut self, order: &str) -> Result<String> {
-        writeln!(self.orders, "{order}")?;
-        let mut line = String::new();
-        loop {
-            line.clear();
-            ensure!(self.answers.read_line(&mut line)? != 0, "QEMU ended");
-            if let Some(answer) = line.strip_prefix("OK") {
-                return Ok(answer.trim().to_owned());
-            }
-            // Skip QEMU's reports of interrupts, which arrive between answers.
-            ensure!(!line.starts_with("FAIL"), "QEMU refuses {order}: {line}");
+/// Returns a machine's tables.
+fn tables(qemu: &mut Qtest) -> Result<Vec<u8>> {
+    let count = file(qemu, DIRECTORY, 4)?;
+    let count = u32::from_be_bytes(count[..].try_into()?) as usize;
+    ensure!(count < 1000, "fw_cfg has {count} files");
+    let directory = file(qemu, DIRECTORY, 4 + count * ENTRY_BYTES)?;
+    for entry in directory[4..].chunks_exact(ENTRY_BYTES) {
+        if entry[8..].strip_prefix(TABLES).is_some_and(|rest| rest[0] == 0) {
+            let size = u32::from_be_bytes(entry[..4].try_into()?) as usize;
+            return file(qemu, u16::from_be_bytes(entry[4..6].try_into()?), size);
         }
     }
+    bail!("fw_cfg has no ACPI tables");
 }
 
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
+/// Returns the first `length` bytes of a file, which fw_cfg copies into RAM.
+fn file(qemu: &mut Qtest, selector: u16, length: usize) -> Result<Vec<u8>> {
+    let word = u32::from(selector) << 16 | SELECT | READ;
+    let mut control = word.to_be_bytes().to_vec();
+    control.extend(u32::try_from(length)?.to_be_bytes());
+    control.extend(BUFFER.to_be_bytes());
+    qemu.write(CONTROL, &control)?;
+    qemu.tell(&format!("writeq {DMA_REGISTER:#x} {:#x}", CONTROL.swap_bytes()))?;
+    let done = qemu.read(CONTROL, 4)?;
+    ensure!(done == [0; 4], "fw_cfg answers {done:x?}");
+    qemu.read(BUFFER, length)
 }
