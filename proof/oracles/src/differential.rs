@@ -26,6 +26,7 @@ mod registers;
 mod run;
 mod script;
 mod sequences;
+mod server;
 mod software;
 mod step;
 mod world;
@@ -42,6 +43,7 @@ pub use peer::{Asserted, Peer, PeerReply, Watch};
 pub use qemu::Qemu;
 pub use run::{Comparison, Finding, Limits, compare, hunt, reset_values};
 pub use sequences::sequences;
+pub use server::Server;
 pub use world::World;
 
 #[cfg(test)]

@@ -11,13 +11,15 @@ use msi_types::{Cpu, DeviceId, Kick, Level, Line, MsiMessage, SetLine};
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
-use vgic::{GuestMemory, Progress, Vcpu, Vgic, VgicConfig, VmMemory};
+use vgic::{GuestMemory, Inputs, Progress, Vcpu, Vgic, VgicConfig, VmMemory};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// DeviceID of the messages that cases write, which have no requester. QEMU uses the same.
 const SENDER: DeviceId = DeviceId::new(0);
 /// Number of SPIs, whose inputs precede those of PPIs.
-const SPIS: u16 = 256;
+pub(super) const SPIS: u16 = 256;
+/// Number of inputs of each CPU.
+pub(super) const PRIVATE: u16 = 32;
 
 /// Doorbell's model, running in this process.
 #[derive(Debug)]
@@ -51,12 +53,27 @@ impl Model {
 
     /// Creates a model in which a fault has been planted.
     pub(super) fn with(world: World, fault: Option<Fault>, watch: Watch) -> Result<Self> {
-        let mut config = world.model();
+        let mut config = world.model(CPUS);
         if let Some(Fault::Built(change)) = fault {
             change(&mut config);
         }
+        Ok(Self { fault, watch, ..Self::of(world, config)? })
+    }
+
+    /// Creates the model of a configuration.
+    pub(super) fn of(world: World, config: VgicConfig) -> Result<Self> {
         let (gic, vcpus, ram) = create(&config)?;
-        Ok(Self { world, config, fault, watch, gic, vcpus, ram })
+        Ok(Self { world, config, fault: None, watch: Watch::All, gic, vcpus, ram })
+    }
+
+    /// Enables the CPUs' interfaces for the interrupts that software can use in `world`.
+    pub(super) fn listen(&mut self, world: World) -> Result<()> {
+        self.vcpus.iter_mut().try_for_each(|vcpu| acknowledge::listen(vcpu, world))
+    }
+
+    /// Returns a CPU's interrupt inputs.
+    pub(super) fn inputs(&mut self, cpu: usize) -> Inputs {
+        self.vcpus[cpu].inputs()
     }
 
     fn carry_out(&self, access: Access) -> String {
@@ -79,7 +96,8 @@ impl Model {
         }
     }
 
-    fn change(&self, access: Access) {
+    /// Carries out an access that has no result.
+    pub(super) fn change(&self, access: Access) {
         match access {
             Access::Store { at, width, value } if is_ram(at) => {
                 // A write outside of RAM has no effect.
@@ -102,7 +120,13 @@ impl Model {
     }
 
     /// Loads a little-endian number of up to 8 bytes. Unclaimed addresses read as zero.
-    fn load(&self, at: u64, width: Width) -> u64 {
+    pub(super) fn load(&self, at: u64, width: Width) -> u64 {
+        if is_ram(at) {
+            let mut bytes = [0; 8];
+            // Bytes outside of RAM stay zero.
+            _ = self.ram.read(at, &mut bytes[..width.bytes() as usize]);
+            return u64::from_le_bytes(bytes);
+        }
         let read = |(offset, width)| self.gic.read(at + offset, width).unwrap_or(0) << (8 * offset);
         pieces(at, width).map(read).fold(0, |number, piece| number | piece)
     }
@@ -154,8 +178,8 @@ fn line(input: u16) -> Line {
     match input.checked_sub(SPIS) {
         None => Line::Spi(32 + u32::from(input)),
         Some(private) => {
-            let cpu = Cpu::new(u32::from(private / 32));
-            Line::Ppi { cpu, intid: u32::from(private % 32) }
+            let cpu = Cpu::new(u32::from(private / PRIVATE));
+            Line::Ppi { cpu, intid: u32::from(private % PRIVATE) }
         }
     }
 }
@@ -163,7 +187,7 @@ fn line(input: u16) -> Line {
 impl Peer for Model {
     fn reset(&mut self) -> Result<()> {
         (self.gic, self.vcpus, self.ram) = create(&self.config)?;
-        self.vcpus.iter_mut().try_for_each(|vcpu| acknowledge::listen(vcpu, self.world))
+        self.listen(self.world)
     }
 
     fn replies(&mut self, accesses: &mut dyn Iterator<Item = Access>) -> Result<Vec<PeerReply>> {

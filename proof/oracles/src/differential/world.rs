@@ -1,7 +1,7 @@
 //! The configurations in which the machines are compared. They differ in the number of security
 //! states and in the activity of the CPUs.
 
-use super::address_map::{CPUS, ITS};
+use super::address_map::ITS;
 use super::family::Family;
 use gic_arch::IntId;
 use vgic::its::{ItsConfig, PageSizes, TableLevels};
@@ -49,14 +49,14 @@ impl World {
 
     /// Returns the model's configuration: the GIC of QEMU's `virt` machine. Priorities are limited
     /// to the bits that QEMU's CPU interfaces implement; QEMU's distributor stores all bits.
-    pub(super) fn model(self) -> VgicConfig {
+    pub(super) fn model(self, cpus: u16) -> VgicConfig {
         // As in QEMU, the ITS has executed the whole queue by the time the write to `GITS_CWRITER`
         // completes.
         let its = ItsConfig::new(ITS)
             .with_page_sizes(PageSizes::Any)
             .with_collection_table(Some(TableLevels::FlatOrTwo))
             .with_work_per_access(u32::MAX);
-        let config = VgicConfig::new(CPUS).with_lpi_id_bits(Some(16)).with_its(vec![its]);
+        let config = VgicConfig::new(cpus).with_lpi_id_bits(Some(16)).with_its(vec![its]);
         match self {
             Self::Stopped => config.with_priority_bits(8),
             Self::Running => config.with_priority_bits(PRIORITY_BITS),
