@@ -13,10 +13,7 @@ use crate::trace::{self, TraceFile};
 use anyhow::Result;
 use doorbell_inspection::Source;
 use doorbell_inspection::inspect::Inspection;
-use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Progress, Report,
-    RunOptions, Suspensions, simulate,
-};
+use doorbell_machine::{BuildOptions, Machine, Migration, Progress, Report, RunOptions, simulate};
 use faults::Faults;
 use gic_firmware::lint::KnownRegisters;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -76,18 +73,16 @@ fn cpu_limit(cpus: u32) -> Option<NonZeroU16> {
 }
 
 fn run_options(args: &WorkloadArgs) -> RunOptions {
-    let mut disturbances = Disturbances::default();
-    if args.disturb.contains(&Disturbance::Hotplug) {
-        disturbances.cpus = CpuHotplug::Replugged;
-    }
-    if args.disturb.contains(&Disturbance::Remove) {
-        disturbances.devices = DeviceHotplug::Readded;
-    }
-    if args.disturb.contains(&Disturbance::Suspend) {
-        disturbances.suspensions = Suspensions::NowAndThen;
-    }
-    let messages = args.messages.unwrap_or(RunOptions::default().messages);
-    RunOptions { messages, seed: args.seed, disturbances }
+    let mut options = RunOptions { seed: args.seed, ..RunOptions::default() };
+    options.messages = args.messages.unwrap_or(options.messages);
+    options.disturbances.extend(args.disturb.iter().filter_map(|kind| match kind {
+        // The machine migrates from the start, so that this is an option of its build.
+        Disturbance::Migrate => None,
+        Disturbance::Hotplug => Some(doorbell_machine::Disturbance::CpuHotplug),
+        Disturbance::Remove => Some(doorbell_machine::Disturbance::DeviceHotplug),
+        Disturbance::Suspend => Some(doorbell_machine::Disturbance::Suspensions),
+    }));
+    options
 }
 
 /// Delivers interrupts from every device.

@@ -34,3 +34,10 @@ pub enum RunError {
     #[error("the interrupt controller could not be moved: {0}")]
     NotMoved(String),
 }
+
+impl RunError {
+    /// Returns the error of a disturbance that failed.
+    pub(crate) fn of_disturbance(reason: String) -> Self {
+        Self::Driver { operation: "a change while the machine was busy".to_owned(), reason }
+    }
+}

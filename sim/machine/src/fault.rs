@@ -1,11 +1,8 @@
 //! Deliberate defects, which show that a run detects the corresponding bugs.
 
 use irq_domain::IrqContext;
-use msi_types::{
-    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, MsiParent, Pending, Storage,
-    StoreError, StoreUpdate, Trigger,
-};
-use std::num::{NonZeroU16, NonZeroU32};
+use msi_types::{MsiParent, Pending};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -68,20 +65,15 @@ impl FaultInjector {
         if matches!(self.kind, Fault::GrantsOne) { 1 } else { most }
     }
 
-    /// Wraps a device's message store for the interrupt core.
-    pub(crate) fn store(&self, store: Arc<dyn MessageStore>) -> Arc<dyn MessageStore> {
-        match self.kind {
-            Fault::StaysOff if is_msix(&*store) => {
-                Arc::new(Tampered { store, astray: 0, off: true })
-            }
-            Fault::WrongDoorbell => Arc::new(Tampered { store, astray: ASTRAY, off: false }),
-            _ => store,
-        }
+    /// Returns `true` if the device may send messages. `is_msix` is set for the functions whose
+    /// capability the drivers leave disabled.
+    pub(crate) const fn is_on(&self, is_msix: bool) -> bool {
+        !(is_msix && matches!(self.kind, Fault::StaysOff))
     }
 
-    /// Returns `true` if stores hold the right messages, so that drivers may copy them.
-    pub(crate) const fn keeps_messages(&self) -> bool {
-        !matches!(self.kind, Fault::WrongDoorbell)
+    /// Returns the offset of the controllers' message addresses from their doorbells.
+    pub(crate) const fn astray(&self) -> u64 {
+        if matches!(self.kind, Fault::WrongDoorbell) { ASTRAY } else { 0 }
     }
 
     /// Wraps a device's handler for the interrupt core. The wrapper uses `parent` to resend
@@ -113,94 +105,6 @@ impl FaultInjector {
     }
 }
 
-/// Returns `true` for an MSI-X table: its data words are 32 bits wide, and it isn't an MSI
-/// capability.
-fn is_msix(store: &dyn MessageStore) -> bool {
-    store.storage() == Storage::Bus && store.fit().data_bits == 32
-}
-
 /// Offset added to message addresses by [`Fault::WrongDoorbell`]. The embedded machines have no
 /// device or memory at the resulting addresses.
 const ASTRAY: u64 = 0x7000_0000;
-
-/// A message store that misbehaves on purpose.
-struct Tampered {
-    store: Arc<dyn MessageStore>,
-    /// Offset added to the stored addresses.
-    astray: u64,
-    /// Set if the store ignores requests to enable it.
-    off: bool,
-}
-
-struct TamperedUpdate<'a> {
-    update: &'a mut dyn StoreUpdate,
-    astray: u64,
-}
-
-impl TamperedUpdate<'_> {
-    const fn message(&self, message: MsiMessage) -> MsiMessage {
-        MsiMessage { address: message.address + self.astray, ..message }
-    }
-}
-
-impl StoreUpdate for TamperedUpdate<'_> {
-    fn write(&mut self, slot: u16, message: MsiMessage) {
-        self.update.write(slot, self.message(message));
-    }
-
-    fn write_level(&mut self, slot: u16, messages: LevelMessages) {
-        let [assert, deassert] =
-            [messages.assert, messages.deassert].map(|message| self.message(message));
-        self.update.write_level(slot, LevelMessages { assert, deassert });
-    }
-
-    fn mask(&mut self, slot: u16) {
-        self.update.mask(slot);
-    }
-
-    fn unmask(&mut self, slot: u16) {
-        self.update.unmask(slot);
-    }
-
-    fn clear(&mut self, slot: u16) {
-        self.update.clear(slot);
-    }
-}
-
-impl MessageStore for Tampered {
-    fn slots(&self) -> u16 {
-        self.store.slots()
-    }
-
-    fn fit(&self) -> Fit {
-        self.store.fit()
-    }
-
-    fn masking(&self) -> Masking {
-        self.store.masking()
-    }
-
-    fn storage(&self) -> Storage {
-        self.store.storage()
-    }
-
-    fn trigger(&self) -> Trigger {
-        self.store.trigger()
-    }
-
-    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
-        self.store.update(&mut |update| change(&mut TamperedUpdate { update, astray: self.astray }))
-    }
-
-    fn grant(&self, vectors: NonZeroU16) -> Result<(), StoreError> {
-        self.store.grant(vectors)
-    }
-
-    fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
-        self.store.set_enabled(enabled && !self.off)
-    }
-
-    fn fast_mask(&self) -> Option<&dyn FastMask> {
-        self.store.fast_mask()
-    }
-}

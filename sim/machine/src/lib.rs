@@ -36,6 +36,7 @@
 
 mod attack;
 mod cpu;
+mod disturbance;
 pub mod embedded;
 mod error;
 mod fault;
@@ -55,6 +56,7 @@ mod system;
 mod trace;
 
 pub use attack::{AttackReport, IommuPages, Overwritten, attack};
+pub use disturbance::Disturbance;
 pub use doorbell_hardware::pci::{AddressWidth, Signaled, StoreConfig};
 pub use doorbell_hardware::platform_device::PlatformDeviceConfig;
 pub use error::RunError;
@@ -71,8 +73,6 @@ pub use msi_types::{
     Cpu, Delivery, DeviceId, HwIrq, Isolation, MsiMessage, RequesterId, trace::Event,
 };
 pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, VectorReport};
-pub use run::{
-    CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, Suspensions, run,
-};
+pub use run::{Progress, RunOptions, run};
 pub use simulate::simulate;
 pub use trace::{Occurrence, Record, Recorder, Subject, Trace, TraceTime};

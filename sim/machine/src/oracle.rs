@@ -123,10 +123,18 @@ pub(crate) struct VectorRecord {
     /// Number of runs excused in earlier routes because the driver could not know whether the
     /// interrupt was pending.
     unknowable: AtomicU64,
-    /// Number of operations in progress. While it is nonzero, the endpoint may hold messages back.
-    operations: Mutex<u32>,
+    operations: Mutex<Operations>,
     /// Thread that waits for the handler.
     waiting: ParkedThread,
+}
+
+/// The operations on a vector.
+#[derive(Debug, Default)]
+struct Operations {
+    /// Number of operations in progress. While it is nonzero, the endpoint may hold messages back.
+    open: u32,
+    /// Number of operations that have ended.
+    ended: u64,
 }
 
 /// One time for each of the last [`WINDOW`] messages.
@@ -210,7 +218,7 @@ impl VectorRecord {
             runs: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
             route: Mutex::new(nowhere),
             unknowable: AtomicU64::new(0),
-            operations: Mutex::new(0),
+            operations: Mutex::default(),
             waiting: ParkedThread::default(),
         }
     }
@@ -256,7 +264,7 @@ impl VectorRecord {
         match left {
             // The operation during which the endpoint held the message back has ended, so the
             // message must have arrived.
-            SendOutcome::Held if *operations == 0 => route.message_ended(SendOutcome::Sent),
+            SendOutcome::Held if operations.open == 0 => route.message_ended(SendOutcome::Sent),
             SendOutcome::Held | SendOutcome::Sent | SendOutcome::NotSent => {
                 route.message_ended(left);
             }
@@ -309,17 +317,24 @@ impl VectorRecord {
 
     /// Begins an operation during which the endpoint may hold messages back.
     pub(crate) fn begin_operation(&self) {
-        *lock(&self.operations) += 1;
+        lock(&self.operations).open += 1;
     }
 
     /// Ends an operation. Once no other operation is in progress, the endpoint has sent all
     /// messages that it held back.
     pub(crate) fn end_operation(&self) {
         let mut operations = lock(&self.operations);
-        *operations = operations.saturating_sub(1);
-        if *operations == 0 {
+        operations.open = operations.open.saturating_sub(1);
+        operations.ended += 1;
+        if operations.open == 0 {
             self.route().released();
         }
+    }
+
+    /// Returns the number of operations that have ended, or `None` if an operation is in progress.
+    pub(crate) fn operations_ended(&self) -> Option<u64> {
+        let operations = lock(&self.operations);
+        (operations.open == 0).then_some(operations.ended)
     }
 
     /// Excuses messages that no handler saw because the device was removed.
@@ -337,11 +352,6 @@ impl VectorRecord {
     /// Returns `true` if a handler saw the last message.
     pub(crate) fn is_settled(&self) -> bool {
         self.seen.load(Ordering::Acquire) >= self.sent.load(Ordering::Acquire)
-    }
-
-    /// Returns the number of messages that handlers have seen or that were excused.
-    pub(crate) fn seen(&self) -> u64 {
-        self.seen.load(Ordering::Acquire)
     }
 
     /// Returns the number of messages sent.

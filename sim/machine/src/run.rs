@@ -7,10 +7,7 @@ mod options;
 mod tests;
 mod verdict;
 
-pub(crate) use load::DisturbanceCounts;
-pub use options::{
-    CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, Suspensions,
-};
+pub use options::{Progress, RunOptions};
 pub(crate) use verdict::concluded;
 
 use crate::cpu::{CpuThreads, Timing};

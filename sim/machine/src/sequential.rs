@@ -4,4 +4,5 @@
 mod gic;
 
 pub use crate::cpu::CpuRegisters;
+pub use crate::system::silent_fault;
 pub use gic::{GicCpus, GicHardware};

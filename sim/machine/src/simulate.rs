@@ -4,14 +4,13 @@
 
 mod scheduler;
 
+use crate::disturbance::{Disturbance, DisturbanceCounts};
 use crate::error::RunError;
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::rng::Rng;
-use crate::run::{
-    CpuHotplug, DeviceHotplug, DisturbanceCounts, RunOptions, Suspensions, concluded,
-};
-use crate::system::{self, PoweredMachine, SuspendOutcome, System};
+use crate::run::{RunOptions, concluded};
+use crate::system::{self, PoweredMachine, System};
 use scheduler::Scheduler;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,76 +49,36 @@ pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Report, Ru
     concluded(&system, counts, powered.migrator.as_deref(), start.elapsed())
 }
 
-/// Runs the machine until every message has been sent.
+/// Runs the machine until every message has been sent, and performs the disturbances that the
+/// options enable.
 fn run(
     system: &System,
     scheduler: &Scheduler,
     options: &RunOptions,
 ) -> Result<DisturbanceCounts, RunError> {
-    let mut disturber = Disturber {
-        system,
-        scheduler,
-        options,
-        rng: Rng::new(options.seed, 1),
-        counts: DisturbanceCounts::default(),
-    };
+    let (mut rng, mut counts) = (Rng::new(options.seed, 1), DisturbanceCounts::default());
     let (mut progress, mut idle) = (0, 0);
     // If a message is lost, the device that waits for it would wait forever.
     while scheduler.has_more_to_send() && idle < HOPELESS {
         scheduler.step();
         idle = if scheduler.progress() == progress { idle + 1 } else { 0 };
         progress = scheduler.progress();
-        disturber.perhaps_act();
-        if let Some(reason) = scheduler.failure() {
-            let operation = "a change while the machine was busy".to_owned();
-            return Err(RunError::Driver { operation, reason });
-        }
-    }
-    Ok(disturber.counts)
-}
-
-/// Performs the disturbances that the options enable.
-struct Disturber<'a> {
-    system: &'a System,
-    scheduler: &'a Scheduler,
-    options: &'a RunOptions,
-    rng: Rng,
-    counts: DisturbanceCounts,
-}
-
-impl Disturber<'_> {
-    fn perhaps_act(&mut self) {
-        let disturbances = self.options.disturbances;
-        let scheduler = self.scheduler;
-        if self.rng.one_in(MOVE_EVERY) {
+        if rng.one_in(MOVE_EVERY) {
             scheduler.move_any();
         }
-        if disturbances.cpus == CpuHotplug::Replugged && self.rng.one_in(RARE_EVERY) {
-            scheduler.as_task(|| self.replug_a_cpu());
+        for kind in Disturbance::ALL.into_iter().filter(|kind| *kind != Disturbance::Moves) {
+            if options.disturbances.contains(&kind) && rng.one_in(RARE_EVERY) {
+                let meanwhile = |rng: &mut Rng| (0..rng.below(50)).for_each(|_| scheduler.step());
+                scheduler.as_task(|| {
+                    let done = system.disturb(kind, scheduler, &mut rng, meanwhile)?;
+                    counts.count(kind, done);
+                    Ok(())
+                });
+            }
         }
-        if disturbances.suspensions == Suspensions::NowAndThen && self.rng.one_in(RARE_EVERY) {
-            scheduler.as_task(|| self.suspend_the_machine());
-        }
-        if disturbances.devices == DeviceHotplug::Readded && self.rng.one_in(RARE_EVERY) {
-            scheduler.as_task(|| self.readd_a_device());
+        if let Some(reason) = scheduler.failure() {
+            return Err(RunError::of_disturbance(reason));
         }
     }
-
-    fn replug_a_cpu(&mut self) -> Result<(), String> {
-        let meanwhile = |rng: &mut Rng| (0..rng.below(50)).for_each(|_| self.scheduler.step());
-        let replugged = self.system.replug_any_cpu(self.scheduler, &mut self.rng, meanwhile)?;
-        self.counts.replugged += u64::from(replugged);
-        Ok(())
-    }
-
-    fn suspend_the_machine(&mut self) -> Result<(), String> {
-        let suspended = self.system.suspend_and_resume(self.scheduler)?;
-        self.counts.suspended += u64::from(suspended == SuspendOutcome::Done);
-        Ok(())
-    }
-
-    fn readd_a_device(&mut self) -> Result<(), String> {
-        self.counts.readded += u64::from(self.system.readd_any_device(&mut self.rng)?);
-        Ok(())
-    }
+    Ok(counts)
 }

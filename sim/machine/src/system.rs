@@ -12,7 +12,6 @@ pub(crate) use boot::{PoweredMachine, boot};
 pub(crate) use device::{Device, DeviceVector, Driver};
 pub(crate) use hotplug::{AffinityChange, first_message};
 pub(crate) use sequential_cpus::SequentialCpus;
-pub(crate) use suspend::SuspendOutcome;
 pub(crate) use virtual_bus::{VirtualBus, VirtualFunction};
 
 use crate::cpu::{CpuCore, CpuRecords, Cpus, Its, call};
@@ -94,6 +93,11 @@ impl System {
         u16::try_from(share.max(1)).unwrap_or(u16::MAX)
     }
 
+    /// Returns the devices that have vectors.
+    pub(crate) fn active(&self) -> Vec<&Device> {
+        self.devices.iter().filter(|device| !device.vectors().is_empty()).collect()
+    }
+
     /// Sends one message on each vector whose last message has been handled.
     pub(crate) fn send_each(&self) {
         for device in &self.devices {
@@ -106,16 +110,20 @@ impl System {
     /// Returns a fault that the drivers could not report in any other way, or `None`.
     pub(crate) fn silent_fault(&self) -> Option<String> {
         let of_bus = || self.virtual_bus.as_ref().and_then(|bus| bus.fault());
-        let mut drivers = self.irqchip.controllers();
-        let of_driver = drivers.find_map(|(_, driver)| match driver {
-            MsiController::Its(its) => fault_of(its),
-            MsiController::DirectLpi(direct_lpi) => {
-                direct_lpi.take_fault().map(|fault| fault.to_string())
-            }
-            _ => None,
-        });
-        of_driver.or_else(of_bus)
+        silent_fault(&self.irqchip).or_else(of_bus)
     }
+}
+
+/// Returns a fault that the drivers of these controllers could not report in any other way, or
+/// `None`.
+pub fn silent_fault(irqchip: &Irqchip) -> Option<String> {
+    irqchip.controllers().find_map(|(_, driver)| match driver {
+        MsiController::Its(its) => fault_of(its),
+        MsiController::DirectLpi(direct_lpi) => {
+            direct_lpi.take_fault().map(|fault| fault.to_string())
+        }
+        _ => None,
+    })
 }
 
 fn fault_of(its: &Its) -> Option<String> {

@@ -2,8 +2,8 @@
 
 use super::timeline;
 use doorbell_machine::{
-    BuildOptions, Disturbances, Fault, Migration, Recorder, Report, RunOptions, Suspensions,
-    TraceTime, build, embedded, run, simulate,
+    BuildOptions, Disturbance, Fault, Migration, Recorder, Report, RunOptions, TraceTime, build,
+    embedded, run, simulate,
 };
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -35,10 +35,8 @@ fn draw(machine: &str, schedule: Schedule, limit: u64, mut options: BuildOptions
     let recorder = Recorder::new(time, limit);
     options.recorder = Some(recorder.clone());
     let disturbances = match options.migration {
-        Migration::Never => Disturbances::default(),
-        Migration::AtRandom { .. } => {
-            Disturbances { suspensions: Suspensions::NowAndThen, ..Disturbances::AWAKE }
-        }
+        Migration::Never => vec![Disturbance::Moves],
+        Migration::AtRandom { .. } => Disturbance::ALL.to_vec(),
     };
     let machine = build(&description, &options).unwrap();
     let options = RunOptions { messages, seed: 3, disturbances };

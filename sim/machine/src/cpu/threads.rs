@@ -63,6 +63,14 @@ impl Shared {
     }
 }
 
+impl CpuThreads {
+    /// Returns `true` if there was a time during this call at which all CPUs slept and none of them
+    /// had been kicked.
+    pub(crate) fn are_asleep(&self) -> bool {
+        self.shared.sleepers.are_asleep(self.threads.len())
+    }
+}
+
 impl Cpus for CpuThreads {
     fn count(&self) -> usize {
         self.threads.len()

@@ -3,17 +3,17 @@
 
 use super::{Destination, Migration, Migrator};
 use crate::attack::{IommuPages, attack};
+use crate::disturbance::Disturbance;
 use crate::embedded;
 use crate::machine::{BuildOptions, LpiNumbers, Machine, build};
 use crate::model::StateFilter;
-use crate::run::{Disturbances, RunOptions, run};
+use crate::run::{RunOptions, run};
 use crate::simulate::simulate;
 use crate::system::{PoweredMachine, SequentialCpus, System, boot};
 use doorbell_hardware::bus::AccessWidth;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use vgic::saved_state::{EventState, SavedState};
 
 fn machine(name: &str, migration: Migration, cpus: Option<NonZeroU16>) -> Machine {
@@ -94,8 +94,7 @@ fn a_simulation_reports_the_one_interrupt_lost_by_migration() {
             let machine = moving(name, seed);
             machine.model.tamper(wire);
             // A disturbance would make a driver resend the lost interrupt.
-            let disturbances = Disturbances::NONE;
-            let options = RunOptions { messages: 2, seed, disturbances };
+            let options = RunOptions { messages: 2, seed, disturbances: Vec::new() };
             let totals = simulate(machine, &options).unwrap().totals;
             let lost = u64::try_from(lost.load(Ordering::SeqCst)).unwrap();
             assert_eq!((totals.lost, lost), (1, 1), "{name}, seed {seed}: {totals:?}");
@@ -122,8 +121,9 @@ fn losses() -> impl Iterator<Item = (&'static str, DropState, &'static str)> {
     everywhere.chain(with_an_its)
 }
 
-const FOUR_EACH: RunOptions =
-    RunOptions { messages: 4, seed: 1, disturbances: Disturbances::AWAKE };
+fn four_each() -> RunOptions {
+    RunOptions { messages: 4, seed: 1, disturbances: Disturbance::AWAKE.into() }
+}
 
 // The simulation must find each loss on half of the machines, and threads on the other half.
 #[test]
@@ -131,7 +131,7 @@ const FOUR_EACH: RunOptions =
 fn a_simulation_detects_losses_during_migration() {
     for (what, forget, name) in losses().step_by(2) {
         assert_found(what, name, forget, |machine| {
-            simulate(machine, &FOUR_EACH).is_ok_and(|report| report.totals.is_clean())
+            simulate(machine, &four_each()).is_ok_and(|report| report.totals.is_clean())
         });
     }
 }
@@ -139,17 +139,11 @@ fn a_simulation_detects_losses_during_migration() {
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn a_run_on_threads_detects_losses_during_migration() {
-    // Run the machines concurrently, because each run waits a long time for its lost interrupts.
-    thread::scope(|scope| {
-        for (what, forget, name) in losses().skip(1).step_by(2) {
-            scope.spawn(move || {
-                assert_found(what, name, forget, |machine| {
-                    run(machine, &FOUR_EACH, &mut |_| {})
-                        .is_ok_and(|report| report.totals.is_clean())
-                });
-            });
-        }
-    });
+    for (what, forget, name) in losses().skip(1).step_by(2) {
+        assert_found(what, name, forget, |machine| {
+            run(machine, &four_each(), &mut |_| {}).is_ok_and(|report| report.totals.is_clean())
+        });
+    }
 }
 
 #[test]

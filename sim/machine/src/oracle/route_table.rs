@@ -46,13 +46,15 @@ impl RouteTable {
         }
     }
 
-    /// Wraps `parent` so that this table records all calls to it.
+    /// Wraps `parent` so that this table records all calls to it. As a deliberate defect, `astray`
+    /// is added to the addresses of its messages.
     pub(crate) fn watch(
         self: &Arc<Self>,
         parent: Arc<dyn MsiParent>,
         pending: Pending,
+        astray: u64,
     ) -> Arc<dyn MsiParent> {
-        Arc::new(ObservedParent { routes: Arc::clone(self), pending, parent })
+        Arc::new(ObservedParent { routes: Arc::clone(self), pending, astray, parent })
     }
 
     /// Records that the driver has cleared the interrupts pending at `cpu` and has performed the
@@ -204,10 +206,15 @@ fn vectors(first: HwIrq, count: NonZeroU16) -> impl Iterator<Item = HwIrq> {
 struct ObservedParent {
     routes: Arc<RouteTable>,
     pending: Pending,
+    astray: u64,
     parent: Arc<dyn MsiParent>,
 }
 
 impl ObservedParent {
+    const fn message(&self, message: MsiMessage) -> MsiMessage {
+        MsiMessage { address: message.address + self.astray, ..message }
+    }
+
     fn entered(&self, block: HwIrqBlock, target: Cpu) -> HwIrqBlock {
         for hwirq in vectors(block.first(), block.count()) {
             match self.parent.line(hwirq) {
@@ -263,11 +270,13 @@ impl MsiParent for ObservedParent {
     }
 
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        self.parent.compose(block, index)
+        self.parent.compose(block, index).map(|message| self.message(message))
     }
 
     fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
-        self.parent.compose_level(block, index)
+        let LevelMessages { assert, deassert } = self.parent.compose_level(block, index)?;
+        let [assert, deassert] = [assert, deassert].map(|message| self.message(message));
+        Ok(LevelMessages { assert, deassert })
     }
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
@@ -278,7 +287,10 @@ impl MsiParent for ObservedParent {
         if let Some(route) = &route {
             route.open(to);
         }
-        let moved = self.parent.begin_move(block, index, to);
+        let moved = self.parent.begin_move(block, index, to).map(|moved| Move {
+            message: moved.message.map(|message| self.message(message)),
+            ..moved
+        });
         match (&moved, route.zip(before)) {
             (Ok(moved), _) => {
                 self.routes.of(moved.first, moved.count).for_each(|route| route.open(to));

@@ -1,6 +1,6 @@
 //! Converts the records of a run into its report.
 
-use super::DisturbanceCounts;
+use crate::disturbance::DisturbanceCounts;
 use crate::error::RunError;
 use crate::migration::Migrator;
 use crate::report::{ControllerReport, DeviceReport, Report, Totals, VectorReport};

@@ -1,9 +1,10 @@
 //! Decides what happens next: a device sends a message, or a CPU takes a step.
 
 use crate::cpu::{CpuCore, Cpus, SleepingCpus, Work};
+use crate::disturbance::Disturbance;
 use crate::migration::{ACCESSES, Migrator};
 use crate::rng::Rng;
-use crate::run::{Moves, RunOptions};
+use crate::run::RunOptions;
 use crate::system::{AffinityChange, System};
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::platform::{Executing, Interleave, InterleavePoint};
@@ -27,7 +28,8 @@ pub(super) struct Scheduler {
     cores: Vec<Arc<CpuCore>>,
     sleepers: Arc<SleepingCpus>,
     messages: u32,
-    moves: Moves,
+    /// Set if vectors move.
+    moves: bool,
     /// Migrates the model, if migration is enabled.
     migrator: Option<Arc<Migrator>>,
     /// Set once the drivers are up. Devices don't send before that.
@@ -35,11 +37,19 @@ pub(super) struct Scheduler {
     state: Mutex<SchedulerState>,
 }
 
+/// What a CPU is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Activity {
+    /// The CPU can take a step.
+    Ready,
+    Asleep,
+    /// The CPU is handling an interrupt, or performing a task's work.
+    Busy,
+}
+
 struct SchedulerState {
     rng: Rng,
-    asleep: Vec<bool>,
-    /// CPUs that are currently handling an interrupt.
-    busy: Vec<bool>,
+    cpus: Vec<Activity>,
     /// Vectors with messages left to send.
     left: Vec<ScheduledSends>,
     /// Number of messages sent plus interrupts taken.
@@ -71,8 +81,7 @@ impl Scheduler {
     ) -> Self {
         let state = SchedulerState {
             rng: Rng::new(options.seed, 0),
-            asleep: vec![false; cores.len()],
-            busy: vec![false; cores.len()],
+            cpus: vec![Activity::Ready; cores.len()],
             left: Vec::new(),
             progress: 0,
             moves: 0,
@@ -83,7 +92,7 @@ impl Scheduler {
             cores,
             sleepers,
             messages: options.messages,
-            moves: options.disturbances.moves,
+            moves: options.disturbances.contains(&Disturbance::Moves),
             migrator,
             system: OnceLock::new(),
             state: Mutex::new(state),
@@ -159,15 +168,13 @@ impl Scheduler {
     /// Moves a random vector to a random CPU, if moves are enabled.
     pub(super) fn move_any(&self) {
         let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
-        if self.moves == Moves::None {
+        if !self.moves {
             return;
         }
-        let device = self.draw(system.devices.len());
-        let to = lock(&self.state).rng.cpu(self.cores.len());
-        let Some(sender) = system.devices.get(device) else { return };
-        let vector = self.draw(sender.vectors().len());
+        let drawn = system.draw_move(&mut lock(&self.state).rng);
+        let Some((device, vector, to)) = drawn else { return };
         self.as_task(|| {
-            let moved = system.move_vector(sender, vector, to)?;
+            let moved = system.move_vector(device, vector, to)?;
             lock(&self.state).moves += u64::from(moved == AffinityChange::Done);
             Ok(())
         });
@@ -224,55 +231,44 @@ impl Scheduler {
         left.retain(|remaining| remaining.messages != 0);
     }
 
-    /// Lets a CPU take one step, in which it wakes up, takes an interrupt, or goes to sleep.
-    /// Returns `false` if the CPU has nothing to do.
+    /// Lets a CPU take one step, in which it wakes up, takes an interrupt, or goes to sleep. Other
+    /// CPUs may take interrupts while this one handles one. Returns `false` if the CPU has nothing
+    /// to do.
     fn advance(&self, index: usize) -> bool {
-        let Some(core) = self.cores.get(index).filter(|_| !self.is_busy(index)) else {
-            return false;
-        };
-        if self.is_asleep(index) {
-            let is_called = self.sleepers.answer(core.cpu());
-            if is_called {
-                core.woken();
-                self.set_asleep(index, false);
+        let Some(core) = self.cores.get(index) else { return false };
+        match self.activity(index) {
+            Activity::Busy => return false,
+            Activity::Asleep => {
+                let is_called = self.sleepers.answer(core.cpu());
+                if is_called {
+                    core.woken();
+                    self.set_activity(index, Activity::Ready);
+                }
+                return is_called;
             }
-            return is_called;
+            Activity::Ready => {}
         }
-        if self.take_one(index, core) {
+        self.set_activity(index, Activity::Busy);
+        let took = core.take_one();
+        self.set_activity(index, Activity::Ready);
+        if took {
             lock(&self.state).progress += 1;
             return true;
         }
         let sleeps = core.may_sleep();
-        self.set_asleep(index, sleeps);
+        if sleeps {
+            self.set_activity(index, Activity::Asleep);
+        }
         sleeps
     }
 
-    /// Takes one interrupt trap, unless this CPU is already handling one. Other CPUs may take
-    /// interrupts during the trap.
-    fn take_one(&self, index: usize, core: &CpuCore) -> bool {
-        self.set_busy(index, true);
-        let took = core.take_one();
-        self.set_busy(index, false);
-        took
+    fn activity(&self, index: usize) -> Activity {
+        lock(&self.state).cpus.get(index).copied().unwrap_or(Activity::Busy)
     }
 
-    fn is_busy(&self, index: usize) -> bool {
-        lock(&self.state).busy.get(index).copied().unwrap_or(true)
-    }
-
-    fn set_busy(&self, index: usize, busy: bool) {
-        if let Some(place) = lock(&self.state).busy.get_mut(index) {
-            *place = busy;
-        }
-    }
-
-    fn is_asleep(&self, index: usize) -> bool {
-        lock(&self.state).asleep.get(index).copied().unwrap_or(true)
-    }
-
-    fn set_asleep(&self, index: usize, asleep: bool) {
-        if let Some(place) = lock(&self.state).asleep.get_mut(index) {
-            *place = asleep;
+    fn set_activity(&self, index: usize, activity: Activity) {
+        if let Some(cpu) = lock(&self.state).cpus.get_mut(index) {
+            *cpu = activity;
         }
     }
 
@@ -303,12 +299,11 @@ impl Cpus for Scheduler {
 
     fn run_on(&self, cpu: Cpu, work: Work) {
         let Some(core) = self.cores.get(cpu.index()) else { return };
-        if self.is_asleep(cpu.index()) {
+        if self.activity(cpu.index()) == Activity::Asleep {
             core.woken();
-            self.set_asleep(cpu.index(), false);
         }
-        self.set_busy(cpu.index(), true);
+        self.set_activity(cpu.index(), Activity::Busy);
         work(core);
-        self.set_busy(cpu.index(), false);
+        self.set_activity(cpu.index(), Activity::Ready);
     }
 }

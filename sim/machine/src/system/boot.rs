@@ -123,7 +123,8 @@ pub(crate) fn boot(
             device_id: route.device_id,
         };
         let parent = system.irqchip.device_parent(route.controller, ALONE, route.device_id);
-        system.devices.push(Device::new(config, parent.map_err(|reason| reason.to_string())));
+        let parent = parent.map_err(|reason| reason.to_string());
+        system.devices.push(Device::new(config, parent, &system.faults));
     }
     set_up_devices(&system)?;
     Ok(system)
@@ -230,7 +231,7 @@ fn pci_devices(system: &System, host: &Host) -> Result<Vec<Device>, RunError> {
         };
         let parent = system.irqchip.pci_parent(described, requester);
         let parent = parent.map_err(|reason| not_driven(&system.description, reason));
-        devices.push(Device::new(config, parent));
+        devices.push(Device::new(config, parent, &system.faults));
     }
     Ok(devices)
 }
@@ -259,7 +260,7 @@ fn virtual_devices(
             controller: bus.controller,
             device_id: DeviceId::new(id.get()),
         };
-        devices.push(Device::new(config, Ok(bus.parent())));
+        devices.push(Device::new(config, Ok(bus.parent()), &system.faults));
     }
     system.virtual_bus = Some(bus);
     Ok(devices)

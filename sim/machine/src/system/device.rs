@@ -4,7 +4,7 @@
 use super::System;
 use super::hardware::{DeviceHardware, Removal};
 use crate::cpu::{Timing, looked_at};
-use crate::fault::Handler;
+use crate::fault::{FaultInjector, Handler};
 use crate::latency::{Latency, LatencyCounts, Stopwatch};
 use crate::oracle::{SendOutcome, VectorRecord};
 use crate::report::DeviceKind;
@@ -66,6 +66,7 @@ pub(crate) struct Device {
     /// Set while the whole machine is suspended. The device must not send while this flag is set.
     asleep: AtomicBool,
     latencies: Arc<LatencyCounts>,
+    faults: Arc<FaultInjector>,
 }
 
 /// The driver's state.
@@ -84,11 +85,13 @@ impl Device {
     pub(crate) fn new(
         config: DiscoveredDevice,
         parent: Result<Arc<dyn MsiParent>, String>,
+        faults: &Arc<FaultInjector>,
     ) -> Self {
         let driver = Mutex::new(Driver::Gone);
         let (sending, asleep) = (Mutex::new(()), AtomicBool::new(false));
         let (vectors, latencies) = (OnceLock::new(), Arc::new(LatencyCounts::new()));
-        Self { config, parent, vectors, driver, sending, asleep, latencies }
+        let faults = Arc::clone(faults);
+        Self { config, parent, vectors, driver, sending, asleep, latencies, faults }
     }
 
     /// Makes the driver find the message store and attach the device to its controller.
@@ -102,9 +105,8 @@ impl Device {
         let parent = self.watched_parent(system)?;
         system.faults.admit()?;
         let FunctionStore { store, shape } = self.store(system)?;
-        let store = system.faults.store(store);
         let config = MsiDeviceConfig::new(&self.config.name, self.config.requester, parent, store);
-        let copy = self.config.hardware.copier().filter(|_| system.faults.keeps_messages());
+        let copy = self.config.hardware.copier();
         let config = copy.into_iter().fold(config, MsiDeviceConfig::with_copy);
         let device =
             MsiDevice::attach(&system.interrupts, config).map_err(|error| error.to_string())?;
@@ -114,7 +116,8 @@ impl Device {
     /// Returns the device's parent, wrapped so that all calls to the parent are recorded.
     fn watched_parent(&self, system: &System) -> Result<Arc<dyn MsiParent>, String> {
         let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
-        Ok(system.records.routes.watch(parent, system.pending_at(self.config.controller)))
+        let pending = system.pending_at(self.config.controller);
+        Ok(system.records.routes.watch(parent, pending, system.faults.astray()))
     }
 
     fn store(&self, system: &System) -> Result<FunctionStore, String> {
@@ -158,9 +161,6 @@ impl Device {
         device: MsiDevice,
         shape: Shape,
     ) -> Result<Driver, String> {
-        for vector in self.vectors() {
-            vector.record.begin_operation();
-        }
         let most = system.faults.limit(system.fair_share(self.config.controller));
         let granted = device.allocate(shape, 1..=most).map_err(|error| error.to_string())?;
         let vectors = self.vectors.get_or_init(|| {
@@ -223,7 +223,9 @@ impl Device {
         }
         vector.begins();
         vector.record.send(|| {
-            let left = match vector.fire(|| self.config.hardware.signal(vector.slot)) {
+            let is_on = self.faults.is_on(self.kind() == DeviceKind::PciMsix);
+            let signal = || self.config.hardware.signal(vector.slot);
+            let left = match vector.fire(|| if is_on { signal() } else { Signaled::Off }) {
                 Signaled::Sent(_) => SendOutcome::Sent,
                 Signaled::Held => SendOutcome::Held,
                 Signaled::Off => SendOutcome::NotSent,
@@ -259,6 +261,10 @@ impl Device {
         let Driver::Active(device, handles) = std::mem::replace(&mut *driver, Driver::Gone) else {
             return;
         };
+        // The operations end when the device has been added again.
+        for vector in self.vectors() {
+            vector.record.begin_operation();
+        }
         let interrupts: Vec<HwIrq> = handles.iter().map(IrqHandle::hwirq).collect();
         for interrupt in &interrupts {
             system.records.unhandled.going(*interrupt);
@@ -268,7 +274,6 @@ impl Device {
         }
         self.config.hardware.begin_removal(removal);
         for (vector, handle) in self.vectors().iter().zip(handles) {
-            vector.record.begin_operation();
             let irq = handle.irq();
             drop(handle);
             // The handler cannot run any more, so its count is final, and the interrupt's number
@@ -288,10 +293,7 @@ impl Device {
             system.records.unhandled.gone(*interrupt, now);
         }
         let _sending = lock(&self.sending);
-        for vector in self.vectors() {
-            vector.record.end_operation();
-            vector.record.abandon();
-        }
+        self.vectors().iter().for_each(|vector| vector.record.abandon());
     }
 
     /// Resets the device, adds it again and sets it up again.

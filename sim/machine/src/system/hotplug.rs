@@ -4,6 +4,7 @@ use super::device::{Device, DeviceVector, Driver, Probe};
 use super::hardware::Removal;
 use super::{System, turn_on};
 use crate::cpu::{Cpus, call};
+use crate::disturbance::Disturbance;
 use crate::report::DeviceKind;
 use crate::rng::Rng;
 use crate::trace::Occurrence;
@@ -12,8 +13,8 @@ use gic_bringup::CpuError;
 use irq_domain::{Irq, MoveError};
 use msi_types::trace::Event;
 use msi_types::{Cpu, MsiError, MsiMessage};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 /// The result of an affinity change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,12 +161,45 @@ impl System {
         Ok(AffinityChange::Done)
     }
 
+    /// Performs a disturbance of this kind, unless the machine or an endpoint does not permit it
+    /// now. Returns `true` if it took place. Calls `meanwhile` while a CPU is offline.
+    ///
+    /// # Errors
+    /// Returns an error if a driver fails.
+    pub(crate) fn disturb(
+        &self,
+        kind: Disturbance,
+        cpus: &dyn Cpus,
+        rng: &mut Rng,
+        meanwhile: impl FnOnce(&mut Rng),
+    ) -> Result<bool, String> {
+        if kind == Disturbance::Suspensions {
+            return self.suspend_and_resume(cpus);
+        }
+        // The machine must not suspend while a task uses drivers.
+        let _awake = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        match kind {
+            Disturbance::Moves => self.draw_move(rng).map_or(Ok(false), |(device, index, to)| {
+                Ok(self.move_vector(device, index, to)? == AffinityChange::Done)
+            }),
+            Disturbance::CpuHotplug => self.replug_any_cpu(cpus, rng, meanwhile),
+            Disturbance::DeviceHotplug | Disturbance::Suspensions => self.readd_any_device(rng),
+        }
+    }
+
+    /// Draws a vector, by its device and its index, and a CPU. Returns `None` if no device has
+    /// vectors.
+    pub(crate) fn draw_move(&self, rng: &mut Rng) -> Option<(&Device, usize, Cpu)> {
+        let device = *rng.pick(&self.active())?;
+        Some((device, rng.below(device.vectors().len()), rng.cpu(self.cpus)))
+    }
+
     /// Takes a random CPU other than the boot CPU offline, calls `meanwhile`, and brings the CPU
     /// back online. Returns `false` if the CPU had to stay online.
     ///
     /// # Errors
     /// Returns an error if the CPU should have gone offline, or did not come back.
-    pub(crate) fn replug_any_cpu(
+    fn replug_any_cpu(
         &self,
         cpus: &dyn Cpus,
         rng: &mut Rng,
@@ -198,7 +232,7 @@ impl System {
     ///
     /// # Errors
     /// Returns an error if the driver cannot set up the device again.
-    pub(crate) fn readd_any_device(&self, rng: &mut Rng) -> Result<bool, String> {
+    fn readd_any_device(&self, rng: &mut Rng) -> Result<bool, String> {
         let device = rng.pick(&self.devices).filter(|device| !device.vectors().is_empty());
         let Some(device) = device else { return Ok(false) };
         device.remove(self, if rng.one_in(2) { Removal::Orderly } else { Removal::Surprise });

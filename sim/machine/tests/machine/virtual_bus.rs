@@ -3,8 +3,8 @@
 use super::{assert_delivered, embedded, migration};
 use doorbell_hardware::pci::StoreConfig;
 use doorbell_machine::{
-    BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, DeviceHotplug, Disturbances,
-    FunctionPlacement, Machine, Migration, Population, Report, RunOptions, build, run, simulate,
+    BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, Disturbance, FunctionPlacement,
+    Machine, Migration, Population, Report, RunOptions, build, run, simulate,
 };
 
 fn machine(options: &BuildOptions) -> Machine {
@@ -26,7 +26,7 @@ fn migrating() -> BuildOptions {
 
 /// Returns options that enable no disturbance except removing and adding devices.
 fn options(messages: u32) -> RunOptions {
-    let disturbances = Disturbances { devices: DeviceHotplug::Readded, ..Disturbances::NONE };
+    let disturbances = vec![Disturbance::DeviceHotplug];
     RunOptions { messages, disturbances, ..RunOptions::default() }
 }
 
@@ -50,7 +50,7 @@ fn spis_from_64_upwards_are_delivered() {
 #[test]
 fn vectors_are_assigned_to_cpus_round_robin() {
     let machine = with_functions(3, 9);
-    let options = RunOptions { disturbances: Disturbances::NONE, ..options(1) };
+    let options = RunOptions { disturbances: Vec::new(), ..options(1) };
     let report = run(machine, &options, &mut |_| {}).unwrap();
     let mut targets = report.devices.iter().flat_map(|device| &device.vectors).map(|one| one.cpu);
     let cpus = u32::try_from(report.cpus).unwrap();
