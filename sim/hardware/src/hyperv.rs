@@ -10,20 +10,21 @@
 //! The host end can migrate: it is saved, dropped, and restored on the same rings. Functions don't
 //! send messages during a migration.
 
-mod kernel;
 mod migration;
 
 pub use migration::HostMigration;
 
 use crate::lock::lock;
 use crate::platform::MachinePlatform;
-use hyperv_vpci::guest::{Bus, BusConfig, Hypercall, Vectors};
+use hyperv_vpci::guest::{Bus, BusConfig, Hypercall, Kernel, Vectors, Wait};
 use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Injection};
 use hyperv_vpci::protocol::{DeviceDescription, RetargetInput, Slot};
 use hyperv_vpci::ring::{HeapRing, RingChannel};
-use kernel::{Answers, GuestKernel};
 use migration::{Full, Migrations, Request};
-use msi_types::{Delivery, DeviceId, MsiMessage, NoIdentity, RequesterId, SignalMsi};
+use msi_types::{
+    Cpu, Delivery, DeviceId, IrqState, LocalCpu, MsiMessage, NoIdentity, RequesterId, SignalMsi,
+    TaskContext,
+};
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -39,6 +40,10 @@ const RING_PAGES: NonZeroU8 = NonZeroU8::new(4).expect("4 is not zero");
 /// Maximum number of vectors, for each function and for all functions together.
 const QUOTA: u16 = 64;
 const VECTORS: u16 = 956;
+
+/// Maximum number of iterations of a guest's wait. The host replies during the first one. A kernel
+/// whose host may be hostile must look at its clock instead.
+const PATIENCE: u32 = 8;
 
 type Channel = RingChannel<HeapRing, fn()>;
 
@@ -111,8 +116,7 @@ impl HypervHost {
         vectors: Vectors,
     ) -> Result<Arc<Bus>, String> {
         let channel = lock(&self.guest).take().ok_or("the bus is already open")?;
-        let (platform, host) = (Arc::clone(platform), Arc::clone(self) as _);
-        let kernel = GuestKernel { platform, host, processors: self.cpus };
+        let kernel = GuestKernel { platform: Arc::clone(platform), host: Arc::clone(self) };
         let config = BusConfig::new(WINDOW, 0, VECTORS);
         let bus = Bus::open(config, Box::new(channel), vectors, Arc::new(kernel));
         bus.map(Arc::new).map_err(|error| error.to_string())
@@ -228,7 +232,8 @@ impl HypervHost {
     }
 }
 
-impl Answers for HypervHost {
+impl HypervHost {
+    /// Lets the host run in iteration `turn` of a guest's wait.
     fn answer(&self, turn: u32) {
         let end = &mut *lock(&self.end);
         if turn == 0
@@ -242,6 +247,57 @@ impl Answers for HypervHost {
         }
         // If the channel fails, the guest's waits time out, so the guest notices the failure.
         let _ = end.host.serve(&mut end.channel);
+    }
+}
+
+/// The guest's kernel, as seen by the guest end of the bus. While the kernel waits, the host and
+/// other tasks run.
+struct GuestKernel {
+    platform: Arc<MachinePlatform>,
+    host: Arc<HypervHost>,
+}
+
+impl LocalCpu for GuestKernel {
+    fn irq_save(&self) -> IrqState {
+        self.platform.irq_save()
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        self.platform.irq_restore(state);
+    }
+
+    fn relax(&self) {
+        self.platform.relax();
+    }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
+}
+
+impl TaskContext for GuestKernel {
+    fn may_wait(&self) -> bool {
+        self.platform.may_wait()
+    }
+}
+
+impl Kernel for GuestKernel {
+    /// Returns a constant, because tasks in this kernel don't sleep: each iteration of a wait lets
+    /// the host run.
+    fn wake_ups(&self) -> u32 {
+        0
+    }
+
+    fn wake(&self) {}
+
+    fn wait(&self, _: u32, turn: u32) -> Wait {
+        self.platform.relax();
+        self.host.answer(turn);
+        if turn < PATIENCE { Wait::Again } else { Wait::GiveUp }
+    }
+
+    fn processor(&self, cpu: Cpu) -> Option<u16> {
+        u16::try_from(cpu.get()).ok().filter(|index| *index < self.host.cpus)
     }
 }
 

@@ -1,6 +1,6 @@
 //! An IOMMU, which records each device's domain and the pages that are mapped in each domain.
 //!
-//! Accesses to unmapped pages are blocked and recorded with their sender. A region may be reserved
+//! Accesses to unmapped pages are blocked and counted. A region may be reserved
 //! for messages, in which case messages to this region pass untranslated, as on x86. A domain is
 //! either an identity mapping, or has one or two translation stages with a granule each.
 
@@ -15,23 +15,12 @@ use std::sync::{Arc, Mutex};
 
 /// Page size for devices with a separate domain.
 pub const GRANULE: Granule = Granule::Size4K;
-/// Maximum number of recorded faults.
-const KEPT: usize = 64;
 /// Offset from a device's number to the number of its separate domain.
 const OWN: u32 = 1 << 31;
 /// The addresses at which the driver maps its first doorbell pages: one for devices with 32 address
 /// bits, and one for all other devices.
 const NARROW: u64 = 0x0800_0000;
 const WIDE: u64 = 0x20_0800_0000;
-
-/// A device's write to an address that isn't mapped for the device.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct IommuFault {
-    /// The sender.
-    pub device: RequesterId,
-    /// The address that the device wrote to, in the device's own address space.
-    pub address: u64,
-}
 
 /// The pages that a translation stage maps, by input address.
 #[derive(Clone, Debug)]
@@ -89,7 +78,6 @@ impl AddressSpace {
 struct IommuState {
     devices: BTreeMap<RequesterId, IommuDomain>,
     spaces: BTreeMap<IommuDomain, AddressSpace>,
-    faults: Vec<IommuFault>,
     stopped: u64,
 }
 
@@ -136,16 +124,11 @@ impl Iommu {
         }
     }
 
-    /// Translates the address of a device's write, and records a fault if the write is blocked.
+    /// Translates the address of a device's write, and counts the write if it is blocked.
     fn translate_write(&self, device: RequesterId, address: u64) -> Option<u64> {
         let mut state = lock(&self.state);
         let translated = state.translate(device, address);
-        if translated.is_none() {
-            state.stopped += 1;
-            if state.faults.len() < KEPT {
-                state.faults.push(IommuFault { device, address });
-            }
-        }
+        state.stopped += u64::from(translated.is_none());
         translated
     }
 
@@ -159,11 +142,6 @@ impl Iommu {
             .filter_map(|space| space.last.as_ref())
             .map(|stage| stage.pages.len())
             .sum()
-    }
-
-    /// Returns the first few recorded faults, in order.
-    pub fn faults(&self) -> Vec<IommuFault> {
-        lock(&self.state).faults.clone()
     }
 
     /// Returns the number of messages that were blocked.
@@ -254,7 +232,7 @@ impl Driver for IommuDriver {
     }
 }
 
-msi_types::debug_by!(Iommu as "Iommu", |it| {pages: it.pages(), faults: it.faults()});
+msi_types::debug_by!(Iommu as "Iommu", |it| {pages: it.pages(), stopped: it.stopped()});
 
 #[cfg(test)]
 mod tests {
@@ -294,8 +272,11 @@ mod tests {
             let doorbell = 0x0821_0000 + granule.bytes() - 4;
             let unit = unit(DoorbellMode::Mapped(granule), doorbell);
             let at = driver(&unit).map(DOMAIN, granule.page(doorbell), ANYWHERE).unwrap();
-            assert_eq!(write(&unit, at | granule.offset(doorbell)), Delivery::Pending);
+            let iova = at | granule.offset(doorbell);
+            assert_eq!(write(&unit, iova), Delivery::Pending);
             assert_eq!(write(&unit, at + granule.bytes()), Delivery::Blocked);
+            assert_eq!(driver(&unit).translate(DOMAIN, iova), Translated::To(doorbell));
+            assert_eq!(driver(&unit).translate(IommuDomain(7), iova), Translated::Refused);
         }
     }
 
@@ -321,37 +302,13 @@ mod tests {
     }
 
     #[test]
-    fn a_write_by_a_device_in_no_domain_is_blocked_and_reported() {
-        let unit = unit(DoorbellMode::Identity, 0x40);
-        let device = RequesterId::new(9);
-        assert_eq!(
-            unit.signal_msi(device, MsiMessage { address: 0x40, data: 1 }),
-            Delivery::Blocked
-        );
-        assert_eq!(unit.faults(), [IommuFault { device, address: 0x40 }]);
-        assert_eq!(write(&unit, 0x40), Delivery::Pending);
-    }
-
-    #[test]
     fn a_page_mapped_for_one_device_blocks_other_devices() {
         let unit = Iommu::new(Arc::new(Only(0x7040)));
         unit.map(DEVICE, 0x1000, 0x7000);
         assert_eq!(write(&unit, 0x1040), Delivery::Pending);
-        let device = RequesterId::new(9);
-        assert_eq!(
-            unit.signal_msi(device, MsiMessage { address: 0x1040, data: 1 }),
-            Delivery::Blocked
-        );
-        assert_eq!(unit.faults(), [IommuFault { device, address: 0x1040 }]);
-    }
-
-    #[test]
-    fn the_driver_translates_as_the_unit_does() {
-        let unit = unit(DoorbellMode::Mapped(Granule::Size4K), 0x7040);
-        let at = driver(&unit).map(DOMAIN, 0x7000, ANYWHERE).unwrap();
-        assert_eq!(driver(&unit).translate(DOMAIN, at | 0x40), Translated::To(0x7040));
-        assert_eq!(driver(&unit).translate(DOMAIN, at + 0x1000), Translated::Refused);
-        assert_eq!(driver(&unit).translate(IommuDomain(7), at), Translated::Refused);
+        let message = MsiMessage { address: 0x1040, data: 1 };
+        assert_eq!(unit.signal_msi(RequesterId::new(9), message), Delivery::Blocked);
+        assert_eq!(unit.stopped(), 1);
     }
 
     #[test]

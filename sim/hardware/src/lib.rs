@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  driver side              │ hardware side
-//!  pci::enumerate, stores   │ pci, platform_device, ims ── messages ──▶ iommu ─▶ bus::Doorbells
+//!  pci::enumerate, stores   │ pci, platform_device ── messages ──▶ iommu ─▶ bus::Doorbells
 //!   │                       │  ▲
 //!   ▼                       │  │
 //!  platform ── CpuBus ──────┼─▶ bus
@@ -16,7 +16,6 @@
 pub mod bridge_msi;
 pub mod bus;
 pub mod hyperv;
-pub mod ims;
 pub mod iommu;
 pub mod lock;
 pub mod pci;

@@ -10,7 +10,7 @@ mod host_bridge;
 mod message_store;
 mod segment;
 #[cfg(test)]
-mod sent;
+pub(crate) mod sent;
 
 pub use bridge::BridgeKind;
 pub use bus_number::DevFn;

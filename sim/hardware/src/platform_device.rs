@@ -1,17 +1,16 @@
 //! Platform devices, each with a few registers that hold messages and a DeviceID from firmware.
 
 mod config;
-mod registers;
 mod slots;
 mod store;
 
-pub use config::{DataWidth, MAX_SLOTS, PlatformDeviceConfig, SIZE};
+pub use config::{DataWidth, PlatformDeviceConfig, SIZE};
 pub use store::{Line, PlatformStore};
 
-use crate::bus::{AccessWidth, Doorbells, MmioDevice};
+use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
 use crate::pci::Signaled;
-use config::Features;
+use config::{CONTROL, COUNT, FEATURES, LOWER};
 use msi_types::{Delivery, DeviceId, SignalMsi};
 use slots::MessageSlot;
 use std::sync::{Arc, Mutex};
@@ -20,7 +19,7 @@ use std::sync::{Arc, Mutex};
 pub struct PlatformDevice {
     device: DeviceId,
     config: PlatformDeviceConfig,
-    doorbells: Arc<Doorbells>,
+    upstream: Arc<dyn SignalMsi<DeviceId>>,
     state: Mutex<PlatformDeviceState>,
 }
 
@@ -32,24 +31,20 @@ struct PlatformDeviceState {
 
 impl PlatformDeviceState {
     fn reset(config: PlatformDeviceConfig) -> Self {
-        let slots = vec![MessageSlot::new(config); usize::from(config.slots.min(MAX_SLOTS))];
+        let slots = vec![MessageSlot::new(config); usize::from(config.slots)];
         Self { enabled: false, slots, plugged: true }
     }
 }
 
 impl PlatformDevice {
-    /// Creates a device with `slots` messages (at most [`MAX_SLOTS`]) and the DeviceID `device`.
-    pub fn new(device: DeviceId, slots: u16, doorbells: Arc<Doorbells>) -> Self {
-        Self::with_config(device, PlatformDeviceConfig::new(slots), doorbells)
-    }
-
-    /// Creates a device with these parameters and the DeviceID `device`.
-    pub fn with_config(
+    /// Creates a device with these parameters and the DeviceID `device`, which sends its messages
+    /// to `upstream`.
+    pub fn new(
         device: DeviceId,
         config: PlatformDeviceConfig,
-        doorbells: Arc<Doorbells>,
+        upstream: Arc<dyn SignalMsi<DeviceId>>,
     ) -> Self {
-        Self { device, config, doorbells, state: Mutex::new(PlatformDeviceState::reset(config)) }
+        Self { device, config, upstream, state: Mutex::new(PlatformDeviceState::reset(config)) }
     }
 
     /// Returns the device's parameters.
@@ -65,8 +60,8 @@ impl PlatformDevice {
             return Signaled::Off;
         };
         let Some(slot) = slots.get_mut(usize::from(index)) else { return Signaled::Off };
-        slot.raise();
-        if slot.is_masked() { Signaled::Held } else { self.settle(slot) }
+        slot.raised = true;
+        if slot.masked { Signaled::Held } else { self.settle(slot) }
     }
 
     /// Removes the device. Deasserts all its levels first, because a removed device can't do so.
@@ -75,8 +70,7 @@ impl PlatformDevice {
         let mut state = lock(&self.state);
         if state.enabled {
             for slot in &mut state.slots {
-                slot.unmask();
-                slot.lower();
+                (slot.masked, slot.raised) = (false, false);
                 self.settle(slot);
             }
         }
@@ -92,24 +86,28 @@ impl PlatformDevice {
     /// that was already signaled is `Pending`.
     fn settle(&self, slot: &mut MessageSlot) -> Signaled {
         let message = slot.next_message(self.config.trigger);
-        let delivery = message.map(|message| self.doorbells.signal_msi(self.device, message));
+        let delivery = message.map(|message| self.upstream.signal_msi(self.device, message));
         Signaled::Sent(delivery.unwrap_or(Delivery::Pending))
     }
 
     fn write_register(&self, state: &mut PlatformDeviceState, offset: u64, value: u32) {
-        if offset == registers::CONTROL {
-            state.enabled = value & 1 != 0;
-            if !state.enabled {
-                // A disabled device discards its events.
-                state.slots.iter_mut().for_each(MessageSlot::forget);
+        match offset {
+            CONTROL => {
+                state.enabled = value & 1 != 0;
+                if !state.enabled {
+                    // A disabled device discards its events.
+                    state.slots.iter_mut().for_each(MessageSlot::forget);
+                }
             }
-        } else if offset == registers::LOWER {
-            let slot = usize::try_from(value).ok().and_then(|slot| state.slots.get_mut(slot));
-            slot.into_iter().for_each(MessageSlot::lower);
-        } else if let Some(place) = slots::place(offset)
-            && let Some(slot) = state.slots.get_mut(place.slot)
-        {
-            slot.write(self.config, place, value);
+            LOWER => {
+                let slot = usize::try_from(value).ok().and_then(|slot| state.slots.get_mut(slot));
+                slot.into_iter().for_each(|slot| slot.raised = false);
+            }
+            _ => {
+                let slot = slots::place(offset)
+                    .and_then(|place| Some((place, state.slots.get_mut(place.slot)?)));
+                slot.into_iter().for_each(|(place, slot)| slot.write(self.config, place, value));
+            }
         }
     }
 }
@@ -121,9 +119,9 @@ impl MmioDevice for PlatformDevice {
             return width.mask();
         }
         let value = match offset {
-            registers::COUNT => u32::try_from(state.slots.len()).unwrap_or(0),
-            registers::CONTROL => u32::from(state.enabled),
-            registers::FEATURES => Features::of(self.config).0,
+            COUNT => u32::from(self.config.slots),
+            CONTROL => u32::from(state.enabled),
+            FEATURES => self.config.features(),
             _ => slots::place(offset)
                 .and_then(|place| Some(state.slots.get(place.slot)?.read(place)))
                 .unwrap_or(0),

@@ -5,7 +5,6 @@
 //! until the CPU cleans it; table writes that a driver forgot to clean are invisible to the model.
 //! Cache lines are as short as possible (one 8-byte word), so that cleaning a word never also
 //! cleans its neighbors.
-//! together with its neighbors.
 
 mod allocator;
 mod page;

@@ -35,9 +35,9 @@ pub struct AttackReport {
     /// attacked device's interrupts then arrived if and only if those tables enabled them.
     pub seized: bool,
     /// Number of the attacker's writes outside its own memory.
-    pub writes: usize,
+    pub writes: u64,
     /// Number of the attacker's writes that the IOMMU blocked.
-    pub faults: usize,
+    pub faults: u64,
     /// Number of migrations during the attack.
     pub migrated: u64,
 }

@@ -46,11 +46,6 @@ impl AddressMap {
         Ok(())
     }
 
-    /// Returns `true` if the entire `region` is unclaimed.
-    pub fn is_free(&self, region: Region) -> bool {
-        !self.claims.iter().any(|(taken, ..)| overlap(*taken, region))
-    }
-
     /// Returns the lowest unclaimed range within `from..below` that has `size` bytes and is aligned
     /// to `align` (a power of two).
     pub fn find_free(&self, size: u64, align: u64, from: u64, below: u64) -> Option<Region> {
@@ -107,10 +102,18 @@ mod tests {
             for (base, size) in taken {
                 let _ = map.claim("taken", Region::new(base, size).unwrap());
             }
-            let wanted = |base: u64| Region::new(base, size).unwrap();
-            let expected = (0..100u64).step_by(1 << log2).find(|base| map.is_free(wanted(*base)));
+            let wanted = |base: &u64| map.clone().claim("wanted", Region::new(*base, size).unwrap());
+            let expected = (0..100u64).step_by(1 << log2).find(|base| wanted(base).is_ok());
             let found = map.find_free(size, 1 << log2, 0, 200).map(Region::base);
             prop_assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn an_overlap_error_names_both_devices() {
+        let mut map = AddressMap::default();
+        map.claim("uart", Region::new(0x1000, 0x1000).unwrap()).unwrap();
+        let overlap = map.claim("timer", Region::new(0x1fff, 1).unwrap()).unwrap_err();
+        assert_eq!(overlap.to_string(), "timer at 0x1fff-0x1fff overlaps uart at 0x1000-0x1fff");
     }
 }

@@ -5,25 +5,6 @@ use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The result of a device write.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Written {
-    /// The write reached a doorbell.
-    Message(Delivery),
-    /// The write reached a register, like a CPU write.
-    Register,
-    /// The write reached RAM.
-    Memory,
-    /// No region contains the address.
-    Nowhere,
-}
-
-/// A target for device writes that doesn't need to know which device sent them.
-pub trait DeviceWrites: Send + Sync {
-    /// Stores 32 bits.
-    fn write(&self, address: u64, data: u32) -> Written;
-}
-
 /// The doorbells on a bus, and the target of all other device writes: another register, RAM, or
 /// none.
 ///
@@ -32,15 +13,14 @@ pub trait DeviceWrites: Send + Sync {
 #[derive(Default)]
 pub struct Doorbells {
     bells: Vec<(u64, Arc<dyn SignalMsi<DeviceId>>)>,
-    elsewhere: Option<Arc<dyn DeviceWrites>>,
+    elsewhere: Option<Arc<dyn SignalMsi<DeviceId>>>,
     unanswered: AtomicU64,
     blocked: AtomicU64,
-    registers: AtomicU64,
 }
 
 impl Doorbells {
     /// Creates an empty doorbell table. All writes to other addresses are passed to `elsewhere`.
-    pub fn new(elsewhere: Arc<dyn DeviceWrites>) -> Self {
+    pub fn new(elsewhere: Arc<dyn SignalMsi<DeviceId>>) -> Self {
         Self { elsewhere: Some(elsewhere), ..Self::default() }
     }
 
@@ -56,28 +36,6 @@ impl Doorbells {
         Delivery::Blocked
     }
 
-    /// Performs a device write to any target.
-    pub fn write(&self, from: DeviceId, message: MsiMessage) -> Written {
-        let bell = self.bells.iter().find(|(address, _)| *address == message.address);
-        let written = match (bell, &self.elsewhere) {
-            (Some((_, controller)), _) => Written::Message(controller.signal_msi(from, message)),
-            (None, Some(elsewhere)) => elsewhere.write(message.address, message.data),
-            (None, None) => Written::Nowhere,
-        };
-        let counter = match written {
-            Written::Message(Delivery::Blocked) => &self.blocked,
-            Written::Register => &self.registers,
-            Written::Message(_) | Written::Memory | Written::Nowhere => return written,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        written
-    }
-
-    /// Returns the number of device writes to registers other than doorbells.
-    pub fn registers(&self) -> u64 {
-        self.registers.load(Ordering::Relaxed)
-    }
-
     /// Returns the number of messages to addresses without a doorbell.
     pub fn unanswered(&self) -> u64 {
         self.unanswered.load(Ordering::Relaxed)
@@ -90,13 +48,16 @@ impl Doorbells {
 }
 
 impl SignalMsi<DeviceId> for Doorbells {
+    /// Performs a device write to any target. A write to a register or to RAM reaches no doorbell.
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
-        let delivery = match self.write(from, message) {
-            Written::Message(delivery) => delivery,
-            Written::Register | Written::Memory | Written::Nowhere => Delivery::NoDoorbell,
-        };
-        if delivery == Delivery::NoDoorbell {
-            self.unanswered.fetch_add(1, Ordering::Relaxed);
+        let bell = self.bells.iter().find(|(address, _)| *address == message.address);
+        let target = bell.map(|(_, controller)| controller).or(self.elsewhere.as_ref());
+        let delivery =
+            target.map_or(Delivery::NoDoorbell, |target| target.signal_msi(from, message));
+        match delivery {
+            Delivery::Pending => {}
+            Delivery::Blocked => _ = self.blocked.fetch_add(1, Ordering::Relaxed),
+            Delivery::NoDoorbell => _ = self.unanswered.fetch_add(1, Ordering::Relaxed),
         }
         delivery
     }
@@ -116,19 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_a_doorbell_is_counted() {
+    fn messages_that_do_not_arrive_are_counted() {
         let mut bells = Doorbells::default();
-        bells.listen(0x40, Arc::new(FixedDelivery(Delivery::Pending)));
+        for (address, delivery) in [(0x40, Delivery::Pending), (0x80, Delivery::Blocked)] {
+            bells.listen(address, Arc::new(FixedDelivery(delivery)));
+        }
         let send = |address| bells.signal_msi(DeviceId::new(1), MsiMessage { address, data: 0 });
-        assert_eq!((send(0x44), send(0x40)), (Delivery::NoDoorbell, Delivery::Pending));
-        assert_eq!((bells.unanswered(), bells.blocked()), (1, 0));
-    }
-
-    #[test]
-    fn a_blocked_message_is_counted() {
-        let mut bells = Doorbells::default();
-        bells.listen(0x40, Arc::new(FixedDelivery(Delivery::Blocked)));
-        bells.signal_msi(DeviceId::new(1), MsiMessage { address: 0x40, data: 0 });
-        assert_eq!(bells.blocked(), 1);
+        let expected = [Delivery::Pending, Delivery::Blocked, Delivery::NoDoorbell];
+        assert_eq!([0x40, 0x80, 0x44].map(send), expected);
+        assert_eq!((bells.unanswered(), bells.blocked()), (1, 1));
     }
 }

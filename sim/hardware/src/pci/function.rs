@@ -95,11 +95,6 @@ impl Function {
         self.upstream.requester()
     }
 
-    /// Returns the device and function number.
-    pub fn place(&self) -> DevFn {
-        self.config.at
-    }
-
     /// Sends the message for vector `index`, or marks it as pending if it is masked or the function
     /// is not a bus master.
     pub fn signal(&self, index: u16) -> Signaled {

@@ -49,17 +49,6 @@ pub enum StoreConfig {
     None,
 }
 
-impl StoreConfig {
-    /// Returns the number of messages that the store holds or can derive.
-    pub const fn vectors(self) -> u16 {
-        match self {
-            Self::Msi { log2_vectors, .. } => 1 << if log2_vectors > 5 { 5 } else { log2_vectors },
-            Self::Msix { vectors, .. } => vectors,
-            Self::None => 0,
-        }
-    }
-}
-
 /// The result of an attempt to send a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signaled {

@@ -50,11 +50,6 @@ impl Segment {
         kind.upstream(Arc::clone(&self.number), next)
     }
 
-    /// Returns `true` if a function or a bridge already occupies the location.
-    pub fn is_taken(&self, at: DevFn) -> bool {
-        self.nodes.contains_key(&at)
-    }
-
     /// Returns all functions on this bus and below it.
     pub fn functions(&self) -> Vec<Arc<Function>> {
         let below = |node: &Node| match node {

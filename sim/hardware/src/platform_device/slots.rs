@@ -1,77 +1,58 @@
 //! A slot in a platform device, with its messages and the events that it still has to signal.
 
-use super::config::{DataWidth, PlatformDeviceConfig};
-use super::registers::{self, COMMIT, MASK};
+use super::config::{
+    COMMIT, DataWidth, MASK, PlatformDeviceConfig, SECOND, SLOT_CONTROL, SLOT_SIZE, SLOTS,
+};
 use crate::pci::AddressWidth;
 use msi_types::{MsiMessage, Rewrite, Trigger};
+
+/// Words of a message: the halves of the address, then the data.
+const HIGH: usize = 1;
+const DATA: usize = 2;
+/// The word behind a message.
+const CONTROL: usize = (SLOT_CONTROL / 4) as usize;
 
 /// A word in a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SlotWord {
     pub(super) slot: usize,
-    message: MessageIndex,
-    /// Offset of the word within the slot.
-    word: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum MessageIndex {
-    First,
-    Second,
+    /// 0 for the slot's first message, 1 for the second.
+    message: usize,
+    word: usize,
 }
 
 /// Decodes a register offset into a word of a slot.
 pub(super) fn place(offset: u64) -> Option<SlotWord> {
-    let (message, base) = match offset {
-        registers::SECOND.. => (MessageIndex::Second, registers::SECOND),
-        _ => (MessageIndex::First, registers::SLOTS),
-    };
+    let (message, base) = if offset < SECOND { (0, SLOTS) } else { (1, SECOND) };
     let offset = offset.checked_sub(base)?;
-    let slot = usize::try_from(offset / registers::SLOT_SIZE).ok()?;
-    Some(SlotWord { slot, message, word: offset % registers::SLOT_SIZE })
+    let index = |number: u64| usize::try_from(number).ok();
+    let (slot, word) = (index(offset / SLOT_SIZE)?, index(offset % SLOT_SIZE / 4)?);
+    Some(SlotWord { slot, message, word })
 }
 
 /// A slot.
 #[derive(Clone, Debug)]
 pub(super) struct MessageSlot {
     /// The message for an edge or an asserted level, and the message for a deasserted level.
-    first: MsiMessage,
-    second: MsiMessage,
-    /// The words written since the last commit.
-    staged: MsiMessage,
-    masked: bool,
+    messages: [[u32; 3]; 2],
+    /// The words of the first message that wait for a commit.
+    staged: [u32; 3],
+    pub(super) masked: bool,
     /// Set while an edge hasn't been signaled yet, or while a level is asserted.
-    raised: bool,
+    pub(super) raised: bool,
     /// Set if the controller has been told that the level is asserted.
     told: bool,
 }
 
 impl MessageSlot {
     /// Returns the reset state.
-    pub(super) fn new(plan: PlatformDeviceConfig) -> Self {
-        let [first, second, staged] = [MsiMessage::default(); 3];
-        let masked = plan.rewrite == Rewrite::Masked;
-        Self { first, second, staged, masked, raised: false, told: false }
-    }
-
-    pub(super) fn raise(&mut self) {
-        self.raised = true;
-    }
-
-    pub(super) fn lower(&mut self) {
-        self.raised = false;
+    pub(super) fn new(config: PlatformDeviceConfig) -> Self {
+        let masked = config.rewrite == Rewrite::Masked;
+        Self { messages: [[0; 3]; 2], staged: [0; 3], masked, raised: false, told: false }
     }
 
     pub(super) fn forget(&mut self) {
         (self.raised, self.told) = (false, false);
-    }
-
-    pub(super) fn unmask(&mut self) {
-        self.masked = false;
-    }
-
-    pub(super) fn is_masked(&self) -> bool {
-        self.masked
     }
 
     /// Returns the next message to send, or `None` if no message is due or the slot is masked.
@@ -80,62 +61,52 @@ impl MessageSlot {
             return None;
         }
         self.told = self.raised;
-        match trigger {
-            Trigger::Edge => {
-                self.forget();
-                Some(self.first)
-            }
-            Trigger::Level if self.raised => Some(self.first),
-            Trigger::Level => Some(self.second),
+        let [first, second] = self.messages;
+        let [low, high, data] = if self.raised { first } else { second };
+        if trigger == Trigger::Edge {
+            self.forget();
         }
+        Some(MsiMessage { address: u64::from(high) << 32 | u64::from(low), data })
     }
 
-    pub(super) fn read(&self, place: SlotWord) -> u32 {
-        let message = match place.message {
-            MessageIndex::First => self.first,
-            MessageIndex::Second => self.second,
+    pub(super) fn read(&self, at: SlotWord) -> u32 {
+        let words = self.messages.get(at.message);
+        let word = words.and_then(|words| words.get(at.word)).copied();
+        word.unwrap_or(if at.word == CONTROL { self.masked.into() } else { 0 })
+    }
+
+    pub(super) fn write(&mut self, config: PlatformDeviceConfig, at: SlotWord, value: u32) {
+        let value = match at.word {
+            CONTROL if at.message == 0 => return self.control(config, value),
+            HIGH if config.address == AddressWidth::Bits32 => 0,
+            DATA if config.data == DataWidth::Bits16 => value & 0xffff,
+            _ => value,
         };
-        match place.word {
-            registers::ADDRESS_LOW => message.address_low(),
-            registers::ADDRESS_HIGH => message.address_high(),
-            registers::DATA => message.data,
-            registers::SLOT_CONTROL => u32::from(self.masked),
-            _ => 0,
+        let is_staged = at.message == 0 && is_staged(config.rewrite, at.word);
+        let words =
+            if is_staged { Some(&mut self.staged) } else { self.messages.get_mut(at.message) };
+        if let Some(word) = words.and_then(|words| words.get_mut(at.word)) {
+            *word = value;
         }
     }
 
-    pub(super) fn write(&mut self, plan: PlatformDeviceConfig, place: SlotWord, value: u32) {
-        let message = match (place.message, plan.rewrite) {
-            (MessageIndex::Second, _) => &mut self.second,
-            (MessageIndex::First, Rewrite::Atomic64) => &mut self.staged,
-            (MessageIndex::First, Rewrite::AddressOnly) if place.word != registers::DATA => {
-                &mut self.staged
+    fn control(&mut self, config: PlatformDeviceConfig, value: u32) {
+        self.masked = config.rewrite == Rewrite::Masked && value & MASK != 0;
+        if value & COMMIT != 0 {
+            let [first, _] = &mut self.messages;
+            let words = first.iter_mut().zip(self.staged).enumerate();
+            for (_, (word, staged)) in words.filter(|(word, _)| is_staged(config.rewrite, *word)) {
+                *word = staged;
             }
-            (MessageIndex::First, _) => &mut self.first,
-        };
-        match place.word {
-            registers::ADDRESS_LOW => {
-                message.address = message.address & !u64::from(u32::MAX) | u64::from(value);
-            }
-            registers::ADDRESS_HIGH if plan.address == AddressWidth::Bits64 => {
-                message.address = u64::from(value) << 32 | message.address & u64::from(u32::MAX);
-            }
-            registers::DATA => {
-                message.data = if plan.data == DataWidth::Bits16 { value & 0xffff } else { value };
-            }
-            registers::SLOT_CONTROL if place.message == MessageIndex::First => {
-                self.control(plan, value);
-            }
-            _ => {}
         }
     }
+}
 
-    fn control(&mut self, plan: PlatformDeviceConfig, value: u32) {
-        self.masked = plan.rewrite == Rewrite::Masked && value & MASK != 0;
-        match plan.rewrite {
-            Rewrite::Atomic64 if value & COMMIT != 0 => self.first = self.staged,
-            Rewrite::AddressOnly if value & COMMIT != 0 => self.first.address = self.staged.address,
-            _ => {}
-        }
+/// Returns `true` if a written word doesn't take effect until the commit.
+fn is_staged(rewrite: Rewrite, word: usize) -> bool {
+    match rewrite {
+        Rewrite::Atomic64 => true,
+        Rewrite::AddressOnly => word != DATA,
+        Rewrite::Masked | Rewrite::LowWordOnly | Rewrite::Never => false,
     }
 }

@@ -1,9 +1,12 @@
 //! The driver side: the device's registers as a message store.
 
-use super::config::{Features, MAX_SLOTS};
-use super::registers;
+use super::config::{
+    COMMIT, CONTROL, COUNT, DataWidth, FEATURES, LOWER, MASK, PlatformDeviceConfig, SECOND,
+    SLOT_CONTROL, SLOT_SIZE, SLOTS,
+};
 use crate::bus::AccessWidth;
 use crate::lock::lock;
+use crate::pci::AddressWidth;
 use crate::platform::CpuBus;
 use msi_types::{
     Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError,
@@ -16,8 +19,7 @@ use std::sync::Mutex;
 pub struct PlatformStore {
     bus: CpuBus,
     base: u64,
-    slots: u16,
-    features: Features,
+    config: PlatformDeviceConfig,
     storage: Storage,
     /// The device lock, which serializes updates.
     open: Mutex<()>,
@@ -26,39 +28,45 @@ pub struct PlatformStore {
 impl PlatformStore {
     /// Takes over the device whose registers are at `base`.
     pub fn new(bus: CpuBus, base: u64) -> Self {
-        let slots = u16::try_from(bus.read32(base + registers::COUNT)).unwrap_or(0).min(MAX_SLOTS);
-        let features = Features(bus.read32(base + registers::FEATURES));
-        Self { bus, base, slots, features, storage: Storage::Device, open: Mutex::new(()) }
+        let slots = u16::try_from(bus.read32(base + COUNT)).unwrap_or(0);
+        let config = PlatformDeviceConfig::of(slots, bus.read32(base + FEATURES));
+        Self { bus, base, config, storage: Storage::Device, open: Mutex::new(()) }
     }
 
-    /// Marks the store as one that a hypervisor emulates for its guests.
-    pub fn emulated(self) -> Self {
-        Self { storage: Storage::Emulated, ..self }
+    /// States who implements the store: the device, or a hypervisor that emulates it.
+    #[must_use]
+    pub fn with_storage(self, storage: Storage) -> Self {
+        Self { storage, ..self }
     }
 
     /// Returns the message in a slot.
     pub fn message(&self, slot: u16) -> MsiMessage {
-        let read = |offset| self.bus.read32(self.register(registers::SLOTS, slot, offset));
-        let address = u64::from(read(registers::ADDRESS_HIGH)) << 32
-            | u64::from(read(registers::ADDRESS_LOW));
-        MsiMessage { address, data: read(registers::DATA) }
+        let [low, high, data] = [0, 1, 2].map(|word| self.read(Self::word(SLOTS, slot, word)));
+        MsiMessage { address: u64::from(high) << 32 | u64::from(low), data }
     }
 
     /// Returns the register that a handler writes to deassert a level, or `None` if the device is
     /// edge-triggered.
     pub fn line(&self, slot: u16) -> Option<Line> {
-        let line = Line { bus: self.bus.clone(), register: self.base + registers::LOWER, slot };
-        (self.features.trigger() == Trigger::Level).then_some(line)
+        let line = Line { bus: self.bus.clone(), register: self.base + LOWER, slot };
+        (self.config.trigger == Trigger::Level).then_some(line)
     }
 
-    /// Returns the address of a register in the area of the first or second messages.
-    fn register(&self, area: u64, slot: u16, offset: u64) -> u64 {
-        self.base + area + u64::from(slot) * registers::SLOT_SIZE + offset
+    /// Returns the offset of a word of a message in the area of the first or second messages.
+    fn word(area: u64, slot: u16, word: u64) -> u64 {
+        area + u64::from(slot) * SLOT_SIZE + word * 4
     }
 
-    fn control(&self, slot: u16, value: u32) {
-        let control = self.register(registers::SLOTS, slot, registers::SLOT_CONTROL);
-        self.bus.write(control, AccessWidth::Word, u64::from(value));
+    fn control(slot: u16) -> u64 {
+        Self::word(SLOTS, slot, 0) + SLOT_CONTROL
+    }
+
+    fn read(&self, offset: u64) -> u32 {
+        self.bus.read32(self.base + offset)
+    }
+
+    fn write(&self, offset: u64, value: u32) {
+        self.bus.write(self.base + offset, AccessWidth::Word, u64::from(value));
     }
 }
 
@@ -79,17 +87,18 @@ impl Line {
 
 impl MessageStore for PlatformStore {
     fn slots(&self) -> u16 {
-        self.slots
+        self.config.slots
     }
 
     fn fit(&self) -> Fit {
-        Fit::new(self.features.rewrite())
-            .with_address_bits(self.features.address_bits())
-            .with_data_bits(self.features.data_bits())
+        let PlatformDeviceConfig { address, data, rewrite, .. } = self.config;
+        Fit::new(rewrite)
+            .with_address_bits(if address == AddressWidth::Bits64 { 64 } else { 32 })
+            .with_data_bits(if data == DataWidth::Bits32 { 32 } else { 16 })
     }
 
     fn masking(&self) -> Masking {
-        match self.features.rewrite() {
+        match self.config.rewrite {
             Rewrite::Masked => Masking::PerVector,
             Rewrite::Atomic64 | Rewrite::AddressOnly | Rewrite::LowWordOnly | Rewrite::Never => {
                 Masking::None
@@ -102,7 +111,7 @@ impl MessageStore for PlatformStore {
     }
 
     fn trigger(&self) -> Trigger {
-        self.features.trigger()
+        self.config.trigger
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
@@ -113,16 +122,10 @@ impl MessageStore for PlatformStore {
     }
 
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
-        let control = self.base + registers::CONTROL;
-        self.bus.write(control, AccessWidth::Word, u64::from(enabled));
-        if self.bus.read32(control) == u32::from(enabled) {
-            Ok(())
-        } else {
-            Err(StoreError {
-                slot: 0,
-                reason: "the device did not accept the value of its control register",
-            })
-        }
+        self.write(CONTROL, enabled.into());
+        let reason = "the device did not accept the value of its control register";
+        let is_taken = self.read(CONTROL) == u32::from(enabled);
+        is_taken.then_some(()).ok_or(StoreError { slot: 0, reason })
     }
 }
 
@@ -136,46 +139,39 @@ impl Update<'_> {
         if self.failure.is_some() {
             return;
         }
-        let words = [
-            (registers::ADDRESS_LOW, message.address_low()),
-            (registers::ADDRESS_HIGH, message.address_high()),
-            (registers::DATA, message.data),
-        ];
         let store = self.store;
-        for (offset, value) in words {
-            store.bus.write(
-                store.register(area, slot, offset),
-                AccessWidth::Word,
-                u64::from(value),
-            );
+        let words = [message.address_low(), message.address_high(), message.data];
+        let words =
+            (0..).zip(words).map(|(word, value)| (PlatformStore::word(area, slot, word), value));
+        words.clone().for_each(|(offset, value)| store.write(offset, value));
+        if area == SLOTS && matches!(store.config.rewrite, Rewrite::Atomic64 | Rewrite::AddressOnly)
+        {
+            store.write(PlatformStore::control(slot), COMMIT);
         }
-        if store.features.is_staged() && area == registers::SLOTS {
-            store.control(slot, registers::COMMIT);
-        }
-        let taken = |(offset, value)| store.bus.read32(store.register(area, slot, offset)) == value;
-        if !words.into_iter().all(taken) {
-            self.failure =
-                Some(StoreError { slot, reason: "the device returned a different message" });
+        if words.into_iter().any(|(offset, value)| store.read(offset) != value) {
+            let reason = "the device returned a different message";
+            self.failure = Some(StoreError { slot, reason });
         }
     }
 }
 
 impl StoreUpdate for Update<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
-        self.store(registers::SLOTS, slot, message);
+        self.store(SLOTS, slot, message);
     }
 
     fn write_level(&mut self, slot: u16, messages: LevelMessages) {
-        self.store(registers::SLOTS, slot, messages.assert);
-        self.store(registers::SECOND, slot, messages.deassert);
+        self.store(SLOTS, slot, messages.assert);
+        self.store(SECOND, slot, messages.deassert);
     }
 
     fn mask(&mut self, slot: u16) {
-        self.store.control(slot, registers::MASK);
-        self.store.bus.read32(self.store.register(registers::SLOTS, slot, registers::SLOT_CONTROL));
+        self.store.write(PlatformStore::control(slot), MASK);
+        // The read makes sure that the device sends nothing after this function returns.
+        self.store.read(PlatformStore::control(slot));
     }
 
     fn unmask(&mut self, slot: u16) {
-        self.store.control(slot, 0);
+        self.store.write(PlatformStore::control(slot), 0);
     }
 }

@@ -1,128 +1,98 @@
+use super::config::{COMMIT, MASK, SECOND, SLOT_CONTROL, SLOTS};
 use super::*;
-use crate::bus::{DeviceWrites, Written};
 use crate::pci::AddressWidth;
+use crate::pci::sent::SentMessages;
 use msi_types::{MsiMessage, Rewrite, Trigger};
 
-/// A log of all device writes.
-#[derive(Default)]
-struct WriteLog(Mutex<Vec<(u64, u32)>>);
+const UP: MsiMessage = MsiMessage { address: 0x1_0000_0040, data: 0x2_0007 };
+const DOWN: MsiMessage = MsiMessage { address: 0x1_0000_0048, data: 0x2_0007 };
+const NARROW: MsiMessage = MsiMessage { address: 0x40, data: 7 };
+const CHANGED: MsiMessage = MsiMessage { address: 0x1_0000_0080, data: 0x2_0007 };
 
-impl DeviceWrites for WriteLog {
-    fn write(&self, address: u64, data: u32) -> Written {
-        lock(&self.0).push((address, data));
-        Written::Message(Delivery::Pending)
+const fn config(rewrite: Rewrite, trigger: Trigger) -> PlatformDeviceConfig {
+    PlatformDeviceConfig { rewrite, trigger, ..PlatformDeviceConfig::new(2) }
+}
+
+const EDGE: PlatformDeviceConfig = config(Rewrite::Masked, Trigger::Edge);
+const LEVEL: PlatformDeviceConfig = config(Rewrite::Masked, Trigger::Level);
+
+#[derive(Clone, Copy)]
+enum Step {
+    /// The event, and the result of its signal.
+    Signal(Signaled),
+    Write(u64, u32),
+    Unplug,
+    Plug,
+}
+
+use Step::{Plug, Signal, Unplug, Write};
+
+const SENT: Step = Signal(Signaled::Sent(Delivery::Pending));
+const HELD: Step = Signal(Signaled::Held);
+const LOWERED: Step = Write(LOWER, 0);
+const MASKED: Step = Write(SLOTS + SLOT_CONTROL, MASK);
+const UNMASKED: Step = Write(SLOTS + SLOT_CONTROL, 0);
+
+/// Sets up slot 0 of a device, performs the steps, and checks the messages.
+#[track_caller]
+fn check(config: PlatformDeviceConfig, steps: &[Step], expected: &[MsiMessage]) {
+    let sent = Arc::<SentMessages>::default();
+    let device = PlatformDevice::new(DeviceId::new(1), config, Arc::clone(&sent) as _);
+    let write = |offset, value| device.write(offset, AccessWidth::Word, u64::from(value));
+    write(CONTROL, 1);
+    for (area, message) in [(SLOTS, UP), (SECOND, DOWN)] {
+        write(area, message.address_low());
+        write(area + 4, message.address_high());
+        write(area + 8, message.data);
     }
-}
-
-const FIRST: MsiMessage = MsiMessage { address: 0x1_0000_0040, data: 0x2_0007 };
-
-fn device(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<WriteLog>) {
-    let sent = Arc::<WriteLog>::default();
-    let doorbells = Arc::new(Doorbells::new(Arc::clone(&sent) as _));
-    let device = PlatformDevice::with_config(DeviceId::new(1), plan, doorbells);
-    write(&device, registers::CONTROL, 1);
-    (device, sent)
-}
-
-/// Returns a device whose slot 0 is set up and unmasked.
-fn open(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<WriteLog>) {
-    let (device, sent) = device(plan);
-    for (area, address) in
-        [(registers::SLOTS, FIRST.address), (registers::SECOND, FIRST.address + 8)]
-    {
-        write(&device, area + registers::ADDRESS_LOW, low(address));
-        write(&device, area + registers::ADDRESS_HIGH, low(address >> 32));
-        write(&device, area + registers::DATA, FIRST.data);
+    write(SLOTS + SLOT_CONTROL, COMMIT);
+    for step in steps {
+        match *step {
+            Signal(result) => assert_eq!(device.signal(0), result),
+            Write(offset, value) => write(offset, value),
+            Unplug => device.unplug(),
+            Plug => device.plug(),
+        }
     }
-    write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::COMMIT);
-    (device, sent)
+    let sent: Vec<_> = sent.all().into_iter().map(|(_, message)| message).collect();
+    assert_eq!(sent, expected);
+    let found = PlatformDeviceConfig::of(config.slots, config.features());
+    assert_eq!(found, config, "the features register states the configuration");
 }
-
-fn low(value: u64) -> u32 {
-    u32::try_from(value & u64::from(u32::MAX)).unwrap()
-}
-
-fn write(device: &PlatformDevice, offset: u64, value: u32) {
-    device.write(offset, AccessWidth::Word, u64::from(value));
-}
-
-fn messages(sent: &WriteLog) -> Vec<(u64, u32)> {
-    std::mem::take(&mut *lock(&sent.0))
-}
-
-const UP: (u64, u32) = (FIRST.address, FIRST.data);
-const DOWN: (u64, u32) = (FIRST.address + 8, FIRST.data);
-const LEVEL: PlatformDeviceConfig =
-    PlatformDeviceConfig { trigger: Trigger::Level, ..PlatformDeviceConfig::new(2) };
 
 #[test]
 fn a_level_sends_one_message_per_transition() {
-    let (device, sent) = open(LEVEL);
-    device.signal(0);
-    device.signal(0);
-    assert_eq!(messages(&sent), [UP]);
-    write(&device, registers::LOWER, 0);
-    write(&device, registers::LOWER, 0);
-    assert_eq!(messages(&sent), [DOWN]);
-    device.signal(0);
-    assert_eq!(messages(&sent), [UP]);
+    check(LEVEL, &[SENT, SENT, LOWERED, LOWERED, SENT], &[UP, DOWN, UP]);
 }
 
 #[test]
 fn unmasking_sends_only_an_asserted_level() {
-    let (device, sent) = open(LEVEL);
-    let control = registers::SLOTS + registers::SLOT_CONTROL;
-    write(&device, control, registers::MASK);
-    assert_eq!(device.signal(0), Signaled::Held);
-    write(&device, registers::LOWER, 0);
-    write(&device, control, 0);
-    assert_eq!(messages(&sent), []);
-    write(&device, control, registers::MASK);
-    device.signal(0);
-    write(&device, control, 0);
-    assert_eq!(messages(&sent), [UP]);
+    check(LEVEL, &[MASKED, HELD, LOWERED, UNMASKED, MASKED, HELD, UNMASKED], &[UP]);
 }
 
 #[test]
 fn unplugging_a_device_deasserts_its_level() {
-    let (device, sent) = open(LEVEL);
-    device.signal(0);
-    device.unplug();
-    assert_eq!(messages(&sent), [UP, DOWN]);
-    assert_eq!(device.read(registers::CONTROL, AccessWidth::Word), 0xffff_ffff);
-    device.plug();
-    assert_eq!(device.signal(0), Signaled::Off);
+    check(LEVEL, &[SENT, Unplug, Signal(Signaled::Off), Plug, Signal(Signaled::Off)], &[UP, DOWN]);
 }
 
 #[test]
 fn narrow_slots_truncate_address_and_data() {
-    let narrow = PlatformDeviceConfig {
-        address: AddressWidth::Bits32,
-        data: DataWidth::Bits16,
-        ..PlatformDeviceConfig::new(1)
-    };
-    let (device, sent) = open(narrow);
-    device.signal(0);
-    assert_eq!(messages(&sent), [(0x40, 7)]);
+    let (address, data) = (AddressWidth::Bits32, DataWidth::Bits16);
+    check(PlatformDeviceConfig { address, data, ..EDGE }, &[SENT], &[NARROW]);
 }
 
 #[test]
 fn a_message_that_is_not_committed_is_not_sent() {
+    let commit = Write(SLOTS + SLOT_CONTROL, COMMIT);
     for rewrite in [Rewrite::Atomic64, Rewrite::AddressOnly] {
-        let (device, sent) = open(PlatformDeviceConfig { rewrite, ..PlatformDeviceConfig::new(1) });
-        write(&device, registers::SLOTS + registers::ADDRESS_LOW, 0x80);
-        device.signal(0);
-        write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::COMMIT);
-        device.signal(0);
-        assert_eq!(messages(&sent), [UP, (0x1_0000_0080, FIRST.data)], "{rewrite:?}");
+        let steps = [Write(SLOTS, CHANGED.address_low()), SENT, commit, SENT];
+        check(config(rewrite, Trigger::Edge), &steps, &[UP, CHANGED]);
     }
 }
 
 #[test]
 fn writing_the_mask_of_a_device_without_masking_is_ignored() {
     for rewrite in [Rewrite::Atomic64, Rewrite::AddressOnly, Rewrite::LowWordOnly, Rewrite::Never] {
-        let (device, _) = open(PlatformDeviceConfig { rewrite, ..PlatformDeviceConfig::new(1) });
-        write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::MASK);
-        assert_eq!(device.signal(0), Signaled::Sent(Delivery::Pending), "{rewrite:?}");
+        check(config(rewrite, Trigger::Edge), &[MASKED, SENT], &[UP]);
     }
 }

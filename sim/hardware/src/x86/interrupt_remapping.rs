@@ -17,22 +17,14 @@ const EXTENDED: u64 = 1 << 11;
 /// Maximum number of recorded faults.
 const KEPT: usize = 64;
 
-/// A blocked message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RemappingFault {
-    /// The sender.
-    pub device: RequesterId,
-    /// The fault reason (VT-d specification §7.2.3.1), between 0x20 and 0x26.
-    pub reason: u8,
-}
-
 /// The remapping hardware.
 pub struct RemappingUnit {
     ram: Arc<Ram>,
     /// Interrupt remapping table address register; 0 while the unit is disabled.
     table: AtomicU64,
     cache: Mutex<BTreeMap<u64, [u64; 2]>>,
-    faults: Mutex<Vec<RemappingFault>>,
+    /// Senders of blocked messages, and fault reasons (VT-d specification §7.2.3.1).
+    faults: Mutex<Vec<(RequesterId, u8)>>,
 }
 
 impl RemappingUnit {
@@ -55,15 +47,10 @@ impl RemappingUnit {
             .map_err(|reason| {
                 let mut faults = lock(&self.faults);
                 if faults.len() < KEPT {
-                    faults.push(RemappingFault { device: from, reason });
+                    faults.push((from, reason));
                 }
             })
             .ok()
-    }
-
-    /// Returns the first few recorded faults, in order.
-    pub fn faults(&self) -> Vec<RemappingFault> {
-        lock(&self.faults).clone()
     }
 
     fn try_translate(&self, from: RequesterId, message: MsiMessage) -> Result<Arriving, u8> {
@@ -156,7 +143,7 @@ impl EntryCache for RemappingUnit {
     }
 }
 
-msi_types::debug_by!(RemappingUnit as "RemappingUnit", |it| {faults: it.faults()});
+msi_types::debug_by!(RemappingUnit as "RemappingUnit", |it| {faults: lock(&it.faults)});
 
 #[cfg(test)]
 mod tests {
@@ -203,9 +190,8 @@ mod tests {
         {
             assert_eq!(unit.translate(device, message), None);
         }
-        let reasons: Vec<_> =
-            unit.faults().iter().map(|fault| (fault.device, fault.reason)).collect();
-        assert_eq!(reasons, [(stranger, 0x26), (DEVICE, 0x22), (DEVICE, 0x21), (DEVICE, 0x25)]);
+        let faults = lock(&unit.faults).clone();
+        assert_eq!(faults, [(stranger, 0x26), (DEVICE, 0x22), (DEVICE, 0x21), (DEVICE, 0x25)]);
     }
 
     #[test]

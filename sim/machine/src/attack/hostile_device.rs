@@ -26,7 +26,7 @@ const STREAM: RequesterId = RequesterId::new(1);
 pub(super) struct HostileDevice {
     direct: Arc<DirectBus>,
     iommu: Option<Iommu>,
-    writes: Cell<usize>,
+    writes: Cell<u64>,
 }
 
 /// The bus, as the attacker sees it.
@@ -67,13 +67,13 @@ impl HostileDevice {
     }
 
     /// Returns the number of writes outside the attacker's own memory.
-    pub(super) fn writes(&self) -> usize {
+    pub(super) fn writes(&self) -> u64 {
         self.writes.get()
     }
 
     /// Returns the number of writes that the IOMMU blocked.
-    pub(super) fn faults(&self) -> usize {
-        self.iommu.as_ref().map_or(0, |iommu| iommu.faults().len())
+    pub(super) fn faults(&self) -> u64 {
+        self.iommu.as_ref().map_or(0, Iommu::stopped)
     }
 
     fn send(&self, message: MsiMessage) {

@@ -6,9 +6,7 @@ use super::{
 };
 use crate::model::GicModel;
 use crate::trace::Recorder;
-use doorbell_hardware::bus::{
-    AccessWidth, Bus, DeviceWrites, Doorbells, MmioDevice, Overlap, Written,
-};
+use doorbell_hardware::bus::{AccessWidth, Bus, Doorbells, MmioDevice, Overlap};
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::its::{COMMAND_BYTES, COMMAND_WORDS};
 use gic_arch::{gicr, gits};
@@ -21,7 +19,7 @@ use std::sync::Arc;
 use vgic::its::{ErrorPolicy, ItsConfig, PageSizes, RedistributorNaming};
 use vgic::{
     Block, CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegion, V2mConfig,
-    VgicConfig,
+    Vgic, VgicConfig,
 };
 
 /// Minimum number of DeviceID bits in an ITS.
@@ -247,11 +245,8 @@ pub(crate) fn doorbells(
     ram: &Arc<Ram>,
     recorder: Option<&Arc<Recorder>>,
 ) -> Doorbells {
-    let writes = Anywhere { model: Arc::clone(model), ram: Arc::clone(ram) };
-    let mut doorbells = Doorbells::new(match recorder {
-        Some(recorder) => Arc::new(WatchedWrites { writes, recorder: Arc::clone(recorder) }),
-        None => Arc::new(writes),
-    });
+    let writes = Arc::new(Anywhere { model: Arc::clone(model), ram: Arc::clone(ram) });
+    let mut doorbells = Doorbells::new(observed(writes, recorder));
     for (index, its) in model.config().its.iter().enumerate() {
         doorbells.listen(its.doorbell(), observed(model.its(index), recorder));
     }
@@ -275,44 +270,18 @@ struct Anywhere {
     ram: Arc<Ram>,
 }
 
-impl DeviceWrites for Anywhere {
-    fn write(&self, address: u64, data: u32) -> Written {
-        match self
-            .model
-            .with(|vgic| vgic.write_from_device(address, AccessWidth::Word, data.into()))
-        {
-            Ok(DeviceWrite::Message(Delivery::NoDoorbell)) => Written::Nowhere,
-            Ok(DeviceWrite::Message(delivery)) => Written::Message(delivery),
-            Ok(DeviceWrite::Register) => Written::Register,
-            Err(_) if self.ram.write(address, &data.to_le_bytes()).is_ok() => Written::Memory,
-            Err(_) => Written::Nowhere,
-        }
-    }
-}
-
-/// Wrapper that reports the device writes handled by [`Anywhere`]. The reports contain DeviceID 0,
-/// because the targets of these writes cannot identify the sender.
-struct WatchedWrites {
-    writes: Anywhere,
-    recorder: Arc<Recorder>,
-}
-
-impl DeviceWrites for WatchedWrites {
-    fn write(&self, address: u64, data: u32) -> Written {
-        let (device, message) = (DeviceId::default(), MsiMessage { address, data });
-        self.recorder.observe(Event::Translated { device, message });
-        let written = self.writes.write(address, data);
-        let delivery = match written {
-            Written::Message(delivery) => delivery,
-            Written::Register | Written::Memory | Written::Nowhere => Delivery::NoDoorbell,
-        };
-        self.recorder.observe(match delivery {
-            Delivery::Pending => Event::Pending { device, message },
-            Delivery::Blocked | Delivery::NoDoorbell => {
-                Event::Dropped { device, message, delivery }
+impl SignalMsi<DeviceId> for Anywhere {
+    fn signal_msi(&self, _: DeviceId, MsiMessage { address, data }: MsiMessage) -> Delivery {
+        let write = |vgic: &Vgic| vgic.write_from_device(address, AccessWidth::Word, data.into());
+        match self.model.with(write) {
+            Ok(DeviceWrite::Message(delivery)) => delivery,
+            Ok(DeviceWrite::Register) => Delivery::NoDoorbell,
+            Err(_) => {
+                // A write outside of RAM has no effect.
+                let _ = self.ram.write(address, &data.to_le_bytes());
+                Delivery::NoDoorbell
             }
-        });
-        written
+        }
     }
 }
 

@@ -131,11 +131,9 @@ pub(super) fn build(
 ) -> Result<Vec<(DevicePlan, Arc<PlatformDevice>)>, Overlap> {
     let mut devices = Vec::new();
     for plan in plans {
-        let hardware = Arc::new(PlatformDevice::with_config(
-            plan.route.device_id,
-            plan.config,
-            Arc::clone(doorbells),
-        ));
+        let upstream = Arc::clone(doorbells) as _;
+        let hardware = PlatformDevice::new(plan.route.device_id, plan.config, upstream);
+        let hardware = Arc::new(hardware);
         bus.attach(&plan.name, plan.registers, Arc::clone(&hardware) as _)?;
         devices.push((plan, hardware));
     }

@@ -15,9 +15,6 @@ pub(crate) enum Endpoint {
     /// A wireless adapter with a single message in configuration space for four vectors. Its driver
     /// copies the vectors' messages into the adapter's rings.
     Ath11k,
-    /// A device that stores its messages in ring memory. Its 40 rings share 32 vectors, or a single
-    /// vector if the driver cannot allocate 32.
-    ImsRing,
     /// A device outside PCI that has registers for its messages. In a guest, this is a device that
     /// the hypervisor passes through.
     Platform,
@@ -27,12 +24,11 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::PciMsi,
         Self::PciMultiMsi,
         Self::PciMsix,
         Self::Ath11k,
-        Self::ImsRing,
         Self::Platform,
         Self::Emulated,
     ];
@@ -122,15 +118,14 @@ impl BoardConfig {
             (World::Guest | World::GuestRemapped, _) => Surroundings::Guest(Hypervisor::Traps),
         }
     }
-}
 
-/// The outcome of a trial.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Outcome {
-    /// Every message arrived, and all resources have been released.
-    Works,
-    /// The drivers refused for this reason, and all resources have been released.
-    Refused(String),
-    /// A defect: a message was lost, or a resource was not released.
-    Broken(String),
+    /// Returns `true` if messages that devices store themselves reach the hardware.
+    pub(crate) fn stored_messages_are_real(&self) -> bool {
+        match self.reality {
+            _ if self.parent.is_virtual_bus() => true,
+            World::BareMetal => true,
+            World::Guest => false,
+            World::GuestRemapped => self.layer == Layer::Remapping,
+        }
+    }
 }
