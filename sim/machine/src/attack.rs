@@ -5,11 +5,11 @@ mod hostile_device;
 mod registers;
 
 pub use hostile_device::IommuPages;
-pub use registers::Overwritten;
 
 use crate::error::RunError;
 use crate::machine::Machine;
-use crate::system::{Device, DeviceVector, PoweredMachine, SequentialCpus, boot, first_message};
+use crate::sequential::GicCpus;
+use crate::system::{Device, DeviceVector, PoweredMachine, boot, first_message};
 use doorbell_hardware::iommu::GRANULE;
 use hostile_device::HostileDevice;
 use msi_types::{Isolation, MsiMessage, NotIsolated};
@@ -29,8 +29,6 @@ pub struct AttackReport {
     /// Set if the attacked device's messages stopped arriving after the attacker had written zeros
     /// to the first word of the doorbell page.
     pub silenced: bool,
-    /// Registers in the doorbell page that the attacker's writes changed.
-    pub overwritten: Vec<Overwritten>,
     /// Set if the attacker made the redistributor use LPI tables in the attacker's memory, and the
     /// attacked device's interrupts then arrived if and only if those tables enabled them.
     pub seized: bool,
@@ -53,7 +51,7 @@ pub struct AttackReport {
 /// Returns an error if a driver fails, or if a controller cannot be migrated.
 pub fn attack(mut machine: Machine, pages: IommuPages) -> Result<Option<AttackReport>, RunError> {
     let powered = PoweredMachine::on(&mut machine);
-    let cpus = SequentialCpus::new(&powered);
+    let cpus = powered.sequential();
     let system = boot(machine, &powered, &cpus)?;
     let working = |device: &&Device| !device.is_pci() && !device.vectors().is_empty();
     let mut devices = system.devices.iter().filter(working);
@@ -65,16 +63,11 @@ pub fn attack(mut machine: Machine, pages: IommuPages) -> Result<Option<AttackRe
     let bus = HostileDevice::new(intruder, &system, pages, message.address);
     let rang = runs_of(&cpus, vector, || bus.write(message));
     let page = GRANULE.page(message.address);
-    let before = registers::read(&system, intruder, page);
     let silenced = !runs_of(&cpus, vector, || {
         bus.write(MsiMessage { address: page, data: 0 });
         victim.send(vector);
     });
-    let mut arrives = || {
-        runs_of(&cpus, vector, || {
-            victim.send(vector);
-        })
-    };
+    let mut arrives = || runs_of(&cpus, vector, || _ = victim.send(vector));
     let seized = registers::seize(&system, &bus, message, &mut arrives);
     let migrated = cpus.migrated().map_err(RunError::NotMoved)?;
     Ok(Some(AttackReport {
@@ -85,7 +78,6 @@ pub fn attack(mut machine: Machine, pages: IommuPages) -> Result<Option<AttackRe
             .unwrap_or(Isolation::NotIsolated(NotIsolated::NoController)),
         rang,
         silenced,
-        overwritten: registers::changed(before, &registers::read(&system, intruder, page)),
         seized,
         writes: bus.writes(),
         faults: bus.faults(),
@@ -95,7 +87,7 @@ pub fn attack(mut machine: Machine, pages: IommuPages) -> Result<Option<AttackRe
 
 /// Calls `act`, lets all CPUs take their pending interrupts, and returns `true` if the vector's
 /// handler ran.
-fn runs_of(cpus: &SequentialCpus, vector: &DeviceVector, act: impl FnOnce()) -> bool {
+fn runs_of(cpus: &GicCpus, vector: &DeviceVector, act: impl FnOnce()) -> bool {
     let before = vector.record.counts().runs;
     act();
     cpus.settle();

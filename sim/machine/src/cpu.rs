@@ -6,7 +6,7 @@ mod threads;
 mod work;
 
 pub use self::core::CpuRegisters;
-pub(crate) use self::core::{CpuCore, CpuRecords, Its, Timing, looked_at};
-pub(crate) use sleepers::{NoKick, SleepingCpus};
+pub(crate) use self::core::{CpuCore, CpuRecords, Timing, UnhandledCounts, looked_at};
+pub(crate) use sleepers::SleepingCpus;
 pub(crate) use threads::CpuThreads;
 pub(crate) use work::{Cpus, Work, call};

@@ -55,7 +55,7 @@ mod simulate;
 mod system;
 mod trace;
 
-pub use attack::{AttackReport, IommuPages, Overwritten, attack};
+pub use attack::{AttackReport, IommuPages, attack};
 pub use disturbance::Disturbance;
 pub use doorbell_hardware::pci::{AddressWidth, Signaled, StoreConfig};
 pub use doorbell_hardware::platform_device::PlatformDeviceConfig;

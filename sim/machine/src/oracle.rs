@@ -37,8 +37,8 @@
 //!
 //! - **One pending bit that moves with the vector** (an ITS, SPIs): the previous acknowledgment on
 //!   any CPU. Each message makes one acknowledgment due, unless the interrupt was already pending
-//!   when the message arrived. If several messages were in flight, the acknowledgment is
-//!   attributed to the first one to arrive. Rule 3 considers the oldest message that was unhandled
+//!   when the message arrived, or two CPUs acknowledge at the same time. If several messages were
+//!   in flight, the acknowledgment is attributed to the first one to arrive. Rule 3 considers the oldest message that was unhandled
 //!   when the CPU looked for interrupts rather than when its handler ran, because another CPU may
 //!   handle later messages in between.
 //! - **One pending bit per CPU, which does not move with the vector** (direct LPIs): the previous

@@ -4,21 +4,20 @@ mod boot;
 mod device;
 mod hardware;
 mod hotplug;
-mod sequential_cpus;
 mod suspend;
 mod virtual_bus;
 
 pub(crate) use boot::{PoweredMachine, boot};
 pub(crate) use device::{Device, DeviceVector, Driver};
 pub(crate) use hotplug::{AffinityChange, first_message};
-pub(crate) use sequential_cpus::SequentialCpus;
 pub(crate) use virtual_bus::{VirtualBus, VirtualFunction};
 
-use crate::cpu::{CpuCore, CpuRecords, Cpus, Its, call};
+use crate::cpu::{CpuCore, CpuRecords, Cpus, call};
 use crate::fault::FaultInjector;
 use crate::machine::Omission;
 use crate::model::GicModel;
 use crate::oracle::Pending;
+use crate::sequential::silent_fault;
 use doorbell_hardware::bridge_msi::BridgeMsi;
 use doorbell_hardware::bus::Doorbells;
 use doorbell_hardware::platform::MachinePlatform;
@@ -111,25 +110,5 @@ impl System {
     pub(crate) fn silent_fault(&self) -> Option<String> {
         let of_bus = || self.virtual_bus.as_ref().and_then(|bus| bus.fault());
         silent_fault(&self.irqchip).or_else(of_bus)
-    }
-}
-
-/// Returns a fault that the drivers of these controllers could not report in any other way, or
-/// `None`.
-pub fn silent_fault(irqchip: &Irqchip) -> Option<String> {
-    irqchip.controllers().find_map(|(_, driver)| match driver {
-        MsiController::Its(its) => fault_of(its),
-        MsiController::DirectLpi(direct_lpi) => {
-            direct_lpi.take_fault().map(|fault| fault.to_string())
-        }
-        _ => None,
-    })
-}
-
-fn fault_of(its: &Its) -> Option<String> {
-    match its.faults() {
-        (0, _) => None,
-        (count, Some(last)) => Some(format!("{last} ({count} such faults)")),
-        (count, None) => Some(format!("its@{:x}: {count} faults", its.base())),
     }
 }

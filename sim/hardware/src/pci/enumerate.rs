@@ -22,8 +22,8 @@ pub struct FoundFunction {
 /// # Errors
 /// Returns the errors of [`irq_domain::pci::enumerate`], for example because a window is too small.
 pub fn enumerate(bus: &CpuBus, windows: Windows) -> Result<Vec<FoundFunction>, PciError> {
-    let ecam = BusRegion { bus: bus.clone(), region: windows.ecam };
-    let ecam = Ecam::new(Arc::new(ecam), windows.buses);
+    let ecam = Arc::new(BusRegion::new(bus, windows.ecam));
+    let ecam = Ecam::new(ecam, windows.buses);
     let memory = PciWindow::identity(PciSpace::Memory64, windows.memory);
     let found = irq_domain::pci::enumerate(windows.buses, &[memory], |at| ecam.function(at))?;
     let functions = found.into_iter().filter(|function| function.secondary_bus().is_none());
@@ -54,18 +54,23 @@ impl FoundFunction {
     /// # Errors
     /// Returns the errors of [`irq_domain::pci::find_store`].
     pub fn store(&self, host: Arc<dyn Host>) -> Result<FunctionStore, PciError> {
-        let map = |region| Arc::new(BusRegion { bus: self.bus.clone(), region }) as _;
-        self.function.store(host, |bar| Some(map(bar.cpu)))
+        self.function.store(host, |bar| Some(Arc::new(BusRegion::new(&self.bus, bar.cpu)) as _))
     }
 }
 
-/// A region of registers on the simulated bus.
-struct BusRegion {
+/// A region of registers on the simulated bus, as a driver maps it.
+#[derive(Debug)]
+pub struct BusRegion {
     bus: CpuBus,
     region: Region,
 }
 
 impl BusRegion {
+    /// Maps the region.
+    pub fn new(bus: &CpuBus, region: Region) -> Self {
+        Self { bus: bus.clone(), region }
+    }
+
     fn read(&self, offset: u64, width: AccessWidth) -> u32 {
         u32::try_from(self.bus.read(self.region.base() + offset, width)).unwrap_or(u32::MAX)
     }

@@ -3,7 +3,7 @@
 use crate::oracle::{Clock, RouteTable};
 use crate::trace::{Occurrence, Recorder};
 use doorbell_hardware::lock::lock;
-use doorbell_hardware::platform::{Executing, MachinePlatform};
+use doorbell_hardware::platform::Executing;
 use gic_arch::icc::SysRegEncoding;
 use gic_driver::{CpuInterface, SystemRegisters};
 use irq_domain::{Dispatched, Interrupts, Unhandled};
@@ -14,9 +14,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use vgic::{Sleep, Vcpu};
-
-/// The machine's ITS driver.
-pub(crate) type Its = gic_driver::Its<MachinePlatform>;
 
 thread_local! {
     /// The time at which the CPU on this thread last looked for an interrupt.

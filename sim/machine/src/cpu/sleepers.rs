@@ -64,13 +64,6 @@ impl SleepingCpus {
     }
 }
 
-/// A [`Kick`] that does nothing, for CPUs that poll for interrupts.
-pub(crate) struct NoKick;
-
-impl Kick for NoKick {
-    fn kick(&self, _: Cpu) {}
-}
-
 impl Kick for SleepingCpus {
     fn kick(&self, cpu: Cpu) {
         self.call(cpu);

@@ -9,7 +9,7 @@ use crate::machine::{BuildOptions, LpiNumbers, Machine, build};
 use crate::model::StateFilter;
 use crate::run::{RunOptions, run};
 use crate::simulate::simulate;
-use crate::system::{PoweredMachine, SequentialCpus, System, boot};
+use crate::system::{PoweredMachine, System, boot};
 use doorbell_hardware::bus::AccessWidth;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -169,7 +169,7 @@ fn a_migration_that_forgets_pending_state_loses_an_intruder_message() {
 fn with_system(cpus: u16, act: impl FnOnce(&System, &Migrator)) {
     let mut machine = machine("harbour", Migration::AtRandom { seed: 1 }, NonZeroU16::new(cpus));
     let powered = PoweredMachine::on(&mut machine);
-    let system = boot(machine, &powered, &SequentialCpus::new(&powered)).unwrap();
+    let system = boot(machine, &powered, &powered.sequential()).unwrap();
     act(&system, powered.migrator.as_deref().unwrap());
 }
 

@@ -4,21 +4,20 @@
 use super::kernel;
 use super::vmm::{CAPABILITY, Exit, GuestCpu, KickFlag, PENDING_BITS, TABLE};
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
-use doorbell_hardware::platform::{
-    CpuBus, Executing, Interleave, InterleavePoint, MachinePlatform,
-};
+use doorbell_hardware::pci::enumerate::BusRegion;
+use doorbell_hardware::platform::{Executing, Interleave, InterleavePoint, MachinePlatform};
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::Affinity;
 use gic_arch::icc::SysRegEncoding;
 use gic_bringup::Irqchip;
 use gic_driver::SystemRegisters;
 use gic_firmware::{
-    Controller, ControllerIndex, CpuNode, Description, Fact, Gic, MapEntry, MsiRouting, PciHost,
-    Region, Target, devicetree,
+    BusRange, Controller, ControllerIndex, CpuNode, Description, Gic, MsiRouting, PciHost, Region,
+    devicetree,
 };
 use irq_domain::IrqContext;
 use irq_domain::pci::{
-    ConfigSpace, FunctionStore, MsixCapability, MsixParts, MsixStore, TableMemory,
+    ConfigSpace as _, Ecam, FunctionStore, MsixCapability, MsixParts, MsixStore,
 };
 use msi_types::pci::msix;
 use msi_types::{Cpu, DeviceId, RequesterId, Shape};
@@ -33,11 +32,12 @@ pub(super) const CPUS: u32 = 4;
 /// Number of the function's vectors.
 pub(super) const VECTORS: u16 = 32;
 const FUNCTION: RequesterId = RequesterId::pci(0, 1, 0);
-/// Address of the function's configuration space.
-const CONFIG: u64 = 0x3f00_8000;
+const ECAM: u64 = 0x3f00_0000;
+const ECAM_SIZE: u64 = 0x10_0000;
+const BUSES: BusRange = BusRange { first: 0, last: 0 };
 const RAM: u64 = 0x4000_0000;
-/// Time limit of a wait, after which the test fails.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit of a wait, which only ends what hangs.
+pub(super) const HANG: Duration = Duration::from_mins(10);
 
 /// A vCPU as seen by the monitor. The kernel's thread waits while the monitor handles an exit.
 pub(super) struct KernelCpu {
@@ -224,9 +224,9 @@ impl GuestKernel {
 
     /// Handles interrupts until `condition` holds.
     pub(super) fn wait(&self, condition: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + HANG;
         while !condition() {
-            assert!(Instant::now() < deadline, "the guest's wait timed out");
+            assert!(Instant::now() < deadline, "the guest hangs");
             self.at(InterleavePoint::Unmasked);
         }
     }
@@ -242,59 +242,14 @@ impl Interleave for GuestKernel {
     }
 }
 
-/// Page of the guest's bus.
-struct Window {
-    bus: CpuBus,
-    base: u64,
-}
-
-impl TableMemory for Window {
-    fn length(&self) -> u64 {
-        0x1000
-    }
-
-    fn read32(&self, offset: u64) -> u32 {
-        self.bus.read32(self.base + offset)
-    }
-
-    fn write32(&self, offset: u64, value: u32) {
-        self.bus.write(self.base + offset, AccessWidth::Word, value.into());
-    }
-}
-
-/// Configuration space of the function. The monitor implements only the MSI-X capability.
-impl ConfigSpace for Window {
-    fn read16(&self, offset: u16) -> u16 {
-        self.bus.read(self.base + u64::from(offset), AccessWidth::Half).try_into().unwrap()
-    }
-
-    fn write16(&self, offset: u16, value: u16) {
-        self.bus.write(self.base + u64::from(offset), AccessWidth::Half, value.into());
-    }
-
-    fn read8(&self, _: u16) -> u8 {
-        unreachable!()
-    }
-
-    fn read32(&self, offset: u16) -> u32 {
-        self.bus.read32(self.base + u64::from(offset))
-    }
-
-    fn write8(&self, _: u16, _: u8) {
-        unreachable!()
-    }
-
-    fn write32(&self, _: u16, _: u32) {
-        unreachable!()
-    }
-}
-
-/// Returns the message store of the monitor's function.
+/// Returns the message store of the monitor's function. The monitor implements only the MSI-X
+/// capability of its configuration space.
 fn message_store(platform: &Arc<MachinePlatform>) -> FunctionStore {
-    let window = |base| Arc::new(Window { bus: platform.cpu_bus(), base });
-    let (table, config) = (window(TABLE), window(CONFIG));
-    let offset = u16::try_from(CAPABILITY - CONFIG).unwrap();
-    let place = |at| msix::BarOffset::from(ConfigSpace::read32(&*config, offset + at));
+    let window = |base, size| Arc::new(BusRegion::new(&platform.cpu_bus(), region(base, size)));
+    let (table, ecam) = (window(TABLE, 0x1000), Ecam::new(window(ECAM, ECAM_SIZE), BUSES));
+    let config = Arc::new(ecam.function(FUNCTION).unwrap());
+    let offset = u16::try_from(CAPABILITY & 0xfff).unwrap();
+    let place = |at| msix::BarOffset::from(config.read32(offset + at));
     let (table_at, pending) = (place(msix::TABLE), place(msix::PBA));
     assert_eq!(pending.offset(), PENDING_BITS - TABLE);
     let capability = MsixCapability { offset, slots: VECTORS, table: table_at, pending };
@@ -319,18 +274,12 @@ fn devicetree(gic: &Vgic) -> Vec<u8> {
     let redistributors = frames(|block| matches!(block, Block::Redistributors(_)));
     let gic = Gic::v3("/intc", region(0x0800_0000, 0x1_0000), redistributors);
     let cpu = |number| CpuNode::new(format!("/cpus/cpu@{number}"), Affinity::new(0, 0, 0, number));
-    let everyone = MapEntry {
-        rid_base: RequesterId::new(0),
-        length: 0x1_0000,
-        target: Target::Controller(ControllerIndex::new(0)),
-        device_id_base: DeviceId::new(0),
-    };
-    let routing = MsiRouting { map: Some(vec![Fact::stated(everyone)]), ..MsiRouting::default() };
+    let routing = MsiRouting::device(ControllerIndex::new(0), DeviceId::new(0));
     let description = Description {
         cpus: (0..4).map(cpu).collect(),
         gic: Some(gic),
         controllers: vec![Controller::its("/intc/its", region(0x0808_0000, 0x2_0000))],
-        hosts: vec![PciHost::ecam("/pcie", region(0x3f00_0000, 0x10_0000), routing)],
+        hosts: vec![PciHost::ecam("/pcie", region(ECAM, ECAM_SIZE), routing)],
         ..Description::default()
     };
     devicetree::write(&description).unwrap()

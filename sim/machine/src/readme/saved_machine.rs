@@ -1,6 +1,6 @@
 //! Tests that save and restore the guide's machine while its guest moves the function's vectors.
 
-use super::guest::{CPUS, GuestKernel, PATIENCE, VECTORS, ram};
+use super::guest::{CPUS, GuestKernel, HANG, VECTORS, ram};
 use super::vmm::{CAPABILITY, Machine, run};
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::Irqchip;
@@ -32,10 +32,10 @@ impl Taken {
         self.lpis.iter().map(|count| count.load(Ordering::SeqCst)).collect()
     }
 
-    /// Waits until `condition` holds, for at most `PATIENCE`. After a timeout, all later waits
+    /// Waits until `condition` holds, for at most `HANG`. After a timeout, all later waits
     /// end immediately.
     fn wait(&self, mut condition: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + HANG;
         while !self.gave_up.load(Ordering::SeqCst) && !condition(self) {
             self.gave_up.store(Instant::now() >= deadline, Ordering::SeqCst);
             thread::yield_now();
@@ -125,7 +125,7 @@ impl Uart {
 }
 
 fn save(machine: &Machine, vcpus: &mut [Vcpu]) -> MachineState {
-    machine.parts().save(vcpus, PATIENCE).unwrap()
+    machine.parts().save(vcpus, HANG).unwrap()
 }
 
 fn uart_line(state: &MachineState) -> bool {

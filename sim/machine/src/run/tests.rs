@@ -8,8 +8,9 @@ use crate::embedded;
 use crate::machine::{BuildOptions, LpiDisabling, LpiNumbers, Machine, build};
 use crate::migration::Migration;
 use crate::report::Totals;
+use crate::sequential::GicCpus;
 use crate::simulate::simulate;
-use crate::system::{AffinityChange, Device, Driver, PoweredMachine, SequentialCpus, System, boot};
+use crate::system::{AffinityChange, Device, Driver, PoweredMachine, System, boot};
 use doorbell_hardware::bus::AccessWidth;
 use doorbell_hardware::platform::MachinePlatform;
 use gic_arch::gicr;
@@ -35,7 +36,7 @@ fn machine(lpi_disabling: LpiDisabling, migration: Migration) -> Machine {
 /// A machine with a single vector, whose CPUs take interrupts immediately.
 struct SingleVector {
     system: System,
-    cpus: SequentialCpus,
+    cpus: GicCpus,
     device: usize,
     /// A CPU that the vector never targeted.
     stranger: u32,
@@ -47,7 +48,7 @@ impl SingleVector {
     fn new(migration: Migration) -> Self {
         let mut machine = machine(LpiDisabling::Impossible, migration);
         let powered = PoweredMachine::on(&mut machine);
-        let cpus = SequentialCpus::new(&powered);
+        let cpus = powered.sequential();
         let system = boot(machine, &powered, &cpus).unwrap();
         let working = |device: &Device| !device.is_pci() && !device.vectors().is_empty();
         let device = system.devices.iter().position(working).unwrap();

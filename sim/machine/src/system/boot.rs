@@ -11,6 +11,7 @@ use crate::machine::{
     is_virtual_bus, populated,
 };
 use crate::migration::Migrator;
+use crate::sequential::GicCpus;
 use doorbell_hardware::pci::enumerate::{FoundFunction, enumerate};
 use doorbell_hardware::pci::{Function, HostBridge, StoreConfig};
 use doorbell_hardware::platform::{CpuBus, MachinePlatform};
@@ -65,6 +66,12 @@ impl PoweredMachine {
             _ => platform,
         });
         Self { cores, records, platform, migrator }
+    }
+
+    /// Makes the CPUs run on the caller's thread.
+    pub(crate) fn sequential(&self) -> GicCpus {
+        let Self { cores, records, platform, migrator } = self;
+        GicCpus::new(cores.clone(), migrator.clone(), Arc::clone(&records.unhandled), platform)
     }
 }
 
