@@ -20,9 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::num::NonZeroU16;
 use std::path::Path;
 
-pub(crate) use text::{
-    disturbances, faults, faults_of, omissions, outcome as device_outcome, run_verdict,
-};
+pub(crate) use text::{disturbances, faults, omissions, outcome as device_outcome, run_verdict};
 
 /// Builds the machine, delivers every device's interrupts, and shows where each one arrived.
 pub(crate) fn run(args: &RunArgs, file: Option<&Path>) -> Result<Outcome> {

@@ -125,7 +125,7 @@ pub(crate) fn outcome(device: &DeviceReport) -> String {
 }
 
 /// Returns the faults of vectors, each with its number.
-pub(crate) fn faults_of(vectors: &[VectorReport]) -> Vec<String> {
+fn faults_of(vectors: &[VectorReport]) -> Vec<String> {
     let sum = |count: fn(&VectorReport) -> u64| vectors.iter().map(count).sum();
     let faults: [(u64, &str); 3] = [
         (sum(|vector| u64::from(vector.lost)), "lost"),

@@ -104,16 +104,13 @@ fn the_report_states_why_a_machine_cannot_run() {
 }
 
 #[test]
-fn each_device_has_a_plot_of_its_latencies() {
+fn each_device_has_percentiles_of_its_latencies() {
     let (measured, _) = page(&[&marina()]);
     let devices = between(&measured, "<h3 id=\"devices-title\">", "</table>");
     let rows = devices.matches("<tr role=\"row\"><th role=\"rowheader\"").count();
-    assert!(rows > 5 && devices.matches("<svg class=\"latency\"").count() == rows, "{devices}");
-    assert_eq!(devices.matches("</svg> p50 ").count(), rows);
+    assert!(rows > 5 && devices.matches(">p50 ").count() == rows, "{devices}");
     let (simulated, _) = page(&["--simulate", &marina()]);
-    assert!(
-        !simulated.contains("<svg class=\"latency\"") && !simulated.contains("Send to handler")
-    );
+    assert!(!simulated.contains(">p50 ") && !simulated.contains("Send to handler"));
 }
 
 #[test]
