@@ -62,7 +62,7 @@ pub(crate) enum Command {
     /// doorbell, target.
     #[command(after_help = help::EXPLAIN, allow_missing_positional = true)]
     Explain(ExplainArgs),
-    /// Draw devices, IOMMUs, controllers and CPUs, as SVG or DOT.
+    /// Draw devices, IOMMUs, controllers and CPUs, as SVG.
     #[command(after_help = help::GRAPH)]
     Graph(GraphArgs),
     /// Write one HTML page for a reader without this tool: the picture, findings, tables, and where
@@ -344,12 +344,9 @@ impl RegistersArgs {
 pub(crate) struct GraphArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// Write to this file, as DOT if its name ends with `.dot`; without it, to standard output.
+    /// Write to this file; without it, to standard output.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Write DOT, regardless of the file's name.
-    #[arg(long)]
-    pub(crate) dot: bool,
 }
 
 #[derive(Debug, Args)]

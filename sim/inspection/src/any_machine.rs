@@ -8,7 +8,7 @@ use gic_firmware::{
 };
 use proptest::prelude::*;
 
-/// Name fragments that are special in SVG, HTML, DOT or prose, or that such files must not contain.
+/// Name fragments that are special in SVG, HTML or prose, or that such files must not contain.
 const ODD: [&str; 13] = [
     "",
     "<x-odd>",

@@ -1,7 +1,6 @@
 //! A picture of devices, IOMMUs, controllers and CPUs.
 
 mod cpu_groups;
-mod dot;
 mod layout;
 mod model;
 mod svg;
@@ -9,7 +8,6 @@ mod svg;
 pub(crate) use model::Column;
 pub(crate) use svg::{Badge, STYLE, inline};
 
-pub use dot::spell as to_dot;
 pub use model::Graph;
 pub use svg::draw as to_svg;
 

@@ -266,9 +266,9 @@ impl AcpiJudge {
         for (source, [socket, cluster]) in
             [(folder, ["package ", "cluster "]), (tree, ["socket", "cluster"])]
         {
-            let dot = process::capture(self.command.command(&["graph", "--dot"]).arg(&source))?;
+            let picture = process::capture(self.command.command(&["graph"]).arg(&source))?;
             let boxes =
-                |group: &String| dot.matches(&format!("label=\"{group}\\n2 CPUs\"")).count();
+                |group: &String| picture.matches(&format!(">{group}\n2 CPUs</title>")).count();
             let groups = [(0, 0), (0, 1), (1, 0), (1, 1)];
             let groups = groups.map(|(one, other)| format!("{socket}{one}, {cluster}{other}"));
             let drawn: Vec<_> = groups.iter().map(boxes).collect();

@@ -61,28 +61,6 @@ fn check(svg: &str, graph: &Graph) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Returns the quoted strings of a DOT file with their escape sequences decoded, or `None` if a
-/// string is not terminated.
-fn strings(dot: &str) -> Option<Vec<String>> {
-    let mut found = Vec::new();
-    let mut rest = dot.chars();
-    while rest.any(|one| one == '"') {
-        let mut text = String::new();
-        loop {
-            match rest.next()? {
-                '"' => break,
-                '\\' => text.push(match rest.next()? {
-                    'n' => '\n',
-                    other => other,
-                }),
-                other => text.push(other),
-            }
-        }
-        found.push(text);
-    }
-    Some(found)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 32,
@@ -97,18 +75,5 @@ proptest! {
         check(&svg::draw(&graph, &source.name), &graph)?;
         let badges = vec![Badge { findings: 3, class: "error" }; graph.nodes.len()];
         check(&inline(&graph, &source.name, &badges), &graph)?;
-    }
-
-    #[test]
-    fn dot_quotes_every_name(source in machines()) {
-        let inspection = Inspection::of(&source, &KnownRegisters::default());
-        let graph = Graph::of(&source, &inspection);
-        let dot = dot::spell(&graph);
-        let strings = strings(&dot);
-        prop_assert!(strings.is_some(), "{dot}");
-        let strings = strings.unwrap_or_default();
-        for node in &graph.nodes {
-            prop_assert!(strings.contains(&node.id), "{}", node.id);
-        }
     }
 }
