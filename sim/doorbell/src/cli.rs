@@ -163,8 +163,7 @@ pub(crate) struct RunArgs {
     pub(crate) include: IncludeArgs,
     #[command(flatten)]
     pub(crate) workload: WorkloadArgs,
-    /// Write a trace of every message to this file: in Chrome's trace format, which Perfetto opens,
-    /// if the name ends with `.json`; otherwise as text, with one line per event.
+    /// Write a trace of every message to this file, in Chrome's trace format, which Perfetto opens.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// Show each vector: its interrupt, and the runs of its handler on each CPU.

@@ -1,12 +1,9 @@
-//! Writes the file of `doorbell run --trace`, either as text with one event per line, or in
-//! Chrome's trace format for viewers such as Perfetto.
+//! Writes the file of `doorbell run --trace`, in Chrome's trace format for viewers such as
+//! Perfetto.
 
 mod chrome;
-mod flows;
-mod names;
 #[cfg(test)]
 mod tests;
-mod text;
 mod timeline;
 mod tracks;
 
@@ -59,13 +56,7 @@ impl<'a> TraceFile<'a> {
     pub(crate) fn write(self, report: &Report) -> Result<()> {
         let trace = self.recorder.take();
         let mut out = BufWriter::new(self.file);
-        let is_chrome = self.path.extension().is_some_and(|extension| extension == "json");
-        let written = if is_chrome {
-            timeline::write(&mut out, &trace, report)
-        } else {
-            text::write(&mut out, &trace)
-        };
-        let written = written.and_then(|()| out.flush());
+        let written = timeline::write(&mut out, &trace, report).and_then(|()| out.flush());
         let renamed = written.and_then(|()| match &self.part {
             Some(part) => fs::rename(part, self.path),
             None => Ok(()),

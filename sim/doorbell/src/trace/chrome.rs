@@ -1,8 +1,7 @@
 //! Writer of Chrome's trace format, which Google's document "Trace Event Format" defines. A trace
-//! is a JSON object whose array `traceEvents` contains slices, instants, and flows between slices.
-//! Each is on a track, which the format calls a thread of a process.
+//! is a JSON object whose array `traceEvents` contains the beginnings and ends of slices, instants,
+//! and flows between slices. Each is on a track, which the format calls a thread of a process.
 
-use serde::ser::{SerializeMap as _, Serializer as _};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 
@@ -13,17 +12,6 @@ pub(super) struct Track {
     pub(super) process: u32,
     /// Number of the track, which must be unique among the tracks of all processes.
     pub(super) thread: u32,
-}
-
-/// Point of a flow. The flow connects the slices that contain its points.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum FlowPoint {
-    /// The flow's first point.
-    Start,
-    /// A point between the first and the last.
-    Step,
-    /// The flow's last point.
-    End,
 }
 
 /// Writer that writes a trace event by event.
@@ -44,9 +32,7 @@ impl<W: Write> ChromeWriter<W> {
 
     /// Ends the JSON object, and writes `facts` about the whole trace as `otherData`.
     pub(super) fn finish(mut self, facts: &Value) -> io::Result<()> {
-        write!(self.out, "\n],\"otherData\":")?;
-        serde_json::to_writer(&mut self.out, facts)?;
-        writeln!(self.out, "}}")
+        writeln!(self.out, "\n],\"otherData\":{facts}}}")
     }
 
     /// Names a process, which groups tracks. Viewers show processes in the order of their numbers.
@@ -60,41 +46,44 @@ impl<W: Write> ChromeWriter<W> {
     }
 
     fn metadata(&mut self, track: Track, of: &str, name: &str, order: u32) -> io::Result<()> {
-        let (name, order) = (json!({ "name": name }), json!({ "sort_index": order }));
-        self.event('M', track, &format!("{of}_name"), &[("args", name)])?;
-        self.event('M', track, &format!("{of}_sort_index"), &[("args", order)])
+        let order = json!({ "name": format!("{of}_sort_index"), "args": { "sort_index": order } });
+        self.event("M", track, json!({ "name": format!("{of}_name"), "args": { "name": name } }))?;
+        self.event("M", track, order)
     }
 
-    /// Draws a slice, which lasts at least a nanosecond, because a flow cannot connect a slice
-    /// without a duration. The slices of a track must be nested or disjoint.
-    pub(super) fn slice(
-        &mut self,
-        track: Track,
-        (start, end): (u64, u64),
-        name: &str,
-        args: Value,
-    ) -> io::Result<()> {
-        let duration = (end.saturating_sub(start) * self.scale).max(1);
-        let times = [("ts", self.time(start)), ("dur", microseconds(duration))];
-        self.event('X', track, name, &[&times[..], &[("args", args)]].concat())
-    }
-
-    /// Adds a point to a flow. The slice that contains the point must already have been drawn.
-    pub(super) fn flow(
+    /// Begins a slice. The slices of a track must be nested.
+    pub(super) fn begin(
         &mut self,
         track: Track,
         at: u64,
-        id: u64,
-        point: FlowPoint,
+        name: &str,
+        args: Value,
     ) -> io::Result<()> {
-        let (kind, binding) = match point {
-            FlowPoint::Start => ('s', Value::Null),
-            FlowPoint::Step => ('t', Value::Null),
-            // Connects the flow to the enclosing slice instead of the next one.
-            FlowPoint::End => ('f', json!("e")),
-        };
-        let place = [("cat", json!("message")), ("ts", self.time(at)), ("id", json!(id))];
-        self.event(kind, track, "message", &[&place[..], &[("bp", binding)]].concat())
+        self.event("B", track, json!({ "name": name, "ts": self.time(at), "args": args }))
+    }
+
+    /// Ends the innermost slice of a track, and adds `args` to its arguments.
+    pub(super) fn end(&mut self, track: Track, at: u64, args: Value) -> io::Result<()> {
+        self.event("E", track, json!({ "ts": self.time(at), "args": args }))
+    }
+
+    /// Draws a flow through points in this order. It connects the slices that contain the points.
+    pub(super) fn flow(&mut self, id: u64, points: &[(Track, u64)]) -> io::Result<()> {
+        for (index, (track, at)) in points.iter().enumerate() {
+            let mut point = json!({ "name": "message", "cat": "message", "id": id });
+            point["ts"] = self.time(*at);
+            let kind = match index {
+                0 => "s",
+                last if last + 1 == points.len() => {
+                    // Connects the flow to the enclosing slice instead of the next one.
+                    point["bp"] = json!("e");
+                    "f"
+                }
+                _ => "t",
+            };
+            self.event(kind, *track, point)?;
+        }
+        Ok(())
     }
 
     /// Draws an instant on a track.
@@ -105,7 +94,8 @@ impl<W: Write> ChromeWriter<W> {
         name: &str,
         args: Value,
     ) -> io::Result<()> {
-        self.event('i', track, name, &[("ts", self.time(at)), ("s", json!("t")), ("args", args)])
+        let at = self.time(at);
+        self.event("i", track, json!({ "name": name, "ts": at, "s": "t", "args": args }))
     }
 
     /// Draws an instant across all tracks. The viewer selects the instant on `track`.
@@ -115,37 +105,21 @@ impl<W: Write> ChromeWriter<W> {
         at: u64,
         name: &str,
     ) -> io::Result<()> {
-        self.event('i', track, name, &[("ts", self.time(at)), ("s", json!("g"))])
+        self.event("i", track, json!({ "name": name, "ts": self.time(at), "s": "g" }))
     }
 
-    /// Writes an element of `traceEvents`, with those of the `more` fields that are not null.
-    fn event(
-        &mut self,
-        kind: char,
-        Track { process, thread }: Track,
-        name: &str,
-        more: &[(&str, Value)],
-    ) -> io::Result<()> {
+    /// Writes an element of `traceEvents`.
+    fn event(&mut self, kind: &str, track: Track, mut event: Value) -> io::Result<()> {
+        event["ph"] = json!(kind);
+        (event["pid"], event["tid"]) = (json!(track.process), json!(track.thread));
         self.out.write_all(if self.is_first { b"\n" } else { b",\n" })?;
         self.is_first = false;
-        let mut writer = serde_json::Serializer::new(&mut self.out);
-        let mut fields = writer.serialize_map(None)?;
-        fields.serialize_entry("ph", &kind)?;
-        fields.serialize_entry("pid", &process)?;
-        fields.serialize_entry("tid", &thread)?;
-        fields.serialize_entry("name", name)?;
-        for (field, value) in more.iter().filter(|(_, value)| !value.is_null()) {
-            fields.serialize_entry(field, value)?;
-        }
-        Ok(fields.end()?)
+        Ok(serde_json::to_writer(&mut self.out, &event)?)
     }
 
+    /// Returns a time in microseconds.
+    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 ns, a hundred days")]
     fn time(&self, at: u64) -> Value {
-        microseconds(at * self.scale)
+        json!((at * self.scale) as f64 / 1000.0)
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "exact below 2^53 ns, which is a hundred days")]
-fn microseconds(nanoseconds: u64) -> Value {
-    json!(nanoseconds as f64 / 1000.0)
 }

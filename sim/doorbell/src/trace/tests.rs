@@ -23,9 +23,6 @@ enum Schedule {
     Simulated,
 }
 
-/// Point on a track: process, thread, and time in picoseconds.
-type Point = (u64, u64, u64);
-
 fn draw(machine: &str, schedule: Schedule, limit: u64, mut options: BuildOptions) -> Drawn {
     let description = embedded::machine(machine).unwrap().firmware.describe().unwrap();
     let (time, messages) = match schedule {
@@ -64,38 +61,47 @@ impl Drawn {
         self.of_kind(ph).filter(move |event| event["name"].as_str().unwrap().contains(part))
     }
 
-    /// Returns the slices of each track, in the order of the file.
-    fn slices(&self) -> HashMap<(u64, u64), Vec<(u64, u64)>> {
-        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
-        for slice in self.of_kind("X") {
-            let (pid, tid, start) = point(slice);
-            let end = start + picoseconds(&slice["dur"]);
-            slices.entry((pid, tid)).or_default().push((start, end));
+    /// Returns the slices, in the order in which they end. Each has the arguments of both events.
+    fn slices(&self) -> Vec<Slice> {
+        let (mut open, mut slices) = (HashMap::<_, Vec<Slice>>::new(), Vec::new());
+        for event in &self.events {
+            if event["ph"] == "B" {
+                let (track, start) = point(event);
+                let (name, args) = (event["name"].as_str().unwrap(), event["args"].clone());
+                let slice = Slice { track, start, end: start, name: name.to_owned(), args };
+                open.entry(track).or_default().push(slice);
+            } else if event["ph"] == "E" {
+                let (track, end) = point(event);
+                let mut slice = open.get_mut(&track).unwrap().pop().unwrap();
+                assert!(end > slice.start, "{event}");
+                slice.end = end;
+                let more = event["args"].as_object().unwrap().clone();
+                slice.args.as_object_mut().unwrap().extend(more);
+                slices.push(slice);
+            }
         }
+        assert!(open.values().flatten().all(|slice| slice.name == "asleep"), "{open:?}");
         slices
-    }
-
-    fn handler_runs(&self) -> HashMap<(String, u64), u64> {
-        let mut runs = HashMap::new();
-        for slice in self.named("X", "handler of vector ") {
-            let vector = slice["args"]["vector"].as_u64().unwrap();
-            let device = slice["args"]["device"].as_str().unwrap().to_owned();
-            *runs.entry((device, vector)).or_default() += 1;
-        }
-        runs
     }
 }
 
-fn picoseconds(microseconds: &Value) -> u64 {
-    let microseconds = microseconds.as_f64().unwrap();
+/// Slice of a track.
+#[derive(Debug)]
+struct Slice {
+    track: (u64, u64),
+    start: u64,
+    end: u64,
+    name: String,
+    args: Value,
+}
+
+/// Returns the track of an event, and its time in picoseconds.
+fn point(event: &Value) -> ((u64, u64), u64) {
+    let microseconds = event["ts"].as_f64().unwrap();
     assert!(microseconds >= 0.0);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
     let picoseconds = (microseconds * 1e6).round() as u64;
-    picoseconds
-}
-
-fn point(event: &Value) -> Point {
-    (event["pid"].as_u64().unwrap(), event["tid"].as_u64().unwrap(), picoseconds(&event["ts"]))
+    ((event["pid"].as_u64().unwrap(), event["tid"].as_u64().unwrap()), picoseconds)
 }
 
 const MACHINES: [&str; 5] = ["harbour", "lagoon", "estuary", "cove", "hyperv"];
@@ -106,17 +112,16 @@ fn events_have_the_fields_of_the_trace_format() {
     for schedule in SCHEDULES {
         let drawn = draw_all("harbour", schedule);
         for event in &drawn.events {
-            assert!(event["name"].is_string() && event["pid"].is_u64(), "{event}");
-            assert!(event["tid"].is_u64(), "{event}");
             let fields: &[&str] = match event["ph"].as_str().unwrap() {
-                "M" => &["args"],
-                "X" => &["ts", "dur"],
-                "i" => &["ts", "s"],
-                "s" | "t" => &["ts", "id", "cat"],
-                "f" => &["ts", "id", "cat", "bp"],
+                "M" => &["name", "args"],
+                "B" => &["name", "ts", "args"],
+                "E" => &["ts", "args"],
+                "i" => &["name", "ts", "s"],
+                "s" | "t" => &["name", "ts", "id", "cat"],
+                "f" => &["name", "ts", "id", "cat", "bp"],
                 other => panic!("{other} is not drawn"),
             };
-            for field in fields {
+            for field in fields.iter().chain(&["pid", "tid"]) {
                 assert!(!event[field].is_null(), "{event} has no {field}");
             }
         }
@@ -134,9 +139,9 @@ fn every_track_is_named_once() {
     let threads: HashSet<_> = names.keys().map(|(_, tid)| tid).collect();
     assert_eq!(threads.len(), names.len(), "two processes share a thread");
     for event in drawn.events.iter().filter(|event| event["ph"] != "M") {
-        let (pid, tid, _) = point(event);
-        assert!(names.contains_key(&(pid, tid)), "{event}");
-        assert_ne!(names[&(pid, tid)], "other addresses", "{event}");
+        let (track, _) = point(event);
+        assert!(names.contains_key(&track), "{event}");
+        assert_ne!(names[&track], "other addresses", "{event}");
     }
     let names: HashSet<_> = names.into_values().collect();
     let devices = drawn.report.devices.iter().map(|device| device.id.as_str());
@@ -147,19 +152,10 @@ fn every_track_is_named_once() {
 }
 
 #[test]
-fn slices_of_a_track_are_nested_or_disjoint() {
+fn every_slice_begins_and_ends() {
     for machine in MACHINES {
         for schedule in SCHEDULES {
-            for (track, mut slices) in draw_all(machine, schedule).slices() {
-                slices.sort_by_key(|(start, end)| (*start, std::cmp::Reverse(*end)));
-                let mut open: Vec<(u64, u64)> = Vec::new();
-                for (start, end) in slices {
-                    open.retain(|(_, until)| *until > start);
-                    assert!(end > start, "{machine} {track:?}");
-                    assert!(open.iter().all(|(_, until)| end <= *until), "{machine} {track:?}");
-                    open.push((start, end));
-                }
-            }
+            assert!(!draw_all(machine, schedule).slices().is_empty(), "{machine}");
         }
     }
 }
@@ -170,23 +166,25 @@ fn each_message_has_a_flow_from_its_write_to_its_handler() {
     for machine in MACHINES {
         for schedule in SCHEDULES {
             let drawn = draw_all(machine, schedule);
-            let slices = drawn.slices();
-            let mut flows: HashMap<u64, [Vec<Point>; 3]> = HashMap::new();
+            let mut slices = HashMap::<_, Vec<_>>::new();
+            for slice in drawn.slices() {
+                slices.entry(slice.track).or_default().push(slice.start..slice.end);
+            }
+            let mut flows: HashMap<u64, [Vec<_>; 3]> = HashMap::new();
             for (index, ph) in ["s", "t", "f"].into_iter().enumerate() {
                 for event in drawn.of_kind(ph) {
-                    let (pid, tid, at) = point(event);
-                    let encloses = |(start, end): &(u64, u64)| (*start..*end).contains(&at);
-                    assert!(slices[&(pid, tid)].iter().any(encloses), "{event}");
+                    let (track, at) = point(event);
+                    assert!(slices[&track].iter().any(|times| times.contains(&at)), "{event}");
                     let flow = flows.entry(event["id"].as_u64().unwrap()).or_default();
-                    flow[index].push((pid, tid, at));
+                    flow[index].push((track.0, at));
                 }
             }
             for (id, [start, steps, end]) in &flows {
                 assert_eq!((start.len(), end.len()), (1, 1), "{machine} flow {id}");
                 assert!(steps.len() <= 1, "{machine} flow {id}");
-                let way = [start, steps, end].into_iter().flatten();
-                assert!(way.clone().is_sorted_by_key(|(pid, _, _)| pid), "{machine} flow {id}");
-                assert!(way.is_sorted_by(|a, b| a.2 < b.2), "{machine} flow {id}");
+                let way: Vec<_> = [start, steps, end].into_iter().flatten().collect();
+                assert!(way.is_sorted_by_key(|(process, _)| process), "{machine} flow {id}");
+                assert!(way.is_sorted_by(|a, b| a.1 < b.1), "{machine} flow {id}");
             }
             let totals = &drawn.report.totals;
             assert!(totals.is_clean(), "{machine}: {totals:?}");
@@ -209,16 +207,21 @@ fn the_timeline_agrees_with_the_totals() {
                 (&drawn.facts["lost"], &drawn.facts["events_left_out"]),
                 (&0.into(), &0.into())
             );
+            let slices = drawn.slices();
+            let runs: Vec<_> =
+                slices.iter().filter(|one| one.name.starts_with("handler of ")).collect();
+            let mut of_vectors = HashMap::<_, u64>::new();
+            for run in &runs {
+                let vector = (run.args["device"].as_str(), run.args["vector"].as_u64());
+                *of_vectors.entry(vector).or_default() += 1;
+            }
             // Like the totals, count at most as many handler runs of a vector as it sent messages.
-            let runs = drawn.handler_runs();
-            let sent = 0..if schedule == Schedule::Threads { 40 } else { 12 };
-            let delivered: u64 = runs.values().map(|runs| u64::min(*runs, sent.end)).sum();
+            let sent = if schedule == Schedule::Threads { 40 } else { 12 };
+            let delivered: u64 = of_vectors.values().map(|runs| u64::min(*runs, sent)).sum();
             assert_eq!(delivered, totals.delivered, "{machine}");
-            let coalesced = drawn.named("X", "handler of").map(|run| &run["args"]["coalesced"]);
-            let coalesced: u64 = coalesced.filter_map(Value::as_u64).sum();
-            let empty = drawn.named("X", "handler of").filter(|run| run["args"]["messages"] == 0);
-            let all: u64 = runs.values().sum();
-            assert_eq!(coalesced, totals.sent - (all - empty.count() as u64), "{machine}");
+            let coalesced: u64 = runs.iter().filter_map(|run| run.args["coalesced"].as_u64()).sum();
+            let empty = runs.iter().filter(|run| run.args["messages"] == 0).count();
+            assert_eq!(coalesced, totals.sent - (runs.len() - empty) as u64, "{machine}");
         }
     }
 }
@@ -259,9 +262,9 @@ fn a_full_recorder_keeps_only_complete_flows() {
     let all = draw_all("harbour", Schedule::Simulated);
     let drawn = draw("harbour", Schedule::Simulated, 3000, BuildOptions::default());
     assert!(drawn.facts["events_left_out"].as_u64().unwrap() > 1000);
-    let [starts, ends] = ["s", "f"].map(|ph| drawn.of_kind(ph).map(|event| &event["id"]).collect());
-    let (starts, ends): (HashSet<_>, HashSet<_>) = (starts, ends);
-    assert!(starts == ends && starts.len() > 10 && starts.len() < all.of_kind("s").count());
+    let [all, starts, ends] =
+        [(&all, "s"), (&drawn, "s"), (&drawn, "f")].map(|(of, ph)| of.of_kind(ph).count());
+    assert!(starts == ends && starts > 10 && starts < all);
     // A message does not count as lost if its handler ran after the recorder was full.
     assert_eq!(drawn.facts["lost"], 0);
 }

@@ -2,70 +2,54 @@
 //! a message leads from the device's write to the handler run that found the message.
 //!
 //! Several flows may end in the same handler run, because messages for an interrupt that is already
-//! pending are merged. A message that was not sent, that was dropped, or that no handler found has
-//! no flow, but an instant that states the reason.
+//! pending are merged. A message that was dropped, or that no handler found, has an instant that
+//! states the reason.
 
-use super::chrome::{ChromeWriter, FlowPoint, Track};
-use super::flows::Flows;
-use super::names::{command, interrupt_name};
+use super::chrome::{ChromeWriter, Track};
 use super::tracks::Tracks;
 use doorbell_machine::{
-    Cpu, Delivery, DeviceId, Event, HwIrq, MsiMessage, Occurrence, Record, Report, Signaled,
-    Subject, Trace, TraceTime,
+    Cpu, Delivery, DeviceId, Event, MsiMessage, Occurrence, Record, Report, Signaled, Subject,
+    Trace, TraceTime,
 };
+use gic_arch::IntId;
+use gic_arch::its::Command;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 
 /// Writes the trace of a run. `report` is the report of the same run.
 pub(super) fn write(out: &mut impl Write, trace: &Trace, report: &Report) -> io::Result<()> {
-    let scale = scale(trace.time);
+    let (time, scale) = match trace.time {
+        TraceTime::Nanoseconds => ("nanoseconds since recording started", 1),
+        TraceTime::Steps => ("steps of a simulation, drawn as microseconds", 1000),
+    };
     let mut out = ChromeWriter::new(out, scale)?;
     let tracks = Tracks::write(&mut out, trace, report)?;
-    let flows = Flows::of(trace);
     let mut timeline = Timeline {
         out,
         tracks,
-        scale,
-        is_whole: trace.left_out == 0,
-        flows,
-        open: Open::default(),
-        controller_ends: HashMap::new(),
+        sends: BTreeMap::new(),
+        arrived: HashMap::new(),
+        taken: HashMap::new(),
+        asleep: HashSet::new(),
         counts: DrawnCounts::default(),
     };
-    timeline.reserve(trace);
     for record in &trace.records {
         timeline.add(record)?;
     }
-    let Timeline { out, flows, counts, .. } = timeline;
-    let facts = facts(trace, report, &counts, flows.len());
-    out.finish(&facts)
-}
-
-/// Returns the number of nanoseconds per unit of the trace's time. A step is drawn as a
-/// microsecond.
-const fn scale(time: TraceTime) -> u64 {
-    match time {
-        TraceTime::Nanoseconds => 1,
-        TraceTime::Steps => 1000,
-    }
-}
-
-fn facts(trace: &Trace, report: &Report, counts: &DrawnCounts, flows: usize) -> Value {
-    json!({
+    timeline.add_lost(trace.left_out == 0)?;
+    let Timeline { out, counts, .. } = timeline;
+    out.finish(&json!({
         "machine": report.machine,
-        "time": match trace.time {
-            TraceTime::Nanoseconds => "nanoseconds since recording started",
-            TraceTime::Steps => "steps of a simulation, drawn as microseconds",
-        },
+        "time": time,
         "messages": counts.messages,
         "handler_runs": counts.handler_runs,
-        "flows": flows,
+        "flows": counts.flows,
         "lost": counts.lost,
         "moves": counts.moves,
         "commands": counts.commands,
         "events_left_out": trace.left_out,
-    })
+    }))
 }
 
 /// Numbers of events that have been drawn.
@@ -73,103 +57,68 @@ fn facts(trace: &Trace, report: &Report, counts: &DrawnCounts, flows: usize) -> 
 struct DrawnCounts {
     messages: u64,
     handler_runs: u64,
+    flows: u64,
     lost: u64,
     moves: u64,
     commands: u64,
 }
 
-/// Slices that have begun but not ended.
-#[derive(Default)]
-struct Open {
-    sends: HashMap<Subject, Send>,
-    /// Arrival times of the messages that a controller has not answered yet.
-    arrivals: HashMap<(Option<Subject>, DeviceId, MsiMessage), u64>,
-    /// Interrupts that CPUs have taken but not ended.
-    taken: HashMap<Cpu, Taken>,
-    sleeps: HashMap<Cpu, u64>,
-}
-
-/// Message that a device is sending.
+/// Attempt of a device to send a message.
 struct Send {
     start: u64,
-    message: Option<(Option<DeviceId>, MsiMessage)>,
-    lost: Option<Delivery>,
+    /// The controller's track, and the time at which the message arrived there.
+    arrival: Option<(Track, u64)>,
+    /// The message's contents.
+    args: Value,
+    /// The answer to the device; `None` while it is still sending.
+    answer: Option<Signaled>,
+    /// `true` if a handler has found the message.
+    is_found: bool,
 }
 
-/// Interrupt that a CPU has taken, and its handler runs so far.
-struct Taken {
-    start: u64,
-    hwirq: HwIrq,
-    runs: Vec<HandlerRun>,
-}
-
-/// Handler run that found `messages` messages, the last of which is `last`.
-struct HandlerRun {
-    start: u64,
-    last: Subject,
-    messages: u64,
-}
+/// Message at a controller. The sender is `None` if a mask held the message back.
+type Arrival = (Option<Subject>, DeviceId, MsiMessage);
 
 struct Timeline<W> {
     out: ChromeWriter<W>,
     tracks: Tracks,
-    /// Nanoseconds per unit of the trace's time.
-    scale: u64,
-    /// `true` if the trace has all events of the run.
-    is_whole: bool,
-    flows: Flows,
-    open: Open,
-    /// For each arrival at a controller, the time of the next arrival. The slice of the first
-    /// message must end there, because the slices of a track must not overlap.
-    controller_ends: HashMap<(Track, u64), u64>,
+    sends: BTreeMap<Subject, Send>,
+    /// The message whose slice is open on a controller's track.
+    arrived: HashMap<Track, Arrival>,
+    /// Number of open slices of each CPU that has taken an interrupt.
+    taken: HashMap<Cpu, u64>,
+    asleep: HashSet<Cpu>,
     counts: DrawnCounts,
 }
 
 impl<W: Write> Timeline<W> {
-    /// Computes where the slices of controllers must end. Without this limit, they could overlap,
-    /// because devices write to a controller concurrently.
-    fn reserve(&mut self, trace: &Trace) {
-        let mut latest: HashMap<Track, u64> = HashMap::new();
-        for record in &trace.records {
-            if let Occurrence::Event(Event::Translated { message, .. }) = record.what {
-                let row = self.tracks.controller(message.address);
-                if let Some(before) = latest.insert(row, record.at) {
-                    self.controller_ends.insert((row, before), record.at);
-                }
-            }
-        }
-    }
-
     fn add(&mut self, record: &Record) -> io::Result<()> {
         let at = record.at;
         match (record.what, record.subject) {
             (Occurrence::Event(event), subject) => self.event(at, subject, event),
             (Occurrence::Sends, Some(subject)) => {
-                self.open.sends.insert(subject, Send { start: at, message: None, lost: None });
-                Ok(())
+                let args = json!({ "vector": subject.vector, "message": subject.message });
+                let send = Send { start: at, arrival: None, args, answer: None, is_found: false };
+                self.sends.insert(subject, send);
+                let name = format!("vector {}", subject.vector);
+                self.out.begin(Tracks::device(subject.device), at, &name, json!({}))
             }
             (Occurrence::Answered(answer), Some(subject)) => self.answered(at, subject, answer),
             (Occurrence::Handles { cpu, messages }, Some(last)) => {
-                let run = HandlerRun { start: at, last, messages };
-                self.open.taken.entry(cpu).and_modify(|taken| taken.runs.push(run));
-                Ok(())
+                self.handles(at, cpu, last, messages)
             }
-            (Occurrence::Slept { cpu }, _) => {
-                self.open.sleeps.insert(cpu, at);
-                Ok(())
+            (Occurrence::Slept { cpu }, _) if self.asleep.insert(cpu) => {
+                self.out.begin(self.tracks.cpu(cpu), at, "asleep", json!({}))
             }
-            (Occurrence::Woke { cpu }, _) => match self.open.sleeps.remove(&cpu) {
-                Some(start) => {
-                    self.out.slice(self.tracks.cpu(cpu), (start, at), "asleep", Value::Null)
-                }
-                None => Ok(()),
-            },
+            (Occurrence::Woke { cpu }, _) if self.asleep.remove(&cpu) => {
+                self.out.end(self.tracks.cpu(cpu), at, json!({}))
+            }
             (Occurrence::Replugged { cpu }, _) => {
-                self.out.instant(self.tracks.cpu(cpu), at, "was offline", Value::Null)
+                self.out.instant(self.tracks.cpu(cpu), at, "was offline", json!({}))
             }
             (Occurrence::Readded, Some(subject)) => {
                 let track = Tracks::device(subject.device);
-                self.out.instant(track, at, "removed and added again", Value::Null)
+                self.out.instant(track, at, "removed and added again", json!({}))
             }
             (Occurrence::Suspended, _) => self.everywhere(at, "the machine suspended"),
             (Occurrence::Migrated, _) => self.everywhere(at, "the controller migrated"),
@@ -180,157 +129,160 @@ impl<W: Write> Timeline<W> {
     fn event(&mut self, at: u64, subject: Option<Subject>, event: Event) -> io::Result<()> {
         match event {
             Event::Sent { message, .. } => {
-                self.describe(subject, None, message);
+                if let Some(send) = subject.and_then(|subject| self.sends.get_mut(&subject)) {
+                    send.args["address"] = json!(format!("{:#x}", message.address));
+                    send.args["data"] = json!(format!("{:#x}", message.data));
+                }
                 Ok(())
             }
-            Event::Translated { device, message } => {
-                self.describe(subject, Some(device), message);
-                self.open.arrivals.insert((subject, device, message), at);
-                Ok(())
-            }
+            Event::Translated { device, message } => self.arrives(at, (subject, device, message)),
             Event::Pending { device, message } => {
-                self.arrived(at, subject, (device, message), Delivery::Pending)
+                self.leaves((subject, device, message), at, Delivery::Pending)
             }
             Event::Dropped { device, message, delivery } => {
-                self.arrived(at, subject, (device, message), delivery)
+                self.leaves((subject, device, message), at, delivery)
             }
             Event::Kicked { cpu } => {
-                let by = subject.map_or(Value::Null, |subject| self.named(subject));
+                let by = subject.map_or_else(|| json!({}), |subject| self.named(subject));
                 self.out.instant(self.tracks.cpu(cpu), at, "kicked", by)
             }
             Event::Taken { cpu, hwirq } => {
-                self.open.taken.insert(cpu, Taken { start: at, hwirq, runs: Vec::new() });
-                Ok(())
+                self.end_interrupt(at, cpu)?;
+                self.taken.insert(cpu, 1);
+                let name = IntId::new(hwirq.get()).to_string();
+                self.out.begin(self.tracks.cpu(cpu), at, &name, json!({}))
             }
-            Event::Ended { cpu, .. } => match self.open.taken.remove(&cpu) {
-                Some(taken) => self.ended(cpu, at, &taken),
-                None => Ok(()),
-            },
+            Event::Ended { cpu, .. } => self.end_interrupt(at, cpu),
             Event::Command { its, words } => {
                 self.counts.commands += 1;
-                let (name, args) = command(words);
-                self.out.instant(self.tracks.its(its), at, name, args)
+                let (name, text) = match Command::decode(words) {
+                    Ok(command) => (command.opcode().name(), command.to_string()),
+                    Err(_) => ("unknown command", format!("{words:#x?}")),
+                };
+                self.out.instant(self.tracks.its(its), at, name, json!({ "command": text }))
             }
             Event::Moved { hwirq, to } => {
                 let Some(subject) = subject else { return Ok(()) };
                 self.counts.moves += 1;
                 let name = format!("vector {} moves to CPU {to}", subject.vector);
-                let args = json!({ "interrupt": interrupt_name(hwirq.get()) });
+                let args = json!({ "interrupt": IntId::new(hwirq.get()).to_string() });
                 self.out.instant(Tracks::device(subject.device), at, &name, args)
             }
             _ => Ok(()),
         }
     }
 
-    /// Stores the contents of the message that a device is sending.
-    fn describe(
-        &mut self,
-        subject: Option<Subject>,
-        device: Option<DeviceId>,
-        message: MsiMessage,
-    ) {
-        if let Some(send) = subject.and_then(|subject| self.open.sends.get_mut(&subject)) {
-            send.message = Some((device, message));
-        }
-    }
-
-    /// Draws a message on the track of the controller that has answered it.
-    fn arrived(
-        &mut self,
-        at: u64,
-        subject: Option<Subject>,
-        (device, message): (DeviceId, MsiMessage),
-        delivery: Delivery,
-    ) -> io::Result<()> {
-        let Some(start) = self.open.arrivals.remove(&(subject, device, message)) else {
-            return Ok(());
-        };
+    /// Begins the slice of a message on its controller's track. Devices write concurrently, but the
+    /// slices of a track must not overlap, so the slice of the previous message ends.
+    fn arrives(&mut self, at: u64, arrival: Arrival) -> io::Result<()> {
+        let (subject, device, message) = arrival;
         let track = self.tracks.controller(message.address);
-        let next = self.controller_ends.get(&(track, start)).copied().unwrap_or(u64::MAX);
+        if self.arrived.insert(track, arrival).is_some() {
+            self.out.end(track, at, json!({}))?;
+        }
+        let mut args = json!({ "address": format!("{:#x}", message.address) });
+        match subject.and_then(|subject| self.sends.get_mut(&subject)) {
+            Some(send) => {
+                send.arrival = Some((track, at));
+                send.args["DeviceID"] = json!(device.to_string());
+            }
+            None => args["released"] = json!("a mask held this message back"),
+        }
         let name = format!("DeviceID {device} writes {:#x}", message.data);
-        let mut args = json!({
-            "address": format!("{:#x}", message.address),
-            "answer": answer(delivery),
-            "duration": (at - start) * self.scale,
-        });
-        if subject.is_none() {
-            args["released"] = json!("a mask held this message back");
-        }
-        self.out.slice(track, (start, at.min(next)), &name, args)?;
-        let Some(subject) = subject else { return Ok(()) };
-        if delivery != Delivery::Pending
-            && let Some(send) = self.open.sends.get_mut(&subject)
-        {
-            send.lost = Some(delivery);
-        }
-        match self.flows.get(subject) {
-            Some(flow) if start < flow.end => self.out.flow(track, start, flow.id, FlowPoint::Step),
-            _ => Ok(()),
-        }
+        self.out.begin(track, at, &name, args)
     }
 
-    /// Draws a message on the track of the device that has finished sending it.
-    fn answered(&mut self, at: u64, subject: Subject, outcome: Signaled) -> io::Result<()> {
-        let Some(send) = self.open.sends.remove(&subject) else { return Ok(()) };
+    /// Ends the slice of a message on its controller's track, unless another message ended it.
+    fn leaves(&mut self, arrival: Arrival, at: u64, answer: Delivery) -> io::Result<()> {
+        let (_, _, message) = arrival;
+        let track = self.tracks.controller(message.address);
+        if self.arrived.get(&track) != Some(&arrival) {
+            return Ok(());
+        }
+        self.arrived.remove(&track);
+        let answer = match answer {
+            Delivery::Pending => "pending",
+            Delivery::Blocked | Delivery::NoDoorbell => "dropped",
+        };
+        self.out.end(track, at, json!({ "answer": answer }))
+    }
+
+    /// Ends the slice of a message on its device's track.
+    fn answered(&mut self, at: u64, subject: Subject, answer: Signaled) -> io::Result<()> {
+        let Some(send) = self.sends.get_mut(&subject) else { return Ok(()) };
+        let mut args = send.args.clone();
+        send.answer = Some(answer);
         let track = Tracks::device(subject.device);
-        if outcome == Signaled::Off {
-            let reason = "the device is disabled or unplugged";
-            let args = json!({ "vector": subject.vector, "reason": reason });
-            return self.out.instant(track, at, "not sent", args);
-        }
-        self.counts.messages += 1;
-        let mut args = json!({ "vector": subject.vector, "message": subject.message });
-        if let Some((device, message)) = send.message {
-            args["address"] = json!(format!("{:#x}", message.address));
-            args["data"] = json!(format!("{:#x}", message.data));
-            if let Some(device) = device {
-                args["DeviceID"] = json!(device.to_string());
+        match answer {
+            Signaled::Off => {
+                self.sends.remove(&subject);
+                let reason = json!({ "reason": "the device is disabled or unplugged" });
+                self.out.instant(track, at, "not sent", reason)?;
             }
-        }
-        if outcome == Signaled::Held {
-            args["held"] = json!("a mask holds the message back");
-        }
-        let name = format!("vector {}", subject.vector);
-        self.out.slice(track, (send.start, at), &name, args)?;
-        let flow = self.flows.get(subject);
-        if let Some(flow) = flow {
-            self.out.flow(track, send.start, flow.id, FlowPoint::Start)?;
-        }
-        let reason = match (outcome, send.lost) {
-            (Signaled::Sent(Delivery::Blocked), None) => "the bus has no DeviceID for the sender",
-            (Signaled::Sent(delivery @ (Delivery::Blocked | Delivery::NoDoorbell)), _) => {
-                answer(delivery)
+            Signaled::Held => {
+                self.counts.messages += 1;
+                args["held"] = json!("a mask holds the message back");
             }
-            _ if flow.is_none() && self.is_whole => "no handler found the message",
-            _ => return Ok(()),
-        };
-        self.counts.lost += 1;
-        let args = json!({ "message": subject.message, "reason": reason });
-        self.out.instant(track, at, &format!("vector {} lost", subject.vector), args)
+            Signaled::Sent(_) => self.counts.messages += 1,
+        }
+        self.out.end(track, at, args)
     }
 
-    /// Draws an interrupt that a CPU has ended, with its handler runs.
-    fn ended(&mut self, cpu: Cpu, at: u64, taken: &Taken) -> io::Result<()> {
+    /// Begins the slice of a handler run, which ends with the interrupt, and draws the flows of the
+    /// messages that it found. `last` is the last of them.
+    fn handles(&mut self, at: u64, cpu: Cpu, last: Subject, messages: u64) -> io::Result<()> {
+        let Some(slices) = self.taken.get_mut(&cpu) else { return Ok(()) };
+        *slices += 1;
+        self.counts.handler_runs += 1;
+        let mut args = self.named(last);
+        args["messages"] = json!(messages);
+        if messages > 1 {
+            args["coalesced"] = json!(messages - 1);
+        }
         let track = self.tracks.cpu(cpu);
-        let args = match taken.runs.as_slice() {
-            [] => json!({ "reason": "no handler of a device ran" }),
-            _ => Value::Null,
+        self.out.begin(track, at, &format!("handler of vector {}", last.vector), args)?;
+        for message in last.message + 1 - messages..=last.message {
+            let Some(send) = self.sends.get_mut(&Subject { message, ..last }) else { continue };
+            send.is_found = true;
+            self.counts.flows += 1;
+            let start = (Tracks::device(last.device), send.start);
+            let way = [Some(start), send.arrival, Some((track, at))].into_iter().flatten();
+            self.out.flow(self.counts.flows, &way.collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// Ends the slices of the interrupt that a CPU has taken, if any.
+    fn end_interrupt(&mut self, at: u64, cpu: Cpu) -> io::Result<()> {
+        let slices = self.taken.remove(&cpu).unwrap_or(0);
+        let args = match slices {
+            1 => json!({ "reason": "no handler of a device ran" }),
+            _ => json!({}),
         };
-        self.out.slice(track, (taken.start, at), &interrupt_name(taken.hwirq.get()), args)?;
-        for run in &taken.runs {
-            self.counts.handler_runs += 1;
-            let mut args = self.named(run.last);
-            args["messages"] = json!(run.messages);
-            if run.messages > 1 {
-                args["coalesced"] = json!(run.messages - 1);
-            }
-            let name = format!("handler of vector {}", run.last.vector);
-            self.out.slice(track, (run.start, at), &name, args)?;
-            for message in Flows::found(run.last, run.messages) {
-                if let Some(flow) = self.flows.get(message) {
-                    self.out.flow(track, run.start, flow.id, FlowPoint::End)?;
+        (0..slices).try_for_each(|_| self.out.end(self.tracks.cpu(cpu), at, args.clone()))
+    }
+
+    /// Marks the messages that were dropped and, if the trace has all events, those that no handler
+    /// found.
+    fn add_lost(&mut self, is_whole: bool) -> io::Result<()> {
+        for (subject, send) in &self.sends {
+            let reason = match (send.answer, send.arrival) {
+                (Some(Signaled::Sent(Delivery::Blocked)), None) => {
+                    "the bus has no DeviceID for the sender"
                 }
-            }
+                (Some(Signaled::Sent(Delivery::Blocked)), Some(_)) => {
+                    "the controller dropped the message"
+                }
+                (Some(Signaled::Sent(Delivery::NoDoorbell)), _) => {
+                    "no controller receives messages at the address"
+                }
+                (Some(_), _) if !send.is_found && is_whole => "no handler found the message",
+                _ => continue,
+            };
+            self.counts.lost += 1;
+            let name = format!("vector {} lost", subject.vector);
+            let args = json!({ "message": subject.message, "reason": reason });
+            self.out.instant(Tracks::device(subject.device), send.start, &name, args)?;
         }
         Ok(())
     }
@@ -341,15 +293,6 @@ impl<W: Write> Timeline<W> {
     }
 
     fn everywhere(&mut self, at: u64, name: &str) -> io::Result<()> {
-        let track = self.tracks.cpu(Cpu::new(0));
-        self.out.instant_everywhere(track, at, name)
-    }
-}
-
-const fn answer(delivery: Delivery) -> &'static str {
-    match delivery {
-        Delivery::Pending => "pending",
-        Delivery::Blocked => "the controller dropped the message",
-        Delivery::NoDoorbell => "no controller receives messages at the address",
+        self.out.instant_everywhere(self.tracks.cpu(Cpu::new(0)), at, name)
     }
 }

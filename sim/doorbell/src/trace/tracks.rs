@@ -18,6 +18,7 @@ const ITS_SIZE: u64 = 0x2_0000;
 /// Tracks of devices, controllers and CPUs.
 pub(super) struct Tracks {
     devices: Vec<String>,
+    /// Doorbells of each controller.
     controllers: Vec<Vec<u64>>,
 }
 

@@ -147,11 +147,11 @@ fn the_environment_may_force_colors() {
 #[test]
 fn a_trace_replaces_an_earlier_one_atomically() {
     let folder = Folder::new("output-trace");
-    folder.write("a.txt", "earlier");
-    let trace = || fs::read_to_string(folder.0.join("a.txt")).unwrap();
-    folder.run(&["run", "--dtb", GICV2, "--trace", "a.txt"]).with_status(2);
+    folder.write("a.json", "earlier");
+    let trace = || fs::read_to_string(folder.0.join("a.json")).unwrap();
+    folder.run(&["run", "--dtb", GICV2, "--trace", "a.json"]).with_status(2);
     assert_eq!(trace(), "earlier");
-    folder.run(&["run", "--simulate", "--messages", "1", "--trace", "a.txt"]).with_status(0);
+    folder.run(&["run", "--simulate", "--messages", "1", "--trace", "a.json"]).with_status(0);
     assert!(trace().len() > 1000);
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
 }

@@ -94,9 +94,8 @@ fn the_same_seed_simulates_the_same_run() {
         (report, fs::read_to_string(folder.0.join("trace")).unwrap())
     };
     let (report, trace) = simulated("3");
-    assert!(trace.lines().any(|line| line.contains("  CPU 0 takes interrupt 8")), "{trace}");
-    let times = trace.lines().map(|line| line.split_whitespace().next().unwrap().parse::<u64>());
-    assert!(times.zip(0..).all(|(time, line)| time == Ok(line)), "{trace}");
+    let chrome: Value = serde_json::from_str(&trace).unwrap();
+    assert_eq!(chrome["otherData"]["flows"], 4 * 136);
     assert!((report, trace.clone()) == simulated("3"));
     assert!(trace != simulated("4").1);
 }
@@ -121,20 +120,6 @@ fn an_unwritable_trace_file_is_an_error() {
     for (file, status) in [("/dev/null", 0), ("/dev/full", 2), ("/nowhere/t", 2)] {
         doorbell(&["run", "--messages", "1", "--simulate", "--trace", file]).with_status(status);
     }
-}
-
-#[test]
-fn the_file_name_of_a_trace_selects_its_format() {
-    let folder = Folder::new("run-formats");
-    let [chrome, text] = ["trace.json", "trace.text"].map(|name| {
-        let said = doorbell(&["run", "--messages", "3", "--trace", &folder.path(name)]);
-        assert_eq!(said.with_status(0).err, "");
-        fs::read_to_string(folder.0.join(name)).unwrap()
-    });
-    let chrome: Value = serde_json::from_str(&chrome).unwrap();
-    assert_eq!(chrome["otherData"]["flows"], 3 * 136);
-    assert!(text.lines().all(|line| line[12..].starts_with(" ns  ")), "{text}");
-    assert!(text.contains(" vector 0 message 1: DeviceID 0x1"), "{text}");
 }
 
 #[test]
