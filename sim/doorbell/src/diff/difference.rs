@@ -36,6 +36,20 @@ pub(super) enum Section {
     Findings,
 }
 
+impl Section {
+    /// The sections that compare objects, in the order of the output.
+    pub(super) const OF_OBJECTS: [Self; 8] = [
+        Self::Machine,
+        Self::Cpus,
+        Self::Gics,
+        Self::Controllers,
+        Self::Iommus,
+        Self::Wires,
+        Self::Routes,
+        Self::Isolation,
+    ];
+}
+
 /// All differences, in the form of the JSON output.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Differences {

@@ -1,156 +1,160 @@
 //! Objects with fields, which are compared one by one.
 
 use super::difference::{Difference, Differences, Section};
-use std::collections::BTreeMap;
+use super::spans::{self, Change, Span, Target};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 
 /// Maximum number of values shown from a list.
 const SHOWN: usize = 8;
 
-/// A node, CPU or table entry.
+/// A node, CPU or table entry, with the facts of one section.
 #[derive(Debug, Default)]
-pub(super) struct Object {
+pub(super) struct Object<'d> {
     pub(super) name: String,
+    /// Full path of the node, or identification of the table entry.
+    pub(super) node: String,
     /// Keys by which the object's counterpart is found, the most reliable first.
     pub(super) keys: Vec<String>,
-    fields: BTreeMap<(Section, &'static str), Vec<Value>>,
+    fields: BTreeMap<&'static str, Vec<String>>,
+    /// Where the object's requesters are mapped.
+    pub(super) map: Vec<Span<'d>>,
+    /// Requester IDs of a host's buses.
+    pub(super) buses: Option<Range<u64>>,
 }
 
-/// One of a field's values.
-#[derive(Clone, Debug)]
-struct Value {
-    /// Two values are equal if their keys are. The text may contain a node's name, which differs if
-    /// the node has moved.
-    key: String,
-    text: String,
-}
+/// An object of the old description, and its counterpart in the new one.
+pub(super) type Pair<'o, 'd> = (Option<&'o Object<'d>>, Option<&'o Object<'d>>);
 
-impl Object {
+impl Object<'_> {
     pub(super) fn new(name: &impl ToString, keys: impl IntoIterator<Item = String>) -> Self {
-        let keys = keys.into_iter().collect();
-        Self { name: name.to_string(), keys, ..Self::default() }
+        let (name, keys) = (name.to_string(), keys.into_iter().collect());
+        Self { node: name.clone(), name, keys, ..Self::default() }
     }
 
     /// Adds a value to a field.
-    pub(super) fn add(&mut self, section: Section, field: &'static str, text: &impl ToString) {
-        let text = text.to_string();
-        self.add_keyed(section, field, text.clone(), text);
-    }
-
-    /// Adds a value that is compared by `key`.
-    pub(super) fn add_keyed(
-        &mut self,
-        section: Section,
-        field: &'static str,
-        key: String,
-        text: String,
-    ) {
-        self.fields.entry((section, field)).or_default().push(Value { key, text });
+    pub(super) fn add(&mut self, field: &'static str, value: &impl ToString) {
+        self.fields.entry(field).or_default().push(value.to_string());
     }
 
     /// Returns the fields as one line.
-    fn summary(&self, section: Section) -> String {
-        let mine = self.fields.iter().filter(|((of, _), _)| *of == section);
-        let each = mine.map(|((_, field), values)| {
-            format!("{field} {}", shown(values.iter(), values.len() > SHOWN))
-        });
+    fn summary(&self) -> String {
+        let fields = self.fields.iter();
+        let each = fields
+            .map(|(field, values)| format!("{field} {}", shown(values, values.len() > SHOWN)));
         each.collect::<Vec<_>>().join("; ")
     }
 }
 
-/// Reports the differences between two counterparts in a section. Names are compared if
-/// `has_names`.
-pub(super) fn compare(
-    section: Section,
-    old: Option<&Object>,
-    new: Option<&Object>,
-    has_names: bool,
-    found: &mut Differences,
-) {
-    let (Some(one), Some(other)) = (old, new) else {
-        let Some(object) = old.or(new) else { return };
-        let summary = |one: Option<&Object>| one.map(|one| one.summary(section));
-        found.add(Difference {
-            section,
-            object: object.name.clone(),
-            was: None,
-            field: None,
-            before: summary(old),
-            after: summary(new),
-        });
-        return;
-    };
-    let was = (one.name != other.name).then(|| one.name.clone());
-    if let Some(name) = was.as_ref().filter(|_| has_names) {
-        found.add(Difference {
-            section,
-            object: other.name.clone(),
-            was: was.clone(),
-            field: Some("node".into()),
-            before: Some(name.clone()),
-            after: Some(other.name.clone()),
-        });
-    }
-    let mine = |object: &Object| -> Vec<&'static str> {
-        let all = object.fields.keys().filter(|(of, _)| *of == section);
-        all.map(|(_, field)| *field).collect()
-    };
-    let mut fields = [mine(one), mine(other)].concat();
-    fields.sort_unstable();
-    fields.dedup();
-    for field in fields {
-        let values = |object: &Object| object.fields.get(&(section, field)).cloned();
-        let (before, after) = (values(one), values(other));
-        if let Some((before, after)) = changed(before, after) {
-            found.add(Difference {
-                section,
-                object: other.name.clone(),
-                was: was.clone(),
-                field: Some(field.into()),
-                before,
-                after,
+/// Pairs objects by their first keys, then the remaining ones by their second keys, and so on.
+/// Objects with the same key are paired in order. The result is in the order of the old list,
+/// followed by the objects that only the new list has.
+pub(super) fn pairs<'o, 'd>(old: &'o [Object<'d>], new: &'o [Object<'d>]) -> Vec<Pair<'o, 'd>> {
+    let (mut of_old, mut added) = (vec![None; old.len()], vec![true; new.len()]);
+    let tiers = old.iter().chain(new).map(|object| object.keys.len()).max().unwrap_or(0);
+    for tier in 0..tiers {
+        let mut open = HashMap::<&str, VecDeque<_>>::new();
+        for (object, is_added) in new.iter().zip(&mut added).filter(|(_, is_added)| **is_added) {
+            if let Some(key) = object.keys.get(tier) {
+                open.entry(key).or_default().push_back((object, is_added));
+            }
+        }
+        for (object, counterpart) in old.iter().zip(&mut of_old).filter(|(_, it)| it.is_none()) {
+            let same = object.keys.get(tier).and_then(|key| open.get_mut(key.as_str()));
+            *counterpart = same.and_then(VecDeque::pop_front).map(|(other, is_added)| {
+                *is_added = false;
+                other
             });
         }
+    }
+    let known = old.iter().zip(of_old).map(|(object, other)| (Some(object), other));
+    let added = new.iter().zip(added).filter(|(_, is_added)| *is_added);
+    known.chain(added.map(|(object, _)| (None, Some(object)))).collect()
+}
+
+/// Reports the differences between two counterparts in a section. Names are compared only within
+/// one form of firmware.
+pub(super) fn compare(
+    section: Section,
+    (old, new): Pair<'_, '_>,
+    is_same_form: bool,
+    found: &mut Differences,
+) {
+    let Some(object) = new.or(old) else { return };
+    let was = old.filter(|old| old.name != object.name).map(|old| old.name.clone());
+    let mut add = |field: Option<String>, before, after| {
+        let (object, was) = (object.name.clone(), was.clone());
+        found.add(Difference { section, object, was, field, before, after });
+    };
+    let (Some(one), Some(other)) = (old, new) else {
+        // The section of routes states which requesters were added or removed.
+        if section != Section::Isolation {
+            add(None, old.map(Object::summary), new.map(Object::summary));
+        }
+        return;
+    };
+    if one.name != other.name && is_same_form && section != Section::Isolation {
+        add(Some("node".into()), Some(one.name.clone()), Some(other.name.clone()));
+    }
+    for field in one.fields.keys().chain(other.fields.keys()).collect::<BTreeSet<_>>() {
+        if let Some((before, after)) = changed(one.fields.get(field), other.fields.get(field)) {
+            add(Some((*field).to_owned()), before, after);
+        }
+    }
+    // Tables and devicetrees state different ranges of buses.
+    let buses = one.buses.as_ref().zip(other.buses.as_ref()).filter(|_| !is_same_form);
+    let common = buses
+        .map_or(0..u64::MAX, |(one, other)| one.start.max(other.start)..one.end.min(other.end));
+    let name = if section == Section::Routes { "DeviceID" } else { "StreamID" };
+    for Change { ids, before, after } in spans::changes([&one.map, &other.map], &common) {
+        let (first, last) = (ids.start, ids.end - 1);
+        let text = |target: Target<'_>| match target.base {
+            None => target.name.to_owned(),
+            Some(base) if first == last => format!("{name} {base:#x} at {}", target.name),
+            Some(base) => {
+                let last = base.saturating_add(last - first);
+                format!("{name}s {base:#x} to {last:#x} at {}", target.name)
+            }
+        };
+        let field = if first == last {
+            format!("requester {last:#06x}")
+        } else {
+            format!("requesters {first:#06x} to {last:#06x}")
+        };
+        add(Some(field), before.map(text), after.map(text));
     }
 }
 
 /// Returns two fields as text, or `None` if they are equal.
 fn changed(
-    before: Option<Vec<Value>>,
-    after: Option<Vec<Value>>,
+    before: Option<&Vec<String>>,
+    after: Option<&Vec<String>>,
 ) -> Option<(Option<String>, Option<String>)> {
-    let keys = |values: &Option<Vec<Value>>| -> Vec<String> {
-        values.iter().flatten().map(|value| value.key.clone()).collect()
-    };
-    let (here, there) = (keys(&before), keys(&after));
-    if here == there {
+    if before == after {
         return None;
     }
+    let lists = [before, after].map(|values| values.map_or(&[][..], Vec::as_slice));
     // Long lists are shown without their common prefix and suffix.
-    let is_long = here.len().max(there.len()) > SHOWN;
+    let is_long = lists.iter().any(|values| values.len() > SHOWN);
     let equal = |pairs: &mut dyn Iterator<Item = (&String, &String)>| {
         if is_long { pairs.take_while(|(one, other)| one == other).count() } else { 0 }
     };
-    let first = equal(&mut here.iter().zip(&there));
-    let rest = (here.get(first..)?, there.get(first..)?);
-    let last = equal(&mut rest.0.iter().rev().zip(rest.1.iter().rev()));
-    let text = |values: Option<Vec<Value>>| {
-        values.map(|values| {
-            let middle = values.len().saturating_sub(first + last);
-            shown(values.iter().skip(first).take(middle), is_long)
-        })
-    };
-    Some((text(before), text(after)))
+    let first = equal(&mut lists[0].iter().zip(lists[1]));
+    let rest = lists.map(|values| values.get(first..).unwrap_or_default());
+    let last = equal(&mut rest[0].iter().rev().zip(rest[1].iter().rev()));
+    let middle = rest.map(|values| values.get(..values.len() - last).unwrap_or_default());
+    let text = |is_stated: bool, values| is_stated.then(|| shown(values, is_long));
+    Some((text(before.is_some(), middle[0]), text(after.is_some(), middle[1])))
 }
 
-fn shown<'v>(values: impl ExactSizeIterator<Item = &'v Value>, is_part: bool) -> String {
-    let more = values.len().saturating_sub(SHOWN);
-    let mut all: Vec<&str> = values.take(SHOWN).map(|value| value.text.as_str()).collect();
-    if all.is_empty() {
+fn shown(values: &[String], is_part: bool) -> String {
+    if values.is_empty() {
         return String::from(if is_part { "(without)" } else { "(empty)" });
     }
-    let count = format!("and {more} more");
-    if more > 0 {
-        all.push(&count);
+    let mut all: Vec<_> = values.iter().take(SHOWN).map(String::as_str).collect();
+    let more = format!("and {} more", values.len().saturating_sub(SHOWN));
+    if values.len() > SHOWN {
+        all.push(&more);
     }
     all.join(", ")
 }

@@ -1,198 +1,208 @@
-//! Compares the machine, CPUs, GICs, controllers, IOMMUs and wired interrupts.
+//! The objects of a description, with their facts.
 
-use super::difference::{Differences, Section};
+use super::difference::Section;
 use super::object::{self, Object};
-use super::pairs::{Pair, labels, pair};
-use super::sides::{Labels, Two};
 use doorbell_inspection::coherence;
 use doorbell_inspection::lint::place::without_addresses;
 use gic_firmware::{
-    Controller, CpuNode, Description, Fact, Gic, GicVersion, Iommu, NodeId, Region, SecondaryGic,
-    WiredUser,
+    Controller, ControllerIndex, CpuNode, Description, Fact, Gic, GicVersion, Iommu, IommuIndex,
+    NodeId, Region, SecondaryGic, WiredUser,
 };
 
-/// Labels of the objects to which others refer.
-pub(super) struct AllLabels {
-    pub(super) controllers: Labels,
-    pub(super) iommus: Labels,
+/// One of the two descriptions.
+#[derive(Debug)]
+pub(super) struct Side<'s> {
+    pub(super) description: &'s Description,
+    /// `true` if both descriptions have the same form: devicetree or tables.
+    pub(super) is_same_form: bool,
+    controllers: Vec<String>,
+    iommus: Vec<String>,
 }
 
-/// Compares the objects that do not refer to other objects.
-pub(super) fn compare(two: Two<'_>, found: &mut Differences) -> AllLabels {
-    let (old, new) = (&two.old.description, &two.new.description);
-    let is_same_form = two.is_same_form();
-    let mut section = |section, of: &dyn Fn(&Description) -> Vec<Object>| -> Vec<Pair> {
-        let (old, new) = (of(old), of(new));
-        let pairs = pair(&old, &new);
-        for (one, other) in &pairs {
-            let one = one.and_then(|index| old.get(index));
-            let other = other.and_then(|index| new.get(index));
-            object::compare(section, one, other, is_same_form, found);
+impl<'s> Side<'s> {
+    pub(super) fn new(description: &'s Description, is_same_form: bool) -> Self {
+        let controllers = description.controllers.iter().map(|one| one.id.to_string()).collect();
+        let iommus = description.iommus.iter().map(|one| one.id.to_string()).collect();
+        Self { description, is_same_form, controllers, iommus }
+    }
+
+    /// Makes routes name controllers and IOMMUs as the other description names their counterparts,
+    /// so that a route to a moved controller is not a difference.
+    pub(super) fn adopt_names(&mut self, other: &Self) {
+        self.controllers = self.names_in(other, Section::Controllers, &self.controllers);
+        self.iommus = self.names_in(other, Section::Iommus, &self.iommus);
+    }
+
+    fn names_in(&self, other: &Self, section: Section, own: &[String]) -> Vec<String> {
+        let (here, there) = (self.objects(section), other.objects(section));
+        // The pairs begin with the objects of this description, in order.
+        let pairs = object::pairs(&here, &there).into_iter();
+        let names = own.iter().zip(pairs).map(|(own, (_, counterpart))| {
+            counterpart.map_or_else(|| own.clone(), |other| other.node.clone())
+        });
+        names.collect()
+    }
+
+    /// Returns the name of a controller.
+    pub(super) fn controller(&self, index: ControllerIndex) -> Option<&str> {
+        self.controllers.get(index.get()).map(String::as_str)
+    }
+
+    /// Returns the name of an IOMMU.
+    pub(super) fn iommu(&self, index: IommuIndex) -> Option<&str> {
+        self.iommus.get(index.get()).map(String::as_str)
+    }
+
+    /// Returns the objects of a section. Facts that exist in only one form are omitted unless both
+    /// descriptions have the same form.
+    pub(super) fn objects(&self, section: Section) -> Vec<Object<'_>> {
+        let of = self.description;
+        match section {
+            Section::Machine if self.is_same_form => vec![machine(of)],
+            Section::Cpus => of.cpus.iter().map(cpu).collect(),
+            Section::Gics => {
+                let root = of.gic.iter().map(|gic| self.gic(gic, "root"));
+                root.chain(of.secondary_gics.iter().map(|one| self.secondary_gic(one))).collect()
+            }
+            Section::Controllers => of.controllers.iter().map(|it| self.a_controller(it)).collect(),
+            Section::Iommus => of.iommus.iter().map(|one| self.an_iommu(one)).collect(),
+            Section::Wires if self.is_same_form => of.wired.iter().map(wired).collect(),
+            Section::Routes | Section::Isolation => self.requesters(section),
+            Section::Machine | Section::Wires | Section::Findings => Vec::new(),
         }
-        pairs
-    };
-    if is_same_form {
-        section(Section::Machine, &|of| vec![machine(of)]);
     }
-    section(Section::Cpus, &|of| of.cpus.iter().map(cpu).collect());
-    section(Section::Gics, &|of| gics(of, is_same_form));
-    let controllers = section(Section::Controllers, &|of| {
-        of.controllers.iter().map(|one| controller(one, is_same_form)).collect()
-    });
-    let iommus = section(Section::Iommus, &|of| {
-        of.iommus.iter().map(|one| iommu(one, is_same_form)).collect()
-    });
-    if is_same_form {
-        section(Section::Wires, &|of| of.wired.iter().map(wired).collect());
+
+    fn secondary_gic(&self, secondary: &SecondaryGic) -> Object<'_> {
+        let mut object = self.gic(&secondary.gic, "secondary");
+        if let Some(parent) = &secondary.parent {
+            let intid = parent.intid.map(|intid| format!("{intid} of ")).unwrap_or_default();
+            object.add("interrupt at its parent", &format!("{intid}{}", parent.controller));
+        }
+        object
     }
-    AllLabels {
-        controllers: labels(&controllers, old.controllers.len(), new.controllers.len()),
-        iommus: labels(&iommus, old.iommus.len(), new.iommus.len()),
+
+    fn gic(&self, gic: &Gic, kind: &str) -> Object<'_> {
+        let mut object = Object::of_node(kind, &gic.id, Some(gic.distributor.base()));
+        object.keys.push(kind.to_owned());
+        // A devicetree does not distinguish GICv4 from GICv3.
+        let version = match gic.version.value {
+            GicVersion::V4 if !self.is_same_form => GicVersion::V3,
+            version => version,
+        };
+        object.add("version", &version);
+        object.add("status", &gic.status.value);
+        object.add("distributor", &self.region(gic.distributor.value));
+        if self.is_same_form {
+            for one in &gic.redistributors {
+                object.add("redistributors", &self.region(one.value));
+            }
+            if let Some(stride) = &gic.redistributor_stride {
+                object.add("redistributor stride", &format!("{:#x}", stride.value));
+            }
+            if let Some(one) = &gic.cpu_interface {
+                object.add("CPU interface", &self.region(one.value));
+            }
+            object.add("coherence", &coherence(gic.coherence.value));
+            if gic.broken_save_restore {
+                object.add("quirk", &"broken save and restore");
+            }
+        }
+        object
+    }
+
+    fn a_controller(&self, controller: &Controller) -> Object<'_> {
+        let address = controller.registers.as_ref().map(|region| region.base());
+        let mut object = Object::of_node(controller.kind.as_str(), &controller.id, address);
+        object.name = format!("{} ({})", controller.id, controller.kind);
+        object.add("status", &controller.status.value);
+        if let Some(one) = &controller.registers {
+            object.add("registers", &self.region(one.value));
+        }
+        for range in &controller.ranges {
+            let stated = range.origin.item();
+            let field = if stated.is_empty() || !self.is_same_form { "INTIDs" } else { stated };
+            object.add(field, &format!("{}+{}", range.first().get(), range.count()));
+        }
+        for line in &controller.lines {
+            object.add("line", &format!("INTID {}", line.intid.get()));
+        }
+        if let Some(message) = &controller.message {
+            let text = format!("{:#x}, data {} for the first INTID", message.address, message.data);
+            object.add("message", &text);
+        }
+        if let Some(window) = &controller.pre_its {
+            object.add("pre-ITS window", &self.region(window.value));
+        }
+        if self.is_same_form {
+            object.add("coherence", &coherence(controller.coherence.value));
+            object.add("#msi-cells", &controller.msi_cells.value);
+            if let Some(gic) = &controller.secondary_gic {
+                object.add("GIC", &gic);
+            }
+        }
+        object
+    }
+
+    fn an_iommu(&self, iommu: &Iommu) -> Object<'_> {
+        let base = |one: &Fact<Region>| one.base();
+        let mut object = Object::of_node("iommu", &iommu.id, iommu.registers.as_ref().map(base));
+        object.add("status", &iommu.status.value);
+        if let Some(one) = &iommu.registers {
+            object.add("registers", &self.region(one.value));
+        }
+        for name in iommu.compatible.iter().filter(|_| self.is_same_form) {
+            object.add("compatible", name);
+        }
+        object
+    }
+
+    /// Returns a region as text. Devicetree and ACPI state sizes differently, so sizes are compared
+    /// only within one form.
+    pub(super) fn region(&self, region: Region) -> String {
+        if self.is_same_form {
+            format!("{:#x}+{:#x}", region.base(), region.size())
+        } else {
+            format!("{:#x}", region.base())
+        }
     }
 }
 
-/// Returns the keys of a node: its path, its address, and its path without addresses. `kind` must
-/// be the same for counterparts.
-pub(super) fn keys(kind: &str, id: &NodeId, address: Option<u64>) -> Vec<String> {
-    let by_address = address.map_or_else(|| format!("{kind} {id}"), |at| format!("{kind} {at:#x}"));
-    vec![format!("{kind} {id}"), by_address, format!("{kind} {}", without_addresses(id.as_str()))]
-}
-
-/// Returns a region as text. Devicetree and ACPI state sizes differently, so sizes are compared
-/// only within one form.
-pub(super) fn region(region: Region, has_size: bool) -> String {
-    if has_size {
-        format!("{:#x}+{:#x}", region.base(), region.size())
-    } else {
-        format!("{:#x}", region.base())
+impl Object<'_> {
+    /// Creates the object of a node, whose counterpart is found by its path, by its address, and by
+    /// its path without addresses. `kind` must be the same for counterparts.
+    pub(super) fn of_node(kind: &str, id: &NodeId, address: Option<u64>) -> Self {
+        let key = |of: &str| format!("{kind} {of}");
+        let by_address = address.map_or_else(|| key(id.as_str()), |at| key(&format!("{at:#x}")));
+        Self::new(id, [key(id.as_str()), by_address, key(&without_addresses(id.as_str()))])
     }
 }
 
-fn machine(description: &Description) -> Object {
+fn machine(description: &Description) -> Object<'_> {
     let mut object = Object::new(&"the machine", ["machine".to_owned()]);
     if let Some(model) = &description.model {
-        object.add(Section::Machine, "model", &model.value);
+        object.add("model", &model.value);
     }
     for name in &description.compatible {
-        object.add(Section::Machine, "compatible", &name);
+        object.add("compatible", name);
     }
     if let Some(oem) = &description.oem_id {
-        object.add(Section::Machine, "OEM ID", &oem);
+        object.add("OEM ID", &oem);
     }
     object
 }
 
-fn cpu(cpu: &CpuNode) -> Object {
+fn cpu(cpu: &CpuNode) -> Object<'_> {
     let affinity = cpu.affinity.value;
     let mut object = Object::new(&format!("CPU {affinity}"), [affinity.to_string()]);
-    object.add(Section::Cpus, "status", &cpu.status.value);
+    object.add("status", &cpu.status.value);
     object
 }
 
-fn gics(description: &Description, is_same_form: bool) -> Vec<Object> {
-    let root = description.gic.iter().map(|one| gic(one, "root", is_same_form));
-    let others = description.secondary_gics.iter().map(|one| secondary_gic(one, is_same_form));
-    root.chain(others).collect()
-}
-
-fn secondary_gic(secondary: &SecondaryGic, is_same_form: bool) -> Object {
-    let mut object = gic(&secondary.gic, "secondary", is_same_form);
-    if let Some(parent) = &secondary.parent {
-        let text = match parent.intid {
-            Some(intid) => format!("{intid} of {}", parent.controller),
-            None => parent.controller.to_string(),
-        };
-        object.add(Section::Gics, "interrupt at its parent", &text);
-    }
-    object
-}
-
-fn gic(gic: &Gic, kind: &str, is_same_form: bool) -> Object {
-    const SECTION: Section = Section::Gics;
-    let mut keys = keys(kind, &gic.id, Some(gic.distributor.base()));
-    keys.push(kind.to_owned());
-    let mut object = Object::new(&gic.id, keys);
-    // A devicetree does not distinguish GICv4 from GICv3.
-    let version = match gic.version.value {
-        GicVersion::V4 if !is_same_form => GicVersion::V3,
-        version => version,
-    };
-    object.add(SECTION, "version", &version);
-    object.add(SECTION, "status", &gic.status.value);
-    object.add(SECTION, "distributor", &region(gic.distributor.value, is_same_form));
-    if is_same_form {
-        for one in &gic.redistributors {
-            object.add(SECTION, "redistributors", &region(one.value, true));
-        }
-        if let Some(stride) = &gic.redistributor_stride {
-            object.add(SECTION, "redistributor stride", &format!("{:#x}", stride.value));
-        }
-        if let Some(one) = &gic.cpu_interface {
-            object.add(SECTION, "CPU interface", &region(one.value, true));
-        }
-        object.add(SECTION, "coherence", &coherence(gic.coherence.value));
-        if gic.broken_save_restore {
-            object.add(SECTION, "quirk", &"broken save and restore");
-        }
-    }
-    object
-}
-
-fn controller(controller: &Controller, is_same_form: bool) -> Object {
-    const SECTION: Section = Section::Controllers;
-    let address = controller.registers.as_ref().map(|region| region.base());
-    let keys = keys(controller.kind.as_str(), &controller.id, address);
-    let mut object = Object::new(&format!("{} ({})", controller.id, controller.kind), keys);
-    object.add(SECTION, "status", &controller.status.value);
-    if let Some(one) = &controller.registers {
-        object.add(SECTION, "registers", &region(one.value, is_same_form));
-    }
-    for range in &controller.ranges {
-        let stated = range.origin.item();
-        let field = if stated.is_empty() || !is_same_form { "INTIDs" } else { stated };
-        object.add(SECTION, field, &format!("{}+{}", range.first().get(), range.count()));
-    }
-    for line in &controller.lines {
-        object.add(SECTION, "line", &format!("INTID {}", line.intid.get()));
-    }
-    if let Some(message) = &controller.message {
-        let text = format!("{:#x}, data {} for the first INTID", message.address, message.data);
-        object.add(SECTION, "message", &text);
-    }
-    if let Some(window) = &controller.pre_its {
-        object.add(SECTION, "pre-ITS window", &region(window.value, is_same_form));
-    }
-    if is_same_form {
-        object.add(SECTION, "coherence", &coherence(controller.coherence.value));
-        object.add(SECTION, "#msi-cells", &controller.msi_cells.value);
-        if let Some(gic) = &controller.secondary_gic {
-            object.add(SECTION, "GIC", &gic);
-        }
-    }
-    object
-}
-
-fn iommu(iommu: &Iommu, is_same_form: bool) -> Object {
-    let base = |one: &Fact<Region>| one.base();
-    let keys = keys("iommu", &iommu.id, iommu.registers.as_ref().map(base));
-    let mut object = Object::new(&iommu.id, keys);
-    object.add(Section::Iommus, "status", &iommu.status.value);
-    if let Some(one) = &iommu.registers {
-        object.add(Section::Iommus, "registers", &region(one.value, is_same_form));
-    }
-    if is_same_form {
-        for name in &iommu.compatible {
-            object.add(Section::Iommus, "compatible", &name);
-        }
-    }
-    object
-}
-
-fn wired(user: &WiredUser) -> Object {
-    let mut object = Object::new(&user.id, keys("wired", &user.id, None));
-    object.add(Section::Wires, "status", &user.status.value);
+fn wired(user: &WiredUser) -> Object<'_> {
+    let mut object = Object::of_node("wired", &user.id, None);
+    object.add("status", &user.status.value);
     for intid in &user.interrupts {
-        object.add(Section::Wires, "interrupts", &intid.value);
+        object.add("interrupts", &intid.value);
     }
     object
 }

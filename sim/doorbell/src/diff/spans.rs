@@ -1,110 +1,90 @@
 //! Compares two maps from requester IDs, no matter how the IDs are divided among entries.
 
 use doorbell_inspection::requesters::first_match;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Consecutive requesters, and the controller or IOMMU that they are mapped to.
+/// Consecutive requesters, and where the first of them is mapped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Span<'d> {
+    pub(super) ids: Range<u64>,
+    pub(super) target: Target<'d>,
+}
+
+impl<'d> Span<'d> {
+    pub(super) fn new(first: u32, length: u32, target: Target<'d>) -> Self {
+        let first = u64::from(first);
+        Self { ids: first..first + u64::from(length), target }
+    }
+}
+
+/// Where a requester is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Span {
-    pub(super) first: u64,
-    /// First requester ID after the span.
-    pub(super) end: u64,
-    /// Label of the controller or IOMMU.
-    pub(super) label: usize,
-    /// Position of the controller or IOMMU in its description, for its name.
-    pub(super) index: usize,
-    /// ID of the first requester at that controller or IOMMU, if it has one.
+pub(super) struct Target<'d> {
+    /// Name of the controller or IOMMU.
+    pub(super) name: &'d str,
+    /// ID of the requester at that controller or IOMMU, if it has one.
     pub(super) base: Option<u64>,
 }
 
-impl Span {
-    /// Returns the part that begins at `first` and ends at `end`.
-    fn part(self, first: u64, end: u64) -> Self {
-        let base = self.base.map(|base| base.saturating_add(first.saturating_sub(self.first)));
-        Self { first, end, base, ..self }
-    }
-
-    /// Returns the part within `limits`.
-    pub(super) fn within(self, limits: &Range<u64>) -> Option<Self> {
-        let (first, end) = (self.first.max(limits.start), self.end.min(limits.end));
-        (first < end).then(|| self.part(first, end))
-    }
-
-    /// Returns `true` if `next` continues this span.
-    fn is_continued_by(self, next: Self) -> bool {
-        self.end == next.first && self.part(next.first, next.end) == next
+impl Target<'_> {
+    /// Returns where the map leads the requester that follows by this distance.
+    fn after(self, distance: u64) -> Self {
+        Self { base: self.base.map(|base| base.saturating_add(distance)), ..self }
     }
 }
 
-/// Requesters that two maps map differently.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Change {
-    pub(super) first: u64,
-    pub(super) end: u64,
-    pub(super) before: Option<Span>,
-    pub(super) after: Option<Span>,
+/// Requesters that two maps map differently, and where the first of them is mapped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Change<'d> {
+    pub(super) ids: Range<u64>,
+    pub(super) before: Option<Target<'d>>,
+    pub(super) after: Option<Target<'d>>,
 }
 
-/// Returns the requesters that two maps map differently. In each map, the first entry that contains
-/// a requester wins. The running time is dominated by sorting the entries.
-pub(super) fn changes(before: &[Span], after: &[Span]) -> Vec<Change> {
-    let (before, after) = (flat(before), flat(after));
-    let mut bounds: Vec<u64> =
-        before.iter().chain(&after).flat_map(|span| [span.first, span.end]).collect();
-    bounds.sort_unstable();
-    bounds.dedup();
-    let (mut here, mut there) = (before.iter().peekable(), after.iter().peekable());
-    let mut changes = Vec::<Change>::new();
-    for window in bounds.windows(2) {
-        let &[first, end] = window else { continue };
-        while here.next_if(|span| span.end <= first).is_some() {}
-        while there.next_if(|span| span.end <= first).is_some() {}
-        let part = |span: Option<&&Span>| {
-            span.filter(|span| span.first <= first).map(|span| span.part(first, end))
+/// Returns the requesters in `limits` that two maps map differently. In each map, the first entry
+/// that contains a requester wins. The running time is dominated by sorting the entries.
+pub(super) fn changes<'d>(maps: [&[Span<'d>]; 2], limits: &Range<u64>) -> Vec<Change<'d>> {
+    let maps = maps.map(|map| flat(map, limits));
+    let ends = maps.iter().flatten().flat_map(|span| [span.ids.start, span.ids.end]);
+    let bounds: BTreeSet<u64> = ends.collect();
+    let mut changes = Vec::<Change<'d>>::new();
+    for (&first, &end) in bounds.iter().zip(bounds.iter().skip(1)) {
+        let [before, after] = maps.each_ref().map(|map| target(map, first));
+        if before == after {
+            continue;
+        }
+        let continues = |last: &Change<'d>| {
+            let by = first - last.ids.start;
+            let same = [(last.before, before), (last.after, after)];
+            last.ids.end == first
+                && same.iter().all(|(one, next)| one.map(|one| one.after(by)) == *next)
         };
-        let (old, new) = (part(here.peek()), part(there.peek()));
-        let target = |span: Option<Span>| span.map(|span| (span.label, span.base));
-        if target(old) != target(new) {
-            push(&mut changes, Change { first, end, before: old, after: new });
+        match changes.last_mut().filter(|last| continues(last)) {
+            Some(last) => last.ids.end = end,
+            None => changes.push(Change { ids: first..end, before, after }),
         }
     }
     changes
 }
 
-/// Appends a change, or extends the last one if the new one continues it on both sides.
-fn push(changes: &mut Vec<Change>, next: Change) {
-    let continues = |one: Option<Span>, other: Option<Span>| match (one, other) {
-        (None, None) => true,
-        (Some(one), Some(other)) => one.is_continued_by(other),
-        _ => false,
-    };
-    match changes.last_mut() {
-        Some(last)
-            if last.end == next.first
-                && continues(last.before, next.before)
-                && continues(last.after, next.after) =>
-        {
-            last.end = next.end;
-            last.before = last.before.map(|span| span.part(span.first, next.end));
-            last.after = last.after.map(|span| span.part(span.first, next.end));
-        }
-        _ => changes.push(next),
-    }
+/// Returns where a requester is mapped by sorted spans that do not overlap.
+fn target<'d>(map: &[Span<'d>], id: u64) -> Option<Target<'d>> {
+    let span = map.get(map.partition_point(|span| span.ids.end <= id))?;
+    Some(span.target.after(id.checked_sub(span.ids.start)?))
 }
 
-/// Returns a map as sorted spans that do not overlap.
-fn flat(spans: &[Span]) -> Vec<Span> {
-    let covered: Vec<_> = spans.iter().map(|span| span.first..span.end).collect();
-    let mut flat = Vec::<Span>::new();
-    for piece in first_match::pieces(&covered) {
-        let Some(span) = spans.get(piece.entry) else { continue };
-        let part = span.part(piece.ids.start, piece.ids.end);
-        match flat.last_mut() {
-            Some(last) if last.is_continued_by(part) => last.end = part.end,
-            _ => flat.push(part),
-        }
-    }
-    flat
+/// Returns the part of a map within `limits` as sorted spans that do not overlap.
+fn flat<'d>(map: &[Span<'d>], limits: &Range<u64>) -> Vec<Span<'d>> {
+    let within = |ids: &Range<u64>| ids.start.max(limits.start)..ids.end.min(limits.end);
+    let covered: Vec<_> = map.iter().map(|span| within(&span.ids)).collect();
+    let pieces = first_match::pieces(&covered).into_iter();
+    let spans = pieces.filter_map(|piece| {
+        let span = map.get(piece.entry)?;
+        let target = span.target.after(piece.ids.start - span.ids.start);
+        Some(Span { ids: piece.ids, target })
+    });
+    spans.collect()
 }
 
 #[cfg(test)]
@@ -112,48 +92,43 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn map() -> impl Strategy<Value = Vec<Span>> {
-        let span = (0_u64..40, 0_u64..20, 0_usize..3, prop::option::of(0_u64..40));
-        let spans = prop::collection::vec(span, 0..8);
-        spans.prop_map(|spans| {
-            let span = |(first, length, label, base)| Span {
-                first,
-                end: first + length,
-                label,
-                index: label,
-                base,
-            };
-            spans.into_iter().map(span).collect()
-        })
+    fn map() -> impl Strategy<Value = Vec<Span<'static>>> {
+        let names = prop::sample::select(&["its", "mbi", "v2m"][..]);
+        let span = (0_u32..40, 0_u32..20, names, prop::option::of(0_u64..40));
+        let span = span.prop_map(|(first, length, name, base)| {
+            Span::new(first, length, Target { name, base })
+        });
+        prop::collection::vec(span, 0..8)
     }
 
     /// Looks up a requester, entry by entry.
-    fn lookup(map: &[Span], requester: u64) -> Option<(usize, Option<u64>)> {
-        let span = map.iter().find(|span| (span.first..span.end).contains(&requester))?;
-        Some((span.label, span.base.map(|base| base + requester - span.first)))
+    fn lookup(map: &[Span<'static>], id: u64) -> Option<(&'static str, Option<u64>)> {
+        let span = map.iter().find(|span| span.ids.contains(&id))?;
+        Some((span.target.name, span.target.base.map(|base| base + id - span.ids.start)))
     }
 
     proptest! {
         #[test]
-        fn changes_cover_exactly_the_requesters_that_differ(before in map(), after in map()) {
-            let changes = changes(&before, &after);
-            for requester in 0..64 {
-                let change = changes.iter().find(|one| (one.first..one.end).contains(&requester));
-                let (old, new) = (lookup(&before, requester), lookup(&after, requester));
-                prop_assert_eq!(change.is_some(), old != new);
-                if let Some(change) = change {
-                    let at = |span: Option<Span>| span.and_then(|span| lookup(&[span], requester));
-                    prop_assert_eq!((at(change.before), at(change.after)), (old, new));
+        fn changes_cover_exactly_the_requesters_that_differ(
+            before in map(),
+            after in map(),
+            (first, last) in (0_u64..30, 30_u64..64),
+        ) {
+            let changes = changes([&before, &after], &(first..last));
+            for id in 0..64 {
+                let change = changes.iter().find(|one| one.ids.contains(&id));
+                let (old, new) = (lookup(&before, id), lookup(&after, id));
+                prop_assert_eq!(change.is_some(), old != new && (first..last).contains(&id));
+                if let Some(Change { ids, before, after }) = change {
+                    let at = |target: &Option<Target<'static>>| {
+                        target.map(|one| (one.name, one.base.map(|base| base + id - ids.start)))
+                    };
+                    prop_assert_eq!((at(before), at(after)), (old, new));
                 }
             }
             for two in changes.windows(2) {
-                prop_assert!(two[0].end <= two[1].first);
+                prop_assert!(two[0].ids.end <= two[1].ids.start);
             }
-        }
-
-        #[test]
-        fn a_map_does_not_differ_from_itself(map in map()) {
-            prop_assert_eq!(changes(&map, &map), []);
         }
     }
 }
