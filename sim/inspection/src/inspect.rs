@@ -9,7 +9,7 @@ mod statements;
 
 pub use capacity::CapacityRow;
 pub use cells::{addresses, first_names, ranges, yes_no};
-pub use listing::Omitted;
+pub use listing::{Listing, Listings};
 pub use report::{
     ControllerRow, CpuRow, DeviceRow, FindingRow, GicRow, Inspection, ParentRow, RangeRow,
     RedistributorRow, RouteRow, SecondaryGicRow, StreamRow,

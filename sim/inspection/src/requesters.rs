@@ -12,9 +12,6 @@ use gic_firmware::{
     BusRange, ConfigAccess, Description, Fact, IommuIndex, IommuReference, IommuRouting,
     MsiRouting, NodeId, Origin, PciHost, PlatformDevice, RequesterId, RouteSpan, Status, Via,
 };
-use std::borrow::Cow;
-use std::cell::OnceCell;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A PCI host, a bridge that has its own map, or a device.
@@ -31,8 +28,6 @@ pub struct Requester<'d> {
     /// Routes to MSI controllers.
     pub spans: Vec<RouteSpan>,
     passage: Passage<'d>,
-    /// IOMMUs of the spans that are not from a map. All of these spans have the same requesters.
-    of_parents: OnceCell<Vec<Fact<IommuIndex>>>,
 }
 
 /// The IOMMUs that a requester's accesses pass through.
@@ -57,7 +52,7 @@ pub struct Stream<'d> {
     /// StreamID of the first requester. `None` if firmware doesn't state a StreamID, or if the
     /// StreamID doesn't fit into 32 bits.
     pub id_base: Option<u32>,
-    origin: &'d Origin,
+    pub(crate) origin: &'d Origin,
 }
 
 /// Returns all requesters: hosts first, each followed by its bridges, then devices.
@@ -71,7 +66,6 @@ pub fn all(description: &Description) -> impl Iterator<Item = Requester<'_>> {
             msi: &host.msi,
             spans: usable(description.host_spans(host), &host.msi, &ids),
             passage: by_map(&host.iommu, &ids),
-            of_parents: OnceCell::new(),
         };
         let bridges = host.bridges.iter().map(move |bridge| Requester {
             id: &bridge.id,
@@ -80,7 +74,6 @@ pub fn all(description: &Description) -> impl Iterator<Item = Requester<'_>> {
             msi: &bridge.msi,
             spans: usable(description.bridge_spans(bridge), &bridge.msi, &ids),
             passage: by_map(&host.iommu, &ids),
-            of_parents: OnceCell::new(),
         });
         std::iter::once(own).chain(bridges)
     });
@@ -91,7 +84,6 @@ pub fn all(description: &Description) -> impl Iterator<Item = Requester<'_>> {
         msi: &device.msi,
         spans: usable(description.device_spans(device), &device.msi, &ANY),
         passage: passage(device),
-        of_parents: OnceCell::new(),
     }))
 }
 
@@ -216,21 +208,6 @@ fn stream_of_device(passed: &Fact<IommuReference>) -> Stream<'_> {
 }
 
 impl<'d> Requester<'d> {
-    /// Returns the IOMMUs that requesters in `span`, which must be one of the requester's spans,
-    /// pass through, each with the first statement that refers to it.
-    pub fn iommus(&self, span: &RouteSpan) -> Cow<'_, [Fact<IommuIndex>]> {
-        let is_alone = matches!(span.via, Via::Map(_)) && !self.shares_streams();
-        if is_alone {
-            return distinct(self.streams(span)).into();
-        }
-        self.of_parents.get_or_init(|| distinct(self.streams(span))).as_slice().into()
-    }
-
-    /// Returns `true` if all spans have the same streams.
-    pub const fn shares_streams(&self) -> bool {
-        matches!(self.passage, Passage::Every(_))
-    }
-
     /// Returns the streams for those requesters in `span` that pass through an IOMMU.
     pub fn streams(&self, span: &RouteSpan) -> impl ExactSizeIterator<Item = Stream<'d>> {
         let first = span.rid_base.get();
@@ -276,14 +253,4 @@ impl Stream<'_> {
             ..self
         }
     }
-}
-
-/// Returns the streams' IOMMUs, each with the first statement that refers to it.
-fn distinct<'d>(streams: impl Iterator<Item = Stream<'d>>) -> Vec<Fact<IommuIndex>> {
-    let mut firsts = BTreeMap::new();
-    for stream in streams {
-        let fact = || Fact::new(stream.iommu, stream.origin.clone());
-        firsts.entry(stream.iommu).or_insert_with(fact);
-    }
-    firsts.into_values().collect()
 }

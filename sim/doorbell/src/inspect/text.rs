@@ -47,7 +47,7 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
 
 fn print_cpus(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
     let Inspection { cpus, omitted, enabled_cpus, .. } = inspection;
-    writeln!(out, "{}, {enabled_cpus} enabled", counted(cpus.len() + omitted.cpus, "CPU"))
+    writeln!(out, "{}, {enabled_cpus} enabled", counted(cpus.len() + omitted.cpus.omitted(), "CPU"))
 }
 
 fn print_gic(out: &mut Output, inspection: &Inspection) -> io::Result<()> {

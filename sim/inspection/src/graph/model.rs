@@ -91,7 +91,7 @@ impl Graph {
             graph.requester(device);
         }
         if let Some((_, others)) = graph.others(Column::Requester) {
-            *others += inspection.omitted.devices;
+            *others += inspection.omitted.devices.omitted();
         }
         graph.root(description, &source.cpu_clusters());
         graph.name_others();

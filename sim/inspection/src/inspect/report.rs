@@ -1,15 +1,15 @@
 //! The contents of `doorbell inspect`, structured like its JSON output.
 
 use super::capacity::CapacityRow;
-use super::listing::{Listing, Omitted};
+use super::listing::{Listing, Listings};
 use super::statements::{self, Statement, statement};
 use crate::requesters::{self, Requester, Stream};
 use crate::source::Source;
 use crate::wording::coherence;
 use gic_firmware::lint::KnownRegisters;
 use gic_firmware::{
-    Controller, ControllerIndex, ControllerKind, Description, Finding, Gic, IntIdSpan, RouteSpan,
-    SecondaryGic,
+    Controller, ControllerIndex, ControllerKind, Description, Finding, Gic, IntIdSpan, IommuIndex,
+    Origin, RouteSpan, SecondaryGic,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -40,7 +40,7 @@ pub struct Inspection {
     /// Mistakes that were found while reading.
     pub findings: Vec<FindingRow>,
     /// Numbers of rows that are not listed.
-    pub omitted: Omitted,
+    pub omitted: Listings,
     /// Number of enabled CPUs, including those that are not listed.
     #[serde(skip)]
     pub enabled_cpus: usize,
@@ -206,6 +206,12 @@ pub struct StreamRow {
     pub length: u32,
     /// StreamID of the first requester.
     pub stream_id_base: Option<u32>,
+    /// Position of the IOMMU in the description.
+    #[serde(skip)]
+    pub index: IommuIndex,
+    /// The statement that refers to the IOMMU.
+    #[serde(skip)]
+    pub origin: Origin,
 }
 
 /// A mistake in firmware.
@@ -228,34 +234,31 @@ impl Inspection {
     /// Creates the report about `source`. `known` registers determine the capacities.
     pub fn of(source: &Source, known: &KnownRegisters) -> Self {
         let description = &source.description;
-        let mut omitted = Omitted::default();
-        let mut cpus = Listing::new();
-        let listed = cpus.first(description.cpus.iter()).into_iter().map(CpuRow::of).collect();
-        omitted.cpus = cpus.omitted();
-        let mut regions = Listing::new();
-        let gic = description.gic.as_ref().map(|gic| GicRow::of(gic, &mut regions));
-        let mut gics = Listing::new();
-        let secondary_gics = gics.first(description.secondary_gics.iter());
+        let mut lists = Listings::default();
+        let cpus = lists.cpus.first(description.cpus.iter());
+        let gic = description.gic.as_ref();
+        let gic = gic.map(|gic| GicRow::of(gic, &mut lists.redistributors));
+        let secondary_gics = lists.secondary_gics.first(description.secondary_gics.iter());
         let secondary_gics = secondary_gics.into_iter();
-        let secondary_gics = secondary_gics.map(|gic| SecondaryGicRow::of(gic, &mut regions));
-        let secondary_gics = secondary_gics.collect();
-        omitted.secondary_gics = gics.omitted();
-        omitted.redistributors = regions.omitted();
-        let controllers = ControllerRow::all_of(description, &mut omitted);
-        let devices = DeviceRow::all_of(description, &mut omitted);
+        let secondary_gics =
+            secondary_gics.map(|gic| SecondaryGicRow::of(gic, &mut lists.redistributors)).collect();
+        let controllers = lists.controllers.first(description.controllers.iter()).into_iter();
+        let controllers =
+            controllers.map(|one| ControllerRow::of(description, one, &mut lists)).collect();
+        let devices = DeviceRow::all_of(description, &mut lists);
         Self {
             source: source.name.clone(),
             model: description.model.as_ref().map(|model| model.value.clone()),
             hypervisor: description.hypervisor.as_ref().map(|name| name.value.clone()),
             psci: description.psci.as_ref().map(|method| method.value.clone()),
-            cpus: listed,
+            cpus: cpus.into_iter().map(CpuRow::of).collect(),
             gic,
             secondary_gics,
             capacity: CapacityRow::all_of(description, known),
             controllers,
             devices,
             findings: description.findings.iter().map(FindingRow::of).collect(),
-            omitted,
+            omitted: lists,
             enabled_cpus: description.enabled_cpus().count(),
         }
     }
@@ -300,32 +303,15 @@ impl SecondaryGicRow {
 }
 
 impl ControllerRow {
-    /// Returns the first rows and adds the number of the others to `omitted`.
-    fn all_of(description: &Description, omitted: &mut Omitted) -> Vec<Self> {
-        let mut rows = Listing::new();
-        let (mut doorbells, mut ranges) = (Listing::new(), Listing::new());
-        let listed = rows.first(description.controllers.iter()).into_iter();
-        let listed = listed.map(|one| Self::of(description, one, &mut doorbells, &mut ranges));
-        let listed = listed.collect();
-        omitted.controllers = rows.omitted();
-        (omitted.doorbells, omitted.ranges) = (doorbells.omitted(), ranges.omitted());
-        listed
-    }
-
-    fn of(
-        description: &Description,
-        controller: &Controller,
-        doorbells: &mut Listing,
-        ranges: &mut Listing,
-    ) -> Self {
+    fn of(description: &Description, controller: &Controller, lists: &mut Listings) -> Self {
         let root = || description.gic.as_ref().map(|gic| &gic.id);
         let gic = controller.secondary_gic.as_ref().or_else(root);
         // Once the address list is full, each further controller counts as one omitted address.
-        let addresses = if doorbells.is_full() {
-            doorbells.omit(1);
+        let addresses = if lists.doorbells.is_full() {
+            lists.doorbells.omit(1);
             Vec::new()
         } else {
-            doorbells.first(description.doorbells(controller).into_iter())
+            lists.doorbells.first(description.doorbells(controller).into_iter())
         };
         Self {
             id: controller.id.to_string(),
@@ -333,7 +319,8 @@ impl ControllerRow {
             enabled: controller.status.is_enabled(),
             gic: gic.map(ToString::to_string),
             doorbells: addresses,
-            ranges: ranges
+            ranges: lists
+                .ranges
                 .first(controller.ranges.iter())
                 .into_iter()
                 .map(|range| RangeRow::of(range.value))
@@ -356,33 +343,22 @@ impl RangeRow {
     }
 }
 
-/// The lists of requesters that are being filled.
-struct DeviceLists {
-    devices: Listing,
-    routes: Listing,
-    streams: Listing,
-}
-
 impl DeviceRow {
-    /// Returns the first rows and adds the number of the others to `omitted`.
-    fn all_of(description: &Description, omitted: &mut Omitted) -> Vec<Self> {
-        let [devices, routes, streams] = [(); 3].map(|()| Listing::new());
-        let mut lists = DeviceLists { devices, routes, streams };
+    /// Returns the first rows, as many as the list has room for.
+    fn all_of(description: &Description, lists: &mut Listings) -> Vec<Self> {
         let mut rows = Vec::new();
         for requester in requesters::all(description) {
             let name = requester.id.as_str().len() + requester.kind.len();
             if lists.devices.admits(name) {
-                rows.push(Self::of(description, &requester, &mut lists));
+                rows.push(Self::of(description, &requester, lists));
             } else {
                 lists.routes.omit(requester.spans.len());
             }
         }
-        omitted.devices = lists.devices.omitted();
-        (omitted.routes, omitted.streams) = (lists.routes.omitted(), lists.streams.omitted());
         rows
     }
 
-    fn of(description: &Description, requester: &Requester<'_>, lists: &mut DeviceLists) -> Self {
+    fn of(description: &Description, requester: &Requester<'_>, lists: &mut Listings) -> Self {
         let controllers =
             || requester.spans.iter().filter_map(|span| description.controller(span.controller));
         let mut routes = Vec::new();
@@ -393,7 +369,8 @@ impl DeviceRow {
                 break;
             }
             let Some(controller) = description.controller(span.controller) else { continue };
-            let streams = StreamRow::all_of(description, requester.streams(span), lists);
+            let streams =
+                StreamRow::all_of(description, requester.streams(span), &mut lists.streams);
             routes.push(RouteRow::of(description, requester, span, controller, streams));
         }
         Self {
@@ -402,7 +379,11 @@ impl DeviceRow {
             enabled: requester.status.is_enabled(),
             isolation: isolation(controllers()),
             routes,
-            streams: StreamRow::all_of(description, requester.unrouted_streams(), lists),
+            streams: StreamRow::all_of(
+                description,
+                requester.unrouted_streams(),
+                &mut lists.streams,
+            ),
         }
     }
 }
@@ -416,14 +397,11 @@ impl RouteRow {
         streams: Vec<StreamRow>,
     ) -> Self {
         let mut known = BTreeSet::new();
-        let mut iommus = Vec::new();
-        for stream in &streams {
+        let first: Vec<_> = streams.iter().filter(|one| known.insert(one.index)).collect();
+        let iommus = first.iter().map(|stream| {
             let state = if stream.enabled { "" } else { " (disabled)" };
-            let name = format!("{}{state}", stream.iommu);
-            if known.insert(name.clone()) {
-                iommus.push(name);
-            }
-        }
+            format!("{}{state}", stream.iommu)
+        });
         Self {
             rid_base: span.rid_base.get(),
             length: span.length,
@@ -431,11 +409,11 @@ impl RouteRow {
             device_id_base: span.device_id_base.get(),
             via: statement(requester.msi, span.via),
             isolated: isolates(controller),
-            iommus,
-            streams,
+            iommus: iommus.collect(),
+            statements: statements::all(description, requester, span, &first),
             index: span.controller,
             kind: controller.kind.clone(),
-            statements: statements::all(description, requester, span, controller),
+            streams,
         }
     }
 }
@@ -445,25 +423,26 @@ impl StreamRow {
     fn all_of<'d>(
         description: &Description,
         mut streams: impl ExactSizeIterator<Item = Stream<'d>>,
-        lists: &mut DeviceLists,
+        list: &mut Listing,
     ) -> Vec<Self> {
         let mut rows = Vec::new();
         while let Some(stream) = streams.next() {
-            let Some(row) = Self::of(description, stream) else { continue };
-            if !lists.streams.admits(row.iommu.len()) {
-                lists.streams.omit(streams.len());
+            let Some(iommu) = description.iommu(stream.iommu) else { continue };
+            if !list.admits(iommu.id.as_str().len()) {
+                list.omit(streams.len());
                 break;
             }
-            rows.push(row);
+            rows.push(Self {
+                iommu: iommu.id.to_string(),
+                enabled: iommu.status.is_enabled(),
+                rid_base: stream.rid_base,
+                length: stream.length,
+                stream_id_base: stream.id_base,
+                index: stream.iommu,
+                origin: stream.origin.clone(),
+            });
         }
         rows
-    }
-
-    fn of(description: &Description, stream: Stream<'_>) -> Option<Self> {
-        let Stream { rid_base, length, id_base: stream_id_base, .. } = stream;
-        let iommu = description.iommu(stream.iommu)?;
-        let enabled = iommu.status.is_enabled();
-        Some(Self { iommu: iommu.id.to_string(), enabled, rid_base, length, stream_id_base })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Firmware's statements about a route.
 
+use super::report::StreamRow;
 use crate::requesters::Requester;
 use gic_firmware::{Controller, Description, Fact, MsiRouting, Origin, RouteSpan, Via};
 
@@ -21,12 +22,13 @@ pub fn statement(msi: &MsiRouting, via: Via) -> String {
     stated.map_or_else(|| via.to_string(), |origin| origin.item().to_owned())
 }
 
-/// Returns the statements about a route, from the requester to the controller.
+/// Returns the statements about a route, from the requester to the controller. `streams` has the
+/// first stream of each IOMMU.
 pub(super) fn all(
     description: &Description,
     requester: &Requester<'_>,
     span: &RouteSpan,
-    controller: &Controller,
+    streams: &[&StreamRow],
 ) -> Vec<Statement> {
     let mut statements = Vec::new();
     let status = &requester.status;
@@ -44,14 +46,14 @@ pub(super) fn all(
     if let (Some(mask), Via::Map(_)) = (&requester.msi.mask, span.via) {
         say(format!("requester IDs are masked with {:#x}", mask.value), &mask.origin);
     }
-    for passed in requester.iommus(span).iter().take(MAX_STATEMENTS) {
-        let Some(iommu) = description.iommu(passed.value) else { continue };
-        say(format!("messages pass {}", iommu.id), &passed.origin);
-        if !iommu.status.is_enabled() {
-            say("the IOMMU is disabled".to_owned(), &iommu.status.origin);
-        }
+    for stream in streams.iter().take(MAX_STATEMENTS) {
+        say(format!("messages pass {}", stream.iommu), &stream.origin);
+        let iommu = description.iommu(stream.index).filter(|_| !stream.enabled);
+        iommu.into_iter().for_each(|one| say("the IOMMU is disabled".into(), &one.status.origin));
     }
-    about_controller(controller, &mut say);
+    if let Some(controller) = description.controller(span.controller) {
+        about_controller(controller, &mut say);
+    }
     statements
 }
 

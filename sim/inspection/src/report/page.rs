@@ -172,7 +172,7 @@ impl<'p> Page<'p> {
 
     /// Returns the number of CPUs, including those that are not listed.
     fn all_cpus(&self) -> usize {
-        self.inspection.cpus.len() + self.inspection.omitted.cpus
+        self.inspection.cpus.len() + self.inspection.omitted.cpus.omitted()
     }
 }
 
