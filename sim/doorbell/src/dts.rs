@@ -5,13 +5,12 @@
 //! source can only include text from its own folder and from the folders of `-I`.
 
 mod files;
-mod includes;
 mod positions;
 mod preprocess;
 
 use crate::compiler::{self, CPP, DTC};
 use crate::input::MAX_BYTES;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use files::{MAX_TEXT, SourceFiles};
 use std::path::{Path, PathBuf};
 
@@ -41,7 +40,10 @@ pub(crate) fn compile(
     let arguments = [&closed[..], &more].concat();
     let text = compiler::run(&CPP, &arguments, expanded.as_bytes(), MAX_TEXT)
         .map_err(|error| files.explained(&error))?;
-    let text = includes::inline(&mut files, &String::from_utf8_lossy(&text))?;
+    let text = String::from_utf8_lossy(&text);
+    if preprocess::opens_files(&text) {
+        bail!("{}: a hidden include is not allowed", files.path(0));
+    }
     let compiler = |form: &str, more: &[&str], limit| {
         let symbols: &[&str] = if how.with_symbols { &["-@"] } else { &[] };
         let arguments = [&["-q", "-I", "dts", "-O", form], more, symbols, &["-"]].concat();

@@ -11,7 +11,6 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/dts");
 
@@ -182,7 +181,7 @@ fn a_source_may_paste_preprocessor_tokens() {
     assert!(!said.contains("cannot compile"), "{said}");
 }
 
-/// `dtc` reads these files without `cpp`, and has different rules for comments and strings.
+/// `dtc` and `cpp` have different rules for comments and strings.
 #[test]
 fn an_included_file_reads_files_only_from_the_given_folders() {
     let folder = folder("dts-hostile-part");
@@ -204,12 +203,10 @@ fn an_included_file_reads_files_only_from_the_given_folders() {
 }
 
 #[test]
-fn unterminated_quotes_are_refused_quickly() {
+fn many_unterminated_quotes_are_refused() {
     let folder = folder("dts-quotes");
     fs::write(folder.join("part.dtsi"), "\\'".repeat(1 << 20)).unwrap();
-    let before = Instant::now();
     on_source("lint", &folder, "/include/ \"part.dtsi\"").with_status(2);
-    assert!(before.elapsed().as_secs() < 60, "{:?}", before.elapsed());
 }
 
 #[test]

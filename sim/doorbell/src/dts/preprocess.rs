@@ -1,19 +1,20 @@
-//! Replaces `#include` lines with the included text, so that `cpp` opens no files. Line markers
-//! state the file and line of each piece of text.
+//! Replaces `#include` and `/include/` lines with the included text, and `/incbin/` with the bytes
+//! of the file, so that neither `cpp` nor `dtc` opens a file. Line markers state the file and line
+//! of each piece of text.
 //!
 //! A file is inserted even if the line is within a condition that is false: `cpp` then skips its
 //! text. For the same reason, a file that cannot be read becomes an `#error` line, which matters
 //! only if `cpp` does not skip it.
 
 use super::files::{MAX_TEXT, SourceFiles};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// Maximum depth of nested includes.
-pub(super) const MAX_DEPTH: usize = 64;
+const MAX_DEPTH: usize = 64;
 /// Maximum number of includes.
-pub(super) const MAX_INCLUDES: usize = 1 << 14;
+const MAX_INCLUDES: usize = 1 << 14;
 
 /// Action for a line.
 #[derive(PartialEq, Eq, Debug)]
@@ -25,6 +26,8 @@ enum Line<'l> {
     Condition,
     /// Replace it with the text of a file.
     Include { name: &'l str, quoted: bool },
+    /// Replace each `/incbin/` in it with the bytes of a file.
+    Bytes,
     /// Remove it: a line marker of an earlier preprocessor, or a hint for another compiler.
     Remove,
     /// Report a directive or operator that would open a file or forge a position, or a quote
@@ -63,6 +66,10 @@ struct Expansion<'f> {
     parts: BTreeSet<&'static str>,
 }
 
+/// Statements of `dtc` that open files.
+const INCLUDE: &str = "/include/";
+const INCBIN: &str = "/incbin/";
+
 /// Operators of `cpp` that open files. Directives can only do that if they are known.
 const OPENING: [&str; 4] = ["__has_include", "__has_include_next", "__has_embed", "_Pragma"];
 
@@ -88,7 +95,7 @@ impl Expansion<'_> {
                 self.out.push('\n');
             } else {
                 self.out.push_str(if was_in_comment { "*/\n" } else { "" });
-                self.replace(&action, file)?;
+                self.replace(&action, code.as_deref().unwrap_or_default(), file)?;
                 self.mark(number - 1, file);
                 self.out.push_str(if in_comment { "/*\n" } else { "\n" });
             }
@@ -103,8 +110,8 @@ impl Expansion<'_> {
         Ok(())
     }
 
-    /// Writes the replacement of a line.
-    fn replace(&mut self, action: &Line<'_>, file: usize) -> Result<()> {
+    /// Writes the replacement of a line, whose text without comments is `code`.
+    fn replace(&mut self, action: &Line<'_>, code: &str, file: usize) -> Result<()> {
         match *action {
             Line::Include { name, quoted } => {
                 self.includes += 1;
@@ -119,6 +126,10 @@ impl Expansion<'_> {
                     Err(error) => self.error(&error.to_string()),
                 }
             }
+            Line::Bytes => match self.with_bytes(code, file) {
+                Ok(text) => self.out.extend([&text, "\n"]),
+                Err(error) => self.error(&format!("{error:#}")),
+            },
             Line::Refuse => self.error(
                 "this is not allowed in a devicetree source: a directive or operator that opens \
                  files, or a quote without its end",
@@ -126,6 +137,26 @@ impl Expansion<'_> {
             Line::Keep | Line::Condition | Line::Remove => {}
         }
         Ok(())
+    }
+
+    /// Returns a line with the bytes of the files that `/incbin/` names in it.
+    fn with_bytes(&mut self, code: &str, file: usize) -> Result<String> {
+        let mut parts = code.split(INCBIN);
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for arguments in parts {
+            let Binary { name, part, after } = binary(arguments)
+                .context("`/incbin/` needs (\"FILE\") or (\"FILE\", OFFSET, LENGTH)")?;
+            let bytes = self.files.bytes(name, file)?;
+            let (start, length) = part.unwrap_or((0, bytes.len()));
+            let bytes = bytes.get(start..).and_then(|bytes| bytes.get(..length));
+            let bytes = bytes.with_context(|| format!("{name:?} is too short"))?;
+            let fits = self.out.len() + text.len() + 2 * bytes.len() <= MAX_TEXT;
+            ensure!(fits, "the source includes too many bytes");
+            text.push('[');
+            bytes.iter().for_each(|byte| _ = write!(text, "{byte:02x}"));
+            text.extend(["]", after]);
+        }
+        Ok(text)
     }
 
     /// Writes an `#error` line. The quotes keep `cpp` from interpreting the text.
@@ -233,7 +264,13 @@ fn action(code: &str) -> Line<'_> {
     if OPENING.iter().any(|name| code.contains(name)) {
         return Line::Refuse;
     }
-    let Some(directive) = code.trim_start().strip_prefix('#') else { return Line::Keep };
+    let Some(directive) = code.trim_start().strip_prefix('#') else {
+        return match code.trim().strip_prefix(INCLUDE) {
+            Some(argument) => include(argument.trim()),
+            None if code.contains(INCBIN) => Line::Bytes,
+            None => Line::Keep,
+        };
+    };
     let directive = directive.trim_start();
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let end = directive.find(|letter| !is_name(letter)).unwrap_or(directive.len());
@@ -257,4 +294,43 @@ fn include(argument: &str) -> Line<'_> {
         (_, Some((name, ""))) => Line::Include { name, quoted: false },
         _ => Line::Refuse,
     }
+}
+
+/// The arguments of `/incbin/`.
+struct Binary<'t> {
+    name: &'t str,
+    /// Offset and length.
+    part: Option<(usize, usize)>,
+    /// Text after the arguments.
+    after: &'t str,
+}
+
+/// Reads the arguments of `/incbin/`.
+fn binary(text: &str) -> Option<Binary<'_>> {
+    let text = text.trim_start().strip_prefix('(')?.trim_start().strip_prefix('"')?;
+    let (name, text) = text.split_once('"').filter(|(name, _)| !name.contains('\\'))?;
+    let (part, after) = text.split_once(')')?;
+    if part.trim().is_empty() {
+        return Some(Binary { name, part: None, after });
+    }
+    let (start, length) = part.trim().strip_prefix(',')?.split_once(',')?;
+    let part = Some((number(start.trim())?, number(length.trim())?));
+    Some(Binary { name, part, after })
+}
+
+fn number(text: &str) -> Option<usize> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => usize::from_str_radix(digits, 16).ok(),
+        None if text.len() > 1 && text.starts_with('0') => usize::from_str_radix(text, 8).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// Returns `true` if `dtc` may open a file, wherever it sees the statement.
+pub(super) fn opens_files(text: &str) -> bool {
+    let mut includes = text.match_indices(INCLUDE);
+    let is_named = |(at, word): (usize, &str)| {
+        text.get(at + word.len()..).is_some_and(|rest| rest.trim_start().starts_with('"'))
+    };
+    text.contains(INCBIN) || includes.any(is_named)
 }
