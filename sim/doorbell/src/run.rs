@@ -44,7 +44,7 @@ pub(crate) fn run(args: &RunArgs, file: Option<&Path>) -> Result<Outcome> {
         file.write(&report)?;
     }
     let faults = Faults::of(&source);
-    let document = json::Document::of(&source.name, &report, args, &faults);
+    let document = json::document(&source.name, &report, args, &faults);
     print::object(args.output.json, &document, |out| {
         text::print(out, &source.name, &report, args)?;
         faults.print(out)
