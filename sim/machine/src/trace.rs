@@ -9,22 +9,13 @@ use doorbell_hardware::pci::Signaled;
 use msi_types::Cpu;
 use msi_types::trace::{Event, Observer};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-
-/// Number of buffers, each with its own lock. Threads are assigned to the buffers in turn, so that
-/// they rarely wait for each other.
-const BUFFERS: usize = 32;
 
 thread_local! {
     /// Message that this thread is sending.
     static SENDING: Cell<Option<Subject>> = const { Cell::new(None) };
-    /// Index of this thread's buffer.
-    static BUFFER: Cell<Option<usize>> = const { Cell::new(None) };
 }
-
-static NEXT_BUFFER: AtomicUsize = AtomicUsize::new(0);
 
 /// Unit of a trace's times.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -120,50 +111,41 @@ pub struct Recorder {
     time: TraceTime,
     start: Instant,
     limit: u64,
+    recording: Mutex<Recording>,
+}
+
+/// What a recorder has recorded.
+#[derive(Default)]
+struct Recording {
+    devices: Vec<String>,
+    records: Vec<Record>,
     /// Number of records so far, including those that were left out.
-    count: AtomicU64,
+    count: u64,
     /// Set once the run has ended. Later occurrences, such as those while the drivers are dropped,
     /// are not recorded.
-    has_ended: AtomicBool,
-    devices: Mutex<Vec<String>>,
-    buffers: [Mutex<Vec<Record>>; BUFFERS],
+    has_ended: bool,
 }
 
 impl Recorder {
     /// Creates a recorder that keeps the first `limit` records.
     pub fn new(time: TraceTime, limit: u64) -> Arc<Self> {
-        Arc::new(Self {
-            time,
-            start: Instant::now(),
-            limit,
-            count: AtomicU64::new(0),
-            has_ended: AtomicBool::new(false),
-            devices: Mutex::default(),
-            buffers: [const { Mutex::new(Vec::new()) }; BUFFERS],
-        })
+        Arc::new(Self { time, start: Instant::now(), limit, recording: Mutex::default() })
     }
 
     /// Takes the records out of the recorder. They still count toward the limit.
     pub fn take(&self) -> Trace {
-        let mut records: Vec<_> =
-            self.buffers.iter().flat_map(|buffer| std::mem::take(&mut *lock(buffer))).collect();
-        records.sort_by_key(|record| record.at);
-        let mut earliest = 0;
-        for record in &mut records {
-            record.at = record.at.max(earliest);
-            earliest = record.at + 1;
-        }
+        let mut recording = lock(&self.recording);
         Trace {
             time: self.time,
-            devices: lock(&self.devices).clone(),
-            records,
-            left_out: self.count.load(Ordering::SeqCst).saturating_sub(self.limit),
+            devices: recording.devices.clone(),
+            records: std::mem::take(&mut recording.records),
+            left_out: recording.count.saturating_sub(self.limit),
         }
     }
 
     /// Returns the index of the device with this name, and assigns an index to a new name.
     pub(crate) fn device(&self, name: &str) -> u32 {
-        let mut devices = lock(&self.devices);
+        let devices = &mut lock(&self.recording).devices;
         let index = devices.iter().position(|known| known == name).unwrap_or_else(|| {
             devices.push(name.to_owned());
             devices.len() - 1
@@ -178,27 +160,28 @@ impl Recorder {
 
     /// Ends the trace.
     pub(crate) fn end(&self) {
-        self.has_ended.store(true, Ordering::SeqCst);
+        lock(&self.recording).has_ended = true;
     }
 
     /// Records `what` with this subject.
     pub(crate) fn record_of(&self, subject: Option<Subject>, what: Occurrence) {
-        if self.has_ended.load(Ordering::SeqCst) {
+        let mut recording = lock(&self.recording);
+        if recording.has_ended {
             return;
         }
-        let number = self.count.fetch_add(1, Ordering::SeqCst);
+        let number = recording.count;
+        recording.count += 1;
         if number >= self.limit {
             return;
         }
         let at = match self.time {
             TraceTime::Steps => number,
             TraceTime::Nanoseconds => {
-                u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+                let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                now.max(recording.records.last().map_or(0, |last| last.at + 1))
             }
         };
-        if let Some(buffer) = self.buffers.get(own_buffer()) {
-            lock(buffer).push(Record { at, subject, what });
-        }
+        recording.records.push(Record { at, subject, what });
     }
 
     /// Sends a message by calling `send`, and records the answer. Until then, `subject` is the
@@ -224,14 +207,5 @@ impl Observer for Recorder {
 
 msi_types::debug_by!(
     Recorder as "Recorder",
-    |it| {time: it.time, limit: it.limit, count: it.count}
+    |it| {time: it.time, limit: it.limit}
 );
-
-/// Returns the index of this thread's buffer.
-fn own_buffer() -> usize {
-    BUFFER.get().unwrap_or_else(|| {
-        let own = NEXT_BUFFER.fetch_add(1, Ordering::Relaxed) % BUFFERS;
-        BUFFER.set(Some(own));
-        own
-    })
-}
