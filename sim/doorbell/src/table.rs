@@ -67,7 +67,7 @@ impl Table {
     }
 
     /// Returns `true` if the table fits `width` with identifiers shortened to `least` characters.
-    pub(crate) fn fits(&self, width: usize, least: usize) -> bool {
+    fn fits(&self, width: usize, least: usize) -> bool {
         self.width_with(least) <= width
     }
 
