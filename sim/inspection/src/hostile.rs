@@ -13,10 +13,10 @@ use gic_firmware::{
 };
 
 /// An input's name, and the function that creates it with the given number of repeated parts.
-type Input = (&'static str, fn(u32) -> Description);
+pub(crate) type Input = (&'static str, fn(u32) -> Description);
 
 /// Every input.
-const INPUTS: [Input; 10] = [
+pub(crate) const INPUTS: [Input; 10] = [
     ("overlapping", overlapping),
     ("disjoint", disjoint),
     ("masked", masked),
@@ -29,11 +29,11 @@ const INPUTS: [Input; 10] = [
     ("iommus", iommus),
 ];
 
-pub(crate) fn region(number: u32) -> Region {
+fn region(number: u32) -> Region {
     Region::new(u64::from(number) << 20, 0x2_0000).unwrap()
 }
 
-pub(crate) fn machine() -> Description {
+fn machine() -> Description {
     Description {
         gic: Some(Gic::v3("/gic@800000000", region(0x8000), [region(0x8001)])),
         cpus: vec![CpuNode::new("/cpus/cpu@0", Affinity::new(0, 0, 0, 0))],
@@ -43,7 +43,7 @@ pub(crate) fn machine() -> Description {
     }
 }
 
-pub(crate) fn iommu(number: u32) -> Iommu {
+fn iommu(number: u32) -> Iommu {
     Iommu {
         id: format!("/iommu@{:x}00000", number + 0xa0000).as_str().into(),
         compatible: vec!["arm,smmu-v3".to_owned()],
@@ -52,7 +52,7 @@ pub(crate) fn iommu(number: u32) -> Iommu {
     }
 }
 
-pub(crate) fn entry(base: u32, length: u32) -> MapEntry {
+fn entry(base: u32, length: u32) -> MapEntry {
     MapEntry {
         rid_base: base.into(),
         length,
@@ -61,12 +61,12 @@ pub(crate) fn entry(base: u32, length: u32) -> MapEntry {
     }
 }
 
-pub(crate) fn stream(base: u32, length: u32, iommu: usize) -> Fact<StreamEntry> {
+fn stream(base: u32, length: u32, iommu: usize) -> Fact<StreamEntry> {
     let iommu = Some(IommuIndex::new(iommu));
     Fact::stated(StreamEntry { rid_base: base.into(), length, iommu, stream_id_base: Some(base) })
 }
 
-pub(crate) fn host(number: u32, msi: MsiRouting, map: Vec<Fact<StreamEntry>>) -> PciHost {
+fn host(number: u32, msi: MsiRouting, map: Vec<Fact<StreamEntry>>) -> PciHost {
     let ecam = Region::new((u64::from(number) << 28) + (1 << 44), 1 << 28).unwrap();
     let iommu = IommuRouting { mask: None, map };
     PciHost { iommu, ..PciHost::ecam(format!("/pcie@{:x}", ecam.base()), ecam, msi) }

@@ -31,6 +31,7 @@ fn output_to_a_pipe_is_not_shortened() {
     }
     text(&["inspect", &marina()]);
     text(&["machines"]);
+    assert!(text(&["inspect", "--machine", "lagoon"]).contains(" and 3 more"));
 }
 
 #[test]
@@ -61,24 +62,12 @@ fn inspect_converts_between_devicetree_and_iort_or_gives_a_reason() {
 
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
-fn bench_prints_the_fields_and_cases_of_the_contract() {
+fn bench_prints_the_fields_of_the_contract() {
     let bench = ["bench", "--json", "--rounds", "1", "--processes", "2"];
     let measured = doorbell(&bench).with_status(0).json();
     has_fields(&measured, &["version", "floor_ns", "cases"]);
-    let cases = rows(&measured["cases"]);
-    for case in cases {
-        has_fields(case, &["name", "median_ns", "min_ns", "ratio", "of"]);
+    for case in rows(&measured["cases"]) {
+        has_fields(case, &["name", "ratio", "of"]);
         assert!(case["min_ns"].as_f64() <= case["median_ns"].as_f64(), "{case}");
-    }
-    let case = |name: &str| cases.iter().find(|case| case["name"] == name).unwrap();
-    assert_eq!(case("inject-1")["of"], "floor-translate-1");
-    for name in [
-        "inject-64k-random",
-        "inject-ack-depth-57k",
-        "route-update-16",
-        "route-update-4096",
-        "dispatch",
-    ] {
-        assert!(case(name)["ratio"].as_f64().unwrap() > 0.0, "{name}");
     }
 }

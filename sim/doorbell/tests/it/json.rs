@@ -75,7 +75,7 @@ fn json_objects_have_a_version_and_lists_are_arrays() {
 fn every_command_that_prints_json_is_tested() {
     let mut found = BTreeSet::new();
     collect("", &mut found);
-    // A measurement takes long: `bench_prints_the_fields_and_cases_of_the_contract` runs it.
+    // A measurement takes long: `bench_prints_the_fields_of_the_contract` runs it.
     assert!(found.remove("bench"), "{found:?}");
     let tested = OBJECTS.into_iter().chain(ARRAYS).map(|(command, _)| command.to_owned());
     assert_eq!(found, tested.collect());
