@@ -69,7 +69,7 @@ impl Side<'_> {
         let routes = self.description.device_spans(device);
         let messages = match device.role {
             Role::Bus => Vec::new(),
-            _ => self.routes(routes.iter().copied()),
+            Role::Device => self.routes(routes.iter().copied()),
         };
         let messages = messages.iter().map(|Span { target: Target { name, base }, .. }| {
             base.map_or_else(|| (*name).to_owned(), |base| format!("DeviceID {base:#x} at {name}"))
@@ -92,7 +92,9 @@ impl Side<'_> {
             return object;
         }
         object.add("status", &device.status.value);
-        messages.iter().for_each(|message| object.add("messages", message));
+        for message in &messages {
+            object.add("messages", message);
+        }
         if device.role == Role::Bus {
             add_mask(&mut object, &device.msi);
             object.map = self.routes(routes.into_iter());

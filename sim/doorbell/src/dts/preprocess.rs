@@ -153,7 +153,9 @@ impl Expansion<'_> {
             let fits = self.out.len() + text.len() + 2 * bytes.len() <= MAX_TEXT;
             ensure!(fits, "the source includes too many bytes");
             text.push('[');
-            bytes.iter().for_each(|byte| _ = write!(text, "{byte:02x}"));
+            for byte in bytes {
+                let _ = write!(text, "{byte:02x}");
+            }
             text.extend(["]", after]);
         }
         Ok(text)

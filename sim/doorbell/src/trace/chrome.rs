@@ -57,13 +57,13 @@ impl<W: Write> ChromeWriter<W> {
         track: Track,
         at: u64,
         name: &str,
-        args: Value,
+        args: &Value,
     ) -> io::Result<()> {
         self.event("B", track, json!({ "name": name, "ts": self.time(at), "args": args }))
     }
 
     /// Ends the innermost slice of a track, and adds `args` to its arguments.
-    pub(super) fn end(&mut self, track: Track, at: u64, args: Value) -> io::Result<()> {
+    pub(super) fn end(&mut self, track: Track, at: u64, args: &Value) -> io::Result<()> {
         self.event("E", track, json!({ "ts": self.time(at), "args": args }))
     }
 
@@ -92,7 +92,7 @@ impl<W: Write> ChromeWriter<W> {
         track: Track,
         at: u64,
         name: &str,
-        args: Value,
+        args: &Value,
     ) -> io::Result<()> {
         let at = self.time(at);
         self.event("i", track, json!({ "name": name, "ts": at, "s": "t", "args": args }))

@@ -101,24 +101,24 @@ impl<W: Write> Timeline<W> {
                 let send = Send { start: at, arrival: None, args, answer: None, is_found: false };
                 self.sends.insert(subject, send);
                 let name = format!("vector {}", subject.vector);
-                self.out.begin(Tracks::device(subject.device), at, &name, json!({}))
+                self.out.begin(Tracks::device(subject.device), at, &name, &json!({}))
             }
             (Occurrence::Answered(answer), Some(subject)) => self.answered(at, subject, answer),
             (Occurrence::Handles { cpu, messages }, Some(last)) => {
                 self.handles(at, cpu, last, messages)
             }
             (Occurrence::Slept { cpu }, _) if self.asleep.insert(cpu) => {
-                self.out.begin(self.tracks.cpu(cpu), at, "asleep", json!({}))
+                self.out.begin(self.tracks.cpu(cpu), at, "asleep", &json!({}))
             }
             (Occurrence::Woke { cpu }, _) if self.asleep.remove(&cpu) => {
-                self.out.end(self.tracks.cpu(cpu), at, json!({}))
+                self.out.end(self.tracks.cpu(cpu), at, &json!({}))
             }
             (Occurrence::Replugged { cpu }, _) => {
-                self.out.instant(self.tracks.cpu(cpu), at, "was offline", json!({}))
+                self.out.instant(self.tracks.cpu(cpu), at, "was offline", &json!({}))
             }
             (Occurrence::Readded, Some(subject)) => {
                 let track = Tracks::device(subject.device);
-                self.out.instant(track, at, "removed and added again", json!({}))
+                self.out.instant(track, at, "removed and added again", &json!({}))
             }
             (Occurrence::Suspended, _) => self.everywhere(at, "the machine suspended"),
             (Occurrence::Migrated, _) => self.everywhere(at, "the controller migrated"),
@@ -144,13 +144,13 @@ impl<W: Write> Timeline<W> {
             }
             Event::Kicked { cpu } => {
                 let by = subject.map_or_else(|| json!({}), |subject| self.named(subject));
-                self.out.instant(self.tracks.cpu(cpu), at, "kicked", by)
+                self.out.instant(self.tracks.cpu(cpu), at, "kicked", &by)
             }
             Event::Taken { cpu, hwirq } => {
                 self.end_interrupt(at, cpu)?;
                 self.taken.insert(cpu, 1);
                 let name = IntId::new(hwirq.get()).to_string();
-                self.out.begin(self.tracks.cpu(cpu), at, &name, json!({}))
+                self.out.begin(self.tracks.cpu(cpu), at, &name, &json!({}))
             }
             Event::Ended { cpu, .. } => self.end_interrupt(at, cpu),
             Event::Command { its, words } => {
@@ -159,14 +159,14 @@ impl<W: Write> Timeline<W> {
                     Ok(command) => (command.opcode().name(), command.to_string()),
                     Err(_) => ("unknown command", format!("{words:#x?}")),
                 };
-                self.out.instant(self.tracks.its(its), at, name, json!({ "command": text }))
+                self.out.instant(self.tracks.its(its), at, name, &json!({ "command": text }))
             }
             Event::Moved { hwirq, to } => {
                 let Some(subject) = subject else { return Ok(()) };
                 self.counts.moves += 1;
                 let name = format!("vector {} moves to CPU {to}", subject.vector);
                 let args = json!({ "interrupt": IntId::new(hwirq.get()).to_string() });
-                self.out.instant(Tracks::device(subject.device), at, &name, args)
+                self.out.instant(Tracks::device(subject.device), at, &name, &args)
             }
             _ => Ok(()),
         }
@@ -178,7 +178,7 @@ impl<W: Write> Timeline<W> {
         let (subject, device, message) = arrival;
         let track = self.tracks.controller(message.address);
         if self.arrived.insert(track, arrival).is_some() {
-            self.out.end(track, at, json!({}))?;
+            self.out.end(track, at, &json!({}))?;
         }
         let mut args = json!({ "address": format!("{:#x}", message.address) });
         match subject.and_then(|subject| self.sends.get_mut(&subject)) {
@@ -189,7 +189,7 @@ impl<W: Write> Timeline<W> {
             None => args["released"] = json!("a mask held this message back"),
         }
         let name = format!("DeviceID {device} writes {:#x}", message.data);
-        self.out.begin(track, at, &name, args)
+        self.out.begin(track, at, &name, &args)
     }
 
     /// Ends the slice of a message on its controller's track, unless another message ended it.
@@ -204,7 +204,7 @@ impl<W: Write> Timeline<W> {
             Delivery::Pending => "pending",
             Delivery::Blocked | Delivery::NoDoorbell => "dropped",
         };
-        self.out.end(track, at, json!({ "answer": answer }))
+        self.out.end(track, at, &json!({ "answer": answer }))
     }
 
     /// Ends the slice of a message on its device's track.
@@ -217,7 +217,7 @@ impl<W: Write> Timeline<W> {
             Signaled::Off => {
                 self.sends.remove(&subject);
                 let reason = json!({ "reason": "the device is disabled or unplugged" });
-                self.out.instant(track, at, "not sent", reason)?;
+                self.out.instant(track, at, "not sent", &reason)?;
             }
             Signaled::Held => {
                 self.counts.messages += 1;
@@ -225,7 +225,7 @@ impl<W: Write> Timeline<W> {
             }
             Signaled::Sent(_) => self.counts.messages += 1,
         }
-        self.out.end(track, at, args)
+        self.out.end(track, at, &args)
     }
 
     /// Begins the slice of a handler run, which ends with the interrupt, and draws the flows of the
@@ -240,7 +240,7 @@ impl<W: Write> Timeline<W> {
             args["coalesced"] = json!(messages - 1);
         }
         let track = self.tracks.cpu(cpu);
-        self.out.begin(track, at, &format!("handler of vector {}", last.vector), args)?;
+        self.out.begin(track, at, &format!("handler of vector {}", last.vector), &args)?;
         for message in last.message + 1 - messages..=last.message {
             let Some(send) = self.sends.get_mut(&Subject { message, ..last }) else { continue };
             send.is_found = true;
@@ -259,7 +259,7 @@ impl<W: Write> Timeline<W> {
             1 => json!({ "reason": "no handler of a device ran" }),
             _ => json!({}),
         };
-        (0..slices).try_for_each(|_| self.out.end(self.tracks.cpu(cpu), at, args.clone()))
+        (0..slices).try_for_each(|_| self.out.end(self.tracks.cpu(cpu), at, &args))
     }
 
     /// Marks the messages that were dropped and, if the trace has all events, those that no handler
@@ -282,7 +282,7 @@ impl<W: Write> Timeline<W> {
             self.counts.lost += 1;
             let name = format!("vector {} lost", subject.vector);
             let args = json!({ "message": subject.message, "reason": reason });
-            self.out.instant(Tracks::device(subject.device), send.start, &name, args)?;
+            self.out.instant(Tracks::device(subject.device), send.start, &name, &args)?;
         }
         Ok(())
     }

@@ -48,8 +48,9 @@ pub(super) fn all(
     }
     for stream in streams.iter().take(MAX_STATEMENTS) {
         say(format!("messages pass {}", stream.iommu), &stream.origin);
-        let iommu = description.iommu(stream.index).filter(|_| !stream.enabled);
-        iommu.into_iter().for_each(|one| say("the IOMMU is disabled".into(), &one.status.origin));
+        if let Some(iommu) = description.iommu(stream.index).filter(|_| !stream.enabled) {
+            say("the IOMMU is disabled".to_owned(), &iommu.status.origin);
+        }
     }
     if let Some(controller) = description.controller(span.controller) {
         about_controller(controller, &mut say);
