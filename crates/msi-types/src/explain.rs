@@ -18,6 +18,7 @@ pub use controller::ExplainInput;
 pub use fact::{Fact, TargetState};
 pub use obstacle::{Group, Obstacle};
 pub use setup::SetupFault;
+pub use table::{Code, Statement};
 pub use table_register::TableRegister;
 pub use unexamined::{StageState, Unexamined};
 
@@ -244,6 +245,11 @@ impl Explanation {
         Some(self.facts().find_map(|fact| fact.fix(obstacle)).unwrap_or_else(|| obstacle.fix()))
     }
 
+    /// Returns the stable code of the obstacle.
+    pub fn code(&self) -> Option<Code> {
+        self.obstacle.map(Obstacle::code)
+    }
+
     /// Returns what is known of a stage.
     pub fn state(&self, stage: Stage) -> StageState {
         let end = self.obstacle.map(Obstacle::stage);
@@ -305,12 +311,13 @@ impl fmt::Display for Explanation {
 impl serde::Serialize for Explanation {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut explanation = serializer.serialize_struct("Explanation", 5)?;
+        let mut explanation = serializer.serialize_struct("Explanation", 6)?;
         explanation.serialize_field("stages", &Stage::ALL.map(|stage| StageOf(self, stage)))?;
         explanation.serialize_field("stage", &self.obstacle.map(Obstacle::stage))?;
         explanation.serialize_field("obstacle", &self.obstacle)?;
-        explanation.serialize_field("message", &self.obstacle.map(Sentence))?;
+        explanation.serialize_field("message", &self.obstacle.map(Text))?;
         explanation.serialize_field("mend", &self.fix())?;
+        explanation.serialize_field("code", &self.code().map(Text))?;
         explanation.end()
     }
 }
@@ -346,10 +353,10 @@ impl<T: serde::Serialize, I: Iterator<Item = Option<T>> + Clone> serde::Serializ
 }
 
 #[cfg(feature = "serde")]
-struct Sentence(Obstacle);
+struct Text<T>(T);
 
 #[cfg(feature = "serde")]
-impl serde::Serialize for Sentence {
+impl<T: fmt::Display> serde::Serialize for Text<T> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }

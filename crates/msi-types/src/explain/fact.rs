@@ -1,5 +1,6 @@
 //! Observations at the stages of an interrupt's path.
 
+use super::table::{Code, Statement};
 use super::words::{Operand, Several, Sharing, Times};
 use super::{Obstacle, Stage, TableRegister};
 use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, Level, MsiMessage};
@@ -33,20 +34,20 @@ super::table::stages! {
     pub enum Fact {
         Endpoint {
             /// The endpoint holds this message, and the vector is not masked.
-            Message(message: MsiMessage) "sends {:#x} to {:#x}" (message.data, message.address);
+            601 Message(message: MsiMessage) "sends {:#x} to {:#x}" (message.data, message.address);
             /// The device's line has this level.
-            Line(level: Level) "the line is {}" (if level == Level::High { "high" } else { "low" });
+            602 Line(level: Level) "the line is {}" (if level == Level::High { "high" } else { "low" });
             /// A pulse on the interrupt's line was lost, because the input is level-sensitive.
-            PulseLost(interrupt: HwIrq)
+            603 PulseLost(interrupt: HwIrq)
                 "a pulse on the line of INTID {interrupt} was lost, because the input is \
                  level-sensitive"
                 => "make the interrupt edge-triggered in GICD_ICFGR<n>";
             /// Another vector of the function is masked and has its pending bit set.
-            OtherVectorPending(vector: u16)
+            604 OtherVectorPending(vector: u16)
                 "the device signals vector {vector}, which is masked and has its pending bit set";
             /// The data that a driver stored for MSI has bits that the function replaces with the
             /// number of the vector.
-            DataReplaced {
+            605 DataReplaced {
                 /// The stored data.
                 data: u16,
                 /// Number of vectors that Message Control grants.
@@ -57,9 +58,9 @@ super::table::stages! {
         }
         Bus {
             /// The device may write to the bus.
-            BusMaster "bus mastering is enabled";
+            606 BusMaster "bus mastering is enabled";
             /// The IOMMU maps the address in the device's message to the doorbell.
-            Mapped {
+            607 Mapped {
                 /// The address in the device's message.
                 iova: u64,
                 /// The doorbell's physical address.
@@ -68,13 +69,13 @@ super::table::stages! {
         }
         Doorbell {
             /// A controller receives messages at this address.
-            Doorbell(address: u64) "a controller receives messages at {address:#x}";
+            608 Doorbell(address: u64) "a controller receives messages at {address:#x}";
             /// The interrupt is signaled by the controller's own input, without a message.
-            Input(interrupt: HwIrq) "input of INTID {interrupt}";
+            609 Input(interrupt: HwIrq) "input of INTID {interrupt}";
         }
         Translation {
             /// An ITS translates the message to this interrupt.
-            Event {
+            610 Event {
                 /// Sender of the message.
                 device: DeviceId,
                 /// Data of the message.
@@ -83,9 +84,9 @@ super::table::stages! {
                 interrupt: HwIrq,
             } "DeviceID {device}, EventID {event} maps to INTID {interrupt}";
             /// The message contains this INTID, so it needs no translation.
-            MessageIntid(interrupt: HwIrq) "the message names INTID {interrupt}";
+            611 MessageIntid(interrupt: HwIrq) "the message names INTID {interrupt}";
             /// The ITS refused commands, which may be why a mapping is missing.
-            RefusedCommands {
+            612 RefusedCommands {
                 /// Number of refused commands.
                 count: u64,
                 /// Address of the first refused command.
@@ -103,7 +104,7 @@ super::table::stages! {
                  {reason}{}" (Several(count), Operand(operand));
             /// A command about the event is in memory at or after `GITS_CWRITER`, so the ITS does
             /// not execute it. It may also be an old command of a queue that has wrapped.
-            Unannounced {
+            613 Unannounced {
                 /// Name of the command.
                 command: &'static str,
                 /// Address of the command.
@@ -118,7 +119,7 @@ super::table::stages! {
                  {write:#x} does not include \
                  it{}" (if wrapped { ", unless it is an old command" } else { "" });
             /// The ITS has executed a command that removed the mapping.
-            Removed {
+            614 Removed {
                 /// Name of the command.
                 command: &'static str,
                 /// Address of the command.
@@ -127,7 +128,7 @@ super::table::stages! {
             /// The base register of a table or queue was written before `GITS_CTLR.Quiescent` was
             /// read as 1 after the ITS had been disabled. Writes while the bit is 0 are
             /// UNPREDICTABLE.
-            WrittenWhileBusy {
+            615 WrittenWhileBusy {
                 /// The register.
                 register: TableRegister,
                 /// The value that was written.
@@ -135,7 +136,7 @@ super::table::stages! {
             } "{register} was written with {value:#x} before GITS_CTLR.Quiescent was read as 1";
             /// The device's interrupt translation table is not in memory. This may not stop a
             /// model, but stops hardware and saves of the table.
-            TranslationTableMissing {
+            616 TranslationTableMissing {
                 /// Sender of the message.
                 device: DeviceId,
                 /// Address of the table.
@@ -146,7 +147,7 @@ super::table::stages! {
                 "the interrupt translation table that MAPD gives DeviceID {device}, {bytes} bytes \
                  at {itt:#x}, is not in memory";
             /// Other events are mapped to the same interrupt.
-            SharedInterrupt {
+            617 SharedInterrupt {
                 /// INTID of the LPI.
                 interrupt: HwIrq,
                 /// Another event that is mapped to the interrupt, if known.
@@ -155,9 +156,9 @@ super::table::stages! {
                 events: u32,
             } "INTID {interrupt} is also mapped by {}" (Sharing(other, events));
             /// The controller identifies the sender by this DeviceID. The EventID is unknown.
-            Sender(device: DeviceId) "the device has DeviceID {device}";
+            618 Sender(device: DeviceId) "the device has DeviceID {device}";
             /// A GSI is routed to this interrupt.
-            Route {
+            619 Route {
                 /// The GSI.
                 gsi: Gsi,
                 /// INTID of the interrupt.
@@ -167,11 +168,11 @@ super::table::stages! {
         Configuration {
             /// The interrupt is enabled and has this priority value. Lower values are higher
             /// priorities.
-            Enabled(priority: u8) "enabled, priority {priority:#x}";
+            620 Enabled(priority: u8) "enabled, priority {priority:#x}";
             /// The input is level-sensitive: the interrupt is pending only while its line is high.
-            LevelSensitive "level-sensitive in GICD_ICFGR<n>, so that a pulse is lost";
+            621 LevelSensitive "level-sensitive in GICD_ICFGR<n>, so that a pulse is lost";
             /// The byte that configures an LPI, in the table that its redistributor uses.
-            ConfigurationByte {
+            622 ConfigurationByte {
                 /// Address of the byte.
                 address: u64,
                 /// The byte: priority in bits 7:2, enable in bit 0.
@@ -180,26 +181,26 @@ super::table::stages! {
         }
         Pending {
             /// The interrupt is pending.
-            Pending(interrupt: HwIrq) "INTID {interrupt} is pending";
+            623 Pending(interrupt: HwIrq) "INTID {interrupt} is pending";
             /// Another interrupt is pending, but no driver has claimed it.
-            OtherPending(interrupt: HwIrq)
+            624 OtherPending(interrupt: HwIrq)
                 "INTID {interrupt} is pending, but no driver has claimed it"
                 => "request the INTID to which the device's line is wired: SPI n of a devicetree \
                  is INTID 32 + n, and PPI n is INTID 16 + n";
         }
         Target {
             /// The interrupt is routed to a CPU that can take it.
-            Target(cpu: Cpu, state: TargetState) "CPU {cpu}, which {}" (state.clause());
+            625 Target(cpu: Cpu, state: TargetState) "CPU {cpu}, which {}" (state.clause());
             /// The interrupt is routed to this CPU, whose state is unknown.
-            Routed(cpu: Cpu) "routed to CPU {cpu}";
+            626 Routed(cpu: Cpu) "routed to CPU {cpu}";
         }
         Interface {
             /// The CPU interface would signal the interrupt if it were pending, and `PSTATE.I`, if
             /// known, does not mask it. The pending state is not known.
-            WouldSignal(cpu: Cpu) "CPU {cpu} lets the interrupt through";
+            627 WouldSignal(cpu: Cpu) "CPU {cpu} lets the interrupt through";
             /// The CPU interface compares priorities without their low bits, which the binary point
             /// selects.
-            GroupPriority {
+            628 GroupPriority {
                 /// The interrupt's priority.
                 priority: u8,
                 /// The bits of the priority that are compared.
@@ -212,15 +213,15 @@ super::table::stages! {
                 => "end the active interrupt with ICC_EOIR1_EL1, or lower the binary point, so \
                  that the interrupt preempts it";
             /// The CPU interface signals the interrupt to its CPU.
-            Signaled(cpu: Cpu) "signaled to CPU {cpu}";
+            629 Signaled(cpu: Cpu) "signaled to CPU {cpu}";
         }
         Dispatch {
             /// The interrupt's number in the kernel.
-            Irq(number: u32) "IRQ number {number}";
+            630 Irq(number: u32) "IRQ number {number}";
         }
         Handler {
             /// The handler has run this many times.
-            Runs(runs: u64) "the handler has run {}" (Times(runs));
+            631 Runs(runs: u64) "the handler has run {}" (Times(runs));
         }
     }
 }
@@ -229,6 +230,11 @@ impl Fact {
     /// Returns the stage at which this fact is observed.
     pub const fn stage(self) -> Stage {
         self.stated_stage()
+    }
+
+    /// Returns the stable code.
+    pub const fn code(self) -> Code {
+        self.stated_code()
     }
 
     /// Returns `true` if the fact shows a mistake, which may not stop the interrupt by itself.

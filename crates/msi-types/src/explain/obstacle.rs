@@ -1,5 +1,6 @@
 //! Reasons why an interrupt does not pass a stage.
 
+use super::table::{Code, Statement};
 use super::words::{By, Lost, Other, OtherDevices};
 use super::{SetupFault, Stage, TableRegister};
 use crate::pci::MsiGate;
@@ -33,7 +34,7 @@ super::table::stages! {
     pub enum Obstacle {
         Endpoint {
             /// The vector does not exist.
-            NoVector {
+            401 NoVector {
                 /// The vector.
                 vector: u16,
                 /// Number of vectors of the device.
@@ -41,20 +42,20 @@ super::table::stages! {
             } "vector {vector} does not exist; the device has {vectors}"
                 => "use a vector below the table size, or request more vectors";
             /// The function's registers read as all ones, because it was removed or has no power.
-            Absent "the function does not respond: its registers read as all ones"
+            402 Absent "the function does not respond: its registers read as all ones"
                 => "return the function to D0, or detach its driver if it was removed";
             /// MSI or MSI-X is disabled in the function's Message Control.
-            MessagesDisabled "MSI or MSI-X is disabled in the function's Message Control"
+            403 MessagesDisabled "MSI or MSI-X is disabled in the function's Message Control"
                 => "store the messages, which a reset clears, then set MSI Enable or MSI-X Enable \
                  in Message Control";
             /// MSI and MSI-X are both enabled, which PCI leaves undefined.
-            BothEnabled "MSI and MSI-X are both enabled in the function's Message Control registers"
+            404 BothEnabled "MSI and MSI-X are both enabled in the function's Message Control registers"
                 => "clear MSI Enable or MSI-X Enable";
             /// The function mask of Message Control is set.
-            FunctionMasked "the function mask in Message Control is set"
+            405 FunctionMasked "the function mask in Message Control is set"
                 => "clear Function Mask in Message Control";
             /// The vector is masked in the table or capability.
-            VectorMasked {
+            406 VectorMasked {
                 /// The vector.
                 vector: u16,
                 /// The vector's pending bit is set, so the device will send its message when the
@@ -66,10 +67,10 @@ super::table::stages! {
                 )
                 => "clear the mask bit of the vector";
             /// The driver has not stored a message: the address is 0.
-            NoMessage "the vector holds no message"
+            407 NoMessage "the vector holds no message"
                 => "store a message in the vector before unmasking it";
             /// The endpoint holds a message that differs from the one that its driver stored.
-            MessageDiffers {
+            408 MessageDiffers {
                 /// The message that the endpoint holds.
                 stored: MsiMessage,
                 /// The message that the driver stored.
@@ -80,37 +81,37 @@ super::table::stages! {
                     Lost::of(stored, expected)
                 );
             /// The line of a level-sensitive interrupt is low.
-            LineLow "the line is low, and the input is level-sensitive"
+            409 LineLow "the line is low, and the input is level-sensitive"
                 => "check to which input the device's line is wired, and that the device holds it \
                  high until it is served; if it only pulses the line, make the interrupt \
                  edge-triggered in GICD_ICFGR<n>";
             /// An operating system has not set up the interrupt, or has set it up in a way that
             /// contradicts firmware's description.
-            Setup(fault: SetupFault) "{fault}";
+            410 Setup(fault: SetupFault) "{fault}";
         }
         Bus {
             /// Bus Master Enable is clear in the function's Command register.
-            BusMasterDisabled "Bus Master Enable is 0 in the function's Command register"
+            411 BusMasterDisabled "Bus Master Enable is 0 in the function's Command register"
                 => "set Bus Master Enable, without which a function cannot send messages";
             /// Bus Master Enable is clear in the Command register of a bridge between the function
             /// and the host, so that the bridge does not forward messages.
-            BridgeDisabled {
+            412 BridgeDisabled {
                 /// The bridge's address.
                 bridge: RequesterId,
             } "Bus Master Enable is 0 in the Command register of the bridge {bridge}"
                 => "set Bus Master Enable of the bridge, which forwards no requests without it";
             /// Memory Space Enable is clear in the function's Command register, so that its MSI-X
             /// table cannot be accessed.
-            MemoryDisabled "Memory Space Enable is 0 in the function's Command register"
+            413 MemoryDisabled "Memory Space Enable is 0 in the function's Command register"
                 => "set Memory Space Enable before accessing the MSI-X table";
             /// The function is in a power state other than D0.
-            PoweredDown {
+            414 PoweredDown {
                 /// The state: 1 to 3 for D1 to D3hot.
                 state: u8,
             } "the function is in power state D{state}"
                 => "return the function to D0 and restore its messages";
             /// The IOMMU has no writable mapping of the address in the device's message.
-            NotMapped {
+            415 NotMapped {
                 /// The address in the device's message.
                 iova: u64,
             } "the IOMMU has no writable mapping of {iova:#x}"
@@ -118,13 +119,13 @@ super::table::stages! {
         }
         Doorbell {
             /// Bits that let the messages of a host bridge interrupt are clear.
-            GateClosed {
+            416 GateClosed {
                 /// The bits.
                 gate: MsiGate,
             } "{gate} is clear, so the host bridge raises no interrupt for messages"
                 => "set it again; a kernel must not clear MSI Enable of such a root port";
             /// No controller receives messages at the address.
-            NoDoorbell {
+            417 NoDoorbell {
                 /// The address in the message.
                 address: u64,
                 /// The address of an existing doorbell, if any.
@@ -132,13 +133,13 @@ super::table::stages! {
             } "no controller receives messages at {address:#x}{}" (Other(doorbell))
                 => "store the address of a doorbell in the message";
             /// The GSI has no route.
-            NoRoute {
+            418 NoRoute {
                 /// The input.
                 gsi: Gsi,
             } "GSI {gsi} has no route"
                 => "set a route for the GSI before it is signaled";
             /// The machine has no ITS with this index.
-            NoIts {
+            419 NoIts {
                 /// The index.
                 index: u32,
                 /// Number of ITSes.
@@ -146,7 +147,7 @@ super::table::stages! {
             } "ITS {index} does not exist; the machine has {count}"
                 => "use the index of an existing ITS";
             /// The doorbell belongs to an ITS, but the message has no DeviceID.
-            NoIdentity {
+            420 NoIdentity {
                 /// The address in the message.
                 address: u64,
             } "the doorbell at {address:#x} belongs to an ITS, but the message has no DeviceID"
@@ -155,7 +156,7 @@ super::table::stages! {
         Translation {
             /// A write to the base register of a table or queue was ignored, because the memory was
             /// in use.
-            WriteIgnored {
+            421 WriteIgnored {
                 /// The register.
                 register: TableRegister,
                 /// Its value.
@@ -167,13 +168,13 @@ super::table::stages! {
                  1" (register.guard())
                 => "write the register before the enable bit is set";
             /// `GITS_CTLR.Enabled` is 0.
-            ItsDisabled {
+            422 ItsDisabled {
                 /// Address of the ITS.
                 its: u64,
             } "GITS_CTLR.Enabled is 0 at {its:#x}"
                 => "program GITS_BASER<n> and GITS_CBASER, then set GITS_CTLR.Enabled";
             /// The ITS has not executed all commands of its queue.
-            CommandsQueued {
+            423 CommandsQueued {
                 /// Low word of `GITS_CREADR`: the byte offset, and in bit 0 the Stalled bit.
                 read: u32,
                 /// Low word of `GITS_CWRITER`: the byte offset.
@@ -184,7 +185,7 @@ super::table::stages! {
                 => "wait until GITS_CREADR equals GITS_CWRITER; a stalled queue needs \
                  GITS_CWRITER.Retry";
             /// `GITS_BASER<n>.Valid` is 0, so that the ITS has no table for the identifier.
-            InvalidTable {
+            424 InvalidTable {
                 /// The register.
                 register: TableRegister,
                 /// Its value.
@@ -193,13 +194,13 @@ super::table::stages! {
                 => "write the address of a table with Valid = 1 before GITS_CTLR.Enabled is set";
             /// The device table has two levels, and the first-level entry for the DeviceID is
             /// invalid.
-            NoSecondLevel {
+            425 NoSecondLevel {
                 /// Sender of the message.
                 device: DeviceId,
             } "the first-level entry for DeviceID {device} in the table of GITS_BASER0 is invalid"
                 => "write a valid first-level entry, visible to the ITS, before MAPD";
             /// The DeviceID is beyond the end of the ITS's device table.
-            DeviceOutOfRange {
+            426 DeviceOutOfRange {
                 /// Sender of the message.
                 device: DeviceId,
                 /// Number of DeviceID bits that the table covers.
@@ -207,7 +208,7 @@ super::table::stages! {
             } "DeviceID {device} exceeds the {bits} bits of the ITS's device table"
                 => "enlarge the device table in GITS_BASER<n>, or correct the DeviceID in firmware";
             /// The ITS has no mapping of the DeviceID.
-            UnmappedDevice {
+            427 UnmappedDevice {
                 /// Sender of the message.
                 device: DeviceId,
                 /// Number of DeviceIDs that are mapped.
@@ -216,7 +217,7 @@ super::table::stages! {
                 => "map the DeviceID with MAPD, or correct the DeviceID that firmware gives the \
                  device";
             /// The EventID is beyond the end of the device's interrupt translation table.
-            EventOutOfRange {
+            428 EventOutOfRange {
                 /// Sender of the message.
                 device: DeviceId,
                 /// Data of the message.
@@ -226,7 +227,7 @@ super::table::stages! {
             } "EventID {event} exceeds the {bits} EventID bits of DeviceID {device}"
                 => "map the device with a larger interrupt translation table";
             /// The ITS has no mapping of the device's EventID.
-            UnmappedEvent {
+            429 UnmappedEvent {
                 /// Sender of the message.
                 device: DeviceId,
                 /// Data of the message.
@@ -234,25 +235,25 @@ super::table::stages! {
             } "EventID {event} of DeviceID {device} has no mapping"
                 => "map the event with MAPTI or MAPI after MAPD";
             /// The event's collection is not mapped to a redistributor.
-            UnmappedCollection {
+            430 UnmappedCollection {
                 /// The collection's number (ICID).
                 collection: u16,
             } "collection {collection} is not mapped to a redistributor"
                 => "map the collection to a redistributor with MAPC";
             /// The controller does not implement the INTID, or its driver has not allocated it.
-            NoSuchInterrupt {
+            431 NoSuchInterrupt {
                 /// The INTID.
                 interrupt: HwIrq,
             } "INTID {interrupt} does not exist"
                 => "use an INTID that the controller implements";
             /// No event is mapped to the LPI.
-            NoEvent {
+            432 NoEvent {
                 /// The INTID.
                 interrupt: HwIrq,
             } "no event is mapped to INTID {interrupt}"
                 => "map an event to the LPI with MAPTI or MAPI";
             /// The driver mapped a DeviceID other than the one that the device's messages carry.
-            WrongDevice {
+            433 WrongDevice {
                 /// The DeviceID that the driver mapped.
                 expected: DeviceId,
                 /// The DeviceID that the device's requester ID translates to.
@@ -262,7 +263,7 @@ super::table::stages! {
                  its messages";
             /// The register does not name the table that its driver provided. Other software has
             /// written the register, or a restore has written a wrong value.
-            OtherTable {
+            434 OtherTable {
                 /// The register.
                 register: TableRegister,
                 /// Address in the register.
@@ -274,13 +275,13 @@ super::table::stages! {
         }
         Configuration {
             /// The message is an edge, which a level-sensitive interrupt ignores.
-            LevelSensitive {
+            435 LevelSensitive {
                 /// The INTID.
                 interrupt: HwIrq,
             } "INTID {interrupt} is level-sensitive, but a message is an edge"
                 => "make the interrupt edge-triggered in GICD_ICFGR<n>";
             /// `GICR_CTLR.EnableLPIs` is 0 at the target.
-            LpisDisabled {
+            436 LpisDisabled {
                 /// The target.
                 cpu: Cpu,
             } "GICR_CTLR.EnableLPIs is 0 at CPU {cpu}"
@@ -288,7 +289,7 @@ super::table::stages! {
             /// LPIs are enabled, but `GICR_PROPBASER` does not point to a table in memory. Either
             /// the register was not written before `EnableLPIs` was set, or no memory exists at its
             /// address.
-            NoConfigurationTable {
+            437 NoConfigurationTable {
                 /// The target.
                 cpu: Cpu,
                 /// `GICR_PROPBASER`.
@@ -296,7 +297,7 @@ super::table::stages! {
             } "GICR_PROPBASER of CPU {cpu} is {propbaser:#x}, which points to no table in memory"
                 => "point GICR_PROPBASER to a table in memory before setting GICR_CTLR.EnableLPIs";
             /// LPIs are enabled, but `GICR_PENDBASER` does not point to a table in memory.
-            NoPendingTable {
+            438 NoPendingTable {
                 /// The target.
                 cpu: Cpu,
                 /// `GICR_PENDBASER`.
@@ -304,7 +305,7 @@ super::table::stages! {
             } "GICR_PENDBASER of CPU {cpu} is {pendbaser:#x}, which points to no table in memory"
                 => "point GICR_PENDBASER to a table in memory before setting GICR_CTLR.EnableLPIs";
             /// The LPI is beyond the end of the target's configuration table.
-            BeyondTable {
+            439 BeyondTable {
                 /// The INTID.
                 interrupt: HwIrq,
                 /// `GICR_PROPBASER.IDbits` + 1.
@@ -312,7 +313,7 @@ super::table::stages! {
             } "INTID {interrupt} exceeds the {bits} bits that GICR_PROPBASER.IDbits specifies"
                 => "enlarge GICR_PROPBASER.IDbits and the tables, or map a smaller INTID";
             /// The configuration byte in memory differs from the one that the redistributor uses.
-            StaleConfiguration {
+            440 StaleConfiguration {
                 /// The INTID.
                 interrupt: HwIrq,
                 /// The byte in memory: priority in bits 7:2, enable in bit 0.
@@ -324,14 +325,14 @@ super::table::stages! {
                  redistributor uses {cached:#04x}"
                 => "invalidate with INV, INVALL or GICR_INVLPIR after each change of the byte";
             /// The interrupt's enable bit is 0.
-            Disabled {
+            441 Disabled {
                 /// The INTID.
                 interrupt: HwIrq,
             } "INTID {interrupt} is disabled"
                 => "set the enable bit in GICD_ISENABLER<n> or GICR_ISENABLER0; for an LPI, set \
                  bit 0 of its configuration byte";
             /// The interrupt belongs to a group that the kernel does not handle.
-            WrongGroup {
+            442 WrongGroup {
                 /// The INTID.
                 interrupt: HwIrq,
                 /// The interrupt's group.
@@ -342,7 +343,7 @@ super::table::stages! {
         Pending {
             /// The interrupt is not pending: no message or edge has arrived since it was last
             /// acknowledged, or its pending state was cleared.
-            NotPending {
+            443 NotPending {
                 /// The INTID.
                 interrupt: HwIrq,
             } "INTID {interrupt} is not pending"
@@ -350,7 +351,7 @@ super::table::stages! {
                  acknowledged";
             /// Hardware delivers the interrupt's messages to the guest directly (GICv4), so the
             /// model doesn't know whether it is pending.
-            PendingUnknown {
+            444 PendingUnknown {
                 /// The INTID.
                 interrupt: HwIrq,
             } "hardware delivers INTID {interrupt} directly, so its pending state is unknown"
@@ -358,7 +359,7 @@ super::table::stages! {
                  pending";
             /// The interrupt is not pending although its line is high, because it is
             /// edge-triggered.
-            NoEdge {
+            445 NoEdge {
                 /// The INTID.
                 interrupt: HwIrq,
             } "INTID {interrupt} is edge-triggered, and its line stays high without a new edge"
@@ -366,7 +367,7 @@ super::table::stages! {
                  the handler lower the line";
             /// The interrupt is not pending, and the target's pending table overlaps that of
             /// another CPU. Each redistributor may have overwritten the other's pending bits.
-            SharedPendingTable {
+            446 SharedPendingTable {
                 /// The target.
                 cpu: Cpu,
                 /// `GICR_PENDBASER` of the target.
@@ -379,7 +380,7 @@ super::table::stages! {
                 => "give each redistributor its own pending table; a VMM must restore each CPU's \
                  own GICR_PENDBASER";
             /// The interrupt is active: it was acknowledged, and has not been deactivated.
-            Active {
+            447 Active {
                 /// The INTID.
                 interrupt: HwIrq,
                 /// The CPU at which the interrupt is active, if known.
@@ -390,13 +391,13 @@ super::table::stages! {
         }
         Target {
             /// The SPI's route selects no existing CPU.
-            NoTarget {
+            448 NoTarget {
                 /// The affinity in `GICD_IROUTER<n>`, or the CPU targets in `GICD_ITARGETSR<n>`.
                 affinity: u64,
             } "the SPI is routed to {affinity:#x}, which selects no CPU"
                 => "route the SPI to an existing CPU in GICD_IROUTER<n> (GICv2: GICD_ITARGETSR<n>)";
             /// The interrupt is routed to another CPU.
-            OtherTarget {
+            449 OtherTarget {
                 /// The INTID.
                 interrupt: HwIrq,
                 /// The CPU for which the interrupt was explained.
@@ -406,13 +407,13 @@ super::table::stages! {
             } "INTID {interrupt} is routed to CPU {target}, not to CPU {cpu}"
                 => "explain the interrupt at the target CPU, or move it to this CPU";
             /// `GICR_WAKER.ProcessorSleep` is 1 at the target.
-            Asleep {
+            450 Asleep {
                 /// The target.
                 cpu: Cpu,
             } "GICR_WAKER.ProcessorSleep is 1 at CPU {cpu}"
                 => "clear GICR_WAKER.ProcessorSleep and wait for ChildrenAsleep = 0";
             /// The target CPU is offline: the kernel has not brought it up, or has taken it down.
-            Offline {
+            451 Offline {
                 /// The target.
                 cpu: Cpu,
             } "CPU {cpu} is offline"
@@ -420,7 +421,7 @@ super::table::stages! {
         }
         Interface {
             /// The distributor does not forward the interrupt's group.
-            GroupDisabled {
+            452 GroupDisabled {
                 /// The group.
                 group: Group,
                 /// `GICD_CTLR`.
@@ -428,7 +429,7 @@ super::table::stages! {
             } "GICD_CTLR is {ctlr:#x}: the distributor does not forward Group {group}"
                 => "enable the group in GICD_CTLR";
             /// The target's CPU interface does not signal the interrupt's group.
-            InterfaceGroupDisabled {
+            453 InterfaceGroupDisabled {
                 /// The group.
                 group: Group,
                 /// The target.
@@ -436,7 +437,7 @@ super::table::stages! {
             } "ICC_IGRPEN{group}_EL1 is 0 at CPU {cpu}"
                 => "enable the group at the CPU interface";
             /// The priority is not higher than the priority mask.
-            PriorityMasked {
+            454 PriorityMasked {
                 /// The interrupt's priority.
                 priority: u8,
                 /// `ICC_PMR_EL1`.
@@ -446,7 +447,7 @@ super::table::stages! {
             } "priority {priority:#x} is not higher than ICC_PMR_EL1 = {mask:#x} at CPU {cpu}"
                 => "raise ICC_PMR_EL1, or lower the priority value of the interrupt";
             /// The priority is not higher than that of an active interrupt.
-            PriorityNotHigher {
+            455 PriorityNotHigher {
                 /// The interrupt's priority.
                 priority: u8,
                 /// `ICC_RPR_EL1`.
@@ -459,7 +460,7 @@ super::table::stages! {
                 => "end the active interrupt with ICC_EOIR1_EL1";
             /// The interrupt is in a list register, whose state the model cannot read until the
             /// vCPU exits.
-            Listed {
+            456 Listed {
                 /// The INTID.
                 interrupt: HwIrq,
                 /// The target.
@@ -470,7 +471,7 @@ super::table::stages! {
                 => "check that the guest enables its groups, unmasks exceptions and reads \
                  ICC_IAR1_EL1";
             /// The CPU masks interrupt exceptions (`PSTATE.I`).
-            ExceptionsMasked {
+            457 ExceptionsMasked {
                 /// The target.
                 cpu: Cpu,
             } "PSTATE.I is 1 at CPU {cpu}"
@@ -478,7 +479,7 @@ super::table::stages! {
         }
         Dispatch {
             /// The kernel has no descriptor for the interrupt.
-            NoDescriptor {
+            458 NoDescriptor {
                 /// The INTID.
                 interrupt: HwIrq,
             } "the kernel has no descriptor for INTID {interrupt}"
@@ -486,20 +487,20 @@ super::table::stages! {
         }
         Handler {
             /// No handler has been requested.
-            NotRequested "no handler has been requested"
+            459 NotRequested "no handler has been requested"
                 => "request a handler";
             /// The driver has disabled the interrupt.
-            DisabledByDriver "the driver has disabled the interrupt"
+            460 DisabledByDriver "the driver has disabled the interrupt"
                 => "enable the interrupt through its handle";
             /// The core has disabled the interrupt because its handler found nothing to do in
             /// nearly every run. Linux logs "nobody cared" in this case.
-            DisabledAsSpurious
+            461 DisabledAsSpurious
                 "the core has disabled the interrupt, because its handler nearly always found \
                  nothing to do"
                 => "make the handler silence its device, then enable the interrupt through its \
                  handle";
             /// All CPUs of a managed interrupt are offline.
-            ShutDown "all CPUs of the managed interrupt are offline"
+            462 ShutDown "all CPUs of the managed interrupt are offline"
                 => "bring a CPU of its affinity set online";
         }
     }
@@ -516,6 +517,14 @@ impl Obstacle {
                 register.stage()
             }
             _ => self.stated_stage(),
+        }
+    }
+
+    /// Returns the stable code.
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Setup(fault) => fault.code(),
+            _ => self.stated_code(),
         }
     }
 
