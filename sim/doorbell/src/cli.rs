@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use doorbell_inspection::Source;
 use doorbell_machine::ControllerChoice;
 use gic_firmware::lint::KnownRegisters;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Delivers every device's message-signaled interrupts on the machine that a firmware description
 /// describes.
@@ -72,6 +72,9 @@ pub(crate) enum Command {
     /// Find mistakes in descriptions, each by a rule with a stable name.
     #[command(after_help = help::LINT)]
     Lint(LintArgs),
+    /// Print what is known about a code or rule: cause, example, mend, source.
+    #[command(after_help = help::WHY)]
+    Why(WhyArgs),
     /// Print what changed between two descriptions: controllers, routes, isolation, findings.
     #[command(after_help = help::DIFF)]
     Diff(DiffArgs),
@@ -283,10 +286,20 @@ pub(crate) struct SourceArgs {
 }
 
 impl SourceArgs {
+    /// Returns `true` if the arguments name no description.
+    pub(crate) const fn is_default(&self) -> bool {
+        self.source.is_none() && self.machine.is_none() && !self.running
+    }
+
+    /// Reads the description at a path, which other arguments name.
+    pub(crate) fn at(&self, path: &Path) -> anyhow::Result<Source> {
+        source::at(path, self.include.compilation())
+    }
+
     /// Reads the description.
     pub(crate) fn open(&self) -> anyhow::Result<Source> {
         match &self.source {
-            Some(path) => source::at(path, self.include.compilation()),
+            Some(path) => self.at(path),
             None if self.running => source::running(),
             None => source::embedded(self.machine.as_deref()),
         }
@@ -315,11 +328,11 @@ pub(crate) struct InspectArgs {
 pub(crate) struct ExplainArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// A node; a PCI function such as 0000:01:00.0, or with its host, "/pcie@10000000 01:00.0"; a
-    /// requester of another bus, "NODE\[0x1\]"; or a DeviceID such as 0x100, which names all that
-    /// have it.
-    #[arg(value_name = "DEVICE")]
-    pub(crate) device: String,
+    /// A node, or a part of its path that no other has; a PCI function such as 0000:01:00.0, or with
+    /// its host, "/pcie@10000000 01:00.0"; a requester of another bus, `NODE[0x1]`; or a DeviceID
+    /// such as 0x100, which names all that have it. Without a device, the devices are listed.
+    #[arg(value_name = "DEVICE", required_unless_present_any = ["machine", "running"])]
+    pub(crate) device: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -422,6 +435,13 @@ pub(crate) struct LintArgs {
     pub(crate) github: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// A code such as DB0107, or the name of a rule; without it, all codes are listed.
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -13,8 +13,8 @@ use crate::input::is_stdin;
 use crate::{lint, print, source};
 use anyhow::{Result, bail};
 use difference::{Difference, Differences, Section};
+use doorbell_inspection::lint::Row;
 use doorbell_inspection::{Raw, Source};
-use gic_firmware::Finding;
 use objects::Side;
 
 /// Prints what changed between two descriptions.
@@ -47,12 +47,12 @@ fn compare(old: &Source, new: &Source) -> Differences {
     }
     // A finding whose node has moved counts as the same.
     let changes = lint::changes(old, new);
-    let mut add = |finding: &Finding, before, after| {
+    let mut add = |finding: &Row, before, after| {
         found.add(Difference {
             section: Section::Findings,
             object: finding.origin.to_string(),
             was: None,
-            field: Some(finding.rule.name().to_owned()),
+            field: Some(finding.rule.name.to_owned()),
             before,
             after,
         });

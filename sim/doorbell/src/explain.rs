@@ -1,18 +1,26 @@
-//! `doorbell explain`: the way of a device's messages, as firmware describes it.
+//! `doorbell explain`: the way of a device's messages, as firmware describes it, and the findings
+//! about the nodes on it.
+
+mod senders;
 
 use crate::cli::ExplainArgs;
 use crate::exit::Outcome;
+use crate::findings;
 use crate::print::{self, Output, wrapped};
-use crate::wording::{counted, did_you_mean, number};
-use anyhow::{Context, Result, bail};
-use doorbell_inspection::inspect::{RangeRow, ranges, statement};
-use doorbell_inspection::requesters;
-use gic_firmware::{
-    Description, IommuIndex, MsiRouting, NoRoute, PciHost, PlatformDevice, RequesterId, Role, Route,
-};
+use crate::table::Table;
+use crate::wording::counted;
+use anyhow::{Context, Result};
+use doorbell_inspection::Source;
+use doorbell_inspection::inspect::{Inspection, RangeRow, ranges, statement};
+use doorbell_inspection::lint::{Row, rows};
+use gic_firmware::lint::{self, KnownRegisters};
+use gic_firmware::{Controller, ControllerIndex, Description, NoRoute, Origin, Route};
+use msi_types::RequesterId;
 use msi_types::explain::{Explanation, Fact, Obstacle, SetupFault};
+use senders::Sender;
 use serde::Serialize;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// A requester and the way of its messages.
 #[derive(Debug, Serialize)]
@@ -36,6 +44,8 @@ struct Way {
     cpus: usize,
     /// A fact that firmware leaves open.
     note: Option<String>,
+    /// Findings about the nodes on the way, in its order.
+    findings: Vec<Row>,
     explanation: Explanation,
 }
 
@@ -48,151 +58,64 @@ struct Passage {
     stream_id: Option<u32>,
 }
 
-/// Explains the requesters that the arguments name.
+/// Explains the requesters that the arguments name, or lists the requesters.
 pub(crate) fn explain(args: &ExplainArgs) -> Result<Outcome> {
+    let is_file = |device: &&String| {
+        args.source.is_default() && (*device == "-" || Path::new(device).exists())
+    };
+    if let Some(path) = args.device.as_ref().filter(is_file) {
+        return list(&args.source.at(Path::new(path))?, args);
+    }
     let source = args.source.open()?;
-    let ways = ways(&source.description, &args.device)
-        .with_context(|| format!("{}: {:?}", source.name, args.device))?;
+    let Some(device) = &args.device else { return list(&source, args) };
+    let ways = ways(&source, device).with_context(|| match args.source.is_default() {
+        true => format!("{device:?} names no file, so {} is meant", source.name),
+        false => format!("{}: {device:?}", source.name),
+    })?;
     print::rows(args.output.json, &ways, |out| {
         ways.iter().try_for_each(|way| print_way(out, way))
     })?;
     let is_open = ways.iter().all(|way| way.explanation.obstacle().is_none());
-    Ok(if is_open { Outcome::Good } else { Outcome::Findings })
+    let found = findings::outcome(ways.iter().flat_map(|way| &way.findings));
+    Ok(if is_open { found } else { Outcome::Findings })
 }
 
-fn ways(description: &Description, name: &str) -> Result<Vec<Way>> {
-    if let Ok(id) = number(name) {
-        return with_device_id(description, id);
-    }
-    if let Some(device) = description.devices.iter().find(|one| one.id.as_str() == name) {
-        return of_device(description, device);
-    }
-    if let Some((node, id)) = name.strip_suffix(']').and_then(|name| name.rsplit_once('['))
-        && let Ok(id) = number(id)
-        && let Some(bus) = description.devices.iter().find(|one| one.id.as_str() == node)
-    {
-        return Ok(vec![of_bus(description, bus, RequesterId::new(id))]);
-    }
-    let (node, function) = match name.rsplit_once(' ') {
-        Some((node, function)) => (Some(node), function),
-        None => (None, name),
-    };
-    let Some((segment, id)) = requesters::function_address(function) else {
-        bail!(unknown(description, name));
-    };
-    let is_meant = |host: &&PciHost| {
-        let stated = host.segment.as_ref().map(|stated| stated.value);
-        let is_segment =
-            segment.is_none_or(|segment| stated.is_none_or(|stated| stated == segment));
-        let is_node = node.is_none_or(|node| host.id.as_str() == node);
-        is_node && is_segment && host.buses.contains(id.pci_bus())
-    };
-    let hosts = description.hosts.iter().filter(is_meant);
-    let ways: Vec<_> = hosts.map(|host| of_function(description, host, id)).collect();
-    if ways.is_empty() {
-        bail!("no PCI host has this function on its buses");
-    }
-    Ok(ways)
+/// Lists the requesters of a description.
+fn list(source: &Source, args: &ExplainArgs) -> Result<Outcome> {
+    let inspection = Inspection::of(source, &KnownRegisters::default());
+    print::rows(args.output.json, &inspection.devices, |out| {
+        writeln!(out, "{}", Table::from(inspection.device_rows().without("isolation")))?;
+        writeln!(out, "name a device, or a function of a host: `doorbell explain SOURCE DEVICE`")
+    })?;
+    Ok(Outcome::Good)
 }
 
-/// Explains the device outside PCI, or the requesters of the bus.
-fn of_device(description: &Description, device: &PlatformDevice) -> Result<Vec<Way>> {
-    if device.role == Role::Bus {
-        bail!("the node is a bus: name one of its requesters, such as \"{}[0x1]\"", device.id);
-    }
-    let routes = description.platform_routes(device).into_iter();
-    let mut ways: Vec<_> = routes
-        .map(|route| Way::of(description, device.id.as_str(), None, &device.msi, route))
-        .collect();
-    for passed in &device.iommus {
-        for way in &mut ways {
-            way.pass(description, passed.iommu, passed.specifier.first().copied());
-        }
-    }
-    Ok(ways)
-}
-
-/// Explains a requester of a bus other than PCI.
-fn of_bus(description: &Description, bus: &PlatformDevice, id: RequesterId) -> Way {
-    let route = description.route_by(&bus.msi, id);
-    let name = format!("{}[{id}]", bus.id);
-    let mut way = Way::of(description, &name, Some(id), &bus.msi, route);
-    if let Some((iommu, stream)) = bus.iommu.stream(id) {
-        way.pass(description, iommu, Some(stream));
-    }
-    way
-}
-
-fn of_function(description: &Description, host: &PciHost, id: RequesterId) -> Way {
-    let (bus, device, function) = (id.pci_bus(), id.pci_device(), id.pci_function());
-    let name = format!("{} {bus:02x}:{device:02x}.{function}", host.id);
-    let route = description.route(host, id);
-    let mut way = Way::of(description, &name, Some(id), &host.msi, route);
-    if route == Err(NoRoute::NotDescribed) && requesters::may_have_its_own(host) {
-        way.explanation = Explanation::new();
-        way.note =
-            Some("firmware names no MSI controller; the bridge may have one of its own".to_owned());
-    } else if !host.bridges.is_empty() {
-        let note = "bridges below the host have maps of their own, which this does not follow";
-        way.note = Some(note.to_owned());
-    } else if let Some(mask) = host.msi.mask.as_ref().filter(|mask| mask.value & 0xffff != 0xffff) {
-        let note = "functions whose requester IDs are equal under the mask share the DeviceID";
-        way.note = Some(format!("{} {:#x}: {note}", mask.origin.item(), mask.value));
-    }
-    if let Some((iommu, stream)) = host.iommu.stream(id) {
-        way.pass(description, iommu, Some(stream));
-    }
-    way
-}
-
-/// Explains each requester that has this DeviceID at a controller.
-fn with_device_id(description: &Description, id: u32) -> Result<Vec<Way>> {
-    let mut ways = Vec::new();
-    for requester in requesters::all(description) {
-        for span in &requester.spans {
-            let has_ids = description
-                .controller(span.controller)
-                .is_some_and(|to| to.kind.needs_device_id() && to.status.is_enabled());
-            let offset = id.checked_sub(span.device_id_base.get());
-            let Some(offset) = offset.filter(|offset| has_ids && *offset < span.length) else {
-                continue;
-            };
-            let sender = RequesterId::new(span.rid_base.get().saturating_add(offset));
-            let host = description.hosts.iter().find(|host| host.id == *requester.id);
-            let device = description.devices.iter().find(|device| device.id == *requester.id);
-            match (host, device) {
-                (Some(host), _) => ways.push(of_function(description, host, sender)),
-                (None, Some(device)) if device.role == Role::Device => {
-                    ways.extend(of_device(description, device)?);
-                }
-                (None, Some(bus)) => ways.push(of_bus(description, bus, sender)),
-                // A bridge with a map of its own.
-                (None, None) => {
-                    let route = description.route_by(requester.msi, sender);
-                    let name = format!("{}[{sender}]", requester.id);
-                    ways.push(Way::of(description, &name, Some(sender), requester.msi, route));
-                }
-            }
-        }
-    }
-    if ways.is_empty() {
-        bail!("no requester has this DeviceID");
-    }
-    Ok(ways)
+fn ways(source: &Source, name: &str) -> Result<Vec<Way>> {
+    let known = KnownRegisters::default();
+    let found = lint::check(&source.description, &known);
+    let found = rows(source, found, &known);
+    let senders = senders::named(source, name)?;
+    Ok(senders.iter().map(|sender| Way::of(&source.description, sender, &found)).collect())
 }
 
 impl Way {
-    fn of(
-        description: &Description,
-        device: &str,
-        requester: Option<RequesterId>,
-        msi: &MsiRouting,
-        route: Result<Route, NoRoute>,
-    ) -> Self {
-        let explanation = Explanation::new();
+    fn of(description: &Description, sender: &Sender<'_>, found: &[Row]) -> Self {
+        let stopped = |fault| Explanation::stopped(Obstacle::Setup(fault));
+        let named = match sender.route {
+            Ok(Route { controller, .. })
+            | Err(NoRoute::Disabled(controller) | NoRoute::NoDeviceId(controller)) => {
+                description.controller(controller)
+            }
+            Err(_) => None,
+        };
+        let passed = sender.passes.iter();
+        let passed = passed.filter_map(|(index, id)| Some((description.iommu(*index)?, *id)));
+        let mut places = sender.places.clone();
+        places.extend(passed.clone().map(|(iommu, _)| iommu.id.origin("")));
+        places.extend(named.into_iter().flat_map(|to| places_of(description, to)));
         let mut way = Self {
-            device: device.to_owned(),
-            requester: requester.map(RequesterId::get),
+            device: sender.name.clone(),
+            requester: sender.requester.map(RequesterId::get),
             by: None,
             iommus: Vec::new(),
             controller: None,
@@ -202,70 +125,109 @@ impl Way {
             interrupts: Vec::new(),
             lines: Vec::new(),
             cpus: 0,
-            note: None,
-            explanation,
+            note: sender.note.clone(),
+            findings: on_the_way(&places, sender.owner, found),
+            explanation: Explanation::new(),
         };
-        let route = match route {
-            Ok(route) => route,
-            Err(why) => {
-                let fault = fault(why, requester.unwrap_or_default());
-                way.explanation = explanation.with_obstacle(Obstacle::Setup(fault));
-                return way;
-            }
-        };
-        way.by = Some(statement(msi, route.via));
-        let Some(controller) = description.controller(route.controller) else { return way };
-        way.controller = Some(controller.id.to_string());
-        way.kind = Some(controller.kind.to_string());
-        way.doorbells = match controller.doorbell(route.device_id) {
-            Some(doorbell) => vec![doorbell],
-            None => description.doorbells(controller),
-        };
-        way.interrupts = controller.ranges.iter().map(|range| RangeRow::of(range.value)).collect();
-        way.lines = controller.lines.iter().map(|line| line.intid.get()).collect();
-        way.cpus = description.enabled_cpus().count();
-        let doorbell = way.doorbells.first().map(|doorbell| Fact::Doorbell(*doorbell));
-        way.explanation = doorbell.into_iter().fold(explanation, Explanation::with_fact);
-        if controller.kind.needs_device_id() {
-            way.device_id = Some(route.device_id.get());
-            way.explanation = way.explanation.with_fact(Fact::Sender(route.device_id));
+        match (sender.route, named) {
+            (Ok(route), Some(to)) => way.reach(description, sender, route, to),
+            (Err(NoRoute::NotDescribed), _) if sender.note.is_some() => {}
+            (Err(why), _) => way.explanation = stopped(fault(description, why, sender.requester)),
+            (Ok(_), None) => {}
+        }
+        if !sender.status.is_enabled() {
+            way.explanation = stopped(SetupFault::RequesterDisabled);
+        }
+        // The bridge takes the message before an IOMMU translates it.
+        if way.lines.is_empty() {
+            way.iommus.extend(passed.map(|(iommu, stream_id)| Passage {
+                iommu: iommu.id.to_string(),
+                enabled: iommu.status.is_enabled(),
+                stream_id,
+            }));
         }
         way
     }
 
-    fn pass(&mut self, description: &Description, iommu: IommuIndex, stream: Option<u32>) {
-        // The bridge takes the message before an IOMMU translates it.
-        if !self.lines.is_empty() {
-            return;
+    /// Adds the controller at which the messages arrive.
+    fn reach(
+        &mut self,
+        description: &Description,
+        from: &Sender<'_>,
+        route: Route,
+        to: &Controller,
+    ) {
+        self.by = Some(statement(from.msi, route.via));
+        self.controller = Some(to.id.to_string());
+        self.kind = Some(to.kind.to_string());
+        self.doorbells = match to.doorbell(route.device_id) {
+            Some(doorbell) => vec![doorbell],
+            None => description.doorbells(to),
+        };
+        self.interrupts = to.ranges.iter().map(|range| RangeRow::of(range.value)).collect();
+        self.lines = to.lines.iter().map(|line| line.intid.get()).collect();
+        self.cpus = description.enabled_cpus().count();
+        let doorbell = self.doorbells.first().map(|doorbell| Fact::Doorbell(*doorbell));
+        let facts = doorbell.into_iter();
+        self.explanation = facts.fold(self.explanation, Explanation::with_fact);
+        if to.kind.needs_device_id() {
+            self.device_id = Some(route.device_id.get());
+            self.explanation = self.explanation.with_fact(Fact::Sender(route.device_id));
         }
-        self.iommus.extend(description.iommu(iommu).map(|iommu| Passage {
-            iommu: iommu.id.to_string(),
-            enabled: iommu.status.is_enabled(),
-            stream_id: stream,
-        }));
     }
+}
+
+/// Returns the places that state a controller and its GIC.
+fn places_of(description: &Description, controller: &Controller) -> Vec<Origin> {
+    let mut places = vec![controller.id.origin(""), controller.status.origin.clone()];
+    places.extend(controller.registers.iter().map(|of| of.origin.clone()));
+    places.extend(controller.ranges.iter().map(|of| of.origin.clone()));
+    if let Some(gic) = description.gic_of(controller) {
+        places.extend([gic.id.origin(""), gic.distributor.origin.clone()]);
+        places.extend(gic.redistributors.iter().map(|of| of.origin.clone()));
+    }
+    places
+}
+
+/// Returns the findings at these places, in their order. A finding is also at a place if it is about
+/// a bus above the place, or if it names `owner`, as the other of two requesters.
+fn on_the_way(places: &[Origin], owner: &str, found: &[Row]) -> Vec<Row> {
+    let rank = |row: &Row| {
+        let at = row.origin.place()?;
+        let is_here = |place: &Origin| {
+            let below = place.place().and_then(|place| place.strip_prefix(at));
+            below.is_some_and(|below| below.is_empty() || (at != "/" && below.starts_with('/')))
+        };
+        let is_other = || row.message.split([' ', ',', ';']).any(|word| word == owner);
+        places.iter().position(is_here).or_else(|| is_other().then_some(0))
+    };
+    let mut found: Vec<_> = found.iter().filter_map(|row| Some((rank(row)?, row))).collect();
+    found.sort_by_key(|(rank, _)| *rank);
+    found.into_iter().map(|(_, row)| row.clone()).collect()
 }
 
 /// Returns the reason why firmware's description gives a requester no controller.
-pub(crate) const fn fault(why: NoRoute, requester: RequesterId) -> SetupFault {
-    match why {
-        NoRoute::NotDescribed => SetupFault::NoController { requester },
-        NoRoute::Unmapped(requester) => SetupFault::OutsideMap { requester },
-        NoRoute::Disabled(_) => SetupFault::ControllerDisabled,
-        _ => SetupFault::BrokenEntry { requester },
+pub(crate) fn fault(
+    description: &Description,
+    why: NoRoute,
+    requester: Option<RequesterId>,
+) -> SetupFault {
+    let disabled = |index: ControllerIndex| {
+        match description.controller(index).map(|to| to.status.origin.item()) {
+            Some("msi-controller") => SetupFault::ControllerUnmarked,
+            // The only other reason than a node's own status, in tables and devicetrees.
+            Some("" | "arm,direct-lpi") => SetupFault::ControllerBesideIts,
+            _ => SetupFault::ControllerDisabled,
+        }
+    };
+    match (why, requester) {
+        (NoRoute::Disabled(index), _) => disabled(index),
+        (NoRoute::NotDescribed, Some(requester)) => SetupFault::NoController { requester },
+        (NoRoute::Unmapped(requester), _) => SetupFault::OutsideMap { requester },
+        (NoRoute::NotDescribed, None) => SetupFault::NoParent,
+        (_, Some(requester)) => SetupFault::BrokenEntry { requester },
+        (_, None) => SetupFault::BrokenParent,
     }
-}
-
-fn unknown(description: &Description, name: &str) -> String {
-    if let Some(host) = description.hosts.iter().find(|host| host.id.as_str() == name) {
-        return format!("the node is a PCI host: name a function, such as \"{} 00:01.0\"", host.id);
-    }
-    let names = description.devices.iter().map(|device| device.id.as_str());
-    format!(
-        "{}a node that names an MSI controller, a function such as 01:00.0, or a DeviceID such as \
-         0x100 is expected; `doorbell inspect` lists them",
-        did_you_mean(name, names)
-    )
 }
 
 fn print_way(out: &mut Output, way: &Way) -> io::Result<()> {
@@ -299,8 +261,31 @@ fn print_way(out: &mut Output, way: &Way) -> io::Result<()> {
     if let Some(note) = &way.note {
         writeln!(out, "{}", wrapped(&format!("  note: {note}")))?;
     }
-    for line in way.explanation.to_string().lines() {
+    for line in findings::lines(&way.explanation, &way.findings) {
         writeln!(out, "{}", wrapped(&format!("  {line}")))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use doorbell_inspection::lint::place;
+    use gic_firmware::Rule;
+
+    #[test]
+    fn buses_above_a_node_and_its_peer_are_on_the_way() {
+        let row = |at: &str, message: &str| {
+            let rule = Rule::DoorbellOutsideDmaRanges.into();
+            Row::new("a.dtb", rule, place::origin(at), message.to_owned())
+        };
+        let places = ["/soc/pcie@1", "/soc/its@2"].map(place::origin);
+        let here = ["/soc/its@2", "/soc", "/soc/pcie@1"].map(|at| row(at, ""));
+        let peer = row("/dma@3", "DeviceID 0x1 is also used by /soc/pcie@1");
+        let elsewhere = ["/", "/so", "/soc/pcie@10", "/soc/its@2/x"].map(|at| row(at, ""));
+        let all = [&here[..], &[peer], &elsewhere].concat();
+        let found = on_the_way(&places, "/soc/pcie@1", &all);
+        let found: Vec<_> = found.iter().filter_map(|row| row.origin.place()).collect();
+        assert_eq!(found, ["/soc", "/soc/pcie@1", "/dma@3", "/soc/its@2"]);
+    }
 }

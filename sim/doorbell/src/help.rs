@@ -39,6 +39,7 @@ pub(crate) const LINT: &str = help!(
     "neither errors nor warnings", "errors or warnings";
     "doorbell lint board.dtb --deny all"
 );
+pub(crate) const WHY: &str = help!("success"; "doorbell why DB0107", "doorbell why mbi-range");
 pub(crate) const DIFF: &str =
     help!("no differences", "differences"; "doorbell diff old.dtb new.dtb");
 pub(crate) const SNAPSHOT: &str = help!(

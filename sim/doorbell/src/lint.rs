@@ -4,40 +4,35 @@ mod baseline;
 mod github;
 mod inputs;
 mod judge;
-mod levels;
-mod row;
 mod rule;
-mod rules;
 mod sarif;
 mod summary;
 mod suppression;
-mod text;
 
 use crate::cli::LintArgs;
 use crate::exit::Outcome;
-use crate::print;
 use crate::wording::counted;
+use crate::{findings, print, why};
 use anyhow::{Result, bail};
 use baseline::Baseline;
 use doorbell_inspection::lint::Row;
-use gic_firmware::Severity;
 use inputs::FirmwareInput;
 use judge::{Judge, Verdict};
-use levels::Levels;
-use rule::LintRule;
+use rule::Levels;
 use suppression::Suppressions;
 
 pub(crate) use baseline::changes;
+pub(crate) use rule::all as rules;
 
 /// Checks descriptions and prints the findings.
 pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
     if args.rules {
-        print::text(rules::list)?;
+        print::text(|out| findings::list(out, &rules()))?;
         return Ok(Outcome::Good);
     }
     if let Some(name) = &args.explain {
-        let rule = LintRule::named(name)?;
-        print::text(|out| rules::explain(out, rule))?;
+        let rule = rule::named(name)?;
+        print::text(|out| why::explain(out, &rule))?;
         return Ok(Outcome::Good);
     }
     let (suppressions, allowed) = Suppressions::read(&args.allow, &args.allow_file)?;
@@ -51,7 +46,11 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
     };
     let verdicts = judge_all(&judge, args)?;
     report(args, &judge, &verdicts)?;
-    Ok(outcome(&verdicts))
+    // An unreadable source takes precedence over findings in other sources.
+    if verdicts.iter().any(|verdict| verdict.is_unreadable) {
+        return Ok(Outcome::CouldNotRun);
+    }
+    Ok(findings::outcome(verdicts.iter().flat_map(|verdict| &verdict.rows)))
 }
 
 fn judge_all(judge: &Judge<'_>, args: &LintArgs) -> Result<Vec<Verdict>> {
@@ -69,25 +68,24 @@ fn judge_all(judge: &Judge<'_>, args: &LintArgs) -> Result<Vec<Verdict>> {
 }
 
 fn report(args: &LintArgs, judge: &Judge<'_>, verdicts: &[Verdict]) -> Result<()> {
-    let is_told = !judge.with_text || args.summary;
-    for verdict in verdicts.iter().filter(|_| is_told) {
-        if let Some(error) = &verdict.unreadable {
-            print::tell(error);
-        }
+    if !judge.with_text || args.summary {
+        let unreadable = verdicts.iter().filter(|verdict| verdict.is_unreadable);
+        unreadable.flat_map(|verdict| &verdict.rows).for_each(|row| print::tell(&row.message));
     }
     let complaints = complaints(args, judge, verdicts);
     complaints.iter().for_each(print::tell);
+    let rows = verdicts.iter().flat_map(|verdict| &verdict.rows);
     if args.sarif {
-        return print::json(&sarif::log(verdicts, &judge.suppressions, &complaints));
+        return print::json(&sarif::log(rows, &judge.suppressions, &complaints));
     }
-    let rows: Vec<Row<'_>> = verdicts.iter().flat_map(Verdict::rows).collect();
     if args.output.json {
-        return print::json(&rows);
+        let rows = rows.filter(|row| row.suppressed.is_none());
+        return print::json(&rows.collect::<Vec<&Row>>());
     }
     if args.github {
-        return print::text(|out| github::print(out, rows.iter().filter(|row| row.is_new())));
+        return print::text(|out| github::print(out, rows.filter(|row| row.counts())));
     }
-    print::text(|out| summary::print(out, verdicts, args.summary))
+    print::text(|out| summary::print(out, verdicts, args.summary, judge.baseline.is_some()))
 }
 
 /// Returns the complaints about the suppressions and the baseline.
@@ -106,19 +104,4 @@ fn complaints(args: &LintArgs, judge: &Judge<'_>, verdicts: &[Verdict]) -> Vec<S
         }
     }
     complaints
-}
-
-/// Returns the outcome. Notes don't affect the exit status, and neither do findings that are
-/// suppressed or in the baseline. An unreadable source takes precedence over findings in other
-/// sources.
-fn outcome(verdicts: &[Verdict]) -> Outcome {
-    let found = verdicts.iter().flat_map(|verdict| &verdict.findings);
-    let mut counting = found.filter(|found| found.counts());
-    if verdicts.iter().any(|verdict| verdict.unreadable.is_some()) {
-        Outcome::CouldNotRun
-    } else if counting.any(|found| found.severity > Severity::Note) {
-        Outcome::Findings
-    } else {
-        Outcome::Good
-    }
 }

@@ -11,6 +11,7 @@ mod diff;
 mod dts;
 mod exit;
 mod explain;
+mod findings;
 mod graph;
 mod help;
 mod input;
@@ -27,6 +28,7 @@ mod snapshot;
 mod source;
 mod table;
 mod trace;
+mod why;
 mod wording;
 
 use anyhow::Result;
@@ -66,6 +68,7 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Graph(args) => graph::graph(&args),
         Command::Report(args) => report::report(&args),
         Command::Lint(args) => lint::lint(&args),
+        Command::Why(args) => why::why(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Live(args) => live::live(&args),

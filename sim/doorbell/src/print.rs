@@ -1,7 +1,6 @@
 //! Output, both for people and for programs.
 
 mod color;
-mod finding;
 
 use anyhow::{Context, Result};
 use doorbell_inspection::json;
@@ -12,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, fs};
 
 pub(crate) use color::{ColorWhen, emphasized, is_animated, is_styled};
-pub(crate) use finding::{FindingText, level, render};
 
 /// The command's standard output.
 pub(crate) type Output = BufWriter<Box<dyn Write>>;

@@ -19,6 +19,7 @@ use anyhow::Result;
 use cli::SnapshotCommand;
 
 pub(crate) use cli::SnapshotArgs;
+pub(crate) use lint::rules;
 
 /// Runs a subcommand of `doorbell snapshot`.
 pub(crate) fn snapshot(args: &SnapshotArgs) -> Result<Outcome> {

@@ -1,5 +1,6 @@
 //! Positions in the text from which a devicetree or an ACPI table was compiled.
 
+use serde::Serialize;
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -11,16 +12,22 @@ pub trait Locate: Debug {
 
 /// A region of a source. Lines and columns start at 1; columns count UTF-16 code units, as SARIF
 /// does.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Location {
     /// Path of the file.
     pub file: String,
-    /// Line and column of the first character.
-    pub start: (usize, usize),
-    /// Position after the last character.
-    pub end: (usize, usize),
+    /// First line.
+    pub line: usize,
+    /// First column.
+    pub column: usize,
+    /// Last line.
+    pub end_line: usize,
+    /// Column after the last character.
+    pub end_column: usize,
     /// The lines of the region.
+    #[serde(skip)]
     pub text: String,
     /// Bytes of `text` that form the region.
+    #[serde(skip)]
     pub span: Range<usize>,
 }

@@ -179,10 +179,14 @@ pub(crate) fn location(file: String, text: &str, region: &Range<usize>) -> Locat
         let line = before.rsplit('\n').next().unwrap_or_default();
         (before.matches('\n').count() + 1, line.encode_utf16().count() + 1)
     };
+    let (line, column) = position(region.start);
+    let (end_line, end_column) = position(end);
     Location {
         file,
-        start: position(region.start),
-        end: position(end),
+        line,
+        column,
+        end_line,
+        end_column,
         text: text.get(line_start..line_end).unwrap_or_default().to_owned(),
         span: region.start - line_start..end - line_start,
     }

@@ -1,41 +1,42 @@
 //! Writes findings as GitHub workflow commands, which annotate a run and its pull request.
 
-use super::text::by_overlay;
+use crate::findings::by_overlay;
 use crate::print::Output;
-use doorbell_inspection::lint::{Region, Row};
+use doorbell_inspection::Location;
+use doorbell_inspection::lint::Row;
 use gic_firmware::Severity;
 use std::io::{self, Write};
 
 /// Prints one command for each finding.
 pub(super) fn print<'r>(
     out: &mut Output,
-    rows: impl IntoIterator<Item = &'r Row<'r>>,
+    mut rows: impl Iterator<Item = &'r Row>,
 ) -> io::Result<()> {
-    for row in rows {
-        writeln!(out, "{}", command(row))?;
-    }
-    Ok(())
+    rows.try_for_each(|row| writeln!(out, "{}", command(row)))
 }
 
-fn command(row: &Row<'_>) -> String {
+fn command(row: &Row) -> String {
     let kind = match row.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
         Severity::Note => "notice",
     };
-    let place = if row.place.is_empty() { String::new() } else { format!("{}: ", row.place) };
-    let overlay = row.overlay.map_or_else(String::new, |name| format!("\n{}", by_overlay(name)));
-    let message = format!("{place}{}\n{}{overlay}", row.message, row.help);
-    let region = row.region.map_or_else(String::new, |region| {
-        let Region { line, column, end_line, end_column, .. } = region;
+    let place = match row.origin.to_string() {
+        place if place.is_empty() => place,
+        place => format!("{place}: "),
+    };
+    let overlay = row.overlay.as_deref().map(|name| format!("\n{}", by_overlay(name)));
+    let message = format!("{place}{}\n{}", row.message, row.rule.help);
+    let region = row.location.as_ref().map_or_else(String::new, |region| {
+        let Location { line, column, end_line, end_column, .. } = region;
         // GitHub's columns include the last character, and it ignores them if there are two lines.
-        format!(",line={line},endLine={end_line},col={column},endColumn={}", end_column.max(2) - 1)
+        format!(",line={line},endLine={end_line},col={column},endColumn={}", end_column.max(&2) - 1)
     });
     format!(
         "::{kind} file={}{region},title={}::{}",
         property(row.file().trim_start_matches("./")),
-        property(row.rule),
-        escaped(&message)
+        property(row.rule.name),
+        escaped(&(message + &overlay.unwrap_or_default()))
     )
 }
 
@@ -52,26 +53,18 @@ fn property(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use doorbell_inspection::lint::place;
+    use gic_firmware::Rule;
 
     #[test]
     fn delimiters_are_escaped() {
-        let row = Row {
-            source: "board",
-            rule: "mbi-range",
-            severity: Severity::Warning,
-            place: "/soc: reg".to_owned(),
-            message: "50%\r\n::error::",
-            help: "Help.",
-            fingerprint: "0:1",
-            baseline: None,
-            region: None,
-            overlay: None,
-            path: "./100%,a:b.dtb",
-        };
+        let (rule, message) = (Rule::SilentIommu.into(), "50%\r\n::error::".to_owned());
+        let mut row = Row::new("./100%,a:b.dtb", rule, place::origin("/soc"), message);
+        row.rule.help = "Help.";
         assert_eq!(
             command(&row),
-            "::warning file=100%25%2Ca%3Ab.dtb,title=mbi-range\
-             ::/soc: reg: 50%25%0D%0A::error::%0AHelp."
+            "::warning file=100%25%2Ca%3Ab.dtb,title=silent-iommu\
+             ::/soc: 50%25%0D%0A::error::%0AHelp."
         );
     }
 }

@@ -1,15 +1,15 @@
 //! Checks descriptions, one after the other or in parallel.
 
-use super::baseline::{self, Baseline};
+use super::baseline::Baseline;
 use super::inputs::FirmwareInput;
-use super::levels::{JudgedFinding, Levels};
+use super::rule::{Levels, UNREADABLE};
 use super::suppression::Suppressions;
-use super::text;
 use crate::dts::Compilation;
+use crate::findings;
 use crate::print::is_animated;
 use anyhow::Error;
 use doorbell_inspection::Source;
-use doorbell_inspection::lint::{Excerpts, place};
+use doorbell_inspection::lint::{BaselineState, Excerpts, Row, place, rows};
 use gic_firmware::Finding;
 use gic_firmware::lint::{self, KnownRegisters};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,27 +32,23 @@ pub(super) struct Judge<'a> {
 }
 
 /// The findings for one description.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) source: String,
-    /// File that findings without a position are about.
-    pub(super) path: String,
     /// All findings of rules that are not allowed, including known and suppressed ones.
-    pub(super) findings: Vec<JudgedFinding>,
+    pub(super) rows: Vec<Row>,
     /// The findings that are neither known nor suppressed, as text.
     pub(super) text: Vec<String>,
-    /// The reason why the description could not be read.
-    pub(super) unreadable: Option<String>,
-    /// `true` if the findings have been compared with a baseline.
-    pub(super) has_baseline: bool,
+    /// `true` if the description could not be read, which is then the only finding.
+    pub(super) is_unreadable: bool,
     /// Number of findings that only the baseline contains.
     pub(super) gone: usize,
 }
 
 impl Verdict {
-    /// Returns `true` if the source was read and has no findings that count.
-    pub(super) fn is_clean(&self) -> bool {
-        self.unreadable.is_none() && !self.findings.iter().any(JudgedFinding::counts)
+    /// Returns the findings that count.
+    pub(super) fn counting(&self) -> impl Iterator<Item = &Row> + Clone {
+        self.rows.iter().filter(|row| row.counts())
     }
 }
 
@@ -69,8 +65,9 @@ impl Judge<'_> {
                 scope.spawn(move || {
                     while let index = next.fetch_add(1, Ordering::SeqCst)
                         && let Some(input) = inputs.get(index)
-                        && sender.send((index, self.input(input))).is_ok()
-                    {}
+                        && sender.send((index, self.input(input, None))).is_ok()
+                    {
+                    }
                 });
             }
             drop(sender);
@@ -88,89 +85,61 @@ impl Judge<'_> {
         one: &FirmwareInput,
         others: &[FirmwareInput],
     ) -> Vec<Verdict> {
-        let first = match one.open(self.compilation) {
-            Ok(first) => first,
-            Err(error) => {
-                let unread = std::iter::once(self.unreadable(one, &error));
-                return unread.chain(others.iter().map(|other| self.input(other))).collect();
-            }
+        let first = one.open(self.compilation);
+        let others = others.iter().map(|other| self.input(other, first.as_ref().ok()));
+        let others: Vec<_> = others.collect();
+        let of_first = match &first {
+            Ok(first) => self.source(one, first, Vec::new()),
+            Err(error) => self.unreadable(one, error),
         };
-        let mut verdicts = vec![self.source(one, &first, Vec::new())];
-        for other in others {
-            verdicts.push(match other.open(self.compilation) {
-                Ok(source) => {
-                    let against = lint::compare(&first.description, &source.description);
-                    self.source(other, &source, against)
-                }
-                Err(error) => self.unreadable(other, &error),
-            });
-        }
-        verdicts
+        std::iter::once(of_first).chain(others).collect()
     }
 
-    fn input(&self, input: &FirmwareInput) -> Verdict {
+    /// Checks a source, and compares it with `first` if this is given.
+    fn input(&self, input: &FirmwareInput, first: Option<&Source>) -> Verdict {
         match input.open(self.compilation) {
-            Ok(source) => self.source(input, &source, Vec::new()),
+            Ok(source) => {
+                let against =
+                    |first: &Source| lint::compare(&first.description, &source.description);
+                self.source(input, &source, first.map(against).unwrap_or_default())
+            }
             Err(error) => self.unreadable(input, &error),
         }
     }
 
     fn unreadable(&self, input: &FirmwareInput, error: &Error) -> Verdict {
-        let (source, error) = (input.name(), format!("{error:#}"));
-        let text = self.with_text.then(|| text::unreadable(&source, &error)).into_iter().collect();
-        let has_baseline = self.baseline.is_some();
-        let path = input.path();
-        Verdict { source, path, text, unreadable: Some(error), has_baseline, ..Verdict::default() }
+        let source = input.name();
+        let row = Row {
+            path: input.path(),
+            fingerprint: Some("unreadable-source:1".to_owned()),
+            baseline: self.baseline.as_ref().map(|_| BaselineState::New),
+            ..Row::new(&source, UNREADABLE, place::origin(""), format!("{error:#}"))
+        };
+        self.verdict(source, vec![row], &Excerpts::default(), 0)
     }
 
     fn source(&self, input: &FirmwareInput, source: &Source, more: Vec<Finding>) -> Verdict {
         let mut found = lint::check(&source.description, &self.known);
         found.extend(more);
-        let fingerprints = place::fingerprints(found.iter());
-        let entries = self.baseline.as_ref().map(|baseline| baseline.of_source(&source.name));
-        let has_baseline = entries.is_some();
-        let compared = baseline::compare(&entries.unwrap_or_default(), &found, source);
-        let overlays = source.brought(&found, &self.known);
-        let judged = found.into_iter().zip(fingerprints).zip(compared.known).zip(overlays);
-        let findings: Vec<JudgedFinding> = judged
-            .filter_map(|(((finding, fingerprint), known), overlay)| {
-                let suppressed = self.suppressions.find(&source.name, &finding);
-                let severity = self.levels.weigh(&finding)?;
-                let (is_known, location) = (known.is_some(), source.locate(&finding.origin));
-                Some(JudgedFinding {
-                    finding,
-                    severity,
-                    fingerprint,
-                    location,
-                    overlay,
-                    is_known,
-                    suppressed,
-                })
-            })
-            .collect();
-        let text = if self.with_text { text(source, &findings) } else { Vec::new() };
-        Verdict {
-            source: source.name.clone(),
-            path: input.path(),
-            findings,
-            text,
-            unreadable: None,
-            has_baseline,
-            gone: compared.gone.len(),
+        let mut rows = rows(source, found, &self.known);
+        let baseline = self.baseline.as_ref();
+        let gone = baseline.map_or(0, |baseline| baseline.mark(&mut rows, source));
+        for row in &mut rows {
+            row.path = row.overlay.clone().unwrap_or_else(|| input.path());
+            row.suppressed = self.suppressions.find(row);
         }
+        rows.retain_mut(|row| self.levels.weigh(row));
+        let counting = rows.iter().filter(|row| self.with_text && row.counts());
+        let excerpts = Excerpts::of(source, counting.map(|row| &row.origin));
+        self.verdict(source.name.clone(), rows, &excerpts, gone)
     }
-}
 
-/// Renders the findings that count.
-fn text(source: &Source, findings: &[JudgedFinding]) -> Vec<String> {
-    let groups = text::grouped(findings.iter().filter(|found| found.counts()));
-    let origins = groups.iter().filter_map(|group| Some(&group.first()?.finding.origin));
-    let excerpts = Excerpts::of(source, origins);
-    let spell = |group: &Vec<&JudgedFinding>| {
-        let (first, others) = group.split_first()?;
-        Some(text::spell(&source.name, first, others, &excerpts))
-    };
-    groups.iter().filter_map(spell).collect()
+    fn verdict(&self, source: String, rows: Vec<Row>, excerpts: &Excerpts, gone: usize) -> Verdict {
+        let is_unreadable = rows.iter().any(|row| row.rule.code == UNREADABLE.code);
+        let counting = rows.iter().filter(|row| self.with_text && row.counts());
+        let text = findings::texts(counting, excerpts);
+        Verdict { source, rows, text, is_unreadable, gone }
+    }
 }
 
 /// Creates a progress bar. The bar is hidden for a single source, or if standard error isn't a

@@ -1,33 +1,24 @@
 //! Writes findings as SARIF 2.1.0 (OASIS), which CI systems can display.
 
-use super::judge::Verdict;
-use super::rule::LintRule;
+use super::rule::{self, UNREADABLE};
 use super::suppression::Suppressions;
-use doorbell_inspection::lint::{Region, Row};
+use doorbell_inspection::Location;
+use doorbell_inspection::lint::{Row, RuleText};
 use gic_firmware::Severity;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
-/// Returns the log for the findings in `verdicts`. The log describes all rules, including those
-/// without findings. `complaints` concern the options.
-pub(super) fn log(
-    verdicts: &[Verdict],
+/// Returns the log for some findings. The log describes all rules, including those without
+/// findings. `complaints` concern the options.
+pub(super) fn log<'r>(
+    rows: impl Iterator<Item = &'r Row> + Clone,
     suppressions: &Suppressions,
     complaints: &[String],
 ) -> Value {
-    let results = verdicts.iter().flat_map(|verdict| {
-        let unreadable = verdict.unreadable_row().map(|row| result(&row, None));
-        let found = verdict.findings.iter().map(|found| {
-            let reason = found.suppressed.map(|index| suppressions.reason(index));
-            result(&verdict.row(found), reason.map(suppression))
-        });
-        unreadable.into_iter().chain(found)
-    });
-    let results: Vec<Value> = results.collect();
-    let unreadable: Vec<&str> =
-        verdicts.iter().filter_map(|verdict| verdict.unreadable.as_deref()).collect();
+    let unreadable = rows.clone().filter(|row| row.rule.code == UNREADABLE.code);
+    let unreadable: Vec<&str> = unreadable.map(|row| row.message.as_str()).collect();
     json!({
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -36,14 +27,14 @@ pub(super) fn log(
                 "name": "doorbell",
                 "version": env!("CARGO_PKG_VERSION"),
                 "informationUri": env!("CARGO_PKG_REPOSITORY"),
-                "rules": LintRule::all().map(descriptor).collect::<Vec<_>>(),
+                "rules": rule::all().iter().map(descriptor).collect::<Vec<_>>(),
             } },
             "invocations": [{
                 "executionSuccessful": unreadable.is_empty(),
                 "toolExecutionNotifications": notifications("error", &unreadable),
                 "toolConfigurationNotifications": notifications("warning", complaints),
             }],
-            "results": results,
+            "results": rows.map(|row| result(row, suppressions)).collect::<Vec<_>>(),
         }],
     })
 }
@@ -53,34 +44,31 @@ fn notifications(level: &str, texts: &[impl AsRef<str>]) -> Vec<Value> {
     texts.iter().map(|text| one(text.as_ref())).collect()
 }
 
-fn descriptor(rule: LintRule) -> Value {
+fn descriptor(rule: &RuleText) -> Value {
     json!({
-        "id": rule.name(),
-        "shortDescription": { "text": rule.summary() },
-        "help": { "text": rule.help(), "markdown": rule.explanation() },
-        "defaultConfiguration": { "level": level(rule.severity()) },
+        "id": rule.name,
+        "shortDescription": { "text": rule.summary },
+        "help": { "text": rule.help, "markdown": rule.explanation },
+        "defaultConfiguration": { "level": level(rule.severity) },
     })
 }
 
-/// Returns the suppression of a finding, whose reason may be missing.
-fn suppression(reason: Option<&str>) -> Value {
-    match reason {
-        Some(reason) => json!({ "kind": "external", "justification": reason }),
-        None => json!({ "kind": "external" }),
-    }
-}
-
 /// Returns the result for a finding.
-fn result(row: &Row<'_>, suppression: Option<Value>) -> Value {
+fn result(row: &Row, suppressions: &Suppressions) -> Value {
     let mut location = json!({ "physicalLocation": {
         "artifactLocation": { "uri": reference(row.file()) },
-        "region": region(row.region),
+        "region": region(row.location.as_ref()),
     } });
-    if !row.place.is_empty() {
-        location["logicalLocations"] = json!([{ "fullyQualifiedName": row.place }]);
+    let place = row.origin.to_string();
+    if !place.is_empty() {
+        location["logicalLocations"] = json!([{ "fullyQualifiedName": place }]);
     }
+    let suppression = row.suppressed.map(|index| match suppressions.reason(index) {
+        Some(reason) => json!({ "kind": "external", "justification": reason }),
+        None => json!({ "kind": "external" }),
+    });
     let mut result = json!({
-        "ruleId": row.rule,
+        "ruleId": row.rule.name,
         "level": level(row.severity),
         "message": { "text": row.message },
         "locations": [location],
@@ -100,8 +88,8 @@ fn result(row: &Row<'_>, suppression: Option<Value>) -> Value {
 
 /// Returns the region of a finding. Blobs don't have lines, but programs that read SARIF expect a
 /// line number.
-fn region(region: Option<Region<'_>>) -> Value {
-    let Some(Region { line, column, end_line, end_column, .. }) = region else {
+fn region(region: Option<&Location>) -> Value {
+    let Some(Location { line, column, end_line, end_column, .. }) = region else {
         return json!({ "startLine": 1 });
     };
     json!({

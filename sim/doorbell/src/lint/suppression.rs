@@ -1,9 +1,9 @@
 //! Suppressions: findings that the user accepts, each with a reason.
 
-use super::rule::{ALL, LintRule};
+use super::rule::{ALL, allowed};
 use anyhow::{Context, Result, bail};
-use doorbell_inspection::lint::place;
-use gic_firmware::{Finding, Origin, Rule};
+use doorbell_inspection::lint::{Row, place};
+use gic_firmware::Origin;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +13,7 @@ const REASON: &str = " # ";
 /// An accepted finding: `RULE@WHERE # REASON`.
 #[derive(Debug)]
 pub(super) struct Suppression {
-    rule: Rule,
+    rule: &'static str,
     /// Place as printed, with or without the source, the property and addresses; `None` for all
     /// places.
     wanted: Option<String>,
@@ -46,10 +46,10 @@ impl Suppressions {
     }
 
     /// Returns the index of the first suppression of a finding, and marks all of them as used.
-    pub(super) fn find(&self, source: &str, finding: &Finding) -> Option<usize> {
+    pub(super) fn find(&self, row: &Row) -> Option<usize> {
         let mut first = None;
         for (index, one) in self.0.iter().enumerate() {
-            if one.suppresses(source, finding) {
+            if one.suppresses(row) {
                 one.is_used.store(true, Ordering::SeqCst);
                 first = first.or(Some(index));
             }
@@ -104,10 +104,7 @@ impl Suppression {
         };
         let rule = match rule {
             ALL => bail!("`{ALL}` names no rule to suppress; name one"),
-            name => match LintRule::named(name)? {
-                LintRule::Description(rule) => rule,
-                LintRule::UnreadableSource => bail!("{}", not_allowed()),
-            },
+            name => allowed(name)?.name,
         };
         if wanted == Some("") {
             bail!("{what:?} names no place after the @");
@@ -116,12 +113,12 @@ impl Suppression {
         Ok(Self { rule, wanted, reason, written, is_used: AtomicBool::new(false) })
     }
 
-    fn suppresses(&self, source: &str, finding: &Finding) -> bool {
-        let Some(wanted) = &self.wanted else { return finding.rule == self.rule };
-        let inside = wanted.strip_prefix(source).and_then(|rest| rest.strip_prefix(": "));
-        finding.rule == self.rule
-            && (is_at(wanted, &finding.origin)
-                || inside.is_some_and(|wanted| is_at(wanted, &finding.origin)))
+    fn suppresses(&self, row: &Row) -> bool {
+        let is_place = |wanted: &String| {
+            let inside = wanted.strip_prefix(&row.source).and_then(|rest| rest.strip_prefix(": "));
+            is_at(wanted, &row.origin) || inside.is_some_and(|wanted| is_at(wanted, &row.origin))
+        };
+        row.rule.name == self.rule && self.wanted.as_ref().is_none_or(is_place)
     }
 
     /// Returns `false` if the place names a source that is not one of `sources`.
@@ -142,19 +139,13 @@ fn is_at(wanted: &str, origin: &Origin) -> bool {
     item == origin.item() && place::names(wanted, place)
 }
 
-/// Returns the reason why the rule about unreadable sources cannot be allowed.
-pub(super) fn not_allowed() -> String {
-    let name = LintRule::UnreadableSource.name();
-    format!("{name} cannot be allowed: nothing in an unreadable source has been checked")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn finding() -> Finding {
+    fn finding(source: &str) -> Row {
         let origin = Origin::new("/soc@0/its@8080000".into(), "#msi-cells");
-        Finding { rule: Rule::ItsMsiCells, origin, message: String::new() }
+        Row::new(source, gic_firmware::Rule::ItsMsiCells.into(), origin, String::new())
     }
 
     fn suppression(text: &str) -> Result<Suppression> {
@@ -174,13 +165,13 @@ mod tests {
             let one = suppression(&format!("its-msi-cells@{place} # its driver is our own"));
             let one = one.unwrap();
             assert_eq!(one.reason.as_deref(), Some("its driver is our own"));
-            assert!(one.suppresses("a.dtb", &finding()), "{place}");
+            assert!(one.suppresses(&finding("a.dtb")), "{place}");
         }
         for other in ["/soc/its: reg", "/soc", "/soc/its@9080000", "b.dtb: /soc/its", "its"] {
             let one = suppression(&format!("its-msi-cells@{other}")).unwrap();
-            assert!(!one.suppresses("a.dtb", &finding()), "{other}");
+            assert!(!one.suppresses(&finding("a.dtb")), "{other}");
         }
-        assert!(!suppression("mbi-range@/soc/its").unwrap().suppresses("a.dtb", &finding()));
+        assert!(!suppression("mbi-range@/soc/its").unwrap().suppresses(&finding("a.dtb")));
     }
 
     #[test]
@@ -194,7 +185,7 @@ mod tests {
     fn suppressions_without_a_reason_or_a_match_are_reported() {
         let about = |lines: &[&str], sources: &[&str]| {
             let all = Suppressions(lines.iter().map(|line| suppression(line).unwrap()).collect());
-            all.find("a.dtb", &finding());
+            all.find(&finding("a.dtb"));
             all.complaints(sources).len()
         };
         let (used, unused) = ("its-msi-cells@/soc/its # why", "its-msi-cells@/b # why");

@@ -144,7 +144,9 @@ impl Subject<'_> {
         }
         let route = match self.placement.route? {
             Err(NoRoute::NotDescribed) if self.host_may_have_its_own() => return None,
-            Err(why) => return Some(explain::fault(why, requester)),
+            Err(why) => {
+                return Some(explain::fault(self.system.description(), why, Some(requester)));
+            }
             Ok(route) => route,
         };
         let controller = self.system.description().controller(route.controller)?;

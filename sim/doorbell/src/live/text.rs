@@ -2,6 +2,7 @@
 
 use super::judge::Mode;
 use super::report::{DeviceRow, InterruptRow, Report};
+use crate::findings;
 use crate::print::{Output, wrapped};
 use crate::table::Table;
 use doorbell_inspection::inspect::yes_no;
@@ -118,8 +119,8 @@ fn cpus(interrupts: &[InterruptRow]) -> String {
 fn print_findings(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     let mut faults = BTreeMap::<_, Vec<&str>>::new();
     for device in devices.iter().filter(|device| device.fault) {
-        let text = device.explanation.to_string();
-        let end = text.lines().skip(device.explanation.facts().count()).map(str::to_owned);
+        let lines = findings::lines(&device.explanation, &[]).into_iter();
+        let end = lines.skip(device.explanation.facts().count());
         faults.entry(end.collect::<Vec<_>>()).or_default().push(&device.id);
     }
     for (text, devices) in faults {
@@ -173,8 +174,8 @@ pub(super) fn explain(out: &mut Output, report: &Report, device: &DeviceRow) -> 
 }
 
 fn print_stages(out: &mut Output, explanation: &Explanation) -> io::Result<()> {
-    for line in explanation.to_string().lines() {
-        writeln!(out, "{}", wrapped(line))?;
+    for line in findings::lines(explanation, &[]) {
+        writeln!(out, "{}", wrapped(&line))?;
     }
     Ok(())
 }

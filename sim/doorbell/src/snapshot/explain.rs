@@ -3,18 +3,18 @@
 
 use super::cli::SnapshotExplainArgs;
 use super::file;
-use super::lint::{self, Rule};
+use super::lint;
 use super::machine::{Machine, target_in};
 use crate::exit::Outcome;
-use crate::print;
+use crate::{findings, print};
 use anyhow::{Context, Result};
+use doorbell_inspection::lint::Row;
 use gic_arch::IntId;
-use gic_arch::gicr::Typer;
-use msi_types::explain::{Explanation, Obstacle, Stage};
-use msi_types::{DeviceId, EventId};
+use msi_types::explain::{Explanation, Fact, Obstacle, Stage};
+use msi_types::{Cpu, DeviceId, EventId};
 use serde::Serialize;
 use std::io::Write as _;
-use vgic::saved_state::SavedState;
+use vgic::saved_state::{EventState, ItsState, SavedState};
 
 /// Interrupt that the user asks about.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +32,14 @@ pub(super) struct Answer {
     /// `true` if the interrupt is not pending in the snapshot, and the explanation assumes that it
     /// is.
     pub(super) assumed_pending: bool,
-    /// Parts of the snapshot that could not be restored, and the vCPUs that are powered off.
+    /// Findings of `snapshot lint` about the objects on the way, and the vCPUs that are powered off.
     pub(super) findings: Vec<String>,
+    /// The same findings with their codes and advice.
+    pub(super) rows: Vec<Row>,
 }
 
-/// Explains why an interrupt does not arrive. The exit status is 1 if there is an obstacle.
+/// Explains why an interrupt does not arrive. The exit status is 1 if there is an obstacle, or an
+/// error or a warning on the interrupt's way.
 pub(super) fn explain(args: &SnapshotExplainArgs) -> Result<Outcome> {
     let machine = file::read(&args.file)?;
     let question = match (args.device, args.event, args.intid, args.vcpu) {
@@ -51,12 +54,14 @@ pub(super) fn explain(args: &SnapshotExplainArgs) -> Result<Outcome> {
         if answer.assumed_pending {
             writeln!(out, "the interrupt is not pending in the snapshot; if it were:")?;
         }
-        write!(out, "{}", answer.explanation)?;
-        let wrapped = |finding| print::wrapped(&format!("snapshot: {finding}"));
-        answer.findings.iter().try_for_each(|finding| writeln!(out, "{}", wrapped(finding)))
+        let lines = findings::lines(&answer.explanation, &answer.rows).into_iter();
+        let off = stopped(&machine).map(|off| format!("snapshot: {off}"));
+        lines.chain(off).try_for_each(|line| writeln!(out, "{}", print::wrapped(&line)))
     })?;
-    let is_blocked = answer.explanation.obstacle().is_some();
-    Ok(if is_blocked { Outcome::Findings } else { Outcome::Good })
+    Ok(match answer.explanation.obstacle() {
+        Some(_) => Outcome::Findings,
+        None => findings::outcome(answer.rows.iter()),
+    })
 }
 
 /// Restores the state into the model, and explains the interrupt in the restored model. With
@@ -71,20 +76,85 @@ pub(super) fn answer(machine: &Machine, question: Question, as_if_pending: bool)
         let state = with_pending(machine, question);
         explanation = explained(machine, &state, question)?;
     }
-    let lost = [
-        Rule::MissingAttribute,
-        Rule::RefusedAttribute,
-        Rule::SharedPendingTable,
-        Rule::TableNotIncluded,
-        Rule::TablesRefused,
-        Rule::ItsWithoutTable,
-        Rule::CollectionTarget,
-    ];
-    let found = lint::check(machine).into_iter().filter(|finding| lost.contains(&finding.rule));
-    let findings = found
-        .map(|finding| format!("{} [{}]: {}", finding.place, finding.rule.name(), finding.message));
-    let findings = findings.chain(stopped(machine)).collect();
-    Ok(Answer { explanation, assumed_pending, findings })
+    let target = explanation.facts().find_map(|fact| match fact {
+        Fact::Target(cpu, _) | Fact::Routed(cpu) => Some(cpu),
+        _ => None,
+    });
+    // The model does not know the power state of vCPUs.
+    if let Some(cpu) = target.filter(|cpu| machine.is_off(*cpu)) {
+        explanation = explanation.merge(Explanation::stopped(Obstacle::Offline { cpu }));
+    }
+    let way = Way::of(machine, question, target);
+    let found = lint::check(machine).into_iter().filter(|finding| way.has(&finding.place));
+    let rows: Vec<Row> = found.map(|finding| finding.row(&machine.name)).collect();
+    let word = |row: &Row| format!("{} [{}]: {}", row.origin, row.rule.name, row.message);
+    let findings = rows.iter().map(word).chain(stopped(machine)).collect();
+    Ok(Answer { explanation, assumed_pending, findings, rows })
+}
+
+/// Names of the objects on the way of an interrupt, as findings state them.
+struct Way {
+    /// Objects whose findings concern the interrupt.
+    names: Vec<String>,
+    /// Prefix of the collections of an ITS that does not know the event.
+    collections: Option<String>,
+    vcpus: Vec<usize>,
+}
+
+impl Way {
+    fn of(machine: &Machine, question: Question, target: Option<Cpu>) -> Self {
+        let mut way = Self {
+            names: vec!["the machine".to_owned(), "the redistributors".to_owned()],
+            collections: None,
+            vcpus: target.map(Cpu::index).into_iter().collect(),
+        };
+        let is_asked = |its: u64, device: u32, event: &EventState| match question {
+            Question::Event(index, of, id) => {
+                let base = machine.config.its.get(index).map(|its| its.base);
+                (Some(its), of.get(), id) == (base, device, event.event)
+            }
+            Question::Interrupt(_, intid) => intid == event.intid,
+        };
+        let mut events = machine.events().filter(|(its, id, event)| is_asked(its.base, *id, event));
+        let event = events.next();
+        match question {
+            Question::Event(index, device, _) => {
+                let its = machine.config.its.get(index).map_or(0, |its| its.base);
+                way.names.extend([format!("its@{its:x}"), format!("its@{its:x}, device {device}")]);
+                way.collections = event.is_none().then(|| format!("its@{its:x}, collection "));
+            }
+            Question::Interrupt(vcpu, intid) => {
+                way.names.push(intid.to_string());
+                way.vcpus.extend(usize::try_from(vcpu));
+            }
+        }
+        if let Some((ItsState { base, .. }, device, event)) = event {
+            let (id, collection) = (event.event.get(), event.collection.get());
+            way.names.extend([
+                format!("its@{base:x}"),
+                format!("its@{base:x}, device {device:#x}"),
+                format!("its@{base:x}, device {device:#x} event {id:#x}"),
+                format!("its@{base:x}, collection {collection}"),
+                event.intid.to_string(),
+            ]);
+        }
+        way
+    }
+
+    /// Returns `true` if a finding at this place concerns the interrupt. Attributes, which begin
+    /// with a device of KVM, concern all.
+    fn has(&self, place: &str) -> bool {
+        let is_attribute = place.starts_with("gic: ") || place.contains(": ITS register");
+        let numbers = place.strip_prefix("vCPU").map(|rest| rest.trim_start_matches('s'));
+        let mut numbers = numbers.into_iter().flat_map(|list| list.split(','));
+        let is_here = |number: &str| {
+            number.trim().parse().is_ok_and(|number: usize| self.vcpus.contains(&number))
+        };
+        is_attribute
+            || self.names.iter().any(|name| name == place)
+            || self.collections.as_ref().is_some_and(|prefix| place.starts_with(prefix))
+            || numbers.any(is_here)
+    }
 }
 
 fn explained(machine: &Machine, state: &SavedState, question: Question) -> Result<Explanation> {
@@ -131,12 +201,11 @@ fn with_pending(machine: &Machine, question: Question) -> SavedState {
     state
 }
 
-/// Lists the vCPUs that are powered off. The model does not know the power state of vCPUs.
+/// Lists the vCPUs that are powered off.
 fn stopped(machine: &Machine) -> Option<String> {
-    let off =
-        machine.cpus().into_iter().filter(|cpu| machine.stopped.get(&cpu.affinity) == Some(&true));
-    let numbers =
-        off.map(|cpu| Typer::from(cpu.redistributor.typer).processor_number().to_string());
-    let numbers = numbers.collect::<Vec<_>>();
+    let numbers = (0..machine.config.cpus.len()).filter(|number| {
+        u32::try_from(*number).is_ok_and(|number| machine.is_off(Cpu::new(number)))
+    });
+    let numbers: Vec<_> = numbers.map(|number| number.to_string()).collect();
     (!numbers.is_empty()).then(|| format!("vCPUs that are off: {}", numbers.join(", ")))
 }

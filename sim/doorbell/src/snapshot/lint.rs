@@ -8,18 +8,15 @@ mod registers;
 mod ring;
 mod rule;
 mod tables;
-mod text;
 
 use super::cli::SnapshotLintArgs;
 use super::file;
 use super::machine::Machine;
 use crate::exit::Outcome;
-use crate::print;
-use crate::table::Table;
-use crate::wording::{counted, did_you_mean};
-use anyhow::{Context, Result};
-use gic_firmware::Severity;
-use serde::Serialize;
+use crate::wording::counted;
+use crate::{findings, print};
+use anyhow::Result;
+use doorbell_inspection::lint::{Excerpts, Row, RuleText};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
@@ -32,42 +29,34 @@ const SHOWN: usize = 16;
 /// Checks snapshots and prints the findings.
 pub(super) fn lint(args: &SnapshotLintArgs) -> Result<Outcome> {
     if args.rules {
-        print::text(|out| writeln!(out, "{}", rules()))?;
+        print::text(|out| findings::list(out, &rules()))?;
         return Ok(Outcome::Good);
     }
-    let named = |name: &String| {
-        Rule::named(name).with_context(|| {
-            let meant = did_you_mean(name, Rule::ALL.iter().map(|rule| rule.name()));
-            format!("no rule is named {name:?}; {meant}`doorbell snapshot lint --rules` lists them")
-        })
-    };
+    let named =
+        |name: &String| Ok(findings::named(name, &rules(), &[], "doorbell snapshot lint")?.code);
     let allowed = args.allow.iter().map(named).collect::<Result<Vec<_>>>()?;
-    let (mut verdicts, mut unreadable) = (Vec::new(), false);
+    let (mut rows, mut clean, mut unreadable) = (Vec::new(), 0, false);
     for path in &args.files {
-        match file::read(path) {
-            Ok(machine) => {
-                let mut findings = check(&machine);
-                findings.retain(|finding| !allowed.contains(&finding.rule));
-                verdicts.push((machine.name, findings));
-            }
+        let mut found: Vec<Row> = match file::read(path) {
+            Ok(machine) => check(&machine).iter().map(|one| one.row(&machine.name)).collect(),
             Err(error) => {
-                let (rule, place) = (Rule::UnreadableFile, String::new());
-                let found = Finding { rule, place, message: format!("{error:#}") };
-                verdicts.push((path.display().to_string(), vec![found]));
                 unreadable = true;
+                let message = format!("{error:#}");
+                let found = Finding { rule: Rule::UnreadableFile, place: String::new(), message };
+                vec![found.row(&path.display().to_string())]
             }
-        }
+        };
+        found.retain(|row| !allowed.contains(&row.rule.code));
+        clean += usize::from(found.is_empty());
+        rows.append(&mut found);
     }
-    let rows = verdicts.iter().flat_map(|(source, found)| FindingRow::all_of(source, found));
-    print::rows(args.json, &rows.collect::<Vec<_>>(), |out| text::print(out, &verdicts))?;
-    let mut found = verdicts.iter().flat_map(|(_, findings)| findings);
-    Ok(if unreadable {
-        Outcome::CouldNotRun
-    } else if found.any(|finding| finding.rule.severity() > Severity::Note) {
-        Outcome::Findings
-    } else {
-        Outcome::Good
-    })
+    print::rows(args.json, &rows, |out| {
+        let texts = findings::texts(rows.iter(), &Excerpts::default());
+        texts.iter().try_for_each(|text| writeln!(out, "{text}\n"))?;
+        let (counts, files) = (findings::counts(rows.iter()), counted(args.files.len(), "file"));
+        writeln!(out, "{counts}; {clean} of {files} without findings")
+    })?;
+    Ok(if unreadable { Outcome::CouldNotRun } else { findings::outcome(rows.iter()) })
 }
 
 /// Returns the findings in the order of their rules. If a rule has more than `SHOWN` findings,
@@ -99,35 +88,7 @@ fn shortened((mut findings, more): (Vec<Finding>, usize)) -> Vec<Finding> {
     findings
 }
 
-fn rules() -> Table {
-    let mut rows = Table::new(["rule", "severity", "finds"]);
-    for rule in Rule::ALL {
-        rows.row([rule.name(), &rule.severity().to_string(), rule.summary()]);
-    }
-    rows
-}
-
-/// Finding in the JSON output.
-#[derive(Debug, Serialize)]
-struct FindingRow<'f> {
-    source: &'f str,
-    rule: &'static str,
-    severity: String,
-    #[serde(rename = "where")]
-    place: &'f str,
-    message: &'f str,
-    fix: &'static str,
-}
-
-impl<'f> FindingRow<'f> {
-    fn all_of(source: &'f str, findings: &'f [Finding]) -> impl Iterator<Item = Self> {
-        findings.iter().map(move |finding| Self {
-            source,
-            rule: finding.rule.name(),
-            severity: finding.rule.severity().to_string(),
-            place: &finding.place,
-            message: &finding.message,
-            fix: finding.rule.fix(),
-        })
-    }
+/// Returns the text of all rules.
+pub(crate) fn rules() -> Vec<RuleText> {
+    Rule::ALL.iter().map(|rule| rule.text()).collect()
 }

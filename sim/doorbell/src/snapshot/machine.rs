@@ -74,6 +74,12 @@ impl Machine {
         (cpu.index() < self.config.cpus.len()).then_some(cpu)
     }
 
+    /// Returns `true` if the vCPU is powered off.
+    pub(super) fn is_off(&self, cpu: Cpu) -> bool {
+        let cpu = self.config.cpus.get(cpu.index());
+        cpu.is_some_and(|cpu| self.stopped.get(&cpu.affinity) == Some(&true))
+    }
+
     /// Returns the vCPUs in the order of their numbers.
     pub(super) fn cpus(&self) -> Vec<&CpuState> {
         let mut cpus: Vec<_> = self.state.cpus.iter().collect();

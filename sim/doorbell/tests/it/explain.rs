@@ -2,8 +2,8 @@
 
 use crate::{Folder, Said, board, doorbell, marina, path, printed, rows};
 use gic_firmware::{
-    ConfigAccess, Description, Fact, Iommu, IommuIndex, IommuReference, MsiRouting, PciHost,
-    Region, Status,
+    ConfigAccess, Description, Fact, IntId, IntIdSpan, Iommu, IommuIndex, IommuReference,
+    MsiRouting, PciHost, Region, Status, acpi, devicetree,
 };
 use serde_json::Value;
 
@@ -101,4 +101,148 @@ fn iommu(node: &str) -> Iommu {
         status: Fact::stated(Status::Enabled),
         registers: None,
     }
+}
+
+/// A machine, a mistake in it, a device on whose way it is, and the rule that names it.
+type Mistake = (&'static str, fn(&mut Description), &'static str, &'static str);
+
+/// Rule about an ITS without the frame of its doorbell.
+const SMALL_ITS: &str = "doorbell-outside-registers";
+
+const MISTAKES: [Mistake; 10] = [
+    ("harbour", |board| halve(&mut board.controllers[0].registers), "crane", SMALL_ITS),
+    ("harbour", |board| halve(&mut board.controllers[1].registers), "20000000 01:00.0", SMALL_ITS),
+    ("harbour", same_device_id, "winch", "shared-device-id"),
+    ("harbour", same_device_id, "crane", "shared-device-id"),
+    ("harbour", same_host_ids, "28000000 00:01.0", "shared-device-id"),
+    ("harbour", same_host_ids, "20000000 00:01.0", "shared-device-id"),
+    ("harbour", few_redistributors, "00:01.0", "too-few-redistributors"),
+    ("lagoon", few_redistributors, "00:01.0", "too-few-redistributors"),
+    ("estuary", beyond_spis, "00:01.0", "mbi-range"),
+    ("cove", beyond_spis, "00:01.0", "frame-range"),
+];
+
+fn halve(registers: &mut Option<Fact<Region>>) {
+    *registers = Region::new(registers.as_ref().unwrap().base(), 0x1_0000).map(Fact::stated);
+}
+
+fn same_device_id(board: &mut Description) {
+    board.devices[1].msi = board.devices[0].msi.clone();
+}
+
+fn same_host_ids(board: &mut Description) {
+    board.hosts[1].msi = board.hosts[0].msi.clone();
+}
+
+fn few_redistributors(board: &mut Description) {
+    let redistributors = &mut board.gic.as_mut().unwrap().redistributors;
+    let base = redistributors[0].base();
+    *redistributors = Region::new(base, 0x2_0000).map(Fact::stated).into_iter().collect();
+}
+
+fn beyond_spis(board: &mut Description) {
+    let range = IntIdSpan::new(IntId::new(1000), 40).unwrap();
+    board.controllers.iter_mut().for_each(|to| to.ranges = vec![range.into(); to.ranges.len()]);
+}
+
+/// Returns the rules of the findings in the explanation of a device.
+fn found(test: &str, board: &Description, device: &str) -> (Option<i32>, Vec<String>) {
+    let said = explain(test, board, &[device, "--json"]);
+    let ways = said.json();
+    let found = rows(&ways).iter().flat_map(|way| rows(&way["findings"]));
+    (said.status, found.map(|row| row["rule"].as_str().unwrap().to_owned()).collect())
+}
+
+#[test]
+fn explain_prints_the_findings_on_the_way() {
+    for (number, (machine, mistake, device, rule)) in MISTAKES.into_iter().enumerate() {
+        let mut board = board(machine);
+        let name = format!("found-{number}");
+        assert_eq!(found(&name, &board, device), (Some(0), vec![]), "{machine}: {device}");
+        mistake(&mut board);
+        let (status, rules) = found(&name, &board, device);
+        assert!(status == Some(1) && rules.contains(&rule.to_owned()), "{rule}: {rules:?}");
+    }
+}
+
+#[test]
+fn explain_is_silent_about_mistakes_elsewhere() {
+    let mut board = board("harbour");
+    halve(&mut board.controllers[0].registers);
+    assert_eq!(found("elsewhere", &board, "beacon"), (Some(0), vec![]));
+    same_device_id(&mut board);
+    assert_eq!(found("elsewhere", &board, "beacon"), (Some(0), vec![]));
+}
+
+#[test]
+fn explain_prints_the_findings_of_acpi_tables() {
+    let mut board = board("marina");
+    few_redistributors(&mut board);
+    let folder = Folder::new("explain-acpi");
+    for (signature, table) in acpi::write(&board).unwrap().all() {
+        folder.write(&format!("acpi/{signature}"), table);
+    }
+    let said = folder.run(&["explain", "acpi", r"\_SB.ETH0"]).with_status(1);
+    assert!(said.out.contains("error[too-few-redistributors] MADT+0x"), "{}", said.out);
+}
+
+#[test]
+fn explain_tells_why_a_controller_is_not_used() {
+    for (machine, device) in [("harbour", "crane"), ("lagoon", "00:01.0"), ("cove", "00:01.0")] {
+        let blob = devicetree::write(&board(machine)).unwrap();
+        let name = b"\0msi-controller\0";
+        let at = blob.windows(name.len()).position(|bytes| bytes == name).unwrap();
+        let mut unmarked = blob;
+        unmarked[at + 1] = b'x';
+        let folder = Folder::new(&format!("explain-unmarked-{machine}"));
+        folder.write("board.dtb", unmarked);
+        let said = folder.run(&["explain", "board.dtb", device]).with_status(1);
+        let fix = "fix: add `msi-controller` to the controller's node";
+        assert!(
+            said.out.contains(fix) && said.out.contains("missing-msi-controller"),
+            "{}",
+            said.out
+        );
+    }
+}
+
+#[test]
+fn explain_knows_disabled_devices_and_nodes_without_a_parent() {
+    let mut board = board("harbour");
+    board.devices[0].status = Status::Disabled.into();
+    board.hosts[0].status = Status::Disabled.into();
+    for device in ["crane", "20000000 01:00.0"] {
+        let said = explain("off-device", &board, &[device]).with_status(1);
+        assert!(said.out.contains("firmware disables the device"), "{}", said.out);
+    }
+    for node in ["/cpus", "/interrupt-controller@8000000"] {
+        let said = explain("no-parent", &board, &[node]).with_status(1);
+        assert!(said.out.contains("the device's node names no MSI controller"), "{}", said.out);
+    }
+}
+
+#[test]
+fn explain_without_a_device_lists_the_devices() {
+    let harbour = path("../machine/machines/harbour.dtb");
+    for arguments in [&["explain", &harbour][..], &["explain", "--machine", "harbour"]] {
+        assert!(printed(arguments).contains("/crane@9000000"), "{arguments:?}");
+    }
+    let said = doorbell(&["explain", "nothing.dtb"]).with_status(2);
+    assert!(said.err.contains("\"nothing.dtb\" names no file"), "{}", said.err);
+    let said = doorbell(&["explain", &harbour, "pcie"]).with_status(2);
+    assert!(said.err.contains("several nodes have this name"), "{}", said.err);
+}
+
+#[test]
+fn each_code_is_explained_and_belongs_to_one_rule() {
+    let list = printed(&["why"]);
+    let codes: Vec<_> =
+        list.lines().skip(1).filter_map(|row| row.split_whitespace().next()).collect();
+    let distinct: std::collections::BTreeSet<_> = codes.iter().collect();
+    assert!(distinct.len() == codes.len() && codes.len() > 250, "{list}");
+    for code in ["DB0107", "not-an-iommu", "DB0315", "idle-target", "db0427", "DB0502", "DB0601"] {
+        let text = printed(&["why", code]);
+        assert!(text.contains("\nCode: DB0") && text.contains("\nSource: "), "{code}: {text}");
+    }
+    assert_eq!(doorbell(&["why", "DB9999"]).status, Some(2));
 }

@@ -51,7 +51,7 @@ fn the_output_of_inspect_fits_one_screen() {
 #[test]
 fn snapshot_lint_exits_with_the_same_statuses_as_lint() {
     let output = text(&["lint", DOCUMENTED], 0);
-    assert_eq!(output, "0 errors, 0 warnings; 1 of 1 file without findings\n");
+    assert_eq!(output, "0 errors, 0 warnings, 0 notes; 1 of 1 file without findings\n");
     let output = text(&["lint", DOCUMENTED, FIRST_CPU_FOR_ALL], 1);
     assert!(output.contains("error[shared-pending-table]: several vCPUs have"), "{output}");
     text(&["lint", FIRST_CPU_FOR_ALL, "--allow", "shared-pending-table"], 0);
@@ -95,9 +95,11 @@ fn explain_names_the_obstacle_that_stops_an_interrupt() {
     let interrupt = ["explain", FIRST_CPU_FOR_ALL, "--intid", "8193", "--vcpu", "1"];
     assert_eq!(json(&interrupt, 1)["explanation"]["stage"], "pending");
     text(&["explain", DOCUMENTED], 2);
-    let explanation = text(&[&interrupt[..], &["--as-if-pending"]].concat(), 0);
-    let start = "the interrupt is not pending in the snapshot";
+    let explanation = text(&[&interrupt[..], &["--as-if-pending"]].concat(), 1);
+    let start = "the interrupt is not pending in the snapshot; if it were:\n\
+                 error[shared-pending-table] vCPUs 0, 1: ";
     assert!(explanation.starts_with(start), "{explanation}");
+    assert!(explanation.contains("\nno other obstacle was found\n"), "{explanation}");
 }
 
 #[test]

@@ -1,65 +1,71 @@
 //! A finding in machine-readable form.
 
 use crate::location::Location;
-use gic_firmware::{Finding, Severity};
+use gic_firmware::msi_types::explain::Code;
+use gic_firmware::{Origin, Rule, Severity};
 use serde::{Serialize, Serializer};
+use std::fmt::Display;
 
 /// A finding, in the form of the JSON output.
-#[derive(Debug, Serialize)]
-pub struct Row<'v> {
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
     /// Name of the source.
-    pub source: &'v str,
-    /// Stable name of the rule.
-    pub rule: &'static str,
-    /// Severity of the finding.
+    pub source: String,
+    /// The broken rule.
+    #[serde(flatten)]
+    pub rule: RuleText,
+    /// Severity of the finding, which options may raise above that of its rule.
     #[serde(serialize_with = "displayed")]
     pub severity: Severity,
     /// Node and property, or table offset and field; empty if the finding is about the whole
     /// source.
-    #[serde(rename = "where")]
-    pub place: String,
+    #[serde(rename = "where", serialize_with = "displayed")]
+    pub origin: Origin,
     /// Description of the mistake.
-    pub message: &'v str,
-    /// Advice how to correct it.
-    pub help: &'static str,
-    /// Identification that stays the same if the node moves.
-    pub fingerprint: &'v str,
+    pub message: String,
+    /// The rule's advice under the name that readers of saved states' findings know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<&'static str>,
+    /// Identification that stays the same if the node moves; absent for saved states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// Absent without a baseline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselineState>,
-    /// Absent unless the source is text.
+    /// The text that the finding points at; absent unless the source is text.
     #[serde(flatten)]
-    pub region: Option<Region<'v>>,
+    pub location: Option<Location>,
     /// Overlay that brought the finding.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub overlay: Option<&'v str>,
-    /// File that the finding is about if it has no region.
+    pub overlay: Option<String>,
+    /// File that the finding is about if it has no location.
     #[serde(skip)]
-    pub path: &'v str,
+    pub path: String,
+    /// Index of the suppression that accepts the finding.
+    #[serde(skip)]
+    pub suppressed: Option<usize>,
 }
 
-/// The text that a finding points at. Lines and columns start at 1, and the end is the position
-/// after the last character.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct Region<'v> {
-    /// Path of the file.
-    pub file: &'v str,
-    /// First line.
-    pub line: usize,
-    /// First column.
-    pub column: usize,
-    /// Last line.
-    pub end_line: usize,
-    /// Column after the last character.
-    pub end_column: usize,
-}
-
-impl<'v> Region<'v> {
-    /// Creates the region of a location.
-    pub fn of(location: &'v Location) -> Self {
-        let Location { file, start: (line, column), end: (end_line, end_column), .. } = location;
-        Self { file, line: *line, column: *column, end_line: *end_line, end_column: *end_column }
-    }
+/// What is said about a rule.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RuleText {
+    /// Stable name.
+    #[serde(rename = "rule")]
+    pub name: &'static str,
+    /// Stable code.
+    #[serde(serialize_with = "displayed")]
+    pub code: Code,
+    /// Advice how to correct the mistake.
+    pub help: &'static str,
+    /// Severity of a violation.
+    #[serde(skip)]
+    pub severity: Severity,
+    /// One-line summary of the mistake.
+    #[serde(skip)]
+    pub summary: &'static str,
+    /// Rationale, with an example of the fault and of its fix, in Markdown; may be empty.
+    #[serde(skip)]
+    pub explanation: &'static str,
 }
 
 /// State of a finding compared with a baseline, in SARIF's terms.
@@ -72,36 +78,49 @@ pub enum BaselineState {
     Unchanged,
 }
 
-impl<'v> Row<'v> {
-    /// Creates the row of a finding, with its usual severity.
-    pub fn of(source: &'v str, finding: &'v Finding, fingerprint: &'v str) -> Self {
+impl From<Rule> for RuleText {
+    fn from(rule: Rule) -> Self {
         Self {
-            source,
-            rule: finding.rule.name(),
-            severity: finding.severity(),
-            place: finding.origin.to_string(),
-            message: &finding.message,
-            help: finding.rule.help(),
-            fingerprint,
+            name: rule.name(),
+            code: rule.code(),
+            help: rule.help(),
+            severity: rule.severity(),
+            summary: rule.summary(),
+            explanation: rule.explanation(),
+        }
+    }
+}
+
+impl Row {
+    /// Creates the row of a finding with its rule's severity.
+    pub fn new(source: &str, rule: RuleText, origin: Origin, message: String) -> Self {
+        Self {
+            source: source.to_owned(),
+            rule,
+            severity: rule.severity,
+            origin,
+            message,
+            fix: None,
+            fingerprint: None,
             baseline: None,
-            region: None,
+            location: None,
             overlay: None,
-            path: source,
+            path: source.to_owned(),
+            suppressed: None,
         }
     }
 
     /// Returns the file that the finding is about.
-    pub fn file(&self) -> &'v str {
-        self.region.map_or(self.path, |region| region.file)
+    pub fn file(&self) -> &str {
+        self.location.as_ref().map_or(&self.path, |location| &location.file)
     }
 
-    /// Returns `true` unless the finding is in the baseline.
-    pub fn is_new(&self) -> bool {
-        self.baseline != Some(BaselineState::Unchanged)
+    /// Returns `true` if the finding is neither suppressed nor in the baseline.
+    pub fn counts(&self) -> bool {
+        self.suppressed.is_none() && self.baseline != Some(BaselineState::Unchanged)
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn displayed<S: Serializer>(severity: &Severity, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(severity)
+fn displayed<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }

@@ -1,15 +1,17 @@
 //! Tests of `inspect`, `diff` and `explain`.
 
 use super::guest::{DEVICE, EVENTS, Guest, SPI};
+use super::rules::set_icc;
 use super::{of_kvm, of_model};
 use crate::snapshot::diff::{StateDifference, differences};
 use crate::snapshot::explain::{Question, answer};
 use crate::snapshot::file::parse;
 use crate::snapshot::inspect::{Counts, Summary};
 use crate::snapshot::machine::Machine;
-use gic_arch::IntId;
+use gic_arch::{IntId, icc};
 use msi_types::explain::Obstacle;
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
+use vgic_kvm::snapshot::KvmSnapshot;
 
 fn obstacle(machine: &Machine, question: Question) -> Option<Obstacle> {
     answer(machine, question, false).unwrap().explanation.obstacle()
@@ -156,5 +158,35 @@ fn explanations_can_assume_a_pending_interrupt() {
             let masked = Obstacle::PriorityMasked { priority, mask: 0, cpu: Cpu::new(cpu) };
             assert_eq!(assume(&machine, question), (true, Some(masked)));
         }
+    }
+}
+
+/// A state in which interrupts do not arrive although each stage of the model lets them pass.
+#[test]
+fn explanations_state_the_findings_on_the_way() {
+    let mut guest = Guest::new();
+    (0..EVENTS).for_each(|event| guest.send(event));
+    let whole = guest.kvm();
+    let found = |snapshot: &KvmSnapshot, question| {
+        let answer = answer(&of_kvm(snapshot), question, false).unwrap();
+        let rules = answer.rows.iter().map(|row| row.rule.name).collect::<Vec<_>>();
+        (answer.explanation.obstacle(), rules)
+    };
+    let lpi = Question::Interrupt(1, IntId::new(8193));
+    assert_eq!(found(&whole, event(1)), (None, vec![]));
+    let mut off = whole.clone();
+    off.cpus[1].stopped = Some(true);
+    let offline = Some(Obstacle::Offline { cpu: Cpu::new(1) });
+    assert_eq!(found(&off, event(1)), (offline, vec!["idle-target"]));
+    assert_eq!(found(&off, lpi), (offline, vec!["idle-target"]));
+    assert_eq!(found(&off, event(0)), (None, vec![]), "the other vCPU runs");
+    let mut stale = whole.clone();
+    set_icc(&mut stale, icc::AP1R0.encoding(), 1 << 2);
+    assert_eq!(found(&stale, event(1)).1, ["stale-active-priority"]);
+    assert_eq!(found(&stale, event(0)), (None, vec![]), "the other vCPU has no such priority");
+    let mut twice = Guest::new();
+    twice.map_event(5, 8193, 1);
+    for (event, rules) in [(event(5), &["intid-mapped-twice"][..]), (event(0), &[])] {
+        assert_eq!(found(&twice.kvm(), event).1, rules);
     }
 }

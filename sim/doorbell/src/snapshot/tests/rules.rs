@@ -99,7 +99,7 @@ const MUTATIONS: &[(&[Rule], Mutation)] = &[
 /// Offset of the SPI's route.
 const ROUTE: u32 = gicd::irouter(IntId::new(SPI)).unwrap().offset();
 
-fn set_icc(snapshot: &mut KvmSnapshot, register: icc::SysRegEncoding, value: u64) {
+pub(super) fn set_icc(snapshot: &mut KvmSnapshot, register: icc::SysRegEncoding, value: u64) {
     let attribute = Attribute::SystemRegister { cpu: CPU_1, register };
     set(snapshot, KvmDevice::Gic, attribute, value);
 }
@@ -379,7 +379,7 @@ fn active_interrupts_without_an_active_priority_are_found() {
 
 #[test]
 fn every_rule_has_its_own_name() {
-    let mut names: Vec<_> = Rule::ALL.iter().map(|rule| rule.name()).collect();
+    let mut names: Vec<_> = Rule::ALL.iter().map(|rule| rule.text().name).collect();
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), Rule::ALL.len());
