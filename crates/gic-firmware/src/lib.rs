@@ -61,6 +61,7 @@ mod origin;
 mod region;
 mod requester;
 mod route;
+mod rule;
 mod status;
 mod wired;
 

@@ -3,15 +3,13 @@
 use crate::finding::{Finding, Rule};
 use alloc::vec::Vec;
 
-/// A kind of finding that makes other findings redundant.
-struct Cause {
-    rule: Rule,
-    /// Prefix of the cause's place; empty for any place.
-    place: &'static str,
-    /// Rules whose findings are removed, each with a prefix of the symptom's place.
-    symptoms: &'static [(Rule, &'static str)],
-}
+/// A kind of finding that makes other findings redundant: its rule, a prefix of its place, which is
+/// empty for any place, and the rules whose findings are removed, each with a prefix of the
+/// symptom's place.
+type Cause = (Rule, &'static str, &'static [(Rule, &'static str)]);
 
+/// Symptoms of a map that is not read to its end.
+const UNCOVERED: &[(Rule, &str)] = &[(Rule::UncoveredBus, ""), (Rule::UnmappedFunctions, "")];
 /// Symptoms of a partially read MADT.
 const PART_OF_MADT: &[(Rule, &str)] = &[
     (Rule::UnknownIts, ""),
@@ -36,57 +34,28 @@ const PART_OF_IORT: &[(Rule, &str)] = &[
 ];
 
 const CAUSES: &[Cause] = &[
-    Cause {
-        rule: Rule::SharedSegment,
-        place: "MCFG",
-        symptoms: &[(Rule::SharedDeviceId, ""), (Rule::SharedStreamId, "")],
-    },
-    Cause {
-        rule: Rule::MapRange,
-        place: "IORT",
-        symptoms: &[(Rule::UncoveredBus, ""), (Rule::UnmappedFunctions, "")],
-    },
-    Cause { rule: Rule::TableLength, place: "MADT", symptoms: PART_OF_MADT },
-    Cause { rule: Rule::TableLength, place: "MADT", symptoms: &[(Rule::MalformedTable, "MADT")] },
-    Cause { rule: Rule::TableLength, place: "MADT", symptoms: &[(Rule::TableChecksum, "MADT")] },
-    Cause { rule: Rule::TableLength, place: "IORT", symptoms: PART_OF_IORT },
-    Cause { rule: Rule::TableLength, place: "IORT", symptoms: &[(Rule::TableChecksum, "IORT")] },
-    Cause { rule: Rule::TableLength, place: "MCFG", symptoms: &[(Rule::TableChecksum, "MCFG")] },
-    Cause { rule: Rule::TableLength, place: "MCFG", symptoms: &[(Rule::UnknownSegment, "")] },
-    Cause { rule: Rule::TableLength, place: "MCFG", symptoms: &[(Rule::MalformedTable, "MCFG")] },
-    Cause { rule: Rule::MalformedTable, place: "MADT", symptoms: PART_OF_MADT },
-    Cause { rule: Rule::MalformedTable, place: "IORT", symptoms: PART_OF_IORT },
-    Cause { rule: Rule::IortNodeCount, place: "", symptoms: PART_OF_IORT },
-    Cause { rule: Rule::IortNodeCount, place: "", symptoms: &[(Rule::MalformedTable, "IORT")] },
-    Cause { rule: Rule::UnknownSegment, place: "", symptoms: &[(Rule::HostWithoutMsi, "")] },
-    Cause { rule: Rule::UnknownSegment, place: "", symptoms: &[(Rule::DuplicateId, "IORT")] },
-    Cause {
-        rule: Rule::SmmuWithoutIts,
-        place: "",
-        symptoms: &[
-            (Rule::UncoveredBus, ""),
-            (Rule::UnmappedFunctions, ""),
-            (Rule::HostWithoutMsi, ""),
-        ],
-    },
-    Cause {
-        rule: Rule::UnmappedStream,
-        place: "",
-        symptoms: &[
-            (Rule::UncoveredBus, ""),
-            (Rule::UnmappedFunctions, ""),
-            (Rule::HostWithoutMsi, ""),
-        ],
-    },
-    Cause { rule: Rule::IortReference, place: "", symptoms: &[(Rule::HostWithoutMsi, "")] },
-    Cause {
-        rule: Rule::GiccRedistributor,
-        place: "",
-        symptoms: &[(Rule::TooFewRedistributors, "")],
-    },
-    Cause { rule: Rule::GicdVersion, place: "", symptoms: &[(Rule::TooFewRedistributors, "")] },
-    Cause { rule: Rule::NoUsableCpu, place: "", symptoms: &[(Rule::TooFewRedistributors, "")] },
-    Cause { rule: Rule::SmmuWithoutInterrupts, place: "", symptoms: &[(Rule::SingleMapping, "")] },
+    (Rule::SharedSegment, "MCFG", &[(Rule::SharedDeviceId, ""), (Rule::SharedStreamId, "")]),
+    (Rule::MapRange, "IORT", UNCOVERED),
+    (Rule::TableLength, "MADT", PART_OF_MADT),
+    (Rule::TableLength, "MADT", &[(Rule::MalformedTable, "MADT"), (Rule::TableChecksum, "MADT")]),
+    (Rule::TableLength, "IORT", PART_OF_IORT),
+    (Rule::TableLength, "IORT", &[(Rule::TableChecksum, "IORT")]),
+    (Rule::TableLength, "MCFG", &[(Rule::TableChecksum, "MCFG"), (Rule::UnknownSegment, "")]),
+    (Rule::TableLength, "MCFG", &[(Rule::MalformedTable, "MCFG")]),
+    (Rule::MalformedTable, "MADT", PART_OF_MADT),
+    (Rule::MalformedTable, "IORT", PART_OF_IORT),
+    (Rule::IortNodeCount, "", PART_OF_IORT),
+    (Rule::IortNodeCount, "", &[(Rule::MalformedTable, "IORT")]),
+    (Rule::UnknownSegment, "", &[(Rule::HostWithoutMsi, ""), (Rule::DuplicateId, "IORT")]),
+    (Rule::SmmuWithoutIts, "", UNCOVERED),
+    (Rule::SmmuWithoutIts, "", &[(Rule::HostWithoutMsi, "")]),
+    (Rule::UnmappedStream, "", UNCOVERED),
+    (Rule::UnmappedStream, "", &[(Rule::HostWithoutMsi, "")]),
+    (Rule::IortReference, "", &[(Rule::HostWithoutMsi, "")]),
+    (Rule::GiccRedistributor, "", &[(Rule::TooFewRedistributors, "")]),
+    (Rule::GicdVersion, "", &[(Rule::TooFewRedistributors, "")]),
+    (Rule::NoUsableCpu, "", &[(Rule::TooFewRedistributors, "")]),
+    (Rule::SmmuWithoutInterrupts, "", &[(Rule::SingleMapping, "")]),
 ];
 
 /// Removes the symptoms of the causes in `findings`.
@@ -96,14 +65,14 @@ pub(super) fn remove(findings: &mut Vec<Finding>) {
     };
     let present: Vec<&Cause> = CAUSES
         .iter()
-        .filter(|cause| {
-            findings.iter().any(|one| one.rule == cause.rule && starts(one, cause.place))
+        .filter(|(rule, place, _)| {
+            findings.iter().any(|one| one.rule == *rule && starts(one, place))
         })
         .collect();
     findings.retain(|finding| {
-        let follows = |cause: &&Cause| {
-            cause.rule != finding.rule
-                && cause.symptoms.iter().any(|(rule, place)| {
+        let follows = |(cause, _, symptoms): &&Cause| {
+            *cause != finding.rule
+                && symptoms.iter().any(|(rule, place)| {
                     *rule == finding.rule && (place.is_empty() || starts(finding, place))
                 })
         };

@@ -13,10 +13,9 @@ const MAX_DEPTH: usize = 16;
 /// A file or folder to read firmware from.
 #[derive(Debug)]
 pub(super) enum FirmwareInput {
-    /// A devicetree, the source of an ACPI table, or standard input.
-    Dtb(PathBuf),
-    /// A devicetree, and overlays that are applied to it.
-    Overlaid(PathBuf, Vec<PathBuf>),
+    /// A devicetree, the source of an ACPI table, or standard input; and overlays that are applied
+    /// to the devicetree.
+    Dtb(PathBuf, Vec<PathBuf>),
     /// A folder of ACPI tables.
     Acpi(PathBuf),
     /// An embedded machine.
@@ -31,8 +30,8 @@ impl FirmwareInput {
     /// Reads the firmware.
     pub(super) fn open(&self, how: Compilation<'_>) -> Result<Source> {
         match self {
-            Self::Dtb(path) => source::file(path, how),
-            Self::Overlaid(base, overlays) => source::overlaid(base, overlays, how),
+            Self::Dtb(path, overlays) if overlays.is_empty() => source::file(path, how),
+            Self::Dtb(base, overlays) => source::overlaid(base, overlays, how),
             Self::Acpi(path) => source::acpi(path),
             Self::Embedded(name) => source::embedded(Some(name)),
             Self::Running => source::running(),
@@ -43,7 +42,7 @@ impl FirmwareInput {
     /// Returns the file that findings without a position are about: the base of overlays.
     pub(super) fn path(&self) -> String {
         match self {
-            Self::Overlaid(base, _) => base.display().to_string(),
+            Self::Dtb(base, overlays) if !overlays.is_empty() => base.display().to_string(),
             _ => self.name(),
         }
     }
@@ -51,11 +50,9 @@ impl FirmwareInput {
     /// Returns the name of the source as it appears in findings.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Dtb(path) if is_stdin(path) => String::from("stdin"),
-            Self::Dtb(path) | Self::Acpi(path) | Self::Unusable(path, _) => {
-                path.display().to_string()
-            }
-            Self::Overlaid(base, overlays) => source::overlaid_name(base, overlays),
+            Self::Dtb(path, _) if is_stdin(path) => String::from("stdin"),
+            Self::Dtb(base, overlays) => source::overlaid_name(base, overlays),
+            Self::Acpi(path) | Self::Unusable(path, _) => path.display().to_string(),
             Self::Embedded(name) => name.clone(),
             Self::Running => String::from("the running machine"),
         }
@@ -78,11 +75,11 @@ pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
             overlay(source, &mut inputs);
         } else if !source.is_dir() {
             let is_same_machine = |input: &FirmwareInput| {
-                matches!(input, FirmwareInput::Dtb(other)
+                matches!(input, FirmwareInput::Dtb(other, _)
                     if is_table_source(other) && folder_of(other) == folder_of(source))
             };
             if !is_table_source(source) || !inputs.iter().any(is_same_machine) {
-                inputs.push(FirmwareInput::Dtb(source.clone()));
+                inputs.push(FirmwareInput::Dtb(source.clone(), Vec::new()));
             }
         } else if holds_tables(source) {
             inputs.push(FirmwareInput::Acpi(source.clone()));
@@ -101,20 +98,11 @@ fn folder_of(path: &Path) -> Option<PathBuf> {
 /// Adds an overlay to the devicetree before it.
 fn overlay(source: &Path, inputs: &mut Vec<FirmwareInput>) {
     let overlay = source.to_owned();
-    match inputs.pop() {
-        Some(FirmwareInput::Dtb(base)) => {
-            inputs.push(FirmwareInput::Overlaid(base, vec![overlay]));
-        }
-        Some(FirmwareInput::Overlaid(base, mut overlays)) => {
-            overlays.push(overlay);
-            inputs.push(FirmwareInput::Overlaid(base, overlays));
-        }
-        other => {
-            inputs.extend(other);
-            let error = anyhow!("{}: name the devicetree before its overlays", source.display());
-            inputs.push(FirmwareInput::Unusable(overlay, error));
-        }
+    if let Some(FirmwareInput::Dtb(_, overlays)) = inputs.last_mut() {
+        return overlays.push(overlay);
     }
+    let error = anyhow!("{}: name the devicetree before its overlays", source.display());
+    inputs.push(FirmwareInput::Unusable(overlay, error));
 }
 
 fn folder(source: &Path, inputs: &mut Vec<FirmwareInput>) {
@@ -136,7 +124,7 @@ fn below(folder: &Path, depth: usize, inputs: &mut Vec<FirmwareInput>) {
         if path.is_dir() {
             below(&path, depth, inputs);
         } else if path.extension().is_some_and(|extension| extension == "dtb") {
-            inputs.push(FirmwareInput::Dtb(path));
+            inputs.push(FirmwareInput::Dtb(path, Vec::new()));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Linux's interrupts, from `/proc/interrupts`, sysfs, procfs and debugfs.
 
 use super::root::Root;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Maximum length of `/proc/interrupts`.
@@ -12,21 +13,22 @@ const MAX_LEVELS: usize = 16;
 const DEBUG: &str = "sys/kernel/debug/irq/irqs";
 
 /// An interrupt of Linux.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub(super) struct Irq {
     /// Name of the outermost `irq_chip`, such as `ITS-MSI`.
     pub(super) chip: String,
     /// Hardware interrupt number in the domain of that chip.
     pub(super) hwirq: Option<u64>,
-    /// Names of the handlers.
-    pub(super) actions: Vec<String>,
-    /// Number of times that the interrupt occurred, over all CPUs.
-    pub(super) count: u64,
     /// CPUs to which the interrupt is routed, as a list such as `0-3,8`.
     pub(super) cpus: Option<String>,
+    /// Number of times that the interrupt occurred, over all CPUs.
+    pub(super) count: u64,
+    pub(super) handlers: Vec<String>,
     /// CPUs that may be its target, in the same form.
+    #[serde(skip)]
     pub(super) allowed: Option<String>,
     /// State that is visible only in debugfs.
+    #[serde(skip)]
     pub(super) debug: Option<DebugState>,
 }
 
@@ -93,7 +95,7 @@ fn add_attributes(root: &Root, name: &str, irq: &mut Irq) {
     }
     irq.hwirq = attribute("hwirq").and_then(|number| number.parse().ok()).or(irq.hwirq);
     if let Some(actions) = attribute("actions") {
-        irq.actions = names(&actions);
+        irq.handlers = names(&actions);
     }
     if let Some(counts) = attribute("per_cpu_count") {
         irq.count = sum(counts.split(','));
@@ -117,8 +119,8 @@ fn parse_row(line: &str, cpus: usize) -> Option<(u32, Irq)> {
     // On x86, a hyphen joins the number and the trigger, as in `1-edge`.
     let hwirq = words.next().and_then(|word| word.split('-').next()?.parse().ok());
     let handlers = words.skip_while(|word| ["Edge", "Level"].contains(word));
-    let actions = names(&handlers.collect::<Vec<_>>().join(" "));
-    Some((number, Irq { chip, hwirq, actions, count, ..Irq::default() }))
+    let handlers = names(&handlers.collect::<Vec<_>>().join(" "));
+    Some((number, Irq { chip, hwirq, handlers, count, ..Irq::default() }))
 }
 
 /// Parses the debugfs file of an interrupt, which Linux's `kernel/irq/debugfs.c` writes. Each line
@@ -182,13 +184,13 @@ mod tests {
     fn rows_of_proc_interrupts_are_parsed() {
         let irqs = read(&Tree::new().file("proc/interrupts", TABLE).root());
         assert_eq!(irqs.len(), 2);
-        assert_eq!((irqs[&13].intid(), &irqs[&13].actions[0]), (Some(33), &"uart-pl011".into()));
+        assert_eq!((irqs[&13].intid(), &irqs[&13].handlers[0]), (Some(33), &"uart-pl011".into()));
         let message = &irqs[&17];
         assert_eq!(
             (message.chip.as_str(), message.hwirq, message.count),
             ("ITS-MSI", Some(16384), 5)
         );
-        assert_eq!((message.actions.len(), message.intid()), (2, None));
+        assert_eq!((message.handlers.len(), message.intid()), (2, None));
     }
 
     #[test]
@@ -196,7 +198,7 @@ mod tests {
         let table =
             "  CPU0\n  1:  9  IO-APIC   1-edge      i8042\n 24: 3 PCI-MSI-0000:00:02.0 0-edge n";
         let irqs = parse_table(table);
-        assert_eq!((irqs[&1].hwirq, irqs[&1].actions[0].as_str()), (Some(1), "i8042"));
+        assert_eq!((irqs[&1].hwirq, irqs[&1].handlers[0].as_str()), (Some(1), "i8042"));
         assert_eq!((irqs[&24].chip.as_str(), irqs[&24].count), ("PCI-MSI-0000:00:02.0", 3));
     }
 
@@ -213,7 +215,7 @@ mod tests {
         let irqs = read(&tree.root());
         assert_eq!((irqs[&17].count, irqs[&17].first_cpu()), (7, Some(1)));
         assert_eq!((irqs[&18].hwirq, irqs[&18].first_cpu()), (Some(49152), None));
-        assert!(irqs[&18].actions.is_empty());
+        assert!(irqs[&18].handlers.is_empty());
     }
 
     #[test]

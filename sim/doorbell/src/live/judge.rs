@@ -44,7 +44,7 @@ impl Subject<'_> {
         // The handler of a vfio driver is named after the function.
         let name = self.function.has_vfio_driver().then(|| self.function.address.to_string());
         let is_own = |action: &String| name.as_ref().is_none_or(|name| action.contains(name));
-        let irq = self.system.irqs.get(&number).filter(|irq| irq.actions.iter().any(is_own))?;
+        let irq = self.system.irqs.get(&number).filter(|irq| irq.handlers.iter().any(is_own))?;
         let has_line = self.function.config.has_pin() && self.function.driver.is_some();
         (has_line && self.function.messages.is_empty()).then_some((number, irq))
     }
@@ -332,7 +332,7 @@ impl Subject<'_> {
 
 fn handler(number: u32, irq: &Irq) -> Explanation {
     let explanation = Explanation::new().with_fact(Fact::Irq(number));
-    if irq.actions.is_empty() {
+    if irq.handlers.is_empty() {
         return explanation.with_obstacle(Obstacle::NotRequested);
     }
     if irq.debug.as_ref().is_some_and(|state| state.is_disabled) {

@@ -89,14 +89,13 @@ pub(super) struct LinuxRow {
 /// One of a function's interrupts.
 #[derive(Debug, Serialize)]
 pub(super) struct InterruptRow {
-    pub(super) irq: u32,
-    pub(super) chip: String,
-    pub(super) hwirq: Option<u64>,
+    /// Linux's number.
+    #[serde(rename = "irq")]
+    pub(super) number: u32,
     /// `null` if unknown. Without debugfs, only the INTIDs of wired interrupts are known.
     pub(super) intid: Option<u32>,
-    pub(super) cpus: Option<String>,
-    pub(super) count: u64,
-    pub(super) handlers: Vec<String>,
+    #[serde(flatten)]
+    pub(super) irq: Irq,
     pub(super) explanation: Explanation,
 }
 
@@ -234,8 +233,11 @@ impl DeviceRow {
         let explanations = subject.explanations();
         let explanation = subject.explanation(&explanations);
         let interrupts = subject.interrupts().into_iter().zip(&explanations);
-        let interrupts = interrupts.map(|((number, irq), explanation)| {
-            InterruptRow::of(number, irq.cloned().unwrap_or_default(), explanation)
+        let interrupts = interrupts.map(|((number, irq), explanation)| InterruptRow {
+            number,
+            intid: irq.and_then(Irq::intid),
+            irq: irq.cloned().unwrap_or_default(),
+            explanation: *explanation,
         });
         Self {
             id: subject.function.address.to_string(),
@@ -260,9 +262,9 @@ impl DeviceRow {
     pub(super) fn messages(&self) -> Option<u64> {
         let is_bridge = self.class.is_some_and(|class| class >> 8 == PCI_BRIDGE);
         let interrupts = self.linux.interrupts.iter();
-        let has_handler = interrupts.clone().any(|one| !one.handlers.is_empty());
+        let has_handler = interrupts.clone().any(|one| !one.irq.handlers.is_empty());
         let is_sender = matches!(self.linux.mode, Mode::Msix | Mode::Msi) && !is_bridge;
-        let count = interrupts.fold(0, |sum: u64, one| sum.saturating_add(one.count));
+        let count = interrupts.fold(0, |sum: u64, one| sum.saturating_add(one.irq.count));
         (is_sender && has_handler).then_some(count)
     }
 
@@ -294,21 +296,6 @@ impl FirmwareRow {
             }),
             iommu: iommu.map(|iommu| iommu.id.to_string()),
             stream_id: stream.map(|(_, id)| id),
-        }
-    }
-}
-
-impl InterruptRow {
-    fn of(number: u32, irq: Irq, explanation: &Explanation) -> Self {
-        Self {
-            irq: number,
-            intid: irq.intid(),
-            chip: irq.chip,
-            hwirq: irq.hwirq,
-            cpus: irq.cpus,
-            count: irq.count,
-            handlers: irq.actions,
-            explanation: *explanation,
         }
     }
 }

@@ -38,7 +38,7 @@ fn a_working_function_has_no_finding() {
     assert_eq!(device.firmware.device_id, Some(0x110));
     assert_eq!(device.firmware.controller.as_deref(), Some("/intc@8000000/its@8080000"));
     let interrupts = device.linux.interrupts.iter();
-    assert!(interrupts.map(|one| (one.irq, one.count)).eq([(26, 5), (27, 5)]));
+    assert!(interrupts.map(|one| (one.number, one.irq.count)).eq([(26, 5), (27, 5)]));
     let text = device.explanation.to_string();
     assert_eq!(
         text,
@@ -110,7 +110,7 @@ fn a_silent_function_with_a_wide_device_id_is_noted() {
 fn an_intx_fallback_is_explained_with_its_interrupt_line() {
     let tree = fallen_back(&firmware(map(0x10)));
     let line = device(&tree).linux.interrupts.remove(0);
-    assert_eq!((line.irq, line.intid, line.count), (19, Some(37), 4));
+    assert_eq!((line.number, line.intid, line.irq.count), (19, Some(37), 4));
     assert_eq!(
         line.explanation.to_string(),
         "endpoint: the line is low\ndoorbell: input of INTID 37\ndispatch: IRQ number 19\n\
@@ -158,7 +158,7 @@ fn an_idle_vfio_driver_has_no_handler() {
     has(&idle, Obstacle::Setup(SetupFault::NoProgram), false);
     assert!(device(&idle).linux.interrupts.is_empty(), "another function's handler");
     let used = idle.file("sys/kernel/irq/19/actions", "nvme0q0,vfio-intx(0000:00:02.0)\n");
-    assert_eq!(device(&used).linux.interrupts[0].irq, 19);
+    assert_eq!(device(&used).linux.interrupts[0].number, 19);
 }
 
 #[test]

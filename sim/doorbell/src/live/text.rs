@@ -61,7 +61,7 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     let mut rows = Table::new(header).with_identifiers([2]);
     for device in devices {
         let interrupts = &device.linux.interrupts;
-        let count = interrupts.iter().fold(0, |sum: u64, one| sum.saturating_add(one.count));
+        let count = interrupts.iter().fold(0, |sum: u64, one| sum.saturating_add(one.irq.count));
         rows.row([
             device.id.clone(),
             device.driver.clone().unwrap_or_else(|| "none".to_owned()),
@@ -106,7 +106,8 @@ const fn mode(mode: Mode) -> &'static str {
 
 /// Formats the CPUs to which interrupts are routed.
 fn cpus(interrupts: &[InterruptRow]) -> String {
-    let cpus: BTreeSet<&str> = interrupts.iter().filter_map(|one| one.cpus.as_deref()).collect();
+    let cpus: BTreeSet<&str> =
+        interrupts.iter().filter_map(|one| one.irq.cpus.as_deref()).collect();
     let mut list: Vec<&str> = cpus.iter().copied().take(MAX_CPUS).collect();
     if list.len() < cpus.len() {
         list.push("…");
@@ -189,13 +190,13 @@ fn print_interrupts(out: &mut Output, interrupts: &[InterruptRow]) -> io::Result
     for one in interrupts {
         let stage = one.explanation.obstacle().map(|obstacle| obstacle.stage().to_string());
         rows.row([
-            one.irq.to_string(),
-            one.chip.clone(),
+            one.number.to_string(),
+            one.irq.chip.clone(),
             one.intid.map_or_else(String::new, |intid| intid.to_string()),
-            one.cpus.clone().unwrap_or_default(),
-            one.count.to_string(),
+            one.irq.cpus.clone().unwrap_or_default(),
+            one.irq.count.to_string(),
             stage.unwrap_or_default(),
-            one.handlers.join(", "),
+            one.irq.handlers.join(", "),
         ]);
     }
     writeln!(out, "{rows}")

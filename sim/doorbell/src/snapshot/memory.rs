@@ -2,7 +2,6 @@
 
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vgic::{GuestMemory, MemoryFault};
@@ -96,21 +95,16 @@ impl Memory {
         if inside { Ok(()) } else { Err(MemoryFault { address }) }
     }
 
+    /// Stores bytes. A page that is not stored reads as zeros.
     fn store(&self, address: u64, bytes: &[u8]) {
         let mut pages = self.pages();
-        let mut at = address;
-        for part in parts(address, bytes.len()) {
-            let start = usize::try_from(at - address).unwrap_or(usize::MAX);
-            let source = &bytes[start..start + part.len()];
-            match pages.entry(at / PAGE) {
-                Entry::Occupied(page) => page.into_mut()[part.clone()].copy_from_slice(source),
-                // A page that is not stored reads as zeros.
-                Entry::Vacant(_) if source.iter().all(|byte| *byte == 0) => {}
-                Entry::Vacant(page) => {
-                    page.insert(Box::new([0; PAGE_BYTES]))[part.clone()].copy_from_slice(source);
-                }
+        for (at, byte) in (address..).zip(bytes) {
+            if let Some(page) = pages.get_mut(&(at / PAGE)) {
+                page[offset(at)] = *byte;
+            } else if *byte != 0 {
+                let page = pages.entry(at / PAGE).or_insert(Box::new([0; PAGE_BYTES]));
+                page[offset(at)] = *byte;
             }
-            at += part.len() as u64;
         }
     }
 
@@ -119,31 +113,17 @@ impl Memory {
     }
 }
 
-/// Splits an access at page boundaries. Returns the range of each part within its page.
-fn parts(address: u64, length: usize) -> impl Iterator<Item = Range<usize>> {
-    let first = usize::try_from(address % PAGE).unwrap_or(0);
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        let start = (first + done) % PAGE_BYTES;
-        let part = start..PAGE_BYTES.min(start + length - done);
-        done += part.len();
-        (!part.is_empty()).then_some(part)
-    })
+/// Returns the offset of an address in its page.
+const fn offset(address: u64) -> usize {
+    (address % PAGE) as usize
 }
 
 impl GuestMemory for Memory {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
         self.check(address, bytes.len())?;
         let pages = self.pages();
-        let (mut at, mut rest) = (address, bytes);
-        for part in parts(address, rest.len()) {
-            let (target, after) = rest.split_at_mut(part.len());
-            match pages.get(&(at / PAGE)) {
-                Some(page) => target.copy_from_slice(&page[part.clone()]),
-                None => target.fill(0),
-            }
-            at += part.len() as u64;
-            rest = after;
+        for (at, byte) in (address..).zip(bytes) {
+            *byte = pages.get(&(at / PAGE)).map_or(0, |page| page[offset(at)]);
         }
         Ok(())
     }
