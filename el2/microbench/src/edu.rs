@@ -3,21 +3,21 @@
 
 use gic_bringup::Irqchip;
 use gic_firmware::PciHost;
-use image_rt::pci::{self, Bar, Function};
+use image_rt::pci::{self, Function, MappedRegion};
 use image_rt::platform::Kernel;
 use irq_domain::pci::{FunctionStore, TableMemory};
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig};
 use msi_types::Cpu;
 
-const VENDOR: u16 = 0x1234;
-const DEVICE: u16 = 0x11e8;
+/// Vendor and device ID.
+const EDU: (u16, u16) = (0x1234, 0x11e8);
 /// Registers that raise and acknowledge the interrupt.
 const RAISE: u64 = 0x60;
 const ACKNOWLEDGE: u64 = 0x64;
 
 /// An `edu` device whose interrupt initially targets CPU 0.
 pub(crate) struct Edu {
-    registers: Bar,
+    registers: MappedRegion,
     _device: MsiDevice,
     handle: IrqHandle,
 }
@@ -28,20 +28,21 @@ impl Edu {
     pub(crate) fn find(irqchip: &Irqchip<Kernel>, begun: fn()) -> Option<Self> {
         let host = irqchip.description().hosts.first()?;
         let functions = pci::enumerate(irqchip.description(), host);
-        let function = functions.iter().find(|function| function.is(VENDOR, DEVICE))?;
+        let function = functions.iter().find(|function| pci::ids(function) == EDU)?;
         Some(Self::start(irqchip, host, function, begun))
     }
 
     fn start(irqchip: &Irqchip<Kernel>, host: &PciHost, function: &Function, begun: fn()) -> Self {
-        let requester = function.address;
+        let requester = function.requester();
         let parent =
-            irqchip.pci_parent(host, function.sender()).expect("the host bridge has no MSI parent");
-        let FunctionStore { store, shape } = function.store().expect("edu has no MSI capability");
-        let config = MsiDeviceConfig::new("edu", requester, parent, store);
+            irqchip.pci_parent(host, requester).expect("the host bridge has no MSI parent");
+        let FunctionStore { store, shape } =
+            pci::store(function).expect("edu has no MSI capability");
+        let config = MsiDeviceConfig::new("edu", requester.function, parent, store);
         let device =
             MsiDevice::attach(irqchip.interrupts(), config).expect("edu could not be attached");
         device.allocate(shape, 1..=1).expect("a vector could not be allocated");
-        let registers = function.bar(0);
+        let registers = pci::bar(function, 0);
         let handler = move |_: &IrqContext<'_>| {
             begun();
             registers.write32(ACKNOWLEDGE, 1);

@@ -47,14 +47,14 @@ pub fn candidates(host: &'static PciHost, lines: &[u32], are_trusted: bool) -> V
     }
     let functions = pci::enumerate(irqchip::get().description(), host);
     for function in &functions {
-        enable_acs(&*function.config);
+        enable_acs(&**function.config());
         function::set_intx(function, false);
     }
     let isolation: Vec<_> = functions.iter().map(Function::isolation).collect();
     let groups = isolation_groups(&isolation).expect("not enough memory for the groups");
     let kinds = [msi::CAPABILITY_ID, msix::CAPABILITY_ID];
     let candidates = groups.into_iter().zip(&functions).filter(|(_, function)| {
-        !function.is_bridge() && kinds.iter().any(|id| function.capability(*id).is_some())
+        !function.is_bridge() && kinds.iter().any(|id| pci::capability(function, *id).is_some())
     });
     let confined = candidates.filter(|(_, function)| match dma::stream(function) {
         Err(reason) if !are_trusted => {
@@ -76,10 +76,10 @@ pub fn candidates(host: &'static PciHost, lines: &[u32], are_trusted: bool) -> V
 /// Returns the INTx line of a function.
 fn line(host: &PciHost, functions: &[Function], function: &Function) -> Result<u32, &'static str> {
     let pin = pin(function).ok_or("it has no pin")?;
-    let mut path = Vec::from([function.address]);
+    let mut path = Vec::from([function.requester().function]);
     let above = |bus| functions.iter().find(|bridge| bridge.secondary_bus() == Some(bus));
     while let Some(bridge) = path.last().and_then(|below| above(below.pci_bus())) {
-        path.push(bridge.address);
+        path.push(bridge.requester().function);
     }
     let wire = host.route_intx(&path, pin).map_err(|_| "firmware does not route its pin")?;
     let is_level = wire.trigger == Trigger::Level;
@@ -88,13 +88,16 @@ fn line(host: &PciHost, functions: &[Function], function: &Function) -> Result<u
 
 pub(crate) fn pin(function: &Function) -> Option<IntxPin> {
     const INTERRUPT_PIN: u16 = 0x3d;
-    IntxPin::from_register(function.config.read8(INTERRUPT_PIN))
+    IntxPin::from_register(function.config().read8(INTERRUPT_PIN))
 }
 
-/// Disables a function that is not assigned to a guest.
+/// Stops a function that is not assigned to a guest from decoding accesses, accessing memory, sending
+/// messages and asserting INTx.
 fn withhold(function: &Function, reason: &str) {
-    function.disable();
-    let (function, reason) = (function.address.get(), reason.to_string().into());
+    const COMMAND: u16 = 0x04;
+    const INTX_DISABLE: u16 = 1 << 10;
+    function.config().write16(COMMAND, INTX_DISABLE);
+    let (function, reason) = (function.requester().function.get(), reason.to_string().into());
     println!("{}", Fact::from(HypervisorFact::Withheld { function, reason }));
 }
 

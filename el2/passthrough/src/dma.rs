@@ -11,7 +11,7 @@ use gic_bringup::MsiController;
 use gic_driver::PhysicalRegion;
 use gic_firmware::{IommuIndex, PciHost};
 use image_rt::lock::IrqMutex;
-use image_rt::pci::Function;
+use image_rt::pci::{self, Function};
 use image_rt::println;
 use irq_domain::WiredRequest;
 use irq_domain::pci::{TableMemory, capabilities};
@@ -83,10 +83,11 @@ pub(crate) fn bring_up(host: &'static PciHost) {
 /// Returns a function's stream. The function's DMA is confined once the stream has a translation.
 pub(crate) fn stream(function: &Function) -> Result<StreamId, Unconfined> {
     let confinement = CONFINEMENT.get().ok_or(Unconfined::NoSmmu)?;
-    let stream = confinement.host.iommu.stream(function.requester);
+    let requester = function.requester();
+    let stream = confinement.host.iommu.stream(requester.at_host());
     match stream {
         Some((index, stream)) if index == confinement.index => {
-            if function.requester != function.address {
+            if requester.at_host() != requester.function {
                 return Err(Unconfined::Shared);
             }
             if bypasses(function) {
@@ -109,18 +110,18 @@ fn bypasses(function: &Function) -> bool {
     const SELECT: u64 = 0x00;
     const FEATURES: u64 = 0x04;
     const ACCESS_PLATFORM: u32 = 33;
-    if function.vendor != VENDOR || !DEVICES.contains(&function.device) {
+    if function.vendor() != VENDOR || !DEVICES.contains(&function.device()) {
         return false;
     }
-    let config = &*function.config;
+    let config = &**function.config();
     let common = capabilities(config)
         .filter(|it| it.id == VENDOR_SPECIFIC && config.read8(it.offset + 3) == COMMON);
     let registers = common.filter_map(|it| {
-        let bar = *function.bars.get(usize::from(config.read8(it.offset + 4)))?;
-        Some((bar?, u64::from(config.read32(it.offset + 8))))
+        let bar = function.bar(config.read8(it.offset + 4))?;
+        Some((pci::mapped(bar.cpu), u64::from(config.read32(it.offset + 8))))
     });
-    let offers = |(bar, at): (image_rt::pci::Bar, u64)| {
-        let is_inside = at.is_multiple_of(4) && at + FEATURES + 4 <= bar.length;
+    let offers = |(bar, at): (pci::MappedRegion, u64)| {
+        let is_inside = at.is_multiple_of(4) && at + FEATURES + 4 <= bar.length();
         is_inside && {
             bar.write32(at + SELECT, ACCESS_PLATFORM / 32);
             bar.read32(at + FEATURES) >> (ACCESS_PLATFORM % 32) & 1 == 1

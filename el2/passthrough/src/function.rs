@@ -29,7 +29,7 @@ use el2_vm::messages::{self, MessageVector};
 use el2_vm::{Gic, direct, irqchip};
 use gic_arch::Lpi;
 use image_rt::lock::IrqMutex;
-use image_rt::pci::Function;
+use image_rt::pci::{self, Function};
 use image_rt::println;
 use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig};
@@ -104,9 +104,10 @@ impl Assigned {
         router: Arc<Router>,
     ) -> Option<Self> {
         let messages = Arc::new(Messages::new(&function, DeviceId::new(place.get()), router)?);
-        let FunctionStore { store, shape } = function.store().ok()?;
+        let FunctionStore { store, shape } = pci::store(&function).ok()?;
         let slots = store.slots();
-        let config = MsiDeviceConfig::new("passthrough", function.requester, parent, store.clone());
+        let requester = function.requester().at_host();
+        let config = MsiDeviceConfig::new("passthrough", requester, parent, store.clone());
         let device = MsiDevice::attach(irqchip::get().interrupts(), config);
         let device = device.expect("the function could not be attached to its MSI parent");
         let vectors = device.allocate(shape, slots..=slots);
@@ -116,7 +117,7 @@ impl Assigned {
         }
         let handles = vectors.into_iter().map(|vector| {
             let (messages, slot) = (messages.clone(), vector.slot);
-            let signaled = Arc::new(Vector::new(messages, slot, function.requester));
+            let signaled = Arc::new(Vector::new(messages, slot, requester));
             // The guest's SMMU translates the messages of its functions.
             if let (Ok(physical), None) = (Lpi::try_from(vector.hwirq.get()), &owner) {
                 messages::add(physical, guest, signaled.clone());
@@ -127,7 +128,7 @@ impl Assigned {
         let handles = handles.collect();
         let bar_bits = bar_bits(&function);
         let bars = core::array::from_fn(|index| {
-            AtomicU8::new(function.config.read8(FIRST_BAR + index as u16))
+            AtomicU8::new(function.config().read8(FIRST_BAR + index as u16))
         });
         let message = |slot| store.read_back(slot).and_then(|state| state.message);
         let composed = (0..slots).map(message).collect();
@@ -153,8 +154,8 @@ impl Assigned {
     }
 
     /// Returns the function's requester ID on the machine.
-    pub(crate) const fn requester(&self) -> RequesterId {
-        self.function.requester
+    pub(crate) fn requester(&self) -> RequesterId {
+        self.function.requester().at_host()
     }
 
     /// Makes the function send messages while the guest has enabled them.
@@ -236,16 +237,15 @@ impl Assigned {
         const MASTER: u16 = 1 << 2;
         self.is_stopped.store(true, SeqCst);
         set_intx(&self.function, false);
-        let command = self.function.config.read16(COMMAND);
-        self.function.config.write16(COMMAND, command & !MASTER);
+        let config = self.function.config();
+        config.write16(COMMAND, config.read16(COMMAND) & !MASTER);
     }
 
     /// Returns the BAR and the offset of an address in the guest's address space, if the guest has
     /// placed the function's memory there.
     fn locate(&self, address: u64) -> Option<(usize, u64)> {
-        let mut bars = self.function.bars.iter().enumerate();
-        bars.find_map(|(index, bar)| {
-            let length = (*bar)?.length.max(PAGE);
+        (0..self.bar_bits.len()).find_map(|index| {
+            let length = self.function.bar(index as u8)?.cpu.size().max(PAGE);
             let is_wide = self.bar_bits[index].0 & BAR_WIDE != 0;
             let upper = if is_wide { self.bar_word(index + 1) } else { 0 };
             let base = u64::from(upper) << 32 | u64::from(self.bar_word(index) & !BAR_FLAGS);
@@ -258,8 +258,8 @@ impl Assigned {
     /// memory is there and the guest may access it.
     pub(crate) fn page(&self, page: u64) -> Option<u64> {
         let (index, offset) = self.locate(page)?;
-        let bar = self.function.bars[index]?;
-        (!self.messages.traps(index, offset)).then_some(bar.address + offset)
+        let bar = self.function.bar(index as u8)?;
+        (!self.messages.traps(index, offset)).then_some(bar.cpu.base() + offset)
     }
 
     /// Reads from a page whose accesses trap. Returns `None` if the address is not in such a page.
@@ -283,7 +283,7 @@ impl Assigned {
     }
 
     fn config_word(&self, offset: u16) -> u32 {
-        let word = self.function.config.read32(offset);
+        let word = self.function.config().read32(offset);
         match offset {
             COMMAND if self.decodes.load(SeqCst) => word,
             COMMAND => word & !u32::from(MEMORY_SPACE),
@@ -312,7 +312,7 @@ impl Assigned {
         value: u64,
         unmap: impl FnOnce(),
     ) {
-        let config = &self.function.config;
+        let config = self.function.config();
         let bytes = &value.to_le_bytes()[..width.bytes() as usize];
         let mut moves = false;
         for (at, &byte) in (offset..).zip(bytes) {
@@ -344,19 +344,19 @@ impl Assigned {
 
 /// Lets a function assert INTx, or keeps it from doing so.
 pub(crate) fn set_intx(function: &Function, is_on: bool) {
-    let command = function.config.read8(COMMAND_UPPER);
+    let command = function.config().read8(COMMAND_UPPER);
     let disable = if is_on { 0 } else { INTX_DISABLE };
-    function.config.write8(COMMAND_UPPER, command & !INTX_DISABLE | disable);
+    function.config().write8(COMMAND_UPPER, command & !INTX_DISABLE | disable);
 }
 
 /// Returns the flags of each base address register, and the mask of its address bits. To the guest,
 /// each region has at least a page, so that it cannot place two of them on the same page.
 fn bar_bits(function: &Function) -> [(u32, u32); 6] {
     let mut bits = [(0, 0); 6];
-    for (index, bar) in function.bars.iter().enumerate() {
-        let Some(bar) = bar else { continue };
-        let flags = function.config.read32(FIRST_BAR + 4 * index as u16) & BAR_FLAGS;
-        let mask = !(bar.length.max(PAGE) - 1);
+    for index in 0..bits.len() {
+        let Some(bar) = function.bar(index as u8) else { continue };
+        let flags = function.config().read32(FIRST_BAR + 4 * index as u16) & BAR_FLAGS;
+        let mask = !(bar.cpu.size().max(PAGE) - 1);
         bits[index] = (flags, mask as u32);
         if flags & BAR_WIDE != 0
             && let Some(upper) = bits.get_mut(index + 1)

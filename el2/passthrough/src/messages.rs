@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use el2_vm::direct::{self, GuestVector};
 use el2_vm::messages::MessageVector;
 use gic_arch::Lpi;
-use image_rt::pci::Function;
+use image_rt::pci::{self, Function};
 use image_rt::println;
 use irq_domain::MsiVector;
 use irq_domain::pci::MsixCapability;
@@ -60,25 +60,25 @@ impl Messages {
     /// `None` if the function has neither capability, or if it contains reserved values.
     pub(super) fn new(function: &Function, device: DeviceId, router: Arc<Router>) -> Option<Self> {
         let sender = Sender::Device(device);
-        let msi = function.capability(msi::CAPABILITY_ID);
-        if let Ok(capability) = MsixCapability::find(&*function.config) {
+        let msi = pci::capability(function, msi::CAPABILITY_ID);
+        if let Ok(capability) = MsixCapability::find(&**function.config()) {
             let MsixCapability { offset, slots, table, pending, .. } = capability;
             let place = |bir: u8, start, length| Place(bir.into(), start..start + length);
             let entries = place(table.bir(), table.offset(), capability.table_length());
             let bits = place(pending.bir(), pending.offset(), capability.pending_length());
-            let next = function.config.read8(offset + 1);
+            let next = function.config().read8(offset + 1);
             let layout = MsixLayout { next, table, pending };
             let table = MsixTable::new(slots, sender, router).ok()?.with_layout(layout);
             return Some(Self::Msix(offset, Msix { table, entries, pending: bits, msi }));
         }
         let offset = msi?;
-        let control = msi::Control::from(function.config.read16(offset + msi::CONTROL));
+        let control = msi::Control::from(function.config().read16(offset + msi::CONTROL));
         let layout = MsiLayout {
             log2_vectors: control.multiple_message_capable(),
             address_64: control.address_64(),
             per_vector_masking: control.per_vector_masking(),
         };
-        let next = function.config.read8(offset + 1);
+        let next = function.config().read8(offset + 1);
         Some(Self::Msi(offset, MsiCapability::new(layout, next, sender, router).ok()?))
     }
 

@@ -30,7 +30,7 @@ fn take_device(free: &mut Vec<u8>, candidate: &mut Candidate, lines: [u32; 4]) -
     });
     if let (Err(reason), Some(_)) = (at, pin) {
         candidate.line = Err(reason);
-        let (function, reason) = (candidate.function.address.get(), reason.into());
+        let (function, reason) = (candidate.function.requester().function.get(), reason.into());
         println!("{}", Fact::from(HypervisorFact::NoIntx { function, reason }));
     }
     free.remove(at.unwrap_or(0))
@@ -78,8 +78,8 @@ impl Pci {
             let place = RequesterId::pci(0, take_device(&mut free, &mut candidate, lines), 0);
             let has_line = candidate.line.is_ok();
             let function = candidate.function;
-            let (guest, address) = (gic.guest(), function.address.get());
-            let parent = parent(function.sender())
+            let (guest, address) = (gic.guest(), function.requester().function.get());
+            let parent = parent(function.requester())
                 .expect("firmware routes the function's messages to an ITS");
             let owner = smmu.as_ref().map(|smmu| (gic.clone(), smmu.clone(), words));
             let assigned =

@@ -24,11 +24,10 @@ const DEVICES: &[&str] = &[
     "edu,addr=c",
     "nec-usb-xhci,msix=off",
     "nvme,drive=d0,serial=1",
-    "virtio-blk-pci,drive=d1,disable-legacy=on,iommu_platform=on,event_idx=off",
     "virtio-net-pci,disable-legacy=on,iommu_platform=on,romfile=,event_idx=off",
     "virtio-rng-pci,disable-legacy=on,iommu_platform=on,event_idx=off",
 ];
-const FUNCTIONS: &str = "1033:0194,1234:11e8,1234:11e8,1af4:1041,1af4:1042,1af4:1044,1b36:0010";
+const FUNCTIONS: &str = "1033:0194,1234:11e8,1234:11e8,1af4:1041,1af4:1044,1b36:0010";
 /// Devices in which the guest sees an MSI capability.
 const MSI: &str = "1033:0194,1234:11e8,1234:11e8";
 

@@ -1,23 +1,18 @@
-//! virtio over PCI, using the `virtio-drivers` crate. The crate doesn't assign vectors, so we do it
-//! here.
+//! A virtio entropy source over PCI, on the transport and the queue of the `virtio-drivers` crate. The
+//! crate neither assigns vectors nor accepts `VIRTIO_F_ACCESS_PLATFORM`, so we do both here.
 
-mod transport;
-
-use self::transport::Platform;
-use crate::cpu;
-use crate::pci::Bar;
+use crate::pci::{self, Function, MappedRegion};
 use alloc::alloc::{alloc_zeroed, dealloc};
 use alloc::sync::Arc;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use irq_domain::pci::{ConfigSpace, Function, capabilities};
+use irq_domain::pci::{ConfigSpace, EcamWindow, capabilities};
 use spin::Mutex;
-use virtio_drivers::Error;
-use virtio_drivers::device::blk::{BlkReq, BlkResp, SECTOR_SIZE, VirtIOBlk};
-use virtio_drivers::device::rng::VirtIORng;
+use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction, PciRoot};
-use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
+use virtio_drivers::transport::{DeviceStatus, Transport};
+use virtio_drivers::{BufferDirection, Error, Hal, PAGE_SIZE, PhysAddr};
 
 const VENDOR_CAPABILITY: u8 = 0x09;
 const COMMON_CONFIG: u8 = 1;
@@ -25,6 +20,9 @@ const COMMON_CONFIG: u8 = 1;
 const CONFIG_VECTOR: u64 = 0x10;
 const QUEUE_SELECT: u64 = 0x16;
 const QUEUE_VECTOR: u64 = 0x1a;
+/// Features `VIRTIO_F_VERSION_1` and `VIRTIO_F_ACCESS_PLATFORM`. The device can use the addresses of
+/// our memory directly, so we can accept the latter behind an SMMU.
+const FEATURES: u64 = 1 << 32 | 1 << 33;
 /// Slot of the queue. Slot 0 is for configuration changes.
 pub const QUEUE_SLOT: u16 = 1;
 /// Number of a device's slots.
@@ -83,106 +81,58 @@ impl ConfigurationAccess for One {
     }
 }
 
-fn transport(function: &Function) -> Platform {
-    let mut root = PciRoot::new(One(function.config().clone()));
-    let address = DeviceFunction { bus: 0, device: 0, function: 0 };
-    Platform(
-        PciTransport::new::<Memory, _>(&mut root, address)
-            .expect("the function is not a virtio device of version 1"),
-    )
-}
-
-/// The common configuration structure. Vectors are assigned through this structure.
-#[derive(Clone, Copy)]
-struct Common {
-    bar: Bar,
-    offset: u64,
-}
-
-impl Common {
-    fn of(function: &Function) -> Self {
-        let config = function.config();
-        let found = capabilities(&**config).find(|capability| {
-            capability.id == VENDOR_CAPABILITY
-                && config.read8(capability.offset + 3) == COMMON_CONFIG
-        });
-        let at = found.expect("the virtio device has no common configuration").offset;
-        Self {
-            bar: function.bar(config.read8(at + 4)).expect("the structure is in a BAR").into(),
-            offset: config.read32(at + 8).into(),
-        }
-    }
-
-    fn assign(self) {
-        self.bar.write16(self.offset + CONFIG_VECTOR, 0);
-        self.bar.write16(self.offset + QUEUE_SELECT, 0);
-        self.bar.write16(self.offset + QUEUE_VECTOR, QUEUE_SLOT);
-        let kept = self.bar.read16(self.offset + QUEUE_VECTOR);
-        assert_eq!(kept, QUEUE_SLOT, "the device gave queue 0 another vector");
-    }
-}
-
 /// A virtio entropy source.
 pub struct Rng {
-    common: Common,
-    driver: Mutex<VirtIORng<Memory, Platform>>,
+    /// The common configuration structure, with its offset.
+    common: (MappedRegion, u64),
+    driver: Mutex<(PciTransport, VirtQueue<Memory, 8>)>,
 }
 
 impl Rng {
     /// Takes over the device, which must be enabled.
     pub fn new(function: &Function) -> Self {
-        let driver = VirtIORng::new(transport(function)).expect("the device could not be started");
-        Self { common: Common::of(function), driver: Mutex::new(driver) }
+        let mut root = PciRoot::new(One(function.config().clone()));
+        let address = DeviceFunction { bus: 0, device: 0, function: 0 };
+        let mut transport = PciTransport::new::<Memory, _>(&mut root, address)
+            .expect("the function is not a virtio device of version 1");
+        let found = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
+        transport.set_status(DeviceStatus::empty());
+        transport.set_status(found);
+        let features = transport.read_device_features() & FEATURES;
+        transport.write_driver_features(features);
+        transport.set_status(found | DeviceStatus::FEATURES_OK);
+        let queue = VirtQueue::new(&mut transport, 0, false, false);
+        let queue = queue.expect("the device's queue could not be created");
+        transport.finish_init();
+        Self { common: common(function), driver: Mutex::new((transport, queue)) }
     }
 
     /// Assigns slot 0 to configuration changes, and [`QUEUE_SLOT`] to the queue. The slots must
     /// have handlers.
     pub fn assign(&self) {
-        self.common.assign();
+        let (registers, at) = &self.common;
+        registers.write16(at + CONFIG_VECTOR, 0);
+        registers.write16(at + QUEUE_SELECT, 0);
+        registers.write16(at + QUEUE_VECTOR, QUEUE_SLOT);
+        let kept = registers.read16(at + QUEUE_VECTOR);
+        assert_eq!(kept, QUEUE_SLOT, "the device gave queue 0 another vector");
     }
 
     /// Reads entropy, and waits for it without the interrupt.
     pub fn fetch(&self) -> Result<[u8; 16], Error> {
         let mut entropy = [0; 16];
-        self.driver.lock().request_entropy(&mut entropy)?;
+        let (transport, queue) = &mut *self.driver.lock();
+        queue.add_notify_wait_pop(&[], &mut [&mut entropy], transport)?;
         Ok(entropy)
     }
 }
 
-/// A virtio disk.
-pub struct Blk {
-    common: Common,
-    driver: Mutex<VirtIOBlk<Memory, Platform>>,
-}
-
-impl Blk {
-    /// Takes over the device, which must be enabled.
-    pub fn new(function: &Function) -> Self {
-        let driver = VirtIOBlk::new(transport(function)).expect("the device could not be started");
-        Self { common: Common::of(function), driver: Mutex::new(driver) }
-    }
-
-    /// Assigns slot 0 to configuration changes, and [`QUEUE_SLOT`] to the queue. The slots must
-    /// have handlers.
-    pub fn assign(&self) {
-        self.common.assign();
-    }
-
-    /// Reads a sector, and waits for it without the interrupt. Returns the sector's first word.
-    pub fn read(&self, number: usize) -> Result<u64, Error> {
-        let mut driver = self.driver.lock();
-        let (mut request, mut response) = (BlkReq::default(), BlkResp::default());
-        let mut sector = [0; SECTOR_SIZE];
-        // SAFETY: the three buffers are not accessed until the request is complete.
-        let token =
-            unsafe { driver.read_blocks_nb(number, &mut request, &mut sector, &mut response) }?;
-        let done = cpu::wait_until(2000, || driver.peek_used() == Some(token));
-        assert!(
-            done,
-            "the disk did not complete the request, and still owns buffers in this stack frame"
-        );
-        // SAFETY: these are the request's three buffers, with the token of the request.
-        unsafe { driver.complete_read_blocks(token, &request, &mut sector, &mut response) }?;
-        Ok(sector.first_chunk().map_or(0, |first| u64::from_le_bytes(*first)))
-    }
+/// Finds the common configuration structure, through which vectors are assigned.
+fn common(function: &Function) -> (MappedRegion, u64) {
+    let config = function.config();
+    let is_common = |at: u16| config.read8(at + 3) == COMMON_CONFIG;
+    let found =
+        capabilities(&**config).find(|it| it.id == VENDOR_CAPABILITY && is_common(it.offset));
+    let at = found.expect("the virtio device has no common configuration").offset;
+    (pci::bar(function, config.read8(at + 4)), config.read32(at + 8).into())
 }

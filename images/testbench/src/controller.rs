@@ -1,13 +1,13 @@
 //! The root controller (GICv2 or GICv3), with additional operations for tests.
 
-use crate::platform::Kernel;
 use crate::report::{Outcome, Verdict};
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicBool;
-use gic_arch::{IntId, Lpi, Priority};
+use gic_arch::{IntId, Lpi, Priority, gits};
 use gic_bringup::RootGic;
 use gic_driver::cpu_interface::{CombinedEoi, SavedMask};
-use gic_driver::{Gic, Its};
+use gic_driver::{Gic, Its, PhysicalRegion, Platform, RawMmio};
+use image_rt::platform::Kernel;
 pub(crate) use image_rt::platform::registers;
 use msi_types::HwIrq;
 
@@ -27,6 +27,12 @@ pub(crate) enum Unmasked {
 /// Returns the GICv3, or a verdict that skips the test if the machine has none.
 pub(crate) fn gicv3(gic: &Controller) -> Result<&Arc<Gic<Kernel>>, Verdict> {
     gic.v3().ok_or(Verdict::Skipped("no GICv3".into()))
+}
+
+/// Returns the control frame of an ITS.
+pub(crate) fn its_frame(its: &Its<Kernel>) -> Result<RawMmio, Verdict> {
+    let region = PhysicalRegion { base: its.base(), bytes: gits::SIZE };
+    Kernel.map(region).ok_or(Verdict::Failed("the ITS is not mapped".into()))
 }
 
 /// Changes the priority of a message's interrupt.

@@ -2,43 +2,38 @@
 
 pub(crate) mod edu;
 pub(crate) mod nvme;
-mod port;
 mod virtio;
 
 use crate::driver::Driver;
 use crate::report::Verdict;
 use alloc::sync::Arc;
 use image_rt::nvme::Nvme;
-use image_rt::pci::Function;
-use image_rt::virtio::{Blk, Rng};
+use image_rt::pci::{self, Function};
+use image_rt::virtio::Rng;
 use nvme::IO_QUEUES;
-use port::Port;
 
 /// A kind of device that has a driver in this module.
 pub(crate) struct DeviceKind {
     pub(crate) name: &'static str,
-    vendor: u16,
-    device: u16,
+    /// Vendor and device ID.
+    ids: (u16, u16),
     make: fn(&Function) -> Arc<dyn Driver>,
 }
 
 const fn kind(
     name: &'static str,
-    (vendor, device): (u16, u16),
+    ids: (u16, u16),
     make: fn(&Function) -> Arc<dyn Driver>,
 ) -> DeviceKind {
-    DeviceKind { name, vendor, device, make }
+    DeviceKind { name, ids, make }
 }
 
 /// All kinds of devices.
 const KINDS: &[DeviceKind] = &[
     kind("edu", (0x1234, 0x11e8), |function| Arc::new(edu::Edu::new(function))),
-    kind("nvme", (0x1b36, 0x0010), |function| Arc::new(Nvme::new(function.bar(0), IO_QUEUES))),
+    kind("nvme", (0x1b36, 0x0010), |it| Arc::new(Nvme::new(pci::bar(it, 0), IO_QUEUES))),
     kind("virtio-net", (0x1af4, 0x1041), |_| Arc::new(Silent(3))),
-    kind("virtio-blk", (0x1af4, 0x1042), |function| Arc::new(Blk::new(function.found()))),
-    kind("virtio-rng", (0x1af4, 0x1044), |function| Arc::new(Rng::new(function.found()))),
-    kind("pcie-root-port", (0x1b36, 0x000c), |function| Arc::new(Port::new(function, 1))),
-    kind("ioh3420", (0x8086, 0x3420), |function| Arc::new(Port::new(function, 2))),
+    kind("virtio-rng", (0x1af4, 0x1044), |function| Arc::new(Rng::new(function))),
     // 16 messages of multi-message MSI.
     kind("nec-usb-xhci", (0x1033, 0x0194), |_| Arc::new(Silent(16))),
 ];
@@ -46,7 +41,7 @@ const KINDS: &[DeviceKind] = &[
 impl DeviceKind {
     /// Returns the kind of a function.
     pub(crate) fn of(function: &Function) -> Option<&'static Self> {
-        KINDS.iter().find(|kind| function.is(kind.vendor, kind.device))
+        KINDS.iter().find(|kind| kind.ids == pci::ids(function))
     }
 
     /// Returns `true` if the function is of this kind.

@@ -3,7 +3,6 @@
 use crate::board::Board;
 use crate::controller::{Controller, registers};
 use crate::devices::{DeviceKind, edu};
-use crate::platform::Kernel;
 use crate::report::{Test, Verdict};
 use crate::smmu::{Behind, Smmu, SmmuDescription};
 use alloc::format;
@@ -15,6 +14,7 @@ use gic_bringup::{Irqchip, MsiController, Options};
 use gic_driver::{GicPlatform, Its};
 use gic_firmware::{Description, PciHost};
 use image_rt::pci::{self, Function};
+use image_rt::platform::Kernel;
 use image_rt::start::Started;
 use image_rt::{cpu, exceptions};
 use irq_domain::layer::{DoorbellMapping, LayeredParent};
@@ -140,15 +140,15 @@ impl Machine {
     pub(crate) fn parent_of(&self, function: &Function) -> Option<Arc<dyn MsiParent>> {
         // If there's an SMMU, all functions share its layer. Otherwise, functions without an alias
         // share the host bridge's parent.
-        if self.smmu.is_some() || function.sender().alias.is_none() {
+        if self.smmu.is_some() || function.requester().alias.is_none() {
             return self.parent.clone();
         }
-        self.irqchip.pci_parent(self.host()?, function.sender()).ok()
+        self.irqchip.pci_parent(self.host()?, function.requester()).ok()
     }
 
     /// Returns the first function of this kind with a requester ID of its own.
     pub(crate) fn device(&self, name: &str) -> Result<(&Function, &'static DeviceKind), Verdict> {
-        let own = self.functions.iter().filter(|one| one.address == one.requester);
+        let own = self.functions.iter().filter(|one| one.requester().alias.is_none());
         let mut kinds = own.filter_map(|one| Some((one, DeviceKind::of(one)?)));
         let found = kinds.find(|(_, kind)| kind.name == name);
         found.ok_or_else(|| Verdict::Skipped(format!("no {name}")))
@@ -188,7 +188,9 @@ fn host(description: &Description) -> Option<&PciHost> {
 /// Creates an address space for every function.
 fn attach(smmu: &Smmu, around: &Started, functions: &[Function]) {
     let memory = around.memory.start as u64..around.memory.end as u64;
-    for stream in functions.iter().filter_map(|function| smmu.stream(function.requester)) {
+    for stream in
+        functions.iter().filter_map(|function| smmu.stream(function.requester().at_host()))
+    {
         smmu.attach(stream, memory.clone()).expect("a stream's address space could not be created");
     }
 }

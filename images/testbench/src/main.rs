@@ -2,8 +2,7 @@
 //! its devicetree, brings up its GIC with its MSI controller through `gic-driver`, drives the PCI
 //! devices through `irq-domain`, and prints one line per test on the console.
 //!
-//! The command line states how QEMU was configured (`cpus=2 gic=3 …`). [`platform`] implements
-//! everything that the drivers need from a kernel.
+//! The command line states how QEMU was configured (`cpus=2 gic=3 …`).
 #![no_std]
 #![no_main]
 
@@ -14,7 +13,6 @@ mod controller;
 mod devices;
 mod driver;
 mod machine;
-mod platform;
 mod report;
 mod rig;
 mod smmu;

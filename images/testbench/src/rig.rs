@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use image_rt::cpu;
-use image_rt::pci::Function;
+use image_rt::pci::{self, Function};
 use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::Cpu;
@@ -58,8 +58,8 @@ impl Rig {
     ) -> Result<Self, Verdict> {
         let parent = machine.parent_of(function);
         let parent = parent.ok_or(Verdict::Skipped("no MSI controller".into()))?;
-        let FunctionStore { store, shape } = function.store()?;
-        let config = MsiDeviceConfig::new(name, function.requester, parent, store);
+        let FunctionStore { store, shape } = pci::store(function)?;
+        let config = MsiDeviceConfig::new(name, function.requester().at_host(), parent, store);
         let msi = MsiDevice::attach(&machine.interrupts, config)?;
         let vectors = msi.allocate(shape, 1..=device.vectors())?;
         let counts = vectors.iter().map(|_| PerCpu::default()).collect();

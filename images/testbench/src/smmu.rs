@@ -13,12 +13,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
-use gic_driver::PhysicalRegion;
+use gic_driver::{Mmio, PhysicalRegion, Platform};
 use gic_firmware::{Description, IommuRouting, PciHost};
 use image_rt::lock::IrqMutex;
-use image_rt::pci::Bar;
+use image_rt::platform::Kernel;
 use irq_domain::layer::{DoorbellMode, Iommu, IommuDomain, IovaConstraint, Translated};
-use irq_domain::pci::TableMemory;
 use msi_types::{Granule, HwIrq, RequesterId};
 use smmu::{Context, SmmuError, SpaceId, Translation};
 use translation::AddressSpace;
@@ -92,10 +91,10 @@ impl Smmu {
     /// Returns `true` if the SMMU is configured to abort accesses while it is disabled (IHI 0070,
     /// `SMMU_GBPA`).
     pub(crate) fn refuses_while_off(&self) -> bool {
-        const GBPA: u64 = 0x44;
+        const GBPA: u32 = 0x44;
         const ABORT: u32 = 1 << 20;
-        let PhysicalRegion { base: address, bytes: length } = self.description.registers;
-        Bar { address, length }.read32(GBPA) & ABORT != 0
+        let registers = Kernel.map(self.description.registers);
+        registers.is_some_and(|registers| registers.read32(GBPA) & ABORT != 0)
     }
 
     /// Creates an address space that maps `memory` for a stream, unless the stream already has one.

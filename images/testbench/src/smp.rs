@@ -2,7 +2,6 @@
 
 use crate::controller::registers;
 use crate::machine::{Machine, machine};
-use crate::platform::Kernel;
 use crate::report::Verdict;
 use alloc::boxed::Box;
 use alloc::format;
@@ -11,6 +10,7 @@ use gic_arch::SgiId;
 use gic_driver::GicPlatform;
 use image_rt::cpu::{self, MAX_CPUS};
 use image_rt::lock::IrqMutex;
+use image_rt::platform::Kernel;
 use image_rt::power::{self, CpuStack};
 use irq_domain::PerCpuHandle;
 use msi_types::{Cpu, Trigger};

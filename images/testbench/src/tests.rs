@@ -27,13 +27,12 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     devices::run(machine, report);
     translated::run(machine, report);
     intx::run(machine, report);
-    controller::run(machine, report);
+    controller::run(machine, tables_of(expected), report);
     report.cases(machine, priorities::TESTS);
     report.cases(machine, lpis::TESTS);
     load::run(machine, load_of(expected), report);
     report.cases(machine, hotplug::TESTS);
     suspend::run(machine, tables_of(expected), report);
-    report.cases(machine, cost::TESTS);
 }
 
 /// Returns the location of the ITS's mappings, as stated by the runner.

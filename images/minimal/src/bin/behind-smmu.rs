@@ -10,13 +10,11 @@ mod pci_kernel;
 
 extern crate alloc;
 
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_facts::{Fact, MinimalFact};
 use edu::{ACKNOWLEDGE, EDU, RAISE};
 use gic_driver::PhysicalRegion;
 use gic_firmware::{Description, PciHost};
-use image_rt::platform::Kernel;
 use image_rt::{Boot, cpu, pci, power, println};
 use irq_domain::pci::{Function, TableMemory};
 use msi_types::MsiMessage;
@@ -40,11 +38,11 @@ fn main(boot: Boot) -> ! {
     let host = irqchip.description().hosts.first().expect("QEMU describes a PCI host bridge");
     let functions =
         kernel::functions(host, pci::mapped).expect("not enough memory for the functions");
-    let edu = functions.iter().find(|one| (one.vendor(), one.device()) == EDU);
+    let edu = functions.iter().find(|one| pci::ids(one) == EDU);
     let edu = edu.expect("QEMU must be started with an edu device");
     edu.enable().expect("the host bridge has memory for its registers");
-    let registers = pci::mapped(edu.bar(0).expect("edu has BAR 0").cpu);
-    let found = edu.store(Arc::new(Kernel), |bar| Some(Arc::new(pci::mapped(bar.cpu))));
+    let registers = pci::bar(edu, 0);
+    let found = pci::store(edu);
     let found = found.expect("edu has MSI");
     let store = found.store.clone();
     let driver = kernel::probe(irqchip, host, edu.requester(), found, move |_| {

@@ -62,11 +62,11 @@ fn take(irqchip: &Irqchip<Kernel>, function: &Function) -> Taken {
     let name = function.requester().function;
     function.enable().expect("the host bridge has memory for its registers");
     let registers = function.bar(0).map(|bar| pci::mapped(bar.cpu));
-    let found = function.store(Arc::new(Kernel), |bar| Some(Arc::new(pci::mapped(bar.cpu))));
+    let found = pci::store(function);
     let found = found.unwrap_or_else(|error| panic!("{name}: {error}"));
     let slots = found.store.slots();
     let runs = Arc::new(AtomicU32::new(0));
-    let registers = registers.filter(|_| is_edu(function));
+    let registers = registers.filter(|_| pci::ids(function) == EDU);
     let counting = |runs: Arc<AtomicU32>| {
         move |_: &IrqContext<'_>| {
             if let Some(registers) = registers {
@@ -86,10 +86,6 @@ fn take(irqchip: &Irqchip<Kernel>, function: &Function) -> Taken {
     Taken { runs, handles, device }
 }
 
-fn is_edu(function: &Function) -> bool {
-    (function.vendor(), function.device()) == EDU
-}
-
 /// Checks that a vector's handler runs when software triggers the vector and when an `edu`
 /// device sends its message.
 fn check(function: &Function, taken: &Taken) {
@@ -101,8 +97,8 @@ fn check(function: &Function, taken: &Taken) {
         expected += 1;
         assert!(cpu::wait_until(5000, || runs() == expected), "{name}: {} of {expected}", runs());
     }
-    if is_edu(function) {
-        let registers = pci::mapped(function.bar(0).expect("edu has BAR 0").cpu);
+    if pci::ids(function) == EDU {
+        let registers = pci::bar(function, 0);
         TableMemory::write32(&registers, RAISE, 1);
         assert!(cpu::wait_until(5000, || runs() > expected), "{name}: no message");
     }

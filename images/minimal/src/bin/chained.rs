@@ -19,7 +19,7 @@ use edu::{ACKNOWLEDGE, EDU, RAISE};
 use gic_bringup::Irqchip;
 use gic_firmware::PciHost;
 use image_rt::nvme::{self, Nvme};
-use image_rt::pci::{self, Bar, Function};
+use image_rt::pci::{self, Function, MappedRegion};
 use image_rt::platform::Kernel;
 use image_rt::virtio::{QUEUE_SLOT, Rng};
 use image_rt::{Boot, console, cpu, power, println};
@@ -43,7 +43,7 @@ const PATIENCE: u64 = 60_000;
 /// Vendor and device ID of a virtio entropy source.
 const RNG: (u16, u16) = (0x1af4, 0x1044);
 
-static DISK: Once<Nvme<Bar>> = Once::new();
+static DISK: Once<Nvme<MappedRegion>> = Once::new();
 /// Messages that the handler of each function has taken.
 static TAKEN: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
 
@@ -58,9 +58,9 @@ fn main(boot: Boot) -> ! {
     let host = host.expect("the devicetree must enable a host bridge");
     let functions = pci::enumerate(description, host);
     let find = |is: fn(&Function) -> bool| functions.iter().find(|function| is(function));
-    let edu = find(|one| one.is(EDU.0, EDU.1)).map(|edu| take_edu(irqchip, host, edu));
-    let rng = find(|one| one.is(RNG.0, RNG.1)).map(|rng| take_rng(irqchip, host, rng));
-    let disk = find(|one| one.found().class() == nvme::CLASS).expect("QEMU needs an NVMe disk");
+    let edu = find(|one| pci::ids(one) == EDU).map(|edu| take_edu(irqchip, host, edu));
+    let rng = find(|one| pci::ids(one) == RNG).map(|rng| take_rng(irqchip, host, rng));
+    let disk = find(|one| one.class() == nvme::CLASS).expect("QEMU needs an NVMe disk");
     // The disk gets all vectors that are left.
     let disk = take_disk(irqchip, host, disk);
     let nvme = DISK.get().expect("the disk's driver");
@@ -105,8 +105,8 @@ fn request(
     function: &Function,
     handler: impl Fn() + Send + Sync + 'static,
 ) -> kernel::Pci {
-    let store = function.store().unwrap_or_else(|error| panic!("{error}"));
-    kernel::probe(irqchip, host, function.sender(), store, move |_| handler())
+    let store = pci::store(function).unwrap_or_else(|error| panic!("{error}"));
+    kernel::probe(irqchip, host, function.requester(), store, move |_| handler())
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -115,7 +115,7 @@ fn take_edu(
     host: &PciHost,
     function: &Function,
 ) -> (kernel::Pci, impl Fn() + use<>) {
-    let registers = function.bar(0);
+    let registers = pci::bar(function, 0);
     let pci = request(irqchip, host, function, move || {
         registers.write32(ACKNOWLEDGE, 1);
         TAKEN[0].fetch_add(1, Ordering::Release);
@@ -129,7 +129,7 @@ fn take_rng(
     host: &PciHost,
     function: &Function,
 ) -> (kernel::Pci, impl Fn() + use<>) {
-    let rng = Rng::new(function.found());
+    let rng = Rng::new(function);
     let kernel::Pci { handle, device } = request(irqchip, host, function, || {
         panic!("the configuration changed");
     });
@@ -145,7 +145,7 @@ fn take_rng(
 }
 
 fn take_disk(irqchip: &Irqchip<Kernel>, host: &PciHost, function: &Function) -> kernel::Pci {
-    DISK.call_once(|| Nvme::new(function.bar(0), 0));
+    DISK.call_once(|| Nvme::new(pci::bar(function, 0), 0));
     request(irqchip, host, function, || {
         complete();
         TAKEN[2].fetch_add(1, Ordering::Release);
@@ -161,7 +161,7 @@ fn complete() {
 }
 
 /// Takes a few messages of the disk while QEMU logs the kernel's instructions.
-fn watch(nvme: &Nvme<Bar>) -> ! {
+fn watch(nvme: &Nvme<MappedRegion>) -> ! {
     let handler = alloc::format!("{:x}", complete as fn() as usize).into();
     println!("{}", Fact::from(WatchedFact::Ready { handler }));
     let is_watching = cpu::wait_until(PATIENCE, || console::read().is_some());

@@ -25,7 +25,7 @@ use gic_arch::gicr::{FRAME_SIZE, VLPI_BASE};
 use gic_bringup::{Irqchip, Options};
 use gic_driver::{GicPlatform, MmioExt, PhysicalRegion, Platform, RawMmio, TableLayout};
 use gic_firmware::devicetree;
-use image_rt::pci::{self, Bar, Function};
+use image_rt::pci::{self, Function, MappedRegion};
 use image_rt::platform::{Kernel, registers};
 use image_rt::power::{self, CpuStack};
 use image_rt::start::{self, Started};
@@ -56,7 +56,7 @@ static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// A device with its registers and its vector.
 struct Edu {
-    registers: Bar,
+    registers: MappedRegion,
     _device: MsiDevice,
     handle: IrqHandle,
 }
@@ -170,7 +170,7 @@ fn find(irqchip: &Irqchip<Kernel>) -> Result<Vec<Edu>> {
     let description = irqchip.description();
     let host = description.hosts.first().ok_or("firmware describes no PCI")?;
     let functions = pci::enumerate(description, host);
-    let edus = functions.iter().filter(|function| function.is(EDU.0, EDU.1));
+    let edus = functions.iter().filter(|function| pci::ids(function) == EDU);
     edus.map(|function| Edu::new(irqchip, host, function)).collect()
 }
 
@@ -180,12 +180,13 @@ impl Edu {
         host: &gic_firmware::PciHost,
         function: &Function,
     ) -> Result<Self> {
-        let requester = function.requester;
-        let (registers, FunctionStore { store, shape }) = (function.bar(0), function.store()?);
+        let requester = function.requester();
+        let (registers, FunctionStore { store, shape }) =
+            (pci::bar(function, 0), pci::store(function)?);
         // Acknowledge the interrupt that the previous run didn't handle.
         registers.write32(ACKNOWLEDGE, 1);
-        let parent = irqchip.pci_parent(host, function.sender())?;
-        let config = MsiDeviceConfig::new("edu", requester, parent, store);
+        let parent = irqchip.pci_parent(host, requester)?;
+        let config = MsiDeviceConfig::new("edu", requester.at_host(), parent, store);
         let device = MsiDevice::attach(irqchip.interrupts(), config)?;
         let vectors = device.allocate(shape, 1..=1)?;
         let slot = vectors.first().ok_or("no vector")?.slot;

@@ -12,11 +12,9 @@ mod pci_kernel;
 
 extern crate alloc;
 
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_facts::{Fact, MinimalFact};
 use edu::{ACKNOWLEDGE, EDU, RAISE};
-use image_rt::platform::Kernel;
 use image_rt::{Boot, cpu, pci, power, println};
 use irq_domain::pci::TableMemory;
 use pci_kernel::{bring_up, kernel};
@@ -30,11 +28,11 @@ fn main(boot: Boot) -> ! {
     let host = irqchip.description().hosts.first().expect("QEMU describes a PCI host bridge");
     let functions =
         kernel::functions(host, pci::mapped).expect("not enough memory for the functions");
-    let edu = functions.iter().find(|one| (one.vendor(), one.device()) == EDU);
+    let edu = functions.iter().find(|one| pci::ids(one) == EDU);
     let edu = edu.expect("QEMU must be started with an edu device");
     edu.enable().expect("the host bridge has memory for its registers");
-    let registers = pci::mapped(edu.bar(0).expect("edu has BAR 0").cpu);
-    let store = edu.store(Arc::new(Kernel), |bar| Some(Arc::new(pci::mapped(bar.cpu))));
+    let registers = pci::bar(edu, 0);
+    let store = pci::store(edu);
     let store = store.expect("edu has MSI");
     let driver = kernel::probe(irqchip, host, edu.requester(), store, move |_| {
         TableMemory::write32(&registers, ACKNOWLEDGE, 1);

@@ -3,18 +3,18 @@
 use crate::driver::Driver;
 use crate::report::{Outcome, Verdict, check};
 use image_rt::nvme::Nvme;
-use image_rt::pci::Bar;
+use image_rt::pci::MappedRegion;
 
 /// Number of I/O queues: one for each of at most eight CPUs.
 pub(super) const IO_QUEUES: u16 = 8;
 
 /// Returns the address of the code of the handler, whose instructions the runner counts.
 pub(crate) fn handler_address() -> usize {
-    let handle: fn(&Nvme<Bar>, u16) = Driver::handle;
+    let handle: fn(&Nvme<MappedRegion>, u16) = Driver::handle;
     (handle as *const ()).addr()
 }
 
-impl Driver for Nvme<Bar> {
+impl Driver for Nvme<MappedRegion> {
     fn vectors(&self) -> u16 {
         1 + IO_QUEUES
     }

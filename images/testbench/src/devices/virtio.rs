@@ -2,7 +2,7 @@
 
 use crate::driver::Driver;
 use crate::report::{Outcome, Verdict, check};
-use image_rt::virtio::{Blk, QUEUE_SLOT, Rng, SLOTS};
+use image_rt::virtio::{QUEUE_SLOT, Rng, SLOTS};
 
 impl Driver for Rng {
     fn vectors(&self) -> u16 {
@@ -19,28 +19,6 @@ impl Driver for Rng {
             return Ok(false);
         }
         check!(self.fetch()? != [0; 16], "no entropy");
-        Ok(true)
-    }
-}
-
-impl Driver for Blk {
-    fn vectors(&self) -> u16 {
-        SLOTS
-    }
-
-    fn start(&self) -> Outcome {
-        self.assign();
-        Ok(())
-    }
-
-    /// Reads a sector that contains its own number.
-    fn fire(&self, slot: u16) -> Result<bool, Verdict> {
-        const SECTOR: u64 = 3;
-        if slot != QUEUE_SLOT {
-            return Ok(false);
-        }
-        let number = self.read(SECTOR as usize)?;
-        check!(number == SECTOR, "sector {SECTOR} contains number {number}");
         Ok(true)
     }
 }

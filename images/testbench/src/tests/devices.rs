@@ -28,7 +28,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
 }
 
 fn one(machine: &'static Machine, kind: &DeviceKind, function: &Function, report: &mut Report) {
-    let name = format!("{} {}", kind.name, function.address);
+    let name = format!("{} {}", kind.name, function.requester().function);
     report.case(&format!("{name}: a wrong requester is named"), || {
         explain::wrong_requester(machine, function)
     });

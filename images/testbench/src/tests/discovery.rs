@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use gic_driver::SecurityView;
 use gic_firmware::Severity;
 use image_rt::cpu;
-use image_rt::pci::Function;
+use image_rt::pci::{self, Function};
 use msi_types::pci::msi::CAPABILITY_ID;
 use msi_types::{Cpu, Storage};
 
@@ -79,7 +79,7 @@ fn find(machine: &Machine, name: &str) -> String {
         }
         .into(),
         "functions" => functions(machine, |_| true),
-        "msi" => functions(machine, |function| function.capability(CAPABILITY_ID).is_some()),
+        "msi" => functions(machine, |function| pci::capability(function, CAPABILITY_ID).is_some()),
         _ => "nothing by this name".into(),
     }
 }
@@ -87,7 +87,8 @@ fn find(machine: &Machine, name: &str) -> String {
 /// Returns the vendor and device IDs of the functions that `are` selects.
 fn functions(machine: &Machine, are: impl Fn(&&Function) -> bool) -> String {
     let functions = machine.functions.iter().filter(are);
-    let mut ids: Vec<_> = functions.map(|f| format!("{:04x}:{:04x}", f.vendor, f.device)).collect();
+    let mut ids: Vec<_> =
+        functions.map(|f| format!("{:04x}:{:04x}", f.vendor(), f.device())).collect();
     ids.sort();
     ids.join(",")
 }

@@ -2,17 +2,17 @@
 //! explanation names each fault, and repairs it. The device sends no message while a fault is
 //! planted.
 
-use crate::controller::registers;
+use crate::controller::{its_frame, registers};
 use crate::machine::Machine;
-use crate::platform::Kernel;
 use crate::report::{Outcome, Verdict, check};
 use crate::rig::Rig;
 use gic_arch::gits::{self, Ctlr};
 use gic_arch::icc::{self, Igrpen};
 use gic_arch::{Lpi, gicd, gicr};
-use gic_driver::{Gic, GicPlatform, Its, MmioExt, PhysicalRegion, Platform, SystemRegisters};
+use gic_driver::{Gic, GicPlatform, Its, MmioExt, SystemRegisters};
 use image_rt::cpu;
-use image_rt::pci::{Bar, Function};
+use image_rt::pci::{self, Function, MappedRegion};
+use image_rt::platform::Kernel;
 use irq_domain::pci::{FunctionStore, TableMemory};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
 use msi_types::explain::{Group, Obstacle};
@@ -29,12 +29,13 @@ const PRIORITY: u8 = 0xa0;
 pub(super) fn wrong_requester(machine: &Machine, function: &Function) -> Outcome {
     // Without an ITS, messages have no DeviceID. Behind an SMMU, a function that does not exist has
     // no address space.
-    if machine.its.is_none() || machine.smmu.is_some() || function.sender().alias.is_some() {
+    if machine.its.is_none() || machine.smmu.is_some() || function.requester().alias.is_some() {
         return Ok(());
     }
     let parent = machine.parent_of(function).ok_or(Verdict::Failed("no parent".into()))?;
-    let wrong = RequesterId::new(function.requester.get() | 7);
-    let FunctionStore { store, shape } = function.store()?;
+    let own = function.requester().at_host();
+    let wrong = RequesterId::new(own.get() | 7);
+    let FunctionStore { store, shape } = pci::store(function)?;
     let device = MsiDevice::attach(
         &machine.interrupts,
         MsiDeviceConfig::new("wrong", wrong, parent, store),
@@ -45,7 +46,7 @@ pub(super) fn wrong_requester(machine: &Machine, function: &Function) -> Outcome
     drop(handle);
     device.tear_down()?;
     let id = |requester: RequesterId| DeviceId::new(requester.get());
-    let (expected, actual) = (id(wrong), id(function.requester));
+    let (expected, actual) = (id(wrong), id(own));
     check!(found == Some(Obstacle::WrongDevice { expected, actual }), "{found:?}");
     Ok(())
 }
@@ -63,7 +64,7 @@ pub(super) fn faults(machine: &Machine, rig: &Rig, function: &Function) -> Outco
     let lpi = Lpi::try_from(handle.hwirq().get()).ok();
     check!(works == lpi.is_none().then_some(idle), "of a working vector: {works:?}");
     of_bus(&found, function)?;
-    if let Some(capability) = function.capability(msix::CAPABILITY_ID) {
+    if let Some(capability) = pci::capability(function, msix::CAPABILITY_ID) {
         of_table(&found, function, capability)?;
     }
     found.planted(|| handle.disable(), || handle.enable(), Obstacle::DisabledByDriver)?;
@@ -79,19 +80,19 @@ pub(super) fn faults(machine: &Machine, rig: &Rig, function: &Function) -> Outco
 /// Clears Bus Master Enable of the function, then of the bridge upstream of it.
 fn of_bus(found: &Found<'_>, function: &Function) -> Outcome {
     let clear_master = |function: &Function, wanted| {
-        let command = function.config.read16(COMMAND);
+        let command = function.config().read16(COMMAND);
         found.planted(
-            || function.config.write16(COMMAND, command & !MASTER),
-            || function.config.write16(COMMAND, command),
+            || function.config().write16(COMMAND, command & !MASTER),
+            || function.config().write16(COMMAND, command),
             wanted,
         )
     };
     clear_master(function, Obstacle::BusMasterDisabled)?;
-    let bus = function.address.pci_bus();
+    let bus = function.requester().function.pci_bus();
     let mut all = found.machine.functions.iter();
     match all.find(|bridge| bridge.secondary_bus() == Some(bus)) {
         Some(upstream) => {
-            let bridge = upstream.address;
+            let bridge = upstream.requester().function;
             clear_master(upstream, Obstacle::BridgeDisabled { bridge })
         }
         None => Ok(()),
@@ -100,7 +101,7 @@ fn of_bus(found: &Found<'_>, function: &Function) -> Outcome {
 
 /// Plants faults in the MSI-X capability, then in the table entry of vector 0.
 fn of_table(found: &Found<'_>, function: &Function, capability: u16) -> Outcome {
-    let config = &function.config;
+    let config = function.config();
     let at = capability + msix::CONTROL;
     let right = config.read16(at);
     let set = |control: Control| move || config.write16(at, control.into());
@@ -109,7 +110,7 @@ fn of_table(found: &Found<'_>, function: &Function, capability: u16) -> Outcome 
     found.planted(set(on.with_enable(false)), repair, Obstacle::MessagesDisabled)?;
     found.planted(set(on.with_function_mask(true)), repair, Obstacle::FunctionMasked)?;
     let place = config.read32(capability + msix::TABLE);
-    let (bar, table) = (function.bar((place & 7) as usize), u64::from(place & !7));
+    let (bar, table) = (pci::bar(function, (place & 7) as u8), u64::from(place & !7));
     let masked = Obstacle::VectorMasked { vector: 0, pending: false };
     in_entry(found, (bar, table + msix::ENTRY_CONTROL), 1, |_| masked)?;
     let word = |register| bar.read32(table + register);
@@ -131,7 +132,7 @@ fn of_table(found: &Found<'_>, function: &Function, capability: u16) -> Outcome 
 /// Flips bits in a register of the table entry.
 fn in_entry(
     found: &Found<'_>,
-    (bar, register): (Bar, u64),
+    (bar, register): (MappedRegion, u64),
     flipped: u32,
     wanted: impl FnOnce(u64) -> Obstacle,
 ) -> Outcome {
@@ -145,8 +146,7 @@ fn in_entry(
 
 /// Disables the ITS, then the LPI in its configuration byte.
 fn of_its(found: &Found<'_>, its: &Its<Kernel>, lpi: Lpi) -> Outcome {
-    let region = PhysicalRegion { base: its.base(), bytes: gits::SIZE };
-    let frame = Kernel.map(region).ok_or(Verdict::Failed("the ITS is not mapped".into()))?;
+    let frame = its_frame(its)?;
     let enable = |enabled| frame.write(gits::CTLR, Ctlr::new().with_enabled(enabled));
     let disabled = Obstacle::ItsDisabled { its: its.base() };
     found.planted(|| enable(false), || enable(true), disabled)?;

@@ -10,7 +10,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use gic_firmware::{IntxPin, NoIntx, WiredInterrupt};
-use image_rt::pci::{Bar, Function};
+use image_rt::pci::{self, Function, MappedRegion};
 use image_rt::{cpu, println};
 use irq_domain::pci::TableMemory;
 use irq_domain::{IrqHandle, IrqReturn, RequestError, Sharing, WiredRequest};
@@ -75,8 +75,8 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
 /// Disables the pins of all functions, because drivers of earlier tests left some asserted.
 fn quieten(machine: &Machine) {
     for function in &machine.functions {
-        let command = function.config.read16(COMMAND);
-        function.config.write16(COMMAND, command | INTERRUPT_DISABLE);
+        let command = function.config().read16(COMMAND);
+        function.config().write16(COMMAND, command | INTERRUPT_DISABLE);
     }
 }
 
@@ -89,11 +89,11 @@ fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> 
     }
     for function in edus() {
         let wire = wire(machine, function)?;
-        println!("note - {} asserts INTID {}", function.address, wire.intid);
+        println!("note - {} asserts INTID {}", function.requester().function, wire.intid);
         check!(wire.trigger == Trigger::Level, "{:?}", wire.trigger);
         if let Some((other, _)) = wires.iter().find(|(_, other)| *other == wire) {
             let has_bridges = machine.functions.iter().any(Function::is_bridge);
-            let is_below = function.address.pci_bus() != 0;
+            let is_below = function.requester().function.pci_bus() != 0;
             check!(is_below || !has_bridges, "the function is not behind a bridge");
             return Ok(([other, function], wire));
         }
@@ -103,10 +103,10 @@ fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> 
 }
 
 fn wire(machine: &Machine, function: &Function) -> Result<WiredInterrupt, Verdict> {
-    let pin = IntxPin::from_register(function.config.read8(INTERRUPT_PIN));
+    let pin = IntxPin::from_register(function.config().read8(INTERRUPT_PIN));
     let pin = pin.ok_or(Verdict::Failed("the function has no pin".into()))?;
     let host = machine.host().ok_or(Verdict::Failed("no PCI".into()))?;
-    match host.route_intx(&path(machine, function.address), pin) {
+    match host.route_intx(&path(machine, function.requester().function), pin) {
         Err(NoIntx::NotDescribed) => skip!("firmware routes no pins"),
         routed => Ok(routed?),
     }
@@ -117,14 +117,14 @@ fn path(machine: &Machine, function: RequesterId) -> Vec<RequesterId> {
     let mut path = vec![function];
     let above = |bus| machine.functions.iter().find(|one| one.secondary_bus() == Some(bus));
     while let Some(bridge) = path.last().and_then(|below| above(below.pci_bus())) {
-        path.push(bridge.address);
+        path.push(bridge.requester().function);
     }
     path
 }
 
 /// A function that shares the level-triggered interrupt.
 struct Sharer {
-    registers: Bar,
+    registers: MappedRegion,
     handle: IrqHandle,
     /// Number of handler runs that found the function asserting the level, and number of other
     /// runs.
@@ -134,9 +134,9 @@ struct Sharer {
 
 impl Sharer {
     fn new(machine: &Machine, function: &Function, wire: WiredInterrupt) -> Result<Self, Verdict> {
-        let registers = function.bar(0);
-        let command = function.config.read16(COMMAND);
-        function.config.write16(COMMAND, command & !INTERRUPT_DISABLE);
+        let registers = pci::bar(function, 0);
+        let command = function.config().read16(COMMAND);
+        function.config().write16(COMMAND, command & !INTERRUPT_DISABLE);
         let (served, unserved) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
         let counts = (served.clone(), unserved.clone());
         let request = WiredRequest::new(wire.intid.hwirq(), wire.trigger, "edu");

@@ -14,7 +14,7 @@ use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, MsiMessage};
 pub(super) const TESTS: &[NamedTest] =
     &[("every LPI can be mapped, and not one more", all_of_them)];
 
-type QemuIts = Its<crate::platform::Kernel>;
+type QemuIts = Its<image_rt::platform::Kernel>;
 
 fn map(its: &QemuIts, device: &Attachment, count: u16) -> Result<HwIrqBlock, ItsError> {
     let count = NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN);

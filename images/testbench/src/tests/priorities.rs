@@ -21,6 +21,7 @@ pub(super) const TESTS: &[NamedTest] = &[
     ("the most urgent of several pending messages comes first", in_order),
     ("an urgent message preempts a handler, one of the same priority does not", preempts),
     ("the priority mask holds back what is not more urgent", masked),
+    ("a message to oneself is handled before the next instruction", at_once),
     ("an SPI arrives on the CPU that it is routed to, and can be held back", wired),
 ];
 
@@ -144,6 +145,18 @@ fn masked(machine: &Machine) -> Outcome {
     cpu::wait_until(2000, || events(&log).len() == 2);
     check!(events(&log) == [1, 0], "handlers that ran in total: {:?}", events(&log));
     give_back(machine, device)
+}
+
+fn at_once(machine: &Machine) -> Outcome {
+    let (device, runs) = SoftDevice::counting(machine, 1)?;
+    machine.route(&device.handles[0], Cpu::new(0))?;
+    for sent in 1..=2000 {
+        let state = cpu::irq_save();
+        device.fire(0);
+        cpu::irq_restore(state);
+        check!(runs.all() == sent, "message {sent} was handled late");
+    }
+    device.tear_down()
 }
 
 fn wired(machine: &Machine) -> Outcome {

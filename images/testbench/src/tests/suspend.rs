@@ -8,7 +8,6 @@ pub(super) use self::power::Tables;
 use crate::board::Board;
 use crate::controller::registers;
 use crate::machine::Machine;
-use crate::platform::Kernel;
 use crate::report::{Outcome, Report, Verdict, check, skip};
 use crate::rig::Rig;
 use crate::smp;
@@ -18,6 +17,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use gic_driver::{Mmio, Platform};
 use image_rt::cpu;
 use image_rt::pci::Function;
+use image_rt::platform::Kernel;
 use irq_domain::{IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::{Cpu, HwIrq, Trigger};
 

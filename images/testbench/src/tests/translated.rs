@@ -12,7 +12,7 @@ use crate::rig::Rig;
 use crate::smmu::{Access, DOORBELL_WINDOW, Event, EventKind, StreamId};
 use core::sync::atomic::Ordering;
 use image_rt::cpu;
-use image_rt::pci::Function;
+use image_rt::pci::{self, Function};
 use irq_domain::layer::{Iommu, IommuDomain, IovaConstraint};
 use irq_domain::pci::TableMemory;
 use msi_types::Granule;
@@ -66,14 +66,14 @@ impl<'a> Bench<'a> {
     fn stream(&self) -> Result<StreamId, Verdict> {
         self.translated
             .smmu
-            .stream(self.edu.requester)
+            .stream(self.edu.requester().at_host())
             .ok_or(Verdict::Failed("edu has no stream".into()))
     }
 
     /// Returns the offset of edu's MSI capability, and the message address that is stored in it.
     fn stored(&self) -> Result<(u16, u64), Verdict> {
-        let at = self.edu.capability(MSI).ok_or(Verdict::Failed("edu has no MSI".into()))?;
-        Ok((at, u64::from(self.edu.config.read32(at + MSI_ADDRESS))))
+        let at = pci::capability(self.edu, MSI).ok_or(Verdict::Failed("edu has no MSI".into()))?;
+        Ok((at, u64::from(self.edu.config().read32(at + MSI_ADDRESS))))
     }
 
     /// Makes edu send a message. Checks that the message is reported as this event, and that it
@@ -181,7 +181,7 @@ fn late(bench: &Bench<'_>) -> Outcome {
     let rig = bench.rig("edu")?;
     bench.expect_arrival(&rig)?;
     let (at, address) = bench.stored()?;
-    let config = &bench.edu.config;
+    let config = bench.edu.config();
     let data = config.read16(at + MSI_DATA);
     rig.tear_down()?;
     check!(bench.pages() == 0, "{} doorbells are still mapped", bench.pages());
@@ -190,9 +190,9 @@ fn late(bench: &Bench<'_>) -> Outcome {
     config.write16(at + MSI_DATA, data);
     let control = config.read16(at + MSI_CONTROL);
     config.write16(at + MSI_CONTROL, control | MSI_ENABLED);
-    bench.edu.bar(0).write32(RAISE, 1);
+    pci::bar(bench.edu, 0).write32(RAISE, 1);
     cpu::wait_until(2000, || bench.translated.smmu.interrupts() > told);
-    bench.edu.bar(0).write32(ACKNOWLEDGE, 1);
+    pci::bar(bench.edu, 0).write32(ACKNOWLEDGE, 1);
     config.write16(at + MSI_CONTROL, control);
     bench.expect_events(&[refused_write(bench.stream()?, address)])?;
     check!(UNHANDLED.load(Ordering::Acquire) == before, "the message arrived");
@@ -216,11 +216,11 @@ fn refused(bench: &Bench<'_>) -> Outcome {
 
 fn elsewhere(bench: &Bench<'_>) -> Outcome {
     let rig = bench.rig("edu")?;
-    let registers = bench.edu.bar(0);
+    let registers = pci::bar(bench.edu, 0);
     let (before, told) = (rig.counts.of(0), bench.translated.smmu.interrupts());
-    registers.write64(DMA_FROM, NOWHERE);
-    registers.write64(DMA_TO, DMA_BUFFER);
-    registers.write64(DMA_BYTES, 4);
+    registers.write32(DMA_FROM, NOWHERE as u32);
+    registers.write32(DMA_TO, DMA_BUFFER);
+    registers.write32(DMA_BYTES, 4);
     registers.write32(DMA_COMMAND, DMA_START_WITH_INTERRUPT);
     let done = cpu::wait_until(2000, || rig.counts.of(0) > before);
     check!(done, "the device's DMA engine does not finish");

@@ -188,13 +188,11 @@ const fn device(arguments: &'static str, function: &'static str) -> Device {
 
 const DEVICES: &[Device] = &[
     device("nvme,drive=d0,serial=1", "1b36:0010"),
-    device("virtio-blk-pci,drive=d1,disable-legacy=on", "1af4:1042"),
     device("virtio-net-pci,disable-legacy=on,romfile=", "1af4:1041"),
     device("virtio-rng-pci,disable-legacy=on", "1af4:1044"),
     // The DMA mask allows the device's DMA engine to access RAM.
-    device("edu,dma_mask=0xffffffff", "1234:11e8"),
+    device("edu,dma_mask=0xffffffff,addr=5", "1234:11e8"),
     device("pcie-root-port,id=rp,chassis=1,slot=1", "1b36:000c"),
-    device("ioh3420,id=hp,chassis=2,slot=2", "8086:3420"),
     // Two functions behind a bridge to conventional PCI, which are a single requester at the ITS,
     // and one behind a port, which is a separate requester.
     device("pcie-pci-bridge,id=bridge,addr=10.0", "1b36:000e"),
@@ -211,7 +209,6 @@ const DEVICES: &[Device] = &[
 const BOARD_DEVICES: &[Device] = &[
     device("edu,bus=dw-pcie,addr=0.0,multifunction=on", "1234:11e8"),
     device("nvme,drive=d0,serial=1,bus=dw-pcie,addr=0.1", "1b36:0010"),
-    device("virtio-blk-pci,drive=d1,disable-legacy=on,bus=dw-pcie,addr=0.2", "1af4:1042"),
     device("virtio-net-pci,disable-legacy=on,romfile=,bus=dw-pcie,addr=0.3", "1af4:1041"),
     device("virtio-rng-pci,disable-legacy=on,bus=dw-pcie,addr=0.4", "1af4:1044"),
     device("edu,bus=dw-pcie,addr=0.5", "1234:11e8"),

@@ -4,11 +4,11 @@
 
 use crate::controller::registers;
 use crate::machine::Machine;
-use crate::platform::Kernel;
 use gic_arch::icc;
 use gic_bringup::{MsiController, RootGic};
 use gic_driver::{GicPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table};
-use image_rt::pci::Function;
+use image_rt::pci::{self, Function};
+use image_rt::platform::Kernel;
 use irq_domain::pci::TableMemory;
 use msi_types::{Cpu, Region};
 
@@ -134,26 +134,26 @@ const HEADER: [u16; 7] = [0x04, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24];
 
 /// Resets a function's header, and its MSI or MSI-X capability.
 pub(super) fn lose_at_endpoint(function: &Function) -> Header {
-    if let Some(msi) = function.capability(0x05) {
-        function.config.write16(msi + 2, 0);
-        function.config.write32(msi + 4, 0);
-        function.config.write32(msi + 8, 0);
+    if let Some(msi) = pci::capability(function, 0x05) {
+        function.config().write16(msi + 2, 0);
+        function.config().write32(msi + 4, 0);
+        function.config().write32(msi + 8, 0);
     }
-    if let Some(msix) = function.capability(0x11) {
-        let control = function.config.read16(msix + 2);
-        let table = function.config.read32(msix + 4);
-        let bar = function.bar((table & 7) as usize);
+    if let Some(msix) = pci::capability(function, 0x11) {
+        let control = function.config().read16(msix + 2);
+        let table = function.config().read32(msix + 4);
+        let bar = pci::bar(function, (table & 7) as u8);
         for entry in 0..=u64::from(control & 0x7ff) {
             let first = u64::from(table & !7) + 16 * entry;
             for (offset, value) in [(0, 0), (4, 0), (8, 0), (12, 1)] {
                 bar.write32(first + offset, value);
             }
         }
-        function.config.write16(msix + 2, 0);
+        function.config().write16(msix + 2, 0);
     }
-    let header = Header(HEADER.map(|register| function.config.read32(register)));
+    let header = Header(HEADER.map(|register| function.config().read32(register)));
     for register in HEADER {
-        function.config.write32(register, 0);
+        function.config().write32(register, 0);
     }
     header
 }
@@ -162,7 +162,7 @@ pub(super) fn lose_at_endpoint(function: &Function) -> Header {
 /// [`MsiDevice::restore`](irq_domain::MsiDevice::restore).
 pub(super) fn restore_header(function: &Function, Header(values): &Header) {
     for (register, value) in HEADER.into_iter().zip(values).rev() {
-        function.config.write32(register, *value);
+        function.config().write32(register, *value);
     }
 }
 
