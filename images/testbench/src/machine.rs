@@ -2,7 +2,7 @@
 
 use crate::board::Board;
 use crate::controller::{Controller, registers};
-use crate::devices::{DeviceKind, edu};
+use crate::devices::DeviceKind;
 use crate::report::{Test, Verdict};
 use crate::smmu::{Behind, Smmu, SmmuDescription};
 use alloc::format;
@@ -79,11 +79,9 @@ pub(crate) fn bring_up(description: Description, around: &Started) -> &'static M
     let controller = host.and_then(|host| irqchip.pci_parent(host, RequesterId::pci(0, 0, 0)).ok());
     let interrupts = irqchip.interrupts().clone();
     let functions = host.map_or_else(Vec::new, |host| pci::enumerate(&description, host));
-    let smmu = host.and_then(|host| SmmuDescription::of(&description, host)).map(|smmu| {
-        let edu = functions.iter().find(|function| DeviceKind::is(function, "edu"));
-        let write = || edu.map_or(Err(Verdict::Failed("no edu".into())), edu::writes);
-        Arc::new(Smmu::new(smmu, write).expect("the SMMU could not be initialized"))
-    });
+    let smmu = host.and_then(|host| SmmuDescription::of(&description, host));
+    let smmu = smmu.map(Smmu::new).transpose().expect("the SMMU could not be initialized");
+    let smmu = smmu.map(Arc::new);
     if let Some(smmu) = &smmu {
         attach(smmu, around, &functions);
     }

@@ -11,7 +11,6 @@ extern crate alloc;
 mod board;
 mod controller;
 mod devices;
-mod driver;
 mod machine;
 mod report;
 mod rig;

@@ -1,6 +1,6 @@
 //! A device under test: its driver, its vectors, and the number of handler runs on each CPU.
 
-use crate::driver::Driver;
+use crate::devices::Driver;
 use crate::machine::Machine;
 use crate::report::{Outcome, Verdict};
 use crate::smp::{self, PerCpu};

@@ -7,16 +7,14 @@ mod translation;
 pub(crate) use smmu::{Access, Event, EventKind, StreamId};
 pub(crate) use translation::DOORBELL_WINDOW;
 
-use crate::report::Verdict;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
-use gic_driver::{Mmio, PhysicalRegion, Platform};
+use gic_driver::PhysicalRegion;
 use gic_firmware::{Description, IommuRouting, PciHost};
 use image_rt::lock::IrqMutex;
-use image_rt::platform::Kernel;
 use irq_domain::layer::{DoorbellMode, Iommu, IommuDomain, IovaConstraint, Translated};
 use msi_types::{Granule, HwIrq, RequesterId};
 use smmu::{Context, SmmuError, SpaceId, Translation};
@@ -55,8 +53,6 @@ pub(crate) struct Smmu {
     state: IrqMutex<Unit>,
     /// Number of runs of the event interrupt's handler.
     interrupts: AtomicU64,
-    /// `true` if a device's write succeeded before translation was enabled.
-    pub(crate) passed_while_off: Result<bool, Verdict>,
 }
 
 /// The SMMU's state: its driver, recorded events, and address spaces.
@@ -74,27 +70,12 @@ struct Space {
 }
 
 impl Smmu {
-    /// Initializes the SMMU. No stream has an address space yet. `write` must make a device write
-    /// to memory, and return `true` if the write succeeds.
-    pub(crate) fn new(
-        description: SmmuDescription,
-        write: impl FnOnce() -> Result<bool, Verdict>,
-    ) -> Result<Self, SmmuError> {
-        let driver = smmu::Smmu::new(description.registers)?;
-        let passed_while_off = write();
-        let driver = driver.enable()?;
+    /// Initializes the SMMU. No stream has an address space yet.
+    pub(crate) fn new(description: SmmuDescription) -> Result<Self, SmmuError> {
+        let driver = smmu::Smmu::new(description.registers)?.enable()?;
         let kept = Vec::with_capacity(KEPT_EVENTS);
         let state = IrqMutex::new(Unit { driver, kept, spaces: BTreeMap::new() });
-        Ok(Self { description, state, interrupts: AtomicU64::new(0), passed_while_off })
-    }
-
-    /// Returns `true` if the SMMU is configured to abort accesses while it is disabled (IHI 0070,
-    /// `SMMU_GBPA`).
-    pub(crate) fn refuses_while_off(&self) -> bool {
-        const GBPA: u32 = 0x44;
-        const ABORT: u32 = 1 << 20;
-        let registers = Kernel.map(self.description.registers);
-        registers.is_some_and(|registers| registers.read32(GBPA) & ABORT != 0)
+        Ok(Self { description, state, interrupts: AtomicU64::new(0) })
     }
 
     /// Creates an address space that maps `memory` for a stream, unless the stream already has one.

@@ -37,27 +37,18 @@ pub enum MinimalFact {
     ///
     /// - `taken`: Number of interrupts of each vector on each CPU.
     Moved { taken: [[u32; 2]; 2] },
-    /// The messages of functions behind a bridge with its own MSI controller were taken.
-    ///
-    /// - `taken`: Number of messages of each function.
-    Chained { taken: [u32; 3] },
     /// The kernel ran, and then restarted itself.
     ///
     /// - `lives`: Number of runs.
     Lived { lives: u64 },
-    /// The functions behind conventional-PCI bridges received their messages.
-    ///
-    /// - `functions`: Number of functions.
-    /// - `bridges`: Number of requester IDs that the functions share.
-    /// - `vectors`: Total number of the functions' vectors.
-    Bridged { functions: usize, bridges: usize, vectors: usize },
 }
 
 /// A fact of the VMM that runs a guest on Linux's KVM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MonitorFact {
-    /// Number of exits that KVM counted during all iterations of an operation.
+    /// Number of exits that KVM or our hypervisor counted during all iterations of an operation. In
+    /// the latter case, the guest reports it.
     ///
     /// - `operation`: The operation.
     /// - `exits`: Number of exits.

@@ -18,7 +18,6 @@ use self::bench::Bench;
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut all = Version::in_turn(cases_on);
-    all.push(Case::of("chained on QEMU's i.MX 8M Plus", imx8mp::judge));
     all.push(Case::of("what a chained interrupt costs", imx8mp::judge_cost));
     all.push(on(&virt::IMX8MP, imx8mp::VERSION));
     all.push(Case::of("beside an installed QEMU", installed::judge));

@@ -1,6 +1,6 @@
 //! Measures the cost of an interrupt.
 
-use crate::devices::nvme::handler_address;
+use crate::devices::handler_address;
 use crate::machine::Machine;
 use crate::report::{Report, check, tell};
 use crate::rig::Rig;

@@ -2,7 +2,7 @@
 //! level-triggered interrupt.
 
 use crate::devices::DeviceKind;
-use crate::devices::edu::{ACKNOWLEDGE, RAISE, STATUS};
+use crate::devices::{ACKNOWLEDGE, RAISE, STATUS};
 use crate::machine::Machine;
 use crate::report::{Outcome, Report, Verdict, check, skip};
 use alloc::sync::Arc;
@@ -13,7 +13,7 @@ use gic_firmware::{IntxPin, NoIntx, WiredInterrupt};
 use image_rt::pci::{self, Function, MappedRegion};
 use image_rt::{cpu, println};
 use irq_domain::pci::TableMemory;
-use irq_domain::{IrqHandle, IrqReturn, RequestError, Sharing, WiredRequest};
+use irq_domain::{IrqHandle, IrqReturn, Sharing, WiredRequest};
 use msi_types::{RequesterId, Trigger};
 
 const COMMAND: u16 = 0x04;
@@ -47,16 +47,6 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     });
     report
         .case("both functions assert the level while it is disabled", || together(&first, &second));
-    report.case("the level has no exclusive handler", || {
-        let request = WiredRequest::new(wire.intid.hwirq(), wire.trigger, "exclusive");
-        let refused = machine.interrupts.request_wired(request, |_| {});
-        let hwirq = first.handle.hwirq();
-        check!(
-            refused.err() == Some(RequestError::InUse(hwirq)),
-            "an exclusive handler was not refused"
-        );
-        Ok(())
-    });
     report.case("the level outlives one of its handlers", || {
         let Sharer { handle, served, unserved, .. } = first;
         drop(handle);

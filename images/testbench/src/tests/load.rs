@@ -12,6 +12,7 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use image_rt::virtio::QUEUE_SLOT;
 use image_rt::{cpu, println};
 
 const VECTORS: u16 = 32;
@@ -21,6 +22,13 @@ const PATIENCE: u64 = 120_000;
 pub(super) fn run(machine: &'static Machine, interrupts: u64, report: &mut Report) {
     let name = format!("{interrupts} interrupts under load, with moving affinities: nothing lost");
     report.case(&name, || storm(machine, interrupts));
+    let devices = [("edu", 0), ("nvme", 1), ("virtio-rng", QUEUE_SLOT)];
+    for (name, slot) in devices.into_iter().filter(|(name, _)| machine.device(name).is_ok()) {
+        let each = interrupts / 3 + 1;
+        report.case(&format!("{name}: each of {each} messages is taken once"), || {
+            each_message(machine, name, slot, each)
+        });
+    }
     report.case("a device's interrupts follow while they are moved: nothing lost", || {
         moving_device(machine)
     });
@@ -107,6 +115,29 @@ fn storm(machine: &'static Machine, wanted: u64) -> Outcome {
     let latest = LAST_UNHANDLED.load(Ordering::Acquire);
     check!(strays == 0, "{strays} interrupts had no handler, the last was {latest}");
     device.tear_down()
+}
+
+/// Makes a device send messages, now and then while their vector is disabled.
+fn each_message(machine: &Machine, name: &str, slot: u16, messages: u64) -> Outcome {
+    /// One in this number of messages is sent while the vector is disabled.
+    const DISABLED: u64 = 100;
+    let rig = Rig::of(machine, name)?;
+    let (handle, runs) = (&rig.handles[usize::from(slot)], || rig.counts.of(slot));
+    for sent in 1..=messages {
+        let is_disabled = rig.device.posts() && sent % DISABLED == 0;
+        if is_disabled {
+            handle.disable();
+        }
+        rig.device.fire(slot)?;
+        if is_disabled {
+            let is_early = cpu::wait_until(1, || runs() >= sent);
+            handle.enable();
+            check!(!is_early, "the handler of a disabled vector ran");
+        }
+        cpu::wait_until(2000, || runs() >= sent);
+        check!(runs() == sent, "{} runs of {sent} messages", runs());
+    }
+    rig.tear_down()
 }
 
 fn moving_device(machine: &'static Machine) -> Outcome {

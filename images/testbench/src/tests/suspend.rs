@@ -8,7 +8,7 @@ pub(super) use self::power::Tables;
 use crate::board::Board;
 use crate::controller::registers;
 use crate::machine::Machine;
-use crate::report::{Outcome, Report, Verdict, check, skip};
+use crate::report::{Outcome, Report, Verdict, check};
 use crate::rig::Rig;
 use crate::smp;
 use alloc::sync::Arc;
@@ -39,7 +39,6 @@ pub(super) fn run(machine: &'static Machine, tables: Tables, report: &mut Report
             busy.devices.into_iter().try_for_each(|(_, rig)| rig.tear_down())
         },
     );
-    report.case("a suspend is refused while another CPU is on", || refused(machine));
 }
 
 /// Interrupt sources that must work after a resume.
@@ -157,13 +156,4 @@ fn sleep_with_something_pending(
         rig.restore()?;
     }
     Ok((messages, lines))
-}
-
-fn refused(machine: &'static Machine) -> Outcome {
-    if machine.online_cpus().len() == 1 {
-        skip!("there is one CPU");
-    }
-    let refused = machine.irqchip.suspend(BOOT, &registers());
-    check!(refused.is_err(), "the suspend was not refused");
-    Ok(())
 }

@@ -22,30 +22,6 @@ const DISK: &str = "null-co,node-name=disk,size=1048576,read-zeroes=on";
 const GICV4: &[&str] = &["virt,gic-version=4,its=on,virtualization=on"];
 const GICV4_2_CPUS: &[&str] = &["virt,gic-version=4,its=on,virtualization=on", "-smp", "2"];
 
-/// Devices with functions behind a bridge from PCI Express to conventional PCI, including one
-/// behind a second bridge on that bus, and functions behind a bridge on the root bus. GICv2m has 64
-/// vectors for all these functions.
-const BEHIND_BRIDGES: &[&str] = &[
-    "pcie-pci-bridge,id=outer",
-    "edu,bus=outer,addr=1",
-    "edu,bus=outer,addr=2",
-    "edu,bus=outer,addr=3",
-    "edu,bus=outer,addr=4",
-    "edu,bus=outer,addr=5",
-    "edu,bus=outer,addr=6",
-    "edu,bus=outer,addr=7",
-    "edu,bus=outer,addr=8",
-    "edu,bus=outer,addr=9",
-    "virtio-rng-pci,disable-legacy=on,bus=outer,addr=10,vectors=16",
-    "virtio-rng-pci,disable-legacy=on,bus=outer,addr=11,vectors=16",
-    "virtio-rng-pci,disable-legacy=on,bus=outer,addr=12,vectors=16",
-    "pci-bridge,id=inner,bus=outer,addr=16,chassis_nr=2",
-    "edu,bus=inner,addr=1",
-    "pci-bridge,id=root,chassis_nr=1",
-    "edu,bus=root,addr=1",
-    "edu,bus=root,addr=2",
-];
-
 /// The guide for kernel authors, which shows what `disk` prints on its first machine.
 const GUIDE: &str = include_str!("../../../../docs/guides/kernel.md");
 
@@ -73,7 +49,7 @@ const KERNEL: MinimalKernel = MinimalKernel {
 };
 
 /// All kernels.
-pub(crate) static KERNELS: [MinimalKernel; 6] = [
+pub(crate) static KERNELS: [MinimalKernel; 5] = [
     MinimalKernel { is_heapless: true, ..KERNEL },
     MinimalKernel { name: "tick-gicv2", machines: &[GICV2], is_heapless: true, ..KERNEL },
     MinimalKernel {
@@ -96,13 +72,6 @@ pub(crate) static KERNELS: [MinimalKernel; 6] = [
         says: |fact| *fact == MinimalFact::Lived { lives: 3 },
         machines: &[GICV3, GICV3_2_CPUS, GICV4, GICV4_2_CPUS],
         devices: &["edu", "edu"],
-        ..KERNEL
-    },
-    MinimalKernel {
-        name: "bridge",
-        says: |fact| *fact == MinimalFact::Bridged { functions: 16, bridges: 2, vectors: 61 },
-        machines: &[GICV3, GICV2],
-        devices: BEHIND_BRIDGES,
         ..KERNEL
     },
 ];

@@ -87,10 +87,6 @@ impl Machine {
             Version::Stable if self.options.contains("gic-version=2") => {
                 &["this QEMU leaves what is pending behind"]
             }
-            // QEMU has supported SMMU_GBPA since 8.0.
-            Version::Stable if self.iommu() == "smmuv3" => {
-                &["this SMMU lets everything pass while it is off"]
-            }
             _ => &[],
         }
     }
@@ -190,16 +186,17 @@ const DEVICES: &[Device] = &[
     device("nvme,drive=d0,serial=1", "1b36:0010"),
     device("virtio-net-pci,disable-legacy=on,romfile=", "1af4:1041"),
     device("virtio-rng-pci,disable-legacy=on", "1af4:1044"),
-    // The DMA mask allows the device's DMA engine to access RAM.
-    device("edu,dma_mask=0xffffffff,addr=5", "1234:11e8"),
+    device("edu,addr=5", "1234:11e8"),
     device("pcie-root-port,id=rp,chassis=1,slot=1", "1b36:000c"),
-    // Two functions behind a bridge to conventional PCI, which are a single requester at the ITS,
-    // and one behind a port, which is a separate requester.
+    // Three functions behind a bridge to conventional PCI, one of them behind a second bridge there,
+    // which are a single requester at the ITS, and one behind a port, which is a separate requester.
     device("pcie-pci-bridge,id=bridge,addr=10.0", "1b36:000e"),
     device("edu,bus=bridge,addr=1", "1234:11e8"),
     // This `edu` shares an INTx wire with the `edu` on the root bus, because `virt` has four wires,
     // the other `edu` is device 5, and the bridge is device 10.
     device("edu,bus=bridge,addr=3", "1234:11e8"),
+    device("pci-bridge,id=inner,bus=bridge,addr=4,chassis_nr=2", "1b36:0001"),
+    device("edu,bus=inner,addr=1", "1234:11e8"),
     device("virtio-rng-pci,disable-legacy=on,bus=rp", "1af4:1044"),
     device("nec-usb-xhci,msix=off", "1033:0194"),
 ];
