@@ -4,7 +4,7 @@ use crate::exceptions;
 use crate::machine::{self, GICD, GICR, ITS, OTHERS, send};
 use crate::random::Random;
 use crate::turns::{Attack, Turns};
-use crate::{commands, crowd, device, fixed, leaks, messages, registers, stale};
+use crate::{commands, crowd, device, fixed, leaks, messages, registers};
 use core::arch::asm;
 use image_rt::cpu;
 
@@ -25,9 +25,9 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("invalidations", commands::invalidations),
     ("moves", commands::moves),
     ("mappings", commands::mappings),
-    ("stale-cleared", stale::cleared),
-    ("stale-moved", stale::moved),
-    ("stale-discarded", stale::discarded),
+    ("stale-cleared", crowd::stale_cleared),
+    ("stale-moved", crowd::stale_moved),
+    ("stale-discarded", crowd::stale_discarded),
     ("crowd-toggles", crowd::toggles),
     ("crowd-power", crowd::power),
     ("crowd-invalidations", crowd::invalidations),

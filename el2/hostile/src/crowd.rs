@@ -1,11 +1,15 @@
-//! Attacks by several vCPUs while all LPIs of the machine are pending at them. Each vCPU performs
-//! random actions of the attack until the first vCPU ends it.
+//! Attacks by several vCPUs while as many LPIs are pending at them as their tables have. In some,
+//! each vCPU performs random actions until the first vCPU ends the attack. In others, the first vCPU
+//! takes the LPIs of a victim away again, and then wakes it: its next entries are attacked.
 
-use crate::commands::{INVALL, VALID, enable, int, mapc, mapd, mapti};
+use crate::commands::{
+    COMMAND_BYTES, INVALL, VALID, Words, enable, int, mapc, mapd, mapti, movall,
+};
 use crate::machine::{self, GICD, Layout, OTHERS, QUEUE_BYTES, send};
 use crate::random::Random;
-use crate::stale::{self, DEVICE, LPIS};
 use crate::turns::{self, Turns};
+use core::arch::asm;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use gic_arch::gits;
 use image_rt::cpu;
@@ -18,6 +22,14 @@ type Action = fn(Layout);
 const VCPUS: u64 = 4;
 /// vCPU that turns itself off, and that the first vCPU turns on again.
 const FLICKERING: u64 = VCPUS - 1;
+/// vCPU whose entries are attacked.
+const VICTIM: u64 = 1;
+const DEVICE: u64 = 1;
+/// Number of LPIs with 16 INTID bits.
+const LPIS: u64 = 0x1_0000 - 8192;
+/// Number of priorities of the LPIs.
+const PRIORITIES: u8 = 4;
+const BATCH: u64 = QUEUE_BYTES / COMMAND_BYTES - 1;
 /// Duration in milliseconds, once all LPIs are pending.
 const MILLISECONDS: u64 = 60;
 
@@ -62,7 +74,7 @@ fn invall(layout: Layout) {
     if number() == 0 {
         let times = TIMES.fetch_add(1, SeqCst) as u8;
         machine::fill(layout.configuration, LPIS, times << 4 | times & 1);
-        stale::post_batch(layout, VCPUS, |collection| [INVALL[0], 0, collection, 0]);
+        post_batch(layout, VCPUS, |collection| [INVALL[0], 0, collection, 0]);
     }
 }
 
@@ -92,40 +104,109 @@ fn number() -> u64 {
 /// Makes the LPIs pending at all vCPUs, and performs random actions on each.
 fn attack(turns: &mut Turns, actions: &[Action]) {
     let layout = Layout::apart();
-    let number = number();
-    if number == 0 {
-        pend_all(layout);
+    if number() == 0 {
+        pend(layout, 0..VCPUS);
+        IS_PENDING.store(true, SeqCst);
+        send(0, OTHERS);
     } else {
-        machine::enable_interrupts();
-        machine::set_lpis(layout, true);
-        READY.fetch_or(1 << number, SeqCst);
-        while !IS_PENDING.load(SeqCst) {
-            cpu::wait_for_interrupt();
-        }
+        wait(layout, || (), &IS_PENDING);
     }
     let mut random = Random::here();
     let mut own = Turns::until(MILLISECONDS);
     while !IS_DONE.load(SeqCst) {
         turns.next();
         actions[random.below(actions.len() as u64) as usize](layout);
-        if number == 0 && !own.next() {
+        if number() == 0 && !own.next() {
             IS_DONE.store(true, SeqCst);
         }
     }
 }
 
-/// Maps the LPIs to all vCPUs, makes them pending, and wakes the other vCPUs.
-fn pend_all(layout: Layout) {
+/// Enables this vCPU's LPIs, calls `prepare`, and sleeps until the first vCPU has set the flag.
+fn wait(layout: Layout, prepare: fn(), flag: &AtomicBool) {
+    machine::enable_interrupts();
+    machine::set_lpis(layout, true);
+    prepare();
+    READY.fetch_or(1 << number(), SeqCst);
+    while !flag.load(SeqCst) {
+        cpu::wait_for_interrupt();
+    }
+}
+
+/// Maps the LPIs, with several priorities, to these vCPUs in turn, and makes them pending.
+fn pend(layout: Layout, vcpus: Range<u64>) {
+    let (first, count) = (vcpus.start, vcpus.end - vcpus.start);
     enable(layout, QUEUE_BYTES);
-    stale::configure(layout);
-    while READY.load(SeqCst).count_ones() + 1 < VCPUS as u32 {}
-    stale::post(layout, VCPUS, |vcpu| mapc(vcpu, vcpu));
-    stale::post(layout, 1, |_| mapd(DEVICE, 16, VALID));
-    stale::post(layout, LPIS, |event| {
+    for lpi in 0..LPIS {
+        let priority = (lpi as u8 % PRIORITIES) << 5;
+        machine::fill(layout.configuration + lpi, 1, priority | 1);
+    }
+    READY.fetch_or(1, SeqCst);
+    let all = vcpus.fold(0, |bits, vcpu| bits | 1 << vcpu);
+    while READY.load(SeqCst) & all != all {}
+    post(layout, count, |collection| mapc(collection, first + collection));
+    post(layout, 1, |_| mapd(DEVICE, 16, VALID));
+    post(layout, LPIS, |event| {
         let [opcode, event_and_lpi, ..] = mapti(DEVICE, event, event);
-        [opcode, event_and_lpi, event % VCPUS, 0]
+        [opcode, event_and_lpi, event % count, 0]
     });
-    stale::post(layout, LPIS, |event| int(DEVICE, event));
-    IS_PENDING.store(true, SeqCst);
+    post(layout, LPIS, |event| int(DEVICE, event));
+}
+
+/// Posts commands, and waits until they have been executed.
+fn post(layout: Layout, count: u64, command: impl Fn(u64) -> Words) {
+    for first in (0..count).step_by(BATCH as usize) {
+        let end = post_batch(layout, BATCH.min(count - first), |at| command(first + at));
+        while machine::read_its(gits::CREADR.offset()) & !0x1f != end {}
+    }
+}
+
+/// Posts up to [`BATCH`] commands. Returns `GITS_CREADR` after their execution.
+fn post_batch(layout: Layout, count: u64, command: impl Fn(u64) -> Words) -> u64 {
+    let slots = QUEUE_BYTES / COMMAND_BYTES;
+    let at = (machine::read_its(gits::CREADR.offset()) & !0x1f) / COMMAND_BYTES;
+    for slot in 0..count {
+        let address = layout.queue + (at + slot) % slots * COMMAND_BYTES;
+        machine::store(address, command(slot));
+    }
+    let end = (at + count) % slots * COMMAND_BYTES;
+    machine::write_its(gits::CWRITER.offset(), end);
+    end
+}
+
+/// Disables Group 1, so that LPIs stay pending.
+fn disable_group() {
+    // SAFETY: the attack takes no interrupts.
+    unsafe { asm!("msr icc_igrpen1_el1, xzr", "isb", options(nostack)) };
+}
+
+/// Makes LPIs pending at the victim, executes `count` commands that take them away, and wakes the
+/// victim. The other vCPUs only enable their LPIs and sleep.
+fn take_away(turns: &mut Turns, count: u64, command: impl Fn(u64) -> Words) {
+    let layout = Layout::apart();
+    if number() != 0 {
+        return wait(layout, disable_group, &IS_DONE);
+    }
+    pend(layout, VICTIM..VICTIM + 1);
+    disable_group();
+    post(layout, count, command);
+    image_rt::println!("took the LPIs away");
+    IS_DONE.store(true, SeqCst);
     send(0, OTHERS);
+    while turns.next() {}
+}
+
+/// Clears each LPI.
+pub(crate) fn stale_cleared(turns: &mut Turns) {
+    take_away(turns, LPIS, |event| [0x04 | DEVICE << 32, event, 0, 0]);
+}
+
+/// Moves all LPIs to the first vCPU with MOVALL.
+pub(crate) fn stale_moved(turns: &mut Turns) {
+    take_away(turns, 1, |_| movall(VICTIM, 0));
+}
+
+/// Discards each event.
+pub(crate) fn stale_discarded(turns: &mut Turns) {
+    take_away(turns, LPIS, |event| [0x0f | DEVICE << 32, event, 0, 0]);
 }

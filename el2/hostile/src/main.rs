@@ -21,7 +21,6 @@ mod attacks;
 mod checks;
 mod commands;
 mod crowd;
-mod delay;
 mod device;
 mod exceptions;
 mod fixed;
@@ -30,8 +29,6 @@ mod machine;
 mod messages;
 mod random;
 mod registers;
-mod stale;
-mod stray;
 mod ticker;
 mod turns;
 
@@ -63,9 +60,9 @@ fn main(boot: Boot) -> ! {
         ("scan", leaks::scan),
         ("checks", checks::run),
         ("absent", checks::absent),
-        ("delay", delay::run),
+        ("delay", ticker::delay),
         ("device", device::keep_using),
-        ("stray", stray::run),
+        ("stray", device::stray),
     ];
     for (name, guest) in guests {
         if let Some(argument) = number(name) {
