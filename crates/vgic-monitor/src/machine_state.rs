@@ -137,8 +137,9 @@ pub enum SaveStateError {
     Kvm(#[from] KvmError),
 }
 
-/// Reason why a machine's state was not restored. The machine is unchanged, unless a
-/// [`Function`] that accepted its state refused to be restored.
+/// Reason why a machine's state was not restored. If the interrupt controller refused its state, it
+/// is reset and the functions are unchanged. If a [`Function`] that accepted its state refused to be
+/// restored, the machine is in a part of the state. Otherwise, the machine is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreStateError {

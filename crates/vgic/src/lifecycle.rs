@@ -4,8 +4,7 @@ mod restore;
 mod save;
 mod shape;
 
-use self::restore::Plan;
-use self::save::{all_paused, save_paused};
+use self::save::{PausedInterfaces, all_paused, save_paused};
 use crate::config::{ConfigError, VgicConfig, cpu};
 use crate::cpu::vcpu::{OwnParts, Vcpu};
 use crate::cpu_interface::{CpuInterface, Features};
@@ -13,7 +12,6 @@ use crate::frames::redistributor::RedistributorRegisters;
 use crate::monitor::memory::GuestMemory;
 use crate::saved_state::{EventState, ItsState, RestoreError, SaveError, SavedState};
 use crate::vgic::Vgic;
-use crate::wired::participation;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use doorbell_fallible::OutOfMemory;
@@ -100,22 +98,30 @@ impl Vgic {
     /// and ITSes, and the budgets: the machine must have enough for the state's mappings. Guest
     /// memory must have the contents that it had when the state was saved.
     ///
-    /// The whole state is validated before anything changes. Lines have their saved levels, so
-    /// devices that are restored afterwards must drive their lines again. A message that arrives
-    /// during the restore may be dropped because its event is not mapped yet, just as between a
-    /// reset and the guest's first command. Sleeping vCPUs with pending interrupts are kicked. The
-    /// restore doesn't write to guest memory, and reads LPI configurations that the state does not
-    /// contain from it. Takes time proportional to the size of the state and to the largest number
-    /// of mappings that this machine has ever had, and temporarily up to 72 bytes of heap per
-    /// event. Concurrently, the VMM itself must not access registers or continue ITS work.
+    /// Lines have their saved levels, so devices that are restored afterwards must drive their
+    /// lines again. A message that arrives during the restore may be dropped because its event is
+    /// not mapped yet, just as between a reset and the guest's first command. Sleeping vCPUs with
+    /// pending interrupts are kicked. The restore doesn't write to guest memory, and reads LPI
+    /// configurations that the state does not contain from it. Takes time proportional to the size
+    /// of the state and to the largest number of mappings that this machine has ever had.
+    /// Concurrently, the VMM itself must not access registers or continue ITS work.
     ///
     /// # Errors
-    /// [`RestoreError`] identifies the first object in the state that is invalid on this machine,
-    /// or reports a running vCPU or that the heap is exhausted. In any case, the machine is
-    /// unchanged.
+    /// [`RestoreError`] identifies the first object in the state that is invalid on this machine.
+    /// The machine is then as after a [`reset`](Self::reset) with all lines low, and so are its
+    /// vCPUs. To learn whether a state is valid while the machine keeps its own, call
+    /// [`VgicConfig::check_restorable`] first. If a vCPU is running, or the heap is exhausted
+    /// before the restore begins, the machine is unchanged.
     pub fn restore(&self, saved: &SavedState) -> Result<(), RestoreError> {
-        let mut paused = all_paused(self)?;
-        Plan::of(self, saved)?.carry_out(self, &mut paused)
+        restore::restore(self, saved, &mut all_paused(self)?)
+    }
+
+    /// Resets the machine, including the CPU interfaces of its paused vCPUs.
+    fn power_on(&self, paused: &mut PausedInterfaces<'_>) {
+        self.reset();
+        for interface in paused.iter_mut() {
+            *interface = Some(CpuInterface::new(Features::of(self.config())));
+        }
     }
 
     /// Turns the machine's power off and on again, as a guest's suspend to RAM does: all registers
@@ -131,17 +137,12 @@ impl Vgic {
     /// All vCPUs must be [paused](crate::Paused).
     ///
     /// # Errors
-    /// A vCPU is not paused, or the heap is exhausted.
+    /// A vCPU is not paused, or the heap is exhausted. If memory was lacking for what survives, the
+    /// machine is as after a failed [`restore`](Self::restore).
     pub fn lose_power(&self) -> Result<(), RestoreError> {
         let mut paused = all_paused(self)?;
         let before = save_paused(self, &paused)?;
-        self.reset();
-        for (index, interface) in paused.iter_mut().enumerate() {
-            *interface = Some(CpuInterface::new(Features::of(self.config())));
-            if self.config().resets_awake() {
-                self.wired.set_participation(cpu(index), participation::AWAKE, 0);
-            }
-        }
+        self.power_on(&mut paused);
         let mut after = save_paused(self, &paused)?;
         for (its, old) in after.its.iter_mut().zip(&before.its) {
             let held = self.config().its.iter().find(|config| config.base == old.base);
@@ -152,7 +153,7 @@ impl Vgic {
                 cpu.redistributor.lpis.clone_from(&old.redistributor.lpis);
             }
         }
-        Plan::of(self, &after)?.carry_out(self, &mut paused)
+        restore::restore(self, &after, &mut paused)
     }
 }
 

@@ -186,10 +186,10 @@ pub(crate) use its_commands::MappedEvent;
 pub(crate) use itt::EntryRef;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use pending_lpis::{ListedLpi, PendingLpis, ReadyLpi};
-pub(crate) use restoration::{EnabledRange, Reservation, Restoration};
+pub(crate) use restoration::{EnabledRange, Restoration};
 use rewriting::Rewriters;
 pub(crate) use saved::{
-    Room, SavedEvents, SavedLpi, each_event, enabled_direct_lpis, pending_by_themselves,
+    SavedEvents, SavedLpi, each_event, enabled_direct_lpis, pending_by_themselves,
 };
 use shared::Shared;
 pub(crate) use status::{EventStatus, LpiStatus, LpiTarget, event_status, lpi_target, why_dropped};

@@ -24,7 +24,6 @@ pub(crate) use interrupt_table::Bank;
 pub use links::{LinkError, PhysicalInterrupts};
 pub(crate) use listing::{Filled, Forwarding};
 pub(crate) use pes::{Private, PublishedInterface, participation};
-pub(crate) use saved::RestoredInterrupt;
 pub(crate) use sgi::send_sgi;
 
 use crate::config::{VgicConfig, cpu};

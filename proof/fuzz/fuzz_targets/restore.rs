@@ -1,6 +1,6 @@
 //! A saved state from an untrusted source, in each of our two formats and in KVM's. For any
-//! contents, the reader must not panic or hang, and must either reject the state without any effect
-//! or restore a valid state.
+//! contents, the reader must not panic or hang, and must either reject the state and reset the
+//! machine, or restore a valid state.
 #![no_main]
 
 use doorbell_fuzz::damage::Damage;

@@ -232,11 +232,11 @@ impl Machine {
         (self.machine, self.kicks) = (there, [0; 2]);
     }
 
-    /// Restores the machine from damaged bytes. Afterwards, the machine must either be unchanged,
-    /// or it must be possible to save and restore it again, and its guest must be able to continue.
+    /// Restores the machine from damaged bytes. Afterwards, the machine must either be reset, or it
+    /// must be possible to save and restore it again, and its guest must be able to continue.
     pub fn restore_damaged(&mut self, damages: &[Damage]) {
-        let before = self.machine.save();
-        let mut bytes = postcard::to_allocvec(&before).expect("the state fits into memory");
+        let saved = self.machine.save();
+        let mut bytes = postcard::to_allocvec(&saved).expect("the state fits into memory");
         damages.iter().for_each(|damage| damage.inflict(&mut bytes));
         let Ok(damaged) = postcard::from_bytes::<SavedState>(&bytes) else { return };
         match self.machine.try_restore(&damaged) {
@@ -245,7 +245,10 @@ impl Machine {
                 self.machine.restore(&saved);
                 assert_eq!(self.machine.save(), saved);
             }
-            Err(refused) => assert_eq!(self.machine.save(), before, "{refused}"),
+            Err(refused) => {
+                let unused = self.machine.successor().save();
+                assert_eq!(self.machine.save(), unused, "{refused}");
+            }
         }
         for cpu in (0..self.machine.vcpus.len()).flat_map(|cpu| [cpu; 64]) {
             self.machine.handle(cpu);

@@ -50,7 +50,7 @@ pub use crate::config::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
 };
 pub use crate::monitor::events::{CommandFault, CommandFaultLog, FailedCommand};
-pub(crate) use saved::{RestoredRegisters, SavedMappings, check_collection, check_device};
+pub(crate) use saved::{check_collection, check_device};
 pub(crate) use targets::Targets;
 
 use crate::config::ConfigError;

@@ -4,7 +4,6 @@ mod lpi_registers;
 mod saved;
 
 pub(crate) use lpi_registers::LpiRegisters;
-pub(crate) use saved::RestoredRedistributor;
 
 use crate::config::{RedistributorFrame, SecurityView, VgicConfig};
 use crate::frames::per_interrupt::{self as per, PerInterrupt};

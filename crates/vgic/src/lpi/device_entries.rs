@@ -150,24 +150,6 @@ impl DeviceEntries {
         self.allocator.release_block(first, size);
     }
 
-    /// Allocates memory until this many chunks and nodes exist, in use or free.
-    pub(super) fn reserve(&mut self, chunks: u64, nodes: u64) -> Result<(), NoRoom> {
-        let Self { shared, allocator, by_lpi, .. } = self;
-        allocator.reserve(
-            (chunks, nodes),
-            |first| {
-                shared.entries.ensure(first)?;
-                by_lpi.ensure_chunk(first)
-            },
-            |node| shared.nodes.ensure(node),
-        )
-    }
-
-    /// Returns `true` if the budget allows this many chunks and nodes in total.
-    pub(super) fn has_room(&self, chunks: u64, nodes: u64) -> bool {
-        chunks <= self.allocator.usable_chunks() && nodes <= self.allocator.usable_nodes()
-    }
-
     /// Returns an entry's owner.
     pub(super) fn owner(&self, index: EntryIndex) -> Owner {
         self.allocator.owner(index)

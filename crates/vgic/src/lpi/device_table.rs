@@ -63,11 +63,6 @@ pub(super) struct DeviceUsage {
 type DeviceLeaf = [u64; NODE_ENTRIES];
 
 impl DeviceUsage {
-    /// Returns `true` if the tree may have this many nodes in total.
-    pub(super) const fn allows(&self, nodes: u32) -> bool {
-        nodes <= self.limit
-    }
-
     /// Returns the number of mapped devices.
     pub(super) const fn devices(&self) -> usize {
         self.devices
@@ -203,20 +198,6 @@ impl DeviceTable {
         self.nodes().get(number_of(named)? as usize)?.get()
     }
 
-    /// Counts the nodes in a tree with these devices, which must be in ascending order.
-    pub(super) fn nodes_of(&self, devices: impl Iterator<Item = u32>) -> u32 {
-        let mut last: Option<u32> = None;
-        let mut nodes = 0;
-        for device in devices {
-            for height in 1..=self.height {
-                let shift = height * NODE_BITS;
-                nodes += u32::from(last.is_none_or(|last| last >> shift != device >> shift));
-            }
-            last = Some(device);
-        }
-        nodes
-    }
-
     /// Returns a device's MAPD operands, if it is mapped.
     pub(super) fn mapped(&self, device: u32, mapped_devices: &DeviceUsage) -> Option<MappedDevice> {
         let leaf = mapped_devices.leaf(self.leaf_number(device)?)?;
@@ -348,23 +329,6 @@ impl DeviceTable {
         if self.flat_leaves.is_empty() {
             mapped_devices.free.push(number);
         }
-    }
-
-    /// Allocates the nodes for a table with only these devices, which must be in ascending order.
-    pub(super) fn reserve(
-        &self,
-        mut devices: impl Iterator<Item = u32>,
-        mapped_devices: &mut DeviceUsage,
-    ) -> Result<(), NoRoom> {
-        let used = u32::try_from(mapped_devices.used.len()).unwrap_or(NODE_LIMIT);
-        let mut provide = |number: u32| {
-            self.node_at(number)?;
-            Ok(mapped_devices.provide(number as usize)?)
-        };
-        if !self.flat_leaves.is_empty() {
-            return devices.try_for_each(|device| provide(device >> NODE_BITS));
-        }
-        (0..self.nodes_of(devices).max(used)).try_for_each(provide)
     }
 
     /// Returns the node with this number, allocating it on first use.

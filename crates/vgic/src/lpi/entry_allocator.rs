@@ -14,9 +14,6 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use doorbell_fallible::OutOfMemory;
 
-/// Generation from which on a chunk may not have enough generations left to allocate each of its
-/// entries again.
-const LAST_USES: u32 = GENERATION_MAX - CHUNK_ENTRIES;
 const SIZES: usize = CHUNK_BITS as usize + 1;
 /// Index of the list of chunks without blocks. The preceding lists contain the chunks that have
 /// free blocks, indexed by block size.
@@ -247,49 +244,11 @@ impl EntryAllocator {
         Ok(number)
     }
 
-    /// Allocates chunks and nodes until this many exist, in use or free. Chunks and nodes that will
-    /// soon be retired don't count.
-    pub(super) fn reserve(
-        &mut self,
-        (chunks, nodes): (u64, u64),
-        mut provide_chunk: impl FnMut(EntryIndex) -> Result<(), OutOfMemory>,
-        provide_node: impl Fn(u32) -> Result<(), OutOfMemory>,
-    ) -> Result<(), NoRoom> {
-        let left = |limit: u32, made: usize, usable: u64| {
-            (made as u64 + usable).saturating_sub(limit.into())
-        };
-        let usable = left(self.chunk_limit, self.chunks.len(), self.usable_chunks());
-        let more = usize::try_from(chunks.saturating_sub(usable)).unwrap_or(usize::MAX);
-        self.chunks.try_reserve(more).map_err(OutOfMemory::from)?;
-        for _ in usable..chunks {
-            let number = self.new_chunk(&mut provide_chunk)?;
-            self.file(number, Some(FREE));
-        }
-        let usable = left(self.node_limit, self.nodes.len(), self.usable_nodes());
-        for _ in usable..nodes {
-            let number = self.new_node(&provide_node)?;
-            self.free_nodes.push(number);
-        }
-        Ok(())
-    }
-
     /// Frees a node. The node's links must be cleared.
     pub(super) fn release_node(&mut self, number: u32) {
         if self.nodes.get(number as usize).is_some_and(|generation| *generation < GENERATION_MAX) {
             self.free_nodes.push(number);
         }
-    }
-
-    /// Returns the number of chunks in the budget, excluding chunks that will soon be retired.
-    pub(super) fn usable_chunks(&self) -> u64 {
-        let retired = self.chunks.iter().filter(|chunk| chunk.generation >= LAST_USES).count();
-        u64::from(self.chunk_limit).saturating_sub(retired as u64)
-    }
-
-    /// Returns the number of nodes in the budget, excluding nodes that will soon be retired.
-    pub(super) fn usable_nodes(&self) -> u64 {
-        let retired = self.nodes.iter().filter(|generation| **generation >= LAST_USES).count();
-        u64::from(self.node_limit).saturating_sub(retired as u64)
     }
 
     fn owner_of(&self, index: EntryIndex) -> Option<&AtomicU32> {

@@ -77,19 +77,6 @@ impl Position {
         Self(number)
     }
 
-    /// Returns the number after the last position on the pages of the first `chunks` chunks.
-    pub(super) const fn end_of(chunks: u32) -> u32 {
-        let entries = chunks << SPREAD_BITS;
-        let spread = chunks.div_ceil(2) << PAGE_BITS;
-        if entries > SPREAD_ENTRIES {
-            entries.next_multiple_of(1 << PAGE_BITS)
-        } else if spread < SPREAD_ENTRIES {
-            spread
-        } else {
-            SPREAD_ENTRIES
-        }
-    }
-
     /// Returns the number.
     pub(super) const fn get(self) -> u32 {
         self.0
@@ -215,7 +202,6 @@ mod tests {
             let index = EntryIndex::new(number);
             prop_assert_eq!(index.position().index(), index);
             prop_assert_eq!(number < SPREAD_ENTRIES, index.position().get() < SPREAD_ENTRIES);
-            prop_assert!(index.position().get() < Position::end_of((number >> SPREAD_BITS) + 1));
         }
     }
 

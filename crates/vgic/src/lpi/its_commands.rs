@@ -344,17 +344,6 @@ impl CommandState {
         self.translators.get(its).into_iter().flat_map(Translator::collections)
     }
 
-    /// Returns `true` if these devices, in ascending order, would fit in an ITS without other
-    /// devices.
-    pub(crate) fn has_room_for_devices(
-        &self,
-        its: ItsIndex,
-        devices: impl ExactSizeIterator<Item = u32>,
-    ) -> bool {
-        devices.len() <= self.config.devices as usize
-            && self.translators.get(its).is_some_and(|its| its.has_room_for(devices))
-    }
-
     /// Returns an ITS's first mapped device whose DeviceID is not less than `first`.
     pub(crate) fn device_from(&self, its: ItsIndex, first: u32) -> Option<(u32, MappedDevice)> {
         self.translators.get(its)?.device_from(first)

@@ -4,10 +4,9 @@
 use super::command_state::CommandState;
 use super::entry::Entry;
 use super::entry_allocator::Owner;
-use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, NODE_BITS, depth};
 use super::mapping::ItsIndex;
 use super::shared::Location;
-use core::ops::{Range, RangeInclusive};
+use core::ops::Range;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 use gic_arch::its::CollectionId;
@@ -118,72 +117,4 @@ fn saved(entry: Entry) -> SavedLpi {
 
 fn configuration(entry: Entry) -> Config {
     Config::new().with_enable(entry.is_enabled()).with_priority(entry.level().configured())
-}
-
-/// Number of entries and nodes that a saved state needs.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Room {
-    /// Number of blocks, indexed by log2 of their size.
-    blocks: [u64; CHUNK_BITS as usize + 1],
-    pub(super) nodes: u64,
-}
-
-impl Room {
-    /// Adds a device with these ranges of mapped events, which must be in ascending order.
-    pub(crate) fn add_device(
-        &mut self,
-        event_bits: u8,
-        events: impl Iterator<Item = RangeInclusive<u32>>,
-    ) {
-        let event_bits = u32::from(event_bits);
-        let (size, depth) = (event_bits.min(CHUNK_BITS), depth(event_bits));
-        let mut last: Option<u32> = None;
-        let chunks =
-            events.flat_map(|events| events.start() >> CHUNK_BITS..=events.end() >> CHUNK_BITS);
-        for event in chunks.map(|chunk| chunk << CHUNK_BITS) {
-            if last == Some(event) {
-                continue;
-            }
-            // An event in a different subtree than its predecessor needs additional nodes or
-            // blocks.
-            let fresh = |shift: u32| last.is_none_or(|last| last >> shift != event >> shift);
-            self.blocks[size as usize] += u64::from(fresh(size));
-            let nodes = (1..=depth).filter(|below| fresh(CHUNK_BITS + NODE_BITS * below)).count();
-            self.nodes += nodes as u64;
-            last = Some(event);
-        }
-    }
-
-    pub(super) fn chunks(&self) -> u64 {
-        let entries =
-            self.blocks.iter().enumerate().map(|(size, blocks)| (blocks << size, CHUNK_ENTRIES));
-        entries.map(|(entries, chunk)| entries.div_ceil(chunk.into())).sum()
-    }
-}
-
-#[cfg(not(shuttle))]
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_restore_reserves_only_nodes_and_chunks_with_events(
-            event_bits in 6u8..=23,
-            events in proptest::collection::btree_set(any::<u32>(), 0..40),
-        ) {
-            use alloc::collections::BTreeSet;
-            let shifted = events.iter().map(|event| event >> (32 - event_bits));
-            let events: BTreeSet<u32> = shifted.collect();
-            let mut room = Room::default();
-            room.add_device(event_bits, events.iter().map(|event| *event..=*event));
-            let parts = |shift: u32| {
-                events.iter().map(|event| event >> shift).collect::<BTreeSet<_>>().len() as u64
-            };
-            let levels = 1..=depth(event_bits.into());
-            let nodes: u64 = levels.map(|below| parts(CHUNK_BITS + NODE_BITS * below)).sum();
-            prop_assert_eq!((room.chunks(), room.nodes), (parts(CHUNK_BITS), nodes));
-        }
-    }
 }

@@ -121,23 +121,6 @@ impl Translator {
     pub(super) fn unmap_collections_from(&mut self, first: u16) {
         self.collections.retain(|collection, _| collection < first);
     }
-
-    /// Allocates the memory for this many collections and these devices. The devices must be in
-    /// ascending order.
-    pub(super) fn reserve(
-        &mut self,
-        collections: usize,
-        devices: impl Iterator<Item = u32>,
-    ) -> Result<(), NoRoom> {
-        self.collections.reserve_many(collections).map_err(OutOfMemory::from)?;
-        self.device_table.reserve(devices, &mut self.mapped_devices)
-    }
-
-    /// Returns `true` if these devices, in ascending order, would fit if no other device was
-    /// mapped.
-    pub(super) fn has_room_for(&self, devices: impl Iterator<Item = u32>) -> bool {
-        self.mapped_devices.allows(self.device_table.nodes_of(devices))
-    }
 }
 
 /// The ITSes' mappings, by [`ItsIndex`].

@@ -10,7 +10,7 @@ use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 
-/// Error for a saved state that doesn't fit the machine, or is damaged. Nothing was restored.
+/// Error for a saved state that doesn't fit the machine, or is damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the saved state of {object} cannot be restored: {problem}")]
 pub struct RestoreError {
@@ -23,6 +23,16 @@ pub struct RestoreError {
 impl From<OutOfMemory> for RestoreError {
     fn from(OutOfMemory: OutOfMemory) -> Self {
         Problem::OutOfMemory.of(Object::Machine)
+    }
+}
+
+impl From<NoRoom> for RestoreError {
+    fn from(no_room: NoRoom) -> Self {
+        let problem = match no_room {
+            NoRoom::Budget => Problem::NoRoom,
+            NoRoom::OutOfMemory => Problem::OutOfMemory,
+        };
+        problem.of(Object::Machine)
     }
 }
 
@@ -152,15 +162,6 @@ pub enum Problem {
     Running,
     /// The heap is exhausted.
     OutOfMemory,
-}
-
-impl From<NoRoom> for Problem {
-    fn from(no_room: NoRoom) -> Self {
-        match no_room {
-            NoRoom::Budget => Self::NoRoom,
-            NoRoom::OutOfMemory => Self::OutOfMemory,
-        }
-    }
 }
 
 impl Problem {

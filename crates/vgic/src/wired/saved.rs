@@ -14,15 +14,6 @@ use gic_arch::gicd::Irouter;
 use gic_arch::{Affinity, IntIdClass, Priority};
 use msi_types::Cpu;
 
-/// A validated wired interrupt from a saved state.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RestoredInterrupt {
-    index: WiredIndex,
-    state: InterruptWord,
-    /// Route of a shared interrupt.
-    route: Affinity,
-}
-
 impl Wired {
     /// Returns the interrupts in a bank that aren't in their reset state, in INTID order. Reads
     /// each interrupt once, so that its saved state is consistent.
@@ -80,13 +71,22 @@ impl Wired {
         self.cpu_at(affinity).ok_or(Problem::NoSuchCpu { field, cpu: affinity })
     }
 
-    /// Validates a saved interrupt against this machine.
-    pub(crate) fn restorable(
+    /// Lowers all lines in a bank without notifying anybody.
+    pub(crate) fn lower_lines(&self, bank: Bank) {
+        for index in self.interrupts.indices(bank) {
+            if let Some(interrupt) = self.interrupts.get(bank.owner(), index) {
+                interrupt.update(|state| state.with_line(false));
+            }
+        }
+    }
+
+    /// Restores an interrupt that was just reset. Doesn't notify its target yet.
+    pub(crate) fn restore(
         &self,
         config: &VgicConfig,
         bank: Bank,
         saved: &InterruptState,
-    ) -> Result<RestoredInterrupt, Problem> {
+    ) -> Result<(), Problem> {
         let index = self.interrupts.index(saved.intid).ok_or(Problem::Unknown)?;
         let right_bank = match bank {
             Bank::Shared => saved.intid.is_shared(),
@@ -105,8 +105,11 @@ impl Wired {
         Problem::unless(!saved.message || messages, "message level", saved.message)?;
         let state = self.aimed(bank, saved)?;
         self.check_security(config, bank, index, state)?;
-        let route = Irouter::from(saved.route).affinity();
-        Ok(RestoredInterrupt { index, state, route })
+        if let Some(interrupt) = self.interrupts.get(bank.owner(), index) {
+            interrupt.update(|before| state.linked_as(before));
+        }
+        self.routes.lock().set(index, Irouter::from(saved.route).affinity());
+        Ok(())
     }
 
     /// Builds the interrupt's word. All fields except references to vCPUs must have been validated.
@@ -171,22 +174,6 @@ impl Wired {
         Problem::unless(!secure || state.with_latch(false) == untouched, "state", state.into_bits())
     }
 
-    /// Restores a bank that was just reset. Doesn't notify targets of pending interrupts yet.
-    pub(crate) fn restore(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
-        for index in self.interrupts.indices(bank) {
-            if let Some(interrupt) = self.interrupts.get(bank.owner(), index) {
-                interrupt.update(|state| state.with_line(false));
-            }
-        }
-        let mut routes = self.routes.lock();
-        for restored in interrupts {
-            if let Some(interrupt) = self.interrupts.get(bank.owner(), restored.index) {
-                interrupt.update(|state| restored.state.linked_as(state));
-            }
-            routes.set(restored.index, restored.route);
-        }
-    }
-
     /// Restores the stored bits of `GICD_CTLR`.
     pub(crate) fn restore_control(&self, control: u32) {
         self.control.store(control, SeqCst);
@@ -201,10 +188,9 @@ impl Wired {
     }
 
     /// Notifies the targets of ready interrupts. Must be called after the whole state is restored.
-    pub(crate) fn settle_restored(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
-        for RestoredInterrupt { index, .. } in interrupts {
-            let state = self.state(bank.owner(), *index);
-            self.settle(*index, state);
+    pub(crate) fn settle_restored(&self, bank: Bank, interrupts: &[InterruptState]) {
+        for index in interrupts.iter().filter_map(|saved| self.interrupts.index(saved.intid)) {
+            self.settle(index, self.state(bank.owner(), index));
         }
     }
 

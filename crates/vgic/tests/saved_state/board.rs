@@ -9,6 +9,7 @@ use msi_types::{Cpu, Level, Line, SetLine};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use vgic::its::ItsConfig;
+use vgic::saved_state::SavedState;
 use vgic::{GuestMemory, VgicConfig, VmMemory};
 
 pub(crate) const CPUS: u16 = 3;
@@ -99,6 +100,11 @@ impl Board {
         let mut other = Self(self.successor());
         other.restore(&serde_json::from_str(&sent).unwrap());
         other
+    }
+
+    /// Returns the state of a machine with the same configuration that was never used.
+    pub(crate) fn unused(&self) -> SavedState {
+        Self::new(self.gic.config().clone()).save()
     }
 
     pub(crate) fn copy_memory_to(&self, other: &Self) {

@@ -1,4 +1,4 @@
-//! Tests with damaged saved states. A restore must either refuse the state without side effects,
+//! Tests with damaged saved states. A restore must either refuse the state and reset the machine,
 //! or, if the state is a possible one for the machine, restore exactly that state.
 
 use super::board::{Board, CPUS, config};
@@ -10,7 +10,7 @@ use gic_arch::{IntId, gicd, icc};
 use msi_types::{Cpu, Level, Line, SetLine};
 use proptest::prelude::*;
 use vgic::SecurityView;
-use vgic::saved_state::{InterruptState, SavedState};
+use vgic::saved_state::{InterruptState, NotRestorable, SavedState};
 
 /// Creates a machine with another guest that has different interrupts in progress.
 fn other_work() -> Board {
@@ -163,11 +163,12 @@ fn refused_or_restored(
     all: &[Damage],
 ) -> Result<(), TestCaseError> {
     let Some(mut received) = damaged(&source.save(), all) else { return Ok(()) };
-    let before = board.save();
+    let possible = board.gic.config().check_restorable(&received);
     let outcome = board.try_restore(&received);
+    prop_assert_eq!(possible, outcome.map_err(NotRestorable::from));
     let after = board.save();
     if outcome.is_err() {
-        prop_assert_eq!(after, before);
+        prop_assert_eq!(after, board.unused());
     } else {
         join_lpis(&mut received);
         fill_in(&mut received, &after);

@@ -4,52 +4,18 @@ use super::queue::Queue;
 use super::tables::TableRegisters;
 use super::{Its, ItsConfig, LockedIts};
 use crate::config::Coherence;
-use crate::lpi::{
-    Control, ItsIndex, LpiTables, MappedDevice, NoRoom, Reservation, Restoration, Room,
-    SavedEvents, each_event,
-};
-use crate::saved_state::{CollectionState, DeviceState, EventRun, EventState, ItsState, Problem};
+use crate::lpi::{Control, MappedDevice, each_event};
+use crate::saved_state::{CollectionState, DeviceState, EventState, ItsState, Problem};
 use alloc::vec::Vec;
 use doorbell_fallible::{OutOfMemory, try_collect, try_collect_results, try_push};
 use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter};
 use gic_arch::its::CollectionId;
 use gic_arch::lpi::Config;
-use gic_arch::{Affinity, Lpi, Shareability};
+use gic_arch::{Affinity, Shareability};
 use msi_types::{DeviceId, EventId};
 
 /// Address bits that MAPD can specify for a translation table.
 const ITT_BITS: u64 = 0x000f_ffff_ffff_ff00;
-
-/// Register values that were validated for a restore.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RestoredRegisters {
-    enabled: bool,
-    queue: Queue,
-    tables: TableRegisters,
-}
-
-impl RestoredRegisters {
-    /// Validates the saved registers for an ITS.
-    pub(crate) fn of(its: &Its, saved: &ItsState) -> Result<Self, Problem> {
-        let config = &its.config;
-        Problem::unless_same("GITS_TYPER", saved.typer, config.typer().into_bits())?;
-        Problem::unless_same("GITS_IIDR", saved.iidr.into(), config.iidr.into_bits().into())?;
-        let enabled = Ctlr::from(saved.ctlr).enabled();
-        Problem::unless(control(enabled) == saved.ctlr, "GITS_CTLR", saved.ctlr)?;
-        let tables = restorable_tables(config, saved)?;
-        let base = accepted_cbaser(config, Cbaser::from_bits(saved.cbaser));
-        Problem::unless(base.into_bits() == saved.cbaser, "GITS_CBASER", saved.cbaser)?;
-        let (read, write) = (Creadr::from_bits(saved.creadr), Cwriter::from_bits(saved.cwriter));
-        let queue = Queue::between(base, read, write);
-        Problem::unless(queue.creadr().into_bits() == saved.creadr, "GITS_CREADR", saved.creadr)?;
-        Problem::unless(
-            queue.cwriter().into_bits() == saved.cwriter,
-            "GITS_CWRITER",
-            saved.cwriter,
-        )?;
-        Ok(Self { enabled, queue, tables })
-    }
-}
 
 fn restorable_tables(config: &ItsConfig, saved: &ItsState) -> Result<TableRegisters, Problem> {
     for (index, value) in (0..).zip(saved.baser) {
@@ -153,137 +119,26 @@ impl LockedIts<'_> {
         }))
     }
 
-    /// Restores a validated state into an ITS that is in its reset state. `vcpu` maps an affinity
-    /// to its vCPU's index.
-    pub(crate) fn restore(
-        &mut self,
-        registers: RestoredRegisters,
-        mappings: &SavedMappings<'_>,
-        restoration: &mut Restoration<'_>,
-        vcpu: impl Fn(Affinity) -> u16,
-    ) -> Result<(), NoRoom> {
-        let index = self.its.index;
-        let RestoredRegisters { enabled, queue, tables } = registers;
+    /// Restores the registers of an ITS that is in its reset state. Returns `GITS_CTLR.Enabled`.
+    pub(crate) fn restore_registers(&mut self, saved: &ItsState) -> Result<bool, Problem> {
+        let config = &self.its.config;
+        Problem::unless_same("GITS_TYPER", saved.typer, config.typer().into_bits())?;
+        Problem::unless_same("GITS_IIDR", saved.iidr.into(), config.iidr.into_bits().into())?;
+        let enabled = Ctlr::from(saved.ctlr).enabled();
+        Problem::unless(control(enabled) == saved.ctlr, "GITS_CTLR", saved.ctlr)?;
+        let tables = restorable_tables(config, saved)?;
+        let base = accepted_cbaser(config, Cbaser::from_bits(saved.cbaser));
+        Problem::unless(base.into_bits() == saved.cbaser, "GITS_CBASER", saved.cbaser)?;
+        let (read, write) = (Creadr::from_bits(saved.creadr), Cwriter::from_bits(saved.cwriter));
+        let queue = Queue::between(base, read, write);
+        Problem::unless(queue.creadr().into_bits() == saved.creadr, "GITS_CREADR", saved.creadr)?;
+        Problem::unless(
+            queue.cwriter().into_bits() == saved.cwriter,
+            "GITS_CWRITER",
+            saved.cwriter,
+        )?;
         (self.state.enabled, self.state.queue, self.state.tables) = (enabled, queue, tables);
-        self.state.has_past = queue.base.valid();
-        let numbers = mappings.saved.collections.iter().map(|state| state.collection.get());
-        restoration.its(index, enabled, numbers.zip(mappings.targets.iter().copied()))?;
-        for (device, runs) in mappings.devices() {
-            let mapped = MappedDevice { event_bits: device.event_bits, itt: device.itt };
-            let events = runs.iter().map(|run| SavedMappings::resolved(run, &vcpu));
-            let target = |collection| mappings.target(collection);
-            restoration.device((index, device.device.get()), mapped, events, target)?;
-        }
-        Ok(())
-    }
-}
-
-/// Collections and events of a saved ITS, resolved for this machine.
-pub(crate) struct SavedMappings<'s> {
-    saved: &'s ItsState,
-    /// vCPUs of the mapped collections, in the same order.
-    targets: Vec<u16>,
-    /// Runs of the events of all devices, in order.
-    runs: Vec<EventRun<'s>>,
-    /// For each device, the index in `runs` beyond its own.
-    ends: Vec<usize>,
-}
-
-impl<'s> SavedMappings<'s> {
-    /// Resolves the mappings. `vcpu` maps an affinity to its vCPU's index. `check` validates each
-    /// device, and `check_run` a [run](DeviceState::runs) of its events, given the event before it.
-    pub(crate) fn of<E: From<OutOfMemory>>(
-        saved: &'s ItsState,
-        vcpu: impl Fn(Affinity) -> u16,
-        check: impl Fn(&DeviceState) -> Result<(), E>,
-        check_run: impl Fn(&DeviceState, Option<EventId>, EventRun<'s>) -> Result<(), E>,
-    ) -> Result<Self, E> {
-        let targets = try_collect(saved.collections.iter().map(|state| vcpu(state.target)));
-        let targets = targets.map_err(OutOfMemory::from)?;
-        let mut mappings = Self { saved, targets, runs: Vec::new(), ends: Vec::new() };
-        for device in &saved.devices {
-            check(device)?;
-            let mut before = None;
-            for run in device.runs() {
-                check_run(device, before, run)?;
-                before = run.events.last().map(|event| event.event);
-                try_push(&mut mappings.runs, run).map_err(OutOfMemory::from)?;
-            }
-            let end = mappings.runs.len();
-            try_push(&mut mappings.ends, end).map_err(OutOfMemory::from)?;
-        }
-        Ok(mappings)
-    }
-
-    /// Iterates over the DeviceIDs, in ascending order.
-    pub(crate) fn device_ids(&self) -> impl ExactSizeIterator<Item = u32> {
-        self.saved.devices.iter().map(|device| device.device.get())
-    }
-
-    /// Adds the devices to the room that a restore needs.
-    pub(crate) fn add_to(&self, room: &mut Room) {
-        for (device, runs) in self.devices() {
-            let ends =
-                runs.iter().filter_map(|run| Some((run.events.first()?, run.events.last()?)));
-            let events = ends.map(|(first, last)| first.event.get()..=last.event.get());
-            room.add_device(device.event_bits, events);
-        }
-    }
-
-    /// Reserves the memory that [`restore`](LockedIts::restore) needs for this ITS in addition to
-    /// the entry pool.
-    pub(crate) fn reserve(
-        &self,
-        its: ItsIndex,
-        reservation: &mut Reservation<'_>,
-        vcpu: impl Fn(Affinity) -> u16,
-        tables: impl Fn(u32) -> Option<LpiTables>,
-    ) -> Result<(), NoRoom> {
-        let collections = self.saved.collections.len();
-        reservation.its(its, collections, self.device_ids())?;
-        for run in &self.runs {
-            let (events, groups) = Self::resolved(run, &vcpu)?;
-            let target = |collection| self.target(collection);
-            reservation.events(events, groups, target, &tables)?;
-        }
-        Ok(())
-    }
-
-    /// Iterates over the devices with their runs of events.
-    fn devices(&self) -> impl Iterator<Item = (&'s DeviceState, &[EventRun<'s>])> {
-        let starts = core::iter::once(&0).chain(&self.ends);
-        let ranges = starts.zip(&self.ends).map(|(start, end)| self.runs.get(*start..*end));
-        self.saved.devices.iter().zip(ranges.map(Option::unwrap_or_default))
-    }
-
-    /// Returns a run of events with its collections, each with the number of consecutive events in
-    /// it.
-    fn resolved(
-        run: &EventRun<'s>,
-        vcpu: impl Fn(Affinity) -> u16,
-    ) -> Result<(SavedEvents, impl Iterator<Item = (CollectionId, u32)>), NoRoom> {
-        let first = run.events.first().ok_or(NoRoom::Budget)?;
-        let events = SavedEvents {
-            first: first.event.get(),
-            count: u32::try_from(run.events.len()).map_err(|_| NoRoom::Budget)?,
-            lpi: Lpi::try_from(first.intid).map_err(|_| NoRoom::Budget)?,
-            collection: first.collection,
-            pending: first.pending,
-            stays_at: first.stays_at.map_or(0, vcpu),
-            configuration: first.configuration.map(Config::from_bits),
-        };
-        Ok((events, run.groups()))
-    }
-
-    /// Returns a collection's vCPU, or `None` if the collection is not mapped.
-    fn target(&self, collection: CollectionId) -> Option<u16> {
-        // Guests usually number their collections from 0.
-        let number = usize::from(collection.get());
-        let collections = &self.saved.collections;
-        let at = match collections.get(number) {
-            Some(state) if state.collection == collection => number,
-            _ => collections.binary_search_by_key(&collection, |it| it.collection).ok()?,
-        };
-        self.targets.get(at).copied()
+        self.state.has_past = base.valid();
+        Ok(enabled)
     }
 }

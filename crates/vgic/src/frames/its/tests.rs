@@ -11,6 +11,5 @@ mod known_mistakes;
 mod long_work;
 mod queue;
 mod ready_bits;
-mod reservation;
 mod rig;
 mod stress;

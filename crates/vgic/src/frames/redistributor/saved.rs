@@ -2,20 +2,12 @@
 
 use super::{LpiRegisters, Redistributor};
 use crate::config::SecurityView;
+use crate::lpi::LpiTables;
 use crate::saved_state::{Problem, RedistributorState};
-use crate::wired::{Bank, RestoredInterrupt, participation};
+use crate::wired::{Bank, participation};
 use alloc::vec::Vec;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
-
-/// A redistributor's registers and interrupts, validated for a restore.
-#[derive(Debug)]
-pub(crate) struct RestoredRedistributor {
-    /// The PE's participation bits, without the groups that its CPU interface enables.
-    pub(crate) participation: u32,
-    pub(crate) lpi_registers: LpiRegisters,
-    pub(crate) interrupts: Vec<RestoredInterrupt>,
-}
 
 impl Redistributor<'_> {
     /// Saves everything except LPIs.
@@ -33,12 +25,14 @@ impl Redistributor<'_> {
         })
     }
 
-    /// Validates the saved registers for this redistributor. Does not check its interrupts and
-    /// LPIs.
-    pub(crate) fn restorable(
+    /// Restores the registers of a redistributor that is in its reset state. `groups` are the
+    /// participation bits of the groups that its CPU interface enables. Returns the LPI tables if
+    /// LPIs are enabled.
+    pub(crate) fn restore(
         self,
         saved: &RedistributorState,
-    ) -> Result<RestoredRedistributor, Problem> {
+        groups: u32,
+    ) -> Result<Option<LpiTables>, Problem> {
         let typer = self.typer().with_last(false).into_bits();
         Problem::unless_same("GICR_TYPER", saved.typer, typer)?;
         let (ctlr, propbaser) = (Ctlr::from(saved.ctlr), Propbaser::from(saved.propbaser));
@@ -58,17 +52,17 @@ impl Redistributor<'_> {
             self.accepted_pendbaser(pendbaser) == pendbaser && (has_lpis || saved.pendbaser == 0);
         let valid = valid && consumed;
         Problem::unless(valid, "GICR_PENDBASER", saved.pendbaser)?;
-        Ok(RestoredRedistributor {
-            participation: self.awake(saved.waker)? | self.declined(ctlr),
-            lpi_registers: LpiRegisters {
-                enabled: ctlr.enable_lpis(),
-                propbaser,
-                pendbaser,
-                written_pendbaser: saved.pendbaser,
-                ignored: [None; 2],
-            },
-            interrupts: Vec::new(),
-        })
+        let participation = self.awake(saved.waker)? | self.declined(ctlr) | groups;
+        self.wired.restore_participation(self.cpu, participation);
+        self.registers.restore(LpiRegisters {
+            enabled: ctlr.enable_lpis(),
+            propbaser,
+            pendbaser,
+            written_pendbaser: saved.pendbaser,
+            ignored: [None; 2],
+        });
+        let id_bits = self.config.lpi_id_bits.filter(|_| ctlr.enable_lpis());
+        Ok(id_bits.map(|id_bits| LpiTables::new(propbaser, pendbaser, id_bits)))
     }
 
     /// Returns the `DPG` bits in `ctlr` that this guest can set.
