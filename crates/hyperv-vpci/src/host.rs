@@ -254,7 +254,7 @@ impl Host {
             return Ok(false);
         }
         if self.relations_pending {
-            let form = self.version.unwrap_or(Version::V1_1).relations();
+            let form = self.version.unwrap_or(Version::V1_2).relations();
             let (room, out) = self.buffer.split_at_mut(MAX_MESSAGE);
             let relations = Relations::new(form, self.functions.descriptions(), room);
             let notice = relations.map(Notice::Relations);

@@ -31,7 +31,7 @@ pub use notice::{DeviceDescription, Notice, Relations, RelationsForm};
 pub use reply::Status;
 pub use request::{PowerState, Request};
 pub use resources::{AssignedResources, ResourcesForm};
-pub use retarget::{DeviceKey, RETARGET_INTERRUPT, Retarget, RetargetInput};
+pub use retarget::{DeviceKey, HIGHEST_PROCESSOR, RETARGET_INTERRUPT, Retarget, RetargetInput};
 pub use slot::Slot;
 pub use version::Version;
 
@@ -62,7 +62,6 @@ mod kind {
     pub(super) const RESOURCES_ASSIGNED: u32 = 0x4249_0010;
     pub(super) const RESOURCES_RELEASED: u32 = 0x4249_0011;
     pub(super) const QUERY_PROTOCOL_VERSION: u32 = 0x4249_0013;
-    pub(super) const CREATE_INTERRUPT: u32 = 0x4249_0014;
     pub(super) const DELETE_INTERRUPT: u32 = 0x4249_0015;
     pub(super) const RESOURCES_ASSIGNED2: u32 = 0x4249_0016;
     pub(super) const CREATE_INTERRUPT2: u32 = 0x4249_0017;

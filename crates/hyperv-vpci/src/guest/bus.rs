@@ -9,7 +9,8 @@ use super::{BusEvent, Faults, Kernel, Vectors, VpciError, Wait};
 use crate::channel::{Channel, Idle};
 use crate::protocol::reply::BarsReply;
 use crate::protocol::{
-    AssignedResources, BARS, DeviceDescription, Request, SLOTS, Slot, Status, Version,
+    AssignedResources, BARS, DeviceDescription, HIGHEST_PROCESSOR, Request, ResourcesForm, SLOTS,
+    Slot, Status, Version,
 };
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -108,7 +109,7 @@ impl Bus {
         let link = TaskLock::new(Link::new(channel, config.vectors)?);
         let interrupts = InterruptTable::new(config.vectors).map_err(|_| VpciError::NoMemory)?;
         let interrupts = IrqLock::new(interrupts);
-        let version = Version::V1_1;
+        let version = Version::V1_2;
         let refused_unmasks = AtomicU32::new(0);
         let mut bus = Self { config, version, kernel, vectors, link, interrupts, refused_unmasks };
         bus.version = bus.negotiate(&Version::OFFERED)?;
@@ -166,7 +167,7 @@ impl Bus {
         let BarsReply(bars) =
             BarsReply::parse(answer.bytes()).map_err(malformed)?.map_err(refused)?;
         let operation = "assign resources";
-        let assigned = AssignedResources::new(id.slot, self.version.resources());
+        let assigned = AssignedResources::new(id.slot, ResourcesForm::V2);
         match self.ask_status(operation, &Request::AssignResources(assigned), Some(id))? {
             status if status.is_success() => Ok(bars),
             status => Err(VpciError::Refused { operation, status }),
@@ -373,11 +374,11 @@ impl Bus {
         Ok((result, idle))
     }
 
-    /// Returns a CPU's VP index, if the bus's protocol version can encode it.
+    /// Returns a CPU's VP index, if the protocol can encode it.
     pub(super) fn processor(&self, cpu: Cpu) -> Result<u16, MsiError> {
         let unknown = MsiError::NotReachable(cpu, "the hypervisor has no VP index for it");
         let processor = self.kernel.processor(cpu).ok_or(unknown)?;
-        if processor > self.version.highest_processor() {
+        if processor > HIGHEST_PROCESSOR {
             return Err(MsiError::NotReachable(cpu, UNNAMED));
         }
         Ok(processor)

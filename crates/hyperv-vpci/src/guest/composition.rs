@@ -91,13 +91,7 @@ impl Bus {
                 let message = MsiMessage { data, ..answer.message };
                 if let Some(place) = place {
                     let processor = self.processor(place.cpu)?;
-                    self.vectors.retarget(
-                        self.version,
-                        function.slot,
-                        message,
-                        place,
-                        processor,
-                    )?;
+                    self.vectors.retarget(function.slot, message, place, processor)?;
                 }
             }
         }

@@ -67,7 +67,7 @@ pub enum VpciError {
         error: ChannelError,
     },
     /// The host supports none of the protocol versions that this crate supports.
-    #[error("the host supports none of the protocol versions 1.1 to 1.4")]
+    #[error("the host supports none of the protocol versions 1.2 to 1.4")]
     NoVersion,
     /// The function was removed or never existed.
     #[error("slot {0} has no function")]

@@ -308,7 +308,7 @@ fn tell(
     let slot = bus.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.function.slot));
     let slot = slot.ok_or(MsiError::UnknownVector(hwirq))?;
     let processor = bus.processor(target.cpu)?;
-    bus.vectors.retarget(bus.version, slot, answer.message, target, processor)
+    bus.vectors.retarget(slot, answer.message, target, processor)
 }
 
 fn fault(bus: &Bus, operation: &'static str, reason: &'static str) -> MsiError {

@@ -1,7 +1,7 @@
 //! The root controller's vectors, as a bus allocates them: GIC SPIs, or local APIC vectors.
 
 use super::SpiDomain;
-use crate::protocol::{DeviceKey, Retarget, RetargetInput, Slot, Version};
+use crate::protocol::{DeviceKey, Retarget, RetargetInput, Slot};
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
@@ -62,7 +62,7 @@ pub(super) struct VectorTarget {
 }
 
 /// Reason for refusing a CPU that the protocol version cannot encode.
-pub(super) const UNNAMED: &str = "the protocol version cannot name its VP index";
+pub(super) const UNNAMED: &str = "the protocol cannot name its VP index";
 
 /// Vector in an x86 request for a group. The group's vectors are retargeted one by one afterwards.
 const GROUP_VECTOR: u32 = 0x20;
@@ -179,7 +179,6 @@ impl Vectors {
     /// Context: any.
     pub(super) fn retarget(
         &self,
-        version: Version,
         slot: Slot,
         message: MsiMessage,
         target: VectorTarget,
@@ -189,7 +188,7 @@ impl Vectors {
         let device = DeviceKey::new(apic.instance, slot);
         let retarget = Retarget { device, message, vector: target.vector, processor };
         let unreachable = |_| MsiError::NotReachable(target.cpu, UNNAMED);
-        let input = RetargetInput::new(&retarget, version).map_err(unreachable)?;
+        let input = RetargetInput::new(&retarget).map_err(unreachable)?;
         match apic.hypercall.retarget(&input) {
             0 => Ok(()),
             _ => Err(fault("retarget", "the hypervisor refused")),

@@ -102,8 +102,7 @@ impl Host {
     fn assign(&mut self, version: Version, assigned: AssignedResources) -> Result<Reply, Status> {
         let slot = assigned.slot;
         let is_known = match assigned.form {
-            ResourcesForm::V1 => true,
-            ResourcesForm::V2 => version >= Version::V1_2,
+            ResourcesForm::V1 | ResourcesForm::V2 => true,
             ResourcesForm::V3 => version >= Version::V1_4,
         };
         if !is_known || self.window.is_none() {

@@ -9,14 +9,13 @@ pub const MAX_GROUP: u16 = 32;
 /// Maximum number of processors that an interrupt can target.
 pub const MAX_PROCESSORS: usize = 32;
 
-/// Form of an interrupt in messages.
+/// Form of an interrupt in messages. The first form, with a mask of processors, belongs to version
+/// 1.1 of the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum InterruptForm {
-    /// 8-bit vector, and processors as a 64-bit mask.
-    V1,
-    /// 8-bit vector, and processors as a list.
+    /// 8-bit vector.
     V2,
-    /// 32-bit vector, and processors as a list.
+    /// 32-bit vector.
     V3,
 }
 
@@ -24,7 +23,7 @@ impl InterruptForm {
     /// Returns the highest vector that this form can represent.
     pub const fn highest_vector(self) -> u32 {
         match self {
-            Self::V1 | Self::V2 => 0xff,
+            Self::V2 => 0xff,
             Self::V3 => u32::MAX,
         }
     }
@@ -85,27 +84,6 @@ impl Processors {
         self.indices.get(..self.count.into()).unwrap_or_default()
     }
 
-    fn from_mask(mask: u64) -> Result<Self, ProtocolError> {
-        // Linux sends all ones as a placeholder for any processor.
-        if mask == u64::MAX {
-            return Ok(Self::one(0));
-        }
-        let mut indices = [0; MAX_PROCESSORS];
-        let mut count = 0;
-        for index in (0..64u16).filter(|index| mask >> index & 1 == 1) {
-            *indices.get_mut(usize::from(count)).ok_or(ProtocolError::BadProcessors)? = index;
-            count += 1;
-        }
-        if count == 0 { Err(ProtocolError::BadProcessors) } else { Ok(Self { indices, count }) }
-    }
-
-    fn to_mask(self) -> Result<u64, ProtocolError> {
-        self.indices().iter().try_fold(0, |mask, index| {
-            let bit = 1u64.checked_shl((*index).into()).ok_or(ProtocolError::BadProcessors)?;
-            Ok(mask | bit)
-        })
-    }
-
     /// Passes the processors as a list. Entries past the count are zero.
     fn through_list(self, by: &mut impl Codec) -> Result<Self, ProtocolError> {
         let count = by.u16(self.count.into())?;
@@ -142,7 +120,7 @@ impl InterruptDescriptor {
     ) -> Result<Self, ProtocolError> {
         form.check_vectors(self.vector, self.count)?;
         let vector = match form {
-            InterruptForm::V1 | InterruptForm::V2 => by.u8(self.vector.to_le_bytes()[0])?.into(),
+            InterruptForm::V2 => by.u8(self.vector.to_le_bytes()[0])?.into(),
             InterruptForm::V3 => by.u32(self.vector)?,
         };
         let delivery = match by.u8(self.delivery as u8)? {
@@ -153,15 +131,9 @@ impl InterruptDescriptor {
         by.reserved(usize::from(form == InterruptForm::V3))?;
         let count = check_group(by.u16(self.count)?)?;
         form.check_vectors(vector, count)?;
-        let processors = if form == InterruptForm::V1 {
-            by.reserved(4)?;
-            Processors::from_mask(by.u64(self.processors.to_mask()?)?)?
-        } else {
-            let processors = self.processors.through_list(by)?;
-            // OpenVMM's structures end with a reserved field here and expect its bytes.
-            by.padding(2)?;
-            processors
-        };
+        let processors = self.processors.through_list(by)?;
+        // OpenVMM's structures end with a reserved field here and expect its bytes.
+        by.padding(2)?;
         Ok(Self { vector, delivery, count, processors })
     }
 }

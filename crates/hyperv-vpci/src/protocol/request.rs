@@ -103,7 +103,6 @@ impl Request {
             kind::RESOURCES_ASSIGNED => assign(ResourcesForm::V1),
             kind::RESOURCES_ASSIGNED2 => assign(ResourcesForm::V2),
             kind::RESOURCES_ASSIGNED3 => assign(ResourcesForm::V3),
-            kind::CREATE_INTERRUPT => create(InterruptForm::V1),
             kind::CREATE_INTERRUPT2 => create(InterruptForm::V2),
             kind::CREATE_INTERRUPT3 => create(InterruptForm::V3),
             kind::DELETE_INTERRUPT | kind::DELETE_INTERRUPT2 => {
@@ -128,7 +127,6 @@ impl Request {
             Self::ReleaseResources(_) => kind::RESOURCES_RELEASED,
             Self::PowerChange { .. } => kind::POWER_STATE_CHANGE,
             Self::CreateInterrupt { form, .. } => match form {
-                InterruptForm::V1 => kind::CREATE_INTERRUPT,
                 InterruptForm::V2 => kind::CREATE_INTERRUPT2,
                 InterruptForm::V3 => kind::CREATE_INTERRUPT3,
             },

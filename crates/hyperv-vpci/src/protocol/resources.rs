@@ -1,6 +1,6 @@
 //! Resources that a guest assigns to a function.
 
-use super::{BARS, Codec, InterruptForm, ProtocolError, Slot};
+use super::{BARS, Codec, ProtocolError, Slot};
 
 /// Length of one memory resource in bytes.
 const RESOURCE: usize = 20;
@@ -11,9 +11,9 @@ const MAX_INTERRUPTS: u32 = 494;
 /// Form of an assignment, which determines the length of each interrupt in it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ResourcesForm {
-    /// 16 bytes for each interrupt.
+    /// 16 bytes for each interrupt. OpenVMM's client uses this form under all versions.
     V1,
-    /// 72 bytes for each interrupt.
+    /// 72 bytes for each interrupt. Linux and this crate's guests use this form.
     V2,
     /// 80 bytes for each interrupt.
     V3,
@@ -25,15 +25,6 @@ impl ResourcesForm {
             Self::V1 => 16,
             Self::V2 => 72,
             Self::V3 => 80,
-        }
-    }
-
-    /// Returns the form of interrupts in an assignment of this form.
-    pub const fn interrupts(self) -> InterruptForm {
-        match self {
-            Self::V1 => InterruptForm::V1,
-            Self::V2 => InterruptForm::V2,
-            Self::V3 => InterruptForm::V3,
         }
     }
 }

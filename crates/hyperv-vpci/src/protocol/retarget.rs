@@ -13,7 +13,7 @@
 //! | 56 to 63 | for a sparse set: one bit for each bank that follows |
 //! | from 64 | for a sparse set: 8 bytes for each bank, one bit for each of its 64 processors |
 
-use super::{Codec, ProtocolError, Reader, Slot, Version, Writer};
+use super::{Codec, ProtocolError, Reader, Slot, Writer};
 use msi_types::MsiMessage;
 
 /// Call code of the hypercall.
@@ -48,6 +48,9 @@ const VARIABLE_SHIFT: u32 = 17;
 
 /// Mask of the variable header's length, in units of 8 bytes.
 const VARIABLE_MASK: u64 = 0x3ff;
+
+/// Highest VP index that interrupts can target: a sparse set covers 4096 processors.
+pub const HIGHEST_PROCESSOR: u16 = 4095;
 
 /// Identifier of a function in hypercalls, derived from the bus's instance GUID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -85,22 +88,18 @@ pub struct Retarget {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RetargetInput {
     bytes: [u8; SPARSE_LENGTH],
-    length: usize,
 }
 
 impl RetargetInput {
-    /// Encodes a target. From version 1.2 on, the processor is encoded as a sparse set, as in
-    /// Linux. Version 1.1 uses a mask of processors 0 to 63.
+    /// Encodes a target. The processor is encoded as a sparse set, as in Linux.
     ///
     /// # Errors
-    /// Returns [`ProtocolError::BadProcessors`] for a VP index that the encoding cannot represent:
-    /// above 63 under version 1.1, above 4095 under later versions.
-    pub fn new(retarget: &Retarget, version: Version) -> Result<Self, ProtocolError> {
+    /// Returns [`ProtocolError::BadProcessors`] for a VP index above [`HIGHEST_PROCESSOR`].
+    pub fn new(retarget: &Retarget) -> Result<Self, ProtocolError> {
         let mut bytes = [0; SPARSE_LENGTH];
         let mut to = Writer::new(&mut bytes);
         let (bank, bit) = (retarget.processor / 64, 1u64 << (retarget.processor % 64));
-        let is_set = version >= Version::V1_2;
-        if bank > if is_set { 63 } else { 0 } {
+        if retarget.processor > HIGHEST_PROCESSOR {
             return Err(ProtocolError::BadProcessors);
         }
         to.u64(SELF)?;
@@ -111,27 +110,22 @@ impl RetargetInput {
         to.u32(retarget.message.data)?;
         to.u64(0)?;
         to.u32(retarget.vector)?;
-        if is_set {
-            to.u32(PROCESSOR_SET)?;
-            to.u64(SPARSE)?;
-            to.u64(1 << bank)?;
-        } else {
-            to.u32(0)?;
-        }
+        to.u32(PROCESSOR_SET)?;
+        to.u64(SPARSE)?;
+        to.u64(1 << bank)?;
         to.u64(bit)?;
-        let length = to.length();
-        Ok(Self { bytes, length })
+        Ok(Self { bytes })
     }
 
     /// Returns the input's bytes. The hypercall requires that the input is aligned to 8 bytes and
     /// does not cross a page.
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
+    pub const fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Returns the hypercall's control word: the call code and the variable header's length.
     pub const fn control(&self) -> u64 {
-        let variable = (self.length - FIXED_LENGTH) as u64 / 8;
+        let variable = (SPARSE_LENGTH - FIXED_LENGTH) as u64 / 8;
         RETARGET_INTERRUPT as u64 | variable << VARIABLE_SHIFT
     }
 }

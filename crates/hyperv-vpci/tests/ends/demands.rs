@@ -158,9 +158,7 @@ fn requests_for_spis_state_the_fixed_delivery_mode() {
 
 #[test]
 fn spis_above_255_need_protocol_1_4() {
-    for (highest, last) in
-        [(Version::V1_1, 255), (Version::V1_2, 255), (Version::V1_3, 255), (Version::V1_4, 1019)]
-    {
+    for (highest, last) in [(Version::V1_2, 255), (Version::V1_3, 255), (Version::V1_4, 1019)] {
         let gic = Arc::new(Gic::new(1020, CPUS.into()));
         // Other users have claimed all SPIs below 254.
         gic.claim(HwIrq::new(32), NonZeroU16::new(222).unwrap()).unwrap();

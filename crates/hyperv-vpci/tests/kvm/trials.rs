@@ -142,7 +142,7 @@ fn retarget() -> Outcome {
     let TranslatedInterrupt { message, .. } = machine.create(0x41)?;
     let device = DeviceKey::new(INSTANCE, SLOT);
     let retarget = Retarget { device, message, vector: 0x63, processor: 1 };
-    let input = RetargetInput::new(&retarget, Version::V1_4)?;
+    let input = RetargetInput::new(&retarget)?;
     same(machine.host.retarget(input.bytes()), 0)?;
     same(machine.device.signal_msi(NoIdentity, message), Delivery::Pending)?;
     same(machine.both()?, [vec![], vec![0x63]])

@@ -14,32 +14,27 @@ fn create(form: InterruptForm, vector: u32, count: u16) -> Request {
 #[test]
 fn vectors_above_255_need_the_third_interrupt_form() {
     let mut out = [0; 128];
-    for form in [InterruptForm::V1, InterruptForm::V2] {
-        assert!(create(form, 255, 1).emit(&mut out).is_ok());
-        let too_wide = |vector| Err(ProtocolError::VectorTooWide { vector });
-        assert_eq!(create(form, 256, 1).emit(&mut out), too_wide(256));
-        // The group's last vector is 256.
-        assert_eq!(create(form, 249, 8).emit(&mut out), too_wide(249));
-        assert!(create(form, 248, 8).emit(&mut out).is_ok());
-    }
+    let form = InterruptForm::V2;
+    assert!(create(form, 255, 1).emit(&mut out).is_ok());
+    let too_wide = |vector| Err(ProtocolError::VectorTooWide { vector });
+    assert_eq!(create(form, 256, 1).emit(&mut out), too_wide(256));
+    // The group's last vector is 256.
+    assert_eq!(create(form, 249, 8).emit(&mut out), too_wide(249));
+    assert!(create(form, 248, 8).emit(&mut out).is_ok());
     assert!(create(InterruptForm::V3, 1019, 1).emit(&mut out).is_ok());
 }
 
 #[test]
 fn a_request_whose_group_ends_above_255_is_refused() {
-    // A create request of the first form: slot 9, four vectors from 255 on.
-    let mut request = [0; 32];
-    request[..16].copy_from_slice(&[0x14, 0, 0x49, 0x42, 9, 0, 0, 0, 0xff, 0, 4, 0, 0, 0, 0, 0]);
-    request[16] = 1;
+    // A create request of the second form: slot 9, four vectors from 255 on, one processor.
+    let mut request = [0; 80];
+    request[..16].copy_from_slice(&[0x17, 0, 0x49, 0x42, 9, 0, 0, 0, 0xff, 0, 4, 0, 1, 0, 0, 0]);
     assert_eq!(Request::parse(&request), Err(ProtocolError::VectorTooWide { vector: 255 }));
-    // In the second form, the processors follow the count immediately.
-    request[0] = 0x17;
-    request[12] = 1;
-    let mut second = [0; 80];
-    second[..32].copy_from_slice(&request);
-    assert_eq!(Request::parse(&second), Err(ProtocolError::VectorTooWide { vector: 255 }));
-    second[8] = 252;
-    assert!(Request::parse(&second).is_ok());
+    request[8] = 252;
+    assert!(Request::parse(&request).is_ok());
+    // The first form belongs to version 1.1.
+    request[0] = 0x14;
+    assert_eq!(Request::parse(&request), Err(ProtocolError::UnknownType(0x4249_0014)));
 }
 
 #[test]

@@ -23,7 +23,6 @@ fn translated() -> impl Strategy<Value = TranslatedInterrupt> {
 
 fn created() -> impl Strategy<Value = Request> {
     let forms = prop_oneof![
-        (Just(InterruptForm::V1), 0..224u32, prop::collection::btree_set(0..64u16, 1..=32)),
         (Just(InterruptForm::V2), 0..224u32, prop::collection::btree_set(any::<u16>(), 1..=32)),
         (Just(InterruptForm::V3), any::<u32>(), prop::collection::btree_set(any::<u16>(), 1..=32)),
     ];

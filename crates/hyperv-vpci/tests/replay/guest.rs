@@ -34,8 +34,6 @@ fn kind_of(bytes: &[u8]) -> &[u8] {
     &bytes[..4]
 }
 
-const CREATE_V1: [u8; 4] = [0x14, 0, 0x49, 0x42];
-
 impl Peer {
     /// Receives and answers the guest's packets if the guest has signaled.
     fn answer(&mut self) {
@@ -52,15 +50,10 @@ impl Peer {
         let found = self.lines.iter().position(is_recorded);
         let index = found.unwrap_or_else(|| panic!("not recorded: {kind:?} {sent:02x?}"));
         let Line::Guest(recorded, bytes) = self.lines.remove(index) else { unreachable!() };
-        let mut bytes = rounded(&bytes);
-        assert_eq!(sent.len(), bytes.len(), "the length of {sent:02x?}");
         if self.is_exact {
             assert_eq!((index, kind), (0, recorded), "the order of {sent:02x?}");
-        } else if sent.starts_with(&CREATE_V1) {
-            // Linux names all processors here and retargets later.
-            bytes[16..24].copy_from_slice(&sent[16..24]);
         }
-        assert_eq!(sent, bytes);
+        assert_eq!(sent, rounded(&bytes));
         while let Some(Line::Host(..)) = self.lines.get(index) {
             let Line::Host(answer, bytes) = self.lines.remove(index) else { unreachable!() };
             let answer = match (answer, kind) {
@@ -223,7 +216,7 @@ fn the_guest_handles_recorded_openvmm_host_events() {
 
 #[test]
 fn a_guest_on_arm64_sends_the_same_packets_as_linux() {
-    for section in sections(include_str!("data/linux-arm64.txt")).into_iter().take(4) {
+    for section in sections(include_str!("data/linux-arm64.txt")).into_iter().take(3) {
         let (kernel, near) = sleeper(section, false);
         let (_, vectors) = spis(&kernel);
         let bus = open(&kernel, near, vectors);
@@ -287,7 +280,6 @@ impl Hypercall for Hypervisor {
 #[test]
 fn a_guest_on_x86_sends_the_same_packets_as_linux() {
     for section in sections(include_str!("data/linux-x86.txt")) {
-        let cpus: &[u32] = if section.name == "1.1" { &[1] } else { &[1, 70] };
         let (kernel, near) = sleeper(section, false);
         let hypervisor = Arc::new(Hypervisor(kernel.clone()));
         let instance = *b"a bus's instance";
@@ -295,15 +287,12 @@ fn a_guest_on_x86_sends_the_same_packets_as_linux() {
             Vectors::Apic(ApicVectors::new(Arc::new(Matrix::default()), hypervisor, instance));
         let bus = open(&kernel, near, vectors);
         let device = bus.attach(SLOT.requester(5), 8).unwrap();
-        let blocks: Vec<_> = cpus
-            .iter()
-            .map(|cpu| {
-                let block = bus.allocate(&device, &request(1, *cpu)).unwrap();
-                bus.compose(&block, 0).unwrap();
-                bus.unmask(block.first());
-                block
-            })
-            .collect();
+        let blocks = [1, 70].map(|cpu| {
+            let block = bus.allocate(&device, &request(1, cpu)).unwrap();
+            bus.compose(&block, 0).unwrap();
+            bus.unmask(block.first());
+            block
+        });
         for block in blocks {
             bus.free(&device, block);
         }
