@@ -9,9 +9,9 @@
 //!
 //! | checks | explored |
 //! |---|---|
-//! | those that call [`explore_all`] (`sharded_lock`, six in `candidates`) | every interleaving |
+//! | those that call [`explore_all`] (`sharded_lock`, four in `candidates`) | every interleaving |
 //! | those that call [`explore`] | a sample: 1,000 random interleavings, and 1,000 with few thread switches (PCT, depth 3); [`explore_more`] multiplies both |
-//! | those that call [`explore_random`] (`model`, `arrivals`, `wired_model`, `completion`, `pausing`, three in `candidates`) | a sample: as many random interleavings as the call states |
+//! | those that call [`explore_random`] (`model`, `arrivals`, `wired_model`, `completion`, `pausing`, one in `candidates`) | a sample: as many random interleavings as the call states |
 //!
 //! `cargo xtask test --long` multiplies the samples by ten ([`sample`]), and prints the
 //! seed that it chooses for the schedulers, another one each time (`$SHUTTLE_RANDOM_SEED`).

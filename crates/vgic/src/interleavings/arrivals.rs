@@ -97,27 +97,6 @@ fn a_message_listed_on_arrival_moves_to_its_new_vcpu_once() {
     explore_random(EXECUTIONS, || a_message_moves_at_its_arrival(true));
 }
 
-/// Another message or an SPI arrives while a vCPU in guest mode lists a message's LPI.
-fn arrives_beside_a_message(before: bool, arrive: fn(&Machine)) {
-    let (machine, [vcpu, _]) = machine();
-    machine.enable_spi();
-    let mut vcpu = vcpu.with_list_registers(list_registers()).unwrap();
-    if before {
-        machine.send();
-    }
-    let mut guest = vcpu.enter();
-    let kicks = machine.kicks.count(Cpu::new(0));
-    let device = spawn(&machine, arrive);
-    let vmcr = guest.interface().vmcr;
-    let place = guest.list_message(DEVICE, Machine::message(), vmcr, u32::MAX);
-    device.join().unwrap();
-    assert!(place.is_none_or(|index| index == 0) && machine.kicks.count(Cpu::new(0)) == kicks + 1);
-    let mut registers = *guest.interface();
-    registers.list[0] = ListRegister::new();
-    guest.exit(&registers);
-    assert!(is_one_listed(&vcpu.enter()) || place.is_some(), "the interrupt was lost");
-}
-
 /// The LPI arrives again after the guest has ended it. An SPI arrives while the vCPU lists the LPI
 /// again.
 fn arrives_beside_a_repetition() {
@@ -142,12 +121,4 @@ fn arrives_beside_a_repetition() {
 #[test]
 fn an_spi_arriving_while_an_lpi_is_relisted_is_not_lost() {
     explore_random(EXECUTIONS, arrives_beside_a_repetition);
-}
-
-#[test]
-fn an_interrupt_arriving_beside_a_listed_message_is_not_missed() {
-    for before in [false, true] {
-        explore_random(EXECUTIONS, move || arrives_beside_a_message(before, Machine::send));
-        explore_random(EXECUTIONS, move || arrives_beside_a_message(before, Machine::fire));
-    }
 }

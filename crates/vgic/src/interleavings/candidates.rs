@@ -55,10 +55,6 @@ impl Machine {
         self.change(index, |state| state.with_latch(true));
     }
 
-    fn route(&self, index: usize, target: u16) {
-        self.change(index, |state| state.with_target_index(target));
-    }
-
     /// Returns the index of a ready interrupt, as `Vcpu::inputs` does.
     fn look(&self, cpu: Cpu) -> Option<usize> {
         let mut found = None;
@@ -102,7 +98,6 @@ impl Machine {
 }
 
 const CPU: Cpu = Cpu::new(0);
-const OTHER: Cpu = Cpu::new(1);
 
 fn spawn(
     machine: &Arc<Machine>,
@@ -124,15 +119,6 @@ fn sleeps_while_they_fire(machine: &Arc<Machine>, firing: &[usize]) {
         injector.join().unwrap();
     }
     machine.check(CPU, sleeps);
-}
-
-fn one_fires() {
-    sleeps_while_they_fire(&Machine::new(), &[0]);
-}
-
-#[test]
-fn an_interrupt_wakes_a_vcpu_falling_asleep() {
-    explore_all(400, one_fires);
 }
 
 fn one_fires_again() {
@@ -181,27 +167,6 @@ fn removing_the_only_candidate_keeps_a_new_neighbor() {
     explore_all(100, the_only_one_is_taken);
 }
 
-/// Removes the vCPU's only candidate, whose bit is stale, while the same interrupt fires again.
-fn the_only_one_fires_again() {
-    let machine = Machine::new();
-    machine.fire(0);
-    machine.handle(CPU).unwrap();
-    let injector = spawn(&machine, |machine| machine.fire(0));
-    let candidates = &machine.candidates[CPU.index()];
-    if let Some(index) = candidates.take_only()
-        && machine.interrupts[0].state().ready_at(CPU)
-    {
-        candidates.set(index);
-    }
-    injector.join().unwrap();
-    machine.check(CPU, false);
-}
-
-#[test]
-fn removing_a_stale_candidate_keeps_its_next_interrupt() {
-    explore_all(100, the_only_one_fires_again);
-}
-
 fn two_fire() {
     sleeps_while_they_fire(&Machine::new(), &[0, 1]);
 }
@@ -209,40 +174,6 @@ fn two_fire() {
 #[test]
 fn two_interrupts_kick_a_vcpu_falling_asleep_at_most_once() {
     explore_random(5_000, two_fire);
-}
-
-fn one_fires_while_it_is_handled() {
-    let machine = Machine::new();
-    machine.fire(0);
-    let injector = spawn(&machine, |machine| machine.fire(0));
-    let handled = machine.handle(CPU).is_some();
-    let sleeps = machine.leave(CPU);
-    injector.join().unwrap();
-    assert!(handled);
-    machine.check(CPU, sleeps);
-}
-
-#[test]
-fn an_interrupt_firing_at_its_ack_stays_pending() {
-    explore_random(5_000, one_fires_while_it_is_handled);
-}
-
-fn one_moves_while_it_fires() {
-    let machine = Machine::new();
-    machine.wakeup.words()[OTHER.index()].leave();
-    let injector = spawn(&machine, |machine| machine.fire(0));
-    let router = spawn(&machine, |machine| machine.route(0, 1));
-    let handled = machine.handle(CPU).is_some();
-    injector.join().unwrap();
-    router.join().unwrap();
-    let there = machine.interrupts[0].state().ready_at(OTHER);
-    assert_ne!(handled, there, "taken by the old vCPU, or ready at the new one");
-    machine.check(OTHER, true);
-}
-
-#[test]
-fn a_moving_interrupt_wakes_only_its_new_target() {
-    explore_random(5_000, one_moves_while_it_fires);
 }
 
 /// A vCPU clears the summary bit of a leaf that it found empty, and that a message has filled

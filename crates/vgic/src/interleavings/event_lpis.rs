@@ -79,20 +79,6 @@ fn the_last_handler_sees_the_last_coalesced_message() {
     explore(the_last_message_is_seen);
 }
 
-fn two_senders_of_one_event() {
-    let (machine, _commands) = one_event();
-    let senders = [1, 2].map(|_| spawn(&machine, |machine| machine.send(1, 0)));
-    let handler = spawn(&machine, |machine| machine.vcpu(0).take().is_some());
-    let fresh = senders.map(|sender| sender.join().unwrap());
-    let taken = usize::from(handler.join().unwrap()) + machine.vcpu(0).drain().len();
-    assert_eq!(taken, fresh.iter().filter(|injection| **injection == Injection::Fresh).count());
-}
-
-#[test]
-fn concurrent_senders_cause_one_lpi_per_fresh_signal() {
-    explore(two_senders_of_one_event);
-}
-
 /// An ITS moves an event while another ITS maps one. Messages arrive for both, and both vCPUs enter
 /// the guest, acknowledge an interrupt, and fall asleep.
 fn movi_beside_mapti(is_pending: bool) {
@@ -173,23 +159,6 @@ fn an_event_moved_to_its_pending_lpi_is_pending_once() {
     explore(|| an_event_follows_its_lpi(true));
 }
 
-fn inv_enables() {
-    let (machine, mut commands) = machine();
-    machine.configure(LPI, false, 0xa0);
-    commands.map_device(1, 1);
-    commands.map_event(1, 0, LPI, 0);
-    machine.configure(LPI, true, 0x40);
-    let sender = spawn(&machine, |machine| machine.send(1, 0));
-    commands.inv(1, 0);
-    sender.join().unwrap();
-    assert_eq!(machine.vcpu(0).drain(), [LPI]);
-}
-
-#[test]
-fn an_lpi_enabled_during_a_message_is_delivered() {
-    explore(inv_enables);
-}
-
 /// One thread disables an LPI and rereads its configuration, while another thread rereads it at the
 /// LPI's redistributor.
 fn two_threads_reread_a_configuration() {
@@ -230,38 +199,6 @@ fn two_commands_wake_two_vcpus() {
 #[test]
 fn concurrent_invalidations_each_wake_their_vcpu() {
     explore(two_commands_wake_two_vcpus);
-}
-
-fn inv_changes_the_priority() {
-    let (machine, mut commands) = one_event();
-    machine.configure(LPI, true, 0x20);
-    let sender = spawn(&machine, |machine| machine.send(1, 0));
-    let handler = spawn(&machine, |machine| machine.vcpu(0).drain().len());
-    commands.inv(1, 0);
-    sender.join().unwrap();
-    assert_eq!(handler.join().unwrap() + machine.vcpu(0).drain().len(), 1);
-}
-
-#[test]
-fn a_priority_change_during_a_message_loses_no_lpi() {
-    explore(inv_changes_the_priority);
-}
-
-fn a_discarded_event_stays_away() {
-    let (machine, mut commands) = one_event();
-    let sender = spawn(&machine, |machine| machine.send(1, 0));
-    commands.discard(1, 0);
-    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "pending after DISCARD");
-    commands.map_event(1, 0, OTHER, 1);
-    sender.join().unwrap();
-    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "pending at the old vCPU after MAPTI");
-    let new = machine.vcpu(1).drain();
-    assert!(new.iter().all(|lpi| *lpi == OTHER), "{new:?}");
-}
-
-#[test]
-fn a_late_message_does_not_signal_a_discarded_events_vcpu() {
-    explore(a_discarded_event_stays_away);
 }
 
 /// Device 1 sends while its entries are reassigned to device 2.
@@ -356,26 +293,6 @@ fn lpis_are_enabled() {
 #[test]
 fn enabling_lpis_delivers_saved_and_newly_arriving_lpis() {
     explore(lpis_are_enabled);
-}
-
-/// A message arrives for an event that is already pending, while its ITS is being enabled again.
-fn an_its_is_enabled() {
-    let (machine, mut commands) = one_event();
-    machine.send(1, 0);
-    commands.set_its_enabled(false);
-    let sender = spawn(&machine, |machine| machine.send(1, 0));
-    let handler = spawn(&machine, |machine| machine.vcpu(0).drain().len());
-    commands.set_its_enabled(true);
-    let after = machine.send(1, 0);
-    let fresh =
-        [sender.join().unwrap(), after].iter().filter(|sent| **sent == Injection::Fresh).count();
-    assert_ne!(after, Injection::Dropped, "the ITS is enabled");
-    assert_eq!(handler.join().unwrap() + machine.vcpu(0).drain().len(), 1 + fresh);
-}
-
-#[test]
-fn enabling_an_its_delivers_every_message() {
-    explore(an_its_is_enabled);
 }
 
 /// Two events have different priorities. The path to the first event's ready bit is empty, and

@@ -303,25 +303,6 @@ fn a_message_that_moves_wakes_its_new_vcpu() {
     explore_random(EXECUTIONS, a_message_moves_to_a_sleeper);
 }
 
-/// DISCARD and SYNC execute while a device sends.
-fn an_event_is_discarded() {
-    let (machine, [mut vcpu, _]) = machine();
-    let device = spawn(&machine, |machine| {
-        let address = ITS + u64::from(gits::TRANSLATER.offset());
-        let message = MsiMessage { address, data: EVENT.get() };
-        let _ = machine.gic.its(0).unwrap().signal_msi(DEVICE, message);
-    });
-    machine.command(&[discard(), sync(0)]);
-    assert_eq!(count(&mut vcpu), 0, "pending after DISCARD and SYNC");
-    device.join().unwrap();
-    assert_eq!(count(&mut vcpu), 0, "became pending after DISCARD and SYNC");
-}
-
-#[test]
-fn nothing_is_pending_after_discard_and_sync() {
-    explore_random(EXECUTIONS, an_event_is_discarded);
-}
-
 /// Starts MOVI and SYNC, and returns a flag that must be set while the LPI is listed at vCPU 0.
 pub(super) fn start_moving(machine: &Arc<Machine>) -> (Arc<AtomicBool>, thread::JoinHandle<()>) {
     let is_listed = Arc::new(AtomicBool::new(false));
@@ -466,10 +447,6 @@ fn mapti() -> Command {
 
 fn movi(vcpu: u16) -> Command {
     Command::Movi { device: DEVICE, event: EVENT, collection: CollectionId::new(vcpu) }
-}
-
-fn discard() -> Command {
-    Command::Discard { device: DEVICE, event: EVENT }
 }
 
 fn sync(vcpu: u16) -> Command {

@@ -4,8 +4,6 @@ use super::event_lpis::{LPI, OTHER, spawn};
 use super::explore;
 use super::machine::{NO_LPIS, machine};
 use crate::lpi::Injection;
-use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 fn rung_while_the_vcpu_falls_asleep() {
     let (machine, _commands) = machine();
@@ -81,66 +79,4 @@ fn rung_and_taken_back() {
 #[test]
 fn a_cleared_direct_lpi_is_not_redelivered() {
     explore(rung_and_taken_back);
-}
-
-/// The LPI is first disabled, and then enabled with a different priority. An invalidation follows
-/// each change.
-fn rung_while_it_is_invalidated() {
-    let (machine, _) = machine();
-    let ring = spawn(&machine, |machine| machine.ring(0, LPI));
-    machine.configure(LPI, false, 0xa0);
-    machine.invalidate(0, LPI);
-    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "the LPI is disabled");
-    let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
-    machine.configure(LPI, true, 0x20);
-    machine.invalidate(0, LPI);
-    assert_ne!(ring.join().unwrap(), Injection::Dropped);
-    assert_eq!(vcpu.join().unwrap() + machine.vcpu(0).drain().len(), 1);
-}
-
-#[test]
-fn an_invalidation_loses_no_direct_lpi() {
-    explore(rung_while_it_is_invalidated);
-}
-
-/// The vCPU enters and exits twice, while the LPI is signaled, disabled, and moved by MOVALL.
-fn rung_while_listed() {
-    let (machine, mut commands) = machine();
-    let number = Arc::new(AtomicU64::new(0));
-    let sender = {
-        let number = number.clone();
-        spawn(&machine, move |machine| {
-            (1..=2).fold(0, |last, message| {
-                number.store(message, SeqCst);
-                if machine.ring(0, LPI) == Injection::Dropped { last } else { message }
-            })
-        })
-    };
-    let vcpu = {
-        let number = number.clone();
-        spawn(&machine, move |machine| {
-            let mut vcpu = machine.vcpu(0);
-            let mut seen = 0;
-            for keeps in [true, false] {
-                let listed = vcpu.enter();
-                if listed.is_some() && !keeps {
-                    seen = number.load(SeqCst);
-                }
-                vcpu.exit(listed, keeps);
-            }
-            seen
-        })
-    };
-    commands.disable_lpis(0);
-    commands.enable_lpis(0);
-    commands.movall(0, 1);
-    let (last, seen) = (sender.join().unwrap(), vcpu.join().unwrap());
-    assert!(commands.sync(), "SYNC must complete after the vCPU has exited");
-    let left = machine.vcpu(0).drain().len() + machine.vcpu(1).drain().len();
-    assert!(left > 0 || seen >= last, "signal {last} was accepted, but {seen} was seen");
-}
-
-#[test]
-fn a_direct_lpi_in_a_list_register_is_not_lost() {
-    explore(rung_while_listed);
 }

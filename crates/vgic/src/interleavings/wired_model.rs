@@ -24,28 +24,33 @@ use shuttle::thread;
 
 const CPU: Cpu = Cpu::new(0);
 const SPI: u32 = 40;
-const LINE: Line = Line::Spi(SPI);
+pub(super) const LINE: Line = Line::Spi(SPI);
 
 /// Default number of executions per check. Each execution is slow, because it creates all wired
 /// interrupts.
 const RANDOM: usize = 500;
 
-/// A machine with an edge-triggered, enabled SPI routed to vCPU 0.
-struct Machine {
-    wired: Wired,
+/// A machine with two vCPUs and an edge-triggered, enabled SPI.
+pub(super) struct Machine {
+    pub(super) wired: Wired,
     wakeup: Arc<VcpuWakeup>,
-    kicks: Arc<Kicks>,
+    pub(super) kicks: Arc<Kicks>,
 }
 
-fn index() -> WiredIndex {
+pub(super) fn index() -> WiredIndex {
     WiredIndex::of(IntId::new(SPI)).unwrap()
 }
 
 impl Machine {
+    /// Creates a machine whose SPI is routed to vCPU 0.
     fn new() -> Self {
+        Self::of(&VgicConfig::new(2))
+    }
+
+    pub(super) fn of(config: &VgicConfig) -> Self {
         let kicks = Kicks::new();
         let wakeup = Arc::new(VcpuWakeup::new(2, kicks.clone()).unwrap());
-        let wired = Wired::new(&VgicConfig::new(2), wakeup.clone()).unwrap();
+        let wired = Wired::new(config, wakeup.clone()).unwrap();
         wired.set_control(|_| 0b11);
         wired.change(CPU, index().intid(), |state| state.with_edge(true).with_enabled(true));
         Self { wired, wakeup, kicks }
@@ -55,16 +60,17 @@ impl Machine {
         self.wired.state(CPU, index())
     }
 
-    fn ready(&self) -> Option<InterruptWord> {
+    pub(super) fn ready(&self, cpu: Cpu) -> Option<InterruptWord> {
         let mut found = None;
-        self.wired.ready(CPU, |_, state| found = Some(state));
+        self.wired.ready(cpu, |_, state| found = Some(state));
         found
     }
 
     /// Acknowledges the interrupt if it is ready, runs its handler, and ends it.
     fn handle(&self, handler: impl FnOnce()) -> bool {
-        let taken =
-            self.ready().is_some_and(|state| self.wired.acknowledge(CPU, index(), state).is_some());
+        let taken = self
+            .ready(CPU)
+            .is_some_and(|state| self.wired.acknowledge(CPU, index(), state).is_some());
         if taken {
             handler();
             self.wired.deactivate(CPU, index().intid());
@@ -72,33 +78,36 @@ impl Machine {
         taken
     }
 
-    /// Returns the vCPU's wake-up word.
-    fn word(&self) -> &WakeupWord {
-        &self.wakeup.words()[CPU.index()]
+    /// Returns a vCPU's wake-up word.
+    pub(super) fn word(&self, cpu: Cpu) -> &WakeupWord {
+        &self.wakeup.words()[cpu.index()]
     }
 
     /// Prepares to sleep. Returns `true` if the vCPU sleeps.
     fn leave(&self) -> bool {
-        self.word().leave_unless(|| self.ready().is_some())
+        self.word(CPU).leave_unless(|| self.ready(CPU).is_some())
     }
 
     /// Enters the guest, with the interrupt in a list register if possible.
-    fn fill(&self) -> Option<Filled> {
-        self.word().enter();
+    pub(super) fn fill(&self, cpu: Cpu) -> Option<Filled> {
+        self.word(cpu).enter();
         let mut seen = None;
-        self.wired.listable(CPU, |_, state| seen = Some(state));
-        let active = || Some(self.state()).filter(|state| state.active_at(CPU));
-        self.wired.list(CPU, index(), seen.or_else(active)?, Forwarding::Enabled)
+        self.wired.listable(cpu, |_, state| seen = Some(state));
+        let active = || Some(self.state()).filter(|state| state.active_at(cpu));
+        self.wired.list(cpu, index(), seen.or_else(active)?, Forwarding::Enabled)
     }
 
-    /// Completes an exit, after folding.
-    fn exited(&self) {
-        self.word().returned();
-        self.wakeup.folded(self.word());
+    /// Exits the guest, which left the filled list register in this state.
+    pub(super) fn exit(&self, cpu: Cpu, filled: Option<(Filled, ListRegisterState)>) {
+        if let Some((filled, left)) = filled {
+            let _ = self.wired.fold(cpu, index(), filled, ListRegister::new().with_state(left));
+        }
+        self.word(cpu).returned();
+        self.wakeup.folded(self.word(cpu));
     }
 }
 
-fn spawn<T: Send + 'static>(
+pub(super) fn spawn<T: Send + 'static>(
     machine: &Arc<Machine>,
     act: impl FnOnce(&Machine) -> T + Send + 'static,
 ) -> thread::JoinHandle<T> {
@@ -120,7 +129,7 @@ fn one_fires_at_a_sleeper(has_fired: bool) {
     let sleeps = machine.leave();
     device.join().unwrap();
     let ready = machine.state().ready_at(CPU);
-    assert_eq!(machine.ready().is_some(), ready, "a candidate was lost");
+    assert_eq!(machine.ready(CPU).is_some(), ready, "a candidate was lost");
     let kicks = machine.kicks.count(CPU);
     assert!(kicks <= 1 && (!(ready && sleeps) || kicks == 1), "slept despite a ready interrupt");
 }
@@ -142,11 +151,11 @@ fn an_sgi_is_sent_to_a_sleeper() {
         send_sgi(&machine.wired, Cpu::new(1), Sgi::from(SGI_1_TO_OTHERS), Group::Zero);
     });
     let enabler = spawn(&machine, |machine| machine.wired.set_control(|_| 0b11));
-    let finds = || machine.wired.forwards(Group::Zero) && machine.ready().is_some();
-    let sleeps = machine.word().leave_unless(finds);
+    let finds = || machine.wired.forwards(Group::Zero) && machine.ready(CPU).is_some();
+    let sleeps = machine.word(CPU).leave_unless(finds);
     sender.join().unwrap();
     enabler.join().unwrap();
-    assert!(machine.ready().is_some(), "the SGI was lost");
+    assert!(machine.ready(CPU).is_some(), "the SGI was lost");
     assert!(!sleeps || machine.kicks.count(CPU) == 1, "slept despite an SGI");
 }
 
@@ -246,15 +255,13 @@ impl Linked {
     /// Makes the vCPU enter and exit once. The hardware deactivates a linked physical interrupt
     /// together with the virtual interrupt.
     fn run(&self, guest: Guest) {
-        let Some(filled) = self.machine.fill() else { return self.machine.exited() };
+        let Some(filled) = self.machine.fill(CPU) else { return self.machine.exit(CPU, None) };
         thread::yield_now();
         let now = guest.leaves(filled.state);
         if now == Invalid && filled.physical.is_some() {
             self.physical.end();
         }
-        let left = ListRegister::new().with_state(now);
-        let _ = self.machine.wired.fold(CPU, index(), filled, left);
-        self.machine.exited();
+        self.machine.exit(CPU, Some((filled, now)));
     }
 
     /// Checks that the physical interrupt can fire again after the guest has ended all interrupts.
@@ -342,12 +349,9 @@ fn a_level_bounces() {
     input.fire(&machine.wired);
     let reader = spawn(&machine, |machine| machine.wired.pending_bits(CPU, IntId::new(SPI & !31)));
     let vcpu = spawn(&machine, |machine| {
-        if let Some(filled) = machine.fill() {
-            thread::yield_now();
-            let left = ListRegister::new().with_state(filled.state);
-            let _ = machine.wired.fold(CPU, index(), filled, left);
-        }
-        machine.exited();
+        let filled = machine.fill(CPU);
+        thread::yield_now();
+        machine.exit(CPU, filled.map(|filled| (filled, filled.state)));
     });
     input.high.store(false, SeqCst);
     input.high.store(true, SeqCst);
@@ -357,7 +361,7 @@ fn a_level_bounces() {
     input.fire(&machine.wired);
     assert!(machine.state().ready_at(CPU) && input.active.load(SeqCst), "the level was lost");
     input.high.store(false, SeqCst);
-    assert!(machine.ready().is_none(), "the level has fallen");
+    assert!(machine.ready(CPU).is_none(), "the level has fallen");
     assert!(!input.active.load(SeqCst), "the physical interrupt cannot fire again");
 }
 
