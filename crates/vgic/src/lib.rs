@@ -189,14 +189,13 @@ pub use cpu::vcpu::{Inputs, Sleep, Vcpu};
 pub use doorbell_fallible::OutOfMemory;
 pub use frames::its;
 pub use gic_arch;
-pub use monitor::access::{AccessWidth, BadWidth};
-pub use monitor::direct::{DirectInjection, DirectTarget, InListRegister, Translate};
 pub use monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
-pub use monitor::kicks::KickSet;
-pub use monitor::memory::{GuestMemory, MemoryFault};
-pub use monitor::progress::Progress;
 #[cfg(feature = "vm-memory")]
 pub use monitor::rust_vmm::VmMemory;
+pub use monitor::{
+    AccessWidth, BadWidth, DirectInjection, DirectTarget, GuestMemory, InListRegister, MemoryFault,
+    Progress, Translate,
+};
 pub use msi_types;
 pub use vgic::{Block, DeviceWrite, NotClaimed, ObserverTaken, PhysicalTaken, Region, Vgic};
 pub use wired::{LinkError, PhysicalInterrupts};

@@ -9,7 +9,7 @@ use crate::config::{ConfigError, VgicConfig, cpu};
 use crate::cpu::vcpu::{OwnParts, Vcpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::frames::redistributor::RedistributorRegisters;
-use crate::monitor::memory::GuestMemory;
+use crate::monitor::GuestMemory;
 use crate::saved_state::{EventState, ItsState, RestoreError, SaveError, SavedState};
 use crate::vgic::Vgic;
 use alloc::sync::Arc;

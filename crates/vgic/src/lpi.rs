@@ -164,8 +164,7 @@ mod sweep_steps;
 mod tables;
 mod translator;
 
-use crate::monitor::memory::GuestMemory;
-use crate::monitor::progress::Progress;
+use crate::monitor::{GuestMemory, Progress};
 use crate::sync::lock::{Reading, ShardedLock};
 use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;

@@ -16,11 +16,10 @@ use crate::frames::redistributor::{Redistributor, RedistributorRegisters};
 use crate::frames::registers::Refusal;
 use crate::frames::v2m::V2m;
 use crate::lpi::LpiCore;
-use crate::monitor::access::AccessWidth;
-use crate::monitor::direct::{DirectInjection, DirectTarget, InListRegister};
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, RegisterFrame};
-use crate::monitor::memory::GuestMemory;
-use crate::monitor::progress::Progress;
+use crate::monitor::{
+    AccessWidth, DirectInjection, DirectTarget, GuestMemory, InListRegister, Progress,
+};
 use crate::sync::lock::Mutex;
 use crate::wakeup::VcpuWakeup;
 use crate::wired::interrupt::InterruptWord;

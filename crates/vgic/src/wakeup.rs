@@ -37,7 +37,7 @@ mod word;
 
 pub(crate) use word::WakeupWord;
 
-use crate::monitor::progress::Progress;
+use crate::monitor::Progress;
 use crate::sync::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
 use alloc::sync::Arc;

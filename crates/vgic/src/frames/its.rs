@@ -59,10 +59,8 @@ use crate::lpi::{
     Control, DeviceTable, EntryRef, Injection, ItsIndex, LpiCore, NextStep, NoRoom, NodeLink,
     Pended, Signaled, why_dropped,
 };
-use crate::monitor::access::AccessWidth;
-use crate::monitor::direct::DirectInjection;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
-use crate::monitor::progress::Progress;
+use crate::monitor::{AccessWidth, DirectInjection, Progress};
 use crate::sync::lock::{Mutex, MutexGuard, Reading};
 use crate::sync::set_once::SetOnce;
 use alloc::sync::Arc;

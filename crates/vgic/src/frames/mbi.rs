@@ -4,7 +4,7 @@
 
 use crate::config::VgicConfig;
 use crate::frames::registers::{Frame, FrameIndex, Lanes, Register, low_word, register};
-use crate::monitor::access::AccessWidth;
+use crate::monitor::AccessWidth;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::wired::Wired;
 use crate::wired::interrupt::InterruptWord;

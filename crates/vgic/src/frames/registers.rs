@@ -2,7 +2,7 @@
 //! width, alignment and direction in one place. Accesses that span several registers are split, so
 //! handlers only see whole registers or fields.
 
-use crate::monitor::access::AccessWidth;
+use crate::monitor::AccessWidth;
 use crate::monitor::events::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::wired::candidates::set_bits;
 use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo, id};

@@ -8,7 +8,7 @@ use crate::config::V2mConfig;
 use crate::frames::registers::{
     Frame, FrameIndex, ID_REGISTERS, Lanes, Refusal, Register, identification, low_word, register,
 };
-use crate::monitor::access::AccessWidth;
+use crate::monitor::AccessWidth;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::wired::Wired;
 use crate::wired::interrupt::InterruptWord;

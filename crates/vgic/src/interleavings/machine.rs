@@ -6,8 +6,7 @@ use crate::lpi::{
     MappedDevice, MappedEvent, NextStep, PendingLpis, Priorities, PriorityView, Signaled,
 };
 use crate::monitor::events::EventLog;
-use crate::monitor::memory::{GuestMemory, MemoryFault};
-use crate::monitor::progress::Progress;
+use crate::monitor::{GuestMemory, MemoryFault, Progress};
 use crate::wakeup::{VcpuWakeup, WakeupWord};
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -9,7 +9,7 @@ use crate::frames::its::{Its, check_collection, check_device};
 use crate::lpi::{
     Control, EnabledRange, LpiCore, MappedDevice, NoRoom, Restoration, SavedEvents, SavedLpi,
 };
-use crate::monitor::memory::{GuestMemory, MemoryFault};
+use crate::monitor::{GuestMemory, MemoryFault};
 use crate::saved_state::{
     CpuState, DeviceState, EnabledLpis, EventRun, EventState, InterruptState, ItsState, LpiState,
     NotRestorable, Object, Problem, RestoreError, SavedState, VERSION, WITHOUT_SHAPE,

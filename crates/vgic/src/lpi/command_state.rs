@@ -11,7 +11,7 @@ use super::shared::{Location, Shared};
 use super::sweep::{Cause, Settings, SweepQueue};
 use super::tables::{EnabledTables, LpiTables};
 use super::translator::TranslatorList;
-use crate::monitor::memory::GuestMemory;
+use crate::monitor::GuestMemory;
 use crate::wakeup::{Recalls, VcpuWakeup};
 use alloc::sync::Arc;
 use doorbell_fallible::OutOfMemory;

@@ -6,7 +6,7 @@ use super::entry::Entry;
 use super::mapping::ItsIndex;
 use super::shared::Location;
 use super::sweep::Pause;
-use crate::monitor::direct::{DirectTarget, InListRegister};
+use crate::monitor::{DirectTarget, InListRegister};
 use gic_arch::lpi::Config;
 use msi_types::Cpu;
 

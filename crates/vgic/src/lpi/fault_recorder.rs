@@ -1,8 +1,8 @@
 //! Records faults that the LPI core finds when it uses the guest's register values. Each fault
 //! identifies the register that caused it.
 
+use crate::monitor::MemoryFault;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
-use crate::monitor::memory::MemoryFault;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 

@@ -6,7 +6,7 @@ use super::entry_table::EntryIndex;
 use super::itt_teardown::IttTeardown;
 use super::mapping::ItsIndex;
 use super::tables::{LpiTables, PendingBits};
-use crate::monitor::memory::MemoryFault;
+use crate::monitor::MemoryFault;
 use doorbell_fallible::{OutOfMemory, SortedMap};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;

@@ -2,7 +2,7 @@
 //! the bounds set by the guest's registers and the distributor.
 
 use super::config::MAX_ID_BITS;
-use crate::monitor::memory::{GuestMemory, MemoryFault};
+use crate::monitor::{GuestMemory, MemoryFault};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;

@@ -1,6 +1,6 @@
 //! Guest memory backed by rust-vmm's `vm-memory`.
 
-use crate::monitor::memory::{GuestMemory, MemoryFault};
+use crate::monitor::{GuestMemory, MemoryFault};
 use core::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 

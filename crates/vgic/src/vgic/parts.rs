@@ -4,8 +4,8 @@ use crate::config::{ConfigError, ItsConfig, RedistributorNaming, SecurityView, V
 use crate::frames::its::{Its, Targets};
 use crate::frames::redistributor::RedistributorRegisters;
 use crate::lpi::{LpiConfig, LpiCore, LpiFaults, Priorities, PriorityView};
+use crate::monitor::GuestMemory;
 use crate::monitor::events::EventLog;
-use crate::monitor::memory::GuestMemory;
 use crate::wakeup::VcpuWakeup;
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -1,7 +1,7 @@
 //! Lines, and messages from devices without an identity.
 
 use super::{Vgic, line_delivery};
-use crate::monitor::access::AccessWidth;
+use crate::monitor::AccessWidth;
 use msi_types::{Delivery, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
 /// Writes to a doorbell that doesn't need the sender's identity. Returns `Pending` if the interrupt

@@ -2,7 +2,7 @@
 //! stay within it whatever the guest writes.
 
 use crate::monitor::events::CommandFault;
-use crate::monitor::memory::{GuestMemory, MemoryFault};
+use crate::monitor::{GuestMemory, MemoryFault};
 use crate::wakeup::Recalls;
 use gic_arch::gits::{Cbaser, Creadr, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, Command, UnknownOpcode};

@@ -6,7 +6,7 @@
 
 use crate::config::{Coherence, ItsConfig, PageSizes, TableLevels};
 use crate::monitor::events::{FaultDetail, FaultReason};
-use crate::monitor::memory::{GuestMemory, MemoryFault};
+use crate::monitor::{GuestMemory, MemoryFault};
 use gic_arch::Shareability;
 use gic_arch::gits::{Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;

@@ -13,7 +13,7 @@ use super::Redistributor;
 use crate::config::Coherence;
 use crate::frames::registers::{Lanes, low_word};
 use crate::lpi::{Injection, LpiCore};
-use crate::monitor::access::AccessWidth;
+use crate::monitor::AccessWidth;
 use crate::monitor::events::{FaultDetail, FaultReason};
 use doorbell_fallible::OutOfMemory;
 use gic_arch::gicr::{self, Pendbaser, Propbaser};

@@ -2,7 +2,7 @@
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
-use crate::monitor::direct::{DirectInjection, DirectTarget, InListRegister, Translate};
+use crate::monitor::{DirectInjection, DirectTarget, InListRegister, Translate};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};

@@ -3,8 +3,8 @@
 use super::rig::*;
 use crate::frames::its::ItsConfig;
 use crate::lpi::{LpiConfig, Priorities, PriorityView};
+use crate::monitor::GuestMemory;
 use crate::monitor::events::FaultReason;
-use crate::monitor::memory::GuestMemory;
 use gic_arch::{Priority, gicr};
 use msi_types::Delivery;
 

@@ -6,7 +6,7 @@ use super::rig::*;
 use crate::AccessWidth::{Double, Word};
 use crate::frames::its::ItsConfig;
 use crate::lpi::LpiConfig;
-use crate::monitor::memory::GuestMemory;
+use crate::monitor::GuestMemory;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use gic_arch::Priority;

@@ -7,8 +7,8 @@ use crate::frames::its::{
     TableLevels, Targets,
 };
 use crate::lpi::LpiConfig;
+use crate::monitor::GuestMemory;
 use crate::monitor::events::FaultReason;
-use crate::monitor::memory::GuestMemory;
 use alloc::vec::Vec;
 use gic_arch::Shareability;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize, TableKind, Typer};
