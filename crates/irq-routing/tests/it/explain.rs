@@ -34,15 +34,13 @@ impl ExplainInput for Unmapped {
 
 struct Rig {
     router: Arc<Router>,
-    controller: Arc<Controller>,
 }
 
 impl Rig {
     fn new() -> Self {
         let controller = Arc::new(Controller::default());
         let inputs = controller.inputs().with_explainer(Arc::new(Unmapped));
-        let router = Arc::new(Router::new(GsiSpace::default(), inputs).unwrap());
-        Self { router, controller }
+        Self { router: Arc::new(Router::new(GsiSpace::default(), inputs).unwrap()) }
     }
 
     /// Returns an enabled table whose vector 0 is programmed and unmasked.
@@ -54,53 +52,6 @@ impl Rig {
         table.write(12, &0u32.to_le_bytes());
         table
     }
-}
-
-#[test]
-fn explain_follows_an_open_vector_to_the_controller() {
-    let rig = Rig::new();
-    let explanation = rig.table(Sender::Device(DEVICE)).explain(0);
-    let expected = Obstacle::UnmappedDevice { device: DEVICE, mapped: MESSAGE.data };
-    assert_eq!(explanation.obstacle(), Some(expected));
-    let facts = [Fact::Message(MESSAGE), Fact::Doorbell(MESSAGE.address)];
-    assert!(explanation.facts().eq(facts));
-    let anonymous = rig.table(Sender::Anonymous).explain(0);
-    let expected = Obstacle::NoIdentity { address: MESSAGE.address };
-    assert_eq!(anonymous.obstacle(), Some(expected));
-    assert_eq!(rig.controller.heard(), [], "an explanation must not send the message");
-}
-
-#[test]
-fn explain_reports_each_mask() {
-    let rig = Rig::new();
-    let table = rig.table(Sender::Device(DEVICE));
-    let obstacle = || table.explain(0).obstacle();
-    table.set_bus_master(BusMaster::Disabled);
-    assert_eq!(obstacle(), Some(Obstacle::BusMasterDisabled));
-    table.write_control(ENABLED.with_function_mask(true));
-    assert_eq!(obstacle(), Some(Obstacle::FunctionMasked));
-    table.write_control(Control::new().with_function_mask(true));
-    assert_eq!(obstacle(), Some(Obstacle::MessagesDisabled));
-    table.write_control(ENABLED);
-    table.write(12, &1u32.to_le_bytes());
-    assert_eq!(obstacle(), Some(Obstacle::VectorMasked { vector: 0, pending: false }));
-    assert_eq!(table.signal(0), Signaled::Held);
-    assert_eq!(obstacle(), Some(Obstacle::VectorMasked { vector: 0, pending: true }));
-}
-
-#[test]
-fn explain_reports_a_vector_without_a_message() {
-    let rig = Rig::new();
-    let table = rig.table(Sender::Device(DEVICE));
-    table.write(28, &0u32.to_le_bytes());
-    assert_eq!(table.explain(1).obstacle(), Some(Obstacle::NoMessage));
-}
-
-#[test]
-fn explain_reports_a_vector_beyond_the_table() {
-    let table = Rig::new().table(Sender::Device(DEVICE));
-    let expected = Obstacle::NoVector { vector: 2, vectors: 2 };
-    assert_eq!(table.explain(2).obstacle(), Some(expected));
 }
 
 #[test]

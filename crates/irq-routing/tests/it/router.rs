@@ -2,11 +2,11 @@
 //! other monitors.
 
 use crate::controller::{Controller, Heard};
+use irq_routing::TooManyGsis;
 use irq_routing::kvm_table;
 use irq_routing::{
     Change, ChangeCount, GsiSpace, IrqLineError, Pin, Route, RouteError, Router, Routing,
 };
-use irq_routing::{SignalError, TooManyGsis};
 use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -173,26 +173,6 @@ proptest! {
 }
 
 #[test]
-fn a_routed_message_carries_its_device_id_to_the_its() {
-    let (router, controller) = router(SPACE);
-    router.commit(&[Change::Set(Gsi::new(7), message(0x12, 9))]).unwrap();
-
-    assert_eq!(router.signal(Gsi::new(7)), Ok(Delivery::Pending));
-
-    assert_eq!(controller.heard(), [Heard::Event(DeviceId::new(0x12), 9)]);
-}
-
-#[test]
-fn a_message_without_a_device_reaches_no_its() {
-    let (router, controller) = router(SPACE);
-    let route = Route::to_doorbell(MsiMessage { address: Controller::ITS, data: 9 });
-    router.commit(&[Change::Set(Gsi::new(7), route)]).unwrap();
-
-    assert_eq!(router.signal(Gsi::new(7)), Ok(Delivery::NoDoorbell));
-    assert_eq!(controller.heard(), []);
-}
-
-#[test]
 fn a_doorbell_without_device_ids_ignores_the_device_id() {
     let (router, controller) = router(SPACE);
     let frame = MsiMessage { address: Controller::FRAME, data: 80 };
@@ -208,43 +188,6 @@ fn a_doorbell_without_device_ids_ignores_the_device_id() {
     assert_eq!(router.signal(Gsi::new(8)), Ok(Delivery::Pending));
 
     assert_eq!(controller.heard(), [Heard::Rung(80), Heard::Rung(80)]);
-}
-
-#[test]
-fn signaling_a_pin_route_pulses_the_line_once() {
-    let (router, controller) = router(SPACE);
-    router.commit(&[Change::Set(Gsi::new(7), pin(10))]).unwrap();
-
-    assert_eq!(router.signal(Gsi::new(7)), Ok(Delivery::Pending));
-
-    assert_eq!(controller.heard(), [Heard::Pulse(Line::Spi(42))]);
-}
-
-#[test]
-fn deasserting_a_message_route_sends_nothing() {
-    let (router, controller) = router(SPACE);
-    router
-        .commit(&[Change::Set(Gsi::new(1), pin(1)), Change::Set(Gsi::new(2), message(1, 2))])
-        .unwrap();
-
-    assert_eq!(router.set_level(Gsi::new(1), Level::High), Ok(Delivery::Pending));
-    assert_eq!(router.set_level(Gsi::new(2), Level::High), Ok(Delivery::Pending));
-    assert_eq!(router.set_level(Gsi::new(2), Level::Low), Ok(Delivery::Blocked));
-
-    let heard = [Heard::Line(Line::Spi(33), Level::High), Heard::Event(DeviceId::new(1), 2)];
-    assert_eq!(controller.heard(), heard);
-}
-
-#[test]
-fn the_first_table_replaces_the_identity_routes() {
-    let (router, controller) = router(GsiSpace::default());
-    assert_eq!(router.signal(Gsi::new(987)), Ok(Delivery::Pending));
-    assert_eq!(controller.heard(), [Heard::Pulse(Line::Spi(1019))]);
-    assert_eq!(router.signal(Gsi::new(988)), Err(SignalError::Unrouted(Gsi::new(988))));
-
-    router.replace(&[]).unwrap();
-
-    assert_eq!(router.signal(Gsi::new(987)), Err(SignalError::Unrouted(Gsi::new(987))));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Saved states of tables and capabilities: round trips, and states that no guest can produce.
 
-use crate::controller::{Controller, Heard};
+use crate::controller::Controller;
 use irq_routing::msi::{MsiCapability, MsiLayout};
 use irq_routing::msix::{BusMaster, MsixTable};
 use irq_routing::saved_state::{MsiState, MsixState, StateError};
@@ -134,20 +134,6 @@ proptest! {
         prop_assert_eq!(restored, tame);
         prop_assert_eq!(msi.save(), if tame { state } else { before });
     }
-}
-
-#[test]
-fn restore_sends_a_pending_message_that_is_not_masked() {
-    let (msi, _) = capability(LAYOUT);
-    msi.write(4, &Controller::ITS.to_le_bytes());
-    msi.write(16, &[1]);
-    msi.write(2, &[1]);
-    msi.signal(0);
-    let mut state = msi.save();
-    state.masks = 0;
-    let (restored, controller) = capability(LAYOUT);
-    restored.restore(&state).unwrap();
-    assert_eq!(controller.heard(), [Heard::Event(DeviceId::new(8), 0)]);
 }
 
 #[test]

@@ -2,8 +2,6 @@
 #![cfg(target_os = "linux")]
 
 use crate::controller::{Controller, Heard};
-use irq_routing::device_eventfds::DeviceEventfds;
-use irq_routing::irqfd::{EventfdPoller, MessageEventfdSet};
 use irq_routing::msix::{MsixTable, Signaled};
 use irq_routing::saved_state::{StateError, VirtioState};
 use irq_routing::virtio::Notification::{self, ConfigurationChange, UsedBuffer};
@@ -11,10 +9,8 @@ use irq_routing::virtio::{NO_VECTOR, VirtioNotifier};
 use irq_routing::{GsiSpace, Router, Sender};
 use msi_types::{Delivery, DeviceId, Level};
 use proptest::prelude::*;
-use rustix::event::{EventfdFlags, eventfd};
 use std::mem;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 const VECTORS: u16 = 3;
 const QUEUES: u16 = 2;
@@ -94,36 +90,6 @@ fn heard(controller: &Controller) -> Vec<u32> {
 }
 
 #[test]
-fn each_notification_sends_the_message_of_its_own_vector() {
-    let rig = Rig::with_vectors([0, 2, 2]);
-    for notification in ALL {
-        assert_eq!(rig.notifier.notify(notification), SENT);
-    }
-    assert_eq!(rig.heard(), [0, 2, 2]);
-}
-
-#[test]
-fn a_notification_uses_the_vector_that_its_queue_has_at_that_time() {
-    let rig = Rig::with_vectors([0, 1, NO_VECTOR]);
-    for (vector, arrives) in [(2, vec![2]), (NO_VECTOR, vec![]), (1, vec![1])] {
-        rig.notifier.write_vector(UsedBuffer(0), vector);
-        rig.notifier.notify(UsedBuffer(0));
-        assert_eq!(rig.heard(), arrives, "vector {vector}");
-    }
-}
-
-#[test]
-fn notification_without_a_vector_or_a_queue_has_no_effect() {
-    let rig = Rig::with_vectors([NO_VECTOR; 3]);
-    for notification in ALL.into_iter().chain([UsedBuffer(QUEUES), UsedBuffer(u16::MAX)]) {
-        rig.notifier.write_vector(UsedBuffer(QUEUES), 0);
-        assert_eq!(rig.notifier.notify(notification), None, "{notification:?}");
-        assert_eq!(rig.notifier.vector(notification), NO_VECTOR);
-    }
-    assert_eq!((rig.heard(), rig.pin()), (vec![], vec![]));
-}
-
-#[test]
 fn device_refuses_a_vector_that_its_table_lacks() {
     let rig = Rig::with_vectors([VECTORS - 1, VECTORS, u16::MAX - 1]);
     assert_eq!(rig.vectors(), [VECTORS - 1, NO_VECTOR, NO_VECTOR]);
@@ -140,15 +106,6 @@ fn reset_removes_all_vectors_but_keeps_the_table() {
     assert!(rig.table.control().enable());
     rig.notifier.write_vector(UsedBuffer(1), 1);
     assert_eq!(rig.notifier.notify(UsedBuffer(1)), SENT);
-}
-
-#[test]
-fn masked_vector_holds_its_notification() {
-    let rig = Rig::with_vectors([0, 1, 2]);
-    rig.table.write(16 + 12, &1u32.to_le_bytes());
-    assert_eq!(rig.notifier.notify(UsedBuffer(0)), Some(Signaled::Held));
-    rig.table.write(16 + 12, &0u32.to_le_bytes());
-    assert_eq!((rig.heard(), rig.pin()), (vec![1], vec![]));
 }
 
 #[test]
@@ -200,37 +157,6 @@ fn restore_drives_the_pin_even_if_unchanged() {
     let state = rig.notifier.save();
     rig.notifier.restore(&state).unwrap();
     assert_eq!(rig.pin(), [Level::High, Level::High]);
-}
-
-#[test]
-fn a_queue_eventfd_sends_the_current_vector_of_its_queue() {
-    let (controller, router) = controller();
-    let poller = EventfdPoller::new().unwrap();
-    let irqfds = MessageEventfdSet::new(poller.clone(), router.clone());
-    let eventfds = Arc::new(DeviceEventfds::new(irqfds));
-    let table = MsixTable::new(VECTORS, SENDER, router).unwrap().with_observer(eventfds.clone());
-    let device = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap();
-    let source = eventfds.add(device.try_clone().unwrap()).unwrap();
-    let follow = move |notification, vector| {
-        if notification == UsedBuffer(1) {
-            eventfds.set_vector(source, vector).unwrap();
-        }
-    };
-    let table = Arc::new(unmasked(table));
-    let notifier = VirtioNotifier::new(table.clone(), QUEUES).with_observer(follow);
-    notifier.write_capability(3, &[0x80]);
-    let signal = || _ = rustix::io::write(&device, &1u64.to_ne_bytes()).unwrap();
-    let arrived = || {
-        table.settle(Duration::from_secs(20)).unwrap();
-        heard(&controller)
-    };
-    for (vector, messages) in [(2, vec![2]), (0, vec![0]), (NO_VECTOR, vec![])] {
-        notifier.write_vector(UsedBuffer(1), vector);
-        signal();
-        assert_eq!(arrived(), messages, "vector {vector}");
-    }
-    notifier.write_vector(UsedBuffer(1), 1);
-    assert_eq!(arrived(), [1], "the signal waits for a vector");
 }
 
 #[test]

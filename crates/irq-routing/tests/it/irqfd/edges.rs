@@ -1,8 +1,7 @@
 //! Signals that are delivered as edges.
 
-use super::rig::{LINE, MESSAGE, NOW, Rig, count, event, message, nonblocking, signal};
-use crate::controller::Heard;
-use msi_types::{Gsi, Line};
+use super::rig::{MESSAGE, NOW, Rig, count, event, message, nonblocking, signal};
+use msi_types::Gsi;
 
 #[test]
 fn unserved_signals_merge_into_one_message() {
@@ -18,36 +17,6 @@ fn unserved_signals_merge_into_one_message() {
     signal(&device);
     assert_eq!(rig.serve(), [event(1)]);
     assert_eq!(rig.serve(), []);
-}
-
-#[test]
-fn an_irqfd_signal_routed_to_a_pin_pulses_the_line() {
-    let rig = Rig::new();
-    let device = nonblocking();
-    let _bound = rig.irqfds.bind(device.clone(), LINE).unwrap();
-    signal(&device);
-    assert_eq!(rig.serve(), [Heard::Pulse(Line::Spi(40))]);
-}
-
-#[test]
-fn a_signal_before_the_bind_is_delivered() {
-    let rig = Rig::new();
-    let device = nonblocking();
-    signal(&device);
-    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
-    assert_eq!(rig.serve(), [event(1)]);
-}
-
-#[test]
-fn a_signal_after_a_route_change_uses_the_new_route() {
-    let rig = Rig::new();
-    let device = nonblocking();
-    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
-    for number in 2..5 {
-        rig.route(MESSAGE, message(number));
-        signal(&device);
-        assert_eq!(rig.serve(), [event(number)]);
-    }
 }
 
 #[test]

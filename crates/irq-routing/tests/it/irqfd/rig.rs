@@ -7,8 +7,7 @@ use msi_types::{DeviceId, Gsi, Level, Line, MsiMessage};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(super) const NOW: Option<Duration> = Some(Duration::ZERO);
 pub(super) const MESSAGE: Gsi = Gsi::new(5);
@@ -47,18 +46,6 @@ impl Rig {
     /// Ends the interrupt of an SPI, as the guest does.
     pub(super) fn end(&self, intid: u32) {
         self.irqfds.observer().deactivated(Line::Spi(intid));
-    }
-
-    /// Waits until the controller receives an input, while threads serve.
-    pub(super) fn wait(&self) -> Vec<Heard> {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let heard = self.controller.heard();
-            if !heard.is_empty() || Instant::now() > deadline {
-                return heard;
-            }
-            thread::yield_now();
-        }
     }
 }
 

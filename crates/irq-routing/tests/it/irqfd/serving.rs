@@ -1,10 +1,10 @@
 //! Threads and event loops that serve eventfds.
 
-use super::rig::{LINE, MESSAGE, Rig, count, event, line, message, nonblocking, signal};
+use super::rig::{MESSAGE, Rig, message, nonblocking, signal};
 use crate::controller::Controller;
 use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
 use irq_routing::{Change, GsiSpace, Inputs, Router, Routing, Unsettled};
-use msi_types::{Delivery, DeviceId, Level, MsiMessage, SignalMsi};
+use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 use std::sync::Arc;
@@ -88,59 +88,4 @@ fn the_poller_fd_is_readable_while_a_signal_is_pending() {
     rig.serve();
     assert!(!is_readable());
     assert!(rig.poller.as_fd().try_clone_to_owned().is_ok());
-}
-
-#[test]
-fn settling_serves_edges_and_levels() {
-    let rig = Rig::new();
-    let devices = [nonblocking(), nonblocking()];
-    let _edge = rig.irqfds.bind(devices[0].clone(), MESSAGE).unwrap();
-    let _level = rig.irqfds.bind_level(devices[1].clone(), nonblocking(), LINE).unwrap();
-    for device in &devices {
-        signal(device);
-    }
-    rig.irqfds.settle(Duration::MAX).unwrap();
-    let heard = rig.controller.heard();
-    assert!(heard.contains(&event(1)) && heard.contains(&line(40, Level::High)), "{heard:?}");
-    assert_eq!(rig.serve(), []);
-}
-
-#[test]
-fn a_serving_thread_serves_until_its_handle_is_dropped() {
-    let rig = Rig::new();
-    let device = nonblocking();
-    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
-    let serving = rig.poller.spawn().unwrap();
-    signal(&device);
-    assert_eq!(rig.wait(), [event(1)]);
-
-    drop(serving);
-
-    signal(&device);
-    thread::sleep(Duration::from_millis(5));
-    assert_eq!(rig.controller.heard(), []);
-    assert_eq!(rig.serve(), [event(1)]);
-}
-
-/// Once an eventfd is unbound, no serving thread may signal its GSI.
-#[test]
-fn an_unbound_eventfd_signals_nothing() {
-    let rig = Rig::new();
-    let _serving = [rig.poller.spawn().unwrap(), rig.poller.spawn().unwrap()];
-    let device = nonblocking();
-    for _ in 0..300 {
-        let bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
-        signal(&device);
-        assert_eq!(rig.wait(), [event(1)]);
-        for _ in 0..4 {
-            signal(&device);
-            thread::yield_now();
-        }
-        drop(bound);
-        rig.controller.heard();
-        signal(&device);
-        thread::yield_now();
-        assert_eq!(rig.controller.heard(), []);
-        assert!(count(&device) > 0);
-    }
 }

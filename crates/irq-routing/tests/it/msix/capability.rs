@@ -1,9 +1,8 @@
 //! The capability in configuration space, and bus mastering.
 
-use super::rig::{DEVICE, ENABLED, Rig, event, pending, program, router};
+use super::rig::{DEVICE, Rig, router};
 use irq_routing::Sender;
-use irq_routing::msix::{BusMaster, MsixLayout, MsixTable, Signaled};
-use msi_types::Delivery;
+use irq_routing::msix::{MsixLayout, MsixTable};
 use msi_types::pci::msix::{BarOffset, Control};
 use proptest::prelude::*;
 
@@ -75,19 +74,4 @@ proptest! {
         let part: Vec<_> = all.skip(window.0.into()).take(window.1).collect();
         prop_assert_eq!(read(&rig.table, window.0, window.1), part);
     }
-}
-
-#[test]
-fn a_function_without_bus_mastering_holds_its_messages() {
-    let rig = Rig::new(2);
-    rig.table.write_control(ENABLED);
-    program(&rig.table, 1, 7, 0);
-    rig.table.set_bus_master(BusMaster::Disabled);
-    assert_eq!([0, 1].map(|vector| rig.table.signal(vector)), [Signaled::Held; 2]);
-    assert_eq!((pending(&rig.table, 0), rig.table.message(1)), (0b11, None));
-    program(&rig.table, 1, 8, 0);
-    assert_eq!(rig.controller.heard(), []);
-    rig.table.set_bus_master(BusMaster::Enabled);
-    assert_eq!((rig.controller.heard(), pending(&rig.table, 0)), (vec![event(8)], 0b01));
-    assert_eq!(rig.table.signal(1), Signaled::Sent(Delivery::Pending));
 }

@@ -30,16 +30,6 @@ fn misaligned_and_out_of_range_accesses_have_no_effect() {
 }
 
 #[test]
-fn an_8_byte_access_equals_two_4_byte_accesses() {
-    let rig = Rig::new(2);
-    rig.table.write(0x10, &0x1122_3344_5566_7788u64.to_le_bytes());
-    let mut bytes = [0; 8];
-    rig.table.read(0x10, &mut bytes);
-    assert_eq!(u64::from_le_bytes(bytes), 0x1122_3344_5566_7788);
-    assert_eq!([0x10, 0x14].map(|offset| read32(&rig.table, offset)), [0x5566_7788, 0x1122_3344]);
-}
-
-#[test]
 fn every_vector_has_its_pending_bit() {
     let rig = Rig::new(70);
     for vector in [0, 31, 32, 63, 64, 69] {
