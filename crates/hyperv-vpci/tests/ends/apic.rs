@@ -181,21 +181,6 @@ impl Pc {
 }
 
 #[test]
-fn messages_arrive_at_the_vector_and_cpu() {
-    for version in Version::OFFERED {
-        let pc = Pc::new(version);
-        let device = pc.attach();
-        let wanted = request(1, Shape::Independent).with_cpu(Cpu::new(2));
-        let block = pc.bus.allocate(&device, &wanted).unwrap();
-        let opaque = pc.bus.compose(&block, 0).unwrap();
-        let (cpu, vector) = pc.matrix.place(block.first());
-        // The processor mask of the first form and the processor list of the other forms name the
-        // same processor.
-        assert_eq!((cpu, pc.arrives(opaque)), (2, message(2, vector)));
-    }
-}
-
-#[test]
 fn a_move_retargets_by_hypercall_and_keeps_the_message() {
     let (pc, _device, block, opaque) = Pc::with_vector(Version::V1_4);
     pc.calls();

@@ -6,8 +6,8 @@ use hyperv_vpci::channel::Idle;
 use hyperv_vpci::guest::{LAST_SPI, SpiDomain};
 use hyperv_vpci::protocol::{Delivery as Mode, InterruptForm, Request, Version};
 use msi_types::{
-    Cpu, Delivery, Fit, HwIrq, Initially, MoveOutcome, MsiError, MsiMessage, MsiParent, Pending,
-    Rewrite, Shape, WiredParent,
+    Cpu, Delivery, Fit, HwIrq, MoveOutcome, MsiError, MsiMessage, MsiParent, Pending, Rewrite,
+    Shape, WiredParent,
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -64,15 +64,6 @@ fn a_move_retargets_the_spi_without_a_request() {
     board.send(message);
     assert_eq!(board.gic.acknowledge(0), None);
     assert_eq!(board.gic.acknowledge(3), Some(block.first().get()));
-}
-
-#[test]
-fn a_move_that_is_rolled_back_restores_the_route() {
-    let (board, _device, block, _) = Board::with_vector();
-    let moved = board.bus.begin_move(&block, 0, Cpu::new(2)).unwrap();
-    board.bus.end_move(moved, MoveOutcome::RolledBack).unwrap();
-    assert_eq!(board.gic.spi(block.first().get()).target, Some(Cpu::new(0)));
-    assert_eq!(board.domain.target(block.first()), Some(Cpu::new(0)));
 }
 
 #[test]
@@ -275,19 +266,6 @@ fn interrupts_are_never_composed_in_atomic_context() {
 }
 
 #[test]
-fn freed_vectors_are_given_back_to_the_parent() {
-    let (board, device, block, message) = Board::with_vector();
-    let group = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
-    board.bus.compose(&group, 0).unwrap();
-    assert_eq!(board.mapped(), 5);
-    board.bus.free(&device, block);
-    board.bus.free(&device, group);
-    assert_eq!((board.gic.claimed(), board.mapped()), (vec![], 0));
-    assert_eq!(board.send(message), Delivery::Blocked);
-    board.bus.detach(device);
-}
-
-#[test]
 fn endpoints_that_cannot_store_the_hosts_message_are_refused() {
     let (board, device) = Board::with_device();
     let narrow = Fit::new(Rewrite::Never).with_address_bits(24).with_data_bits(16);
@@ -309,18 +287,6 @@ fn attach_refuses_absent_functions() {
     let device = board.bus.attach(SLOT.requester(BUS), 2).unwrap();
     let full = board.bus.allocate(&device, &request(3, Shape::Independent));
     assert_eq!(full, Err(MsiError::DeviceFull { wanted: 3, limit: 2 }));
-}
-
-#[test]
-fn a_newly_allocated_spi_is_not_pending() {
-    let (board, device, block, message) = Board::with_vector();
-    board.bus.mask(block.first());
-    board.send(message);
-    board.bus.free(&device, block);
-    let wanted = request(1, Shape::Independent).with_initially(Initially::Masked);
-    let again = board.bus.allocate(&device, &wanted).unwrap();
-    let spi = board.gic.spi(again.first().get());
-    assert!(!spi.pending && !spi.enabled && spi.edge);
 }
 
 #[test]

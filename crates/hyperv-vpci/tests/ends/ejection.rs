@@ -4,7 +4,7 @@ use crate::board::{Board, OTHER, SLOT, faults, refusal};
 use crate::tamper::Fate;
 use hyperv_vpci::guest::{BusEvent, VpciError};
 use hyperv_vpci::protocol::Slot;
-use msi_types::{Delivery, MsiError, MsiMessage, MsiParent};
+use msi_types::{Delivery, MsiError, MsiParent};
 
 fn drain(board: &Board) -> Vec<BusEvent> {
     std::iter::from_fn(|| board.bus.next_event()).collect()
@@ -79,24 +79,6 @@ fn removing_a_function_ends_its_pending_request() {
 }
 
 #[test]
-fn a_new_function_in_a_slot_keeps_its_own_messages() {
-    let (board, device, block, _) = Board::with_vector();
-    drain(&board);
-    board.replace(10);
-    assert_eq!(drain(&board), [BusEvent::Gone(SLOT), BusEvent::Arrived(SLOT)]);
-    let again = board.attach(SLOT);
-    let (second, _) = board.vector(&again);
-    board.tamper.heard();
-    // The message of the first function must not be deleted from the second one.
-    board.bus.free(&device, block);
-    board.kernel.side.lock().unwrap().serve().unwrap();
-    assert_eq!(board.requests(), []);
-    assert_eq!(board.mapped(), 1);
-    board.bus.free(&again, second);
-    assert_eq!((board.mapped(), board.gic.claimed()), (0, vec![]));
-}
-
-#[test]
 fn a_late_message_of_a_gone_function_is_not_deleted() {
     let (board, device, block) = Board::with_block();
     board.tamper.set(Fate::Kept);
@@ -110,22 +92,6 @@ fn a_late_message_of_a_gone_function_is_not_deleted() {
     assert_eq!(second.first().get(), 64);
     board.let_go();
     assert_eq!(board.mapped(), 1);
-}
-
-#[test]
-fn removal_of_one_function_keeps_the_others_working() {
-    let board = Board::new();
-    let other = board.attach(OTHER);
-    let (block, message) = board.vector(&other);
-    board.kernel.change(|host| host.remove(SLOT).unwrap());
-    board.hear();
-    let send = |message: MsiMessage| {
-        msi_types::SignalMsi::signal_msi(&*board.devices[1], msi_types::NoIdentity, message)
-    };
-    assert_eq!(send(message), Delivery::Pending);
-    assert_eq!(board.gic.acknowledge(0), Some(block.first().get()));
-    // A function can send only its own messages.
-    assert_eq!(board.send(message), Delivery::Blocked);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::peer::{Peer, create};
 use crate::signals::Bell;
 use hyperv_vpci::channel::{Channel, ChannelError, PacketKind};
 use hyperv_vpci::host::{Host, HostError, Injection, Served};
-use hyperv_vpci::protocol::reply::{InterruptReply, Status};
+use hyperv_vpci::protocol::reply::Status;
 use hyperv_vpci::protocol::{
     AssignedResources, Delivery, InterruptDescriptor, InterruptForm, Notice, Processors, Request,
     ResourcesForm, Slot, TranslatedInterrupt, Version,
@@ -72,15 +72,6 @@ fn functions_are_listed_before_the_answer_to_d0_entry() {
         assert_eq!(peer.near.receive(&mut buffer), Ok(None));
         assert_eq!(peer.ask(&Request::D0Exit), Ok(Status::SUCCESS));
     }
-}
-
-#[test]
-fn the_interrupt_reply_contains_the_spi_and_the_doorbell_address() {
-    let mut peer = Peer::on(Version::V1_4);
-    let answer = peer.exchange(&Peer::emit(&create(SLOT, 1016, 2))).unwrap();
-    let message = MsiMessage { address: ADDRESS, data: 1016 };
-    let translated = TranslatedInterrupt { count: 2, message };
-    assert_eq!(InterruptReply::parse(&answer), Ok(Ok(InterruptReply(translated))));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Version negotiation, until the bus is on.
 
-use crate::board::{Board, OTHER, SLOT, open, spis};
+use crate::board::{OTHER, SLOT, open, spis};
 use crate::tamper::{Fate, Tamper};
-use hyperv_vpci::guest::{BusEvent, VpciError};
+use hyperv_vpci::guest::VpciError;
 use hyperv_vpci::host::Injection;
 use hyperv_vpci::protocol::reply::Status;
 use hyperv_vpci::protocol::{Request, ResourcesForm, Version};
@@ -57,18 +57,6 @@ fn a_failed_version_query_ends_the_negotiation() {
 }
 
 #[test]
-fn functions_arrive_with_their_bars_and_serial_numbers() {
-    let board = Board::new();
-    assert_eq!(board.bus.next_event(), Some(BusEvent::Arrived(SLOT)));
-    assert_eq!(board.bus.next_event(), Some(BusEvent::Arrived(OTHER)));
-    assert_eq!(board.bus.next_event(), None);
-    assert_eq!(board.bus.bars(SLOT), Some([0xffff_0000, 0, 0, 0, 0, 0]));
-    let serials: Vec<u32> =
-        board.bus.functions().unwrap().iter().map(|function| function.serial).collect();
-    assert_eq!(serials, [9, 9]);
-}
-
-#[test]
 fn opening_a_bus_that_is_still_on_turns_it_off_first() {
     let (requests, version) = opened(Version::V1_4, Fate::FirstEntryRefused);
     assert_eq!(version, Ok(Version::V1_4));
@@ -78,16 +66,4 @@ fn opening_a_bus_that_is_still_on_turns_it_off_first() {
         matches!(request, Request::D0Entry { .. } | Request::D0Exit | Request::ReleaseResources(_))
     });
     assert!(power.eq([entry, release(SLOT), release(OTHER), Request::D0Exit, entry]));
-}
-
-#[test]
-fn closing_a_bus_turns_it_off_at_the_host() {
-    let board = Board::new();
-    board.bus.close().unwrap();
-    assert_eq!(board.kernel.side.lock().unwrap().host.window(), None);
-    let requests = board.requests();
-    let release = Request::ReleaseResources;
-    assert_eq!(requests, [release(OTHER), release(SLOT), Request::D0Exit]);
-    assert_eq!(board.bus.close(), Err(VpciError::Closed));
-    assert_eq!(board.bus.poll(), Err(VpciError::Closed));
 }
