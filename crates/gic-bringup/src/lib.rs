@@ -83,19 +83,13 @@ mod irqchip;
 
 pub mod config;
 mod cpu;
-mod driver;
 mod error;
 mod msi;
 mod options;
 mod root;
 mod suspend;
-mod suspended;
 
 pub use cpu::Started;
-pub use driver::{
-    Absent, BridgeMsiDriver, DirectLpiDriver, GicV2Driver, ItsDriver, MbiDriver, MipDriver,
-    V2mDriver,
-};
 pub use error::{
     BringUpError, ControllerError, CpuError, NoParent, PriorityError, ResumeError, StepError,
     SuspendError,
@@ -107,6 +101,9 @@ pub use irq_domain;
 pub use irqchip::Irqchip;
 pub use msi::MsiController;
 pub use msi_types;
-pub use options::Options;
+pub use options::{
+    Absent, BridgeMsiDriver, DirectLpiDriver, GicV2Driver, ItsDriver, MbiDriver, MipDriver,
+    Options, V2mDriver,
+};
 pub use root::RootGic;
-pub use suspended::Suspended;
+pub use suspend::Suspended;

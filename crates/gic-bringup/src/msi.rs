@@ -1,9 +1,10 @@
 //! The MSI controllers, and the routing of requesters to them.
 
 use crate::config::{self, RootConfig};
-use crate::driver::{BridgeMsiDriver, DirectLpiDriver, ItsDriver, MbiDriver, MipDriver, V2mDriver};
 use crate::error::{ControllerError, NoParent, PriorityError};
-use crate::options::Options;
+use crate::options::{
+    BridgeMsiDriver, DirectLpiDriver, ItsDriver, MbiDriver, MipDriver, Options, V2mDriver,
+};
 use crate::root::RootGic;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -21,8 +22,9 @@ use gic_driver::{
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, NoRoute, PciHost, Via,
 };
-use irq_domain::layer;
-use irq_domain::{Host, Interrupts, IrqContext, IrqHandle, IrqReturn, Sharing, WiredRequest};
+use irq_domain::{
+    Host, Interrupts, IrqContext, IrqHandle, IrqReturn, Sharing, WiredRequest, layer,
+};
 use msi_types::pci::PciRequester;
 use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId, Surroundings, Trigger};
 

@@ -1,8 +1,8 @@
 //! The root controller: a GICv2 or a GICv3.
 
 use crate::config::RootConfig;
-use crate::driver::GicV2Driver;
 use crate::error::BringUpError;
+use crate::options::GicV2Driver;
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::try_arc;

@@ -20,22 +20,22 @@
 //! `gic-bringup` creates the drivers that a description calls for and requests their lines.
 
 mod arrivals;
-mod gate;
 mod layout;
 mod msi_parent;
+
+pub(crate) use arrivals::Block;
+pub use layout::{BLOCK_VECTORS, BridgeKind};
 
 use crate::sync::{AtomicU32, SeqCst};
 use crate::{BlockAllocator, BlockError, Mmio, PhysicalRegion, Platform};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-pub(crate) use arrivals::Block;
 use doorbell_fallible::lock::IrqLock;
 use doorbell_fallible::try_collect;
-use gate::Gate;
 use gic_arch::IntId;
 use layout::Layout;
-pub use layout::{BLOCK_VECTORS, BridgeKind};
+use msi_parent::Gate;
 use msi_types::pci::MsiGate;
 use msi_types::{HwIrq, MsiMessage, Pending, WiredParent};
 

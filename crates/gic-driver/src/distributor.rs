@@ -1,16 +1,12 @@
 //! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts with their state and routes. Needs
 //! no heap.
 
-mod control;
-
-pub use crate::security::SecurityView;
-
 use crate::errata::{self, Erratum};
 use crate::frame::{ChipAliases, Fields, Frame, is_v3_or_later};
 use crate::interrupt::Interrupt;
 use crate::saved::{BlockDefaults, SharedBlock};
-use crate::{Block, GicError, Group, Mmio, MmioExt, PhysicalRegion, Platform};
-use gic_arch::gicd::{self, Ctlr, Irouter, Typer};
+use crate::{Block, GicError, Group, Mmio, MmioExt, PhysicalRegion, Platform, SecurityView};
+use gic_arch::gicd::{self, Ctlr, CtlrNs, Irouter, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg, WriteOnly};
 
 /// The target of a shared interrupt.
@@ -136,7 +132,7 @@ impl<M: Mmio> Distributor<M> {
         if errata.any(|entry| entry.erratum == Erratum::ExtendedSpisNotThere) {
             typer = typer.with_espi(false).with_nmi(false);
         }
-        let view = control::detect(platform, &frame, typer)?;
+        let view = detect(platform, &frame, typer)?;
         Ok(Self { frame, address, typer, view })
     }
 
@@ -306,7 +302,7 @@ impl<M: Mmio> Distributor<M> {
     /// Returns `GICD_CTLR` if the distributor does not forward the view's own group.
     pub(crate) fn withheld_group(&self) -> Option<Ctlr> {
         let control = self.frame.mmio.read(gicd::CTLR);
-        let group = control::group_bits(self.view);
+        let group = group_bits(self.view);
         (control.into_bits() & group != group).then_some(control)
     }
 
@@ -425,9 +421,9 @@ impl<M: Mmio> Distributor<M> {
     /// first. The view's own group is always disabled on return.
     fn enable_affinity_routing<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         let old = self.frame.mmio.read(gicd::CTLR);
-        let wanted = control::routing_bits(self.view);
+        let wanted = routing_bits(self.view);
         let missing = old.into_bits() & wanted != wanted;
-        let groups = if missing { control::all_groups() } else { control::group_bits(self.view) };
+        let groups = if missing { all_groups() } else { group_bits(self.view) };
         let quiet = Ctlr::from(old.into_bits() & !groups);
         self.write_control(platform, quiet)?;
         if !missing {
@@ -446,7 +442,7 @@ impl<M: Mmio> Distributor<M> {
         forwarding: Forwarding,
     ) -> Result<(), GicError> {
         let old = self.frame.mmio.read(gicd::CTLR).into_bits();
-        let bits = control::group_bits(self.view);
+        let bits = group_bits(self.view);
         let new = match forwarding {
             Forwarding::On => old | bits,
             Forwarding::Off => old & !bits,
@@ -478,4 +474,49 @@ fn routes_of(
         let intid = range.intid_at(index)?;
         Some((intid, gicd::irouter(intid)?))
     })
+}
+
+/// Returns the enable bit of the view's own group.
+fn group_bits(view: SecurityView) -> u32 {
+    match view {
+        SecurityView::Single => Ctlr::new().with_enable_grp1(true).into(),
+        SecurityView::Secure => Ctlr::new().with_enable_grp1_s(true).into(),
+        SecurityView::NonSecure => CtlrNs::new().with_enable_grp1a(true).into(),
+    }
+}
+
+/// Returns the enable bits of all groups, in every view's layout.
+fn all_groups() -> u32 {
+    Ctlr::new().with_enable_grp0(true).with_enable_grp1(true).with_enable_grp1_s(true).into()
+}
+
+/// Returns the affinity routing enable bits in the view's layout.
+fn routing_bits(view: SecurityView) -> u32 {
+    match view {
+        SecurityView::Single => Ctlr::new().with_are(true).into(),
+        SecurityView::Secure => Ctlr::new().with_are(true).with_are_ns(true).into(),
+        SecurityView::NonSecure => CtlrNs::new().with_are_ns(true).into(),
+    }
+}
+
+/// Detects the view as described in [`Distributor::new`](Distributor::new).
+fn detect<P: Platform, M: Mmio>(
+    platform: &P,
+    frame: &Frame<M>,
+    typer: Typer,
+) -> Result<SecurityView, GicError> {
+    let control = frame.mmio.read(gicd::CTLR);
+    if !typer.security_extn() || control.ds() {
+        return Ok(SecurityView::Single);
+    }
+    if control.are_ns() || control.enable_grp1_s() || control.e1nwf() {
+        return Ok(SecurityView::Secure);
+    }
+    let quiet = Ctlr::from(control.into_bits() & !all_groups()).with_rwp(false);
+    frame.mmio.write(gicd::CTLR, quiet);
+    frame.wait_for_rwp(platform)?;
+    frame.mmio.write(gicd::CTLR, quiet.with_are(true).with_are_ns(true));
+    frame.wait_for_rwp(platform)?;
+    let secure = frame.mmio.read(gicd::CTLR).are_ns();
+    Ok(if secure { SecurityView::Secure } else { SecurityView::NonSecure })
 }

@@ -72,7 +72,6 @@
 mod attachment;
 mod command_queue;
 mod config;
-mod debug;
 mod device_table;
 mod devices;
 mod direct;
@@ -89,8 +88,6 @@ mod probe;
 mod routes;
 mod tables;
 mod vpe;
-mod vpe_table;
-mod waiting;
 
 pub use config::{IfEnabled, ItsConfig};
 pub use direct::{DirectEvent, VirtualLpi};
@@ -110,6 +107,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use command_queue::CommandQueue;
 use config::CorrectedConfig;
+use core::fmt;
 use device_table::DeviceTable;
 use devices::DeferredUnmap;
 use doorbell_fallible::lock::TaskLock;
@@ -120,9 +118,9 @@ use hardware::{Context, ControlFrame};
 use invalidation::RegisterInvalidation;
 use msi_types::{Attachment, DeviceId, HwIrqBlock};
 use probe::ItsMemory;
-use routes::{Collections, EventRoutes};
+use routes::{Collections, EventRoutes, cpu_of};
 use tables::{ItsTable, TableConstraints};
-use vpe_table::VpeTable;
+use vpe::VpeTable;
 
 /// An enabled ITS. The value must be dropped by a task. If no device is attached, dropping the
 /// value disables the ITS and frees its memory. Otherwise, devices may still send messages, so the
@@ -519,6 +517,46 @@ impl<P: GicPlatform> Drop for Its<P> {
         }
         if let Some(table) = vpe_table {
             table.release(frame);
+        }
+    }
+}
+
+/// Maximum number of events that are listed.
+const LISTED: usize = 8;
+
+/// Formats a summary. Reads `GITS_CTLR`, and takes the command queue's lock.
+impl<P: GicPlatform> fmt::Debug for Its<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let enabled = self.frame.registers.read(gits::CTLR).enabled();
+        let (executed, posted) = self.queue.progress(&self.frame);
+        let (on, cpus) = (self.collections.mapped().count(), self.collections.count());
+        let (free, lpis) = (self.lpis().available(), self.lpis().count());
+        let (faults, last_fault) = self.faults();
+        f.debug_struct("Its")
+            .field("base", &format_args!("{:#x}", self.base()))
+            .field("doorbell", &format_args!("{:#x}", self.doorbell()))
+            .field("enabled", &enabled)
+            .field("commands", &format_args!("{executed} of {posted} executed"))
+            .field("collections", &format_args!("{on} of {cpus} mapped"))
+            .field("lpis", &format_args!("{free} of {lpis} free"))
+            .field("events", &self.routes)
+            .field("faults", &faults)
+            .field("last_fault", &last_fault)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lists the first events, one per line.
+impl fmt::Debug for EventRoutes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        for (lpi, route) in self.mapped().take(LISTED) {
+            let (device, event, cpu) = (route.device, route.event, cpu_of(route.collection));
+            list.entry(&format_args!("DeviceID {device}, EventID {event}: {lpi} at CPU {cpu}"));
+        }
+        match self.mapped().count().saturating_sub(LISTED) {
+            0 => list.finish(),
+            more => list.entry(&format_args!("and {more} more")).finish(),
         }
     }
 }

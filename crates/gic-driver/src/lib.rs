@@ -115,7 +115,6 @@ extern crate alloc;
 extern crate std;
 
 mod barrier;
-mod block;
 #[cfg(feature = "alloc")]
 mod block_allocator;
 #[cfg(feature = "alloc")]
@@ -162,7 +161,6 @@ mod system_registers;
 #[cfg(feature = "alloc")]
 pub mod v2m;
 
-pub use block::Block;
 #[cfg(feature = "alloc")]
 pub use block_allocator::{Alignment, BlockAllocator, BlockError};
 #[cfg(feature = "alloc")]
@@ -171,7 +169,7 @@ pub use cpu_interface::{CpuInterface, CpuInterfaceConfig, GicCpuInterface};
 #[cfg(feature = "alloc")]
 pub use direct_lpi::{DirectLpi, DirectLpiError};
 pub use distributor::{Distributor, DistributorConfig, Route};
-pub use error::GicError;
+pub use error::{Block, GicError};
 #[cfg(feature = "alloc")]
 pub use gic::{Gic, GicConfig};
 pub use gic_arch;

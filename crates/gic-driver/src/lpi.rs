@@ -9,12 +9,12 @@
 mod allocator;
 mod attachment;
 mod configuration;
-mod range;
 mod stale;
 mod tables;
 
 pub use crate::error::{AdoptionRefused, LpiError, LpiMessages};
-pub use range::LpiRange;
+pub use allocator::LpiRange;
+pub(crate) use stale::StaleAt;
 
 use crate::platform::ADDRESS_BITS;
 use crate::redistributor::{NegotiatedTables, Redistributor, TableAccess};
@@ -29,7 +29,6 @@ use doorbell_fallible::lock::IrqLock;
 use gic_arch::lpi::{MIN_ID_BITS, config_table_bytes};
 use gic_arch::{Lpi, Priority, gicd};
 use stale::Stale;
-pub(crate) use stale::StaleAt;
 use tables::{ConfigTable, PendingTable};
 
 /// Default number of INTID bits: 57344 LPIs, using 56 KiB plus 8 KiB per CPU.

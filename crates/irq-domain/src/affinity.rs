@@ -1,6 +1,332 @@
 //! CPU affinity: the kernel's policy, the online CPUs, and moves between CPUs.
+//!
+//! An interrupt's CPU is the policy's choice if the controller can reach it, otherwise another
+//! online CPU.
 
-pub(crate) mod choice;
-pub(crate) mod lists;
 pub(crate) mod placement;
-pub(crate) mod policy;
+
+use crate::error::MoveError;
+use crate::irq::descriptor::{Descriptor, Source};
+use crate::name::Irq;
+use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use doorbell_fallible::try_collect;
+use msi_types::{Cpu, HwIrq, MsiError, RequesterId};
+
+/// The kernel's policy, or [`RoundRobin`] by default.
+pub(crate) struct CpuChoice {
+    policy: Option<Arc<dyn AffinityPolicy>>,
+    round_robin: RoundRobin,
+}
+
+impl CpuChoice {
+    pub(crate) fn new(policy: Option<Arc<dyn AffinityPolicy>>) -> Self {
+        Self { policy, round_robin: RoundRobin::default() }
+    }
+
+    fn policy(&self) -> &dyn AffinityPolicy {
+        self.policy.as_deref().unwrap_or(&self.round_robin)
+    }
+
+    /// Asks the policy to choose among the online CPUs. Returns `None` if none is online.
+    pub(crate) fn choose(&self, place: &Placement<'_>) -> Option<Cpu> {
+        let first = *place.online.first()?;
+        let chosen = self.policy().choose(place);
+        Some(if place.online.contains(&chosen) { chosen } else { first })
+    }
+
+    /// Returns the candidates for an interrupt with the policy's choice first.
+    pub(crate) fn preferred<'a>(
+        &self,
+        descriptor: &Descriptor,
+        Candidates { cpus, .. }: &'a mut Candidates,
+    ) -> &'a [Cpu] {
+        if !cpus.is_empty() {
+            let chosen = self.policy().choose(&Placement::of(descriptor, cpus));
+            let before = cpus.iter().position(|cpu| *cpu == chosen);
+            if let Some(up_to_it) = before.and_then(|before| cpus.get_mut(..=before)) {
+                up_to_it.rotate_right(1);
+            }
+        }
+        cpus
+    }
+}
+
+impl<'a> Placement<'a> {
+    /// Describes an interrupt that has its number already.
+    pub(crate) fn of(descriptor: &'a Descriptor, online: &'a [Cpu]) -> Self {
+        let managed = descriptor.among.is_some();
+        let Source::Device(source) = &descriptor.source else {
+            return Self::wired(descriptor.hwirq, online);
+        };
+        let (device, requester, slot) = source.slot();
+        let vector = PlacedVector::Slot(slot);
+        Self { online, device: Some(device), requester: Some(requester), vector, managed }
+    }
+
+    /// Describes a wired interrupt.
+    pub(crate) const fn wired(hwirq: HwIrq, online: &'a [Cpu]) -> Self {
+        let vector = PlacedVector::Wired(hwirq);
+        Self { online, device: None, requester: None, vector, managed: false }
+    }
+}
+
+/// Tries `choice`, then the other online CPUs, until one can be reached. A CPU can't be reached if
+/// the controller cannot deliver to it, or if the CPU's doorbell doesn't fit the endpoint's address
+/// register.
+pub(crate) fn first_reachable<T, E: Unreachable>(
+    choice: Cpu,
+    online: &[Cpu],
+    mut attempt: impl FnMut(Cpu) -> Result<T, E>,
+) -> Result<T, E> {
+    let result = attempt(choice);
+    let others = online.iter().filter(|cpu| **cpu != choice);
+    as_long_as_unreachable(result, others, attempt)
+}
+
+/// Tries `cpus` in order until one can be reached. Returns `None` if `cpus` is empty.
+pub(crate) fn first_of<T, E: Unreachable>(
+    cpus: &[Cpu],
+    mut attempt: impl FnMut(Cpu) -> Result<T, E>,
+) -> Option<Result<T, E>> {
+    let (first, others) = cpus.split_first()?;
+    let result = attempt(*first);
+    Some(as_long_as_unreachable(result, others.iter(), attempt))
+}
+
+fn as_long_as_unreachable<'a, T, E: Unreachable>(
+    mut result: Result<T, E>,
+    others: impl Iterator<Item = &'a Cpu>,
+    mut attempt: impl FnMut(Cpu) -> Result<T, E>,
+) -> Result<T, E> {
+    for cpu in others {
+        match &result {
+            Err(error) if error.is_unreachable() => result = attempt(*cpu),
+            _ => break,
+        }
+    }
+    result
+}
+
+/// Returns `true` if the error means that another CPU should be tried.
+pub(crate) trait Unreachable {
+    fn is_unreachable(&self) -> bool;
+}
+
+impl Unreachable for MsiError {
+    fn is_unreachable(&self) -> bool {
+        matches!(self, Self::NotReachable(..) | Self::AddressTooWide { .. })
+    }
+}
+
+impl Unreachable for MoveError {
+    fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Controller(error) if error.is_unreachable())
+    }
+}
+
+/// The online CPUs.
+pub(crate) struct Hotplug {
+    /// The online CPUs, in ascending order.
+    pub(crate) online: Vec<Cpu>,
+    pub(crate) room: Candidates,
+}
+
+impl Hotplug {
+    /// Creates a list with only the boot CPU, and room for all CPUs.
+    pub(crate) fn try_new(cpus: usize, boot_cpu: Cpu) -> Result<Self, TryReserveError> {
+        let mut online = Vec::new();
+        online.try_reserve_exact(cpus)?;
+        online.push(boot_cpu);
+        Ok(Self { online, room: Candidates::try_new(cpus)? })
+    }
+
+    pub(crate) fn insert(&mut self, cpu: Cpu) {
+        if let Err(index) = self.online.binary_search(&cpu) {
+            self.online.insert(index, cpu);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, cpu: Cpu) {
+        self.online.retain(|other| *other != cpu);
+    }
+}
+
+/// Preallocated memory for a list of candidate CPUs, and for each CPU's number of managed
+/// interrupts.
+pub(crate) struct Candidates {
+    pub(crate) cpus: Vec<Cpu>,
+    pub(crate) load: Vec<u32>,
+}
+
+impl Candidates {
+    pub(crate) fn try_new(cpus: usize) -> Result<Self, TryReserveError> {
+        let mut list = Vec::new();
+        list.try_reserve_exact(cpus)?;
+        Ok(Self { cpus: list, load: try_collect((0..cpus).map(|_| 0))? })
+    }
+
+    /// Returns the online CPUs of `among`, the one with the fewest managed interrupts first.
+    /// `managed` yields the target of each managed interrupt.
+    pub(crate) fn least_managed(
+        &mut self,
+        among: &[Cpu],
+        online: &[Cpu],
+        managed: impl Iterator<Item = Cpu>,
+    ) -> &[Cpu] {
+        let Self { cpus, load } = self;
+        load.fill(0);
+        for target in managed {
+            if let Some(load) = load.get_mut(target.index()) {
+                *load += 1;
+            }
+        }
+        cpus.clear();
+        for cpu in among {
+            if online.contains(cpu) && !cpus.contains(cpu) {
+                let load_of = |cpu: &Cpu| load.get(cpu.index()).copied();
+                let at = cpus.partition_point(|other| load_of(other) <= load_of(cpu));
+                cpus.insert(at, *cpu);
+            }
+        }
+        cpus
+    }
+
+    /// Fills the list with those CPUs of `among` that are online.
+    pub(crate) fn fill(&mut self, online: &[Cpu], among: &[Cpu]) {
+        self.cpus.clear();
+        self.cpus.extend(online.iter().filter(|cpu| among.contains(cpu)));
+    }
+}
+
+/// The interrupt that a policy places, and the CPUs that it may choose.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Placement<'a> {
+    /// The online CPUs to choose from, in ascending order. Never empty.
+    pub online: &'a [Cpu],
+    /// Name of the device's domain; `None` for a wired interrupt.
+    pub device: Option<&'a str>,
+    /// The device's requester ID; `None` for a wired interrupt.
+    pub requester: Option<RequesterId>,
+    /// The vector. For a group whose vectors move together, this is one of them.
+    pub vector: PlacedVector,
+    /// `true` if the interrupt is [managed](crate::MsiDevice::allocate_managed). The core itself
+    /// chooses a managed interrupt's first CPU and moves it when its CPU goes offline, so it only
+    /// asks when the kernel restricts the interrupt to a part of its CPUs.
+    pub managed: bool,
+}
+
+/// A vector as a policy knows it: new device vectors are placed before the controller numbers them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PlacedVector {
+    /// Slot in the device's message store.
+    Slot(u16),
+    /// A wired interrupt's number at the root controller.
+    Wired(HwIrq),
+}
+
+/// A policy that chooses CPUs for new interrupts, and for interrupts whose CPU goes offline.
+/// Kernels can supply their own policy.
+pub trait AffinityPolicy: Send + Sync {
+    /// Chooses one of [`Placement::online`]. If the result isn't one of these CPUs, the core uses
+    /// the first one.
+    ///
+    /// Context: task; may sleep.
+    fn choose(&self, of: &Placement<'_>) -> Cpu;
+}
+
+/// The default policy: round-robin over the online CPUs.
+#[derive(Debug, Default)]
+pub struct RoundRobin {
+    next: AtomicUsize,
+}
+
+impl AffinityPolicy for RoundRobin {
+    fn choose(&self, Placement { online, .. }: &Placement<'_>) -> Cpu {
+        let turn = self.next.fetch_add(1, Ordering::SeqCst);
+        online.get(turn % online.len().max(1)).copied().unwrap_or_default()
+    }
+}
+
+/// Distributes `cpus` over `vectors` vectors as evenly as possible: the number of vectors varies by
+/// at most one between CPUs, and the number of CPUs by at most one between vectors. For example, a
+/// device can [manage](crate::MsiDevice::allocate_managed) one queue per set. With fewer vectors
+/// than CPUs, each vector has CPUs that are adjacent in `cpus`; with more, several vectors share a
+/// CPU. To keep each queue's CPUs on one NUMA node, order `cpus` by node. Returns an empty iterator
+/// if `cpus` is empty.
+///
+/// ```
+/// use irq_domain::spread;
+/// use msi_types::Cpu;
+///
+/// let cpus = [0, 1, 2, 3, 4].map(Cpu::new);
+/// assert!(spread(2, &cpus).eq([&cpus[..2], &cpus[2..]]));
+/// assert!(spread(6, &cpus[..2]).flatten().eq(&[0, 0, 0, 1, 1, 1].map(Cpu::new)));
+/// ```
+pub fn spread(vectors: u16, cpus: &[Cpu]) -> impl ExactSizeIterator<Item = &[Cpu]> {
+    let begin = move |vector: u16| usize::from(vector) * cpus.len() / usize::from(vectors);
+    let share = move |vector| {
+        let end = begin(vector + 1).max(begin(vector) + 1);
+        cpus.get(begin(vector)..end).unwrap_or_default()
+    };
+    (0..if cpus.is_empty() { 0 } else { vectors }).map(share)
+}
+
+/// An affinity change that took effect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Moved {
+    /// The interrupts' new effective affinity.
+    pub to: Cpu,
+    /// `false` if the interrupt already had this affinity.
+    pub is_new: bool,
+    /// The interrupts that moved together with the requested one: a Multi-MSI group whose message
+    /// encodes the target CPU can only move as a whole, and a chained controller's vectors follow
+    /// its line.
+    pub others: Vec<Irq>,
+}
+
+#[cfg(not(shuttle))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_robin_visits_every_online_cpu_equally() {
+        let policy = RoundRobin::default();
+        let online = [Cpu::new(0), Cpu::new(3), Cpu::new(7)];
+        let place = Placement {
+            online: &online,
+            device: None,
+            requester: None,
+            vector: PlacedVector::Wired(HwIrq::new(40)),
+            managed: false,
+        };
+        let chosen: Vec<_> = (0..6).map(|_| policy.choose(&place).get()).collect();
+        assert_eq!(chosen, [0, 3, 7, 0, 3, 7]);
+    }
+
+    #[test]
+    fn spread_assigns_cpus_evenly_to_within_one() {
+        for cpus in 1..20 {
+            let all: Vec<_> = (0..cpus).map(Cpu::new).collect();
+            for vectors in 1..40 {
+                let shares: Vec<_> = spread(vectors, &all).collect();
+                assert_eq!(shares.len(), usize::from(vectors));
+                let sizes = shares.iter().map(|share| share.len());
+                assert!(sizes.clone().min().unwrap() >= 1);
+                assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
+                let uses = all
+                    .iter()
+                    .map(|cpu| shares.iter().copied().flatten().filter(|at| *at == cpu).count());
+                assert!(uses.clone().min().unwrap() >= 1);
+                assert!(uses.clone().max().unwrap() - uses.min().unwrap() <= 1);
+            }
+        }
+        assert_eq!(spread(3, &[]).len(), 0);
+        assert_eq!(spread(0, &[Cpu::new(0)]).len(), 0);
+    }
+}

@@ -2,12 +2,9 @@
 //! the device's controller.
 
 mod allocation;
-mod counts;
 pub(crate) mod endpoint;
 mod irq_domain;
 pub(crate) mod msi_device;
-mod negotiation;
 mod relocation;
-mod shared_attachment;
 pub(crate) mod shared_device;
 pub(crate) mod vector_table;

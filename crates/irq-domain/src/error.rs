@@ -1,6 +1,6 @@
 //! Error types. Every error message names the party at fault.
 
-use crate::number::Irq;
+use crate::name::Irq;
 use alloc::collections::TryReserveError;
 use msi_types::{Cpu, HwIrq, Mismatch, MsiError, NotIsolated, StoreError};
 

@@ -1,24 +1,22 @@
 //! The kernel-facing interface of the interrupt core.
 
+#[cfg(doc)]
+use crate::affinity::RoundRobin;
 use crate::affinity::placement::{self, CpuPool};
-use crate::affinity::policy::{AffinityPolicy, Moved};
+use crate::affinity::{AffinityPolicy, Moved};
 use crate::error::{MoveError, RequestError, Stranded, UnknownCpu};
-use crate::host::Host;
 use crate::irq::descriptor::Source;
-use crate::irq::dispatched::Dispatched;
-use crate::irq::handler::Handler;
-use crate::irq::handler::{IrqContext, IrqReturn};
+#[cfg(doc)]
+use crate::irq::handler::Deferral;
+use crate::irq::handler::{Dispatched, Handler, IrqContext, IrqReturn};
 use crate::irq::info::IrqInfo;
 use crate::irq::registry::IrqRegistry;
-use crate::number::Irq;
+use crate::name::Irq;
 use crate::request::deferred_free::DeferredFree;
 use crate::request::handle::{IrqHandle, WiredRequest};
-use crate::request::parts::IrqCore;
 use crate::request::per_cpu::PerCpuHandle;
-use crate::request::root_controller::RootController;
-use crate::runtime::Runtime;
-#[cfg(doc)]
-use crate::{affinity::policy::RoundRobin, irq::dispatched::Deferral};
+use crate::request::root_controller::{IrqCore, RootController};
+use crate::runtime::{Host, Runtime};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

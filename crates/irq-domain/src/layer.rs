@@ -16,7 +16,7 @@ pub use layered_parent::LayeredParent;
 pub use msi_types::Hypervisor;
 pub use shim::{AddressRule, RequesterRule, ShimLayer};
 
-use crate::host::Host;
+use crate::runtime::Host;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::fmt;

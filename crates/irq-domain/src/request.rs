@@ -2,6 +2,5 @@
 
 pub(crate) mod deferred_free;
 pub(crate) mod handle;
-pub(crate) mod parts;
 pub(crate) mod per_cpu;
 pub(crate) mod root_controller;

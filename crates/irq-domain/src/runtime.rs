@@ -1,14 +1,15 @@
-//! State that the core shares with its interrupt sources: the kernel, the online CPUs and the
-//! redelivery count.
+//! Services that the kernel provides to the interrupt core, and the state that the core shares with
+//! its interrupt sources: the kernel, the online CPUs and the redelivery count.
 
 use crate::error::{MoveError, UnknownCpu};
-use crate::host::Host;
+use crate::name::Irq;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
-use msi_types::Cpu;
+use msi_types::{Cpu, TaskContext};
 
 /// The part of the core that interrupt sources also use.
 pub(crate) struct Runtime {
@@ -61,5 +62,36 @@ impl Runtime {
 
     pub(crate) fn redelivered(&self) -> u64 {
         self.redelivered.load(Ordering::SeqCst)
+    }
+}
+
+/// Services that the interrupt core requires of the kernel (or of a simulated one). The core may
+/// call every function in any context.
+pub trait Host: TaskContext {
+    /// Returns the calling CPU, or `None` on a thread that isn't a CPU (the host side of a
+    /// simulation).
+    ///
+    /// The core only calls this function with interrupts masked, so the calling task cannot migrate
+    /// to another CPU before the core has used the result.
+    fn current_cpu(&self) -> Option<Cpu>;
+
+    /// Reports that the core has disabled an interrupt because more than 99 900 of 100 000 handler
+    /// runs found [nothing to do](crate::IrqReturn::None). The driver can enable it again with
+    /// [`IrqHandle::enable`](crate::IrqHandle::enable). The provided method does nothing.
+    ///
+    /// Context: hard IRQ.
+    fn disabled_as_spurious(&self, irq: Irq) {
+        let _ = irq;
+    }
+}
+
+/// Forwards calls on references and smart pointers to the kernel behind them.
+impl<P: Deref<Target: Host> + Send + Sync> Host for P {
+    fn current_cpu(&self) -> Option<Cpu> {
+        (**self).current_cpu()
+    }
+
+    fn disabled_as_spurious(&self, irq: Irq) {
+        (**self).disabled_as_spurious(irq);
     }
 }

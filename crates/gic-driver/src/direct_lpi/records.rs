@@ -1,7 +1,7 @@
 //! Records for allocated LPIs: the CPU that an LPI's message targets, and the CPUs at which the LPI
 //! may be pending. Each record has its own lock, which must be held to change it.
 
-use super::resend::ResendReason;
+use super::ResendReason;
 use crate::GicPlatform;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;

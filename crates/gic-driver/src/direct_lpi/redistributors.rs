@@ -1,7 +1,7 @@
 //! Redistributor registers for direct LPIs (IHI 0069 §12.11: `GICR_SETLPIR`, `GICR_CLRLPIR`) and
 //! invalidations. A sleeping redistributor's registers are never accessed.
 
-use super::error::DirectLpiError;
+use super::DirectLpiError;
 use super::records::LpiBlock;
 use crate::gic::GicWithLpis;
 use crate::redistributor::Invalidation;

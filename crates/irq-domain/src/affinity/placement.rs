@@ -1,13 +1,14 @@
 //! Interrupt placement and CPU hotplug. The core reserves memory for hotplug when it is created, so
 //! taking a CPU offline moves its interrupts without allocating.
 
-use crate::affinity::choice::{CpuChoice, Unreachable, first_of, first_reachable};
-use crate::affinity::lists::{Candidates, Hotplug};
-use crate::affinity::policy::{AffinityPolicy, Moved, Placement};
+use crate::affinity::{
+    AffinityPolicy, Candidates, CpuChoice, Hotplug, Moved, Placement, Unreachable, first_of,
+    first_reachable,
+};
 use crate::error::{MoveError, Stranded, UnknownCpu};
-use crate::host::Host;
 use crate::irq::descriptor::{Descriptor, Source};
 use crate::irq::registry::IrqRegistry;
+use crate::runtime::Host;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -1,19 +1,16 @@
 //! Transactional vector allocation. A transaction places a device's vectors on CPUs, numbers them
 //! and composes their messages. If a step fails, everything is rolled back.
 
-use super::counts::Counts;
 use super::endpoint::Endpoint;
-use super::vector_table::{Allocation, DeviceVector, Messages, VectorTable};
-use crate::affinity::choice::{first_of, first_reachable};
-use crate::affinity::lists::Candidates;
+use super::vector_table::{Allocation, Counts, DeviceVector, Messages, VectorTable};
 use crate::affinity::placement::least_managed;
-use crate::affinity::policy::{PlacedVector, Placement};
+use crate::affinity::{Candidates, PlacedVector, Placement, first_of, first_reachable};
 use crate::error::MsiDeviceError;
 use crate::irq::control::HandlerPhase;
 use crate::irq::descriptor::{IrqSource, NewDescriptor, Source, Target};
 use crate::irq::dispatch_table::HWIRQS;
-use crate::irq::flow::Flow;
-use crate::request::parts::IrqCore;
+use crate::irq::handler::Flow;
+use crate::request::root_controller::IrqCore;
 use crate::sort::sorted;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;

@@ -1,12 +1,15 @@
-//! The interface between a device's message store and its domain.
+//! The interface between a device's message store and its domain, and the negotiation between an
+//! endpoint and the levels below it.
 
 use super::vector_table::{Messages, VectorTable};
-use crate::irq::flow::Flow;
+use crate::error::MsiDeviceError;
+use crate::irq::handler::Flow;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
 use msi_types::{
-    FastMask, Fit, Initially, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Shape,
-    SlotState, Storage, StoreError, StoreUpdate, Trigger,
+    Capabilities, Capability, FastMask, Fit, Initially, InterruptIsolated, LevelMessages, Masking,
+    MessageStore, Mismatch, MsiMessage, MsiParent, Properties, Property, RequesterId, Rewrite,
+    Shape, SlotState, Storage, StoreError, StoreUpdate, Trigger, negotiate,
 };
 
 /// A driver's function that updates its copies of a slot's message, or clears them if the message
@@ -219,4 +222,58 @@ impl Endpoint {
         let off = if enable == StoreEnable::Off { self.store.set_enabled(false) } else { Ok(()) };
         off.and(cleared)
     }
+}
+
+/// Checks that an endpoint fits every level of the hierarchy, before anything is allocated.
+///
+/// Context: any.
+pub(super) fn check_store(
+    parent: &dyn MsiParent,
+    requester: RequesterId,
+    endpoint: &Endpoint,
+) -> Result<(), MsiDeviceError> {
+    let isolated = if endpoint.hides_messages() {
+        InterruptIsolated::prove(parent, requester).map(drop)
+    } else {
+        Ok(())
+    };
+    let has = properties(endpoint);
+    let has = if isolated.is_ok() { has.with(Property::Isolation) } else { has };
+    negotiate(needs(endpoint), has, &|visit| parent.tiers(visit)).map_err(|mismatch| {
+        match (mismatch, isolated) {
+            (Mismatch::Required { property: Property::Isolation, tier }, Err(reason)) => {
+                MsiDeviceError::NotIsolated { tier, reason }
+            }
+            (other, _) => other.into(),
+        }
+    })
+}
+
+/// Checks that the hierarchy provides a capability.
+///
+/// Context: any.
+pub(super) fn require(parent: &dyn MsiParent, capability: Capability) -> Result<(), Mismatch> {
+    let needs = Capabilities::NONE.with(capability);
+    negotiate(needs, Properties::ALL, &|visit| parent.tiers(visit))
+}
+
+fn needs(endpoint: &Endpoint) -> Capabilities {
+    let needed = [
+        (Capability::DeviceStorage, endpoint.storage() != Storage::Bus),
+        (Capability::MessageRemapping, endpoint.hides_messages()),
+        (Capability::Masking, endpoint.mask().is_none()),
+    ];
+    let needed = needed.iter().filter(|(_, needed)| *needed);
+    needed.fold(Capabilities::NONE, |set, (capability, _)| set.with(*capability))
+}
+
+fn properties(endpoint: &Endpoint) -> Properties {
+    let fit = endpoint.fit();
+    let has = [
+        (Property::WideAddress, fit.address_bits >= 64),
+        (Property::WideData, fit.data_bits >= 32),
+        (Property::Maskable, endpoint.masks_all()),
+    ];
+    let present = has.iter().filter(|(_, present)| *present);
+    present.fold(Properties::NONE, |set, (property, _)| set.with(*property))
 }

@@ -1,21 +1,17 @@
 //! A device's interrupt domain, between its message store and its controller.
 
 use super::allocation::{Site, Transaction, compose};
-use super::counts::Counts;
-use super::endpoint::{Endpoint, StoreEnable};
-use super::negotiation::require;
+use super::endpoint::{Endpoint, StoreEnable, require};
 use super::relocation::Relocation;
-use super::shared_attachment::SharedAttachment;
-use super::vector_table::{DeviceVector, MsiVector, VectorTable};
+use super::shared_device::SharedAttachment;
+use super::vector_table::{Counts, DeviceVector, MsiVector, VectorTable};
 use crate::error::{MoveError, MsiDeviceError};
-use crate::host::Host;
 use crate::irq::control::HandlerPhase;
 use crate::irq::descriptor::{Descriptor, IrqSource};
 use crate::irq::registry::IrqRegistry;
-use crate::name::Name;
-use crate::number::Irq;
-use crate::request::parts::IrqCore;
-use crate::runtime::Runtime;
+use crate::name::{Irq, Name};
+use crate::request::root_controller::IrqCore;
+use crate::runtime::{Host, Runtime};
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;

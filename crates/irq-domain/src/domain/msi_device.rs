@@ -1,19 +1,17 @@
 //! The driver-facing interface to a device with one message store.
 
-use super::endpoint::{Endpoint, MessageCopy};
+use super::endpoint::{Endpoint, MessageCopy, check_store};
 use super::irq_domain::IrqDomain;
-use super::negotiation::check_store;
-use super::shared_attachment::SharedAttachment;
+use super::shared_device::SharedAttachment;
 use super::vector_table::{DeviceVector, MsiVector, VectorTable};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::interrupts::Interrupts;
-use crate::irq::flow::Start;
-use crate::irq::handler::{Handler, IrqContext, IrqReturn};
+use crate::irq::handler::{Handler, IrqContext, IrqReturn, Start};
 use crate::irq::registry::IrqRegistry;
 use crate::name::Name;
 use crate::request::deferred_free::{TakenOnDrop, Teardown};
 use crate::request::handle::IrqHandle;
-use crate::request::parts::IrqCore;
+use crate::request::root_controller::IrqCore;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -3,10 +3,9 @@
 use super::endpoint::{Endpoint, StoreEnable};
 use super::vector_table::{Allocation, DeviceVector, Messages, VectorTable};
 use crate::error::MoveError;
-use crate::host::Host;
 use crate::irq::descriptor::Descriptor;
-use crate::number::Irq;
-use crate::runtime::Runtime;
+use crate::name::Irq;
+use crate::runtime::{Host, Runtime};
 use alloc::vec::Vec;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, Shape};

@@ -1,15 +1,15 @@
 //! Checks a shared line that CPUs acknowledge while tasks add and remove handlers.
 
 use super::explore;
-use crate::host::Host;
 use crate::irq::control::{Control, HandlerPhase};
-use crate::irq::dispatched::{Dispatched, Unhandled};
-use crate::irq::handler::{Dispatch, Handler, IrqContext, IrqReturn};
+use crate::irq::handler::{Dispatch, Dispatched, Handler, IrqContext, IrqReturn, Unhandled};
 use crate::irq::handler_cell::{HandlerCell, WhenBusy};
 use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
-use crate::number::Irq;
+use crate::name::Irq;
+use crate::runtime::Host;
 use msi_types::{Cpu, HwIrq, IrqState, LocalCpu, TaskContext};
-use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use shuttle::sync::atomic::Ordering::SeqCst;
+use shuttle::sync::atomic::{AtomicBool, AtomicU32};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
 

@@ -1,15 +1,12 @@
 //! A single interrupt: its numbers, control state and counters, and the source below it.
 
 use crate::error::MoveError;
-use crate::host::Host;
 use crate::irq::control::Control;
-use crate::irq::flow::Flow;
-use crate::irq::handler::Handler;
+use crate::irq::handler::{Flow, Handler};
 use crate::irq::run_counts::{Counts, Spacing, UnhandledRuns};
 use crate::irq::shared_line::SharedLine;
-use crate::name::Name;
-use crate::number::Irq;
-use crate::runtime::Runtime;
+use crate::name::{Irq, Name};
+use crate::runtime::{Host, Runtime};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -1,15 +1,12 @@
 //! Lock-free dispatch of an acknowledged hwirq to its handler.
 
-use crate::host::Host;
 use crate::irq::control::Control;
 use crate::irq::descriptor::{Action, Descriptor};
 use crate::irq::dispatch_table::{DispatchTable, HwIrqEntry};
-use crate::irq::dispatched::{Deferral, Dispatched, Unhandled};
-use crate::irq::flow::Flow;
-use crate::irq::handler::{Dispatch, IrqContext, IrqReturn};
+use crate::irq::handler::{Deferral, Dispatch, Dispatched, Flow, IrqContext, IrqReturn, Unhandled};
 use crate::irq::handler_cell::{HandlerCell, History, NotEntered, Pinned, Running};
 use crate::irq::manage::IrqRef;
-use crate::runtime::Runtime;
+use crate::runtime::{Host, Runtime};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use msi_types::{Cpu, HwIrq};

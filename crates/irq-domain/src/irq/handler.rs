@@ -1,8 +1,9 @@
-//! Interrupt handlers, their argument and their result.
+//! Interrupt handlers: their argument, their result, the flow of the interrupt, and the result of
+//! its dispatch.
 
-use crate::irq::dispatched::Dispatched;
-use crate::number::Irq;
+use crate::name::Irq;
 use alloc::collections::TryReserveError;
+use core::fmt;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq};
 
@@ -95,4 +96,76 @@ impl Handler {
     pub(crate) fn function(&self) -> &Run {
         &*self.0
     }
+}
+
+/// Result of dispatch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Dispatched {
+    /// The handler ran.
+    Handled,
+    /// The handler did not run yet, but the arrival is not lost.
+    Deferred(Deferral),
+    /// The vector has no handler, or the handler found nothing to do.
+    Unhandled(Unhandled),
+}
+
+/// The reason why a handler did not run immediately. No arrival is lost: an edge or message is sent
+/// again through the controller, to the interrupt's target at that time, and a level stays
+/// asserted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Deferral {
+    /// The handler is already running on another CPU (or on this one, in the context that the
+    /// caller interrupted). The interrupt is sent again when the handler returns.
+    Running,
+    /// The interrupt is disabled, and is sent again when it is enabled.
+    Disabled,
+}
+
+/// The reason why an arrival was not handled.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Unhandled {
+    /// The vector no longer has a handler. The arrival was already in flight when the handler was
+    /// dropped.
+    Released,
+    /// The vector never had a handler; this is a spurious interrupt.
+    Unknown,
+    /// The handler ran, but found nothing to do: [`IrqReturn::None`](crate::IrqReturn::None).
+    IrqNone,
+    /// The CPU number is not below the number of CPUs in the core's configuration.
+    UnknownCpu,
+}
+
+/// The treatment of an interrupt from its arrival until its handler returns.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Flow {
+    /// Edges and messages. An arrival while the handler is running or disabled is recorded, and
+    /// sent again later.
+    Edge,
+    /// A level. The interrupt arrives again for as long as the level is asserted, so arrivals need
+    /// not be recorded.
+    Level,
+    /// An interrupt that is private to each CPU. The handler may run on several CPUs concurrently.
+    PerCpu,
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Edge => "edge",
+            Self::Level => "level",
+            Self::PerCpu => "per-cpu",
+        })
+    }
+}
+
+/// A new handler's initial state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum Start {
+    /// The handler is enabled by the request.
+    #[default]
+    Enabled,
+    /// The handler is disabled until the first [`IrqHandle::enable`](crate::IrqHandle::enable), and
+    /// earlier arrivals are recorded.
+    Disabled,
 }

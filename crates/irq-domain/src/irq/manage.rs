@@ -2,15 +2,13 @@
 //! cells. The source is masked while the interrupt is disabled.
 
 use crate::error::RequestError;
-use crate::host::Host;
 use crate::irq::control::{Control, HandlerPhase, Released};
 use crate::irq::descriptor::{Action, Descriptor};
 use crate::irq::dispatch_table::HwIrqEntry;
-use crate::irq::flow::{Flow, Start};
-use crate::irq::handler::Handler;
+use crate::irq::handler::{Flow, Handler, Start};
 use crate::irq::handler_cell::{HandlerCell, WhenBusy};
 use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
-use crate::runtime::Runtime;
+use crate::runtime::{Host, Runtime};
 
 /// References to an interrupt and to everything that is needed to control it: its descriptor, its
 /// entry in the dispatch table, and the kernel.

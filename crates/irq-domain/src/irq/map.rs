@@ -2,7 +2,7 @@
 //! allocated first.
 
 use crate::irq::descriptor::Descriptor;
-use crate::number::Irq;
+use crate::name::Irq;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use doorbell_fallible::Shared;
@@ -74,7 +74,7 @@ impl IrqMap {
 mod tests {
     use super::*;
     use crate::irq::descriptor::{NewDescriptor, Source, Target};
-    use crate::irq::flow::Flow;
+    use crate::irq::handler::Flow;
     use alloc::sync::Arc;
     use core::num::NonZeroU16;
     use msi_types::{HwIrq, MsiError, Pending, Trigger, WiredParent};

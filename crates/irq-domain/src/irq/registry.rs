@@ -1,16 +1,14 @@
 //! The registry of interrupts: descriptors by number, and dispatch by hwirq.
 
-use crate::host::Host;
 use crate::irq::control::Released;
 use crate::irq::descriptor::{Descriptor, NewDescriptor, Source};
 use crate::irq::dispatch::Dispatcher;
-use crate::irq::explain;
 use crate::irq::info::{self, IrqInfo};
 use crate::irq::manage::IrqRef;
 use crate::irq::map::IrqMap;
 use crate::irq::shared_line::MemberIndex;
-use crate::number::Irq;
-use crate::runtime::Runtime;
+use crate::name::Irq;
+use crate::runtime::{Host, Runtime};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -205,7 +203,7 @@ impl IrqRegistry {
     ///
     /// Context: task; may sleep.
     pub(crate) fn explain(&self, irq: Irq) -> Option<Explanation> {
-        Some(explain::explain(self.interrupt(&*self.find(irq)?)))
+        Some(info::explain(self.interrupt(&*self.find(irq)?)))
     }
 
     /// Explains the interrupt with this hwirq.
@@ -214,7 +212,7 @@ impl IrqRegistry {
     pub(crate) fn explain_vector(&self, hwirq: HwIrq) -> Explanation {
         let found = self.numbers.lock(self.host()).find(|one| one.hwirq == hwirq);
         match found {
-            Some(descriptor) => explain::explain(self.interrupt(&descriptor)),
+            Some(descriptor) => info::explain(self.interrupt(&descriptor)),
             None => Explanation::stopped(Obstacle::NoDescriptor { interrupt: hwirq }),
         }
     }

@@ -8,12 +8,11 @@
 //! The control state, under its lock, determines which handler is the last one. A task that adds a
 //! handler therefore always finds the line either installed or being removed.
 
-use crate::host::Host;
 use crate::irq::control::Control;
-use crate::irq::handler::Handler;
-use crate::irq::handler::{IrqContext, IrqReturn};
+use crate::irq::handler::{Handler, IrqContext, IrqReturn};
 use crate::irq::handler_cell::{HandlerCell, WhenBusy};
 use crate::name::Name;
+use crate::runtime::Host;
 use alloc::collections::TryReserveError;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};

@@ -1,7 +1,7 @@
 //! Doorbells behind an IOMMU. A device can only reach pages that are mapped for it.
 
 use super::{Layer, unaddressed};
-use crate::host::Host;
+use crate::runtime::Host;
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::SortedMap;

@@ -1,7 +1,7 @@
 //! Combines a layer and the parent below it into one parent.
 
 use super::Layer;
-use crate::host::Host;
+use crate::runtime::Host;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -1,7 +1,7 @@
 //! Sizing and placement of base address registers (PCI Express Base §7.5.1.2.1).
 
 use super::ConfigSpace;
-use super::header::{BAR0, COMMAND, COMMAND_IO, COMMAND_MASTER, COMMAND_MEMORY};
+use super::capabilities::{BAR0, COMMAND, COMMAND_IO, COMMAND_MASTER, COMMAND_MEMORY};
 use super::windows::{Bar, BarRequest, BarWidth, WindowPools, halves};
 
 /// Number of base address registers in an endpoint.

@@ -1,7 +1,7 @@
 //! Enhanced Configuration Access Mechanism: memory-mapped configuration space, 4 KiB for each
 //! function (PCI Express Base §7.2.2).
 
-use super::access::{AccessContext, ConfigSpace, EcamWindow};
+use super::{AccessContext, ConfigSpace, EcamWindow};
 use alloc::sync::Arc;
 use msi_types::RequesterId;
 use msi_types::pci::BusRange;

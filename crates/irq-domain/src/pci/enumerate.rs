@@ -1,13 +1,12 @@
 //! Depth-first enumeration, starting at a host bridge's root bus.
 
 use super::bar_sizing::{BarSet, MAX_BARS};
-use super::capabilities::port_type;
-use super::function::{Bridge, Function};
-use super::header::{
+use super::capabilities::{
     CLASS, COMMAND, COMMAND_MASTER, COMMAND_MEMORY, DEVICE, HEADER_TYPE, MULTI_FUNCTION,
     PORT_FROM_CONVENTIONAL, PORT_TO_CONVENTIONAL, PRIMARY_BUS, SECONDARY_BUS, SUBORDINATE_BUS,
-    TYPE_BRIDGE, TYPE_ENDPOINT, VENDOR,
+    TYPE_BRIDGE, TYPE_ENDPOINT, VENDOR, port_type,
 };
+use super::function::{Bridge, Function};
 use super::windows::{BridgeWindows, WindowPools};
 use super::{ConfigSpace, PciError};
 use alloc::sync::Arc;

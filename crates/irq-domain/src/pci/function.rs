@@ -2,7 +2,7 @@
 //! otherwise MSI.
 
 use super::bar_sizing::BarSet;
-use super::header::{
+use super::capabilities::{
     COMMAND, COMMAND_MASTER, COMMAND_MEMORY, HEADER_TYPE, MULTI_FUNCTION, TYPE_BRIDGE,
 };
 use super::isolation_groups::Isolation;
@@ -11,7 +11,7 @@ use super::{
     AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError,
     TableMemory,
 };
-use crate::host::Host;
+use crate::runtime::Host;
 use alloc::sync::Arc;
 use doorbell_fallible::try_arc;
 use msi_types::pci::PciRequester;

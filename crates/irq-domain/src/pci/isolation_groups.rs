@@ -4,10 +4,9 @@
 //! The rules are those of Linux's IOMMU groups (`pci_device_group` in drivers/iommu/iommu.c and
 //! `pci_acs_enabled` in drivers/pci/pci.c), which VFIO requires to be assigned as a whole.
 
-use super::capabilities::{extended_capability, port_type};
-use super::header::{
+use super::capabilities::{
     HEADER_TYPE, MULTI_FUNCTION, PORT_DOWNSTREAM, PORT_EVENT_COLLECTOR, PORT_FROM_CONVENTIONAL,
-    PORT_ROOT, PORT_TO_CONVENTIONAL,
+    PORT_ROOT, PORT_TO_CONVENTIONAL, extended_capability, port_type,
 };
 use super::{ConfigSpace, PciError};
 use alloc::vec::Vec;

@@ -3,9 +3,10 @@
 //! Audited: all unsafe blocks below rely on the contract of [`MappedRegion::new`], i.e. that the
 //! region is mapped as device memory for as long as the program runs. [`MappedRegion::register`]
 //! checks that each access is aligned and inside the region.
+
 #![expect(unsafe_code, reason = "device memory is accessed through raw pointers")]
 
-use super::access::{EcamWindow, TableMemory};
+use super::{EcamWindow, TableMemory};
 use core::ptr::NonNull;
 use safe_mmio::UniqueMmioPointer;
 use safe_mmio::fields::{ReadPureWrite, WriteOnly};

@@ -3,7 +3,7 @@
 use super::capabilities::{check_length, find};
 use super::read_back::{check_power, slot_state};
 use super::{AccessContext, ConfigSpace, PciError};
-use crate::host::Host;
+use crate::runtime::Host;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
 use doorbell_fallible::lock::{IrqLock, TaskLock};

@@ -3,7 +3,7 @@
 use super::capabilities::{check_length, find};
 use super::read_back::{check_memory, check_power, slot_state};
 use super::{ConfigSpace, PciError, TableMemory};
-use crate::host::Host;
+use crate::runtime::Host;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};

@@ -2,8 +2,7 @@
 //! at all.
 
 use super::ConfigSpace;
-use super::capabilities::capabilities;
-use super::header::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY, VENDOR};
+use super::capabilities::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY, VENDOR, capabilities};
 use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
 use msi_types::pci::{msi, msix};
 use msi_types::{MsiMessage, SlotState};

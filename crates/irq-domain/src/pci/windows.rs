@@ -2,7 +2,9 @@
 //! below it.
 
 use super::ConfigSpace;
-use super::header::{MEMORY, PREFETCHABLE, PREFETCHABLE_BASE_UPPER, PREFETCHABLE_LIMIT_UPPER};
+use super::capabilities::{
+    MEMORY, PREFETCHABLE, PREFETCHABLE_BASE_UPPER, PREFETCHABLE_LIMIT_UPPER,
+};
 use msi_types::Region;
 use msi_types::pci::{PciSpace, PciWindow};
 

@@ -1,11 +1,11 @@
 //! Frees handlers and devices immediately if the caller that drops their owner may sleep, and
 //! otherwise later in a task.
 
-use crate::host::Host;
 use crate::irq::control::Released;
 use crate::irq::descriptor::Descriptor;
 use crate::irq::registry::IrqRegistry;
 use crate::irq::shared_line::MemberIndex;
+use crate::runtime::Host;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Deref;

@@ -1,20 +1,15 @@
 //! Requests for interrupts that any CPU may take, and the handles that own their handlers.
 
-use crate::affinity::placement;
-use crate::affinity::policy::{Moved, Placement};
+use crate::affinity::{Moved, Placement, placement};
 use crate::error::{MoveError, RequestError};
 use crate::irq::control::Control;
 use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, Source, Target, WiredInput};
-use crate::irq::flow::{Flow, Start};
-use crate::irq::handler::Handler;
-use crate::irq::handler::IrqContext;
+use crate::irq::handler::{Flow, Handler, IrqContext, Start};
 use crate::irq::manage::IrqRef;
 use crate::irq::shared_line::{MemberIndex, SharedLine};
-use crate::name::Name;
-use crate::number::Irq;
+use crate::name::{Irq, Name};
 use crate::request::deferred_free::TakenOnDrop;
-use crate::request::parts::IrqCore;
-use crate::request::root_controller::prepare;
+use crate::request::root_controller::{IrqCore, prepare};
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;

@@ -3,13 +3,11 @@
 use crate::error::RequestError;
 use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, Source, Target};
 use crate::irq::dispatch_table::HwIrqEntry;
-use crate::irq::flow::Flow;
-use crate::irq::handler::Handler;
+use crate::irq::handler::{Flow, Handler};
 use crate::irq::handler_cell::{InstallError, WhenBusy};
-use crate::name::Name;
-use crate::number::Irq;
+use crate::name::{Irq, Name};
 use crate::request::deferred_free::TakenOnDrop;
-use crate::request::parts::IrqCore;
+use crate::request::root_controller::IrqCore;
 use core::fmt;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq, MsiError, Trigger};

@@ -1,9 +1,24 @@
-//! The root controller and its inputs, which requests claim.
+//! The root controller and its inputs, which requests claim, and the state that is shared by
+//! handles, devices and [`Interrupts`](crate::Interrupts).
+//!
+//! Lock order, outermost first. While a lock is held, no lock above it may be acquired:
+//!
+//! ```text
+//! hotplug (TaskRwLock)
+//! └─ a device's state; requests at the root, then a wired input's target (TaskLock)
+//!    ├─ a device's attachment, then a layer's records, then its pages (TaskLock)
+//!    └─ IRQ numbers, names (TaskLock)
+//!       └─ an interrupt's control block (IrqLock)
+//!          └─ the list of deferred frees, a store's mask bits (IrqLock); locks
+//!             inside the controller
+//! ```
 
-use crate::affinity::choice::first_reachable;
+use crate::affinity::first_reachable;
+use crate::affinity::placement::CpuPool;
 use crate::error::RequestError;
-use crate::host::Host;
 use crate::irq::registry::IrqRegistry;
+use crate::request::deferred_free::DeferredFree;
+use crate::runtime::Host;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -90,4 +105,26 @@ pub(crate) fn prepare(
     parent.mask(hwirq);
     parent.set_trigger(hwirq, trigger)?;
     first_reachable(first_choice, online, |cpu| parent.set_target(hwirq, cpu).map(|()| cpu))
+}
+
+/// The parts of the interrupt core, each of which locks internally.
+pub(crate) struct IrqCore {
+    pub(crate) registry: IrqRegistry,
+    pub(crate) pool: CpuPool,
+    pub(crate) root: RootController,
+    pub(crate) deferred: DeferredFree,
+}
+
+impl IrqCore {
+    pub(crate) fn host(&self) -> &dyn Host {
+        self.registry.host()
+    }
+
+    /// Frees objects that were dropped in a context that must not free memory. Does nothing if the
+    /// caller may not wait.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn reclaim(&self) {
+        self.deferred.reclaim(&self.registry);
+    }
 }
