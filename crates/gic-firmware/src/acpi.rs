@@ -1,12 +1,11 @@
 //! Reader for the ACPI tables that describe interrupts: MADT, IORT and MCFG. The FADT is read for
 //! its signs of a hypervisor.
 //!
-//! [`Madt`], [`Iort`] and [`Mcfg`] walk a table in place, without allocation; [`parse`] reads them
-//! into a [`Description`]. Devices in the ACPI namespace are identified by their path in the IORT.
-//! We don't interpret AML, so this reader does not know their other properties, such as registers.
+//! [`parse`] reads the tables of a [`TableSet`] into a [`Description`]. Devices in the ACPI
+//! namespace are identified by their path in the IORT. We do not interpret AML, so this reader does
+//! not know their other properties, such as registers.
 
 mod checks;
-mod cpus;
 mod excerpt;
 mod fields;
 mod id_map;
@@ -15,7 +14,6 @@ mod madt;
 mod mcfg;
 mod msi_controllers;
 mod names;
-mod places;
 mod pptt;
 mod requester_nodes;
 mod table;
@@ -25,14 +23,9 @@ mod writer;
 
 pub use crate::excerpt::Excerpt;
 pub use excerpt::excerpts;
-pub use iort::{
-    IdMapping, Iort, IortContents, IortNode, IortNodeIter, ItsGroup, NamedComponent, Pmcg,
-    RootComplex, SmmuV2, SmmuV3,
-};
-pub use madt::{
-    GicIts, GicV5, Gicc, Gicd, Gicr, Madt, MadtContents, MadtStructure, MadtStructureIter, MsiFrame,
-};
-pub use mcfg::{Allocation, Mcfg};
+pub use iort::Iort;
+pub use madt::Madt;
+pub use mcfg::Mcfg;
 pub use pptt::cpu_clusters;
 pub use table::{Signature, Table, TableError, TableErrorKind};
 pub use table_set::TableSet;
@@ -48,8 +41,10 @@ use crate::gic::{GicVersion, owns_el2};
 use crate::origin::Fact;
 use alloc::string::String;
 use alloc::vec::Vec;
+use iort::IortNode;
+use madt::MadtStructure;
 use msi_controllers::ControllerList;
-use places::{origin, sound};
+use names::{origin, sound};
 use requester_nodes::Requesters;
 use table::Fields;
 
@@ -85,7 +80,7 @@ pub fn parse(tables: &TableSet<'_>) -> Description {
     let gic = msi_controllers::gic(&madt, &mut findings);
     let nodes = nodes(tables.iort, &mut findings);
     let controllers = ControllerList::read(&madt, &nodes, &mut findings);
-    let cpus = cpus::read(&madt, &mut findings);
+    let cpus = madt::cpus(&madt, &mut findings);
     let hypervisor = tables.fadt.and_then(hypervisor);
     let psci = tables.fadt.and_then(psci);
     let is_bare = gic.as_ref().is_some_and(|gic| gic.version.value != GicVersion::V2)
@@ -148,7 +143,7 @@ fn check_checksums(tables: &TableSet<'_>, findings: &mut FindingList) {
 }
 
 /// Returns the well-formed structures of a MADT.
-fn structures(madt: Madt<'_>, findings: &mut FindingList) -> Vec<MadtStructure> {
+fn structures<'a>(madt: Madt<'a>, findings: &mut FindingList) -> Vec<MadtStructure<'a>> {
     madt.structures().filter_map(|structure| sound(structure, findings)).collect()
 }
 

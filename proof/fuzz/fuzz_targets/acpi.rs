@@ -5,7 +5,6 @@
 
 use doorbell_fuzz::acpi::{describe, madt, table};
 use doorbell_fuzz::description::check;
-use gic_firmware::acpi::{Iort, Madt, Table};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -19,8 +18,6 @@ fuzz_target!(|input: &[u8]| {
 fn with_structures(input: &[u8]) {
     // The local interrupt controller address and the flags. The parser ignores both.
     let table = table(*b"APIC", &[&[0; 8], input].concat());
-    let madt = Madt::new(Table::new(&table).expect("the header is valid")).expect("it is a MADT");
-    assert!(madt.structures().count() <= input.len(), "a structure has no bytes");
     let description = describe(&[&table]);
     check(&description);
     assert!(description.cpus.len() * 40 <= input.len(), "a CPU has no structure");
@@ -28,8 +25,6 @@ fn with_structures(input: &[u8]) {
 
 fn with_nodes(input: &[u8]) {
     let iort = table(*b"IORT", input);
-    let nodes = Iort::new(Table::new(&iort).expect("the header is valid")).expect("it is an IORT");
-    assert!(nodes.nodes().count() <= input.len(), "a node has no bytes");
     let mut windows = vec![0; 8];
     for segment in 0..2u8 {
         windows.extend((0x4000_0000 + u64::from(segment) * 0x1000_0000).to_le_bytes());

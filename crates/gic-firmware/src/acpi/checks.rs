@@ -16,48 +16,53 @@ mod extent;
 mod gic;
 mod mappings;
 mod memory_ranges;
-mod raw_tables;
 mod revisions;
 mod segments;
 mod streams;
 mod wires;
 
-use super::iort::{Iort, IortNode};
-use super::madt::MadtStructure;
+pub(super) use extent::check_extent;
+pub(super) use gic::has_redistributors;
+
+use super::fields::gicd;
+use super::iort::IortNode;
+use super::madt::{MadtStructure, of_kind};
+use super::names::NodesByOffset;
 use super::table_set::TableSet;
 use crate::finding_list::FindingList;
-use raw_tables::RawTables;
 
-/// Checks the stated lengths of tables and their structures.
-pub(super) fn check_extent(tables: &TableSet<'_>, findings: &mut FindingList) {
-    extent::check(tables, findings);
+/// Tables whose structures and nodes have been read, and the findings about them.
+struct Checks<'c, 'a> {
+    tables: &'c TableSet<'a>,
+    madt: &'c [MadtStructure<'a>],
+    nodes: &'c [IortNode<'a>],
+    by_offset: &'c NodesByOffset<'a>,
+    findings: &'c mut FindingList,
 }
 
 /// Checks tables whose structures and nodes have been read. `is_bare` states whether the operating
 /// system can use a GICv3's virtual interface.
 pub(super) fn check(
     tables: &TableSet<'_>,
-    madt: &[MadtStructure],
+    madt: &[MadtStructure<'_>],
     nodes: &[IortNode<'_>],
     is_bare: bool,
     findings: &mut FindingList,
 ) {
-    let raw = RawTables {
-        madt: tables.madt.table().bytes(),
-        iort: tables.iort.map_or(&[][..], |iort| Iort::table(iort).bytes()),
-    };
-    revisions::check(tables, madt, nodes, raw, findings);
-    gic::check(madt, raw, findings);
-    cpus::check(madt, raw, findings);
+    let by_offset = &NodesByOffset::new(nodes.iter().copied());
+    let mut checks = Checks { tables, madt, nodes, by_offset, findings };
+    checks.revisions();
+    checks.gic();
+    checks.cpus();
     if is_bare {
-        cpus::maintenance(madt, raw, findings);
+        checks.maintenance();
     }
     // GSIVs are INTIDs only if the machine has a GIC.
-    if madt.iter().any(gic::is_gicd) {
-        wires::check(madt, nodes, raw, findings);
+    if of_kind(madt, gicd::KIND).next().is_some() {
+        checks.wires();
     }
-    segments::check(tables, nodes, findings);
-    mappings::check(madt, nodes, raw, findings);
-    streams::check(tables, madt, nodes, findings);
-    memory_ranges::check(nodes, raw, findings);
+    checks.segments();
+    checks.mappings();
+    checks.streams();
+    checks.memory_ranges();
 }

@@ -1,7 +1,7 @@
 //! Renders table structures as text, so that a message can show the field that it refers to.
 
 use super::fields::{self, Field, Layout};
-use super::iort::{IortContents, IortNode};
+use super::iort::{IortNode, NodeKind};
 use super::names::{NodesByOffset, node_name};
 use super::table::{Fields, Signature, Table};
 use super::table_set::TableSet;
@@ -87,7 +87,7 @@ fn of_iort(iort: Iort<'_>, nodes: &NodesByOffset<'_>, offset: usize) -> Option<E
     }
     let Some(node) = nodes.around(offset) else { return of_broken_node(table, offset) };
     if node.offset == offset {
-        return Some(of_node(table, nodes, node));
+        return Some(of_node(nodes, node));
     }
     let index = node.mappings().position(|mapping| mapping.offset == offset);
     let Some((index, mapping)) = index.zip(node.mappings().find(|one| one.offset == offset)) else {
@@ -97,15 +97,13 @@ fn of_iort(iort: Iort<'_>, nodes: &NodesByOffset<'_>, offset: usize) -> Option<E
     Some(Excerpt::new(format!("{}, mapping {index}: {mapping}", node_name(node))))
 }
 
-fn of_node(table: Table<'_>, nodes: &NodesByOffset<'_>, node: IortNode<'_>) -> Excerpt {
+fn of_node(nodes: &NodesByOffset<'_>, node: IortNode<'_>) -> Excerpt {
     let mut excerpt = Excerpt::new(node_name(node));
-    let bytes = table.bytes().get(node.offset..).unwrap_or_default();
-    let bytes = node.before_mappings(Fields(bytes));
+    let bytes = node.before_mappings();
     add(&mut excerpt, fields::node_head::FIELDS, bytes);
-    let layout = bytes.u8(0).and_then(|kind| Layout::of(Signature::IORT, kind));
-    add(&mut excerpt, layout.map_or(&[], |layout| layout.fields), bytes);
-    if let IortContents::NamedComponent(component) = node.contents {
-        excerpt.field("device object name", component.path);
+    add(&mut excerpt, node.layout().map_or(&[], |layout| layout.fields), bytes);
+    if node.kind == NodeKind::NamedComponent {
+        excerpt.field("device object name", node.path());
     }
     for (index, mapping) in node.mappings().take(LISTED_MAPPINGS).enumerate() {
         excerpt.field(&format!("mapping {index}"), &nodes.mapping(mapping));

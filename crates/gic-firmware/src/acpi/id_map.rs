@@ -4,8 +4,8 @@
 //! of a range is also the first ID of a later range, the ID belongs to the later range, because
 //! some firmware states the number of IDs instead of the number minus one.
 
-use super::iort::{IdMapping, IortContents, IortNode};
-use super::places::origin;
+use super::iort::{IdMapping, IortNode, NodeKind};
+use super::names::origin;
 use super::table::Signature;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
@@ -77,10 +77,10 @@ impl IdMaps {
         findings: &mut FindingList,
     ) -> Self {
         let nodes = nodes.map(|node| {
-            let kind = match node.contents {
-                IortContents::ItsGroup(group) => NodeRole::ItsGroup(group.ids().next()),
-                IortContents::SmmuV2(_) | IortContents::SmmuV3(_) => NodeRole::Iommu,
-                IortContents::DraftRedistributorGroup => NodeRole::Redistributors,
+            let kind = match node.kind {
+                NodeKind::ItsGroup => NodeRole::ItsGroup(node.its_ids().next()),
+                NodeKind::SmmuV2 | NodeKind::SmmuV3 => NodeRole::Iommu,
+                NodeKind::DraftRedistributorGroup => NodeRole::Redistributors,
                 _ => NodeRole::Other,
             };
             (node.offset, Node { kind, mappings: passing(node, findings) })

@@ -1,10 +1,10 @@
 //! The IORT maps requester IDs through IOMMUs to an ITS (Arm DEN 0049, revisions A to E.g).
 
 use super::fields::{
-    INDEX_VALID, SMMU_V3_GSIVS, iort_header, its_group, iwb, named_component, node_head,
-    node_start, pmcg, redistributor_group, rmr, root_complex, smmu_v2, smmu_v3,
+    Field, INDEX_VALID, Layout, SMMU_V3_GSIVS, iort_header, its_group, iwb, named_component,
+    node_head, node_start, pmcg, redistributor_group, rmr, root_complex, smmu_v2, smmu_v3,
 };
-use super::places::origin;
+use super::names::origin;
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 use crate::origin::Origin;
 
@@ -12,6 +12,8 @@ use crate::origin::Origin;
 pub(super) const NODE_BYTES: usize = 16;
 /// Length of an ID mapping in bytes.
 pub(super) const MAPPING_BYTES: usize = 20;
+/// Length of the ID of an ITS in a group, in bytes.
+const ID_BYTES: usize = 4;
 /// Flag of an ID mapping whose input ID is ignored.
 pub(super) const SINGLE_MAPPING: u32 = 1;
 
@@ -42,54 +44,171 @@ impl<'a> Iort<'a> {
 
     /// Returns the number of nodes that the table states. [`nodes`](Self::nodes) never returns
     /// more.
-    pub fn stated_nodes(self) -> u32 {
+    pub(super) fn stated_nodes(self) -> u32 {
         iort_header::NODES.read(self.0.fields()).unwrap_or_default()
     }
 
     /// Returns the nodes in order. If an error makes the offset of the next node unknown, the
     /// iterator ends after the error.
-    pub fn nodes(self) -> IortNodeIter<'a> {
-        IortNodeIter { left: self.stated_nodes(), ..self.nodes_to_end() }
+    pub(super) fn nodes(self) -> impl Iterator<Item = Result<IortNode<'a>, TableError>> {
+        self.nodes_to_end().take(usize::try_from(self.stated_nodes()).unwrap_or(usize::MAX))
     }
 
     /// Returns the nodes in order, regardless of the number of nodes that the table states.
-    pub(super) fn nodes_to_end(self) -> IortNodeIter<'a> {
-        let at = iort_header::FIRST_NODE.read(self.0.fields()).unwrap_or_default();
-        IortNodeIter { table: self.0, at, left: u32::MAX }
+    pub(super) fn nodes_to_end(self) -> impl Iterator<Item = Result<IortNode<'a>, TableError>> {
+        let mut next = Some(iort_header::FIRST_NODE.read(self.0.fields()).unwrap_or_default());
+        core::iter::from_fn(move || {
+            let offset: usize = next.take()?;
+            let rest = Fields(self.0.bytes().get(offset..).unwrap_or_default());
+            let length = node_start::LENGTH.read(rest).unwrap_or(rest.0.len());
+            let bytes = rest.slice(0, length).filter(|bytes| bytes.len() >= NODE_BYTES);
+            let Some(bytes) = bytes else {
+                return Some(Err(self.0.error(offset, TableErrorKind::StructureLength(length))));
+            };
+            next = Some(offset.saturating_add(length));
+            Some(IortNode::read(self.0, offset, Fields(bytes)))
+        })
     }
 }
 
-/// A node of an IORT.
+/// A type of node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct IortNode<'a> {
+pub(super) enum NodeKind {
+    /// ITSes that serve the same requesters.
+    ItsGroup,
+    /// A device in the ACPI namespace.
+    NamedComponent,
+    /// A PCI root complex.
+    RootComplex,
+    /// An SMMUv1 or SMMUv2.
+    SmmuV2,
+    /// An SMMUv3.
+    SmmuV3,
+    /// A performance monitor counter group.
+    Pmcg,
+    /// Reserved memory ranges.
+    Rmr,
+    /// A GICv5 Interrupt Wire Bridge.
+    Iwb,
+    /// This project's **draft** node (with a magic number), which stands for the direct LPI
+    /// doorbells of all redistributors.
+    DraftRedistributorGroup,
+    /// A node of an unknown type.
+    Other(u8),
+}
+
+impl NodeKind {
+    /// Returns the type of a node; `None` if the node ends before a field that its type always has
+    /// in this revision, or if the path of a named component is not text.
+    fn read(node: Fields<'_>, revision: u8) -> Option<Self> {
+        let (kind, last) = match node.u8(0)? {
+            its_group::KIND => (Self::ItsGroup, its_group::ITSES),
+            named_component::KIND => (Self::NamedComponent, named_component::ADDRESS_BITS),
+            root_complex::KIND if revision == 0 => (Self::RootComplex, root_complex::SEGMENT),
+            root_complex::KIND => (Self::RootComplex, root_complex::ADDRESS_BITS),
+            smmu_v2::KIND => (Self::SmmuV2, smmu_v2::MODEL),
+            smmu_v3::KIND if revision == 0 => (Self::SmmuV3, smmu_v3::BASE),
+            smmu_v3::KIND => (Self::SmmuV3, smmu_v3::OWN_MAPPING),
+            pmcg::KIND => (Self::Pmcg, pmcg::OVERFLOW_GSIV),
+            rmr::KIND => (Self::Rmr, node_head::FIRST_MAPPING),
+            iwb::KIND => (Self::Iwb, node_head::FIRST_MAPPING),
+            redistributor_group::KIND
+                if revision == DRAFT_REVISION && node.array(NODE_BYTES) == Some(DRAFT_MARK) =>
+            {
+                node.slice(0, redistributor_group::LAYOUT.first.into())?;
+                (Self::DraftRedistributorGroup, node_head::FIRST_MAPPING)
+            }
+            other => (Self::Other(other), node_head::FIRST_MAPPING),
+        };
+        last.read::<u64>(node)?;
+        if kind == Self::NamedComponent {
+            path(node)?;
+        }
+        Some(kind)
+    }
+
+    /// Returns `true` if ID mappings may refer to nodes of this type.
+    pub(super) const fn takes_ids(self) -> bool {
+        self.is_smmu() || matches!(self, Self::ItsGroup | Self::Iwb | Self::DraftRedistributorGroup)
+    }
+
+    /// Returns `true` if a counter group can count events of nodes of this type.
+    pub(super) const fn has_events(self) -> bool {
+        self.is_smmu() || matches!(self, Self::RootComplex | Self::NamedComponent)
+    }
+
+    /// Returns `true` for an SMMU of any version.
+    pub(super) const fn is_smmu(self) -> bool {
+        matches!(self, Self::SmmuV2 | Self::SmmuV3)
+    }
+}
+
+/// Returns the path of a named component.
+fn path(node: Fields<'_>) -> Option<&str> {
+    let rest = node.0.get(usize::from(named_component::LAYOUT.first)..)?;
+    let length = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
+    core::str::from_utf8(rest.get(..length)?).ok()
+}
+
+/// A node of an IORT. Its fields are read in place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IortNode<'a> {
     /// Offset in bytes from the start of the table, by which other nodes refer to this node.
-    pub offset: usize,
+    pub(super) offset: usize,
+    pub(super) kind: NodeKind,
     /// Revision of the node's layout.
-    pub revision: u8,
-    /// Unique identifier; reserved before revision E.b of the specification.
-    pub identifier: u32,
-    /// Contents of the node.
-    pub contents: IortContents<'a>,
+    pub(super) revision: u8,
+    /// The node up to its end, with its mappings.
+    pub(super) fields: Fields<'a>,
     mappings: &'a [u8],
-    /// Offset of the mappings from the start of the table.
+    /// Offset of the mappings from the start of the node.
     mappings_at: usize,
 }
 
 impl<'a> IortNode<'a> {
+    fn read(table: Table<'a>, offset: usize, fields: Fields<'a>) -> Result<Self, TableError> {
+        let revision = node_head::REVISION.read(fields).unwrap_or_default();
+        let stated_kind = fields.u8(0).unwrap_or_default();
+        let short = TableErrorKind::ShortStructure { kind: stated_kind, length: fields.0.len() };
+        let kind = NodeKind::read(fields, revision).ok_or(table.error(offset, short))?;
+        let array = |at: usize, count: u32, size| {
+            elements(fields, at, count, size)
+                .ok_or(table.error(offset, TableErrorKind::Array(count)))
+        };
+        if kind == NodeKind::ItsGroup {
+            let stated = its_group::ITSES.read(fields).unwrap_or_default();
+            array(its_group::LAYOUT.first.into(), stated, ID_BYTES)?;
+        }
+        let count = node_head::MAPPINGS.read(fields).unwrap_or_default();
+        let mappings_at = node_head::FIRST_MAPPING.read(fields).unwrap_or_default();
+        let mappings = array(mappings_at, count, MAPPING_BYTES)?;
+        Ok(Self { offset, kind, revision, fields, mappings, mappings_at })
+    }
+
+    /// Returns the value of a field; zero if the node ends before it.
+    pub(super) fn get<T: TryFrom<u64> + Default>(self, field: Field) -> T {
+        field.read(self.fields).unwrap_or_default()
+    }
+
+    /// Returns the layout of the node's type, if the type is known.
+    pub(super) fn layout(self) -> Option<Layout> {
+        Layout::of(Signature::IORT, self.fields.u8(0)?)
+    }
+
     /// Returns the ID mappings in order.
-    pub fn mappings(self) -> impl Iterator<Item = IdMapping> + use<'a> {
-        let offsets = (self.mappings_at..).step_by(MAPPING_BYTES);
+    pub(super) fn mappings(self) -> impl Iterator<Item = IdMapping> + use<'a> {
+        let first = self.offset.saturating_add(self.mappings_at);
         self.mappings
             .chunks_exact(MAPPING_BYTES)
-            .zip(offsets)
+            .zip((first..).step_by(MAPPING_BYTES))
             .filter_map(|(bytes, offset)| IdMapping::read(offset, Fields(bytes)))
     }
 
     /// Returns the bytes of the node, or those before its first mapping, where its fields end.
-    pub(super) fn before_mappings(self, node: Fields<'_>) -> Fields<'_> {
-        let first =
-            self.mappings().next().map(|mapping| mapping.offset.saturating_sub(self.offset));
-        Fields(first.and_then(|first| node.0.get(..first)).unwrap_or(node.0))
+    pub(super) fn before_mappings(self) -> Fields<'a> {
+        let end =
+            if self.mappings.is_empty() { None } else { self.fields.0.get(..self.mappings_at) };
+        Fields(end.unwrap_or(self.fields.0))
     }
 
     /// Returns the origin of findings about an item of the node.
@@ -97,127 +216,32 @@ impl<'a> IortNode<'a> {
         origin(Signature::IORT, self.offset, item)
     }
 
-    /// Returns the index of the mapping for messages that the node itself sends, as opposed to
-    /// messages that pass through it. Only an SMMUv3 or a PMCG has such a mapping.
-    pub fn own_mapping(self) -> Option<usize> {
-        match self.contents {
-            IortContents::SmmuV3(smmu) => usize::try_from(smmu.own_mapping?).ok(),
-            IortContents::Pmcg(pmcg) => (pmcg.overflow_gsiv == 0).then_some(0),
-            _ => None,
+    /// Returns the IDs that the MADT assigns to the ITSes of a group. Operating systems use the
+    /// first ITS.
+    pub(super) fn its_ids(self) -> impl Iterator<Item = u32> + use<'a> {
+        let count = self.get(its_group::ITSES);
+        let ids = elements(self.fields, its_group::LAYOUT.first.into(), count, ID_BYTES);
+        ids.unwrap_or_default().as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))
+    }
+
+    /// Returns the full path of a named component's object, such as `\_SB.DMA0`.
+    pub(super) fn path(self) -> &'a str {
+        path(self.fields).unwrap_or_default()
+    }
+
+    /// Returns the number of address bits in the writes of a component, or of a root complex's
+    /// functions; 0 if not stated (revision 0 of a root complex).
+    pub(super) fn address_bits(self) -> u8 {
+        match self.kind {
+            NodeKind::NamedComponent => self.get(named_component::ADDRESS_BITS),
+            NodeKind::RootComplex if self.revision > 0 => self.get(root_complex::ADDRESS_BITS),
+            _ => 0,
         }
     }
 
-    fn read(table: Table<'a>, offset: usize, bytes: &'a [u8]) -> Result<Self, TableError> {
-        let fields = Fields(bytes);
-        let kind = fields.u8(0).unwrap_or_default();
-        let short = TableErrorKind::ShortStructure { kind, length: bytes.len() };
-        let contents = IortContents::read(fields).ok_or(table.error(offset, short))?;
-        let count = node_head::MAPPINGS.read(fields).unwrap_or_default();
-        let array = node_head::FIRST_MAPPING.read(fields).unwrap_or_default();
-        if let IortContents::ItsGroup(ItsGroup { stated, ids }) = contents
-            && usize::try_from(stated).ok() != Some(ids.len() / 4)
-        {
-            return Err(table.error(offset, TableErrorKind::Array(stated)));
-        }
-        let mappings = elements(fields, array, count, MAPPING_BYTES);
-        Ok(Self {
-            offset,
-            revision: node_head::REVISION.read(fields).unwrap_or_default(),
-            identifier: node_head::IDENTIFIER.read(fields).unwrap_or_default(),
-            contents,
-            mappings: mappings.ok_or(table.error(offset, TableErrorKind::Array(count)))?,
-            mappings_at: usize::try_from(array)
-                .map_or(offset, |array| offset.saturating_add(array)),
-        })
-    }
-}
-
-/// Returns `count` elements of `size` bytes from offset `at` on; `None` if the elements exceed the
-/// structure.
-fn elements(fields: Fields<'_>, at: u32, count: u32, size: usize) -> Option<&[u8]> {
-    if count == 0 {
-        return Some(&[]);
-    }
-    let at = usize::try_from(at).ok().filter(|&at| at >= NODE_BYTES)?;
-    fields.slice(at, usize::try_from(count).ok()?.checked_mul(size)?)
-}
-
-/// The contents of an IORT node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum IortContents<'a> {
-    /// ITS group (type 0).
-    ItsGroup(ItsGroup<'a>),
-    /// Named component (type 1): a device in the ACPI namespace.
-    NamedComponent(NamedComponent<'a>),
-    /// PCI root complex (type 2).
-    RootComplex(RootComplex),
-    /// SMMUv1 or SMMUv2 (type 3).
-    SmmuV2(SmmuV2),
-    /// SMMUv3 (type 4).
-    SmmuV3(SmmuV3),
-    /// Performance monitor counter group (type 5).
-    Pmcg(Pmcg),
-    /// Reserved memory ranges (type 6).
-    Rmr,
-    /// GICv5 Interrupt Wire Bridge (type 7).
-    Iwb,
-    /// This project's **draft** node (type 31 with a magic number), which stands for the direct LPI
-    /// doorbells of all redistributors.
-    DraftRedistributorGroup,
-    /// Node of an unknown type.
-    Other(u8),
-}
-
-/// ITSes that serve the same requesters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ItsGroup<'a> {
-    stated: u32,
-    ids: &'a [u8],
-}
-
-impl<'a> ItsGroup<'a> {
-    /// Returns the IDs that the MADT assigns to the ITSes. Operating systems use the first ITS.
-    pub fn ids(self) -> impl Iterator<Item = u32> + use<'a> {
-        self.ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))
-    }
-}
-
-/// A device in the ACPI namespace.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NamedComponent<'a> {
-    /// Full path of the device's object, such as `\_SB.DMA0`.
-    pub path: &'a str,
-    /// Number of address bits in the device's writes.
-    pub address_bits: u8,
-}
-
-/// A PCI root complex.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RootComplex {
-    /// PCI segment group.
-    pub segment: u32,
-    /// `true` if PCI Address Translation Services are supported.
-    pub ats: bool,
-    /// Number of address bits in the functions' writes; 0 if not stated (revision 0).
-    pub address_bits: u8,
-}
-
-/// An SMMUv1 or SMMUv2.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SmmuV2 {
-    /// Address of the registers.
-    pub base: u64,
-    /// Size of the registers in bytes.
-    pub span: u64,
-    /// Model number.
-    pub model: u32,
-}
-
-impl SmmuV2 {
-    /// Returns the compatible string that devicetrees use for the model.
-    pub const fn compatible(self) -> &'static str {
-        match self.model {
+    /// Returns the compatible string that devicetrees use for the model of an SMMUv2.
+    pub(super) fn smmu_v2_compatible(self) -> &'static str {
+        match self.get::<u32>(smmu_v2::MODEL) {
             0 => "arm,smmu-v1",
             2 => "arm,mmu-400",
             3 => "arm,mmu-500",
@@ -226,109 +250,54 @@ impl SmmuV2 {
             _ => "arm,smmu-v2",
         }
     }
-}
 
-/// An SMMUv3.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SmmuV3 {
-    /// Address of the registers.
-    pub base: u64,
-    /// Index of the mapping for the SMMU's own messages; `None` if all of its interrupts are wired.
-    pub own_mapping: Option<u32>,
-}
-
-/// A performance monitor counter group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pmcg {
-    /// Address of the group's first register page.
-    pub page_0: u64,
-    /// GSIV of the group's overflow interrupt; 0 if the group sends a message instead, which the
-    /// first mapping translates.
-    pub overflow_gsiv: u32,
-}
-
-impl<'a> IortContents<'a> {
-    /// Reads the contents of a node; returns `None` if the node is too short.
-    fn read(node: Fields<'a>) -> Option<Self> {
-        let revision: u8 = node_head::REVISION.read(node)?;
-        Some(match node.u8(0)? {
-            its_group::KIND => {
-                let (stated, at) = (its_group::ITSES.read(node)?, its_group::LAYOUT.first);
-                let rest = node.0.get(usize::from(at)..)?;
-                let ids = elements(node, at.into(), stated, 4).unwrap_or(rest);
-                Self::ItsGroup(ItsGroup { stated, ids })
+    /// Returns the index of the mapping for messages that the node itself sends, as opposed to
+    /// messages that pass through it. Only an SMMUv3 or a PMCG has such a mapping.
+    ///
+    /// Revision 0 of an SMMUv3 has no index of this mapping. Up to revision 4, the index is valid
+    /// unless all interrupts are wired; later revisions have a flag that states whether the index
+    /// is valid.
+    pub(super) fn own_mapping(self) -> Option<usize> {
+        let is_valid = match (self.kind, self.revision) {
+            (NodeKind::Pmcg, _) => return (self.get::<u32>(pmcg::OVERFLOW_GSIV) == 0).then_some(0),
+            (NodeKind::SmmuV3, 1..=4) => {
+                SMMU_V3_GSIVS.iter().any(|gsiv| gsiv.read(self.fields) == Some(0u32))
             }
-            named_component::KIND => {
-                let address_bits = named_component::ADDRESS_BITS.read(node)?;
-                let rest = node.0.get(usize::from(named_component::LAYOUT.first)..)?;
-                let length = rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len());
-                let path = core::str::from_utf8(rest.get(..length)?).ok()?;
-                Self::NamedComponent(NamedComponent { path, address_bits })
-            }
-            root_complex::KIND => Self::RootComplex(RootComplex {
-                segment: root_complex::SEGMENT.read(node)?,
-                ats: root_complex::ATS.has(node, 1)?,
-                address_bits: match revision {
-                    0 => 0,
-                    _ => root_complex::ADDRESS_BITS.read(node)?,
-                },
-            }),
-            smmu_v2::KIND => Self::SmmuV2(SmmuV2 {
-                base: smmu_v2::BASE.read(node)?,
-                span: smmu_v2::SPAN.read(node)?,
-                model: smmu_v2::MODEL.read(node)?,
-            }),
-            smmu_v3::KIND => Self::SmmuV3(SmmuV3::read(revision, node)?),
-            pmcg::KIND => Self::Pmcg(Pmcg {
-                page_0: pmcg::PAGE_0.read(node)?,
-                overflow_gsiv: pmcg::OVERFLOW_GSIV.read(node)?,
-            }),
-            rmr::KIND => Self::Rmr,
-            iwb::KIND => Self::Iwb,
-            redistributor_group::KIND
-                if revision == DRAFT_REVISION && node.array(NODE_BYTES) == Some(DRAFT_MARK) =>
-            {
-                node.slice(0, redistributor_group::LAYOUT.first.into())?;
-                Self::DraftRedistributorGroup
-            }
-            other => Self::Other(other),
-        })
-    }
-}
-
-impl SmmuV3 {
-    /// Reads an SMMUv3 node. Revision 0 has no mapping index for the SMMU's own messages. Up to
-    /// revision 4, the index is valid unless all interrupts are wired; later revisions have a flag
-    /// that states whether the index is valid.
-    fn read(revision: u8, node: Fields<'_>) -> Option<Self> {
-        let index = if revision == 0 { None } else { Some(smmu_v3::OWN_MAPPING.read(node)?) };
-        let is_valid = match revision {
-            0..=4 => SMMU_V3_GSIVS.iter().any(|gsiv| gsiv.read(node) == Some(0u32)),
-            _ => smmu_v3::FLAGS.has(node, INDEX_VALID)?,
+            (NodeKind::SmmuV3, 5..) => smmu_v3::FLAGS.has(self.fields, INDEX_VALID)?,
+            _ => false,
         };
-        let count = node_head::MAPPINGS.read(node)?;
-        Some(Self {
-            base: smmu_v3::BASE.read(node)?,
-            own_mapping: index.filter(|&index| is_valid && index < count),
-        })
+        let index: u32 = self.get(smmu_v3::OWN_MAPPING);
+        (is_valid && index < self.get(node_head::MAPPINGS)).then(|| usize::try_from(index).ok())?
     }
+}
+
+/// Returns `count` elements of `size` bytes from offset `at` on; `None` if the elements exceed the
+/// structure.
+fn elements(fields: Fields<'_>, at: usize, count: u32, size: usize) -> Option<&[u8]> {
+    if count == 0 {
+        return Some(&[]);
+    }
+    fields.slice(
+        Some(at).filter(|&at| at >= NODE_BYTES)?,
+        usize::try_from(count).ok()?.checked_mul(size)?,
+    )
 }
 
 /// An entry in a node's map from input IDs to output IDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct IdMapping {
+pub(super) struct IdMapping {
     /// Offset in bytes from the start of the table.
-    pub offset: usize,
+    pub(super) offset: usize,
     /// First input ID.
-    pub input: u32,
+    pub(super) input: u32,
     /// Number of IDs minus one. Some firmware states the number of IDs instead.
-    pub id_count: u32,
+    pub(super) id_count: u32,
     /// First output ID.
-    pub output: u32,
+    pub(super) output: u32,
     /// Offset of the node that receives the output IDs.
-    pub target: u32,
+    pub(super) target: u32,
     /// `true` if the input ID is ignored.
-    pub is_single: bool,
+    pub(super) is_single: bool,
 }
 
 impl IdMapping {
@@ -346,30 +315,5 @@ impl IdMapping {
             target: fields.u32(12)?,
             is_single: fields.u32(16)? & SINGLE_MAPPING != 0,
         })
-    }
-}
-
-/// An iterator over the nodes of an IORT.
-#[derive(Clone, Debug)]
-pub struct IortNodeIter<'a> {
-    table: Table<'a>,
-    at: usize,
-    left: u32,
-}
-
-impl<'a> Iterator for IortNodeIter<'a> {
-    type Item = Result<IortNode<'a>, TableError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        let offset = self.at;
-        let rest = Fields(self.table.bytes().get(offset..).unwrap_or_default());
-        let length = node_start::LENGTH.read(rest).unwrap_or(rest.0.len());
-        let Some(bytes) = rest.slice(0, length).filter(|bytes| bytes.len() >= NODE_BYTES) else {
-            self.left = 0;
-            return Some(Err(self.table.error(offset, TableErrorKind::StructureLength(length))));
-        };
-        self.at = offset.saturating_add(length);
-        Some(IortNode::read(self.table, offset, bytes))
     }
 }

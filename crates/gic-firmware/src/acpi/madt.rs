@@ -1,11 +1,34 @@
-//! The MADT describes CPUs, the GIC and its MSI controllers (ACPI 6.5 §5.2.12).
+//! The MADT, which describes CPUs, the GIC and its MSI controllers (ACPI 6.5 §5.2.12).
 
-use super::fields::{gicc, gicd, gicr, its, msi_frame, structure_head};
+use super::fields::{Field, gicc, gicd, gicr, its, msi_frame, structure_head};
+use super::names::{in_madt, madt_id};
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
+use crate::coherence::Coherence;
+use crate::description::CpuNode;
+use crate::finding::Rule;
+use crate::finding_list::FindingList;
+use crate::origin::{Fact, Origin};
+use crate::status::Status;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::vec::Vec;
+use gic_arch::Affinity;
 
 /// Offset of the first structure, after the header, the local interrupt controller address and
 /// flags.
 const FIRST_STRUCTURE: usize = 44;
+/// Mask of the affinity fields Aff3 and Aff2–0 in `MPIDR_EL1`.
+const AFFINITY_BITS: u64 = 0xff_00ff_ffff;
+/// Flag of a GICC: the operating system may use the CPU at boot.
+const ENABLED: u64 = 1;
+/// Flag of a GICC: the CPU may be brought online later (ACPI 6.5).
+const ONLINE_CAPABLE: u64 = 1 << 3;
+/// Flag of a GICC: the table accesses of the CPU's redistributor bypass the caches (ACPI 6.6).
+const REDISTRIBUTOR_NON_COHERENT: u64 = 1 << 4;
+/// Flag of a GICR or an ITS: its table accesses bypass the CPUs' caches (ACPI 6.6).
+const NON_COHERENT: u64 = 1;
+/// Flag of an MSI frame: the structure's SPIs override the frame's `MSI_TYPER`.
+const OVERRIDES_TYPER: u64 = 1;
 
 /// A Multiple APIC Description Table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,224 +51,158 @@ impl<'a> Madt<'a> {
 
     /// Returns the structures in order. If an error makes the offset of the next structure unknown,
     /// the iterator ends after the error.
-    pub const fn structures(self) -> MadtStructureIter<'a> {
-        MadtStructureIter { table: self.0, at: FIRST_STRUCTURE }
+    pub(super) fn structures(self) -> impl Iterator<Item = Result<MadtStructure<'a>, TableError>> {
+        let mut at = FIRST_STRUCTURE;
+        core::iter::from_fn(move || {
+            let offset = at;
+            let rest = self.0.bytes().get(offset..).filter(|rest| !rest.is_empty())?;
+            let length = structure_head::LENGTH.read(Fields(rest)).unwrap_or(rest.len());
+            let structure = rest.get(..length).filter(|structure| structure.len() >= 2);
+            let Some((fields, &kind)) = structure.and_then(|bytes| Some((bytes, bytes.first()?)))
+            else {
+                at = self.0.bytes().len();
+                return Some(Err(self.0.error(offset, TableErrorKind::StructureLength(length))));
+            };
+            at = offset.saturating_add(length);
+            let structure = MadtStructure { offset, kind, fields: Fields(fields) };
+            let short = TableErrorKind::ShortStructure { kind, length };
+            Some(structure.is_whole().then_some(structure).ok_or(self.0.error(offset, short)))
+        })
     }
 }
 
-/// A structure of a MADT.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MadtStructure {
+/// A structure of a MADT. Its fields are read in place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MadtStructure<'a> {
     /// Offset in bytes from the start of the table.
-    pub offset: usize,
-    /// Contents of the structure.
-    pub contents: MadtContents,
+    pub(super) offset: usize,
+    /// Type of the structure, e.g. [`gicc::KIND`].
+    pub(super) kind: u8,
+    pub(super) fields: Fields<'a>,
 }
 
-/// The contents of a MADT structure.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum MadtContents {
-    /// GIC CPU interface (type 11): a CPU.
-    Gicc(Gicc),
-    /// GIC distributor (12).
-    Gicd(Gicd),
-    /// GIC MSI frame (13), a GICv2m.
-    MsiFrame(MsiFrame),
-    /// GIC redistributor region (14).
-    Gicr(Gicr),
-    /// GIC ITS (15).
-    Its(GicIts),
-    /// GICv5 structure (28–30). GICv5 is a different architecture.
-    GicV5(GicV5),
-    /// Structure of any other type, e.g. one for another architecture.
-    Other(u8),
-}
-
-/// A CPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gicc {
-    /// GICv2 CPU interface number.
-    pub interface: u32,
-    /// ACPI processor UID.
-    pub uid: u32,
-    /// Flags; see [`is_enabled`](Self::is_enabled).
-    pub flags: u32,
-    /// Address of the memory-mapped CPU interface; 0 if the CPU has none.
-    pub base: u64,
-    /// Address of this CPU's redistributor; 0 if a GICR structure describes it. `None` before ACPI
-    /// 5.1.
-    pub redistributor: Option<u64>,
-    /// Affinity fields of `MPIDR_EL1`. `None` before ACPI 5.1.
-    pub mpidr: Option<u64>,
-}
-
-impl Gicc {
-    /// Returns `true` if the operating system may use the CPU at boot.
-    pub const fn is_enabled(self) -> bool {
-        self.flags & 1 != 0
+impl MadtStructure<'_> {
+    /// Returns `true` unless the structure ends before a field that its type always has.
+    fn is_whole(self) -> bool {
+        let last = match self.kind {
+            // ACPI 5.0 lacks the virtualization fields, the redistributor's address and the MPIDR.
+            gicc::KIND if self.fields.0.len() == usize::from(gicc::LAYOUT.first) => gicc::BASE,
+            gicc::KIND => gicc::MPIDR,
+            gicd::KIND => gicd::VERSION,
+            msi_frame::KIND => msi_frame::SPI_BASE,
+            gicr::KIND => gicr::LENGTH,
+            its::KIND => its::BASE,
+            _ => return true,
+        };
+        last.read::<u64>(self.fields).is_some()
     }
 
-    /// Returns `true` if the CPU may be brought online later (ACPI 6.5).
-    pub const fn is_online_capable(self) -> bool {
-        self.flags & (1 << 3) != 0
+    /// Returns the value of a field; zero if the structure ends before it.
+    pub(super) fn get<T: TryFrom<u64> + Default>(self, field: Field) -> T {
+        field.read(self.fields).unwrap_or_default()
     }
 
-    /// Returns `true` if the table accesses of this CPU's redistributor bypass the CPUs' caches
-    /// (ACPI 6.6).
-    pub const fn is_redistributor_non_coherent(self) -> bool {
-        self.flags & (1 << 4) != 0
+    fn has(self, flags: Field, flag: u64) -> bool {
+        self.get::<u64>(flags) & flag != 0
     }
-}
 
-/// The distributor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gicd {
-    /// Identifier.
-    pub id: u32,
-    /// Address of the registers.
-    pub base: u64,
-    /// GIC version; 0 if the operating system must read it from the hardware.
-    pub version: u8,
-}
+    /// Returns the origin of `item` in this structure.
+    pub(super) fn origin(self, item: &'static str) -> Origin {
+        in_madt(self.offset, item)
+    }
 
-/// A GICv2m frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MsiFrame {
-    /// Identifier.
-    pub id: u32,
-    /// Address of the registers.
-    pub base: u64,
-    /// First SPI and number of SPIs, if they override the frame's `MSI_TYPER`.
-    pub spis: Option<(u16, u16)>,
-}
+    /// Returns `true` for a structure of a GIC before GICv5.
+    pub(super) const fn is_gic(self) -> bool {
+        matches!(self.kind, gicc::KIND..=its::KIND)
+    }
 
-/// A redistributor region.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gicr {
-    /// `true` if the redistributors' table accesses bypass the CPUs' caches (ACPI 6.6).
-    pub non_coherent: bool,
-    /// Address of the first redistributor's registers.
-    pub base: u64,
-    /// Length in bytes.
-    pub length: u32,
-}
+    /// Returns `true` if the operating system may use a GICC's CPU at boot.
+    pub(super) fn is_enabled(self) -> bool {
+        self.has(gicc::FLAGS, ENABLED)
+    }
 
-/// An ITS.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct GicIts {
-    /// `true` if the ITS's table accesses bypass the CPUs' caches (ACPI 6.6).
-    pub non_coherent: bool,
-    /// ID that the IORT uses for the ITS.
-    pub id: u32,
-    /// Address of the registers.
-    pub base: u64,
-}
+    /// Returns `true` if a GICC's CPU may be brought online later.
+    pub(super) fn is_online_capable(self) -> bool {
+        self.has(gicc::FLAGS, ONLINE_CAPABLE)
+    }
 
-/// A GICv5 structure (ACPI 6.7).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum GicV5 {
-    /// Interrupt Routing Service.
-    Irs,
-    /// ITS configuration frame.
-    Its,
-    /// ITS translate frame.
-    ItsTranslate,
-}
+    /// Returns `true` if a GICC's CPU may be used, at boot or later.
+    pub(super) fn is_usable(self) -> bool {
+        self.is_enabled() || self.is_online_capable()
+    }
 
-impl GicV5 {
-    /// Returns the name of the structure.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Irs => "IRS",
-            Self::Its => "ITS configuration frame",
-            Self::ItsTranslate => "ITS translate frame",
+    /// Returns the address of a GICC's redistributor; `None` if the GICC states none, e.g. because
+    /// a GICR structure describes it.
+    pub(super) fn redistributor(self) -> Option<u64> {
+        let base = gicc::REDISTRIBUTOR.read(self.fields);
+        base.filter(|&base| self.kind == gicc::KIND && base != 0)
+    }
+
+    /// Returns the coherence of the table accesses of a GICC's redistributor, of a GICR's
+    /// redistributors, or of an ITS.
+    pub(super) fn coherence(self) -> Coherence {
+        let bypasses_caches = match self.kind {
+            gicc::KIND => self.has(gicc::FLAGS, REDISTRIBUTOR_NON_COHERENT),
+            gicr::KIND => self.has(gicr::FLAGS, NON_COHERENT),
+            _ => self.has(its::FLAGS, NON_COHERENT),
+        };
+        if bypasses_caches { Coherence::NonCoherent } else { Coherence::ByRegister }
+    }
+
+    /// Returns the first SPI of an MSI frame and the number of its SPIs, if the structure states
+    /// them.
+    pub(super) fn spis(self) -> Option<(u32, u32)> {
+        let spis = (self.get(msi_frame::SPI_BASE), self.get(msi_frame::SPI_COUNT));
+        self.has(msi_frame::FLAGS, OVERRIDES_TYPER).then_some(spis)
+    }
+
+    /// Returns the name of a structure of GICv5 (ACPI 6.7), which is a different architecture.
+    pub(super) const fn gicv5(self) -> Option<&'static str> {
+        match self.kind {
+            28 => Some("IRS"),
+            29 => Some("ITS configuration frame"),
+            30 => Some("ITS translate frame"),
+            _ => None,
         }
     }
 }
 
-impl MadtContents {
-    /// Reads the structure `bytes`; `None` if it is too short.
-    fn read(kind: u8, bytes: &[u8]) -> Option<Self> {
-        let fields = Fields(bytes);
-        Some(match kind {
-            gicc::KIND => Self::Gicc(Gicc::read(fields)?),
-            gicd::KIND => Self::Gicd(Gicd {
-                id: gicd::ID.read(fields)?,
-                base: gicd::BASE.read(fields)?,
-                version: gicd::VERSION.read(fields)?,
-            }),
-            msi_frame::KIND => Self::MsiFrame(MsiFrame::read(fields)?),
-            gicr::KIND => Self::Gicr(Gicr {
-                non_coherent: gicr::FLAGS.has(fields, 1)?,
-                base: gicr::BASE.read(fields)?,
-                length: gicr::LENGTH.read(fields)?,
-            }),
-            its::KIND => Self::Its(GicIts {
-                non_coherent: its::FLAGS.has(fields, 1)?,
-                id: its::ID.read(fields)?,
-                base: its::BASE.read(fields)?,
-            }),
-            28 => Self::GicV5(GicV5::Irs),
-            29 => Self::GicV5(GicV5::Its),
-            30 => Self::GicV5(GicV5::ItsTranslate),
-            other => Self::Other(other),
-        })
-    }
+/// Returns the structures of this type.
+pub(super) fn of_kind<'m, 'a>(
+    madt: &'m [MadtStructure<'a>],
+    kind: u8,
+) -> impl Iterator<Item = MadtStructure<'a>> + Clone + use<'m, 'a> {
+    madt.iter().copied().filter(move |structure| structure.kind == kind)
 }
 
-impl Gicc {
-    fn read(fields: Fields<'_>) -> Option<Self> {
-        // ACPI 5.0 lacks the virtualization fields, the redistributor's address and the MPIDR.
-        let is_5_0 = fields.0.len() == usize::from(gicc::LAYOUT.first);
-        Some(Self {
-            interface: gicc::INTERFACE.read(fields)?,
-            uid: gicc::UID.read(fields)?,
-            flags: gicc::FLAGS.read(fields)?,
-            base: gicc::BASE.read(fields)?,
-            redistributor: if is_5_0 { None } else { Some(gicc::REDISTRIBUTOR.read(fields)?) },
-            mpidr: if is_5_0 { None } else { Some(gicc::MPIDR.read(fields)?) },
-        })
-    }
-}
-
-impl MsiFrame {
-    fn read(fields: Fields<'_>) -> Option<Self> {
-        let spis = (msi_frame::SPI_BASE.read(fields)?, msi_frame::SPI_COUNT.read(fields)?);
-        Some(Self {
-            id: msi_frame::ID.read(fields)?,
-            base: msi_frame::BASE.read(fields)?,
-            spis: msi_frame::FLAGS.has(fields, 1)?.then_some(spis),
-        })
-    }
-}
-
-/// An iterator over the structures of a MADT.
-#[derive(Clone, Debug)]
-pub struct MadtStructureIter<'a> {
-    table: Table<'a>,
-    at: usize,
-}
-
-impl Iterator for MadtStructureIter<'_> {
-    type Item = Result<MadtStructure, TableError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let offset = self.at;
-        let rest = self.table.bytes().get(offset..).filter(|rest| !rest.is_empty())?;
-        let fields = Fields(rest);
-        let length = structure_head::LENGTH.read(fields).unwrap_or(rest.len());
-        let structure = fields.slice(0, length).filter(|structure| structure.len() >= 2);
-        let Some(structure) = structure else {
-            self.at = self.table.bytes().len();
-            return Some(Err(self.table.error(offset, TableErrorKind::StructureLength(length))));
+/// Reads the CPUs. A CPU that is absent at boot and may be brought online later counts as disabled.
+pub(super) fn cpus(madt: &[MadtStructure<'_>], findings: &mut FindingList) -> Vec<CpuNode> {
+    let mut known = BTreeSet::new();
+    let mut cpus = Vec::new();
+    for gicc in of_kind(madt, gicc::KIND) {
+        let place = gicc.origin("MPIDR");
+        let Some(mpidr) = gicc::MPIDR.read::<u64>(gicc.fields) else {
+            let message = "a GICC of ACPI 5.0 does not state its CPU's affinity";
+            findings.add(Rule::MissingProperty, place, message);
+            continue;
         };
-        self.at = offset.saturating_add(length);
-        let kind = fields.u8(0)?;
-        let contents = MadtContents::read(kind, structure);
-        let short = TableErrorKind::ShortStructure { kind, length };
-        let contents = contents.ok_or(self.table.error(offset, short));
-        Some(contents.map(|contents| MadtStructure { offset, contents }))
+        if mpidr & !AFFINITY_BITS != 0 {
+            let message = format!("{mpidr:#x} is not an affinity of MPIDR_EL1");
+            findings.add(Rule::MalformedProperty, place, message);
+            continue;
+        }
+        let affinity = Affinity::from_mpidr(mpidr);
+        if !known.insert(affinity) {
+            let message = format!("an earlier CPU also has affinity {affinity}");
+            findings.add(Rule::DuplicateAffinity, place, message);
+            continue;
+        }
+        let status = if gicc.is_enabled() { Status::Enabled } else { Status::Disabled };
+        cpus.push(CpuNode {
+            id: madt_id("GICC", gicc.get(gicc::UID)),
+            affinity: Fact::new(affinity, place),
+            status: Fact::new(status, gicc.origin("flags")),
+        });
     }
+    cpus
 }

@@ -32,7 +32,7 @@ impl<'a> Mcfg<'a> {
     }
 
     /// Returns the windows in order. A truncated last window is an error.
-    pub fn allocations(self) -> impl Iterator<Item = Result<Allocation, TableError>> {
+    pub(super) fn allocations(self) -> impl Iterator<Item = Result<Allocation, TableError>> {
         let bytes = self.0.bytes().get(FIRST_ALLOCATION..).unwrap_or_default();
         let offsets = (FIRST_ALLOCATION..).step_by(ALLOCATION_BYTES);
         bytes.chunks(ALLOCATION_BYTES).zip(offsets).map(move |(bytes, offset)| {
@@ -44,17 +44,17 @@ impl<'a> Mcfg<'a> {
 
 /// Configuration space for a range of buses in one segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Allocation {
+pub(super) struct Allocation {
     /// Offset in bytes from the start of the table.
-    pub offset: usize,
+    pub(super) offset: usize,
     /// Address of bus 0 of the segment, even if the allocation does not contain that bus.
-    pub base: u64,
+    pub(super) base: u64,
     /// Segment group.
-    pub segment: u16,
+    pub(super) segment: u16,
     /// First bus.
-    pub first_bus: u8,
+    pub(super) first_bus: u8,
     /// Last bus.
-    pub last_bus: u8,
+    pub(super) last_bus: u8,
 }
 
 impl Allocation {

@@ -1,22 +1,21 @@
 //! Reads the GIC and its MSI controllers from the MADT.
 
-use super::cpus::giccs;
-use super::iort::{IortContents, IortNode};
-use super::madt::{GicIts, Gicc, Gicd, Gicr, MadtContents, MadtStructure, MsiFrame};
-use super::places::{in_madt, madt_id, origin};
-use super::table::Signature;
+use super::checks::has_redistributors;
+use super::fields::{Field, gicc, gicd, gicr, its, msi_frame};
+use super::iort::{IortNode, NodeKind};
+use super::madt::{MadtStructure, of_kind};
+use super::names::{in_madt, madt_id};
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::gic::{Gic, GicVersion};
-use crate::origin::{Fact, NodeId};
+use crate::origin::{Fact, NodeId, Origin};
 use crate::region::{Region, RegionSet};
 use crate::status::Status;
 use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::vec;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
@@ -31,37 +30,33 @@ const ITS_BYTES: u64 = 0x2_0000;
 const MSI_FRAME_BYTES: u64 = 0x1000;
 
 /// Reads the GIC that the first distributor structure describes.
-pub(super) fn gic(madt: &[MadtStructure], findings: &mut FindingList) -> Option<Gic> {
-    let mut distributors = madt.iter().filter_map(|structure| match structure.contents {
-        MadtContents::Gicd(gicd) => Some((structure.offset, gicd)),
-        _ => None,
-    });
-    let Some((offset, gicd)) = distributors.next() else {
+pub(super) fn gic(madt: &[MadtStructure<'_>], findings: &mut FindingList) -> Option<Gic> {
+    let mut distributors = of_kind(madt, gicd::KIND);
+    let Some(gicd) = distributors.next() else {
         report_absent(madt, findings);
         return None;
     };
-    if let Some((other, _)) = distributors.next() {
-        let message = format!("the first is at offset {offset:#x}");
-        findings.add(Rule::SeveralDistributors, in_madt(other, ""), message);
+    if let Some(other) = distributors.next() {
+        let message = format!("the first is at offset {:#x}", gicd.offset);
+        findings.add(Rule::SeveralDistributors, other.origin(""), message);
     }
-    let version = version(madt, offset, gicd, findings)?;
-    let distributor = match version {
-        GicVersion::V2 => DISTRIBUTOR_V2_BYTES,
-        GicVersion::V3 | GicVersion::V4 => DISTRIBUTOR_V3_BYTES,
+    let version = version(madt, gicd, findings)?;
+    let (distributor, redistributors) = match version {
+        GicVersion::V2 => (DISTRIBUTOR_V2_BYTES, Vec::new()),
+        GicVersion::V3 | GicVersion::V4 => (DISTRIBUTOR_V3_BYTES, regions(madt, version, findings)),
     };
-    let redistributors =
-        if version == GicVersion::V2 { Vec::new() } else { regions(madt, version, findings) };
-    let non_coherent = redistributors.iter().find(|(_, non_coherent)| *non_coherent);
-    let coherence = match non_coherent {
-        Some((region, _)) => Fact::new(Coherence::NonCoherent, region.origin.clone()),
-        None => Fact::new(Coherence::ByRegister, in_madt(offset, "")),
+    let is_non_coherent =
+        |(_, coherence): &&RedistributorRegion| *coherence == Coherence::NonCoherent;
+    let coherence = match redistributors.iter().find(is_non_coherent) {
+        Some((region, coherence)) => Fact::new(*coherence, region.origin.clone()),
+        None => Fact::new(Coherence::ByRegister, gicd.origin("")),
     };
     Some(Gic {
-        id: madt_id("GICD", gicd.id),
+        id: madt_id("GICD", gicd.get(gicd::ID)),
         compatible: Vec::new(),
-        version: Fact::new(version, in_madt(offset, "GIC version")),
-        status: Fact::new(Status::Enabled, in_madt(offset, "")),
-        distributor: region(gicd.base, distributor, offset, "physical base address", findings)?,
+        version: Fact::new(version, gicd.origin("GIC version")),
+        status: Fact::new(Status::Enabled, gicd.origin("")),
+        distributor: region(gicd, gicd::BASE, distributor, findings)?,
         redistributor_stride: stride(madt, version, &redistributors),
         redistributors: redistributors.into_iter().map(|(region, _)| region).collect(),
         cpu_interface: cpu_interface(madt, findings),
@@ -72,21 +67,16 @@ pub(super) fn gic(madt: &[MadtStructure], findings: &mut FindingList) -> Option<
 
 /// Reports a missing distributor. A GICv5 machine has no distributor, because GICv5 is a different
 /// architecture.
-fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
-    let mut structures = madt.iter().filter_map(|structure| match structure.contents {
-        MadtContents::GicV5(kind) => Some((structure.offset, kind.name())),
-        _ => None,
-    });
-    if let Some((offset, name)) = structures.next() {
-        let origin = in_madt(offset, "");
-        let mut names = vec![name];
-        for (_, name) in structures {
-            if !names.contains(&name) {
-                names.push(name);
-            }
+fn report_absent(madt: &[MadtStructure<'_>], findings: &mut FindingList) {
+    let mut names = Vec::new();
+    for name in madt.iter().filter_map(|structure| structure.gicv5()) {
+        if !names.contains(&name) {
+            names.push(name);
         }
+    }
+    if let Some(first) = madt.iter().find(|structure| structure.gicv5().is_some()) {
         let message = format!("the machine has a GICv5: {}", names.join(", "));
-        return findings.add(Rule::OtherGicVersion, origin, message);
+        return findings.add(Rule::OtherGicVersion, first.origin(""), message);
     }
     let message = "no structure describes a GIC distributor";
     findings.add(Rule::MissingProperty, in_madt(0, "GICD"), message);
@@ -95,83 +85,71 @@ fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
 /// Returns the version of the GIC. Version 0 means that the hardware states the version;
 /// redistributors then imply GICv3.
 fn version(
-    madt: &[MadtStructure],
-    offset: usize,
-    gicd: Gicd,
+    madt: &[MadtStructure<'_>],
+    gicd: MadtStructure<'_>,
     findings: &mut FindingList,
 ) -> Option<GicVersion> {
-    let has_redistributors =
-        gicrs(madt).next().is_some() || giccs(madt).any(|(_, gicc)| redistributor(gicc).is_some());
-    match gicd.version {
-        0 if has_redistributors => Some(GicVersion::V3),
+    match gicd.get(gicd::VERSION) {
+        0u8 if has_redistributors(madt) => Some(GicVersion::V3),
         0..=2 => Some(GicVersion::V2),
         3 => Some(GicVersion::V3),
         4 => Some(GicVersion::V4),
         other => {
-            let origin = in_madt(offset, "GIC version");
-            findings.add(Rule::OtherGicVersion, origin, format!("the machine has a GICv{other}"));
+            let message = format!("the machine has a GICv{other}");
+            findings.add(Rule::OtherGicVersion, gicd.origin("GIC version"), message);
             None
         }
     }
 }
 
-fn gicrs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicr)> {
-    madt.iter().filter_map(|structure| match structure.contents {
-        MadtContents::Gicr(gicr) => Some((structure.offset, gicr)),
-        _ => None,
-    })
-}
+/// A redistributor region, and the coherence of its redistributors' table accesses.
+type RedistributorRegion = (Fact<Region>, Coherence);
 
-/// Returns the redistributor regions, each with `true` if table accesses of its redistributors
-/// bypass the caches. Regions from GICC structures are used only if the table has no GICR
-/// structure.
+/// Returns the redistributor regions. Regions from GICC structures are used only if the table has
+/// no GICR structure.
 fn regions(
-    madt: &[MadtStructure],
+    madt: &[MadtStructure<'_>],
     version: GicVersion,
     findings: &mut FindingList,
-) -> Vec<(Fact<Region>, bool)> {
-    if gicrs(madt).next().is_some() {
-        let regions = gicrs(madt).filter_map(|(offset, gicr)| {
-            let item = "discovery range base address";
-            let region = region(gicr.base, gicr.length.into(), offset, item, findings)?;
-            Some((region, gicr.non_coherent))
+) -> Vec<RedistributorRegion> {
+    if of_kind(madt, gicr::KIND).next().is_some() {
+        let regions = of_kind(madt, gicr::KIND).filter_map(|gicr| {
+            let region = region(gicr, gicr::BASE, gicr.get(gicr::LENGTH), findings)?;
+            Some((region, gicr.coherence()))
         });
         let regions: Vec<_> = regions.collect();
         check_cpus(madt, &regions, findings);
         return regions;
     }
     let bytes = redistributor_bytes(version);
-    let usable = || giccs(madt).filter(|(_, gicc)| is_usable(*gicc));
-    if usable().all(|(_, gicc)| redistributor(gicc).is_none()) {
+    let usable = of_kind(madt, gicc::KIND).filter(|gicc| gicc.is_usable());
+    if usable.clone().all(|gicc| gicc.redistributor().is_none()) {
         return Vec::new();
     }
     let mut known = BTreeSet::new();
-    let stated = usable().filter_map(|(offset, gicc)| {
-        let Some(base) = redistributor(gicc) else {
-            let place = in_madt(offset, "GICR base address");
+    let stated = usable.filter_map(|gicc| {
+        let Some(base) = gicc.redistributor() else {
+            let place = gicc.origin(gicc::REDISTRIBUTOR.name);
             let message = "neither this nor a GICR structure states the CPU's redistributor";
             findings.add(Rule::GiccRedistributor, place, message);
             return None;
         };
-        let region = region(base, bytes, offset, "GICR base address", findings)?;
+        let region = region(gicc, gicc::REDISTRIBUTOR, bytes, findings)?;
         // A CPU that shares the redistributor of another one has already been reported.
-        if !known.insert(base) {
-            return None;
-        }
-        Some((region, gicc.is_redistributor_non_coherent()))
+        known.insert(base).then(|| (region, gicc.coherence()))
     });
     stated.collect()
 }
 
 /// Checks that each redistributor address in a GICC lies in one of the GICR regions.
 fn check_cpus(
-    madt: &[MadtStructure],
-    regions: &[(Fact<Region>, bool)],
+    madt: &[MadtStructure<'_>],
+    regions: &[RedistributorRegion],
     findings: &mut FindingList,
 ) {
     let covered = RegionSet::new(regions.iter().map(|(region, _)| region.value));
-    for (offset, gicc) in giccs(madt).filter(|(_, gicc)| is_usable(*gicc)) {
-        let Some(base) = redistributor(gicc) else { continue };
+    for gicc in of_kind(madt, gicc::KIND).filter(|gicc| gicc.is_usable()) {
+        let Some(base) = gicc.redistributor() else { continue };
         let message = match covered.around(base) {
             None => format!("{base:#x} is in no region of the GICR structures"),
             Some(region) if !(base - region.base()).is_multiple_of(REDISTRIBUTOR_V3_BYTES) => {
@@ -181,17 +159,8 @@ fn check_cpus(
             }
             Some(_) => continue,
         };
-        findings.add(Rule::GiccRedistributor, in_madt(offset, "GICR base address"), message);
+        findings.add(Rule::GiccRedistributor, gicc.origin(gicc::REDISTRIBUTOR.name), message);
     }
-}
-
-/// Returns the redistributor address that a GICC states, if any.
-fn redistributor(gicc: Gicc) -> Option<u64> {
-    gicc.redistributor.filter(|&base| base != 0)
-}
-
-const fn is_usable(gicc: Gicc) -> bool {
-    gicc.is_enabled() || gicc.is_online_capable()
 }
 
 const fn redistributor_bytes(version: GicVersion) -> u64 {
@@ -204,27 +173,28 @@ const fn redistributor_bytes(version: GicVersion) -> u64 {
 /// Returns the distance between redistributors if GICCs list the redistributors of a GICv4 one by
 /// one; otherwise `None`.
 fn stride(
-    madt: &[MadtStructure],
+    madt: &[MadtStructure<'_>],
     version: GicVersion,
-    redistributors: &[(Fact<Region>, bool)],
+    redistributors: &[RedistributorRegion],
 ) -> Option<Fact<u64>> {
-    let (first, _) = redistributors.first().filter(|_| gicrs(madt).next().is_none())?;
+    let (first, _) =
+        redistributors.first().filter(|_| of_kind(madt, gicr::KIND).next().is_none())?;
     (version == GicVersion::V4).then(|| Fact::new(REDISTRIBUTOR_V4_BYTES, first.origin.clone()))
 }
 
-fn cpu_interface(madt: &[MadtStructure], findings: &mut FindingList) -> Option<Fact<Region>> {
-    let (offset, gicc) = giccs(madt).find(|(_, gicc)| gicc.base != 0)?;
-    region(gicc.base, CPU_INTERFACE_BYTES, offset, "physical base address", findings)
+fn cpu_interface(madt: &[MadtStructure<'_>], findings: &mut FindingList) -> Option<Fact<Region>> {
+    let gicc = of_kind(madt, gicc::KIND).find(|gicc| gicc.get::<u64>(gicc::BASE) != 0)?;
+    region(gicc, gicc::BASE, CPU_INTERFACE_BYTES, findings)
 }
 
+/// Returns the registers of `size` bytes at the address in the field `base`.
 fn region(
-    base: u64,
+    structure: MadtStructure<'_>,
+    base: Field,
     size: u64,
-    offset: usize,
-    item: &'static str,
     findings: &mut FindingList,
 ) -> Option<Fact<Region>> {
-    let origin = in_madt(offset, item);
+    let (origin, base) = (structure.origin(base.name), structure.get(base));
     let region = Region::new(base, size);
     if region.is_none() {
         let message = format!("{size:#x} bytes at {base:#x} reach past the address space");
@@ -244,24 +214,21 @@ pub(super) struct ControllerList {
 
 impl ControllerList {
     pub(super) fn read(
-        madt: &[MadtStructure],
+        madt: &[MadtStructure<'_>],
         nodes: &[IortNode<'_>],
         findings: &mut FindingList,
     ) -> Self {
         let mut controllers = Self::default();
         for structure in madt {
-            match structure.contents {
-                MadtContents::Its(its) => controllers.its(structure.offset, its, findings),
-                MadtContents::MsiFrame(frame) => {
-                    controllers.frame(structure.offset, frame, findings);
-                }
+            match structure.kind {
+                its::KIND => controllers.its(*structure, findings),
+                msi_frame::KIND => controllers.frame(*structure, findings),
                 _ => {}
             }
         }
-        let is_group =
-            |node: &&IortNode<'_>| node.contents == IortContents::DraftRedistributorGroup;
+        let is_group = |node: &&IortNode<'_>| node.kind == NodeKind::DraftRedistributorGroup;
         for node in nodes.iter().filter(is_group) {
-            controllers.redistributors(node.offset, findings);
+            controllers.redistributors(node.origin(""), findings);
         }
         controllers
     }
@@ -284,8 +251,7 @@ impl ControllerList {
 
     /// Adds the redistributors as a controller. If the machine has an ITS, the controller is
     /// disabled, because `GICR_SETLPIR` is then IMPLEMENTATION DEFINED (IHI 0069 §12.11).
-    fn redistributors(&mut self, offset: usize, findings: &mut FindingList) {
-        let place = origin(Signature::IORT, offset, "");
+    fn redistributors(&mut self, place: Origin, findings: &mut FindingList) {
         if self.direct_lpi.is_some() {
             return findings.add(Rule::DuplicateId, place, "a table has one redistributor group");
         }
@@ -300,42 +266,36 @@ impl ControllerList {
             .push(Controller { status, ..Controller::new(id, ControllerKind::DirectLpi, None) });
     }
 
-    fn its(&mut self, offset: usize, its: GicIts, findings: &mut FindingList) {
-        let index = ControllerIndex::new(self.list.len());
-        match self.its.entry(its.id) {
+    fn its(&mut self, its: MadtStructure<'_>, findings: &mut FindingList) {
+        let (index, id) = (ControllerIndex::new(self.list.len()), its.get(its::ID));
+        match self.its.entry(id) {
             Entry::Vacant(entry) => _ = entry.insert(index),
             Entry::Occupied(_) => {
-                let message = format!("an earlier ITS also has number {}", its.id);
-                findings.add(Rule::DuplicateId, in_madt(offset, "GIC ITS ID"), message);
-                return;
+                let message = format!("an earlier ITS also has number {id}");
+                return findings.add(Rule::DuplicateId, its.origin(its::ID.name), message);
             }
         }
-        let registers = region(its.base, ITS_BYTES, offset, "physical base address", findings);
-        let coherence =
-            if its.non_coherent { Coherence::NonCoherent } else { Coherence::ByRegister };
         self.list.push(Controller {
-            status: Fact::new(Status::Enabled, in_madt(offset, "")),
-            registers,
-            msi_cells: Fact::new(1, in_madt(offset, "")),
-            coherence: Fact::new(coherence, in_madt(offset, "flags")),
-            ..Controller::new(madt_id("ITS", its.id), ControllerKind::Its, None)
+            status: Fact::new(Status::Enabled, its.origin("")),
+            registers: region(its, its::BASE, ITS_BYTES, findings),
+            msi_cells: Fact::new(1, its.origin("")),
+            coherence: Fact::new(its.coherence(), its.origin("flags")),
+            ..Controller::new(madt_id("ITS", id), ControllerKind::Its, None)
         });
     }
 
-    fn frame(&mut self, offset: usize, frame: MsiFrame, findings: &mut FindingList) {
-        let index = ControllerIndex::new(self.list.len());
-        self.frame = self.frame.or(Some(index));
-        let registers =
-            region(frame.base, MSI_FRAME_BYTES, offset, "physical base address", findings);
-        let spans = frame.spis.and_then(|(first, count)| {
-            let span = IntIdSpan::new(IntId::new(first.into()), count.into())?;
-            Some(Fact::new(span, in_madt(offset, "SPI base")))
+    fn frame(&mut self, frame: MadtStructure<'_>, findings: &mut FindingList) {
+        self.frame = self.frame.or(Some(ControllerIndex::new(self.list.len())));
+        let spans = frame.spis().and_then(|(first, count)| {
+            let span = IntIdSpan::new(IntId::new(first), count)?;
+            Some(Fact::new(span, frame.origin(msi_frame::SPI_BASE.name)))
         });
+        let id = madt_id("MSI-frame", frame.get(msi_frame::ID));
         self.list.push(Controller {
-            status: Fact::new(Status::Enabled, in_madt(offset, "")),
-            registers,
+            status: Fact::new(Status::Enabled, frame.origin("")),
+            registers: region(frame, msi_frame::BASE, MSI_FRAME_BYTES, findings),
             ranges: spans.into_iter().collect(),
-            ..Controller::new(madt_id("MSI-frame", frame.id), ControllerKind::V2m, None)
+            ..Controller::new(id, ControllerKind::V2m, None)
         });
     }
 }

@@ -1,6 +1,11 @@
-//! Names of IORT nodes, as messages and excerpts show them.
+//! Names of the structures of tables, as origins, messages and excerpts show them.
 
-use super::iort::{IdMapping, IortContents, IortNode};
+use super::fields::{pmcg, root_complex, smmu_v2, smmu_v3};
+use super::iort::{IdMapping, IortNode, NodeKind};
+use super::table::{Signature, TableError};
+use crate::finding::Rule;
+use crate::finding_list::FindingList;
+use crate::origin::{NodeId, Origin};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -11,23 +16,23 @@ const LISTED_ITSES: usize = 4;
 
 /// Returns the name of a node.
 pub(super) fn node_name(node: IortNode<'_>) -> String {
-    match node.contents {
-        IortContents::ItsGroup(group) => {
-            let ids: Vec<_> = group.ids().take(LISTED_ITSES).map(|id| id.to_string()).collect();
-            let more = if group.ids().count() > LISTED_ITSES { ", …" } else { "" };
+    match node.kind {
+        NodeKind::ItsGroup => {
+            let ids: Vec<_> = node.its_ids().take(LISTED_ITSES).map(|id| id.to_string()).collect();
+            let more = if node.its_ids().count() > LISTED_ITSES { ", …" } else { "" };
             format!("ITS group {}{more}", ids.join(", "))
         }
-        IortContents::NamedComponent(component) => String::from(component.path),
-        IortContents::RootComplex(complex) => {
-            format!("root complex of segment {:#x}", complex.segment)
+        NodeKind::NamedComponent => String::from(node.path()),
+        NodeKind::RootComplex => {
+            format!("root complex of segment {:#x}", node.get::<u32>(root_complex::SEGMENT))
         }
-        IortContents::SmmuV2(smmu) => format!("SMMUv2@{:x}", smmu.base),
-        IortContents::SmmuV3(smmu) => format!("SMMUv3@{:x}", smmu.base),
-        IortContents::Pmcg(pmcg) => format!("PMCG@{:x}", pmcg.page_0),
-        IortContents::Rmr => format!("RMR at {:#x}", node.offset),
-        IortContents::Iwb => format!("IWB at {:#x}", node.offset),
-        IortContents::DraftRedistributorGroup => String::from("redistributor group"),
-        IortContents::Other(kind) => format!("node of type {kind} at {:#x}", node.offset),
+        NodeKind::SmmuV2 => format!("SMMUv2@{:x}", node.get::<u64>(smmu_v2::BASE)),
+        NodeKind::SmmuV3 => format!("SMMUv3@{:x}", node.get::<u64>(smmu_v3::BASE)),
+        NodeKind::Pmcg => format!("PMCG@{:x}", node.get::<u64>(pmcg::PAGE_0)),
+        NodeKind::Rmr => format!("RMR at {:#x}", node.offset),
+        NodeKind::Iwb => format!("IWB at {:#x}", node.offset),
+        NodeKind::DraftRedistributorGroup => String::from("redistributor group"),
+        NodeKind::Other(kind) => format!("node of type {kind} at {:#x}", node.offset),
     }
 }
 
@@ -65,4 +70,30 @@ impl<'a> NodesByOffset<'a> {
             self.name(mapping.target)
         )
     }
+}
+
+/// Returns the value, or adds the error as a finding and returns `None`.
+pub(super) fn sound<T>(result: Result<T, TableError>, findings: &mut FindingList) -> Option<T> {
+    result
+        .map_err(|error| {
+            let origin = origin(error.table, error.offset, "");
+            findings.add(Rule::MalformedTable, origin, error.kind.to_string());
+        })
+        .ok()
+}
+
+/// Returns the origin of `item` in the structure at `offset`.
+pub(super) fn origin(table: Signature, offset: usize, item: &'static str) -> Origin {
+    let name = if table == Signature::MADT { String::from("MADT") } else { table.to_string() };
+    Origin::new(format!("{name}+{offset:#x}").into(), item)
+}
+
+/// Returns the origin of `item` in the structure at `offset` of the MADT.
+pub(super) fn in_madt(offset: usize, item: &'static str) -> Origin {
+    origin(Signature::MADT, offset, item)
+}
+
+/// Returns the name of a numbered structure of the MADT.
+pub(super) fn madt_id(structure: &str, number: u32) -> NodeId {
+    NodeId::from(format!("MADT/{structure}@{number}"))
 }

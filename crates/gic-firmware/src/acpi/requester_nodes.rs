@@ -1,10 +1,11 @@
 //! Reads requesters: PCI segments from the MCFG and IORT, named components, SMMUs and PMCGs.
 
+use super::fields::{pmcg, root_complex, smmu_v2, smmu_v3};
 use super::id_map::{End, IdMaps, Span};
-use super::iort::{IdMapping, IortContents, IortNode};
+use super::iort::{IdMapping, IortNode, NodeKind};
 use super::mcfg::{Allocation, Mcfg};
 use super::msi_controllers::ControllerList;
-use super::places::{in_madt, origin, sound};
+use super::names::{in_madt, node_name, origin, sound};
 use super::table::Signature;
 use super::table_set::TableSet;
 use crate::finding::Rule;
@@ -93,19 +94,17 @@ impl Requesters {
 fn iommus(nodes: &[IortNode<'_>]) -> (Vec<Iommu>, BTreeMap<usize, IommuIndex>) {
     let (mut list, mut by_offset) = (Vec::new(), BTreeMap::new());
     for node in nodes {
-        let (id, compatible, base, size) = match node.contents {
-            IortContents::SmmuV2(smmu) => {
-                (format!("IORT/SMMUv2@{:x}", smmu.base), smmu.compatible(), smmu.base, smmu.span)
+        let (base, compatible, size) = match node.kind {
+            NodeKind::SmmuV2 => {
+                (node.get(smmu_v2::BASE), node.smmu_v2_compatible(), node.get(smmu_v2::SPAN))
             }
-            IortContents::SmmuV3(smmu) => {
-                (smmu_v3_id(smmu.base), SMMU_V3, smmu.base, SMMU_V3_BYTES)
-            }
+            NodeKind::SmmuV3 => (node.get(smmu_v3::BASE), SMMU_V3, SMMU_V3_BYTES),
             _ => continue,
         };
         let origin = |item| node.origin(item);
         by_offset.insert(node.offset, IommuIndex::new(list.len()));
         list.push(Iommu {
-            id: NodeId::from(id),
+            id: NodeId::from(format!("IORT/{}", node_name(*node))),
             compatible: vec![String::from(compatible)],
             status: Fact::new(Status::Enabled, origin("")),
             registers: Region::new(base, size)
@@ -115,18 +114,10 @@ fn iommus(nodes: &[IortNode<'_>]) -> (Vec<Iommu>, BTreeMap<usize, IommuIndex>) {
     (list, by_offset)
 }
 
-fn smmu_v3_id(base: u64) -> String {
-    format!("IORT/SMMUv3@{base:x}")
-}
-
 /// Returns the memory address size limit of `node`, if it is below 64 bits. Zero means "no limit",
 /// because early revisions of the node lack the field.
 fn address_bits(node: IortNode<'_>) -> Option<Fact<u8>> {
-    let bits = match node.contents {
-        IortContents::NamedComponent(component) => component.address_bits,
-        IortContents::RootComplex(complex) => complex.address_bits,
-        _ => return None,
-    };
+    let bits = node.address_bits();
     let place = node.origin("memory address size limit");
     (1..64).contains(&bits).then(|| Fact::new(bits, place))
 }
@@ -145,12 +136,13 @@ impl Reader<'_, '_> {
     fn root_complexes<'a>(&mut self, nodes: &[IortNode<'a>]) -> BTreeMap<u32, IortNode<'a>> {
         let mut complexes = BTreeMap::new();
         for node in nodes {
-            let IortContents::RootComplex(complex) = node.contents else { continue };
-            match complexes.entry(complex.segment) {
+            if node.kind != NodeKind::RootComplex {
+                continue;
+            }
+            match complexes.entry(node.get(root_complex::SEGMENT)) {
                 Entry::Vacant(entry) => _ = entry.insert(*node),
-                Entry::Occupied(_) => {
-                    let message =
-                        format!("segment {:#x} already has a root complex", complex.segment);
+                Entry::Occupied(entry) => {
+                    let message = format!("segment {:#x} already has a root complex", entry.key());
                     let place = node.origin("PCI segment number");
                     self.findings.add(Rule::DuplicateId, place, message);
                 }
@@ -306,23 +298,19 @@ impl Reader<'_, '_> {
 
     /// Returns `node` as a device if it sends MSIs or is behind an SMMU.
     fn device(&mut self, node: IortNode<'_>) -> Option<PlatformDevice> {
-        match node.contents {
-            IortContents::NamedComponent(component) => self.component(node, component.path),
-            IortContents::SmmuV3(smmu) => {
-                let id = smmu_v3_id(smmu.base);
-                self.own_messages(node, id, SMMU_V3, (smmu.base, SMMU_V3_BYTES))
+        match node.kind {
+            NodeKind::NamedComponent => self.component(node),
+            NodeKind::SmmuV3 => {
+                self.own_messages(node, SMMU_V3, (node.get(smmu_v3::BASE), SMMU_V3_BYTES))
             }
-            IortContents::Pmcg(pmcg) => {
-                let id = format!("IORT/PMCG@{:x}", pmcg.page_0);
-                self.own_messages(node, id, PMCG, (pmcg.page_0, PMCG_BYTES))
-            }
+            NodeKind::Pmcg => self.own_messages(node, PMCG, (node.get(pmcg::PAGE_0), PMCG_BYTES)),
             _ => None,
         }
     }
 
     /// Reads a named component. A component with single mappings is a device. A component that only
     /// has ranges is a bus whose devices have requester IDs.
-    fn component(&mut self, node: IortNode<'_>, path: &str) -> Option<PlatformDevice> {
+    fn component(&mut self, node: IortNode<'_>) -> Option<PlatformDevice> {
         let singles: Vec<_> = node.mappings().filter(|mapping| mapping.is_single).collect();
         let parents: Vec<_> = singles.iter().flat_map(|mapping| self.parents(*mapping)).collect();
         let (role, msi, iommu) = if singles.is_empty() {
@@ -335,7 +323,7 @@ impl Reader<'_, '_> {
         let iommus = if role == Role::Device { self.passed(node) } else { Vec::new() };
         let is_known = !msi.is_empty() || !iommus.is_empty() || !iommu.map.is_empty();
         is_known.then(|| PlatformDevice {
-            id: NodeId::new(path),
+            id: NodeId::new(node.path()),
             compatible: Vec::new(),
             status: Fact::new(Status::Enabled, node.origin("")),
             registers: Vec::new(),
@@ -351,7 +339,6 @@ impl Reader<'_, '_> {
     fn own_messages(
         &mut self,
         node: IortNode<'_>,
-        id: String,
         compatible: &str,
         (base, size): (u64, u64),
     ) -> Option<PlatformDevice> {
@@ -365,7 +352,7 @@ impl Reader<'_, '_> {
         let registers = Region::new(base, size);
         let place = node.origin("base address");
         (!parents.is_empty()).then(|| PlatformDevice {
-            id: NodeId::from(id),
+            id: NodeId::from(format!("IORT/{}", node_name(node))),
             compatible: vec![String::from(compatible)],
             status: Fact::new(Status::Enabled, node.origin("")),
             registers: registers

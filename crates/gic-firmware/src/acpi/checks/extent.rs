@@ -3,8 +3,7 @@
 use crate::acpi::fields::{gicc, iort_header, its, iwb, madt_size, node_head, node_start};
 use crate::acpi::iort::{Iort, IortNode};
 use crate::acpi::mcfg::Allocation;
-use crate::acpi::names::node_name;
-use crate::acpi::places::{in_madt, origin};
+use crate::acpi::names::{in_madt, node_name, origin};
 use crate::acpi::table::{Fields, Signature, Table};
 use crate::acpi::table_set::TableSet;
 use crate::finding::Rule;
@@ -17,7 +16,7 @@ const FIRST_STRUCTURE: usize = 44;
 const LAST_TYPE: u8 = 31;
 
 /// Reports lengths and node counts that do not match the contents of a table.
-pub(super) fn check(tables: &TableSet<'_>, findings: &mut FindingList) {
+pub(in crate::acpi) fn check_extent(tables: &TableSet<'_>, findings: &mut FindingList) {
     madt_length(tables.madt.table(), findings);
     swallowed(tables.madt.table().bytes(), findings);
     if let Some(iort) = tables.iort {
@@ -167,8 +166,7 @@ fn nodes_to_end(iort: Iort<'_>) -> Option<FoundNodes<'_>> {
             found.unstated = Some(node);
         }
         found.count += 1;
-        let rest = Fields(iort.table().bytes().get(node.offset..)?);
-        last = node.offset + node_start::LENGTH.read::<usize>(rest)?;
+        last = node.offset + node.fields.0.len();
         if last == end {
             return Some(found);
         }

@@ -1,14 +1,14 @@
 //! Checks that SMMUs map the IDs which other nodes send through them.
 
-use crate::acpi::iort::{IdMapping, IortContents, IortNode};
-use crate::acpi::madt::{MadtContents, MadtStructure};
+use super::Checks;
+use crate::acpi::fields::{its, root_complex};
+use crate::acpi::iort::{IdMapping, IortNode, NodeKind};
+use crate::acpi::madt::of_kind;
 use crate::acpi::mcfg::Mcfg;
-use crate::acpi::names::node_name;
-use crate::acpi::places::origin;
+use crate::acpi::names::{node_name, origin};
 use crate::acpi::table::Signature;
 use crate::acpi::table_set::TableSet;
 use crate::finding::Rule;
-use crate::finding_list::FindingList;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
@@ -19,47 +19,103 @@ struct Smmu<'a> {
     mapped: Vec<(u64, u64)>,
 }
 
-/// Reports nodes whose messages pass an SMMU that does not map them. Skips machines without an ITS,
-/// because they do not use the mappings of an SMMU.
-pub(super) fn check(
-    tables: &TableSet<'_>,
-    madt: &[MadtStructure],
-    nodes: &[IortNode<'_>],
-    findings: &mut FindingList,
-) {
-    if !madt.iter().any(|structure| matches!(structure.contents, MadtContents::Its(_))) {
-        return;
-    }
-    let smmus: BTreeMap<usize, Smmu<'_>> =
-        nodes.iter().filter_map(|node| Some((node.offset, smmu(*node)?))).collect();
-    let buses = requesters(tables);
-    let mut reported = BTreeSet::new();
-    for node in nodes {
-        let own = node.own_mapping();
-        let limits = match node.contents {
-            IortContents::RootComplex(complex) => buses.get(&complex.segment).copied(),
-            IortContents::NamedComponent(_) => {
-                component(*node, &smmus, findings);
-                continue;
-            }
-            IortContents::SmmuV2(_) | IortContents::SmmuV3(_) => None,
-            IortContents::Pmcg(_) if own.is_some() => None,
-            _ => continue,
-        };
-        for mapping in node.mappings() {
-            let is_new = |smmu: &&Smmu<'_>| {
-                smmu.node.offset != node.offset && !reported.contains(&smmu.node.offset)
+impl Checks<'_, '_> {
+    /// Reports nodes whose messages pass an SMMU that does not map them. Skips machines without an
+    /// ITS, because they do not use the mappings of an SMMU.
+    pub(super) fn streams(&mut self) {
+        if of_kind(self.madt, its::KIND).next().is_none() {
+            return;
+        }
+        let smmus: BTreeMap<usize, Smmu<'_>> =
+            self.nodes.iter().filter_map(|node| Some((node.offset, smmu(*node)?))).collect();
+        let buses = requesters(self.tables);
+        let mut reported = BTreeSet::new();
+        for node in self.nodes {
+            let own = node.own_mapping();
+            let limits = match node.kind {
+                NodeKind::RootComplex => buses.get(&node.get(root_complex::SEGMENT)).copied(),
+                NodeKind::NamedComponent => {
+                    self.component(*node, &smmus);
+                    continue;
+                }
+                NodeKind::SmmuV2 | NodeKind::SmmuV3 => None,
+                NodeKind::Pmcg if own.is_some() => None,
+                _ => continue,
             };
-            let Some(smmu) = passed(mapping, &smmus).filter(is_new) else { continue };
-            let Some((first, last)) = outputs(mapping, limits) else { continue };
-            if smmu.mapped.is_empty() {
-                without_its(*node, smmu.node, findings);
-                reported.insert(smmu.node.offset);
-            } else if let Some(missing) = first_missing(&smmu.mapped, first, last) {
-                partly(*node, (first, last), smmu, missing, findings);
-                reported.insert(smmu.node.offset);
+            for mapping in node.mappings() {
+                let is_new = |smmu: &&Smmu<'_>| {
+                    smmu.node.offset != node.offset && !reported.contains(&smmu.node.offset)
+                };
+                let Some(smmu) = passed(mapping, &smmus).filter(is_new) else { continue };
+                let Some((first, last)) = outputs(mapping, limits) else { continue };
+                if smmu.mapped.is_empty() {
+                    self.without_its(*node, smmu.node);
+                    reported.insert(smmu.node.offset);
+                } else if let Some(missing) = first_missing(&smmu.mapped, first, last) {
+                    self.partly(*node, (first, last), smmu, missing);
+                    reported.insert(smmu.node.offset);
+                }
             }
         }
+    }
+
+    /// Reports a named component that cannot send messages, because all of its mappings end at
+    /// SMMUs. Many components have only wires. As in Linux, the first mapping that leads to an ITS
+    /// is used.
+    fn component(&mut self, node: IortNode<'_>, smmus: &BTreeMap<usize, Smmu<'_>>) {
+        let ends = |mapping: IdMapping| {
+            let (first, last) = outputs(mapping, None)?;
+            let smmu = passed(mapping, smmus)?;
+            first_missing(&smmu.mapped, first, last).map(|missing| (mapping, smmu, missing))
+        };
+        let ends: Vec<_> = node.mappings().map(ends).collect();
+        if let Some(Some((mapping, smmu, missing))) = ends.first()
+            && ends.iter().all(Option::is_some)
+        {
+            let (name, to) = (node_name(node), node_name(smmu.node));
+            let message = format!("{to} does not map ID {missing:#x} of {name} to an ITS group");
+            self.findings.add(Rule::ComponentWithoutIts, mapping.origin(), message);
+        }
+    }
+
+    fn without_its(&mut self, sender: IortNode<'_>, smmu: IortNode<'_>) {
+        let message = format!(
+            "{} sends through {}, which has no ID mapping to an ITS group: nothing behind it can \
+             signal by message",
+            node_name(sender),
+            node_name(smmu)
+        );
+        self.findings.add(Rule::SmmuWithoutIts, smmu.origin("number of ID mappings"), message);
+    }
+
+    /// Reports IDs that the SMMU does not map. The finding refers to the SMMU's mapping that
+    /// precedes them.
+    fn partly(
+        &mut self,
+        sender: IortNode<'_>,
+        (first, last): (u64, u64),
+        smmu: &Smmu<'_>,
+        missing: u64,
+    ) {
+        let before = |mapping: &IdMapping| {
+            !mapping.is_single && u64::from(mapping.input) + u64::from(mapping.id_count) < missing
+        };
+        let own = smmu.node.own_mapping();
+        let passing = smmu.node.mappings().enumerate().filter(|(index, _)| Some(*index) != own);
+        let near = passing.map(|(_, mapping)| mapping).filter(before).max_by_key(|one| one.input);
+        let near = near.or_else(|| smmu.node.mappings().find(|mapping| !mapping.is_single));
+        let message = format!(
+            "{} sends IDs {first:#x} to {last:#x} through {}, which does not map {missing:#x}: its \
+             messages reach no ITS",
+            node_name(sender),
+            node_name(smmu.node)
+        );
+        let offset = near.map_or(smmu.node.offset, |mapping| mapping.offset);
+        self.findings.add(
+            Rule::UnmappedStream,
+            origin(Signature::IORT, offset, "ID mapping"),
+            message,
+        );
     }
 }
 
@@ -71,27 +127,8 @@ fn passed<'s, 'a>(
     smmus.get(&usize::try_from(mapping.target).ok()?)
 }
 
-/// Reports a named component that cannot send messages, because all of its mappings end at SMMUs.
-/// Many components have only wires. As in Linux, the first mapping that leads to an ITS is used.
-fn component(node: IortNode<'_>, smmus: &BTreeMap<usize, Smmu<'_>>, findings: &mut FindingList) {
-    let ends = |mapping: IdMapping| {
-        let (first, last) = outputs(mapping, None)?;
-        let smmu = passed(mapping, smmus)?;
-        first_missing(&smmu.mapped, first, last).map(|missing| (mapping, smmu, missing))
-    };
-    let ends: Vec<_> = node.mappings().map(ends).collect();
-    if let Some(Some((mapping, smmu, missing))) = ends.first()
-        && ends.iter().all(Option::is_some)
-    {
-        let (name, to) = (node_name(node), node_name(smmu.node));
-        let message = format!("{to} does not map ID {missing:#x} of {name} to an ITS group");
-        findings.add(Rule::ComponentWithoutIts, mapping.origin(), message);
-    }
-}
-
 /// Returns the node with its ranges if it is an SMMU.
 fn smmu(node: IortNode<'_>) -> Option<Smmu<'_>> {
-    let is_smmu = matches!(node.contents, IortContents::SmmuV2(_) | IortContents::SmmuV3(_));
     let own = node.own_mapping();
     let passing = node
         .mappings()
@@ -111,7 +148,7 @@ fn smmu(node: IortNode<'_>) -> Option<Smmu<'_>> {
             None => mapped.push((first, last)),
         }
     }
-    is_smmu.then_some(Smmu { node, mapped })
+    node.kind.is_smmu().then_some(Smmu { node, mapped })
 }
 
 /// Returns the first and the last requester ID of each segment of the MCFG.
@@ -147,40 +184,4 @@ fn first_missing(mapped: &[(u64, u64)], first: u64, last: u64) -> Option<u64> {
         _ => first,
     };
     (missing <= last).then_some(missing)
-}
-
-fn without_its(sender: IortNode<'_>, smmu: IortNode<'_>, findings: &mut FindingList) {
-    let message = format!(
-        "{} sends through {}, which has no ID mapping to an ITS group: nothing behind it can \
-         signal by message",
-        node_name(sender),
-        node_name(smmu)
-    );
-    findings.add(Rule::SmmuWithoutIts, smmu.origin("number of ID mappings"), message);
-}
-
-/// Reports IDs that the SMMU does not map. The finding refers to the SMMU's mapping that precedes
-/// them.
-fn partly(
-    sender: IortNode<'_>,
-    (first, last): (u64, u64),
-    smmu: &Smmu<'_>,
-    missing: u64,
-    findings: &mut FindingList,
-) {
-    let before = |mapping: &IdMapping| {
-        !mapping.is_single && u64::from(mapping.input) + u64::from(mapping.id_count) < missing
-    };
-    let own = smmu.node.own_mapping();
-    let passing = smmu.node.mappings().enumerate().filter(|(index, _)| Some(*index) != own);
-    let near = passing.map(|(_, mapping)| mapping).filter(before).max_by_key(|one| one.input);
-    let near = near.or_else(|| smmu.node.mappings().find(|mapping| !mapping.is_single));
-    let message = format!(
-        "{} sends IDs {first:#x} to {last:#x} through {}, which does not map {missing:#x}: its \
-         messages reach no ITS",
-        node_name(sender),
-        node_name(smmu.node)
-    );
-    let offset = near.map_or(smmu.node.offset, |mapping| mapping.offset);
-    findings.add(Rule::UnmappedStream, origin(Signature::IORT, offset, "ID mapping"), message);
 }

@@ -1,8 +1,7 @@
 //! Encodes MSI routings as IORT nodes.
 
 use super::bytes::Structure;
-use super::error::{WriteError, WriteErrorKind};
-use super::numbering::{Segments, numbered};
+use super::{Segments, WriteError, WriteErrorKind, numbered};
 use crate::acpi::fields::{
     its_group, named_component, node_head, node_start, pmcg, redistributor_group, root_complex,
     smmu_v3,
@@ -16,7 +15,6 @@ use crate::requester::{MapEntry, MsiRouting, PlatformDevice, Role, Target};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
-
 use alloc::vec::Vec;
 
 /// Offset of the first node, after the table's header, the number of nodes, their offset and a

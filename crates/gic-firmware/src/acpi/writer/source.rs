@@ -1,9 +1,11 @@
 //! Writes an IORT as text: source for `iasl`, or the bytes as `acpidump` prints them.
 
-use super::Extensions;
-use super::error::{WriteError, WriteErrorKind};
-use crate::acpi::iort::{IdMapping, Iort, IortContents, IortNode};
-use crate::acpi::table::{Fields, Table};
+use super::{Extensions, WriteError, WriteErrorKind};
+use crate::acpi::fields::{
+    Field, named_component, node_head, node_start, pmcg, root_complex, smmu_v3,
+};
+use crate::acpi::iort::{IdMapping, Iort, IortNode, NodeKind};
+use crate::acpi::table::Table;
 use crate::description::Description;
 use crate::origin::NodeId;
 use alloc::format;
@@ -64,9 +66,7 @@ fn source(blob: &[u8]) -> Option<String> {
     source.number("Node Offset", 48, 4);
     source.number("Reserved", 0, 4);
     for node in iort.nodes() {
-        let node = node.ok()?;
-        let bytes = table.bytes().get(node.offset..)?;
-        source.node(node, Fields(bytes))?;
+        source.node(node.ok()?)?;
     }
     Some(source.0)
 }
@@ -95,40 +95,45 @@ impl Source {
         }
     }
 
-    fn node(&mut self, node: IortNode<'_>, fields: Fields<'_>) -> Option<()> {
+    /// Writes a field of a node.
+    fn field(&mut self, name: &str, node: IortNode<'_>, field: Field) {
+        self.number(name, node.get(field), field.bytes);
+    }
+
+    fn node(&mut self, node: IortNode<'_>) -> Option<()> {
         let _ = writeln!(self.0, "\n// At {:#x}", node.offset);
-        self.number("Type", fields.u8(0)?.into(), 1);
-        self.number("Length", fields.u16(1)?.into(), 2);
-        self.number("Revision", node.revision.into(), 1);
+        self.field("Type", node, node_start::KIND);
+        self.field("Length", node, node_start::LENGTH);
+        self.field("Revision", node, node_head::REVISION);
         self.number("Reserved", 0, 4);
-        self.number("Mapping Count", fields.u32(8)?.into(), 4);
-        self.number("Mapping Offset", fields.u32(12)?.into(), 4);
-        match node.contents {
-            IortContents::ItsGroup(group) => {
+        self.field("Mapping Count", node, node_head::MAPPINGS);
+        self.field("Mapping Offset", node, node_head::FIRST_MAPPING);
+        match node.kind {
+            NodeKind::ItsGroup => {
                 self.number("ItsCount", 1, 4);
-                self.number("Identifiers", group.ids().next()?.into(), 4);
+                self.number("Identifiers", node.its_ids().next()?.into(), 4);
             }
-            IortContents::NamedComponent(component) => {
+            NodeKind::NamedComponent => {
                 self.number("Node Flags", 0, 4);
                 self.memory();
-                self.number("Memory Size Limit", component.address_bits.into(), 1);
-                self.text("Device Name", component.path);
-                let end = 29 + component.path.len() + 1;
+                self.field("Memory Size Limit", node, named_component::ADDRESS_BITS);
+                self.text("Device Name", node.path());
+                let end = 29 + node.path().len() + 1;
                 let padding = end.next_multiple_of(4) - end;
                 if padding > 0 {
                     self.line("Padding", &["00"; 3].get(..padding)?.join(" "));
                 }
             }
-            IortContents::RootComplex(complex) => {
+            NodeKind::RootComplex => {
                 self.memory();
                 self.number("ATS Attribute", 0, 4);
-                self.number("PCI Segment Number", complex.segment.into(), 4);
-                self.number("Memory Size Limit", fields.u8(32)?.into(), 1);
+                self.field("PCI Segment Number", node, root_complex::SEGMENT);
+                self.field("Memory Size Limit", node, root_complex::ADDRESS_BITS);
                 self.number("Reserved", 0, 3);
             }
-            IortContents::SmmuV3(smmu) => self.smmu(smmu.base),
-            IortContents::Pmcg(pmcg) => {
-                self.number("Page 0 Base Address", pmcg.page_0, 8);
+            NodeKind::SmmuV3 => self.smmu(node),
+            NodeKind::Pmcg => {
+                self.field("Page 0 Base Address", node, pmcg::PAGE_0);
                 self.zeroes(&[("Overflow Interrupt GSIV", 4), ("Node Reference", 4)]);
                 self.number("Page 1 Base Address", 0, 8);
             }
@@ -138,8 +143,8 @@ impl Source {
         Some(())
     }
 
-    fn smmu(&mut self, base: u64) {
-        self.number("Base Address", base, 8);
+    fn smmu(&mut self, smmu: IortNode<'_>) {
+        self.field("Base Address", smmu, smmu_v3::BASE);
         self.number("Flags (decoded below)", 0, 4);
         for flag in ["COHACC Override", "HTTU Override", "Proximity Domain Valid"] {
             self.line(flag, "0");

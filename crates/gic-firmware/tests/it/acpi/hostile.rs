@@ -5,7 +5,7 @@ use super::bytes::{
     smmu_v3, table, usual_madt, word,
 };
 use gic_firmware::Rule;
-use gic_firmware::acpi::{Iort, Madt, Mcfg, Table, TableSet, parse};
+use gic_firmware::acpi::{TableSet, parse};
 use gic_firmware::lint::{KnownRegisters, check, compare};
 use msi_types::RequesterId;
 use proptest::collection::vec;
@@ -101,15 +101,12 @@ proptest! {
 
 #[test]
 fn walks_of_truncated_tables_end() {
-    for blob in sound() {
-        for length in 36..blob.len() {
-            let mut cut = blob[..length].to_vec();
-            cut[4..8].copy_from_slice(&word(length).to_le_bytes());
-            let table = Table::new(&cut).unwrap();
-            let structures = Madt::new(table).map_or(0, |madt| madt.structures().count());
-            let nodes = Iort::new(table).map_or(0, |iort| iort.nodes().count());
-            let allocations = Mcfg::new(table).map_or(0, |mcfg| mcfg.allocations().count());
-            assert!(structures + nodes + allocations <= length);
+    for (index, whole) in sound().iter().enumerate() {
+        for length in 36..whole.len() {
+            let mut blobs = sound();
+            blobs[index].truncate(length);
+            blobs[index][4..8].copy_from_slice(&word(length).to_le_bytes());
+            exercise(&blobs);
         }
     }
 }
@@ -118,9 +115,6 @@ fn walks_of_truncated_tables_end() {
 fn an_iort_node_count_beyond_the_table_is_reported() {
     let mut nodes = iort(&[its_group(&[1])]);
     nodes[36..40].copy_from_slice(&u32::MAX.to_le_bytes());
-    let read = Iort::new(Table::new(&nodes).unwrap()).unwrap().nodes();
-    // The table has the ITS group, and an error at the position of the next node.
-    assert_eq!(read.take(3).map(|node| node.is_ok()).collect::<Vec<_>>(), [true, false]);
     let machine = describe(&[usual_madt(), nodes]);
     assert!(machine.findings.iter().any(|finding| finding.rule == Rule::MalformedTable));
 }
