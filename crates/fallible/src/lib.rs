@@ -2,7 +2,7 @@
 //!
 //! Running out of memory is an error that the caller handles, not an abort. On stable Rust,
 //! containers can only allocate fallibly through `try_reserve`. Based on `Vec::try_reserve`, the
-//! crate provides collected vectors, boxes, shared ownership, page tables, and a map whose
+//! crate provides collected vectors, boxes, shared ownership, tables, and a map whose
 //! insertions use memory reserved in advance. For an [`Arc`](alloc::sync::Arc), the best we can do
 //! is check in advance that the heap has enough memory. This part needs the feature `alloc`, which
 //! is on by default, and can be removed once `Arc::try_new` and similar functions (the feature
@@ -33,6 +33,8 @@ extern crate std;
 mod heap;
 #[cfg(all(test, shuttle))]
 mod interleavings;
+#[cfg(feature = "alloc")]
+mod lazy_table;
 pub mod lock;
 #[cfg(feature = "alloc")]
 mod shared;
@@ -46,6 +48,8 @@ pub use heap::{
     OnceBox, OutOfMemory, try_arc, try_box, try_box_array, try_boxed_slice, try_collect,
     try_collect_exact, try_collect_results, try_page, try_page_table, try_push,
 };
+#[cfg(feature = "alloc")]
+pub use lazy_table::LazyTable;
 pub use msi_types;
 #[cfg(feature = "alloc")]
 pub use shared::{Block, Shared};

@@ -1,7 +1,7 @@
 //! CPU hotplug. Turning a CPU on or off involves the GIC, every ITS, direct LPIs and the interrupt
 //! core; the order of these steps ensures that no interrupt is lost.
 
-use crate::error::CpuError;
+use crate::error::{CpuError, DriverError};
 use crate::irqchip::Irqchip;
 use gic_driver::cpu_interface::EoiMode;
 use gic_driver::lpi::PendingLpis;
@@ -47,7 +47,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`CpuError::Gic`], and [`CpuError::OtherCpu`] if [`GicPlatform::affinity`] names another
+    /// [`DriverError::Gic`], and [`CpuError::OtherCpu`] if [`GicPlatform::affinity`] names another
     /// CPU.
     pub fn cpu_starting(
         &self,
@@ -55,7 +55,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         registers: &impl SystemRegisters,
     ) -> Result<Started, CpuError> {
         self.check_executing(cpu)?;
-        let pending = self.gic.cpu_on::<E>(cpu, registers)?;
+        let pending = self.gic.cpu_on::<E>(cpu, registers).map_err(DriverError::Gic)?;
         self.interrupts.cpu_starting();
         Ok(Started { cpu, pending })
     }
@@ -79,7 +79,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`CpuError::Its`], [`CpuError::DirectLpi`], [`CpuError::Unknown`].
+    /// [`CpuError::Driver`], [`CpuError::Unknown`].
     pub fn cpu_online(
         &self,
         started: Started,
@@ -88,12 +88,12 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         let Started { cpu, pending } = started;
         // With LPIs disabled, the CPU takes only wired interrupts, so no further step is needed.
         if let Some(pending) = pending {
-            for (_, its) in self.msi.itses() {
-                its.cpu_on(cpu)?;
-                answer_loss(its, cpu, pending)?;
+            for its in self.msi.itses() {
+                let ready = its.cpu_on(cpu).and_then(|()| answer_loss(its, cpu, pending));
+                ready.map_err(DriverError::Its)?;
             }
             if let Some(direct_lpi) = self.msi.direct_lpi() {
-                direct_lpi.cpu_on(cpu, pending).map_err(CpuError::DirectLpi)?;
+                direct_lpi.cpu_on(cpu, pending).map_err(DriverError::DirectLpi)?;
             }
         }
         Ok(self.interrupts.cpu_online(cpu, stranded)?)
@@ -108,7 +108,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`CpuError`]. After [`CpuError::Stranded`] and [`CpuError::Its`], the CPU stays on.
+    /// Any [`CpuError`]. After [`CpuError::Stranded`] and [`DriverError::Its`], the CPU stays on.
     pub fn cpu_off(
         &self,
         cpu: Cpu,
@@ -131,8 +131,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`CpuError::Stranded`], [`CpuError::Its`], [`CpuError::Unknown`]. After any of these errors,
-    /// the CPU stays online.
+    /// [`CpuError::Stranded`], [`DriverError::Its`], [`CpuError::Unknown`]. After any of these
+    /// errors, the CPU stays online.
     pub fn cpu_offline(
         &self,
         cpu: Cpu,
@@ -148,11 +148,11 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
             self.interrupts.cpu_online(cpu, stranded)?;
             return Err(CpuError::Stranded(left));
         }
-        for (_, its) in self.msi.itses() {
+        for its in self.msi.itses() {
             if let Err(error) = its.cpu_off(cpu, heir) {
                 self.return_to_itses(cpu);
                 self.interrupts.cpu_online(cpu, stranded)?;
-                return Err(error.into());
+                return Err(DriverError::Its(error).into());
             }
         }
         Ok(())
@@ -160,7 +160,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
 
     /// Brings the CPU back online at the ITSes that had already taken it offline.
     fn return_to_itses(&self, cpu: Cpu) {
-        for (_, its) in self.msi.itses() {
+        for its in self.msi.itses() {
             // Ignore errors: this can fail only for the ITS whose error the caller already reports.
             let _ = its.cpu_on(cpu);
         }
@@ -173,12 +173,12 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`CpuError::DirectLpi`], [`CpuError::Gic`].
+    /// [`DriverError::DirectLpi`], [`DriverError::Gic`].
     pub fn cpu_dying(&self, cpu: Cpu, registers: &impl SystemRegisters) -> Result<(), CpuError> {
         if let Some(direct_lpi) = self.msi.direct_lpi() {
-            direct_lpi.cpu_off(cpu, |_| ()).map_err(CpuError::DirectLpi)?;
+            direct_lpi.cpu_off(cpu, |_| ()).map_err(DriverError::DirectLpi)?;
         }
-        Ok(self.gic.cpu_off(cpu, registers)?)
+        Ok(self.gic.cpu_off(cpu, registers).map_err(DriverError::Gic)?)
     }
 }
 

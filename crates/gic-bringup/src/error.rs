@@ -5,16 +5,10 @@ use alloc::collections::TryReserveError;
 use gic_arch::{Affinity, Lpi};
 #[cfg(feature = "bridge-msi")]
 use gic_driver::BridgeMsiError;
-#[cfg(feature = "mip")]
-use gic_driver::MipError;
-#[cfg(feature = "v2m")]
-use gic_driver::V2mError;
 #[cfg(feature = "direct-lpi")]
 use gic_driver::direct_lpi::DirectLpiError;
 use gic_driver::its::ProbeError;
-#[cfg(feature = "mbi")]
-use gic_driver::mbi::MbiError;
-use gic_driver::{GicError, ItsError, LpiError};
+use gic_driver::{GicError, ItsError, LpiError, SpiError};
 use gic_firmware::{ControllerIndex, NoRoute};
 use irq_domain::{RequestError, UnknownCpu};
 use msi_types::{Cpu, MsiError};
@@ -86,14 +80,9 @@ pub enum ControllerError {
     #[cfg(feature = "direct-lpi")]
     #[error(transparent)]
     DirectLpi(#[from] DirectLpiError),
-    /// The driver for message-based SPIs failed.
-    #[cfg(feature = "mbi")]
+    /// The driver for SPIs that messages signal failed (message-based SPIs, GICv2m, MIP).
     #[error(transparent)]
-    Mbi(#[from] MbiError),
-    /// The GICv2m driver failed.
-    #[cfg(feature = "v2m")]
-    #[error(transparent)]
-    V2m(#[from] V2mError),
+    Spis(#[from] SpiError),
     /// Firmware does not state what the driver needs: a bridge's lines at the root GIC, or a MIP's
     /// SPIs and message.
     #[error("firmware does not state its interrupts at the root GIC")]
@@ -108,10 +97,6 @@ pub enum ControllerError {
     /// A line of a controller inside a host bridge cannot be requested.
     #[error("its line cannot be requested: {0}")]
     Line(#[from] RequestError),
-    /// The MIP's driver failed.
-    #[cfg(feature = "mip")]
-    #[error(transparent)]
-    Mip(#[from] MipError),
     /// There was not enough memory to describe the controller.
     #[error("no memory for its description")]
     NoMemory,
@@ -144,14 +129,14 @@ impl From<TryReserveError> for NoParent {
     }
 }
 
-/// Reason why an interrupt's priority was not changed.
+/// A driver of an interrupt controller that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PriorityError {
-    /// The interrupt does not exist in this GIC.
+pub enum DriverError {
+    /// The GIC driver failed.
     #[error(transparent)]
     Gic(#[from] GicError),
-    /// The ITS that sends the LPI failed.
+    /// An ITS failed.
     #[error(transparent)]
     Its(#[from] ItsError),
     /// The direct-LPI driver failed.
@@ -160,6 +145,16 @@ pub enum PriorityError {
     /// No MSI controller sends the LPI.
     #[error("no MSI controller sends {0}")]
     NotMapped(Lpi),
+}
+
+impl DriverError {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Gic(_) => "the GIC",
+            Self::Its(_) => "an ITS",
+            Self::DirectLpi(_) | Self::NotMapped(_) => "direct LPIs",
+        }
+    }
 }
 
 /// Reason why a CPU could not be turned on or off.
@@ -174,15 +169,10 @@ pub enum CpuError {
         /// Affinity of the calling CPU.
         found: Affinity,
     },
-    /// The GIC driver failed.
+    /// A driver failed: that of the GIC, that of direct LPIs, or that of an ITS, which can't reach
+    /// the CPU or can't move the CPU's events elsewhere.
     #[error(transparent)]
-    Gic(#[from] GicError),
-    /// An ITS can't reach the CPU, or can't move the CPU's events elsewhere.
-    #[error(transparent)]
-    Its(#[from] ItsError),
-    /// The direct-LPI driver failed.
-    #[error(transparent)]
-    DirectLpi(MsiError),
+    Driver(#[from] DriverError),
     /// The interrupt core was created for fewer CPUs.
     #[error(transparent)]
     Unknown(#[from] UnknownCpu),
@@ -190,31 +180,6 @@ pub enum CpuError {
     /// on.
     #[error("{0} interrupts could not be moved away, and the CPU stays on")]
     Stranded(usize),
-}
-
-/// A suspend or resume step that failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StepError {
-    /// The GIC driver failed.
-    #[error(transparent)]
-    Gic(GicError),
-    /// An ITS failed. The index is the position of the ITS in the description.
-    #[error("{1}")]
-    Its(ControllerIndex, ItsError),
-    /// The direct-LPI driver failed.
-    #[error(transparent)]
-    DirectLpi(MsiError),
-}
-
-impl StepError {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Gic(_) => "the GIC",
-            Self::Its(..) => "an ITS",
-            Self::DirectLpi(_) => "direct LPIs",
-        }
-    }
 }
 
 /// Reason why the interrupt controllers were not suspended.
@@ -229,7 +194,7 @@ pub enum SuspendError {
     Refused(GicError),
     /// A step failed. Every controller that was already stopped has been restarted.
     #[error("{0}; all controllers have been restarted")]
-    Undone(StepError),
+    Undone(DriverError),
     /// A step failed, and some controllers that were already stopped could not be restarted.
     #[error("{step} did not stop, and the suspend could not be undone: {left}")]
     NotUndone {
@@ -243,7 +208,7 @@ pub enum SuspendError {
 impl SuspendError {
     /// Returns the error for a suspend that failed with `cause`. `undone` is the result of undoing
     /// the earlier steps of the suspend.
-    pub(crate) fn after_undo(cause: StepError, undone: Result<(), ResumeError>) -> Self {
+    pub(crate) fn after_undo(cause: DriverError, undone: Result<(), ResumeError>) -> Self {
         match undone {
             Ok(()) => Self::Undone(cause),
             Err(left) => Self::NotUndone { step: cause.name(), left },
@@ -269,7 +234,7 @@ pub enum ResumeError {
     #[error("{first}; {failed} MSI controllers were not resumed, all others were")]
     Controllers {
         /// The first failure.
-        first: StepError,
+        first: DriverError,
         /// Number of controllers that failed.
         failed: usize,
     },

@@ -1,7 +1,7 @@
 //! The top-level object: owns all of a machine's interrupt controllers.
 
 use crate::config::{self, RootConfig};
-use crate::error::{BringUpError, ControllerError, NoParent, PriorityError};
+use crate::error::{BringUpError, ControllerError, DriverError, NoParent};
 use crate::msi::{MsiController, MsiControllerSet, QuietItses, Site};
 use crate::options::Options;
 use crate::root::RootGic;
@@ -372,9 +372,9 @@ impl<P: GicPlatform, E> Irqchip<P, E> {
     /// Context: any.
     ///
     /// # Errors
-    /// Any [`PriorityError`]. If the MSI controller does not respond, the priority may have changed
+    /// Any [`DriverError`]. If the MSI controller does not respond, the priority may have changed
     /// in memory but not at the redistributor.
-    pub fn set_priority(&self, hwirq: HwIrq, priority: Priority) -> Result<(), PriorityError> {
+    pub fn set_priority(&self, hwirq: HwIrq, priority: Priority) -> Result<(), DriverError> {
         match Lpi::try_from(hwirq.get()) {
             Ok(lpi) => self.msi.set_priority(lpi, priority),
             Err(_) => Ok(self.gic.set_priority(IntId::from(hwirq), priority)?),

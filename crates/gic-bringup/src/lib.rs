@@ -91,8 +91,7 @@ mod suspend;
 
 pub use cpu::Started;
 pub use error::{
-    BringUpError, ControllerError, CpuError, NoParent, PriorityError, ResumeError, StepError,
-    SuspendError,
+    BringUpError, ControllerError, CpuError, DriverError, NoParent, ResumeError, SuspendError,
 };
 pub use gic_arch;
 pub use gic_driver;

@@ -1,7 +1,7 @@
 //! The MSI controllers, and the routing of requesters to them.
 
 use crate::config::{self, RootConfig};
-use crate::error::{ControllerError, NoParent, PriorityError};
+use crate::error::{ControllerError, DriverError, NoParent};
 use crate::options::{
     BridgeMsiDriver, DirectLpiDriver, ItsDriver, MbiDriver, MipDriver, Options, V2mDriver,
 };
@@ -401,25 +401,25 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
 
 impl<P: GicPlatform> MsiControllerSet<P> {
     /// Changes the priority of an LPI that one of these controllers maps.
-    pub(crate) fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), PriorityError> {
-        for (_, its) in self.itses() {
+    pub(crate) fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), DriverError> {
+        for its in self.itses() {
             match its.set_priority(lpi, priority) {
                 Err(ItsError::NotMapped(_)) => {}
                 answer => return Ok(answer?),
             }
         }
-        let direct_lpi = self.direct_lpi().ok_or(PriorityError::NotMapped(lpi))?;
-        direct_lpi.set_priority(lpi.intid().hwirq(), priority).map_err(PriorityError::DirectLpi)
+        let direct_lpi = self.direct_lpi().ok_or(DriverError::NotMapped(lpi))?;
+        direct_lpi.set_priority(lpi.intid().hwirq(), priority).map_err(DriverError::DirectLpi)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ControllerIndex, &MsiController<P>)> {
         self.drivers.iter().filter_map(|(index, driver)| Some((*index, driver.as_ref().ok()?)))
     }
 
-    pub(crate) fn itses(&self) -> impl Iterator<Item = (ControllerIndex, &Arc<Its<P>>)> {
-        self.iter().filter_map(|(index, driver)| {
+    pub(crate) fn itses(&self) -> impl Iterator<Item = &Arc<Its<P>>> {
+        self.iter().filter_map(|(_, driver)| {
             let MsiController::Its(its) = driver else { return None };
-            Some::<(_, &Arc<Its<P>>)>((index, its))
+            Some::<&Arc<Its<P>>>(its)
         })
     }
 

@@ -1,6 +1,6 @@
 //! Suspend and resume of all interrupt controllers, for systems that lose all state except RAM.
 
-use crate::error::{ResumeError, StepError, SuspendError};
+use crate::error::{DriverError, ResumeError, SuspendError};
 use crate::irqchip::Irqchip;
 use crate::msi::MsiController;
 use crate::root::RootGic;
@@ -108,7 +108,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
                     Some(gic) => self.resume_masked(Suspended { cpu, stopped, gic }, registers),
                     None => self.restart_senders(cpu, stopped, PendingLpis::Kept),
                 };
-                Err(SuspendError::after_undo(StepError::Gic(error), result))
+                Err(SuspendError::after_undo(DriverError::Gic(error), result))
             }
         }
     }
@@ -127,12 +127,12 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
 
     /// Stops all controllers that send LPIs and records them in `stopped`. Lets the drivers of
     /// controllers inside host bridges note what has arrived.
-    fn stop_senders(&self, cpu: Cpu, stopped: &mut Stopped) -> Result<(), StepError> {
-        for (index, controller) in self.msi.iter() {
+    fn stop_senders(&self, cpu: Cpu, stopped: &mut Stopped) -> Result<(), DriverError> {
+        for (_, controller) in self.msi.iter() {
             match controller {
                 MsiController::BridgeMsi(bridge) => bridge.suspend(),
                 MsiController::Its(its) => {
-                    its.suspend().map_err(|error| StepError::Its(index, error))?;
+                    its.suspend().map_err(DriverError::Its)?;
                     stopped.itses += 1;
                 }
                 // Direct LPIs are stopped below. The others only keep what their drivers know.
@@ -148,7 +148,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
                 Err(MsiError::NotReachable(..)) => {}
                 result => {
                     stopped.direct_lpi = true;
-                    result.map_err(StepError::DirectLpi)?;
+                    result.map_err(DriverError::DirectLpi)?;
                 }
             }
         }
@@ -164,7 +164,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         pending: PendingLpis,
     ) -> Result<(), ResumeError> {
         let (mut first, mut failed) = (None, 0_usize);
-        let mut note = |error: StepError| {
+        let mut note = |error: DriverError| {
             first.get_or_insert(error);
             failed += 1;
         };
@@ -182,12 +182,12 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         if let Some(direct_lpi) = self.msi.direct_lpi().filter(|_| stopped.direct_lpi)
             && let Err(error) = direct_lpi.cpu_on(cpu, pending)
         {
-            note(StepError::DirectLpi(error));
+            note(DriverError::DirectLpi(error));
         }
-        for (index, its) in self.msi.itses().take(stopped.itses) {
+        for its in self.msi.itses().take(stopped.itses) {
             let resumed = its.resume().and_then(|()| crate::cpu::answer_loss(its, cpu, pending));
             if let Err(error) = resumed {
-                note(StepError::Its(index, error));
+                note(DriverError::Its(error));
             }
         }
         match first {

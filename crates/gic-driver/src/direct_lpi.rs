@@ -56,11 +56,11 @@ pub use hotplug::{CpuOff, CpuOn};
 
 use crate::gic::GicWithLpis;
 use crate::lpi::{LpiError, LpiMessages, Lpis};
-use crate::{Gic, GicPlatform};
+use crate::{Gic, GicPlatform, MmioExt};
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::lock::IrqLock;
-use gic_arch::{Lpi, Priority};
+use gic_arch::{Lpi, Priority, gicr};
 use msi_types::{Cpu, HwIrq, MsiError};
 use records::{CpuSet, Deferred, LpiBlock, Record, Records};
 use redistributors::DirectRedistributors;
@@ -116,7 +116,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         // If the tables were adopted, LPIs may still be pending for a previous kernel at any
         // redistributor.
         let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
-        let records = Records::new(lpis.count(), unowned).ok_or(DirectLpiError::NoMemory)?;
+        let records = Records::new(lpis.count(), unowned).map_err(|_| DirectLpiError::NoMemory)?;
         lpis.claim(LpiMessages::Direct)?;
         let new = Self { redistributors, records, fault: IrqLock::new(None), observer: None };
         for cpu in gic.cpus().filter(|cpu| gic.is_on(*cpu)) {
@@ -201,9 +201,9 @@ impl<P: GicPlatform> DirectLpi<P> {
             Deferred::Nothing | Deferred::Free(_) => reason,
         };
         let resend = Resend { hwirq: lpi.intid().hwirq(), cpu: record.target, reason };
-        let done = self.redistributors.at(record.target, |registers| {
+        let done = self.redistributors.at(record.target, |redistributor| {
             self.observer.iter().for_each(|observer| observer.resending(resend));
-            registers.set(lpi);
+            redistributor.mmio().write(gicr::SETLPIR, lpi.get().into());
             self.observer.iter().for_each(|observer| observer.resent(resend));
         });
         record.deferred =

@@ -180,9 +180,9 @@ pub use its::{Its, ItsConfig, ItsError, ItsMsiParent};
 #[cfg(feature = "alloc")]
 pub use lpi::{LpiError, LpiRange, Lpis};
 #[cfg(feature = "alloc")]
-pub use mbi::{Mbi, MbiConfig, MbiError};
+pub use mbi::{Mbi, MbiConfig};
 #[cfg(feature = "alloc")]
-pub use mip::{Mip, MipConfig, MipDoorbell, MipError};
+pub use mip::{Mip, MipConfig, MipDoorbell};
 pub use mmio::{Mmio, MmioExt, RawMmio, Width};
 pub use msi_types;
 #[doc(no_inline)]
@@ -198,7 +198,7 @@ pub use redistributor::{
 pub use saved::{InterruptBlock, PrivateState, SharedBlock};
 pub use security::{Group, SecurityView};
 #[cfg(feature = "alloc")]
-pub use spi_messages::SpiRange;
+pub use spi_messages::{SpiError, SpiRange};
 pub use system_registers::{ExceptionLevel, SystemRegisters};
 #[cfg(feature = "alloc")]
-pub use v2m::{V2m, V2mError, V2mFrame};
+pub use v2m::{V2m, V2mFrame};

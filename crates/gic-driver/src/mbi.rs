@@ -4,23 +4,23 @@
 //! ```
 //! extern crate alloc;
 //! use alloc::sync::Arc;
-//! use gic_driver::mbi::{Mbi, MbiConfig, MbiError};
-//! use gic_driver::{Gic, GicPlatform};
+//! use gic_driver::mbi::{Mbi, MbiConfig};
+//! use gic_driver::{Gic, GicPlatform, SpiError};
 //!
 //! /// Firmware states `mbi-ranges` and `mbi-alias`.
 //! fn bring_up<P: GicPlatform + 'static>(
 //!     gic: &Arc<Gic<P>>,
 //!     config: MbiConfig,
-//! ) -> Result<Mbi<P>, MbiError> {
+//! ) -> Result<Mbi<P>, SpiError> {
 //!     Mbi::new(gic, config)
 //! }
 //! ```
 
-use crate::spi_messages::{Doorbell, Encoding, SpiMessages, SpiRange};
+use crate::spi_messages::{Doorbell, Encoding, SpiError, SpiMessages, SpiRange};
 use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use msi_types::{DoorbellPage, HwIrq, MsiError, NotIsolated};
+use msi_types::{DoorbellPage, MsiError, NotIsolated};
 
 /// SPIs that firmware reserves for messages to the distributor's registers. This type is the
 /// [`MsiParent`](msi_types::MsiParent) of every device that firmware assigns to this controller.
@@ -50,42 +50,12 @@ impl MbiConfig {
     }
 }
 
-/// Error in the message ranges that firmware describes, or in setting them up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MbiError {
-    /// `GICD_TYPER.MBIS` is 0: firmware describes message registers that the hardware lacks.
-    #[error(
-        "distributor@{distributor:x}: firmware describes message-based SPIs, but the hardware does \
-         not support them (GICD_TYPER.MBIS is 0)"
-    )]
-    NotSupported {
-        /// The distributor's physical address.
-        distributor: u64,
-    },
-    /// Firmware describes no ranges.
-    #[error("firmware states no SPIs for messages (mbi-ranges)")]
-    NoRanges,
-    /// Firmware describes a range with INTIDs other than SPIs.
-    #[error("firmware states {count} INTIDs from {first} on (mbi-ranges), but not all are SPIs")]
-    NotSpis {
-        /// The first INTID.
-        first: HwIrq,
-        /// Number of INTIDs.
-        count: u16,
-    },
-    /// Firmware describes overlapping ranges.
-    #[error("firmware states a range from {0} on (mbi-ranges) that overlaps another one")]
-    Overlap(HwIrq),
-    /// An SPI does not exist, belongs to Secure software, or has another owner.
-    #[error("an SPI that firmware states (mbi-ranges) cannot be used: {0}")]
-    Claim(MsiError),
-}
-
 /// Marks [`Mbi`].
 #[derive(Debug)]
 pub enum MbiDoorbell {}
 
+/// Where firmware states the SPIs.
+const STATED: &str = "that firmware states (mbi-ranges)";
 /// Name of the doorbell registers in the distributor, used if firmware describes no alias.
 const OWN_PAGE: &str = "GICD_SETSPI (the distributor's own)";
 
@@ -95,11 +65,11 @@ impl<P: GicPlatform + 'static> Mbi<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`MbiError`]. On error, no SPI is claimed.
-    pub fn new(gic: &Arc<Gic<P>>, config: MbiConfig) -> Result<Self, MbiError> {
+    /// Any [`SpiError`]. On error, no SPI is claimed.
+    pub fn new(gic: &Arc<Gic<P>>, config: MbiConfig) -> Result<Self, SpiError> {
         let distributor = gic.distributor().address();
         let registers =
-            gic.distributor().message_registers().ok_or(MbiError::NotSupported { distributor })?;
+            gic.distributor().message_registers().ok_or(SpiError::NotSupported { distributor })?;
         check_ranges(&config.ranges)?;
         // An alias frame has the registers at the same offsets.
         let frame = config.alias.unwrap_or(distributor);
@@ -116,23 +86,25 @@ impl<P: GicPlatform + 'static> Mbi<P> {
         let doorbell = Doorbell { at: set, address: set, encoding, deassert, not_isolated, page };
         let ranges = config.ranges.into_iter().map(|range| (range, doorbell));
         let new = Self::claim("mbi", gic.platform().clone(), gic.clone(), ranges)
-            .map_err(MbiError::Claim)?;
-        let no_memory = |_| MbiError::Claim(MsiError::NoMemory("a list of message-based SPIs"));
+            .map_err(|error| SpiError::Claim(STATED, error))?;
+        let no_memory =
+            |_| SpiError::Claim(STATED, MsiError::NoMemory("a list of message-based SPIs"));
         gic.record_messages(new.ranges()).map_err(no_memory)?;
         Ok(new)
     }
 }
 
-fn check_ranges(ranges: &[SpiRange]) -> Result<(), MbiError> {
+fn check_ranges(ranges: &[SpiRange]) -> Result<(), SpiError> {
     if ranges.is_empty() {
-        return Err(MbiError::NoRanges);
+        return Err(SpiError::Nothing("SPIs for messages (mbi-ranges)"));
     }
     for (index, range) in ranges.iter().enumerate() {
         if !range.has_only_spis() {
-            return Err(MbiError::NotSpis { first: range.first, count: range.count.get() });
+            let (first, count) = (range.first, range.count.get());
+            return Err(SpiError::NotSpis { property: "mbi-ranges", first, count });
         }
         if ranges.iter().take(index).any(|earlier| earlier.overlaps(*range)) {
-            return Err(MbiError::Overlap(range.first));
+            return Err(SpiError::Overlap(range.first));
         }
     }
     Ok(())

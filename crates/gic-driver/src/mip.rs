@@ -1,7 +1,7 @@
-use crate::spi_messages::{Doorbell, Encoding, SpiMessages, SpiRange};
+use crate::spi_messages::{Doorbell, Encoding, SpiError, SpiMessages, SpiRange};
 use crate::{Mmio, PhysicalRegion, Platform};
 use alloc::sync::Arc;
-use msi_types::{DoorbellPage, HwIrq, MsiError, NotIsolated, WiredParent};
+use msi_types::{DoorbellPage, NotIsolated, WiredParent};
 
 /// Broadcom's MIP (Raspberry Pi 5), which turns messages into SPIs: a device writes the number of a
 /// vector, and the MIP raises the SPI that belongs to it. The
@@ -43,26 +43,6 @@ impl MipConfig {
     }
 }
 
-/// Error in firmware's description of a MIP, or in setting it up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MipError {
-    /// The platform can't map the registers.
-    #[error("mip@{0:x}: the platform cannot map the registers")]
-    NotMapped(u64),
-    /// Firmware describes a range with INTIDs other than SPIs.
-    #[error("firmware states {count} INTIDs from {first} on (msi-ranges), but not all are SPIs")]
-    NotSpis {
-        /// The first INTID.
-        first: HwIrq,
-        /// Number of INTIDs.
-        count: u16,
-    },
-    /// An SPI does not exist, belongs to Secure software, or has another owner.
-    #[error("an SPI that firmware states (msi-ranges) cannot be used: {0}")]
-    Claim(MsiError),
-}
-
 /// Marks [`Mip`].
 #[derive(Debug)]
 pub enum MipDoorbell {}
@@ -73,19 +53,20 @@ impl<P: Platform> Mip<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`MipError`]. On error, no SPI is claimed.
+    /// Any [`SpiError`]. On error, no SPI is claimed.
     pub fn new(
         platform: Arc<P>,
         wired: Arc<dyn WiredParent>,
         config: &MipConfig,
-    ) -> Result<Self, MipError> {
+    ) -> Result<Self, SpiError> {
         let MipConfig { registers, spis, doorbell: address, first_data } = *config;
         let SpiRange { first, count } = spis;
         if !spis.has_only_spis() {
-            return Err(MipError::NotSpis { first, count: count.get() });
+            return Err(SpiError::NotSpis { property: "msi-ranges", first, count: count.get() });
         }
         let region = PhysicalRegion { base: registers, bytes: BYTES };
-        let frame = platform.map(region).ok_or(MipError::NotMapped(registers))?;
+        let frame =
+            platform.map(region).ok_or(SpiError::NotMapped { kind: "mip", base: registers })?;
         let doorbell = Doorbell {
             at: address,
             address,
@@ -94,8 +75,8 @@ impl<P: Platform> Mip<P> {
             not_isolated: NotIsolated::SharedDoorbell("a MIP"),
             page: [DoorbellPage::Unknown; 2],
         };
-        let mut new =
-            Self::claim("mip", platform, wired, [(spis, doorbell)]).map_err(MipError::Claim)?;
+        let mut new = Self::claim("mip", platform, wired, [(spis, doorbell)])
+            .map_err(|error| SpiError::Claim("that firmware states (msi-ranges)", error))?;
         new.registers = Some(frame);
         new.restore();
         Ok(new)

@@ -51,6 +51,63 @@ impl SpiRange {
     }
 }
 
+/// Error in firmware's description of SPIs that messages signal, or in setting them up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpiError {
+    /// `GICD_TYPER.MBIS` is 0: firmware describes message registers that the hardware lacks.
+    #[error(
+        "distributor@{distributor:x}: firmware describes message-based SPIs, but the hardware does \
+         not support them (GICD_TYPER.MBIS is 0)"
+    )]
+    NotSupported {
+        /// The distributor's physical address.
+        distributor: u64,
+    },
+    /// Firmware describes no range of SPIs, or no frame.
+    #[error("firmware states no {0}")]
+    Nothing(&'static str),
+    /// The platform can't map the address given by firmware.
+    #[error("{kind}@{base:x}: the platform cannot map it; check the firmware description")]
+    NotMapped {
+        /// Kind of the registers.
+        kind: &'static str,
+        /// Their physical address.
+        base: u64,
+    },
+    /// Firmware does not describe the SPIs of a v2m frame whose registers can't be read on this
+    /// machine.
+    #[error("v2m frame@{0:x}: its registers cannot be read, and firmware does not state its SPIs")]
+    SpisUnknown(u64),
+    /// The range given by a v2m frame's register or by firmware is outside the usable SPIs.
+    #[error("v2m frame@{address:x}: {count} SPIs from {first} on do not all lie in 32 to 1018")]
+    BadRange {
+        /// The frame's physical address.
+        address: u64,
+        /// The first INTID.
+        first: u32,
+        /// Number of SPIs.
+        count: u32,
+    },
+    /// Firmware describes a range with INTIDs other than SPIs.
+    #[error("firmware states {count} INTIDs from {first} on ({property}), but not all are SPIs")]
+    NotSpis {
+        /// The devicetree property of the range.
+        property: &'static str,
+        /// The first INTID.
+        first: HwIrq,
+        /// Number of INTIDs.
+        count: u16,
+    },
+    /// Firmware describes overlapping ranges.
+    #[error("firmware states a range from {0} on (mbi-ranges) that overlaps another one")]
+    Overlap(HwIrq),
+    /// An SPI does not exist, belongs to Secure software, or has another owner (possibly another
+    /// frame). The text says where firmware states the SPI.
+    #[error("an SPI {0} cannot be used: {1}")]
+    Claim(&'static str, MsiError),
+}
+
 /// The address and data by which a device signals the SPIs of a range.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Doorbell {

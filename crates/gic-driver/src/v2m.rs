@@ -5,18 +5,18 @@
 //! ```
 //! extern crate alloc;
 //! use alloc::sync::Arc;
-//! use gic_driver::v2m::{V2m, V2mError, V2mFrame};
-//! use gic_driver::{Gic, GicPlatform};
+//! use gic_driver::v2m::{V2m, V2mFrame};
+//! use gic_driver::{Gic, GicPlatform, SpiError};
 //!
 //! fn bring_up<P: GicPlatform + 'static>(
 //!     gic: Arc<Gic<P>>,
 //!     frame: u64,
-//! ) -> Result<V2m<P>, V2mError> {
+//! ) -> Result<V2m<P>, SpiError> {
 //!     V2m::new(gic.platform().clone(), gic, &[V2mFrame::new(frame)])
 //! }
 //! ```
 
-use crate::spi_messages::{Doorbell, Encoding, SpiMessages, SpiRange};
+use crate::spi_messages::{Doorbell, Encoding, SpiError, SpiMessages, SpiRange};
 use crate::{MmioExt, PhysicalRegion, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -72,36 +72,6 @@ impl<'a> V2mFrame<'a> {
     }
 }
 
-/// Error in the frames that firmware describes, or in setting them up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum V2mError {
-    /// Firmware describes no frame.
-    #[error("firmware states no v2m frame")]
-    NoFrames,
-    /// The platform can't map the address given by firmware.
-    #[error("v2m frame@{0:x}: the platform cannot map it; check the firmware description")]
-    NotMapped(u64),
-    /// Firmware does not describe the SPIs of a frame whose registers can't be read on this
-    /// machine.
-    #[error("v2m frame@{0:x}: its registers cannot be read, and firmware does not state its SPIs")]
-    SpisUnknown(u64),
-    /// The range given by the register or firmware is outside the usable SPIs.
-    #[error("v2m frame@{address:x}: {count} SPIs from {first} on do not all lie in 32 to 1018")]
-    BadRange {
-        /// The frame's physical address.
-        address: u64,
-        /// The first INTID.
-        first: u32,
-        /// Number of SPIs.
-        count: u32,
-    },
-    /// An SPI does not exist, belongs to Secure software, or has another owner (possibly another
-    /// frame).
-    #[error("an SPI of a v2m frame cannot be used: {0}")]
-    Claim(MsiError),
-}
-
 /// Marks [`V2m`].
 #[derive(Debug)]
 pub enum V2mDoorbell {}
@@ -112,34 +82,36 @@ impl<P: Platform> V2m<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`V2mError`]. On error, no SPI is claimed.
+    /// Any [`SpiError`]. On error, no SPI is claimed.
     pub fn new(
         platform: Arc<P>,
         wired: Arc<dyn WiredParent>,
         frames: &[V2mFrame<'_>],
-    ) -> Result<Self, V2mError> {
+    ) -> Result<Self, SpiError> {
         if frames.is_empty() {
-            return Err(V2mError::NoFrames);
+            return Err(SpiError::Nothing("v2m frame"));
         }
         let mut found = Vec::new();
-        let no_memory = |_| V2mError::Claim(MsiError::NoMemory("the list of GICv2m frames"));
+        let unusable = |error| SpiError::Claim("of a v2m frame", error);
+        let no_memory = |_| unusable(MsiError::NoMemory("the list of GICv2m frames"));
         found.try_reserve_exact(frames.len()).map_err(no_memory)?;
         for frame in frames {
             found.push(open(&*platform, frame)?);
         }
-        Self::claim("v2m", platform, wired, found).map_err(V2mError::Claim)
+        Self::claim("v2m", platform, wired, found).map_err(unusable)
     }
 }
 
 /// Determines a frame's SPIs and doorbell.
-fn open<P: Platform>(platform: &P, frame: &V2mFrame<'_>) -> Result<(SpiRange, Doorbell), V2mError> {
+fn open<P: Platform>(platform: &P, frame: &V2mFrame<'_>) -> Result<(SpiRange, Doorbell), SpiError> {
     let at = frame.address;
     let (spis, address, encoding) =
         if frame.oem_id.is_some_and(|id| ADDRESS_ONLY.contains(&id.trim_end())) {
-            (frame.stated_spis().ok_or(V2mError::SpisUnknown(at))?, at, Encoding::Address)
+            (frame.stated_spis().ok_or(SpiError::SpisUnknown(at))?, at, Encoding::Address)
         } else {
             let region = PhysicalRegion { base: at, bytes: v2m::FRAME_SIZE };
-            let mmio = platform.map(region).ok_or(V2mError::NotMapped(at))?;
+            let mmio =
+                platform.map(region).ok_or(SpiError::NotMapped { kind: "v2m frame", base: at })?;
             let typer = || mmio.read(v2m::TYPER);
             let spis = frame
                 .stated_spis()
@@ -163,8 +135,8 @@ fn open<P: Platform>(platform: &P, frame: &V2mFrame<'_>) -> Result<(SpiRange, Do
     Ok((check(at, spis.0, spis.1)?, doorbell))
 }
 
-fn check(address: u64, first: u32, count: u32) -> Result<SpiRange, V2mError> {
-    let bad = V2mError::BadRange { address, first, count };
+fn check(address: u64, first: u32, count: u32) -> Result<SpiRange, SpiError> {
+    let bad = SpiError::BadRange { address, first, count };
     let end = first.checked_add(count).ok_or(bad)?;
     let count = u16::try_from(count).ok().and_then(NonZeroU16::new).ok_or(bad)?;
     if first < FIRST_SPI || end > END {

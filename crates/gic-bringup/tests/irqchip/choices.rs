@@ -2,7 +2,7 @@
 
 use crate::machine::{CPU0, CPU1, Machine, function};
 use gic_arch::{IntId, Lpi, Priority, SgiId};
-use gic_bringup::{Irqchip, Options, PriorityError};
+use gic_bringup::{DriverError, Irqchip, Options};
 use gic_driver::cpu_interface::Active;
 use gic_driver::{GicError, Priorities};
 use irq_domain::{AffinityPolicy, IrqContext, Placement, WiredRequest};
@@ -72,8 +72,8 @@ fn urgent_interrupts_are_delivered_under_the_priority_mask() {
 fn set_priority_refuses_an_unmapped_lpi() {
     let chip = Machine::new().boot();
     let refused = chip.set_priority(Lpi::FIRST.intid().hwirq(), URGENT);
-    assert_eq!(refused, Err(PriorityError::NotMapped(Lpi::FIRST)));
-    assert!(matches!(chip.set_priority(HwIrq::new(1022), URGENT), Err(PriorityError::Gic(_))));
+    assert_eq!(refused, Err(DriverError::NotMapped(Lpi::FIRST)));
+    assert!(matches!(chip.set_priority(HwIrq::new(1022), URGENT), Err(DriverError::Gic(_))));
 }
 
 #[test]

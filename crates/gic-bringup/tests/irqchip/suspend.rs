@@ -6,7 +6,7 @@ use crate::messages::Messages;
 use doorbell_hardware::bus::{AccessWidth, MmioDevice};
 use doorbell_test_support::with_allocations;
 use gic_arch::IntId;
-use gic_bringup::{StepError, SuspendError, Suspended};
+use gic_bringup::{DriverError, SuspendError, Suspended};
 use gic_firmware::{Controller, ControllerKind, Fact, IntIdSpan, Region};
 use irq_domain::{IrqHandle, MsiDevice, PerCpuHandle, WiredRequest};
 use msi_types::{Cpu, HwIrq, Level, Line, MsiMessage, Shape, Trigger};
@@ -227,7 +227,7 @@ fn a_suspend_that_fails_leaves_everything_running() {
     busy.machine.send(&busy.messages, 0);
     busy.machine.block_its();
     let failed = busy.suspend().unwrap_err();
-    assert!(matches!(failed, SuspendError::Undone(StepError::Its(..))), "{failed}");
+    assert!(matches!(failed, SuspendError::Undone(DriverError::Its(..))), "{failed}");
     assert!(failed.to_string().ends_with("; all controllers have been restarted"), "{failed}");
     busy.machine.unblock();
     busy.machine.settle(&busy.chip);
@@ -244,7 +244,7 @@ fn a_suspend_that_fails_at_the_gic_restarts_all_controllers() {
     busy.machine.send(&busy.messages, 0);
     busy.machine.block_sleep();
     let failed = busy.suspend().unwrap_err();
-    assert!(matches!(failed, SuspendError::Undone(StepError::Gic(_))), "{failed}");
+    assert!(matches!(failed, SuspendError::Undone(DriverError::Gic(_))), "{failed}");
     busy.machine.unblock();
     busy.machine.settle(&busy.chip);
     assert_eq!(busy.counts(), [1, 0, 0, 0]);

@@ -23,7 +23,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         fit.check(self.redistributors.message(cpu, Lpi::FIRST)?)?;
         let (first, _) = self.allocate_lpis(count, shape, fit)?.into_parts();
         let block = LpiBlock { first, count };
-        if !block.lpis().all(|lpi| self.records.reserve(lpi)) {
+        if self.records.reserve(block).is_err() {
             self.free(LpiRange::from_parts(first, count.into()));
             return Err(MsiError::NoMemory("the records of LPIs"));
         }
@@ -101,7 +101,7 @@ impl<P: GicPlatform> DirectLpi<P> {
             let record = Record {
                 target: request.cpu,
                 moving: None,
-                previous: PreviousTargets::default(),
+                previous: PreviousTargets::NONE,
                 first,
                 count,
                 fit: request.fit,

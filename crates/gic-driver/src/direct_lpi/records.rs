@@ -3,12 +3,12 @@
 
 use super::ResendReason;
 use crate::GicPlatform;
-use alloc::vec::Vec;
+use alloc::collections::TryReserveError;
 use core::num::NonZeroU16;
+use doorbell_fallible::LazyTable;
 use doorbell_fallible::lock::IrqLock;
 use gic_arch::Lpi;
 use msi_types::{Cpu, Fit};
-use spin::Once;
 
 /// LPIs per memory chunk.
 const CHUNK: usize = 256;
@@ -39,7 +39,10 @@ pub(super) struct Record {
 impl Record {
     /// Returns the redistributors at which the LPI may be pending.
     pub(super) fn cached_at(&self) -> CachedAt {
-        CachedAt::new(self.target, self.moving, self.previous)
+        let mut all = CachedAt::NONE;
+        let targets = [Some(self.target), self.moving].into_iter().flatten();
+        targets.chain(self.previous.iter()).for_each(|cpu| all.add(cpu));
+        all
     }
 
     /// Returns `true` if the LPI's message targets the CPU, or will target it after the current
@@ -87,26 +90,26 @@ type RecordLock = IrqLock<RecordSlot>;
 
 /// Records for all LPIs. Memory is allocated in chunks as LPIs are first allocated.
 pub(super) struct Records {
-    chunks: Vec<Once<Vec<RecordLock>>>,
+    slots: LazyTable<RecordLock, CHUNK>,
     /// CPUs at which an LPI may be pending before its first allocation.
     unowned: CpuSet,
 }
 
 impl Records {
     /// Creates records for the lowest `count` LPIs. Before its first allocation, an LPI may be
-    /// pending at the CPUs in `unowned`. Returns `None` if memory is exhausted.
-    pub(super) fn new(count: u32, unowned: CpuSet) -> Option<Self> {
-        let chunks = filled((count as usize).div_ceil(CHUNK), Once::new)?;
-        Some(Self { chunks, unowned })
+    /// pending at the CPUs in `unowned`.
+    pub(super) fn new(count: u32, unowned: CpuSet) -> Result<Self, TryReserveError> {
+        Ok(Self { slots: LazyTable::try_new(count as usize)?, unowned })
     }
 
-    /// Allocates the memory for an LPI's record. Returns `false` if memory is exhausted.
+    /// Allocates the memory for the records of a block.
     ///
     /// Context: task; may sleep.
-    pub(super) fn reserve(&self, lpi: Lpi) -> bool {
-        let entry = || IrqLock::new(RecordSlot { record: None, unowned: self.unowned });
-        let chunk = || filled(CHUNK, entry).ok_or(());
-        self.chunks.get(locate(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
+    pub(super) fn reserve(&self, block: LpiBlock) -> Result<(), TryReserveError> {
+        let first = block.first.index() as usize;
+        self.slots.reserve(first..first + usize::from(block.count.get()), || {
+            IrqLock::new(RecordSlot { record: None, unowned: self.unowned })
+        })
     }
 
     /// Adds an LPI's record. The memory for the record must have been [reserved](Self::reserve).
@@ -185,31 +188,13 @@ impl Records {
     ///
     /// Context: any.
     pub(super) fn lpis(&self) -> impl Iterator<Item = Lpi> {
-        let present = self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.is_completed());
-        present.flat_map(|(chunk, _)| (0..CHUNK).filter_map(move |index| lpi_at(chunk, index)))
+        let indices = self.slots.reserved().flatten();
+        indices.filter_map(|index| Lpi::from_index(u32::try_from(index).ok()?))
     }
 
     fn slot(&self, lpi: Lpi) -> Option<&RecordLock> {
-        let (chunk, index) = locate(lpi);
-        self.chunks.get(chunk)?.get()?.get(index)
+        self.slots.get(lpi.index() as usize)
     }
-}
-
-/// Returns a vector of `count` items, or `None` if memory is exhausted.
-fn filled<T>(count: usize, new: impl FnMut() -> T) -> Option<Vec<T>> {
-    let mut items = Vec::new();
-    items.try_reserve_exact(count).ok()?;
-    items.resize_with(count, new);
-    Some(items)
-}
-
-fn locate(lpi: Lpi) -> (usize, usize) {
-    let index = lpi.index() as usize;
-    (index / CHUNK, index % CHUNK)
-}
-
-fn lpi_at(chunk: usize, index: usize) -> Option<Lpi> {
-    Lpi::from_index(u32::try_from(chunk * CHUNK + index).ok()?)
 }
 
 /// Consecutive LPIs.
@@ -235,16 +220,23 @@ impl LpiBlock {
     }
 }
 
-/// Maximum number of earlier targets that are recorded for a vector.
-const PREVIOUS: usize = 3;
-
 /// Earlier targets of an LPI's message. The number of earlier targets is limited so that the cost
 /// of masking does not depend on the number of CPUs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct PreviousTargets([Option<Cpu>; PREVIOUS]);
+pub(super) type PreviousTargets = CpuList<3>;
 
-impl PreviousTargets {
-    /// Returns `true` if the CPU is already recorded or the list has room for it.
+/// Redistributors at which an LPI may be pending, and which must therefore not use an old
+/// configuration: those of the target, of the target after the current move, and of earlier ones.
+pub(super) type CachedAt = CpuList<5>;
+
+/// Up to `N` CPUs, without duplicates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct CpuList<const N: usize>([Option<Cpu>; N]);
+
+impl<const N: usize> CpuList<N> {
+    /// No CPU.
+    pub(super) const NONE: Self = Self([None; N]);
+
+    /// Returns `true` if the CPU is in the list already or the list has room for it.
     pub(super) fn has_room_for(self, cpu: Cpu) -> bool {
         self.contains(cpu) || self.0.contains(&None)
     }
@@ -259,50 +251,24 @@ impl PreviousTargets {
     }
 
     pub(super) fn remove(&mut self, cpu: Cpu) {
-        self.0 = self.0.map(|entry| entry.filter(|other| *other != cpu));
+        *self = self.filter(|other| other != cpu);
+    }
+
+    /// Returns the CPUs for which `keep` returns `true`.
+    pub(super) fn filter(self, keep: impl Fn(Cpu) -> bool) -> Self {
+        Self(self.0.map(|entry| entry.filter(|cpu| keep(*cpu))))
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Cpu> {
+        self.0.into_iter().flatten()
     }
 
     pub(super) fn contains(self, cpu: Cpu) -> bool {
         self.0.contains(&Some(cpu))
     }
 
-    pub(super) fn iter(self) -> impl Iterator<Item = Cpu> {
-        self.0.into_iter().flatten()
-    }
-}
-
-/// Redistributors at which an LPI may be pending, and which must therefore not use an old
-/// configuration.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct CachedAt {
-    ends: [Option<Cpu>; 2],
-    previous: PreviousTargets,
-}
-
-impl CachedAt {
-    /// Creates a set from these CPUs' redistributors, without duplicates.
-    pub(super) fn new(target: Cpu, moving: Option<Cpu>, mut previous: PreviousTargets) -> Self {
-        let ends = [Some(target), moving.filter(|cpu| *cpu != target)];
-        ends.into_iter().flatten().for_each(|cpu| previous.remove(cpu));
-        Self { ends, previous }
-    }
-
-    /// Returns the redistributors for which `keep` returns `true`.
-    pub(super) fn filter(self, keep: impl Fn(Cpu) -> bool) -> Self {
-        let filter = |cpu: Option<Cpu>| cpu.filter(|cpu| keep(*cpu));
-        Self { ends: self.ends.map(filter), previous: PreviousTargets(self.previous.0.map(filter)) }
-    }
-
-    pub(super) fn iter(self) -> impl Iterator<Item = Cpu> {
-        self.ends.into_iter().flatten().chain(self.previous.iter())
-    }
-
-    pub(super) fn contains(self, cpu: Cpu) -> bool {
-        self.iter().any(|other| other == cpu)
-    }
-
     pub(super) fn is_empty(self) -> bool {
-        self.iter().next().is_none()
+        self == Self::NONE
     }
 }
 

@@ -6,7 +6,7 @@ use super::records::LpiBlock;
 use crate::gic::GicWithLpis;
 use crate::redistributor::Invalidation;
 use crate::register_access::RegisterAccess;
-use crate::{GicPlatform, Mmio, MmioExt, Redistributor};
+use crate::{GicPlatform, MmioExt, Redistributor};
 use alloc::vec::Vec;
 use doorbell_fallible::try_collect;
 use gic_arch::{Lpi, gicr};
@@ -28,7 +28,7 @@ impl<P: GicPlatform> DirectRedistributors<P> {
     pub(super) fn new(gic: GicWithLpis<P>) -> Result<Self, DirectLpiError> {
         let mut found = 0;
         for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor_frames(cpu).ok()) {
-            if DirectLpiRegisters::of(redistributor).is_none() {
+            if !redistributor.typer().direct_lpi() {
                 return Err(DirectLpiError::NotDirect { address: redistributor.address() });
             }
             found += 1;
@@ -48,17 +48,16 @@ impl<P: GicPlatform> DirectRedistributors<P> {
         self.gic.platform()
     }
 
-    /// Calls `f` with the direct LPI registers of a CPU's redistributor. Returns `None` if the
-    /// redistributor is asleep or about to sleep.
+    /// Calls `f` with a CPU's redistributor. Returns `None` if the redistributor is asleep or about
+    /// to sleep.
     pub(super) fn at<R>(
         &self,
         cpu: Cpu,
-        f: impl FnOnce(DirectLpiRegisters<'_, P::Mmio>) -> R,
+        f: impl FnOnce(&Redistributor<P::Mmio>) -> R,
     ) -> Option<R> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
-        let registers = DirectLpiRegisters::of(redistributor)?;
         let _guard = self.access(cpu)?.enter()?;
-        Some(f(registers))
+        Some(f(redistributor))
     }
 
     pub(super) fn access(&self, cpu: Cpu) -> Option<&RegisterAccess> {
@@ -98,7 +97,7 @@ impl<P: GicPlatform> DirectRedistributors<P> {
     /// has no redistributor.
     pub(super) fn doorbell(&self, cpu: Cpu) -> Option<u64> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
-        Some(DirectLpiRegisters::of(redistributor)?.doorbell())
+        Some(redistributor.address() + u64::from(gicr::SETLPIR.offset()))
     }
 
     /// Returns all doorbells.
@@ -153,54 +152,17 @@ impl<P: GicPlatform> DirectRedistributors<P> {
     /// Clears the pending state of an LPI at one redistributor. Returns `false` if the
     /// redistributor is asleep.
     pub(super) fn clear_at(&self, cpu: Cpu, lpi: Lpi) -> bool {
-        self.at(cpu, |registers| registers.clear(lpi)).is_some()
+        let clear = |redistributor: &Redistributor<P::Mmio>| {
+            redistributor.mmio().write(gicr::CLRLPIR, lpi.get().into());
+        };
+        self.at(cpu, clear).is_some()
     }
 
     fn run_at(&self, cpu: Cpu, wanted: impl Iterator<Item = Invalidation>) -> Result<(), MsiError> {
-        let done =
-            self.at(cpu, |registers| registers.redistributor().invalidate(self.platform(), wanted));
+        let done = self.at(cpu, |redistributor| redistributor.invalidate(self.platform(), wanted));
         match done {
             Some(Err(late)) => Err(self.fault_at(cpu, "invalidate", late.0)),
             Some(Ok(())) | None => Ok(()),
         }
     }
-}
-
-/// The Direct LPI registers of one redistributor. A value of this type proves that the
-/// redistributor has these registers.
-#[derive(Debug)]
-pub(super) struct DirectLpiRegisters<'a, M> {
-    redistributor: &'a Redistributor<M>,
-}
-
-impl<'a, M: Mmio> DirectLpiRegisters<'a, M> {
-    /// Returns the direct LPI registers, or `None` if `GICR_TYPER.DirectLPI` is 0, in which case
-    /// the offsets of these registers must not be accessed.
-    pub(super) fn of(redistributor: &'a Redistributor<M>) -> Option<Self> {
-        redistributor.typer().direct_lpi().then_some(Self { redistributor })
-    }
-
-    pub(super) fn redistributor(&self) -> &'a Redistributor<M> {
-        self.redistributor
-    }
-
-    /// Returns the physical address of `GICR_SETLPIR`.
-    pub(super) fn doorbell(&self) -> u64 {
-        self.redistributor.address() + u64::from(gicr::SETLPIR.offset())
-    }
-
-    /// Makes an LPI pending at this redistributor. No-op if the LPI is already pending.
-    pub(super) fn set(&self, lpi: Lpi) {
-        self.redistributor.mmio().write(gicr::SETLPIR, value(lpi));
-    }
-
-    /// Clears the pending state of an LPI at this redistributor. No-op if the LPI is not pending.
-    pub(super) fn clear(&self, lpi: Lpi) {
-        self.redistributor.mmio().write(gicr::CLRLPIR, value(lpi));
-    }
-}
-
-/// Returns the register value for an LPI in `pINTID`. The other fields are zero for physical LPIs.
-fn value(lpi: Lpi) -> u64 {
-    lpi.get().into()
 }

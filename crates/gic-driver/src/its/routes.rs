@@ -7,11 +7,10 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
-use doorbell_fallible::try_collect;
+use doorbell_fallible::{LazyTable, try_collect};
+use gic_arch::Lpi;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use gic_arch::{IntId, Lpi};
 use msi_types::{Cpu, DeviceId, EventId};
-use spin::Once;
 
 /// LPIs per chunk.
 const CHUNK: usize = 1024;
@@ -55,28 +54,21 @@ impl EventRoute {
 
 /// The routes of all LPIs. Each route is an atomic word and can be read without a lock. Memory is
 /// allocated in chunks as LPIs are first mapped.
-pub(crate) struct EventRoutes {
-    chunks: Vec<Once<Vec<AtomicU64>>>,
-}
+pub(crate) struct EventRoutes(LazyTable<AtomicU64, CHUNK>);
 
 impl EventRoutes {
     /// Creates routes for LPIs with `id_bits`-bit INTIDs.
     pub(crate) fn new(id_bits: u8) -> Result<Self, TryReserveError> {
         let lpis = (1_usize << id_bits.min(31)).saturating_sub(Lpi::FIRST.intid().hwirq().index());
-        let chunks = try_collect(core::iter::repeat_with(Once::new).take(lpis.div_ceil(CHUNK)))?;
-        Ok(Self { chunks })
+        LazyTable::try_new(lpis).map(Self)
     }
 
     /// Allocates memory for `count` LPIs starting at `first`.
     ///
     /// Context: task; may sleep.
     pub(crate) fn reserve(&self, first: Lpi, count: u16) -> Result<(), TryReserveError> {
-        let (first, _) = locate(first);
-        let wanted = usize::from(count).div_ceil(CHUNK) + 1;
-        for chunk in self.chunks.iter().skip(first).take(wanted) {
-            chunk.try_call_once(|| try_collect((0..CHUNK).map(|_| AtomicU64::new(NONE))))?;
-        }
-        Ok(())
+        let first = first.index() as usize;
+        self.0.reserve(first..first + usize::from(count), || AtomicU64::new(NONE))
     }
 
     /// Returns the route of this LPI, or `None` if it is not mapped at this ITS.
@@ -106,14 +98,9 @@ impl EventRoutes {
     ///
     /// Context: any.
     pub(crate) fn mapped(&self) -> impl Iterator<Item = (Lpi, EventRoute)> {
-        let chunks = self.chunks.iter().enumerate();
-        let words = chunks.filter_map(|(number, chunk)| Some((number, chunk.get()?)));
-        let routes = words.flat_map(|(number, words)| {
-            words.iter().enumerate().map(move |(index, word)| (number * CHUNK + index, word))
-        });
-        routes.filter_map(|(index, word)| {
-            let route = EventRoute::unpack(word.load(Ordering::SeqCst))?;
-            Some((Lpi::from_index(u32::try_from(index).ok()?)?, route))
+        self.provided().flatten().filter_map(|index| {
+            let lpi = Lpi::from_index(index)?;
+            Some((lpi, self.of(lpi)?))
         })
     }
 
@@ -122,22 +109,14 @@ impl EventRoutes {
     ///
     /// Context: any.
     pub(crate) fn provided(&self) -> impl Iterator<Item = Range<u32>> {
-        let provided = self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.get().is_some());
-        provided.filter_map(|(number, _)| {
-            let first = u32::try_from(number * CHUNK).ok()?;
-            Some(first..u32::try_from((number + 1) * CHUNK).ok()?)
+        self.0.reserved().filter_map(|indices| {
+            Some(u32::try_from(indices.start).ok()?..u32::try_from(indices.end).ok()?)
         })
     }
 
     fn word(&self, lpi: Lpi) -> Option<&AtomicU64> {
-        let (chunk, index) = locate(lpi);
-        self.chunks.get(chunk)?.get()?.get(index)
+        self.0.get(lpi.index() as usize)
     }
-}
-
-fn locate(lpi: Lpi) -> (usize, usize) {
-    let index = IntId::hwirq(lpi.intid()).index() - Lpi::FIRST.intid().hwirq().index();
-    (index / CHUNK, index % CHUNK)
 }
 
 pub(super) const EXCLUDED_REASON: &str = "the ITS does not reach it";

@@ -5,7 +5,7 @@ use doorbell_test_support::{after_failures, outside, with_allocations};
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId};
 use gic_driver::{
-    Gic, GicConfig, Mbi, MbiConfig, MbiError, PhysicalRegion, RedistributorRegion, Route, SpiRange,
+    Gic, GicConfig, Mbi, MbiConfig, PhysicalRegion, RedistributorRegion, Route, SpiError, SpiRange,
 };
 use msi_types::explain::{self, Fact, Obstacle, TargetState};
 use msi_types::{
@@ -100,7 +100,7 @@ fn missing_message_registers_are_refused() {
     let fake = Board::with_cpus(CPUS);
     fake.at_distributor(|frame| frame.typer = frame.typer.with_mbis(false));
     let refused = Mbi::new(&gic_on(&fake), config(&[(64, 8)])).unwrap_err();
-    assert_eq!(refused, MbiError::NotSupported { distributor: DISTRIBUTOR });
+    assert_eq!(refused, SpiError::NotSupported { distributor: DISTRIBUTOR });
     assert!(refused.to_string().contains("GICD_TYPER.MBIS"));
 }
 
@@ -108,18 +108,21 @@ fn missing_message_registers_are_refused() {
 fn invalid_mbi_ranges_are_refused() {
     let gic = gic_on(&Board::with_cpus(CPUS));
     let refused = |ranges: &[(u32, u16)]| Mbi::new(&gic, config(ranges)).unwrap_err();
-    assert_eq!(refused(&[]), MbiError::NoRanges);
+    assert_eq!(refused(&[]), SpiError::Nothing("SPIs for messages (mbi-ranges)"));
     for (first, count) in [(16, 8), (30, 4), (1000, 40), (5110, 20), (8192, 4), (u32::MAX, 2)] {
         assert_eq!(
             refused(&[(first, count)]),
-            MbiError::NotSpis { first: HwIrq::new(first), count }
+            SpiError::NotSpis { property: "mbi-ranges", first: HwIrq::new(first), count }
         );
     }
-    assert_eq!(refused(&[(64, 8), (80, 8), (71, 2)]), MbiError::Overlap(HwIrq::new(71)));
+    assert_eq!(refused(&[(64, 8), (80, 8), (71, 2)]), SpiError::Overlap(HwIrq::new(71)));
     // SPIs below 96 are implemented.
     assert_eq!(
         refused(&[(64, 8), (90, 8)]),
-        MbiError::Claim(MsiError::UnknownVector(HwIrq::new(96)))
+        SpiError::Claim(
+            "that firmware states (mbi-ranges)",
+            MsiError::UnknownVector(HwIrq::new(96))
+        )
     );
     // A refused configuration must not leave SPIs claimed.
     assert!(Mbi::new(&gic, config(&[(64, 32)])).is_ok());
@@ -361,7 +364,7 @@ fn ranges_without_heap_are_refused_and_released() {
     let ranges = [(40, 4), (64, 8)];
     let make = || Mbi::new(&gic, outside(|| config(&ranges)));
     let mbi = after_failures(6, make, |error| {
-        assert!(matches!(error, MbiError::Claim(MsiError::NoMemory(_))), "{error}");
+        assert!(matches!(error, SpiError::Claim(_, MsiError::NoMemory(_))), "{error}");
         for (first, count) in ranges {
             let (first, count) = (HwIrq::new(first), NonZeroU16::new(count).unwrap());
             gic.claim(first, count).unwrap();

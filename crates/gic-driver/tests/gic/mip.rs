@@ -2,7 +2,7 @@
 
 use crate::fake::{Board, MIP};
 use crate::v2m::wired_machine;
-use gic_driver::{Mip, MipConfig, MipError, SpiRange};
+use gic_driver::{Mip, MipConfig, SpiError, SpiRange};
 use msi_types::{
     BlockRequest, Cpu, Fit, HwIrq, MsiError, MsiMessage, MsiParent, RequesterId, Rewrite, Shape,
 };
@@ -15,7 +15,7 @@ fn config(first: u32, count: u16) -> MipConfig {
     MipConfig::new(MIP, spis, DOORBELL)
 }
 
-fn open(board: &Board, config: &MipConfig) -> Result<Mip<Board>, MipError> {
+fn open(board: &Board, config: &MipConfig) -> Result<Mip<Board>, SpiError> {
     let gic = wired_machine(board);
     Mip::new(gic.platform().clone(), gic, config)
 }
@@ -62,14 +62,20 @@ fn a_mip_refuses_only_groups_whose_data_are_unaligned() {
 fn a_mip_that_is_described_wrongly_is_left_alone() {
     let board = Board::with_cpus(1);
     let refused = open(&board, &config(1000, 64)).unwrap_err();
-    assert_eq!(refused, MipError::NotSpis { first: HwIrq::new(1000), count: 64 });
+    assert_eq!(
+        refused,
+        SpiError::NotSpis { property: "msi-ranges", first: HwIrq::new(1000), count: 64 }
+    );
     board.world().unmapped.insert(MIP);
-    assert_eq!(open(&board, &config(160, 64)).unwrap_err(), MipError::NotMapped(MIP));
+    assert_eq!(
+        open(&board, &config(160, 64)).unwrap_err(),
+        SpiError::NotMapped { kind: "mip", base: MIP }
+    );
     board.world().unmapped.clear();
     let gic = wired_machine(&board);
     let open = || Mip::new(gic.platform().clone(), gic.clone(), &config(160, 64));
     let _owner = open().unwrap();
     board.world().mip.clear();
-    assert!(matches!(open(), Err(MipError::Claim(_))));
+    assert!(matches!(open(), Err(SpiError::Claim(..))));
     assert!(board.world().mip.is_empty());
 }

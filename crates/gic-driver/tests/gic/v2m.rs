@@ -4,7 +4,7 @@ use crate::fake::{Board, DISTRIBUTOR, FakeDistributor, FakeRegisters, REDISTRIBU
 use doorbell_test_support::after_failures;
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, v2m};
-use gic_driver::{Gic, GicConfig, PhysicalRegion, RedistributorRegion, V2m, V2mError, V2mFrame};
+use gic_driver::{Gic, GicConfig, PhysicalRegion, RedistributorRegion, SpiError, V2m, V2mFrame};
 use msi_types::{
     BlockRequest, Capability, Cpu, DoorbellPage, Fit, Granule, HwIrq, HwIrqBlock, Isolation,
     MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape,
@@ -41,7 +41,7 @@ fn machine(frames: &[(u64, u32, u32)]) -> (Board, Arc<Gic<Board>>) {
     (fake, gic)
 }
 
-fn open(gic: &Arc<Gic<Board>>, frames: &[V2mFrame<'_>]) -> Result<V2m<Board>, V2mError> {
+fn open(gic: &Arc<Gic<Board>>, frames: &[V2mFrame<'_>]) -> Result<V2m<Board>, SpiError> {
     V2m::new(gic.platform().clone(), gic.clone(), frames)
 }
 
@@ -99,13 +99,13 @@ fn ranges_beyond_common_limits_are_refused() {
     ] {
         let (_, gic) = machine(&[(FRAME, typer(first, count), 0)]);
         let answer = open(&gic, &[V2mFrame::new(FRAME)]).map(|v2m| ranges(&v2m));
-        let bad = V2mError::BadRange { address: FRAME, first: first.into(), count: count.into() };
+        let bad = SpiError::BadRange { address: FRAME, first: first.into(), count: count.into() };
         let expected = if accepted { Ok(vec![(u32::from(first), count)]) } else { Err(bad) };
         assert_eq!(answer, expected);
     }
     let (_, gic) = machine(&[(FRAME, 0, 0)]);
     let frame = V2mFrame::new(FRAME).with_first_spi(Some(u32::MAX)).with_spi_count(Some(u32::MAX));
-    assert!(matches!(open(&gic, &[frame]), Err(V2mError::BadRange { .. })));
+    assert!(matches!(open(&gic, &[frame]), Err(SpiError::BadRange { .. })));
 }
 
 #[test]
@@ -143,9 +143,12 @@ fn an_address_encoded_frame_is_not_read_and_refuses_groups() {
     assert_eq!(first_message(&v2m, 1), MsiMessage { address: FRAME | 9 << 3, data: 0 });
     assert_eq!(allocate(&v2m, 2, Shape::AlignedGroup), Err(MsiError::NoGroups));
     let unknown = frame.with_spi_count(None);
-    assert_eq!(open(&gic, &[unknown]).unwrap_err(), V2mError::SpisUnknown(FRAME));
+    assert_eq!(open(&gic, &[unknown]).unwrap_err(), SpiError::SpisUnknown(FRAME));
     let other = frame.with_oem_id(Some("OTHERS"));
-    assert_eq!(open(&gic, &[other]).unwrap_err(), V2mError::NotMapped(FRAME));
+    assert_eq!(
+        open(&gic, &[other]).unwrap_err(),
+        SpiError::NotMapped { kind: "v2m frame", base: FRAME }
+    );
 }
 
 #[test]
@@ -162,8 +165,11 @@ fn v2m_allocates_from_the_first_frame_with_room() {
 fn refused_overlapping_frames_release_their_spis() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(84, 8), 0)]);
     let frames = [V2mFrame::new(FRAME), V2mFrame::new(OTHER)];
-    assert_eq!(open(&gic, &frames).unwrap_err(), V2mError::Claim(MsiError::InUse(HwIrq::new(84))));
-    assert_eq!(open(&gic, &[]).unwrap_err(), V2mError::NoFrames);
+    assert_eq!(
+        open(&gic, &frames).unwrap_err(),
+        SpiError::Claim("of a v2m frame", MsiError::InUse(HwIrq::new(84)))
+    );
+    assert_eq!(open(&gic, &[]).unwrap_err(), SpiError::Nothing("v2m frame"));
     assert!(open(&gic, &frames[..1]).is_ok());
 }
 
@@ -228,7 +234,7 @@ fn frames_without_heap_are_refused_and_released() {
         7,
         || V2m::new(platform.clone(), wired.clone(), &all),
         |error| {
-            assert!(matches!(error, V2mError::Claim(MsiError::NoMemory(_))), "{error}");
+            assert!(matches!(error, SpiError::Claim(_, MsiError::NoMemory(_))), "{error}");
             let one = NonZeroU16::MIN;
             gic.claim(HwIrq::new(80), one).unwrap();
             gic.release(HwIrq::new(80), one);
