@@ -36,40 +36,23 @@ impl CpuChoice {
         let chosen = self.policy().choose(place);
         Some(if place.online.contains(&chosen) { chosen } else { first })
     }
-
-    /// Returns the candidates for an interrupt with the policy's choice first.
-    pub(crate) fn preferred<'a>(
-        &self,
-        descriptor: &Descriptor,
-        Candidates { cpus, .. }: &'a mut Candidates,
-    ) -> &'a [Cpu] {
-        if !cpus.is_empty() {
-            let chosen = self.policy().choose(&Placement::of(descriptor, cpus));
-            let before = cpus.iter().position(|cpu| *cpu == chosen);
-            if let Some(up_to_it) = before.and_then(|before| cpus.get_mut(..=before)) {
-                up_to_it.rotate_right(1);
-            }
-        }
-        cpus
-    }
 }
 
 impl<'a> Placement<'a> {
     /// Describes an interrupt that has its number already.
     pub(crate) fn of(descriptor: &'a Descriptor, online: &'a [Cpu]) -> Self {
-        let managed = descriptor.among.is_some();
         let Source::Device(source) = &descriptor.source else {
             return Self::wired(descriptor.hwirq, online);
         };
         let (device, requester, slot) = source.slot();
         let vector = PlacedVector::Slot(slot);
-        Self { online, device: Some(device), requester: Some(requester), vector, managed }
+        Self { online, device: Some(device), requester: Some(requester), vector }
     }
 
     /// Describes a wired interrupt.
     pub(crate) const fn wired(hwirq: HwIrq, online: &'a [Cpu]) -> Self {
         let vector = PlacedVector::Wired(hwirq);
-        Self { online, device: None, requester: None, vector, managed: false }
+        Self { online, device: None, requester: None, vector }
     }
 }
 
@@ -193,15 +176,10 @@ impl Candidates {
         }
         cpus
     }
-
-    /// Fills the list with those CPUs of `among` that are online.
-    pub(crate) fn fill(&mut self, online: &[Cpu], among: &[Cpu]) {
-        self.cpus.clear();
-        self.cpus.extend(online.iter().filter(|cpu| among.contains(cpu)));
-    }
 }
 
-/// The interrupt that a policy places, and the CPUs that it may choose.
+/// The interrupt that a policy places, and the CPUs that it may choose. The core itself chooses the
+/// CPUs of a [managed](crate::MsiDevice::allocate_managed) interrupt.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Placement<'a> {
@@ -213,10 +191,6 @@ pub struct Placement<'a> {
     pub requester: Option<RequesterId>,
     /// The vector. For a group whose vectors move together, this is one of them.
     pub vector: PlacedVector,
-    /// `true` if the interrupt is [managed](crate::MsiDevice::allocate_managed). The core itself
-    /// chooses a managed interrupt's first CPU and moves it when its CPU goes offline, so it only
-    /// asks when the kernel restricts the interrupt to a part of its CPUs.
-    pub managed: bool,
 }
 
 /// A vector as a policy knows it: new device vectors are placed before the controller numbers them.
@@ -303,7 +277,6 @@ mod tests {
             device: None,
             requester: None,
             vector: PlacedVector::Wired(HwIrq::new(40)),
-            managed: false,
         };
         let chosen: Vec<_> = (0..6).map(|_| policy.choose(&place).get()).collect();
         assert_eq!(chosen, [0, 3, 7, 0, 3, 7]);

@@ -66,9 +66,6 @@ pub enum MoveError {
     /// The CPU is offline or unknown.
     #[error("CPU {0} is not online")]
     Offline(Cpu),
-    /// None of the given CPUs is online.
-    #[error("none of the CPUs to which the interrupt may be delivered is online")]
-    NoneOnline,
     /// The interrupt is confined to other CPUs by
     /// [`MsiDevice::allocate_managed`](crate::MsiDevice::allocate_managed).
     #[error("the interrupt is managed for other CPUs, and cannot be delivered to CPU {0}")]

@@ -324,22 +324,6 @@ impl Interrupts {
         placement::set_affinity(registry, &descriptor, to)
     }
 
-    /// Restricts an interrupt to the CPUs of `among`. If the interrupt targets a CPU outside this
-    /// set, it moves to the CPU in the set that the policy chooses. When its target goes offline,
-    /// it moves to another CPU in the set. When the last CPU in the set goes offline, the
-    /// restriction is dropped and the interrupt moves to any online CPU.
-    ///
-    /// Context: task; may sleep.
-    ///
-    /// # Errors
-    /// [`MoveError::NoneOnline`] if no CPU of `among` is online; otherwise as for
-    /// [`set_affinity`](Self::set_affinity).
-    pub fn set_affinity_among(&self, irq: Irq, among: &[Cpu]) -> Result<Moved, MoveError> {
-        let IrqCore { registry, pool, .. } = &*self.core;
-        let descriptor = registry.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
-        pool.set_affinity_among(registry, &descriptor, among)
-    }
-
     /// Returns an interrupt's target CPU, or `None` if the interrupt is private or unknown.
     ///
     /// Context: task; may sleep.

@@ -2,8 +2,7 @@
 //! taking a CPU offline moves its interrupts without allocating.
 
 use crate::affinity::{
-    AffinityPolicy, Candidates, CpuChoice, Hotplug, Moved, Placement, Unreachable, first_of,
-    first_reachable,
+    AffinityPolicy, Candidates, CpuChoice, Hotplug, Moved, Placement, first_of, first_reachable,
 };
 use crate::error::{MoveError, Stranded, UnknownCpu};
 use crate::irq::descriptor::{Descriptor, Source};
@@ -13,8 +12,8 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
+use doorbell_fallible::Shared;
 use doorbell_fallible::lock::{TaskReadGuard, TaskRwLock};
-use doorbell_fallible::{Shared, try_collect};
 use msi_types::Cpu;
 
 /// The online CPUs, and the policy that chooses among them.
@@ -128,70 +127,9 @@ impl CpuPool {
                 unless_unknown,
             );
         }
-        if let Some(moved) = self.among_wanted(registry.host(), descriptor, hotplug, relocate) {
-            return unless_unknown(moved);
-        }
-        let place = Placement::of(descriptor, &hotplug.online);
+        let place = Placement::of(descriptor, online);
         let choice = self.choice.choose(&place).ok_or(MoveError::Offline(from))?;
-        unless_unknown(first_reachable(choice, &hotplug.online, relocate))
-    }
-
-    /// Moves an interrupt within the set of CPUs to which the kernel restricted it. Drops the
-    /// restriction if no CPU of the set can be reached.
-    fn among_wanted(
-        &self,
-        host: &dyn Host,
-        descriptor: &Descriptor,
-        Hotplug { online, room }: &mut Hotplug,
-        relocate: impl FnMut(Cpu) -> Result<(), MoveError>,
-    ) -> Option<Result<(), MoveError>> {
-        {
-            let wanted = descriptor.wanted.lock(host);
-            if wanted.is_empty() {
-                return None;
-            }
-            room.fill(online, &wanted);
-        }
-        let moved = first_of(self.choice.preferred(descriptor, room), relocate)
-            .filter(|moved| !moved.as_ref().is_err_and(Unreachable::is_unreachable));
-        if moved.is_none() {
-            descriptor.wanted.lock(host).clear();
-        }
-        moved
-    }
-
-    /// Restricts an interrupt to the CPUs of `among`, and moves it if it targets another one.
-    ///
-    /// Context: task; may sleep.
-    pub(crate) fn set_affinity_among(
-        &self,
-        registry: &IrqRegistry,
-        descriptor: &Descriptor,
-        among: &[Cpu],
-    ) -> Result<Moved, MoveError> {
-        if let Some(line) = descriptor.line() {
-            return Err(MoveError::SharesLine(line.irq));
-        }
-        let (runtime, host) = (registry.runtime(), registry.host());
-        let managed =
-            |cpu: &&Cpu| descriptor.among.as_ref().is_none_or(|managed| managed.contains(cpu));
-        if let Some(stray) = among.iter().find(|cpu| !managed(cpu)) {
-            return Err(MoveError::NotAmong(*stray));
-        }
-        let wanted = try_collect(among.iter().copied())?;
-        let here = descriptor.target();
-        let moved = if among.contains(&here) && runtime.is_online(here) {
-            Moved { to: here, is_new: false, others: Vec::new() }
-        } else {
-            let mut room = Candidates::try_new(runtime.cpus())?;
-            room.fill(&self.online_cpus(host), among);
-            first_of(self.choice.preferred(descriptor, &mut room), |cpu| {
-                relocate_and_tell(registry, descriptor, cpu)
-            })
-            .ok_or(MoveError::NoneOnline)??
-        };
-        *descriptor.wanted.lock(host) = wanted;
-        Ok(moved)
+        unless_unknown(first_reachable(choice, online, relocate))
     }
 }
 
@@ -207,25 +145,10 @@ pub(crate) fn least_managed<'a>(
     registry.with_managed_targets(|targets| candidates.least_managed(among, online, targets))
 }
 
-/// Moves an interrupt to a single CPU and restricts it to that CPU.
+/// Moves an interrupt to another CPU.
 ///
 /// Context: task; may sleep.
 pub(crate) fn set_affinity(
-    registry: &IrqRegistry,
-    descriptor: &Descriptor,
-    to: Cpu,
-) -> Result<Moved, MoveError> {
-    let wanted = || descriptor.wanted.lock(registry.host());
-    // The next move usually finds this memory.
-    wanted().try_reserve(1)?;
-    let moved = relocate_and_tell(registry, descriptor, to)?;
-    let mut wanted = wanted();
-    wanted.clear();
-    wanted.push(to);
-    Ok(moved)
-}
-
-fn relocate_and_tell(
     registry: &IrqRegistry,
     descriptor: &Descriptor,
     to: Cpu,

@@ -161,7 +161,7 @@ impl<'a> Transaction<'a> {
     fn choose_cpu(&self, slot: u16) -> Result<Cpu, MsiDeviceError> {
         let Site { core, device, attachment, online, .. } = self.site;
         let (requester, vector) = (Some(attachment.requester()), PlacedVector::Slot(slot));
-        let place = Placement { online, device: Some(device), requester, vector, managed: false };
+        let place = Placement { online, device: Some(device), requester, vector };
         core.pool.choose(&place).ok_or(MsiDeviceError::NoCpu)
     }
 

@@ -37,8 +37,6 @@ pub(crate) struct Descriptor {
     pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) control: IrqLock<Control>,
     pub(crate) name: TaskLock<Option<Name>>,
-    /// The CPUs to which the kernel restricted the interrupt, or none for any.
-    pub(crate) wanted: TaskLock<Vec<Cpu>>,
     pub(crate) redelivered: AtomicU64,
     pub(crate) counts: Counts,
     pub(crate) unhandled: UnhandledRuns,
@@ -84,7 +82,6 @@ impl Descriptor {
             among: new.among,
             control: IrqLock::new(Control::new(new.unmasked)),
             name: TaskLock::new(None),
-            wanted: TaskLock::new(Vec::new()),
             redelivered: AtomicU64::new(0),
             counts: Counts::new(new.cpus, spacing)?,
             unhandled: UnhandledRuns::default(),

@@ -150,26 +150,6 @@ struct Mapped {
     users: usize,
 }
 
-/// The reason why a doorbell could not be mapped.
-enum Refusal {
-    NoMemory,
-    Unmapped(&'static str),
-}
-
-impl From<&'static str> for Refusal {
-    fn from(reason: &'static str) -> Self {
-        Self::Unmapped(reason)
-    }
-}
-
-/// A page to map, and the constraint on its address.
-#[derive(Clone, Copy)]
-struct Wanted {
-    domain: IommuDomain,
-    page: u64,
-    constraint: IovaConstraint,
-}
-
 impl<I: Iommu> DoorbellMapping<I> {
     /// Creates the layer for doorbells behind `iommu`.
     pub fn new(iommu: I, host: Arc<dyn Host>) -> Self {
@@ -188,9 +168,15 @@ impl<I: Iommu> DoorbellMapping<I> {
         self.pages.lock(&*self.host).len()
     }
 
-    /// Maps the page, or adds a user to an existing mapping. Returns its address.
-    fn take(&self, wanted: Wanted) -> Result<u64, Refusal> {
-        let Wanted { domain, page, constraint } = wanted;
+    /// Maps a page, or adds a user to an existing mapping. Returns its address. `unmapped` is the
+    /// error for a page that cannot be mapped for this reason.
+    fn take(
+        &self,
+        domain: IommuDomain,
+        page: u64,
+        constraint: IovaConstraint,
+        unmapped: impl Fn(&'static str) -> MsiError,
+    ) -> Result<u64, MsiError> {
         let mut pages = self.pages.lock(&*self.host);
         let of_domain = pages.iter_mut_from((domain, 0)).take_while(|((of, _), _)| *of == domain);
         for ((_, at), mapped) in of_domain.filter(|((_, at), _)| constraint.admits(*at)) {
@@ -199,11 +185,12 @@ impl<I: Iommu> DoorbellMapping<I> {
                 return Ok(at);
             }
             if let IovaConstraint::At(_) = constraint {
-                return Err("the guest maps two doorbells at one address".into());
+                return Err(unmapped("the guest maps two doorbells at one address"));
             }
         }
-        pages.reserve().map_err(|_| Refusal::NoMemory)?;
-        let at = self.iommu.map(domain, page, constraint)?;
+        let no_memory = MsiError::NoMemory("the pages of doorbells that are mapped");
+        pages.reserve().map_err(|_| no_memory)?;
+        let at = self.iommu.map(domain, page, constraint).map_err(unmapped)?;
         pages.insert((domain, at), Mapped { page, users: 1 });
         Ok(at)
     }
@@ -223,31 +210,34 @@ impl<I: Iommu> DoorbellMapping<I> {
         Some((domain, self.iommu.mode(domain)))
     }
 
-    fn address(&self, device: RequesterId, doorbell: u64, fit: Fit) -> Result<u64, Refusal> {
+    /// Maps a doorbell for a device. Returns the address that the device must store.
+    fn address(&self, device: RequesterId, doorbell: u64, fit: Fit) -> Result<u64, MsiError> {
+        let unmapped = |reason| MsiError::Unmapped { device, address: doorbell, reason };
         let Some((domain, mode)) = self.mode_of(device) else { return Ok(doorbell) };
         match mode {
             DoorbellMode::Identity => Ok(doorbell),
             DoorbellMode::Mapped(granule) => {
                 let page = granule.page(doorbell);
                 let constraint = IovaConstraint::Within { address_bits: fit.address_bits };
-                let at = self.take(Wanted { domain, page, constraint })?;
+                let at = self.take(domain, page, constraint, unmapped)?;
                 Ok(at | granule.offset(doorbell))
             }
             DoorbellMode::Nested { granule, stored, doorbell: seen } => {
                 if granule.offset(seen) != granule.offset(doorbell) {
-                    return Err(
-                        "the guest's doorbell and the physical one have different page offsets"
-                            .into(),
-                    );
+                    return Err(unmapped(
+                        "the guest's doorbell and the physical one have different page offsets",
+                    ));
                 }
                 let (page, constraint) =
                     (granule.page(doorbell), IovaConstraint::At(granule.page(seen)));
-                self.take(Wanted { domain, page, constraint })?;
+                self.take(domain, page, constraint, unmapped)?;
                 Ok(stored)
             }
             DoorbellMode::Reserved { base, length } => match doorbell.checked_sub(base) {
                 Some(offset) if offset < length => Ok(doorbell),
-                _ => Err("it is outside the region that the hardware reserves for messages".into()),
+                _ => Err(unmapped(
+                    "it is outside the region that the hardware reserves for messages",
+                )),
             },
         }
     }
@@ -269,15 +259,7 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
         below: MsiMessage,
         fit: Fit,
     ) -> Result<MsiMessage, MsiError> {
-        match self.address(device, below.address, fit) {
-            Ok(address) => Ok(MsiMessage { address, ..below }),
-            Err(Refusal::NoMemory) => {
-                Err(MsiError::NoMemory("the pages of doorbells that are mapped"))
-            }
-            Err(Refusal::Unmapped(reason)) => {
-                Err(MsiError::Unmapped { device, address: below.address, reason })
-            }
-        }
+        Ok(MsiMessage { address: self.address(device, below.address, fit)?, ..below })
     }
 
     fn let_go(&self, device: RequesterId, message: MsiMessage) {

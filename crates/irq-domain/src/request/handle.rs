@@ -317,15 +317,6 @@ impl IrqHandle {
         placement::set_affinity(&self.core.registry, &self.descriptor, to)
     }
 
-    /// Restricts the interrupt to the CPUs of `among`, like
-    /// [`Interrupts::set_affinity_among`](crate::Interrupts::set_affinity_among).
-    ///
-    /// Context: task; may sleep.
-    pub fn set_affinity_among(&self, among: &[Cpu]) -> Result<Moved, MoveError> {
-        let IrqCore { registry, pool, .. } = &*self.core;
-        pool.set_affinity_among(registry, &self.descriptor, among)
-    }
-
     /// Returns the interrupt's target CPU.
     ///
     /// Context: any.

@@ -285,24 +285,6 @@ fn setting_the_affinity_of_a_dropped_device_fails() {
 }
 
 #[test]
-fn an_interrupt_stays_on_its_wanted_cpus_while_one_is_online() {
-    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
-    let (handle, interrupts) = (&setup.handles[0], &setup.machine.interrupts);
-    let wanted = [Cpu::new(1), Cpu::new(3)];
-    let moved = handle.set_affinity_among(&wanted).unwrap();
-    assert!(wanted.contains(&moved.to));
-    assert_eq!(handle.effective_affinity(), moved.to);
-    assert!(!handle.set_affinity_among(&wanted).unwrap().is_new);
-    interrupts.offline(moved.to).unwrap();
-    let other = handle.effective_affinity();
-    assert!(wanted.contains(&other) && other != moved.to);
-    interrupts.offline(other).unwrap();
-    assert!(!wanted.contains(&handle.effective_affinity()));
-    assert_eq!(handle.set_affinity_among(&wanted), Err(MoveError::NoneOnline));
-    assert_eq!(handle.set_affinity_among(&[]), Err(MoveError::NoneOnline));
-}
-
-#[test]
 fn a_stranded_interrupt_cannot_be_moved_to_its_offline_cpu() {
     let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let handle = &setup.handles[0];
@@ -310,7 +292,7 @@ fn a_stranded_interrupt_cannot_be_moved_to_its_offline_cpu() {
     setup.machine.controller.fail_in.store(0, Ordering::Relaxed);
     assert_eq!(setup.machine.interrupts.offline(here).unwrap().len(), 1);
     assert_eq!(handle.effective_affinity(), here);
-    assert_eq!(handle.set_affinity_among(&[here]).unwrap_err(), MoveError::NoneOnline);
+    assert_eq!(handle.set_affinity(here).unwrap_err(), MoveError::Offline(here));
 }
 
 struct Policy(fn(&Placement<'_>) -> Cpu);
@@ -338,24 +320,13 @@ fn a_policy_choice_outside_the_set_falls_back_to_the_first() {
     assert_eq!(handle.effective_affinity(), Cpu::new(0));
 }
 
-#[test]
-fn the_policy_chooses_among_wanted_cpus() {
-    let (interrupts, handle) = line_under(|of| *of.online.last().unwrap());
-    let others = [1, 2, 3].map(Cpu::new);
-    for cpu in others {
-        interrupts.bring_online(cpu).unwrap();
-    }
-    assert_eq!(handle.set_affinity_among(&others[..2]).unwrap().to, others[1]);
-}
-
-/// Places the even slots of the first device at CPU 1 and its odd ones at CPU 2, managed interrupts
-/// at CPU 3, and line 40 at CPU 2; prefers CPU 0 for everything else.
+/// Places the even slots of the first device at CPU 1 and its odd ones at CPU 2, and line 40 at
+/// CPU 2; prefers CPU 0 for everything else.
 fn by_interrupt(of: &Placement<'_>) -> Cpu {
     let device = of.device.zip(of.requester);
-    Cpu::new(match (device, of.vector, of.managed) {
-        (Some(("first", FIRST_DEVICE)), PlacedVector::Slot(_), true) => 3,
-        (Some(("first", FIRST_DEVICE)), PlacedVector::Slot(slot), false) => 1 + u32::from(slot % 2),
-        (None, PlacedVector::Wired(hwirq), false) if hwirq == HwIrq::new(40) => 2,
+    Cpu::new(match (device, of.vector) {
+        (Some(("first", FIRST_DEVICE)), PlacedVector::Slot(slot)) => 1 + u32::from(slot % 2),
+        (None, PlacedVector::Wired(hwirq)) if hwirq == HwIrq::new(40) => 2,
         _ => 0,
     })
 }
@@ -366,8 +337,7 @@ const FIRST_DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
 fn a_policy_learns_which_interrupt_it_places() {
     let (interrupts, line) = line_under(by_interrupt);
     let controller = Controller::new(Addressing::NamesCpu);
-    let online = |cpu| interrupts.bring_online(Cpu::new(cpu)).unwrap();
-    (1..CPUS).for_each(|cpu| drop(online(cpu)));
+    (1..CPUS).for_each(|cpu| drop(interrupts.bring_online(Cpu::new(cpu)).unwrap()));
     let attach = |name, requester| {
         let store = Store::new(StoreKind::MSIX, &controller);
         let config = MsiDeviceConfig::new(name, requester, controller.clone(), store);
@@ -388,9 +358,4 @@ fn a_policy_learns_which_interrupt_it_places() {
     interrupts.offline(Cpu::new(3)).unwrap();
     assert_eq!((cpus(&first), cpus(&second)), (vec![1, 2, 1, 2], vec![0, 0]));
     assert_eq!(line.effective_affinity(), Cpu::new(2));
-    // The kernel restricts a managed interrupt to a part of its CPUs.
-    let managed = first.allocate_managed(7, &[1, 2, 3].map(Cpu::new)).unwrap();
-    online(3);
-    let moved = interrupts.set_affinity_among(managed[0].irq, &[2, 3].map(Cpu::new)).unwrap();
-    assert_eq!(moved.to, Cpu::new(3));
 }

@@ -126,23 +126,15 @@ fn a_handler_without_memory_is_refused() {
 }
 
 #[test]
-fn a_move_without_memory_keeps_the_affinity() {
-    let (machine, _, device) = attached(Addressing::NamesCpu, StoreKind::MSIX, 1);
-    let message = device.request(0, "message", |_| {}).unwrap();
-    let line = machine.interrupts.request_wired(LINE, |_| {}).unwrap();
-    for handle in [&message, &line] {
-        let before = handle.effective_affinity();
-        let to = Cpu::new((before.get() + 1) % CPUS);
-        let stays = |error| {
-            assert_eq!((error, handle.effective_affinity()), (MoveError::NoMemory, before));
-        };
-        let moved = after_failures(1, || handle.set_affinity(to), stays);
-        assert!(moved.is_new);
-        let stays =
-            |error| assert_eq!((error, handle.effective_affinity()), (MoveError::NoMemory, to));
-        let moved = after_failures(3, || handle.set_affinity_among(&[before]), stays);
-        assert_eq!((moved.to, moved.is_new), (before, true));
-    }
+fn a_group_move_without_memory_keeps_the_affinity() {
+    let (_machine, _, device) = attached(Addressing::NamesCpu, StoreKind::MSI, 4);
+    let handle = device.request(1, "message", |_| {}).unwrap();
+    let before = handle.effective_affinity();
+    let to = Cpu::new((before.get() + 1) % CPUS);
+    let stays =
+        |error| assert_eq!((error, handle.effective_affinity()), (MoveError::NoMemory, before));
+    let moved = after_failures(1, || handle.set_affinity(to), stays);
+    assert_eq!((moved.to, moved.others.len()), (to, 3));
 }
 
 #[test]
@@ -179,11 +171,8 @@ fn a_layer_without_memory_releases_pages_and_vectors() {
     });
     let handle = device.request(0, "test", |_| {}).unwrap();
     let before = handle.effective_affinity();
-    after_failures(
-        1,
-        || handle.set_affinity(Cpu::new(3)),
-        |_| assert_eq!((handle.effective_affinity(), translation.pages()), (before, 2)),
-    );
+    let moved = with_allocations(0, || handle.set_affinity(Cpu::new(3))).unwrap();
+    assert!(moved.to != before && moved.is_new);
     with_allocations(0, || drop(device));
     assert_eq!((in_use(&machine), translation.pages()), ([0; 4], 0));
 }
@@ -203,7 +192,7 @@ impl Busy {
         let mut handles: Vec<_> =
             (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
         handles.push(machine.interrupts.request_wired(LINE, |_| {}).unwrap());
-        handles[0].set_affinity_among(&[1, 3].map(Cpu::new)).unwrap();
+        handles[0].set_affinity(Cpu::new(1)).unwrap();
         let (interrupts, private) = (&machine.interrupts, HwIrq::new(27));
         let private = interrupts.request_per_cpu(private, Trigger::Edge, "timer", |_| {}).unwrap();
         Self { machine, device, handles, private }
