@@ -7,9 +7,8 @@ use super::vector_table::{DeviceVector, MsiVector, VectorTable};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::interrupts::Interrupts;
 use crate::irq::handler::{Handler, IrqContext, IrqReturn, Start};
-use crate::irq::registry::IrqRegistry;
 use crate::name::Name;
-use crate::request::deferred_free::{TakenOnDrop, Teardown};
+use crate::request::deferred_free::Owner;
 use crate::request::handle::IrqHandle;
 use crate::request::root_controller::IrqCore;
 use alloc::collections::TryReserveError;
@@ -144,7 +143,7 @@ msi_types::debug_by!(
 pub struct MsiDevice {
     core: Shared<IrqCore>,
     domain: Shared<IrqDomain>,
-    owner: TakenOnDrop<dyn Teardown>,
+    _owner: Owner,
 }
 
 impl MsiDevice {
@@ -180,10 +179,12 @@ impl MsiDevice {
         endpoint: Endpoint,
     ) -> Result<Self, TryReserveError> {
         let domain = Shared::try_new(IrqDomain::new(Name::try_new(name)?, attachment, endpoint))?;
-        let owner =
-            Shared::<dyn Teardown>::try_unsized(DomainOwner(domain.clone()), |block| block)?;
-        core.deferred.reserve(core.host())?;
-        Ok(Self { core: core.clone(), domain, owner: TakenOnDrop::new(owner) })
+        let owned = domain.clone();
+        let owner = Owner::try_new(core, move |registry| {
+            // Callers that want the store's error use `MsiDevice::tear_down` instead.
+            let _ = owned.tear_down(registry);
+        })?;
+        Ok(Self { core: core.clone(), domain, _owner: owner })
     }
 
     /// Grants vectors at the device's lowest free slots: as many within `wanted` as the controller
@@ -392,14 +393,6 @@ impl MsiDevice {
     }
 }
 
-impl Drop for MsiDevice {
-    fn drop(&mut self) {
-        if let Some(owner) = self.owner.take() {
-            self.core.deferred.release_owner(&self.core.registry, owner);
-        }
-    }
-}
-
 /// Lists the device's vectors if the caller [may wait](crate::TaskContext::may_wait) for the
 /// device's lock.
 impl fmt::Debug for MsiDevice {
@@ -411,15 +404,5 @@ impl fmt::Debug for MsiDevice {
             return out.finish_non_exhaustive();
         }
         self.domain.with_table(self.core.host(), |table| out.field("vectors", table).finish())
-    }
-}
-
-/// Owns a domain, and tears it down when its [`MsiDevice`] is dropped.
-struct DomainOwner(Shared<IrqDomain>);
-
-impl Teardown for DomainOwner {
-    fn tear_down(&self, registry: &IrqRegistry) {
-        // Callers that want the store's error use `MsiDevice::tear_down` instead.
-        let _ = self.0.tear_down(registry);
     }
 }

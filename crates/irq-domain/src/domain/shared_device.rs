@@ -4,8 +4,7 @@ use super::endpoint::{Endpoint, check_store};
 use super::msi_device::MsiDevice;
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
-use crate::irq::registry::IrqRegistry;
-use crate::request::deferred_free::{TakenOnDrop, Teardown};
+use crate::request::deferred_free::Owner;
 use crate::request::root_controller::IrqCore;
 use crate::runtime::Host;
 use alloc::collections::TryReserveError;
@@ -52,16 +51,8 @@ msi_types::debug_by!(
 pub struct SharedDevice {
     core: Shared<IrqCore>,
     attachment: Shared<SharedAttachment>,
-    owner: TakenOnDrop<dyn Teardown>,
-}
-
-/// The [`SharedDevice`] itself, as a user of the attachment.
-struct AttachmentOwner(Shared<SharedAttachment>);
-
-impl Teardown for AttachmentOwner {
-    fn tear_down(&self, registry: &IrqRegistry) {
-        self.0.leave(registry.host(), &mut core::iter::empty());
-    }
+    /// The device itself, as a user of the attachment.
+    _owner: Owner,
 }
 
 impl SharedDevice {
@@ -75,14 +66,12 @@ impl SharedDevice {
         let core = &interrupts.core;
         core.reclaim();
         let attachment = SharedAttachment::try_new(config.parent, config.requester)?;
-        let owner =
-            Shared::<dyn Teardown>::try_unsized(AttachmentOwner(attachment.clone()), |block| {
-                block
-            })?;
-        core.deferred.reserve(core.host())?;
-        let device = Self { core: core.clone(), attachment, owner: TakenOnDrop::new(owner) };
-        device.attachment.attach(core.host(), config.vectors)?;
-        Ok(device)
+        let owned = attachment.clone();
+        let owner = Owner::try_new(core, move |registry| {
+            owned.leave(registry.host(), &mut core::iter::empty());
+        })?;
+        attachment.attach(core.host(), config.vectors)?;
+        Ok(Self { core: core.clone(), attachment, _owner: owner })
     }
 
     /// Creates a domain for one of the device's stores.
@@ -107,14 +96,6 @@ impl SharedDevice {
     /// Context: any.
     pub fn isolation(&self) -> Isolation {
         self.attachment.isolation()
-    }
-}
-
-impl Drop for SharedDevice {
-    fn drop(&mut self) {
-        if let Some(owner) = self.owner.take() {
-            self.core.deferred.release_owner(&self.core.registry, owner);
-        }
     }
 }
 

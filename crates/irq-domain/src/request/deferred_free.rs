@@ -5,6 +5,7 @@ use crate::irq::control::Released;
 use crate::irq::descriptor::Descriptor;
 use crate::irq::registry::IrqRegistry;
 use crate::irq::shared_line::MemberIndex;
+use crate::request::root_controller::IrqCore;
 use crate::runtime::Host;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -15,9 +16,9 @@ use doorbell_fallible::lock::IrqLock;
 
 /// A value that an owner shares with the core. The owner's `drop` can move the value into the list
 /// of deferred frees.
-pub(crate) struct TakenOnDrop<T: ?Sized>(Option<Shared<T>>);
+pub(crate) struct TakenOnDrop<T>(Option<Shared<T>>);
 
-impl<T: ?Sized> TakenOnDrop<T> {
+impl<T> TakenOnDrop<T> {
     pub(crate) const fn new(shared: Shared<T>) -> Self {
         Self(Some(shared))
     }
@@ -28,7 +29,7 @@ impl<T: ?Sized> TakenOnDrop<T> {
     }
 }
 
-impl<T: ?Sized> Deref for TakenOnDrop<T> {
+impl<T> Deref for TakenOnDrop<T> {
     type Target = Shared<T>;
 
     fn deref(&self) -> &Shared<T> {
@@ -36,12 +37,44 @@ impl<T: ?Sized> Deref for TakenOnDrop<T> {
     }
 }
 
-/// An object owned by a handle, which tears it down on drop.
-pub(crate) trait Teardown: Send + Sync {
-    /// Tears down the object.
+/// Tears down a device's domain or attachment.
+///
+/// Context: task; may sleep.
+type Teardown = dyn Fn(&IrqRegistry) + Send + Sync;
+
+/// The owner of a device's domain or attachment. Its `drop` tears the object down, immediately if
+/// the caller may wait and otherwise in a later task.
+pub(crate) struct Owner {
+    core: Shared<IrqCore>,
+    tear_down: Option<Shared<Teardown>>,
+}
+
+impl Owner {
+    /// Creates the owner of an object that `tear_down` tears down.
     ///
     /// Context: task; may sleep.
-    fn tear_down(&self, registry: &IrqRegistry);
+    pub(crate) fn try_new(
+        core: &Shared<IrqCore>,
+        tear_down: impl Fn(&IrqRegistry) + Send + Sync + 'static,
+    ) -> Result<Self, TryReserveError> {
+        let tear_down = Shared::<Teardown>::try_unsized(tear_down, |block| block)?;
+        core.deferred.reserve(core.host())?;
+        Ok(Self { core: core.clone(), tear_down: Some(tear_down) })
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let IrqCore { deferred, registry, .. } = &*self.core;
+        if let Some(tear_down) = self.tear_down.take() {
+            if registry.host().may_wait() {
+                tear_down(registry);
+                deferred.unreserve();
+            } else {
+                deferred.push(Deferred::Owner(tear_down), registry.host());
+            }
+        }
+    }
 }
 
 /// An object whose owner was dropped, but which has not been freed yet.
@@ -49,7 +82,7 @@ enum Deferred {
     /// The interrupt or member behind a dropped handle.
     Handle(Shared<Descriptor>, Option<MemberIndex>, Released),
     /// A device's domain or attachment.
-    Owner(Shared<dyn Teardown>),
+    Owner(Shared<Teardown>),
 }
 
 impl Deferred {
@@ -93,8 +126,9 @@ impl DeferredFree {
             }
         }
         while let Some(deferred) = self.take_any(host, |other| !other.is_handle()) {
-            if let Deferred::Owner(owner) = deferred {
-                self.tear_down(registry, &*owner);
+            if let Deferred::Owner(tear_down) = deferred {
+                tear_down(registry);
+                self.unreserve();
             }
         }
     }
@@ -118,23 +152,6 @@ impl DeferredFree {
         while !registry.try_free_released(&descriptor, member, released) {
             host.yield_now();
         }
-        self.unreserve();
-    }
-
-    /// Tears down a handle's device, immediately if the caller may wait and otherwise in a later
-    /// task. The caller must have reserved room in the list.
-    ///
-    /// Context: any.
-    pub(crate) fn release_owner(&self, registry: &IrqRegistry, owner: Shared<dyn Teardown>) {
-        if registry.host().may_wait() {
-            self.tear_down(registry, &*owner);
-        } else {
-            self.push(Deferred::Owner(owner), registry.host());
-        }
-    }
-
-    fn tear_down(&self, registry: &IrqRegistry, owner: &dyn Teardown) {
-        owner.tear_down(registry);
         self.unreserve();
     }
 
