@@ -18,8 +18,6 @@
 //! exists, and no public document states whether its hardware loses the messages of vectors that
 //! are not enabled, or how its [`Summary`] behaves.
 
-mod gate;
-
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
 use msi_types::pci::MsiGate;
@@ -28,6 +26,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 /// Number of blocks, each of which has 32 vectors.
 const BLOCKS: usize = 8;
+/// Offset of the pointer to the root port's first capability.
+const POINTER: u64 = 0x34;
+/// Offset of the first capability, for power management.
+const POWER: u64 = 0x40;
+/// Offset of the MSI capability.
+const MSI: u64 = 0x50;
+/// MSI Enable, in the upper half of the capability's first word.
+const ENABLE: u32 = 1 << 16;
 
 /// The kind of a controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,12 +105,17 @@ struct Block {
 
 /// A register of a block.
 #[derive(Clone, Copy)]
+enum Field {
+    AddressLow,
+    AddressHigh,
+    Status,
+    Enable,
+    Mask,
+}
+
+#[derive(Clone, Copy)]
 enum Register {
-    AddressLow(usize),
-    AddressHigh(usize),
-    Status(usize),
-    Enable(usize),
-    Mask(usize),
+    Block(usize, Field),
     /// The blocks that may raise the line, from bit 8 on.
     SummaryEnable,
     /// The blocks that raise the line, from bit 8 on.
@@ -121,25 +132,25 @@ impl BridgeMsiKind {
             (block < BLOCKS).then_some((block, within))
         };
         match (self, offset) {
-            (Self::ImsiRx, 0x820) => Some(Register::AddressLow(0)),
-            (Self::ImsiRx, 0x824) => Some(Register::AddressHigh(0)),
+            (Self::ImsiRx, 0x820) => Some(Register::Block(0, Field::AddressLow)),
+            (Self::ImsiRx, 0x824) => Some(Register::Block(0, Field::AddressHigh)),
             (Self::ImsiRx, _) => match at(0x828, 12)? {
-                (block, 0) => Some(Register::Enable(block)),
-                (block, 4) => Some(Register::Mask(block)),
-                (block, 8) => Some(Register::Status(block)),
+                (block, 0) => Some(Register::Block(block, Field::Enable)),
+                (block, 4) => Some(Register::Block(block, Field::Mask)),
+                (block, 8) => Some(Register::Block(block, Field::Status)),
                 _ => None,
             },
             (Self::MediatekGen3, 0x180) => Some(Register::SummaryEnable),
             (Self::MediatekGen3, 0x184) => Some(Register::Summary),
             (Self::MediatekGen3, 0x190) => Some(Register::Capture),
             (Self::MediatekGen3, 0xc80..) => match at(0xc80, 4)? {
-                (block, 0) => Some(Register::AddressHigh(block)),
+                (block, 0) => Some(Register::Block(block, Field::AddressHigh)),
                 _ => None,
             },
             (Self::MediatekGen3, _) => match at(0xc00, 0x10)? {
-                (block, 0) => Some(Register::AddressLow(block)),
-                (block, 4) => Some(Register::Status(block)),
-                (block, 8) => Some(Register::Enable(block)),
+                (block, 0) => Some(Register::Block(block, Field::AddressLow)),
+                (block, 4) => Some(Register::Block(block, Field::Status)),
+                (block, 8) => Some(Register::Block(block, Field::Enable)),
                 _ => None,
             },
         }
@@ -240,7 +251,7 @@ impl BridgeMsi {
         if !state.takes(self.kind, message.address) {
             return None;
         }
-        let is_lost = self.gate == Some(MsiGate::RootPort) && !gate::is_open(self.gate, state.gate);
+        let is_lost = self.gate == Some(MsiGate::RootPort) && !is_gate_open(self.gate, state.gate);
         let Some((block, bit)) = state.vector(self.kind, message).filter(|_| !is_lost) else {
             state.lost += 1;
             return Some(Delivery::Blocked);
@@ -265,7 +276,7 @@ impl BridgeMsi {
             BridgeMsiKind::ImsiRx => state.raising,
             BridgeMsiKind::MediatekGen3 => state.summary & state.summarized,
         };
-        let raising = if gate::is_open(self.gate, state.gate) { raising } else { 0 };
+        let raising = if is_gate_open(self.gate, state.gate) { raising } else { 0 };
         let last = self.lines.len().saturating_sub(1);
         for (number, line) in self.lines.iter().enumerate() {
             let blocks = if number == last { u32::MAX << number } else { 1 << number };
@@ -278,7 +289,7 @@ impl BridgeMsi {
 impl MmioDevice for BridgeMsi {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         let state = &mut *lock(&self.state);
-        let root_port = gate::root_port(self.gate, state.gate, offset);
+        let root_port = read_root_port(self.gate, state.gate, offset);
         if let Some(value) = root_port.filter(|_| width == AccessWidth::Word) {
             return value.into();
         }
@@ -287,13 +298,17 @@ impl MmioDevice for BridgeMsi {
             state.mistakes += 1;
             return width.mask();
         };
-        let block = |number: usize| state.blocks.get(number).copied().unwrap_or_default();
         match register {
-            Register::AddressLow(number) => block(number).address & 0xffff_ffff,
-            Register::AddressHigh(number) => block(number).address >> 32,
-            Register::Status(number) => block(number).status.into(),
-            Register::Enable(number) => block(number).enable.into(),
-            Register::Mask(number) => block(number).mask.into(),
+            Register::Block(number, field) => {
+                let block = state.blocks.get(number).copied().unwrap_or_default();
+                match field {
+                    Field::AddressLow => block.address & 0xffff_ffff,
+                    Field::AddressHigh => block.address >> 32,
+                    Field::Status => block.status.into(),
+                    Field::Enable => block.enable.into(),
+                    Field::Mask => block.mask.into(),
+                }
+            }
             Register::SummaryEnable => u64::from(state.summarized) << 8,
             Register::Summary => u64::from(state.summary) << 8,
             Register::Capture => state.capturing.into(),
@@ -302,7 +317,7 @@ impl MmioDevice for BridgeMsi {
 
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
         let state = &mut *lock(&self.state);
-        if self.gate == Some(MsiGate::RootPort) && offset == gate::MSI {
+        if self.gate == Some(MsiGate::RootPort) && offset == MSI {
             state.gate = u32::try_from(value).unwrap_or(0);
             return;
         }
@@ -316,18 +331,14 @@ impl MmioDevice for BridgeMsi {
             Register::SummaryEnable => state.summarized = value >> 8 & 0xff,
             Register::Summary => state.summary &= !(value >> 8),
             Register::Capture => state.capturing = value & 0xff,
-            Register::AddressLow(number)
-            | Register::AddressHigh(number)
-            | Register::Status(number)
-            | Register::Enable(number)
-            | Register::Mask(number) => {
+            Register::Block(number, field) => {
                 let Some(block) = state.blocks.get_mut(number) else { return };
-                match register {
-                    Register::AddressLow(_) => block.address = block.address >> 32 << 32 | wide,
-                    Register::AddressHigh(_) => {
+                match field {
+                    Field::AddressLow => block.address = block.address >> 32 << 32 | wide,
+                    Field::AddressHigh => {
                         block.address = block.address & 0xffff_ffff | wide << 32;
                     }
-                    Register::Status(_) => {
+                    Field::Status => {
                         let cleared = block.status & value;
                         block.status &= !cleared;
                         let first = u32::try_from(number).unwrap_or(0) * 32;
@@ -336,8 +347,8 @@ impl MmioDevice for BridgeMsi {
                             bits.for_each(|bit| observer(first + bit));
                         }
                     }
-                    Register::Enable(_) => block.enable = value,
-                    _ => block.mask = value,
+                    Field::Enable => block.enable = value,
+                    Field::Mask => block.mask = value,
                 }
             }
         }
@@ -346,6 +357,28 @@ impl MmioDevice for BridgeMsi {
 }
 
 msi_types::debug_by!(BridgeMsi as "BridgeMsi", |it| {kind: it.kind});
+
+/// Returns `true` if the register with the gate has this value once software has opened the gate.
+fn is_gate_open(gate: Option<MsiGate>, value: u32) -> bool {
+    let bits = match gate {
+        None => 0,
+        Some(MsiGate::RootPort) => ENABLE,
+        Some(MsiGate::Register { bits, .. }) => bits,
+    };
+    value & bits == bits
+}
+
+/// Reads a register of the root port that a driver needs to find the gate, whose register has this
+/// value.
+fn read_root_port(gate: Option<MsiGate>, value: u32, offset: u64) -> Option<u32> {
+    match offset {
+        _ if gate != Some(MsiGate::RootPort) => None,
+        POINTER => Some(0x40),
+        POWER => Some(0x5001),
+        MSI => Some(0x05 | value & ENABLE),
+        _ => None,
+    }
+}
 
 /// The path of messages from the functions behind a bridge: first to the controller inside the
 /// bridge, then to the bus beyond.

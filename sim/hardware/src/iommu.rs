@@ -2,7 +2,7 @@
 //!
 //! Accesses to unmapped pages are blocked and counted. A region may be reserved
 //! for messages, in which case messages to this region pass untranslated, as on x86. A domain is
-//! either an identity mapping, or has one or two translation stages with a granule each.
+//! either an identity mapping, or has a translation stage with a granule.
 
 mod translator;
 
@@ -40,27 +40,24 @@ impl Stage {
     }
 }
 
-/// An address space: the guest's stage, if any, followed by the host's stage.
+/// An address space.
 #[derive(Clone, Debug)]
 struct AddressSpace {
     mode: DoorbellMode,
-    first: Option<Stage>,
-    last: Option<Stage>,
+    stage: Option<Stage>,
 }
 
 impl AddressSpace {
     fn new(mode: DoorbellMode) -> Self {
-        let (first, last) = match mode {
-            DoorbellMode::Identity => (None, None),
-            DoorbellMode::Mapped(granule) => (None, Some(Stage::new(granule))),
-            DoorbellMode::Nested { granule, stored, doorbell } => {
-                let mut guest = Stage::new(granule);
-                guest.pages.insert(granule.page(stored), granule.page(doorbell));
-                (Some(guest), Some(Stage::new(granule)))
+        let stage = match mode {
+            DoorbellMode::Identity => None,
+            DoorbellMode::Mapped(granule) => Some(Stage::new(granule)),
+            // The unit has no second stage, so that a guest's stage maps nothing.
+            DoorbellMode::Reserved { .. } | DoorbellMode::Nested { .. } => {
+                Some(Stage::new(Granule::Size4K))
             }
-            DoorbellMode::Reserved { .. } => (None, Some(Stage::new(Granule::Size4K))),
         };
-        Self { mode, first, last }
+        Self { mode, stage }
     }
 
     fn translate(&self, address: u64) -> Option<u64> {
@@ -69,8 +66,7 @@ impl AddressSpace {
         {
             return Some(address);
         }
-        let seen = self.first.as_ref().map_or(Some(address), |stage| stage.translate(address))?;
-        self.last.as_ref().map_or(Some(seen), |stage| stage.translate(seen))
+        self.stage.as_ref().map_or(Some(address), |stage| stage.translate(address))
     }
 }
 
@@ -119,7 +115,7 @@ impl Iommu {
             .spaces
             .entry(own)
             .or_insert_with(|| AddressSpace::new(DoorbellMode::Mapped(GRANULE)));
-        if let Some(stage) = &mut space.last {
+        if let Some(stage) = &mut space.stage {
             stage.pages.insert(GRANULE.page(address), GRANULE.page(physical));
         }
     }
@@ -132,16 +128,11 @@ impl Iommu {
         translated
     }
 
-    /// Returns the number of pages mapped in all domains, not counting the mappings that guests
-    /// make.
+    /// Returns the number of pages mapped in all domains.
     pub fn pages(&self) -> usize {
         let state = lock(&self.state);
-        state
-            .spaces
-            .values()
-            .filter_map(|space| space.last.as_ref())
-            .map(|stage| stage.pages.len())
-            .sum()
+        let stages = state.spaces.values().filter_map(|space| space.stage.as_ref());
+        stages.map(|stage| stage.pages.len()).sum()
     }
 
     /// Returns the number of messages that were blocked.
@@ -193,7 +184,7 @@ impl Driver for IommuDriver {
         constraint: IovaConstraint,
     ) -> Result<u64, &'static str> {
         let mut unit = lock(&self.0.state);
-        let stage = unit.spaces.get_mut(&domain).and_then(|space| space.last.as_mut());
+        let stage = unit.spaces.get_mut(&domain).and_then(|space| space.stage.as_mut());
         let stage = stage.ok_or("the domain has no pages")?;
         if stage.granule.offset(page) != 0 {
             return Err("the doorbell's page is not aligned to the granule");
@@ -226,7 +217,7 @@ impl Driver for IommuDriver {
 
     fn unmap(&self, domain: IommuDomain, mapped: u64) {
         let mut unit = lock(&self.0.state);
-        let stage = unit.spaces.get_mut(&domain).and_then(|space| space.last.as_mut());
+        let stage = unit.spaces.get_mut(&domain).and_then(|space| space.stage.as_mut());
         let gone = stage.and_then(|stage| stage.pages.remove(&mapped));
         debug_assert!(gone.is_some(), "unmapped a page that is not mapped");
     }
@@ -278,19 +269,6 @@ mod tests {
             assert_eq!(driver(&unit).translate(DOMAIN, iova), Translated::To(doorbell));
             assert_eq!(driver(&unit).translate(IommuDomain(7), iova), Translated::Refused);
         }
-    }
-
-    #[test]
-    fn nested_translation_applies_both_stages() {
-        let nested = DoorbellMode::Nested {
-            granule: Granule::Size4K,
-            stored: 0x5040,
-            doorbell: 0x0809_0040,
-        };
-        let unit = unit(nested, 0x7040);
-        assert_eq!(write(&unit, 0x5040), Delivery::Blocked);
-        driver(&unit).map(DOMAIN, 0x7000, IovaConstraint::At(0x0809_0000)).unwrap();
-        assert_eq!(write(&unit, 0x5040), Delivery::Pending);
     }
 
     #[test]

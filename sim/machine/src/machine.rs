@@ -150,8 +150,8 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     };
     let (model, vcpus) = GicModel::new(gic.config, Arc::clone(&ram), kick)?;
     let mut doorbells = gic::doorbells(&model, &ram, recorder);
-    let virtual_bus =
-        virtual_bus.map(|plan| plan.listen(&model, options, &mut doorbells)).transpose()?;
+    let host = virtual_bus.as_ref().map(|plan| plan.listen(&model, options, &mut doorbells));
+    let host = host.transpose()?;
     let doorbells = Arc::new(doorbells);
     let mut bus = Bus::default();
     gic::attach(&model, recorder, &mut bus)?;
@@ -159,7 +159,8 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     let hosts = hosts::build(&description, hosts, &doorbells, &wires, (recorder, &mut bus))?;
     let devices = platform_devices::build(devices, &doorbells, &mut bus)?;
     let virtual_bus = virtual_bus
-        .map(|listening| listening.build(&doorbells, (recorder, &mut bus)))
+        .zip(host)
+        .map(|(plan, host)| plan.build(host, &doorbells, (recorder, &mut bus)))
         .transpose()?;
     Ok(Machine {
         name: description

@@ -131,11 +131,12 @@ mod tests {
     use crate::pci::sent::SentMessages;
     use crate::pci::{
         BridgeKind, DevFn, DeviceFunctions, FunctionConfig, HostBridge, Segment, StoreConfig,
+        header,
     };
     use crate::platform::MachinePlatform;
     use crate::ram::{Caches, Ram};
     use gic_firmware::BusRange;
-    use msi_types::{MsiMessage, RequesterId, SignalMsi};
+    use msi_types::{RequesterId, SignalMsi};
 
     const BUSES: BusRange = BusRange { first: 0x20, last: 0x2f };
 
@@ -153,14 +154,11 @@ mod tests {
         segment.plug(config, Arc::clone(upstream));
     }
 
-    /// Enumerates one function on the root bus and two behind a bridge. Firmware has set the
-    /// bridge's secondary bus number to `secondary`.
-    fn found_behind(
-        kind: BridgeKind,
-        secondary: u8,
-    ) -> (Vec<FoundFunction>, Arc<HostBridge>, Arc<SentMessages>, CpuBus) {
-        let recorder = Arc::new(SentMessages::default());
-        let upstream: Arc<dyn SignalMsi<RequesterId>> = Arc::clone(&recorder) as _;
+    /// Enumerates one function on the root bus and two behind a bridge, and returns each one's
+    /// requester IDs: its own, and the one that the host bridge sees. Firmware has set the bridge's
+    /// secondary bus number to `secondary`.
+    fn requesters_behind(kind: BridgeKind, secondary: u8) -> [(u32, u32); 3] {
+        let upstream: Arc<dyn SignalMsi<RequesterId>> = Arc::new(SentMessages::default());
         let mut root = Segment::new(BUSES.first);
         plug(&mut root, DevFn::new(3, 0), &upstream);
         let mut segment = Segment::new(secondary);
@@ -174,73 +172,25 @@ mod tests {
         bus.attach("memory", windows().memory, host.memory()).unwrap();
         let ram = Arc::new(Ram::new(&[], Caches::Snooped));
         let bus = MachinePlatform::new(Arc::new(bus), ram).cpu_bus();
-        (enumerate(&bus, windows()).unwrap(), host, recorder, bus)
-    }
-
-    fn requesters(found: &[FoundFunction]) -> Vec<(u32, u32)> {
-        let both = |found: &FoundFunction| {
-            let requester = found.requester();
-            (requester.function.get(), requester.at_host().get())
-        };
-        found.iter().map(both).collect()
-    }
-
-    #[test]
-    fn bus_numbers_assigned_by_firmware_are_kept() {
-        let (found, ..) = found_behind(BridgeKind::RootPort, 0x25);
-        assert_eq!(requesters(&found), [(0x2500, 0x2500), (0x2548, 0x2548), (0x2018, 0x2018)]);
+        let found: [_; 3] = enumerate(&bus, windows()).unwrap().try_into().unwrap();
+        // Vector Control of the first entry. The entry is masked after reset.
+        let control = found[0].function.bar(0).unwrap().cpu.base() + 12;
+        assert_eq!(bus.read32(control), 1);
+        bus.write(windows().ecam.base() + u64::from(header::COMMAND), AccessWidth::Half, 0);
+        assert_eq!(bus.read32(control), u32::MAX, "the bridge does not forward memory accesses");
+        found.map(|it| (it.requester().function.get(), it.requester().at_host().get()))
     }
 
     #[test]
-    fn a_bridge_without_a_bus_number_gets_the_next_number() {
-        let (found, ..) = found_behind(BridgeKind::RootPort, 0);
-        assert_eq!(requesters(&found), [(0x2100, 0x2100), (0x2148, 0x2148), (0x2018, 0x2018)]);
-    }
-
-    #[test]
-    fn a_conventional_bridge_aliases_its_functions_requester_ids() {
-        let (found, ..) = found_behind(BridgeKind::ToConventional, 0x22);
-        assert_eq!(requesters(&found), [(0x2200, 0x2200), (0x2248, 0x2200), (0x2018, 0x2018)]);
-    }
-
-    #[test]
-    fn the_enumerated_alias_matches_the_requester_id_of_a_message() {
-        let (found, host, recorder, bus) = found_behind(BridgeKind::ToConventional, 0x22);
-        let last = &found[1];
-        let function =
-            host.functions().iter().find(|it| it.requester() == last.requester().function).unwrap();
-        let platform = MachinePlatform::new(
-            Arc::new(Bus::default()),
-            Arc::new(Ram::new(&[], Caches::Snooped)),
-        );
-        let store = last.store(Arc::new(platform)).unwrap().store;
-        let message = MsiMessage { address: 0x1000, data: 5 };
-        store
-            .update(&mut |slots| {
-                slots.write(2, message);
-                slots.unmask(2);
-            })
-            .unwrap();
-        store.set_enabled(true).unwrap();
-        assert_eq!(store.read_back(2).unwrap().requester, Some(last.requester().at_host()));
-        function.signal(2);
-        assert_eq!(recorder.all(), [(last.requester().at_host(), message)]);
-        drop(bus);
-    }
-
-    #[test]
-    fn bars_behind_a_bridge_do_not_overlap() {
-        let (found, _, _, bus) = found_behind(BridgeKind::RootPort, 0x21);
-        let bars = |found: &FoundFunction| -> Vec<_> {
-            (0..6).filter_map(|index| found.function.bar(index)).collect()
-        };
-        let mut all: Vec<_> = found.iter().flat_map(bars).map(|bar| bar.cpu).collect();
-        all.sort();
-        assert_eq!(all.len(), 6);
-        assert!(all.windows(2).all(|pair| pair[0].base() + pair[0].size() <= pair[1].base()));
-        for found in &found {
-            // Vector Control of the first entry. The entry is masked after reset.
-            assert_eq!(bus.read32(found.function.bar(0).unwrap().cpu.base() + 12), 1);
+    fn each_bridge_determines_the_requester_ids_below() {
+        for (kind, secondary, expected) in [
+            (BridgeKind::RootPort, 0x25, [(0x2500, 0x2500), (0x2548, 0x2548)]),
+            // Without a number of firmware's, the bridge gets the next one.
+            (BridgeKind::RootPort, 0, [(0x2100, 0x2100), (0x2148, 0x2148)]),
+            (BridgeKind::ToConventional, 0x22, [(0x2200, 0x2200), (0x2248, 0x2200)]),
+        ] {
+            let [first, second, on_root] = requesters_behind(kind, secondary);
+            assert_eq!(([first, second], on_root), (expected, (0x2018, 0x2018)));
         }
     }
 }

@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The lowest vector that a message may contain.
 const LOWEST: u8 = 0x10;
-/// Supported delivery modes: fixed and lowest priority.
+/// The supported delivery mode.
 const FIXED: u8 = 0;
-const LOWEST_PRIORITY: u8 = 1;
 
 /// A set of vectors, with one bit per vector.
 #[derive(Clone, Copy, Default)]
@@ -44,7 +43,7 @@ struct LocalApic {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arriving {
     pub destination: u32,
-    /// DM bit: the destination is a set of APICs with one bit each (flat model).
+    /// DM bit: the destination is a set of APICs. The machine has only physical destinations.
     pub logical: bool,
     pub delivery_mode: u8,
     pub vector: u8,
@@ -72,30 +71,15 @@ impl LocalApicBank {
 
     /// Delivers a message.
     pub fn take(&self, message: Arriving) -> Delivery {
-        let served =
-            matches!(message.delivery_mode, FIXED | LOWEST_PRIORITY) && message.vector >= LOWEST;
-        let mut targets = self.targets(message).into_iter();
-        let first = targets.next().filter(|_| served);
-        let Some(first) = first else {
+        let is_served =
+            message.delivery_mode == FIXED && message.vector >= LOWEST && !message.logical;
+        let target = self.cpus().find(|cpu| Self::id(*cpu) == message.destination);
+        let Some(target) = target.filter(|_| is_served) else {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Delivery::Blocked;
         };
-        let others = if message.delivery_mode == FIXED { targets.collect() } else { Vec::new() };
-        for cpu in others.into_iter().chain([first]) {
-            self.request(cpu, message.vector);
-        }
+        self.request(target, message.vector);
         Delivery::Pending
-    }
-
-    fn targets(&self, message: Arriving) -> Vec<Cpu> {
-        let is_meant = |cpu: &Cpu| {
-            if message.logical {
-                message.destination >> cpu.get() & 1 != 0
-            } else {
-                Self::id(*cpu) == message.destination
-            }
-        };
-        self.cpus().filter(is_meant).collect()
     }
 
     /// Returns all CPUs.
@@ -180,24 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_logical_destination_reaches_each_cpu_in_its_set() {
-        let apics = LocalApicBank::new(3);
-        let both = Arriving { logical: true, ..physical(0b110, 0x40) };
-        apics.take(both);
-        let took = |apics: &LocalApicBank| {
-            apics.cpus().map(|cpu| apics.acknowledge(cpu)).collect::<Vec<_>>()
-        };
-        assert_eq!(took(&apics), [None, Some(0x40), Some(0x40)]);
-        apics.cpus().for_each(|cpu| apics.end(cpu));
-        apics.take(Arriving { delivery_mode: LOWEST_PRIORITY, ..both });
-        assert_eq!(took(&apics).iter().flatten().count(), 1);
-    }
-
-    #[test]
     fn illegal_vector_and_unknown_apic_are_refused() {
         let apics = LocalApicBank::new(1);
-        assert_eq!(apics.take(physical(LocalApicBank::id(Cpu::new(0)), 0x0f)), Delivery::Blocked);
-        assert_eq!(apics.take(physical(LocalApicBank::id(CPU1), 0x40)), Delivery::Blocked);
-        assert_eq!(apics.refused(), 2);
+        let here = LocalApicBank::id(Cpu::new(0));
+        let logical = Arriving { logical: true, ..physical(here, 0x40) };
+        let refused = [physical(here, 0x0f), physical(LocalApicBank::id(CPU1), 0x40), logical];
+        assert_eq!(refused.map(|message| apics.take(message)), [Delivery::Blocked; 3]);
+        assert_eq!(apics.refused(), 3);
     }
 }

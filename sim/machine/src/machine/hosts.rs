@@ -1,7 +1,7 @@
 //! PCI host bridges, with their windows and the functions behind them.
 
 use super::populate::{self, CandidateMap, Functions};
-use super::{AddressPlan, BuildOptions, Population, Refusal};
+use super::{AddressPlan, BuildOptions, Refusal};
 use crate::trace::Recorder;
 use doorbell_hardware::bridge_msi::{BridgeMsi, BridgeMsiKind, GlueRegister, InBridge, Summary};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
@@ -131,21 +131,13 @@ fn functions(
         candidates.filter(|(_, _, candidates)| !candidates.is_empty()).collect();
     let mut planned = Vec::new();
     for (turn, (index, first_bus, candidates)) in served.iter().enumerate() {
-        let functions = match &options.population {
-            Population::Usual => Functions::usual(candidates, *first_bus),
-            Population::Chosen(endpoints) => {
-                let theirs = endpoints.functions.iter().skip(turn).step_by(served.len());
-                let (functions, left_out) = populate::place(theirs, candidates, *first_bus);
-                if left_out != 0 {
-                    let name = description
-                        .hosts
-                        .get(*index)
-                        .map_or_else(String::new, |host| host.id.to_string());
-                    space.note(format!("{name}: {left_out} chosen functions found no place"));
-                }
-                functions
-            }
+        let note = |note| {
+            let host = description.hosts.get(*index);
+            let name = host.map_or_else(String::new, |host| host.id.to_string());
+            space.note(format!("{name}: {note}"));
         };
+        let turn = (turn, served.len());
+        let functions = Functions::plan(&options.population, candidates, *first_bus, turn, note);
         planned.push((*index, functions));
     }
     planned

@@ -3,10 +3,9 @@
 
 mod chosen;
 
-pub(super) use chosen::place;
-
-use super::ControllerChoice;
+use super::{ControllerChoice, Population};
 use crate::trace::Recorder;
+use chosen::place;
 use doorbell_hardware::bus::Doorbells;
 use doorbell_hardware::pci::{
     AddressWidth, BridgeKind, DevFn, DeviceFunctions, FunctionConfig, Segment, StoreConfig,
@@ -68,7 +67,7 @@ pub(super) type CandidateMap = BTreeMap<usize, Vec<Candidate>>;
 
 impl Functions {
     /// Plans a few functions per routing entry, with as many kinds of message stores as possible.
-    pub(super) fn usual(candidates: &CandidateMap, first_bus: u8) -> Self {
+    fn usual(candidates: &CandidateMap, first_bus: u8) -> Self {
         let mut plan = Self::default();
         for candidates in candidates.values().take(STATEMENTS) {
             plan.populate_root(candidates, first_bus);
@@ -79,6 +78,27 @@ impl Functions {
             candidates.values().any(|candidates| plan.populate_conventional(candidates, first_bus));
         plan.complete_devices();
         plan
+    }
+
+    /// Plans the functions of one of `hosts` host bridges: the one that has this turn among them.
+    pub(super) fn plan(
+        population: &Population,
+        candidates: &CandidateMap,
+        first_bus: u8,
+        (turn, hosts): (usize, usize),
+        note: impl FnOnce(String),
+    ) -> Self {
+        match population {
+            Population::Usual => Self::usual(candidates, first_bus),
+            Population::Chosen(chosen) => {
+                let theirs = chosen.functions.iter().skip(turn).step_by(hosts);
+                let (functions, left_out) = place(theirs, candidates, first_bus);
+                if left_out != 0 {
+                    note(format!("{left_out} chosen functions found no place"));
+                }
+                functions
+            }
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -7,7 +7,7 @@
 use super::controller_choice::{HYPERV_VPCI, is_virtual_bus};
 use super::gic;
 use super::populate::{self, CandidateMap, Functions};
-use super::{AddressPlan, BuildOptions, Population, Refusal};
+use super::{AddressPlan, BuildOptions, Refusal};
 use crate::migration::Migration;
 use crate::model::GicModel;
 use crate::trace::Recorder;
@@ -38,12 +38,6 @@ pub(super) struct VirtualBusPlan {
     controller: ControllerIndex,
     windows: Windows,
     functions: Functions,
-}
-
-/// A virtual bus whose host end is registered to receive messages.
-pub(super) struct ListeningBus {
-    plan: VirtualBusPlan,
-    host: Arc<HypervHost>,
 }
 
 /// The host end of a virtual bus, and its functions.
@@ -92,27 +86,18 @@ fn functions(options: &BuildOptions, space: &mut AddressPlan) -> Functions {
             .map(|function| (RequesterId::pci(BUSES.first, device, function), MESSAGE_ADDRESS));
         candidates.entry((device / GROUP).into()).or_default().extend(of_device);
     }
-    match &options.population {
-        Population::Usual => Functions::usual(&candidates, BUSES.first),
-        Population::Chosen(chosen) => {
-            let (functions, left_out) =
-                populate::place(chosen.functions.iter(), &candidates, BUSES.first);
-            if left_out != 0 {
-                space.note(format!("{NAME}: {left_out} chosen functions found no place"));
-            }
-            functions
-        }
-    }
+    let note = |note| space.note(format!("{NAME}: {note}"));
+    Functions::plan(&options.population, &candidates, BUSES.first, (0, 1), note)
 }
 
 impl VirtualBusPlan {
     /// Creates the host end with the planned functions, and registers it to receive their messages.
     pub(super) fn listen(
-        self,
+        &self,
         model: &Arc<GicModel>,
         options: &BuildOptions,
         doorbells: &mut Doorbells,
-    ) -> Result<ListeningBus, Refusal> {
+    ) -> Result<Arc<HypervHost>, Refusal> {
         let cpus = u16::try_from(model.config().cpus.len()).unwrap_or(u16::MAX);
         let functions: Vec<_> = self.functions.requesters().collect();
         let migration = match options.migration {
@@ -124,18 +109,17 @@ impl VirtualBusPlan {
         let host = host.map_err(Refusal::VirtualBus)?;
         let receiver = gic::observed(Arc::clone(&host) as _, options.recorder.as_ref());
         doorbells.listen(MESSAGE_ADDRESS, receiver);
-        Ok(ListeningBus { plan: self, host })
+        Ok(host)
     }
-}
 
-impl ListeningBus {
     /// Builds the functions and attaches their windows to `bus`.
     pub(super) fn build(
         self,
+        host: Arc<HypervHost>,
         doorbells: &Arc<Doorbells>,
         (recorder, bus): (Option<&Arc<Recorder>>, &mut Bus),
     ) -> Result<VirtualBusHardware, Overlap> {
-        let VirtualBusPlan { controller, windows, functions } = self.plan;
+        let Self { controller, windows, functions } = self;
         let identity = |requester: RequesterId| Some(DeviceId::new(requester.get()));
         let translator = Arc::new(Translator::new(Arc::clone(doorbells), identity));
         let upstream = populate::observed(translator, recorder);
@@ -143,6 +127,6 @@ impl ListeningBus {
         let bridge = Arc::new(HostBridge::new(windows, root));
         bus.attach("vpci ECAM", windows.ecam, bridge.ecam())?;
         bus.attach("vpci memory", windows.memory, bridge.memory())?;
-        Ok(VirtualBusHardware { controller, bridge, host: self.host })
+        Ok(VirtualBusHardware { controller, bridge, host })
     }
 }

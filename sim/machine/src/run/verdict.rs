@@ -7,8 +7,8 @@ use crate::report::{ControllerReport, DeviceReport, Report, Totals, VectorReport
 use crate::system::{Device, Driver, System};
 use doorbell_hardware::hyperv::MESSAGE_ADDRESS;
 use gic_firmware::{Controller, ControllerIndex, ControllerKind};
-use irq_domain::IrqHandle;
-use msi_types::{Isolation, NotIsolated};
+use irq_domain::Irq;
+use msi_types::{Cpu, HwIrq, Isolation, NotIsolated};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -78,8 +78,10 @@ fn controllers(system: &System) -> Vec<ControllerReport> {
 }
 
 fn device_report(system: &System, device: &Device, totals: &mut Totals) -> DeviceReport {
-    let places = device.with_driver(|driver| match driver {
-        Driver::Active(_, handles) => handles.iter().map(FinalVector::of).collect(),
+    let places: Vec<_> = device.with_driver(|driver| match driver {
+        Driver::Active(_, handles) => {
+            handles.iter().map(|it| (it.irq(), it.hwirq(), it.effective_affinity())).collect()
+        }
         Driver::Refused(_) | Driver::Attached(..) | Driver::Gone => Vec::new(),
     });
     let vectors = places.into_iter().enumerate();
@@ -107,24 +109,10 @@ fn device_report(system: &System, device: &Device, totals: &mut Totals) -> Devic
     report
 }
 
-/// A vector's number, INTID and target at the end of the run.
-#[derive(Clone, Copy)]
-struct FinalVector {
-    irq: u32,
-    hwirq: msi_types::HwIrq,
-    cpu: msi_types::Cpu,
-}
-
-impl FinalVector {
-    fn of(handle: &IrqHandle) -> Self {
-        Self { irq: handle.irq().get(), hwirq: handle.hwirq(), cpu: handle.effective_affinity() }
-    }
-}
-
 fn vector_report(
     device: &Device,
     index: usize,
-    place: FinalVector,
+    (irq, hwirq, cpu): (Irq, HwIrq, Cpu),
     totals: &mut Totals,
 ) -> Option<VectorReport> {
     let record = &device.vectors().get(index)?.record;
@@ -143,9 +131,9 @@ fn vector_report(
     totals.wrong_cpu += counts.wrong_cpu;
     totals.late += counts.late;
     Some(VectorReport {
-        irq: place.irq,
-        hwirq: place.hwirq,
-        cpu: place.cpu,
+        irq: irq.get(),
+        hwirq,
+        cpu,
         sent: counts.sent,
         delivered,
         coalesced: counts.sent - delivered,

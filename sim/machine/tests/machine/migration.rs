@@ -1,10 +1,9 @@
 //! Runs the drivers on a machine whose interrupt controller is saved and restored at random moments
 //! under load, usually into a new model.
 
-use crate::everything;
+use crate::{assert_delivered, everything};
 use doorbell_machine::{
-    BuildOptions, LpiNumbers, Machine, Migration, Report, RunOptions, build, embedded, run,
-    simulate,
+    BuildOptions, LpiNumbers, Machine, Migration, RunOptions, build, embedded, run, simulate,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU16;
@@ -16,13 +15,6 @@ fn machine(name: &str, cpus: Option<u16>) -> Machine {
     let lpis = LpiNumbers::Few;
     let options = BuildOptions { cpus, migration, lpis, ..BuildOptions::default() };
     build(&crate::embedded(name), &options).unwrap()
-}
-
-#[track_caller]
-fn assert_delivered(report: &Report, messages: u32) {
-    let totals = report.totals;
-    assert!(totals.is_clean(), "{}: {totals:?}", report.machine);
-    assert_eq!(totals.sent, totals.vectors * u64::from(messages));
 }
 
 #[test]
