@@ -410,7 +410,12 @@ impl RouteRow {
             via: statement(requester.msi, span.via),
             isolated: isolates(controller),
             iommus: iommus.collect(),
-            statements: statements::all(description, requester, span, &first),
+            statements: statements::all(
+                description,
+                requester,
+                span,
+                first.iter().map(|stream| (stream.index, &stream.origin)),
+            ),
             index: span.controller,
             kind: controller.kind.clone(),
             streams,

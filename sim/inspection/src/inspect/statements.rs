@@ -1,8 +1,7 @@
 //! Firmware's statements about a route.
 
-use super::report::StreamRow;
 use crate::requesters::Requester;
-use gic_firmware::{Controller, Description, Fact, MsiRouting, Origin, RouteSpan, Via};
+use gic_firmware::{Controller, Description, Fact, IommuIndex, MsiRouting, Origin, RouteSpan, Via};
 
 /// Maximum number of statements of one kind about a route.
 const MAX_STATEMENTS: usize = 16;
@@ -22,13 +21,13 @@ pub fn statement(msi: &MsiRouting, via: Via) -> String {
     stated.map_or_else(|| via.to_string(), |origin| origin.item().to_owned())
 }
 
-/// Returns the statements about a route, from the requester to the controller. `streams` has the
-/// first stream of each IOMMU.
-pub(super) fn all(
+/// Returns the statements about a route, from the requester to the controller. `iommus` has
+/// the statement that refers to each IOMMU.
+pub(super) fn all<'o>(
     description: &Description,
     requester: &Requester<'_>,
     span: &RouteSpan,
-    streams: &[&StreamRow],
+    iommus: impl Iterator<Item = (IommuIndex, &'o Origin)>,
 ) -> Vec<Statement> {
     let mut statements = Vec::new();
     let status = &requester.status;
@@ -46,9 +45,10 @@ pub(super) fn all(
     if let (Some(mask), Via::Map(_)) = (&requester.msi.mask, span.via) {
         say(format!("requester IDs are masked with {:#x}", mask.value), &mask.origin);
     }
-    for stream in streams.iter().take(MAX_STATEMENTS) {
-        say(format!("messages pass {}", stream.iommu), &stream.origin);
-        if let Some(iommu) = description.iommu(stream.index).filter(|_| !stream.enabled) {
+    for (index, origin) in iommus.take(MAX_STATEMENTS) {
+        let Some(iommu) = description.iommu(index) else { continue };
+        say(format!("messages pass {}", iommu.id), origin);
+        if !iommu.status.is_enabled() {
             say("the IOMMU is disabled".to_owned(), &iommu.status.origin);
         }
     }
