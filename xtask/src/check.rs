@@ -5,18 +5,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::programs::{self, Extent};
-use crate::tally::{self, Tally};
-use crate::{counted, lint, rust};
+use crate::step::timed;
+use crate::{counted, lint, rust, tally};
 use doorbell_harness::workspace::{Package, Workspace};
 use doorbell_harness::{hang, process, toolchain};
-
-/// Extent of the tests. Proptest's default is 256 cases.
-const QUICK: Extent = Extent::Quick { property_cases: "32" };
 
 /// Options of a check.
 #[derive(Debug, clap::Args)]
@@ -30,34 +25,28 @@ pub(crate) struct Wanted {
 pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     let files = changed_files(&workspace.root, &wanted.since)?;
     let Concerned { changed, dependents } = concerned(workspace, &files);
-    let mut rows = Vec::new();
-    let mut step = |name, run: &dyn Fn(&mut Tally) -> Result<()>| {
-        println!("── {name}");
-        let (start, mut tally) = (Instant::now(), Tally::default());
-        if let Err(error) = run(&mut tally) {
-            tally.fail(format!("{error:#}"));
-        }
-        rows.push((name, tally, start.elapsed().as_secs_f32()));
-    };
-    step("format", &|tally| rust::check_format(workspace, tally));
-    step("lint", &|tally| lint::run(workspace, tally));
+    let mut rows = vec![
+        timed("format", "rustfmt's check", |tally| rust::check_format(workspace, tally)),
+        timed("lint", "house lints", |tally| lint::run(workspace, tally)),
+    ];
+    let names = changed.iter().copied().collect::<Vec<_>>().join(", ");
     if changed.is_empty() {
         println!("no package of the root's workspace has changed since {}", wanted.since);
     } else {
-        println!("── of {}", changed.iter().copied().collect::<Vec<_>>().join(", "));
-        step("clippy", &|tally| {
+        rows.push(timed("clippy", &format!("{names}, and their dependents"), |tally| {
             toolchain::need_component(&workspace.root, "clippy")?;
             let chosen = choice(changed.union(&dependents));
             let clippy = [&chosen, &["--all-targets", "--all-features"][..]].concat();
             rust::clippy_case("clippy", workspace, "", &clippy, tally);
             Ok(())
-        });
-        step("test", &|tally| {
-            let programs = programs::build(workspace, &choice(&changed))?;
-            programs::run_tests(&programs, QUICK, tally);
-            Ok(())
-        });
-        step("examples", &|tally| run_examples(workspace, &changed, tally));
+        }));
+        rows.push(timed("test", &names, |tally| {
+            let mut cargo = process::cargo(&workspace.root);
+            cargo.args(["test", "--all-features", "--no-fail-fast"]).args(choice(&changed));
+            // These packages are built again after the next change. Proptest's default is 256.
+            cargo.env("CARGO_INCREMENTAL", "1").env("PROPTEST_CASES", "32");
+            counted::count_all(&mut cargo, 2 * hang::CASE, tally)
+        }));
     }
     Ok(tally::summarize(&rows))
 }
@@ -118,22 +107,6 @@ fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> Concerned<'a> {
 /// documents.
 fn is_of_library(package: &Package, file: &Path) -> bool {
     file.starts_with(package.folder.join("src")) || file == package.folder.join("Cargo.toml")
-}
-
-/// Runs the documentation examples of the libraries among the packages.
-fn run_examples(workspace: &Workspace, packages: &BTreeSet<&str>, tally: &mut Tally) -> Result<()> {
-    let is_library = |package: &&Package| {
-        packages.contains(&*package.name)
-            && package.targets.iter().any(|target| target.kind == "lib")
-    };
-    let libraries = workspace.packages.iter().filter(is_library);
-    let chosen: Vec<_> = libraries.flat_map(|package| ["--package", &*package.name]).collect();
-    if chosen.is_empty() {
-        return Ok(());
-    }
-    let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["test", "--doc", "--all-features", "--quiet"]).args(chosen);
-    counted::count_all(&mut cargo, hang::CASE, tally)
 }
 
 #[cfg(test)]

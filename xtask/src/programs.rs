@@ -16,9 +16,7 @@ use doorbell_harness::{hang, process};
 
 /// The tests of a program that are run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Extent {
-    /// All but those ignored as slow, with a number of cases of each property.
-    Quick { property_cases: &'static str },
+enum Extent {
     /// All but those ignored as slow.
     Ordinary,
     /// Those ignored as slow.
@@ -36,7 +34,7 @@ enum Kind {
 
 /// A program that was built, and the folder in which cargo would run it.
 #[derive(Debug)]
-pub(crate) struct Program {
+struct Program {
     kind: Kind,
     file: PathBuf,
     folder: PathBuf,
@@ -67,15 +65,11 @@ pub(crate) fn suite(workspace: &Workspace, name: &str) -> Result<Command> {
     Ok(programs.first().with_context(|| format!("no suite {name}"))?.command())
 }
 
-/// Builds the test programs and the examples of the packages that `chosen` selects. A part of the
-/// workspace is built incrementally, because it is built again after the next change.
-pub(crate) fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Vec<Program>> {
+/// Builds the test programs and the examples that `chosen` selects.
+fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Vec<Program>> {
     let mut cargo = process::cargo(&workspace.root);
     cargo.arg("test").args(chosen).args(["--all-features", "--no-run"]);
     cargo.args(["--message-format", "json"]);
-    if chosen.first() != Some(&"--workspace") {
-        cargo.env("CARGO_INCREMENTAL", "1");
-    }
     let (mut programs, mut errors) = (Vec::new(), Vec::new());
     let status = process::watch(&mut cargo, 2 * hang::CASE, |line| {
         let Ok(message) = serde_json::from_str::<Value>(line) else { return };
@@ -103,7 +97,7 @@ fn program(message: &Value) -> Option<Program> {
 }
 
 /// Runs the test programs.
-pub(crate) fn run_tests(programs: &[Program], extent: Extent, tally: &mut Tally) {
+fn run_tests(programs: &[Program], extent: Extent, tally: &mut Tally) {
     // Run these programs one at a time: each uses all CPUs, and some fail if messages are delayed.
     for program in programs.iter().filter(|program| program.kind == Kind::Test) {
         program.run_tests(extent, tally);
@@ -145,11 +139,9 @@ impl Program {
         let (name, failures) = (self.name(), tally.failures());
         let mut unfinished = self.listed();
         let mut command = self.command();
-        match extent {
-            Extent::Quick { property_cases } => command.env("PROPTEST_CASES", property_cases),
-            Extent::Ordinary => &mut command,
-            Extent::Slow => command.arg("--ignored"),
-        };
+        if let Extent::Slow = extent {
+            command.arg("--ignored");
+        }
         let mut output = vec![name.clone()];
         let outcome = process::watch_each(&mut command, hang::CASE, |line| {
             counted::count(line, tally);

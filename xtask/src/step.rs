@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use doorbell_harness::workspace::Workspace;
 
 use crate::suites::{Part, Suite};
-use crate::tally::{self, Tally};
+use crate::tally::{self, Row, Tally};
 use crate::{forwarded, lint, package, programs, rust};
 
 /// The commands that run a step, each with all steps of those before it.
@@ -190,17 +190,24 @@ pub(crate) fn list() {
 
 /// Runs `steps`, then prints the summary and, alone on the last line, the total.
 pub(crate) fn run(workspace: &Workspace, steps: &[Planned]) -> ExitCode {
-    let mut rows = Vec::new();
-    for (step, part) in steps {
-        println!("── {}: {}", step.name, step.about);
-        let start = Instant::now();
-        let mut tally = Tally::default();
-        if let Err(error) = step.run(*part, workspace, &mut tally) {
-            tally.fail(format!("{error:#}"));
-        }
-        rows.push((step.name, tally, start.elapsed().as_secs_f32()));
+    let rows = steps.iter().map(|(step, part)| {
+        timed(step.name, step.about, |tally| step.run(*part, workspace, tally))
+    });
+    tally::summarize(&rows.collect::<Vec<_>>())
+}
+
+/// Runs a step, and returns its row of the summary.
+pub(crate) fn timed(
+    name: &'static str,
+    about: &str,
+    run: impl FnOnce(&mut Tally) -> Result<()>,
+) -> Row {
+    println!("── {name}: {about}");
+    let (start, mut tally) = (Instant::now(), Tally::default());
+    if let Err(error) = run(&mut tally) {
+        tally.fail(format!("{error:#}"));
     }
-    tally::summarize(&rows)
+    (name, tally, start.elapsed().as_secs_f32())
 }
 
 #[cfg(test)]

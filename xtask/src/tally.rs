@@ -54,8 +54,11 @@ impl Tally {
     }
 }
 
+/// A step's name, its results and its seconds.
+pub(crate) type Row = (&'static str, Tally, f32);
+
 /// Prints the rows of a summary, the skipped and failed checks, and the total.
-pub(crate) fn summarize(rows: &[(&str, Tally, f32)]) -> ExitCode {
+pub(crate) fn summarize(rows: &[Row]) -> ExitCode {
     println!("\n{:17} {:>7} {:>7} {:>7} {:>8}", "step", "passed", "failed", "skipped", "seconds");
     for (name, tally, seconds) in rows {
         let (passed, failed, skipped) = (tally.passed, tally.failed.len(), tally.skipped.len());
