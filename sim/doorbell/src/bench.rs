@@ -1,6 +1,5 @@
 //! `doorbell bench`.
 
-mod digits;
 mod markdown;
 
 use crate::cli::BenchArgs;
@@ -8,7 +7,6 @@ use crate::exit::Outcome;
 use crate::print::{self, Output};
 use crate::table::Table;
 use anyhow::{Context, Result, ensure};
-use digits::three_digits;
 use doorbell_bench::{MeasureOptions, Measurements};
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
@@ -55,4 +53,10 @@ fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
         writeln!(out, "{}: not measured, {}", skipped.name, skipped.reason)?;
     }
     writeln!(out, "an uncontended fetch_or takes {:.2} ns", measured.floor_ns)
+}
+
+/// Formats a number with three significant digits.
+fn three_digits(number: f64) -> String {
+    let decimals = if number < 10.0 { 2 } else { usize::from(number < 100.0) };
+    format!("{number:.decimals$}")
 }

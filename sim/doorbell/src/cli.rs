@@ -6,6 +6,7 @@ use crate::print::{self, ColorWhen};
 use crate::registers;
 use crate::snapshot::SnapshotArgs;
 use crate::source;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use doorbell_inspection::Source;
 use doorbell_machine::ControllerChoice;
@@ -104,37 +105,24 @@ pub(crate) struct ManArgs {
     pub(crate) subcommand: Option<String>,
 }
 
-/// A kind of MSI controller.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Controller {
-    /// All controllers of the description.
-    Auto,
-    /// Interrupt Translation Services.
-    Its,
-    /// Redistributors, without an ITS.
-    DirectLpi,
-    /// Message-based SPIs of the distributor.
-    Mbi,
-    /// GICv2m frames.
-    V2m,
-    /// Controllers inside host bridges.
-    BridgeMsi,
-    /// Virtual PCI buses of Hyper-V.
-    HypervVpci,
-}
+/// The kinds of MSI controllers, with their names as arguments.
+const CONTROLLERS: [(&str, &str, ControllerChoice); 7] = [
+    ("auto", "All controllers of the description", ControllerChoice::Auto),
+    ("its", "Interrupt Translation Services", ControllerChoice::Its),
+    ("direct-lpi", "Redistributors, without an ITS", ControllerChoice::DirectLpi),
+    ("mbi", "Message-based SPIs of the distributor", ControllerChoice::Mbi),
+    ("v2m", "GICv2m frames", ControllerChoice::V2m),
+    ("bridge-msi", "Controllers inside host bridges", ControllerChoice::BridgeMsi),
+    ("hyperv-vpci", "Virtual PCI buses of Hyper-V", ControllerChoice::HypervVpci),
+];
 
-impl From<Controller> for ControllerChoice {
-    fn from(chosen: Controller) -> Self {
-        match chosen {
-            Controller::Auto => Self::Auto,
-            Controller::Its => Self::Its,
-            Controller::DirectLpi => Self::DirectLpi,
-            Controller::Mbi => Self::Mbi,
-            Controller::V2m => Self::V2m,
-            Controller::BridgeMsi => Self::BridgeMsi,
-            Controller::HypervVpci => Self::HypervVpci,
-        }
-    }
+/// Returns the parser of a kind.
+fn controller() -> impl TypedValueParser<Value = ControllerChoice> {
+    let names = CONTROLLERS.map(|(name, help, _)| PossibleValue::new(name).help(help));
+    PossibleValuesParser::new(names).map(|chosen| {
+        let found = CONTROLLERS.iter().find(|(name, ..)| *name == chosen);
+        found.map_or(ControllerChoice::Auto, |(_, _, choice)| *choice)
+    })
 }
 
 /// The arguments of `run`, which can also name the description as other subcommands do.
@@ -183,8 +171,8 @@ pub(crate) struct WorkloadArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) cpus: Option<u32>,
     /// Use only the devices that firmware routes to controllers of this kind; auto = all.
-    #[arg(long, value_name = "KIND", value_enum, default_value_t = Controller::Auto)]
-    pub(crate) controller: Controller,
+    #[arg(long, value_name = "KIND", value_parser = controller(), default_value = "auto")]
+    pub(crate) controller: ControllerChoice,
     /// Number of messages that each vector sends.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) messages: Option<u32>,

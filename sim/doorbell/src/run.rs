@@ -56,7 +56,7 @@ pub(crate) fn build_options(args: &WorkloadArgs) -> BuildOptions {
     let migrates = args.disturb.contains(&Disturbance::Migrate);
     BuildOptions {
         cpus: args.cpus.and_then(cpu_limit),
-        controller: args.controller.into(),
+        controller: args.controller,
         migration: if migrates {
             Migration::AtRandom { seed: args.seed }
         } else {

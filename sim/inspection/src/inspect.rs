@@ -1,18 +1,16 @@
 //! The contents of a description, plus capacities from known registers.
 
 mod capacity;
-mod cells;
 mod listing;
 mod report;
 mod rows;
 mod statements;
 
 pub use capacity::CapacityRow;
-pub use cells::{addresses, first_names, ranges, yes_no};
 pub use listing::{Listing, Listings};
 pub use report::{
     ControllerRow, CpuRow, DeviceRow, FindingRow, GicRow, Inspection, ParentRow, RangeRow,
     RedistributorRow, RouteRow, SecondaryGicRow, StreamRow,
 };
-pub use rows::Rows;
+pub use rows::{Rows, addresses, first_names, ranges, yes_no};
 pub use statements::{Statement, statement};

@@ -1,6 +1,6 @@
 //! Prints the measurements as the tables in `docs/measurements.md`: only ratios, plus the CPU.
 
-use super::digits::three_digits;
+use super::three_digits;
 use crate::print::Output;
 use doorbell_bench::{Case, Measurements};
 use std::io::{self, Write};
