@@ -97,16 +97,15 @@ pub(crate) fn help(rule: &RuleText) -> String {
     format!("{} (`doorbell why {}`)", rule.help, rule.code)
 }
 
+/// Returns a finding and its rule's advice in two sentences.
+pub(crate) fn sentences(row: &Row) -> [String; 2] {
+    let Row { rule, severity, origin, message, .. } = row;
+    [format!("{severity}[{}] {origin}: {message}", rule.name), format!("  help: {}", help(rule))]
+}
+
 /// Returns the lines of an explanation: first the findings, last the code of its obstacle.
 pub(crate) fn lines(explanation: &Explanation, found: &[Row]) -> Vec<String> {
-    let finding = |row: &Row| {
-        let Row { rule, severity, origin, message, .. } = row;
-        [
-            format!("{severity}[{}] {origin}: {message}", rule.name),
-            format!("  help: {}", help(rule)),
-        ]
-    };
-    let mut lines: Vec<String> = found.iter().flat_map(finding).collect();
+    let mut lines: Vec<String> = found.iter().flat_map(sentences).collect();
     let text = explanation.to_string();
     let is_open = outcome(found.iter()) == Outcome::Good;
     let other = if is_open { "no obstacle was found" } else { "no other obstacle was found" };

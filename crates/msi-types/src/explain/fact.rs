@@ -1,7 +1,7 @@
 //! Observations at the stages of an interrupt's path.
 
 use super::table::{Code, Statement};
-use super::words::{Operand, Several, Sharing, Times};
+use super::words::{several, sharing, times, with_operand};
 use super::{Obstacle, Stage, TableRegister};
 use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, Level, MsiMessage};
 
@@ -101,7 +101,7 @@ super::table::stages! {
                 fix: Option<&'static str>,
             }
                 "the ITS refused {}{command} at {address:#x}: \
-                 {reason}{}" (Several(count), Operand(operand));
+                 {reason}{}" (several(count), with_operand(operand));
             /// A command about the event is in memory at or after `GITS_CWRITER`, so the ITS does
             /// not execute it. It may also be an old command of a queue that has wrapped.
             613 Unannounced {
@@ -154,7 +154,7 @@ super::table::stages! {
                 other: Option<(DeviceId, EventId)>,
                 /// Number of other events that are mapped to the interrupt.
                 events: u32,
-            } "INTID {interrupt} is also mapped by {}" (Sharing(other, events));
+            } "INTID {interrupt} is also mapped by {}" (sharing(other, events));
             /// The controller identifies the sender by this DeviceID. The EventID is unknown.
             618 Sender(device: DeviceId) "the device has DeviceID {device}";
             /// A GSI is routed to this interrupt.
@@ -221,7 +221,7 @@ super::table::stages! {
         }
         Handler {
             /// The handler has run this many times.
-            631 Runs(runs: u64) "the handler has run {}" (Times(runs));
+            631 Runs(runs: u64) "the handler has run {}" (times(runs));
         }
     }
 }

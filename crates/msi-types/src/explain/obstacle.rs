@@ -1,7 +1,7 @@
 //! Reasons why an interrupt does not pass a stage.
 
 use super::table::{Code, Statement};
-use super::words::{By, Lost, Other, OtherDevices};
+use super::words::{Lost, by, other, other_devices};
 use super::{SetupFault, Stage, TableRegister};
 use crate::pci::MsiGate;
 use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, MsiMessage, RequesterId};
@@ -130,7 +130,7 @@ super::table::stages! {
                 address: u64,
                 /// The address of an existing doorbell, if any.
                 doorbell: Option<u64>,
-            } "no controller receives messages at {address:#x}{}" (Other(doorbell))
+            } "no controller receives messages at {address:#x}{}" (other(doorbell))
                 => "store the address of a doorbell in the message";
             /// The GSI has no route.
             418 NoRoute {
@@ -213,7 +213,7 @@ super::table::stages! {
                 device: DeviceId,
                 /// Number of DeviceIDs that are mapped.
                 mapped: u32,
-            } "the ITS has no mapping of DeviceID {device}; {}" (OtherDevices(mapped))
+            } "the ITS has no mapping of DeviceID {device}; {}" (other_devices(mapped))
                 => "map the DeviceID with MAPD, or correct the DeviceID that firmware gives the \
                  device";
             /// The EventID is beyond the end of the device's interrupt translation table.
@@ -385,7 +385,7 @@ super::table::stages! {
                 interrupt: HwIrq,
                 /// The CPU at which the interrupt is active, if known.
                 cpu: Option<Cpu>,
-            } "INTID {interrupt} is active{} and has not been deactivated" (By(cpu))
+            } "INTID {interrupt} is active{} and has not been deactivated" (by(cpu))
                 => "write the INTID to ICC_EOIR1_EL1, and also to ICC_DIR_EL1 if \
                  ICC_CTLR_EL1.EOImode is 1";
         }

@@ -3,93 +3,74 @@
 use crate::{Cpu, DeviceId, EventId, MsiMessage};
 use core::fmt;
 
-/// Suffix with the address of an existing doorbell, if any.
-pub(super) struct Other(pub(super) Option<u64>);
+/// A part of a message, which a function writes.
+struct Part<F>(F);
 
-impl fmt::Display for Other {
+impl<F: Fn(&mut fmt::Formatter<'_>) -> fmt::Result> fmt::Display for Part<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(address) => write!(f, "; a doorbell is at {address:#x}"),
-            None => Ok(()),
-        }
+        self.0(f)
     }
+}
+
+/// Suffix with the address of an existing doorbell, if any.
+pub(super) fn other(address: Option<u64>) -> impl fmt::Display {
+    Part(move |f: &mut fmt::Formatter<'_>| match address {
+        Some(address) => write!(f, "; a doorbell is at {address:#x}"),
+        None => Ok(()),
+    })
 }
 
 /// Clause with the number of other DeviceIDs that are mapped.
-pub(super) struct OtherDevices(pub(super) u32);
-
-impl fmt::Display for OtherDevices {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("no DeviceID is mapped"),
-            1 => f.write_str("1 other DeviceID is mapped"),
-            mapped => write!(f, "{mapped} other DeviceIDs are mapped"),
-        }
-    }
+pub(super) fn other_devices(mapped: u32) -> impl fmt::Display {
+    Part(move |f: &mut fmt::Formatter<'_>| match mapped {
+        0 => f.write_str("no DeviceID is mapped"),
+        1 => f.write_str("1 other DeviceID is mapped"),
+        mapped => write!(f, "{mapped} other DeviceIDs are mapped"),
+    })
 }
 
 /// Suffix that names the CPU at which an interrupt is active, if known.
-pub(super) struct By(pub(super) Option<Cpu>);
-
-impl fmt::Display for By {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(cpu) => write!(f, " at CPU {cpu}"),
-            None => Ok(()),
-        }
-    }
+pub(super) fn by(cpu: Option<Cpu>) -> impl fmt::Display {
+    Part(move |f: &mut fmt::Formatter<'_>| match cpu {
+        Some(cpu) => write!(f, " at CPU {cpu}"),
+        None => Ok(()),
+    })
 }
 
 /// Suffix with a command's operand, if known.
-pub(super) struct Operand(pub(super) Option<u32>);
-
-impl fmt::Display for Operand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(operand) => write!(f, " ({operand:#x})"),
-            None => Ok(()),
-        }
-    }
+pub(super) fn with_operand(value: Option<u32>) -> impl fmt::Display {
+    Part(move |f: &mut fmt::Formatter<'_>| match value {
+        Some(value) => write!(f, " ({value:#x})"),
+        None => Ok(()),
+    })
 }
 
 /// The events that share an interrupt: one of them, if known, and their number.
-pub(super) struct Sharing(pub(super) Option<(DeviceId, EventId)>, pub(super) u32);
-
-impl fmt::Display for Sharing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self(Some((device, event)), 1) => write!(f, "DeviceID {device}, EventID {event}"),
-            Self(Some((device, event)), events) => {
-                write!(f, "{events} events, such as DeviceID {device}, EventID {event}")
-            }
-            Self(None, 1) => f.write_str("another event"),
-            Self(None, events) => write!(f, "{events} other events"),
+pub(super) fn sharing(known: Option<(DeviceId, EventId)>, events: u32) -> impl fmt::Display {
+    Part(move |f: &mut fmt::Formatter<'_>| match (known, events) {
+        (Some((device, event)), 1) => write!(f, "DeviceID {device}, EventID {event}"),
+        (Some((device, event)), events) => {
+            write!(f, "{events} events, such as DeviceID {device}, EventID {event}")
         }
-    }
+        (None, 1) => f.write_str("another event"),
+        (None, events) => write!(f, "{events} other events"),
+    })
 }
 
 /// Prefix that counts refused commands, of which the text names the first.
-pub(super) struct Several(pub(super) u64);
-
-impl fmt::Display for Several {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            1 => Ok(()),
-            count => write!(f, "{count} commands; the first was "),
-        }
-    }
+pub(super) fn several(count: u64) -> impl fmt::Display {
+    Part(move |f: &mut fmt::Formatter<'_>| match count {
+        1 => Ok(()),
+        count => write!(f, "{count} commands; the first was "),
+    })
 }
 
 /// Number of times that something has happened.
-pub(super) struct Times(pub(super) u64);
-
-impl fmt::Display for Times {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            1 => f.write_str("once"),
-            times => write!(f, "{times} times"),
-        }
-    }
+pub(super) fn times(number: u64) -> impl fmt::Display {
+    Part(move |f: &mut fmt::Formatter<'_>| match number {
+        1 => f.write_str("once"),
+        number => write!(f, "{number} times"),
+    })
 }
 
 /// Fate of a message that a driver stored.

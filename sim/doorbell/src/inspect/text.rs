@@ -1,10 +1,11 @@
 //! Prints the contents of `doorbell inspect` for people.
 
+use crate::findings;
 use crate::print::{Output, wrapped};
 use crate::table::Table;
 use crate::wording::counted;
 use doorbell_inspection::coherence;
-use doorbell_inspection::inspect::{FindingRow, Inspection, Rows, first_names};
+use doorbell_inspection::inspect::{Inspection, Rows, first_names};
 use gic_firmware::Coherence;
 use std::io::{self, Write};
 
@@ -38,11 +39,8 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
     for sentence in inspection.omitted.sentences() {
         writeln!(out, "{sentence}")?;
     }
-    for FindingRow { severity, rule, place, message, help, .. } in &inspection.findings {
-        writeln!(out, "{}", wrapped(&format!("{severity}[{rule}] {place}: {message}")))?;
-        writeln!(out, "{}", wrapped(&format!("  help: {help}")))?;
-    }
-    Ok(())
+    let findings = inspection.findings.iter().flat_map(findings::sentences);
+    findings.into_iter().try_for_each(|line| writeln!(out, "{}", wrapped(&line)))
 }
 
 fn print_cpus(out: &mut Output, inspection: &Inspection) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Arguments of `doorbell snapshot`.
 
+use crate::cli::OutputArgs;
 use crate::help;
 use crate::wording::number;
 use clap::{ArgGroup, Args, Subcommand};
@@ -32,9 +33,8 @@ pub(super) struct SnapshotInspectArgs {
     /// JSON of vgic's saved state, or of KVM's attributes and tables.
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
-    /// Print JSON instead of text.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -48,9 +48,8 @@ pub(super) struct SnapshotLintArgs {
     /// List the rules.
     #[arg(long, exclusive = true)]
     pub(super) rules: bool,
-    /// Print JSON instead of text.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -61,9 +60,8 @@ pub(super) struct SnapshotDiffArgs {
     /// The second state.
     #[arg(value_name = "B")]
     pub(super) after: PathBuf,
-    /// Print JSON instead of text.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -90,7 +88,6 @@ pub(super) struct SnapshotExplainArgs {
     /// If the interrupt is not pending, explain what would stop it if it were.
     #[arg(long)]
     pub(super) as_if_pending: bool,
-    /// Print JSON instead of text.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }

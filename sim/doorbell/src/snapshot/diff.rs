@@ -29,7 +29,7 @@ pub(super) struct StateDifference {
 pub(super) fn diff(args: &SnapshotDiffArgs) -> Result<Outcome> {
     let (before, after) = (file::read(&args.before)?, file::read(&args.after)?);
     let differences = differences(&before, &after);
-    print::rows(args.json, &differences, |out| {
+    print::rows(args.output.json, &differences, |out| {
         for StateDifference { object, field, before, after } in &differences {
             let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".into());
             writeln!(out, "{object}: {field} {} → {}", word(before), word(after))?;

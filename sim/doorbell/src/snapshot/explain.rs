@@ -50,7 +50,7 @@ pub(super) fn explain(args: &SnapshotExplainArgs) -> Result<Outcome> {
         _ => anyhow::bail!("specify either --device and --event, or --intid and --vcpu"),
     };
     let answer = answer(&machine, question, args.as_if_pending)?;
-    print::object(args.json, &answer, |out| {
+    print::object(args.output.json, &answer, |out| {
         if answer.assumed_pending {
             writeln!(out, "the interrupt is not pending in the snapshot; if it were:")?;
         }
@@ -84,77 +84,61 @@ pub(super) fn answer(machine: &Machine, question: Question, as_if_pending: bool)
     if let Some(cpu) = target.filter(|cpu| machine.is_off(*cpu)) {
         explanation = explanation.merge(Explanation::stopped(Obstacle::Offline { cpu }));
     }
-    let way = Way::of(machine, question, target);
-    let found = lint::check(machine).into_iter().filter(|finding| way.has(&finding.place));
+    let way = way(machine, question, target);
+    let found = lint::check(machine).into_iter().filter(|finding| is_on(&way, &finding.place));
     let rows: Vec<Row> = found.map(|finding| finding.row(&machine.name)).collect();
     let word = |row: &Row| format!("{} [{}]: {}", row.origin, row.rule.name, row.message);
     let findings = rows.iter().map(word).chain(stopped(machine)).collect();
     Ok(Answer { explanation, assumed_pending, findings, rows })
 }
 
-/// Names of the objects on the way of an interrupt, as findings state them.
-struct Way {
-    /// Objects whose findings concern the interrupt.
-    names: Vec<String>,
-    /// Prefix of the collections of an ITS that does not know the event.
-    collections: Option<String>,
-    vcpus: Vec<usize>,
+/// Returns the names of the objects on the way of an interrupt, as findings state them. If the ITS
+/// does not know an event, its collections are all on the way.
+fn way(machine: &Machine, question: Question, target: Option<Cpu>) -> Vec<String> {
+    let mut names = vec!["the machine".to_owned(), "the redistributors".to_owned()];
+    names.extend(target.map(|cpu| format!("vCPU {cpu}")));
+    let its = match question {
+        Question::Event(index, ..) => machine.config.its.get(index).map(|its| its.base),
+        Question::Interrupt(..) => None,
+    };
+    let is_asked = |(of, device, event): &(&ItsState, u32, &EventState)| match question {
+        Question::Event(_, id, asked) => {
+            (Some(of.base), *device, event.event) == (its, id.get(), asked)
+        }
+        Question::Interrupt(_, intid) => intid == event.intid,
+    };
+    let event = machine.events().find(is_asked);
+    match question {
+        Question::Event(_, device, _) => {
+            let its = its.unwrap_or_default();
+            names.extend([format!("its@{its:x}"), format!("its@{its:x}, device {device}")]);
+            let all = machine.state.its.iter().find(|of| of.base == its && event.is_none());
+            let all = all.into_iter().flat_map(|of| &of.collections);
+            names.extend(all.map(|of| format!("its@{its:x}, collection {}", of.collection)));
+        }
+        Question::Interrupt(vcpu, intid) => {
+            names.extend([format!("vCPU {vcpu}"), intid.to_string()]);
+        }
+    }
+    if let Some((ItsState { base, .. }, device, event)) = event {
+        let (id, collection) = (event.event.get(), event.collection.get());
+        names.extend([
+            format!("its@{base:x}"),
+            format!("its@{base:x}, device {device:#x}"),
+            format!("its@{base:x}, device {device:#x} event {id:#x}"),
+            format!("its@{base:x}, collection {collection}"),
+            event.intid.to_string(),
+        ]);
+    }
+    names
 }
 
-impl Way {
-    fn of(machine: &Machine, question: Question, target: Option<Cpu>) -> Self {
-        let mut way = Self {
-            names: vec!["the machine".to_owned(), "the redistributors".to_owned()],
-            collections: None,
-            vcpus: target.map(Cpu::index).into_iter().collect(),
-        };
-        let is_asked = |its: u64, device: u32, event: &EventState| match question {
-            Question::Event(index, of, id) => {
-                let base = machine.config.its.get(index).map(|its| its.base);
-                (Some(its), of.get(), id) == (base, device, event.event)
-            }
-            Question::Interrupt(_, intid) => intid == event.intid,
-        };
-        let mut events = machine.events().filter(|(its, id, event)| is_asked(its.base, *id, event));
-        let event = events.next();
-        match question {
-            Question::Event(index, device, _) => {
-                let its = machine.config.its.get(index).map_or(0, |its| its.base);
-                way.names.extend([format!("its@{its:x}"), format!("its@{its:x}, device {device}")]);
-                way.collections = event.is_none().then(|| format!("its@{its:x}, collection "));
-            }
-            Question::Interrupt(vcpu, intid) => {
-                way.names.push(intid.to_string());
-                way.vcpus.extend(usize::try_from(vcpu));
-            }
-        }
-        if let Some((ItsState { base, .. }, device, event)) = event {
-            let (id, collection) = (event.event.get(), event.collection.get());
-            way.names.extend([
-                format!("its@{base:x}"),
-                format!("its@{base:x}, device {device:#x}"),
-                format!("its@{base:x}, device {device:#x} event {id:#x}"),
-                format!("its@{base:x}, collection {collection}"),
-                event.intid.to_string(),
-            ]);
-        }
-        way
-    }
-
-    /// Returns `true` if a finding at this place concerns the interrupt. Attributes, which begin
-    /// with a device of KVM, concern all.
-    fn has(&self, place: &str) -> bool {
-        let is_attribute = place.starts_with("gic: ") || place.contains(": ITS register");
-        let numbers = place.strip_prefix("vCPU").map(|rest| rest.trim_start_matches('s'));
-        let mut numbers = numbers.into_iter().flat_map(|list| list.split(','));
-        let is_here = |number: &str| {
-            number.trim().parse().is_ok_and(|number: usize| self.vcpus.contains(&number))
-        };
-        is_attribute
-            || self.names.iter().any(|name| name == place)
-            || self.collections.as_ref().is_some_and(|prefix| place.starts_with(prefix))
-            || numbers.any(is_here)
-    }
+/// Returns `true` if a finding at a place concerns an interrupt on this way. Registers, which are
+/// named after their device of KVM, concern all interrupts.
+fn is_on(way: &[String], place: &str) -> bool {
+    let vcpus = place.strip_prefix("vCPUs ").into_iter().flat_map(|list| list.split(", "));
+    let mut names = vcpus.map(|number| format!("vCPU {number}")).chain([place.to_owned()]);
+    place.contains(": ") || names.any(|name| way.contains(&name))
 }
 
 fn explained(machine: &Machine, state: &SavedState, question: Question) -> Result<Explanation> {

@@ -19,7 +19,7 @@ const SHOWN: usize = 24;
 /// Prints a snapshot.
 pub(super) fn inspect(args: &SnapshotInspectArgs) -> Result<Outcome> {
     let summary = Summary::of(&file::read(&args.file)?);
-    print::object(args.json, &summary, |out| summary.print(out))?;
+    print::object(args.output.json, &summary, |out| summary.print(out))?;
     Ok(Outcome::Good)
 }
 

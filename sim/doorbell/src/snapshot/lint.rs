@@ -50,7 +50,7 @@ pub(super) fn lint(args: &SnapshotLintArgs) -> Result<Outcome> {
         clean += usize::from(found.is_empty());
         rows.append(&mut found);
     }
-    print::rows(args.json, &rows, |out| {
+    print::rows(args.output.json, &rows, |out| {
         let texts = findings::texts(rows.iter(), &Excerpts::default());
         texts.iter().try_for_each(|text| writeln!(out, "{text}\n"))?;
         let (counts, files) = (findings::counts(rows.iter()), counted(args.files.len(), "file"));

@@ -3,13 +3,14 @@
 use super::capacity::CapacityRow;
 use super::listing::{Listing, Listings};
 use super::statements::{self, Statement, statement};
+use crate::lint::{Row, rows};
 use crate::requesters::{self, Requester, Stream};
 use crate::source::Source;
 use crate::wording::coherence;
 use gic_firmware::lint::KnownRegisters;
 use gic_firmware::{
-    Controller, ControllerIndex, ControllerKind, Description, Finding, Gic, IntIdSpan, IommuIndex,
-    Origin, RouteSpan, SecondaryGic,
+    Controller, ControllerIndex, ControllerKind, Description, Gic, IntIdSpan, IommuIndex, Origin,
+    RouteSpan, SecondaryGic,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -38,7 +39,7 @@ pub struct Inspection {
     /// Requesters: PCI hosts, bridges with maps of their own, and devices.
     pub devices: Vec<DeviceRow>,
     /// Mistakes that were found while reading.
-    pub findings: Vec<FindingRow>,
+    pub findings: Vec<Row>,
     /// Numbers of rows that are not listed.
     pub omitted: Listings,
     /// Number of enabled CPUs, including those that are not listed.
@@ -214,22 +215,6 @@ pub struct StreamRow {
     pub origin: Origin,
 }
 
-/// A mistake in firmware.
-#[derive(Debug, Serialize)]
-pub struct FindingRow {
-    /// Stable name of the rule.
-    pub rule: &'static str,
-    /// Severity: `error`, `warning` or `note`.
-    pub severity: String,
-    /// Node and property, or table offset and field.
-    #[serde(rename = "where")]
-    pub place: String,
-    /// Description of the mistake.
-    pub message: String,
-    /// Advice how to correct it.
-    pub help: &'static str,
-}
-
 impl Inspection {
     /// Creates the report about `source`. `known` registers determine the capacities.
     pub fn of(source: &Source, known: &KnownRegisters) -> Self {
@@ -257,7 +242,7 @@ impl Inspection {
             capacity: CapacityRow::all_of(description, known),
             controllers,
             devices,
-            findings: description.findings.iter().map(FindingRow::of).collect(),
+            findings: rows(source, description.findings.clone(), known),
             omitted: lists,
             enabled_cpus: description.enabled_cpus().count(),
         }
@@ -467,18 +452,6 @@ fn isolation<'c>(controllers: impl Iterator<Item = &'c Controller>) -> String {
         None => "isolated by the ITS, per DeviceID".to_owned(),
         Some(controller) => {
             format!("not isolated: any bus master may ring any interrupt at {}", controller.id)
-        }
-    }
-}
-
-impl FindingRow {
-    fn of(finding: &Finding) -> Self {
-        Self {
-            rule: finding.rule.name(),
-            severity: finding.severity().to_string(),
-            place: finding.origin.to_string(),
-            message: finding.message.clone(),
-            help: finding.rule.help(),
         }
     }
 }
