@@ -2,7 +2,7 @@
 
 use crate::dts::Compilation;
 use crate::help;
-use crate::print::{self, ColorWhen};
+use crate::print::{self, ColorWhen, OutputArgs};
 use crate::registers;
 use crate::snapshot::SnapshotArgs;
 use crate::source;
@@ -457,11 +457,4 @@ pub(crate) struct LiveArgs {
     pub(crate) explain: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct OutputArgs {
-    /// Print JSON instead of text.
-    #[arg(long)]
-    pub(crate) json: bool,
 }

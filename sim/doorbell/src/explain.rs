@@ -68,9 +68,12 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<Outcome> {
     }
     let source = args.source.open()?;
     let Some(device) = &args.device else { return list(&source, args) };
-    let ways = ways(&source, device).with_context(|| match args.source.is_default() {
-        true => format!("{device:?} names no file, so {} is meant", source.name),
-        false => format!("{}: {device:?}", source.name),
+    let ways = ways(&source, device).with_context(|| {
+        let name = &source.name;
+        if args.source.is_default() {
+            return format!("{device:?} names no file, so {name} is meant");
+        }
+        format!("{name}: {device:?}")
     })?;
     print::rows(args.output.json, &ways, |out| {
         ways.iter().try_for_each(|way| print_way(out, way))

@@ -2,7 +2,7 @@
 //! compiler, and what their rules are called.
 
 use crate::exit::Outcome;
-use crate::print::{Output, is_styled};
+use crate::print::{Output, is_styled, wrapped};
 use crate::table::Table;
 use crate::wording::{counted, did_you_mean};
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
@@ -123,7 +123,7 @@ const fn level(severity: Severity) -> Level<'static> {
 }
 
 /// Returns the numbers of errors, warnings and notes.
-pub(crate) fn counts<'r>(rows: impl Iterator<Item = &'r Row> + Clone) -> String {
+pub(crate) fn counts<'r>(rows: &(impl Iterator<Item = &'r Row> + Clone)) -> String {
     let count = |severity| rows.clone().filter(|row| row.severity == severity).count();
     let errors = counted(count(Severity::Error), "error");
     let warnings = counted(count(Severity::Warning), "warning");
@@ -163,4 +163,31 @@ pub(crate) fn list(out: &mut Output, rules: &[RuleText]) -> io::Result<()> {
         rows.row([rule.name, &rule.severity.to_string(), rule.summary]);
     }
     writeln!(out, "{rows}")
+}
+
+/// Prints a rule's rationale, with an example of the fault and the fix.
+pub(crate) fn explain(out: &mut Output, rule: &RuleText) -> io::Result<()> {
+    writeln!(out, "{}[{}]: {}\n", rule.severity, rule.name, rule.summary)?;
+    let mut is_code = false;
+    for line in rule.explanation.lines() {
+        match line.strip_prefix("## ") {
+            _ if line.starts_with("```") => is_code = !is_code,
+            Some(heading) => writeln!(out, "{heading}:")?,
+            None if is_code => writeln!(out, "    {line}")?,
+            None => writeln!(out, "{line}")?,
+        }
+    }
+    let separator = if rule.explanation.is_empty() { "" } else { "\n" };
+    writeln!(out, "{separator}{}", wrapped(&format!("Help: {}", rule.help)))?;
+    writeln!(out, "Code: {}", rule.code)?;
+    writeln!(out, "Source: {}", source_of_rule(rule))
+}
+
+/// Returns the documents that a rule follows.
+fn source_of_rule(rule: &RuleText) -> &'static str {
+    match rule.code.0 {
+        ..100 => "none; nothing was read",
+        100..300 => "docs/lint.md, which names the binding or the table of each rule",
+        _ => "Linux's arm-vgic-v3.rst and arm-vgic-its.rst; Arm IHI 0069H, chapters 5 and 12",
+    }
 }

@@ -12,7 +12,7 @@ mod suppression;
 use crate::cli::LintArgs;
 use crate::exit::Outcome;
 use crate::wording::counted;
-use crate::{findings, print, why};
+use crate::{findings, print};
 use anyhow::{Result, bail};
 use baseline::Baseline;
 use doorbell_inspection::lint::Row;
@@ -32,7 +32,7 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
     }
     if let Some(name) = &args.explain {
         let rule = rule::named(name)?;
-        print::text(|out| why::explain(out, &rule))?;
+        print::text(|out| findings::explain(out, &rule))?;
         return Ok(Outcome::Good);
     }
     let (suppressions, allowed) = Suppressions::read(&args.allow, &args.allow_file)?;

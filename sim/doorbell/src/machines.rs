@@ -1,8 +1,7 @@
 //! `doorbell machines`.
 
-use crate::cli::OutputArgs;
 use crate::exit::Outcome;
-use crate::print;
+use crate::print::{self, OutputArgs};
 use crate::table::Table;
 use anyhow::Result;
 use serde::Serialize;

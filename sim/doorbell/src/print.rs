@@ -17,6 +17,14 @@ pub(crate) type Output = BufWriter<Box<dyn Write>>;
 
 static IS_SILENT: AtomicBool = AtomicBool::new(false);
 
+/// The form of a command's output.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutputArgs {
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Makes the process print nothing to standard output.
 pub(crate) fn silence() {
     IS_SILENT.store(true, Ordering::Relaxed);

@@ -4,10 +4,10 @@ use crate::cli::WhyArgs;
 use crate::exit::Outcome;
 use crate::print::{self, Output, wrapped};
 use crate::table::Table;
-use crate::{lint, snapshot};
+use crate::{findings, lint, snapshot};
 use anyhow::{Result, bail};
 use doorbell_inspection::lint::RuleText;
-use msi_types::explain::{Fact, Obstacle, SetupFault, Stage, Statement};
+use msi_types::explain::{Code, Fact, Obstacle, SetupFault, Stage, Statement};
 use std::io::{self, Write};
 
 /// Prints what is known about a code, or all codes.
@@ -17,7 +17,7 @@ pub(crate) fn why(args: &WhyArgs) -> Result<Outcome> {
         return Ok(Outcome::Good);
     };
     if let Some(rule) = rules().find(|rule| rule.name == code || is(rule.code, code)) {
-        print::text(|out| explain(out, &rule))?;
+        print::text(|out| findings::explain(out, &rule))?;
     } else if let Some(of) = statements().find(|of| is(of.code, code)) {
         print::text(|out| state(out, &of))?;
     } else {
@@ -26,7 +26,7 @@ pub(crate) fn why(args: &WhyArgs) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-fn is(code: impl ToString, text: &str) -> bool {
+fn is(code: Code, text: &str) -> bool {
     code.to_string().eq_ignore_ascii_case(text)
 }
 
@@ -49,24 +49,6 @@ fn list(out: &mut Output) -> io::Result<()> {
         rows.row([&of.code.to_string(), of.stage.name(), of.meaning.trim()]);
     }
     writeln!(out, "{rows}")
-}
-
-/// Prints a rule's rationale, with an example of the fault and the fix.
-pub(crate) fn explain(out: &mut Output, rule: &RuleText) -> io::Result<()> {
-    writeln!(out, "{}[{}]: {}\n", rule.severity, rule.name, rule.summary)?;
-    let mut is_code = false;
-    for line in rule.explanation.lines() {
-        match line.strip_prefix("## ") {
-            _ if line.starts_with("```") => is_code = !is_code,
-            Some(heading) => writeln!(out, "{heading}:")?,
-            None if is_code => writeln!(out, "    {line}")?,
-            None => writeln!(out, "{line}")?,
-        }
-    }
-    let separator = if rule.explanation.is_empty() { "" } else { "\n" };
-    writeln!(out, "{separator}{}", wrapped(&format!("Help: {}", rule.help)))?;
-    writeln!(out, "Code: {}", rule.code)?;
-    writeln!(out, "Source: {}", source_of_rule(rule))
 }
 
 /// Prints what an explanation can state.
@@ -93,15 +75,6 @@ fn with_names(text: &str) -> String {
         named.extend(["<", name.unwrap_or("…"), ">", rest]);
     }
     named
-}
-
-/// Returns the documents that a rule follows.
-fn source_of_rule(rule: &RuleText) -> &'static str {
-    match rule.code.0 {
-        ..100 => "none; nothing was read",
-        100..300 => "docs/lint.md, which names the binding or the table of each rule",
-        _ => "Linux's arm-vgic-v3.rst and arm-vgic-its.rst; Arm IHI 0069H, chapters 5 and 12",
-    }
 }
 
 /// Returns the documents that define what an interrupt does at a stage.

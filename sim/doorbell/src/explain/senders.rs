@@ -56,10 +56,10 @@ pub(super) fn named<'d>(source: &'d Source, name: &'d str) -> Result<Vec<Sender<
             let id = &host.id;
             bail!("the node is a PCI host: name a function, such as \"{id} 00:01.0\"");
         }
-        return match exists(source, name) {
-            true => Ok(vec![without_parent(name)]),
-            false => bail!(unknown(description, name)),
-        };
+        if exists(source, name) {
+            return Ok(vec![without_parent(name)]);
+        }
+        bail!(unknown(description, name));
     };
     let only = node.map(|node| unique(hosts(), node)).transpose()?.flatten();
     let is_meant = |host: &&PciHost| {

@@ -49,7 +49,7 @@ fn total(out: &mut Output, verdicts: &[Verdict], is_compared: bool) -> io::Resul
     write!(
         out,
         "{}; {clean} of {} without {}findings",
-        findings::counts(rows().filter(|row| row.counts())),
+        findings::counts(&rows().filter(|row| row.counts())),
         counted(verdicts.len(), "source"),
         if is_compared { "new " } else { "" }
     )?;

@@ -15,6 +15,9 @@ const INTERRUPT_PIN: usize = 0x3d;
 const COMMON: usize = 0x40;
 /// Maximum number of capabilities: one for every four bytes after the part that all users may read.
 const MAX_CAPABILITIES: usize = (256 - COMMON) / 4;
+/// Capability ID of power management, and the offset of its status (PMCSR).
+const POWER_MANAGEMENT: u8 = 0x01;
+const POWER_STATUS: usize = 4;
 /// Capability ID of PCI Express.
 const EXPRESS: u8 = 0x10;
 
@@ -64,6 +67,17 @@ impl Config {
     /// Returns `true` if the readable part includes the capabilities.
     pub(super) fn is_whole(&self) -> bool {
         self.bytes.len() > COMMON
+    }
+
+    /// Returns `true` if the function does not respond: an unsupported request reads as all ones.
+    pub(super) fn is_gone(&self) -> bool {
+        self.word(0) == Some(u16::MAX)
+    }
+
+    /// Returns the power state, 0 to 3 for D0 to D3hot, in the power management capability.
+    pub(super) fn power_state(&self) -> Option<u8> {
+        let base = self.capability(POWER_MANAGEMENT)?;
+        Some(self.byte(base + POWER_STATUS)? & 3)
     }
 
     pub(super) fn command(&self) -> Option<CommandBits> {

@@ -120,7 +120,7 @@ fn parse_row(line: &str, cpus: usize) -> Option<(u32, Irq)> {
     let hwirq = words.next().and_then(|word| word.split('-').next()?.parse().ok());
     let handlers = words.skip_while(|word| ["Edge", "Level"].contains(word));
     let handlers = names(&handlers.collect::<Vec<_>>().join(" "));
-    Some((number, Irq { chip, hwirq, handlers, count, ..Irq::default() }))
+    Some((number, Irq { chip, hwirq, count, handlers, ..Irq::default() }))
 }
 
 /// Parses the debugfs file of an interrupt, which Linux's `kernel/irq/debugfs.c` writes. Each line

@@ -106,7 +106,7 @@ impl Subject<'_> {
             (!has_fault(explanation), stage)
         };
         let first = of_interrupts.iter().min_by_key(stage).copied().unwrap_or_default();
-        let whole = self.setup_fault().map(|fault| Explanation::stopped(setup(fault)));
+        let whole = self.setup_fault().map(stopped);
         whole.filter(|whole| has_fault(whole) || !has_fault(&first)).unwrap_or(first)
     }
 
@@ -176,16 +176,14 @@ impl Subject<'_> {
 
     /// Explains a wired interrupt.
     fn line(&self, number: u32, irq: &Irq) -> Explanation {
-        let explanation = Explanation::new();
         let config = &self.function.config;
         if config.command().is_some_and(|command| command.intx_disable) {
-            return explanation.with_obstacle(setup(SetupFault::IntxDisabled));
+            return stopped(SetupFault::IntxDisabled);
         }
         let level = config.intx_status().map(|high| if high { Level::High } else { Level::Low });
-        let explanation =
-            level.map(Fact::Line).into_iter().fold(explanation, Explanation::with_fact);
         let input = irq.intid().map(|intid| Fact::Input(HwIrq::new(intid)));
-        let explanation = input.into_iter().fold(explanation, Explanation::with_fact);
+        let facts = level.map(Fact::Line).into_iter().chain(input);
+        let explanation = facts.fold(Explanation::new(), Explanation::with_fact);
         explanation.and_then(|| self.target(irq)).and_then(|| handler(number, irq))
     }
 
@@ -203,58 +201,62 @@ impl Subject<'_> {
     }
 
     fn endpoint(&self, slot: u16) -> Explanation {
-        let explanation = Explanation::new();
         let config = &self.function.config;
+        if config.is_gone() {
+            return Explanation::stopped(Obstacle::Absent);
+        }
         if self.mode() == Mode::Msix {
             return match config.msix() {
                 Some(control) if !control.enable() => {
-                    explanation.with_obstacle(Obstacle::MessagesDisabled)
+                    Explanation::stopped(Obstacle::MessagesDisabled)
                 }
                 Some(control) if control.function_mask() => {
-                    explanation.with_obstacle(Obstacle::FunctionMasked)
+                    Explanation::stopped(Obstacle::FunctionMasked)
                 }
-                _ => explanation,
+                _ => Explanation::new(),
             };
         }
-        let Some(msi) = config.msi() else { return explanation };
+        let Some(msi) = config.msi() else { return Explanation::new() };
         let bit = |bits: u32| bits.checked_shr(slot.into()).is_some_and(|bits| bits & 1 == 1);
         if !msi.enable {
-            return explanation.with_obstacle(Obstacle::MessagesDisabled);
+            return Explanation::stopped(Obstacle::MessagesDisabled);
         }
         if bit(msi.mask) {
             let pending = bit(msi.pending);
-            return explanation.with_obstacle(Obstacle::VectorMasked { vector: slot, pending });
+            return Explanation::stopped(Obstacle::VectorMasked { vector: slot, pending });
         }
         let MsiMessage { address, data } = msi.message;
-        explanation.with_fact(Fact::Message(MsiMessage { address, data: data | u32::from(slot) }))
+        let data = data | u32::from(slot);
+        Explanation::new().with_fact(Fact::Message(MsiMessage { address, data }))
     }
 
     fn bus(&self) -> Explanation {
-        let explanation = Explanation::new();
-        let state = self.function.power.as_deref().and_then(|power| power.strip_prefix('D'));
-        let state = state.and_then(|state| state.get(..1)?.parse().ok()).unwrap_or(0);
+        let stated = self.function.power.as_deref().and_then(|power| power.strip_prefix('D'));
+        let stated = || stated.and_then(|state| state.get(..1)?.parse().ok());
+        // Linux shows the state that it remembers, which a device may have left.
+        let state = self.function.config.power_state().or_else(stated).unwrap_or(0);
         if state != 0 {
-            return explanation.with_obstacle(Obstacle::PoweredDown { state });
+            return Explanation::stopped(Obstacle::PoweredDown { state });
         }
-        let Some(command) = self.function.config.command() else { return explanation };
+        let Some(command) = self.function.config.command() else { return Explanation::new() };
         if !command.bus_master {
-            return explanation.with_obstacle(Obstacle::BusMasterDisabled);
+            return Explanation::stopped(Obstacle::BusMasterDisabled);
         }
         if !command.memory && self.mode() == Mode::Msix {
-            return explanation.with_obstacle(Obstacle::MemoryDisabled);
+            return Explanation::stopped(Obstacle::MemoryDisabled);
         }
         let is_closed = |bridge: &&&Function| {
             bridge.config.command().is_some_and(|command| !command.bus_master)
         };
         if let Some(bridge) = self.placement.bridges.iter().rev().find(is_closed) {
             let bridge = bridge.address.requester;
-            return explanation.with_obstacle(Obstacle::BridgeDisabled { bridge });
+            return Explanation::stopped(Obstacle::BridgeDisabled { bridge });
         }
         if self.lacks_stream() {
             let requester = self.placement.requester;
-            return explanation.with_obstacle(setup(SetupFault::NoStream { requester }));
+            return stopped(SetupFault::NoStream { requester });
         }
-        explanation.with_fact(Fact::BusMaster)
+        Explanation::new().with_fact(Fact::BusMaster)
     }
 
     /// Returns `true` if an SMMU probably aborts the function's messages: firmware maps no stream
@@ -277,56 +279,50 @@ impl Subject<'_> {
     }
 
     fn doorbell(&self, irq: &Irq) -> Explanation {
-        let explanation = Explanation::new();
-        let Some((route, controller)) = self.route() else { return explanation };
+        let Some((route, controller)) = self.route() else { return Explanation::new() };
         if belongs_to(&irq.chip, &controller.kind) == Some(false) {
-            return explanation.with_obstacle(setup(SetupFault::OtherController));
+            return stopped(SetupFault::OtherController);
         }
         let is_root_port =
             self.placement.bridges.is_empty() && self.function.config.secondary_bus().is_some();
         if controller.kind == ControllerKind::ImsiRx && is_root_port && self.has_no_message() {
-            return explanation.with_obstacle(setup(SetupFault::RootPort));
+            return stopped(SetupFault::RootPort);
         }
-        let Some(doorbell) = controller.doorbell(route.device_id) else { return explanation };
+        let Some(doorbell) = controller.doorbell(route.device_id) else {
+            return Explanation::new();
+        };
         let msi = self.function.config.msi().filter(|msi| msi.enable);
         let address = msi.map(|msi| msi.message.address);
         let is_direct = !self.system.is_translated(self.function);
         match address.filter(|address| is_direct && *address != doorbell) {
             Some(address) => {
                 let doorbell = Some(doorbell);
-                explanation.with_obstacle(Obstacle::NoDoorbell { address, doorbell })
+                Explanation::stopped(Obstacle::NoDoorbell { address, doorbell })
             }
-            None => explanation.with_fact(Fact::Doorbell(doorbell)),
+            None => Explanation::new().with_fact(Fact::Doorbell(doorbell)),
         }
     }
 
     fn translation(&self) -> Explanation {
-        let explanation = Explanation::new();
-        if let Some(device) = self.assumed_device_id() {
-            return if self.has_no_message() {
-                explanation.with_obstacle(setup(SetupFault::AssumedDeviceId { device }))
-            } else {
-                explanation.with_fact(Fact::Sender(device))
-            };
+        let assumed = self.assumed_device_id();
+        if let Some(device) = assumed.filter(|_| self.has_no_message()) {
+            return stopped(SetupFault::AssumedDeviceId { device });
         }
         let route = self.route().filter(|(_, controller)| controller.kind.needs_device_id());
-        match route {
-            Some((route, _)) => explanation.with_fact(Fact::Sender(route.device_id)),
-            None => explanation,
-        }
+        let sender = assumed.or_else(|| route.map(|(route, _)| route.device_id));
+        sender.map(Fact::Sender).into_iter().fold(Explanation::new(), Explanation::with_fact)
     }
 
     fn target(&self, irq: &Irq) -> Explanation {
-        let explanation = Explanation::new();
         let online = self.system.online.as_deref();
         if online.is_some_and(|online| irq.is_shut_down(online)) {
-            return explanation.with_obstacle(Obstacle::ShutDown);
+            return Explanation::stopped(Obstacle::ShutDown);
         }
-        let Some(cpu) = irq.first_cpu() else { return explanation };
+        let Some(cpu) = irq.first_cpu() else { return Explanation::new() };
         if online.is_some_and(|online| !irqs::contains(online, cpu)) {
-            return explanation.with_obstacle(Obstacle::Offline { cpu: Cpu::new(cpu) });
+            return Explanation::stopped(Obstacle::Offline { cpu: Cpu::new(cpu) });
         }
-        explanation.with_fact(Fact::Routed(Cpu::new(cpu)))
+        Explanation::new().with_fact(Fact::Routed(Cpu::new(cpu)))
     }
 }
 
@@ -341,8 +337,8 @@ fn handler(number: u32, irq: &Irq) -> Explanation {
     explanation.with_fact(Fact::Runs(irq.count))
 }
 
-const fn setup(fault: SetupFault) -> Obstacle {
-    Obstacle::Setup(fault)
+const fn stopped(fault: SetupFault) -> Explanation {
+    Explanation::stopped(Obstacle::Setup(fault))
 }
 
 /// Returns `true` if an obstacle is a fault of the machine, its firmware or its kernel. Other

@@ -135,6 +135,9 @@ fn states_of_a_working_machine_are_not_faults() {
     assert_eq!(device(&wired).explanation.obstacle(), None);
     let asleep = linux(&sound()).file(&format!("{FUNCTION}/power_state"), "D3hot\n");
     has(&asleep, Obstacle::PoweredDown { state: 3 }, false);
+    let power = config_with(&[(MSI, 1), (MSI + 4, 3)]);
+    let asleep = linux(&sound()).bytes(&format!("{FUNCTION}/config"), &power);
+    has(&asleep, Obstacle::PoweredDown { state: 3 }, false);
     let unused = linux(&sound()).file("sys/kernel/irq/26/actions", "\n");
     has(&unused, Obstacle::NotRequested, false);
     let debug = "dstate: 0x1\n  IRQD_IRQ_DISABLED\n";
@@ -182,6 +185,8 @@ fn faults_of_an_msix_function_are_reported() {
         let tree = linux(&sound()).bytes(&format!("{FUNCTION}/config"), &config);
         has(&tree, obstacle, true);
     }
+    let gone = linux(&sound()).bytes(&format!("{FUNCTION}/config"), &[0xff; 256]);
+    has(&gone, Obstacle::Absent, true);
     let tree = linux(&sound()).file("sys/devices/system/cpu/online", "0\n");
     has(&tree, Obstacle::Offline { cpu: Cpu::new(1) }, true);
 }

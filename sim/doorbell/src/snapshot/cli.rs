@@ -1,7 +1,7 @@
 //! Arguments of `doorbell snapshot`.
 
-use crate::cli::OutputArgs;
 use crate::help;
+use crate::print::OutputArgs;
 use crate::wording::number;
 use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;

@@ -53,7 +53,7 @@ pub(super) fn lint(args: &SnapshotLintArgs) -> Result<Outcome> {
     print::rows(args.output.json, &rows, |out| {
         let texts = findings::texts(rows.iter(), &Excerpts::default());
         texts.iter().try_for_each(|text| writeln!(out, "{text}\n"))?;
-        let (counts, files) = (findings::counts(rows.iter()), counted(args.files.len(), "file"));
+        let (counts, files) = (findings::counts(&rows.iter()), counted(args.files.len(), "file"));
         writeln!(out, "{counts}; {clean} of {files} without findings")
     })?;
     Ok(if unreadable { Outcome::CouldNotRun } else { findings::outcome(rows.iter()) })
