@@ -37,10 +37,6 @@ impl Devices for Evk {
         self.0.write(guest.vgic(), address, value)
     }
 
-    fn name(&self, address: u64) -> Option<&'static str> {
-        self.0.contains(address).then_some("UART")
-    }
-
     fn stop(&self) {}
 }
 

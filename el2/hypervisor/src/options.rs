@@ -50,7 +50,6 @@ impl Options {
             ("firmware", "") => self.firmware = true,
             ("direct", "") => self.run.direct = true,
             ("stats", "") => self.run.stats = true,
-            ("exits", "") => self.run.exits = true,
             ("offset", number) => self.offset = Some(number.parse().ok()?),
             ("entry", number) => self.entry = number.parse().ok()?,
             ("vcpus", number) => {
@@ -60,7 +59,6 @@ impl Options {
                 self.vcpus = Some(vcpus);
             }
             ("moves", number) => self.run.moves = Some(number.parse().ok()?),
-            ("limit", number) => self.run.limit = Some(number.parse().ok()?),
             ("controller", name) => self.controller = Controller::named(name)?,
             _ => return None,
         }

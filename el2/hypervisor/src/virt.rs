@@ -5,7 +5,7 @@ use crate::devicetree::{CLOCK, doubles, node, property};
 use crate::flash::{BANK, FLASH};
 use crate::fw_cfg::{FwCfg, REGISTERS};
 use crate::uart;
-use crate::virtio::{self, VIRTIO};
+use crate::virtio;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
@@ -75,19 +75,6 @@ impl Devices for Virt {
             .or_else(|| is_shared(address).then_some(()))
             .or_else(|| flash.write(address, width, value, || guest.unmap([FLASH].into_iter())))
             .or_else(|| pci.as_ref()?.write(guest, address, width, value))
-    }
-
-    fn name(&self, address: u64) -> Option<&'static str> {
-        let Parts { uart, pci, .. } = &self.parts;
-        let devices = [
-            (uart.contains(address), "UART"),
-            (pci.as_ref().is_some_and(|pci| pci.contains(address)), "PCI"),
-            (FLASH.contains(&address), "flash"),
-            (is_shared(address), "PL031 or PL061"),
-            (REGISTERS.contains(&address), "fw_cfg"),
-            (VIRTIO.contains(&address), "virtio"),
-        ];
-        devices.iter().find_map(|(is_here, name)| is_here.then_some(*name))
     }
 
     fn poll(&self) {

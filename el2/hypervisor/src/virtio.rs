@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 /// Addresses of `virt`'s 32 virtio-mmio transports.
-pub(crate) const VIRTIO: Range<u64> = 0x0a00_0000..0x0a00_4000;
+const VIRTIO: Range<u64> = 0x0a00_0000..0x0a00_4000;
 /// Bytes of each transport.
 const STRIDE: u64 = 0x200;
 

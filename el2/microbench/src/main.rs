@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use core::arch::asm;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use doorbell_facts::{Fact, MicrobenchFact};
+use doorbell_facts::{Fact, MicrobenchFact, MonitorFact};
 use edu::Edu;
 use gic_arch::gits::{self, Cbaser, Creadr, Cwriter};
 use gic_arch::icc::Sgi;
@@ -51,6 +51,8 @@ const LARGE_DEVICE: DeviceId = DeviceId::new(0xfff0);
 /// Number of events of the large device.
 const LPIS: NonZeroU16 = NonZeroU16::new(1024).expect("the number is not zero");
 const PSCI_VERSION: u64 = 0x8400_0000;
+/// Call of our hypervisor that returns the guest's number of exits (`el2-vm`, `traps.rs`).
+const EXITS: u64 = 0x8600_0000;
 
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 /// Number of interrupts that were acknowledged, IPIs and LPIs.
@@ -98,37 +100,55 @@ fn main(boot: Boot) -> ! {
 /// Measures an operation from its start to its end.
 fn measure(name: &'static str, mut operation: impl FnMut()) {
     operation();
-    println!("{}", Fact::from(MicrobenchFact::Measures { operation: name.into() }));
+    let exits = begin(name);
     let start = cpu::ticks();
     for _ in 0..TURNS {
         operation();
     }
-    report(name, cpu::ticks() - start);
+    report(name, cpu::ticks() - start, exits);
 }
 
 /// Measures the part of an operation whose ticks `operation` returns.
 fn measure_spans(name: &'static str, mut operation: impl FnMut() -> u64) {
     operation();
-    println!("{}", Fact::from(MicrobenchFact::Measures { operation: name.into() }));
-    report(name, (0..TURNS).map(|_| operation()).sum());
+    let exits = begin(name);
+    report(name, (0..TURNS).map(|_| operation()).sum(), exits);
 }
 
-/// Prints the average cost, given the ticks of all repetitions.
-fn report(name: &'static str, ticks: u64) {
+/// Announces the repetitions. Returns the number of exits so far.
+fn begin(name: &'static str) -> u64 {
+    let exits = call(EXITS);
+    println!("{}", Fact::from(MicrobenchFact::Measures { operation: name.into() }));
+    exits
+}
+
+/// Prints the average cost, given the ticks of all repetitions and the number of exits before them.
+fn report(name: &'static str, ticks: u64, before: u64) {
     let nanoseconds = ticks * 1_000_000 / cpu::ticks_per_millisecond() / TURNS;
     println!("{}", Fact::from(MicrobenchFact::Cost { operation: name.into(), nanoseconds }));
+    // A hypervisor that does not count exits always returns the same value.
+    let exits = call(EXITS) - before;
+    if exits > 0 {
+        println!("{}", Fact::from(MonitorFact::Exits { operation: name.into(), exits }));
+    }
 }
 
 fn call_hypervisor() {
-    // SAFETY: the call has no effect; it may change the registers that SMCCC allows.
+    call(PSCI_VERSION);
+}
+
+fn call(function: u64) -> u64 {
+    let result;
+    // SAFETY: the calls have no effect; they may change the registers that SMCCC allows.
     unsafe {
         asm!(
             "hvc #0",
-            inout("x0") PSCI_VERSION => _,
+            inout("x0") function => result,
             clobber_abi("C"),
             options(nomem, nostack),
         );
     }
+    result
 }
 
 fn distributor() -> RawMmio {

@@ -122,11 +122,6 @@ impl Pci {
         windows.map(|window| addresses(window.cpu()))
     }
 
-    /// Returns `true` if the address is in the configuration space or in a window.
-    pub fn contains(&self, address: u64) -> bool {
-        self.config.contains(&address) || self.is_window(address)
-    }
-
     fn is_memory(&self, address: u64) -> bool {
         self.memory().any(|window| window.contains(&address))
     }

@@ -13,8 +13,8 @@ use doorbell_harness::arceos::{self, Drivers};
 use doorbell_harness::temporary::Folder;
 use doorbell_harness::workspace;
 
+use crate::board::Controller::{self, DirectLpi, Its, Mbi};
 use crate::board::{LIMIT, MEMORY, MOVES};
-use crate::controller::Controller::{self, DirectLpi, Its, Mbi};
 use crate::foreign::{Kernel, KernelCase};
 use crate::output::Output;
 
@@ -43,8 +43,6 @@ pub(crate) const STOCK: Kernel = Kernel {
     memory: MEMORY,
     devices: &[DISK],
     limit: LIMIT,
-    ends_after: None,
-    stays_alone: false,
     machines: &[(Its, 1, 1), (Its, 4, 4), (Mbi, 1, 1), (DirectLpi, 1, 1)],
     long_machines: &[(Its, 2, 2), (Its, 8, 2), (Mbi, 4, 4), (DirectLpi, 4, 4)],
     judge: |case| {

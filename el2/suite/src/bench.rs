@@ -10,9 +10,8 @@ use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::{Case, Shared};
 use doorbell_harness::testbench::Count;
 
-use crate::board::{Board, LIMIT, MEMORY};
+use crate::board::{Board, Controller, LIMIT, MEMORY};
 use crate::built;
-use crate::controller::Controller;
 use crate::files::{self, Files};
 
 const CPUS: u8 = 2;

@@ -1,15 +1,15 @@
 //! Runs a QEMU machine with the hypervisor and its guests.
 
+use std::fmt;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::ValueEnum;
 use doorbell_harness::qemu::{self, Version};
 
 use crate::built;
-use crate::controller::Controller;
 use crate::files::{Files, MACHINE_BYTES_BELOW, Start};
-use crate::machine::{GICV3, Machine};
 
 /// A run takes 5 to 15 seconds, or longer on a busy machine. A run that exceeds the limit is
 /// assumed to hang.
@@ -54,12 +54,8 @@ pub(crate) struct Board<'a> {
     pub(crate) direct: bool,
     /// Interval between moves of the guests, in milliseconds.
     pub(crate) move_every: Option<u32>,
-    /// If `true`, the hypervisor prints each exit when it happens.
-    pub(crate) exits: bool,
     /// If `true`, the hypervisor counts exits and interrupts.
     pub(crate) stats: bool,
-    /// Number of seconds after which the machine ends, with its reports, even if a guest hangs.
-    pub(crate) limit: Option<u32>,
 }
 
 impl Board<'static> {
@@ -79,9 +75,7 @@ impl Board<'static> {
             direct: false,
             start: Start::Kernel,
             move_every: None,
-            exits: false,
             stats: false,
-            limit: None,
         }
     }
 }
@@ -100,22 +94,17 @@ impl Board<'_> {
         }
         let confined = !self.devices.is_empty() && !self.trusted;
         qemu.args(if confined || self.guest_smmu { CONFINED } else { &[] });
-        let option = |name: &str, value: Option<u32>| {
-            value.map_or(String::new(), |value| format!(" {name}={value}"))
-        };
+        let moves = self.move_every.map_or(String::new(), |every| format!(" moves={every}"));
         let words = [
             (self.trusted, " trusted-guest"),
             (self.guest_smmu, " guest-smmu"),
             (self.direct, " direct"),
-            (self.exits, " exits"),
             (self.stats, " stats"),
         ];
         let words = format!(
-            "vcpus={} {}{}{}{}{}",
+            "vcpus={} {}{moves}{}{}",
             self.vcpus,
             self.controller.word(),
-            option("moves", self.move_every),
-            option("limit", self.limit),
             words.iter().filter(|it| it.0).map(|it| it.1).collect::<String>(),
             self.start.words()
         );
@@ -131,4 +120,109 @@ pub(crate) fn without_hypervisor(version: Version, cpus: u8, memory: u32) -> Res
     qemu.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1"]).args(SURROUNDINGS);
     qemu.args(["-m", &format!("{memory}M"), "-smp", &cpus.to_string()]);
     Ok(qemu)
+}
+
+/// The `virt` machine with EL2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub(crate) struct Machine {
+    /// GIC version of the machine
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=4))]
+    gic_version: u8,
+    /// Model of the machine's CPUs
+    #[arg(long, value_enum, default_value = "neoverse-n1")]
+    cpu: Model,
+}
+
+/// A CPU with list registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Model {
+    /// Neoverse-N1
+    NeoverseN1,
+    /// All features that QEMU emulates
+    Max,
+}
+
+impl Model {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::NeoverseN1 => "neoverse-n1",
+            // The architected algorithm of pointer authentication is slow in QEMU.
+            Self::Max => "max,pauth-impdef=on",
+        }
+    }
+}
+
+pub(crate) const GICV3: Machine = Machine { gic_version: 3, cpu: Model::NeoverseN1 };
+pub(crate) const GICV4: Machine = Machine { gic_version: 4, cpu: Model::NeoverseN1 };
+pub(crate) const MAX: Machine = Machine { gic_version: 4, cpu: Model::Max };
+
+impl Machine {
+    /// Returns the arguments for QEMU.
+    pub(crate) fn arguments(self) -> [String; 4] {
+        let virt = format!("virt,gic-version={},virtualization=on", self.gic_version);
+        ["-M".into(), virt, "-cpu".into(), self.cpu.name().into()]
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GICv{} and {:?}", self.gic_version, self.cpu)
+    }
+}
+
+/// A kind of MSI controller, named as on the hypervisor's command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Controller {
+    /// An ITS
+    #[default]
+    Its,
+    /// Message-based SPIs
+    Mbi,
+    /// `GICR_SETLPIR`, for which Linux needs a module
+    DirectLpi,
+    /// The same, but LPIs stay enabled, and memory is reserved for their tables
+    PermanentLpi,
+    /// The same as `direct-lpi`, but redistributors have no power while their vCPU is off
+    PoweredLpi,
+    /// A GICv2m frame
+    V2m,
+    /// None: MSIs have no effect
+    None,
+}
+
+impl Controller {
+    /// Returns the option for the hypervisor's command line.
+    pub(crate) fn word(self) -> String {
+        let value = self.to_possible_value().expect("no value is skipped");
+        format!("controller={}", value.get_name())
+    }
+
+    /// Returns the beginning of the name that Linux's `/proc/interrupts` shows for the controller.
+    pub(crate) const fn chip(self) -> Option<&'static str> {
+        match self {
+            Self::Its => Some("ITS-"),
+            Self::DirectLpi | Self::PermanentLpi | Self::PoweredLpi => Some("DLPI-"),
+            Self::Mbi | Self::V2m | Self::None => None,
+        }
+    }
+
+    /// Returns `true` if the controller's messages signal LPIs.
+    pub(crate) const fn has_lpis(self) -> bool {
+        matches!(self, Self::Its) || self.is_direct()
+    }
+
+    /// Returns `true` if messages name an LPI.
+    pub(crate) const fn is_direct(self) -> bool {
+        matches!(self, Self::DirectLpi | Self::PermanentLpi | Self::PoweredLpi)
+    }
+
+    /// Returns text that Linux logs if it has the controller, and only then.
+    pub(crate) const fn mark(self) -> Option<&'static str> {
+        match self {
+            Self::Its => Some("ITS [mem 0x08080000-"),
+            Self::Mbi => Some("MBI range [80:207]"),
+            Self::V2m => Some("GICv2m: range[mem 0x08020000-0x08020fff], SPI[80:207]"),
+            Self::DirectLpi | Self::PermanentLpi | Self::PoweredLpi | Self::None => None,
+        }
+    }
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
-use doorbell_facts::{Fact, HypervisorFact, MicrobenchFact, MonitorFact};
+use doorbell_facts::{Fact, MicrobenchFact, MonitorFact};
 
 use crate::output::Output;
 
@@ -15,14 +15,14 @@ const TURNS: u64 = 200;
 /// timer.
 const OTHERS: u64 = 4;
 
-/// Costs of operations as the guest prints them, and numbers of exits as its hypervisor prints
+/// Costs of operations as the guest prints them, and numbers of exits as its hypervisor counts
 /// them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Costs {
     /// Instructions of each operation.
     instructions: Vec<(String, u64)>,
     /// Exits of each operation, for all its repetitions.
-    exits: Vec<(String, u64)>,
+    pub(crate) exits: Vec<(String, u64)>,
 }
 
 impl Costs {
@@ -39,17 +39,12 @@ impl Costs {
         Self { instructions, exits: Vec::new() }
     }
 
-    /// Returns the costs that the guest, the hypervisor or the monitor stated.
+    /// Returns the costs that the guest or the monitor stated.
     pub(crate) fn of(output: &Output) -> Self {
-        let (mut costs, mut printed) = (Self::default(), 0);
+        let mut costs = Self::default();
         for (_, fact) in &output.facts {
             match fact {
-                Fact::Hypervisor(HypervisorFact::Exit { .. }) => printed += 1,
-                Fact::Microbench(MicrobenchFact::Measures { .. }) => printed = 0,
                 Fact::Microbench(MicrobenchFact::Cost { operation, nanoseconds }) => {
-                    if printed > 0 {
-                        costs.exits.push((operation.to_string(), printed));
-                    }
                     costs.instructions.push((operation.to_string(), *nanoseconds));
                 }
                 Fact::Monitor(MonitorFact::Exits { operation, exits }) => {
@@ -79,11 +74,6 @@ impl Costs {
     /// Returns the number of exits of all repetitions of an operation.
     pub(crate) fn exits_of(&self, operation: &str) -> Result<u64> {
         cost(&self.exits, operation)
-    }
-
-    /// Replaces the numbers of exits with those of another run.
-    pub(crate) fn with_exits_of(self, other: Self) -> Self {
-        Self { exits: other.exits, ..self }
     }
 }
 
@@ -115,11 +105,8 @@ mod tests {
     use super::*;
     use crate::output::tests::output;
 
-    const EXIT: &str =
-        r#"{"hypervisor":{"exit":{"at":8,"guest":0,"vcpu":1,"reason":"WFI","detail":""}}}"#;
-    const MEASURES: &str = r#"{"microbench":{"measures":{"operation":"lpi"}}}"#;
     const COST: &str = r#"{"microbench":{"cost":{"operation":"lpi","nanoseconds":100}}}"#;
-    const EXITS_OF_KVM: &str = r#"{"monitor":{"exits":{"operation":"lpi","exits":2}}}"#;
+    const EXITS: &str = r#"{"monitor":{"exits":{"operation":"lpi","exits":205}}}"#;
 
     #[test]
     fn costs_beyond_their_limit_fail() {
@@ -130,12 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn only_exits_after_the_start_of_an_operation_are_counted() {
-        for lines in [
-            &[EXIT, MEASURES, EXIT, EXIT, "a line for people", COST][..],
-            &[MEASURES, COST, EXITS_OF_KVM],
-        ] {
-            assert_eq!(Costs::of(&output(lines)).exits_of("lpi").unwrap(), 2);
-        }
+    fn exits_beyond_their_limit_fail() {
+        let costs = Costs::of(&output(&[EXITS]));
+        assert!(costs.judge_exits("lpi", 1).is_err());
+        assert!(costs.judge_exits("lpi", 2).is_ok());
+        assert!(costs.judge_exits("ipi", 2).is_err());
     }
 }

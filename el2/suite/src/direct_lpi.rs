@@ -27,12 +27,10 @@ use self::guests::{
 use self::named::{NamedBy, says};
 use self::rfc::Mend;
 use self::runs::{BUILT_IN, CRASHES, DRIVEN, DRIVEN_LONG, EXTERNAL, KEXECS, MENDED, PLAIN};
-use crate::board::LIMIT;
+use crate::board::{Controller, GICV4, LIMIT};
 use crate::built::{self, slug};
-use crate::controller::Controller;
 use crate::debian::{self, Guest};
 use crate::linux::{self, BACKPORTS, FEW_READS, LIMIT_OF_TWO, LinuxCase, REAL_TIME, STABLE};
-use crate::machine::GICV4;
 
 /// The mistakes of the RFC: what must be mended before the mistake shows, and how it is named.
 const FAULTS: &[(&str, &[Mend], NamedBy)] = &[

@@ -12,8 +12,7 @@ use doorbell_harness::qemu::Version;
 use doorbell_harness::suite::Case;
 use doorbell_harness::workspace;
 
-use crate::board::{Board, LIMIT};
-use crate::controller::Controller;
+use crate::board::{Board, Controller, LIMIT};
 use crate::files::{self, Files, MACHINE_BYTES_BELOW, PHYSICAL_RAM, RAM};
 use crate::output::Output;
 use crate::{built, hostile};

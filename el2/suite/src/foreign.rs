@@ -9,9 +9,8 @@ use anyhow::Result;
 use doorbell_harness::qemu::Version;
 use doorbell_harness::suite::Case;
 
-use crate::board::Board;
+use crate::board::{Board, Controller};
 use crate::built;
-use crate::controller::Controller;
 use crate::files::Files;
 
 /// Interval between moves, in milliseconds.
@@ -30,10 +29,6 @@ pub(crate) struct Kernel {
     pub(crate) devices: &'static [&'static str],
     /// Time limit of a run, which must suffice on a busy machine.
     pub(crate) limit: Duration,
-    /// Number of seconds after which the hypervisor ends the machine, with its reports.
-    pub(crate) ends_after: Option<u32>,
-    /// `true` if a move would disturb a guest with a single vCPU.
-    pub(crate) stays_alone: bool,
     /// Machines of the ordinary cases, and of those that take longer.
     pub(crate) machines: &'static [On],
     pub(crate) long_machines: &'static [On],
@@ -70,12 +65,7 @@ fn listed(kernel: &'static Kernel, machines: &'static [On]) -> impl Iterator<Ite
 impl KernelCase {
     pub(crate) fn name(self) -> String {
         let Self { kernel: Kernel { name, .. }, controller, vcpus, cpus } = self;
-        let moved = if self.is_moved() { ", moved" } else { "" };
-        format!("{name} on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{moved}")
-    }
-
-    pub(crate) const fn is_moved(self) -> bool {
-        self.vcpus > 1 || !self.kernel.stays_alone
+        format!("{name} on {vcpus} vCPUs of {cpus} CPUs with {controller:?}, moved")
     }
 
     pub(crate) fn command(self) -> Result<Command> {
@@ -85,9 +75,8 @@ impl KernelCase {
             cpus,
             controller,
             devices: kernel.devices,
-            move_every: self.is_moved().then_some(MOVE_EVERY),
+            move_every: Some(MOVE_EVERY),
             stats: true,
-            limit: kernel.ends_after,
             ..Board::plain(Version::Stable, kernel.memory)
         };
         board.command(&[Files::alone((kernel.image)()?, "")])

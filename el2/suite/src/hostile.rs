@@ -13,9 +13,8 @@ use doorbell_facts::{Ending, HostileFact, HypervisorFact};
 use doorbell_harness::image::Image;
 use doorbell_harness::suite::{Case, Shared};
 
-use crate::board::{Board, COUNTED, COUNTING, LIMIT};
+use crate::board::{Board, COUNTED, COUNTING, GICV4, LIMIT};
 use crate::files::{Files, PHYSICAL_RAM, RAM};
-use crate::machine::GICV4;
 use crate::output::Output;
 use crate::{built, latency};
 

@@ -9,10 +9,8 @@ use anyhow::{Context, Result};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
 use doorbell_harness::qemu::Version;
 
-use crate::board::{Board, MEMORY};
-use crate::controller::Controller;
+use crate::board::{Board, Controller, MEMORY, Machine};
 use crate::files::{self, Files, Start};
-use crate::machine::Machine;
 use crate::{built, debian, kvm};
 
 /// Name of the kernel that is downloaded.
@@ -61,9 +59,6 @@ pub struct Wanted {
     /// Injects devices' messages directly, which requires --gic-version 4 and an ITS
     #[arg(long)]
     direct: bool,
-    /// Prints exits as they occur, with the counter's value
-    #[arg(long)]
-    exits: bool,
     /// Counts exits and interrupts by reason, and prints the counts at the end
     #[arg(long)]
     stats: bool,
@@ -109,7 +104,6 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         trusted: wanted.trusted_guest,
         direct: wanted.direct,
         start,
-        exits: wanted.exits,
         stats: wanted.stats,
         ..Board::plain(wanted.qemu, wanted.memory)
     };

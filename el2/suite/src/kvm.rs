@@ -15,11 +15,10 @@ use doorbell_harness::toolchain::{self, JUDGE_TARGET};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{process, small_linux};
 
-use crate::board::{CONFINED, COUNTED, COUNTING, SURROUNDINGS};
+use crate::board::{CONFINED, COUNTED, COUNTING, GICV3, GICV4, Machine, SURROUNDINGS};
 use crate::built;
 use crate::costs::Costs;
 use crate::debian::COMMAND_LINE;
-use crate::machine::{GICV3, GICV4, Machine};
 use crate::microbench::{self, DEVICE, EACH, SHARED};
 use crate::output::Output;
 

@@ -15,11 +15,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use doorbell_harness::suite::{Absent, Case};
 
-use crate::board::{Board, COUNTING, LIMIT};
+use crate::board::{Board, COUNTING, GICV3, GICV4, LIMIT};
 use crate::built;
 use crate::files::Files;
 use crate::kvm::Host;
-use crate::machine::{GICV3, GICV4};
 use crate::output::Output;
 
 /// Guest memory in MiB, which is an argument of the test `selftest-setup`.
@@ -40,31 +39,9 @@ struct Unit {
     arguments: &'static str,
     /// Numbers of vCPUs, and of CPUs that they share.
     machines: &'static [(u8, u8)],
-    time: Time,
-}
-
-/// The virtual time of a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Time {
-    /// The host's time. The guest is moved.
-    Host,
-    /// Counted in instructions of [`INSTRUCTION`] nanoseconds, because the unit measures time. The
-    /// guest is not moved.
-    Counted,
-    /// Likewise, in instructions of [`FINE_INSTRUCTION`] nanoseconds: the Linux host has a timer
-    /// tick every 4 ms, which must be rare compared with the measured operations.
-    Fine,
-}
-
-impl Time {
-    /// Returns the arguments for QEMU.
-    const fn arguments(self) -> &'static [&'static str] {
-        match self {
-            Self::Host => &[],
-            Self::Counted => COUNTED,
-            Self::Fine => FINE,
-        }
-    }
+    /// Arguments with which QEMU counts virtual time in instructions, for a unit that measures time.
+    /// Without them, the guest is moved.
+    counted: &'static [&'static str],
 }
 
 /// The program whose tests must be skipped, because a guest has no performance monitors, and the
@@ -85,7 +62,8 @@ const FOUR: &[(u8, u8)] = &[(4, 4), (8, 2)];
 /// would execute too many instructions.
 const INSTRUCTION: f64 = 64.0;
 const COUNTED: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=6,sleep=off"];
-/// Likewise, for [`Time::Fine`]. A timer tick of the Linux host takes a million instructions.
+/// Likewise, for a comparison with KVM: the Linux host has a timer tick every 4 ms, that is every
+/// million instructions, which must be rare compared with the measured operations.
 const FINE_INSTRUCTION: f64 = 4.0;
 const FINE: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off"];
 /// Environment that enables tests that a hypervisor with known errata would fail (`lib/errata.h`).
@@ -97,7 +75,7 @@ const fn unit(
     arguments: &'static str,
     machines: &'static [(u8, u8)],
 ) -> Unit {
-    Unit { name, program, arguments, machines, time: Time::Host }
+    Unit { name, program, arguments, machines, counted: &[] }
 }
 
 const UNITS: &[Unit] = &[
@@ -123,8 +101,8 @@ const UNITS: &[Unit] = &[
     unit("debug-sstep-migration", "debug", "ss-migration", ONE),
     unit("pmu-cycle-counter", PMU, "cycle-counter 0", ONE),
     unit("pmu-event-introspection", PMU, "pmu-event-introspection", ONE),
-    Unit { time: Time::Counted, ..unit("timer", "timer", "", ONE) },
-    Unit { time: Time::Counted, ..unit(micro_bench::NAME, micro_bench::NAME, "", PAIR) },
+    Unit { counted: COUNTED, ..unit("timer", "timer", "", ONE) },
+    Unit { counted: COUNTED, ..unit(micro_bench::NAME, micro_bench::NAME, "", PAIR) },
 ];
 
 /// Lists the cases: each unit on its machines, or a single case that is skipped if no folder is
@@ -186,7 +164,7 @@ impl Unit {
             return Ok(());
         }
         ensure!(passed > 0, "the program tested nothing");
-        output.judge(u64::from(self.time == Time::Host))
+        output.judge(u64::from(self.counted.is_empty()))
     }
 
     /// Returns the time limit of a run.
@@ -204,14 +182,14 @@ impl Unit {
     }
 
     fn command(&self, program: &Path, board: Board<'_>) -> Result<Command> {
-        let move_every = (self.time == Time::Host).then_some(MOVE_EVERY);
+        let move_every = self.counted.is_empty().then_some(MOVE_EVERY);
         let board = Board { move_every, ..board };
         let environment = built::folder()?.join("kvm-unit-tests");
         fs::write(&environment, ENVIRONMENT)?;
         let initrd = Some(environment.as_path());
         let files = Files { initrd, ..Files::alone(program, self.arguments) };
         let mut qemu = board.command(&[files])?;
-        qemu.args(self.time.arguments());
+        qemu.args(self.counted);
         Ok(qemu)
     }
 }
@@ -226,11 +204,11 @@ fn comparison(folder: &Path) -> Case {
 /// Runs the micro-benchmark on this hypervisor and on KVM, and compares the costs.
 fn compare(name: &str, folder: &Path) -> Result<()> {
     const VCPUS: u8 = 2;
-    let unit = Unit { time: Time::Fine, ..unit(micro_bench::NAME, micro_bench::NAME, "", &[]) };
+    let unit = Unit { counted: FINE, ..unit(micro_bench::NAME, micro_bench::NAME, "", &[]) };
     let program = unit.program_in(folder)?;
     let board = Board { vcpus: VCPUS, cpus: VCPUS, ..Board::plain(COUNTING, MEMORY) };
     let here = Output::within(&mut unit.command(&program, board)?, unit.limit())?;
-    let there = Host::stable(VCPUS).run((unit.name, &program), unit.time.arguments())?;
+    let there = Host::stable(VCPUS).run((unit.name, &program), unit.counted)?;
     let costs = |output| micro_bench::costs(output, FINE_INSTRUCTION);
     let (here, there) = (costs(&here)?, costs(&there)?);
     eprintln!("{name}:\nthe hypervisor: {here}\nLinux's KVM:    {there}");

@@ -6,10 +6,9 @@ use anyhow::{Result, bail, ensure};
 use doorbell_facts::{Fact, HostileFact};
 use doorbell_harness::suite::Case;
 
-use crate::board::{Board, LIMIT};
+use crate::board::{Board, GICV3, LIMIT, MAX};
 use crate::built;
 use crate::hostile::{self, BOARD, attacked, guest};
-use crate::machine::{GICV3, MAX};
 use crate::output::Output;
 
 /// Number of times that each register is read. A leak of one bit is missed with a probability of

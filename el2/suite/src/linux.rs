@@ -12,10 +12,9 @@ use doorbell_harness::qemu::Version;
 use doorbell_harness::qemu::cost::{self, InstructionSplit};
 use doorbell_harness::suite::Case;
 
-use crate::board::{self, Board, COUNTED, LIMIT, MEMORY, MOVES};
-use crate::controller::Controller::{self, Mbi, V2m};
+use crate::board::Controller::{self, Mbi, V2m};
+use crate::board::{self, Board, COUNTED, GICV3, GICV4, LIMIT, MAX, MEMORY, MOVES, Machine};
 use crate::debian::{self, COMMAND_LINE, Guest};
-use crate::machine::{GICV3, GICV4, MAX, Machine};
 use crate::output::Output;
 use crate::report::{Reports, TYPED, all_listen};
 use crate::traffic::{self, Expected, Load, OWN_READS, Reads};

@@ -1,5 +1,5 @@
 //! Runs `el2/microbench` as the guest: checks the cost of each operation in instructions and in
-//! exits, which the hypervisor prints (`--exits`), and that a vCPU wakes after it was moved.
+//! exits, which the hypervisor counts (`stats`), and that a vCPU wakes after it was moved.
 
 use std::process::Command;
 
@@ -8,12 +8,10 @@ use doorbell_facts::{Fact, MicrobenchFact};
 use doorbell_harness::image::Image;
 use doorbell_harness::suite::{Case, Shared};
 
-use crate::board::{Board, COUNTED, COUNTING, LIMIT, MOVES};
+use crate::board::{Board, COUNTED, COUNTING, Controller, GICV4, LIMIT, MOVES};
 use crate::built;
-use crate::controller::Controller;
 use crate::costs::Costs;
 use crate::files::{Files, RAM};
-use crate::machine::GICV4;
 use crate::output::Output;
 
 /// Operations of the guest, and the maximum number of instructions of each, which is less than on
@@ -80,7 +78,7 @@ pub(crate) fn cases() -> Vec<Case> {
     for &(operation, limit) in EXITS {
         let name = format!("a guest's {operation} takes at most {limit} exits");
         cases.push(built::case(name, LIMIT, move || {
-            let costs = EXITING.get(|| measure(Board { exits: true, ..EACH }))?;
+            let costs = EXITING.get(|| measure(Board { stats: true, ..EACH }))?;
             costs.judge_exits(operation, limit)
         }));
     }
@@ -98,10 +96,11 @@ fn wake() -> Result<()> {
 }
 
 /// Measures the costs of the guest's operations. The numbers of exits are from a second run that
-/// prints them.
+/// counts them.
 pub(crate) fn costs(board: Board<'_>) -> Result<Costs> {
-    let printed = measure(Board { exits: true, ..board })?;
-    Ok(measure(board)?.with_exits_of(printed))
+    let mut costs = measure(board)?;
+    costs.exits = measure(Board { stats: true, ..board })?.exits;
+    Ok(costs)
 }
 
 pub(crate) fn measure(board: Board<'_>) -> Result<Costs> {

@@ -6,9 +6,8 @@ use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::Case;
 use doorbell_harness::workspace;
 
-use crate::board::{COUNTED, LIMIT, SURROUNDINGS};
+use crate::board::{COUNTED, GICV3, LIMIT, SURROUNDINGS};
 use crate::built;
-use crate::machine::GICV3;
 use crate::output::Output;
 
 /// Lines of the guest and of its hypervisor. Each tick of the guest causes an exit, and so does

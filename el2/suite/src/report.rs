@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Ending, Fact, HypervisorFact, LinuxFact};
 
-use crate::controller::Controller;
+use crate::board::Controller;
 use crate::output::Output;
-use crate::traffic::{Expected, Known, Load, Reads, Row, Sent, Traffic};
+use crate::traffic::{Expected, Known, Load, Reads, Report, Sent};
 
 /// Text that each guest reads from its UART, which signals it by interrupts.
 pub(crate) const TYPED: &str = "by interrupt";
@@ -75,26 +75,9 @@ impl Reports {
         reads: Reads<'_>,
         taken: Option<u64>,
     ) -> Result<()> {
-        let (traffic, sent) = (&self.guests[0].traffic, &Sent::read(reads.log)?);
-        Known { traffic, sent, expected, reads, taken }.judge()
+        let (report, sent) = (&self.guests[0], &Sent::read(reads.log)?);
+        Known { report, sent, expected, reads, taken }.judge()
     }
-}
-
-/// The report of a guest.
-#[derive(Debug, Default)]
-struct Report {
-    /// Numbers of CPUs, and texts that the guest heard: at first, and again.
-    cpus: [usize; 2],
-    heard: [String; 2],
-    absent_device: u32,
-    /// Lines about MSI controllers in the kernel's log.
-    controllers: Vec<String>,
-    /// Lines about PCI's windows and the addresses of devices in the kernel's log.
-    pci_memory: Vec<String>,
-    traffic: Traffic,
-    /// Descriptions of failures.
-    complaints: Vec<String>,
-    ending: Option<Ending>,
 }
 
 /// Name of the interrupt that corresponds to the entropy source's MSIs.
@@ -109,7 +92,7 @@ const FEWEST_TICKS: u64 = 20;
 
 impl Report {
     fn of(output: &Output, number: usize) -> Self {
-        let mut report = Self { ending: output.ending(number), ..Self::default() };
+        let mut report = Self::default();
         for (guest, fact) in &output.facts {
             if let Fact::Linux(fact) = fact
                 && *guest == number
@@ -117,35 +100,8 @@ impl Report {
                 report.fact(fact);
             }
         }
+        report.ending = output.ending(number);
         report
-    }
-
-    /// Processes a fact that the guest reports.
-    fn fact(&mut self, fact: &LinuxFact) {
-        match fact {
-            LinuxFact::Cpus { online, again } => self.cpus[usize::from(*again)] = *online,
-            LinuxFact::Heard { text, again } => self.heard[usize::from(*again)] = text.to_string(),
-            LinuxFact::AbsentDevice { status } => self.absent_device = *status,
-            LinuxFact::Controller { line } => self.controllers.push(line.to_string()),
-            LinuxFact::PciMemory { line } => self.pci_memory.push(line.to_string()),
-            LinuxFact::Complaint { line } => self.complaints.push(line.to_string()),
-            other => self.traffic.fact(other),
-        }
-    }
-
-    /// Returns a summary of the counts.
-    fn summary(&self) -> String {
-        let count = |name: &str| self.counts(name).iter().sum::<u64>();
-        let messages = self.traffic.rows.iter().filter(|row| row.has_messages()).map(Row::sum);
-        format!(
-            "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs, {} messages; {}",
-            self.cpus[0],
-            count("arch_timer"),
-            self.of_uart(),
-            self.ipis(),
-            messages.sum::<u64>(),
-            self.traffic.summary(),
-        )
     }
 
     /// Checks that each vCPU was online with its timer, went offline and came back, that the UART's
@@ -203,21 +159,6 @@ impl Report {
         ensure!(counts.iter().all(|count| *count >= fewest), "messages: {counts:?}");
         ensure!(counts.iter().sum::<u64>() >= reads * cpus as u64, "messages: {counts:?}");
         Ok(())
-    }
-
-    fn counts(&self, name: &str) -> &[u64] {
-        let row = self.traffic.rows.iter().find(|row| row.name.ends_with(name));
-        row.map_or(&[], |row| &row.counts)
-    }
-
-    /// Returns the number of interrupts of a PL011, or of an i.MX's UART.
-    fn of_uart(&self) -> u64 {
-        ["uart-pl011", ".serial"].iter().flat_map(|name| self.counts(name)).sum()
-    }
-
-    fn ipis(&self) -> u64 {
-        let rows = self.traffic.rows.iter().filter(|row| row.label.starts_with("IPI"));
-        rows.flat_map(|row| &row.counts).sum()
     }
 }
 

@@ -15,9 +15,9 @@ use std::process::Command;
 use std::{fs, mem};
 
 use anyhow::{Context, Result, ensure};
-use doorbell_facts::LinuxFact;
+use doorbell_facts::{Ending, LinuxFact};
 
-use crate::controller::Controller;
+use crate::board::Controller;
 
 /// A disk with MSI-X, and a network that answers pings.
 pub(crate) const DEVICES: [&str; 2] =
@@ -149,7 +149,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         let (label, rest) = text.split_once(':')?;
         let words: Vec<_> = rest.split_whitespace().collect();
         let counts: Vec<_> = words.iter().map_while(|word| word.parse().ok()).collect();
@@ -162,7 +162,7 @@ impl Row {
     }
 
     /// Returns `true` if the interrupt is an MSI of a device.
-    pub(crate) fn has_messages(&self) -> bool {
+    fn has_messages(&self) -> bool {
         self.name.starts_with("MSI ") || ["-MSI", "-pMSI"].iter().any(|it| self.name.contains(it))
     }
 
@@ -171,14 +171,25 @@ impl Row {
         self.name.contains(" Level ") && !self.is_of("arch_timer")
     }
 
-    pub(crate) fn sum(&self) -> u64 {
+    fn sum(&self) -> u64 {
         self.counts.iter().sum()
     }
 }
 
-/// The guest's report about its traffic.
+/// The report of a guest.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic {
+pub(crate) struct Report {
+    /// Numbers of CPUs, and texts that the guest heard: at first, and again.
+    pub(crate) cpus: [usize; 2],
+    pub(crate) heard: [String; 2],
+    pub(crate) absent_device: u32,
+    /// Lines about MSI controllers in the kernel's log.
+    pub(crate) controllers: Vec<String>,
+    /// Lines about PCI's windows and the addresses of devices in the kernel's log.
+    pub(crate) pci_memory: Vec<String>,
+    /// Descriptions of failures.
+    pub(crate) complaints: Vec<String>,
+    pub(crate) ending: Option<Ending>,
     pub(crate) rows: Vec<Row>,
     /// Reads requested by the guest's programs, and reads that the disk completed.
     reads: Option<(u64, u64)>,
@@ -237,7 +248,7 @@ pub(crate) struct Reads<'a> {
 /// Known data about a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known<'a> {
-    pub(crate) traffic: &'a Traffic,
+    pub(crate) report: &'a Report,
     pub(crate) sent: &'a Sent,
     pub(crate) expected: &'a Expected<'a>,
     pub(crate) reads: Reads<'a>,
@@ -246,10 +257,18 @@ pub(crate) struct Known<'a> {
     pub(crate) taken: Option<u64>,
 }
 
-impl Traffic {
+impl Report {
     /// Processes a fact that the guest reports.
     pub(crate) fn fact(&mut self, fact: &LinuxFact) {
         match *fact {
+            LinuxFact::Cpus { online, again } => self.cpus[usize::from(again)] = online,
+            LinuxFact::Heard { ref text, again } => {
+                self.heard[usize::from(again)] = text.to_string();
+            }
+            LinuxFact::AbsentDevice { status } => self.absent_device = status,
+            LinuxFact::Controller { ref line } => self.controllers.push(line.to_string()),
+            LinuxFact::PciMemory { ref line } => self.pci_memory.push(line.to_string()),
+            LinuxFact::Complaint { ref line } => self.complaints.push(line.to_string()),
             LinuxFact::Reads { requested, completed } => self.reads = Some((requested, completed)),
             LinuxFact::Pings { sent, answered } => self.pings = Some((sent, answered)),
             LinuxFact::Affinities { moved } => self.moved = moved,
@@ -261,7 +280,7 @@ impl Traffic {
                 self.retriggered = Some(taken);
                 self.count_own(interrupt, taken);
             }
-            _ => {}
+            LinuxFact::Listens {} => {}
         }
     }
 
@@ -269,15 +288,38 @@ impl Traffic {
         *self.own.entry(interrupt.to_string()).or_default() += times;
     }
 
-    /// Returns a summary of the traffic.
+    /// Returns a summary of the counts.
     pub(crate) fn summary(&self) -> String {
+        let messages = self.rows.iter().filter(|row| row.has_messages()).map(Row::sum);
         let ((_, reads), (pings, _)) =
             (self.reads.unwrap_or_default(), self.pings.unwrap_or_default());
-        let own = self.own.values().sum::<u64>() + self.early_own;
         format!(
-            "{reads} reads, {pings} pings, {} affinities, {} turns, {own} own messages",
-            self.moved, self.turns
+            "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs, {} messages; {reads} reads, \
+             {pings} pings, {} affinities, {} turns, {} own messages",
+            self.cpus[0],
+            self.counts("arch_timer").iter().sum::<u64>(),
+            self.of_uart(),
+            self.ipis(),
+            messages.sum::<u64>(),
+            self.moved,
+            self.turns,
+            self.own.values().sum::<u64>() + self.early_own
         )
+    }
+
+    pub(crate) fn counts(&self, name: &str) -> &[u64] {
+        let row = self.rows.iter().find(|row| row.name.ends_with(name));
+        row.map_or(&[], |row| &row.counts)
+    }
+
+    /// Returns the number of interrupts of a PL011, or of an i.MX's UART.
+    pub(crate) fn of_uart(&self) -> u64 {
+        ["uart-pl011", ".serial"].iter().flat_map(|name| self.counts(name)).sum()
+    }
+
+    pub(crate) fn ipis(&self) -> u64 {
+        let rows = self.rows.iter().filter(|row| row.label.starts_with("IPI"));
+        rows.flat_map(|row| &row.counts).sum()
     }
 }
 
@@ -285,11 +327,10 @@ impl Known<'_> {
     /// Checks that no MSI was lost, that each counted interrupt has a corresponding MSI, and that
     /// vectors moved and CPUs went offline during the load.
     pub(crate) fn judge(&self) -> Result<()> {
-        let (reads, completed) =
-            self.traffic.reads.context("the guest did not report its reads")?;
+        let (reads, completed) = self.report.reads.context("the guest did not report its reads")?;
         ensure!(reads >= self.reads.fewest, "{reads} reads, not {}", self.reads.fewest);
         ensure!(completed == reads + OWN_READS, "{reads} reads, but {completed} were completed");
-        let (pings, answers) = self.traffic.pings.context("the guest did not report its pings")?;
+        let (pings, answers) = self.report.pings.context("the guest did not report its pings")?;
         ensure!(pings > 0 && pings == answers, "{pings} pings, {answers} answers");
         if self.expected.has_lines {
             self.judge_lines()?;
@@ -302,23 +343,23 @@ impl Known<'_> {
     }
 
     fn judge_disturbances(&self) -> Result<()> {
-        let Self { traffic, expected: Expected { cpus, controller, has_lines, .. }, .. } = self;
+        let Self { report, expected: Expected { cpus, controller, has_lines, .. }, .. } = self;
         let input = self.row(if *has_lines { "virtio0" } else { "virtio0-input.0" })?;
-        let vectors = traffic.rows.iter().filter(|row| row.name.contains(" virtio0")).count() + 1;
+        let vectors = report.rows.iter().filter(|row| row.name.contains(" virtio0")).count() + 1;
         let fewest = (vectors * cpus) as u64;
-        ensure!(traffic.moved >= fewest, "{} affinities moved, not {fewest}", traffic.moved);
+        ensure!(report.moved >= fewest, "{} affinities moved, not {fewest}", report.moved);
         let reached = input.counts.iter().filter(|count| **count > 0).count();
         ensure!(*cpus == 1 || reached > 1, "all interrupts arrived at one CPU: {:?}", input.counts);
-        ensure!(traffic.turns == TURNS, "CPUs went offline {} times", traffic.turns);
+        ensure!(report.turns == TURNS, "CPUs went offline {} times", report.turns);
         if controller.is_direct() {
-            let times = traffic.retriggered.context("the guest retriggered no interrupt")?;
+            let times = report.retriggered.context("the guest retriggered no interrupt")?;
             ensure!(times == 1, "a retriggered interrupt was taken {times} times");
         }
         Ok(())
     }
 
     fn row(&self, driver: &str) -> Result<&Row> {
-        let row = self.traffic.rows.iter().find(|row| row.is_of(driver));
+        let row = self.report.rows.iter().find(|row| row.is_of(driver));
         let row = row.with_context(|| format!("no interrupt of {driver}"))?;
         if self.expected.has_lines {
             ensure!(row.is_wired(), "{driver}: {}", row.name);
@@ -335,7 +376,7 @@ impl Known<'_> {
 
     /// Returns the number of interrupts that devices' messages signaled.
     fn signaled(&self, row: &Row) -> Result<u64> {
-        let own = self.traffic.own.get(&row.label).copied().unwrap_or_default();
+        let own = self.report.own.get(&row.label).copied().unwrap_or_default();
         let signaled = row.sum().checked_sub(own);
         signaled.with_context(|| format!("{}: {own} own messages of {}", row.name, row.sum()))
     }
@@ -405,8 +446,8 @@ impl Known<'_> {
         let Some(taken) = self.taken else { return Ok(()) };
         let has_wired = self.expected.has_lines || !self.expected.controller.has_lpis();
         let counts = |row: &&Row| row.has_messages() || has_wired && row.is_wired();
-        let counted = self.traffic.rows.iter().filter(counts).map(Row::sum).sum::<u64>()
-            + self.traffic.early_own;
+        let counted = self.report.rows.iter().filter(counts).map(Row::sum).sum::<u64>()
+            + self.report.early_own;
         let most = counted + self.sent.early;
         let fewest = counted + self.sent.early_seen.min(self.sent.early);
         ensure!(

@@ -1,12 +1,12 @@
 //! A guest's machine: its memory, its GIC, its devices, and its vCPUs that aren't loaded on a CPU.
 
-use crate::exits::Exits;
 use crate::fair_lock::{FairLock, MAX_VCPUS};
 use crate::faults::{Faults, Refused};
 use crate::gic::Gic;
 use crate::injection::Injection;
 use crate::moving;
 use crate::power::{End, Power};
+use crate::recorder::Exits;
 use crate::scheduler::{self, VcpuId};
 use crate::standstill::Gate;
 use alloc::boxed::Box;
@@ -57,7 +57,7 @@ pub(crate) unsafe fn move_all(around: fn(&Guest, &mut dyn FnMut())) -> usize {
 }
 
 /// Prints the reports, and turns the machine off.
-pub(crate) fn end_machine() -> ! {
+fn end_machine() -> ! {
     moving::report();
     for guest in guests() {
         guest.print_faults();
@@ -100,9 +100,6 @@ pub trait Devices: Send + Sync {
     /// Handles a store, also to pages that are mapped for reads only. Returns `None` if no device
     /// is there.
     fn write(&self, guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<()>;
-
-    /// Returns the name of the device at an address, for records.
-    fn name(&self, address: u64) -> Option<&'static str>;
 
     /// Looks for work, as requested by [`poll_after`](crate::poll_after). Must not wait for vCPUs.
     fn poll(&self) {}

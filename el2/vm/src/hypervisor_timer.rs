@@ -5,9 +5,6 @@ use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use el2_cpu::NEVER;
 use image_rt::cpu;
 
-/// Counter value at which the machine ends.
-static LIMIT: AtomicU64 = AtomicU64::new(NEVER);
-
 /// Counter value at which the guests' devices look for work.
 static POLL: AtomicU64 = AtomicU64::new(NEVER);
 
@@ -31,22 +28,8 @@ pub(crate) fn take_poll() -> bool {
     is_due
 }
 
-/// Sets the time after which the machine ends. Must be called before the guests run.
-pub(crate) fn set_limit(seconds: u64) {
-    let ticks = seconds.saturating_mul(1000 * cpu::ticks_per_millisecond());
-    LIMIT.store(cpu::ticks().saturating_add(ticks), SeqCst);
-}
-
-/// Returns `true` if the machine must end.
-pub(crate) fn is_over() -> bool {
-    cpu::ticks() >= LIMIT.load(SeqCst)
-}
-
-/// Makes the timer fire when the counter reaches `deadline`, or the machine's limit on the first
-/// CPU.
+/// Makes the timer fire when the counter reaches `deadline`.
 pub(crate) fn set(deadline: u64) {
-    let limit = if cpu::current() == 0 { LIMIT.load(SeqCst) } else { NEVER };
-    let deadline = deadline.min(limit);
     let is_enabled = u64::from(deadline != NEVER);
     // SAFETY: only the hypervisor uses this timer, and its interrupt has a handler.
     unsafe {

@@ -5,7 +5,7 @@
 //! interrupt stay active until the guest deactivates its interrupt; all others are deactivated
 //! here. The interrupts of a vCPU's timers move with the vCPU from CPU to CPU.
 
-use crate::guest::{Guest, end_machine, guests};
+use crate::guest::{Guest, guests};
 use crate::irqchip::{self, KICK};
 use crate::linked::timer_line;
 use crate::scheduler::{self, VcpuId};
@@ -13,11 +13,10 @@ use crate::timers::{PHYSICAL_TIMER, TIMERS, VIRTUAL_TIMER};
 use crate::{direct, hypervisor_timer};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use doorbell_facts::{Fact, HypervisorFact};
 use gic_arch::{IntId, IntIdClass};
 use gic_driver::cpu_interface::Acknowledged;
 use gic_driver::{Interrupt, RawMmio};
-use image_rt::{console, cpu, println};
+use image_rt::cpu;
 use irq_domain::{Dispatched, IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
@@ -82,12 +81,6 @@ pub(crate) fn serve() {
 
 /// Handles this CPU's own timer.
 fn on_own_timer(_: &IrqContext<'_>) {
-    if hypervisor_timer::is_over() {
-        println!("hypervisor: the time limit is over");
-        let silent_input = console::has_silent_input();
-        println!("{}", Fact::from(HypervisorFact::TimeOver { silent_input }));
-        end_machine();
-    }
     if hypervisor_timer::take_poll() {
         for guest in guests() {
             guest.devices.poll();

@@ -14,7 +14,6 @@
 extern crate alloc;
 
 pub mod direct;
-mod exits;
 mod fair_lock;
 mod faults;
 mod gic;

@@ -22,10 +22,10 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest<'_>) -
         Trap::Device(access) if context.is_simple() => {
             let vgic = guest.vgic();
             // The distributor holds none of the model's locks for long.
-            let is_its = gic::is_queue(vgic, access.address);
-            if !is_its && !gic::is_head(vgic, access.address)
-                || is_its && !guest.lock.try_take(vcpu.cpu())
-            {
+            let is_its = !gic::is_head(vgic, access.address);
+            let is_quick =
+                !is_its || gic::is_queue(vgic, access.address) && guest.lock.try_take(vcpu.cpu());
+            if !is_quick {
                 return false;
             }
             let done = if access.is_write {

@@ -1,23 +1,71 @@
-//! Records a vCPU's exits and interrupts while it is loaded ([`exits`]).
+//! Counts of exits and of acknowledged interrupts by reason, if the option `stats` is set. Otherwise,
+//! the only cost is testing a flag at each exit.
+//!
+//! An exit lasts from the vector to the next entry, or until the vCPU waits or leaves its CPU. The
+//! longest exit bounds how long the guest's other interrupts (and other guests) have to wait.
 
-use crate::exits::{self, Reason};
 use crate::guest::Guest;
-use alloc::format;
-use alloc::string::ToString;
-use core::fmt::{self, Display, Formatter};
+use alloc::collections::BTreeMap;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use doorbell_facts::{Fact, HypervisorFact};
-use el2_cpu::syndrome::{DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
-use el2_cpu::{Context, Vector};
+use el2_cpu::Vector;
+use el2_cpu::syndrome::Trap;
 use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::{IntId, IntIdClass};
+use image_rt::lock::IrqMutex;
 use image_rt::{cpu, println};
-use msi_types::Cpu;
-use vgic::{Block, VirtualInterface};
+use vgic::VirtualInterface;
+
+static IS_ON: AtomicBool = AtomicBool::new(false);
+
+/// Enables the counts. Must be called before the guests run.
+pub(crate) fn enable() {
+    IS_ON.store(true, Relaxed);
+}
+
+/// Reason for an exit, or class of an interrupt that the guest acknowledged.
+type Reason = &'static str;
+
+/// Counts of a guest's exits.
+#[derive(Debug, Default)]
+pub(crate) struct Exits {
+    total: AtomicU64,
+    by_reason: IrqMutex<BTreeMap<Reason, Count>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    times: u64,
+    /// Duration of the longest exit in counter ticks.
+    longest: u64,
+}
+
+impl Exits {
+    /// Returns the number of exits so far, or zero if they aren't counted.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Relaxed)
+    }
+
+    /// Prints the counts, if there are any.
+    pub(crate) fn report(&self, guest: usize) {
+        self.by_reason.with(|counts| {
+            for (&reason, &Count { times, longest }) in &*counts {
+                let longest = longest * 1_000_000 / cpu::ticks_per_millisecond();
+                let reason = reason.into();
+                let count = HypervisorFact::Count { guest, reason, times, longest };
+                println!("{}", Fact::from(count));
+            }
+        });
+    }
+
+    fn change(&self, reason: Reason, change: impl FnOnce(&mut Count)) {
+        self.by_reason.with(|counts| change(counts.entry(reason).or_default()));
+    }
+}
 
 /// Recorder of one vCPU while it is loaded on a CPU.
 pub(crate) struct Recorder<'a> {
-    guest: &'a Guest,
-    cpu: Cpu,
+    exits: &'a Exits,
     is_on: bool,
     /// Current work at EL2 and the time at which it started.
     since: Option<(Reason, u64)>,
@@ -25,12 +73,9 @@ pub(crate) struct Recorder<'a> {
 
 impl<'a> Recorder<'a> {
     /// Creates a recorder for a vCPU that has just been loaded.
-    pub(crate) fn new(guest: &'a Guest, cpu: Cpu) -> Self {
-        let is_on = exits::are_recorded();
-        let mut recorder = Self { guest, cpu, is_on, since: None };
-        if is_on {
-            recorder.begin(("load", ""));
-        }
+    pub(crate) fn new(guest: &'a Guest) -> Self {
+        let mut recorder = Self { exits: &guest.exits, is_on: IS_ON.load(Relaxed), since: None };
+        recorder.goes_on("load");
         recorder
     }
 
@@ -40,13 +85,7 @@ impl<'a> Recorder<'a> {
         self.is_on
     }
 
-    /// Records that the vCPU enters its guest.
-    #[inline]
-    pub(crate) fn enters(&mut self) {
-        self.goes();
-    }
-
-    /// Records that the vCPU waits or leaves the CPU.
+    /// Records that the vCPU enters its guest, waits or leaves the CPU.
     #[inline]
     pub(crate) fn goes(&mut self) {
         if self.is_on {
@@ -56,17 +95,17 @@ impl<'a> Recorder<'a> {
 
     /// Records that the vCPU continues at EL2 for this reason.
     #[inline]
-    pub(crate) fn goes_on(&mut self, why: &'static str) {
+    pub(crate) fn goes_on(&mut self, why: Reason) {
         if self.is_on {
-            self.begin((why, ""));
+            self.begin(why);
         }
     }
 
     /// Records that the vCPU has left its guest.
     #[inline]
-    pub(crate) fn exited(&mut self, vector: Vector, context: &Context) {
+    pub(crate) fn exited(&mut self, vector: Vector) {
         if self.is_on {
-            self.exit(vector, context);
+            self.exit(vector);
         }
     }
 
@@ -100,88 +139,37 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    #[cold]
     fn begin(&mut self, reason: Reason) {
-        self.count(reason, |_| ());
-    }
-
-    /// Starts an exit for this reason, caused by an instruction with these operands.
-    fn begin_exit(&mut self, reason: Reason, detail: impl Display) {
-        self.count(reason, |recorder| recorder.print_exit(reason, detail));
-    }
-
-    fn count(&mut self, reason: Reason, print: impl FnOnce(&Self)) {
         self.since = Some((reason, cpu::ticks()));
-        self.guest.exits.count(reason, || print(self));
+        self.exits.change(reason, |count| count.times += 1);
     }
 
     #[cold]
     fn end(&mut self) {
         if let Some((reason, since)) = self.since.take() {
-            self.guest.exits.took(reason, cpu::ticks() - since);
+            let ticks = cpu::ticks() - since;
+            self.exits.change(reason, |count| count.longest = count.longest.max(ticks));
         }
     }
 
     #[cold]
-    fn exit(&mut self, vector: Vector, context: &Context) {
-        match vector {
-            Vector::Interrupt => self.begin_exit(("interrupt", ""), ""),
-            Vector::SystemError => self.begin_exit(("SError", ""), ""),
-            Vector::Synchronous => {
-                let trap = Trap::of_last_exit();
-                self.begin_exit(self.reason(trap), Detail(trap, context));
-            }
-        }
+    fn exit(&mut self, vector: Vector) {
+        self.exits.total.fetch_add(1, Relaxed);
+        self.begin(match vector {
+            Vector::Interrupt => "interrupt",
+            Vector::SystemError => "SError",
+            Vector::Synchronous => name(Trap::of_last_exit()),
+        });
     }
 
     #[cold]
     fn record_left(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
         for (loaded, left) in loaded.list.iter().zip(&left.list) {
             if is_pending(*loaded) && !is_pending(*left) {
-                let intid = IntId::new(loaded.virtual_intid());
-                self.guest.exits.count((class(intid), " taken"), || ());
+                let taken = taken(IntId::new(loaded.virtual_intid()));
+                self.exits.change(taken, |count| count.times += 1);
             }
-        }
-    }
-
-    fn print_exit(&self, (what, how): Reason, detail: impl Display) {
-        if exits::are_printed() {
-            let fact = HypervisorFact::Exit {
-                at: cpu::ticks(),
-                guest: self.guest.number,
-                vcpu: self.cpu.get(),
-                reason: format!("{what}{how}").into(),
-                detail: detail.to_string().into(),
-            };
-            println!("{}", Fact::from(fact));
-        }
-    }
-
-    fn reason(&self, trap: Trap) -> Reason {
-        match trap {
-            Trap::WaitForInterrupt => ("WFI", ""),
-            Trap::HypervisorCall => ("HVC", ""),
-            Trap::SecureMonitorCall => ("SMC", ""),
-            Trap::SystemRegister(access) => ("system register", direction(!access.is_read)),
-            Trap::Device(access) => (self.device(access.address), direction(access.is_write)),
-            Trap::Undescribed(_) => ("undescribed access", ""),
-            Trap::CacheMaintenance => ("cache maintenance", ""),
-            Trap::Abort { .. } => ("abort", ""),
-            Trap::Fetch { .. } => ("fetch", ""),
-            Trap::Undefined => ("undefined instruction", ""),
-        }
-    }
-
-    /// Returns the name of the device at an address.
-    fn device(&self, address: u64) -> &'static str {
-        let mut regions = self.guest.vgic().regions().iter();
-        let block = regions.find(|region| region.addresses.contains(&address));
-        match block.map(|region| region.block) {
-            Some(Block::Distributor) => "distributor",
-            Some(Block::Redistributors(_)) => "redistributor",
-            Some(Block::Its(_)) => "ITS",
-            Some(Block::MbiAlias) => "alias of the distributor",
-            Some(Block::V2m(_)) => "GICv2m frame",
-            None => self.guest.devices.name(address).unwrap_or("no device"),
         }
     }
 }
@@ -192,8 +180,20 @@ impl Drop for Recorder<'_> {
     }
 }
 
-fn direction(is_write: bool) -> &'static str {
-    if is_write { " write" } else { " read" }
+fn name(trap: Trap) -> Reason {
+    match trap {
+        Trap::WaitForInterrupt => "WFI",
+        Trap::HypervisorCall => "HVC",
+        Trap::SecureMonitorCall => "SMC",
+        Trap::SystemRegister(_) => "system register",
+        Trap::Device(access) if access.is_write => "device write",
+        Trap::Device(_) => "device read",
+        Trap::Undescribed(_) => "undescribed access",
+        Trap::CacheMaintenance => "cache maintenance",
+        Trap::Abort { .. } => "abort",
+        Trap::Fetch { .. } => "fetch",
+        Trap::Undefined => "undefined instruction",
+    }
 }
 
 fn is_pending(register: ListRegister) -> bool {
@@ -201,37 +201,11 @@ fn is_pending(register: ListRegister) -> bool {
     matches!(register.state(), Pending | PendingActive)
 }
 
-fn class(intid: IntId) -> &'static str {
+fn taken(intid: IntId) -> Reason {
     match intid.class() {
-        IntIdClass::Sgi => "SGI",
-        IntIdClass::Ppi | IntIdClass::ExtendedPpi => "PPI",
-        IntIdClass::Lpi => "LPI",
-        _ => "SPI",
-    }
-}
-
-/// Formats the operands of the trapped instruction.
-struct Detail<'a>(Trap, &'a Context);
-
-impl Display for Detail<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self(trap, context) = self;
-        match *trap {
-            Trap::HypervisorCall | Trap::SecureMonitorCall => {
-                write!(f, "{:#x}", context.register(0))
-            }
-            Trap::SystemRegister(RegisterAccess { encoding, register, is_read }) => {
-                write!(f, "{:#06x}", encoding.packed())?;
-                if is_read { Ok(()) } else { write!(f, " = {:#x}", context.register(register)) }
-            }
-            Trap::Device(DeviceAccess { address, width, register, is_write, .. }) => {
-                write!(f, "{address:#x}, {} bytes", width.bytes())?;
-                if is_write { write!(f, " = {:#x}", context.register(register)) } else { Ok(()) }
-            }
-            Trap::Undescribed(UndescribedAccess { virtual_address: address, .. })
-            | Trap::Abort { address }
-            | Trap::Fetch { address, .. } => write!(f, "{address:#x}"),
-            Trap::WaitForInterrupt | Trap::CacheMaintenance | Trap::Undefined => Ok(()),
-        }
+        IntIdClass::Sgi => "SGI taken",
+        IntIdClass::Ppi | IntIdClass::ExtendedPpi => "PPI taken",
+        IntIdClass::Lpi => "LPI taken",
+        _ => "SPI taken",
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::guest::{self, Guest};
 use crate::options::Options;
-use crate::{direct, exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, vcpu};
+use crate::{direct, interrupts, irqchip, moving, recorder, scheduler, vcpu};
 use alloc::vec::Vec;
 use el2_cpu::Start;
 use gic_firmware::Description;
@@ -15,12 +15,13 @@ use msi_types::Cpu;
 /// # Panics
 /// Panics if the machine has no GICv3 that the drivers support.
 pub fn bring_up(description: Description, options: &Options) {
-    exits::record(options.stats, options.exits);
+    if options.stats {
+        recorder::enable();
+    }
     irqchip::bring_up(description, if options.direct { direct::MAX_VPES } else { 0 });
     if options.direct {
         direct::want();
     }
-    options.limit.into_iter().for_each(hypervisor_timer::set_limit);
 }
 
 /// Runs the guests on all CPUs: the first vCPU of each one starts as stated. Turns the machine off

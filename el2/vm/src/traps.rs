@@ -24,6 +24,10 @@ pub(crate) enum Next {
     End(End),
 }
 
+/// Call that returns the guest's number of exits so far, a vendor-specific hypervisor service (DEN
+/// 0028). `el2/microbench` calls it.
+const EXITS: u64 = 0x8600_0000;
+
 /// Exception classes (`ESR_EL2.EC`) of aborts in the guest.
 const ABORTS: [u64; 2] = [0x20, 0x24];
 
@@ -88,6 +92,10 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &mut ListRegist
 
 fn call(guest: &Guest, context: &mut Context) -> Next {
     let [number, first, second, third, ..] = context.registers;
+    if number == EXITS {
+        context.registers[0] = guest.exits.total();
+        return Next::Resume;
+    }
     match psci::call(guest, [number, first, second, third]) {
         Answer::Value(value) => {
             context.registers[0] = value;

@@ -129,7 +129,7 @@ fn run_loaded(
     context: &mut Context,
 ) -> Stop {
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
-    let (mut recorder, mut left) = (Recorder::new(guest, cpu), VirtualInterface::empty());
+    let (mut recorder, mut left) = (Recorder::new(guest), VirtualInterface::empty());
     vcpu.returned();
     while !must_leave_cpu(guest) {
         let Some(mut inside) = enter(guest, entity, vcpu) else {
@@ -315,10 +315,10 @@ fn run_guest(
     loop {
         let mut last = None;
         while !entity.is_kicked() {
-            recorder.enters();
+            recorder.goes();
             // SAFETY: `load` loaded the EL1 state of the guest, and `serve` prepared the CPU.
             let vector = unsafe { el2_cpu::enter(context) };
-            recorder.exited(vector, context);
+            recorder.exited(vector);
             match vector {
                 Vector::Synchronous if quick::handle(guest, context, vcpu) => {}
                 // A maintenance interrupt stays asserted until the vCPU leaves guest mode.

@@ -91,19 +91,6 @@ pub fn read() -> Option<u8> {
     })
 }
 
-/// Returns `true` if a byte of input waits at a PL011 although its interrupt has been cleared. The
-/// UART raises no other one for it, so this is the state of a driver that clears the interrupt
-/// before it reads.
-pub fn has_silent_input() -> bool {
-    let is_silent = with(|port| {
-        let Port::Pl011(uart) = port else { return None };
-        let raised = uart.raw_interrupt_status();
-        let is_raised = raised.intersects(Interrupts::RXI | Interrupts::RTI);
-        Some(!uart.is_rx_fifo_empty() && !is_raised)
-    });
-    is_silent.unwrap_or(false)
-}
-
 /// Makes the UART raise its interrupt while input is available.
 pub fn enable_input_interrupt() {
     const ENABLED: u32 = 1;

@@ -67,11 +67,6 @@ pub enum HypervisorFact {
     ///
     /// - `stream`: The device's stream.
     CutOff { stream: u32 },
-    /// The machine ended because its time limit was over.
-    ///
-    /// - `silent_input`: A byte of input waits in the machine's UART although its interrupt has
-    ///   been cleared.
-    TimeOver { silent_input: bool },
     /// The number of a guest's exits for one reason, or of its interrupts of one class. The
     /// hypervisor reports this fact at its end.
     ///
@@ -80,14 +75,6 @@ pub enum HypervisorFact {
     /// - `times`: The number.
     /// - `longest`: Duration of the longest exit in nanoseconds.
     Count { guest: usize, reason: Text, times: u64, longest: u64 },
-    /// An exit of a vCPU, reported when it occurs.
-    ///
-    /// - `at`: The counter's value.
-    /// - `guest`: Index of the guest.
-    /// - `vcpu`: Index of the vCPU.
-    /// - `reason`: The category under which the exit is counted.
-    /// - `detail`: The operands of the trapped instruction, as free text.
-    Exit { at: u64, guest: usize, vcpu: u32, reason: Text, detail: Text },
 }
 
 /// The way in which a guest's machine ended.

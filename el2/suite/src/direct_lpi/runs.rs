@@ -1,6 +1,6 @@
 //! Machines whose guest has direct LPIs.
 
-use crate::controller::Controller;
+use crate::board::Controller;
 use crate::linux::{
     BACKPORTS, FEW_READS, LinuxCase, MANY_READS, READS, SLEEPS, STABLE, SUSPENDS, UNSTABLE,
 };

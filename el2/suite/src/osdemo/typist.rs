@@ -5,8 +5,6 @@ use std::time::Duration;
 
 /// Number of SGIs.
 pub(super) const SGIS: u8 = 16;
-/// Number of times that a single vCPU is asked for the state of its CPUs.
-pub(super) const QUESTIONS: u64 = 20;
 /// Maximum number of rounds. Each round starts all CPUs, and each start takes one SGI of a CPU; a
 /// CPU that was moved while it waited turns itself off without having taken one.
 const MOST_ROUNDS: u8 = 4 * SGIS;
@@ -24,8 +22,6 @@ pub(super) struct Typist {
     finished: u8,
     /// CPU that the shell started last.
     started: Option<u8>,
-    /// Number of questions that were typed.
-    questions: u64,
     is_done: bool,
 }
 
@@ -38,9 +34,6 @@ impl Typist {
     /// taken so far.
     pub(super) fn answer(&mut self, line: &str, taken: usize) -> Vec<String> {
         let others = self.vcpus - 1;
-        if others == 0 {
-            return self.question(line);
-        }
         let cpu = line.split_once("CPU ").and_then(|(_, rest)| rest.split_once(": ID "));
         self.started = cpu.and_then(|(cpu, _)| cpu.parse().ok()).or(self.started);
         if line.contains("[INFO] Configuring IRQs") {
@@ -64,18 +57,6 @@ impl Typist {
             }
         }
         Vec::new()
-    }
-
-    /// Asks for the state of the CPUs again after each answer.
-    fn question(&mut self, line: &str) -> Vec<String> {
-        if !(line.contains("[INFO] Configuring IRQs") || line.contains("  affinity state")) {
-            return Vec::new();
-        }
-        if self.questions == QUESTIONS {
-            return vec!["exit".into()];
-        }
-        self.questions += 1;
-        vec!["cpus".into()]
     }
 
     /// Begins a round, or powers off the machine if all SGIs have been taken.

@@ -40,15 +40,15 @@ fn judged_of(
     change: impl Fn(&str) -> String,
     taken: u64,
 ) -> Result<()> {
-    let mut traffic = Traffic::default();
+    let mut report = Report::default();
     let rows = change(ROWS);
     let rows = rows.lines().map(|line| LinuxFact::Row { line: line.to_owned().into() });
     for fact in said.iter().cloned().chain(rows) {
-        traffic.fact(&fact);
+        report.fact(&fact);
     }
-    let has_lines = traffic.rows.iter().any(|row| row.is_of("nvme0q1") && row.is_wired());
+    let has_lines = report.rows.iter().any(|row| row.is_of("nvme0q1") && row.is_wired());
     let known = Known {
-        traffic: &traffic,
+        report: &report,
         sent: &Sent::parse(&change(LOG)),
         expected: &Expected { cpus: 2, controller, has_lines, ..Expected::default() },
         reads: Reads { fewest: 2, discarded: 0, log: Path::new("") },

@@ -1,6 +1,7 @@
 //! Descriptions of programs for `virt`, as the hypervisor's README defines them.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -53,7 +54,8 @@ pub(super) struct Program {
     same: Vec<String>,
     /// `true` if the results of Arm's compliance suite must be the same on both machines.
     pub(super) has_rules: bool,
-    pub(super) takes: Interrupts,
+    /// Numbers of timer interrupts and of SGIs that the program must take.
+    pub(super) takes: Option<[RangeInclusive<u64>; 2]>,
 }
 
 /// Origin of a program's file.
@@ -66,18 +68,6 @@ enum Source {
     Debian(String, String),
     /// `el2/newcomer`, which is a flat program.
     Newcomer,
-}
-
-/// The interrupts that a program must take.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Interrupts {
-    #[default]
-    Any,
-    None,
-    /// At least one timer interrupt.
-    Timer,
-    /// Exactly this number of timer interrupts, and as many SGIs.
-    TimerAndSgis(u64),
 }
 
 impl Program {
@@ -139,11 +129,14 @@ impl Program {
             "same" => self.same.push(value.into()),
             "rules" => self.has_rules = true,
             "takes" => {
-                self.takes = match value {
-                    "nothing" => Interrupts::None,
-                    "timer" => Interrupts::Timer,
-                    times => Interrupts::TimerAndSgis(parsed(times)?),
-                }
+                self.takes = Some(match value {
+                    "nothing" => [0..=0, 0..=0],
+                    "timer" => [1..=u64::MAX, 0..=u64::MAX],
+                    times => {
+                        let times = parsed(times)?;
+                        [times..=times, times..=times]
+                    }
+                });
             }
             _ => bail!("an unknown word"),
         }
