@@ -31,27 +31,38 @@ const FUNCTIONS: &str = "1033:0194,1234:11e8,1234:11e8,1af4:1041,1af4:1044,1b36:
 const MSI: &str = "1033:0194,1234:11e8,1234:11e8";
 
 const NO_ITS: &str = "no ITS";
+const ONE_CPU: &str = "there is one CPU";
 
-/// Controllers, the features that the test bench must find, and the permitted reasons for a skip.
-const CONTROLLERS: [(Controller, &str, &[&str]); 5] = [
+/// Controllers, whether the guest owns an SMMU in front of its devices, the features that the test
+/// bench must find, and the permitted reasons for a skip.
+const CONTROLLERS: [(Controller, bool, &str, &[&str]); 6] = [
     (
         Controller::Its,
+        false,
         "its=on direct-lpi=off mbi=off v2m=off tables=inside",
         &["the ITS keeps its tables elsewhere"],
     ),
-    (Controller::DirectLpi, "its=off direct-lpi=on mbi=off v2m=off", &[NO_ITS]),
-    (Controller::Mbi, "its=off direct-lpi=off mbi=on v2m=off", &[NO_ITS]),
-    (Controller::V2m, "its=off direct-lpi=off mbi=off v2m=on", &[NO_ITS]),
-    (Controller::None, "its=off direct-lpi=off mbi=off v2m=off", &[NO_ITS, "no MSI controller"]),
+    (Controller::DirectLpi, false, "its=off direct-lpi=on mbi=off v2m=off", &[NO_ITS]),
+    // Its devices' messages pass the SMMU, which translates the address of the doorbell.
+    (Controller::DirectLpi, true, "its=off direct-lpi=on mbi=off v2m=off", &[NO_ITS, ONE_CPU]),
+    (Controller::Mbi, false, "its=off direct-lpi=off mbi=on v2m=off", &[NO_ITS]),
+    (Controller::V2m, false, "its=off direct-lpi=off mbi=off v2m=on", &[NO_ITS]),
+    (
+        Controller::None,
+        false,
+        "its=off direct-lpi=off mbi=off v2m=off",
+        &[NO_ITS, "no MSI controller"],
+    ),
 ];
 
 /// Lists the cases: the test bench on each controller. The long suite runs each on each QEMU.
 pub(crate) fn cases() -> Vec<Case> {
     let on = |version| {
-        CONTROLLERS.iter().map(move |&(controller, found, reasons)| {
-            let name = format!("the test bench with {controller:?} on {version:?}'s QEMU");
+        CONTROLLERS.iter().map(move |&(controller, owns_smmu, found, reasons)| {
+            let how = if owns_smmu { ", behind its own SMMU," } else { "" };
+            let name = format!("the test bench with {controller:?}{how} on {version:?}'s QEMU");
             built::case(name.clone(), LIMIT, move || {
-                let count = run(controller, version, found)?;
+                let count = run((controller, owns_smmu), version, found)?;
                 eprintln!("{name}: {} passed, {} skipped", count.passed, count.skipped.len());
                 ensure!(count.failed.is_empty(), "{}", count.failed.join("; "));
                 count.complete(reasons)
@@ -62,26 +73,33 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Runs the test bench, and counts its tests.
-fn run(controller: Controller, version: Version, found: &str) -> Result<Count> {
+fn run(
+    (controller, owns_smmu): (Controller, bool),
+    version: Version,
+    found: &str,
+) -> Result<Count> {
     static BENCH: [Shared<Image>; 2] = [const { Shared::new() }; 2];
     // With the ITS, an SMMU confines the devices.
     let trusted = controller != Controller::Its;
     let bench =
         BENCH[usize::from(trusted)].get(|| built::guest("testbench", files::ram(trusted)))?;
-    let folder = built::folder()?.join(format!("{controller:?}-{version:?}").to_lowercase());
+    let folder =
+        built::folder()?.join(format!("{controller:?}-{owns_smmu}-{version:?}").to_lowercase());
     fs::create_dir_all(&folder)?;
     let disk = folder.join("disk.img");
     qemu::write_disk(&disk)?;
+    let (cpus, iommu) = if owns_smmu { (1, "smmuv3") } else { (CPUS, "none") };
     let board = Board {
-        vcpus: CPUS,
-        cpus: CPUS,
+        vcpus: cpus,
+        cpus,
         controller,
+        guest_smmu: owns_smmu,
         devices: DEVICES,
         trusted,
         ..Board::plain(version, MEMORY)
     };
     let append = format!(
-        "cpus={CPUS} el=el1 gic=3 security=one iommu=none {found} functions={FUNCTIONS} msi={MSI} \
+        "cpus={cpus} el=el1 gic=3 security=one iommu={iommu} {found} functions={FUNCTIONS} msi={MSI} \
          load={LOAD}"
     );
     let mut qemu = board.command(&[Files::alone(&bench.flat, &append)])?;
