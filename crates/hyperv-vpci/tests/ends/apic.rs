@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 
 /// Allocator of (CPU, vector) pairs by slot. Each move uses the next free vector.
 #[derive(Default)]
-struct Matrix {
+pub(crate) struct Matrix {
     slots: Mutex<Vec<Option<(u32, u8)>>>,
     next: Mutex<u8>,
     moving: Mutex<Option<(u32, u8)>>,

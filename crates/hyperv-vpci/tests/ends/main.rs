@@ -20,6 +20,7 @@ mod negotiation;
 mod openvmm;
 mod out_of_memory;
 mod peer;
+mod replay;
 mod saved;
 mod senders;
 mod signals;

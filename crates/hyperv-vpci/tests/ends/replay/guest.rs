@@ -1,23 +1,17 @@
 //! Replays packets recorded from foreign hosts to the guest's end.
 
+use super::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};
+use crate::apic::Matrix;
+use crate::board::{BUS, INSTANCE, SLOT, impl_task_context};
 use crate::gic::Gic;
-use crate::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};
 use hyperv_vpci::channel::{Channel, Idle, PacketKind};
 use hyperv_vpci::guest::{
     ApicVectors, Bus, BusConfig, BusEvent, Faults, Hypercall, Kernel, SpiDomain, Vectors, Wait,
 };
-use hyperv_vpci::protocol::{RetargetInput, Slot};
-use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, IrqState, Isolation, LocalCpu, Move,
-    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
-    Shape, TaskContext,
-};
-use std::fmt;
-use std::num::NonZeroU16;
+use hyperv_vpci::protocol::RetargetInput;
+use msi_types::{BlockRequest, Cpu, MsiMessage, MsiParent, Shape};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-
-const SLOT: Slot = Slot::new(0, 0);
 
 /// Host that replays the recorded answers.
 struct Peer {
@@ -103,22 +97,7 @@ impl Sleeper {
     }
 }
 
-impl LocalCpu for Sleeper {
-    fn irq_save(&self) -> IrqState {
-        IrqState::new(0)
-    }
-    fn irq_restore(&self, _: IrqState) {}
-
-    fn yield_now(&self) {
-        self.relax();
-    }
-}
-
-impl TaskContext for Sleeper {
-    fn may_wait(&self) -> bool {
-        true
-    }
-}
+impl_task_context!(Sleeper);
 
 impl Kernel for Sleeper {
     fn wake_ups(&self) -> u32 {
@@ -147,13 +126,12 @@ fn sleeper(section: Section, is_exact: bool) -> (Arc<Sleeper>, Ring) {
 }
 
 fn request(count: u16, cpu: u32) -> BlockRequest {
-    let count = NonZeroU16::new(count).unwrap();
-    let request = BlockRequest::new(count, Fit::new(Rewrite::Masked), Cpu::new(cpu));
-    if count.get() > 1 { request.with_shape(Shape::AlignedGroup) } else { request }
+    let shape = if count > 1 { Shape::AlignedGroup } else { Shape::Independent };
+    crate::board::request(count, shape).with_cpu(Cpu::new(cpu))
 }
 
 fn open(kernel: &Arc<Sleeper>, near: Ring, vectors: Vectors) -> Bus {
-    let config = BusConfig::new(0x1000_0000, 5, 64);
+    let config = BusConfig::new(0x1000_0000, BUS, 64);
     let bus = Bus::open(config, Box::new(near), vectors, kernel.clone()).unwrap();
     assert_eq!(bus.next_event(), Some(BusEvent::Arrived(SLOT)));
     bus
@@ -178,7 +156,7 @@ fn the_guest_replays_a_recorded_openvmm_host_session() {
     let (kernel, near) = sleeper(section(text, "whole"), true);
     let (gic, vectors) = spis(&kernel);
     let bus = open(&kernel, near, vectors);
-    let device = bus.attach(SLOT.requester(5), 8).unwrap();
+    let device = bus.attach(SLOT.requester(BUS), 8).unwrap();
     let [one, four] = [1, 4].map(|count| {
         let block = bus.allocate(&device, &request(count, 0)).unwrap();
         let spi = block.first().get();
@@ -198,7 +176,7 @@ fn the_guest_handles_recorded_openvmm_host_events() {
     let (kernel, near) = sleeper(section(text, "events"), true);
     let (gic, vectors) = spis(&kernel);
     let bus = open(&kernel, near, vectors);
-    let device = bus.attach(SLOT.requester(5), 8).unwrap();
+    let device = bus.attach(SLOT.requester(BUS), 8).unwrap();
     let block = bus.allocate(&device, &request(1, 0)).unwrap();
     bus.compose(&block, 0).unwrap();
     // The host refuses the deletion.
@@ -220,43 +198,11 @@ fn a_guest_on_arm64_sends_the_same_packets_as_linux() {
         let (kernel, near) = sleeper(section, false);
         let (_, vectors) = spis(&kernel);
         let bus = open(&kernel, near, vectors);
-        let device = bus.attach(SLOT.requester(5), 8).unwrap();
+        let device = bus.attach(SLOT.requester(BUS), 8).unwrap();
         let block = bus.allocate(&device, &request(1, 0)).unwrap();
         bus.compose(&block, 0).unwrap();
         bus.free(&device, block);
         finish(&bus, &kernel);
-    }
-}
-
-/// Local APIC vectors, allocated in order from 0x41.
-#[derive(Default)]
-struct Matrix(Mutex<Vec<u32>>);
-
-impl MsiParent for Matrix {
-    fn isolation(&self, _: RequesterId) -> Isolation {
-        Isolation::NotIsolated(NotIsolated::NoController)
-    }
-    fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
-        let mut cpus = self.0.lock().unwrap();
-        cpus.push(request.cpu.get());
-        let vector = 0x40 + u32::try_from(cpus.len()).unwrap();
-        Ok(HwIrqBlock::new(HwIrq::new(vector), request.count))
-    }
-    fn free(&self, _: &Attachment, _: HwIrqBlock) {}
-    fn compose(&self, block: &HwIrqBlock, _: u16) -> Result<MsiMessage, MsiError> {
-        Ok(MsiMessage { address: 0xfee0_0000, data: block.first().get() })
-    }
-    fn begin_move(&self, block: &HwIrqBlock, _: u16, _: Cpu) -> Result<Move, MsiError> {
-        Err(MsiError::UnknownVector(block.first()))
-    }
-    fn end_move(&self, _: Move, _: MoveOutcome) -> Result<(), MsiError> {
-        Ok(())
-    }
-    fn mask(&self, _: HwIrq) {}
-    fn unmask(&self, _: HwIrq) {}
-    fn set_pending(&self, _: HwIrq, _: Pending) {}
-    fn describe(&self, _: HwIrq, _: &mut dyn fmt::Write) -> fmt::Result {
-        Ok(())
     }
 }
 
@@ -282,11 +228,10 @@ fn a_guest_on_x86_sends_the_same_packets_as_linux() {
     for section in sections(include_str!("data/linux-x86.txt")) {
         let (kernel, near) = sleeper(section, false);
         let hypervisor = Arc::new(Hypervisor(kernel.clone()));
-        let instance = *b"a bus's instance";
         let vectors =
-            Vectors::Apic(ApicVectors::new(Arc::new(Matrix::default()), hypervisor, instance));
+            Vectors::Apic(ApicVectors::new(Arc::new(Matrix::default()), hypervisor, INSTANCE));
         let bus = open(&kernel, near, vectors);
-        let device = bus.attach(SLOT.requester(5), 8).unwrap();
+        let device = bus.attach(SLOT.requester(BUS), 8).unwrap();
         let blocks = [1, 70].map(|cpu| {
             let block = bus.allocate(&device, &request(1, cpu)).unwrap();
             bus.compose(&block, 0).unwrap();

@@ -1,16 +1,13 @@
 //! Replays packets recorded from foreign guests to the host's end.
 
+use super::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};
+use crate::board::{ADDRESS, INSTANCE, SLOT};
 use crate::gic::Gic;
-use crate::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};
 use hyperv_vpci::channel::{Channel, Idle, PacketKind};
 use hyperv_vpci::host::{Host, HostConfig, HostFunction, Injection, Served};
-use hyperv_vpci::protocol::{DeviceDescription, Retarget, Slot, Version};
+use hyperv_vpci::protocol::{DeviceDescription, Retarget, Version};
 use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 use std::sync::Arc;
-
-const SLOT: Slot = Slot::new(0, 0);
-const ADDRESS: u64 = 0xfeed_0000;
-const INSTANCE: [u8; 16] = *b"a bus's instance";
 
 fn function(serial: u32) -> HostFunction {
     let description = DeviceDescription {
