@@ -40,19 +40,6 @@ fn a_managed_move_needs_no_free_vector() {
 }
 
 #[test]
-fn managed_moves_need_no_interrupt_between_them() {
-    let board = Board::new(3);
-    let mut follower = managed(&board, 1);
-    let home = board.domain.cpu_vector(follower.vector()).unwrap();
-    let _others = [fill(&board, CPU0), fill(&board, CPU1)];
-    for _ in 0..10 {
-        relocate(&board, &mut follower, CPU1).unwrap();
-        relocate(&board, &mut follower, CPU0).unwrap();
-    }
-    assert_eq!(board.domain.cpu_vector(follower.vector()), Some(home));
-}
-
-#[test]
 fn a_managed_interrupt_moves_only_within_its_cpu_set() {
     let board = Board::new(3);
     let mut follower = managed(&board, 1);
@@ -75,17 +62,6 @@ fn freeing_a_managed_interrupt_frees_reserved_vectors() {
         assert_eq!(free(&board), [ALL; 3], "{moves} moves");
         assert_eq!(board.domain.hwirqs_in_use(), 0);
     }
-}
-
-#[test]
-fn a_full_cpu_refuses_managed_vectors() {
-    let board = Board::new(3);
-    let others = fill(&board, CPU1);
-    let among = [CPU0, CPU1];
-    let refused = Device::managed(&*board.domain, 1, Rewrite::Masked, CPU0, &among).unwrap_err();
-    assert_eq!(refused, MsiError::NoVectors { wanted: 1 });
-    assert_eq!(free(&board), [ALL, 0, ALL]);
-    assert_eq!(board.domain.hwirqs_in_use(), others.len());
 }
 
 #[test]
@@ -127,12 +103,4 @@ fn an_endpoint_with_fixed_data_is_refused() {
         assert_eq!(refused, MsiError::WouldTear);
         assert_eq!(free(&board), [ALL; 3]);
     }
-}
-
-#[test]
-fn a_cpu_listed_twice_reserves_one_managed_vector() {
-    let board = Board::new(2);
-    let among = [CPU1, CPU0, CPU1];
-    let _follower = Device::managed(&*board.domain, 1, Rewrite::Masked, CPU1, &among).unwrap();
-    assert_eq!(free(&board), [ALL - 1; 2]);
 }

@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use x86_irq::message::DestinationFormat;
 use x86_irq::{
-    ApicId, ApicVector, Arrival, CpuError, CpuVector, FIRST_HWIRQ, VectorDomain, VectorDomainConfig,
+    ApicId, ApicVector, Arrival, CpuError, FIRST_HWIRQ, VectorDomain, VectorDomainConfig,
 };
 
 const CPU0: Cpu = Cpu::new(0);
@@ -24,22 +24,6 @@ fn one_device(cpus: u16, rewrite: Rewrite) -> (Board, Device) {
     let board = Board::new(cpus);
     let device = device(&board, rewrite);
     (board, device)
-}
-
-#[test]
-fn hwirqs_start_above_the_apic_vectors() {
-    let (_board, device) = one_device(1, Rewrite::Masked);
-    assert_eq!(device.vector(), HwIrq::new(FIRST_HWIRQ));
-    assert!(FIRST_HWIRQ > u8::MAX.into());
-}
-
-#[test]
-fn a_message_is_delivered_as_its_hwirq() {
-    let (board, device) = one_device(2, Rewrite::Masked);
-    board.write(device.message, device.serial);
-    assert_eq!(board.run(CPU1), []);
-    let taken = board.run(CPU0);
-    assert_eq!(taken[0].arrival, Arrival::Deliver(device.vector()));
 }
 
 #[test]
@@ -137,30 +121,6 @@ fn freed_vectors_drain_before_reuse() {
 }
 
 #[test]
-fn a_low_word_endpoint_keeps_its_vector() {
-    let (board, mut device) = one_device(2, Rewrite::LowWordOnly);
-    let vector = board.domain.cpu_vector(device.vector()).unwrap().vector;
-    relocate(&board, &mut device, CPU1).unwrap();
-    assert_eq!(board.domain.cpu_vector(device.vector()), Some(CpuVector { cpu: CPU1, vector }));
-    // The interrupt can move back although nothing has arrived yet, because it still owns the old
-    // vector.
-    relocate(&board, &mut device, CPU0).unwrap();
-    assert_eq!(board.domain.cpu_vector(device.vector()), Some(CpuVector { cpu: CPU0, vector }));
-}
-
-#[test]
-fn a_low_word_endpoint_moves_only_if_its_vector_is_free() {
-    let (board, mut device) = one_device(2, Rewrite::LowWordOnly);
-    let others = board.domain.attach(RequesterId::new(2), 100).unwrap();
-    let all = request(12, Shape::Independent, Rewrite::Masked, CPU1);
-    let block = board.domain.allocate(&others, &all).unwrap();
-    assert!(matches!(relocate(&board, &mut device, CPU1), Err(MsiError::NotReachable(CPU1, _))));
-    board.domain.free(&others, block);
-    board.clean_up(CPU1);
-    assert_eq!(relocate(&board, &mut device, CPU1), Ok(()));
-}
-
-#[test]
 fn a_low_word_endpoint_gets_a_vector_free_at_both_cpus() {
     let board = Board::new(2);
     let others = board.domain.attach(RequesterId::new(2), 100).unwrap();
@@ -234,17 +194,6 @@ fn two_moves_of_one_interrupt_do_not_overlap() {
 }
 
 #[test]
-fn an_interrupt_that_never_fires_holds_at_most_three_vectors() {
-    let (board, mut device) = one_device(6, Rewrite::Masked);
-    for to in (0..18).map(|turn| Cpu::new((turn + 1) % 6)) {
-        relocate(&board, &mut device, to).unwrap();
-        board.cpus().for_each(|cpu| board.clean_up(cpu));
-    }
-    let used: u32 = board.cpus().map(|cpu| 12 - board.domain.available_on(cpu)).sum();
-    assert!(used <= 3, "{used} vectors for one interrupt");
-}
-
-#[test]
 fn an_interrupt_that_never_fires_moves_back_to_its_old_vector() {
     let (board, mut device) = one_device(2, Rewrite::Masked);
     for turn in 0..20 {
@@ -277,16 +226,6 @@ fn a_message_held_while_masked_is_resent_once() {
     assert_eq!(board.run(CPU0)[0].arrival, Arrival::Deliver(device.vector()));
     board.domain.unmask(device.vector());
     assert_eq!(board.resent(), 1);
-}
-
-#[test]
-fn clearing_drops_the_masked_pending_bit() {
-    let (board, device) = one_device(1, Rewrite::Masked);
-    board.domain.mask(device.vector());
-    board.domain.set_pending(device.vector(), Pending::Set);
-    board.domain.set_pending(device.vector(), Pending::Clear);
-    board.domain.unmask(device.vector());
-    assert_eq!(board.resent(), 0);
 }
 
 #[test]

@@ -134,32 +134,6 @@ impl Rig {
 }
 
 #[test]
-fn a_message_is_translated_by_its_table_entry() {
-    let (rig, device) = Rig::with_device();
-    let place = rig.translate(NIC, device.message).unwrap();
-    assert_eq!(rig.board.domain.cpu_vector(device.vector()), Some(place));
-    assert_eq!(rig.board.domain.arrive(place.cpu, place.vector), Arrival::Deliver(device.vector()));
-}
-
-#[test]
-fn a_move_changes_the_entry_and_not_the_message() {
-    let (rig, device) = Rig::with_device();
-    rig.translate(NIC, device.message).unwrap();
-    rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap();
-    assert_eq!(rig.parent.compose(&device.block, 0), Ok(device.message));
-    let place = rig.translate(NIC, device.message).unwrap();
-    assert_eq!((place.cpu, rig.board.domain.cpu_vector(device.vector())), (CPU1, Some(place)));
-}
-
-#[test]
-fn a_move_that_is_rolled_back_restores_the_entry() {
-    let (rig, device) = Rig::with_device();
-    let before = rig.translate(NIC, device.message);
-    rig.relocate(&device, CPU1, MoveOutcome::RolledBack).unwrap();
-    assert_eq!(rig.translate(NIC, device.message), before);
-}
-
-#[test]
 fn a_failed_invalidation_keeps_the_old_target() {
     let (rig, device) = Rig::with_device();
     let place = rig.board.domain.cpu_vector(device.vector());
