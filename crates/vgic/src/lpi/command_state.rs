@@ -179,7 +179,7 @@ impl CommandState {
             }
             Location::Event(index) => index,
         };
-        let Owner::Event { its, collection } = self.device_entries.owner(index) else {
+        let Owner::Event { its, collection } = self.device_entries.allocator.owner(index) else {
             return None;
         };
         self.route_of_event(ItsIndex::new(its), collection, now)

@@ -183,9 +183,9 @@ impl Control {
 
     /// Visits every entry that has an owner, in a single pass.
     pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, EntryIndex)) {
-        for chunk in 0..self.device_entries.chunk_count() {
-            for index in self.device_entries.entries_in_use(chunk) {
-                if self.device_entries.owner(index) != Owner::Nobody {
+        for chunk in 0..self.device_entries.allocator.chunk_count() {
+            for index in self.device_entries.allocator.entries_in_use(chunk) {
+                if self.device_entries.allocator.owner(index) != Owner::Nobody {
                     self.rewrites.work += 1;
                     each(self, index);
                 }
@@ -211,7 +211,7 @@ impl Control {
 
     /// Returns a cursor over all chunks in use.
     pub(super) fn all_chunks(&self) -> Cursor {
-        Cursor { next: 0, end: self.device_entries.chunk_count() }
+        Cursor { next: 0, end: self.device_entries.allocator.chunk_count() }
     }
 
     /// Starts a sweep. A sweep with the same cause is replaced, because the new sweep also covers

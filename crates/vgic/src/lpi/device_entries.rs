@@ -15,15 +15,15 @@ use super::mapping::NoRoom;
 use super::shared::{Location, Shared};
 use crate::sync::{AtomicU64, Ordering};
 use alloc::sync::Arc;
-use core::ops::Range;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 
 /// All devices' entries, under the command lock.
 pub(super) struct DeviceEntries {
     shared: Arc<Shared>,
-    allocator: EntryAllocator,
-    by_lpi: EntriesByLpi,
+    pub(super) allocator: EntryAllocator,
+    /// Entries by the LPI that they are mapped to.
+    pub(super) by_lpi: EntriesByLpi,
     /// Number of entries in all blocks allocated so far.
     opened: u64,
 }
@@ -145,23 +145,8 @@ impl DeviceEntries {
         Closing::Link(block.map(Link::first_entry))
     }
 
-    /// Frees a block of `2^size` entries. All entries in the block must be unmapped.
-    pub(super) fn release_block(&mut self, first: EntryIndex, size: u32) {
-        self.allocator.release_block(first, size);
-    }
-
-    /// Returns an entry's owner.
-    pub(super) fn owner(&self, index: EntryIndex) -> Owner {
-        self.allocator.owner(index)
-    }
-
-    /// Changes the owner of an entry without changing the LPI to which the entry is mapped.
-    pub(super) fn set_owner(&self, index: EntryIndex, owner: Owner) {
-        self.allocator.set_owner(index, owner);
-    }
-
     /// Assigns an entry without an owner to an event that is mapped to an LPI.
-    /// [`ensure_lpis`](Self::ensure_lpis) must have succeeded for the LPI.
+    /// [`EntriesByLpi::ensure`] must have succeeded for the LPI.
     pub(super) fn give(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
         self.allocator.set_owner(index, owner);
         self.by_lpi.insert(lpi.index(), index);
@@ -171,9 +156,9 @@ impl DeviceEntries {
     /// thread that holds the LPI's lock. Returns `false` if one is, if the entry is mapped to
     /// another LPI, or if memory must be allocated first.
     pub(super) fn give_only(&self, index: EntryIndex, owner: Owner, lpi: Lpi) -> bool {
-        let is_given = match self.owner(index) {
+        let is_given = match self.allocator.owner(index) {
             Owner::Nobody => self.by_lpi.insert_only(lpi.index(), index),
-            Owner::Event { .. } => self.only(lpi.index()) == Some(index),
+            Owner::Event { .. } => self.by_lpi.only(lpi.index()) == Some(index),
         };
         if is_given {
             self.allocator.set_owner(index, owner);
@@ -191,18 +176,6 @@ impl DeviceEntries {
         is_taken
     }
 
-    /// Maps a block's entries from `first` on to the LPIs with these indices.
-    /// [`ensure_lpis`](Self::ensure_lpis) must have succeeded for them. The entries have no owner
-    /// yet.
-    pub(super) fn map_lpis(&mut self, first: EntryIndex, lpi_indices: Range<u32>) {
-        self.by_lpi.insert_all(lpi_indices, first);
-    }
-
-    /// Changes the owner of a block's entries from `first` on.
-    pub(super) fn set_owners(&mut self, first: EntryIndex, count: u32, owner: Owner) {
-        self.allocator.set_owners(first, count, owner);
-    }
-
     /// Removes an entry's owner. Returns the index of the LPI that the entry was mapped to (and
     /// still contains), or `None` if it had no owner.
     pub(super) fn take_back(&mut self, index: EntryIndex) -> Option<u32> {
@@ -215,45 +188,10 @@ impl DeviceEntries {
         Some(lpi_index)
     }
 
-    /// Allocates the memory for recording that the LPIs with these indices are mapped.
-    pub(super) fn ensure_lpis(&mut self, lpi_indices: Range<u32>) -> Result<(), OutOfMemory> {
-        self.by_lpi.ensure(lpi_indices)
-    }
-
-    /// Returns the only entry mapped to the LPI with this index, or `None` if no entry or several
-    /// entries are mapped to it.
-    pub(super) fn only(&self, lpi_index: u32) -> Option<EntryIndex> {
-        self.by_lpi.only(lpi_index)
-    }
-
-    /// Returns the first entry mapped to the LPI with this index.
-    pub(super) fn first(&self, lpi_index: u32) -> Option<EntryIndex> {
-        self.by_lpi.first(lpi_index)
-    }
-
-    /// Returns the next entry mapped to the same LPI.
-    pub(super) fn after(&self, index: EntryIndex) -> Option<EntryIndex> {
-        self.by_lpi.after(index)
-    }
-
-    /// Returns `true` if the LPI that an entry is mapped to has other entries as well.
-    pub(super) fn shares_lpi(&self, index: EntryIndex) -> bool {
-        self.by_lpi.has_neighbors(index)
-    }
-
     /// Returns `true` if an entry has an owner and is mapped to this LPI.
     pub(super) fn is_mapped_to(&self, index: EntryIndex, lpi: Lpi) -> bool {
-        self.owner(index) != Owner::Nobody && self.shared.load(Location::Event(index)).lpi() == lpi
-    }
-
-    /// Returns the number of chunks ever used. A sweep visits all of these chunks.
-    pub(super) fn chunk_count(&self) -> u32 {
-        self.allocator.chunk_count()
-    }
-
-    /// Returns the entries in a chunk's blocks, with or without an owner.
-    pub(super) fn entries_in_use(&self, chunk: u32) -> impl Iterator<Item = EntryIndex> + use<> {
-        self.allocator.entries_in_use(chunk)
+        self.allocator.owner(index) != Owner::Nobody
+            && self.shared.load(Location::Event(index)).lpi() == lpi
     }
 
     /// Visits a device's entries in EventID order, including those without an owner.

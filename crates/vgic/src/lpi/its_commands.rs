@@ -224,7 +224,7 @@ impl Control {
         let event_bits = self.event_bits(its, device).ok_or(NoRoom::Budget)?;
         let device_table = self.translators.get(its).ok_or(NoRoom::Budget)?.device_table();
         let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
-        self.device_entries.ensure_lpis(lpi.index()..lpi.index() + 1)?;
+        self.device_entries.by_lpi.ensure(lpi.index()..lpi.index() + 1)?;
         self.device_entries.attach(dte, u32::from(event_bits), event)
     }
 
@@ -239,7 +239,7 @@ impl Control {
     /// LPI.
     fn forget_lpi(&mut self, index: EntryIndex) {
         if let Some(lpi_index) = self.device_entries.take_back(index)
-            && let Some(left) = self.device_entries.only(lpi_index).map(Location::Event)
+            && let Some(left) = self.device_entries.by_lpi.only(lpi_index).map(Location::Event)
             // If there is no memory for the entry's ready bit, the pending state stays in the
             // redistributor's own entry.
             && let Ok(Some(refresh)) = self.prepared(left, Settings::Keep)
@@ -274,7 +274,9 @@ impl Control {
     /// register of its target, if any. The command is complete when the vCPU has exited. If other
     /// events are mapped to the LPI, all get the same configuration.
     fn settle_mapping(&mut self, its: ItsIndex, event: EntryIndex) {
-        if self.is_own_left(Location::Event(event)) || self.device_entries.shares_lpi(event) {
+        if self.is_own_left(Location::Event(event))
+            || self.device_entries.by_lpi.has_neighbors(event)
+        {
             self.start_for_lpi(Cause::Command(its), event, LpiChange::Reload);
         }
     }
@@ -282,7 +284,7 @@ impl Control {
     /// Starts to change the entries of all events that are mapped to the LPI of an event.
     fn start_for_lpi(&mut self, cause: Cause, event: EntryIndex, change: LpiChange) {
         let lpi = self.shared.load(Location::Event(event)).lpi();
-        let next = self.device_entries.first(lpi.index());
+        let next = self.device_entries.by_lpi.first(lpi.index());
         self.start(cause, Sweep::ForLpi { lpi, next, change });
     }
 
@@ -362,7 +364,7 @@ impl CommandState {
     /// Looks up a mapped event.
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
         let found = self.device_entries.find(self.translators.get(its)?.dte(device)?, event)?;
-        match self.device_entries.owner(found.index()) {
+        match self.device_entries.allocator.owner(found.index()) {
             Owner::Event { collection, .. } => Some(MappedEvent { its, entry: found, collection }),
             Owner::Nobody => None,
         }
@@ -391,9 +393,9 @@ impl CommandState {
         let now = self.shared.load(location);
         let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(true) };
         let refresh = self.prepare(location, now, route, Settings::Keep)?;
-        self.device_entries.set_owner(event.index(), Owner::event(event.its, collection));
+        self.device_entries.allocator.set_owner(event.index(), Owner::event(event.its, collection));
         self.write(rewrites, location, refresh);
-        Ok(!self.is_own_left(location) && !self.device_entries.shares_lpi(event.index()))
+        Ok(!self.is_own_left(location) && !self.device_entries.by_lpi.has_neighbors(event.index()))
     }
 
     /// Executes INT: injects a message for the event.
@@ -487,7 +489,7 @@ impl CommandState {
         let event = Location::Event(index);
         self.clear(rewrites, self.own_lpi_of(event));
         self.clear(rewrites, event);
-        !self.device_entries.shares_lpi(index)
+        !self.device_entries.by_lpi.has_neighbors(index)
     }
 
     /// Rereads the configuration of an event's LPI. Returns `false` if other events are mapped to
@@ -500,6 +502,6 @@ impl CommandState {
         let event = Location::Event(index);
         self.refresh(rewrites, self.own_lpi_of(event), Settings::Reload)?;
         self.refresh(rewrites, event, Settings::Reload)?;
-        Ok(!self.device_entries.shares_lpi(index))
+        Ok(!self.device_entries.by_lpi.has_neighbors(index))
     }
 }

@@ -171,7 +171,7 @@ impl Control {
             // Each further request would need its own sweep, so do a single sweep over all LPIs
             // instead.
             self.invalidate_all(vcpu);
-        } else if let next @ Some(_) = self.device_entries.first(lpi.index()) {
+        } else if let next @ Some(_) = self.device_entries.by_lpi.first(lpi.index()) {
             let change = LpiChange::ReloadAt(vcpu);
             self.start(Cause::Invalidate(vcpu), Sweep::ForLpi { lpi, next, change });
         }
@@ -252,7 +252,7 @@ impl Control {
     /// Returns the entry in which an LPI is pending at a redistributor: its event's entry if the
     /// event targets the vCPU, otherwise the redistributor's own entry.
     pub(super) fn place_of(&self, vcpu: u32, lpi: Lpi) -> Location {
-        match self.device_entries.only(lpi.index()).map(Location::Event) {
+        match self.device_entries.by_lpi.only(lpi.index()).map(Location::Event) {
             Some(event) if self.shared.load(event).target() == vcpu => event,
             _ => Location::own(vcpu, lpi),
         }

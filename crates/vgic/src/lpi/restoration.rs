@@ -111,7 +111,7 @@ impl<'a> Restoration<'a> {
         mut events: SavedEvents,
         mut groups: impl Iterator<Item = (CollectionId, u32)>,
     ) -> Result<(), NoRoom> {
-        self.0.device_entries.ensure_lpis(events.lpi_indices())?;
+        self.0.device_entries.by_lpi.ensure(events.lpi_indices())?;
         let event_bits = self.0.event_bits(its, device).ok_or(NoRoom::Budget)?;
         let device_table = self.0.translators.get(its).ok_or(NoRoom::Budget)?.device_table();
         let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
@@ -161,9 +161,9 @@ impl<'a> Restoration<'a> {
         let covered = open.with_pending(events.pending);
         let uncovered = idle.with_held(events.pending);
         let index = first.position.index();
-        self.0.device_entries.map_lpis(index, events.lpi_indices());
+        self.0.device_entries.by_lpi.insert_all(events.lpi_indices(), index);
         let owner = Owner::event(its, collection.get());
-        self.0.device_entries.set_owners(index, events.count, owner);
+        self.0.device_entries.allocator.set_owners(index, events.count, owner);
         // The reset has emptied all list registers, and until now, the entries admit no message.
         self.0.shared.entries.store(
             first.position,

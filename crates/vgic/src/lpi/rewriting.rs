@@ -197,8 +197,9 @@ impl CommandState {
         lpi: Lpi,
     ) -> Result<bool, OutOfMemory> {
         self.refresh(rewrites, Location::own(vcpu, lpi), Settings::Reload)?;
-        let Some(first) = self.device_entries.first(lpi.index()) else { return Ok(true) };
-        let (is_only, event) = (self.device_entries.after(first).is_none(), Location::Event(first));
+        let Some(first) = self.device_entries.by_lpi.first(lpi.index()) else { return Ok(true) };
+        let (is_only, event) =
+            (self.device_entries.by_lpi.after(first).is_none(), Location::Event(first));
         if is_only && self.shared.load(event).target() == vcpu {
             self.refresh(rewrites, event, Settings::Reload)?;
         }

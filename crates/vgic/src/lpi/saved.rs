@@ -74,7 +74,7 @@ pub(crate) fn each_event(
     let Some(dte) = translator.and_then(|its| its.dte(device)) else { return Ok(()) };
     let mut outcome = Ok(());
     state.device_entries.each(dte, &mut |event, index| {
-        if let Owner::Event { collection, .. } = state.device_entries.owner(index)
+        if let Owner::Event { collection, .. } = state.device_entries.allocator.owner(index)
             && outcome.is_ok()
         {
             let entry = state.shared.load(Location::Event(index));

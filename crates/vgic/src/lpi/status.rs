@@ -166,8 +166,8 @@ pub(crate) fn lpi_target(state: &CommandState, cpu: Cpu, lpi: Lpi) -> LpiTarget 
 
 /// Returns the entries of the events that are mapped to an LPI, at most [`EVENTS_EXAMINED`].
 fn events_of(state: &CommandState, lpi: Lpi) -> impl Iterator<Item = Location> {
-    let after = |index: &EntryIndex| state.device_entries.after(*index);
-    let events = core::iter::successors(state.device_entries.first(lpi.index()), after);
+    let after = |index: &EntryIndex| state.device_entries.by_lpi.after(*index);
+    let events = core::iter::successors(state.device_entries.by_lpi.first(lpi.index()), after);
     events.take(EVENTS_EXAMINED).map(Location::Event)
 }
 

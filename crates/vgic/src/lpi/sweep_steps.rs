@@ -48,7 +48,7 @@ impl Sweep {
         match self {
             Self::Refresh { cursor, meant } => {
                 visit(control, cursor, limit, |control, index, owner| {
-                    if control.device_entries.shares_lpi(index) {
+                    if control.device_entries.by_lpi.has_neighbors(index) {
                         // The LPI's other events must not keep another configuration.
                         control.refresh_event(index, Settings::Reload)?;
                     } else if meant.contains(owner) {
@@ -133,8 +133,8 @@ fn visit(
             return Ok(false);
         }
         control.count_work(1);
-        for index in control.device_entries.entries_in_use(cursor.next) {
-            let owner = control.device_entries.owner(index);
+        for index in control.device_entries.allocator.entries_in_use(cursor.next) {
+            let owner = control.device_entries.allocator.owner(index);
             if owner != Owner::Nobody {
                 control.count_work(1);
                 each(control, index, owner)?;
@@ -155,7 +155,7 @@ fn change_on(
 ) -> Result<bool, Pause> {
     if next.is_some_and(|index| !control.device_entries.is_mapped_to(index, lpi)) {
         // The entry was removed from the LPI's list, so start again.
-        *next = control.device_entries.first(lpi.index());
+        *next = control.device_entries.by_lpi.first(lpi.index());
     }
     while let Some(index) = *next {
         if control.work() >= limit {
@@ -172,7 +172,7 @@ fn change_on(
             LpiChange::ClearAt(vcpu) if target == vcpu => _ = control.clear(event),
             LpiChange::ReloadAt(_) | LpiChange::ClearAt(_) => {}
         }
-        *next = control.device_entries.after(index);
+        *next = control.device_entries.by_lpi.after(index);
     }
     Ok(true)
 }
@@ -255,7 +255,7 @@ fn close_block(control: &mut Control, first: EntryIndex, size: u32) {
     for index in block_entries(first, size) {
         control.unmap_entry(index);
     }
-    control.device_entries.release_block(first, size);
+    control.device_entries.allocator.release_block(first, size);
 }
 
 fn enable_entry(
