@@ -3,8 +3,8 @@
 use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, facts};
 use doorbell_test_support::guest::{Machine, inv, vtr};
 use gic_arch::its::Command;
-use gic_arch::{gicd, gicr, icc};
-use msi_types::explain::{Fact, Group, Obstacle, TargetState};
+use gic_arch::{gicd, icc};
+use msi_types::explain::{Fact, Obstacle, TargetState};
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine};
 use vgic::{SecurityView, Sleep, VgicConfig};
 
@@ -14,39 +14,6 @@ fn sent_after(plant: impl FnOnce(&mut Machine)) -> Guest {
     plant(&mut guest.machine);
     guest.send();
     guest
-}
-
-#[test]
-fn explain_reports_a_sleeping_redistributor() {
-    let asleep = gicr::Waker::new().with_processor_sleep(true);
-    let guest = sent_after(|machine| machine.write_gicr(0, gicr::WAKER, asleep));
-    assert_eq!(guest.obstacle(), Some(Obstacle::Asleep { cpu: CPU }));
-}
-
-#[test]
-fn explain_reports_a_group_disabled_at_the_distributor() {
-    let guest = sent_after(|machine| machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(1)));
-    let ctlr = u32::try_from(guest.machine.read_gicd(gicd::CTLR)).unwrap();
-    let expected = Obstacle::GroupDisabled { group: Group::One, ctlr };
-    assert_eq!(guest.obstacle(), Some(expected));
-    assert_eq!(ctlr & 3, 1);
-}
-
-#[test]
-fn explain_reports_a_group_disabled_at_the_cpu_interface() {
-    let guest = sent_after(|machine| machine.msr(0, icc::IGRPEN1.encoding(), 0));
-    let expected = Obstacle::InterfaceGroupDisabled { group: Group::One, cpu: CPU };
-    assert_eq!(guest.obstacle(), Some(expected));
-}
-
-#[test]
-fn explain_reports_a_priority_mask_that_blocks_the_interrupt() {
-    for mask in [0, 0x80, 0xa0] {
-        let guest = sent_after(|machine| machine.msr(0, icc::PMR.encoding(), mask.into()));
-        let expected = Obstacle::PriorityMasked { priority: 0xa0, mask, cpu: CPU };
-        assert_eq!(guest.obstacle(), Some(expected));
-    }
-    assert_eq!(sent_after(|machine| machine.msr(0, icc::PMR.encoding(), 0xa8)).obstacle(), None);
 }
 
 #[test]
@@ -106,25 +73,6 @@ fn explain_considers_active_priorities_written_by_software() {
     let guest = sent_after(|machine| machine.msr(0, icc::AP1R0.encoding(), 1));
     let expected = Obstacle::PriorityNotHigher { priority: 0xa0, running: 0, cpu: CPU };
     assert_eq!(guest.obstacle(), Some(expected));
-}
-
-#[test]
-fn explain_reports_a_disabled_group_after_an_interface_reset() {
-    let guest = sent_after(|machine| machine.vcpus[0].reset());
-    let expected = Obstacle::InterfaceGroupDisabled { group: Group::One, cpu: CPU };
-    assert_eq!(guest.obstacle(), Some(expected));
-}
-
-#[test]
-fn explain_reports_a_priority_mask_after_a_restore() {
-    let mut guest = sent_after(|machine| machine.msr(0, icc::PMR.encoding(), 0));
-    let expected = guest.obstacle();
-    let state = guest.machine.save();
-    guest.machine.gic.reset();
-    guest.machine.vcpus.iter_mut().for_each(vgic::Vcpu::reset);
-    guest.machine.restore(&state);
-    assert_eq!(guest.obstacle(), expected);
-    assert_eq!(expected, Some(Obstacle::PriorityMasked { priority: 0xa0, mask: 0, cpu: CPU }));
 }
 
 #[test]

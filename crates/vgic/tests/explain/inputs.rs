@@ -1,6 +1,6 @@
 //! Explanations that start at a message or a line.
 
-use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts};
+use super::guest::{CPU, DEVICE, Guest, LPI, config, facts};
 use doorbell_test_support::guest::{ITS, Machine};
 use gic_arch::gicr::Propbaser;
 use gic_arch::{IntId, gicd, gicr};
@@ -13,16 +13,6 @@ const DOORBELL: u64 = ITS + 0x1_0040;
 
 fn message(address: u64, data: u32) -> MsiMessage {
     MsiMessage { address, data }
-}
-
-#[test]
-fn explaining_a_message_to_an_its_equals_explaining_its_event() {
-    let guest = Guest::working();
-    guest.send();
-    let explanation =
-        guest.machine.gic.explain_message(Some(DEVICE), message(DOORBELL, EVENT.get()));
-    assert_eq!(explanation, guest.explain());
-    assert_eq!(explanation.obstacle(), None);
 }
 
 #[test]

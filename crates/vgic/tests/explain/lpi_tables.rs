@@ -24,12 +24,6 @@ fn with_tables(tables: impl FnOnce(&Guest)) -> Guest {
 }
 
 #[test]
-fn disabled_lpis_are_named() {
-    let guest = with_tables(|_| {});
-    assert_eq!(guest.obstacle(), Some(Obstacle::LpisDisabled { cpu: CPU }));
-}
-
-#[test]
 fn a_configuration_table_written_after_the_enable_is_named() {
     let guest = with_tables(|guest| {
         guest.set_enable_lpis();
@@ -38,13 +32,6 @@ fn a_configuration_table_written_after_the_enable_is_named() {
     let register = TableRegister::Propbaser(CPU);
     let ignored = propbaser().into_bits();
     let expected = Obstacle::WriteIgnored { register, value: 0, ignored };
-    assert_eq!(guest.obstacle(), Some(expected));
-}
-
-#[test]
-fn a_missing_configuration_table_is_named() {
-    let guest = with_tables(Guest::set_enable_lpis);
-    let expected = Obstacle::NoConfigurationTable { cpu: CPU, propbaser: 0 };
     assert_eq!(guest.obstacle(), Some(expected));
 }
 
@@ -143,17 +130,6 @@ fn an_invalidation_behind_a_stalled_queue_is_named() {
     guest.configure(0xa1);
     guest.machine.queue([mapti(2, 8193, 0), Command::Inv { device: DEVICE, event: EVENT }]);
     assert_eq!(guest.obstacle(), Some(Obstacle::CommandsQueued { read: 0x81, write: 0xc0 }));
-}
-
-#[test]
-fn a_disabled_lpi_is_named() {
-    let guest = Guest::new(config());
-    guest.configure(0xa0);
-    guest.enable_lpis();
-    guest.machine.start_its();
-    guest.machine.run([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
-    guest.send();
-    assert_eq!(guest.obstacle(), Some(Obstacle::Disabled { interrupt: LPI }));
 }
 
 #[test]

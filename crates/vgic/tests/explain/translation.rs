@@ -5,8 +5,8 @@ use doorbell_test_support::guest::{ITS, QUEUE, RAM};
 use gic_arch::Lpi;
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
 use gic_arch::its::{Command, MapAction};
+use msi_types::DeviceId;
 use msi_types::explain::{Fact, Obstacle, TableRegister, TargetState};
-use msi_types::{DeviceId, EventId};
 use std::sync::Arc;
 use vgic::AccessWidth::{Double, Word};
 use vgic::its::{ErrorPolicy, ItsConfig};
@@ -65,14 +65,6 @@ fn commands_beyond_cwriter_may_be_old_after_a_restore() {
     assert_eq!(is_old(&guest), Some(true));
 }
 
-#[test]
-fn an_acknowledged_lpi_is_reported_as_not_pending() {
-    let mut guest = Guest::working();
-    guest.send();
-    assert_eq!(guest.machine.acknowledge(0), u64::from(LPI.get()));
-    assert_eq!(guest.obstacle(), Some(Obstacle::NotPending { interrupt: LPI }));
-}
-
 /// Hardware that delivers the messages of the event of [`LPI`].
 struct Hardware;
 
@@ -110,46 +102,6 @@ fn an_its_that_does_not_exist_is_named() {
 }
 
 #[test]
-fn a_forgotten_mapc_is_named() {
-    let guest = after([mapd(1), mapti(0, 8192, 0)]);
-    guest.send();
-    assert_eq!(guest.obstacle(), Some(Obstacle::UnmappedCollection { collection: 0 }));
-}
-
-#[test]
-fn a_wrong_device_id_is_named() {
-    let guest = after([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
-    let device = DeviceId::new(0x18);
-    let explanation = guest.machine.gic.explain(0, device, EVENT);
-    assert_eq!(explanation.obstacle(), Some(Obstacle::UnmappedDevice { device, mapped: 1 }));
-}
-
-#[test]
-fn a_device_id_beyond_the_table_is_named() {
-    let guest = after([mapc(0, 0)]);
-    let device = DeviceId::new(0x2000);
-    let explanation = guest.machine.gic.explain(0, device, EVENT);
-    assert_eq!(explanation.obstacle(), Some(Obstacle::DeviceOutOfRange { device, bits: 13 }));
-}
-
-#[test]
-fn wrong_message_data_is_reported_as_an_unmapped_event() {
-    let guest = after([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
-    let event = EventId::new(1);
-    let explanation = guest.machine.gic.explain(0, DEVICE, event);
-    assert_eq!(explanation.obstacle(), Some(Obstacle::UnmappedEvent { device: DEVICE, event }));
-}
-
-#[test]
-fn message_data_beyond_the_itt_is_reported_as_out_of_range() {
-    let guest = after([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
-    let event = EventId::new(2);
-    let explanation = guest.machine.gic.explain(0, DEVICE, event);
-    let expected = Obstacle::EventOutOfRange { device: DEVICE, event, bits: 1 };
-    assert_eq!(explanation.obstacle(), Some(expected));
-}
-
-#[test]
 fn commands_in_the_wrong_order_are_named() {
     let guest = after([mapc(0, 0), mapti(0, 8192, 0), mapd(1)]);
     let explanation = guest.explain();
@@ -179,14 +131,6 @@ fn a_stalled_queue_is_named() {
     guest.machine.queue([mapc(0, 0), mapti(0, 8192, 0), mapd(1)]);
     // Bit 0 of GITS_CREADR is Stalled.
     assert_eq!(guest.obstacle(), Some(Obstacle::CommandsQueued { read: 0x21, write: 0x60 }));
-}
-
-#[test]
-fn an_its_that_is_off_is_named() {
-    let guest = Guest::working();
-    guest.machine.write(ITS, Word, 0);
-    guest.send();
-    assert_eq!(guest.obstacle(), Some(Obstacle::ItsDisabled { its: ITS }));
 }
 
 #[test]

@@ -125,17 +125,6 @@ fn a_route_to_no_cpu_is_named() {
 }
 
 #[test]
-fn a_route_to_another_cpu_is_named() {
-    let machine = machine();
-    machine.write_gicd(gicd::IROUTER.get(SPI).unwrap(), Irouter::to(Affinity::new(0, 0, 0, 1)));
-    raise(&machine);
-    let target = Cpu::new(1);
-    let expected = Obstacle::OtherTarget { interrupt: INTERRUPT, cpu: CPU, target };
-    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
-    assert_eq!(obstacle(&machine, 1, SPI), None);
-}
-
-#[test]
 fn a_one_of_n_spi_without_an_enabled_cpu_names_the_queried_cpu() {
     let mut machine = configured(VgicConfig::new(2).with_one_of_n(true));
     let any = Irouter::new().with_any_participating(true);
@@ -175,14 +164,6 @@ fn a_running_priority_that_blocks_an_spi_is_named() {
     raise(&machine);
     let expected = Obstacle::PriorityNotHigher { priority: 0, running: 0, cpu: CPU };
     assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
-}
-
-#[test]
-fn a_sleeping_cpu_is_named() {
-    let machine = machine();
-    machine.write_gicr(0, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
-    machine.gic.set_line(Line::Ppi { cpu: CPU, intid: PPI }, Level::High);
-    assert_eq!(obstacle(&machine, 0, PPI), Some(Obstacle::Asleep { cpu: CPU }));
 }
 
 #[test]

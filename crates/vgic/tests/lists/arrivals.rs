@@ -26,20 +26,6 @@ impl Entered {
 }
 
 #[test]
-fn messages_are_listed_without_kick_or_exit() {
-    let (translated, mut inside, mut hardware) = idle();
-    let expected = [(3, 0), (0, 1), (3, 0), (0, 1), (5, 2)];
-    for (event, index) in expected {
-        assert_eq!(inside.list_message(event, &mut hardware), Some(index));
-        assert_eq!(hardware.acknowledge(1), FIRST + event);
-        hardware.end(1, FIRST + event);
-    }
-    assert_eq!(translated.machine.kicks.of(0), 0);
-    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
-    assert_eq!(hardware.registers.list[0].state(), Invalid, "each was acknowledged once");
-}
-
-#[test]
 fn an_unacknowledged_message_is_listed_again() {
     let (_translated, mut inside, mut hardware) = idle();
     assert_eq!(inside.list_message(3, &mut hardware), Some(0));

@@ -2,10 +2,10 @@
 //! between.
 
 use super::its::Translated;
+use doorbell_test_support::guest::Machine;
 use doorbell_test_support::guest::vtr;
-use doorbell_test_support::guest::{Machine, sync};
+use gic_arch::ich::ListRegisterState;
 use gic_arch::ich::ListRegisterState::{Active, Invalid};
-use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::{gicd, gicr, icc};
 use msi_types::{Level, Line, SetLine};
 use vgic::{InGuest, ListRegisterVcpu, VgicConfig};
@@ -35,23 +35,6 @@ fn unchanged(mut vcpu: ListRegisterVcpu) -> ListRegisterVcpu {
 fn listed(inside: &InGuest<'_>) -> Vec<(u32, ListRegisterState)> {
     let used = inside.interface().list.iter().filter(|it| it.state() != Invalid);
     used.map(|it| (it.virtual_intid(), it.state())).collect()
-}
-
-#[test]
-fn two_entries_without_a_change_load_the_same_registers() {
-    let mut machine = machine();
-    let mut vcpu = idle(&mut machine);
-    let first = vcpu.enter();
-    let loaded = *first.interface();
-    let mut left = loaded;
-    left.hcr = loaded.hcr.with_eoi_count(0);
-    first.exit(&left);
-
-    let second = vcpu.enter();
-
-    assert_eq!(*second.interface(), loaded);
-    assert!(loaded.hcr.en() && loaded.vmcr.veng1());
-    assert_eq!(loaded.list, [ListRegister::new(); 16]);
 }
 
 #[test]
@@ -93,47 +76,6 @@ fn an_active_state_set_by_a_register_is_listed() {
 }
 
 #[test]
-fn an_lpi_for_an_idle_vcpu_is_listed_at_the_next_entry() {
-    let mut translated = Translated::new(1);
-    let mut vcpu = idle(&mut translated.machine);
-    for event in [3, 5, 3] {
-        translated.send(event);
-        let inside = vcpu.enter();
-        assert_eq!(listed(&inside), [(8192 + event, ListRegisterState::Pending)]);
-        let mut left = *inside.interface();
-        left.list[0] = ListRegister::new();
-        inside.exit(&left);
-        vcpu = unchanged(unchanged(vcpu));
-    }
-}
-
-#[test]
-fn an_idle_vcpu_outside_its_guest_is_kicked_once() {
-    let mut translated = Translated::new(1);
-    let mut vcpu = idle(&mut translated.machine);
-
-    for event in [3, 5, 3] {
-        translated.send(event);
-    }
-
-    assert_eq!(translated.machine.kicks.of(0), 1);
-    let listed = listed(&vcpu.enter());
-    assert_eq!(listed.len(), 2, "{listed:?}");
-}
-
-#[test]
-fn a_vcpu_that_returned_from_idle_is_not_kicked() {
-    let mut translated = Translated::new(1);
-    let mut vcpu = idle(&mut translated.machine);
-    vcpu.returned();
-
-    translated.send(3);
-
-    assert_eq!(translated.machine.kicks.of(0), 0);
-    assert_eq!(listed(&vcpu.enter()), [(8195, ListRegisterState::Pending)]);
-}
-
-#[test]
 fn a_trapped_sgi_to_its_own_vcpu_does_not_kick() {
     let mut machine = machine();
     let enable = machine.frame(0) + u64::from(gicr::ISENABLER.offset());
@@ -161,19 +103,6 @@ fn a_paused_vcpu_that_was_idle_is_not_kicked() {
     assert_eq!(listed(&vcpu.enter()), [(8195, ListRegisterState::Pending)]);
 }
 
-#[test]
-fn a_masked_interrupt_after_a_sleep_is_listed() {
-    let mut machine = machine();
-    let mut vcpu = machine.vcpus.remove(0);
-    vcpu.write_sysreg(icc::PMR.encoding(), 0).unwrap();
-    let mut vcpu = unchanged(unchanged(vcpu.with_list_registers(vtr(4, 5)).unwrap()));
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
-
-    assert_eq!(vcpu.prepare_to_sleep(), vgic::Sleep::Ready, "the interrupt is masked");
-
-    assert_eq!(listed(&vcpu.enter()), [(SPI, ListRegisterState::Pending)]);
-}
-
 /// Disables a group. Returns `true` if `GICD_CTLR.RWP` shows that the write is complete.
 fn disables_a_group(machine: &Machine) -> bool {
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
@@ -194,21 +123,6 @@ fn register_writes_do_not_wait_for_an_idle_vcpu() {
 }
 
 #[test]
-fn an_idle_vcpu_with_work_left_is_kicked_at_once() {
-    let mut translated = Translated::configured(1, |mut config| {
-        config.its[0] = config.its[0].with_work_per_access(1);
-        config
-    });
-    let mut vcpu = idle(&mut translated.machine);
-    translated.run((0..8).map(|_| sync(0)));
-    let kicks = translated.machine.kicks.of(0);
-
-    let _inside = vcpu.enter();
-
-    assert!(translated.is_done() || translated.machine.kicks.of(0) > kicks);
-}
-
-#[test]
 fn a_guest_that_changed_its_interface_exits_for_new_interrupts() {
     let mut machine = machine();
     let mut vcpu = idle(&mut machine);
@@ -221,17 +135,4 @@ fn a_guest_that_changed_its_interface_exits_for_new_interrupts() {
     assert!(inside.list_arrivals(vmcr, u32::MAX));
     assert_eq!(listed(&inside), [(SPI, ListRegisterState::Pending)]);
     assert!(!inside.list_arrivals(vmcr, !1), "the interrupt has not ended");
-}
-
-#[test]
-fn a_guest_entered_in_a_handler_exits_for_new_interrupts() {
-    let mut machine = machine();
-    let mut vcpu = idle(&mut machine);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(vcpu.read_sysreg(icc::IAR1.encoding()), Ok(SPI.into()));
-    let mut inside = vcpu.enter();
-    let vmcr = inside.interface().vmcr;
-
-    assert!(!inside.list_arrivals(vmcr, u32::MAX));
-    assert_eq!(listed(&inside), [(SPI, Active)]);
 }

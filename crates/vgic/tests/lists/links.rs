@@ -5,8 +5,8 @@
 use super::entered::Entered;
 use doorbell_test_support::guest::Machine;
 use doorbell_test_support::guest::{Hardware, vtr};
+use gic_arch::ich::ListRegisterState;
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending};
-use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::{IntId, IntIdField, gicd, icc};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::collections::BTreeSet;
@@ -130,27 +130,6 @@ fn listed(hardware: &Hardware) -> Vec<(ListRegisterState, Option<u16>)> {
 
 const LISTED: (ListRegisterState, Option<u16>) = (Pending, Some(77));
 
-#[test]
-fn a_linked_interrupt_ends_without_an_exit() {
-    let mut board = board();
-    board.machine.gic.observe_lines(board.distributor.clone()).unwrap();
-    let mut vcpu = board.vcpu(4);
-    for _ in 0..3 {
-        board.fire();
-        let (inside, mut hardware) = enter(vcpu);
-        let bits = 1 << 62 | 1 << 61 | 1 << 60 | u64::from(PHYSICAL) << 32 | u64::from(SPI);
-        assert_eq!(hardware.registers.list.map(ListRegister::into_bits)[0], bits);
-
-        assert_eq!(hardware.acknowledge(1), SPI);
-        board.distributor.set(Level::Low);
-        hardware.end(1, SPI);
-
-        assert!(!hardware.asks_for_maintenance());
-        vcpu = board.exit(inside, &mut hardware);
-        assert!(!board.distributor.is_active() && !board.is_pending());
-    }
-}
-
 /// Creates a board on which the interrupt fires while the guest has disabled it, and the device
 /// then lowers the input.
 fn fallen_while_disabled() -> Board {
@@ -184,14 +163,6 @@ fn a_pending_linked_level_is_reread_at_ispendr_and_entry() {
     let (_inside, hardware) = enter(vcpu);
     assert_eq!(listed(&hardware), [LISTED]);
     assert_eq!(board.distributor.asked.load(SeqCst), 2);
-}
-
-#[test]
-fn deasserting_a_linked_line_deactivates_its_interrupt() {
-    let board = board();
-    board.fire();
-    board.machine.gic.set_line(Line::Spi(SPI), Level::Low);
-    assert!(!board.distributor.is_active());
 }
 
 #[test]

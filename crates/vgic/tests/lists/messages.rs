@@ -6,7 +6,7 @@ use super::its::{Translated, mapti};
 use doorbell_test_support::guest::{Hardware, vtr};
 use doorbell_test_support::guest::{clear, discard, inv, movall, movi, sync, unmapd};
 use gic_arch::gicd::{self, Irouter};
-use gic_arch::ich::ListRegisterState::{Invalid, Pending};
+use gic_arch::ich::ListRegisterState::Invalid;
 use gic_arch::its::Command;
 use gic_arch::{IntId, Lpi, gicr};
 use msi_types::{DeviceId, EventId, Level, Line, SetLine};
@@ -38,21 +38,6 @@ pub(crate) fn enter(vcpu: ListRegisterVcpu) -> (Entered, Hardware) {
     let mut inside = Entered::new(vcpu);
     let hardware = Hardware::new(inside.interface(), vtr(4, 5));
     (inside, hardware)
-}
-
-#[test]
-fn an_lpi_is_listed_as_pending_and_requests_no_maintenance() {
-    let (_translated, _inside, mut hardware, _) = listed();
-    let register = hardware.registers.list[0];
-    assert_eq!(
-        (register.state(), register.hw(), register.eoi(), register.group1()),
-        (Pending, false, false, true)
-    );
-
-    assert_eq!(hardware.acknowledge(1), FIRST);
-    assert_eq!(hardware.registers.list[0].state(), Invalid, "an LPI is never active");
-    hardware.end(1, FIRST);
-    assert_eq!(hardware.registers.hcr.eoi_count(), 0, "an LPI must not be deactivated");
 }
 
 #[test]
@@ -224,21 +209,6 @@ fn sync_completes_despite_continuous_forced_exits() {
     assert!(translated.is_done(), "both vCPUs have exited since the SYNC");
 }
 
-#[test]
-fn a_moved_lpi_is_listed_once_at_a_time() {
-    let (translated, inside, hardware, second) = listed();
-    translated.run([movi(1, 0, 1)]);
-    translated.send(0);
-
-    let (second, new) = enter(second);
-    assert_eq!(new.registers.list[0].state(), Invalid);
-    let _first = inside.exit(&hardware.registers);
-
-    assert_eq!(translated.machine.kicks.of(1), 1, "the LPI is now ready at the new vCPU");
-    let (_second, new) = enter(second.exit(&new.registers));
-    assert_eq!(new.registers.list[0].virtual_intid(), FIRST);
-}
-
 /// Nothing reads `GICR_CTLR` here, because a read would finish the write as well.
 #[test]
 fn the_next_entry_saves_a_disabled_listed_lpi() {
@@ -254,12 +224,4 @@ fn the_next_entry_saves_a_disabled_listed_lpi() {
 
         assert_eq!(translated.is_saved(0), !acknowledged);
     }
-}
-
-#[test]
-fn commands_for_unlisted_lpis_do_not_wait_for_an_exit() {
-    let (translated, _inside, _hardware, _) = listed();
-    translated.send(5);
-    translated.run([movi(1, 5, 1), discard(1, 6), sync(0)]);
-    assert!(translated.is_done());
 }

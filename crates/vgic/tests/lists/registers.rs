@@ -12,8 +12,7 @@ use gic_arch::{IntId, gicd, gicr};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, Mutex};
 use vgic::{
-    AccessWidth, ListRegisterVcpu, RefusedVcpu, SecurityView, Sleep, VgicConfig,
-    VirtualInterfaceMismatch,
+    AccessWidth, ListRegisterVcpu, RefusedVcpu, SecurityView, VgicConfig, VirtualInterfaceMismatch,
 };
 
 const SPI: u32 = 40;
@@ -386,35 +385,4 @@ fn shows_listed_state_is_true_for_pending_and_active_registers() {
     for address in [distributor, distributor + 0x1fc, distributor + 0x400, second + 0x200, 0] {
         assert!(!shows(address), "{address:#x}");
     }
-}
-
-#[test]
-fn a_reset_drops_listed_interrupts() {
-    let mut machine = machine();
-    machine.make_edge(SPI);
-    high(&machine, SPI);
-    machine.gic.set_line(Line::Spi(SPI), Level::Low);
-    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
-    assert_eq!(states(&hardware), [(SPI, Pending)]);
-    machine.gic.reset();
-    let mut vcpu = inside.exit(&hardware.registers);
-    vcpu.reset();
-    assert_eq!(machine.read_gicd(gicd::ISPENDR.registers().get(1).unwrap()), 0);
-    let (_inside, hardware) = enter(vcpu, 4);
-    assert_eq!((states(&hardware), hardware.registers.vmcr.veng1()), (vec![], false));
-}
-
-#[test]
-fn a_list_register_vcpu_sleeps_unless_signaled() {
-    let mut machine = machine();
-    high(&machine, SPI);
-    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
-    let mut vcpu = inside.exit(&hardware.registers);
-    assert_eq!(vcpu.prepare_to_sleep(), Sleep::DontSleep);
-
-    let (inside, entered) = enter(vcpu, 4);
-    hardware = entered;
-    hardware.acknowledge(1);
-    vcpu = inside.exit(&hardware.registers);
-    assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready, "the interrupt is active");
 }
