@@ -8,7 +8,6 @@
 //! | module | contents |
 //! |---|---|
 //! | [`protocol`] | the protocol's messages, with parsers and emitters |
-//! | [`config_window`] | the window through which a guest accesses configuration space |
 //! | [`channel`] | the traits of a packet transport between both ends |
 //! | [`guest`] | the bus driver and the interrupts of its functions, for a kernel |
 //! | [`host`] | the host that offers functions to a guest, for a virtual machine monitor |
@@ -43,7 +42,6 @@ extern crate alloc;
 extern crate std;
 
 pub mod channel;
-pub mod config_window;
 pub mod guest;
 pub mod host;
 #[cfg(all(test, shuttle))]

@@ -2,13 +2,15 @@
 
 use super::offer_table::Ejection;
 use super::{Host, HostError, Reply};
-use crate::config_window::WINDOW_LENGTH;
 use crate::protocol::reply::{AssignedReply, BarsReply, InterruptReply, Status, VersionReply};
 use crate::protocol::{
     AssignedResources, Delivery, InterruptDescriptor, InterruptForm, ProtocolError, Request,
     ResourcesForm, Slot, TranslatedInterrupt, Version,
 };
 use msi_types::MsiMessage;
+
+/// Length of the configuration window in bytes.
+const WINDOW_LENGTH: u64 = 0x2000;
 
 impl Host {
     /// Handles a request and returns the answer. `message` is `None` for a request that is longer

@@ -24,7 +24,8 @@ pub enum Request {
     QueryRelations,
     /// Turns the bus on.
     D0Entry {
-        /// Guest physical address of the [configuration window](crate::config_window).
+        /// Guest physical address of the configuration window: 8 KiB that begin with the number of
+        /// the selected slot, and end with 4 KiB of its configuration space.
         window: u64,
     },
     /// Turns the bus off.
