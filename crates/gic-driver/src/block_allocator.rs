@@ -42,7 +42,7 @@ impl Alignment {
     }
 }
 
-/// Error from a [`BlockAllocator`].
+/// Error from allocating or freeing a block of numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
@@ -71,16 +71,13 @@ pub enum BlockError {
         /// Size of the allocator's range.
         count: u32,
     },
-    /// The caller requested specific numbers, and the number in this error is not free.
-    #[error("number {0} is already allocated")]
-    AlreadyAllocated(u32),
 }
 
 /// Allocates aligned blocks from the numbers `first..first + count`, lowest first.
 /// [`new`](Self::new) allocates all its memory, so [`allocate`](Self::allocate) and
 /// [`free`](Self::free) may be called with interrupts masked.
 #[derive(Debug)]
-pub struct BlockAllocator {
+pub(crate) struct BlockAllocator {
     first: u32,
     count: u32,
     /// One bit per number, set while the number is allocated.
@@ -96,7 +93,7 @@ impl BlockAllocator {
     ///
     /// # Errors
     /// [`BlockError::NoMemory`] if the allocation fails.
-    pub fn new(first: u32, count: u32) -> Result<Self, BlockError> {
+    pub(crate) fn new(first: u32, count: u32) -> Result<Self, BlockError> {
         let count = count.min(u32::MAX - first);
         let words = usize::try_from(count.div_ceil(64)).unwrap_or(0);
         let used = try_collect(core::iter::repeat_n(0, words))
@@ -109,7 +106,7 @@ impl BlockAllocator {
     ///
     /// # Errors
     /// [`BlockError::Exhausted`] if no suitable block is free.
-    pub fn allocate(&mut self, count: NonZeroU32, align: Alignment) -> Result<u32, BlockError> {
+    pub(crate) fn allocate(&mut self, count: NonZeroU32, align: Alignment) -> Result<u32, BlockError> {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
@@ -118,7 +115,7 @@ impl BlockAllocator {
     ///
     /// # Errors
     /// [`BlockError::Exhausted`] if no suitable block is free in `within`.
-    pub fn allocate_within(
+    pub(crate) fn allocate_within(
         &mut self,
         count: NonZeroU32,
         align: Alignment,
@@ -141,26 +138,12 @@ impl BlockAllocator {
         Ok(self.first + index)
     }
 
-    /// Allocates `count` numbers starting at `first`.
-    ///
-    /// # Errors
-    /// [`BlockError::OutOfRange`] if the numbers exceed the allocator's range;
-    /// [`BlockError::AlreadyAllocated`] if a number is not free. On error, no number is allocated.
-    pub fn allocate_at(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
-        let index = self.index_of(first, count.get())?;
-        if let Some(used) = self.last_used(index, index + count.get()) {
-            return Err(BlockError::AlreadyAllocated(self.first + used));
-        }
-        self.mark(index, count.get(), Mark::Allocated);
-        Ok(())
-    }
-
     /// Frees a block of numbers, or part of a block.
     ///
     /// # Errors
     /// [`BlockError::OutOfRange`] if the numbers exceed the allocator's range;
     /// [`BlockError::NotAllocated`] if a number is already free. On error, no number is freed.
-    pub fn free(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
+    pub(crate) fn free(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
         let index = self.index_of(first, count.get())?;
         let end = index + count.get();
         if let Some(free) = self.next_free(index).filter(|free| *free < end) {
@@ -171,23 +154,23 @@ impl BlockAllocator {
     }
 
     /// Returns `true` if the number is allocated.
-    pub fn is_allocated(&self, number: u32) -> bool {
+    pub(crate) fn is_allocated(&self, number: u32) -> bool {
         self.index_of(number, 1).is_ok_and(|index| self.last_used(index, index + 1).is_some())
     }
 
     /// Returns how many of the allocator's numbers are free.
-    pub fn available(&self) -> u32 {
+    pub(crate) fn available(&self) -> u32 {
         self.free
     }
 
     /// Returns `true` if one of these numbers is free.
-    pub fn has_free_within(&self, within: Range<u32>) -> bool {
+    pub(crate) fn has_free_within(&self, within: Range<u32>) -> bool {
         let Range { start, end } = self.indices(&within);
         self.next_free(start).is_some_and(|free| free < end)
     }
 
     /// Returns the size of the allocator's range, including allocated numbers.
-    pub fn capacity(&self) -> u32 {
+    pub(crate) fn capacity(&self) -> u32 {
         self.count
     }
 

@@ -26,8 +26,9 @@ mod msi_parent;
 pub(crate) use arrivals::Block;
 pub use layout::{BLOCK_VECTORS, BridgeKind};
 
+use crate::block_allocator::BlockAllocator;
 use crate::sync::{AtomicU32, SeqCst};
-use crate::{BlockAllocator, BlockError, Mmio, PhysicalRegion, Platform};
+use crate::{BlockError, Mmio, PhysicalRegion, Platform};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -162,7 +162,7 @@ mod system_registers;
 pub mod v2m;
 
 #[cfg(feature = "alloc")]
-pub use block_allocator::{Alignment, BlockAllocator, BlockError};
+pub use block_allocator::{Alignment, BlockError};
 #[cfg(feature = "alloc")]
 pub use bridge_msi::{BridgeKind, BridgeMsi, BridgeMsiConfig, BridgeMsiError};
 pub use cpu_interface::{CpuInterface, CpuInterfaceConfig, GicCpuInterface};
@@ -195,7 +195,7 @@ pub use priorities::Priorities;
 pub use redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, find_redistributor,
 };
-pub use saved::{InterruptBlock, PrivateState, SharedBlock};
+pub use saved::{PrivateState, SharedBlock};
 pub use security::{Group, SecurityView};
 #[cfg(feature = "alloc")]
 pub use spi_messages::{SpiError, SpiRange};

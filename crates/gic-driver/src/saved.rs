@@ -8,7 +8,7 @@ use gic_arch::IntIdField;
 
 /// State of 32 interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct InterruptBlock {
+pub(crate) struct InterruptBlock {
     group: u32,
     group_modifier: u32,
     enabled: u32,

@@ -6,7 +6,8 @@
 //! each vector in a group can be moved separately, and a vector's pending state can be read. The
 //! code accesses the underlying GIC only through [`WiredParent`].
 
-use crate::{Alignment, BlockAllocator, Platform};
+use crate::block_allocator::BlockAllocator;
+use crate::{Alignment, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;

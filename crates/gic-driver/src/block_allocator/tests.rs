@@ -66,6 +66,10 @@ fn nonzero(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).unwrap()
 }
 
+fn take(allocator: &mut BlockAllocator, first: u32, count: u32) -> bool {
+    allocator.allocate_within(nonzero(count), Alignment::ONE, first..first + count).is_ok()
+}
+
 proptest! {
     #[test]
     fn block_allocator_agrees_with_a_linear_search_model(
@@ -87,7 +91,7 @@ proptest! {
                     }
                 }
                 Op::Take { first, count } => {
-                    let got = allocator.allocate_at(first, nonzero(count)).is_ok();
+                    let got = take(&mut allocator, first, count);
                     prop_assert_eq!(
                         got,
                         Model::inside(first, count) && model.is_free(first, count)
@@ -127,7 +131,7 @@ fn blocks_are_aligned_to_absolute_numbers() {
 #[test]
 fn an_allocated_block_can_span_bitmap_words() {
     let mut allocator = BlockAllocator::new(0, 256).unwrap();
-    allocator.allocate_at(130, nonzero(1)).unwrap();
+    assert!(take(&mut allocator, 130, 1));
     assert_eq!(allocator.allocate(nonzero(126), Alignment::ONE), Ok(0));
     assert_eq!(allocator.allocate(nonzero(125), Alignment::ONE), Ok(131));
 }
@@ -175,7 +179,7 @@ proptest! {
         let mut allocator = BlockAllocator::new(FIRST, COUNT).unwrap();
         let mut model = Model::default();
         for (first, count) in taken {
-            if allocator.allocate_at(first, nonzero(count)).is_ok() {
+            if take(&mut allocator, first, count) {
                 model.taken.extend(first..first + count);
             }
         }

@@ -1,7 +1,8 @@
 //! Allocates LPIs, and keeps track of LPIs left pending by a previous kernel.
 
 use super::stale::{Stale, StaleAt};
-use crate::{Alignment, BlockAllocator, BlockError};
+use crate::block_allocator::BlockAllocator;
+use crate::{Alignment, BlockError};
 use core::num::NonZeroU32;
 use core::ops::Range;
 use gic_arch::Lpi;
