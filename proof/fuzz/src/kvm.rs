@@ -34,6 +34,8 @@ pub struct Monitor {
     machine: guest::Machine<Memory>,
     /// The state restored through attributes so far.
     state: SavedState,
+    /// The attributes that a save lists.
+    saved: Vec<(KvmDevice, Attribute)>,
     commands_left: u8,
 }
 
@@ -46,10 +48,12 @@ impl Monitor {
         let config = shape.config();
         let memory = Arc::new(Memory::default());
         let mut machine = guest::Machine::over(config.clone(), memory.clone());
-        let state = KvmView::new(&config, machine.save(), &*memory)
-            .expect("the configuration is supported by KVM")
-            .into_state();
-        Self { config, memory, machine, state, commands_left: 4 }
+        let mut view = KvmView::new(&config, machine.save(), &*memory)
+            .expect("the configuration is supported by KVM");
+        let saved = view.save().expect("a machine after reset can be saved");
+        let saved = saved.iter().map(|one| (one.device, one.attribute)).collect();
+        let state = view.into_state();
+        Self { config, memory, machine, state, saved, commands_left: 4 }
     }
 
     /// Performs an act.
@@ -60,18 +64,18 @@ impl Monitor {
                 let address = place.address() + ENTRY * u64::from(index);
                 self.memory.guest_writes(address, [word.bits()]);
             }
-            Act::Access(Access::Set { device, attribute, value }) => {
-                if let Some(attribute) = attribute.decode() {
-                    _ = self.set(device.named(), attribute, value.bits());
+            Act::Access(Access::Set(named, value)) => {
+                if let Some((device, attribute)) = named.decode(&self.saved) {
+                    _ = self.set(device, attribute, value.bits());
                 }
             }
-            Act::Access(Access::Get { device, attribute }) => self.read_only(|view| {
-                _ = attribute.decode().map(|attribute| view.get(device.named(), attribute));
+            Act::Access(Access::Get(named)) => self.read_only(|view, saved| {
+                _ = named.decode(saved).map(|(device, attribute)| view.get(device, attribute));
             }),
-            Act::Access(Access::Has { device, attribute }) => self.read_only(|view| {
-                _ = attribute.decode().map(|attribute| view.has(device.named(), attribute));
+            Act::Access(Access::Has(named)) => self.read_only(|view, saved| {
+                _ = named.decode(saved).map(|(device, attribute)| view.has(device, attribute));
             }),
-            Act::Access(Access::Region(index)) => self.read_only(|view| _ = view.region(index)),
+            Act::Access(Access::Region(index)) => self.read_only(|view, _| _ = view.region(index)),
             Act::Damage(damage) => self.damage(damage),
             Act::Save => self.save(),
             Act::Restore => self.restore(),
@@ -142,10 +146,10 @@ impl Monitor {
     }
 
     /// Runs `read`, and checks that it changes neither the state nor memory.
-    fn read_only(&mut self, read: impl FnOnce(&KvmView<'_>)) {
+    fn read_only(&mut self, read: impl FnOnce(&KvmView<'_>, &[(KvmDevice, Attribute)])) {
         self.memory.allow([]);
         let view = view(&self.config, &self.state, &self.memory);
-        read(&view);
+        read(&view, &self.saved);
         assert_eq!(view.into_state(), self.state);
     }
 
@@ -230,14 +234,12 @@ mod tests {
     use super::*;
     use input::{Device, Named, TableAddress, Value, Word};
 
-    fn set(device: Device, attribute: Named, value: Value) -> Access {
-        Access::Set { device, attribute, value }
-    }
-
     #[test]
     fn input_can_restore_a_pending_event() {
         let mut monitor = Monitor::new(KvmShape { cpus: 1, its: 2, ..KvmShape::default() });
         let word = |place, word| Act::Word { place, index: 0, word };
+        let (group, low) = (4, control::ITS_RESTORE_TABLES as u32);
+        let restore = Named::Raw { device: Device::Its(0), group, high: 0, low };
         for act in [
             Act::Boot,
             word(TableAddress::Collections, Word::Collection { collection: 3, cpu: 1 }),
@@ -247,7 +249,7 @@ mod tests {
             ),
             word(TableAddress::Translations(0), Word::Event { lpi: 2, collection: 3, next: 0 }),
             word(TableAddress::Pending(1), Word::Raw(1)),
-            Act::Access(set(Device::Its(0), Named::Control(2), Value::Small(0))),
+            Act::Access(Access::Set(restore, Value::Small(0))),
             Act::Save,
         ] {
             monitor.take(act);

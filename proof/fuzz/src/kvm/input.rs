@@ -1,6 +1,5 @@
 //! The fuzzer's input, which is arbitrary but often valid enough to pass the first checks.
 
-use gic_arch::{Affinity, icc};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use vgic::VgicConfig;
 use vgic_kvm::abi::{Attribute, RedistributorRegion, frame};
@@ -55,11 +54,11 @@ pub enum Act {
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Access {
     /// `KVM_SET_DEVICE_ATTR`.
-    Set { device: Device, attribute: Named, value: Value },
+    Set(Named, Value),
     /// `KVM_GET_DEVICE_ATTR`.
-    Get { device: Device, attribute: Named },
+    Get(Named),
     /// `KVM_HAS_DEVICE_ATTR`.
-    Has { device: Device, attribute: Named },
+    Has(Named),
     /// Reads a region of redistributors.
     Region(u8),
 }
@@ -73,75 +72,28 @@ pub enum Device {
     Its(u8),
 }
 
-impl Device {
-    /// Returns the device as a type of the model.
-    pub fn named(self) -> KvmDevice {
-        match self {
-            Self::Gic => KvmDevice::Gic,
-            Self::Its(index) => KvmDevice::Its((index % 4).into()),
-        }
-    }
-}
-
-/// An attribute.
+/// A device's attribute.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Named {
-    /// An attribute with an arbitrary group and number.
-    Raw { group: u8, number: u64 },
-    /// An address.
-    Address(u8),
-    /// A command.
-    Control(u8),
-    /// The number of interrupts.
-    InterruptCount,
-    /// A register of the distributor.
-    Distributor(u16),
-    /// A register of a redistributor, in its second frame if `second` is set.
-    Redistributor { cpu: u8, second: bool, offset: u16 },
-    /// A register of a CPU interface.
-    Interface { cpu: u8, which: u8 },
-    /// Levels of lines.
-    Levels { cpu: u8, first: u8 },
-    /// A register of an ITS.
-    Its(u8),
+    /// An attribute that a save lists.
+    Saved(u16),
+    /// An attribute with an arbitrary group and number. The upper half of a number names a vCPU.
+    Raw { device: Device, group: u8, high: u8, low: u32 },
 }
 
 impl Named {
     /// Returns the attribute as a type of the model, if it is valid.
-    pub fn decode(self) -> Option<Attribute> {
-        let cpu = |number: u8| Affinity::from_packed((number % 5).into());
-        Some(match self {
-            Self::Raw { group, number } => {
-                return Attribute::decode((group % 12).into(), number).ok();
-            }
-            Self::Address(number) => Attribute::Address((number % 8).into()),
-            Self::Control(number) => Attribute::Control((number % 6).into()),
-            Self::InterruptCount => Attribute::InterruptCount,
-            Self::Distributor(offset) => Attribute::Distributor { offset: (offset & !3).into() },
-            Self::Redistributor { cpu: number, second, offset } => {
-                let offset = u32::from(second) << 16 | u32::from(offset & !3);
-                Attribute::Redistributor { cpu: cpu(number), offset }
-            }
-            Self::Interface { cpu: number, which } => {
-                let registers = [icc::PMR, icc::BPR0, icc::BPR1, icc::AP0R0, icc::AP1R0]
-                    .map(icc::SysReg::encoding);
-                let others = [
-                    icc::SRE.encoding(),
-                    icc::CTLR.encoding(),
-                    icc::IGRPEN0.encoding(),
-                    icc::IGRPEN1.encoding(),
-                ];
-                let all = registers.into_iter().chain(others).collect::<Vec<_>>();
-                Attribute::SystemRegister {
-                    cpu: cpu(number),
-                    register: all[usize::from(which) % all.len()],
-                }
-            }
-            Self::Levels { cpu: number, first } => {
-                Attribute::Levels { cpu: cpu(number), info: 0, first: u16::from(first % 32) * 32 }
-            }
-            Self::Its(index) => Attribute::Its { offset: u64::from(index % 0x30) * 8 },
-        })
+    pub fn decode(self, saved: &[(KvmDevice, Attribute)]) -> Option<(KvmDevice, Attribute)> {
+        let (device, group, high, low) = match self {
+            Self::Saved(index) => return saved.get(usize::from(index) % saved.len()).copied(),
+            Self::Raw { device, group, high, low } => (device, group, high, low),
+        };
+        let device = match device {
+            Device::Gic => KvmDevice::Gic,
+            Device::Its(index) => KvmDevice::Its((index % 4).into()),
+        };
+        let number = u64::from(high % 5) << 32 | u64::from(low);
+        Some((device, Attribute::decode((group % 12).into(), number).ok()?))
     }
 }
 
