@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// A change that damages a value, given by its kind and location (an index into all locations of
 /// that kind, modulo their number).
@@ -37,68 +37,42 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// Collects all locations of a kind in a tree.
-fn places<'a>(value: &'a mut Value, is_meant: fn(&Value) -> bool, found: &mut Vec<&'a mut Value>) {
-    if is_meant(value) {
-        found.push(value);
-        return;
-    }
+/// Returns the values directly inside of a value.
+fn branches(value: &mut Value) -> Vec<&mut Value> {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| places(item, is_meant, found)),
-        Value::Object(fields) => {
-            fields.values_mut().for_each(|field| places(field, is_meant, found));
-        }
-        _ => {}
+        Value::Array(items) => items.iter_mut().collect(),
+        Value::Object(fields) => fields.values_mut().collect(),
+        _ => Vec::new(),
     }
 }
 
-/// Changes the leaf that is reached by making a given choice at each branch.
-fn on_place(tree: &mut Value, mut choice: usize, change: impl FnOnce(&mut Value)) {
-    let mut at = tree;
-    loop {
-        let mut branches: Vec<&mut Value> = match at {
-            Value::Array(items) => items.iter_mut().collect(),
-            Value::Object(fields) => fields.values_mut().collect(),
-            leaf => return change(leaf),
-        };
-        if branches.is_empty() {
-            return;
-        }
-        let chosen = choice % branches.len();
-        choice /= branches.len();
-        at = branches.swap_remove(chosen);
+/// Returns `true` if a value of a kind is this value or is inside of it.
+fn holds(value: &Value, is_meant: fn(&Value) -> bool) -> bool {
+    let mut items = value.as_array().into_iter().flatten();
+    let mut fields = value.as_object().into_iter().flat_map(Map::values);
+    is_meant(value) || items.any(|it| holds(it, is_meant)) || fields.any(|it| holds(it, is_meant))
+}
+
+/// Returns the value of a kind that is reached by making a given choice at each branch.
+fn place(at: &mut Value, choice: usize, is_meant: fn(&Value) -> bool) -> Option<&mut Value> {
+    let is_here = usize::from(is_meant(at));
+    let count = is_here + branches(at).iter().filter(|branch| holds(branch, is_meant)).count();
+    let (chosen, rest) = (choice.checked_rem(count)?, choice / count);
+    if chosen < is_here {
+        return Some(at);
     }
+    let mut below = branches(at).into_iter().filter(|branch| holds(branch, is_meant));
+    place(below.nth(chosen - is_here)?, rest, is_meant)
 }
 
-/// Returns `true` for a list of objects, because other lists have a fixed length.
-fn has_list(value: &Value) -> bool {
-    value.as_array().is_some_and(|items| items.first().is_some_and(Value::is_object))
+fn on_place(tree: &mut Value, choice: usize, change: impl FnOnce(&mut Value)) {
+    place(tree, choice, |value| !value.is_array() && !value.is_object()).map(change);
 }
 
-/// Changes one list, which is chosen among all lists, including nested ones.
-fn on_list(tree: &mut Value, list: usize, change: impl FnOnce(&mut Vec<Value>)) {
-    let mut at = tree;
-    let mut choice = list;
-    loop {
-        let lists = lists_in(at);
-        let chosen = choice % lists.max(1);
-        choice /= lists.max(1);
-        let mut found = Vec::new();
-        places(at, has_list, &mut found);
-        let Some(Value::Array(items)) = found.into_iter().nth(chosen) else { return };
-        let below = items.len() + 1;
-        let (here, deeper) = (choice % below, choice / below);
-        if here == 0 || lists_in(&mut items[here - 1]) == 0 {
-            return change(items);
-        }
-        (at, choice) = (&mut items[here - 1], deeper);
-    }
-}
-
-fn lists_in(value: &mut Value) -> usize {
-    let mut found = Vec::new();
-    places(value, has_list, &mut found);
-    found.len()
+/// Changes a list of objects, because other lists have a fixed length.
+fn on_list(tree: &mut Value, choice: usize, change: impl FnOnce(&mut Vec<Value>)) {
+    let is_meant = |value: &Value| value.get(0).is_some_and(Value::is_object);
+    place(tree, choice, is_meant).and_then(Value::as_array_mut).map(change);
 }
 
 impl Damage {
