@@ -109,50 +109,6 @@ fn decode_hex(word: &str) -> Result<Vec<u8>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn attributes() -> impl Strategy<Value = (KvmDevice, Attribute, u64)> {
-        let device =
-            prop_oneof![Just(KvmDevice::Gic), Just(KvmDevice::Its(0)), Just(KvmDevice::Its(1))];
-        let group = prop_oneof![Just(0), Just(1), 3_u32..9];
-        (device, group, any::<u64>(), any::<u64>()).prop_map(|(device, group, number, value)| {
-            (device, Attribute::decode(group, number).unwrap(), value)
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn snapshot_text_round_trips(
-            attributes in proptest::collection::vec(attributes(), 0..8),
-            memory in proptest::collection::vec(
-                (any::<u64>(), proptest::collection::vec(any::<u8>(), 1..40)),
-                0..4,
-            ),
-        ) {
-            let snapshot = Snapshot { attributes, memory };
-            prop_assert_eq!(snapshot.to_string().parse::<Snapshot>().unwrap(), snapshot);
-        }
-
-        #[test]
-        fn parsing_arbitrary_text_does_not_panic(
-            text in "((gicv3|its0|memory) )?[0-9a-fx ]{0,30}[é#]?\n?",
-        ) {
-            let _ = text.parse::<Snapshot>();
-        }
-    }
-
-    #[test]
-    fn a_malformed_snapshot_line_is_reported_by_number() {
-        for (text, line) in [
-            ("# origin\n\ngicv2 1 0 0", "line 3: neither"),
-            ("memory 0x0 123", "line 1: half"),
-            ("memory 0x0 12x4", "line 1: invalid digit"),
-            ("gicv3 2 0 0", "line 1: "),
-        ] {
-            let error = text.parse::<Snapshot>().unwrap_err().to_string();
-            assert!(error.starts_with(line), "{error}");
-        }
-    }
 
     #[test]
     fn a_difference_lists_both_values() {

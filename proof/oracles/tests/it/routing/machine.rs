@@ -49,8 +49,3 @@ pub(crate) fn inputs(machine: &Machine) -> Inputs {
 pub(crate) fn to_its(event: u32) -> MsiMessage {
     MsiMessage { address: ITS + 0x1_0040, data: event }
 }
-
-/// Returns a message for the GICv2m frame.
-pub(crate) fn to_frame(spi: u32) -> MsiMessage {
-    MsiMessage { address: FRAME + 0x40, data: spi }
-}

@@ -3,15 +3,17 @@
 //! (include/uapi/linux/kvm.h).
 #![cfg(target_os = "linux")]
 
-mod explain;
 mod machine;
 
 use doorbell_test_support::guest::Machine;
 use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
 use irq_routing::kvm_table::{self, EntryError, TableError};
-use irq_routing::{Change, GsiSpace, NotAPin, Pin, Route, Router, Routing};
+use irq_routing::msix::{MsixTable, Signaled};
+use irq_routing::{Change, GsiSpace, NotAPin, Pin, Route, Router, Routing, Sender};
 use machine::{LPI, inputs, machine, map, take_all, to_its};
-use msi_types::{Delivery, DeviceId, Gsi, MsiMessage};
+use msi_types::explain::{Fact, Obstacle, TargetState};
+use msi_types::pci::msix::Control;
+use msi_types::{Cpu, Delivery, DeviceId, EventId, Gsi, HwIrq, MsiMessage};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
@@ -164,6 +166,33 @@ fn changing_a_route_neither_loses_nor_tears_a_signal() {
     router.commit(&[Change::Set(MESSAGE, route(30))]).unwrap();
     router.signal(MESSAGE).unwrap();
     assert_eq!(take_all(&mut machine), [u64::from(LPI) + 30]);
+}
+
+/// The explanation follows the vector along its route into the model of the controller.
+#[test]
+fn a_vector_is_explained_up_to_its_cpu() {
+    let mut machine = machine();
+    map(&machine, NVME);
+    let table = MsixTable::new(1, Sender::Device(NVME), router(&machine)).unwrap();
+    table.write(0, &to_its(9).address.to_le_bytes());
+    table.write(8, &u64::from(to_its(9).data).to_le_bytes());
+    table.write_control(Control::new().with_enable(true));
+    assert_eq!(table.signal(0), Signaled::Sent(Delivery::Pending));
+    let explanation = table.explain(0);
+    assert_eq!(explanation.obstacle(), None);
+    let interrupt = HwIrq::new(LPI + 9);
+    let expected = [
+        Fact::Message(to_its(9)),
+        Fact::Doorbell(to_its(9).address),
+        Fact::Event { device: NVME, event: EventId::new(9), interrupt },
+        Fact::Enabled(0xa0),
+        Fact::Pending(interrupt),
+        Fact::Target(Cpu::new(0), TargetState::Awake),
+        Fact::Signaled(Cpu::new(0)),
+    ];
+    assert!(explanation.facts().eq(expected));
+    assert_eq!(take_all(&mut machine), [u64::from(LPI) + 9]);
+    assert_eq!(table.explain(0).obstacle(), Some(Obstacle::NotPending { interrupt }));
 }
 
 /// Returns an entry of `struct kvm_irq_routing_entry`, word by word.
