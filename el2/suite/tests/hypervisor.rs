@@ -8,5 +8,5 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut arguments = env::args_os().collect();
     let cases = hypervisor_suite::cases(&mut arguments);
-    doorbell_harness::suite::main_with(arguments, cases)
+    doorbell_harness::suite::run(arguments, false, cases)
 }

@@ -5,5 +5,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    doorbell_harness::suite::main(hypervisor_suite::long_cases())
+    doorbell_harness::suite::run(
+        std::env::args_os().collect(),
+        false,
+        hypervisor_suite::long_cases(),
+    )
 }

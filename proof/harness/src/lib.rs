@@ -3,7 +3,7 @@
 //! suite's cases.
 //!
 //! A suite is a test target without libtest. Its `main` passes a list of [`suite::Case`]s to
-//! [`suite::main`]:
+//! [`suite::run`]:
 //!
 //! ```
 //! use std::time::Duration;
@@ -12,7 +12,7 @@
 //! use doorbell_harness::{process, workspace};
 //!
 //! fn main() -> std::process::ExitCode {
-//!     suite::main(vec![Case::new("QEMU prints its version", Duration::from_secs(10), || {
+//!     suite::run(std::env::args_os().collect(), false, vec![Case::new("QEMU prints its version", Duration::from_secs(10), || {
 //!         let workspace = workspace::this()?;
 //!         let mut qemu = process::command("qemu-system-aarch64", &workspace.root);
 //!         let version = process::capture(qemu.arg("--version")).or_absent("QEMU")?;

@@ -55,36 +55,16 @@ impl Case {
     }
 }
 
-/// Runs the cases that the command line selects (`NAME`, `--exact`, `--skip`, `--list`,
-/// `--test-threads`), and prints a line for each.
+/// Runs the cases that these arguments select (`NAME`, `--exact`, `--skip`, `--list`,
+/// `--test-threads`), and prints a line for each: by default one more than there are CPUs at a
+/// time, because cases wait for builds and for guests that sleep, and one by one `in_turn`.
 ///
 /// Cases must only print to standard error. On standard output, a case's lines could not be
 /// distinguished from the report.
-pub fn main(cases: Vec<Case>) -> ExitCode {
-    conclude(Arguments::from_args(), cases)
-}
-
-/// Runs cases like [`main`], with the given command line. Needed for suites that have additional
-/// options, which the caller must have removed.
-pub fn main_with(arguments: Vec<OsString>, cases: Vec<Case>) -> ExitCode {
-    conclude(Arguments::from_iter(arguments), cases)
-}
-
-/// Runs cases like [`main_with`], but one at a time. Needed for cases that share an exclusive
-/// resource.
-pub fn main_in_turn(arguments: Vec<OsString>, cases: Vec<Case>) -> ExitCode {
-    conclude(Arguments { test_threads: Some(1), ..Arguments::from_iter(arguments) }, cases)
-}
-
-/// Runs all cases, for a program whose command line has other arguments.
-pub fn run_all(cases: Vec<Case>) -> ExitCode {
-    conclude(Arguments::default(), cases)
-}
-
-/// Runs cases, by default one more than there are CPUs at a time, because cases wait for builds and
-/// for guests that sleep.
-fn conclude(mut arguments: Arguments, cases: Vec<Case>) -> ExitCode {
+pub fn run(arguments: Vec<OsString>, in_turn: bool, cases: Vec<Case>) -> ExitCode {
+    let mut arguments = Arguments::from_iter(arguments);
     arguments.test_threads.get_or_insert(parallel::workers() + 1);
+    arguments.test_threads = arguments.test_threads.filter(|_| !in_turn).or(Some(1));
     let trials = cases.into_iter().map(|case| case.trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -59,7 +59,11 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     let workspace = workspace::this()?;
     match Program::parse_from(words) {
         Program::Differential { cases, seed } => {
-            return Ok(suite::run_all(differential::cases_of(Effort::long(cases, seed))));
+            return Ok(suite::run(
+                Vec::new(),
+                false,
+                differential::cases_of(Effort::long(cases, seed)),
+            ));
         }
         Program::Figures => measure_figures(workspace)?,
         Program::Findings => findings::accept(workspace)?,
