@@ -24,7 +24,7 @@ use crate::workspace::Workspace;
 const POLL: Duration = Duration::from_millis(20);
 /// Tells whether a page other than the blank one is complete.
 const LOADED: &str = "return document.readyState === 'complete' && location.href !== 'about:blank'";
-/// Maximum length of an answer. An answer may contain the picture of a whole page.
+/// Maximum length of an answer. An answer may contain a printed page.
 const MAX_ANSWER: u64 = 64 << 20;
 /// Part of the line in which the driver reports its port.
 const LISTENS: &str = "on port ";
@@ -135,21 +135,6 @@ impl Browser {
         let motion = json!([{ "type": "pointerMove", "origin": element, "x": 0, "y": 0 }]);
         let pointer = json!({ "type": "pointer", "id": "mouse", "actions": motion });
         self.post("/actions", &json!({ "actions": [pointer] })).map(drop)
-    }
-
-    /// Returns a picture of the whole page in PNG format.
-    pub fn screenshot(&self) -> Result<Vec<u8>> {
-        let whole = json!({ "captureBeyondViewport": true, "format": "png" });
-        let metrics = self.devtools("Page.getLayoutMetrics", &json!({}))?;
-        let size = &metrics["cssContentSize"];
-        let clip = json!({
-            "x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1,
-        });
-        let mut parameters = whole;
-        parameters["clip"] = clip;
-        let picture = self.devtools("Page.captureScreenshot", &parameters)?;
-        let picture = picture["data"].as_str().context("no picture")?;
-        BASE64_STANDARD.decode(picture).map_err(Into::into)
     }
 
     /// Returns the page as a PDF file, in the paper size that its style sheet chooses.

@@ -104,18 +104,18 @@ pub(crate) fn loads_nothing(judge: &PageJudge) -> Result<()> {
 /// Checks the page before and after a drop, and the report in its frame.
 pub(crate) fn passes_audit(judge: &PageJudge, file: &str, view: View) -> Result<()> {
     open(judge, view)?;
-    let picture = |when: &str| -> Result<()> {
+    let fits = |when: &str| -> Result<()> {
         ensure!(judge.ask(FITS)? == true, "the page is wider than its window, {when}");
-        judge.picture(when, view)
+        Ok(())
     };
-    picture("before")?;
+    fits("before")?;
     inspect(judge, &[file.into()])?;
     in_report(judge, || {
         judge.audit(view)?;
         judge.browser.click("#findings a.place")?;
         judge.selected()
     })?;
-    picture("after")?;
+    fits("after")?;
     judge.quiet()
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct PageJudge {
     pub(crate) browser: Browser,
     pub(crate) inspector: PathBuf,
     pub(crate) root: PathBuf,
-    /// Folder of the pages that the command writes, and of screenshots.
+    /// Folder of the pages that the command writes.
     pub(crate) folder: PathBuf,
     command: PathBuf,
 }
@@ -116,12 +116,6 @@ impl PageJudge {
         let said = self.browser.log("browser")?;
         ensure!(said.is_empty(), "the browser reports {}", json!(said));
         Ok(())
-    }
-
-    /// Stores a picture of the page.
-    pub(crate) fn picture(&self, name: &str, (scheme, width): View) -> Result<()> {
-        let file = self.folder.join(format!("{name}-{scheme}-{width}.png"));
-        fs::write(file, self.browser.screenshot()?).map_err(Into::into)
     }
 
     /// Writes the devicetree with names that look like elements, and returns its path.
