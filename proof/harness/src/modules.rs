@@ -23,14 +23,6 @@ const MOST_STEPS: usize = 8;
 /// # Errors
 /// Fails if a source file cannot be read.
 pub fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
-    let graph = Graph::new(&sources(package)?)?;
-    let mut circles = graph.circles();
-    circles.extend(graph.module_circles());
-    Ok(circles)
-}
-
-/// Reads the source files of a package, except its tests, with their paths relative to `src`.
-fn sources(package: &Package) -> Result<Vec<(String, String)>> {
     let folder = package.folder.join("src");
     let mut sources = Vec::new();
     for file in package.rust_files()? {
@@ -38,7 +30,7 @@ fn sources(package: &Package) -> Result<Vec<(String, String)>> {
             sources.push((below.display().to_string(), fs::read_to_string(&file)?));
         }
     }
-    Ok(sources)
+    Ok(Graph::new(&sources)?.circles())
 }
 
 /// The modules with a separate file, by path; the root has the empty path.
@@ -63,30 +55,37 @@ impl Graph {
         Ok(Self { files })
     }
 
+    /// Returns the files that depend on each other, and the sibling modules that do although none
+    /// of their files do.
     fn circles(&self) -> Vec<Vec<String>> {
-        let arrows = self.files.keys().map(|module| (module.clone(), self.arrows(module)));
+        let files = self.connected(|module| Some(module.clone()));
         let name = |module: &Path| self.files.get(module).map(|(file, _)| file.clone());
-        let circles = connected(&arrows.collect()).into_iter();
-        circles.map(|circle| circle.iter().filter_map(name).collect()).collect()
-    }
-
-    /// Returns the sibling modules that depend on each other although none of their files do.
-    fn module_circles(&self) -> Vec<Vec<String>> {
-        let files = connected(&self.files.keys().map(|it| (it.clone(), self.arrows(it))).collect());
-        let mut circles = Vec::new();
+        let mut circles: Vec<_> =
+            files.iter().map(|circle| circle.iter().filter_map(name).collect()).collect();
         for parent in self.files.keys() {
-            let child = |module: &Path| {
+            let modules = self.connected(|module| {
                 let is_below = module.len() > parent.len() && module.starts_with(parent);
                 is_below.then(|| module[..=parent.len()].to_vec())
-            };
-            let mut arrows = BTreeMap::<Path, BTreeSet<Path>>::new();
-            for (module, from) in self.files.keys().filter_map(|it| Some((it, child(it)?))) {
-                let targets = self.arrows(module);
-                arrows.entry(from).or_default().extend(targets.iter().filter_map(child));
-            }
-            circles.extend(connected(&arrows).into_iter().filter(|circle| !files.contains(circle)));
+            });
+            let names = |circle: &Vec<Path>| circle.iter().map(|it| it.join("::")).collect();
+            circles.extend(modules.difference(&files).map(names));
         }
-        circles.into_iter().map(|circle| circle.iter().map(|it| it.join("::")).collect()).collect()
+        circles
+    }
+
+    /// Returns the sets of two or more nodes that reach each other. `node` maps modules to nodes.
+    fn connected(&self, node: impl Fn(&Path) -> Option<Path>) -> BTreeSet<Vec<Path>> {
+        let mut arrows = BTreeMap::<Path, BTreeSet<Path>>::new();
+        for (module, from) in self.files.keys().filter_map(|it| Some((it, node(it)?))) {
+            arrows.entry(from).or_default().extend(self.arrows(module).iter().filter_map(&node));
+        }
+        let reached = |from| (from, reach(&arrows, from));
+        let reached: BTreeMap<_, _> = arrows.keys().map(reached).collect();
+        let circle = |from: &Path| {
+            let both = reached[from].iter().filter(|to| reached[*to].contains(from));
+            both.cloned().collect::<Vec<_>>()
+        };
+        arrows.keys().map(circle).filter(|circle| circle.len() > 1).collect()
     }
 
     fn arrows(&self, module: &Path) -> BTreeSet<Path> {
@@ -147,17 +146,6 @@ impl Graph {
         start.extend(rest.iter().skip(supers).cloned());
         Some(start)
     }
-}
-
-/// Returns the sets of two or more nodes that reach each other.
-fn connected(arrows: &BTreeMap<Path, BTreeSet<Path>>) -> BTreeSet<Vec<Path>> {
-    let reached: BTreeMap<_, _> = arrows.keys().map(|node| (node, reach(arrows, node))).collect();
-    let leads = |from: &Path, to: &Path| reached.get(from).is_some_and(|set| set.contains(to));
-    let set_of = |node: &Path| {
-        let both = arrows.keys().filter(|other| leads(node, other) && leads(other, node));
-        both.cloned().collect::<Vec<_>>()
-    };
-    arrows.keys().map(set_of).filter(|circle| circle.len() > 1).collect()
 }
 
 /// Returns the nodes that can be reached from a node by one or more edges.
@@ -253,7 +241,7 @@ mod tests {
             ("a/c.rs", "use crate::b::B;"),
             ("b.rs", "use crate::a;\nfn g() { a::f() }"),
         ];
-        assert_eq!(circles(&files), [["a/c.rs", "b.rs"]]);
+        assert_eq!(circles(&files), [["a/c.rs", "b.rs"], ["a", "b"]]);
     }
 
     #[test]
@@ -277,12 +265,8 @@ mod tests {
             ("b/u.rs", ""),
             ("b/v.rs", "use crate::a::y::Y;"),
         ];
-        let sources: Vec<_> =
-            files.iter().map(|(file, text)| ((*file).into(), (*text).into())).collect();
-        let graph = Graph::new(&sources).unwrap();
-        assert!(graph.circles().is_empty());
-        assert_eq!(graph.module_circles(), [["a", "b"]]);
-        assert!(Graph::new(&sources[..6]).unwrap().module_circles().is_empty());
+        assert_eq!(circles(&files), [["a", "b"]]);
+        assert!(circles(&files[..6]).is_empty());
     }
 
     #[test]
