@@ -21,9 +21,9 @@ use doorbell_harness::suite::{self, Absent, Case, Shared};
 use doorbell_harness::{hang, process, workspace};
 use serde_json::Value;
 
-use self::devicetree::{Facts, Tree as Source};
+use self::devicetree::Tree as Source;
 use self::sources::Sources;
-use crate::said::{list, text};
+use crate::said::{list, same, text};
 
 /// Boards of Debian's kernels, each with a distinct structure.
 const BOARDS: &[&str] = &[
@@ -87,8 +87,24 @@ const NEWER_BOARDS: &[&str] = &[
     "ti/k3-j784s4-evm",
 ];
 
+/// Fields of a board, of which the comparison must find a wrong value.
+const FIELDS: &[&str] = &[
+    "/cpus/0/affinity",
+    "/gic/redistributors/0/base",
+    "/controllers/0/doorbells/0",
+    "/devices/0/routes/0/length",
+    "/devices/0/routes/0/streams/0/stream_id_base",
+    "/devices/0/routes/0/streams/0/iommu",
+    "/devices/0/streams",
+    "/devices/1/routes/0/device_id_base",
+    "/capacity/0/needed_device_id_bits",
+];
+
 /// Interval at which an ordinary run picks boards from a tree's sorted list.
 const STEP: usize = 4;
+
+/// Kinds of controllers that the command runs.
+const RUN: &[&str] = &["its", "v2m", "mbi", "direct-lpi", "imsi-rx", "mediatek-gen3"];
 
 /// Number of messages of each vector in the cases that test many boards.
 const FEW_MESSAGES: &str = "50";
@@ -111,6 +127,7 @@ pub(crate) fn cases() -> Vec<Case> {
             }));
         }
     }
+    cases.push(case("a difference in any field".into(), BoardJudge::find_differences));
     cases.push(case("registers that no emulator has, in Linux's source".into(), |_| {
         registers::compare(workspace::this()?)
     }));
@@ -191,10 +208,10 @@ impl BoardJudge {
     /// Runs the command, and compares its output with that of the devicetree compiler. Returns a
     /// short description of the result.
     fn try_board(&self, file: &Path, arguments: &[&str]) -> Result<String> {
-        let source = Source::read(&self.tools, file)?;
-        let facts = Facts::of(&source);
         // The command need not be able to run the board that it describes.
-        fields::compare(&self.command.inspect(file)?, &source)?;
+        let said = self.command.inspect(file)?;
+        fields::compare(&said, &Source::read(&self.tools, file)?)?;
+        let referring = referring(&said)?;
         let mut run = self.command.command(&["run", "--json", "--dtb"]);
         run.arg(file).args(arguments).stderr(Stdio::null());
         let mut text = String::new();
@@ -202,15 +219,15 @@ impl BoardJudge {
             text.push_str(line);
             text.push('\n');
         })?;
-        match (status.code(), facts.referring.first()) {
+        match (status.code(), referring.first()) {
             (Some(code @ (0 | 1)), Some(_)) => {
                 let report: Value = serde_json::from_str(&text).context("not JSON")?;
                 let short = explained_shortage(&report)?;
                 let totals = &report["totals"];
                 ensure!((code == 1) == short, "the command ended with {status}: {totals}");
-                judge(&report, &facts)
+                judge(&report, &said, &referring)
             }
-            (Some(2), None) if facts.beside_gicv2 => self.say_why(file),
+            (Some(2), None) if !enabled(&said, "v2m")?.is_empty() => self.say_why(file),
             (Some(2), None) => Ok("no MSI controller in use".into()),
             (Some(2), Some(node)) => {
                 bail!("the command refused the board although {node} refers to an MSI controller")
@@ -220,6 +237,18 @@ impl BoardJudge {
             }
             _ => bail!("the command ended with {status}"),
         }
+    }
+
+    /// Checks that the comparison finds a wrong value in each of [`FIELDS`].
+    fn find_differences(&self) -> Result<()> {
+        let file = file_of(Tree::Debian, "arm/fvp-base-revc")?;
+        let (said, source) = (self.command.inspect(&file)?, Source::read(&self.tools, &file)?);
+        for field in FIELDS {
+            let mut other = said.clone();
+            *other.pointer_mut(field).context(*field)? = "other".into();
+            ensure!(fields::compare(&other, &source).is_err(), "{field} is not compared");
+        }
+        Ok(())
     }
 
     /// Checks that the command refuses to run a board with a GICv2, and states this reason.
@@ -265,14 +294,38 @@ fn file_of(tree: Tree, board: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn judge(report: &Value, facts: &Facts) -> Result<String> {
-    let its = list(report, "controllers")?
-        .iter()
-        .filter(|controller| controller["kind"] == "its")
-        .count();
-    ensure!(its == facts.its, "{its} ITSes, but the devicetree has {}", facts.its);
+/// Returns the enabled controllers of a kind. A run has no others.
+fn enabled<'v>(said: &'v Value, kind: &str) -> Result<Vec<&'v Value>> {
+    let is_meant = |one: &&Value| one["kind"] == kind && one["enabled"] != false;
+    Ok(list(said, "controllers")?.iter().filter(is_meant).collect())
+}
+
+/// Returns the enabled devices with a route to a controller that the command runs: of a GICv3, and
+/// not without vectors.
+fn referring(said: &Value) -> Result<Vec<&str>> {
+    let mut run = Vec::new();
+    for kind in RUN.iter().filter(|_| said["gic"]["version"] == 3) {
+        run.extend(enabled(said, kind)?.into_iter().map(|one| &one["id"]));
+    }
+    let without = list(said, "capacity")?.iter().filter(|row| row["interrupts"] == 0);
+    let without: Vec<_> = without.map(|row| &row["controller"]).collect();
+    run.retain(|id| !without.contains(id));
+    let mut referring = Vec::new();
+    for device in list(said, "devices")?.iter().filter(|device| device["enabled"] == true) {
+        if list(device, "routes")?.iter().any(|route| run.contains(&&route["controller"])) {
+            referring.push(text(&device["id"]));
+        }
+    }
+    Ok(referring)
+}
+
+/// Judges a run by the board's description, which is that of the devicetree compiler.
+fn judge(report: &Value, said: &Value, referring: &[&str]) -> Result<String> {
+    let its = [report, said].map(|of| enabled(of, "its").map(|its| its.len()));
+    let [run, described] = its;
+    same("ITSes", &run?, &described?)?;
     let devices = list(report, "devices")?;
-    for node in &facts.referring {
+    for node in referring {
         ensure!(
             devices.iter().any(|device| is_served(device, node)),
             "{node} refers to an MSI controller, but got no vector"

@@ -1,7 +1,7 @@
 //! Computes the route of each ID from the fields that `iasl` prints, and parses the routes that the
 //! command prints.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -21,89 +21,44 @@ pub(crate) type Route = Option<(String, u64)>;
 /// The IOMMU on a requester's path, and the requester's StreamID at that IOMMU.
 type Stream = Option<(String, u64)>;
 
-/// Compares the routes and streams of every host and device with the results computed from the
-/// fields of `iort`. Requesters on buses that `mcfg` does not cover must have no route.
+/// Compares the routes and streams of every host and device with those that follow from the fields
+/// of `iort`, the number of bits that each ITS's DeviceIDs need, and the SPIs of frames. Requesters
+/// on buses that `mcfg` does not cover must have no route.
 ///
 /// # Errors
 /// Fails if the results differ.
 pub(crate) fn compare(
     said: &Value,
-    iort: &Table,
-    madt: &Table,
-    mcfg: Option<&Table>,
-) -> Result<()> {
-    let known = madt.controllers()?;
-    let nodes = Nodes::of(Some(iort));
-    let has_its = known.iter().any(|(id, _)| id.starts_with("MADT/ITS@"));
-    for node in nodes.0.values() {
-        match node.number("Type")? {
-            1 => {
-                let path = node.text("Device Name")?.trim_matches('"').replace("\\\\", "\\");
-                let is_meant = |device: &Value| device["id"] == path.as_str();
-                let first = node.parts("Input base").first().copied();
-                let is_single =
-                    first.map(|one| one.number("Single Mapping")).transpose()? == Some(1);
-                let to = if is_single { single(*node)? } else { output(*node, 0)? };
-                same(&path, &shown(said, is_meant, 0)?, &nodes.route(to)?)?;
-                let what = format!("{path}'s stream");
-                same(&what, &shown_stream(said, is_meant, 0)?, &nodes.stream(to)?)?;
-            }
-            2 if has_its => {
-                let number = node.number("PCI Segment Number")?;
-                let existing: BTreeSet<_> = requesters(number, mcfg)?.into_iter().collect();
-                let segment = format!("MCFG/{number:04x}:");
-                let is_host = |device: &Value| text(&device["id"]).starts_with(&segment);
-                for requester in SAMPLE {
-                    let to = output(*node, requester)?;
-                    let route = nodes.route(to)?.filter(|_| existing.contains(&requester));
-                    let what = format!("{segment} requester {requester:#x}");
-                    same(&what, &shown(said, is_host, requester)?, &route)?;
-                    let stream = nodes.stream(to)?.filter(|_| route.is_some());
-                    let what = format!("stream of {what}");
-                    same(&what, &shown_stream(said, is_host, requester)?, &stream)?;
-                }
-            }
-            4 | 5 => {
-                if let Some((id, route)) = nodes.own_messages(*node)? {
-                    same(&id, &shown(said, |device| device["id"] == id.as_str(), 0)?, &route)?;
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Compares the number of bits that each ITS's DeviceIDs need, and the SPIs of frames, with the
-/// numbers computed from the fields. The number of DeviceID bits follows from the highest DeviceID
-/// of the requesters on existing buses.
-///
-/// # Errors
-/// Fails if the results differ.
-pub(crate) fn compare_capacity(
-    said: &Value,
     madt: &Table,
     iort: Option<&Table>,
     mcfg: Option<&Table>,
 ) -> Result<()> {
+    let has_its = madt.controllers()?.iter().any(|(id, _)| id.starts_with("MADT/ITS@"));
     let nodes = Nodes::of(iort);
-    let mut routes = Vec::new();
-    for node in nodes.0.values() {
-        match node.number("Type")? {
-            1 => routes.push(nodes.route(single(*node)?)?),
-            2 => {
-                for requester in requesters(node.number("PCI Segment Number")?, mcfg)? {
-                    routes.push(nodes.route(output(*node, requester)?)?);
-                }
-            }
-            4 | 5 => routes.extend(nodes.own_messages(*node)?.map(|(_, route)| route)),
-            _ => {}
-        }
-    }
     let mut highest: BTreeMap<String, u64> = BTreeMap::new();
-    for (its, device) in routes.into_iter().flatten() {
-        let known = highest.entry(its).or_insert(device);
-        *known = device.max(*known);
+    for node in nodes.0.values() {
+        let Some((id, outputs)) = sender(*node, mcfg)? else { continue };
+        for to in outputs.values() {
+            if let Some((its, device)) = nodes.route(*to)? {
+                let known = highest.entry(its).or_insert(device);
+                *known = device.max(*known);
+            }
+        }
+        let is_host = id.ends_with(':');
+        let is_meant = |device: &Value| {
+            let name = text(&device["id"]);
+            name == id || is_host && name.starts_with(&id)
+        };
+        let sample = if is_host { &SAMPLE[..] } else { &SAMPLE[..1] };
+        for &requester in sample.iter().filter(|_| has_its || !is_host) {
+            let to = outputs.get(&requester).copied().flatten();
+            let (route, stream) = (nodes.route(to)?, nodes.stream(to)?);
+            let stream = stream.filter(|_| !is_host || route.is_some());
+            let what = format!("{id} requester {requester:#x}");
+            same(&what, &shown(said, is_meant, requester)?, &route)?;
+            let what = format!("stream of {what}");
+            same(&what, &shown_stream(said, is_meant, requester)?, &stream)?;
+        }
     }
     let bits = |id: &u64| id.checked_ilog2().map_or(1, |highest| u64::from(highest) + 1);
     let spis = madt.frame_spis()?;
@@ -124,6 +79,9 @@ struct Nodes<'t>(BTreeMap<u64, Part<'t>>);
 
 /// The node and the ID that a mapping leads to.
 type Output = Option<(u64, u64)>;
+
+/// A name, and an output by requester ID.
+type Sender = (String, BTreeMap<u64, Output>);
 
 impl<'t> Nodes<'t> {
     fn of(iort: Option<&'t Table>) -> Self {
@@ -153,40 +111,60 @@ impl<'t> Nodes<'t> {
         let node = self.at(target)?;
         Ok(if matches!(node.number("Type")?, 3 | 4) { Some((smmu(node)?, id)) } else { None })
     }
+}
 
-    /// Returns the name and the route of an SMMUv3 or a counter group that signals by message, that
-    /// is, one that has its own valid mapping and no wires (DEN 0049, SMMUv3 and PMCG nodes).
-    fn own_messages(&self, node: Part<'_>) -> Result<Option<(String, Route)>> {
-        const WIRES: [&str; 4] = ["Event GSIV", "PRI GSIV", "GERR GSIV", "Sync GSIV"];
-        let is_smmu = node.number("Type")? == 4;
-        let (name, wires, index) = if is_smmu {
-            (smmu(node)?, &WIRES[..], node.number("Device ID Mapping Index").unwrap_or(u64::MAX))
-        } else {
-            let base = node.number("Page 0 Base Address")?;
-            (format!("IORT/PMCG@{base:x}"), &["Overflow Interrupt GSIV"][..], 0)
-        };
-        let mut is_wired = true;
-        for wire in wires {
-            is_wired &= node.number(wire)? != 0;
-        }
-        // Since revision 5, a flag states whether the index is valid.
-        let has_flag = is_smmu && node.number("Revision")? >= 5;
-        let counts = if has_flag { node.number("DeviceID Valid")? == 1 } else { !is_wired };
-        let index = usize::try_from(index).unwrap_or(usize::MAX);
-        let mapping = node.parts("Input base").into_iter().nth(index).filter(|_| counts);
-        let Some(mapping) = mapping else { return Ok(None) };
-        Ok(Some((name, self.route(Some(to(mapping)?))?)))
+/// Returns the name and the output of an SMMUv3 or a counter group that signals by message, that
+/// is, one that has its own valid mapping and no wires (DEN 0049, SMMUv3 and PMCG nodes).
+fn own_messages(node: Part<'_>) -> Result<Option<(String, (u64, u64))>> {
+    const WIRES: [&str; 4] = ["Event GSIV", "PRI GSIV", "GERR GSIV", "Sync GSIV"];
+    let is_smmu = node.number("Type")? == 4;
+    let (name, wires, index) = if is_smmu {
+        (smmu(node)?, &WIRES[..], node.number("Device ID Mapping Index").unwrap_or(u64::MAX))
+    } else {
+        let base = node.number("Page 0 Base Address")?;
+        (format!("IORT/PMCG@{base:x}"), &["Overflow Interrupt GSIV"][..], 0)
+    };
+    let mut is_wired = true;
+    for wire in wires {
+        is_wired &= node.number(wire)? != 0;
     }
+    // Since revision 5, a flag states whether the index is valid.
+    let has_flag = is_smmu && node.number("Revision")? >= 5;
+    let counts = if has_flag { node.number("DeviceID Valid")? == 1 } else { !is_wired };
+    let index = usize::try_from(index).unwrap_or(usize::MAX);
+    let mapping = node.parts("Input base").into_iter().nth(index).filter(|_| counts);
+    let Some(mapping) = mapping else { return Ok(None) };
+    Ok(Some((name, to(mapping)?)))
+}
+
+/// Returns the name of a device, or the start of the names of a segment's hosts, with the output
+/// of each of its requesters.
+fn sender(node: Part<'_>, mcfg: Option<&Table>) -> Result<Option<Sender>> {
+    Ok(match node.number("Type")? {
+        1 => {
+            let path = node.text("Device Name")?.trim_matches('"').replace("\\\\", "\\");
+            let first = node.parts("Input base").first().copied();
+            let is_single = first.map(|one| one.number("Single Mapping")).transpose()? == Some(1);
+            let output = match first.filter(|_| is_single) {
+                Some(mapping) => Some(to(mapping)?),
+                None => output(node, 0)?,
+            };
+            Some((path, BTreeMap::from([(0, output)])))
+        }
+        2 => {
+            let segment = node.number("PCI Segment Number")?;
+            let requesters = requesters(segment, mcfg)?.into_iter();
+            let outputs = requesters.map(|requester| Ok((requester, output(node, requester)?)));
+            Some((format!("MCFG/{segment:04x}:"), outputs.collect::<Result<_>>()?))
+        }
+        4 | 5 => own_messages(node)?.map(|(id, to)| (id, BTreeMap::from([(0, Some(to))]))),
+        _ => None,
+    })
 }
 
 /// Returns the node that a mapping refers to, and the ID of its first input there.
 fn to(mapping: Part<'_>) -> Result<(u64, u64)> {
     Ok((mapping.number("Output Reference")?, mapping.number("Output Base")?))
-}
-
-/// Returns the output of a device with a single mapping.
-fn single(node: Part<'_>) -> Result<Output> {
-    node.parts("Input base").first().map(|mapping| to(*mapping)).transpose()
 }
 
 /// Returns the name of the SMMU at `node`.

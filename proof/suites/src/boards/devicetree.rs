@@ -32,17 +32,6 @@ pub(super) struct MapEntry<'t> {
     pub(super) length: u64,
 }
 
-/// The facts that the command must report.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// Number of enabled ITSes.
-    pub(crate) its: usize,
-    /// `true` if the GICv2m frames belong to a GICv2.
-    pub beside_gicv2: bool,
-    /// Enabled nodes that refer to a controller that the command supports.
-    pub(crate) referring: Vec<String>,
-}
-
 impl Tree {
     /// Reads `file` as printed by the devicetree compiler.
     ///
@@ -51,20 +40,6 @@ impl Tree {
     pub(crate) fn read(tools: &Tools, file: &Path) -> Result<Self> {
         let mut compiler = tools.command("dtc");
         let text = process::capture(compiler.args(["-q", "-I", "dtb", "-O", "dts"]).arg(file))?;
-        Self::parse(&text)
-    }
-
-    /// Returns the paths of the enabled PCI hosts.
-    pub(super) fn enabled_hosts(&self) -> HashSet<String> {
-        let is_host = |node: &&Node| {
-            let is_above = |it: &Node| it.path == above(&node.path) && is_bridge(it);
-            let is_function = self.nodes.iter().any(is_above);
-            node.enabled && is_bridge(node) && !is_function
-        };
-        self.nodes.iter().filter(is_host).map(|node| node.path.clone()).collect()
-    }
-
-    pub(super) fn parse(text: &str) -> Result<Self> {
         let mut tree = Self::default();
         let mut open: Vec<usize> = Vec::new();
         for line in text.lines().map(str::trim) {
@@ -86,6 +61,16 @@ impl Tree {
         }
         tree.switch();
         Ok(tree)
+    }
+
+    /// Returns the paths of the enabled PCI hosts.
+    pub(super) fn enabled_hosts(&self) -> HashSet<String> {
+        let is_host = |node: &&Node| {
+            let is_above = |it: &Node| it.path == above(&node.path) && is_bridge(it);
+            let is_function = self.nodes.iter().any(is_above);
+            node.enabled && is_bridge(node) && !is_function
+        };
+        self.nodes.iter().filter(is_host).map(|node| node.path.clone()).collect()
     }
 
     /// Returns `true` if a node that is compatible with one of `controllers` receives the node's
@@ -187,14 +172,6 @@ impl Node {
         self.is(&["arm,gic-v3-its"])
     }
 
-    /// Returns `true` for a GICv3 whose own registers accept messages.
-    fn is_gic_with_messages(&self) -> bool {
-        let is_v3 = self.is(&["arm,gic-v3"]);
-        let takes =
-            ["mbi-ranges", "arm,direct-lpi"].iter().any(|name| self.properties.contains_key(*name));
-        is_v3 && takes && self.properties.contains_key("msi-controller")
-    }
-
     pub(super) fn is_frame(&self) -> bool {
         self.is(&["arm,gic-v2m-frame"])
     }
@@ -268,38 +245,4 @@ pub(super) fn own_controller(node: &Node) -> Option<String> {
     };
     let is_designware = node.strings("reg-names").iter().any(is_port_logic);
     (is_designware && !node.is(&["samsung,exynos5433-pcie"])).then(|| "imsi-rx".into())
-}
-
-impl Facts {
-    /// Reads `msi-parent` and `msi-map` of every enabled node.
-    pub(crate) fn of(tree: &Tree) -> Self {
-        let enabled = || tree.nodes.iter().filter(|node| node.enabled);
-        let its: Vec<_> = enabled().filter(|node| node.is_its()).collect();
-        // The command supports a frame only if it also supports the frame's GIC.
-        let on_v3 = |node: &Node| -> bool {
-            let mut parents = enabled().filter(|other| other.path == above(&node.path));
-            parents.any(|gic| gic.is(&["arm,gic-v3"]))
-        };
-        let is_built = |node: &&Node| {
-            node.is_its() || node.is_gic_with_messages() || (node.is_frame() && on_v3(node))
-        };
-        let built: Vec<_> = enabled().filter(is_built).collect();
-        let is_built = |target: &Node| built.iter().any(|node| node.path == target.path);
-        let refers = |node: &&Node| {
-            if let Some(kind) = own_controller(node) {
-                let is_driven = ["imsi-rx", "mediatek-gen3"].contains(&kind.as_str());
-                return is_driven && tree.is_wired_to(node, &["arm,gic-v3"]);
-            }
-            let parent = node.cells("msi-parent");
-            let parent = parent.first().and_then(|&phandle| tree.by_phandle(phandle));
-            let mapped = tree.map_entries(node, "msi-map", "#msi-cells");
-            parent.is_some_and(is_built) || mapped.iter().any(|entry| is_built(entry.target))
-        };
-        let frames: Vec<_> = enabled().filter(|node| node.is_frame()).collect();
-        Self {
-            its: its.len(),
-            beside_gicv2: frames.iter().any(|frame| !on_v3(frame)),
-            referring: enabled().filter(refers).map(|node| node.path.clone()).collect(),
-        }
-    }
 }
