@@ -5,6 +5,12 @@ use gic_firmware::devicetree::MAX_DEPTH;
 /// First word of a devicetree.
 pub const MAGIC: [u8; 4] = 0xd00d_feed_u32.to_be_bytes();
 
+/// Tokens of the structure (Devicetree Specification 0.4, section 5.4).
+const BEGIN: usize = 1;
+const END_NODE: usize = 2;
+const PROPERTY: usize = 3;
+const END: usize = 9;
+
 /// Names of nodes, only some of which the parser recognizes.
 const NODES: &[&str] = &[
     "cpus",
@@ -86,8 +92,8 @@ const TEXTS: &[&str] = &[
 /// Assembles a devicetree. Each byte of `program` opens a node, closes one, or adds a property
 /// whose value is derived from the bytes that follow.
 pub fn assemble(program: &[u8]) -> Vec<u8> {
-    let mut structure = WordWriter::default();
-    structure.begin("");
+    let mut structure = Vec::new();
+    add(&mut structure, &[BEGIN], &[0]);
     let mut depth = 1;
     // A node's properties must precede its children.
     let mut has_children = false;
@@ -95,25 +101,44 @@ pub fn assemble(program: &[u8]) -> Vec<u8> {
     while let Some(code) = rest.next() {
         match code {
             0..=31 if depth < MAX_DEPTH => {
-                structure.begin(NODES[usize::from(code) % NODES.len()]);
+                let name = NODES[usize::from(code) % NODES.len()];
+                add(&mut structure, &[BEGIN], &[name.as_bytes(), &[0]].concat());
                 depth += 1;
                 has_children = false;
             }
             32..=47 if depth > 1 => {
-                structure.word(2);
+                add(&mut structure, &[END_NODE], &[]);
                 depth -= 1;
                 has_children = true;
             }
             _ if has_children => {}
             _ => {
-                let name = usize::from(code) % PROPERTIES.len();
-                structure.property(name, &value(&mut rest));
+                let before = &PROPERTIES[..usize::from(code) % PROPERTIES.len()];
+                let offset = before.iter().map(|name| name.len() + 1).sum();
+                let value = value(&mut rest);
+                add(&mut structure, &[PROPERTY, value.len(), offset], &value);
             }
         }
     }
-    (0..depth).for_each(|_| structure.word(2));
-    structure.word(9);
-    blob(&structure.0)
+    add(&mut structure, &vec![END_NODE; depth], &[]);
+    add(&mut structure, &[END], &[]);
+    let names: Vec<u8> = PROPERTIES.iter().flat_map(|name| name.bytes().chain([0])).collect();
+    let (reservations, structures) = (40, 56);
+    let strings = structures + structure.len();
+    let end = strings + names.len();
+    let (version, compatible, boot_cpu, lengths) = (17, 16, 0, [names.len(), structure.len()]);
+    let mut blob = MAGIC.to_vec();
+    let header = [end, structures, strings, reservations, version, compatible, boot_cpu];
+    add(&mut blob, &[&header[..], &lengths, &[0; 4]].concat(), &structure);
+    [blob, names].concat()
+}
+
+/// Adds big-endian words, and bytes up to the next word.
+fn add(to: &mut Vec<u8>, words: &[usize], bytes: &[u8]) {
+    let words = words.iter().map(|word| u32::try_from(*word).expect("inputs are small"));
+    to.extend(words.flat_map(u32::to_be_bytes));
+    to.extend(bytes);
+    to.resize(to.len().next_multiple_of(4), 0);
 }
 
 /// Returns a meaningful string, or up to twelve cells that are either small or taken from four
@@ -135,58 +160,6 @@ fn value(rest: &mut impl Iterator<Item = u8>) -> Vec<u8> {
     // For some forms, drop a byte, so that the length isn't a multiple of a cell.
     bytes.truncate(bytes.len() - bytes.len().min(usize::from(form / 13 == 9)));
     bytes
-}
-
-/// Returns a blob with header, memory reservations, structure and strings, in this order.
-fn blob(structure: &[u8]) -> Vec<u8> {
-    let names: Vec<u8> = PROPERTIES.iter().flat_map(|name| name.bytes().chain([0])).collect();
-    let size = |bytes: usize| u32::try_from(bytes).expect("inputs are small");
-    let (header, reservations) = (40, 16);
-    let structure_at = header + reservations;
-    let names_at = structure_at + structure.len();
-    let mut blob = WordWriter(MAGIC.to_vec());
-    for field in [
-        names_at + names.len(),
-        structure_at,
-        names_at,
-        header,
-        17,
-        16,
-        0,
-        names.len(),
-        structure.len(),
-    ] {
-        blob.word(size(field));
-    }
-    [&blob.0, &[0; 16][..], structure, &names].concat()
-}
-
-/// Writes big-endian words.
-#[derive(Default)]
-struct WordWriter(Vec<u8>);
-
-impl WordWriter {
-    fn word(&mut self, word: u32) {
-        self.0.extend(word.to_be_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend(bytes);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-    }
-
-    fn begin(&mut self, name: &str) {
-        self.word(1);
-        self.bytes(&[name.as_bytes(), &[0]].concat());
-    }
-
-    fn property(&mut self, name: usize, value: &[u8]) {
-        let offset: usize = PROPERTIES[..name].iter().map(|name| name.len() + 1).sum();
-        self.word(3);
-        self.word(u32::try_from(value.len()).expect("values are small"));
-        self.word(u32::try_from(offset).expect("the list of names is short"));
-        self.bytes(value);
-    }
 }
 
 #[cfg(test)]
