@@ -1,23 +1,21 @@
 //! Runs slices in processes, and reports their progress.
 
 use crate::chaos;
-use anyhow::{Result, bail, ensure};
-use std::process::{Child, Command, ExitCode, Stdio};
+use anyhow::{Result, ensure};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{env, panic, process, thread};
 
 /// Time after which a slice counts as hung.
 const LIMIT: Duration = Duration::from_mins(10);
-/// Interval at which the end of a slice is polled.
-const INTERVAL: Duration = Duration::from_millis(20);
 /// Number of messages of a slice in a long run.
 const SLICE: u64 = 400_000;
 /// Smallest number of slices, so that a short run has several seeds.
 const SLICES: u64 = 8;
 
-/// Runs a slice in this process, and prints its outcome. If a thread panics, prints the panic's
-/// message instead, and ends the process.
+/// Runs a slice in this process, and prints its outcome. If a thread panics, or the slice hangs,
+/// prints the panic's message instead, and ends the process.
 pub(crate) fn replay(seed: u64, messages: u64) {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -25,6 +23,10 @@ pub(crate) fn replay(seed: u64, messages: u64) {
         println!("{panic}");
         process::abort();
     }));
+    thread::spawn(|| {
+        thread::sleep(LIMIT);
+        panic!("the slice did not end within {} s", LIMIT.as_secs());
+    });
     println!("{}", chaos::run(seed, messages));
 }
 
@@ -100,27 +102,9 @@ impl Run {
 fn run_slice(seed: u64, messages: u64) -> Result<String> {
     let mut command = Command::new(env::current_exe()?);
     command.args(["--seed", &seed.to_string(), "--messages", &messages.to_string()]);
-    let mut child = command.stdout(Stdio::piped()).spawn()?;
-    wait(&mut child)?;
-    let output = child.wait_with_output()?;
+    let output = command.stderr(Stdio::inherit()).output()?;
     let printed = String::from_utf8_lossy(&output.stdout).trim().replace('\n', " ");
-    if !output.status.success() {
-        bail!("ended with {}: {printed}", output.status);
-    }
+    ensure!(output.status.success(), "ended with {}: {printed}", output.status);
     ensure!(!printed.is_empty(), "the slice did not report its outcome");
     Ok(printed)
-}
-
-/// Waits for a slice, and kills it if it hangs. Its output is short, so it fits the pipe.
-fn wait(child: &mut Child) -> Result<()> {
-    let start = Instant::now();
-    while child.try_wait()?.is_none() {
-        if start.elapsed() > LIMIT {
-            child.kill()?;
-            child.wait()?;
-            bail!("did not end within {} s", LIMIT.as_secs());
-        }
-        thread::sleep(INTERVAL);
-    }
-    Ok(())
 }
