@@ -181,7 +181,7 @@ fn unpack_compiler(apt: &Apt, needs: &[String], suite: Suite, folder: &Path) -> 
 ///
 /// # Errors
 /// Fails if a file cannot be read or written, or if there is no loader.
-pub fn start_by_loader_of(root: &Path, folder: &Path) -> Result<()> {
+fn start_by_loader_of(root: &Path, folder: &Path) -> Result<()> {
     let libraries = root.join("usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let is_loader = |path: &PathBuf| name(path).starts_with("ld-linux-");

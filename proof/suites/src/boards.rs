@@ -149,10 +149,6 @@ pub(crate) fn cases() -> Vec<Case> {
             Tree::Debian.fetched(workspace::this()?)?;
             judge.sources()?.compare_findings()
         }));
-        cases.push(case("positions by the newest dtc".into(), |judge| {
-            Tree::Debian.fetched(workspace::this()?)?;
-            judge.sources()?.compare_compilers()
-        }));
         cases.push(case("overlays, by fdtoverlay".into(), |judge| {
             let output = judge.output.join("overlays");
             fs::create_dir_all(&output)?;

@@ -26,14 +26,13 @@ const COMPILER: &str = "Compiled by ";
 
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let recorded = Record::of_page(&fs::read_to_string(figures::page(workspace::this()?))?)?;
-    let names = recorded.counts.iter().map(|count| count.name.clone());
+    let names = recorded.counts.iter().map(|(name, _)| name.clone());
     let budgets = names
         .map(|name| case(name.clone(), move |here, recorded| here.judge(&name, recorded, &name)));
     let others = [
         case("each operation has a budget".into(), |here, recorded| {
-            let mut names = here.counts.iter().map(|count| &count.name);
-            names.try_for_each(|name| {
-                let has = recorded.counts.iter().any(|count| count.name == *name);
+            here.counts.iter().try_for_each(|(name, _)| {
+                let has = recorded.counts.iter().any(|(other, _)| other == name);
                 ensure!(has || name == SLOWED.0, "`{name}` has no budget");
                 Ok(())
             })
@@ -62,24 +61,12 @@ fn case(name: String, judge: impl FnOnce(&Record, &Record) -> Result<()> + Send 
     })
 }
 
-/// The mean cost of an operation.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Count {
-    /// Name of the operation.
-    pub(crate) name: String,
-    /// Number of instructions.
-    pub(crate) instructions: f64,
-    /// Number of locked operations.
-    pub(crate) locked: f64,
-}
-
-/// The table of a compiler.
+/// The table of a compiler, as it prints its version: the name of each operation, and its mean
+/// numbers of instructions and of locked operations.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Record {
-    /// The compiler, as it prints its version.
-    pub(crate) compiler: String,
-    /// The operations, in the program's order.
-    pub(crate) counts: Vec<Count>,
+    compiler: String,
+    counts: Vec<(String, [f64; 2])>,
 }
 
 impl Record {
@@ -134,14 +121,9 @@ impl Record {
         let compiler = compiler.context("the table names no compiler")?.trim_end_matches('.');
         let rows = table.lines().filter(|line| line.starts_with("| `"));
         let row = |line: &str| {
-            let [name, instructions, locked] =
-                line.trim_matches('|').split('|').collect::<Vec<_>>()[..]
-            else {
-                return None;
-            };
-            let name = name.trim().trim_matches('`').to_owned();
-            let (instructions, locked) = (instructions.trim().parse(), locked.trim().parse());
-            Some(Count { name, instructions: instructions.ok()?, locked: locked.ok()? })
+            let cells: Vec<_> = line.split(['|', ' ', '`']).filter(|it| !it.is_empty()).collect();
+            let [name, instructions, locked] = cells[..] else { return None };
+            Some((name.to_owned(), [instructions.parse().ok()?, locked.parse().ok()?]))
         };
         let rows = rows.map(|line| row(line).with_context(|| format!("malformed: {line}")));
         Ok(Self { compiler: compiler.to_owned(), counts: rows.collect::<Result<_>>()? })
@@ -151,7 +133,7 @@ impl Record {
     pub(crate) fn markdown(&self) -> String {
         let mut table = format!("{COMPILER}{}.\n\n", self.compiler);
         table.push_str("| operation | instructions | locked operations |\n|---|---|---|\n");
-        for Count { name, instructions, locked } in &self.counts {
+        for (name, [instructions, locked]) in &self.counts {
             if name != SLOWED.0 {
                 let _ = writeln!(table, "| `{name}` | {instructions:.1} | {locked:.2} |");
             }
@@ -171,12 +153,14 @@ impl Record {
             return Err(Absent::new(why).into());
         }
         let of = |counts: &Self, name: &str| {
-            let found = counts.counts.iter().find(|count| count.name == name).cloned();
-            found.with_context(|| format!("`{name}` has no count: record anew ({RECORD})"))
+            let found = counts.counts.iter().find(|(other, _)| other == name);
+            found
+                .map(|(_, counts)| *counts)
+                .with_context(|| format!("`{name}` has no count: record anew ({RECORD})"))
         };
-        let (here, budget) = (of(self, name)?, of(recorded, budget)?);
-        within("instructions", here.instructions, budget.instructions, 0.05)?;
-        within("locked operations", here.locked, budget.locked, 0.005)
+        let ([instructions, locked], budget) = (of(self, name)?, of(recorded, budget)?);
+        within("instructions", instructions, budget[0], 0.05)?;
+        within("locked operations", locked, budget[1], 0.005)
     }
 }
 
@@ -194,7 +178,7 @@ fn within(what: &str, count: f64, budget: f64, rounding: f64) -> Result<()> {
 }
 
 /// Parses a line of the program, and callgrind's counts of the operation.
-fn parse(line: &str, counts: &str) -> Option<Count> {
+fn parse(line: &str, counts: &str) -> Option<(String, [f64; 2])> {
     let (name, repetitions) = line.split_once(' ')?;
     let repetitions: f64 = repetitions.parse().ok()?;
     let named = |name| counts.lines().find_map(|line| line.strip_prefix(name));
@@ -204,7 +188,7 @@ fn parse(line: &str, counts: &str) -> Option<Count> {
     };
     // callgrind omits columns at the end that are zero.
     let locked = total("Ge").unwrap_or(0.0) / repetitions;
-    Some(Count { name: name.to_owned(), instructions: total("Ir")? / repetitions, locked })
+    Some((name.to_owned(), [total("Ir")? / repetitions, locked]))
 }
 
 fn compiler(workspace: &Workspace) -> Result<String> {
@@ -217,8 +201,7 @@ mod tests {
     use super::*;
 
     fn record(instructions: f64, locked: f64) -> Record {
-        let count = Count { name: "a".into(), instructions, locked };
-        Record { compiler: "rustc 1".into(), counts: vec![count] }
+        Record { compiler: "rustc 1".into(), counts: vec![("a".into(), [instructions, locked])] }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::image;
-use doorbell_harness::suite::{Case, Shared};
+use doorbell_harness::suite::Case;
 use doorbell_harness::workspace::{self, Workspace};
 
 /// Cargo options for kernels without a heap.
@@ -14,18 +14,11 @@ pub(crate) const HEAPLESS: &[&str] = &["--no-default-features"];
 /// Features of a kernel with a heap that uses only the ITS driver of `gic-bringup`.
 const ITS_ALONE: &[&str] = &["--no-default-features", "--features", "heap"];
 
-/// A kernel, and the maximum size of its instructions in bytes: its drivers, the interrupt core,
+/// A kernel: its name, what it uses, its features, the drivers of [`DRIVERS`] that it uses, and the
+/// maximum size of its instructions in bytes, which are those of the drivers, the interrupt core,
 /// and the runtime that all kernels share. The size depends on the path of the checkout, by up to
 /// 500 bytes.
-#[derive(Clone, Copy, Debug)]
-struct SizedKernel {
-    name: &'static str,
-    about: &'static str,
-    features: &'static [&'static str],
-    budget: u64,
-    /// The drivers of [`DRIVERS`] that the kernel uses.
-    drivers: &'static [&'static str],
-}
+type Kernel = (&'static str, &'static str, &'static [&'static str], &'static [&'static str], u64);
 
 /// The drivers by kind of controller, and the modules of `gic-driver` that implement them.
 const DRIVERS: [(&str, &[&str]); 5] = [
@@ -36,73 +29,22 @@ const DRIVERS: [(&str, &[&str]); 5] = [
     ("message-based SPIs", &["mbi", "spi_messages", "v2m"]),
 ];
 
-const fn kernel(name: &'static str, about: &'static str, budget: u64) -> SizedKernel {
-    SizedKernel { name, about, features: &[], budget, drivers: &[] }
-}
-
-impl SizedKernel {
-    const fn with_features(self, features: &'static [&'static str]) -> Self {
-        Self { features, ..self }
-    }
-
-    const fn with_drivers(self, drivers: &'static [&'static str]) -> Self {
-        Self { drivers, ..self }
-    }
-}
-
 /// The measured kernels. The first kernels handle only a timer interrupt, and contain little
 /// besides the runtime.
-const KERNELS: [SizedKernel; 7] = [
-    kernel("tick", "without messages", 46_000).with_features(HEAPLESS),
-    kernel("tick-gicv2", "without messages, on a GICv2", 42_000)
-        .with_features(HEAPLESS)
-        .with_drivers(&["GICv2"]),
-    kernel("size-mbi", "only message-based SPIs", 143_000).with_drivers(&["message-based SPIs"]),
-    kernel("size-direct-lpi", "only direct LPIs", 156_000).with_drivers(&["direct LPIs"]),
-    ITS,
-    RUNTIME,
-    FIRMWARE,
+const KERNELS: [Kernel; 8] = [
+    ("tick", "without messages", HEAPLESS, &[], 46_000),
+    ("tick-gicv2", "without messages, on a GICv2", HEAPLESS, &["GICv2"], 42_000),
+    ("size-mbi", "only message-based SPIs", &[], &["message-based SPIs"], 143_000),
+    ("size-direct-lpi", "only direct LPIs", &[], &["direct LPIs"], 156_000),
+    ("size-its", "only an ITS", &[], &["ITS"], 187_000),
+    ("size-runtime", "the runtime alone", &[], &[], 36_000),
+    ("size-firmware", "the runtime and the devicetree's reader", &[], &[], 147_500),
+    // The budget of an ITS and of the devicetree's reader, plus a tenth for `gic-bringup` itself.
+    ("size-bringup-its", "only an ITS, from the devicetree", ITS_ALONE, &["ITS"], 328_000),
 ];
-const ITS: SizedKernel = kernel("size-its", "only an ITS", 187_000).with_drivers(&["ITS"]);
-const RUNTIME: SizedKernel = kernel("size-runtime", "the runtime alone", 36_000);
-const FIRMWARE: SizedKernel =
-    kernel("size-firmware", "the runtime and the devicetree's reader", 147_500);
-
-/// Name of the kernel that [`bring_up`] returns.
-const BRING_UP: &str = "size-bringup-its";
-
-/// The kernel that reads the devicetree and uses an ITS. Its budget is the sum of the budget of
-/// [`ITS`] and the reader's measured size (the size of [`FIRMWARE`] minus that of [`RUNTIME`]),
-/// plus a tenth for `gic-bringup` itself.
-fn bring_up(firmware: u64, runtime: u64) -> SizedKernel {
-    let budget = (ITS.budget + firmware.saturating_sub(runtime)) * 11 / 10;
-    kernel(BRING_UP, "only an ITS, from the devicetree", budget)
-        .with_features(ITS_ALONE)
-        .with_drivers(&["ITS"])
-}
 
 pub(crate) fn cases() -> Vec<Case> {
-    let cases = kernels().flat_map(|kernel| {
-        [
-            case(kernel, kernel.into(), Measured::judge_size),
-            case(kernel, format!("{kernel}: drivers"), Measured::judge_drivers),
-        ]
-    });
-    cases.collect()
-}
-
-fn case(kernel: &'static str, name: String, judge: fn(&Measured) -> Result<()>) -> Case {
-    static ALL: Shared<Vec<Measured>> = Shared::new();
-    Case::of(name, move || {
-        let all = ALL.get(|| measure_all(workspace::this()?))?;
-        let measured = all.iter().find(|measured| measured.kernel.name == kernel);
-        judge(measured.context("the kernel was not measured")?)
-    })
-}
-
-/// Returns the names of the measured kernels.
-fn kernels() -> impl Iterator<Item = &'static str> {
-    KERNELS.iter().map(|kernel| kernel.name).chain([BRING_UP])
+    KERNELS.iter().map(|kernel| Case::of(kernel.0, || judge(kernel))).collect()
 }
 
 /// Measures all kernels, and returns their sizes as a table.
@@ -111,63 +53,25 @@ fn kernels() -> impl Iterator<Item = &'static str> {
 /// Fails if a kernel does not build.
 pub(crate) fn markdown(workspace: &Workspace) -> Result<String> {
     let mut table = String::from("| kernel | bytes of text |\n|---|---|\n");
-    for Measured { kernel, text, .. } in measure_all(workspace)? {
-        writeln!(table, "| `{}`, {} | {text} |", kernel.name, kernel.about)?;
+    for kernel in &KERNELS {
+        let text = image::text_bytes(&build(workspace, kernel)?)?;
+        writeln!(table, "| `{}`, {} | {text} |", kernel.0, kernel.1)?;
     }
     Ok(table)
 }
 
-/// Size of a kernel's code in bytes, and the drivers whose code it contains.
-#[derive(Debug)]
-pub(crate) struct Measured {
-    kernel: SizedKernel,
-    text: u64,
-    drivers: Vec<&'static str>,
+fn judge(kernel: &Kernel) -> Result<()> {
+    let file = build(workspace::this()?, kernel)?;
+    let (drivers, text) = (drivers_in(&image::symbols(&file)?), image::text_bytes(&file)?);
+    eprintln!("{}: {text} bytes of {}", kernel.0, kernel.4);
+    uses(&drivers, kernel.3)?;
+    within(text, kernel.4)
 }
 
-impl Measured {
-    /// Checks the size of the code against the kernel's budget.
-    ///
-    /// # Errors
-    /// Fails if the code exceeds the budget, or uses less than half of it.
-    pub(crate) fn judge_size(&self) -> Result<()> {
-        within(self.text, self.kernel.budget)
-    }
-
-    /// Checks that the code contains exactly the drivers that the kernel uses.
-    ///
-    /// # Errors
-    /// Fails if the code contains other drivers, or lacks one of the kernel's drivers.
-    pub(crate) fn judge_drivers(&self) -> Result<()> {
-        uses(&self.drivers, self.kernel.drivers)
-    }
-}
-
-/// Builds and measures all kernels.
-///
-/// # Errors
-/// Fails if a kernel does not build.
-pub(crate) fn measure_all(workspace: &Workspace) -> Result<Vec<Measured>> {
-    let mut all = Vec::new();
-    for kernel in KERNELS {
-        all.push(measure(workspace, kernel)?);
-    }
-    let text_of = |kernel: &SizedKernel| {
-        let measured = all.iter().find(|measured| measured.kernel.name == kernel.name);
-        measured.map(|measured| measured.text).context("the kernel was not measured")
-    };
-    let bring_up = bring_up(text_of(&FIRMWARE)?, text_of(&RUNTIME)?);
-    all.push(measure(workspace, bring_up)?);
-    Ok(all)
-}
-
-fn measure(workspace: &Workspace, kernel: SizedKernel) -> Result<Measured> {
-    let elf = image::elf(workspace, "size", "minimal", kernel.name, kernel.features)?;
-    let file = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
-    let drivers = drivers_in(&image::symbols(&file)?);
-    let text = image::text_bytes(&file)?;
-    eprintln!("{}: {text} bytes of {}", kernel.name, kernel.budget);
-    Ok(Measured { kernel, text, drivers })
+/// Returns a kernel's ELF file.
+fn build(workspace: &Workspace, (name, _, features, ..): &Kernel) -> Result<Vec<u8>> {
+    let elf = image::elf(workspace, "size", "minimal", name, features)?;
+    fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))
 }
 
 /// Returns the drivers that appear in these symbols.

@@ -3,14 +3,13 @@
 //! `fdtoverlay`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::apt::{self, Apt, Suite};
 use doorbell_harness::command::Doorbell;
 use doorbell_harness::dtb::{self, Tools, Tree};
-use doorbell_harness::linux_module::start_by_loader_of;
 use doorbell_harness::process;
 use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::workspace::Workspace;
@@ -73,9 +72,9 @@ impl<'w> Sources<'w> {
         };
         let boards: Vec<_> = boards.iter().filter(is_source).collect();
         ensure!(boards.len() >= LEAST, "only {} boards have a source", boards.len());
-        let sources = self.lint(None, boards.iter().map(|board| self.source(board)))?;
+        let sources = self.lint(boards.iter().map(|board| self.source(board)))?;
         let packaged = boards.iter().map(|board| trees.join(format!("{board}.dtb")));
-        let packaged = self.lint(None, packaged)?;
+        let packaged = self.lint(packaged)?;
         let (in_sources, in_trees) = (by_board(&sources), by_board(&packaged));
         let differ = |board: &&&String| in_sources.get(**board) != in_trees.get(**board);
         let differing: Vec<_> = boards.iter().filter(differ).collect();
@@ -86,24 +85,6 @@ impl<'w> Sources<'w> {
         let placed = sources.iter().filter(is_placed).count();
         ensure!(placed == sources.len(), "{placed} of {} findings have a line", sources.len());
         eprintln!("{placed} findings in {} sources", boards.len());
-        Ok(())
-    }
-
-    /// Checks that the newest `dtc` gives the same findings and positions.
-    ///
-    /// # Errors
-    /// Fails if they differ.
-    pub(crate) fn compare_compilers(&self) -> Result<()> {
-        let newest = newest_compiler(self.workspace).or_absent("Debian's newest `dtc`")?;
-        let found = dtb::files(&Tree::Debian.folder(self.workspace))?;
-        let sources = found.iter().map(|(board, _)| self.source(board));
-        let sources: Vec<_> = sources.filter(|source| source.exists()).collect();
-        let ours = self.lint(None, sources.iter().cloned())?;
-        let theirs = self.lint(Some(&newest), sources.into_iter())?;
-        let count = ours.iter().zip(&theirs).filter(|(our, their)| our != their).count();
-        let lengths = (ours.len(), theirs.len());
-        ensure!(count == 0 && lengths.0 == lengths.1, "{count} of {lengths:?} findings differ");
-        eprintln!("the same {} positions", ours.len());
         Ok(())
     }
 
@@ -180,23 +161,15 @@ impl<'w> Sources<'w> {
         self.folder.join(SOURCES).join(format!("{board}.dts"))
     }
 
-    /// Returns the findings of these devicetrees or sources, compiled by the `dtc` in a folder.
-    fn lint(
-        &self,
-        compiler: Option<&Path>,
-        sources: impl Iterator<Item = PathBuf>,
-    ) -> Result<Vec<Value>> {
+    /// Returns the findings of these devicetrees or sources.
+    fn lint(&self, sources: impl Iterator<Item = PathBuf>) -> Result<Vec<Value>> {
         let mut lint = self.command.command(&["lint", "--json"]);
-        let own = self.tools.root().join("usr/bin");
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let first = [compiler.unwrap_or(&own).to_path_buf()];
-        let path = std::env::join_paths(first.into_iter().chain(std::env::split_paths(&path)))?;
-        let triplet = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
-        lint.env("PATH", path).current_dir(&self.folder);
-        if compiler.is_none() {
-            lint.env("LD_LIBRARY_PATH", self.tools.root().join(triplet));
-        }
-        lint.args(INCLUDES).args(["-I", "."]).args(sources);
+        let path = env::var_os("PATH").unwrap_or_default();
+        let first = [self.tools.root().join("usr/bin")];
+        let path = env::join_paths(first.into_iter().chain(env::split_paths(&path)))?;
+        let libraries = format!("usr/lib/{}-linux-gnu", env::consts::ARCH);
+        lint.env("PATH", path).env("LD_LIBRARY_PATH", self.tools.root().join(libraries));
+        lint.current_dir(&self.folder).args(INCLUDES).args(["-I", "."]).args(sources);
         let output = process::output(&mut lint)?;
         let errors = String::from_utf8_lossy(&output.stderr);
         let findings = serde_json::from_slice(&output.stdout);
@@ -244,15 +217,4 @@ fn unpack(apt: &Apt, folder: &Path) -> Result<()> {
     let mut tar = process::command("tar", folder);
     process::capture(tar.args(["-xJf", &archive, "--strip-components=1"]).args(parts))?;
     fs::remove_dir_all(folder.join("usr")).map_err(Into::into)
-}
-
-/// Unpacks the newest `dtc` with its libraries, and returns its folder.
-fn newest_compiler(workspace: &Workspace) -> Result<PathBuf> {
-    const PROGRAMS: &str = "usr/bin";
-    let packages = ["device-tree-compiler", "libfdt1", "libyaml-0-2", "libc6"];
-    let folder = apt::cached(workspace, Suite::Unstable, "dtc-newest", |apt, folder| {
-        packages.iter().try_for_each(|package| apt.unpack(package, &[], folder))?;
-        start_by_loader_of(folder, &folder.join(PROGRAMS))
-    });
-    Ok(folder?.join(PROGRAMS))
 }
