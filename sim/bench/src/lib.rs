@@ -6,6 +6,7 @@
 //! in each process, so the results of several processes are [merged](Measurements::merged).
 #![forbid(unsafe_code)]
 
+mod commands;
 mod dispatch;
 mod floors;
 mod injection;
@@ -57,6 +58,7 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
         (floors::EVENTFD, floors::eventfd()),
         (injection::KICK, injection::kick_asleep()),
         (peers::KVM, peers::kvm()),
+        (commands::CASE, commands::qemu()),
     ];
     let alone = alone.map(|(name, probe)| (name.to_owned(), probe.map(|probe| vec![probe])));
     let program = |program: &PathBuf| {

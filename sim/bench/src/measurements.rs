@@ -36,7 +36,7 @@ pub struct Case {
     /// | `route-update-16`, `-4096` | one route of a table of that size changes, which is in the caches |
     /// | `dispatch` | from INTID to a handler that does nothing |
     /// | `floor-*` | for comparison: the least accesses to memory that the work needs, and an eventfd |
-    /// | `peer-*` | for comparison: others' code |
+    /// | `peer-*` | for comparison: others' code. `peer-qemu-int-command` is one of 16384 INTs in a queue, whose LPIs are not pending |
     pub name: String,
     /// Median of the samples; for several processes, the median of the processes' medians.
     pub median_ns: f64,

@@ -2,7 +2,7 @@
 
 mod program;
 
-pub(crate) use program::probes as program;
+pub(crate) use program::{Program, probes as program};
 
 use crate::probe::{Fallible, Probe, each, floor};
 use std::collections::{BTreeMap, BTreeSet};

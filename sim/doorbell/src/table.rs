@@ -1,5 +1,6 @@
 //! Tables that fit the terminal. On a terminal, identifiers are shortened, but distinct identifiers
-//! in a column remain distinct. Other outputs, such as a pipe, only shorten very long identifiers.
+//! in a column remain distinct. Instead of shortening them beyond recognition, a table prints each
+//! row on two lines. Other outputs, such as a pipe, only shorten very long identifiers.
 
 mod shortening;
 
@@ -10,6 +11,11 @@ use std::fmt;
 
 /// Minimum length of a shortened identifier in characters.
 const LEAST_IDENTIFIER: usize = 8;
+/// Length in characters at which an identifier can still be recognized. A table that would show
+/// fewer prints each row on two lines.
+const RECOGNIZABLE: usize = 20;
+/// Indentation of a row's second line.
+const INDENT: &str = "    ";
 /// Maximum length of an identifier in characters if the output isn't a terminal, so that one
 /// identifier can't make every row long. Paths of devicetree nodes are not longer.
 const MAX_NAME: usize = 1024;
@@ -60,9 +66,66 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Returns `true` if the table fits `width` with identifiers shortened to `least` characters.
+    pub(crate) fn fits(&self, width: usize, least: usize) -> bool {
+        self.width_with(least) <= width
+    }
+
     /// Renders the table. Identifiers are shortened if the table is wider than `width` columns.
     /// Without a width, only those of more than [`MAX_NAME`] characters are.
-    fn render(&self, width: Option<usize>) -> String {
+    pub(crate) fn render(&self, width: Option<usize>) -> String {
+        let stacked = width.and_then(|width| self.on_two_lines(width));
+        stacked.unwrap_or_else(|| self.on_one_line(width))
+    }
+
+    /// Renders each row on two lines, if identifiers would not be recognizable on one.
+    fn on_two_lines(&self, width: usize) -> Option<String> {
+        let on_one = self.shown_characters(width);
+        if on_one >= RECOGNIZABLE {
+            return None;
+        }
+        let below = width.saturating_sub(INDENT.len());
+        let splits = (1..self.widths.len()).map(|at| (self.part(0, at), self.part(at, usize::MAX)));
+        let shown = splits.map(|(first, second)| {
+            let shown = first.shown_characters(width).min(second.shown_characters(below));
+            (shown, first, second)
+        });
+        // Of several, the last has the most columns on the first line.
+        let (on_two, first, second) = shown.max_by_key(|(shown, ..)| *shown)?;
+        let (first, second) = (first.on_one_line(Some(width)), second.on_one_line(Some(below)));
+        let has_a_line_for_each = |text: &str| text.lines().count() == self.rows.len();
+        if on_two <= on_one || !has_a_line_for_each(&first) || !has_a_line_for_each(&second) {
+            return None;
+        }
+        let mut lines = Vec::new();
+        for (first, second) in first.lines().zip(second.lines()) {
+            lines.push(first.to_owned());
+            if !second.is_empty() {
+                lines.push(format!("{INDENT}{second}"));
+            }
+        }
+        Some(lines.join("\n"))
+    }
+
+    /// Returns the number of characters to which identifiers are shortened, or `usize::MAX` if the
+    /// table fits `width`.
+    fn shown_characters(&self, width: usize) -> usize {
+        if self.fits(width, usize::MAX) { usize::MAX } else { self.longest_identifier(width) }
+    }
+
+    /// Returns the columns from `begin` up to `end` as a table.
+    fn part(&self, begin: usize, end: usize) -> Self {
+        let cut = |row: &Vec<String>| row.iter().take(end).skip(begin).cloned().collect();
+        let identifiers = self.identifiers.iter().filter(|column| **column < end);
+        Self {
+            rows: self.rows.iter().map(cut).collect(),
+            widths: self.widths.iter().take(end).skip(begin).copied().collect(),
+            identifiers: identifiers.filter_map(|column| column.checked_sub(begin)).collect(),
+            numbers: self.numbers.min(end).saturating_sub(begin),
+        }
+    }
+
+    fn on_one_line(&self, width: Option<usize>) -> String {
         let limit = width.map_or(MAX_NAME, |width| self.longest_identifier(width));
         let shortened: Vec<_> =
             (0..self.widths.len()).map(|column| self.column(column, limit)).collect();
@@ -94,15 +157,14 @@ impl Table {
     /// it doesn't fit.
     fn longest_identifier(&self, width: usize) -> usize {
         let longest = self.widths.iter().map(|(width, _)| *width).max().unwrap_or(0);
-        let fits = |limit| self.width_with(limit) <= width;
-        if fits(longest) {
+        if self.fits(width, longest) {
             return longest;
         }
         // Invariant: the table fits with `least` if it fits at all, and does not fit with `most`.
         let (mut least, mut most) = (LEAST_IDENTIFIER, longest.max(LEAST_IDENTIFIER + 1));
         while most - least > 1 {
             let middle = usize::midpoint(least, most);
-            if fits(middle) { least = middle } else { most = middle }
+            if self.fits(width, middle) { least = middle } else { most = middle }
         }
         least
     }
@@ -189,6 +251,41 @@ mod tests {
         }
     }
 
+    /// Two rows of `doorbell inspect`, about devices with the given names.
+    fn devices(names: [&str; 2]) -> Table {
+        let header = ["device", "kind", "enabled", "requesters", "DeviceIDs", "controller", "by"];
+        let mut table = Table::new(header).with_identifiers([0, 1, 5, 6]);
+        for name in names {
+            let controller = "/interrupt-controller@8000000/msi-controller@8200000";
+            let [kind, ids] = ["pci-host-ecam-generic", "0x10000+0x10000"];
+            table.row([name, kind, "yes", "0x0+0x10000", ids, controller, "msi-parent"]);
+        }
+        table
+    }
+
+    #[test]
+    fn a_row_that_is_too_wide_has_two_lines() {
+        let text = devices(["/pcie@10000000", "/pcie@20000000"]).render(Some(80));
+        let lines: Vec<_> = text.lines().collect();
+        let first = " /pcie@10000000  pci-host-ecam-generic  yes      0x0+0x10000";
+        assert_eq!(lines[2], format!("{first}  0x10000+0x10000"));
+        let second = "     /interrupt-controller@8000000/msi-controller@8200000  msi-parent";
+        assert_eq!(lines[3], second);
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn long_names_can_be_told_apart_at_80_columns() {
+        let long = "/soc/interconnect@20000000/bus@30000000/pcie-controller@40000000";
+        for (from, to) in [("40000000", "40000001"), ("bus@3", "bus@9"), ("/soc", "/sys")] {
+            let text = devices([long, &long.replace(from, to)]).render(Some(80));
+            let names = text.lines().filter(|line| line.contains("pci-host-ecam"));
+            let names: Vec<_> = names.map(|line| line.split_whitespace().next()).collect();
+            assert!(names.len() == 2 && names[0] != names[1], "{text}");
+            assert!(names.iter().flatten().all(|name| name.chars().count() >= RECOGNIZABLE));
+        }
+    }
+
     #[test]
     fn an_enormous_identifier_is_fitted_to_the_table_width() {
         let mut table = Table::new(["identifier"]).with_identifiers([0]);
@@ -209,7 +306,7 @@ mod tests {
             for (name, kind) in &names {
                 table.row([name, kind]);
             }
-            let text = table.render(width);
+            let text = table.on_one_line(width);
             prop_assert_eq!(text.lines().count(), names.len() + 1);
             let shown = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
             let shown: Vec<_> = text.lines().skip(1).map(shown).collect();

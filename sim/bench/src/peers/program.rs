@@ -16,7 +16,7 @@ use std::rc::Rc;
 const LONGEST: u64 = 1 << 16;
 
 /// A running program that answers each line with a line.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -37,7 +37,7 @@ pub(crate) fn probes(program: &mut Command) -> Fallible<Vec<Probe>> {
 }
 
 impl Program {
-    fn start(program: &mut Command) -> Fallible<Self> {
+    pub(crate) fn start(program: &mut Command) -> Fallible<Self> {
         let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         match (child.stdin.take(), child.stdout.take()) {
             (Some(input), Some(output)) => {
@@ -48,7 +48,7 @@ impl Program {
     }
 
     /// Sends a line and returns the answer.
-    fn ask(&mut self, line: &str) -> Fallible<String> {
+    pub(crate) fn ask(&mut self, line: &str) -> Fallible<String> {
         let mut answer = String::new();
         writeln!(self.input, "{line}")?;
         match (&mut self.output).take(LONGEST).read_line(&mut answer)? {

@@ -6,10 +6,11 @@ use doorbell_bench::{Case, Measurements};
 use std::io::{self, Write};
 
 /// Pairs of comparable cases, a peer's and ours.
-const PEERS: [(&str, &str); 10] = [
+const PEERS: [(&str, &str); 11] = [
     ("peer-kvm-signal-msi", "inject-1"),
     ("peer-kvm-route-update-16", "route-update-16"),
     ("peer-kvm-route-update-4096", "route-update-4096"),
+    ("peer-qemu-int-command", "inject-1-fresh"),
     ("peer-mutex-btreemap", "inject-ack-depth-1"),
     ("peer-arm-vgic-inject-1", "inject-1"),
     ("peer-arm-vgic-inject-1-fresh", "inject-1-fresh"),

@@ -1,13 +1,16 @@
 //! Text output of a run for people: one screen, followed by the vectors if requested.
 
 use crate::cli::RunArgs;
-use crate::print::{Output, duration, emphasized, wrapped};
+use crate::print::{Output, duration, emphasized, width, wrapped};
 use crate::table::Table;
 use crate::wording::counted;
 use doorbell_inspection::inspect::{addresses, first_names, yes_no};
 use doorbell_machine::{DeviceReport, Isolation, Latency, Omission, Report, Totals, VectorReport};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+
+/// Minimum width of a device name in characters, when there is also a column per CPU.
+const NAME: usize = 24;
 
 /// Prints a report.
 pub(super) fn print(
@@ -27,7 +30,7 @@ pub(super) fn print(
         writeln!(out, "{}", wrapped(&format!("[{number}] {reason}")))?;
     }
     if args.vectors {
-        writeln!(out, "\n{}\n", interrupts(report))?;
+        writeln!(out, "\n{}\n", interrupts(report, width()))?;
         if report.latency().is_some() {
             writeln!(out, "{}\n", latencies(report))?;
         }
@@ -171,27 +174,62 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// Returns a table like Linux's `/proc/interrupts`.
-fn interrupts(report: &Report) -> Table {
-    let cpus = (0..report.cpus).map(|cpu| format!("CPU{cpu}"));
-    let mut header: Vec<_> = std::iter::once("IRQ".to_owned()).chain(cpus).collect();
+/// Renders a table like Linux's `/proc/interrupts`. Omits the columns for CPUs if they don't fit
+/// the terminal.
+fn interrupts(report: &Report, width: Option<usize>) -> String {
+    let by_cpu = interrupt_table(report, PerCpu::Columns);
+    if width.is_none_or(|width| by_cpu.fits(width, NAME)) {
+        return by_cpu.render(width);
+    }
+    interrupt_table(report, PerCpu::Summary).render(width)
+}
+
+/// Format of a vector's handler runs on each CPU.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PerCpu {
+    Columns,
+    Summary,
+}
+
+fn interrupt_table(report: &Report, form: PerCpu) -> Table {
+    let mut header = vec!["IRQ".to_owned()];
+    match form {
+        PerCpu::Columns => header.extend((0..report.cpus).map(|cpu| format!("CPU{cpu}"))),
+        PerCpu::Summary => header.extend(["runs", "on CPUs"].map(str::to_owned)),
+    }
     let numbers = header.len();
     header.extend(["INTID", "now at", "device"].map(str::to_owned));
     let mut rows = Table::new(header).with_numbers_first(numbers).with_identifiers([numbers + 2]);
     for device in &report.devices {
         for (index, vector) in device.vectors.iter().enumerate() {
-            let runs = |cpu: usize| vector.per_cpu.get(cpu).copied().unwrap_or(0).to_string();
-            let mut row = vec![format!("{}:", vector.irq)];
-            row.extend((0..report.cpus).map(runs));
-            row.extend([
-                vector.hwirq.to_string(),
-                format!("CPU{}", vector.cpu),
-                format!("{}-{index}", device.id),
-            ]);
-            rows.row(row);
+            rows.row(interrupt(device, index, vector, report.cpus, form));
         }
     }
     rows
+}
+
+fn interrupt(
+    device: &DeviceReport,
+    index: usize,
+    vector: &VectorReport,
+    cpus: usize,
+    form: PerCpu,
+) -> Vec<String> {
+    let runs = |cpu: usize| vector.per_cpu.get(cpu).copied().unwrap_or(0);
+    let mut row = vec![format!("{}:", vector.irq)];
+    match form {
+        PerCpu::Columns => row.extend((0..cpus).map(|cpu| runs(cpu).to_string())),
+        PerCpu::Summary => {
+            let on = (0..cpus).filter(|&cpu| runs(cpu) != 0).count();
+            row.extend([vector.delivered.to_string(), on.to_string()]);
+        }
+    }
+    row.extend([
+        vector.hwirq.to_string(),
+        format!("CPU{}", vector.cpu),
+        format!("{}-{index}", device.id),
+    ]);
+    row
 }
 
 /// Returns the verdict on a run, such as `clean, 2 omitted`.
