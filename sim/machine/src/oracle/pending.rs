@@ -200,7 +200,9 @@ impl Bit {
         if self.acknowledgments.len() > ACKNOWLEDGMENTS {
             self.acknowledgments.pop_front();
         }
-        let forgotten = (since < self.forgotten_at).then_some(UNKNOWN);
-        self.arrivals.iter().copied().find(|arrival| *arrival > since).or(forgotten)
+        if since < self.forgotten_at {
+            return Some(UNKNOWN);
+        }
+        self.arrivals.iter().copied().find(|arrival| *arrival > since)
     }
 }

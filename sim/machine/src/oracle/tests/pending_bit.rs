@@ -53,5 +53,6 @@ fn a_needless_resend_excuses_no_other_vector() {
     let [rig, other] = [(); 2].map(|()| Rig::new(Pending::Stays));
     other.play("other", "guess 0");
     rig.play("vector", "send, run 0, run 0, told 0 1");
-    other.play("other", "told 0 0");
+    other.play("other", "told 0 0, send, run 0, move 1, send, move 0, emptied 1, run 1, told 0 1");
+    rig.play("vector", "send 10, take 0, resend 0, handle 0, handled, run 0, told 0 2");
 }
