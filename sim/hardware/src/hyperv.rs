@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 pub const MESSAGE_ADDRESS: u64 = 0xfeed_0000;
 
 /// The bus's instance GUID, in memory byte order.
-pub const INSTANCE: [u8; 16] = *b"doorbell's buses";
+const INSTANCE: [u8; 16] = *b"doorbell's buses";
 
 const WINDOW: u64 = 0x1000_0000;
 const RING_PAGES: NonZeroU8 = NonZeroU8::new(4).expect("4 is not zero");

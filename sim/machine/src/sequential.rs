@@ -4,13 +4,14 @@
 pub use crate::cpu::CpuRegisters;
 
 use crate::cpu::{CpuCore, CpuRecords, Cpus, UnhandledCounts, Work};
-use crate::machine::gic;
+use crate::machine::{BuildOptions, Refusal, gic};
 use crate::migration::{Migration, Migrator};
 use crate::model::GicModel;
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
 use gic_bringup::{Irqchip, MsiController};
+use gic_firmware::Description;
 use irq_domain::Interrupts;
 use msi_types::{Cpu, SetLine};
 use std::sync::Arc;
@@ -40,6 +41,18 @@ impl GicHardware {
         // The CPUs poll for interrupts.
         let (model, vcpus) = GicModel::new(config, Arc::clone(&ram), Arc::new(|_| ()))?;
         Ok(Self { model, vcpus, ram })
+    }
+
+    /// Creates the GIC that `description` describes.
+    ///
+    /// # Errors
+    /// Returns an error if the description has no usable GIC or no controller.
+    pub fn described(
+        description: &Description,
+        options: &BuildOptions,
+        ram: Arc<Ram>,
+    ) -> Result<Self, Refusal> {
+        Ok(Self::new(gic::plan(description, options)?.config, ram)?)
     }
 
     /// Returns the configuration.

@@ -26,8 +26,8 @@ use vgic::{
 const LEAST_DEVICE_ID_BITS: u32 = 16;
 
 /// The model's configuration and related data.
-pub(super) struct GicPlan {
-    pub(super) config: VgicConfig,
+pub(crate) struct GicPlan {
+    pub(crate) config: VgicConfig,
     /// Number of CPUs that take part; the model has all CPUs that firmware describes.
     pub(super) cpus: usize,
     its: Vec<(String, u64)>,
@@ -44,7 +44,7 @@ impl GicPlan {
     }
 }
 
-pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<GicPlan, Refusal> {
+pub(crate) fn plan(description: &Description, options: &BuildOptions) -> Result<GicPlan, Refusal> {
     let gic = usable_gic(description)?;
     let affinities: Vec<_> =
         description.enabled_cpus().map(|cpu| cpu.affinity.value).take(MAX_CPUS).collect();

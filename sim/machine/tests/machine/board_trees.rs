@@ -1,9 +1,9 @@
 //! Boards for the tests, written as devicetrees and parsed back.
 
-use gic_arch::Affinity;
+use gic_arch::{Affinity, IntId, gits};
 use gic_firmware::{
-    Controller, ControllerIndex, CpuNode, Description, Fact, Gic, MsiRouting, PciHost,
-    PlatformDevice, Region, devicetree,
+    Controller, ControllerIndex, ControllerKind, CpuNode, Description, Fact, Gic, IntIdSpan,
+    MsiRouting, PciHost, PlatformDevice, Region, devicetree,
 };
 use msi_types::DeviceId;
 
@@ -25,18 +25,36 @@ pub(crate) fn bare(cpus: u8, itses: u64) -> Description {
         let affinity = Affinity::new(0, 0, index / 4, index % 4);
         CpuNode::new(format!("/cpus/cpu@{:x}", affinity.mpidr()).as_str(), affinity)
     };
-    let its = |index: u64| {
-        let base = ITS + index * 0x4_0000;
-        Controller::its(format!("{GIC}/msi-controller@{base:x}").as_str(), region(base, 0x2_0000))
-    };
     let redistributors = region(REDISTRIBUTORS, u64::from(cpus) * 0x2_0000);
     Description {
         cpus: (0..cpus).map(cpu).collect(),
         gic: Some(Gic::v3(GIC, region(DISTRIBUTOR, 0x1_0000), [redistributors])),
-        controllers: (0..itses).map(its).collect(),
+        controllers: (0..itses).map(|it| controller(ControllerKind::Its, it, 0)).collect(),
         memory: vec![Fact::stated(region(0x8000_0000, 0x4000_0000))],
         ..Description::default()
     }
+}
+
+/// Returns controller number `index` of its kind, `offset` above its usual address. Message-based
+/// SPIs are INTIDs 64 to 463, and have no frame of their own unless there is an offset.
+pub(crate) fn controller(kind: ControllerKind, index: u64, offset: u64) -> Controller {
+    let at = |base: u64, size| Some(region(base + offset, size));
+    let (name, registers) = match kind {
+        ControllerKind::Its => ("msi-controller", at(ITS + index * 0x4_0000, gits::SIZE)),
+        ControllerKind::V2m => ("v2m", at(0x0802_0000 + index * 0x1_0000, 0x1000)),
+        ControllerKind::Mbi => ("", at(DISTRIBUTOR, 0x1_0000)),
+        _ => ("", None),
+    };
+    let name = match registers {
+        Some(region) if !name.is_empty() => format!("{GIC}/{name}@{:x}", region.base()),
+        _ => GIC.to_owned(),
+    };
+    let mut controller = Controller::new(name.as_str(), kind, registers);
+    if controller.kind == ControllerKind::Mbi {
+        let spis = IntIdSpan::new(IntId::new(64), 400).unwrap();
+        controller.ranges.push(Fact::stated(spis));
+    }
+    controller
 }
 
 /// Returns a bare board with a host bridge for each ITS.

@@ -118,25 +118,8 @@ fn direct_lpis_beside_an_its_or_mbi_are_refused() {
 
 /// Returns a board with two platform devices on one controller of this kind.
 fn two_devices(kind: &ControllerKind) -> Description {
-    let mut board = board_trees::bare(2, u64::from(*kind == ControllerKind::Its));
-    match kind {
-        ControllerKind::DirectLpi => {
-            board.controllers.push(Controller::new(board_trees::GIC, kind.clone(), None));
-        }
-        ControllerKind::Mbi => {
-            let frame = board.gic.as_ref().unwrap().distributor.value;
-            let mut mbi = Controller::new(board_trees::GIC, kind.clone(), Some(frame));
-            let span = IntIdSpan::new(gic_arch::IntId::new(64), 64).unwrap();
-            mbi.ranges.push(Fact::stated(span));
-            board.controllers.push(mbi);
-        }
-        ControllerKind::V2m => {
-            let name = format!("{}/v2m@8020000", board_trees::GIC);
-            let frame = region(0x0802_0000, 0x1000);
-            board.controllers.push(Controller::new(name.as_str(), kind.clone(), Some(frame)));
-        }
-        _ => {}
-    }
+    let mut board = board_trees::bare(2, 0);
+    board.controllers = vec![board_trees::controller(kind.clone(), 0, 0)];
     let routing = |device| match kind {
         ControllerKind::Its => MsiRouting::device(ControllerIndex::new(0), DeviceId::new(device)),
         _ => MsiRouting::parent(ControllerIndex::new(0)),

@@ -9,7 +9,7 @@ use doorbell_machine::{
     BuildOptions, ChosenDevices, ChosenFunction, DeviceReport, FunctionPlacement, LpiNumbers,
     Population, Report, VectorReport, build, simulate,
 };
-use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fact, MsiRouting};
+use gic_firmware::{ControllerIndex, ControllerKind, Description, Fact, MsiRouting};
 use msi_types::{Cpu, Masking, Trigger};
 
 const FOUR_GIB: u64 = 1 << 32;
@@ -38,7 +38,7 @@ const DEVICES: [PlatformDeviceConfig; 3] = [
 fn direct(redistributors: &[(u64, u8)]) -> Description {
     let cpus = redistributors.iter().map(|(_, cpus)| cpus).sum();
     let mut board = board_trees::bare(cpus, 0);
-    board.controllers.push(Controller::new(board_trees::GIC, ControllerKind::DirectLpi, None));
+    board.controllers.push(board_trees::controller(ControllerKind::DirectLpi, 0, 0));
     let regions =
         redistributors.iter().map(|(base, cpus)| region(*base, u64::from(*cpus) * 0x2_0000));
     board.gic.as_mut().unwrap().redistributors = regions.map(Fact::stated).collect();

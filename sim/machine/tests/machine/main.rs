@@ -10,6 +10,7 @@ mod coherence;
 mod controllers;
 mod injected_faults;
 mod limits;
+mod matrix;
 mod migration;
 mod random_machines;
 mod refused_machines;

@@ -1,15 +1,15 @@
 //! A machine for trials, with one root controller, one layer above it, and one endpoint of each
 //! kind.
 
-use crate::cell::{BoardConfig, Endpoint, Layer};
-use crate::device::{DeviceUpstreams, Devices, Probed};
-use crate::{gic, x86};
+use super::cell::{BoardConfig, Endpoint, Layer, Parent};
+use super::device::{DeviceUpstreams, Devices, Probed};
+use super::{gic, x86};
+use crate::board_trees::region;
 use doorbell_hardware::bus::Bus;
 use doorbell_hardware::iommu::{Iommu, IommuDriver};
 use doorbell_hardware::pci::Translator;
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::{Caches, Ram};
-use gic_firmware::Region;
 use irq_domain::Interrupts;
 use irq_domain::layer::{DoorbellMapping, DoorbellMode, IommuDomain, LayeredParent};
 use msi_types::{Delivery, DeviceId, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi};
@@ -17,10 +17,10 @@ use std::error::Error;
 use std::sync::Arc;
 
 /// A part of a board, or the reason why it cannot be built.
-pub(crate) type Built<T> = Result<T, Box<dyn Error>>;
+pub(super) type Built<T> = Result<T, Box<dyn Error>>;
 
 /// Number of CPUs on a board.
-pub(crate) const CPUS: u16 = 3;
+pub(super) const CPUS: u16 = 3;
 
 const RAM: u64 = 0x8000_0000;
 const RAM_SIZE: u64 = 64 << 20;
@@ -28,7 +28,7 @@ const RAM_SIZE: u64 = 64 << 20;
 const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 };
 
 /// A root controller and its CPUs.
-pub(crate) trait Root {
+pub(super) trait Root {
     /// Lets the CPUs take interrupts until none is pending.
     fn settle(&self);
 
@@ -51,24 +51,24 @@ pub(crate) trait Root {
 }
 
 /// A root controller whose drivers have been brought up.
-pub(crate) struct Driven {
-    pub(crate) root: Box<dyn Root>,
-    pub(crate) parent: Arc<dyn MsiParent>,
-    pub(crate) interrupts: Interrupts,
+pub(super) struct Driven {
+    pub(super) root: Box<dyn Root>,
+    pub(super) parent: Arc<dyn MsiParent>,
+    pub(super) interrupts: Interrupts,
 }
 
 /// The doorbell-mapping layer, with the parent below it.
 type DoorbellLayer = LayeredParent<DoorbellMapping<IommuDriver>, dyn MsiParent>;
 
 /// A running machine.
-pub(crate) struct TrialBoard {
+pub(super) struct TrialBoard {
     platform: Arc<MachinePlatform>,
-    pub(crate) devices: Devices,
+    pub(super) devices: Devices,
     root: Box<dyn Root>,
     /// The layer whose driver programs the IOMMU, if the board has one.
     mapping: Option<Arc<DoorbellLayer>>,
-    pub(crate) parent: Arc<dyn MsiParent>,
-    pub(crate) interrupts: Interrupts,
+    pub(super) parent: Arc<dyn MsiParent>,
+    pub(super) interrupts: Interrupts,
     mode: DoorbellMode,
 }
 
@@ -83,20 +83,14 @@ impl SignalMsi<RequesterId> for Untranslated {
 }
 
 impl TrialBoard {
-    pub(crate) fn new(plan: BoardConfig) -> Built<Self> {
-        let region = Region::new(RAM, RAM_SIZE).ok_or("RAM exceeds the address space")?;
-        let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
-        let x86 = plan.parent.is_x86();
-        let mode = if x86 { MESSAGES } else { DoorbellMode::Mapped(Granule::Size4K) };
+    pub(super) fn new(plan: BoardConfig) -> Built<Self> {
+        let ram = Arc::new(Ram::new(&[region(RAM, RAM_SIZE)], Caches::SnoopedBySome));
         let mut bus = Bus::default();
-        if x86 {
-            let (chipset, hyperv) = x86::hardware(&plan, &ram)?;
-            let root: Arc<dyn SignalMsi<RequesterId>> = match &hyperv {
-                Some(host) => Arc::clone(host) as _,
-                None => Arc::clone(&chipset) as _,
-            };
-            let drive = |platform: &_| x86::drive(&plan, &chipset, hyperv, platform);
-            return Self::with_root(&plan, (root, mode), (bus, ram), drive);
+        if plan.parent == Parent::X86Vector {
+            let chipset = x86::hardware(&plan, &ram);
+            let root = Arc::clone(&chipset) as _;
+            let drive = |platform: &_| x86::drive(&plan, &chipset, platform);
+            return Self::with_root(&plan, (root, MESSAGES), (bus, ram), drive);
         }
         let hardware = gic::hardware(plan.parent, Arc::clone(&ram))?;
         let hyperv = gic::hyperv(&plan, &hardware)?;
@@ -106,6 +100,7 @@ impl TrialBoard {
             Some(host) => Arc::clone(host) as _,
             None => Arc::new(Translator::new(Arc::new(hardware.doorbells()), identity)),
         };
+        let mode = DoorbellMode::Mapped(Granule::Size4K);
         let drive = |platform: &_| gic::drive(&plan, hardware, hyperv, platform);
         Self::with_root(&plan, (root, mode), (bus, ram), drive)
     }
@@ -136,36 +131,36 @@ impl TrialBoard {
         Ok(Self { platform, devices, root, mapping, parent, interrupts, mode })
     }
 
-    pub(crate) fn probe(&self, endpoint: Endpoint) -> Probed {
+    pub(super) fn probe(&self, endpoint: Endpoint) -> Probed {
         self.devices.probe(endpoint, &self.platform)
     }
 
     /// Lets all CPUs take their pending interrupts.
-    pub(crate) fn settle(&self) {
+    pub(super) fn settle(&self) {
         self.root.settle();
     }
 
     /// Returns the number of acknowledged interrupts that had no handler.
-    pub(crate) fn strays(&self) -> u64 {
+    pub(super) fn strays(&self) -> u64 {
         self.root.strays()
     }
 
     /// Returns the number of messages that the IOMMU blocked. Returns `None` if the board has no
     /// IOMMU, or if a doorbell is currently mapped in the IOMMU.
-    pub(crate) fn stopped(&self) -> Option<u64> {
+    pub(super) fn stopped(&self) -> Option<u64> {
         let unit = self.mapping.as_ref()?.layer().iommu().unit();
         let maps = matches!(self.mode, DoorbellMode::Mapped(_));
         (maps && unit.pages() == 0).then(|| unit.stopped())
     }
 
     /// Returns the number of migrations.
-    pub(crate) fn migrated(&self) -> u64 {
+    pub(super) fn migrated(&self) -> u64 {
         self.root.migrated().unwrap()
     }
 
     /// Asserts that all resources have been released, and that no driver has an unreported fault.
     #[track_caller]
-    pub(crate) fn assert_quiet(&self) {
+    pub(super) fn assert_quiet(&self) {
         self.migrated();
         let mapped = self.mapping.as_ref().map(|mapping| {
             let layer = mapping.layer();

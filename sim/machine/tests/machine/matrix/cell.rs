@@ -5,7 +5,7 @@ use msi_types::{Hypervisor, Surroundings};
 
 /// A kind of endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Endpoint {
+pub(super) enum Endpoint {
     /// A PCI function with a single message in configuration space, a 64-bit address and no mask.
     PciMsi,
     /// A PCI function with multi-message MSI and mask bits, which derives eight messages from one.
@@ -24,7 +24,7 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::PciMsi,
         Self::PciMultiMsi,
         Self::PciMsix,
@@ -36,7 +36,7 @@ impl Endpoint {
 
 /// An endpoint's root controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Parent {
+pub(super) enum Parent {
     /// An Interrupt Translation Service.
     Its,
     /// The doorbells of the redistributors, in a machine without an ITS.
@@ -49,25 +49,11 @@ pub(crate) enum Parent {
     X86Vector,
     /// Hyper-V's virtual PCI bus on arm64: the guest GIC's SPIs, with messages from the host.
     HypervSpi,
-    /// Hyper-V's virtual PCI bus on x86: vectors in the guest's local APICs.
-    HypervApic,
-}
-
-impl Parent {
-    /// Returns `true` for a virtual bus, whose host composes the messages.
-    pub(crate) const fn is_virtual_bus(self) -> bool {
-        matches!(self, Self::HypervSpi | Self::HypervApic)
-    }
-
-    /// Returns `true` if the vectors are those of x86's local APICs.
-    pub(crate) const fn is_x86(self) -> bool {
-        matches!(self, Self::X86Vector | Self::HypervApic)
-    }
 }
 
 /// The layer between an endpoint and its root controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Layer {
+pub(super) enum Layer {
     /// No IOMMU.
     None,
     /// An IOMMU that translates device writes. Doorbells are mapped as 4 KiB pages; on x86, they
@@ -79,7 +65,7 @@ pub(crate) enum Layer {
 
 /// The environment that the kernel runs in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum World {
+pub(super) enum World {
     /// Directly on hardware.
     BareMetal,
     /// In a guest whose hypervisor traps stores to the registers that PCI defines.
@@ -91,28 +77,28 @@ pub(crate) enum World {
 
 /// A board's parameters.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BoardConfig {
-    pub(crate) parent: Parent,
-    pub(crate) layer: Layer,
+pub(super) struct BoardConfig {
+    pub(super) parent: Parent,
+    pub(super) layer: Layer,
     /// The environment, as reported by the platform.
-    pub(crate) world: World,
+    pub(super) world: World,
     /// The actual environment.
-    pub(crate) reality: World,
+    pub(super) reality: World,
     /// Migration of a GIC during trials. (The APICs of x86 do not migrate.)
-    pub(crate) migration: Migration,
+    pub(super) migration: Migration,
 }
 
 impl BoardConfig {
     /// Returns a platform that reports its environment correctly.
-    pub(crate) fn new(parent: Parent, layer: Layer, world: World, migration: Migration) -> Self {
+    pub(super) fn new(parent: Parent, layer: Layer, world: World, migration: Migration) -> Self {
         Self { parent, layer, world, reality: world, migration }
     }
 
     /// Returns the surroundings that the kernel states. On Arm, hypervisors don't remap messages. A
     /// virtual bus states itself what its host does.
-    pub(crate) fn surroundings(&self) -> Surroundings {
+    pub(super) fn surroundings(&self) -> Surroundings {
         match (self.world, self.layer) {
-            _ if self.parent.is_virtual_bus() => Surroundings::BareMetal,
+            _ if self.parent == Parent::HypervSpi => Surroundings::BareMetal,
             (World::BareMetal, _) => Surroundings::BareMetal,
             (World::GuestRemapped, Layer::Remapping) => Surroundings::Guest(Hypervisor::Remaps),
             (World::Guest | World::GuestRemapped, _) => Surroundings::Guest(Hypervisor::Traps),
@@ -120,9 +106,9 @@ impl BoardConfig {
     }
 
     /// Returns `true` if messages that devices store themselves reach the hardware.
-    pub(crate) fn stored_messages_are_real(&self) -> bool {
+    pub(super) fn stored_messages_are_real(&self) -> bool {
         match self.reality {
-            _ if self.parent.is_virtual_bus() => true,
+            _ if self.parent == Parent::HypervSpi => true,
             World::BareMetal => true,
             World::Guest => false,
             World::GuestRemapped => self.layer == Layer::Remapping,

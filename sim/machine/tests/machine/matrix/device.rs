@@ -1,6 +1,7 @@
 //! A board's endpoints: their hardware, and the message stores that their drivers find.
 
-use crate::cell::Endpoint;
+use super::cell::Endpoint;
+use crate::board_trees::region;
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::pci::enumerate::enumerate;
 use doorbell_hardware::pci::{
@@ -11,7 +12,7 @@ use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::platform_device::{
     self, PlatformDevice, PlatformDeviceConfig, PlatformStore,
 };
-use gic_firmware::{BusRange, Region};
+use gic_firmware::BusRange;
 use irq_domain::pci::FunctionStore;
 use irq_domain::{Host, MessageCopy};
 use msi_types::{Delivery, DeviceId, Masking, MsiMessage, RequesterId, Shape, SignalMsi, Storage};
@@ -23,26 +24,26 @@ const TABLE: u16 = 8;
 const PLATFORM: u16 = 4;
 
 /// Base addresses for the endpoints' registers.
-pub(crate) const ECAM: u64 = 0x2000_0000;
+const ECAM: u64 = 0x2000_0000;
 const WINDOW: u64 = 0x3000_0000;
-const PLATFORM_REGISTERS: u64 = 0x0902_0000;
-const EMULATED_REGISTERS: u64 = 0x0903_0000;
+const PLATFORM_REGISTERS: u64 = 0x0b00_0000;
+const EMULATED_REGISTERS: u64 = 0x0b01_0000;
 
 impl Endpoint {
     /// The functions on the host bridge's bus.
     const FUNCTIONS: [Self; 4] = [Self::PciMsi, Self::PciMultiMsi, Self::PciMsix, Self::Ath11k];
 
     /// Returns the requesters that a virtual bus offers, i.e. the board's PCI functions.
-    pub(crate) fn functions() -> [RequesterId; 4] {
+    pub(super) fn functions() -> [RequesterId; 4] {
         Self::FUNCTIONS.map(Self::requester)
     }
 
     /// Returns the requester ID. Endpoints outside PCI have one as well.
-    pub(crate) const fn requester(self) -> RequesterId {
+    pub(super) const fn requester(self) -> RequesterId {
         RequesterId::pci(0, 1 + self as u8, 0)
     }
 
-    pub(crate) fn is_pci(self) -> bool {
+    pub(super) fn is_pci(self) -> bool {
         Self::FUNCTIONS.contains(&self)
     }
 
@@ -61,7 +62,7 @@ impl Endpoint {
 
     /// Returns the number of vectors that the driver requests, and the smaller number that it also
     /// accepts.
-    pub(crate) const fn wanted(self) -> (u16, u16) {
+    pub(super) const fn wanted(self) -> (u16, u16) {
         match self {
             Self::PciMsi => (1, 1),
             Self::Ath11k => (4, 1),
@@ -73,18 +74,18 @@ impl Endpoint {
     }
 
     /// Returns `true` if the driver adds and frees vectors while it is running.
-    pub(crate) const fn adds_later(self) -> bool {
+    pub(super) const fn adds_later(self) -> bool {
         matches!(self, Self::PciMsix | Self::Platform | Self::Emulated)
     }
 }
 
 /// Destinations of the devices' messages.
-pub(crate) struct DeviceUpstreams {
+pub(super) struct DeviceUpstreams {
     /// Destination for devices whose message stores a hypervisor traps, i.e. PCI functions with
     /// PCI-defined registers, and emulated devices.
-    pub(crate) bus: Arc<dyn SignalMsi<RequesterId>>,
+    pub(super) bus: Arc<dyn SignalMsi<RequesterId>>,
     /// Destination for devices that store their messages elsewhere.
-    pub(crate) own: Arc<dyn SignalMsi<RequesterId>>,
+    pub(super) own: Arc<dyn SignalMsi<RequesterId>>,
 }
 
 impl DeviceUpstreams {
@@ -97,7 +98,7 @@ impl DeviceUpstreams {
 }
 
 /// All endpoints' hardware.
-pub(crate) struct Devices {
+pub(super) struct Devices {
     host: Arc<HostBridge>,
     platform: Arc<PlatformDevice>,
     emulated: Arc<PlatformDevice>,
@@ -105,7 +106,7 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    pub(crate) fn new(upstreams: DeviceUpstreams) -> Self {
+    pub(super) fn new(upstreams: DeviceUpstreams) -> Self {
         let device = |endpoint: Endpoint| {
             let upstream = Arc::new(ByDeviceId(Arc::clone(upstreams.of(endpoint))));
             let config = PlatformDeviceConfig::new(PLATFORM);
@@ -123,24 +124,24 @@ impl Devices {
             root.plug(config, Arc::clone(upstreams.of(endpoint)));
         }
         let windows = Windows {
-            ecam: Region::new(ECAM, 1 << 20).unwrap(),
-            memory: Region::new(WINDOW, 16 << 20).unwrap(),
+            ecam: region(ECAM, 1 << 20),
+            memory: region(WINDOW, 16 << 20),
             buses: BusRange { first: 0, last: 0 },
         };
         Self { host: Arc::new(HostBridge::new(windows, root)), platform, emulated, upstreams }
     }
 
-    pub(crate) fn attach(&self, bus: &mut Bus) -> Result<(), Overlap> {
+    pub(super) fn attach(&self, bus: &mut Bus) -> Result<(), Overlap> {
         let windows = self.host.windows();
         bus.attach("ECAM", windows.ecam, self.host.ecam())?;
         bus.attach("PCI memory", windows.memory, self.host.memory())?;
-        let registers = |base| Region::new(base, platform_device::SIZE).unwrap();
+        let registers = |base| region(base, platform_device::SIZE);
         bus.attach("platform device", registers(PLATFORM_REGISTERS), self.platform.clone())?;
         bus.attach("emulated device", registers(EMULATED_REGISTERS), self.emulated.clone())
     }
 
     /// Finds an endpoint's message store in the same way as its driver.
-    pub(crate) fn probe(&self, endpoint: Endpoint, platform: &Arc<MachinePlatform>) -> Probed {
+    pub(super) fn probe(&self, endpoint: Endpoint, platform: &Arc<MachinePlatform>) -> Probed {
         let bus = platform.cpu_bus();
         let (registers, device, storage) = match endpoint {
             Endpoint::Platform => (PLATFORM_REGISTERS, &self.platform, Storage::Device),
@@ -162,7 +163,7 @@ impl Devices {
     }
 
     /// Writes a message from the endpoint, regardless of what its store contains.
-    pub(crate) fn write(&self, endpoint: Endpoint, message: MsiMessage) {
+    pub(super) fn write(&self, endpoint: Endpoint, message: MsiMessage) {
         self.upstreams.of(endpoint).signal_msi(endpoint.requester(), message);
     }
 }
@@ -182,21 +183,21 @@ enum EndpointHardware {
 }
 
 /// An endpoint whose driver has found its message store.
-pub(crate) struct Probed {
-    pub(crate) endpoint: Endpoint,
+pub(super) struct Probed {
+    pub(super) endpoint: Endpoint,
     hardware: EndpointHardware,
-    pub(crate) found: FunctionStore,
+    pub(super) found: FunctionStore,
 }
 
 impl Probed {
     /// Returns the driver's function that copies messages into the device, if it does so.
-    pub(crate) fn copy(&self) -> Option<Arc<MessageCopy>> {
+    pub(super) fn copy(&self) -> Option<Arc<MessageCopy>> {
         let EndpointHardware::Function(function) = &self.hardware else { return None };
         (self.endpoint == Endpoint::Ath11k).then(|| function.copier())
     }
 
     /// Makes the device send the message in a slot.
-    pub(crate) fn signal(&self, slot: u16) -> Signaled {
+    pub(super) fn signal(&self, slot: u16) -> Signaled {
         match &self.hardware {
             EndpointHardware::Function(function) => function.signal(slot),
             EndpointHardware::Platform(device) => device.signal(slot),

@@ -1,55 +1,41 @@
 //! A GICv3 with one kind of doorbell, brought up from a description.
 
-use crate::board::{Built, CPUS, Driven, Root};
-use crate::cell::{BoardConfig, Endpoint, Parent};
-use crate::device::ECAM;
-use doorbell_hardware::hyperv::{HostMigration, HypervHost};
+use super::board::{Built, CPUS, Driven, Root};
+use super::cell::{BoardConfig, Endpoint, Parent};
+use crate::board_trees;
+use doorbell_hardware::hyperv::{HostMigration, HypervHost, MESSAGE_ADDRESS};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
-use doorbell_machine::Migration;
 use doorbell_machine::sequential::{GicCpus, GicHardware, silent_fault};
-use gic_arch::{IntId, gicd};
+use doorbell_machine::{BuildOptions, LpiNumbers, Migration};
 use gic_bringup::{Irqchip, Options};
-use gic_firmware::{
-    Controller, ControllerIndex, ControllerKind, CpuNode, Description, Fact, Gic, IntIdSpan,
-    MapEntry, MsiRouting, PciHost, Region, Target,
-};
+use gic_firmware::{ControllerKind, Description, Fact, Region};
 use hyperv_vpci::guest::{SpiDomain, Vectors};
 use hyperv_vpci::host::Injection;
-use msi_types::{
-    BlockRequest, Cpu, DeviceId, Fit, HwIrq, Initially, MsiParent, RequesterId, Rewrite,
-};
+use msi_types::{BlockRequest, Cpu, Fit, HwIrq, Initially, MsiParent, RequesterId, Rewrite};
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use vgic::{V2mConfig, VgicConfig};
 
-const ITS: u64 = 0x0820_0000;
-const FRAME: u64 = 0x0802_0000;
-/// First SPI that is signaled by messages.
+/// SPIs that a virtual bus may use.
 const FIRST_SPI: u32 = 64;
 const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("64 is not zero");
-/// Number of INTID bits: the minimum for LPIs, because a migration visits every direct LPI.
-const LPI_ID_BITS: u8 = 14;
 /// Requester ID for a trial allocation that checks whether all vectors are free.
 const NOBODY: RequesterId = RequesterId::new(0xff);
 
+/// Returns the options for a machine with the minimum number of LPIs, because a migration visits
+/// every direct LPI.
+fn options() -> BuildOptions {
+    BuildOptions { lpis: LpiNumbers::Few, ..BuildOptions::default() }
+}
+
 /// Creates a GIC whose only doorbells are of this `kind`.
-pub(crate) fn hardware(kind: Parent, ram: Arc<Ram>) -> Built<GicHardware> {
-    let config = VgicConfig::new(CPUS);
-    let lpis = Some(LPI_ID_BITS);
-    let config = match kind {
-        Parent::Its => config.with_its(vec![vgic::its::ItsConfig::new(ITS)]).with_lpi_id_bits(lpis),
-        Parent::DirectLpi => config.with_direct_lpi(true).with_lpi_id_bits(lpis),
-        Parent::Mbi => config.with_message_based_spis(true),
-        Parent::V2m => config.with_v2m(vec![V2mConfig::new(FRAME, FIRST_SPI, SPIS.get().into())]),
-        Parent::HypervSpi | Parent::X86Vector | Parent::HypervApic => config,
-    };
-    Ok(GicHardware::new(config, ram)?)
+pub(super) fn hardware(kind: Parent, ram: Arc<Ram>) -> Built<GicHardware> {
+    Ok(GicHardware::described(&description(kind), &options(), ram)?)
 }
 
 /// Creates the host end of a virtual bus, if the board has one. The host end migrates whenever the
 /// GIC does.
-pub(crate) fn hyperv(plan: &BoardConfig, gic: &GicHardware) -> Built<Option<Arc<HypervHost>>> {
+pub(super) fn hyperv(plan: &BoardConfig, gic: &GicHardware) -> Built<Option<Arc<HypervHost>>> {
     let migration = match plan.migration {
         Migration::Never => HostMigration::Never,
         Migration::AtRandom { .. } => HostMigration::InFlight,
@@ -62,49 +48,32 @@ pub(crate) fn hyperv(plan: &BoardConfig, gic: &GicHardware) -> Built<Option<Arc<
 
 /// Returns firmware's description of the GIC, and of a host bridge whose requester IDs equal their
 /// DeviceIDs.
-fn description(kind: Parent, config: &VgicConfig) -> Description {
-    let region = |base, size| Region::new(base, size).unwrap();
-    let frame = region(config.distributor, gicd::FRAME_SIZE);
-    let redistributors =
-        config.redistributors.iter().map(|it| region(it.base, it.stride * u64::from(it.count)));
-    let cpus = config.cpus.iter().zip(0..);
+fn description(kind: Parent) -> Description {
+    let mut board = board_trees::bare(u8::try_from(CPUS).unwrap(), 0);
     let controller = match kind {
-        Parent::Its => Some(Controller::its("/gic/its", region(ITS, 0x2_0000))),
-        Parent::DirectLpi => Some(Controller::new("/gic", ControllerKind::DirectLpi, None)),
-        Parent::Mbi => {
-            let mut mbi = Controller::new("/gic", ControllerKind::Mbi, Some(frame));
-            let spis = IntIdSpan::new(IntId::new(FIRST_SPI), SPIS.get().into()).unwrap();
-            mbi.ranges.push(Fact::stated(spis));
-            Some(mbi)
-        }
-        Parent::V2m => {
-            Some(Controller::new("/gic/v2m", ControllerKind::V2m, Some(region(FRAME, 0x1000))))
-        }
-        Parent::HypervSpi | Parent::X86Vector | Parent::HypervApic => None,
+        Parent::Its => ControllerKind::Its,
+        Parent::DirectLpi => ControllerKind::DirectLpi,
+        Parent::Mbi => ControllerKind::Mbi,
+        Parent::V2m => ControllerKind::V2m,
+        Parent::HypervSpi | Parent::X86Vector => ControllerKind::Other("hyperv-vpci".to_owned()),
     };
-    let everyone = MapEntry {
-        rid_base: RequesterId::new(0),
-        length: 0x1_0000,
-        target: Target::Controller(ControllerIndex::new(0)),
-        device_id_base: DeviceId::new(0),
-    };
-    Description {
-        cpus: cpus.map(|(cpu, at)| CpuNode::new(format!("/cpus/{at}"), cpu.affinity)).collect(),
-        gic: Some(Gic::v3("/gic", frame, redistributors)),
-        controllers: controller.into_iter().collect(),
-        hosts: vec![PciHost::ecam("/pcie", region(ECAM, 1 << 20), MsiRouting::map([everyone]))],
-        ..Description::default()
+    let mut controller = board_trees::controller(controller, 0, 0);
+    if kind == Parent::HypervSpi {
+        controller.registers = Region::new(MESSAGE_ADDRESS, 0x1000).map(Fact::stated);
     }
+    board.controllers = vec![controller];
+    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
+    board
 }
 
 /// Powers on the GIC and brings up its drivers on all CPUs.
-pub(crate) fn drive(
+pub(super) fn drive(
     plan: &BoardConfig,
     gic: GicHardware,
     hyperv: Option<Arc<HypervHost>>,
     platform: &Arc<MachinePlatform>,
 ) -> Built<Driven> {
-    let description = description(plan.parent, gic.config());
+    let description = description(plan.parent);
     let cpus = gic.power_on(plan.migration, platform);
     let options = Options::default().with_surroundings(plan.surroundings());
     let host = Arc::clone(platform) as _;
@@ -150,12 +119,13 @@ impl GicRoot {
         claimed.err().map(|error| format!("SPIs ({error})"))
     }
 
-    /// Describes the SPIs that are still allocated. Returns `None` if all SPIs can be allocated.
-    fn kept_spis(&self) -> Option<String> {
-        let request = BlockRequest::new(SPIS, Fit::new(Rewrite::Masked), Cpu::new(0))
+    /// Describes the SPIs that are still allocated. Returns `None` if all of them can be allocated.
+    fn kept_spis(&self, count: u32) -> Option<String> {
+        let count = u16::try_from(count).ok().and_then(NonZeroU16::new)?;
+        let request = BlockRequest::new(count, Fit::new(Rewrite::Masked), Cpu::new(0))
             .with_initially(Initially::Masked);
         let spis = &self.parent;
-        let all = spis.attach(NOBODY, SPIS.get().into()).and_then(|attachment| {
+        let all = spis.attach(NOBODY, count.get().into()).and_then(|attachment| {
             let block = spis.allocate(&attachment, &request);
             let block = block.map(|block| spis.free(&attachment, block));
             spis.detach(attachment);
@@ -175,11 +145,11 @@ impl Root for GicRoot {
     }
 
     fn kept(&self) -> Option<String> {
-        let spis = self.irqchip.controllers().any(|(_, driver)| driver.spis().is_some());
-        match &self.hyperv {
-            Some(host) => host.kept().or_else(|| self.claimed_spis()),
-            None if spis => self.kept_spis(),
-            None => self.kept_lpis(),
+        let spis = self.irqchip.controllers().find_map(|(_, driver)| driver.spis());
+        match (&self.hyperv, spis) {
+            (Some(host), _) => host.kept().or_else(|| self.claimed_spis()),
+            (None, Some(count)) => self.kept_spis(count),
+            (None, None) => self.kept_lpis(),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Tries one endpoint on a board and determines the outcome.
 
-use crate::board::{CPUS, TrialBoard};
-use crate::cell::Endpoint;
-use crate::device::Probed;
+use super::board::{CPUS, TrialBoard};
+use super::cell::Endpoint;
+use super::device::Probed;
 use doorbell_hardware::pci::Signaled;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiDeviceError, MsiVector};
 use msi_types::{Cpu, Delivery, MsiMessage};
@@ -18,7 +18,7 @@ const LIVES: usize = 2;
 /// The outcome of a trial. If a resource is not released, or a later step of the trial fails, the
 /// trial panics.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Outcome {
+pub(super) enum Outcome {
     /// Every message arrived, and all resources have been released.
     Works,
     /// The drivers refused for this reason, and all resources have been released.
@@ -28,7 +28,7 @@ pub(crate) enum Outcome {
 }
 
 /// Tries an endpoint on a board.
-pub(crate) fn attempt(board: &TrialBoard, endpoint: Endpoint) -> Outcome {
+pub(super) fn attempt(board: &TrialBoard, endpoint: Endpoint) -> Outcome {
     let [first, second] = [(); LIVES].map(|()| {
         let outcome = match Trial::begin(board, endpoint) {
             Ok(trial) => trial.live(),

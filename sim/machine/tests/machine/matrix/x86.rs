@@ -1,15 +1,12 @@
 //! Local APICs, optionally with a remapping unit in front of them.
 
-use crate::board::{Built, CPUS, Driven, Root};
-use crate::cell::{BoardConfig, Endpoint, Layer, Parent};
-use doorbell_hardware::hyperv::{HostMigration, HypervHost, INSTANCE};
+use super::board::{Built, CPUS, Driven, Root};
+use super::cell::{BoardConfig, Layer};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
 use doorbell_hardware::x86::{Chipset, LocalApicBank, RemapTableMemory, RemappingUnit, X86Kernel};
-use hyperv_vpci::guest::{ApicVectors, Vectors};
-use hyperv_vpci::host::Injection;
 use irq_domain::{Config, Interrupts};
-use msi_types::{Cpu, Delivery, MsiMessage, MsiParent, NoIdentity, RequesterId, SignalMsi};
+use msi_types::{Cpu, MsiParent};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use x86_irq::remapping::{ApicMode, RemapTableConfig, TableSize};
@@ -22,45 +19,18 @@ const UNIT: u64 = 0xfed9_0000;
 /// log2 of the number of table entries (256).
 const TABLE_LOG2: u8 = 8;
 
-/// The path by which the hypervisor injects messages directly into the guest's local APICs.
-struct Injected(Arc<Chipset>);
-
-impl SignalMsi<NoIdentity> for Injected {
-    fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
-        self.0.signal_msi(RequesterId::default(), message)
-    }
-}
-
-/// Returns the message for the local APIC of the CPU with VP index `processor`.
-fn apic_message(processor: u16, vector: u8) -> MsiMessage {
-    let id = u64::from(LocalApicBank::id(Cpu::new(processor.into())));
-    MsiMessage { address: 0xfee0_0000 | id << 12, data: vector.into() }
-}
-
-/// Creates the APICs, with a remapping unit if the layer needs one, and the host end of a virtual
-/// bus, if the board has one.
-pub(crate) fn hardware(
-    plan: &BoardConfig,
-    ram: &Arc<Ram>,
-) -> Built<(Arc<Chipset>, Option<Arc<HypervHost>>)> {
+/// Creates the APICs, with a remapping unit if the layer needs one.
+pub(super) fn hardware(plan: &BoardConfig, ram: &Arc<Ram>) -> Arc<Chipset> {
     let remapping =
         (plan.layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(ram))));
     let apics = Arc::new(LocalApicBank::new(CPUS.into()));
-    let chipset = Arc::new(Chipset { apics, remapping, ram: Arc::clone(ram) });
-    let hyperv = (plan.parent == Parent::HypervApic).then(|| {
-        let signal = Arc::new(Injected(Arc::clone(&chipset)));
-        let injection = Injection::Apic { signal, message: apic_message };
-        HypervHost::new(injection, CPUS, &Endpoint::functions(), HostMigration::Never)
-    });
-    let hyperv = hyperv.transpose()?;
-    Ok((chipset, hyperv))
+    Arc::new(Chipset { apics, remapping, ram: Arc::clone(ram) })
 }
 
 /// Brings up the vector domain on all CPUs, and the layer above it.
-pub(crate) fn drive(
+pub(super) fn drive(
     plan: &BoardConfig,
     chipset: &Arc<Chipset>,
-    hyperv: Option<Arc<HypervHost>>,
     platform: &Arc<MachinePlatform>,
 ) -> Built<Driven> {
     let Chipset { apics, remapping, ram } = &**chipset;
@@ -76,18 +46,13 @@ pub(crate) fn drive(
         interrupts.cpu_online(cpu, |_| {})?;
     }
     let remapped = remapping.as_ref().map(|unit| remap(unit, ram, &vectors)).transpose()?;
-    let parent: Arc<dyn MsiParent> = match (&hyperv, &remapped) {
-        (Some(host), _) => {
-            let (parent, hypercall) = (Arc::clone(&vectors) as _, Arc::clone(host) as _);
-            let vectors = ApicVectors::new(parent, hypercall, INSTANCE);
-            host.open(platform, Vectors::Apic(vectors))?
-        }
-        (None, Some(remapped)) => Arc::clone(remapped) as _,
-        (None, None) => Arc::clone(&vectors) as _,
+    let parent: Arc<dyn MsiParent> = match &remapped {
+        Some(remapped) => Arc::clone(remapped) as _,
+        None => Arc::clone(&vectors) as _,
     };
     let free = apics.cpus().map(|cpu| vectors.available_on(cpu)).collect();
     let (apics, served) = (Arc::clone(apics), interrupts.clone());
-    let root = X86Root { apics, kernel, vectors, remapped, hyperv, free, interrupts: served };
+    let root = X86Root { apics, kernel, vectors, remapped, free, interrupts: served };
     Ok(Driven { root: Box::new(root), parent, interrupts })
 }
 
@@ -111,7 +76,6 @@ struct X86Root {
     kernel: Arc<X86Kernel>,
     vectors: Arc<VectorDomain>,
     remapped: Option<Arc<RemappedVectors<RemapTableMemory>>>,
-    hyperv: Option<Arc<HypervHost>>,
     /// Number of vectors that are initially free on each CPU.
     free: Vec<u32>,
     interrupts: Interrupts,
@@ -135,9 +99,6 @@ impl Root for X86Root {
     }
 
     fn kept(&self) -> Option<String> {
-        if let Some(kept) = self.hyperv.as_ref().and_then(|host| host.kept()) {
-            return Some(kept);
-        }
         let slots = self.vectors.hwirqs_in_use();
         let entries = self.remapped.as_ref().map_or(0, |remapped| remapped.entries_in_use());
         let free: Vec<_> = self.apics.cpus().map(|cpu| self.vectors.available_on(cpu)).collect();

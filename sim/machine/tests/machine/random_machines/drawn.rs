@@ -70,20 +70,23 @@ impl Drawn {
     /// Returns the board as firmware describes it.
     pub(super) fn board(&self) -> Description {
         let mut board = board_trees::bare(self.cpus, 0);
+        let all = |kind: ControllerKind, places: &[Distance]| -> Vec<_> {
+            let places = places.iter().zip(0..);
+            let one = |(place, index): (&Distance, u64)| {
+                board_trees::controller(kind.clone(), index, place.offset())
+            };
+            places.map(one).collect()
+        };
         match &self.kinds {
             Kinds::Direct { redistributors, frames, .. } => {
                 self.place_redistributors(&mut board, *redistributors);
-                board.controllers.push(Controller::new(
-                    board_trees::GIC,
-                    ControllerKind::DirectLpi,
-                    None,
-                ));
-                board.controllers.extend(frame_controllers(frames));
+                board.controllers.extend(all(ControllerKind::DirectLpi, &[Distance::Near]));
+                board.controllers.extend(all(ControllerKind::V2m, frames));
             }
             Kinds::Others { itses, mbi, frames } => {
-                board.controllers.extend(its_controllers(itses));
-                board.controllers.extend(mbi.map(|mbi| mbi_controller(mbi, &board)));
-                board.controllers.extend(frame_controllers(frames));
+                board.controllers.extend(all(ControllerKind::Its, itses));
+                board.controllers.extend(mbi.map(mbi_controller));
+                board.controllers.extend(all(ControllerKind::V2m, frames));
             }
         }
         let target = |number: usize| ControllerIndex::new(number % board.controllers.len());
@@ -141,34 +144,17 @@ impl Drawn {
     }
 }
 
-fn its_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
-    places.iter().zip(0..).map(|(place, index)| {
-        let base = 0x0a00_0000 + index * 0x4_0000 + place.offset();
-        let name = format!("{}/msi-controller@{base:x}", board_trees::GIC);
-        Controller::its(name.as_str(), region(base, 0x2_0000))
-    })
-}
-
 /// Returns a controller with 400 SPIs and 128 extended SPIs.
-fn mbi_controller(mbi: Mbi, board: &Description) -> Controller {
-    let frame = match (mbi, &board.gic) {
-        (Mbi::Alias(place), _) => region(0x0804_0000 + place.offset(), 0x1_0000),
-        (Mbi::Distributor, Some(gic)) => gic.distributor.value,
-        (Mbi::Distributor, None) => region(0, 0x1_0000),
+fn mbi_controller(mbi: Mbi) -> Controller {
+    let alias = 0x4_0000;
+    let offset = match mbi {
+        Mbi::Distributor => 0,
+        Mbi::Alias(place) => alias + place.offset(),
     };
-    let mut controller = Controller::new(board_trees::GIC, ControllerKind::Mbi, Some(frame));
-    let spans =
-        [(64, 400), (4096, 128)].map(|(first, count)| IntIdSpan::new(IntId::new(first), count));
-    controller.ranges = spans.into_iter().flatten().map(Fact::stated).collect();
+    let mut controller = board_trees::controller(ControllerKind::Mbi, 0, offset);
+    let extended = IntIdSpan::new(IntId::new(4096), 128).unwrap();
+    controller.ranges.push(Fact::stated(extended));
     controller
-}
-
-fn frame_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
-    places.iter().zip(0..).map(|(place, index)| {
-        let base = 0x0802_0000 + index * 0x1_0000 + place.offset();
-        let name = format!("{}/v2m@{base:x}", board_trees::GIC);
-        Controller::new(name.as_str(), ControllerKind::V2m, Some(region(base, 0x1000)))
-    })
 }
 
 fn routing(route: &DrawnRoute, host: u64, target: impl Fn(usize) -> ControllerIndex) -> MsiRouting {
