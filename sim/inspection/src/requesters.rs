@@ -7,7 +7,6 @@
 pub mod first_match;
 
 use crate::work;
-use first_match::{Piece, within};
 use gic_firmware::{
     BusRange, ConfigAccess, Description, Fact, IommuIndex, IommuReference, IommuRouting,
     MsiRouting, NodeId, Origin, PciHost, PlatformDevice, RequesterId, RouteSpan, Status, Via,
@@ -128,28 +127,24 @@ fn usable(
     let is_masked = msi.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX);
     let (of_map, others): (Vec<_>, Vec<_>) =
         spans.into_iter().partition(|span| matches!(span.via, Via::Map(_)));
-    let cut = |span: &RouteSpan, piece: &Piece| {
-        let (rid_base, length) = piece.base_and_length()?;
+    let cut = |span: &RouteSpan, (rid_base, length): (u32, u32)| {
         let skipped = rid_base.checked_sub(span.rid_base.get())?;
         let device_id_base = span.device_id_base.get().checked_add(skipped)?;
-        Some(RouteSpan {
-            rid_base: rid_base.into(),
-            length,
-            device_id_base: device_id_base.into(),
-            ..*span
-        })
+        let (rid_base, device_id_base) = (rid_base.into(), device_id_base.into());
+        Some(RouteSpan { rid_base, length, device_id_base, ..*span })
+    };
+    let parts = |spans: &[RouteSpan]| {
+        first_match::parts(spans.iter().map(|span| (span.rid_base.get(), span.length)), ids)
     };
     let mut usable: Vec<_> = if is_masked {
         of_map.into_iter().filter(|span| span.length > 0).collect()
     } else {
-        let covered: Vec<_> =
-            of_map.iter().map(|one| within(one.rid_base.get(), one.length, ids)).collect();
-        let pieces = first_match::pieces(&covered);
-        pieces.iter().filter_map(|piece| cut(of_map.get(piece.entry)?, piece)).collect()
+        let parts = parts(&of_map).into_iter();
+        parts.filter_map(|(entry, part)| cut(of_map.get(entry)?, part)).collect()
     };
     let others = others.iter().filter_map(|span| {
-        let pieces = first_match::pieces(&[within(span.rid_base.get(), span.length, ids)]);
-        cut(span, pieces.first()?)
+        let (_, part) = *parts(std::slice::from_ref(span)).first()?;
+        cut(span, part)
     });
     usable.extend(others);
     usable
@@ -165,7 +160,7 @@ fn passage(device: &PlatformDevice) -> Passage<'_> {
 
 /// Returns the streams of requesters with these IDs.
 fn by_map<'d>(routing: &'d IommuRouting, ids: &Range<u64>) -> Passage<'d> {
-    let stream = |entry: usize, base: u32, length: u32| {
+    let stream = |(entry, (base, length)): (usize, (u32, u32))| {
         let entry = routing.map.get(entry)?;
         let skipped = base.checked_sub(entry.rid_base.get())?;
         Some(Stream {
@@ -176,24 +171,14 @@ fn by_map<'d>(routing: &'d IommuRouting, ids: &Range<u64>) -> Passage<'d> {
             origin: &entry.origin,
         })
     };
-    let covered: Vec<_> =
-        routing.map.iter().map(|entry| (entry.rid_base.get(), entry.length)).collect();
-    if let Some(mask) = routing.mask.as_ref().filter(|mask| mask.value != u32::MAX) {
-        // Linux refuses the rest of a map from an entry on that the mask cannot lead to.
-        let all = covered.iter().take_while(|(base, _)| base & !mask.value == 0);
-        let all = all.enumerate().filter(|(_, (_, length))| *length > 0);
-        return Passage::Every(
-            all.filter_map(|(entry, (base, length))| stream(entry, *base, *length)).collect(),
-        );
-    }
-    let covered: Vec<_> =
-        covered.iter().map(|(base, length)| within(*base, *length, ids)).collect();
-    let pieces = first_match::pieces(&covered);
-    let streams = pieces.iter().filter_map(|piece| {
-        let (base, length) = piece.base_and_length()?;
-        stream(piece.entry, base, length)
-    });
-    Passage::Sorted(streams.collect())
+    let entries = routing.map.iter().map(|entry| (entry.rid_base.get(), entry.length));
+    let Some(mask) = routing.mask.as_ref().filter(|mask| mask.value != u32::MAX) else {
+        let parts = first_match::parts(entries, ids).into_iter();
+        return Passage::Sorted(parts.filter_map(stream).collect());
+    };
+    // Linux refuses the rest of a map from an entry on that the mask cannot lead to.
+    let entries = entries.take_while(|(base, _)| base & !mask.value == 0).enumerate();
+    Passage::Every(entries.filter(|(_, (_, length))| *length > 0).filter_map(stream).collect())
 }
 
 /// Returns the stream for a device outside PCI. The stream's requester ID is 0.

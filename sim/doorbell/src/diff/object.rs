@@ -32,9 +32,16 @@ impl Object<'_> {
         Self { node: name.clone(), name, keys, ..Self::default() }
     }
 
-    /// Adds a value to a field.
-    pub(super) fn add(&mut self, field: &'static str, value: &impl ToString) {
-        self.fields.entry(field).or_default().push(value.to_string());
+    /// Adds values to a field.
+    pub(super) fn add<V: ToString>(
+        &mut self,
+        field: &'static str,
+        values: impl IntoIterator<Item = V>,
+    ) {
+        let mut values = values.into_iter().map(|value| value.to_string()).peekable();
+        if values.peek().is_some() {
+            self.fields.entry(field).or_default().extend(values);
+        }
     }
 
     /// Returns the fields as one line.

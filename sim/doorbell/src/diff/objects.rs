@@ -74,10 +74,11 @@ impl<'s> Side<'s> {
 
     fn secondary_gic(&self, secondary: &SecondaryGic) -> Object<'_> {
         let mut object = self.gic(&secondary.gic, "secondary");
-        if let Some(parent) = &secondary.parent {
+        let interrupt = secondary.parent.as_ref().map(|parent| {
             let intid = parent.intid.map(|intid| format!("{intid} of ")).unwrap_or_default();
-            object.add("interrupt at its parent", &format!("{intid}{}", parent.controller));
-        }
+            format!("{intid}{}", parent.controller)
+        });
+        object.add("interrupt at its parent", interrupt);
         object
     }
 
@@ -89,23 +90,16 @@ impl<'s> Side<'s> {
             GicVersion::V4 if !self.is_same_form => GicVersion::V3,
             version => version,
         };
-        object.add("version", &version);
-        object.add("status", &gic.status.value);
-        object.add("distributor", &self.region(gic.distributor.value));
+        object.add("version", [version]);
+        object.add("status", [gic.status.value]);
+        object.add("distributor", [self.region(&gic.distributor)]);
         if self.is_same_form {
-            for one in &gic.redistributors {
-                object.add("redistributors", &self.region(one.value));
-            }
-            if let Some(stride) = &gic.redistributor_stride {
-                object.add("redistributor stride", &format!("{:#x}", stride.value));
-            }
-            if let Some(one) = &gic.cpu_interface {
-                object.add("CPU interface", &self.region(one.value));
-            }
-            object.add("coherence", &coherence(gic.coherence.value));
-            if gic.broken_save_restore {
-                object.add("quirk", &"broken save and restore");
-            }
+            object.add("redistributors", gic.redistributors.iter().map(|one| self.region(one)));
+            let stride = gic.redistributor_stride.as_ref();
+            object.add("redistributor stride", stride.map(|one| format!("{:#x}", one.value)));
+            object.add("CPU interface", gic.cpu_interface.as_ref().map(|one| self.region(one)));
+            object.add("coherence", [coherence(gic.coherence.value)]);
+            object.add("quirk", gic.broken_save_restore.then_some("broken save and restore"));
         }
         object
     }
@@ -114,31 +108,24 @@ impl<'s> Side<'s> {
         let address = controller.registers.as_ref().map(|region| region.base());
         let mut object = Object::of_node(controller.kind.as_str(), &controller.id, address);
         object.name = format!("{} ({})", controller.id, controller.kind);
-        object.add("status", &controller.status.value);
-        if let Some(one) = &controller.registers {
-            object.add("registers", &self.region(one.value));
-        }
+        object.add("status", [controller.status.value]);
+        object.add("registers", controller.registers.as_ref().map(|one| self.region(one)));
         for range in &controller.ranges {
             let stated = range.origin.item();
             let field = if stated.is_empty() || !self.is_same_form { "INTIDs" } else { stated };
-            object.add(field, &format!("{}+{}", range.first().get(), range.count()));
+            object.add(field, [format!("{}+{}", range.first().get(), range.count())]);
         }
-        for line in &controller.lines {
-            object.add("line", &format!("INTID {}", line.intid.get()));
-        }
-        if let Some(message) = &controller.message {
-            let text = format!("{:#x}, data {} for the first INTID", message.address, message.data);
-            object.add("message", &text);
-        }
-        if let Some(window) = &controller.pre_its {
-            object.add("pre-ITS window", &self.region(window.value));
-        }
+        let lines = controller.lines.iter();
+        object.add("line", lines.map(|line| format!("INTID {}", line.intid.get())));
+        let message = controller.message.as_ref().map(|message| {
+            format!("{:#x}, data {} for the first INTID", message.address, message.data)
+        });
+        object.add("message", message);
+        object.add("pre-ITS window", controller.pre_its.as_ref().map(|one| self.region(one)));
         if self.is_same_form {
-            object.add("coherence", &coherence(controller.coherence.value));
-            object.add("#msi-cells", &controller.msi_cells.value);
-            if let Some(gic) = &controller.secondary_gic {
-                object.add("GIC", &gic);
-            }
+            object.add("coherence", [coherence(controller.coherence.value)]);
+            object.add("#msi-cells", [controller.msi_cells.value]);
+            object.add("GIC", &controller.secondary_gic);
         }
         object
     }
@@ -146,19 +133,15 @@ impl<'s> Side<'s> {
     fn an_iommu(&self, iommu: &Iommu) -> Object<'_> {
         let base = |one: &Fact<Region>| one.base();
         let mut object = Object::of_node("iommu", &iommu.id, iommu.registers.as_ref().map(base));
-        object.add("status", &iommu.status.value);
-        if let Some(one) = &iommu.registers {
-            object.add("registers", &self.region(one.value));
-        }
-        for name in iommu.compatible.iter().filter(|_| self.is_same_form) {
-            object.add("compatible", name);
-        }
+        object.add("status", [iommu.status.value]);
+        object.add("registers", iommu.registers.as_ref().map(|one| self.region(one)));
+        object.add("compatible", iommu.compatible.iter().filter(|_| self.is_same_form));
         object
     }
 
     /// Returns a region as text. Devicetree and ACPI state sizes differently, so sizes are compared
     /// only within one form.
-    pub(super) fn region(&self, region: Region) -> String {
+    pub(super) fn region(&self, region: &Region) -> String {
         if self.is_same_form {
             format!("{:#x}+{:#x}", region.base(), region.size())
         } else {
@@ -179,30 +162,22 @@ impl Object<'_> {
 
 fn machine(description: &Description) -> Object<'_> {
     let mut object = Object::new(&"the machine", ["machine".to_owned()]);
-    if let Some(model) = &description.model {
-        object.add("model", &model.value);
-    }
-    for name in &description.compatible {
-        object.add("compatible", name);
-    }
-    if let Some(oem) = &description.oem_id {
-        object.add("OEM ID", &oem);
-    }
+    object.add("model", description.model.as_ref().map(|model| &model.value));
+    object.add("compatible", &description.compatible);
+    object.add("OEM ID", &description.oem_id);
     object
 }
 
 fn cpu(cpu: &CpuNode) -> Object<'_> {
     let affinity = cpu.affinity.value;
     let mut object = Object::new(&format!("CPU {affinity}"), [affinity.to_string()]);
-    object.add("status", &cpu.status.value);
+    object.add("status", [cpu.status.value]);
     object
 }
 
 fn wired(user: &WiredUser) -> Object<'_> {
     let mut object = Object::of_node("wired", &user.id, None);
-    object.add("status", &user.status.value);
-    for intid in &user.interrupts {
-        object.add("interrupts", &intid.value);
-    }
+    object.add("status", [user.status.value]);
+    object.add("interrupts", user.interrupts.iter().map(|intid| intid.value));
     object
 }

@@ -17,7 +17,7 @@ impl Side<'_> {
             for bridge in &host.bridges {
                 let mut object = Object::of_node("bridge", &bridge.id, None);
                 if section == Section::Routes {
-                    object.add("status", &bridge.status.value);
+                    object.add("status", [bridge.status.value]);
                     add_mask(&mut object, &bridge.msi);
                     object.map = self.routes(self.description.bridge_spans(bridge));
                 }
@@ -36,27 +36,25 @@ impl Side<'_> {
         object.buses = Some(u64::from(buses.first) << 8..(u64::from(buses.last) + 1) << 8);
         let routes = self.description.host_spans(host);
         if section == Section::Isolation {
-            if let Some(mask) = &host.iommu.mask {
-                object.add("iommu-map-mask", &format!("{:#x}", mask.value));
-            }
+            let mask = host.iommu.mask.as_ref();
+            object.add("iommu-map-mask", mask.map(|mask| format!("{:#x}", mask.value)));
             self.add_isolation(&mut object, routes);
             object.map = self.streams(&host.iommu);
             return object;
         }
-        object.add("status", &host.status.value);
-        object.add("buses", &format!("{:#04x} to {:#04x}", buses.first, buses.last));
-        if let Some(config) = &host.config {
-            object.add("configuration space", &self.region(config.region()));
-        }
-        if let Some(segment) = host.segment.as_ref().filter(|_| self.is_same_form) {
-            object.add("segment", &segment.value);
+        object.add("status", [host.status.value]);
+        object.add("buses", [format!("{:#04x} to {:#04x}", buses.first, buses.last)]);
+        let config = host.config.as_ref().map(|config| self.region(&config.region()));
+        object.add("configuration space", config);
+        if self.is_same_form {
+            object.add("segment", host.segment.as_ref().map(|segment| segment.value));
         }
         // Tables state these windows in AML.
         for window in host.dma_windows.iter().filter(|_| self.is_same_form) {
-            let (bus, cpu) = (window.bus_base(), self.region(window.cpu()));
+            let (bus, cpu) = (window.bus_base(), self.region(&window.cpu()));
             let moved = format!("{cpu} at bus address {bus:#x}");
-            object
-                .add(window.origin.item(), if bus == window.cpu().base() { &cpu } else { &moved });
+            let text = if bus == window.cpu().base() { cpu } else { moved };
+            object.add(window.origin.item(), [text]);
         }
         add_mask(&mut object, &host.msi);
         object.map = self.routes(routes);
@@ -81,20 +79,19 @@ impl Side<'_> {
         }
         if section == Section::Isolation {
             self.add_isolation(&mut object, routes.into_iter());
-            for passed in &device.iommus {
-                let Some(name) = self.iommu(passed.iommu) else { continue };
+            let iommus = device.iommus.iter().filter_map(|passed| {
+                let name = self.iommu(passed.iommu)?;
                 let cells = passed.specifier.iter().map(|cell| format!(" {cell:#x}"));
                 let cells: String = cells.collect();
                 let stream = if cells.is_empty() { cells } else { format!("StreamID{cells} at ") };
-                object.add("IOMMU", &format!("{stream}{name}"));
-            }
+                Some(format!("{stream}{name}"))
+            });
+            object.add("IOMMU", iommus);
             object.map = self.streams(&device.iommu);
             return object;
         }
-        object.add("status", &device.status.value);
-        for message in &messages {
-            object.add("messages", message);
-        }
+        object.add("status", [device.status.value]);
+        object.add("messages", &messages);
         if device.role == Role::Bus {
             add_mask(&mut object, &device.msi);
             object.map = self.routes(routes.into_iter());
@@ -117,7 +114,7 @@ impl Side<'_> {
         } else {
             "not isolated"
         };
-        object.add("messages", &text);
+        object.add("messages", [text]);
     }
 
     fn routes(&self, spans: impl Iterator<Item = RouteSpan>) -> Vec<Span<'_>> {
@@ -140,7 +137,6 @@ impl Side<'_> {
 }
 
 fn add_mask(object: &mut Object<'_>, msi: &MsiRouting) {
-    if let Some(mask) = &msi.mask {
-        object.add("msi-map-mask", &format!("{:#x}", mask.value));
-    }
+    let mask = msi.mask.as_ref();
+    object.add("msi-map-mask", mask.map(|mask| format!("{:#x}", mask.value)));
 }

@@ -14,19 +14,24 @@ pub struct Piece {
     pub ids: Range<u64>,
 }
 
-impl Piece {
-    /// Returns the first requester ID and the number of requester IDs.
-    pub(super) fn base_and_length(&self) -> Option<(u32, u32)> {
-        let base = u32::try_from(self.ids.start).ok()?;
-        let length = u32::try_from(self.ids.end - self.ids.start).unwrap_or(u32::MAX);
-        Some((base, length))
-    }
-}
-
-/// Returns the part of an entry within `ids`. An entry that extends past 32 bits is truncated.
-pub(super) fn within(base: u32, length: u32, ids: &Range<u64>) -> Range<u64> {
-    let end = (u64::from(base) + u64::from(length)).min(1 << 32);
-    u64::from(base).max(ids.start)..end.min(ids.end)
+/// Returns the parts of a map's entries that apply to `ids`, in ascending order and disjoint: the
+/// position of each entry, and the first requester ID and the number of requester IDs. Entries are
+/// stated in the same way; one that extends past 32 bits is truncated.
+pub(super) fn parts(
+    entries: impl Iterator<Item = (u32, u32)>,
+    ids: &Range<u64>,
+) -> Vec<(usize, (u32, u32))> {
+    let covered = entries.map(|(base, length)| {
+        let end = (u64::from(base) + u64::from(length)).min(1 << 32);
+        u64::from(base).max(ids.start)..end.min(ids.end)
+    });
+    let pieces = pieces(&covered.collect::<Vec<_>>()).into_iter();
+    let parts = pieces.filter_map(|piece| {
+        let base = u32::try_from(piece.ids.start).ok()?;
+        let length = u32::try_from(piece.ids.end - piece.ids.start).unwrap_or(u32::MAX);
+        Some((piece.entry, (base, length)))
+    });
+    parts.collect()
 }
 
 /// Returns the pieces of a map, in ascending order and disjoint. Each of `entries` is a range of
@@ -81,25 +86,21 @@ mod tests {
             (first, last) in (0u64..30, 0u64..60),
         ) {
             let ids = first..last;
-            let covered: Vec<_> =
-                entries.iter().map(|(base, length)| within(*base, *length, &ids)).collect();
-            let pieces = pieces(&covered);
-            prop_assert!(pieces.len() <= 2 * entries.len());
-            prop_assert!(pieces.is_sorted_by(|one, next| one.ids.end <= next.ids.start));
+            let parts = parts(entries.iter().copied(), &ids);
+            prop_assert!(parts.len() <= 2 * entries.len());
+            let range = |(base, length): (u32, u32)| base..base + length;
+            prop_assert!(parts.is_sorted_by(|one, next| range(one.1).end <= next.1.0));
             for id in 0..64 {
-                let contains = |&(base, length): &(u32, u32)| (base..base + length).contains(&id);
-                let id = u64::from(id);
-                let expected = entries.iter().position(contains).filter(|_| ids.contains(&id));
-                let found = pieces.iter().find(|piece| piece.ids.contains(&id));
-                prop_assert_eq!(found.map(|piece| piece.entry), expected);
+                let expected = entries.iter().position(|entry| range(*entry).contains(&id));
+                let expected = expected.filter(|_| ids.contains(&id.into()));
+                let found = parts.iter().find(|(_, part)| range(*part).contains(&id));
+                prop_assert_eq!(found.map(|(entry, _)| *entry), expected);
             }
         }
     }
 
     #[test]
     fn an_entry_is_truncated_at_the_32_bit_limit() {
-        let all = 0..1 << 32;
-        let [piece] = &pieces(&[within(u32::MAX, 5, &all)])[..] else { panic!() };
-        assert_eq!(piece.base_and_length(), Some((u32::MAX, 1)));
+        assert_eq!(parts([(u32::MAX, 5)].into_iter(), &(0..1 << 32)), [(0, (u32::MAX, 1))]);
     }
 }
