@@ -70,15 +70,10 @@ pub struct Graph {
     pub(crate) controllers: Vec<usize>,
     /// First box with each identifier.
     places: BTreeMap<(Column, NodeId), usize>,
-    /// The boxes of each column.
-    drawn: BTreeMap<Column, DrawnColumn>,
-}
-
-/// The number of boxes in a column, plus the box that represents the omitted ones and their number.
-#[derive(Debug, Default)]
-struct DrawnColumn {
-    boxes: usize,
-    others: Option<(usize, usize)>,
+    /// Number of objects in each column.
+    counts: BTreeMap<Column, usize>,
+    /// The box that represents a column's objects beyond the first [`MAX_BOXES`].
+    others: BTreeMap<Column, usize>,
 }
 
 impl Graph {
@@ -90,9 +85,7 @@ impl Graph {
         for device in &inspection.devices {
             graph.requester(device);
         }
-        if let Some((_, others)) = graph.others(Column::Requester) {
-            *others += inspection.omitted.devices.omitted();
-        }
+        *graph.counts.entry(Column::Requester).or_default() += inspection.omitted.devices.omitted();
         graph.root(description, &source.cpu_clusters());
         graph.name_others();
         graph.tell_apart();
@@ -231,47 +224,32 @@ impl Graph {
         lines: impl FnOnce() -> Vec<String>,
     ) -> usize {
         work::step();
-        let drawn = self.drawn.entry(column).or_default();
+        let count = self.counts.entry(column).or_default();
+        *count += 1;
         let next = self.nodes.len();
-        let place = match &mut drawn.others {
-            _ if drawn.boxes < MAX_BOXES => {
-                drawn.boxes += 1;
-                let title = id.as_str().rsplit('/').next().unwrap_or_default().to_owned();
-                self.nodes.push(Node {
-                    column,
-                    id: id.to_string(),
-                    title,
-                    lines: lines(),
-                    is_enabled,
-                });
+        let place = if *count <= MAX_BOXES {
+            let title = id.as_str().rsplit('/').next().unwrap_or_default().to_owned();
+            let lines = lines();
+            self.nodes.push(Node { column, id: id.to_string(), title, lines, is_enabled });
+            next
+        } else {
+            *self.others.entry(column).or_insert_with(|| {
+                let lines = vec!["not drawn one by one".to_owned()];
+                let [id, title] = ["others".to_owned(), String::new()];
+                self.nodes.push(Node { column, id, title, lines, is_enabled: true });
                 next
-            }
-            Some((place, count)) => {
-                *count += 1;
-                *place
-            }
-            None => {
-                drawn.others = Some((next, 1));
-                let [id, title] = [String::from("others"), String::new()];
-                self.nodes.push(Node { column, id, title, lines: Vec::new(), is_enabled: true });
-                next
-            }
+            })
         };
         self.places.entry((column, id.clone())).or_insert(place);
         place
     }
 
-    /// Returns the box that represents the other boxes of a column, and their number.
-    fn others(&mut self, column: Column) -> Option<&mut (usize, usize)> {
-        self.drawn.get_mut(&column)?.others.as_mut()
-    }
-
     /// Sets the title of each box that represents others to their number.
     fn name_others(&mut self) {
-        for (place, count) in self.drawn.values().filter_map(|drawn| drawn.others) {
-            if let Some(node) = self.nodes.get_mut(place) {
+        for (column, place) in &self.others {
+            let count = self.counts.get(column).map_or(0, |count| count - MAX_BOXES);
+            if let Some(node) = self.nodes.get_mut(*place) {
                 node.title = format!("{count} more");
-                node.lines = vec!["not drawn one by one".to_owned()];
             }
         }
     }
