@@ -3,7 +3,8 @@
 use crate::source::CpuClusters;
 use crate::wording::counted;
 use gic_firmware::{CpuNode, Description, NodeId};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::Hash;
 
 /// Maximum number of groups. If a level of the hierarchy has more, a higher level is drawn.
 const MAX_GROUPS: usize = 16;
@@ -27,17 +28,17 @@ impl CpuGroup {
     }
 }
 
-/// Groups the CPUs by the lowest level of firmware's hierarchy that yields a few groups, and
-/// returns the groups sorted by name. Without a hierarchy, CPUs are grouped by Aff2 and Aff3 if
-/// Aff0 is 0 everywhere, because CPUs with a thread number in Aff0 have the core in Aff1.
-/// Otherwise, all CPUs form one group.
+/// Groups the CPUs by the lowest level of firmware's hierarchy that yields a few groups, in the
+/// order of their first CPUs. Without a hierarchy, CPUs are grouped by Aff2 and Aff3 if Aff0 is 0
+/// everywhere, because CPUs with a thread number in Aff0 have the core in Aff1. Otherwise, all CPUs
+/// form one group.
 pub(super) fn of(description: &Description, clusters: &CpuClusters) -> Vec<CpuGroup> {
     let cpus = &description.cpus;
     let depth = clusters.values().map(Vec::len).max().unwrap_or(0);
     let level = (1..=depth).rev().map(|depth| {
         grouped(cpus, |cpu| {
             let path = clusters.get(&cpu.id).map_or(&[][..], Vec::as_slice);
-            path.iter().take(depth).map(Shown).collect::<Vec<_>>()
+            path.iter().take(depth).map(String::as_str).collect::<Vec<_>>()
         })
     });
     let level = level.into_iter().find(|groups| is_apt(groups, cpus.len()));
@@ -55,48 +56,31 @@ pub(super) fn of(description: &Description, clusters: &CpuClusters) -> Vec<CpuGr
     (!all.is_empty()).then(|| group(title, &all)).into_iter().collect()
 }
 
-/// A name in a hierarchy, ordered by its letters and then by its number: `cluster2` is before
-/// `cluster10`.
-#[derive(PartialEq, Eq)]
-struct Shown<'n>(&'n String);
-
-impl Shown<'_> {
-    fn key(&self) -> (&str, u64, &str) {
-        let letters = self.0.trim_end_matches(|one: char| one.is_ascii_digit());
-        let number = self.0.get(letters.len()..).and_then(|number| number.parse().ok());
-        (letters, number.unwrap_or(0), self.0)
-    }
+fn name(path: &[&str]) -> String {
+    if path.is_empty() { "other CPUs".to_owned() } else { path.join(", ") }
 }
 
-impl PartialOrd for Shown<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
+/// CPUs with the same key.
+type Group<'c, K> = (K, Vec<&'c CpuNode>);
 
-impl Ord for Shown<'_> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-fn name(path: &[Shown<'_>]) -> String {
-    match path {
-        [] => "other CPUs".to_owned(),
-        path => path.iter().map(|part| part.0.as_str()).collect::<Vec<_>>().join(", "),
-    }
-}
-
-fn grouped<K: Ord>(cpus: &[CpuNode], key: impl Fn(&CpuNode) -> K) -> BTreeMap<K, Vec<&CpuNode>> {
-    let mut groups: BTreeMap<K, Vec<&CpuNode>> = BTreeMap::new();
+fn grouped<K: Clone + Eq + Hash>(
+    cpus: &[CpuNode],
+    key: impl Fn(&CpuNode) -> K,
+) -> Vec<Group<'_, K>> {
+    let (mut places, mut groups) = (HashMap::new(), Vec::<Group<'_, K>>::new());
     for cpu in cpus {
-        groups.entry(key(cpu)).or_default().push(cpu);
+        let key = key(cpu);
+        let place = *places.entry(key.clone()).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some((_, cpus)) => cpus.push(cpu),
+            None => groups.push((key, vec![cpu])),
+        }
     }
     groups
 }
 
 /// Returns `true` if there are a few groups, at least one of which has several CPUs.
-fn is_apt<K>(groups: &BTreeMap<K, Vec<&CpuNode>>, cpus: usize) -> bool {
+fn is_apt<K>(groups: &[Group<'_, K>], cpus: usize) -> bool {
     (2..=MAX_GROUPS).contains(&groups.len()) && groups.len() < cpus
 }
 
@@ -135,7 +119,7 @@ mod tests {
         let clusters = cpus.map(|(cpu, cluster)| (cpu.id.clone(), path(cluster))).collect();
         let [two, ten] = [("socket0, cluster2", "1 CPU"), ("socket0, cluster10", "3 CPUs")]
             .map(|(title, line)| (title.to_owned(), vec![line.to_owned()]));
-        assert_eq!(titles(&machine, &clusters), [two, ten]);
+        assert_eq!(titles(&machine, &clusters), [ten, two]);
     }
 
     #[test]
