@@ -7,16 +7,16 @@ mod text;
 use crate::cli::{Disturbance, RunArgs, WorkloadArgs};
 use crate::exit::Outcome;
 use crate::inspect::print_text;
-use crate::print;
+use crate::print::{self, wrapped};
 use crate::source;
 use crate::trace::{self, TraceFile};
 use anyhow::Result;
 use doorbell_inspection::Source;
 use doorbell_inspection::inspect::Inspection;
 use doorbell_machine::{BuildOptions, Machine, Migration, Progress, Report, RunOptions, simulate};
-use faults::Faults;
 use gic_firmware::lint::KnownRegisters;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write as _;
 use std::num::NonZeroU16;
 use std::path::Path;
 
@@ -43,11 +43,12 @@ pub(crate) fn run(args: &RunArgs, file: Option<&Path>) -> Result<Outcome> {
     if let Some(file) = file {
         file.write(&report)?;
     }
-    let faults = Faults::of(&source);
-    let document = json::document(&source.name, &report, args, &faults);
+    let errors = faults::of(&source);
+    let document = json::document(&source.name, &report, args, &errors);
     print::object(args.output.json, &document, |out| {
         text::print(out, &source.name, &report, args)?;
-        faults.print(out)
+        let hint = faults::hint(&source, &errors);
+        hint.map_or(Ok(()), |hint| writeln!(out, "{}", wrapped(&hint)))
     })?;
     Ok(if report.totals.is_clean() { Outcome::Good } else { Outcome::Findings })
 }
@@ -106,7 +107,7 @@ fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) 
     let inspection = Inspection::of(source, &KnownRegisters::default());
     print::object(args.output.json, &inspection, |out| print_text(out, &inspection))?;
     print::tell(format_args!("{}: nothing to deliver: {refusal}", source.name));
-    if let Some(hint) = Faults::of(source).hint() {
+    if let Some(hint) = faults::hint(source, &faults::of(source)) {
         print::tell(hint);
     }
     Ok(Outcome::CouldNotRun)

@@ -1,6 +1,5 @@
 //! JSON output of a run, for programs.
 
-use super::faults::Faults;
 use crate::cli::RunArgs;
 use doorbell_machine::{DeviceReport, Report};
 use gic_firmware::Finding;
@@ -11,7 +10,7 @@ pub(super) fn document(
     machine: &str,
     report: &Report,
     args: &RunArgs,
-    faults: &Faults<'_>,
+    errors: &[Finding],
 ) -> Value {
     let mut totals = json!(report.totals);
     totals["omitted"] = json!(report.omitted.len());
@@ -29,7 +28,7 @@ pub(super) fn document(
         "omitted": report.omitted,
         "totals": totals,
         "notes": report.notes,
-        "lint_errors": faults.findings.iter().map(lint_error).collect::<Vec<_>>(),
+        "lint_errors": errors.iter().map(lint_error).collect::<Vec<_>>(),
         "nanoseconds_per_message": time,
     })
 }
