@@ -316,7 +316,7 @@ pub(crate) struct InspectArgs {
 pub(crate) struct ExplainArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// A node, or a part of its path that no other has; a PCI function such as 0000:01:00.0, or with
+    /// A node, or the end of its path if no other has it; a PCI function such as 0000:01:00.0, or with
     /// its host, "/pcie@10000000 01:00.0"; a requester of another bus, `NODE[0x1]`; or a DeviceID
     /// such as 0x100, which names all that have it. Without a device, the devices are listed.
     #[arg(value_name = "DEVICE", required_unless_present_any = ["machine", "running"])]

@@ -77,27 +77,19 @@ pub(super) fn named<'d>(source: &'d Source, name: &'d str) -> Result<Vec<Sender<
     Ok(senders)
 }
 
-/// Returns the item with this name, or else the only one whose name has `part` as whole words.
-fn unique<'n, T>(items: impl Iterator<Item = (&'n str, T)>, part: &str) -> Result<Option<T>> {
-    let is_word = |name: &str| {
-        name.match_indices(part).any(|(at, _)| {
-            let (before, after) = (name.get(..at), name.get(at + part.len()..));
-            let is_end = |text: Option<&str>, of: fn(&str) -> Option<char>| {
-                text.and_then(of).is_none_or(|one| !one.is_alphanumeric())
-            };
-            is_end(before, |text| text.chars().next_back())
-                && is_end(after, |text| text.chars().next())
-        })
+/// Returns the item with this name, or else the only one whose path ends with it, with or without
+/// addresses.
+fn unique<'n, T>(items: impl Iterator<Item = (&'n str, T)>, end: &str) -> Result<Option<T>> {
+    let has_end = |path: &str| {
+        path.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with(['/', '.']))
     };
-    let mut found: Vec<(&str, T)> =
-        items.filter(|(name, _)| !part.is_empty() && is_word(name)).collect();
-    if let Some(exact) = found.iter().position(|(name, _)| *name == part) {
+    let is_meant = |path: &str| has_end(path) || has_end(&place::without_addresses(path));
+    let mut found: Vec<(&str, T)> = items.filter(|(path, _)| is_meant(path)).collect();
+    if let Some(exact) = found.iter().position(|(path, _)| *path == end) {
         return Ok(Some(found.swap_remove(exact).1));
     }
     match found.as_slice() {
-        [(one, _), (other, _), ..] => {
-            bail!("several nodes have this name, such as {one} and {other}")
-        }
+        [(one, _), (other, _), ..] => bail!("several nodes have this name: {one}, {other}, …"),
         _ => Ok(found.pop().map(|(_, item)| item)),
     }
 }

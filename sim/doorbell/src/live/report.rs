@@ -118,8 +118,11 @@ impl Report {
         });
         let devices: Vec<_> = devices.collect();
         let controllers: Vec<_> = controllers.collect();
-        let arrivals = Arrivals::of(&devices);
-        let mut notes = arrivals.notes();
+        let arrivals = arrivals(&devices);
+        let mut counts = arrivals.values().flatten().map(|(_, messages)| *messages);
+        let silent = !arrivals.is_empty() && counts.all(|messages| messages == 0);
+        let notes = arrivals.iter().filter(|_| !silent);
+        let mut notes: Vec<_> = notes.filter_map(|(bus, functions)| note(bus, functions)).collect();
         notes.extend(beyond(&devices, &controllers));
         if system.functions.iter().any(|function| !function.config.is_whole()) {
             let reason = "the capabilities cannot be read; run as root";
@@ -129,7 +132,7 @@ impl Report {
             firmware: system.firmware.source.clone(),
             gic: description.gic.as_ref().map(|gic| format!("{} {}", gic.version.value, gic.id)),
             controllers,
-            silent: arrivals.are_all_missing(),
+            silent,
             notes,
             devices,
             problems: root.problems(),
@@ -143,32 +146,19 @@ impl Report {
 }
 
 /// The functions on each bus, and the number of their messages that have arrived.
-struct Arrivals(BTreeMap<String, Vec<(String, u64)>>);
+type Arrivals = BTreeMap<String, Vec<(String, u64)>>;
 
 /// Maximum number of functions that a note names.
 const NAMED: usize = 4;
 
-impl Arrivals {
-    fn of(devices: &[DeviceRow]) -> Self {
-        let mut buses: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for device in devices {
-            let Some(messages) = device.messages() else { continue };
-            let bus = device.id.rsplit_once(':').map_or("", |(bus, _)| bus);
-            buses.entry(bus.to_owned()).or_default().push((device.id.clone(), messages));
-        }
-        Self(buses)
+fn arrivals(devices: &[DeviceRow]) -> Arrivals {
+    let mut buses = Arrivals::new();
+    for device in devices {
+        let Some(messages) = device.messages() else { continue };
+        let bus = device.id.rsplit_once(':').map_or("", |(bus, _)| bus);
+        buses.entry(bus.to_owned()).or_default().push((device.id.clone(), messages));
     }
-
-    fn are_all_missing(&self) -> bool {
-        !self.0.is_empty() && self.0.values().flatten().all(|(_, messages)| *messages == 0)
-    }
-
-    fn notes(&self) -> Vec<String> {
-        if self.are_all_missing() {
-            return Vec::new();
-        }
-        self.0.iter().filter_map(|(bus, functions)| note(bus, functions)).collect()
-    }
+    buses
 }
 
 /// Returns a note about the functions of a bus from which no message has arrived, although messages

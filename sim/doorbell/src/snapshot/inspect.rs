@@ -6,6 +6,7 @@ use super::machine::{Machine, Origin, target};
 use crate::exit::Outcome;
 use crate::print::{self, Output};
 use crate::table::Table;
+use crate::wording::counted;
 use anyhow::Result;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
 use gic_arch::gits::{self, Baser, Cbaser, Creadr, Cwriter};
@@ -123,9 +124,9 @@ impl Summary {
         writeln!(out, "{}", self.its_table())?;
         match self.problems {
             0 => Ok(()),
-            1 => writeln!(out, "\n1 part cannot be restored: see `doorbell snapshot lint`"),
-            many => {
-                writeln!(out, "\n{many} parts cannot be restored: see `doorbell snapshot lint`")
+            count => {
+                let parts = counted(count, "part");
+                writeln!(out, "\n{parts} cannot be restored: see `doorbell snapshot lint`")
             }
         }
     }
@@ -176,7 +177,7 @@ impl Summary {
             "collections",
         ]);
         let address = |value: Option<u64>| value.map_or("none".to_owned(), |at| format!("{at:#x}"));
-        let counted = |count: usize, table: Option<u64>| match table {
+        let placed = |count: usize, table: Option<u64>| match table {
             Some(table) => format!("{count} at {table:#x}"),
             None => format!("{count}, no table"),
         };
@@ -188,10 +189,10 @@ impl Summary {
                 address(its.queue),
                 format!("{:#x}{stalled}", its.creadr),
                 format!("{:#x}", its.cwriter),
-                counted(its.devices, its.tables[0]),
+                placed(its.devices, its.tables[0]),
                 its.events.to_string(),
                 its.events_pending.to_string(),
-                counted(its.collections, its.tables[1]),
+                placed(its.collections, its.tables[1]),
             ]);
         }
         table

@@ -7,7 +7,7 @@ use super::memory::Memory;
 use anyhow::{Result, ensure};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::gits;
-use gic_arch::{Affinity, IntId, lpi};
+use gic_arch::{IntId, lpi};
 use msi_types::Cpu;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -127,32 +127,24 @@ fn load_one(
 /// event with such a bit's INTID targets the vCPU.
 fn check_bits(state: &SavedState, memory: &Memory, problems: &mut Vec<Problem>) {
     let mut seen = BTreeSet::new();
-    let mut found = Vec::new();
-    for cpu in &state.cpus {
+    let tables = state.cpus.iter().filter_map(|cpu| {
         let redistributor = &cpu.redistributor;
         let table = Pendbaser::from(redistributor.pendbaser).address();
         let id_bits = Propbaser::from(redistributor.propbaser).id_bits().min(ID_BITS);
-        let bytes = lpi::pending_table_bytes(id_bits);
-        if Ctlr::from(redistributor.ctlr).enable_lpis() && seen.insert(table) {
-            bits(cpu.affinity, table, bytes, memory, &mut found);
-        }
-    }
-    problems.extend(found);
-}
-
-fn bits(cpu: Affinity, table: u64, bytes: u64, memory: &Memory, found: &mut Vec<Problem>) {
-    for offset in lpi::PENDING_TABLE_RESERVED..bytes {
-        let mut byte = [0];
-        if memory.read(table + offset, &mut byte).is_err() {
-            continue;
-        }
-        for bit in (0..8).filter(|bit| byte[0] & 1 << bit != 0) {
-            let number = u32::try_from(8 * offset).unwrap_or(0) + bit;
-            if found.len() < MOST_BITS {
-                found.push(Problem::PendingBit { cpu, intid: IntId::new(number) });
-            }
-        }
-    }
+        let is_used = Ctlr::from(redistributor.ctlr).enable_lpis() && seen.insert(table);
+        is_used.then(|| (cpu.affinity, table, lpi::pending_table_bytes(id_bits)))
+    });
+    let bits = tables.flat_map(|(cpu, table, bytes)| {
+        (lpi::PENDING_TABLE_RESERVED..bytes).flat_map(move |offset| {
+            let mut byte = [0];
+            // Memory that the snapshot lacks leaves the byte as it is.
+            let _ = memory.read(table + offset, &mut byte);
+            let first = u32::try_from(8 * offset).unwrap_or(0);
+            let numbers = (0..8).filter(move |bit| byte[0] & 1 << bit != 0);
+            numbers.map(move |bit| Problem::PendingBit { cpu, intid: IntId::new(first + bit) })
+        })
+    });
+    problems.extend(bits.take(MOST_BITS));
 }
 
 /// Returns a name for an attribute, such as the offset of its register.

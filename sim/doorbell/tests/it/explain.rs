@@ -111,11 +111,16 @@ const SMALL_ITS: &str = "doorbell-outside-registers";
 
 const MISTAKES: [Mistake; 10] = [
     ("harbour", |board| halve(&mut board.controllers[0].registers), "crane", SMALL_ITS),
-    ("harbour", |board| halve(&mut board.controllers[1].registers), "20000000 01:00.0", SMALL_ITS),
+    (
+        "harbour",
+        |board| halve(&mut board.controllers[1].registers),
+        "pcie@20000000 01:00.0",
+        SMALL_ITS,
+    ),
     ("harbour", same_device_id, "winch", "shared-device-id"),
     ("harbour", same_device_id, "crane", "shared-device-id"),
-    ("harbour", same_host_ids, "28000000 00:01.0", "shared-device-id"),
-    ("harbour", same_host_ids, "20000000 00:01.0", "shared-device-id"),
+    ("harbour", same_host_ids, "pcie@28000000 00:01.0", "shared-device-id"),
+    ("harbour", same_host_ids, "pcie@20000000 00:01.0", "shared-device-id"),
     ("harbour", few_redistributors, "00:01.0", "too-few-redistributors"),
     ("lagoon", few_redistributors, "00:01.0", "too-few-redistributors"),
     ("estuary", beyond_spis, "00:01.0", "mbi-range"),
@@ -211,7 +216,7 @@ fn explain_knows_disabled_devices_and_nodes_without_a_parent() {
     let mut board = board("harbour");
     board.devices[0].status = Status::Disabled.into();
     board.hosts[0].status = Status::Disabled.into();
-    for device in ["crane", "20000000 01:00.0"] {
+    for device in ["crane", "pcie@20000000 01:00.0"] {
         let said = explain("off-device", &board, &[device]).with_status(1);
         assert!(said.out.contains("firmware disables the device"), "{}", said.out);
     }
