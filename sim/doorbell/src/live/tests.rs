@@ -5,8 +5,8 @@ mod machine;
 
 use self::machine::{
     COMMAND, COMMAND_LINE, FUNCTION, LOG, MSI, MSIX, REQUESTER, config, config_with, fallen_back,
-    firmware, irq, linux, map, map_to, silent, sound, with_integrated_controller, with_iommu,
-    with_msi,
+    firmware, irq, linux, map, map_to, silent, sound, with_function, with_integrated_controller,
+    with_iommu, with_msi,
 };
 use super::fixture::Tree;
 use super::report::{DeviceRow, Report};
@@ -328,14 +328,7 @@ fn a_bridge_without_bus_mastering_is_reported() {
     let tree = linux(&sound())
         .bytes(&format!("{PORT}/config"), &port)
         .link(&format!("{PORT}/driver"), "../../../bus/pci/drivers/pcieport");
-    const BELOW: &str = "sys/bus/pci/devices/0000:01:00.0";
-    let tree = irq(tree, 28, "ITS-MSI", "1", "0,0")
-        .bytes(&format!("{BELOW}/config"), &config())
-        .file(&format!("{BELOW}/msi_bus"), "1\n")
-        .file(&format!("{BELOW}/power_state"), "D0\n")
-        .link(&format!("{BELOW}/driver"), "../../../bus/pci/drivers/nvme")
-        .file(&format!("{BELOW}/msi_irqs/28"), "msix\n");
-    let report = Report::of(&tree.root());
+    let report = Report::of(&with_function(tree, "0000:01:00.0", "0,0").root());
     let below = report.devices.iter().find(|one| one.id == "0000:01:00.0").unwrap();
     let bridge = RequesterId::new(8);
     assert_eq!(below.explanation.obstacle(), Some(Obstacle::BridgeDisabled { bridge }));
@@ -351,16 +344,8 @@ fn messages_that_never_arrive_are_a_finding() {
 
 #[test]
 fn a_silent_function_beside_others_is_noted() {
-    const OTHER: &str = "sys/bus/pci/devices/0000:00:03.0";
-    let with_count = |count| {
-        let tree = irq(linux(&sound()), 28, "ITS-MSI", "1", count)
-            .bytes(&format!("{OTHER}/config"), &config())
-            .file(&format!("{OTHER}/msi_bus"), "1\n")
-            .file(&format!("{OTHER}/power_state"), "D0\n")
-            .link(&format!("{OTHER}/driver"), "../../../bus/pci/drivers/nvme")
-            .file(&format!("{OTHER}/msi_irqs/28"), "msix\n");
-        Report::of(&tree.root()).notes
-    };
+    let with_count =
+        |count| Report::of(&with_function(linux(&sound()), "0000:00:03.0", count).root()).notes;
     let note = &with_count("0,0")[0];
     assert!(note.starts_with("no message of 0000:00:03.0 has arrived"), "{note}");
     assert!(note.contains("messages of 1 other function on the bus have"), "{note}");

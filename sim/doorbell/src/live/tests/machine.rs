@@ -109,6 +109,17 @@ pub(super) fn irq(tree: Tree, number: u32, chip: &str, hwirq: &str, counts: &str
         .file(&format!("{folder}/per_cpu_count"), counts)
 }
 
+/// Adds a function with this address, whose driver uses one MSI-X vector.
+pub(super) fn with_function(tree: Tree, address: &str, counts: &str) -> Tree {
+    let file = |name: &str| format!("sys/bus/pci/devices/{address}/{name}");
+    irq(tree, 28, "ITS-MSI", "1", counts)
+        .bytes(&file("config"), &config())
+        .file(&file("msi_bus"), "1\n")
+        .file(&file("power_state"), "D0\n")
+        .link(&file("driver"), "../../../bus/pci/drivers/nvme")
+        .file(&file("msi_irqs/28"), "msix\n")
+}
+
 /// Creates the files of a Linux that has received no messages from its function.
 pub(super) fn silent(firmware: &Description) -> Tree {
     let tree = linux(firmware);
