@@ -13,15 +13,20 @@ unsafe extern "C" {
 /// Returns the number of times that the image was [restarted](again). The count is in `TPIDR_EL0`:
 /// nothing else uses that register, and QEMU resets it to 0.
 pub fn count() -> u64 {
-    read_register!("tpidr_el0")
+    read_register!("tpidr_el0") & 0xffff
+}
+
+/// Returns the notes of the previous run, or 0.
+pub fn notes() -> u64 {
+    read_register!("tpidr_el0") >> 16
 }
 
 /// Restarts the image on this CPU, with MMU and caches off, as the loader started it. Devices and
-/// interrupt controllers keep their state.
+/// interrupt controllers keep their state. The next run gets 48 bits of notes.
 ///
 /// # Safety
 /// All other CPUs must be off. Devices must not write to memory that the image uses when it starts.
-pub unsafe fn again(boot: Boot) -> ! {
+pub unsafe fn again(boot: Boot, notes: u64) -> ! {
     // The start code clears `.bss` but can't restore `.data`, so `.data` must be empty. We need
     // `black_box` because the compiler assumes that two symbols never have the same address.
     let [begin, end] = [&raw const data_begin, &raw const image_file_end].map(black_box);
@@ -30,7 +35,8 @@ pub unsafe fn again(boot: Boot) -> ! {
     // SAFETY: memory is identity-mapped, and no state of this run is used afterwards (for devices
     // and other CPUs, the caller guarantees this).
     unsafe {
-        asm!("msr tpidr_el0, {}", in(reg) count() + 1, options(nostack, preserves_flags));
+        let kept = notes << 16 | (count() + 1);
+        asm!("msr tpidr_el0, {}", in(reg) kept, options(nostack, preserves_flags));
         match cpu::level() {
             cpu::Level::El1 => asm!(
                 "msr daifset, #0xf",

@@ -31,8 +31,8 @@ fn main(boot: Boot) -> ! {
     let description = devicetree::parse(around.devicetree);
     let description = description.expect("the devicetree could not be parsed");
     let machine = machine::bring_up(description, &around);
-    let mut report = Report::default();
-    tests::run(machine, around.command_line(), &mut report);
+    let mut report = Report::new();
+    tests::run(machine, around.command_line(), boot, &mut report);
     report.summarize();
     power::system_off()
 }

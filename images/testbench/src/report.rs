@@ -2,7 +2,7 @@
 
 use alloc::string::{String, ToString};
 use doorbell_facts::{CheckFact, Fact};
-use image_rt::println;
+use image_rt::{println, restart};
 
 /// A test of an object.
 pub(crate) type Test<T> = fn(T) -> Outcome;
@@ -47,8 +47,8 @@ pub(crate) fn tell(fact: impl Into<Fact>) {
     println!("{fact}");
 }
 
-/// Number of tests by outcome.
-#[derive(Debug, Default)]
+/// Number of tests by outcome, including those of the runs before a restart.
+#[derive(Debug)]
 pub(crate) struct Report {
     passed: usize,
     failed: usize,
@@ -56,6 +56,18 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Continues the report of the previous run.
+    pub(crate) fn new() -> Self {
+        let count = |shift: u32| (restart::notes() >> shift & 0xffff) as usize;
+        Self { passed: count(0), failed: count(16), skipped: count(32) }
+    }
+
+    /// Returns the report for the next run.
+    pub(crate) fn notes(&self) -> u64 {
+        let Self { passed, failed, skipped } = *self;
+        (passed | failed << 16 | skipped << 32) as u64
+    }
+
     /// Runs named tests, all of the same object.
     pub(crate) fn cases<T: Copy>(&mut self, object: T, tests: &[(&str, Test<T>)]) {
         for (name, test) in tests {

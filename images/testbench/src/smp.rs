@@ -127,6 +127,17 @@ pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdic
     if off { Ok(()) } else { Err(failed(&format!("CPU {cpu} did not go off"))) }
 }
 
+/// Turns a CPU off, whose GIC interface and redistributor stay enabled, and keep their interrupts.
+pub(crate) fn leave(machine: &Machine, cpu: Cpu) -> Result<(), Verdict> {
+    let affinity = machine.affinity(cpu).ok_or_else(|| failed("the CPU does not exist"))?;
+    start_on(cpu, || {
+        cpu::irq_save();
+        power::cpu_off();
+    });
+    let off = cpu::wait_until(5000, || power::is_off(affinity.mpidr()));
+    if off { Ok(()) } else { Err(failed(&format!("CPU {cpu} did not go off"))) }
+}
+
 fn wake(cpu: Cpu) {
     let machine = machine();
     // We can't wake a CPU that is off.

@@ -10,21 +10,39 @@ mod intx;
 mod load;
 mod lpis;
 mod priorities;
+mod restart;
 mod sgis;
 mod suspend;
 mod translated;
 
 use crate::machine::Machine;
 use crate::report::Report;
+use image_rt::Boot;
 
-/// Runs all tests.
-pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report) {
+/// Runs all tests. If the runner requests it, restarts the bench after them: the later runs only test
+/// the devices.
+pub(crate) fn run(machine: &'static Machine, expected: &str, boot: Boot, report: &mut Report) {
     if has_word(expected, "cost=watched") {
         return cost::watched(machine, report);
     }
     discovery::run(machine, expected, report);
-    report.cases(machine, sgis::TESTS);
+    let restarts = has_word(expected, "restarts=on");
+    if restarts {
+        report.case("no vPE of an earlier run is resident", || restart::no_vpe(machine));
+    }
     devices::run(machine, report);
+    if image_rt::restart::count() == 0 {
+        run_once(machine, expected, report);
+    }
+    if restarts && image_rt::restart::count() < restart::RESTARTS {
+        let failed = restart::restart(machine, boot, report);
+        report.case("the bench restarts", || failed);
+    }
+}
+
+/// Runs the tests of the first run only.
+fn run_once(machine: &'static Machine, expected: &str, report: &mut Report) {
+    report.cases(machine, sgis::TESTS);
     translated::run(machine, report);
     intx::run(machine, report);
     controller::run(machine, tables_of(expected), report);

@@ -37,10 +37,6 @@ pub enum MinimalFact {
     ///
     /// - `taken`: Number of interrupts of each vector on each CPU.
     Moved { taken: [[u32; 2]; 2] },
-    /// The kernel ran, and then restarted itself.
-    ///
-    /// - `lives`: Number of runs.
-    Lived { lives: u64 },
 }
 
 /// A fact of the VMM that runs a guest on Linux's KVM.

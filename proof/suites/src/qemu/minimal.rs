@@ -18,10 +18,6 @@ const GICV3_2_CPUS: &[&str] = &["virt,gic-version=3,its=on", "-smp", "2"];
 const GICV3_DISK: &[&str] = &[GICV3_2_CPUS[0], "-smp", "2", "-blockdev", DISK];
 const GICV2_DISK: &[&str] = &[GICV2[0], "-smp", "2", "-blockdev", DISK];
 const DISK: &str = "null-co,node-name=disk,size=1048576,read-zeroes=on";
-/// A GICv4 with virtual LPIs at its redistributors, and an image at EL2.
-const GICV4: &[&str] = &["virt,gic-version=4,its=on,virtualization=on"];
-const GICV4_2_CPUS: &[&str] = &["virt,gic-version=4,its=on,virtualization=on", "-smp", "2"];
-
 /// The guide for kernel authors, which shows what `disk` prints on its first machine.
 const GUIDE: &str = include_str!("../../../../docs/guides/kernel.md");
 
@@ -49,7 +45,7 @@ const KERNEL: MinimalKernel = MinimalKernel {
 };
 
 /// All kernels.
-pub(crate) static KERNELS: [MinimalKernel; 5] = [
+pub(crate) static KERNELS: [MinimalKernel; 4] = [
     MinimalKernel { is_heapless: true, ..KERNEL },
     MinimalKernel { name: "tick-gicv2", machines: &[GICV2], is_heapless: true, ..KERNEL },
     MinimalKernel {
@@ -65,13 +61,6 @@ pub(crate) static KERNELS: [MinimalKernel; 5] = [
         machines: &[GICV3_DISK, GICV2_DISK],
         devices: &["nvme,serial=1,drive=disk"],
         is_shown: true,
-        ..KERNEL
-    },
-    MinimalKernel {
-        name: "kexec",
-        says: |fact| *fact == MinimalFact::Lived { lives: 3 },
-        machines: &[GICV3, GICV3_2_CPUS, GICV4, GICV4_2_CPUS],
-        devices: &["edu", "edu"],
         ..KERNEL
     },
 ];

@@ -103,6 +103,9 @@ const GICV3: Machine = Machine {
     load: 10_000,
     lacks: &[],
 };
+/// The same, on which the image then restarts itself.
+const RESTARTED: Machine =
+    Machine { expected: "el=el1 gic=3 its=on security=one restarts=on", ..GICV3 };
 /// A GICv3 or GICv4 below a kernel at EL2.
 const AT_EL2: Machine = Machine { cpu: "neoverse-n1", ..GICV3 };
 /// A GICv2 with a GICv2m frame and two CPUs.
@@ -116,8 +119,8 @@ const GICV2: Machine = Machine {
 
 /// All machines, with the hardware that the test bench must find on each.
 pub(crate) const ALL: &[Machine] = &[
-    Machine { name: "gicv3-1-cpu", cpus: 1, lacks: &[SEVERAL_CPUS], ..GICV3 },
-    Machine { load: 100_000, ..GICV3 },
+    Machine { name: "gicv3-1-cpu", cpus: 1, lacks: &[SEVERAL_CPUS], ..RESTARTED },
+    Machine { load: 100_000, ..RESTARTED },
     Machine { name: "gicv3-8-cpus", cpus: 8, ..GICV3 },
     Machine {
         name: "gicv3-no-its",
@@ -137,7 +140,7 @@ pub(crate) const ALL: &[Machine] = &[
     Machine {
         name: "gicv4",
         options: "gic-version=4,its=on,virtualization=on",
-        expected: "el=el2 gic=4 its=on security=one",
+        expected: "el=el2 gic=4 its=on security=one restarts=on",
         ..AT_EL2
     },
     Machine {
