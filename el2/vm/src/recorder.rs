@@ -4,7 +4,6 @@
 //! An exit lasts from the vector to the next entry, or until the vCPU waits or leaves its CPU. The
 //! longest exit bounds how long the guest's other interrupts (and other guests) have to wait.
 
-use crate::guest::Guest;
 use alloc::collections::BTreeMap;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use doorbell_facts::{Fact, HypervisorFact};
@@ -73,8 +72,8 @@ pub(crate) struct Recorder<'a> {
 
 impl<'a> Recorder<'a> {
     /// Creates a recorder for a vCPU that has just been loaded.
-    pub(crate) fn new(guest: &'a Guest) -> Self {
-        let mut recorder = Self { exits: &guest.exits, is_on: IS_ON.load(Relaxed), since: None };
+    pub(crate) fn new(exits: &'a Exits) -> Self {
+        let mut recorder = Self { exits, is_on: IS_ON.load(Relaxed), since: None };
         recorder.goes_on("load");
         recorder
     }

@@ -129,7 +129,7 @@ fn run_loaded(
     context: &mut Context,
 ) -> Stop {
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
-    let (mut recorder, mut left) = (Recorder::new(guest), VirtualInterface::empty());
+    let (mut recorder, mut left) = (Recorder::new(&guest.exits), VirtualInterface::empty());
     vcpu.returned();
     while !must_leave_cpu(guest) {
         let Some(mut inside) = enter(guest, entity, vcpu) else {
