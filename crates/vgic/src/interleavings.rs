@@ -9,7 +9,7 @@
 //!
 //! | checks | explored |
 //! |---|---|
-//! | those that call [`explore_all`] (`sharded_lock`, four in `candidates`) | every interleaving |
+//! | those that call [`explore_all`] (`sharded_lock`, five in `candidates`) | every interleaving |
 //! | those that call [`explore`] | a sample: 1,000 random interleavings, and 1,000 with few thread switches (PCT, depth 3); [`explore_more`] multiplies both |
 //! | those that call [`explore_random`] (`model`, `arrivals`, `wired_model`, `completion`, `pausing`, one in `candidates`) | a sample: as many random interleavings as the call states |
 //!

@@ -121,6 +121,15 @@ fn sleeps_while_they_fire(machine: &Arc<Machine>, firing: &[usize]) {
     machine.check(CPU, sleeps);
 }
 
+fn one_fires() {
+    sleeps_while_they_fire(&Machine::new(), &[0]);
+}
+
+#[test]
+fn an_interrupt_wakes_a_vcpu_falling_asleep() {
+    explore_all(400, one_fires);
+}
+
 fn one_fires_again() {
     let machine = Machine::new();
     machine.fire(0);
