@@ -7,7 +7,6 @@ mod messages;
 mod model;
 mod moves;
 mod out_of_memory;
-mod random;
 mod refusals;
 mod resends;
 mod sharing;

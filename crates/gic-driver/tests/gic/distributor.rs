@@ -59,14 +59,6 @@ mod views {
     }
 
     #[test]
-    fn secure_view_is_found_without_a_write() {
-        let fake = machine(Security::Secure);
-        fake.at_distributor(|frame| frame.control = frame.control.with_are_ns(true));
-        assert_eq!(open(&fake).unwrap().view(), SecurityView::Secure);
-        assert_eq!(fake.at_distributor(|frame| frame.control_writes), 0);
-    }
-
-    #[test]
     fn the_non_secure_view_is_found_after_reset() {
         assert_eq!(open(&machine(Security::NonSecure)).unwrap().view(), SecurityView::NonSecure);
     }
@@ -102,27 +94,6 @@ mod init {
     use super::*;
 
     #[test]
-    fn init_leaves_spis_disabled_and_idle_with_a_single_security_state() {
-        let fake = machine(Security::Single);
-        fake.at_distributor(|frame| {
-            for intid in 32..96 {
-                let state = frame.spis.state(IntId::new(intid));
-                (state.enabled, state.pending, state.active, state.edge) = (true, true, true, true);
-            }
-        });
-        // The fake checks that an interrupt is disabled before its trigger changes.
-        open(&fake).unwrap().init(&fake, config()).unwrap();
-        fake.at_distributor(|frame| {
-            let control = frame.control;
-            assert!(control.are() && control.enable_grp1() && !control.enable_grp0());
-            for state in &frame.spis.states()[32..] {
-                let quiet = !state.enabled && !state.forwarded && !state.pending && !state.active;
-                assert!(quiet && !state.edge && state.group && state.priority == 0xa0, "{state:?}");
-            }
-        });
-    }
-
-    #[test]
     fn secure_init_enables_only_secure_group_1() {
         let (fake, _) = initialized(Security::Secure);
         fake.at_distributor(|frame| {
@@ -156,14 +127,6 @@ mod init {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.control = frame.control.with_enable_grp0(true));
         open(&fake).unwrap().init(&fake, config()).unwrap();
-    }
-
-    #[test]
-    fn init_routes_every_spi_to_the_configured_cpu() {
-        let (_, distributor) = initialized(Security::Single);
-        for intid in intids() {
-            assert_eq!(distributor.route(intid), Ok(Route::To(Affinity::new(0, 0, 1, 2))));
-        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod board;
 mod explain;
 
-use board::{Board, DISTRIBUTOR, FRAME, INTERFACE, INTERFACE_OF};
+use board::{Board, DISTRIBUTOR, INTERFACE, INTERFACE_OF};
 use doorbell_test_support::{Outside, until_it_succeeds, with_allocations};
 use gic_arch::gicc::{self, Iar, Sgir};
 use gic_arch::gicd::{self, Typer};
@@ -11,12 +11,9 @@ use gic_arch::{IntId, Priority, RegisterInfo, SgiId, v2m};
 use gic_driver::cpu_interface::SplitEoi;
 use gic_driver::{
     Block, Coherence, Gic, GicConfig, GicCpuInterface, GicError, GicPlatform, GicV2, GicV2Config,
-    Mmio, PhysicalRegion, Platform, Table, TableLayout, V2m, V2mFrame, Wait,
+    Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait,
 };
-use msi_types::{
-    BlockRequest, Cpu, Fit, HwIrq, MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite,
-    Shape, Trigger, WiredParent,
-};
+use msi_types::{Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::ops::Range;
@@ -29,13 +26,6 @@ fn hwirq(number: u32) -> HwIrq {
 fn target(board: &Board, intid: u32) -> u8 {
     let word = board.state(|state| state.read(gicd::ITARGETSR.offset() + (intid & !3)));
     word.to_le_bytes()[(intid & 3) as usize]
-}
-
-#[test]
-fn a_frame_with_another_revision_is_refused() {
-    let board = Board::new();
-    board.state(|state| state.pidr2 = 0x3b);
-    assert!(matches!(board.gic(), Err(GicError::WrongRevision { .. })));
 }
 
 #[test]
@@ -103,15 +93,6 @@ fn a_cpu_without_a_target_bit_is_accepted_only_on_a_uniprocessor() {
 }
 
 #[test]
-fn more_than_eight_cpus_are_refused() {
-    let board = Board::new();
-    let config = |cpus| GicV2Config::new(DISTRIBUTOR, INTERFACE, cpus);
-    let new = |cpus| GicV2::new(&board, config(cpus), Cpu::new(0));
-    assert!(new(9).is_err() && new(0).is_err() && new(8).is_ok());
-    assert_eq!(new(3).unwrap().cpu_on(Cpu::new(3)), Err(GicError::UnknownCpu(Cpu::new(3))));
-}
-
-#[test]
 fn an_sgi_targets_cpu_interface_numbers_and_not_cpu_numbers() {
     let board = Board::new();
     let gic = board.running();
@@ -157,22 +138,6 @@ fn an_acknowledgment_is_ordered_before_the_handlers_loads() {
 fn gic_of_8_kib(board: &Board) -> GicV2<&Board> {
     let config = GicV2Config::new(DISTRIBUTOR, INTERFACE, 3).with_cpu_interface_bytes(0x2000);
     GicV2::new(board, config, Cpu::new(0)).unwrap()
-}
-
-#[test]
-fn split_eoi_separates_end_of_interrupt_from_deactivation() {
-    let board = Board::new();
-    let gic = gic_of_8_kib(&board);
-    gic.cpu_on_with::<SplitEoi>(Cpu::new(0)).unwrap();
-    let interface = gic.cpu_interface_with::<SplitEoi>();
-    let sgi = Iar::new().with_intid(3).with_cpu_id(2);
-    board.state(|state| state.interfaces[0].pending.push(sgi));
-    let active = interface.end(interface.acknowledge().unwrap());
-    assert_eq!(active.intid(), IntId::new(3));
-    assert!(board.state(|state| state.interfaces[0].deactivated.is_empty()));
-    interface.deactivate(active);
-    // The acknowledged value includes the sender's number.
-    assert_eq!(board.state(|state| state.interfaces[0].deactivated.clone()), [sgi]);
 }
 
 #[test]
@@ -267,19 +232,6 @@ fn the_priority_mask_reads_back_as_set() {
 }
 
 #[test]
-fn a_private_vector_changes_only_on_the_calling_cpu() {
-    let board = Board::new();
-    let gic = board.running();
-    board.run_on(1);
-    gic.unmask(hwirq(27));
-    gic.set_pending(hwirq(27), Pending::Set);
-    assert!(gic.is_pending(hwirq(27)));
-    board.run_on(0);
-    assert!(!gic.is_pending(hwirq(27)) && !board.bit(gicd::ISENABLER, 27));
-    assert!(matches!(gic.set_target(hwirq(27), Cpu::new(1)), Err(MsiError::NotReachable(..))));
-}
-
-#[test]
 fn an_spi_is_claimed_configured_and_released() {
     let board = Board::new();
     let gic = board.running();
@@ -300,28 +252,6 @@ fn an_spi_is_claimed_configured_and_released() {
     gic.release(hwirq(40), two);
     assert!(!board.bit(gicd::ISENABLER, 40) && !gic.is_pending(hwirq(40)));
     assert_eq!(gic.claim(hwirq(40), two), Ok(()));
-}
-
-#[test]
-fn v2m_frames_work_on_a_gicv2() {
-    let board = Board::new();
-    let gic = board.running();
-    let v2m = V2m::new(Arc::new(board.clone()), gic.clone(), &[V2mFrame::new(FRAME)]).unwrap();
-    let device = v2m.attach(RequesterId::new(1), 4).unwrap();
-    let fit = Fit::new(Rewrite::Never).with_address_bits(32).with_data_bits(16);
-    let count = NonZeroU16::new(4).unwrap();
-    let request = BlockRequest::new(count, fit, Cpu::new(1)).with_shape(Shape::AlignedGroup);
-    let block = v2m.allocate(&device, &request).unwrap();
-    assert_eq!(v2m.compose(&block, 0), Ok(MsiMessage { address: FRAME + 0x40, data: 64 }));
-    assert!((64..68).all(|intid| board.bit(gicd::ISENABLER, intid)));
-    let edge = board.state(|state| state.read(gicd::ICFGR.offset() + 16));
-    assert_eq!(edge, 0b1010_1010);
-    let moved = v2m.begin_move(&block, 1, Cpu::new(0)).unwrap();
-    assert_eq!(moved.message, None);
-    assert_eq!(
-        (target(&board, 64), target(&board, 65)),
-        (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0])
-    );
 }
 
 /// Handles one interrupt, in a trap loop generic over the GIC architecture and the EOI mode.

@@ -1,11 +1,11 @@
 //! Redistributor tests: discovery, power, private interrupts and table registers.
 
 use crate::fake::{Board, BoardFrame, FakeDistributor, FakeRedistributor, REDISTRIBUTOR, Security};
-use gic_arch::{Affinity, Cacheability, IntId, Priority, Shareability, gicr};
-use gic_driver::redistributor::{LpiClearing, LpiTables, PendingContents, walk_redistributors};
+use gic_arch::{Affinity, Cacheability, IntId, Priority, gicr};
+use gic_driver::redistributor::{LpiClearing, LpiTables, walk_redistributors};
 use gic_driver::{
     Block, Coherence, GicError, Mmio, MmioExt, PhysicalRegion, PrivateConfig, Redistributor,
-    RedistributorRegion, SecurityView, TableAccess, find_redistributor,
+    RedistributorRegion, SecurityView, find_redistributor,
 };
 use msi_types::{Pending, Trigger};
 use proptest::prelude::*;
@@ -54,12 +54,6 @@ mod discovery {
     }
 
     #[test]
-    fn the_redistributor_walk_ends_at_the_end_of_the_region() {
-        let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, false), at(0x4_0000, 2, true)]);
-        assert_eq!(walked(&fake, region(0, 0x4_0000, None)), [Ok(0), Ok(1)]);
-    }
-
-    #[test]
     fn virtual_lpis_double_the_stride() {
         let mut first = at(0, 0, false);
         first.typer = first.typer.with_vlpis(true);
@@ -99,16 +93,6 @@ mod discovery {
     #[test]
     fn an_empty_region_holds_nothing() {
         assert_eq!(walked(&machine(vec![]), region(0, 0, None)), []);
-    }
-
-    #[test]
-    fn a_foreign_frame_ends_the_walk_with_an_error_at_its_address() {
-        let mut second = at(0x2_0000, 1, false);
-        second.pidr2 = 0;
-        let fake = machine(vec![at(0, 0, false), second, at(0x4_0000, 2, true)]);
-        let block = Block::Redistributor(REDISTRIBUTOR + 0x2_0000);
-        let wrong = GicError::WrongRevision { block, found: gic_arch::ArchRevision::Unknown(0) };
-        assert_eq!(walked(&fake, region(0, 0x6_0000, None)), [Ok(0), Err(wrong)]);
     }
 
     #[test]
@@ -309,25 +293,6 @@ mod lpi_tables {
             assert_eq!(pending.inner_cache(), Cacheability::NonCacheable);
             assert!(frame.pending_table_zero);
         });
-    }
-
-    #[test]
-    fn non_coherence_stated_by_firmware_overrides_the_redistributor() {
-        let (fake, redistributor) = awake();
-        let access = TableAccess::NonCoherent;
-        let got = redistributor.program_lpi_tables(&fake, &tables().with_access(access)).unwrap();
-        assert_eq!((got.config, got.pending), (Coherence::NonCoherent, Coherence::NonCoherent));
-        fake.at_redistributor(0, |frame| {
-            assert_eq!(frame.propbaser.shareability(), Shareability::Non);
-        });
-    }
-
-    #[test]
-    fn a_pending_table_with_contents_is_written_without_ptz() {
-        let (fake, redistributor) = awake();
-        let contents = PendingContents::Pending;
-        redistributor.program_lpi_tables(&fake, &tables().with_contents(contents)).unwrap();
-        assert!(!fake.at_redistributor(0, |frame| frame.pending_table_zero));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Vector allocation: granting, writing, rolling back and freeing.
 
 use crate::mock::{
-    Addressing, CPUS, Controller, FAULT, FIRST, Hook, Hotplug as _, Machine, Store, StoreKind,
-    on_wait, refusal,
+    Addressing, CPUS, Controller, FIRST, Hook, Hotplug as _, Machine, Store, StoreKind, on_wait,
+    refusal,
 };
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceError, MsiVector};
 use msi_types::{Cpu, FastMask, Masking, MsiError, Shape};
@@ -179,14 +179,6 @@ fn a_store_without_slots_is_refused() {
     let store = machine.store(StoreKind { slots: 0, ..StoreKind::MSIX });
     let refused = machine.try_attach(&store).err();
     assert_eq!(refused, Some(MsiDeviceError::TooFewSlots { free: 0, wanted: 1 }));
-}
-
-#[test]
-fn a_failed_attach_is_reported() {
-    let machine = Machine::new(Addressing::Stays);
-    machine.controller.fail_in.store(0, Ordering::Relaxed);
-    let refused = machine.try_attach(&machine.store(StoreKind::MSIX)).err();
-    assert_eq!(refused, Some(MsiDeviceError::Controller(FAULT)));
 }
 
 /// Operations of a driver, and faults that affect the next operation.

@@ -1,8 +1,6 @@
 //! Several domains on one device, and vectors that are added and removed one by one.
 
-use crate::mock::{
-    Addressing, Controller, FAULT, LongHandler, Machine, Store, StoreKind, attached,
-};
+use crate::mock::{Addressing, Controller, LongHandler, Machine, Store, StoreKind, attached};
 use irq_domain::{
     Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig,
     Unhandled,
@@ -72,15 +70,6 @@ fn a_task_detaches_a_device_dropped_in_a_handler() {
     assert_eq!(machine.controller.devices_attached(), 2);
     machine.interrupts.reclaim();
     assert_eq!(machine.controller.devices_attached(), 1);
-}
-
-#[test]
-fn a_shared_device_reports_a_failed_attach() {
-    let machine = Machine::new(Addressing::Stays);
-    machine.controller.fail_in.store(0, Relaxed);
-    let config = SharedDeviceConfig::new(RequesterId::pci(1, 0, 0), machine.controller.clone(), 16);
-    let refused = SharedDevice::attach(&machine.interrupts, config).err();
-    assert_eq!(refused, Some(MsiDeviceError::Controller(FAULT)));
 }
 
 #[test]

@@ -252,19 +252,6 @@ fn explain_reports_the_nearest_bridge_without_bus_mastering() {
 }
 
 #[test]
-fn valid_firmware_bus_numbers_are_kept() {
-    let tree = Tree::default()
-        .with_bridge((0, 0x08), Registers::bridge(Some(4), 0x25), 1)
-        .with_bridge((0, 0x10), Registers::bridge(Some(4), 0x25), 2)
-        .with_bridge((0, 0x18), Registers::bridge(Some(4), 0x31), 3)
-        .with_bridge((0, 0x20), Registers::bridge(Some(4), 0x2f), 4)
-        .with_bridge((0, 0x28), Registers::bridge(Some(4), 0x2f), 5);
-    let (found, _) = found(tree, &[]);
-    let numbers: Vec<_> = found.iter().map(Function::secondary_bus).collect();
-    assert_eq!(numbers, [Some(0x25), Some(0x26), Some(0x27), Some(0x2f), None]);
-}
-
-#[test]
 fn bars_are_placed_in_windows_of_their_address_width() {
     let bars = [(0, 0x4000), (8, 0x10), (0xc, 1 << 24), (4, 0x1000)];
     let (found, config) =

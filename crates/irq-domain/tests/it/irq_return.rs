@@ -71,16 +71,6 @@ fn a_line_with_an_active_device_stays_enabled() {
 }
 
 #[test]
-fn a_line_becomes_spurious_despite_earlier_handled_runs() {
-    let (machine, handle, mine) = line();
-    mine.store(true, Relaxed);
-    arrive(&machine, 150_000);
-    mine.store(false, Relaxed);
-    arrive(&machine, 200_000);
-    assert_eq!(take_spurious(), Some(handle.irq()));
-}
-
-#[test]
 fn a_private_interrupt_is_not_disabled_as_spurious() {
     let machine = Machine::new(Addressing::Stays);
     let hwirq = HwIrq::new(27);
@@ -113,18 +103,6 @@ fn a_dropped_line_is_not_reported_as_spurious() {
     assert!(own.lock().unwrap().is_none());
     assert_eq!(take_spurious(), None);
     machine.interrupts.reclaim();
-}
-
-#[test]
-fn a_spurious_device_is_masked_at_its_endpoint() {
-    let (machine, store, device) = attached(Addressing::Stays, StoreKind::MSIX, 1);
-    let handle = device.request(0, "test", |_| IrqReturn::None).unwrap();
-    for _ in 0..99_901 {
-        store.fire(0);
-        machine.settle();
-    }
-    assert!(store.is_masked(0));
-    assert_eq!(take_spurious(), Some(handle.irq()));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The MSI store over simulated capability registers.
 
 use crate::function::{AT, Function, attach};
-use crate::mock::{Addressing, FIRST, Hotplug as _, refusal};
+use crate::mock::{Addressing, FIRST};
 use irq_domain::pci::{AccessContext, Capability, ConfigSpace, MsiStore, PciError, capabilities};
 use irq_domain::{MoveError, MsiDeviceError};
 use msi_types::pci::msi::{self, Control, Layout};
@@ -88,14 +88,6 @@ fn store_limits_match_the_msi_capability() {
 }
 
 #[test]
-fn mask_bits_behind_a_slow_bus_have_no_fast_mask() {
-    let function = Function::with_msi(control(0, true, true), AccessContext::Task);
-    let store = function.msi_store().unwrap();
-    assert!(store.fast_mask().is_none());
-    assert_eq!(store.masking(), Masking::PerVector);
-}
-
-#[test]
 fn taking_over_msi_disables_it_and_masks_every_vector() {
     let enabled = control(2, true, true).with_enable(true).with_multiple_message_enable(2);
     let (function, _store) = store(enabled);
@@ -103,20 +95,6 @@ fn taking_over_msi_disables_it_and_masks_every_vector() {
     assert_eq!(function.msi_control().multiple_message_enable(), 0);
     let mask = AT + Layout::new(enabled).mask().unwrap();
     assert!(function.written.lock().unwrap().contains(&(mask, u32::MAX)));
-}
-
-#[test]
-fn each_msi_layout_stores_the_message_in_its_registers() {
-    let message = MsiMessage { address: 0xfee0_1004, data: 0x4321 };
-    for (wide, masking) in [(false, false), (true, false), (false, true), (true, true)] {
-        let (function, store) = store(control(0, wide, masking));
-        write(&store, message).unwrap();
-        let read = |offset| ConfigSpace::read16(&*function, AT + offset);
-        let layout = Layout::new(control(0, wide, masking));
-        assert_eq!([read(msi::ADDRESS_LOW), read(msi::ADDRESS_LOW + 2)], [0x1004, 0xfee0]);
-        assert_eq!(read(layout.data()), 0x4321);
-        assert_eq!(layout.address_high().map(read), wide.then_some(0));
-    }
 }
 
 #[test]
@@ -148,16 +126,6 @@ fn an_msi_store_refuses_a_second_message() {
         update.write(1, MsiMessage { address: 0x1000, data: 1 });
     });
     assert_eq!(second.unwrap_err().slot, 1);
-}
-
-#[test]
-fn a_maskless_function_rewrites_only_the_low_address_word() {
-    let (function, store) = store(control(0, true, false));
-    write(&store, MsiMessage { address: 0x1_0000_1000, data: 7 }).unwrap();
-    store.set_enabled(true).unwrap();
-    function.written.lock().unwrap().clear();
-    write(&store, MsiMessage { address: 0x1_0002_1000, data: 7 }).unwrap();
-    assert_eq!(*function.written.lock().unwrap(), [(AT + msi::ADDRESS_LOW, 0x0002_1000)]);
 }
 
 #[test]
@@ -237,17 +205,6 @@ fn a_group_is_set_up_enabled_and_torn_down_again() {
     drop((handle, device));
     assert!(!function.msi_control().enable());
     assert_eq!(machine.controller.vectors_in_use(), 0);
-}
-
-#[test]
-fn a_doorbell_above_4_gib_is_refused_for_a_32_bit_function() {
-    let (_, store) = store(control(0, false, true));
-    let (machine, device) = attach(Addressing::NamesCpuFarApart, store);
-    for cpu in [0, 2, 3] {
-        machine.interrupts.offline(Cpu::new(cpu)).unwrap();
-    }
-    let refused = device.allocate(Shape::AlignedGroup, 1..=1);
-    assert!(matches!(refusal(refused), MsiError::AddressTooWide { bits: 32, .. }));
 }
 
 #[test]

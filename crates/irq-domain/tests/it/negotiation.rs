@@ -22,23 +22,6 @@ fn missing(capability: Capability) -> MsiDeviceError {
 }
 
 #[test]
-fn device_stored_messages_require_a_tier_with_device_storage() {
-    let machine = offering(Capabilities::ALL.without(Capability::DeviceStorage));
-    let refused = machine.try_attach(&machine.store(StoreKind::SLOW)).err();
-    assert_eq!(refused, Some(missing(Capability::DeviceStorage)));
-    let _attached =
-        machine.attach(&machine.store(StoreKind { storage: Storage::Bus, ..StoreKind::SLOW }));
-}
-
-#[test]
-fn an_unmaskable_endpoint_needs_a_masking_parent() {
-    let machine = offering(Capabilities::ALL.without(Capability::Masking));
-    let refused = machine.try_attach(&machine.store(StoreKind::MSI)).err();
-    assert_eq!(refused, Some(missing(Capability::Masking)));
-    assert!(machine.try_attach(&machine.store(StoreKind::MSIX)).is_ok());
-}
-
-#[test]
 fn without_group_support_only_one_vector_is_granted() {
     let machine = offering(Capabilities::ALL.without(Capability::Groups));
     let device = machine.attach(&machine.store(StoreKind::MSI));
@@ -131,14 +114,6 @@ fn a_remapping_hypervisor_needs_isolation() {
     let refused = attach_over(remaps, NO_PROOF, Storage::Device).err();
     assert_eq!(refused, Some(MsiDeviceError::NotIsolated { tier: "hypervisor", reason: REASON }));
     assert!(attach_over(remaps, NO_PROOF, Storage::Bus).is_ok());
-}
-
-#[test]
-fn a_remapping_hypervisor_provides_message_remapping() {
-    let virtual_alone = offering(Capabilities::ALL.without(Capability::MessageRemapping));
-    let _attached =
-        attach_to(&virtual_alone, Some(Hypervisor::Remaps), PROOF, (Storage::Device, None))
-            .unwrap();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Restoring devices that lost their message state.
 
 use crate::function::{AT, Function, attach};
-use crate::mock::{Addressing, FIRST, Hook, Machine, StoreKind, attached};
+use crate::mock::{Addressing, FIRST, Hook, StoreKind, attached};
 use irq_domain::MsiDeviceError;
 use irq_domain::pci::{AccessContext, ConfigSpace};
 use msi_types::pci::msi;
@@ -103,15 +103,6 @@ fn restore_enables_extended_data_before_the_message() {
     let [(at, found), ..] = written[..to_message] else { panic!("{written:x?}") };
     let found = msi::Control::from(u16::try_from(found).unwrap());
     assert!(at == AT + msi::CONTROL && found.extended_data_enable() && !found.enable());
-}
-
-#[test]
-fn restore_leaves_a_device_without_vectors_disabled() {
-    let machine = Machine::new(Addressing::Stays);
-    let store = machine.store(StoreKind::MSIX);
-    let device = machine.attach(&store);
-    device.restore().unwrap();
-    assert!(!store.enabled.load(SeqCst));
 }
 
 #[test]

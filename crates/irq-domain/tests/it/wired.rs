@@ -52,31 +52,6 @@ fn an_edge_that_arrives_while_disabled_becomes_pending_at_enable() {
 }
 
 #[test]
-fn a_private_interrupt_runs_only_on_cpus_that_enabled_it() {
-    let machine = Machine::new(Addressing::Stays);
-    let interrupts = machine.interrupts.clone();
-    let nested = Arc::new(AtomicUsize::new(0));
-    let seen = nested.clone();
-    let handle = machine
-        .interrupts
-        .request_per_cpu(TIMER, Trigger::Level, "timer", move |context| {
-            if context.cpu() == Cpu::new(0) {
-                let elsewhere = in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), TIMER));
-                assert_eq!(elsewhere, Dispatched::Handled);
-                let disabled = in_hard_irq(2, || interrupts.dispatch(Cpu::new(2), TIMER));
-                assert_eq!(disabled, Dispatched::Deferred(Deferral::Disabled));
-                seen.fetch_add(1, Ordering::Relaxed);
-            }
-        })
-        .unwrap();
-    in_hard_irq(0, || handle.enable_here());
-    in_hard_irq(1, || handle.enable_here());
-    machine.dispatch(0, TIMER);
-    assert_eq!(nested.load(Ordering::Relaxed), 1);
-    assert_eq!(machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().counts, [1, 1, 0, 0]);
-}
-
-#[test]
 fn root_interrupts_need_a_wired_parent() {
     let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel))).unwrap();
     let private = interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {});

@@ -2,7 +2,7 @@
 
 use super::endpoint::{Endpoint, StoreKind, attach, request, taken};
 use crate::fake::{Board, HIGH_REDISTRIBUTOR, REDISTRIBUTOR};
-use msi_types::{Cpu, Fit, MoveOutcome, MsiError, MsiMessage, MsiParent, Property, Rewrite};
+use msi_types::{Cpu, Fit, MoveOutcome, MsiError, MsiMessage, MsiParent, Rewrite};
 
 const ANY: Fit = Fit::new(Rewrite::Masked);
 
@@ -50,16 +50,6 @@ fn a_32_bit_endpoint_cannot_use_a_doorbell_above_4_gib() {
     assert_eq!(direct.gic().lpis().unwrap().available(), free);
     let block = direct.allocate(&attach(&direct), &request(narrow, 1, 0)).unwrap();
     assert_eq!(direct.begin_move(&block, 0, Cpu::new(1)).unwrap_err(), too_wide);
-}
-
-#[test]
-fn a_tier_requires_wide_addresses_only_if_all_doorbells_are_high() {
-    for (low, high, required) in [(1, 1, false), (0, 2, true), (2, 0, false)] {
-        let direct = Board::new(low, high).direct_lpi().unwrap();
-        let mut found = None;
-        direct.tiers(&mut |tier| found = Some(tier.requires.contains(Property::WideAddress)));
-        assert_eq!(found, Some(required));
-    }
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::endpoint::{Endpoint, StoreKind, attach, fit, request, taken};
 use crate::fake::Board;
-use gic_driver::direct_lpi::DirectLpi;
 use msi_types::{Cpu, Fit, HwIrq, Initially, MoveOutcome, MsiError, MsiParent, Pending, Rewrite};
 
 const ANY: Fit = Fit::new(Rewrite::Masked);
@@ -20,20 +19,6 @@ fn masking_a_foreign_vector_is_a_fault_and_set_pending_does_nothing() {
 }
 
 #[test]
-fn allocation_for_an_offline_or_unknown_cpu_is_refused() {
-    let board = Board::new(2, 0);
-    let gic = board.gic();
-    gic.cpu_on(Cpu::new(0), &board.registers(Cpu::new(0))).unwrap();
-    let direct = DirectLpi::new(gic).unwrap();
-    let free = direct.gic().lpis().unwrap().available();
-    for cpu in [1, 2, 77] {
-        let refused = direct.allocate(&attach(&direct), &request(ANY, 1, cpu)).unwrap_err();
-        assert!(matches!(refused, MsiError::NotReachable(..)), "{refused}");
-    }
-    assert_eq!(direct.gic().lpis().unwrap().available(), free);
-}
-
-#[test]
 fn a_block_larger_than_the_lpi_range_is_refused() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
@@ -43,14 +28,6 @@ fn a_block_larger_than_the_lpi_range_is_refused() {
     assert!(direct.allocate(&attach(&direct), &request(fit(StoreKind::Masked), count, 0)).is_ok());
     let refused = direct.allocate(&attach(&direct), &request(ANY.with_data_bits(16), 1, 0));
     assert_eq!(refused, Err(MsiError::NoVectors { wanted: 1 }));
-}
-
-#[test]
-fn too_few_data_bits_are_refused() {
-    let board = Board::new(1, 0);
-    let direct = board.direct_lpi().unwrap();
-    let refused = direct.allocate(&attach(&direct), &request(ANY.with_data_bits(13), 1, 0));
-    assert_eq!(refused, Err(MsiError::DataTooWide { data: 8192, bits: 13 }));
 }
 
 #[test]

@@ -13,22 +13,6 @@ fn lpis_that_can_be_disabled_get_new_tables() {
 }
 
 #[test]
-fn reserved_tables_are_adopted_with_all_lpis_disabled() {
-    let fake = machine(2);
-    leave_enabled(&fake, 0, false);
-    leave_enabled(&fake, 1, false);
-    reserve(&fake, &[OLD_CONFIG, OLD_PENDING, OLD_PENDING + 0x1_0000]);
-    let lpis = set_up(&fake, CONFIG).unwrap();
-    assert!(lpis.were_adopted());
-    assert_eq!(lpis.id_bits(), 15, "INTID bits that the tables cover");
-    for redistributor in redistributors(&fake) {
-        lpis.attach(&redistributor).unwrap();
-    }
-    let last = Lpi::from_index(lpis.count() - 1).unwrap();
-    assert_eq!((seen(&fake, Lpi::FIRST), seen(&fake, last)), (0, 0));
-}
-
-#[test]
 fn the_smallest_adopted_table_limits_the_id_bits() {
     let fake = machine(2);
     leave_enabled(&fake, 0, false);
@@ -36,16 +20,6 @@ fn the_smallest_adopted_table_limits_the_id_bits() {
     fake.at_redistributor(1, |frame| frame.propbaser = frame.propbaser.with_id_bits_minus_one(13));
     reserve(&fake, &[OLD_CONFIG]);
     assert_eq!(set_up(&fake, CONFIG).unwrap().id_bits(), 14);
-}
-
-#[test]
-fn a_redistributor_with_lpis_disabled_uses_the_adopted_config_table() {
-    let fake = machine(2);
-    leave_enabled(&fake, 0, false);
-    reserve(&fake, &[OLD_CONFIG, OLD_PENDING]);
-    let lpis = set_up(&fake, CONFIG).unwrap();
-    lpis.attach(&redistributor(&fake, 1)).unwrap();
-    assert_eq!(fake.at_redistributor(1, |frame| frame.propbaser.address()), OLD_CONFIG);
 }
 
 #[test]

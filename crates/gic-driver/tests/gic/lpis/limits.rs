@@ -3,33 +3,6 @@
 use super::*;
 
 #[test]
-fn lpi_id_bits_are_limited_by_the_configuration_and_the_hardware() {
-    for (hardware, choice, expected) in [
-        (16, None, 16),
-        (24, None, 16),
-        (15, None, 15),
-        (24, Some(20), 20),
-        (16, Some(20), 16),
-        (32, Some(32), 24),
-    ] {
-        let fake = machine(1);
-        fake.at_distributor(|frame| {
-            frame.typer = frame.typer.with_id_bits_minus_one(hardware - 1);
-        });
-        let lpis = set_up(&fake, CONFIG.with_id_bits(choice)).unwrap();
-        assert_eq!(lpis.id_bits(), expected, "{hardware} {choice:?}");
-        assert_eq!(lpis.count(), (1 << expected) - 8192);
-    }
-}
-
-#[test]
-fn num_lpis_limits_the_lpi_count() {
-    let fake = machine(1);
-    fake.at_distributor(|frame| frame.typer = frame.typer.with_num_lpis(9));
-    assert_eq!(set_up(&fake, CONFIG).unwrap().count(), 1024);
-}
-
-#[test]
 fn fewer_than_fourteen_id_bits_are_refused() {
     let refused = set_up(&machine(1), CONFIG.with_id_bits(Some(13))).unwrap_err();
     assert_eq!(refused, LpiError::TooFewIdBits { bits: 13 }.into());
@@ -56,15 +29,6 @@ fn a_redistributor_without_lpis_is_refused() {
 fn lpis_are_refused_in_the_secure_view() {
     let fake = Board::with(FakeDistributor::new(Security::Secure), vec![]);
     assert_eq!(set_up(&fake, CONFIG).unwrap_err(), LpiError::SecureView.into());
-}
-
-#[test]
-fn the_out_of_memory_error_names_the_table_and_its_size() {
-    let fake = machine(1);
-    fake.in_memory(|memory| memory.allowance = Some(1));
-    let refused = set_up(&fake, CONFIG).unwrap_err();
-    assert_eq!(refused, LpiError::NoMemory { table: "LPI pending table", bytes: 8192 }.into());
-    assert_eq!(fake.in_memory(|memory| memory.live_regions()), 0);
 }
 
 #[test]
