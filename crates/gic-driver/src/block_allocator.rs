@@ -106,7 +106,11 @@ impl BlockAllocator {
     ///
     /// # Errors
     /// [`BlockError::Exhausted`] if no suitable block is free.
-    pub(crate) fn allocate(&mut self, count: NonZeroU32, align: Alignment) -> Result<u32, BlockError> {
+    pub(crate) fn allocate(
+        &mut self,
+        count: NonZeroU32,
+        align: Alignment,
+    ) -> Result<u32, BlockError> {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 

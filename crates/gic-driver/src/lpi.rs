@@ -223,7 +223,7 @@ impl<P: GicPlatform> Lpis<P> {
     pub fn free(&self, range: LpiRange) -> Result<(), LpiError> {
         let (first, count) = range.into_parts();
         self.allocator.with(&*self.platform, |allocator| {
-            allocator.free(first, count)?;
+            allocator.blocks.free(first.get(), count)?;
             // Reset the configuration while the allocator's lock is held; otherwise, the LPI might
             // already belong to its next owner.
             self.reset_config(first, count);
@@ -243,12 +243,12 @@ impl<P: GicPlatform> Lpis<P> {
 
     /// Returns the number of free LPIs.
     pub fn available(&self) -> u32 {
-        self.allocator.with(&*self.platform, |allocator| allocator.available())
+        self.allocator.with(&*self.platform, |allocator| allocator.blocks.available())
     }
 
     /// Returns `true` if an LPI among these INTIDs is free.
     pub fn has_free_within(&self, intids: Range<u32>) -> bool {
-        self.allocator.with(&*self.platform, |allocator| allocator.has_free_within(intids))
+        self.allocator.with(&*self.platform, |allocator| allocator.blocks.has_free_within(intids))
     }
 
     /// Returns `true` if the tables were adopted from firmware or a previous kernel. If so,

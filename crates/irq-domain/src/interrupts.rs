@@ -9,7 +9,7 @@ use crate::irq::descriptor::Source;
 #[cfg(doc)]
 use crate::irq::handler::Deferral;
 use crate::irq::handler::{Dispatched, Handler, IrqContext, IrqReturn};
-use crate::irq::info::IrqInfo;
+use crate::irq::info::{self, IrqInfo};
 use crate::irq::registry::IrqRegistry;
 use crate::name::Irq;
 use crate::request::deferred_free::DeferredFree;
@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::Shared;
-use msi_types::explain::Explanation;
+use msi_types::explain::{Explanation, Obstacle};
 use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 
 /// Configuration for an interrupt core.
@@ -343,7 +343,12 @@ impl Interrupts {
     /// # Errors
     /// The kernel's heap is exhausted.
     pub fn snapshot(&self) -> Result<Vec<IrqInfo>, TryReserveError> {
-        self.core.registry.snapshot()
+        let mut all = Vec::new();
+        for descriptor in self.core.registry.each() {
+            all.try_reserve(1)?;
+            all.push(IrqInfo::of(self.core.registry.interrupt(&descriptor))?);
+        }
+        Ok(all)
     }
 
     /// Returns information on one interrupt, or `None` if it does not exist.
@@ -353,7 +358,8 @@ impl Interrupts {
     /// # Errors
     /// The kernel's heap is exhausted.
     pub fn irq_info(&self, irq: Irq) -> Result<Option<IrqInfo>, TryReserveError> {
-        self.core.registry.irq_info(irq)
+        let registry = &self.core.registry;
+        registry.find(irq).map(|found| IrqInfo::of(registry.interrupt(&found))).transpose()
     }
 
     /// Writes an interrupt's hierarchy in readable form, one level per line from the device to the
@@ -361,7 +367,10 @@ impl Interrupts {
     ///
     /// Context: task; may sleep.
     pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
-        self.core.registry.describe(irq, out)
+        match self.core.registry.find(irq) {
+            Some(found) => info::describe(self.core.registry.interrupt(&found), out),
+            None => writeln!(out, "irq {irq}: does not exist"),
+        }
     }
 
     /// Explains why an interrupt's handler does not run. In contrast to
@@ -373,7 +382,8 @@ impl Interrupts {
     ///
     /// Context: task; may sleep.
     pub fn explain(&self, irq: Irq) -> Option<Explanation> {
-        self.core.registry.explain(irq)
+        let registry = &self.core.registry;
+        Some(info::explain(registry.interrupt(&*registry.find(irq)?)))
     }
 
     /// Like [`explain`](Self::explain), but identifies the interrupt by the number with which the
@@ -381,7 +391,10 @@ impl Interrupts {
     ///
     /// Context: task; may sleep.
     pub fn explain_vector(&self, hwirq: HwIrq) -> Explanation {
-        self.core.registry.explain_vector(hwirq)
+        match self.core.registry.find_hwirq(hwirq, |_| true) {
+            Some(found) => info::explain(self.core.registry.interrupt(&found)),
+            None => Explanation::stopped(Obstacle::NoDescriptor { interrupt: hwirq }),
+        }
     }
 
     /// Returns the total number of redeliveries.

@@ -163,7 +163,7 @@ mod sync;
 pub use affinity::{AffinityPolicy, Moved, PlacedVector, Placement, RoundRobin, spread};
 pub use domain::endpoint::MessageCopy;
 pub use domain::msi_device::{MsiDevice, MsiDeviceConfig};
-pub use domain::shared_device::{SharedDevice, SharedDeviceConfig};
+pub use domain::shared_device::SharedDevice;
 pub use domain::vector_table::MsiVector;
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
 pub use interrupts::{Config, Interrupts};

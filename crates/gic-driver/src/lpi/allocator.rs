@@ -10,7 +10,7 @@ use gic_arch::Lpi;
 /// LPI allocator, based on a [`BlockAllocator`].
 #[derive(Debug)]
 pub(super) struct LpiAllocator {
-    blocks: BlockAllocator,
+    pub(super) blocks: BlockAllocator,
     /// LPIs that must be cleared before their first use, if tables were adopted.
     stale: Option<Stale>,
 }
@@ -76,18 +76,6 @@ impl LpiAllocator {
         let first = Lpi::try_from(first)
             .map_err(|_| BlockError::OutOfRange { first, count: count.get() })?;
         Ok(LpiRange::from_parts(first, count))
-    }
-
-    pub(super) fn free(&mut self, first: Lpi, count: NonZeroU32) -> Result<(), BlockError> {
-        self.blocks.free(first.get(), count)
-    }
-
-    pub(super) fn has_free_within(&self, within: Range<u32>) -> bool {
-        self.blocks.has_free_within(within)
-    }
-
-    pub(super) fn available(&self) -> u32 {
-        self.blocks.available()
     }
 }
 

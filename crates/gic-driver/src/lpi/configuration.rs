@@ -9,18 +9,8 @@ use gic_arch::lpi::{Config, config_offset};
 use gic_arch::{Lpi, Priority};
 
 impl<P: GicPlatform> Lpis<P> {
-    /// Stores an LPI's configuration and publishes it. Redistributors may keep using the old
-    /// configuration until the sender invalidates it.
-    ///
-    /// # Errors
-    /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
-    pub fn set_config(&self, lpi: Lpi, config: Config) -> Result<(), LpiError> {
-        self.check(lpi)?;
-        self.config_locks.of(lpi).with(&*self.platform, |()| self.store_config(lpi, config));
-        Ok(())
-    }
-
-    /// Enables an LPI, keeping its priority. Otherwise like [`set_config`](Self::set_config).
+    /// Enables an LPI, keeping its priority, and publishes its configuration. Redistributors may
+    /// keep using the old configuration until the sender invalidates it.
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
@@ -28,7 +18,7 @@ impl<P: GicPlatform> Lpis<P> {
         self.update_config(lpi, |config| config.with_enable(true))
     }
 
-    /// Disables an LPI, keeping its priority. Otherwise like [`set_config`](Self::set_config).
+    /// Disables an LPI, keeping its priority. Otherwise like [`enable`](Self::enable).
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
@@ -37,7 +27,7 @@ impl<P: GicPlatform> Lpis<P> {
     }
 
     /// Sets an LPI's priority (the two low bits are ignored). Otherwise like
-    /// [`set_config`](Self::set_config).
+    /// [`enable`](Self::enable).
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.

@@ -219,8 +219,9 @@ impl<'a> Transaction<'a> {
             let target = match self.site.parent.line(hwirq) {
                 None => Target::own(cpu),
                 Some(line) => {
-                    let line = registry.find_wired(line).ok_or(MsiError::UnknownVector(line))?;
-                    Target::Line(line)
+                    let wired = |source: &Source| matches!(source, Source::Wired(_));
+                    let found = registry.find_hwirq(line, wired);
+                    Target::Line(found.ok_or(MsiError::UnknownVector(line))?)
                 }
             };
             let source = Source::Device(make_source(slot)?);

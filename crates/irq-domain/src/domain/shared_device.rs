@@ -16,30 +16,6 @@ use msi_types::{
     NotDmaIsolated, NotIsolated, RequesterId,
 };
 
-/// Configuration for a device with several domains.
-#[non_exhaustive]
-pub struct SharedDeviceConfig {
-    /// The device's requester ID.
-    pub(crate) requester: RequesterId,
-    /// The controller that serves the device, including the layers in between.
-    pub(crate) parent: Arc<dyn MsiParent>,
-    /// Maximum number of vectors in all domains together.
-    pub(crate) vectors: u32,
-}
-
-impl SharedDeviceConfig {
-    /// Creates the configuration for a device with this requester ID and at most `vectors` vectors,
-    /// served by `parent`.
-    pub fn new(requester: RequesterId, parent: Arc<dyn MsiParent>, vectors: u32) -> Self {
-        Self { requester, parent, vectors }
-    }
-}
-
-msi_types::debug_by!(
-    SharedDeviceConfig as "SharedDeviceConfig",
-    |it| {requester: it.requester, vectors: it.vectors}
-);
-
 /// A device with several message stores, e.g. an MSI-X table and IMS. The device has a single
 /// attachment at the controller (for an ITS, this means one DeviceID and one EventID space).
 /// Domains can be created and dropped at any time.
@@ -56,21 +32,24 @@ pub struct SharedDevice {
 }
 
 impl SharedDevice {
-    /// Attaches the device to its controller, and reserves room for the vectors of all its domains.
+    /// Attaches a device to `parent`, the controller that serves it, including the layers in
+    /// between, and reserves room for at most `vectors` vectors in all its domains together.
     ///
     /// Context: task; may sleep.
     pub fn attach(
         interrupts: &Interrupts,
-        config: SharedDeviceConfig,
+        requester: RequesterId,
+        parent: Arc<dyn MsiParent>,
+        vectors: u32,
     ) -> Result<Self, MsiDeviceError> {
         let core = &interrupts.core;
         core.reclaim();
-        let attachment = SharedAttachment::try_new(config.parent, config.requester)?;
+        let attachment = SharedAttachment::try_new(parent, requester)?;
         let owned = attachment.clone();
         let owner = Owner::try_new(core, move |registry| {
             owned.leave(registry.host(), &mut core::iter::empty());
         })?;
-        attachment.attach(core.host(), config.vectors)?;
+        attachment.attach(core.host(), vectors)?;
         Ok(Self { core: core.clone(), attachment, _owner: owner })
     }
 

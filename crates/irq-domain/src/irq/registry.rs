@@ -3,7 +3,6 @@
 use crate::irq::control::Released;
 use crate::irq::descriptor::{Descriptor, NewDescriptor, Source};
 use crate::irq::dispatch::Dispatcher;
-use crate::irq::info::{self, IrqInfo};
 use crate::irq::manage::IrqRef;
 use crate::irq::map::IrqMap;
 use crate::irq::shared_line::MemberIndex;
@@ -11,12 +10,9 @@ use crate::name::Irq;
 use crate::runtime::{Host, Runtime};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::fmt;
 use doorbell_fallible::Shared;
 use doorbell_fallible::lock::TaskLock;
-use msi_types::explain::{Explanation, Obstacle};
-use msi_types::{Cpu, HwIrq, Pending, WiredParent};
+use msi_types::{Cpu, HwIrq, Pending};
 
 /// All existing interrupts. A descriptor's entry in the dispatch table exists for as long as the
 /// descriptor does.
@@ -134,27 +130,15 @@ impl IrqRegistry {
         }
     }
 
-    /// Returns the shared line at a controller's input, if it exists.
+    /// Returns the interrupt with this hwirq, if `wanted` accepts its source.
     ///
     /// Context: task; may sleep.
-    pub(crate) fn find_shared_line(
+    pub(crate) fn find_hwirq(
         &self,
-        parent: &Arc<dyn WiredParent>,
         hwirq: HwIrq,
+        wanted: impl Fn(&Source) -> bool,
     ) -> Option<Shared<Descriptor>> {
-        self.numbers.lock(self.host()).find(|descriptor| {
-            descriptor.hwirq == hwirq
-                && matches!(&descriptor.source, Source::Wired(input) if input.is_shared_at(parent))
-        })
-    }
-
-    /// Returns the wired interrupt of the root controller with this number, if it was requested.
-    ///
-    /// Context: task; may sleep.
-    pub(crate) fn find_wired(&self, hwirq: HwIrq) -> Option<Shared<Descriptor>> {
-        self.numbers.lock(self.host()).find(|descriptor| {
-            descriptor.hwirq == hwirq && matches!(&descriptor.source, Source::Wired(_))
-        })
+        self.numbers.lock(self.host()).find(|one| one.hwirq == hwirq && wanted(&one.source))
     }
 
     pub(crate) fn find(&self, irq: Irq) -> Option<Shared<Descriptor>> {
@@ -180,47 +164,5 @@ impl IrqRegistry {
         use_them: impl FnOnce(&mut dyn Iterator<Item = Cpu>) -> R,
     ) -> R {
         use_them(&mut self.numbers.lock(self.host()).managed_targets())
-    }
-
-    /// # Errors
-    /// The kernel's heap is exhausted.
-    pub(crate) fn snapshot(&self) -> Result<Vec<IrqInfo>, TryReserveError> {
-        let mut all = Vec::new();
-        for descriptor in self.each() {
-            all.try_reserve(1)?;
-            all.push(IrqInfo::of(self.interrupt(&descriptor))?);
-        }
-        Ok(all)
-    }
-
-    /// # Errors
-    /// The kernel's heap is exhausted.
-    pub(crate) fn irq_info(&self, irq: Irq) -> Result<Option<IrqInfo>, TryReserveError> {
-        self.find(irq).map(|descriptor| IrqInfo::of(self.interrupt(&descriptor))).transpose()
-    }
-
-    /// Explains an interrupt. Returns `None` if the interrupt does not exist.
-    ///
-    /// Context: task; may sleep.
-    pub(crate) fn explain(&self, irq: Irq) -> Option<Explanation> {
-        Some(info::explain(self.interrupt(&*self.find(irq)?)))
-    }
-
-    /// Explains the interrupt with this hwirq.
-    ///
-    /// Context: task; may sleep.
-    pub(crate) fn explain_vector(&self, hwirq: HwIrq) -> Explanation {
-        let found = self.numbers.lock(self.host()).find(|one| one.hwirq == hwirq);
-        match found {
-            Some(descriptor) => info::explain(self.interrupt(&descriptor)),
-            None => Explanation::stopped(Obstacle::NoDescriptor { interrupt: hwirq }),
-        }
-    }
-
-    pub(crate) fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
-        match self.find(irq) {
-            Some(descriptor) => info::describe(self.interrupt(&descriptor), out),
-            None => writeln!(out, "irq {irq}: does not exist"),
-        }
     }
 }

@@ -8,8 +8,7 @@ use super::capabilities::{
 use super::isolation_groups::Isolation;
 use super::windows::Bar;
 use super::{
-    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError,
-    TableMemory,
+    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixStore, PciError, TableMemory,
 };
 use crate::runtime::Host;
 use alloc::sync::Arc;
@@ -246,7 +245,7 @@ pub fn find_store(
     };
     let [table, pending] = [capability.table.bir(), capability.pending.bir()]
         .map(|bir| map(bir).ok_or(PciError::NotMapped { bir }));
-    let store = MsixStore::new(MsixParts::new(capability, config, table?, pending?, host))?;
+    let store = MsixStore::new(capability, config, table?, pending?, host)?;
     Ok(FunctionStore { store: Arc::new(store), shape: Shape::Independent })
 }
 

@@ -65,41 +65,15 @@ impl MsixCapability {
     }
 }
 
-/// The capability, configuration space and memory regions from which an [`MsixStore`] is created.
-#[non_exhaustive]
-pub struct MsixParts {
-    /// The result of [`MsixCapability::find`].
-    pub(crate) capability: MsixCapability,
-    /// The function's configuration space.
-    pub(crate) config: Arc<dyn ConfigSpace>,
-    /// The memory region that [`MsixCapability::table`] refers to.
-    pub(crate) table: Arc<dyn TableMemory>,
-    /// The memory region that [`MsixCapability::pending`] refers to, often the same one.
-    pub(crate) pending: Arc<dyn TableMemory>,
-    /// The kernel.
-    pub(crate) host: Arc<dyn Host>,
-}
-
-impl MsixParts {
-    /// Collects the parts of one function's store.
-    pub fn new(
-        capability: MsixCapability,
-        config: Arc<dyn ConfigSpace>,
-        table: Arc<dyn TableMemory>,
-        pending: Arc<dyn TableMemory>,
-        host: Arc<dyn Host>,
-    ) -> Self {
-        Self { capability, config, table, pending, host }
-    }
-}
-
-msi_types::debug_by!(MsixParts as "MsixParts", |it| {capability: it.capability});
-
 /// A store over a function's MSI-X table. Each entry is masked, written, read back and unmasked on
 /// its own. During setup, MSI-X is enabled with the function mask set, because some functions don't
 /// respond to table accesses while MSI-X is disabled.
 pub struct MsixStore {
-    parts: MsixParts,
+    capability: MsixCapability,
+    config: Arc<dyn ConfigSpace>,
+    table: Arc<dyn TableMemory>,
+    pending: Arc<dyn TableMemory>,
+    host: Arc<dyn Host>,
     /// Vector Control for each entry, without the mask bit. These other bits must be preserved.
     controls: Vec<AtomicU32>,
     enable: TaskLock<MsixEnable>,
@@ -119,15 +93,22 @@ enum MsixEnable {
 }
 
 impl MsixStore {
-    /// Initializes the capability with MSI-X disabled.
+    /// Initializes the capability with MSI-X disabled. `table` and `pending` are the memory regions
+    /// that [`MsixCapability::table`] and [`MsixCapability::pending`] refer to, often the same one.
     ///
     /// Context: task; may sleep.
-    pub fn new(parts: MsixParts) -> Result<Self, PciError> {
-        let MsixCapability { table, pending, slots, .. } = parts.capability;
-        check_region(table, parts.capability.table_length(), &*parts.table)?;
-        check_region(pending, parts.capability.pending_length(), &*parts.pending)?;
-        let controls = try_collect((0..slots).map(|_| AtomicU32::new(0)))?;
-        let store = Self { parts, controls, enable: TaskLock::new(MsixEnable::Untouched) };
+    pub fn new(
+        capability: MsixCapability,
+        config: Arc<dyn ConfigSpace>,
+        table: Arc<dyn TableMemory>,
+        pending: Arc<dyn TableMemory>,
+        host: Arc<dyn Host>,
+    ) -> Result<Self, PciError> {
+        check_region(capability.table, capability.table_length(), &*table)?;
+        check_region(capability.pending, capability.pending_length(), &*pending)?;
+        let controls = try_collect((0..capability.slots).map(|_| AtomicU32::new(0)))?;
+        let enable = TaskLock::new(MsixEnable::Untouched);
+        let store = Self { capability, config, table, pending, host, controls, enable };
         store.set_control(MsixEnable::Untouched);
         Ok(store)
     }
@@ -162,7 +143,7 @@ impl MsixStore {
     }
 
     fn set_control(&self, enable: MsixEnable) {
-        let (config, register) = (&self.parts.config, self.parts.capability.offset + CONTROL);
+        let (config, register) = (&self.config, self.capability.offset + CONTROL);
         let control = Control::from(config.read16(register))
             .with_enable(matches!(enable, MsixEnable::Held | MsixEnable::On))
             .with_function_mask(enable == MsixEnable::Held);
@@ -178,7 +159,7 @@ impl MsixStore {
     }
 
     fn control(&self) -> Control {
-        Control::from(self.parts.config.read16(self.parts.capability.offset + CONTROL))
+        Control::from(self.config.read16(self.capability.offset + CONTROL))
     }
 
     /// Returns the obstacle, if any, that keeps the slot from sending messages. Ignores the slot's
@@ -188,7 +169,7 @@ impl MsixStore {
         if slot >= self.slots() {
             return Some(Obstacle::NoVector { vector: slot, vectors: self.slots() });
         }
-        if let Some(obstacle) = check_power(&*self.parts.config) {
+        if let Some(obstacle) = check_power(&*self.config) {
             return Some(obstacle);
         }
         let control = self.control();
@@ -198,7 +179,7 @@ impl MsixStore {
         if control.function_mask() {
             return Some(Obstacle::FunctionMasked);
         }
-        check_memory(&*self.parts.config)
+        check_memory(&*self.config)
     }
 
     fn message(&self, slot: u16) -> MsiMessage {
@@ -219,16 +200,16 @@ impl MsixStore {
 
     /// Reads a register of an entry. `slot` must be in the table.
     fn read(&self, slot: u16, register: u64) -> u32 {
-        self.parts.table.read32(self.entry_offset(slot) + register)
+        self.table.read32(self.entry_offset(slot) + register)
     }
 
     /// Writes a register of an entry. `slot` must be in the table.
     fn write(&self, slot: u16, register: u64, value: u32) {
-        self.parts.table.write32(self.entry_offset(slot) + register, value);
+        self.table.write32(self.entry_offset(slot) + register, value);
     }
 
     fn entry_offset(&self, slot: u16) -> u64 {
-        self.parts.capability.table.offset() + u64::from(slot) * ENTRY_SIZE
+        self.capability.table.offset() + u64::from(slot) * ENTRY_SIZE
     }
 }
 
@@ -242,7 +223,7 @@ fn check_region(table: BarOffset, length: u64, region: &dyn TableMemory) -> Resu
 
 impl MessageStore for MsixStore {
     fn slots(&self) -> u16 {
-        self.parts.capability.slots
+        self.capability.slots
     }
 
     fn fit(&self) -> Fit {
@@ -258,7 +239,7 @@ impl MessageStore for MsixStore {
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
-        let mut enable = self.enable.lock(&*self.parts.host);
+        let mut enable = self.enable.lock(&*self.host);
         self.open(&mut enable);
         let mut update = Update { store: self, enable: *enable, failure: None };
         change(&mut update);
@@ -266,11 +247,11 @@ impl MessageStore for MsixStore {
     }
 
     fn forget(&self) {
-        *self.enable.lock(&*self.parts.host) = MsixEnable::Untouched;
+        *self.enable.lock(&*self.host) = MsixEnable::Untouched;
     }
 
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
-        let mut enable = self.enable.lock(&*self.parts.host);
+        let mut enable = self.enable.lock(&*self.host);
         if enabled {
             self.open(&mut enable);
         }
@@ -284,7 +265,7 @@ impl MessageStore for MsixStore {
     }
 
     fn read_back(&self, slot: u16) -> Option<SlotState> {
-        Some(slot_state(&*self.parts.config, slot, self.check_table(slot), || {
+        Some(slot_state(&*self.config, slot, self.check_table(slot), || {
             let pending = self.is_masked(slot).then(|| self.is_pending(slot));
             (self.message(slot), pending)
         }))
@@ -312,12 +293,12 @@ impl FastMask for MsixStore {
         if slot >= self.slots() {
             return false;
         }
-        let word = self.parts.capability.pending.offset() + u64::from(slot / 32) * 4;
-        self.parts.pending.read32(word) >> (slot % 32) & 1 != 0
+        let word = self.capability.pending.offset() + u64::from(slot / 32) * 4;
+        self.pending.read32(word) >> (slot % 32) & 1 != 0
     }
 }
 
-msi_types::debug_by!(MsixStore as "MsixStore", |it| {capability: it.parts.capability});
+msi_types::debug_by!(MsixStore as "MsixStore", |it| {capability: it.capability});
 
 /// An update in progress.
 struct Update<'a> {

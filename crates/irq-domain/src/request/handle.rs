@@ -176,7 +176,8 @@ impl IrqHandle {
                 .inspect_err(|_| registry.release_root(&descriptor))
                 .map(Some);
         }
-        if let Some(descriptor) = registry.find_shared_line(parent, request.hwirq) {
+        let line = |source: &Source| matches!(source, Source::Wired(at) if at.is_shared_at(parent));
+        if let Some(descriptor) = registry.find_hwirq(request.hwirq, line) {
             return Self::join(core, &descriptor, &request, handler.clone());
         }
         Self::share(core, parent, &request, &online, handler.clone()).map(Some)

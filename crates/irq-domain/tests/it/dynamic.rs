@@ -2,8 +2,7 @@
 
 use crate::mock::{Addressing, Controller, LongHandler, Machine, Store, StoreKind, attached};
 use irq_domain::{
-    Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig,
-    Unhandled,
+    Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, Unhandled,
 };
 use msi_types::{Cpu, MsiError, RequesterId, Shape};
 use proptest::prelude::*;
@@ -12,8 +11,9 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex};
 
 fn shared(machine: &Machine) -> SharedDevice {
-    let config = SharedDeviceConfig::new(RequesterId::pci(1, 0, 0), machine.controller.clone(), 16);
-    SharedDevice::attach(&machine.interrupts, config).unwrap()
+    let requester = RequesterId::pci(1, 0, 0);
+    let controller = machine.controller.clone();
+    SharedDevice::attach(&machine.interrupts, requester, controller, 16).unwrap()
 }
 
 /// Creates a device with an MSI-X table, and IMS behind a command queue.

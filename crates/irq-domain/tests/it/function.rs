@@ -3,8 +3,7 @@
 
 use crate::mock::{Addressing, Kernel, Machine, assert_task, judge};
 use irq_domain::pci::{
-    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError,
-    TableMemory,
+    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixStore, PciError, TableMemory,
 };
 use irq_domain::{MsiDevice, MsiDeviceConfig};
 use msi_types::pci::{msi, msix};
@@ -216,13 +215,8 @@ impl Function {
     }
 
     pub(crate) fn msix_store(self: &Arc<Self>) -> Result<MsixStore, PciError> {
-        MsixStore::new(MsixParts::new(
-            MsixCapability::find(&**self)?,
-            self.clone(),
-            self.clone(),
-            self.clone(),
-            Arc::new(Kernel),
-        ))
+        let capability = MsixCapability::find(&**self)?;
+        MsixStore::new(capability, self.clone(), self.clone(), self.clone(), Arc::new(Kernel))
     }
 }
 

@@ -9,7 +9,7 @@ use doorbell_test_support::{after_failures, outside, with_allocations};
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{
     Config, Dispatched, Interrupts, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError,
-    RequestError, SharedDevice, SharedDeviceConfig, WiredRequest,
+    RequestError, SharedDevice, WiredRequest,
 };
 use msi_types::{Cpu, Granule, HwIrq, MsiError, RequesterId, Shape, Trigger};
 use std::num::NonZeroU16;
@@ -42,9 +42,9 @@ fn an_attach_without_memory_is_rolled_back() {
         assert_eq!(in_use(&machine), [0; 4]);
     };
     drop(after_failures(4, || machine.try_attach(&store), nothing_remains));
-    let config = || SharedDeviceConfig::new(DEVICE, machine.controller.clone(), 16);
-    let shared =
-        after_failures(1, || SharedDevice::attach(&machine.interrupts, config()), nothing_remains);
+    let attach =
+        || SharedDevice::attach(&machine.interrupts, DEVICE, machine.controller.clone(), 16);
+    let shared = after_failures(1, attach, nothing_remains);
     let one_remains = |error| {
         assert_eq!((error, in_use(&machine)), (MsiDeviceError::NoMemory, [0, 1, 0, 0]));
     };

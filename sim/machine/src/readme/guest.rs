@@ -17,7 +17,7 @@ use gic_firmware::{
 };
 use irq_domain::IrqContext;
 use irq_domain::pci::{
-    ConfigSpace as _, Ecam, FunctionStore, MsixCapability, MsixParts, MsixStore,
+    ConfigSpace as _, Ecam, FunctionStore, MsixCapability, MsixStore, TableMemory,
 };
 use msi_types::pci::msix;
 use msi_types::{Cpu, DeviceId, RequesterId, Shape};
@@ -253,8 +253,8 @@ fn message_store(platform: &Arc<MachinePlatform>) -> FunctionStore {
     let (table_at, pending) = (place(msix::TABLE), place(msix::PBA));
     assert_eq!(pending.offset(), PENDING_BITS - TABLE);
     let capability = MsixCapability { offset, slots: VECTORS, table: table_at, pending };
-    let parts = MsixParts::new(capability, config, table.clone(), table, platform.clone());
-    FunctionStore { store: Arc::new(MsixStore::new(parts).unwrap()), shape: Shape::Independent }
+    let store = MsixStore::new(capability, config, table.clone(), table, platform.clone());
+    FunctionStore { store: Arc::new(store.unwrap()), shape: Shape::Independent }
 }
 
 fn region(base: u64, size: u64) -> Region {
