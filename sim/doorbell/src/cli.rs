@@ -2,6 +2,7 @@
 
 use crate::dts::Compilation;
 use crate::help;
+use crate::input::is_stdin;
 use crate::print::{self, ColorWhen, OutputArgs};
 use crate::registers;
 use crate::snapshot::SnapshotArgs;
@@ -61,7 +62,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Explain the way of a device's messages as firmware describes it: requester, IOMMU, DeviceID,
     /// doorbell, target.
-    #[command(after_help = help::EXPLAIN, allow_missing_positional = true)]
+    #[command(after_help = help::EXPLAIN)]
     Explain(ExplainArgs),
     /// Draw devices, IOMMUs, controllers and CPUs, as SVG.
     #[command(after_help = help::GRAPH)]
@@ -263,6 +264,20 @@ pub(crate) struct SourceArgs {
     /// input. Without a source, the first embedded machine.
     #[arg(value_name = "SOURCE", conflicts_with_all = ["machine", "running"])]
     source: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+impl SourceArgs {
+    /// Reads the description.
+    pub(crate) fn open(&self) -> anyhow::Result<Source> {
+        self.source.as_ref().map_or_else(|| self.machine.open(), |path| self.machine.at(path))
+    }
+}
+
+/// A description without a file, and how to read one with a file.
+#[derive(Debug, Args)]
+struct MachineArgs {
     /// Embedded machine (see `doorbell machines`).
     #[arg(long, value_name = "NAME", conflicts_with = "running")]
     machine: Option<String>,
@@ -273,24 +288,13 @@ pub(crate) struct SourceArgs {
     include: IncludeArgs,
 }
 
-impl SourceArgs {
-    /// Returns `true` if the arguments name no description.
-    pub(crate) const fn is_default(&self) -> bool {
-        self.source.is_none() && self.machine.is_none() && !self.running
-    }
-
-    /// Reads the description at a path, which other arguments name.
-    pub(crate) fn at(&self, path: &Path) -> anyhow::Result<Source> {
+impl MachineArgs {
+    fn at(&self, path: &Path) -> anyhow::Result<Source> {
         source::at(path, self.include.compilation())
     }
 
-    /// Reads the description.
-    pub(crate) fn open(&self) -> anyhow::Result<Source> {
-        match &self.source {
-            Some(path) => self.at(path),
-            None if self.running => source::running(),
-            None => source::embedded(self.machine.as_deref()),
-        }
+    fn open(&self) -> anyhow::Result<Source> {
+        if self.running { source::running() } else { source::embedded(self.machine.as_deref()) }
     }
 }
 
@@ -314,15 +318,39 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
+    /// A description, as for `inspect`, and a device: a node, or the end of its path if no other has
+    /// it; a PCI function such as 0000:01:00.0, or with its host, "/pcie@10000000 01:00.0"; a
+    /// requester of another bus, `NODE[0x1]`; or a DeviceID such as 0x100, which names all that
+    /// have it. Without a device, the devices are listed.
+    #[arg(value_names = ["SOURCE", "DEVICE"], num_args = 1..=2)]
+    #[arg(required_unless_present_any = ["machine", "running"])]
+    words: Vec<PathBuf>,
     #[command(flatten)]
-    pub(crate) source: SourceArgs,
-    /// A node, or the end of its path if no other has it; a PCI function such as 0000:01:00.0, or with
-    /// its host, "/pcie@10000000 01:00.0"; a requester of another bus, `NODE[0x1]`; or a DeviceID
-    /// such as 0x100, which names all that have it. Without a device, the devices are listed.
-    #[arg(value_name = "DEVICE", required_unless_present_any = ["machine", "running"])]
-    pub(crate) device: Option<String>,
+    machine: MachineArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+impl ExplainArgs {
+    /// Reads the description, and returns it with the name of the device. A single word is a source
+    /// if a file has this name.
+    pub(crate) fn open(&self) -> anyhow::Result<(Source, Option<String>)> {
+        let is_file = |path: &Path| path.exists() || is_stdin(path);
+        let (source, device) = match self.words.as_slice() {
+            [_, _] if self.names_machine() => anyhow::bail!("name a source or a machine, not both"),
+            [source, device] => (self.machine.at(source)?, Some(device)),
+            [source] if !self.names_machine() && is_file(source) => {
+                (self.machine.at(source)?, None)
+            }
+            words => (self.machine.open()?, words.first()),
+        };
+        Ok((source, device.map(|device| device.to_string_lossy().into_owned())))
+    }
+
+    /// Returns `true` if an option names the machine.
+    pub(crate) const fn names_machine(&self) -> bool {
+        self.machine.machine.is_some() || self.machine.running
+    }
 }
 
 #[derive(Debug, Args)]

@@ -20,7 +20,6 @@ use msi_types::explain::{Explanation, Fact, Obstacle, SetupFault};
 use senders::Sender;
 use serde::Serialize;
 use std::io::{self, Write};
-use std::path::Path;
 
 /// A requester and the way of its messages.
 #[derive(Debug, Serialize)]
@@ -60,21 +59,9 @@ struct Passage {
 
 /// Explains the requesters that the arguments name, or lists the requesters.
 pub(crate) fn explain(args: &ExplainArgs) -> Result<Outcome> {
-    let is_file = |device: &&String| {
-        args.source.is_default() && (*device == "-" || Path::new(device).exists())
-    };
-    if let Some(path) = args.device.as_ref().filter(is_file) {
-        return list(&args.source.at(Path::new(path))?, args);
-    }
-    let source = args.source.open()?;
-    let Some(device) = &args.device else { return list(&source, args) };
-    let ways = ways(&source, device).with_context(|| {
-        let name = &source.name;
-        if args.source.is_default() {
-            return format!("{device:?} names no file, so {name} is meant");
-        }
-        format!("{name}: {device:?}")
-    })?;
+    let (source, device) = args.open()?;
+    let Some(device) = device else { return list(&source, args) };
+    let ways = ways(&source, &device).with_context(|| format!("{}: {device:?}", source.name))?;
     print::rows(args.output.json, &ways, |out| {
         ways.iter().try_for_each(|way| print_way(out, way))
     })?;

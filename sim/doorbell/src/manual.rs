@@ -29,7 +29,7 @@ pub(crate) fn page(args: &ManArgs) -> Result<Outcome> {
         }
     };
     let mut page = Vec::new();
-    Man::new(wanted.clone()).render(&mut page)?;
+    Man::new(wanted.clone().version(env!("CARGO_PKG_VERSION"))).render(&mut page)?;
     let mut page = String::from_utf8(page)?;
     // The synopsis lacks the options' values.
     for option in wanted.get_opts() {

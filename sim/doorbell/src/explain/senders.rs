@@ -9,6 +9,8 @@ use gic_firmware::{
     Description, Fact, IommuIndex, MsiRouting, NoRoute, Origin, PciHost, PlatformDevice,
     RequesterId, Role, Route, Status,
 };
+use std::ffi::OsStr;
+use std::path::Path;
 
 /// A requester, and what firmware states at it about its messages.
 pub(super) struct Sender<'d> {
@@ -244,9 +246,12 @@ fn with_device_id(description: &Description, id: u32) -> Result<Vec<Sender<'_>>>
 
 fn unknown(description: &Description, name: &str) -> String {
     let names = description.devices.iter().map(|device| device.id.as_str());
+    let end = Path::new(name).extension().and_then(OsStr::to_str);
+    let is_file = end.is_some_and(|end| ["dtb", "dts", "dat", "aml"].contains(&end));
+    let absent = if is_file { "no file has this name; " } else { "" };
+    let meant = did_you_mean(name, names);
     format!(
-        "{}a node that names an MSI controller, a function such as 01:00.0, or a DeviceID such as \
-         0x100 is expected; `doorbell explain SOURCE` lists them",
-        did_you_mean(name, names)
+        "{absent}{meant}a node that names an MSI controller, a function such as 01:00.0, or a \
+         DeviceID such as 0x100 is expected; `doorbell explain SOURCE` lists them"
     )
 }
