@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use doorbell_harness::dtb::{Tools, Tree};
+use doorbell_harness::dtb::Tools;
 use doorbell_harness::suite::{Absent, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{cache, process, schemas, system};
 use gic_firmware::lint::{KnownRegisters, check};
 use gic_firmware::{Finding, Severity, devicetree};
+
+use crate::fetched;
 
 /// The version that is installed into the cache. The wording of the error messages is stable within
 /// a version.
@@ -62,8 +64,8 @@ fn case(name: &str, run: impl FnOnce(&BindingJudge) -> Result<()> + Send + 'stat
 struct BindingJudge {
     /// Folder of Python's programs.
     programs: PathBuf,
-    /// The devicetree compiler, if it was unpacked and not installed.
-    unpacked: Option<Tools>,
+    /// The devicetree compiler.
+    compiler: &'static Tools,
     folder: PathBuf,
     /// Folder for compiled files.
     output: PathBuf,
@@ -89,7 +91,9 @@ impl BindingJudge {
         let extended = output.join("b").join(schemas::FOLDER);
         let fetched = schemas::fetch(workspace).or_absent("the kernel's schemas")?;
         for folder in [&original, &extended] {
-            copy(&fetched.folder, folder)?;
+            fs::create_dir_all(folder)?;
+            let mut copy = process::command("cp", &fetched.folder);
+            process::capture(copy.args(["-r", "."]).arg(folder))?;
         }
         let folder = workspace.root.join(FOLDER);
         if !process::exists("patch") {
@@ -101,7 +105,7 @@ impl BindingJudge {
             .with_context(|| format!("the additions do not fit {}", fetched.package))?;
         let mut judge = Self {
             programs: find_or_install(workspace).or_absent("dtschema")?,
-            unpacked: find_compiler(workspace).or_absent("the devicetree compiler")?,
+            compiler: fetched::compiler().or_absent("the devicetree compiler")?,
             folder,
             output,
             original,
@@ -199,10 +203,7 @@ impl BindingJudge {
     }
 
     fn compile(&self, source: &Path, blob: &Path) -> Result<()> {
-        let mut compiler = match &self.unpacked {
-            Some(tools) => tools.command("dtc"),
-            None => process::command("dtc", &self.folder),
-        };
+        let mut compiler = self.compiler.command("dtc");
         compiler.args(["-q", "-I", "dts", "-O", "dtb", "-o"]).args([blob, source]);
         process::capture(&mut compiler).map(drop)
     }
@@ -246,16 +247,6 @@ fn lint(blob: &Path) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Copies a folder of schemas.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    for file in cache::files_below(from)? {
-        let copy = to.join(file.strip_prefix(from)?);
-        fs::create_dir_all(copy.parent().unwrap_or(to))?;
-        fs::copy(&file, copy)?;
-    }
-    Ok(())
-}
-
 /// Returns a file's name, including that of its folder.
 fn name(path: &Path) -> String {
     let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
@@ -276,15 +267,6 @@ fn find_or_install(workspace: &Workspace) -> Result<PathBuf> {
         process::capture(pip.arg(format!("dtschema=={VERSION}"))).map(drop)
     })?;
     Ok(root.join("bin"))
-}
-
-/// Returns the unpacked compiler that comes with QEMU, or `None` if the machine has its own.
-fn find_compiler(workspace: &Workspace) -> Result<Option<Tools>> {
-    if process::exists("dtc") {
-        return Ok(None);
-    }
-    Tree::Qemu.fetched(workspace)?;
-    Ok(Some(Tools::of(workspace)))
 }
 
 /// Returns the files with this extension, sorted by name. A folder without matching files is an

@@ -1,10 +1,11 @@
-//! QEMUs and their firmware, shared by several cases. The first case that needs one unpacks it.
+//! QEMUs with their firmware, and the devicetree compiler, shared by several cases. The first case
+//! that needs one unpacks it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use doorbell_harness::apt::{self, Suite};
-use doorbell_harness::dtb::Tools;
+use doorbell_harness::dtb::{Tools, Tree};
 use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
@@ -35,4 +36,14 @@ fn unpack_uefi(workspace: &Workspace) -> Result<PathBuf> {
         apt.unpack(&format!("qemu-efi-aarch64={version}"), &[&format!("./{FILE}")], folder)
     });
     Ok(folder?.join(FILE))
+}
+
+/// Returns the devicetree compiler and its tools.
+pub(crate) fn compiler() -> Result<&'static Tools> {
+    static TOOLS: Shared<Tools> = Shared::new();
+    TOOLS.get(|| {
+        let workspace = workspace::this()?;
+        Tree::Qemu.fetched(workspace)?;
+        Ok(Tools::of(workspace))
+    })
 }

@@ -18,7 +18,7 @@ use doorbell_harness::suite::{self, Case};
 use doorbell_harness::{hang, process};
 
 use self::console::Console;
-use self::guest::{Guest, compiler, run};
+use self::guest::{Guest, run};
 use self::subjects::{ACPI, Change, GICV2, GROUPS, HOST, STEPS, SUBJECTS, Subject};
 use crate::acpi::linux::mapped;
 use crate::fetched;
@@ -92,21 +92,21 @@ impl Subject {
         qemu.arg(format!("virt,{},dumpdtb={}", self.machine, file.display()));
         process::capture(&mut qemu)?;
         let put = |kind: &str| {
-            let mut put = compiler()?.command("fdtput");
+            let mut put = fetched::compiler()?.command("fdtput");
             put.args(["-t", kind]).arg(file);
             anyhow::Ok(put)
         };
         match self.change {
             Change::None => {}
             Change::Shorten(map, length) => {
-                let mut get = compiler()?.command("fdtget");
+                let mut get = fetched::compiler()?.command("fdtget");
                 let cells = process::capture(get.args(["-t", "x"]).arg(file).args([HOST, map]))?;
                 let mut cells: Vec<_> = cells.split_whitespace().map(str::to_owned).collect();
                 *cells.get_mut(3).context("a map has four cells")? = format!("{length:x}");
                 run(put("x")?.args([HOST, map]).args(cells))?;
             }
             Change::Map(entries) => {
-                let mut get = compiler()?.command("fdtget");
+                let mut get = fetched::compiler()?.command("fdtget");
                 let get = get.args(["-t", "x"]).arg(file).args([HOST, "msi-map"]);
                 let cells = process::capture(get)?;
                 let its = cells.split_whitespace().nth(1).context("a map has four cells")?;

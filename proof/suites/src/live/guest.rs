@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
-use doorbell_harness::dtb::{Tools, Tree};
 use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::qemu::Version;
 use doorbell_harness::suite::{OrAbsent, Shared};
@@ -73,16 +72,6 @@ fn program(workspace: &Workspace) -> Result<&'static Path> {
         small_linux::build_program(workspace, "doorbell", 0)
     });
     built.map(PathBuf::as_path)
-}
-
-/// Returns the devicetree compiler and its tools.
-pub(super) fn compiler() -> Result<&'static Tools> {
-    static TOOLS: Shared<Tools> = Shared::new();
-    TOOLS.get(|| {
-        let workspace = workspace::this()?;
-        Tree::Qemu.fetched(workspace)?;
-        Ok(Tools::of(workspace))
-    })
 }
 
 pub(super) fn run(command: &mut Command) -> Result<()> {

@@ -7,7 +7,7 @@ use doorbell_harness::qemu::PROGRAM;
 use doorbell_harness::{hang, process, workspace};
 
 use super::console::{Console, Expected};
-use super::guest::{Guest, compiler, run};
+use super::guest::{Guest, run};
 use crate::fetched;
 use crate::qemu::imx8mp::{self, VERSION};
 
@@ -49,7 +49,7 @@ pub(crate) fn judge() -> Result<()> {
     let blob = guest.folder.join("imx8mp.dtb");
     fs::copy(imx8mp::devicetree(workspace::this()?)?, &blob)?;
     let put = |options: &[&str]| {
-        let mut put = compiler()?.command("fdtput");
+        let mut put = fetched::compiler()?.command("fdtput");
         run(put.args(options.first()).arg(&blob).args(options.get(1..).unwrap_or_default()))
     };
     // The kernel has no driver for the interconnect, and QEMU's bridge passes the functions'
