@@ -101,12 +101,16 @@ impl PlatformDevice {
             }
             LOWER => {
                 let slot = usize::try_from(value).ok().and_then(|slot| state.slots.get_mut(slot));
-                slot.into_iter().for_each(|slot| slot.raised = false);
+                if let Some(slot) = slot {
+                    slot.raised = false;
+                }
             }
             _ => {
-                let slot = slots::place(offset)
-                    .and_then(|place| Some((place, state.slots.get_mut(place.slot)?)));
-                slot.into_iter().for_each(|(place, slot)| slot.write(self.config, place, value));
+                if let Some(place) = slots::place(offset)
+                    && let Some(slot) = state.slots.get_mut(place.slot)
+                {
+                    slot.write(self.config, place, value);
+                }
             }
         }
     }

@@ -62,8 +62,7 @@ pub fn attack(mut machine: Machine, pages: IommuPages) -> Result<Option<AttackRe
     let working = |device: &&Device| !device.is_pci() && !device.vectors().is_empty();
     let mut devices = system.devices.iter().filter(working);
     let Some((intruder, victim)) = devices.next().zip(devices.next()) else { return Ok(None) };
-    let Some((message, vector)) = first_message(victim, &system).zip(victim.vectors().first())
-    else {
+    let Some((message, vector)) = first_message(victim).zip(victim.vectors().first()) else {
         return Ok(None);
     };
     let bus = HostileDevice::new(intruder, &system, pages, message.address);

@@ -261,7 +261,7 @@ impl VectorRecord {
     /// driver resent the vector.
     pub(crate) fn taken(&self, cpu: Cpu, looked_at: u64) -> Range<u64> {
         let route = self.route();
-        if !route.is_chained() {
+        if !route.chained {
             return self.handle(cpu, looked_at);
         }
         if !route.due().is_in_dispatch() {
@@ -365,15 +365,15 @@ impl VectorRecord {
         let route = self.route();
         let was_target = |message| route.was_target_since(cpu, self.sent_at.get(message));
         let due = route.due().run();
-        if looked_at < route.made_at() {
+        if looked_at < route.made_at {
             return RunVerdict::Late;
         }
         let looked_as_target = route.was_target_since(cpu, looked_at);
         let was_target_at_arrival =
             due.is_some_and(|at| at == UNKNOWN || route.was_target_since(cpu, at));
-        match (due.is_some(), route.pending()) {
+        match (due.is_some(), route.pending) {
             // The status bit that the driver cleared is known, so that no message has to be found.
-            (true, _) if route.is_chained() && looked_as_target => RunVerdict::Right,
+            (true, _) if route.chained && looked_as_target => RunVerdict::Right,
             (true, Pending::Stays) => RunVerdict::Right,
             (true, Pending::Travels) if was_target_at_arrival => RunVerdict::Right,
             (false, _) if was_target(number) => RunVerdict::Spurious,

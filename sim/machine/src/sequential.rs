@@ -116,8 +116,8 @@ impl GicCpus {
 
     /// Executes `code` on `cpu` with interrupts masked. Returns `None` if the CPU does not exist.
     pub fn execute<R>(&self, cpu: Cpu, code: impl FnOnce(&CpuRegisters<'_>) -> R) -> Option<R> {
-        let core = self.cores.get(cpu.index())?;
-        Some(core.execute(|_, registers| code(registers)))
+        let cpu = self.cores.get(cpu.index())?;
+        Some(cpu.execute(|_, registers| code(registers)))
     }
 
     /// Makes the CPUs dispatch their interrupts through `interrupts` from now on.

@@ -10,7 +10,7 @@ mod virtual_bus;
 pub(crate) use boot::{PoweredMachine, boot};
 pub(crate) use device::{Device, DeviceVector, Driver};
 pub(crate) use hotplug::{AffinityChange, first_message};
-pub(crate) use virtual_bus::{VirtualBus, VirtualFunction};
+pub(crate) use virtual_bus::{VirtualBus, VirtualSlot};
 
 use crate::cpu::{CpuCore, CpuRecords, Cpus, call};
 use crate::fault::FaultInjector;

@@ -122,8 +122,9 @@ impl PendingBits {
             one.taken = other.and_then(|other| other.taken.take());
         }
         for cpu in one.at.iter().filter(|_| one.taken.is_none()) {
-            let bit = self.bits.get_mut(index_of(self.pending, *cpu));
-            bit.into_iter().for_each(|bit| bit.arrive(now));
+            if let Some(bit) = self.bits.get_mut(index_of(self.pending, *cpu)) {
+                bit.arrive(now);
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! Brings up the drivers in the same order as a kernel.
 
-use super::device::{Device, DiscoveredDevice, Probe};
+use super::device::{Device, DiscoveredDevice};
 use super::hardware::DeviceHardware;
-use super::{Irqchip, System, VirtualBus, VirtualFunction, turn_on};
+use super::{Irqchip, System, VirtualBus, VirtualSlot, turn_on};
 use crate::cpu::{CpuCore, CpuRecords, Cpus, looked_at};
 use crate::error::RunError;
 use crate::fault::{Fault, FaultInjector};
@@ -15,6 +15,7 @@ use crate::sequential::GicCpus;
 use doorbell_hardware::pci::enumerate::{FoundFunction, enumerate};
 use doorbell_hardware::pci::{Function, HostBridge, StoreConfig};
 use doorbell_hardware::platform::{CpuBus, MachinePlatform};
+use doorbell_hardware::platform_device::PlatformStore;
 use gic_arch::Lpi;
 use gic_bringup::config::RootConfig;
 use gic_bringup::{BringUpError, ControllerError, MsiController, NoParent, Options};
@@ -120,11 +121,11 @@ pub(crate) fn boot(
         let devices = virtual_devices(&mut system, hardware)?;
         system.devices.extend(devices);
     }
-    for (DevicePlan { name, route, registers, .. }, hardware) in machine.devices {
+    for (DevicePlan { name, route, registers, .. }, device) in machine.devices {
+        let store = PlatformStore::new(system.platform.cpu_bus(), registers.base());
         let config = DiscoveredDevice {
             name,
-            hardware: DeviceHardware::Platform(hardware),
-            probe: Probe::Platform { base: registers.base() },
+            hardware: DeviceHardware::Platform { device, store: Arc::new(store) },
             requester: ALONE,
             controller: route.controller,
             device_id: route.device_id,
@@ -230,8 +231,7 @@ fn pci_devices(system: &System, host: &Host) -> Result<Vec<Device>, RunError> {
         let route = system.description.route(described, requester.at_host());
         let config = DiscoveredDevice {
             name: function_name(described.id.as_str(), id),
-            hardware: DeviceHardware::Function(function),
-            probe: Probe::Pci(Box::new(found)),
+            hardware: DeviceHardware::Function { function, found: Box::new(found), slot: None },
             requester: requester.at_host(),
             controller: route.map_or(ControllerIndex::new(usize::MAX), |route| route.controller),
             device_id: route.map(|route| route.device_id).unwrap_or_default(),
@@ -259,10 +259,10 @@ fn virtual_devices(
     for found in found(&system.platform.cpu_bus(), &hardware.bridge)? {
         let id = found.requester().function;
         let Some(function) = function_at(&hardware.bridge, id) else { continue };
+        let slot = Some(VirtualSlot::new(id, &bus));
         let config = DiscoveredDevice {
             name: function_name(VIRTUAL_BUS, id),
-            hardware: DeviceHardware::Virtual(VirtualFunction::new(function, &bus)),
-            probe: Probe::Pci(Box::new(found)),
+            hardware: DeviceHardware::Function { function, found: Box::new(found), slot },
             requester: id,
             controller: bus.controller,
             device_id: DeviceId::new(id.get()),

@@ -10,9 +10,8 @@ use crate::oracle::{SendOutcome, VectorRecord};
 use crate::report::DeviceKind;
 use crate::trace::{Occurrence, Recorder, Subject};
 use doorbell_hardware::lock::lock;
-use doorbell_hardware::pci::enumerate::FoundFunction;
 use doorbell_hardware::pci::{Signaled, StoreConfig};
-use doorbell_hardware::platform_device::{Line, PlatformStore};
+use doorbell_hardware::platform_device::Line;
 use gic_firmware::ControllerIndex;
 use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
@@ -24,17 +23,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// One in this many handler runs of a vector takes a long time.
 const LONG_RUNS: u64 = 5;
 
-/// The way in which a driver finds the message store.
-pub(crate) enum Probe {
-    Pci(Box<FoundFunction>),
-    Platform { base: u64 },
-}
-
 /// A device that isn't set up yet.
 pub(crate) struct DiscoveredDevice {
     pub(crate) name: String,
     pub(crate) hardware: DeviceHardware,
-    pub(crate) probe: Probe,
     pub(crate) requester: RequesterId,
     pub(crate) controller: ControllerIndex,
     pub(crate) device_id: DeviceId,
@@ -104,7 +96,8 @@ impl Device {
     fn try_attach(&self, system: &System) -> Result<(MsiDevice, Shape), String> {
         let parent = self.watched_parent(system)?;
         system.faults.admit()?;
-        let FunctionStore { store, shape } = self.store(system)?;
+        let host = Arc::clone(&system.platform) as _;
+        let FunctionStore { store, shape } = self.config.hardware.store(host)?;
         let config = MsiDeviceConfig::new(&self.config.name, self.config.requester, parent, store);
         let copy = self.config.hardware.copier();
         let config = copy.into_iter().fold(config, MsiDeviceConfig::with_copy);
@@ -118,29 +111,6 @@ impl Device {
         let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
         let pending = system.pending_at(self.config.controller);
         Ok(system.records.routes.watch(parent, pending, system.faults.astray()))
-    }
-
-    fn store(&self, system: &System) -> Result<FunctionStore, String> {
-        match &self.config.probe {
-            Probe::Pci(found) => {
-                found.store(Arc::clone(&system.platform) as _).map_err(|error| error.to_string())
-            }
-            Probe::Platform { base } => {
-                let store = PlatformStore::new(system.platform.cpu_bus(), *base);
-                Ok(FunctionStore { store: Arc::new(store), shape: Shape::Independent })
-            }
-        }
-    }
-
-    /// Returns the register that the handler writes to deassert the device's level, if the device
-    /// has one.
-    fn line(&self, system: &System, slot: u16) -> Option<Line> {
-        match &self.config.probe {
-            Probe::Pci(_) => None,
-            Probe::Platform { base } => {
-                PlatformStore::new(system.platform.cpu_bus(), *base).line(slot)
-            }
-        }
     }
 
     /// Makes the driver allocate as many of the device's vectors as it may use, and install their
@@ -184,7 +154,7 @@ impl Device {
         let theirs = Arc::clone(vector);
         let platform = Arc::clone(&system.platform);
         let latencies = Arc::clone(&self.latencies);
-        let line = self.line(system, vector.slot);
+        let line = self.config.hardware.line(vector.slot);
         let handler = move |context: &IrqContext<'_>| {
             // Deassert the level before reading the records, so that a level asserted afterwards is
             // signaled again.
@@ -206,7 +176,7 @@ impl Device {
             let Some(now) = now else { continue };
             let routes = &system.records.routes;
             if let Some(route) = routes.get(now.hwirq) {
-                if route.is_chained() {
+                if route.chained {
                     let target = || system.interrupts.effective_affinity(now.irq);
                     routes.settle_line(&route, target);
                 }
@@ -247,7 +217,9 @@ impl Device {
     /// # Errors
     /// Returns an error if the device's messages cannot be restored.
     pub(super) fn lose_power_and_restore(&self) -> Result<(), String> {
-        let DeviceHardware::Function(function) = &self.config.hardware else { return Ok(()) };
+        let DeviceHardware::Function { function, slot: None, .. } = &self.config.hardware else {
+            return Ok(());
+        };
         self.with_driver(|driver| {
             let Driver::Active(device, _) = driver else { return Ok(()) };
             function.reset();
@@ -301,10 +273,7 @@ impl Device {
     /// # Errors
     /// Returns an error if the driver cannot set up the device.
     pub(crate) fn add(&self, system: &System) -> Result<(), String> {
-        self.config.hardware.plug();
-        if let Probe::Pci(found) = &self.config.probe {
-            found.configure().map_err(|error| error.to_string())?;
-        }
+        self.config.hardware.plug()?;
         self.attach(system);
         self.activate(system);
         self.refused().map_or(Ok(()), Err)
@@ -338,14 +307,12 @@ impl Device {
     /// for control and one for work. Each vector of a platform device signals a separate cause.
     pub(crate) fn useful_minimum(&self) -> u16 {
         match &self.config.hardware {
-            DeviceHardware::Platform(device) => device.config().slots,
-            DeviceHardware::Function(_) | DeviceHardware::Virtual(_) => {
-                match self.config.hardware.pci_store() {
-                    Some(StoreConfig::Msix { vectors, .. }) => vectors.min(2),
-                    Some(StoreConfig::Msi { .. }) => 1,
-                    Some(StoreConfig::None) | None => 0,
-                }
-            }
+            DeviceHardware::Platform { device, .. } => device.config().slots,
+            DeviceHardware::Function { function, .. } => match function.store() {
+                StoreConfig::Msix { vectors, .. } => vectors.min(2),
+                StoreConfig::Msi { .. } => 1,
+                StoreConfig::None => 0,
+            },
         }
     }
 

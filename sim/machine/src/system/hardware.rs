@@ -1,10 +1,12 @@
-//! The hardware of the workload's devices, which sends the messages.
+//! The hardware of the workload's devices, which sends the messages, and its drivers' access to it.
 
-use super::VirtualFunction;
+use super::VirtualSlot;
+use doorbell_hardware::pci::enumerate::FoundFunction;
 use doorbell_hardware::pci::{Function, Signaled, StoreConfig};
-use doorbell_hardware::platform_device::PlatformDevice;
-use irq_domain::MessageCopy;
-use msi_types::Masking;
+use doorbell_hardware::platform_device::{Line, PlatformDevice, PlatformStore};
+use irq_domain::pci::FunctionStore;
+use irq_domain::{Host, MessageCopy};
+use msi_types::{Masking, Shape};
 use std::sync::Arc;
 
 /// The way in which a device is removed.
@@ -18,18 +20,23 @@ pub(crate) enum Removal {
 
 /// The hardware that sends the messages.
 pub(crate) enum DeviceHardware {
-    Function(Arc<Function>),
-    /// A function on a virtual bus.
-    Virtual(VirtualFunction),
-    Platform(Arc<PlatformDevice>),
+    Function {
+        function: Arc<Function>,
+        found: Box<FoundFunction>,
+        /// The slot of a function on a virtual bus.
+        slot: Option<VirtualSlot>,
+    },
+    Platform {
+        device: Arc<PlatformDevice>,
+        store: Arc<PlatformStore>,
+    },
 }
 
 impl DeviceHardware {
-    pub(crate) fn signal(&self, slot: u16) -> Signaled {
+    pub(super) fn signal(&self, slot: u16) -> Signaled {
         match self {
-            Self::Function(function) => function.signal(slot),
-            Self::Virtual(on_bus) => on_bus.function.signal(slot),
-            Self::Platform(device) => device.signal(slot),
+            Self::Function { function, .. } => function.signal(slot),
+            Self::Platform { device, .. } => device.signal(slot),
         }
     }
 
@@ -37,35 +44,63 @@ impl DeviceHardware {
     pub(super) fn begin_removal(&self, removal: Removal) {
         match (self, removal) {
             (_, Removal::Surprise) => self.unplug(),
-            (Self::Virtual(on_bus), Removal::Orderly) => on_bus.eject(),
-            (Self::Function(_) | Self::Platform(_), Removal::Orderly) => {}
+            (Self::Function { slot: Some(slot), .. }, Removal::Orderly) => slot.eject(),
+            (_, Removal::Orderly) => {}
         }
     }
 
     pub(super) fn unplug(&self) {
         match self {
-            Self::Function(function) => function.unplug(),
-            Self::Virtual(on_bus) => on_bus.unplug(),
-            Self::Platform(device) => device.unplug(),
+            Self::Function { function, slot, .. } => {
+                function.unplug();
+                slot.iter().for_each(VirtualSlot::unplug);
+            }
+            Self::Platform { device, .. } => device.unplug(),
         }
     }
 
-    pub(super) fn plug(&self) {
+    /// Inserts the device. The bus driver then configures it.
+    ///
+    /// # Errors
+    /// Returns an error if the bus driver fails.
+    pub(super) fn plug(&self) -> Result<(), String> {
         match self {
-            Self::Function(function) => function.plug(),
-            Self::Virtual(on_bus) => on_bus.plug(),
-            Self::Platform(device) => device.plug(),
+            Self::Function { function, found, slot } => {
+                function.plug();
+                slot.iter().for_each(VirtualSlot::plug);
+                found.configure().map_err(|error| error.to_string())
+            }
+            Self::Platform { device, .. } => {
+                device.plug();
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns the message store that the driver finds.
+    pub(super) fn store(&self, host: Arc<dyn Host>) -> Result<FunctionStore, String> {
+        match self {
+            Self::Function { found, .. } => found.store(host).map_err(|error| error.to_string()),
+            Self::Platform { store, .. } => {
+                let store = Arc::clone(store) as _;
+                Ok(FunctionStore { store, shape: Shape::Independent })
+            }
+        }
+    }
+
+    /// Returns the register that the handler writes to deassert the device's level, if the device
+    /// has one.
+    pub(super) fn line(&self, slot: u16) -> Option<Line> {
+        match self {
+            Self::Function { .. } => None,
+            Self::Platform { store, .. } => store.line(slot),
         }
     }
 
     /// Returns the driver's function that copies messages into the device. Drivers of functions
     /// with MSI but without masks copy messages, as ath11k does.
     pub(super) fn copier(&self) -> Option<Arc<MessageCopy>> {
-        let function = match self {
-            Self::Function(function) => function,
-            Self::Virtual(on_bus) => &on_bus.function,
-            Self::Platform(_) => return None,
-        };
+        let Self::Function { function, .. } = self else { return None };
         let store = function.store();
         let copies =
             matches!(store, StoreConfig::Msi { log2_vectors: 2, masking: Masking::None, .. });
@@ -75,9 +110,8 @@ impl DeviceHardware {
     /// Returns the message store of a PCI function; `None` for other devices.
     pub(super) fn pci_store(&self) -> Option<StoreConfig> {
         match self {
-            Self::Function(function) => Some(function.store()),
-            Self::Virtual(on_bus) => Some(on_bus.function.store()),
-            Self::Platform(_) => None,
+            Self::Function { function, .. } => Some(function.store()),
+            Self::Platform { .. } => None,
         }
     }
 }

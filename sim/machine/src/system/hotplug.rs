@@ -1,14 +1,13 @@
 //! Disturbances on a busy machine: interrupt moves, CPU hotplug and device removal.
 
-use super::device::{Device, DeviceVector, Driver, Probe};
-use super::hardware::Removal;
+use super::device::{Device, DeviceVector, Driver};
+use super::hardware::{DeviceHardware, Removal};
 use super::{System, turn_on};
 use crate::cpu::{Cpus, call};
 use crate::disturbance::Disturbance;
 use crate::report::DeviceKind;
 use crate::rng::Rng;
 use crate::trace::Occurrence;
-use doorbell_hardware::platform_device::PlatformStore;
 use gic_bringup::CpuError;
 use irq_domain::{Irq, MoveError};
 use msi_types::trace::Event;
@@ -79,9 +78,9 @@ impl Device {
 }
 
 /// Returns the message of a platform device's first vector; `None` for other devices.
-pub(crate) fn first_message(device: &Device, system: &System) -> Option<MsiMessage> {
-    let Probe::Platform { base } = device.config.probe else { return None };
-    Some(PlatformStore::new(system.platform.cpu_bus(), base).message(0))
+pub(crate) fn first_message(device: &Device) -> Option<MsiMessage> {
+    let DeviceHardware::Platform { store, .. } = &device.config.hardware else { return None };
+    Some(store.message(0))
 }
 
 impl System {

@@ -4,7 +4,6 @@
 use crate::machine::VirtualBusHardware;
 use doorbell_hardware::hyperv::HypervHost;
 use doorbell_hardware::lock::lock;
-use doorbell_hardware::pci::Function;
 use doorbell_hardware::platform::MachinePlatform;
 use gic_firmware::ControllerIndex;
 use hyperv_vpci::channel::Idle;
@@ -83,9 +82,8 @@ impl VirtualBus {
     }
 }
 
-/// A function on a virtual bus.
-pub(crate) struct VirtualFunction {
-    pub(crate) function: Arc<Function>,
+/// The slot of a function on a virtual bus.
+pub(crate) struct VirtualSlot {
     bus: Arc<VirtualBus>,
     requester: RequesterId,
     presence: Mutex<Presence>,
@@ -100,10 +98,9 @@ enum Presence {
     Gone,
 }
 
-impl VirtualFunction {
-    pub(crate) fn new(function: Arc<Function>, bus: &Arc<VirtualBus>) -> Self {
-        let (bus, requester) = (Arc::clone(bus), function.requester());
-        Self { function, bus, requester, presence: Mutex::new(Presence::Offered) }
+impl VirtualSlot {
+    pub(crate) fn new(requester: RequesterId, bus: &Arc<VirtualBus>) -> Self {
+        Self { bus: Arc::clone(bus), requester, presence: Mutex::new(Presence::Offered) }
     }
 
     const fn slot(&self) -> Slot {
@@ -121,7 +118,6 @@ impl VirtualFunction {
     /// Removes the function. The removal is orderly if the host has asked the guest to release the
     /// function; otherwise, it is a surprise.
     pub(super) fn unplug(&self) {
-        self.function.unplug();
         let presence = std::mem::replace(&mut *lock(&self.presence), Presence::Gone);
         self.bus.note(match presence {
             Presence::Gone => Ok(()),
@@ -140,9 +136,8 @@ impl VirtualFunction {
         self.bus.poll()
     }
 
-    /// Inserts the function and makes the guest discover it.
+    /// Offers the function and makes the guest discover it.
     pub(super) fn plug(&self) {
-        self.function.plug();
         let offered = self.bus.host.offer(self.requester);
         self.bus.note(offered.and_then(|()| self.bus.hear(BusEvent::Arrived(self.slot()))));
         *lock(&self.presence) = Presence::Offered;

@@ -115,9 +115,10 @@ impl TrialBoard {
     ) -> Built<Self> {
         let unit = (plan.layer == Layer::DoorbellMapping).then(|| iommu(Arc::clone(&root), mode));
         let upstream = unit.as_ref().map_or(root, |unit| Arc::clone(unit) as _);
-        let own = match plan.stored_messages_are_real() {
-            true => Arc::clone(&upstream),
-            false => Arc::new(Untranslated),
+        let own: Arc<dyn SignalMsi<RequesterId>> = if plan.stored_messages_are_real() {
+            Arc::clone(&upstream)
+        } else {
+            Arc::new(Untranslated)
         };
         let devices = Devices::new(DeviceUpstreams { bus: upstream, own });
         devices.attach(&mut bus)?;

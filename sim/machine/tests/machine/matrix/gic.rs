@@ -84,15 +84,12 @@ pub(super) fn drive(
     }
     let interrupts = irqchip.interrupts().clone();
     cpus.serve(&interrupts);
-    let parent: Arc<dyn MsiParent> = match &hyperv {
-        Some(host) => {
-            let domain = SpiDomain::new(irqchip.gic().wired(), Arc::clone(platform) as _)?;
-            host.open(platform, Vectors::Spis(Arc::new(domain)))?
-        }
-        None => {
-            let host = irqchip.description().hosts.first().ok_or("no host bridge")?;
-            irqchip.pci_parent(host, Endpoint::PciMsix.requester())?
-        }
+    let parent: Arc<dyn MsiParent> = if let Some(host) = &hyperv {
+        let domain = SpiDomain::new(irqchip.gic().wired(), Arc::clone(platform) as _)?;
+        host.open(platform, Vectors::Spis(Arc::new(domain)))?
+    } else {
+        let host = irqchip.description().hosts.first().ok_or("no host bridge")?;
+        irqchip.pci_parent(host, Endpoint::PciMsix.requester())?
     };
     let root = GicRoot { cpus, irqchip, hyperv, parent: Arc::clone(&parent) };
     Ok(Driven { root: Box::new(root), parent, interrupts })

@@ -196,7 +196,9 @@ impl<'a> Trial<'a> {
         for slot in slots {
             assert_eq!(probed.signal(slot), Signaled::Off, "slot {slot} after teardown");
         }
-        messages.iter().for_each(|message| late(board, probed.endpoint, *message));
+        for message in messages {
+            late(board, probed.endpoint, message);
+        }
         assert_eq!(before, runs.read(), "a handler ran after teardown");
     }
 }
