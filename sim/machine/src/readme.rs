@@ -8,7 +8,7 @@ use msi_types::{Cpu, Delivery};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
-use vmm::Machine;
+use vmm::Vm;
 
 mod guest;
 #[expect(unreachable_pub, reason = "readers copy the example into a reachable module")]
@@ -110,7 +110,7 @@ fn guides_show_excerpts_of_tested_files() {
 #[test]
 fn the_readme_kernel_handles_the_signals_of_the_readme_monitor() {
     let ram = ram();
-    let (machine, mut vcpus) = Machine::new(ram.clone()).unwrap();
+    let (machine, mut vcpus) = Vm::new(ram.clone()).unwrap();
     let machine = Arc::new(machine);
     let (done, is_done) = channel();
     let signaling = machine.clone();

@@ -2,7 +2,7 @@
 
 use super::guest::{GuestKernel, ram};
 use super::monitor::create;
-use super::vmm::{Kicks, Machine, run};
+use super::vmm::{Kicks, Vm, run};
 use msi_types::{Delivery, DeviceId};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -41,7 +41,7 @@ fn its_without_lpis() -> String {
 }
 
 fn restored_into_fewer_spis() -> String {
-    let (machine, mut vcpus) = Machine::new(ram()).unwrap();
+    let (machine, mut vcpus) = Vm::new(ram()).unwrap();
     let mut state = machine.parts().save(&mut vcpus, LIMIT).unwrap();
     let fewer = VgicConfig::new(4)
         .with_spis(64)
@@ -54,7 +54,7 @@ fn restored_into_fewer_spis() -> String {
 }
 
 fn restored_with_another_function() -> String {
-    let (machine, mut vcpus) = Machine::new(ram()).unwrap();
+    let (machine, mut vcpus) = Vm::new(ram()).unwrap();
     let mut state = machine.parts().save(&mut vcpus, LIMIT).unwrap();
     state.functions.clear();
     machine.parts().restore(&mut vcpus, &state).unwrap_err().to_string()
@@ -71,7 +71,7 @@ fn saved_while_a_vcpu_runs() -> String {
 /// Returns what the monitor prints when a message has another DeviceID than the function's.
 fn message_of_an_unmapped_device() -> String {
     let ram = ram();
-    let (machine, mut vcpus) = Machine::new(ram.clone()).unwrap();
+    let (machine, mut vcpus) = Vm::new(ram.clone()).unwrap();
     let (done, is_done) = channel();
     let program = move |guest: &GuestKernel, irqchip: &_| {
         let function = guest.probe(irqchip, |_| ());

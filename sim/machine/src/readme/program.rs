@@ -1,4 +1,4 @@
-use super::vmm::{Exit, GuestCpu, KickFlag, Machine, run};
+use super::vmm::{Exit, GuestCpu, KickFlag, Vm, run};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ const WRITES: [(u64, u64); 5] = [
 
 pub fn main() -> Result<(), Box<dyn Error>> {
     let ram = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0x4000_0000), 1 << 20)])?;
-    let (machine, mut vcpus) = Machine::new(Arc::new(VmMemory(Arc::new(ram))))?;
+    let (machine, mut vcpus) = Vm::new(Arc::new(VmMemory(Arc::new(ram))))?;
     let gsi = machine.router.allocate()?;
     machine.router.commit(&[Change::Set(gsi, Route::Pin(Pin::of_spi(33)?))])?;
 

@@ -1,7 +1,7 @@
 //! Tests that save and restore the guide's machine while its guest moves the function's vectors.
 
 use super::guest::{CPUS, GuestKernel, HANG, VECTORS, ram};
-use super::vmm::{CAPABILITY, Machine, run};
+use super::vmm::{CAPABILITY, Vm, run};
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::Irqchip;
 use irq_domain::{IrqContext, WiredRequest};
@@ -67,14 +67,14 @@ fn move_vectors(guest: &GuestKernel, irqchip: &Irqchip<MachinePlatform>, taken: 
 
 /// Signals each vector once per round. Each round waits until the guest has taken all interrupts,
 /// so that no two messages are merged.
-fn send(machine: &Machine, taken: &Taken, rounds: RangeInclusive<u32>) {
+fn send(machine: &Vm, taken: &Taken, rounds: RangeInclusive<u32>) {
     for round in rounds {
         signal(machine, 0..VECTORS);
         taken.wait(|taken| taken.lpis().iter().all(|&count| count >= round));
     }
 }
 
-fn signal(machine: &Machine, vectors: Range<u16>) {
+fn signal(machine: &Vm, vectors: Range<u16>) {
     for vector in vectors {
         let signaled = machine.function.signal(vector);
         assert!(
@@ -85,7 +85,7 @@ fn signal(machine: &Machine, vectors: Range<u16>) {
 }
 
 /// Connects a device in another process, which signals vector 0.
-fn connect_queue(machine: &Machine, queue: &OwnedFd) {
+fn connect_queue(machine: &Vm, queue: &OwnedFd) {
     let source = machine.queues.add(queue.try_clone().unwrap()).unwrap();
     machine.queues.set_vector(source, Some(0)).unwrap();
 }
@@ -124,7 +124,7 @@ impl Uart {
     }
 }
 
-fn save(machine: &Machine, vcpus: &mut [Vcpu]) -> MachineState {
+fn save(machine: &Vm, vcpus: &mut [Vcpu]) -> MachineState {
     machine.parts().save(vcpus, HANG).unwrap()
 }
 
@@ -137,7 +137,7 @@ fn uart_line(state: &MachineState) -> bool {
 fn the_machine_in_the_guide_loses_no_interrupt_across_a_restore() {
     let (ram, taken) = (ram(), Arc::<Taken>::default());
     let (device, queue) = (Uart::new(), new_eventfd());
-    let (machine, mut vcpus) = Machine::new(ram.clone()).unwrap();
+    let (machine, mut vcpus) = Vm::new(ram.clone()).unwrap();
     let counted = taken.clone();
     let program = move |guest: &GuestKernel, irqchip: &_| move_vectors(guest, irqchip, &counted);
     let mut cpus = GuestKernel::start(&machine.gic, ram.clone(), program);
@@ -157,7 +157,7 @@ fn the_machine_in_the_guide_loses_no_interrupt_across_a_restore() {
     let json = serde_json::to_string(&state).unwrap();
     drop((wire, machine, vcpus));
 
-    let (machine, mut vcpus) = Machine::new(ram).unwrap();
+    let (machine, mut vcpus) = Vm::new(ram).unwrap();
     let _wire = machine.connect(UART, device.fds()).unwrap();
     connect_queue(&machine, &queue);
     let state = serde_json::from_str(&json).unwrap();
@@ -187,7 +187,7 @@ fn a_guest_enables_msix_by_an_access_of_any_width() {
         (3, AccessWidth::Byte, 0x80),
     ];
     for (offset, width, value) in accesses {
-        let (machine, _vcpus) = Machine::new(ram()).unwrap();
+        let (machine, _vcpus) = Vm::new(ram()).unwrap();
         machine.write(CAPABILITY + offset, width, value);
         assert!(machine.function.control().enable(), "{width:?} at {offset}");
         assert_eq!(machine.read(CAPABILITY, AccessWidth::Word), 0x801f_0011);

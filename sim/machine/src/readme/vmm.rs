@@ -47,7 +47,7 @@ impl Kick for Kicks {
     }
 }
 
-pub struct Machine {
+pub struct Vm {
     pub gic: Arc<Vgic>,
     pub router: Arc<Router>,
     pub function: MsixTable,
@@ -60,7 +60,7 @@ pub struct Machine {
     _thread: IrqfdThread,
 }
 
-impl Machine {
+impl Vm {
     pub fn new(memory: Arc<dyn GuestMemory>) -> Result<(Self, Vec<Vcpu>), Box<dyn Error>> {
         let kicks = Arc::new(Kicks::default());
         let Guest { gic, vcpus, router } = create(memory, kicks.clone())?;
@@ -88,7 +88,7 @@ pub const PENDING_BITS_END: u64 = TABLE + 0x1000;
 pub const CAPABILITY: u64 = 0x3f00_8040; // in the function's configuration space
 pub const CAPABILITY_END: u64 = CAPABILITY + msix::LENGTH as u64;
 
-impl Machine {
+impl Vm {
     pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
         let mut bytes = [0; 8];
         let accessed = &mut bytes[..width.bytes() as usize];
@@ -141,7 +141,7 @@ pub trait GuestCpu {
     fn inject_undefined(&mut self);
 }
 
-fn run_vcpu(machine: &Machine, vcpu: &mut Vcpu, cpu: &mut impl GuestCpu, pause: &AtomicBool) {
+fn run_vcpu(machine: &Vm, vcpu: &mut Vcpu, cpu: &mut impl GuestCpu, pause: &AtomicBool) {
     let kick = &machine.kicks.0[vcpu.cpu().index()];
     while !pause.load(Ordering::SeqCst) {
         let exit = vcpu.run_guest(|inputs| cpu.run(inputs, kick));
@@ -170,7 +170,7 @@ fn run_vcpu(machine: &Machine, vcpu: &mut Vcpu, cpu: &mut impl GuestCpu, pause: 
 
 /// Runs all vCPUs until `monitor` returns.
 pub fn run(
-    machine: &Machine,
+    machine: &Vm,
     vcpus: &mut [Vcpu],
     cpus: &mut [impl GuestCpu + Send],
     monitor: impl FnOnce(),
@@ -186,7 +186,7 @@ pub fn run(
     });
 }
 
-impl Machine {
+impl Vm {
     /// Connects a level-triggered device until the result is dropped.
     pub fn connect(
         &self,
@@ -199,7 +199,7 @@ impl Machine {
     }
 }
 
-impl Machine {
+impl Vm {
     /// Returns the parts that a save or a restore covers.
     pub fn parts(&self) -> Parts<'_> {
         Parts::new(&self.gic)
