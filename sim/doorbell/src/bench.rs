@@ -6,6 +6,7 @@ use crate::cli::BenchArgs;
 use crate::exit::Outcome;
 use crate::print::{self, Output};
 use crate::table::Table;
+use crate::wording::three_digits;
 use anyhow::{Context, Result, ensure};
 use doorbell_bench::{MeasureOptions, Measurements};
 use std::io::{self, Write};
@@ -53,10 +54,4 @@ fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
         writeln!(out, "{}: not measured, {}", skipped.name, skipped.reason)?;
     }
     writeln!(out, "an uncontended fetch_or takes {:.2} ns", measured.floor_ns)
-}
-
-/// Formats a number with three significant digits.
-fn three_digits(number: f64) -> String {
-    let decimals = if number < 10.0 { 2 } else { usize::from(number < 100.0) };
-    format!("{number:.decimals$}")
 }

@@ -14,6 +14,12 @@ pub(crate) fn number(text: &str) -> Result<u32, ParseIntError> {
     }
 }
 
+/// Formats a number with three significant digits.
+pub(crate) fn three_digits(number: f64) -> String {
+    let decimals = if number < 10.0 { 2 } else { usize::from(number < 100.0) };
+    format!("{number:.decimals$}")
+}
+
 /// Returns a question that suggests the most similar of `names`; empty if none is similar.
 pub(crate) fn did_you_mean<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {
     similar(name, names).map(|meant| format!("did you mean {meant:?}? ")).unwrap_or_default()

@@ -112,15 +112,6 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_dump_line_is_reported_by_number() {
-        let text = dumped("APIC", &table("APIC", 60), "");
-        let without: Vec<&str> =
-            text.lines().enumerate().filter(|(at, _)| *at != 2).map(|(_, line)| line).collect();
-        let error = tables(without.join("\n").as_bytes(), &["apic"]).unwrap_err();
-        assert_eq!(error.to_string(), "line 3: APIC has 0x10 bytes before 0x20");
-    }
-
-    #[test]
     fn bytes_of_another_format_are_not_a_dump() {
         for bytes in [&b"no devicetree"[..], b"", b"APIC", b"note: mail me @ home", &[0xff; 64]] {
             assert_eq!(tables(bytes, &["apic"]).unwrap(), None);

@@ -1,7 +1,7 @@
 //! Prints the measurements as the tables in `docs/measurements.md`: only ratios, plus the CPU.
 
-use super::three_digits;
 use crate::print::Output;
+use crate::wording::three_digits;
 use doorbell_bench::{Case, Measurements};
 use std::io::{self, Write};
 

@@ -4,6 +4,7 @@
 
 mod contract;
 mod diff;
+mod dumps;
 mod explain;
 mod graph;
 mod inspect;
@@ -14,7 +15,6 @@ mod live;
 mod manual;
 mod omissions;
 mod output;
-mod overlays;
 mod report;
 mod run;
 mod said;
