@@ -9,34 +9,10 @@ use crate::error::MoveError;
 use crate::irq::descriptor::{Descriptor, Source};
 use crate::name::Irq;
 use alloc::collections::TryReserveError;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use doorbell_fallible::try_collect;
 use msi_types::{Cpu, HwIrq, MsiError, RequesterId};
-
-/// The kernel's policy, or [`RoundRobin`] by default.
-pub(crate) struct CpuChoice {
-    policy: Option<Arc<dyn AffinityPolicy>>,
-    round_robin: RoundRobin,
-}
-
-impl CpuChoice {
-    pub(crate) fn new(policy: Option<Arc<dyn AffinityPolicy>>) -> Self {
-        Self { policy, round_robin: RoundRobin::default() }
-    }
-
-    fn policy(&self) -> &dyn AffinityPolicy {
-        self.policy.as_deref().unwrap_or(&self.round_robin)
-    }
-
-    /// Asks the policy to choose among the online CPUs. Returns `None` if none is online.
-    pub(crate) fn choose(&self, place: &Placement<'_>) -> Option<Cpu> {
-        let first = *place.online.first()?;
-        let chosen = self.policy().choose(place);
-        Some(if place.online.contains(&chosen) { chosen } else { first })
-    }
-}
 
 impl<'a> Placement<'a> {
     /// Describes an interrupt that has its number already.
@@ -64,33 +40,28 @@ pub(crate) fn first_reachable<T, E: Unreachable>(
     online: &[Cpu],
     mut attempt: impl FnMut(Cpu) -> Result<T, E>,
 ) -> Result<T, E> {
-    let result = attempt(choice);
-    let others = online.iter().filter(|cpu| **cpu != choice);
-    as_long_as_unreachable(result, others, attempt)
+    match attempt(choice) {
+        Err(error) if error.is_unreachable() => {
+            let others = online.iter().filter(|cpu| **cpu != choice);
+            first_of(others, attempt).unwrap_or(Err(error))
+        }
+        result => result,
+    }
 }
 
 /// Tries `cpus` in order until one can be reached. Returns `None` if `cpus` is empty.
-pub(crate) fn first_of<T, E: Unreachable>(
-    cpus: &[Cpu],
+pub(crate) fn first_of<'a, T, E: Unreachable>(
+    cpus: impl IntoIterator<Item = &'a Cpu>,
     mut attempt: impl FnMut(Cpu) -> Result<T, E>,
 ) -> Option<Result<T, E>> {
-    let (first, others) = cpus.split_first()?;
-    let result = attempt(*first);
-    Some(as_long_as_unreachable(result, others.iter(), attempt))
-}
-
-fn as_long_as_unreachable<'a, T, E: Unreachable>(
-    mut result: Result<T, E>,
-    others: impl Iterator<Item = &'a Cpu>,
-    mut attempt: impl FnMut(Cpu) -> Result<T, E>,
-) -> Result<T, E> {
-    for cpu in others {
-        match &result {
-            Err(error) if error.is_unreachable() => result = attempt(*cpu),
-            _ => break,
+    let mut last = None;
+    for cpu in cpus {
+        match attempt(*cpu) {
+            Err(error) if error.is_unreachable() => last = Some(Err(error)),
+            result => return Some(result),
         }
     }
-    result
+    last
 }
 
 /// Returns `true` if the error means that another CPU should be tried.
@@ -126,14 +97,13 @@ impl Hotplug {
         Ok(Self { online, room: Candidates::try_new(cpus)? })
     }
 
-    pub(crate) fn insert(&mut self, cpu: Cpu) {
-        if let Err(index) = self.online.binary_search(&cpu) {
-            self.online.insert(index, cpu);
-        }
-    }
-
-    pub(crate) fn remove(&mut self, cpu: Cpu) {
+    /// Adds or removes a CPU.
+    pub(crate) fn set_online(&mut self, cpu: Cpu, is_online: bool) {
         self.online.retain(|other| *other != cpu);
+        if is_online {
+            let at = self.online.partition_point(|other| *other < cpu);
+            self.online.insert(at, cpu);
+        }
     }
 }
 

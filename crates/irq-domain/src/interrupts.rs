@@ -272,7 +272,7 @@ impl Interrupts {
     ///
     /// Context: task; may sleep.
     pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
-        self.core.pool.cpu_online(&self.core.registry, cpu, stranded)
+        self.core.pool.set_online(&self.core.registry, cpu, true, stranded)
     }
 
     /// Marks a CPU as offline: moves all interrupts away from it, and prevents moves to it. A
@@ -284,7 +284,7 @@ impl Interrupts {
     ///
     /// Context: task; may sleep.
     pub fn cpu_offline(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
-        self.core.pool.cpu_offline(&self.core.registry, cpu, stranded)
+        self.core.pool.set_online(&self.core.registry, cpu, false, stranded)
     }
 
     /// Returns the configured number of CPUs.

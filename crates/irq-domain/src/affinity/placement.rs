@@ -2,7 +2,7 @@
 //! taking a CPU offline moves its interrupts without allocating.
 
 use crate::affinity::{
-    AffinityPolicy, Candidates, CpuChoice, Hotplug, Moved, Placement, first_of, first_reachable,
+    AffinityPolicy, Candidates, Hotplug, Moved, Placement, RoundRobin, first_of, first_reachable,
 };
 use crate::error::{MoveError, Stranded, UnknownCpu};
 use crate::irq::descriptor::{Descriptor, Source};
@@ -21,7 +21,9 @@ pub(crate) struct CpuPool {
     /// Lock that is held for reading while a new interrupt's CPU is chosen, and for writing while a
     /// CPU goes online or offline.
     hotplug: TaskRwLock<Hotplug>,
-    choice: CpuChoice,
+    /// The kernel's policy; `round_robin` if it has none.
+    policy: Option<Arc<dyn AffinityPolicy>>,
+    round_robin: RoundRobin,
 }
 
 /// The online CPUs. No CPU can go online or offline while this is held, so a new interrupt is
@@ -44,7 +46,7 @@ impl CpuPool {
         policy: Option<Arc<dyn AffinityPolicy>>,
     ) -> Result<Self, TryReserveError> {
         let hotplug = TaskRwLock::new(Hotplug::try_new(cpus, boot_cpu)?);
-        Ok(Self { hotplug, choice: CpuChoice::new(policy) })
+        Ok(Self { hotplug, policy, round_robin: RoundRobin::default() })
     }
 
     /// Context: task; may sleep.
@@ -56,47 +58,35 @@ impl CpuPool {
     ///
     /// Context: task; may sleep.
     pub(crate) fn choose(&self, place: &Placement<'_>) -> Option<Cpu> {
-        self.choice.choose(place)
+        let first = *place.online.first()?;
+        let policy = self.policy.as_deref().unwrap_or(&self.round_robin);
+        let chosen = policy.choose(place);
+        Some(if place.online.contains(&chosen) { chosen } else { first })
     }
 
-    /// Marks a CPU as online, and starts interrupts that were shut down because they had no CPU.
+    /// Marks a CPU as online, and starts interrupts that were shut down because they had no CPU; or
+    /// marks it as offline, and moves every interrupt away from it.
     ///
     /// Context: task; may sleep.
-    pub(crate) fn cpu_online(
+    pub(crate) fn set_online(
         &self,
         registry: &IrqRegistry,
         cpu: Cpu,
+        is_online: bool,
         mut stranded: impl FnMut(Stranded),
     ) -> Result<(), UnknownCpu> {
         let (runtime, host) = (registry.runtime(), registry.host());
         runtime.check_known(cpu)?;
         let mut hotplug = self.hotplug.write(host);
-        runtime.set_online(cpu, true);
-        hotplug.insert(cpu);
+        runtime.set_online(cpu, is_online);
+        hotplug.set_online(cpu, is_online);
         for descriptor in registry.each() {
-            if let Err(error) = start(registry, &descriptor, cpu) {
-                stranded(Stranded { irq: descriptor.irq, error });
-            }
-        }
-        Ok(())
-    }
-
-    /// Marks a CPU as offline, and moves every interrupt away from it.
-    ///
-    /// Context: task; may sleep.
-    pub(crate) fn cpu_offline(
-        &self,
-        registry: &IrqRegistry,
-        cpu: Cpu,
-        mut stranded: impl FnMut(Stranded),
-    ) -> Result<(), UnknownCpu> {
-        let (runtime, host) = (registry.runtime(), registry.host());
-        runtime.check_known(cpu)?;
-        let mut hotplug = self.hotplug.write(host);
-        runtime.set_online(cpu, false);
-        hotplug.remove(cpu);
-        for descriptor in registry.each() {
-            if let Err(error) = self.evacuate(registry, &descriptor, cpu, &mut hotplug) {
+            let done = if is_online {
+                start(registry, &descriptor, cpu)
+            } else {
+                self.evacuate(registry, &descriptor, cpu, &mut hotplug)
+            };
+            if let Err(error) = done {
                 stranded(Stranded { irq: descriptor.irq, error });
             }
         }
@@ -128,7 +118,7 @@ impl CpuPool {
             );
         }
         let place = Placement::of(descriptor, online);
-        let choice = self.choice.choose(&place).ok_or(MoveError::Offline(from))?;
+        let choice = self.choose(&place).ok_or(MoveError::Offline(from))?;
         unless_unknown(first_reachable(choice, online, relocate))
     }
 }
