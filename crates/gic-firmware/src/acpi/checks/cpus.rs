@@ -88,7 +88,7 @@ impl<'c, 'a> Checks<'c, 'a> {
         let flags = |gicc: MadtStructure<'_>| gicc.get::<u32>(gicc::FLAGS);
         let unusable = match self.giccs().count() {
             _ if first.is_enabled() => None,
-            _ if self.giccs().any(|gicc| gicc.is_enabled()) => Some(format!(
+            _ if self.giccs().any(MadtStructure::is_enabled) => Some(format!(
                 "the first GICC, which is that of the CPU that boots, has flags {:#x}: it is \
                  disabled",
                 flags(first)

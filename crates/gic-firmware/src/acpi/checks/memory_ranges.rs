@@ -30,7 +30,7 @@ impl Checks<'_, '_> {
                     for (index, (base, length)) in ranges.into_iter().enumerate() {
                         match wrong(base, length) {
                             Some(reason) => {
-                                report(COUNT, format!("memory range {index}, {reason}"))
+                                report(COUNT, format!("memory range {index}, {reason}"));
                             }
                             None => all.push((base, length, node.offset)),
                         }
