@@ -75,7 +75,7 @@ impl<'a> Transaction<'a> {
         for slot in most {
             match self.spread(&[*slot]) {
                 Err(error)
-                    if is_shortage(error) && self.taken.iter().len() >= counts.least.into() =>
+                    if is_shortage(error) && self.taken.vectors.len() >= counts.least.into() =>
                 {
                     break;
                 }
@@ -209,10 +209,10 @@ impl<'a> Transaction<'a> {
         mut among: Option<Vec<Cpu>>,
     ) -> Result<(), MsiDeviceError> {
         let Site { core: IrqCore { registry, .. }, endpoint, make_source, .. } = self.site;
-        let Some(allocation) = self.taken.allocation(first) else { return Ok(()) };
+        let Some(allocation) = self.taken.allocations.get(first) else { return Ok(()) };
         let slots = allocation.slots();
         for (index, slot) in (0..).zip(slots) {
-            let Some(allocation) = self.taken.allocation(first) else { return Ok(()) };
+            let Some(allocation) = self.taken.allocations.get(first) else { return Ok(()) };
             let hwirq = in_range(&allocation.block, index)?;
             let entry = registry.dispatcher.ensure(hwirq)?;
             let entry = entry.ok_or(MsiDeviceError::VectorOutOfRange(hwirq))?;
@@ -237,7 +237,7 @@ impl<'a> Transaction<'a> {
                 unmasked: flow == Flow::Edge && endpoint.mask().is_none(),
             })?;
             entry.shared.await_value();
-            self.taken.add(slot, DeviceVector { first, descriptor, messages: None });
+            self.taken.vectors.insert(slot, DeviceVector { first, descriptor, messages: None });
         }
         Ok(())
     }

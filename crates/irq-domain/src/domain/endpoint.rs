@@ -123,12 +123,12 @@ impl Endpoint {
         enable: StoreEnable,
     ) -> Result<(), StoreError> {
         if shape == Shape::AlignedGroup {
-            let count = u16::try_from(vectors.iter().len()).ok().and_then(NonZeroU16::new);
+            let count = u16::try_from(vectors.vectors.len()).ok().and_then(NonZeroU16::new);
             self.store.grant(count.unwrap_or(NonZeroU16::MIN))?;
         }
         let masked_here = self.mask().is_some();
         self.store.update(&mut |update: &mut dyn StoreUpdate| {
-            for (slot, vector) in vectors.iter() {
+            for (slot, vector) in vectors.vectors.iter() {
                 update.mask(slot);
                 match vector.messages {
                     Some(Messages { message: assert, deassert: Some(deassert) }) => {

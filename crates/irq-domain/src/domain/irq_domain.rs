@@ -185,7 +185,7 @@ impl IrqDomain {
         registry.leave_line(&vector.descriptor);
         registry.retire(&vector.descriptor);
         let mut state = self.state.lock(registry.host());
-        if let Some(allocation) = state.table.remove_allocation(vector.first) {
+        if let Some(allocation) = state.table.allocations.remove(vector.first) {
             self.attachment.free(registry.host(), allocation.block);
         }
         Ok(quiet?)
@@ -201,7 +201,7 @@ impl IrqDomain {
         let mut state = self.state.lock(registry.host());
         let vector = state.table.remove(slot)?;
         registry.interrupt(&vector.descriptor).close(HandlerPhase::Gone);
-        if state.table.is_empty() {
+        if state.table.vectors.is_empty() {
             state.enable = StoreEnable::Off;
         }
         let quiet = self.endpoint.quieten(core::iter::once(slot), state.enable);
@@ -220,7 +220,7 @@ impl IrqDomain {
             }
             (core::mem::take(&mut state.table), core::mem::take(&mut state.enable))
         };
-        for (_, vector) in table.iter() {
+        for (_, vector) in table.vectors.iter() {
             registry.interrupt(&vector.descriptor).close(HandlerPhase::Gone);
         }
         let quiet = match enable {
@@ -251,7 +251,7 @@ impl IrqDomain {
         if self.endpoint.trigger() == Trigger::Edge {
             compose(self.parent(), &self.endpoint, &mut state.table)?;
         }
-        let descriptors = || state.table.iter().map(|(_, vector)| &vector.descriptor);
+        let descriptors = || state.table.vectors.iter().map(|(_, vector)| &vector.descriptor);
         // If an interrupt is enabled or disabled during the rewrite, `end_rewrite` applies the
         // change to the endpoint's mask.
         let masks_itself = self.endpoint.mask().is_some();

@@ -179,10 +179,10 @@ impl MsiDevice {
         endpoint: Endpoint,
     ) -> Result<Self, TryReserveError> {
         let domain = Shared::try_new(IrqDomain::new(Name::try_new(name)?, attachment, endpoint))?;
-        let owned = domain.clone();
+        let torn_down = domain.clone();
         let owner = Owner::try_new(core, move |registry| {
             // Callers that want the store's error use `MsiDevice::tear_down` instead.
-            let _ = owned.tear_down(registry);
+            let _ = torn_down.tear_down(registry);
         })?;
         Ok(Self { core: core.clone(), domain, _owner: owner })
     }
@@ -287,7 +287,7 @@ impl MsiDevice {
     ) -> Result<IrqHandle, RequestError> {
         self.core.reclaim();
         let descriptor = self.domain.with_table(self.core.host(), |table| {
-            table.get(slot).map(|vector| vector.descriptor.clone())
+            table.vectors.get(slot).map(|vector| vector.descriptor.clone())
         });
         let descriptor = descriptor.ok_or(RequestError::NoVector(slot))?;
         self.core.registry.free_handler(&descriptor);
@@ -348,8 +348,9 @@ impl MsiDevice {
     ///
     /// Context: task; may sleep.
     pub fn message(&self, slot: u16) -> Option<MsiMessage> {
-        self.domain
-            .with_table(self.core.host(), |table| table.get(slot).and_then(DeviceVector::message))
+        self.domain.with_table(self.core.host(), |table| {
+            table.vectors.get(slot).and_then(DeviceVector::message)
+        })
     }
 
     /// Returns the message that the device sends for the vector at `slot`: either the stored

@@ -88,7 +88,8 @@ impl Relocation<'_> {
     /// Writes the new message, provided that the device can never send a mix of it and the old one.
     fn rewrite(&mut self, group: &Group, message: MsiMessage) -> Result<(), MoveError> {
         self.endpoint.fit().check(message)?;
-        let entry = self.table.get_mut(group.first).ok_or(MsiError::UnknownVector(group.hwirq))?;
+        let entry =
+            self.table.vectors.get_mut(group.first).ok_or(MsiError::UnknownVector(group.hwirq))?;
         if !message.data.is_multiple_of(u32::from(group.alignment)) {
             return Err(MoveError::Misaligned { data: message.data, count: group.alignment });
         }
@@ -154,12 +155,12 @@ impl Group {
     }
 
     fn members<'a>(&self, table: &'a VectorTable) -> impl Iterator<Item = &'a Shared<Descriptor>> {
-        self.slots().filter_map(|slot| table.get(slot)).map(|entry| &entry.descriptor)
+        self.slots().filter_map(|slot| table.vectors.get(slot)).map(|entry| &entry.descriptor)
     }
 
     /// Returns `true` if the controller, the store and the core all record the new target already.
     fn is_there(&self, moved: &Move, table: &VectorTable) -> bool {
-        let stored = table.get(self.first).and_then(DeviceVector::message);
+        let stored = table.vectors.get(self.first).and_then(DeviceVector::message);
         moved.from == moved.to
             && (moved.message.is_none() || moved.message == stored)
             && self.members(table).all(|member| member.target() == moved.to)

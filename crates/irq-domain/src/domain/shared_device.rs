@@ -45,9 +45,9 @@ impl SharedDevice {
         let core = &interrupts.core;
         core.reclaim();
         let attachment = SharedAttachment::try_new(parent, requester)?;
-        let owned = attachment.clone();
+        let left = attachment.clone();
         let owner = Owner::try_new(core, move |registry| {
-            owned.leave(registry.host(), &mut core::iter::empty());
+            left.leave(registry.host(), &mut core::iter::empty());
         })?;
         attachment.attach(core.host(), vectors)?;
         Ok(Self { core: core.clone(), attachment, _owner: owner })

@@ -88,23 +88,23 @@ const LISTED: usize = 8;
 #[derive(Default)]
 pub(super) struct VectorTable {
     /// Allocations, indexed by first slot.
-    allocations: SortedMap<u16, Allocation>,
+    pub(super) allocations: SortedMap<u16, Allocation>,
     /// Vectors, indexed by slot (sparse).
-    vectors: SortedMap<u16, DeviceVector>,
+    pub(super) vectors: SortedMap<u16, DeviceVector>,
 }
 
 /// Lists the first vectors, one per line.
 impl fmt::Debug for VectorTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut list = f.debug_list();
-        for (slot, DeviceVector { descriptor, .. }) in self.iter().take(LISTED) {
+        for (slot, DeviceVector { descriptor, .. }) in self.vectors.iter().take(LISTED) {
             let (irq, hwirq, cpu) = (descriptor.irq, descriptor.hwirq, descriptor.target());
             let runs: u64 = descriptor.counts.per_cpu().sum();
             list.entry(&format_args!(
                 "slot {slot}: irq {irq}, hwirq {hwirq} at CPU {cpu}, {runs} runs"
             ));
         }
-        match self.iter().len().saturating_sub(LISTED) {
+        match self.vectors.iter().len().saturating_sub(LISTED) {
             0 => list.finish(),
             more => list.entry(&format_args!("and {more} more")).finish(),
         }
@@ -134,18 +134,13 @@ impl VectorTable {
             self.add_allocation(allocation);
         }
         for (slot, vector) in more.vectors {
-            self.add(slot, vector);
+            self.vectors.insert(slot, vector);
         }
     }
 
     /// Adds an allocation. The caller must have reserved room for it.
     pub(super) fn add_allocation(&mut self, allocation: Allocation) {
         self.allocations.insert(allocation.first, allocation);
-    }
-
-    /// Adds a vector. The caller must have reserved room for it.
-    pub(super) fn add(&mut self, slot: u16, vector: DeviceVector) {
-        self.vectors.insert(slot, vector);
     }
 
     /// Sets the messages of each allocation.
@@ -175,28 +170,11 @@ impl VectorTable {
         self.vectors.remove(slot).ok_or(missing)
     }
 
-    /// Removes an allocation whose vectors have already been removed.
-    pub(super) fn remove_allocation(&mut self, first: u16) -> Option<Allocation> {
-        self.allocations.remove(first)
-    }
-
     /// Returns all allocations and vectors.
     pub(super) fn into_parts(
         self,
     ) -> (impl Iterator<Item = Allocation>, impl Iterator<Item = DeviceVector>) {
         (self.allocations.into_values(), self.vectors.into_values())
-    }
-
-    pub(super) fn allocation(&self, first: u16) -> Option<&Allocation> {
-        self.allocations.get(first)
-    }
-
-    pub(super) fn get(&self, slot: u16) -> Option<&DeviceVector> {
-        self.vectors.get(slot)
-    }
-
-    pub(super) fn get_mut(&mut self, slot: u16) -> Option<&mut DeviceVector> {
-        self.vectors.get_mut(slot)
     }
 
     /// Returns a vector with its allocation.
@@ -205,17 +183,8 @@ impl VectorTable {
         Some((vector, self.allocations.get(vector.first)?))
     }
 
-    /// Returns the vectors by ascending slot.
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (u16, &DeviceVector)> + Clone {
-        self.vectors.iter()
-    }
-
     pub(super) fn slots(&self) -> impl Iterator<Item = u16> + Clone {
-        self.iter().map(|(slot, _)| slot)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.vectors.is_empty()
+        self.vectors.iter().map(|(slot, _)| slot)
     }
 
     /// Returns the shape of the allocations. All of them have the same shape, because a group is
@@ -229,12 +198,12 @@ impl VectorTable {
     /// # Errors
     /// The kernel's heap is exhausted.
     pub(super) fn granted(&self) -> Result<Vec<MsiVector>, TryReserveError> {
-        try_collect(self.iter().map(|(slot, vector)| vector.info(slot)))
+        try_collect(self.vectors.iter().map(|(slot, vector)| vector.info(slot)))
     }
 
     /// Returns a vector in the form that its driver receives.
     pub(super) fn vector(&self, slot: u16) -> Option<MsiVector> {
-        self.get(slot).map(|vector| vector.info(slot))
+        self.vectors.get(slot).map(|vector| vector.info(slot))
     }
 
     /// Returns the message that the device sends for a vector.
@@ -243,7 +212,7 @@ impl VectorTable {
         match allocation.shape {
             Shape::Independent => vector.message(),
             Shape::AlignedGroup => {
-                let base = self.get(allocation.first)?.message()?;
+                let base = self.vectors.get(allocation.first)?.message()?;
                 Some(MsiMessage { data: base.data | u32::from(slot - allocation.first), ..base })
             }
         }
@@ -288,7 +257,7 @@ impl Counts {
     ) -> Result<Self, MsiDeviceError> {
         let (min, max) = wanted.into_inner();
         let free = u16::try_from(free).unwrap_or(u16::MAX);
-        if shape == Shape::AlignedGroup && !table.is_empty() {
+        if shape == Shape::AlignedGroup && !table.vectors.is_empty() {
             return Err(MsiDeviceError::GroupNotFirst);
         }
         if min > free {
