@@ -68,6 +68,17 @@ fn an_attachment_maps_no_more_events_than_it_reserved() {
 }
 
 #[test]
+fn a_detached_attachments_events_can_be_reserved_again() {
+    let setup = Setup::new(Hardware::default());
+    let [kept, other] = [(); 2].map(|()| setup.attach(5, 16));
+    let _block = setup.map(&kept, 1, 0);
+    setup.its.detach(other);
+    let _again = setup.attach(5, 16);
+    let refused = setup.its.attach(DeviceId::new(5), 1).unwrap_err();
+    assert_eq!(refused, ItsError::AttachedForFewer(DeviceId::new(5)));
+}
+
+#[test]
 fn second_level_pages_are_provided_on_demand() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
     let hardware =
@@ -101,25 +112,13 @@ fn priority_change_reaches_the_redistributor() {
 }
 
 #[test]
-fn misplaced_itt_is_refused_and_freed() {
-    for shift in [0x80, 1 << 52] {
-        let setup = Setup::new(Hardware::default());
-        let before = setup.board.world().memory.live_regions();
-        setup.board.world().memory.misplaced = Some((0, shift));
-        let refused = setup.its.attach(DeviceId::new(5), 1).unwrap_err();
-        assert!(matches!(refused, ItsError::Misplaced { .. }), "{refused}");
-        assert_eq!(setup.board.world().memory.live_regions(), before);
-        let device = setup.attach(5, 1);
-        let block = setup.map(&device, 1, 0);
-        assert!(setup.send(lpi(&block, 0)).is_some());
-    }
-}
-
-#[test]
-fn misplaced_second_level_is_refused_and_freed() {
-    for shift in [0x1000, 1 << 52] {
-        let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
-        let setup = Setup::new(Hardware { typer, indirect: true, ..Hardware::default() });
+fn misplaced_itt_or_second_level_is_refused_and_freed() {
+    let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
+    let indirect = Hardware { typer, indirect: true, ..Hardware::default() };
+    let itt = [0x80, 1 << 52].map(|shift| (Hardware::default(), shift));
+    let second_level = [0x1000, 1 << 52].map(|shift| (indirect.clone(), shift));
+    for (hardware, shift) in itt.into_iter().chain(second_level) {
+        let setup = Setup::new(hardware);
         let before = setup.board.world().memory.live_regions();
         setup.board.world().memory.misplaced = Some((0, shift));
         let refused = setup.its.attach(DeviceId::new(5), 1).unwrap_err();
