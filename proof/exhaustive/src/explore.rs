@@ -10,6 +10,7 @@ use crate::machine::{Machine, State};
 use crate::scope::Scope;
 use doorbell_test_support::guest::AbstractGic;
 use doorbell_test_support::guest::program::{Observation, Step};
+use indexmap::{IndexMap, IndexSet};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -19,103 +20,63 @@ pub(crate) struct Exploration {
     machine: Machine,
     steps: Vec<Step>,
     probe: Vec<Step>,
-    models: Models,
+    /// The model's states, serialized, and the results of the steps that were taken from them.
+    models: IndexSet<Vec<u8>>,
+    results: HashMap<usize, Results>,
+    /// The different observations during probes.
+    probed: IndexSet<Vec<Observation>>,
     references: References,
-    nodes: Vec<Node>,
-    known: HashSet<(u32, u32)>,
+    /// The nodes by their numbers of the states of the model and of the abstract GIC.
+    nodes: IndexMap<(usize, usize), Node>,
     /// Number of nodes from which all steps were taken.
     finished: usize,
 }
 
 struct Node {
-    model: u32,
-    reference: u32,
     /// The node before the last step, and the step. The first node is its own parent.
-    parent: u32,
+    parent: usize,
     step: usize,
     depth: u32,
 }
 
-/// For each step, what the model has done, or the reason why it is wrong.
-type Results = Rc<[Result<Taken, String>]>;
-
-/// The result of a step of the model.
-#[derive(Clone)]
-struct Taken {
-    /// The next state.
-    model: u32,
-    observed: Observation,
-    /// The observations during the probe that follows, by their number.
-    probed: u32,
-}
-
-/// The model's states, serialized, and the results of the steps that were taken from them.
-#[derive(Default)]
-struct Models {
-    states: Vec<Rc<[u8]>>,
-    numbers: HashMap<Rc<[u8]>, u32>,
-    results: HashMap<u32, Results>,
-    /// The different observations during probes.
-    probed: Vec<Rc<[Observation]>>,
-    probed_numbers: HashMap<Rc<[Observation]>, u32>,
-}
-
-impl Models {
-    fn number(&mut self, state: &State) -> u32 {
-        let bytes: Rc<[u8]> = state.to_bytes().into();
-        *self.numbers.entry(bytes).or_insert_with_key(|bytes| push(&mut self.states, bytes.clone()))
-    }
-
-    fn probed_number(&mut self, seen: Rc<[Observation]>) -> u32 {
-        let entry = self.probed_numbers.entry(seen);
-        *entry.or_insert_with_key(|seen| push(&mut self.probed, seen.clone()))
-    }
-}
+/// For each step, what the model has done, or the reason why it is wrong: its next state, the
+/// observation, and the observations during the probe that follows, by their number.
+type Results = Rc<[Result<(usize, Observation, usize), String>]>;
 
 /// The abstract GIC's states, and the results of steps. A result is an error if the observation is
 /// not allowed.
 #[derive(Default)]
 struct References {
-    states: Vec<Rc<AbstractGic>>,
-    numbers: HashMap<Rc<AbstractGic>, u32>,
-    results: HashMap<(u32, usize, Observation), Result<u32, String>>,
+    states: IndexSet<AbstractGic>,
+    results: HashMap<(usize, usize, Observation), Result<usize, String>>,
     /// The states that were checked with the observations during a probe.
-    probed: HashSet<(u32, u32)>,
+    probed: HashSet<(usize, usize)>,
 }
 
 impl References {
-    fn number(&mut self, state: AbstractGic) -> u32 {
-        let state = Rc::new(state);
-        *self.numbers.entry(state).or_insert_with_key(|state| push(&mut self.states, state.clone()))
-    }
-
-    fn result(&mut self, from: u32, step: (usize, Step), seen: Observation) -> Result<u32, String> {
+    fn result(
+        &mut self,
+        from: usize,
+        step: (usize, Step),
+        seen: Observation,
+    ) -> Result<usize, String> {
         if let Some(result) = self.results.get(&(from, step.0, seen)) {
             return result.clone();
         }
-        let mut state = AbstractGic::clone(&self.states[index(from)]);
-        let result = step.1.check(&mut state, seen).map(|()| self.number(state));
+        let mut state = self.states[from].clone();
+        let checked = step.1.check(&mut state, seen);
+        let result = checked.map(|()| self.states.insert_full(state).0);
         self.results.insert((from, step.0, seen), result.clone());
         result
     }
 
     /// Checks the observations during a probe from a state.
-    fn check_probe(&self, from: u32, probe: &[Step], seen: &[Observation]) -> Result<(), String> {
-        let mut state = AbstractGic::clone(&self.states[index(from)]);
+    fn check_probe(&self, from: usize, probe: &[Step], seen: &[Observation]) -> Result<(), String> {
+        let mut state = self.states[from].clone();
         let mut all = probe.iter().zip(seen);
         all.try_for_each(|(step, observed)| step.check(&mut state, *observed))
             .map_err(|problem| format!("without a restore, then {seen:?}: {problem}"))
     }
-}
-
-/// Appends an element, and returns its index.
-fn push<T>(to: &mut Vec<T>, element: T) -> u32 {
-    to.push(element);
-    u32::try_from(to.len() - 1).expect("memory is exhausted earlier")
-}
-
-fn index(number: u32) -> usize {
-    number.try_into().expect("it was an index")
 }
 
 /// The shortest sequence of steps whose last step has a result that is not allowed.
@@ -128,13 +89,19 @@ pub(crate) struct Finding {
 impl Exploration {
     pub(crate) fn new(scope: Scope) -> Self {
         let mut machine = Machine::new(scope);
-        let (mut models, mut references) = (Models::default(), References::default());
-        let model = models.number(&machine.save());
-        let reference = references.number(scope.shape().reference());
-        let first = Node { model, reference, parent: 0, step: 0, depth: 0 };
-        let (nodes, known) = (vec![first], HashSet::from([(model, reference)]));
-        let (steps, probe) = (scope.steps(), scope.probe());
-        Self { machine, steps, probe, models, references, nodes, known, finished: 0 }
+        let models = IndexSet::from([machine.save().to_bytes()]);
+        let states = IndexSet::from([scope.shape().reference()]);
+        Self {
+            machine,
+            steps: scope.steps(),
+            probe: scope.probe(),
+            models,
+            results: HashMap::new(),
+            probed: IndexSet::new(),
+            references: References { states, ..References::default() },
+            nodes: IndexMap::from([((0, 0), Node { parent: 0, step: 0, depth: 0 })]),
+            finished: 0,
+        }
     }
 
     /// Takes all steps from all nodes, until a finding or until the time is up.
@@ -150,45 +117,44 @@ impl Exploration {
     }
 
     /// Takes all steps from a node.
-    fn finish(&mut self, node: usize) -> Option<Finding> {
-        let Node { model, reference, depth, .. } = self.nodes[node];
+    fn finish(&mut self, parent: usize) -> Option<Finding> {
+        let (&(model, reference), &Node { depth, .. }) = self.nodes.get_index(parent)?;
         let results = self.results(model);
         for (step, result) in results.iter().enumerate() {
             let taken = (step, self.steps[step]);
-            let next = result.clone().and_then(|Taken { model, observed, probed }| {
+            let next = result.clone().and_then(|(model, observed, probed)| {
                 let reference = self.references.result(reference, taken, observed)?;
                 if self.references.probed.insert((reference, probed)) {
-                    let seen = &self.models.probed[index(probed)];
+                    let seen = &self.probed[probed];
                     self.references.check_probe(reference, &self.probe, seen)?;
                 }
                 Ok((model, reference))
             });
-            let (model, reference) = match next {
-                Ok(next) => next,
-                Err(problem) => return Some(self.finding(node, step, problem)),
-            };
-            if self.known.insert((model, reference)) {
-                let parent = u32::try_from(node).expect("memory is exhausted earlier");
-                push(&mut self.nodes, Node { model, reference, parent, step, depth: depth + 1 });
+            match next {
+                Ok(next) => {
+                    let node = || Node { parent, step, depth: depth + 1 };
+                    self.nodes.entry(next).or_insert_with(node);
+                }
+                Err(problem) => return Some(self.finding(parent, step, problem)),
             }
         }
         None
     }
 
     /// Returns the results of all steps from a state of the model.
-    fn results(&mut self, model: u32) -> Results {
-        if let Some(results) = self.models.results.get(&model) {
+    fn results(&mut self, model: usize) -> Results {
+        if let Some(results) = self.results.get(&model) {
             return results.clone();
         }
-        let from = State::from_bytes(&self.models.states[index(model)]);
+        let from = State::from_bytes(&self.models[model]);
         let steps = self.steps.iter().map(|step| {
             let observed = self.machine.step(&from, *step)?;
-            let model = self.models.number(&self.machine.save());
+            let (model, _) = self.models.insert_full(self.machine.save().to_bytes());
             let probed = self.probe.iter().map(|step| self.machine.take(*step)).collect();
-            Ok(Taken { model, observed, probed: self.models.probed_number(probed) })
+            Ok((model, observed, self.probed.insert_full(probed).0))
         });
         let results: Results = steps.collect();
-        self.models.results.insert(model, results.clone());
+        self.results.insert(model, results.clone());
         results
     }
 
@@ -197,7 +163,7 @@ impl Exploration {
         let mut at = node;
         while at != 0 {
             steps.push(self.steps[self.nodes[at].step]);
-            at = index(self.nodes[at].parent);
+            at = self.nodes[at].parent;
         }
         steps.reverse();
         Finding { steps, problem }
@@ -210,18 +176,18 @@ impl Exploration {
 
     /// Describes the numbers of states and steps, and the frontier of an incomplete exploration.
     pub(crate) fn summary(&self) -> String {
-        let (nodes, models) = (self.nodes.len(), self.models.states.len());
-        let taken = self.models.results.len() * self.steps.len();
-        let depth = self.nodes.last().map_or(0, |node| node.depth);
+        let (nodes, models) = (self.nodes.len(), self.models.len());
+        let taken = self.results.len() * self.steps.len();
+        let depth = self.nodes.last().map_or(0, |(_, node)| node.depth);
         let counts = format!(
             "{nodes} pairs of {models} states of the model and {} of the abstract GIC, \
              up to {depth} steps deep; {} steps, {taken} of them taken by the model",
             self.references.states.len(),
             self.finished * self.steps.len(),
         );
-        match self.nodes.get(self.finished) {
+        match self.nodes.get_index(self.finished) {
             None => format!("complete: {counts}"),
-            Some(next) => format!(
+            Some((_, next)) => format!(
                 "incomplete: {counts}; finished are {} pairs, all of those less than {} steps deep",
                 self.finished, next.depth
             ),
