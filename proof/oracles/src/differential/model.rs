@@ -3,7 +3,7 @@
 use super::access::{Access, Width};
 use super::acknowledge::{self, Acknowledged};
 use super::address_map::{CPUS, RAM, RAM_BYTES, TRANSLATER};
-use super::mutant::Fault;
+use super::mutant::{Fault, Mutant};
 use super::peer::{Asserted, Peer, PeerReply, Watch};
 use super::world::World;
 use anyhow::Result;
@@ -51,8 +51,12 @@ impl Model {
         Self::with(world, None, watch)
     }
 
-    /// Creates a model in which a fault has been planted.
-    pub(super) fn with(world: World, fault: Option<Fault>, watch: Watch) -> Result<Self> {
+    /// Creates a model with a planted fault.
+    pub(super) fn faulty(mutant: &Mutant, watch: Watch) -> Result<Self> {
+        Self::with(mutant.world, Some(mutant.fault), watch)
+    }
+
+    fn with(world: World, fault: Option<Fault>, watch: Watch) -> Result<Self> {
         let mut config = world.model(CPUS);
         if let Some(Fault::Built(change)) = fault {
             change(&mut config);

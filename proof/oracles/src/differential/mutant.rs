@@ -7,10 +7,8 @@ use super::address_map::{
     CBASER, CONFIGURATION, GICD, IPRIORITYR, ITS, QUEUE, QUEUE_PAGES, TRANSLATER,
 };
 use super::family::Family;
-use super::model::Model;
-use super::peer::{Asserted, Watch};
+use super::peer::Asserted;
 use super::world::World;
-use anyhow::Result;
 use gic_arch::IntId;
 use vgic::its::ErrorPolicy;
 use vgic::{SecurityView, VgicConfig};
@@ -25,7 +23,7 @@ pub struct Mutant {
     /// The family whose cases find the fault, or `None` if the fault is visible in the registers'
     /// reset values.
     pub found_by: Option<Family>,
-    fault: Fault,
+    pub(super) fault: Fault,
 }
 
 /// A fault in the model.
@@ -86,14 +84,6 @@ impl Mutant {
 
     const fn non_secure(self) -> Self {
         Self { world: World::NonSecure, ..self }
-    }
-
-    /// Creates a model with this fault, which watches these inputs.
-    ///
-    /// # Errors
-    /// Returns [`vgic::ConfigError`] if the model rejects the configuration.
-    pub fn model(&self, watch: Watch) -> Result<Model> {
-        Model::with(self.world, Some(self.fault), watch)
     }
 }
 

@@ -5,6 +5,7 @@ use super::address_map::{CPUS, GICD, GICR_STRIDE, ITS, redistributor};
 use super::compare::{Mismatch, ask, play};
 use super::difference::Moment;
 use super::family::Family;
+use super::model::Model;
 use super::mutant::Mutant;
 use super::peer::Peer;
 use super::script::Query;
@@ -125,7 +126,7 @@ fn search(
 /// # Errors
 /// Returns an error if a machine has exited.
 pub fn hunt(mutant: &Mutant, limits: Limits, qemu: &mut dyn Peer) -> Result<Option<Mismatch>> {
-    let mut model = mutant.model(qemu.watch())?;
+    let mut model = Model::faulty(mutant, qemu.watch())?;
     match mutant.found_by {
         Some(family) => {
             let of = Comparison { family, world: mutant.world };

@@ -44,7 +44,7 @@ fn every_planted_fault_is_found_with_one_cpu_watched() {
 #[test]
 fn sequences_of_operations_find_planted_faults() {
     for mutant in MUTANTS.iter().filter(|mutant| mutant.name.starts_with("the first input")) {
-        let mut model = mutant.model(Watch::All).unwrap();
+        let mut model = Model::faulty(mutant, Watch::All).unwrap();
         let mut right = Model::new(mutant.world, Watch::All).unwrap();
         let found = sequences(&mut model, &mut right).unwrap();
         assert!(found.mismatch.is_some(), "{}", mutant.name);
@@ -69,7 +69,7 @@ fn interrupts_of_equal_priority_may_be_acknowledged_in_any_order() {
 fn a_mismatch_is_reduced_to_a_minimal_script() {
     let mutant = MUTANTS.iter().find(|mutant| mutant.name == "fewer priority bits").unwrap();
     let (mut faulty, mut right) =
-        (mutant.model(Watch::All).unwrap(), Model::new(mutant.world, Watch::All).unwrap());
+        (Model::faulty(mutant, Watch::All).unwrap(), Model::new(mutant.world, Watch::All).unwrap());
     let of = Comparison { family: Family::Wired, world: mutant.world };
     let found = compare(of, LIMITS, &mut faulty, &mut right).unwrap().mismatch.unwrap();
     // The script contains the two writes that start every case, one priority write, and the read
