@@ -75,6 +75,18 @@ fn set_pending_delivers_edge_and_level_interrupts_once() {
 }
 
 #[test]
+fn an_observer_is_not_notified_of_edges() {
+    let (mut machine, resampler) = observed(true);
+    machine.make_edge(SPI);
+    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    assert_eq!(machine.acknowledge(0), u64::from(SPI));
+
+    machine.end(0, SPI.into());
+
+    assert_eq!(*resampler.heard.lock().unwrap(), []);
+}
+
+#[test]
 fn with_split_eoi_observers_see_deactivation() {
     let (mut machine, resampler) = observed(true);
     machine.msr(0, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());

@@ -122,6 +122,23 @@ fn setlpir(machine: &Machine, cpu: usize) -> u64 {
     machine.frame(cpu) + u64::from(gicr::SETLPIR.offset())
 }
 
+fn clrlpir(machine: &Machine, cpu: usize) -> u64 {
+    machine.frame(cpu) + u64::from(gicr::CLRLPIR.offset())
+}
+
+#[test]
+fn clrlpir_clears_a_pending_lpi() {
+    let mut machine = direct(&[0xa1; 64]);
+    ring(&machine.gic, setlpir(&machine, 0), 8200);
+    ring(&machine.gic, setlpir(&machine, 0), 8201);
+
+    assert_eq!(ring(&machine.gic, clrlpir(&machine, 0), 8200), Blocked);
+    assert_eq!(ring(&machine.gic, clrlpir(&machine, 0), 8200), Blocked, "no longer pending");
+    assert_eq!(ring(&machine.gic, clrlpir(&machine, 1), 8201), Blocked, "at another redistributor");
+
+    assert_eq!((machine.acknowledge(0), machine.acknowledge(0)), (8201, SPURIOUS));
+}
+
 #[test]
 fn the_first_setlpir_kicks_a_sleeping_vcpu_once() {
     let mut machine = direct(&[0xa1; 64]);
@@ -193,6 +210,22 @@ fn a_setlpir_message_for_an_invalid_lpi_is_ignored() {
         assert_eq!(ring(&machine.gic, setlpir(&machine, 0), data), expected, "{data:#x}");
         assert_eq!(counted() - before, faults, "{data:#x}");
     }
+}
+
+#[test]
+fn messages_while_lpis_are_disabled_are_dropped() {
+    let mut machine = direct(&[0xa1; 64]);
+    ring(&machine.gic, setlpir(&machine, 0), 8200);
+    assert_eq!(machine.acknowledge(0), 8200);
+    machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
+
+    for lpi in [8200, 8300] {
+        assert_eq!(ring(&machine.gic, setlpir(&machine, 0), lpi), Blocked);
+    }
+
+    machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
+    assert_eq!(machine.acknowledge(0), SPURIOUS);
+    assert_eq!(ring(&machine.gic, setlpir(&machine, 0), 8200), Pending);
 }
 
 #[test]
@@ -335,6 +368,20 @@ fn a_cpu_can_signal_a_v2m_frame_with_16_and_32_bit_writes() {
 fn a_v2m_message_leaves_no_level_sensitive_spi_pending() {
     let machine = Machine::running(frames());
     assert_eq!(ring(&machine.gic, FRAME + u64::from(v2m::SETSPI_NS.offset()), 70), Blocked);
+}
+
+#[test]
+fn v2m_messages_kick_a_sleeping_vcpu_once() {
+    let mut machine = Machine::running(frames());
+    for spi in [70, 71] {
+        machine.make_edge(spi);
+        machine.enable_spi(spi);
+    }
+    machine.vcpus[0].prepare_to_sleep();
+    for spi in [70, 70, 71] {
+        ring(&machine.gic, FRAME + u64::from(v2m::SETSPI_NS.offset()), spi);
+    }
+    assert_eq!(machine.kicks.of(0), 1);
 }
 
 #[test]

@@ -167,6 +167,20 @@ fn acknowledge_all(machine: &mut Machine) -> Vec<Vec<u64>> {
     (0..CPUS).map(&mut all).collect()
 }
 
+/// Returns the expected result: vCPU n has handled only LPI 8192 + n.
+fn each_at_home() -> Vec<Vec<u64>> {
+    (8192..8197).map(|lpi| vec![lpi]).collect()
+}
+
+#[test]
+fn lpis_reach_every_region_by_processor_number_and_by_address() {
+    for naming in [RedistributorNaming::ProcessorNumber, RedistributorNaming::Address] {
+        let mut machine = with_lpis(naming);
+        send_all(&machine);
+        assert_eq!(acknowledge_all(&mut machine), each_at_home(), "{naming:?}");
+    }
+}
+
 #[test]
 fn movall_moves_lpis_between_redistributor_regions() {
     for naming in [RedistributorNaming::ProcessorNumber, RedistributorNaming::Address] {

@@ -3,6 +3,7 @@
 
 use doorbell_test_support::guest::Machine;
 use gic_arch::gicd::Irouter;
+use gic_arch::icc::Sgi;
 use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Level, Line, SetLine};
 use vgic::{Sleep, Vgic, VgicConfig};
@@ -22,12 +23,53 @@ pub(super) fn pulse(gic: &Vgic, intid: u32) {
 }
 
 #[test]
+fn an_awake_vcpu_is_not_kicked() {
+    let mut machine = machine();
+    pulse(&machine.gic, SPI);
+    assert!(machine.vcpus[0].irq_pending());
+    assert_eq!(machine.kicks.of(0), 0);
+}
+
+#[test]
+fn a_sleeping_vcpu_is_kicked_once() {
+    let mut machine = machine();
+    machine.enable_spi(SPI + 1);
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+
+    for _ in 0..3 {
+        pulse(&machine.gic, SPI);
+        pulse(&machine.gic, SPI + 1);
+    }
+
+    assert_eq!((machine.kicks.of(0), machine.kicks.of(1)), (1, 0));
+}
+
+#[test]
+fn a_vcpu_with_a_pending_interrupt_does_not_sleep() {
+    let mut machine = machine();
+    pulse(&machine.gic, SPI);
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::DontSleep);
+    pulse(&machine.gic, SPI);
+    assert_eq!(machine.kicks.of(0), 0);
+}
+
+#[test]
 fn a_vcpu_that_returned_from_sleep_is_not_kicked() {
     let mut machine = machine();
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
     machine.vcpus[0].returned();
     pulse(&machine.gic, SPI);
     assert_eq!(machine.kicks.of(0), 0);
+}
+
+#[test]
+fn an_interrupt_after_guest_entry_kicks_the_vcpu() {
+    let mut machine = machine();
+    pulse(&machine.gic, SPI);
+    assert!(machine.vcpus[0].enter_guest().irq);
+    machine.enable_spi(SPI + 1);
+    machine.gic.set_line(Line::Spi(SPI + 1), Level::High);
+    assert_eq!(machine.kicks.of(0), 1);
 }
 
 #[test]
@@ -142,11 +184,36 @@ fn a_one_of_n_interrupt_wakes_one_sleeper() {
     assert_eq!(machine.acknowledge(woken[0]), u64::from(SPI));
 }
 
+#[test]
+fn an_sgi_wakes_its_target() {
+    let mut machine = machine();
+    let bit = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
+    machine.write_gicr(1, bit.register(), bit.mask());
+    assert_eq!(machine.vcpus[1].prepare_to_sleep(), Sleep::Ready);
+
+    let target = machine.gic.config().cpus[1].affinity;
+    machine.msr(0, icc::SGI1R.encoding(), Sgi::to(3, target).into_bits());
+
+    assert_eq!(machine.kicks.of(1), 1);
+    assert_eq!(machine.acknowledge(1), 3);
+}
+
 /// Powers a vCPU down: its CPU interface accepts no interrupts, and its redistributor sleeps.
 fn power_down(machine: &mut Machine) -> Sleep {
     machine.msr(0, icc::IGRPEN1.encoding(), 0);
     machine.write_gicr(0, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
     machine.vcpus[0].prepare_to_power_down()
+}
+
+#[test]
+fn a_pending_spi_kicks_a_powered_down_vcpu() {
+    let mut machine = machine();
+    assert_eq!(power_down(&mut machine), Sleep::Ready);
+
+    pulse(&machine.gic, SPI);
+
+    assert_eq!(machine.kicks.of(0), 1);
+    assert!(!machine.vcpus[0].irq_pending(), "no signal before the guest wakes its redistributor");
 }
 
 #[test]

@@ -26,6 +26,14 @@ impl Entered {
 }
 
 #[test]
+fn an_unacknowledged_message_is_listed_again() {
+    let (_translated, mut inside, mut hardware) = idle();
+    assert_eq!(inside.list_message(3, &mut hardware), Some(0));
+    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+    assert_eq!(hardware.registers.list[0].virtual_intid(), FIRST + 3);
+}
+
+#[test]
 fn a_message_that_requires_an_exit_enters_no_list_register() {
     let cases: [fn(&Translated, &mut Hardware); 7] = [
         |translated, _| translated.run([discard(1, 3)]),
