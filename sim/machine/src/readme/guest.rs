@@ -16,9 +16,7 @@ use gic_firmware::{
     devicetree,
 };
 use irq_domain::IrqContext;
-use irq_domain::pci::{
-    ConfigSpace as _, Ecam, FunctionStore, MsixCapability, MsixStore, TableMemory,
-};
+use irq_domain::pci::{ConfigSpace as _, Ecam, FunctionStore, MsixCapability, MsixStore};
 use msi_types::pci::msix;
 use msi_types::{Cpu, DeviceId, RequesterId, Shape};
 use std::cell::{Cell, OnceCell};
