@@ -6,6 +6,7 @@ mod bench;
 mod board;
 mod cost;
 pub(crate) mod imx8mp;
+mod installed;
 mod minimal;
 pub(crate) mod terminal;
 mod virt;
@@ -19,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut all = Version::in_turn(cases_on);
     all.push(Case::of("what a chained interrupt costs", imx8mp::judge_cost));
     all.push(on(&virt::IMX8MP, imx8mp::VERSION));
+    all.push(Case::of("beside an installed QEMU", installed::judge));
     all
 }
 
