@@ -5,6 +5,7 @@ use super::model::{Model, PRIVATE, SPIS};
 use super::world::World;
 use anyhow::Result;
 use msi_types::Level;
+use std::fmt::Write as _;
 use std::io::{self, BufRead, Write};
 use std::str::SplitWhitespace;
 use vgic::{Inputs, RedistributorRegion, SecurityView};
@@ -197,7 +198,8 @@ impl Server {
             for (input, then, now) in [(count + irq, then.fiq, now.fiq), (irq, then.irq, now.irq)] {
                 if then != now {
                     let change = if now { "raise" } else { "lower" };
-                    changes += &format!("IRQ {change} {input}\n");
+                    // Writing to a string cannot fail.
+                    _ = writeln!(changes, "IRQ {change} {input}");
                 }
             }
         }
