@@ -507,7 +507,7 @@ impl<P: GicPlatform> Drop for Its<P> {
         let Self { frame, queue, state, .. } = self;
         let TaskState { collection_table, vpe_table, devices, deferred_unmaps, .. } =
             state.get_mut();
-        if !devices.is_empty() || !deferred_unmaps.is_empty() || frame.quiesce().is_err() {
+        if !devices.attached.is_empty() || !deferred_unmaps.is_empty() || frame.quiesce().is_err() {
             return;
         }
         queue.release(frame);

@@ -45,11 +45,11 @@ impl TaskState {
         quota: &EventQuota,
         blocks: EventBlocks,
     ) {
-        let Some(known) = self.devices.get_mut(quota.device) else { return };
+        let Some(known) = self.devices.attached.get_mut(quota.device) else { return };
         known.remove_quota(quota);
         let events: u32 = blocks.as_slice().iter().map(|block| u32::from(block.count.get())).sum();
         if known.users == 0 && known.allocated_events() == events {
-            if let Some(device) = self.devices.remove(quota.device) {
+            if let Some(device) = self.devices.attached.remove(quota.device) {
                 self.unmap_device(its, quota.device, device, blocks);
             }
         } else if !blocks.as_slice().is_empty() {
@@ -93,7 +93,7 @@ impl TaskState {
     ) -> Result<(), ItsError> {
         let room = room.min(max_events(its.typer));
         let mut wanted = max.max(room);
-        if let Some(known) = self.devices.get_mut(id) {
+        if let Some(known) = self.devices.attached.get_mut(id) {
             if known.add_quota(max) {
                 return Ok(());
             }
@@ -103,13 +103,13 @@ impl TaskState {
             wanted = known.reserved().saturating_add(max).max(room);
         }
         let mut device = Device::provision(its.platform(), its.typer, wanted, its.constraints)?;
-        if let Some(old) = self.devices.remove(id) {
+        if let Some(old) = self.devices.attached.remove(id) {
             device.inherit(&old);
             self.unmap_device(its, id, old, EventBlocks::None);
         }
         let added = device.add_quota(max);
         debug_assert!(added, "the table was allocated with room for the quota");
-        self.devices.insert(id, device);
+        self.devices.attached.insert(id, device);
         Ok(())
     }
 

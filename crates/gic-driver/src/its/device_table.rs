@@ -15,7 +15,8 @@ use msi_types::{Attachment, DeviceId, RequesterId, Shape};
 pub(super) struct DeviceTable {
     pub(super) table: ItsTable,
     id_bits: u8,
-    devices: SortedMap<DeviceId, Device>,
+    /// The attached devices. The room for a new one must have been [reserved](Self::reserve).
+    pub(super) attached: SortedMap<DeviceId, Device>,
     /// Quotas, indexed by [`Attachment`] cookie.
     quotas: SortedMap<u32, EventQuota>,
     next_cookie: u32,
@@ -24,12 +25,8 @@ pub(super) struct DeviceTable {
 impl DeviceTable {
     pub(super) fn new(table: ItsTable) -> Self {
         let id_bits = u8::try_from(table.ids().ilog2()).unwrap_or(u8::MAX);
-        let (devices, quotas) = (SortedMap::new(), SortedMap::new());
-        Self { table, id_bits, devices, quotas, next_cookie: 0 }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.devices.is_empty()
+        let (attached, quotas) = (SortedMap::new(), SortedMap::new());
+        Self { table, id_bits, attached, quotas, next_cookie: 0 }
     }
 
     /// Checks that the device table has an entry for the device.
@@ -49,30 +46,17 @@ impl DeviceTable {
     ) -> Result<(), ItsError> {
         let no_memory = |_| ItsError::NoMemory("a device's attachment");
         self.quotas.reserve().map_err(no_memory)?;
-        self.devices.reserve().map_err(no_memory)?;
+        self.attached.reserve().map_err(no_memory)?;
         self.table
             .ensure(frame, id.get())
             .map_err(|error| ItsError::no_table("a second-level ITS table", error))
     }
 
-    pub(super) fn get_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
-        self.devices.get_mut(id)
-    }
-
-    /// Adds a device. The memory for the record must have been [reserved](Self::reserve).
-    pub(super) fn insert(&mut self, id: DeviceId, device: Device) {
-        self.devices.insert(id, device);
-    }
-
-    pub(super) fn remove(&mut self, id: DeviceId) -> Option<Device> {
-        self.devices.remove(id)
-    }
-
     /// Removes a device if it has neither quotas nor events.
     pub(super) fn remove_unused(&mut self, id: DeviceId) -> Option<Device> {
-        let device = self.devices.get(id)?;
+        let device = self.attached.get(id)?;
         let unused = device.users == 0 && device.is_idle();
-        if unused { self.devices.remove(id) } else { None }
+        if unused { self.attached.remove(id) } else { None }
     }
 
     /// Adds a quota of up to `limit` events. The memory for the record must have been
@@ -109,7 +93,7 @@ impl DeviceTable {
         if used > quota.limit {
             return Err(none);
         }
-        let known = self.devices.get_mut(quota.device).ok_or(unknown)?;
+        let known = self.attached.get_mut(quota.device).ok_or(unknown)?;
         let first = known.allocate_events(count, shape).ok_or(none)?;
         quota.used = used;
         Ok((quota.device, first))
@@ -124,7 +108,7 @@ impl DeviceTable {
 
     /// Frees a device's allocated events.
     pub(super) fn free_events(&mut self, id: DeviceId, first: u16, count: NonZeroU16) {
-        if let Some(known) = self.devices.get_mut(id) {
+        if let Some(known) = self.attached.get_mut(id) {
             known.free_events(first, count);
         }
     }

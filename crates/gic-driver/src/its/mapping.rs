@@ -148,7 +148,7 @@ impl TaskState {
         block: EventBlock,
         (collection, target): (CollectionId, RdBase),
     ) -> Result<(), QueueError> {
-        let Some(known) = self.devices.get_mut(block.device) else { return Ok(()) };
+        let Some(known) = self.devices.attached.get_mut(block.device) else { return Ok(()) };
         let mapd = match known.mapping {
             Mapping::Unmapped => Some(known.mapd(block.device, MapAction::Map)),
             Mapping::Mapped => None,
