@@ -1,6 +1,6 @@
 //! Errors from bring-up, CPU hotplug, suspend and resume.
 
-use crate::suspend::Suspended;
+use crate::suspended::Suspended;
 use alloc::collections::TryReserveError;
 use gic_arch::{Affinity, Lpi};
 #[cfg(feature = "bridge-msi")]

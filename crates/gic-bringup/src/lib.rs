@@ -88,6 +88,7 @@ mod msi;
 mod options;
 mod root;
 mod suspend;
+mod suspended;
 
 pub use cpu::Started;
 pub use error::{
@@ -105,4 +106,4 @@ pub use options::{
     Options, V2mDriver,
 };
 pub use root::RootGic;
-pub use suspend::Suspended;
+pub use suspended::Suspended;

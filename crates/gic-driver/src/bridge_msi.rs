@@ -20,6 +20,7 @@
 //! `gic-bringup` creates the drivers that a description calls for and requests their lines.
 
 mod arrivals;
+mod gate;
 mod layout;
 mod msi_parent;
 
@@ -34,9 +35,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use doorbell_fallible::lock::IrqLock;
 use doorbell_fallible::try_collect;
+use gate::Gate;
 use gic_arch::IntId;
 use layout::Layout;
-use msi_parent::Gate;
 use msi_types::pci::MsiGate;
 use msi_types::{HwIrq, MsiMessage, Pending, WiredParent};
 

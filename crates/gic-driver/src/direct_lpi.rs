@@ -47,12 +47,17 @@
 //! redistributor.
 
 mod blocks;
+mod error;
 mod hotplug;
 mod msi_parent;
 mod records;
 mod redistributors;
+mod resend;
 
+pub use error::DirectLpiError;
 pub use hotplug::{CpuOff, CpuOn};
+#[doc(hidden)]
+pub use resend::{Resend, ResendObserver, ResendReason};
 
 use crate::gic::GicWithLpis;
 use crate::lpi::{LpiError, LpiMessages, Lpis};
@@ -252,68 +257,4 @@ impl<P: GicPlatform> fmt::Debug for DirectLpi<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DirectLpi").field("gic", self.redistributors.gic()).finish_non_exhaustive()
     }
-}
-
-/// Reason why direct LPIs can't be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DirectLpiError {
-    /// The GIC has no usable LPIs.
-    #[error(transparent)]
-    Lpi(#[from] LpiError),
-    /// A redistributor lacks `GICR_SETLPIR` and the related registers (`GICR_TYPER.DirectLPI` = 0):
-    /// firmware describes Direct LPIs on hardware that does not support them.
-    #[error(
-        "redistributor@{address:x}: firmware describes Direct LPIs, but the hardware does not \
-         support them (GICR_TYPER.DirectLPI is 0)"
-    )]
-    NotDirect {
-        /// Physical address of RD_base.
-        address: u64,
-    },
-    /// No CPU has a redistributor.
-    #[error("no CPU has a redistributor")]
-    NoRedistributors,
-    /// Memory for the LPI and CPU records could not be allocated.
-    #[error("out of memory for the records of direct LPIs")]
-    NoMemory,
-    /// A redistributor failed.
-    #[error(transparent)]
-    Fault(MsiError),
-}
-
-/// An LPI that the driver resends at a CPU.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Resend {
-    /// The LPI.
-    pub hwirq: HwIrq,
-    /// The CPU at which the LPI becomes pending.
-    pub cpu: Cpu,
-    /// The reason, which determines whether a spurious handler run is possible.
-    pub reason: ResendReason,
-}
-
-/// Reason for resending an LPI, in order of decreasing certainty.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum ResendReason {
-    /// [`MsiParent::set_pending`](msi_types::MsiParent::set_pending) requested it.
-    Requested,
-    /// The LPI was pending at a CPU that went offline, so no spurious handler run is possible.
-    Carried,
-    /// The driver can't determine whether the LPI was pending at a CPU that went offline or lost
-    /// power, or at an earlier target that is no longer recorded. The handler may run once more
-    /// often than the device sent messages.
-    Unknowable,
-}
-
-/// Observer for every LPI that the driver resends.
-///
-/// Both methods may be called in any context, with interrupts masked and the LPI record's lock
-/// held. Implementations must not call the driver.
-pub trait ResendObserver: Send + Sync {
-    /// Called before the driver writes `GICR_SETLPIR`. The LPI's handler may run from now on.
-    fn resending(&self, resend: Resend);
-
-    /// Called after the driver has written `GICR_SETLPIR`.
-    fn resent(&self, resend: Resend);
 }

@@ -88,6 +88,8 @@ mod probe;
 mod routes;
 mod tables;
 mod vpe;
+mod vpe_table;
+mod waiting;
 
 pub use config::{IfEnabled, ItsConfig};
 pub use direct::{DirectEvent, VirtualLpi};
@@ -120,7 +122,7 @@ use msi_types::{Attachment, DeviceId, HwIrqBlock};
 use probe::ItsMemory;
 use routes::{Collections, EventRoutes, cpu_of};
 use tables::{ItsTable, TableConstraints};
-use vpe::VpeTable;
+use vpe_table::VpeTable;
 
 /// An enabled ITS. The value must be dropped by a task. If no device is attached, dropping the
 /// value disables the ITS and frees its memory. Otherwise, devices may still send messages, so the

@@ -9,11 +9,12 @@
 mod allocator;
 mod attachment;
 mod configuration;
+mod range;
 mod stale;
 mod tables;
 
 pub use crate::error::{AdoptionRefused, LpiError, LpiMessages};
-pub use allocator::LpiRange;
+pub use range::LpiRange;
 pub(crate) use stale::StaleAt;
 
 use crate::platform::ADDRESS_BITS;

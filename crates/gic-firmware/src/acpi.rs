@@ -14,6 +14,7 @@ mod madt;
 mod mcfg;
 mod msi_controllers;
 mod names;
+mod places;
 mod pptt;
 mod requester_nodes;
 mod table;
@@ -44,7 +45,7 @@ use alloc::vec::Vec;
 use iort::IortNode;
 use madt::MadtStructure;
 use msi_controllers::ControllerList;
-use names::{origin, sound};
+use places::{origin, sound};
 use requester_nodes::Requesters;
 use table::Fields;
 

@@ -6,5 +6,6 @@ pub(crate) mod endpoint;
 mod irq_domain;
 pub(crate) mod msi_device;
 mod relocation;
+pub(crate) mod shared_attachment;
 pub(crate) mod shared_device;
 pub(crate) mod vector_table;

@@ -2,5 +2,6 @@
 
 pub(crate) mod deferred_free;
 pub(crate) mod handle;
+pub(crate) mod owner;
 pub(crate) mod per_cpu;
 pub(crate) mod root_controller;

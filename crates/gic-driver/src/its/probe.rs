@@ -5,7 +5,7 @@ use super::config::{CorrectedConfig, ItsConfig};
 use super::error::ProbeError;
 use super::hardware::ControlFrame;
 use super::tables::{ItsTable, TableRequest};
-use super::vpe::VpeTable;
+use super::vpe_table::VpeTable;
 use crate::platform::GicPlatform;
 use gic_arch::gits::TableKind;
 

@@ -11,28 +11,24 @@
 //! Otherwise, they wait in the vPE's pending table, and may ring its [doorbell](super::doorbell).
 //! A vPE to which no event is mapped has no virtual LPIs, so it does not become resident.
 
-use super::config::CorrectedConfig;
 use super::doorbell::Doorbells;
-use super::error::{ItsError, ProbeError, fault};
-use super::hardware::ControlFrame;
-use super::tables::{ItsTable, TableRequest};
+use super::error::{ItsError, fault};
+use super::vpe_table::{VpeTable, refused};
 use super::{Its, TaskState};
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table};
 use crate::redistributor::VpeTables;
 use crate::{MmioExt, Redistributor};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicBool;
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use doorbell_fallible::lock::TaskLock;
-use gic_arch::Lpi;
 use gic_arch::gicr::vlpi::Vpendbaser;
-use gic_arch::gits::{self, TableKind};
 use gic_arch::its::{MapAction, RdBase, VirtualCommand, VpeId};
 use gic_arch::lpi::{
     CONFIG_TABLE_ALIGNMENT, Config, MIN_ID_BITS, PENDING_TABLE_ALIGNMENT, config_offset,
     config_table_bytes, pending_table_bytes,
 };
+use gic_arch::{Lpi, gits};
 use msi_types::Cpu;
 
 /// A vCPU's vPE.
@@ -439,61 +435,4 @@ pub(super) fn with_vpe_table<P: GicPlatform, R>(
     its.state.with(its.platform(), |TaskState { vpe_table, .. }| {
         f(vpe_table.as_mut().ok_or(refused(its.frame.base, "the ITS has no vPE table"))?)
     })
-}
-
-/// The table in which the ITS keeps its vPEs.
-#[derive(Debug)]
-pub(super) struct VpeTable {
-    table: ItsTable,
-    vpes: u16,
-}
-
-impl VpeTable {
-    /// Provides the table of an ITS that implements GICv4.0, for up to `vpes` vPEs. The ITS must be
-    /// disabled. On error, all memory has been freed.
-    pub(super) fn provision<P: GicPlatform>(
-        frame: &ControlFrame<P>,
-        corrected: &CorrectedConfig,
-        vpes: u16,
-    ) -> Result<Option<Self>, ProbeError> {
-        const NAME: &str = "vPE table";
-        let CorrectedConfig { typer, coherence, constraints, memory_type, .. } = *corrected;
-        if vpes == 0 || !typer.virtual_lpis() || typer.vmapp() {
-            return Ok(None);
-        }
-        let (kind, ids) = (TableKind::VirtualPes, vpes.into());
-        let request = TableRequest { kind, name: NAME, ids, coherence, constraints, memory_type };
-        Ok(ItsTable::provision(frame, request)?.map(|table| Self { table, vpes }))
-    }
-
-    pub(super) fn release<P: GicPlatform>(&mut self, frame: &ControlFrame<P>) {
-        self.table.release(frame);
-    }
-
-    pub(super) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
-        self.table.restore(frame);
-    }
-
-    /// Makes room for the vPE with this number.
-    pub(super) fn ensure<P: GicPlatform>(
-        &mut self,
-        frame: &ControlFrame<P>,
-        vpe: VpeId,
-    ) -> Result<(), ItsError> {
-        let number = vpe.get();
-        if number >= self.vpes || u64::from(number) >= self.table.ids() {
-            return Err(refused(frame.base, "the vPE table is full"));
-        }
-        let ensured = self.table.ensure(frame, u32::from(number));
-        ensured.map_err(|error| ItsError::no_table("a second-level vPE table", error))
-    }
-
-    /// Returns the number of vPEs for which the table is meant.
-    pub(super) const fn capacity(&self) -> u16 {
-        self.vpes
-    }
-}
-
-pub(super) const fn refused(base: u64, reason: &'static str) -> ItsError {
-    fault(base, "VMAPP", reason)
 }

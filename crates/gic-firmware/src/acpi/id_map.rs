@@ -5,7 +5,7 @@
 //! some firmware states the number of IDs instead of the number minus one.
 
 use super::iort::{IdMapping, IortNode, NodeKind};
-use super::names::origin;
+use super::places::origin;
 use super::table::Signature;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;

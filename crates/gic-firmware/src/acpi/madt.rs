@@ -1,7 +1,7 @@
 //! The MADT, which describes CPUs, the GIC and its MSI controllers (ACPI 6.5 §5.2.12).
 
 use super::fields::{Field, gicc, gicd, gicr, its, msi_frame, structure_head};
-use super::names::{in_madt, madt_id};
+use super::places::{in_madt, madt_id};
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 use crate::coherence::Coherence;
 use crate::description::CpuNode;

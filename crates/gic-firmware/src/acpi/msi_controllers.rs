@@ -4,7 +4,7 @@ use super::checks::has_redistributors;
 use super::fields::{Field, gicc, gicd, gicr, its, msi_frame};
 use super::iort::{IortNode, NodeKind};
 use super::madt::{MadtStructure, of_kind};
-use super::names::{in_madt, madt_id};
+use super::places::{in_madt, madt_id};
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;

@@ -1,11 +1,7 @@
-//! Names of the structures of tables, as origins, messages and excerpts show them.
+//! Names of IORT nodes, as messages and excerpts show them.
 
 use super::fields::{pmcg, root_complex, smmu_v2, smmu_v3};
 use super::iort::{IdMapping, IortNode, NodeKind};
-use super::table::{Signature, TableError};
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
-use crate::origin::{NodeId, Origin};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -70,30 +66,4 @@ impl<'a> NodesByOffset<'a> {
             self.name(mapping.target)
         )
     }
-}
-
-/// Returns the value, or adds the error as a finding and returns `None`.
-pub(super) fn sound<T>(result: Result<T, TableError>, findings: &mut FindingList) -> Option<T> {
-    result
-        .map_err(|error| {
-            let origin = origin(error.table, error.offset, "");
-            findings.add(Rule::MalformedTable, origin, error.kind.to_string());
-        })
-        .ok()
-}
-
-/// Returns the origin of `item` in the structure at `offset`.
-pub(super) fn origin(table: Signature, offset: usize, item: &'static str) -> Origin {
-    let name = if table == Signature::MADT { String::from("MADT") } else { table.to_string() };
-    Origin::new(format!("{name}+{offset:#x}").into(), item)
-}
-
-/// Returns the origin of `item` in the structure at `offset` of the MADT.
-pub(super) fn in_madt(offset: usize, item: &'static str) -> Origin {
-    origin(Signature::MADT, offset, item)
-}
-
-/// Returns the name of a numbered structure of the MADT.
-pub(super) fn madt_id(structure: &str, number: u32) -> NodeId {
-    NodeId::from(format!("MADT/{structure}@{number}"))
 }

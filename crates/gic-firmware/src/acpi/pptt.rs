@@ -1,6 +1,6 @@
 //! The PPTT groups CPUs into packages and clusters (ACPI 6.5 §5.2.30).
 
-use super::names::madt_id;
+use super::places::madt_id;
 use super::table::{Fields, Signature, Table, TableError};
 use crate::origin::NodeId;
 use alloc::collections::BTreeMap;

@@ -1,22 +1,25 @@
-//! Writes descriptions as ACPI tables. A structure or segment keeps the number that the description
-//! states; every other one receives the lowest free number.
+//! Writes descriptions as ACPI tables.
 
 mod bytes;
+mod error;
+mod extensions;
 mod iort;
 mod madt;
+mod numbering;
 mod source;
 
+pub use error::{WriteError, WriteErrorKind};
+pub use extensions::Extensions;
 pub use source::iort_source;
 
 use super::fields::allocation;
 use super::table::Signature;
-use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::origin::NodeId;
-use crate::requester::{BusRange, ConfigAccess, PciHost};
-use alloc::collections::BTreeMap;
+use crate::requester::{BusRange, ConfigAccess};
 use alloc::vec::Vec;
 use bytes::{Oem, Structure, table};
+use numbering::Segments;
 
 /// Revisions of the MADT (ACPI 6.6), of the MCFG, and of the IORT (DEN 0049D), all of which
 /// compilers and operating systems support.
@@ -108,132 +111,4 @@ fn mcfg(description: &Description, segments: &Segments<'_>) -> Result<Option<Vec
     }
     let is_needed = body.len() > 8 && !description.hosts.is_empty();
     Ok(is_needed.then_some(body))
-}
-
-/// A description that ACPI tables cannot express. The caller is at fault.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
-#[error("{id}: {kind}")]
-pub struct WriteError {
-    /// Part of the description that cannot be expressed.
-    pub id: NodeId,
-    /// Reason.
-    pub kind: WriteErrorKind,
-}
-
-/// Reason why a description cannot be written as ACPI tables.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WriteErrorKind {
-    /// The description has no enabled GIC, and thus no distributor for the MADT.
-    #[error("the description has no enabled GIC")]
-    NoGic,
-    /// The description has more than one enabled GIC; a MADT has one distributor (ACPI 6.5
-    /// §5.2.12.15).
-    #[error("a MADT can describe the root GIC only")]
-    SeveralGics,
-    /// The description has a redistributor stride, a pre-ITS window or a redistributor region of 4
-    /// GiB or more, none of which the MADT can express.
-    #[error("these registers have no field in the MADT")]
-    Registers,
-    /// The controller is neither an ITS nor a GICv2m frame. If the controller is Direct LPI, the
-    /// caller did not request the draft node.
-    #[error("ACPI has no structure for this kind of controller")]
-    Controller,
-    /// The host's window would begin below address 0, or its segment has more than 16 bits.
-    #[error("MCFG cannot express the host's configuration space")]
-    ConfigAccess,
-    /// Two hosts share a segment but have different routings.
-    #[error("another host of the same segment has a different routing")]
-    Segment,
-    /// The mask of requester IDs is neither all ones nor zero.
-    #[error("IORT has no mask of requester IDs")]
-    Mask,
-    /// The requesters' controller is not an ITS, and the IORT refers to ITSes only. (If the machine
-    /// has no ITS, the first GICv2m frame serves all requesters without an IORT.)
-    #[error("IORT cannot route the node to this controller")]
-    Route,
-    /// A table or a structure would be longer than its length field allows.
-    #[error("the node is too long for a table")]
-    TooLong,
-}
-
-impl WriteErrorKind {
-    /// Returns the error with this reason, for the part with identifier `id`.
-    fn of(self, id: &NodeId) -> WriteError {
-        WriteError { id: id.clone(), kind: self }
-    }
-}
-
-/// Additions to the specifications that a caller explicitly requests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Extensions {
-    /// `true` to write direct LPIs as this project's **draft** of an IORT node
-    /// (`docs/specs/iort-redistributor-group.md`). No operating system supports this node.
-    pub draft_redistributor_group: bool,
-}
-
-impl Extensions {
-    /// Requests the draft of an IORT node for direct LPIs, and no other extension.
-    pub const DRAFT_REDISTRIBUTOR_GROUP: Self = Self { draft_redistributor_group: true };
-}
-
-/// Returns the number at the end of `id`, if `id` is a name that the reader would assign.
-fn number(id: &NodeId, prefix: &str) -> Option<u32> {
-    id.as_str().strip_prefix(prefix)?.parse().ok()
-}
-
-/// Returns a number for each of `ids`: the number in the identifier, or else the lowest free
-/// number.
-fn numbers<'d>(ids: impl Iterator<Item = &'d NodeId> + Clone, prefix: &str) -> Vec<u32> {
-    let mut taken: Vec<u32> = ids.clone().filter_map(|id| number(id, prefix)).collect();
-    taken.sort_unstable();
-    let mut free = (0..=u32::MAX).filter(|number| taken.binary_search(number).is_err());
-    ids.map(|id| number(id, prefix).or_else(|| free.next()).unwrap_or_default()).collect()
-}
-
-/// Returns the enabled controllers of `kind`, with their indices in the description and their
-/// numbers.
-fn numbered<'d>(
-    description: &'d Description,
-    kind: &ControllerKind,
-    prefix: &str,
-) -> Vec<(usize, &'d Controller, u32)> {
-    let all = description.controllers.iter().enumerate();
-    let these: Vec<_> =
-        all.filter(|(_, one)| one.kind == *kind && one.status.is_enabled()).collect();
-    let numbers = numbers(these.iter().map(|(_, one)| &one.id), prefix);
-    these.into_iter().zip(numbers).map(|((place, one), number)| (place, one, number)).collect()
-}
-
-/// The enabled hosts with their segments, in the order of the description.
-struct Segments<'d>(Vec<(u32, &'d PciHost)>);
-
-impl<'d> Segments<'d> {
-    fn of(description: &'d Description) -> Result<Self, WriteError> {
-        let enabled = || description.hosts.iter().filter(|host| host.status.is_enabled());
-        let stated = |host: &PciHost| host.segment.as_ref().map(|segment| segment.value);
-        let taken: Vec<u32> = enabled().filter_map(stated).collect();
-        let mut free = (0..=u32::MAX).filter(|number| !taken.contains(number));
-        let hosts: Vec<_> = enabled()
-            .map(|host| (stated(host).or_else(|| free.next()).unwrap_or_default(), host))
-            .collect();
-        let mut routings = BTreeMap::new();
-        for (segment, host) in &hosts {
-            if *routings.entry(*segment).or_insert(&host.msi) != &host.msi {
-                return Err(WriteErrorKind::Segment.of(&host.id));
-            }
-        }
-        Ok(Self(hosts))
-    }
-
-    /// Returns the hosts with their segments.
-    fn hosts(&self) -> &[(u32, &'d PciHost)] {
-        &self.0
-    }
-
-    /// Returns one host of each segment, all of which have the same routing.
-    fn complexes(&self) -> BTreeMap<u32, &'d PciHost> {
-        self.0.iter().rev().copied().collect()
-    }
 }

@@ -3,7 +3,7 @@
 use super::allocation::{Site, Transaction, compose};
 use super::endpoint::{Endpoint, StoreEnable, require};
 use super::relocation::Relocation;
-use super::shared_device::SharedAttachment;
+use super::shared_attachment::SharedAttachment;
 use super::vector_table::{Counts, DeviceVector, MsiVector, VectorTable};
 use crate::error::{MoveError, MsiDeviceError};
 use crate::irq::control::HandlerPhase;

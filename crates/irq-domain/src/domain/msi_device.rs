@@ -2,14 +2,14 @@
 
 use super::endpoint::{Endpoint, MessageCopy, check_store};
 use super::irq_domain::IrqDomain;
-use super::shared_device::SharedAttachment;
+use super::shared_attachment::SharedAttachment;
 use super::vector_table::{DeviceVector, MsiVector, VectorTable};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::interrupts::Interrupts;
 use crate::irq::handler::{Handler, IrqContext, IrqReturn, Start};
 use crate::name::Name;
-use crate::request::deferred_free::Owner;
 use crate::request::handle::IrqHandle;
+use crate::request::owner::Owner;
 use crate::request::root_controller::IrqCore;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;

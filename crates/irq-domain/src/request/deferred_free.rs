@@ -5,7 +5,6 @@ use crate::irq::control::Released;
 use crate::irq::descriptor::Descriptor;
 use crate::irq::registry::IrqRegistry;
 use crate::irq::shared_line::MemberIndex;
-use crate::request::root_controller::IrqCore;
 use crate::runtime::Host;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -40,42 +39,7 @@ impl<T> Deref for TakenOnDrop<T> {
 /// Tears down a device's domain or attachment.
 ///
 /// Context: task; may sleep.
-type Teardown = dyn Fn(&IrqRegistry) + Send + Sync;
-
-/// The owner of a device's domain or attachment. Its `drop` tears the object down, immediately if
-/// the caller may wait and otherwise in a later task.
-pub(crate) struct Owner {
-    core: Shared<IrqCore>,
-    tear_down: Option<Shared<Teardown>>,
-}
-
-impl Owner {
-    /// Creates the owner of an object that `tear_down` tears down.
-    ///
-    /// Context: task; may sleep.
-    pub(crate) fn try_new(
-        core: &Shared<IrqCore>,
-        tear_down: impl Fn(&IrqRegistry) + Send + Sync + 'static,
-    ) -> Result<Self, TryReserveError> {
-        let tear_down = Shared::<Teardown>::try_unsized(tear_down, |block| block)?;
-        core.deferred.reserve(core.host())?;
-        Ok(Self { core: core.clone(), tear_down: Some(tear_down) })
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        let IrqCore { deferred, registry, .. } = &*self.core;
-        if let Some(tear_down) = self.tear_down.take() {
-            if registry.host().may_wait() {
-                tear_down(registry);
-                deferred.unreserve();
-            } else {
-                deferred.push(Deferred::Owner(tear_down), registry.host());
-            }
-        }
-    }
-}
+pub(super) type Teardown = dyn Fn(&IrqRegistry) + Send + Sync;
 
 /// An object whose owner was dropped, but which has not been freed yet.
 enum Deferred {
@@ -153,6 +117,19 @@ impl DeferredFree {
             host.yield_now();
         }
         self.unreserve();
+    }
+
+    /// Tears down an owner's object, immediately if the caller may wait and otherwise in a later
+    /// task. The caller must have reserved room in the list.
+    ///
+    /// Context: any.
+    pub(super) fn release_owner(&self, registry: &IrqRegistry, tear_down: Shared<Teardown>) {
+        if registry.host().may_wait() {
+            tear_down(registry);
+            self.unreserve();
+        } else {
+            self.push(Deferred::Owner(tear_down), registry.host());
+        }
     }
 
     /// Reserves room for one more object.

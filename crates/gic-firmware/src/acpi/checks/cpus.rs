@@ -4,7 +4,7 @@ use super::Checks;
 use super::gic::{ADDRESS_BITS, has_redistributors};
 use crate::acpi::fields::{Field, gicc};
 use crate::acpi::madt::{MadtStructure, of_kind};
-use crate::acpi::names::in_madt;
+use crate::acpi::places::in_madt;
 use crate::finding::Rule;
 use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};

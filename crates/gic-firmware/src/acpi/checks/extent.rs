@@ -3,7 +3,8 @@
 use crate::acpi::fields::{gicc, iort_header, its, iwb, madt_size, node_head, node_start};
 use crate::acpi::iort::{Iort, IortNode};
 use crate::acpi::mcfg::Allocation;
-use crate::acpi::names::{in_madt, node_name, origin};
+use crate::acpi::names::node_name;
+use crate::acpi::places::{in_madt, origin};
 use crate::acpi::table::{Fields, Signature, Table};
 use crate::acpi::table_set::TableSet;
 use crate::finding::Rule;

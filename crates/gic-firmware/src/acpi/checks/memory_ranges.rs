@@ -4,7 +4,8 @@
 use super::Checks;
 use crate::acpi::fields::rmr;
 use crate::acpi::iort::{IortNode, NodeKind};
-use crate::acpi::names::{node_name, origin};
+use crate::acpi::names::node_name;
+use crate::acpi::places::origin;
 use crate::acpi::table::{Fields, Signature};
 use crate::finding::Rule;
 use alloc::format;

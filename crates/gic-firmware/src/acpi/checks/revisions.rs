@@ -5,7 +5,8 @@ use crate::acpi::fields::{Field, INDEX_VALID, gicc, pmcg, root_complex, smmu_v3}
 use crate::acpi::iort::{Iort, IortNode, NodeKind};
 use crate::acpi::madt::{MadtStructure, of_kind};
 use crate::acpi::mcfg::Mcfg;
-use crate::acpi::names::{node_name, origin};
+use crate::acpi::names::node_name;
+use crate::acpi::places::origin;
 use crate::acpi::table::Table;
 use crate::finding::Rule;
 use alloc::format;

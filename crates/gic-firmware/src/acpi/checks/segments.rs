@@ -4,7 +4,7 @@ use super::Checks;
 use crate::acpi::fields::root_complex;
 use crate::acpi::iort::NodeKind;
 use crate::acpi::mcfg::{Allocation, Mcfg};
-use crate::acpi::names::origin;
+use crate::acpi::places::origin;
 use crate::acpi::table::Signature;
 use crate::finding::Rule;
 use alloc::collections::BTreeSet;

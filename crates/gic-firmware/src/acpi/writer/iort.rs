@@ -1,7 +1,8 @@
 //! Encodes MSI routings as IORT nodes.
 
 use super::bytes::Structure;
-use super::{Segments, WriteError, WriteErrorKind, numbered};
+use super::error::{WriteError, WriteErrorKind};
+use super::numbering::{Segments, numbered};
 use crate::acpi::fields::{
     its_group, named_component, node_head, node_start, pmcg, redistributor_group, root_complex,
     smmu_v3,

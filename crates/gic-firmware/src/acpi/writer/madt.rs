@@ -1,7 +1,9 @@
 //! Encodes CPUs, the GIC and its MSI controllers as MADT structures.
 
 use super::bytes::Structure;
-use super::{Extensions, WriteError, WriteErrorKind, number, numbered, numbers};
+use super::error::{WriteError, WriteErrorKind};
+use super::extensions::Extensions;
+use super::numbering::{number, numbered, numbers};
 use crate::acpi::fields::{gicc, gicd, gicr, its, msi_frame};
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};

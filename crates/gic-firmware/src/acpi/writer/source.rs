@@ -1,6 +1,7 @@
 //! Writes an IORT as text: source for `iasl`, or the bytes as `acpidump` prints them.
 
-use super::{Extensions, WriteError, WriteErrorKind};
+use super::error::{WriteError, WriteErrorKind};
+use super::extensions::Extensions;
 use crate::acpi::fields::{
     Field, named_component, node_head, node_start, pmcg, root_complex, smmu_v3,
 };
