@@ -221,8 +221,7 @@ impl Assigned {
                 let base = self.store.read_back(slot).and_then(|state| state.message);
                 // A function replaces the low bits of a PCI MSI's data by the vector.
                 let added = data.wrapping_sub(base.map_or(data, |it| it.data)) & LAST_VECTOR;
-                let message = self.messages.message(slot + added as u16);
-                let Some(MsiMessage { data, .. }) = message else { continue };
+                let data = self.messages.message(slot + added as u16).data;
                 let sender = DeviceId::new(self.place.get());
                 let delivery = gic.signal_msi(sender, MsiMessage { address, data });
                 if delivery != Delivery::Pending {

@@ -17,7 +17,7 @@ use irq_domain::pci::MsixCapability;
 use irq_routing::msi::{MsiCapability, MsiLayout};
 use irq_routing::msix::{MsixLayout, MsixTable, Signaled};
 use irq_routing::{RoutedMessage, Router, Sender};
-use msi_types::pci::msi;
+use msi_types::pci::{msi, msix};
 use msi_types::{Delivery, DeviceId, MessageStore, MsiMessage, RequesterId};
 use vgic::AccessWidth;
 
@@ -119,24 +119,47 @@ impl Messages {
         Err(Lost { messages: self, vector, reason })
     }
 
-    /// Returns the message of a vector as the guest wrote it, if it lets the function send it.
-    pub(super) fn message(&self, vector: u16) -> Option<MsiMessage> {
+    /// Returns the message of a vector as the guest wrote it.
+    pub(super) fn message(&self, vector: u16) -> MsiMessage {
+        let mut words = [[0; 4]; 3];
+        let [low, high, data] = &mut words;
         match self {
-            Self::Msix(_, msix) => msix.table.message(vector).map(|routed| routed.message),
+            Self::Msix(_, Msix { table, .. }) => {
+                let entry = u64::from(vector) * msix::ENTRY_SIZE;
+                table.read(entry + msix::ENTRY_ADDRESS_LOW, low);
+                table.read(entry + msix::ENTRY_ADDRESS_HIGH, high);
+                table.read(entry + msix::ENTRY_DATA, data);
+            }
             Self::Msi(_, capability) => {
-                let (control, state) = (capability.control(), capability.save());
-                let granted = control.multiple_message_enable();
-                let data = msi::vector_data(state.data.into(), granted, vector);
-                control.enable().then_some(MsiMessage { address: state.address, data })
+                let layout = msi::Layout::new(capability.control());
+                capability.read(msi::ADDRESS_LOW, low);
+                layout.address_high().into_iter().for_each(|at| capability.read(at, high));
+                capability.read(layout.data(), &mut data[..2]);
             }
         }
+        let [low, high, data] = words.map(u32::from_le_bytes);
+        let data = match self {
+            Self::Msix(..) => data,
+            Self::Msi(_, capability) => {
+                let granted = capability.control().multiple_message_enable();
+                msi::vector_data(data, granted, vector)
+            }
+        };
+        MsiMessage { address: u64::from(high) << 32 | u64::from(low), data }
     }
 
     /// Returns the address that the guest wrote for a slot, if it lets the function send the slot's
     /// message. An MSI has only slot 0.
     pub(super) fn address(&self, slot: u16) -> Option<u64> {
-        let has_slot = slot == 0 || self.msix().is_some();
-        self.message(slot).filter(|_| has_slot).map(|message| message.address)
+        let is_on = match self {
+            Self::Msi(_, capability) => slot == 0 && capability.control().enable(),
+            Self::Msix(_, Msix { table, .. }) => {
+                let mut control = [0; 4];
+                table.read(u64::from(slot) * msix::ENTRY_SIZE + msix::ENTRY_CONTROL, &mut control);
+                control[0] & 1 == 0
+            }
+        };
+        is_on.then(|| self.message(slot).address)
     }
 
     /// Returns a word of configuration space as the guest sees it, where `physical` is the physical
@@ -236,7 +259,11 @@ struct GuestMessage(Arc<Messages>, u16);
 
 impl GuestVector for GuestMessage {
     fn message(&self) -> Option<MsiMessage> {
-        self.0.message(self.1)
+        let Self(messages, vector) = self;
+        let control = messages.msix().map(|msix| msix.table.control());
+        let is_on = control.is_none_or(|control| control.enable() && !control.function_mask());
+        messages.address(*vector).filter(|_| is_on)?;
+        Some(messages.message(*vector))
     }
 }
 
@@ -275,10 +302,7 @@ struct Lost<'a> {
 
 impl Display for Lost<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.reason)?;
-        let message = self.messages.message(self.vector);
-        message.map_or(Ok(()), |MsiMessage { address, data }| {
-            write!(f, " ({data:#x} to {address:#x})")
-        })
+        let MsiMessage { address, data } = self.messages.message(self.vector);
+        write!(f, "{} ({data:#x} to {address:#x})", self.reason)
     }
 }
