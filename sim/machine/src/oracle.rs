@@ -23,9 +23,9 @@
 //!    caused no other run and no resend by the interrupt core. A run that is neither late nor due
 //!    is on a *wrong CPU* if the last message was sent after the CPU was closed, and the CPU was
 //!    not a target when it looked for interrupts; otherwise, the run is *spurious*.
-//! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the arrival that its
-//!    acknowledgment accounts for; if the CPU nevertheless was a target when it looked for
-//!    interrupts, the run counts as spurious instead.
+//! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
+//!    sent, or since the arrival that its acknowledgment accounts for; if the CPU nevertheless was
+//!    a target when it looked for interrupts, the run counts as spurious instead.
 //!
 //! In addition, a handler must not run more often than its vector sent messages. This limit ignores
 //! late runs, and interrupts that the driver resent without knowing whether they were pending.
@@ -37,9 +37,10 @@
 //!
 //! - **One pending bit that moves with the vector** (an ITS, SPIs): the previous acknowledgment on
 //!   any CPU. Each message makes one acknowledgment due, unless the interrupt was already pending
-//!   when the message arrived, or two CPUs acknowledge at the same time. If several messages were
-//!   in flight, the acknowledgment is attributed to the first one to arrive. Rule 3 considers the
-//!   earliest arrival that the acknowledgment may account for.
+//!   when the message arrived. If several messages were in flight, the acknowledgment is
+//!   attributed to the first one to arrive. Rule 3 considers the oldest message that was unhandled
+//!   when the CPU looked for interrupts rather than when its handler ran, because another CPU may
+//!   handle later messages in between.
 //! - **One pending bit per CPU, which does not move with the vector** (direct LPIs): the previous
 //!   acknowledgment on the same CPU. A message can only become pending at CPUs that were open
 //!   while the message was in flight, i.e. from just before the device sent it until the bus
@@ -113,8 +114,9 @@ pub(crate) struct VectorRecord {
     wrong_cpu: AtomicU64,
     spurious: AtomicU64,
     late: AtomicU64,
-    /// The time at which each message was sent.
+    /// The times at which each message was sent and was first seen by a handler.
     sent_at: MessageTimes,
+    seen_at: MessageTimes,
     /// Number of handler runs, indexed by CPU.
     runs: Box<[AtomicU64]>,
     route: Mutex<Arc<Route>>,
@@ -159,6 +161,18 @@ impl MessageTimes {
     }
 }
 
+/// A handler run.
+#[derive(Clone, Copy)]
+struct Run {
+    cpu: Cpu,
+    /// The time at which the CPU started to look for interrupts.
+    looked_at: u64,
+    /// The last message that this handler run could see, and the last message that an earlier run
+    /// saw.
+    number: u64,
+    seen: u64,
+}
+
 /// The verdict on a handler run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum RunVerdict {
@@ -200,6 +214,7 @@ impl VectorRecord {
             spurious: AtomicU64::new(0),
             late: AtomicU64::new(0),
             sent_at: MessageTimes::new(),
+            seen_at: MessageTimes::new(),
             runs: (0..cpus).map(|_| AtomicU64::new(0)).collect(),
             route: Mutex::new(nowhere),
             unknowable: AtomicU64::new(0),
@@ -261,7 +276,7 @@ impl VectorRecord {
     /// driver resent the vector.
     pub(crate) fn taken(&self, cpu: Cpu, looked_at: u64) -> Range<u64> {
         let route = self.route();
-        if !route.chained {
+        if !route.is_chained() {
             return self.handle(cpu, looked_at);
         }
         if !route.due().is_in_dispatch() {
@@ -281,13 +296,19 @@ impl VectorRecord {
         if let Some(runs) = self.runs.get(cpu.index()) {
             runs.fetch_add(1, Ordering::Relaxed);
         }
-        match self.judge(cpu, looked_at, number) {
+        let verdict = self.judge(Run { cpu, looked_at, number, seen });
+        match verdict {
             RunVerdict::Right => {}
             RunVerdict::WrongCpu => _ = self.wrong_cpu.fetch_add(1, Ordering::Relaxed),
             RunVerdict::Spurious => _ = self.spurious.fetch_add(1, Ordering::Relaxed),
             RunVerdict::Late => _ = self.late.fetch_add(1, Ordering::Relaxed),
         }
         if number > seen {
+            // The interrupts of messages that a late run sees are still to come.
+            let now = if verdict == RunVerdict::Late { UNKNOWN } else { self.clock.tick() };
+            for handled in seen + 1..=number {
+                self.seen_at.set(handled, now);
+            }
             self.seen.store(number, Ordering::Release);
             self.waiting.unpark();
         }
@@ -359,27 +380,44 @@ impl VectorRecord {
         Arc::clone(&lock(&self.route))
     }
 
-    /// Judges a run on `cpu`, which started to look for interrupts at `looked_at`, according to the
-    /// rules in the module documentation. `number` is the last message that the run could see.
-    fn judge(&self, cpu: Cpu, looked_at: u64, number: u64) -> RunVerdict {
+    /// Judges a run according to the rules in the module documentation.
+    fn judge(&self, run: Run) -> RunVerdict {
         let route = self.route();
-        let was_target = |message| route.was_target_since(cpu, self.sent_at.get(message));
+        let was_target = |message| route.was_target_since(run.cpu, self.sent_at.get(message));
         let due = route.due().run();
-        if looked_at < route.made_at {
+        if run.looked_at < route.made_at() {
             return RunVerdict::Late;
         }
-        let looked_as_target = route.was_target_since(cpu, looked_at);
+        let looked_as_target = route.was_target_since(run.cpu, run.looked_at);
         let was_target_at_arrival =
-            due.is_some_and(|at| at == UNKNOWN || route.was_target_since(cpu, at));
-        match (due.is_some(), route.pending) {
+            due.is_some_and(|arrived_at| route.was_target_since(run.cpu, arrived_at));
+        match (due.is_some(), route.pending()) {
             // The status bit that the driver cleared is known, so that no message has to be found.
-            (true, _) if route.chained && looked_as_target => RunVerdict::Right,
+            (true, _) if route.is_chained() && looked_as_target => RunVerdict::Right,
             (true, Pending::Stays) => RunVerdict::Right,
             (true, Pending::Travels) if was_target_at_arrival => RunVerdict::Right,
-            (false, _) if was_target(number) => RunVerdict::Spurious,
+            (true, Pending::Travels) if self.oldest_unhandled(run).is_none_or(was_target) => {
+                RunVerdict::Right
+            }
+            (false, _) if was_target(run.number) => RunVerdict::Spurious,
             (true, Pending::Travels) | (false, _) if looked_as_target => RunVerdict::Spurious,
             (true, Pending::Travels) | (false, _) => RunVerdict::WrongCpu,
         }
+    }
+
+    /// Returns the oldest message that was unhandled when the CPU started to look for interrupts.
+    /// If all messages had been handled by then, returns the last one, which arrived only after a
+    /// handler run for an earlier message had read its sequence number. Returns `None` if the
+    /// message is so old that its time has been discarded.
+    fn oldest_unhandled(&self, run: Run) -> Option<u64> {
+        let mut oldest = run.number.min(run.seen + 1);
+        while oldest > 1 && self.seen_at.get(oldest - 1) > run.looked_at {
+            oldest -= 1;
+            if run.number - oldest >= AHEAD {
+                return None;
+            }
+        }
+        Some(oldest)
     }
 }
 

@@ -4,11 +4,11 @@
 use msi_types::Cpu;
 use std::collections::VecDeque;
 
-/// Number of acknowledgments that a [`Bit`] remembers. The number exceeds the number of CPUs that
-/// can acknowledge one vector at the same time.
+/// Number of acknowledgments that a [`SharedBit`] remembers. The number exceeds the number of CPUs
+/// that can acknowledge one vector at the same time.
 const ACKNOWLEDGMENTS: usize = 64;
-/// Number of arrivals that a [`Bit`] remembers. The number exceeds the number of messages that can
-/// wait for a handler.
+/// Number of arrivals that a [`SharedBit`] remembers. The number exceeds the number of messages
+/// that can wait for a handler.
 const ARRIVALS: usize = 1024;
 
 /// An unknown time, later than any other.
@@ -45,25 +45,31 @@ struct UnderWay {
     /// The time of the last event before the interrupt was sent.
     began: u64,
     /// The time at which a CPU acknowledged the interrupt, if it did so before the call that sent
-    /// the interrupt returned. A message becomes pending only once.
+    /// the interrupt returned.
     taken: Option<u64>,
 }
 
 /// An outside observer's knowledge of a vector's pending bits.
 #[derive(Debug)]
 pub(super) struct PendingBits {
-    pending: Pending,
     under_way: Vec<UnderWay>,
-    /// The bit of each CPU, or the single bit.
-    bits: Vec<Bit>,
+    arrived: Arrived,
+}
+
+#[derive(Debug)]
+enum Arrived {
+    Shared(SharedBit),
+    PerCpu(Vec<CpuBit>),
 }
 
 impl PendingBits {
     /// Creates the state of a vector that isn't pending at any of `cpus` CPUs.
     pub(super) fn new(pending: Pending, cpus: usize) -> Self {
-        let count = if pending == Pending::Stays { cpus } else { 1 };
-        let bits = (0..count).map(|_| Bit::default()).collect();
-        Self { pending, under_way: Vec::new(), bits }
+        let arrived = match pending {
+            Pending::Travels => Arrived::Shared(SharedBit::default()),
+            Pending::Stays => Arrived::PerCpu(vec![CpuBit::default(); cpus]),
+        };
+        Self { under_way: Vec::new(), arrived }
     }
 
     /// Records that a message or resend is in flight since `began`, and may arrive at any of these
@@ -121,57 +127,102 @@ impl PendingBits {
             let other = self.under_way.iter_mut().find(was_in_flight);
             one.taken = other.and_then(|other| other.taken.take());
         }
-        for cpu in one.at.iter().filter(|_| one.taken.is_none()) {
-            if let Some(bit) = self.bits.get_mut(index_of(self.pending, *cpu)) {
-                bit.arrive(now);
-            }
-        }
+        self.arrived.add(&one, now);
     }
 
     /// Records at time `now` that `cpu`, which started to look for interrupts at `looked_at`,
     /// acknowledged the vector. Returns the earliest time at which the vector may have become
-    /// pending; `None` if the CPU cannot have found the vector pending.
+    /// pending, or [`UNKNOWN`]; `None` if the CPU cannot have found the vector pending.
     pub(super) fn acknowledge(&mut self, cpu: Cpu, looked_at: u64, now: u64) -> Option<u64> {
-        let bit = self.bits.get_mut(index_of(self.pending, cpu));
-        bit.and_then(|bit| bit.take(looked_at, now)).or_else(|| match self.pending {
-            Pending::Travels => {
-                let one = self.under_way.iter_mut().find(|one| one.taken.is_none())?;
-                one.taken = Some(now).filter(|_| one.cause != Cause::Untold);
-                Some(one.began)
+        match &mut self.arrived {
+            Arrived::Shared(bit) => bit.take(looked_at, now).or_else(|| {
+                self.under_way.iter_mut().find_map(|one| one.take(now).then_some(one.began))
+            }),
+            Arrived::PerCpu(bits) => {
+                let due = bits.get_mut(cpu.index()).is_some_and(|bit| bit.take(looked_at));
+                let is_due = due || self.under_way.iter().any(|one| one.at.contains(&cpu));
+                is_due.then_some(UNKNOWN)
             }
-            Pending::Stays => Some(self.under_way.iter().find(|one| one.at.contains(&cpu))?.began),
-        })
+        }
     }
 
     /// If each CPU has its own pending bit, records that the bit of `cpu` has been clear since
     /// `now`.
     pub(super) fn empty(&mut self, cpu: Cpu, now: u64) {
-        if self.pending == Pending::Stays
-            && let Some(bit) = self.bits.get_mut(cpu.index())
+        if let Arrived::PerCpu(bits) = &mut self.arrived
+            && let Some(bit) = bits.get_mut(cpu.index())
         {
-            bit.take(now, now);
+            bit.looked_at = now;
         }
     }
 }
 
-/// Returns the index of the bit that an interrupt of `cpu` sets or clears.
-fn index_of(pending: Pending, cpu: Cpu) -> usize {
-    if pending == Pending::Stays { cpu.index() } else { 0 }
+impl UnderWay {
+    /// Marks the interrupt in flight as acknowledged at `now`. Returns `false` if it already was
+    /// acknowledged, because a message becomes pending only once.
+    fn take(&mut self, now: u64) -> bool {
+        if self.cause == Cause::Untold {
+            return true;
+        }
+        let is_first = self.taken.is_none();
+        self.taken.get_or_insert(now);
+        is_first
+    }
 }
 
-/// A pending bit.
+impl Arrived {
+    fn add(&mut self, one: &UnderWay, now: u64) {
+        match self {
+            Self::Shared(bit) => bit.add(now, one.taken),
+            Self::PerCpu(bits) => {
+                for cpu in &one.at {
+                    if let Some(bit) = bits.get_mut(cpu.index()) {
+                        bit.arrived_at = now;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The pending bit of one CPU.
+#[derive(Clone, Debug, Default)]
+struct CpuBit {
+    /// The time of the last arrival at this CPU.
+    arrived_at: u64,
+    /// The time at which the CPU started to look for the last interrupt that it acknowledged.
+    looked_at: u64,
+}
+
+impl CpuBit {
+    fn take(&mut self, looked_at: u64) -> bool {
+        let arrived = self.arrived_at > self.looked_at;
+        self.looked_at = looked_at.max(self.looked_at);
+        arrived
+    }
+}
+
+/// A vector's single pending bit, which any CPU may acknowledge.
 ///
 /// An acknowledgment accounts for every message that arrived before the acknowledging CPU started
-/// to look for interrupts, so the next acknowledgment needs a later arrival. If two acknowledgments
-/// overlap in time, their order is unknown: one counts as earlier only if it was recorded before the
-/// other CPU started to look for interrupts. Each of the two may then have found the same arrival.
+/// to look for interrupts. The next acknowledgment therefore needs a later arrival, and no two
+/// acknowledgments share an arrival. If two acknowledgments overlap in time, their order is
+/// unknown: one counts as earlier only if it was recorded before the other CPU started to look for
+/// interrupts. Which of the two found which arrival is unknown as well, so each may have found the
+/// earlier one.
 #[derive(Debug, Default)]
-struct Bit {
-    /// Times of the arrivals.
-    arrivals: VecDeque<u64>,
+struct SharedBit {
+    arrivals: VecDeque<Arrival>,
     acknowledgments: VecDeque<Acknowledgment>,
     /// The time of the last arrival that has been forgotten.
     forgotten_at: u64,
+}
+
+#[derive(Debug)]
+struct Arrival {
+    at: u64,
+    /// The time of the acknowledgment that accounts for it.
+    taken: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -182,28 +233,43 @@ struct Acknowledgment {
     looked_at: u64,
 }
 
-impl Bit {
-    fn arrive(&mut self, at: u64) {
-        self.arrivals.push_back(at);
-        if self.arrivals.len() > ARRIVALS {
-            self.forgotten_at = self.arrivals.pop_front().unwrap_or_default();
+impl SharedBit {
+    fn add(&mut self, at: u64, taken: Option<u64>) {
+        self.arrivals.push_back(Arrival { at, taken });
+        if self.arrivals.len() > ARRIVALS
+            && let Some(oldest) = self.arrivals.pop_front()
+        {
+            self.forgotten_at = oldest.at;
         }
     }
 
-    /// Records an acknowledgment. Returns the time of the first arrival that it may have found, or
-    /// [`UNKNOWN`]; `None` if there is none.
     fn take(&mut self, looked_at: u64, now: u64) -> Option<u64> {
         let earlier = self.acknowledgments.iter().rev().find(|one| one.noted_at <= looked_at);
         let since = earlier.map_or(0, |one| one.looked_at);
         let latest = self.acknowledgments.back().map_or(0, |one| one.looked_at);
-        let looked_at = looked_at.max(latest);
-        self.acknowledgments.push_back(Acknowledgment { noted_at: now, looked_at });
+        self.acknowledgments
+            .push_back(Acknowledgment { noted_at: now, looked_at: looked_at.max(latest) });
         if self.acknowledgments.len() > ACKNOWLEDGMENTS {
             self.acknowledgments.pop_front();
         }
-        if since < self.forgotten_at {
-            return Some(UNKNOWN);
+        let mut earliest = UNKNOWN;
+        let mut found = None;
+        for arrival in self.arrivals.iter_mut().rev().take_while(|arrival| arrival.at > since) {
+            if arrival.taken.is_none_or(|taken| taken > looked_at) {
+                earliest = arrival.at;
+            }
+            // Use the earliest possible arrival, so that later arrivals remain for acknowledgments
+            // that need them.
+            if arrival.taken.is_none() {
+                found = Some(arrival);
+            }
         }
-        self.arrivals.iter().copied().find(|arrival| *arrival > since)
+        match found {
+            Some(arrival) => {
+                arrival.taken = Some(now);
+                Some(earliest)
+            }
+            None => (since < self.forgotten_at).then_some(UNKNOWN),
+        }
     }
 }

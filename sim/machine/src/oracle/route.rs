@@ -25,12 +25,12 @@ pub(crate) enum SendOutcome {
 #[derive(Debug)]
 pub(crate) struct Route {
     clock: Arc<Clock>,
-    pub(super) pending: Pending,
+    pending: Pending,
     /// The time of the allocation.
-    pub(super) made_at: u64,
+    made_at: u64,
     /// `true` if a chained controller signals the vector by its line, so that CPUs acknowledge the
     /// line instead of the vector.
-    pub(crate) chained: bool,
+    chained: bool,
     /// The runs that the vector's acknowledgments make due, across its allocations.
     due: Arc<DueRuns>,
     state: Mutex<RouteState>,
@@ -69,6 +69,10 @@ impl Route {
         let route = Self { chained: true, ..Self::new(clock, cpus, pending, Arc::default()) };
         route.open_all();
         route
+    }
+
+    pub(crate) const fn is_chained(&self) -> bool {
+        self.chained
     }
 
     /// Records that messages may be delivered to any CPU.
@@ -211,6 +215,15 @@ impl Route {
     /// Returns the current target, or `None` before the first target is set.
     pub(super) fn target(&self) -> Option<Cpu> {
         lock(&self.state).open.first().copied()
+    }
+
+    /// Returns the time of the allocation.
+    pub(super) fn made_at(&self) -> u64 {
+        self.made_at
+    }
+
+    pub(super) fn pending(&self) -> Pending {
+        self.pending
     }
 
     /// Returns `true` if `cpu` was a possible target at any time since `time`.

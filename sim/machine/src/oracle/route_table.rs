@@ -130,7 +130,7 @@ impl RouteTable {
         act: impl FnOnce() -> R,
     ) -> R {
         let _lines = lock(&self.lines);
-        let chained = || self.read().values().filter(|it| it.chained).cloned().collect();
+        let chained = || self.read().values().filter(|it| it.is_chained()).cloned().collect();
         let routes: Vec<Arc<Route>> = chained();
         for route in &routes {
             route.open_all();
@@ -138,7 +138,7 @@ impl RouteTable {
         let result = act();
         if !routes.is_empty() {
             for info in interrupts.snapshot().unwrap_or_default() {
-                let route = self.get(info.hwirq).filter(|route| route.chained);
+                let route = self.get(info.hwirq).filter(|route| route.is_chained());
                 if let (Some(route), EffectiveAffinity::Cpu(cpu)) = (route, info.affinity) {
                     route.settle(cpu);
                 }
@@ -325,7 +325,7 @@ impl MsiParent for ObservedParent {
         let route = self.routes.get(hwirq).filter(|_| travels);
         let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));
         if let Some((route, target)) = &redelivery {
-            if route.chained {
+            if route.is_chained() {
                 // Only the resend shows that dispatches were deferred, of all messages so far. A
                 // line's handler never runs on two CPUs, so that the vector's was disabled.
                 while route.due().is_in_dispatch() {

@@ -1,6 +1,7 @@
 //! Tests the judge with correct histories, and with one example of each fault that it must report.
 
 mod either_bit;
+mod hardware;
 mod pending_bit;
 
 use super::*;

@@ -176,7 +176,7 @@ impl Device {
             let Some(now) = now else { continue };
             let routes = &system.records.routes;
             if let Some(route) = routes.get(now.hwirq) {
-                if route.chained {
+                if route.is_chained() {
                     let target = || system.interrupts.effective_affinity(now.irq);
                     routes.settle_line(&route, target);
                 }

@@ -4,8 +4,8 @@ use super::*;
 
 const SHARED: &str = "\
 a late run at the old CPU is wrong: send, move 1, run 1, send, run 0, told 1 0
-two messages explain two acknowledgments in unknown order: \
-    send 5, run 0, look, send 2, run 0, run-late 0, told 0 0, run 0, told 0 1
+two messages explain two acknowledgments in unknown order, but not three: \
+    send 5, run 0, look, send 2, run 0, run-late 0, told 0 0, run-late 0, told 0 1
 an early acknowledgment excuses a late run if another CPU accounts for its message: \
     send, take 0, send, handle 0, handled, look, move 1, send, run 1, run-late 0, told 0 0
 a message in flight excuses a late run at the old CPU, once: \
@@ -53,6 +53,5 @@ fn a_needless_resend_excuses_no_other_vector() {
     let [rig, other] = [(); 2].map(|()| Rig::new(Pending::Stays));
     other.play("other", "guess 0");
     rig.play("vector", "send, run 0, run 0, told 0 1");
-    other.play("other", "told 0 0, send, run 0, move 1, send, move 0, emptied 1, run 1, told 0 1");
-    rig.play("vector", "send 10, take 0, resend 0, handle 0, handled, run 0, told 0 2");
+    other.play("other", "told 0 0");
 }
