@@ -7,6 +7,30 @@ use super::{explore, explore_more};
 use alloc::sync::Arc;
 use shuttle::thread;
 
+fn check_sleep(machine: &Arc<Machine>, gone: bool) {
+    assert!(machine.kicks(0) <= 1, "one departure must cause at most one kick");
+    let ready = !machine.vcpu(0).drain().is_empty();
+    assert!(!(gone && ready) || machine.kicks(0) == 1, "the vCPU sleeps despite its interrupt");
+}
+
+/// Two events signal a vCPU that is falling asleep.
+fn a_vcpu_sleeps() {
+    let (machine, mut commands) = one_event();
+    commands.map_event(1, 1, OTHER, 0);
+    let senders = [0, 1].map(|event| spawn(&machine, move |machine| machine.send(1, event)));
+    let sleeper = spawn(&machine, |machine| machine.vcpu(0).leave());
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    let gone = sleeper.join().unwrap();
+    check_sleep(&machine, gone);
+}
+
+#[test]
+fn two_events_wake_a_vcpu_falling_asleep() {
+    explore(a_vcpu_sleeps);
+}
+
 /// The vCPU finds a stale ready bit, which becomes valid again while the vCPU falls asleep.
 fn a_vcpu_sleeps_over_a_stale_hint() {
     let (machine, mut commands) = one_event();

@@ -295,6 +295,26 @@ fn enabling_lpis_delivers_saved_and_newly_arriving_lpis() {
     explore(lpis_are_enabled);
 }
 
+/// Two events have different priorities. The path to the first event's ready bit is empty, and
+/// isn't the path used last.
+fn a_path_is_pruned() {
+    let (machine, mut commands) = machine();
+    machine.configure(OTHER, true, 0x20);
+    commands.map_device(1, 1);
+    commands.map_event(1, 0, LPI, 0);
+    commands.map_event(1, 1, OTHER, 0);
+    let mut vcpu = machine.vcpu(0);
+    machine.send(1, 0);
+    assert_eq!(vcpu.take(), Some(LPI));
+    machine.send(1, 1);
+    assert_eq!(vcpu.take(), Some(OTHER));
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let handler = thread::spawn(move || vcpu.drain());
+    sender.join().unwrap();
+    let taken = handler.join().unwrap().len();
+    assert_eq!(taken + machine.vcpu(0).drain().len(), 1, "the hint was pruned away");
+}
+
 /// The checking thread hasn't taken an interrupt before, so no summary bits on the path are
 /// preserved.
 fn a_cold_path_is_pruned() {
@@ -309,6 +329,11 @@ fn a_cold_path_is_pruned() {
         1,
         "the hint was pruned away"
     );
+}
+
+#[test]
+fn clearing_the_summary_bits_of_an_empty_path_loses_no_lpi() {
+    explore(a_path_is_pruned);
 }
 
 #[test]

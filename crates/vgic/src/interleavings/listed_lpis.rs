@@ -179,6 +179,29 @@ fn a_message_for_a_listed_lpi_forces_an_exit() {
     explore(rung_while_listed);
 }
 
+/// A vCPU that has handled an LPI enters the guest twice while the next message arrives.
+fn rung_while_entering() {
+    let (machine, _commands) = one_event();
+    machine.send(1, 0);
+    assert_eq!(machine.vcpu(0).drain(), [LPI]);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let runner = spawn(&machine, |machine| {
+        let mut vcpu = machine.vcpu(0);
+        let first = vcpu.enter();
+        vcpu.exit(first, true);
+        let kicks = machine.kicks(0);
+        (vcpu.enter(), kicks)
+    });
+    let (listed, before) = runner.join().unwrap();
+    sender.join().unwrap();
+    assert!(listed.is_some() || machine.kicks(0) > before, "the guest runs despite a pending LPI");
+}
+
+#[test]
+fn a_message_during_a_vm_entry_is_listed_or_kicks_the_vcpu() {
+    explore(rung_while_entering);
+}
+
 /// The old and the new target vCPU run while another message arrives.
 fn moved_and_rung_while_listed() {
     let (machine, mut commands) = one_event();

@@ -43,6 +43,27 @@ fn disabling_lpis_delivers_or_saves_a_direct_lpi() {
     explore(rung_while_lpis_are_disabled);
 }
 
+/// LPIs are enabled again. The LPI in the pending table must become pending, in addition to LPIs
+/// that are signaled concurrently.
+fn rung_while_lpis_are_enabled() {
+    let (machine, mut commands) = machine();
+    machine.ring(0, LPI);
+    commands.disable_lpis(0);
+    let slow = spawn(&machine, |machine| machine.ring(0, LPI));
+    let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    commands.enable_lpis(0);
+    let after = machine.ring(0, LPI);
+    assert_ne!(after, Injection::Dropped, "LPIs are enabled");
+    let fresh =
+        [slow.join().unwrap(), after].iter().filter(|rung| **rung == Injection::Fresh).count();
+    assert_eq!(vcpu.join().unwrap() + machine.vcpu(0).drain().len(), 1 + fresh);
+}
+
+#[test]
+fn enabling_lpis_delivers_saved_and_concurrent_direct_lpis() {
+    explore(rung_while_lpis_are_enabled);
+}
+
 fn rung_and_taken_back() {
     let (machine, mut commands) = machine();
     let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain());
