@@ -138,8 +138,8 @@ pub enum SaveStateError {
 }
 
 /// Reason why a machine's state was not restored. If the interrupt controller refused its state, it
-/// is reset and the functions are unchanged. If a [`Function`] that accepted its state refused to be
-/// restored, the machine is in a part of the state. Otherwise, the machine is unchanged.
+/// is reset and the functions are unchanged. If a [`Function`] that accepted its state refused to
+/// be restored, the machine is in a part of the state. Otherwise, the machine is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreStateError {
@@ -359,11 +359,21 @@ impl<'a> Parts<'a> {
     /// Returns an error if a function or the controller cannot be in the state, or the heap is
     /// exhausted. `restore` may still fail if a vCPU is not paused or the heap is exhausted.
     pub fn check(&self, state: &MachineState) -> Result<(), RestoreStateError> {
-        self.check_functions(state)?;
-        self.controller.config().check_restorable(&state.gic).map_err(|error| match error {
+        self.check_parts_of(state).map(|_| ())
+    }
+
+    /// Checks every part of a state. Returns the functions with their states.
+    fn check_parts_of<'s>(
+        &self,
+        state: &'s MachineState,
+    ) -> Result<Vec<Restorable<'_, 's>>, RestoreStateError> {
+        let functions = self.check_functions(state)?;
+        let checked = self.controller.config().check_restorable(&state.gic);
+        checked.map_err(|error| match error {
             NotRestorable::Config(error) => RestoreStateError::Config(error),
             NotRestorable::State(error) => RestoreStateError::Gic(error),
-        })
+        })?;
+        Ok(functions)
     }
 
     /// Restores a state. Guest memory must already have its saved contents, and the devices must
@@ -375,13 +385,14 @@ impl<'a> Parts<'a> {
     ///
     /// # Errors
     /// Returns an error if the machine cannot be in that state, a vCPU is not paused, or the heap
-    /// is exhausted.
+    /// is exhausted. A machine that refuses the state is unchanged. If the heap is exhausted later,
+    /// the interrupt controller is reset, and the functions are unchanged.
     pub fn restore(
         &self,
         vcpus: &mut [Vcpu],
         state: &MachineState,
     ) -> Result<(), RestoreStateError> {
-        let functions = self.check_functions(state)?;
+        let functions = self.check_parts_of(state)?;
         let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
         self.controller.restore(&state.gic)?;
         #[cfg(all(feature = "std", target_os = "linux"))]

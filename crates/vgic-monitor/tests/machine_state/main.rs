@@ -110,17 +110,25 @@ fn restored_machine_is_in_the_saved_state() {
 #[test]
 fn refused_restore_leaves_every_part_unchanged() {
     let state = used();
-    let other_table = Machine::new(2, 4).restore(&state);
-    assert!(
-        matches!(&other_table, Err(RestoreStateError::Function { name, .. }) if name == "disk"),
-        "{other_table:?}"
-    );
-    let other_gic = Machine::new(3, 3).restore(&state);
-    assert!(matches!(other_gic, Err(RestoreStateError::Gic(_))), "{other_gic:?}");
     let mut later = state.clone();
     later.version += 1;
-    let later = Machine::new(2, 3).restore(&later);
-    assert!(matches!(later, Err(RestoreStateError::Version(3))), "{later:?}");
+    let refused = |(vcpus, vectors), state: &MachineState| {
+        let mut machine = Machine::new(vcpus, vectors);
+        machine.enable_interrupts();
+        let before = machine.save();
+        let error = machine.restore(state).unwrap_err();
+        assert_eq!(machine.save(), before, "{error}");
+        error
+    };
+    let other_table = refused((2, 4), &state);
+    assert!(
+        matches!(&other_table, RestoreStateError::Function { name, .. } if name == "disk"),
+        "{other_table:?}"
+    );
+    let other_gic = refused((3, 3), &state);
+    assert!(matches!(other_gic, RestoreStateError::Gic(_)), "{other_gic:?}");
+    let later = refused((2, 3), &later);
+    assert!(matches!(later, RestoreStateError::Version(3)), "{later:?}");
 }
 
 #[test]
