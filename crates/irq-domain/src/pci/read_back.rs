@@ -54,7 +54,8 @@ fn check_both(config: &dyn ConfigSpace) -> Option<Obstacle> {
 
 /// Returns an obstacle if the function does not respond or is not in D0.
 pub(super) fn check_power(config: &dyn ConfigSpace) -> Option<Obstacle> {
-    if config.read16(VENDOR) == u16::MAX {
+    // Each virtual function has this vendor, too (SR-IOV 1.1, §3.4.1.1).
+    if [VENDOR, COMMAND].map(|at| config.read16(at)) == [u16::MAX; 2] {
         return Some(Obstacle::Absent);
     }
     let power = capabilities(config).find(|capability| capability.id == POWER)?;

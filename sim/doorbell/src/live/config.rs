@@ -70,8 +70,10 @@ impl Config {
     }
 
     /// Returns `true` if the function does not respond: an unsupported request reads as all ones.
+    /// The vendor alone does not tell, because each virtual function has that one (SR-IOV 1.1,
+    /// §3.4.1.1).
     pub(super) fn is_gone(&self) -> bool {
-        self.word(0) == Some(u16::MAX)
+        [0, COMMAND].map(|at| self.word(at)) == [Some(u16::MAX); 2]
     }
 
     /// Returns the power state, 0 to 3 for D0 to D3hot, in the power management capability.
