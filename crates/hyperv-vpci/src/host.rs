@@ -317,8 +317,8 @@ impl Host {
 
     /// Returns the guest physical address of the configuration window while the bus is on: 8 KiB
     /// through which the guest selects a function and accesses its configuration space. A
-    /// confidential guest hands over the address with its vTOM bit set, because the window is shared
-    /// with the host. The returned address doesn't have the bit, provided that
+    /// confidential guest hands over the address with its vTOM bit set, because the window is
+    /// shared with the host. The returned address doesn't have the bit, provided that
     /// [`HostConfig::with_vtom`] is set; otherwise, the VMM must clear the bit. Such a guest may
     /// access the window with or without the bit.
     pub const fn window(&self) -> Option<u64> {

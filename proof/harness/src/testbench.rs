@@ -113,6 +113,13 @@ mod tests {
     }
 
     #[test]
+    fn a_run_without_a_required_fact_is_incomplete() {
+        assert!(counted(&[passed("a")]).complete(&[]).is_err());
+        assert!(counted(&[passed("a"), total(2, 0, 0)]).complete(&[]).is_err());
+        assert!(counted(&[total(0, 0, 0)]).complete(&[]).is_err());
+    }
+
+    #[test]
     fn a_check_skipped_for_an_unexpected_reason_fails() {
         let count = counted(&[CheckFact::skipped("a", "no ITS"), total(0, 0, 1)]);
         assert!(count.complete(&["no ITS"]).is_ok());

@@ -8,7 +8,7 @@ use crate::fake::{
     Board, BoardFrame, DISTRIBUTOR, FakeDistributor, FakeRedistributor, REDISTRIBUTOR, Security,
     View,
 };
-use gic_arch::gicr::STRIDE_V3;
+use gic_arch::gicr::{Pendbaser, STRIDE_V3};
 use gic_arch::{Lpi, Priority, Shareability};
 use gic_driver::lpi::{AdoptionRefused, Collected, LpiConfig, PendingLpis};
 use gic_driver::{
@@ -280,5 +280,45 @@ mod attaching {
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         assert!(fake.at_redistributor(0, |frame| frame.pending_table_zero));
         assert_eq!(fake.in_memory(|memory| memory.device_read(View::Dram, table + 8191, 1)[0]), 0);
+    }
+
+    #[test]
+    fn foreign_tables_are_refused() {
+        let fake = machine(2);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        leave_enabled(&fake, 0, false);
+        let config = lpis.attach(&redistributor(&fake, 0)).unwrap_err();
+        assert!(
+            matches!(
+                config,
+                GicError::Lpi(LpiError::AlreadyEnabled {
+                    reason: AdoptionRefused::OtherConfigTable { found: OLD_CONFIG, .. },
+                    ..
+                })
+            ),
+            "{config}"
+        );
+        lpis.attach(&redistributor(&fake, 1)).unwrap();
+        fake.at_redistributor(1, |frame| {
+            frame.pendbaser = Pendbaser::new().with_address(OLD_PENDING);
+        });
+        let pending = lpis.attach(&redistributor(&fake, 1)).unwrap_err();
+        assert!(
+            matches!(
+                pending,
+                GicError::Lpi(LpiError::AlreadyEnabled {
+                    reason: AdoptionRefused::OtherPendingTable { found: OLD_PENDING, .. },
+                    ..
+                })
+            ),
+            "{pending}"
+        );
+    }
+
+    #[test]
+    fn detaching_an_unattached_redistributor_loses_no_lpis() {
+        let fake = machine(1);
+        let lpis = set_up(&fake, CONFIG).unwrap();
+        assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));
     }
 }

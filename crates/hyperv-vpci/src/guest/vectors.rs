@@ -61,7 +61,7 @@ pub(super) struct VectorTarget {
     pub(super) cpu: Cpu,
 }
 
-/// Reason for refusing a CPU that the protocol version cannot encode.
+/// Reason for refusing a CPU that the protocol cannot encode.
 pub(super) const UNNAMED: &str = "the protocol cannot name its VP index";
 
 /// Vector in an x86 request for a group. The group's vectors are retargeted one by one afterwards.

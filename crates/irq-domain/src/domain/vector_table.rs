@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_is_rounded_down_to_a_power_of_two() {
+    fn counts_are_rounded_down_to_powers_of_two() {
         assert_eq!(
             [0, 1, 2, 3, 31, 32, u16::MAX].map(power_of_two_up_to),
             [0, 1, 2, 2, 16, 32, 0x8000]

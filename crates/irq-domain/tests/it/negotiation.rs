@@ -22,6 +22,14 @@ fn missing(capability: Capability) -> MsiDeviceError {
 }
 
 #[test]
+fn an_unmaskable_endpoint_needs_a_masking_parent() {
+    let machine = offering(Capabilities::ALL.without(Capability::Masking));
+    let refused = machine.try_attach(&machine.store(StoreKind::MSI)).err();
+    assert_eq!(refused, Some(missing(Capability::Masking)));
+    assert!(machine.try_attach(&machine.store(StoreKind::MSIX)).is_ok());
+}
+
+#[test]
 fn without_group_support_only_one_vector_is_granted() {
     let machine = offering(Capabilities::ALL.without(Capability::Groups));
     let device = machine.attach(&machine.store(StoreKind::MSI));

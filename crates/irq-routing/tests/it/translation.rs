@@ -199,3 +199,15 @@ fn an_invalidation_makes_a_bounded_number_of_lookups() {
     rig.invalidate(&Invalidation::all());
     assert!((256..=1024).contains(&rig.iommu.take_lookups()));
 }
+
+#[test]
+fn an_iova_equal_to_a_doorbell_is_translated() {
+    let rig = Rig::new();
+    // The guest has mapped the doorbells' own addresses elsewhere.
+    rig.iommu.map(DEVICE, Controller::FRAME, 0x7000);
+    rig.iommu.map(DEVICE, Controller::ITS, Controller::FRAME);
+    assert_eq!(rig.write(DEVICE, Controller::FRAME), Delivery::NoDoorbell);
+    assert_eq!(rig.write(DEVICE, Controller::ITS), Delivery::Pending);
+    assert_eq!(rig.controller.heard(), [Heard::Rung(7)]);
+    assert_eq!(rig.router.dropped(), 0);
+}

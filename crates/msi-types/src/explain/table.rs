@@ -3,8 +3,8 @@
 use super::Stage;
 use core::fmt;
 
-/// Stable number of a rule, or of what an explanation can state. The command `doorbell why` explains
-/// it.
+/// Stable number of a rule, or of what an explanation can state. The command `doorbell why`
+/// explains it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Code(pub u16);
 

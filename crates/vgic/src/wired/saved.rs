@@ -179,8 +179,8 @@ impl Wired {
         self.control.store(control, SeqCst);
     }
 
-    /// Restores a PE's [`participation`](super::participation). Must be called before any interrupt
-    /// is pending.
+    /// Restores a PE's [`participation`](super::participation). Must be called before
+    /// the restored interrupts are settled.
     pub(crate) fn restore_participation(&self, cpu: Cpu, bits: u32) {
         if let Some(private) = self.private(cpu) {
             private.participation.store(bits, SeqCst);

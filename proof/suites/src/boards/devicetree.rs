@@ -40,6 +40,10 @@ impl Tree {
     pub(crate) fn read(tools: &Tools, file: &Path) -> Result<Self> {
         let mut compiler = tools.command("dtc");
         let text = process::capture(compiler.args(["-q", "-I", "dtb", "-O", "dts"]).arg(file))?;
+        Self::parse(&text)
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self> {
         let mut tree = Self::default();
         let mut open: Vec<usize> = Vec::new();
         for line in text.lines().map(str::trim) {

@@ -1,7 +1,7 @@
 //! `doorbell run`: its report, its text, its traces and its exit statuses.
 
 use crate::contract::{has_fields, text};
-use crate::{Folder, board, doorbell, refusal, rows, test_data};
+use crate::{Folder, board, doorbell, marina, refusal, rows, test_data};
 use doorbell_machine::embedded;
 use gic_firmware::{ControllerKind, Fact, IntIdSpan};
 use serde_json::Value;
@@ -147,6 +147,19 @@ fn every_controller_kind_can_be_chosen() {
             assert!(device["isolation"].as_str().unwrap().starts_with(said), "{device}");
         }
     }
+}
+
+#[test]
+fn an_acpi_folder_runs_like_the_embedded_machine() {
+    let run = ["--messages", "10", "--seed", "3"];
+    let [from_folder, embedded] = [["--acpi", &marina()], ["--machine", "marina"]]
+        .map(|source| report(&[&run[..], &source].concat()));
+    assert_eq!(total(&from_folder, "sent"), total(&embedded, "sent"));
+    let ids = |report: &Value| -> Vec<String> {
+        rows(&report["devices"]).iter().map(|device| device["id"].to_string()).collect()
+    };
+    assert_eq!(ids(&from_folder), ids(&embedded));
+    assert!(ids(&embedded).iter().any(|id| id.contains("DMA0")));
 }
 
 #[test]

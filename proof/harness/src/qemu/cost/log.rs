@@ -207,6 +207,17 @@ mod tests {
     }
 
     #[test]
+    fn interrupts_without_the_handler_do_not_count() {
+        for (intid, counts) in [(31, [5, 7, 100, 9, 11]), (8192, [5, 7, 0, 9, 11])] {
+            let mut reader = LogReader::new(0x8000);
+            for line in interrupt(intid, counts) {
+                reader.line(&line);
+            }
+            assert_eq!(reader.median(), None);
+        }
+    }
+
+    #[test]
     fn the_cost_of_a_guest_interrupt_starts_at_the_physical_exception() {
         let physical = interrupt(8200, [5, 7, 0, 0, 3]);
         let of_guest = |line: &String| {

@@ -173,10 +173,7 @@ fn changing_a_route_neither_loses_nor_tears_a_signal() {
 fn a_vector_is_explained_up_to_its_cpu() {
     let mut machine = machine();
     map(&machine, NVME);
-    let table = MsixTable::new(1, Sender::Device(NVME), router(&machine)).unwrap();
-    table.write(0, &to_its(9).address.to_le_bytes());
-    table.write(8, &u64::from(to_its(9).data).to_le_bytes());
-    table.write_control(Control::new().with_enable(true));
+    let table = table(&machine, Sender::Device(NVME));
     assert_eq!(table.signal(0), Signaled::Sent(Delivery::Pending));
     let explanation = table.explain(0);
     assert_eq!(explanation.obstacle(), None);
@@ -193,6 +190,32 @@ fn a_vector_is_explained_up_to_its_cpu() {
     assert!(explanation.facts().eq(expected));
     assert_eq!(take_all(&mut machine), [u64::from(LPI) + 9]);
     assert_eq!(table.explain(0).obstacle(), Some(Obstacle::NotPending { interrupt }));
+}
+
+#[test]
+fn an_explanation_names_a_wrong_device_id() {
+    let machine = machine();
+    map(&machine, NVME);
+    let (address, device) = (to_its(9).address, DeviceId::new(0));
+    for (sender, obstacle) in [
+        // The monitor doesn't set KVM_MSI_VALID_DEVID:
+        // https://github.com/microsoft/openvmm/pull/3441
+        (Sender::Anonymous, Obstacle::NoIdentity { address }),
+        // The monitor does not set the function's address:
+        // https://github.com/cloud-hypervisor/cloud-hypervisor/issues/3495
+        (Sender::Device(device), Obstacle::UnmappedDevice { device, mapped: 1 }),
+    ] {
+        assert_eq!(table(&machine, sender).explain(0).obstacle(), Some(obstacle));
+    }
+}
+
+/// Returns a table whose vector 0 sends event 9.
+fn table(machine: &Machine, sender: Sender) -> MsixTable {
+    let table = MsixTable::new(1, sender, router(machine)).unwrap();
+    table.write(0, &to_its(9).address.to_le_bytes());
+    table.write(8, &u64::from(to_its(9).data).to_le_bytes());
+    table.write_control(Control::new().with_enable(true));
+    table
 }
 
 /// Returns an entry of `struct kvm_irq_routing_entry`, word by word.
