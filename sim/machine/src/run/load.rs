@@ -2,8 +2,8 @@
 //! blocks a device.
 //!
 //! A message is lost if its handler has not seen it although nothing can happen any more: all CPUs
-//! sleep, no CPU has been kicked, and no operation on the vector is in progress. How long that takes
-//! does not matter.
+//! sleep, no CPU has been kicked, and no operation on the vector is in progress. How long that
+//! takes does not matter.
 
 use super::{Progress, RunOptions};
 use crate::cpu::CpuThreads;
@@ -81,6 +81,8 @@ pub(super) struct Load<'a> {
     sending: AtomicUsize,
     /// Set once the disturbances have ended.
     quiet: AtomicBool,
+    /// Set once a wait has reached [`HANG`]; no other waits as long.
+    hangs: AtomicBool,
     failure: Mutex<Option<RunError>>,
     counts: Mutex<DisturbanceCounts>,
 }
@@ -92,8 +94,8 @@ impl<'a> Load<'a> {
         options: &'a RunOptions,
         migrator: Option<&'a Migrator>,
     ) -> Self {
-        let (sending, quiet, failure, counts) = Default::default();
-        Self { system, cpus, options, migrator, sending, quiet, failure, counts }
+        let (sending, quiet, hangs, failure, counts) = Default::default();
+        Self { system, cpus, options, migrator, sending, quiet, hangs, failure, counts }
     }
 
     /// Runs the load until every message has been sent, and each has either arrived or been lost.
@@ -201,7 +203,10 @@ impl<'a> Load<'a> {
         }
         let start = Instant::now();
         while !record.is_settled() && !self.has_failed() {
-            if self.is_lost(record) || start.elapsed() > HANG {
+            if start.elapsed() > HANG {
+                self.hangs.store(true, Ordering::SeqCst);
+            }
+            if self.is_lost(record) || self.hangs.load(Ordering::SeqCst) {
                 return false;
             }
             record.wait_unless(VectorRecord::is_settled, HANDLER_PAUSE);
