@@ -1,6 +1,6 @@
-//! A quick check for use during development: format and house lints, clippy for the changed packages
-//! and their direct dependents, and tests of the changed packages. Bare-metal packages are omitted,
-//! and so are the cases of suites.
+//! A quick check for use during development: format and house lints, clippy for the changed
+//! packages and their direct dependents, and tests of the changed packages. Bare-metal packages are
+//! omitted, and so are the cases of suites.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

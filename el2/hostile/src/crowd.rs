@@ -1,6 +1,6 @@
 //! Attacks by several vCPUs while as many LPIs are pending at them as their tables have. In some,
-//! each vCPU performs random actions until the first vCPU ends the attack. In others, the first vCPU
-//! takes the LPIs of a victim away again, and then wakes it: its next entries are attacked.
+//! each vCPU performs random actions until the first vCPU ends the attack. In others, the first
+//! vCPU takes the LPIs of a victim away again, and then wakes it: its next entries are attacked.
 
 use crate::commands::{
     COMMAND_BYTES, INVALL, VALID, Words, enable, int, mapc, mapd, mapti, movall,

@@ -1,6 +1,6 @@
-//! Guests that measure time: one only waits for its timer interrupts, which must be on time, and one
-//! delays like Linux's `__delay`, which uses WFIT if the ID register reports it, and then polls the
-//! counter.
+//! Guests that measure time: one only waits for its timer interrupts, which must be on time, and
+//! one delays like Linux's `__delay`, which uses WFIT if the ID register reports it, and then polls
+//! the counter.
 
 use crate::machine;
 use core::arch::asm;

@@ -91,8 +91,8 @@ pub(crate) fn pin(function: &Function) -> Option<IntxPin> {
     IntxPin::from_register(function.config().read8(INTERRUPT_PIN))
 }
 
-/// Stops a function that is not assigned to a guest from decoding accesses, accessing memory, sending
-/// messages and asserting INTx.
+/// Stops a function that is not assigned to a guest from decoding accesses, accessing memory,
+/// sending messages and asserting INTx.
 fn withhold(function: &Function, reason: &str) {
     const COMMAND: u16 = 0x04;
     const INTX_DISABLE: u16 = 1 << 10;

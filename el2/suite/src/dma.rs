@@ -1,5 +1,5 @@
-//! Tests that a guest's device can't access memory outside the guest. The machine's RAM is backed by a
-//! file, which the test examines afterwards.
+//! Tests that a guest's device can't access memory outside the guest. The machine's RAM is backed
+//! by a file, which the test examines afterwards.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};

@@ -292,7 +292,7 @@ mod tests {
             r#"[0] {"hostile":{"ticked":{"ticks":8,"latest":2071536,"mean":2044912}}}"#,
             r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#,
             r#"{"hypervisor":{"ended":{"guest":1,"how":"off"}}}"#,
-            r#"{"hypervisor":{"count":{"guest":1,"reason":"ITS write","times":9,"longest":91392}}}"#,
+            r#"{"hypervisor":{"count":{"guest":1,"reason":"device write","times":9,"longest":91392}}}"#,
         ];
         let bad = [
             r#"[1] {"hostile":{"attacked":{"attack":"registers","turns":0,"exceptions":3}}}"#,
@@ -302,6 +302,6 @@ mod tests {
         judges(&good, &bad, |output| Figures::of(output, true));
         let figures = Figures::of(&output(&[&[SHORT], &good[..]].concat()), true).unwrap();
         assert_eq!((figures.late, figures.exit), (2_071_536, 91_392));
-        assert_eq!(figures.reason, "ITS write");
+        assert_eq!(figures.reason, "device write");
     }
 }

@@ -39,8 +39,8 @@ struct Unit {
     arguments: &'static str,
     /// Numbers of vCPUs, and of CPUs that they share.
     machines: &'static [(u8, u8)],
-    /// Arguments with which QEMU counts virtual time in instructions, for a unit that measures time.
-    /// Without them, the guest is moved.
+    /// Arguments with which QEMU counts virtual time in instructions, for a unit that measures
+    /// time. Without them, the guest is moved.
     counted: &'static [&'static str],
 }
 

@@ -36,9 +36,9 @@ pub(crate) const KERNEL: Kernel = Kernel {
     long_machines: &[(Its, 2, 2), (Its, 8, 2)],
     judge,
 };
-/// Maximum number of runs that may end by a race of osdemo's own: a CPU that a move wakes removes its
-/// handlers before it turns itself off, but leaves interrupts enabled, so an SGI that arrives in
-/// between finds no handler.
+/// Maximum number of runs that may end by a race of osdemo's own: a CPU that a move wakes removes
+/// its handlers before it turns itself off, but leaves interrupts enabled, so an SGI that arrives
+/// in between finds no handler.
 const RACES: usize = 4;
 
 /// osdemo's message when it finds no handler for an SGI, whose number follows.

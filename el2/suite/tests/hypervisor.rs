@@ -5,8 +5,10 @@
 use std::env;
 use std::process::ExitCode;
 
+use doorbell_harness::suite::{self, Turns};
+
 fn main() -> ExitCode {
     let mut arguments = env::args_os().collect();
     let cases = hypervisor_suite::cases(&mut arguments);
-    doorbell_harness::suite::run(arguments, false, cases)
+    suite::run(arguments, Turns::Parallel, cases)
 }

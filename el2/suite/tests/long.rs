@@ -2,12 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::process::ExitCode;
 
+use doorbell_harness::suite::{self, Turns};
+
 fn main() -> ExitCode {
-    doorbell_harness::suite::run(
-        std::env::args_os().collect(),
-        false,
-        hypervisor_suite::long_cases(),
-    )
+    suite::run(env::args_os().collect(), Turns::Parallel, hypervisor_suite::long_cases())
 }

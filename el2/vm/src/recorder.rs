@@ -1,5 +1,5 @@
-//! Counts of exits and of acknowledged interrupts by reason, if the option `stats` is set. Otherwise,
-//! the only cost is testing a flag at each exit.
+//! Counts of exits and of acknowledged interrupts by reason, if the option `stats` is set.
+//! Otherwise, the only cost is testing a flag at each exit.
 //!
 //! An exit lasts from the vector to the next entry, or until the vCPU waits or leaves its CPU. The
 //! longest exit bounds how long the guest's other interrupts (and other guests) have to wait.

@@ -1,5 +1,5 @@
-//! A virtio entropy source over PCI, on the transport and the queue of the `virtio-drivers` crate. The
-//! crate neither assigns vectors nor accepts `VIRTIO_F_ACCESS_PLATFORM`, so we do both here.
+//! A virtio entropy source over PCI, on the transport and the queue of the `virtio-drivers` crate.
+//! The crate neither assigns vectors nor accepts `VIRTIO_F_ACCESS_PLATFORM`, so we do both here.
 
 use crate::pci::{self, Function, MappedRegion};
 use alloc::alloc::{alloc_zeroed, dealloc};
@@ -20,8 +20,8 @@ const COMMON_CONFIG: u8 = 1;
 const CONFIG_VECTOR: u64 = 0x10;
 const QUEUE_SELECT: u64 = 0x16;
 const QUEUE_VECTOR: u64 = 0x1a;
-/// Features `VIRTIO_F_VERSION_1` and `VIRTIO_F_ACCESS_PLATFORM`. The device can use the addresses of
-/// our memory directly, so we can accept the latter behind an SMMU.
+/// Features `VIRTIO_F_VERSION_1` and `VIRTIO_F_ACCESS_PLATFORM`. The device can use the addresses
+/// of our memory directly, so we can accept the latter behind an SMMU.
 const FEATURES: u64 = 1 << 32 | 1 << 33;
 /// Slot of the queue. Slot 0 is for configuration changes.
 pub const QUEUE_SLOT: u16 = 1;

@@ -19,8 +19,8 @@ use crate::machine::Machine;
 use crate::report::Report;
 use image_rt::Boot;
 
-/// Runs all tests. If the runner requests it, restarts the bench after them: the later runs only test
-/// the devices.
+/// Runs all tests. If the runner requests it, restarts the bench after them: the later runs only
+/// test the devices.
 pub(crate) fn run(machine: &'static Machine, expected: &str, boot: Boot, report: &mut Report) {
     if has_word(expected, "cost=watched") {
         return cost::watched(machine, report);

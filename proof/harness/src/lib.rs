@@ -8,17 +8,18 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use doorbell_harness::suite::{self, Case, OrAbsent};
+//! use doorbell_harness::suite::{self, Case, OrAbsent, Turns};
 //! use doorbell_harness::{process, workspace};
 //!
 //! fn main() -> std::process::ExitCode {
-//!     suite::run(std::env::args_os().collect(), false, vec![Case::new("QEMU prints its version", Duration::from_secs(10), || {
+//!     let case = Case::new("QEMU prints its version", Duration::from_secs(10), || {
 //!         let workspace = workspace::this()?;
 //!         let mut qemu = process::command("qemu-system-aarch64", &workspace.root);
 //!         let version = process::capture(qemu.arg("--version")).or_absent("QEMU")?;
 //!         anyhow::ensure!(version.starts_with("QEMU emulator"), "QEMU prints {version}");
 //!         Ok(())
-//!     })])
+//!     });
+//!     suite::run(std::env::args_os().collect(), Turns::Parallel, vec![case])
 //! }
 //! ```
 #![forbid(unsafe_code)]

@@ -55,16 +55,26 @@ impl Case {
     }
 }
 
+/// Number of cases that run at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turns {
+    /// One case per CPU, and one more, because cases wait for builds and for guests that sleep.
+    Parallel,
+    /// One, because the cases share a browser, or use all CPUs themselves.
+    Single,
+}
+
 /// Runs the cases that these arguments select (`NAME`, `--exact`, `--skip`, `--list`,
-/// `--test-threads`), and prints a line for each: by default one more than there are CPUs at a
-/// time, because cases wait for builds and for guests that sleep, and one by one `in_turn`.
+/// `--test-threads`), and prints a line for each.
 ///
 /// Cases must only print to standard error. On standard output, a case's lines could not be
 /// distinguished from the report.
-pub fn run(arguments: Vec<OsString>, in_turn: bool, cases: Vec<Case>) -> ExitCode {
+pub fn run(arguments: Vec<OsString>, turns: Turns, cases: Vec<Case>) -> ExitCode {
     let mut arguments = Arguments::from_iter(arguments);
-    arguments.test_threads.get_or_insert(parallel::workers() + 1);
-    arguments.test_threads = arguments.test_threads.filter(|_| !in_turn).or(Some(1));
+    arguments.test_threads = match turns {
+        Turns::Parallel => arguments.test_threads.or(Some(parallel::workers() + 1)),
+        Turns::Single => Some(1),
+    };
     let trials = cases.into_iter().map(|case| case.trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

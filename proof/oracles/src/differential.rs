@@ -1,5 +1,5 @@
-//! Compares Doorbell's model with QEMU's GICv3 and ITS. Both machines receive the same accesses, and
-//! must reply in the same way.
+//! Compares Doorbell's model with QEMU's GICv3 and ITS. Both machines receive the same accesses,
+//! and must reply in the same way.
 //!
 //! If a difference is permitted, or is a bug in QEMU, the comparison ignores as few bits as
 //! possible; [`DIFFERENCES`] lists all of these bits. No case sends inputs whose effect the

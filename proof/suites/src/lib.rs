@@ -36,37 +36,34 @@ use std::env;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use doorbell_harness::suite::{self, Case};
+use doorbell_harness::suite::{self, Case, Turns};
 
-/// A suite: its name, the function that lists its cases, and whether they run one at a time.
-type Suite = (&'static str, fn() -> Result<Vec<Case>>, bool);
-
-/// One case at a time, because the cases share a browser, or use all CPUs themselves.
-const IN_TURN: bool = true;
+/// A suite: its name, the function that lists its cases, and how many of them run at a time.
+type Suite = (&'static str, fn() -> Result<Vec<Case>>, Turns);
 
 const SUITES: &[Suite] = &[
-    ("acpi", || Ok(acpi::cases()), !IN_TURN),
-    ("arceos", || Ok(arceos::cases()), IN_TURN),
-    ("bindings", bindings::cases, !IN_TURN),
-    ("boards", || Ok(boards::cases()), !IN_TURN),
-    ("deny", deny::cases, !IN_TURN),
-    ("differential", || Ok(differential::cases()), !IN_TURN),
-    ("direct-injection", || Ok(direct_injection::cases()), !IN_TURN),
-    ("exhaustive", || Ok(exhaustive::cases()), !IN_TURN),
-    ("exhaustive-faults", exhaustive::faults, !IN_TURN),
-    ("fuzz", fuzz::cases, !IN_TURN),
-    ("instructions", instructions::cases, !IN_TURN),
-    ("interleavings", || Ok(interleavings::cases()), !IN_TURN),
-    ("interleavings-faults", interleavings::faults, !IN_TURN),
-    ("kvm", || Ok(kvm::cases()), !IN_TURN),
-    ("live", || Ok(live::cases()), !IN_TURN),
-    ("machine", || Ok(machine::cases()), IN_TURN),
-    ("msrv", msrv::cases, !IN_TURN),
-    ("newcomer", || Ok(newcomer::cases()), !IN_TURN),
-    ("page", || Ok(page::cases()), IN_TURN),
-    ("qemu", || Ok(qemu::cases()), !IN_TURN),
-    ("size", || Ok(size::cases()), !IN_TURN),
-    ("soak", || Ok(soak::cases()), IN_TURN),
+    ("acpi", || Ok(acpi::cases()), Turns::Parallel),
+    ("arceos", || Ok(arceos::cases()), Turns::Single),
+    ("bindings", bindings::cases, Turns::Parallel),
+    ("boards", || Ok(boards::cases()), Turns::Parallel),
+    ("deny", deny::cases, Turns::Parallel),
+    ("differential", || Ok(differential::cases()), Turns::Parallel),
+    ("direct-injection", || Ok(direct_injection::cases()), Turns::Parallel),
+    ("exhaustive", || Ok(exhaustive::cases()), Turns::Parallel),
+    ("exhaustive-faults", exhaustive::faults, Turns::Parallel),
+    ("fuzz", fuzz::cases, Turns::Parallel),
+    ("instructions", instructions::cases, Turns::Parallel),
+    ("interleavings", || Ok(interleavings::cases()), Turns::Parallel),
+    ("interleavings-faults", interleavings::faults, Turns::Parallel),
+    ("kvm", || Ok(kvm::cases()), Turns::Parallel),
+    ("live", || Ok(live::cases()), Turns::Parallel),
+    ("machine", || Ok(machine::cases()), Turns::Single),
+    ("msrv", msrv::cases, Turns::Parallel),
+    ("newcomer", || Ok(newcomer::cases()), Turns::Parallel),
+    ("page", || Ok(page::cases()), Turns::Single),
+    ("qemu", || Ok(qemu::cases()), Turns::Parallel),
+    ("size", || Ok(size::cases()), Turns::Parallel),
+    ("soak", || Ok(soak::cases()), Turns::Single),
 ];
 
 /// Runs a suite or a program, as the command line says.
@@ -79,7 +76,7 @@ pub fn main() -> ExitCode {
             let name = words.remove(1);
             let suite = SUITES.iter().find(|(known, ..)| name == *known);
             let suite = suite.with_context(|| format!("no suite {}", name.display()));
-            suite.and_then(|(_, cases, in_turn)| Ok(suite::run(words, *in_turn, cases()?)))
+            suite.and_then(|(_, cases, turns)| Ok(suite::run(words, *turns, cases()?)))
         }
     };
     outcome.unwrap_or_else(|error| {

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use doorbell_harness::suite::{self, Turns};
 use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{command, process, suite};
+use doorbell_harness::{command, process};
 
 use crate::boards::findings;
 use crate::differential::{self, Effort, LONG_CASES};
@@ -61,7 +62,7 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Program::Differential { cases, seed } => {
             return Ok(suite::run(
                 Vec::new(),
-                false,
+                Turns::Parallel,
                 differential::cases_of(Effort::long(cases, seed)),
             ));
         }

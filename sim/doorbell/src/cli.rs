@@ -318,8 +318,8 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// A description, as for `inspect`, and a device: a node, or the end of its path if no other has
-    /// it; a PCI function such as 0000:01:00.0, or with its host, "/pcie@10000000 01:00.0"; a
+    /// A description, as for `inspect`, and a device: a node, or the end of its path if no other
+    /// has it; a PCI function such as 0000:01:00.0, or with its host, "/pcie@10000000 01:00.0"; a
     /// requester of another bus, `NODE[0x1]`; or a DeviceID such as 0x100, which names all that
     /// have it. Without a device, the devices are listed.
     #[arg(value_names = ["SOURCE", "DEVICE"], num_args = 1..=2)]

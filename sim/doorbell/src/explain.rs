@@ -121,7 +121,7 @@ impl Way {
         };
         match (sender.route, named) {
             (Ok(route), Some(to)) => way.reach(description, sender, route, to),
-            (Err(NoRoute::NotDescribed), _) if sender.note.is_some() => {}
+            (Err(_), _) if sender.may_have_its_own => {}
             (Err(why), _) => way.explanation = stopped(fault(description, why, sender.requester)),
             (Ok(_), None) => {}
         }
@@ -179,8 +179,8 @@ fn places_of(description: &Description, controller: &Controller) -> Vec<Origin> 
     places
 }
 
-/// Returns the findings at these places, in their order. A finding is also at a place if it is about
-/// a bus above the place, or if it names `owner`, as the other of two requesters.
+/// Returns the findings at these places, in their order. A finding is also at a place if it is
+/// about a bus above the place, or if it names `owner`, as the other of two requesters.
 fn on_the_way(places: &[Origin], owner: &str, found: &[Row]) -> Vec<Row> {
     let rank = |row: &Row| {
         let at = row.origin.place()?;
@@ -264,7 +264,7 @@ mod tests {
     use gic_firmware::Rule;
 
     #[test]
-    fn buses_above_a_node_and_its_peer_are_on_the_way() {
+    fn buses_above_and_a_peer_are_examined() {
         let row = |at: &str, message: &str| {
             let rule = Rule::DoorbellOutsideDmaRanges.into();
             Row::new("a.dtb", rule, place::origin(at), message.to_owned())

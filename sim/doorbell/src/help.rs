@@ -24,7 +24,8 @@ pub(crate) const BENCH: &str = help!("success"; "doorbell bench --processes 1 --
 pub(crate) const INSPECT: &str =
     help!("success, even if the description has mistakes"; "doorbell inspect board.dtb");
 pub(crate) const EXPLAIN: &str = help!(
-    "no obstacle was found", "there is an obstacle";
+    "neither an obstacle nor an error or a warning on the way",
+    "an obstacle, an error or a warning";
     "doorbell explain board.dtb 01:00.0",
     "doorbell explain tables/ '\\_SB.DMA0'",
     "doorbell explain board.dtb 0x100"
@@ -53,7 +54,8 @@ pub(crate) const SNAPSHOT_LINT: &str =
 pub(crate) const SNAPSHOT_DIFF: &str =
     help!("no differences", "differences"; "doorbell snapshot diff saved.json restored.json");
 pub(crate) const SNAPSHOT_EXPLAIN: &str = help!(
-    "no obstacle was found", "there is an obstacle";
+    "neither an obstacle nor an error or a warning on the way",
+    "an obstacle, an error or a warning";
     "doorbell snapshot explain state.json --device 0x10 --event 0"
 );
 pub(crate) const LIVE: &str = help!(

@@ -232,6 +232,18 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_fits_is_left_alone() {
+        assert!(table().render(Some(100)).contains("/interrupt-controller@8000000/msi"));
+    }
+
+    #[test]
+    fn only_identifier_columns_are_shortened() {
+        let text = table().render(Some(10));
+        assert!(text.lines().all(|line| !line.ends_with('…')));
+        assert!(text.contains("…r@8200000  its"));
+    }
+
+    #[test]
     fn lines_are_never_wider_than_requested() {
         for width in 20..80 {
             let text = table().render(Some(width));

@@ -15,8 +15,8 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Maximum time that a driver waits for hardware. This limit only ends what hangs, because a heavily
-/// loaded host may deschedule a thread for long.
+/// Maximum time that a driver waits for hardware. This limit only ends what hangs, because a
+/// heavily loaded host may deschedule a thread for long.
 const HANG: Duration = Duration::from_mins(10);
 /// Maximum number of iterations of a driver's wait if no clock is used. Between two iterations,
 /// only the scheduler runs.

@@ -1,5 +1,5 @@
-//! Tests the ITS commands MOVI, MOVALL, DISCARD and MAPC by their effect on a message, and also tests
-//! a command that fails. The tests of devices cover INV, INT and CLEAR.
+//! Tests the ITS commands MOVI, MOVALL, DISCARD and MAPC by their effect on a message, and also
+//! tests a command that fails. The tests of devices cover INV, INT and CLEAR.
 
 use super::suspend::Tables;
 use crate::controller::{LEAVES_PENDING, gicv3, its_frame};
@@ -198,9 +198,9 @@ fn inherited(machine: &Machine) -> Outcome {
     device.tear_down()
 }
 
-/// Tests a command that fails. QEMU's ITS stalls if it cannot access a table, so the device table is
-/// meanwhile not backed by memory. If the ITS keeps its mappings elsewhere, the command cannot fail,
-/// and the test is skipped.
+/// Tests a command that fails. QEMU's ITS stalls if it cannot access a table, so the device table
+/// is meanwhile not backed by memory. If the ITS keeps its mappings elsewhere, the command cannot
+/// fail, and the test is skipped.
 fn stalled(machine: &Machine, tables: Tables) -> Outcome {
     const NOBODY: DeviceId = DeviceId::new(0xfff8);
     /// An address that is not RAM on `virt`, far away from all RAM.

@@ -1,4 +1,5 @@
-//! Tests each device, while all are in use: its vectors reach their targets, follow a move, and can be disabled.
+//! Tests each device, while all are in use: its vectors reach their targets, follow a move, and can
+//! be disabled.
 
 use super::explain;
 use crate::devices::DeviceKind;

@@ -72,11 +72,23 @@ pub enum Device {
     Its(u8),
 }
 
+impl Device {
+    /// Returns the device as a type of the model.
+    fn named(self) -> KvmDevice {
+        match self {
+            Self::Gic => KvmDevice::Gic,
+            Self::Its(index) => KvmDevice::Its((index % 4).into()),
+        }
+    }
+}
+
 /// A device's attribute.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Named {
     /// An attribute that a save lists.
     Saved(u16),
+    /// A command or an address, which no save lists.
+    Unsaved { device: Device, number: u8 },
     /// An attribute with an arbitrary group and number. The upper half of a number names a vCPU.
     Raw { device: Device, group: u8, high: u8, low: u32 },
 }
@@ -86,11 +98,14 @@ impl Named {
     pub fn decode(self, saved: &[(KvmDevice, Attribute)]) -> Option<(KvmDevice, Attribute)> {
         let (device, group, high, low) = match self {
             Self::Saved(index) => return saved.get(usize::from(index) % saved.len()).copied(),
-            Self::Raw { device, group, high, low } => (device, group, high, low),
-        };
-        let device = match device {
-            Device::Gic => KvmDevice::Gic,
-            Device::Its(index) => KvmDevice::Its((index % 4).into()),
+            Self::Unsaved { device, number } => {
+                let attribute = match number % 14 {
+                    command @ 0..6 => Attribute::Control(command.into()),
+                    address => Attribute::Address(u64::from(address) - 6),
+                };
+                return Some((device.named(), attribute));
+            }
+            Self::Raw { device, group, high, low } => (device.named(), group, high, low),
         };
         let number = u64::from(high % 5) << 32 | u64::from(low);
         Some((device, Attribute::decode((group % 12).into(), number).ok()?))

@@ -1,11 +1,9 @@
-//! The mirrors, as the machine's own apt knows them.
+//! Reads the mirrors from the machine's own apt configuration. Both of apt's formats are supported.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-
-use crate::process;
 
 /// Name of the unstable suite in the archive.
 pub(super) const SID: &str = "sid";
@@ -21,43 +19,42 @@ pub enum Suite {
     Unstable,
 }
 
-/// The release's code name, the mirrors of its packages and security updates, and the file with the
-/// distribution's keys.
+/// The release's code name, and the sources of its packages and security updates.
 #[derive(Debug)]
 pub(super) struct ReleaseSources {
     release: String,
-    mirror: String,
-    security: Option<String>,
-    keys: String,
+    main: Source,
+    security: Option<Source>,
+}
+
+/// A package archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Source {
+    uri: String,
+    suites: Vec<String>,
+    /// The value of `Signed-By`: a file or a key.
+    signed_by: Option<String>,
 }
 
 impl ReleaseSources {
-    /// Reads `/etc/os-release`, and asks apt.
+    /// Reads `/etc/os-release` and `/etc/apt`.
     pub(super) fn of_this_machine() -> Result<Self> {
         let system =
             fs::read_to_string("/etc/os-release").context("this is not a Debian machine")?;
-        let value = |name: &str| {
-            let mut values = system.lines().filter_map(|line| line.strip_prefix(name));
-            let value = values.next().map(|value| value.trim_matches('"').to_owned());
-            value.with_context(|| format!("/etc/os-release has no {name}"))
-        };
-        let (release, distribution) = (value("VERSION_CODENAME=")?, value("ID=")?);
-        let mut apt = process::command("apt-get", Path::new("/"));
-        apt.args(["indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"]);
-        let listed = process::capture(&mut apt)?;
-        let of_suite = |suite: &str| {
-            let mut uris = listed.lines().filter_map(|line| line.strip_prefix(suite));
-            uris.find_map(|uri| uri.strip_prefix(' ')).map(str::to_owned)
-        };
-        let mirror =
-            of_suite(&release).with_context(|| format!("no apt source names {release}"))?;
-        let security = of_suite(&format!("{release}-security"));
-        let keys = format!("/usr/share/keyrings/{distribution}-archive-keyring.gpg");
-        Ok(Self { release, mirror, security, keys })
+        let release = system.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+        let release =
+            release.context("/etc/os-release names no release")?.trim_matches('"').to_owned();
+        let all: Vec<_> = files(Path::new("/etc/apt")).iter().flat_map(|file| read(file)).collect();
+        let of_suite =
+            |suite: &str| all.iter().find(|source| source.suites.iter().any(|name| name == suite));
+        let main =
+            of_suite(&release).with_context(|| format!("no apt source names {release}"))?.clone();
+        let security = of_suite(&format!("{release}-security")).cloned();
+        Ok(Self { release, main, security })
     }
 
     pub(super) fn mirror(&self) -> &str {
-        &self.mirror
+        &self.main.uri
     }
 
     /// Returns the suite's name in the archive.
@@ -79,7 +76,7 @@ impl ReleaseSources {
 
     /// Formats any release of the distribution as a source file for apt.
     pub(super) fn render_release(&self, release: &str) -> String {
-        self.source(&self.mirror, &[release.into()])
+        self.main.render(&[release.into()])
     }
 
     /// Formats these suites of the release as a source file for apt.
@@ -88,15 +85,121 @@ impl ReleaseSources {
         if suites.contains(&Suite::Backports) {
             names.push(self.name_of(Suite::Backports));
         }
-        let name = [format!("{}-security", self.release)];
-        let security = self.security.iter().map(|uri| self.source(uri, &name));
-        self.source(&self.mirror, &names) + &security.collect::<String>()
+        let security = self
+            .security
+            .as_ref()
+            .map(|source| source.render(&[format!("{}-security", self.release)]));
+        self.main.render(&names) + &security.unwrap_or_default()
+    }
+}
+
+impl Source {
+    fn render(&self, suites: &[String]) -> String {
+        let key =
+            self.signed_by.as_ref().map(|key| format!("Signed-By: {key}\n")).unwrap_or_default();
+        format!(
+            "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\n{key}\n",
+            self.uri,
+            suites.join(" ")
+        )
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let parts = folder.join("sources.list.d").read_dir();
+    let parts = parts.into_iter().flatten().flatten().map(|entry| entry.path());
+    std::iter::once(folder.join("sources.list"))
+        .chain(parts)
+        .filter(|path| path.is_file())
+        .collect()
+}
+
+fn read(file: &Path) -> Vec<Source> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("sources") => text.split("\n\n").filter_map(from_stanza).collect(),
+        Some("list") => text.lines().filter_map(from_line).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Parses `deb [signed-by=FILE …] URI SUITE COMPONENT…`.
+fn from_line(line: &str) -> Option<Source> {
+    let rest = line.trim().strip_prefix("deb ")?.trim_start();
+    let (options, rest) = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => ("", rest),
+    };
+    let mut words = rest.split_whitespace();
+    let uri = words.next().filter(|uri| !uri.starts_with("cdrom:"))?.to_owned();
+    let suites = vec![words.next()?.trim_end_matches('/').to_owned()];
+    let signed_by = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
+    Some(Source { uri, suites, signed_by: signed_by.map(str::to_owned) })
+}
+
+/// Parses fields of the form `Name: value`. Lines that start with a space continue the value.
+fn from_stanza(stanza: &str) -> Option<Source> {
+    let uri = field(stanza, "URIs")?.split_whitespace().next()?.to_owned();
+    let suites = field(stanza, "Suites")?.split_whitespace().map(str::to_owned).collect();
+    let binary = field(stanza, "Types")?.split_whitespace().any(|kind| kind == "deb");
+    binary.then(|| Source { uri, suites, signed_by: field(stanza, "Signed-By") })
+}
+
+fn field(stanza: &str, name: &str) -> Option<String> {
+    let mut lines = stanza.lines().filter(|line| !line.starts_with('#'));
+    let first =
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.trim().to_owned();
+    let more = lines.take_while(|line| line.starts_with(' '));
+    Some(more.fold(first, |value, line| value + "\n" + line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(signed_by: Option<&str>) -> Source {
+        let suites = vec!["trixie".into()];
+        Source {
+            uri: "http://mirror/debian".into(),
+            suites,
+            signed_by: signed_by.map(str::to_owned),
+        }
     }
 
-    fn source(&self, uri: &str, suites: &[String]) -> String {
-        let (suites, keys) = (suites.join(" "), &self.keys);
-        format!(
-            "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\nSigned-By: {keys}\n\n"
-        )
+    #[test]
+    fn a_one_line_source_is_parsed_with_its_signing_key() {
+        let line = "deb [arch=amd64 signed-by=/key.gpg] http://mirror/debian trixie main contrib";
+        assert_eq!(from_line(line), Some(source(Some("/key.gpg"))));
+        assert_eq!(from_line("deb http://mirror/debian trixie main"), Some(source(None)));
+    }
+
+    #[test]
+    fn deb_src_lines_comments_and_discs_are_not_mirrors() {
+        for line in [
+            "deb-src http://mirror/debian trixie main",
+            "# deb http://mirror x main",
+            "deb cdrom:[D] x main",
+        ] {
+            assert_eq!(from_line(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_stanza_with_an_inline_key_is_parsed() {
+        let stanza = "# where from\nTypes: deb\nURIs: http://mirror/debian\n\
+                      Suites: trixie\nSigned-By:\n -----BEGIN\n .\n";
+        assert_eq!(from_stanza(stanza), Some(source(Some("\n -----BEGIN\n ."))));
+    }
+
+    #[test]
+    fn backports_come_from_the_same_mirror() {
+        let sources =
+            ReleaseSources { release: "trixie".into(), main: source(None), security: None };
+        let text = sources.render(&[Suite::Stable, Suite::Backports]);
+        assert!(text.contains(
+            "URIs: http://mirror/debian\nSuites: trixie trixie-updates trixie-backports\n"
+        ));
+        assert!(!sources.render(&[Suite::Stable]).contains("backports"));
+        assert!(sources.render_release(SID).contains("\nSuites: sid\nComponents: main\n"));
     }
 }

@@ -109,7 +109,11 @@ impl Model {
             }
             Access::Store { at, width, value } => {
                 for (offset, width) in pieces(at, width) {
-                    self.write(at + offset, width, value >> (8 * offset) & width.mask());
+                    self.write(
+                        at.wrapping_add(offset),
+                        width,
+                        value >> (8 * offset) & width.mask(),
+                    );
                 }
             }
             Access::Fill { at, bytes, byte } => {
@@ -131,7 +135,9 @@ impl Model {
             _ = self.ram.read(at, &mut bytes[..width.bytes() as usize]);
             return u64::from_le_bytes(bytes);
         }
-        let read = |(offset, width)| self.gic.read(at + offset, width).unwrap_or(0) << (8 * offset);
+        let read = |(offset, width)| {
+            self.gic.read(at.wrapping_add(offset), width).unwrap_or(0) << (8 * offset)
+        };
         pieces(at, width).map(read).fold(0, |number, piece| number | piece)
     }
 
@@ -168,7 +174,7 @@ fn pieces(at: u64, width: Width) -> impl Iterator<Item = (u64, Width)> {
         let offset = next;
         let fits = |piece: &Width| {
             let bytes = u64::from(piece.bytes());
-            *piece <= most && offset + bytes <= end && (at + offset).is_multiple_of(bytes)
+            *piece <= most && offset + bytes <= end && at.wrapping_add(offset).is_multiple_of(bytes)
         };
         let widths = [Width::Double, Width::Word, Width::Half, Width::Byte];
         let piece = widths.into_iter().find(fits)?;

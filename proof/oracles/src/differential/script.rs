@@ -21,8 +21,8 @@ const COMMANDS_OF_PAGE: u64 = 128;
 /// Number of bytes to compare in each pending table. These bytes cover all LPIs that cases map.
 const COMPARED_PENDING: u64 = 0x200;
 
-/// An access, and whether the CPUs' interrupt inputs are compared after it. They are not if the CPUs
-/// aren't set up yet, or if the inputs have no defined value.
+/// An access, and whether the CPUs' interrupt inputs are compared after it. They are not if the
+/// CPUs aren't set up yet, or if the inputs have no defined value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Query {
     pub(super) access: Access,

@@ -1,5 +1,5 @@
-//! The cost of a message on QEMU's model of the i.MX 8M Plus's evaluation kit, whose host bridge has
-//! an MSI controller of its own.
+//! The cost of a message on QEMU's model of the i.MX 8M Plus's evaluation kit, whose host bridge
+//! has an MSI controller of its own.
 //!
 //! QEMU's controller is no judge of masks, because an unmask does not raise its line, nor of more
 //! than one line; `doorbell-hardware` has a strict model.

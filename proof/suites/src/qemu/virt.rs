@@ -191,8 +191,9 @@ const DEVICES: &[Device] = &[
     device("virtio-rng-pci,disable-legacy=on", "1af4:1044"),
     device("edu,addr=5", "1234:11e8"),
     device("pcie-root-port,id=rp,chassis=1,slot=1", "1b36:000c"),
-    // Three functions behind a bridge to conventional PCI, one of them behind a second bridge there,
-    // which are a single requester at the ITS, and one behind a port, which is a separate requester.
+    // Three functions behind a bridge to conventional PCI, one of them behind a second bridge
+    // there, which are a single requester at the ITS, and one behind a port, which is a separate
+    // requester.
     device("pcie-pci-bridge,id=bridge,addr=10.0", "1b36:000e"),
     device("edu,bus=bridge,addr=1", "1234:11e8"),
     // This `edu` shares an INTx wire with the `edu` on the root bus, because `virt` has four wires,

@@ -25,6 +25,8 @@ pub(super) struct Sender<'d> {
     pub(super) passes: Vec<(IommuIndex, Option<u32>)>,
     /// A fact that firmware leaves open.
     pub(super) note: Option<String>,
+    /// Firmware names no MSI controller, but the host bridge may have one of its own.
+    pub(super) may_have_its_own: bool,
     /// Places that state the requester.
     pub(super) places: Vec<Origin>,
 }
@@ -91,6 +93,7 @@ fn unique<'n, T>(items: impl Iterator<Item = (&'n str, T)>, end: &str) -> Result
         return Ok(Some(found.swap_remove(exact).1));
     }
     match found.as_slice() {
+        [(one, _), (other, _)] => bail!("two nodes have this name: {one} and {other}"),
         [(one, _), (other, _), ..] => bail!("several nodes have this name: {one}, {other}, …"),
         _ => Ok(found.pop().map(|(_, item)| item)),
     }
@@ -119,6 +122,7 @@ fn without_parent(name: &str) -> Sender<'_> {
         route: Err(NoRoute::NotDescribed),
         passes: Vec::new(),
         note: None,
+        may_have_its_own: false,
         places: vec![place::origin(name)],
     }
 }
@@ -168,7 +172,9 @@ fn of_function<'d>(description: &Description, host: &'d PciHost, id: RequesterId
     let route = description.route(host, id);
     let stream = host.iommu.stream(id).map(|(iommu, stream)| (iommu, Some(stream)));
     let mask = host.msi.mask.as_ref().filter(|mask| mask.value & 0xffff != 0xffff);
-    let note = if route == Err(NoRoute::NotDescribed) && requesters::may_have_its_own(host) {
+    let may_have_its_own =
+        route == Err(NoRoute::NotDescribed) && requesters::may_have_its_own(host);
+    let note = if may_have_its_own {
         Some("firmware names no MSI controller; the bridge may have one of its own".to_owned())
     } else if !host.bridges.is_empty() {
         let note = "bridges below the host have maps of their own, which this does not follow";
@@ -190,6 +196,7 @@ fn of_function<'d>(description: &Description, host: &'d PciHost, id: RequesterId
         route,
         passes: stream.into_iter().collect(),
         note,
+        may_have_its_own,
         places,
         ..without_parent(host.id.as_str())
     }

@@ -3,7 +3,7 @@
 use crate::findings::by_overlay;
 use crate::print::Output;
 use doorbell_inspection::Location;
-use doorbell_inspection::lint::Row;
+use doorbell_inspection::lint::{Row, RuleText};
 use gic_firmware::Severity;
 use std::io::{self, Write};
 
@@ -26,7 +26,8 @@ fn command(row: &Row) -> String {
         place => format!("{place}: "),
     };
     let overlay = row.overlay.as_deref().map(|name| format!("\n{}", by_overlay(name)));
-    let message = format!("{place}{}\n{}", row.message, row.rule.help);
+    let RuleText { help, code, .. } = row.rule;
+    let message = format!("{place}{}\n{help}\n{code}", row.message);
     let region = row.location.as_ref().map_or_else(String::new, |region| {
         let Location { line, column, end_line, end_column, .. } = region;
         // GitHub's columns include the last character, and it ignores them if there are two lines.
@@ -64,7 +65,7 @@ mod tests {
         assert_eq!(
             command(&row),
             "::warning file=100%25%2Ca%3Ab.dtb,title=silent-iommu\
-             ::/soc: 50%25%0D%0A::error::%0AHelp."
+             ::/soc: 50%25%0D%0A::error::%0AHelp.%0ADB0111"
         );
     }
 }

@@ -50,6 +50,7 @@ fn descriptor(rule: &RuleText) -> Value {
         "shortDescription": { "text": rule.summary },
         "help": { "text": rule.help, "markdown": rule.explanation },
         "defaultConfiguration": { "level": level(rule.severity) },
+        "properties": { "code": rule.code.to_string() },
     })
 }
 
@@ -71,6 +72,7 @@ fn result(row: &Row, suppressions: &Suppressions) -> Value {
         "ruleId": row.rule.name,
         "level": level(row.severity),
         "message": { "text": row.message },
+        "properties": { "code": row.rule.code.to_string() },
         "locations": [location],
         // One fingerprint under two names: its own, and the only one that GitHub reads.
         "partialFingerprints": {

@@ -57,6 +57,7 @@ fn device(report: &Report, device: &DeviceReport) -> Value {
 fn lint_error(finding: &Finding) -> Value {
     json!({
         "rule": finding.rule.name(),
+        "code": finding.rule.code().to_string(),
         "where": finding.origin.to_string(),
         "message": finding.message,
     })

@@ -32,7 +32,8 @@ pub(super) struct Answer {
     /// `true` if the interrupt is not pending in the snapshot, and the explanation assumes that it
     /// is.
     pub(super) assumed_pending: bool,
-    /// Findings of `snapshot lint` about the objects on the way, and the vCPUs that are powered off.
+    /// Findings of `snapshot lint` about the objects on the way, and the vCPUs that are powered
+    /// off.
     pub(super) findings: Vec<String>,
     /// The same findings with their codes and advice.
     pub(super) rows: Vec<Row>,

@@ -126,10 +126,15 @@ fn the_environment_may_force_colors() {
     assert!(!is_colored(&[("FORCE_COLOR", "")], &[]));
 }
 
+/// The earlier trace stays until the new one is complete.
 #[test]
-fn a_refused_run_keeps_an_earlier_trace() {
+fn a_trace_replaces_an_earlier_one_atomically() {
     let folder = Folder::new("output-trace");
     folder.write("a.json", "earlier");
+    let trace = || fs::read_to_string(folder.0.join("a.json")).unwrap();
     folder.run(&["run", "--dtb", GICV2, "--trace", "a.json"]).with_status(2);
-    assert_eq!(fs::read_to_string(folder.0.join("a.json")).unwrap(), "earlier");
+    assert_eq!(trace(), "earlier");
+    folder.run(&["run", "--simulate", "--messages", "1", "--trace", "a.json"]).with_status(0);
+    assert!(trace().len() > 1000);
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
 }
