@@ -1,6 +1,5 @@
 //! Faults that are planted in the model. The comparison must find these faults, which shows that it
-//! works: at least one for each family of cases, for each way to compare replies, and for each
-//! world.
+//! works, in each family of cases and each world.
 
 use super::access::Access;
 use super::address_map::{
@@ -10,7 +9,7 @@ use super::family::Family;
 use super::peer::Asserted;
 use super::world::World;
 use gic_arch::IntId;
-use vgic::its::ErrorPolicy;
+use vgic::its::{ErrorPolicy, TableLevels};
 use vgic::{SecurityView, VgicConfig};
 
 /// A fault that can be planted in the model.
@@ -87,14 +86,32 @@ impl Mutant {
     }
 }
 
+const fn built(
+    name: &'static str,
+    found_by: Option<Family>,
+    change: fn(&mut VgicConfig),
+) -> Mutant {
+    Mutant::new(name, found_by, Fault::Built(change))
+}
+
+const fn command(name: &'static str, is: u8, taken_for: u8) -> Mutant {
+    Mutant::new(name, Some(Family::Commands), Fault::Opcode { is, taken_for })
+}
+
 /// All planted faults.
 pub const MUTANTS: &[Mutant] = &[
-    Mutant::new("fewer SPIs", None, Fault::Built(|config| config.spis = 192)),
-    Mutant::new(
-        "fewer priority bits",
-        Some(Family::Wired),
-        Fault::Built(|config| config.priority_bits = 5),
-    ),
+    built("fewer SPIs", None, |config| config.spis = 192),
+    built("fewer EventID bits", None, |config| config.its[0].event_id_bits = 15),
+    built("a collection in the ITS", None, |config| config.its[0].held_collections = 1),
+    built("LPIs that cannot be disabled", None, |config| config.can_clear_enable_lpis = false),
+    built("fewer priority bits", Some(Family::Wired), |config| config.priority_bits = 5),
+    built("no second levels of collections", Some(Family::Commands), |config| {
+        config.its[0].collection_table = Some(TableLevels::Flat);
+    }),
+    built("1 of 16 priorities", Some(Family::Delivery), |config| config.priority_bits = 4),
+    built("doorbells of message-based SPIs", Some(Family::Wired), |config| {
+        config.message_based_spis = true;
+    }),
     Mutant::new(
         "a line's level is inverted",
         Some(Family::Wired),
@@ -121,21 +138,16 @@ pub const MUTANTS: &[Mutant] = &[
             other => other,
         }),
     ),
-    Mutant::new(
-        "a queue that stalls",
-        Some(Family::Commands),
-        Fault::Built(|config| config.its[0].error_policy = ErrorPolicy::Stall),
-    ),
-    Mutant::new(
-        "MOVI does nothing",
-        Some(Family::Commands),
-        Fault::Opcode { is: 0x01, taken_for: NOTHING },
-    ),
-    Mutant::new(
-        "DISCARD keeps the mapping",
-        Some(Family::Commands),
-        Fault::Opcode { is: 0x0f, taken_for: 0x04 },
-    ),
+    built("a queue that stalls", Some(Family::Commands), |config| {
+        config.its[0].error_policy = ErrorPolicy::Stall;
+    }),
+    command("MOVI does nothing", 0x01, NOTHING),
+    command("INT does nothing", 0x03, NOTHING),
+    command("CLEAR does nothing", 0x04, NOTHING),
+    command("MAPI does nothing", 0x0b, NOTHING),
+    command("MOVALL does nothing", 0x0e, NOTHING),
+    command("DISCARD does nothing", 0x0f, NOTHING),
+    command("DISCARD keeps the mapping", 0x0f, 0x04),
     Mutant::new(
         "the translater does nothing",
         Some(Family::Commands),
@@ -181,26 +193,22 @@ pub const MUTANTS: &[Mutant] = &[
         Some(Family::Delivery),
         Fault::Inputs(|asserted| asserted | u32::from(asserted > 1)),
     ),
-    Mutant::new(
-        "one security state",
-        None,
-        Fault::Built(|config| {
-            config.security = SecurityView::Single;
-            config.secure_interrupts.clear();
-        }),
-    )
+    built("one security state", None, |config| {
+        config.security = SecurityView::Single;
+        config.secure_interrupts.clear();
+    })
     .non_secure(),
-    Mutant::new(
-        "a Secure SPI is visible",
-        Some(Family::Wired),
-        Fault::Built(|config| config.secure_interrupts.retain(|intid| intid.get() != 42)),
-    )
+    built("a Secure SPI is visible", Some(Family::Wired), |config| {
+        config.secure_interrupts.retain(|intid| intid.get() != 42);
+    })
     .non_secure(),
-    Mutant::new(
-        "a Non-secure PPI is invisible",
-        Some(Family::Wired),
-        Fault::Built(|config| config.secure_interrupts.push(IntId::new(27))),
-    )
+    built("a Secure SGI is visible", Some(Family::Wired), |config| {
+        config.secure_interrupts.retain(|intid| intid.get() != 15);
+    })
+    .non_secure(),
+    built("a Non-secure PPI is invisible", Some(Family::Wired), |config| {
+        config.secure_interrupts.push(IntId::new(27));
+    })
     .non_secure(),
     Mutant::new(
         "priorities are not shifted",
