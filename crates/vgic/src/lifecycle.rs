@@ -138,7 +138,8 @@ impl Vgic {
     ///
     /// # Errors
     /// A vCPU is not paused, or the heap is exhausted. If memory was lacking for what survives, the
-    /// machine is as after a failed [`restore`](Self::restore).
+    /// machine is as after a failed [`restore`](Self::restore): reset, with all lines low, so that
+    /// devices must drive them again.
     pub fn lose_power(&self) -> Result<(), RestoreError> {
         let mut paused = all_paused(self)?;
         let before = save_paused(self, &paused)?;

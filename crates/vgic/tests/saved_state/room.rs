@@ -33,3 +33,23 @@ fn a_restore_reuses_all_slots_in_use() {
 
     assert_eq!(source.save(), saved);
 }
+
+#[test]
+fn refused_states_leave_room_for_one_that_fits() {
+    let map = |source: &mut Board, devices: std::ops::Range<u32>| {
+        source.run(devices.clone().map(|device| mapd(device, 5, 0)));
+        source.run(devices.map(|device| mapti(device, 0, 8191 + device, 0)));
+    };
+    let (mut small, mut large) = (Board::running(), Board::running());
+    map(&mut small, 1..4);
+    map(&mut large, 1..5);
+    let config = config().with_its_events(128).with_its_devices(3);
+    let mut target = Board::over(config, small.ram.clone());
+    let fits = small.save();
+    for _ in 0..3 {
+        let refused = refused_by(&mut target, &mut large, |_| {});
+        assert_eq!(refused.problem, Problem::NoRoom);
+        target.restore(&fits);
+        assert_eq!(target.save(), fits);
+    }
+}
