@@ -22,9 +22,13 @@ use std::time::{Duration, Instant};
 
 /// Interval between progress reports.
 const TICK: Duration = Duration::from_millis(50);
-/// Number of consecutive attempts to send, without an operation in between, after which a device is
-/// unable to send for good.
-const ATTEMPTS: u32 = 100;
+/// Number of consecutive attempts to send while no operation is in progress, after which a device
+/// is unable to send for good. On a loaded host, the thread that lets it send again may not run for
+/// many attempts.
+const ATTEMPTS: u32 = 5_000;
+/// Number of consecutive looks, each of which finds that nothing can make a handler see a message,
+/// after which the message is lost.
+const LOOKS: u32 = 200;
 /// Number of times that a device with [`WaitPolicy::Some`] checks for a handler run before it sends
 /// the next message anyway.
 const SOME_TURNS: u32 = 20;
@@ -65,9 +69,8 @@ impl WaitPolicy {
 struct RemainingSends<'a> {
     vector: &'a DeviceVector,
     messages: u32,
-    /// The number of operations that had ended when the device was first unable to send, and the
-    /// number of attempts since then.
-    unable: (Option<u64>, u32),
+    /// Number of consecutive attempts at which the device was unable to send.
+    unable: u32,
 }
 
 /// A load on a running machine.
@@ -145,7 +148,7 @@ impl<'a> Load<'a> {
         let messages = self.options.messages - u32::from(self.keeps_one_back());
         let vectors = device.vectors().iter();
         let mut left: Vec<_> =
-            vectors.map(|vector| RemainingSends { vector, messages, unable: (None, 0) }).collect();
+            vectors.map(|vector| RemainingSends { vector, messages, unable: 0 }).collect();
         left.retain(|_| messages != 0);
         while !left.is_empty() && !self.has_failed() {
             let start = rng.below(left.len());
@@ -168,15 +171,12 @@ impl<'a> Load<'a> {
         if !self.await_handler(record, wait_policy) {
             one.messages = 0;
         } else if device.send(one.vector) {
-            (one.messages, one.unable) = (one.messages - 1, (None, 0));
+            (one.messages, one.unable) = (one.messages - 1, 0);
         } else if !record.may_send() {
             record.wait_unless(VectorRecord::may_send, HANDLER_PAUSE);
         } else {
-            let (since, attempts) = &mut one.unable;
-            let now = record.operations_ended();
-            *attempts = if *since == now && now.is_some() { *attempts + 1 } else { 0 };
-            *since = now;
-            if *attempts == ATTEMPTS {
+            one.unable += u32::from(record.operations_ended().is_some());
+            if one.unable == ATTEMPTS {
                 one.messages = 0;
             }
             thread::sleep(Duration::from_micros(100));
@@ -201,12 +201,13 @@ impl<'a> Load<'a> {
             }
             WaitPolicy::Endless => {}
         }
-        let start = Instant::now();
+        let (start, mut looks) = (Instant::now(), 0);
         while !record.is_settled() && !self.has_failed() {
             if start.elapsed() > HANG {
                 self.hangs.store(true, Ordering::SeqCst);
             }
-            if self.is_lost(record) || self.hangs.load(Ordering::SeqCst) {
+            looks = if self.is_lost(record) { looks + 1 } else { 0 };
+            if looks == LOOKS || self.hangs.load(Ordering::SeqCst) {
                 return false;
             }
             record.wait_unless(VectorRecord::is_settled, HANDLER_PAUSE);

@@ -234,8 +234,12 @@ impl System {
     fn readd_any_device(&self, rng: &mut Rng) -> Result<bool, String> {
         let device = rng.pick(&self.devices).filter(|device| !device.vectors().is_empty());
         let Some(device) = device else { return Ok(false) };
+        // A vector whose interrupt has been requested cannot signal before the whole device is set
+        // up.
+        device.vectors().iter().for_each(|vector| vector.record.begin_operation());
         device.remove(self, if rng.one_in(2) { Removal::Orderly } else { Removal::Surprise });
         let added = device.add(self);
+        device.vectors().iter().for_each(|vector| vector.record.end_operation());
         added.map_err(|reason| format!("{}: {reason}", device.config.name))?;
         device.vectors().iter().take(1).for_each(|vector| vector.note(Occurrence::Readded));
         Ok(true)
