@@ -134,6 +134,11 @@ fn run_loaded(
     while !must_leave_cpu(guest) {
         let Some(mut inside) = enter(guest, entity, vcpu) else {
             take_interrupts(&mut recorder);
+            // If each look of the vCPU that closed the gate fell into one of this vCPU's attempts,
+            // both would wait forever.
+            while guest.gate.is_closed() && !must_leave_cpu(guest) {
+                take_interrupts(&mut recorder);
+            }
             continue;
         };
         let mut loaded = Loaded { hardware, used: hardware.load(inside.interface()) };
