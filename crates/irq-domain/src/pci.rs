@@ -141,7 +141,7 @@ pub enum AccessContext {
 
 /// One function's configuration space: 256 bytes, or 4096 on PCI Express. Accesses are aligned to
 /// their width. Values are in CPU byte order, although registers are little-endian. Reads from a
-/// removed function must return all ones. [`Ecam`](Ecam) implements this trait for
+/// removed function must return all ones. [`Ecam`] implements this trait for
 /// memory-mapped configuration space.
 pub trait ConfigSpace: Send + Sync {
     /// Reads 8 bits.
@@ -179,7 +179,7 @@ pub trait ConfigSpace: Send + Sync {
     }
 }
 
-/// An ECAM window that the kernel mapped as device memory ([`MappedRegion`](MappedRegion)).
+/// An ECAM window that the kernel mapped as device memory ([`MappedRegion`]).
 /// Values are in CPU byte order, although registers are little-endian.
 pub trait EcamWindow: Send + Sync {
     /// Returns the window's length in bytes.
@@ -201,7 +201,7 @@ pub trait EcamWindow: Send + Sync {
 /// A function's memory region (BAR) that the bus driver mapped. Accesses are 32 bits wide and
 /// aligned. Implementations must perform them in program order and allow them in any context.
 /// Values are in CPU byte order, although registers are little-endian.
-/// [`MappedRegion`](MappedRegion) implements this trait.
+/// [`MappedRegion`] implements this trait.
 pub trait TableMemory: Send + Sync {
     /// Returns the region's length in bytes.
     fn length(&self) -> u64;
