@@ -54,8 +54,7 @@ fn check_both(config: &dyn ConfigSpace) -> Option<Obstacle> {
 
 /// Returns an obstacle if the function does not respond or is not in D0.
 pub(super) fn check_power(config: &dyn ConfigSpace) -> Option<Obstacle> {
-    // Each virtual function has this vendor, too (SR-IOV 1.1, §3.4.1.1).
-    if [VENDOR, COMMAND].map(|at| config.read16(at)) == [u16::MAX; 2] {
+    if is_virtual(config) && config.read16(COMMAND) == u16::MAX {
         return Some(Obstacle::Absent);
     }
     let power = capabilities(config).find(|capability| capability.id == POWER)?;
@@ -64,10 +63,17 @@ pub(super) fn check_power(config: &dyn ConfigSpace) -> Option<Obstacle> {
     (state != 0).then_some(Obstacle::PoweredDown { state })
 }
 
-/// Returns an obstacle if the function does not respond to accesses to its memory regions.
+/// Returns an obstacle if the function does not respond to accesses to its memory regions. Those of
+/// a virtual function are enabled by its physical function (SR-IOV 1.1, §3.4.1.3).
 pub(super) fn check_memory(config: &dyn ConfigSpace) -> Option<Obstacle> {
-    let decodes = config.read16(COMMAND) & COMMAND_MEMORY != 0;
+    let decodes = config.read16(COMMAND) & COMMAND_MEMORY != 0 || is_virtual(config);
     (!decodes).then_some(Obstacle::MemoryDisabled)
+}
+
+/// Returns `true` for a virtual function, whose vendor reads as all ones (SR-IOV 1.1, §3.4.1.1), and
+/// for a function that does not respond.
+fn is_virtual(config: &dyn ConfigSpace) -> bool {
+    config.read16(VENDOR) == u16::MAX
 }
 
 /// Explains whether the function's writes reach the host bridge.

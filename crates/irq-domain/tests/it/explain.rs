@@ -82,6 +82,15 @@ fn in_entry(register: u64) -> u64 {
     TABLE_AT + msix::ENTRY_SIZE + register
 }
 
+/// The vendor of a virtual function reads as all ones, and its memory is enabled elsewhere.
+#[test]
+fn a_working_virtual_function_has_no_obstacle() {
+    let setup = Setup::msix();
+    setup.function.set(0, &[0xff; 4]);
+    setup.function.set(COMMAND, &[MASTER]);
+    assert_eq!(setup.explain().obstacle(), None);
+}
+
 #[test]
 fn explain_reports_each_fault_in_a_working_vector() {
     let faults: [(fn(&Setup), _); 8] = [

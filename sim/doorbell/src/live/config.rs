@@ -70,10 +70,14 @@ impl Config {
     }
 
     /// Returns `true` if the function does not respond: an unsupported request reads as all ones.
-    /// The vendor alone does not tell, because each virtual function has that one (SR-IOV 1.1,
-    /// §3.4.1.1).
     pub(super) fn is_gone(&self) -> bool {
-        [0, COMMAND].map(|at| self.word(at)) == [Some(u16::MAX); 2]
+        self.is_virtual() && self.word(COMMAND) == Some(u16::MAX)
+    }
+
+    /// Returns `true` for a virtual function, whose vendor reads as all ones (SR-IOV 1.1, §3.4.1.1),
+    /// and for a function that does not respond.
+    fn is_virtual(&self) -> bool {
+        self.word(0) == Some(u16::MAX)
     }
 
     /// Returns the power state, 0 to 3 for D0 to D3hot, in the power management capability.
@@ -85,7 +89,9 @@ impl Config {
     pub(super) fn command(&self) -> Option<CommandBits> {
         let bits = self.word(COMMAND)?;
         let bit = |number: u32| bits >> number & 1 == 1;
-        Some(CommandBits { memory: bit(1), bus_master: bit(2), intx_disable: bit(10) })
+        // The physical function enables a virtual function's memory (SR-IOV 1.1, §3.4.1.3).
+        let memory = bit(1) || self.is_virtual();
+        Some(CommandBits { memory, bus_master: bit(2), intx_disable: bit(10) })
     }
 
     /// Returns `true` if the function has a pending INTx interrupt (Interrupt Status). The function

@@ -187,6 +187,9 @@ fn faults_of_an_msix_function_are_reported() {
     }
     let gone = linux(&sound()).bytes(&format!("{FUNCTION}/config"), &[0xff; 256]);
     has(&gone, Obstacle::Absent, true);
+    let virtual_function = config_with(&[(0, 0xff), (1, 0xff), (2, 0xff), (3, 0xff), (COMMAND, 4)]);
+    let tree = linux(&sound()).bytes(&format!("{FUNCTION}/config"), &virtual_function);
+    assert_eq!(device(&tree).explanation.obstacle(), None);
     let tree = linux(&sound()).file("sys/devices/system/cpu/online", "0\n");
     has(&tree, Obstacle::Offline { cpu: Cpu::new(1) }, true);
 }
