@@ -44,6 +44,7 @@ pub use qemu::Qemu;
 pub use run::{Comparison, Finding, Limits, compare, hunt, reset_values};
 pub use sequences::sequences;
 pub use server::Server;
+pub use vgic::SecurityView;
 pub use world::World;
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ impl Qtest {
     /// Reads memory.
     ///
     /// # Errors
-    /// As [`tell`](Self::tell).
+    /// Fails if [`tell`](Self::tell) does.
     pub fn read(&mut self, address: u64, bytes: usize) -> Result<Vec<u8>> {
         let told = self.tell(&format!("read {address:#x} {bytes}"))?;
         let digits = told.strip_prefix("0x").context("no digits")?.as_bytes();
@@ -75,7 +75,7 @@ impl Qtest {
     /// Writes memory.
     ///
     /// # Errors
-    /// As [`tell`](Self::tell).
+    /// Fails if [`tell`](Self::tell) does.
     pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<()> {
         let mut line = format!("write {address:#x} {} 0x", bytes.len());
         bytes.iter().try_for_each(|byte| write!(line, "{byte:02x}"))?;

@@ -12,8 +12,8 @@ use doorbell_harness::suite::{Case, OrAbsent, Shared, is_long};
 use doorbell_harness::temporary::Folder;
 use doorbell_harness::workspace;
 use doorbell_oracles::differential::{
-    Comparison, Finding, Limits, MUTANTS, Model, Mutant, Peer as _, Qemu, World, compare, hunt,
-    reset_values, sequences,
+    CPUS, Comparison, Finding, Limits, MUTANTS, Model, Mutant, Peer as _, Qemu, SecurityView,
+    Server, World, compare, hunt, reset_values, sequences,
 };
 
 /// Number of cases of each family in a long run.
@@ -75,6 +75,11 @@ fn cases_with(version: Version, effort: Effort) -> Vec<Case> {
             cases.push(case(family.name(), world, Box::new(run)));
         }
     }
+    cases.push(case(
+        "a script through the program `qtest`",
+        World::Stopped,
+        Box::new(follow_script),
+    ));
     let run = Box::new(Pair::compare_sequences);
     cases.push(case("every sequence of four operations on an interrupt", World::Running, run));
     if effort.time.is_none() {
@@ -88,6 +93,41 @@ fn cases_with(version: Version, effort: Effort) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// Lines that leave the identification registers alone, which differ, and use memory that is zero
+/// on both machines.
+const SCRIPT: &[&str] = &[
+    "readl 0x0800ffe8",
+    "writel 0x08000000 0x12",
+    "readl 0x08000000",
+    "writel 0x08000420 0xffffffff",
+    "readb 0x08000421",
+    "readq 0x08000401",
+    "write 0x41000010 6 0x010203040506",
+    "readq 0x41000010",
+    "memset 0x41000012 3 0xaa",
+    "read 0x4100000f 9",
+    "set_irq_in /machine/unattached/device[3] unnamed-gpio-in 1 1",
+    "readl 0x08000204",
+    "set_irq_in /machine/unattached/device[3] unnamed-gpio-in 315 1",
+    "readl 0x080d0200",
+    "writeq 0x08080080 0x800000004101000f",
+    "writel 0x08080000 1",
+    "writeq 0x08080088 0xfa00",
+    "readq 0x08080090",
+    "readq -8",
+    "endianness",
+];
+
+/// Checks that the program `qtest` answers each line of a script as QEMU does.
+fn follow_script(pair: &mut Pair) -> Result<()> {
+    let mut program = Server::new(CPUS, SecurityView::Single)?;
+    for line in SCRIPT {
+        let (ours, theirs) = (program.answer(line), pair.qemu.answer(line)?);
+        ensure!(ours.trim_end() == theirs, "{line}: {ours:?} instead of {theirs:?}");
+    }
+    Ok(())
 }
 
 /// The two machines.

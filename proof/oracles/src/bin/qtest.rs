@@ -5,9 +5,8 @@
 
 use anyhow::Result;
 use clap::Parser;
-use doorbell_oracles::differential::Server;
+use doorbell_oracles::differential::{SecurityView, Server};
 use std::io;
-use vgic::SecurityView;
 
 /// Speaks QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine
 #[derive(Debug, Parser)]

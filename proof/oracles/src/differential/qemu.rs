@@ -66,6 +66,15 @@ impl Qemu {
         Ok(qemu)
     }
 
+    /// Returns the reply to a line of the protocol, without changes of watched inputs.
+    ///
+    /// # Errors
+    /// Returns an error if QEMU has exited.
+    pub fn answer(&mut self, line: &str) -> Result<String> {
+        self.qtest.send(&format!("{line}\n"))?;
+        self.qtest.reply(|_| ())
+    }
+
     /// Sends a command to the monitor.
     fn order(&mut self, command: &str) -> Result<()> {
         writeln!(self.monitor.get_mut(), "{{\"execute\":\"{command}\"}}")
