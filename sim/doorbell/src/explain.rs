@@ -14,7 +14,9 @@ use doorbell_inspection::Source;
 use doorbell_inspection::inspect::{Inspection, RangeRow, ranges, statement};
 use doorbell_inspection::lint::{Row, rows};
 use gic_firmware::lint::{self, KnownRegisters};
-use gic_firmware::{Controller, ControllerIndex, Description, NoRoute, Origin, Route};
+use gic_firmware::{
+    Controller, ControllerIndex, ControllerKind, Description, NoRoute, Origin, Route,
+};
 use msi_types::RequesterId;
 use msi_types::explain::{Explanation, Fact, Obstacle, SetupFault};
 use senders::Sender;
@@ -203,11 +205,12 @@ pub(crate) fn fault(
     requester: Option<RequesterId>,
 ) -> SetupFault {
     let disabled = |index: ControllerIndex| {
-        match description.controller(index).map(|to| to.status.origin.item()) {
-            Some("msi-controller") => SetupFault::ControllerUnmarked,
-            // The only other reason than a node's own status, in tables and devicetrees.
-            Some("" | "arm,direct-lpi") => SetupFault::ControllerBesideIts,
-            _ => SetupFault::ControllerDisabled,
+        let to = description.controller(index);
+        match to.map(|to| (to.status.origin.item(), &to.kind)) {
+            Some(("status", _)) | None => SetupFault::ControllerDisabled,
+            Some(("msi-controller", _)) => SetupFault::ControllerUnmarked,
+            Some((_, ControllerKind::DirectLpi)) => SetupFault::ControllerBesideIts,
+            Some(_) => SetupFault::ControllerDisabled,
         }
     };
     match (why, requester) {

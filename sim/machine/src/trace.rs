@@ -114,7 +114,7 @@ pub struct Recorder {
     recording: Mutex<Recording>,
 }
 
-/// What a recorder has recorded.
+/// Contents of a recorder.
 #[derive(Default)]
 struct Recording {
     devices: Vec<String>,

@@ -14,7 +14,7 @@ impl fmt::Display for Code {
     }
 }
 
-/// What an explanation can state: a row of the table of facts, obstacles or setup faults.
+/// Row of the table of facts, of obstacles or of setup faults.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Statement {
@@ -22,7 +22,7 @@ pub struct Statement {
     pub code: Code,
     /// Stage that the statement is about.
     pub stage: Stage,
-    /// What has happened.
+    /// Event or condition, in a sentence without values.
     pub meaning: &'static str,
     /// The sentence, with the names of values in braces.
     pub text: &'static str,
@@ -50,7 +50,7 @@ macro_rules! stages {
         )*)*}
 
         impl $name {
-            /// What the variants state, in the order of their stages.
+            /// Rows of all variants, in the order of their stages.
             pub const STATEMENTS: &'static [Statement] = &[$($(Statement {
                 code: Code($code),
                 stage: Stage::$stage,

@@ -46,7 +46,7 @@ pub struct Row {
     pub suppressed: Option<usize>,
 }
 
-/// What is said about a rule.
+/// Names and texts of a rule.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct RuleText {
     /// Stable name.

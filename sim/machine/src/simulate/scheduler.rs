@@ -37,7 +37,7 @@ pub(super) struct Scheduler {
     state: Mutex<SchedulerState>,
 }
 
-/// What a CPU is doing.
+/// Activity of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Activity {
     /// The CPU can take a step.

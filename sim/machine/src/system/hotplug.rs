@@ -88,7 +88,7 @@ impl System {
     /// moves the line, and with it all of its vectors.
     ///
     /// # Errors
-    /// As [`Device::move_vector`].
+    /// Fails if [`Device::move_vector`] does.
     pub(crate) fn move_vector(
         &self,
         device: &Device,
