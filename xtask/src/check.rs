@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_change_in_tests_concerns_only_their_package() {
-        assert_eq!(concerned_by("crates/vgic/tests/guest/main.rs"), [vec!["vgic"], vec![]]);
+        assert_eq!(concerned_by("crates/vgic/tests/it/main.rs"), [vec!["vgic"], vec![]]);
     }
 
     #[test]

@@ -64,7 +64,7 @@
 //! ```
 //!
 //! [`monitor.rs`]:
-//! https://github.com/doorbell-rs/doorbell/blob/main/crates/vgic/tests/lists/monitor.rs
+//! https://github.com/doorbell-rs/doorbell/blob/main/crates/vgic/tests/it/lists/monitor.rs
 //!
 //! # Versions
 //!

@@ -1,7 +1,7 @@
 //! The suites that carry out programs of the virtual GIC: a machine, a judge, and how much a run
 //! does. The suites run these amounts, and `docs/reliability.md` states them in its table.
 
-/// Number of machines that carry out programs in `crates/vgic/tests/programs`.
+/// Number of machines that carry out programs in `crates/vgic/tests/it/programs.rs`.
 pub const MACHINES: usize = 35;
 /// Number of random programs there.
 pub const PROGRAMS: u64 = 160;

@@ -6,7 +6,7 @@
 //! output.
 
 #[cfg(target_os = "linux")]
-#[path = "../ends/gic.rs"]
+#[path = "../it/gic.rs"]
 #[expect(dead_code, reason = "other tests use the remaining items")]
 mod gic;
 #[cfg(target_os = "linux")]

@@ -9,5 +9,6 @@ mod msi;
 mod msix;
 mod router;
 mod saved_state;
+mod steady_state;
 mod translation;
 mod virtio;

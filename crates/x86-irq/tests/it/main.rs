@@ -10,3 +10,4 @@ mod parent;
 mod races;
 mod random;
 mod remapping;
+mod sdm;

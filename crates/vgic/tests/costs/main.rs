@@ -1,8 +1,0 @@
-//! Tests for the costs of a machine in heap memory, guest memory accesses and kicks.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod machine;
-#[cfg(target_os = "linux")]
-mod pause;
-mod proportion;
-mod steady_state;
