@@ -12,7 +12,6 @@ mod floors;
 mod injection;
 mod list_registers;
 mod measurements;
-mod memory;
 mod model;
 pub mod operations;
 mod peers;
@@ -20,7 +19,6 @@ mod probe;
 mod routes;
 
 pub use measurements::{Case, Measurements, Skipped};
-pub use memory::{Memory, memory};
 pub use probe::MeasureError;
 
 use measurements::FETCH_OR;

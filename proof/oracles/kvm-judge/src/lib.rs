@@ -33,6 +33,8 @@ pub mod procedure;
 pub mod saving;
 pub mod scenario;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use machine::Machine;
 pub use operation::Operation;

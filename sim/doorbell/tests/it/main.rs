@@ -15,6 +15,7 @@ mod live;
 mod manual;
 mod omissions;
 mod output;
+mod recorded;
 mod report;
 mod run;
 mod said;

@@ -1,12 +1,13 @@
 //! Checks that the largest machines need heap memory in proportion to their use.
 
 use super::machine::{Memory, SPI, largest, start};
-use doorbell_test_support::guest::{Kicks, inv, mapd, mapti};
+use doorbell_test_support::guest::{ITS, Kicks, inv, mapd, mapti};
 use doorbell_test_support::heap_use;
 use gic_arch::icc::{self, Sgi};
 use gic_arch::{IntId, gicd};
 use msi_types::Delivery;
 use std::sync::Arc;
+use vgic::its::ItsConfig;
 use vgic::{FaultReason, MAX_CPUS, Vgic, VgicConfig};
 
 const MIB: usize = 1 << 20;
@@ -171,4 +172,25 @@ fn mapping_all_20_bit_lpis_needs_under_96_bytes_each() {
         assert_eq!(machine.send(n >> 16, n & 0xffff), Delivery::Pending);
         assert_eq!(machine.handle(cpu_of(n).into()), u64::from(8192 + n));
     }
+}
+
+/// Returns the number of heap bytes of so many events, mapped to one LPI each, on eight vCPUs.
+fn bytes_of_events(count: u32) -> usize {
+    let its = ItsConfig::new(ITS).with_device_id_bits(32);
+    let config = VgicConfig::new(8).with_lpi_id_bits(Some(20)).with_its_events(1 << 21);
+    let machine = start(config.with_its(vec![its]));
+    let cpu = |n: u32| u16::try_from(n % 8).unwrap();
+    let ((), bytes) = bytes_of(|| {
+        machine.run((0..count >> 9).map(|device| mapd(device, 9, 0)));
+        machine.run((0..count).map(|n| mapti(n >> 9, n & 0x1ff, 8192 + n, cpu(n))));
+    });
+    bytes
+}
+
+#[test]
+fn each_further_mapped_event_needs_8_to_32_bytes() {
+    let (few, many) = (1 << 12, 1 << 17);
+    let more = bytes_of_events(many) - bytes_of_events(few);
+    let each = more / (many - few) as usize;
+    assert!((8..=32).contains(&each), "{each} bytes");
 }

@@ -1,14 +1,14 @@
 //! Tests with snapshots that were saved by a real KVM. Doorbell must restore these snapshots,
 //! deliver the same interrupts and save the same state. The tests don't need KVM.
 
+use crate::model::ModelMachine;
+use crate::scenario::{Plan, acknowledge_all, carry_out};
+use crate::{Failure, Snapshot, saving};
 use gic_arch::{gicr, icc};
-use kvm_judge::model::ModelMachine;
-use kvm_judge::scenario::{Plan, acknowledge_all, carry_out};
-use kvm_judge::{Failure, Snapshot, saving};
 use vgic_kvm::abi::Attribute;
 
 /// The snapshot for plan [`SEED`].
-const KEPT: &str = include_str!("../data/linux-6.1.snapshot");
+const KEPT: &str = include_str!("../../data/linux-6.1.snapshot");
 const SEED: u64 = 7;
 
 /// Returns, according to the test data, the interrupt that each vCPU has acknowledged, and the

@@ -1,7 +1,7 @@
 //! Rehearses states with one fault each. The answers must be KVM's, according to Linux's source.
 
-use kvm_judge::damage::different_answers;
-use kvm_judge::model::ModelMachine;
+use crate::damage::different_answers;
+use crate::model::ModelMachine;
 
 #[test]
 fn rehearsals_answer_as_kvm() {
