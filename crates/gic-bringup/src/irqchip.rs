@@ -14,7 +14,7 @@ use gic_driver::cpu_interface::{Active, CombinedEoi, EoiMode, SplitEoi};
 use gic_driver::{GicError, GicPlatform, SystemRegisters};
 use gic_firmware::{ControllerIndex, Description, PciHost};
 use irq_domain::{Config, Dispatched, Host, Interrupts, Irq, Unhandled};
-use msi_types::explain::{Explanation, Fact};
+use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::pci::PciRequester;
 use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId, Surroundings};
 
@@ -382,7 +382,8 @@ impl<P: GicPlatform, E> Irqchip<P, E> {
     }
 }
 
-/// Returns the interrupt and its priority, if the explanation passes all stages up to this target.
+/// Returns the interrupt and its priority, if it targets this CPU and is not active: the running
+/// priority is then its own.
 fn signal_at(explanation: &Explanation, cpu: Cpu) -> Option<(HwIrq, Priority)> {
     let (mut interrupt, mut priority, mut here) = (None, None, false);
     for fact in explanation.facts() {
@@ -397,7 +398,8 @@ fn signal_at(explanation: &Explanation, cpu: Cpu) -> Option<(HwIrq, Priority)> {
             _ => {}
         }
     }
-    interrupt.zip(priority).filter(|_| here)
+    let is_active = explanation.obstacles().any(|it| matches!(it, Obstacle::Active { .. }));
+    interrupt.zip(priority).filter(|_| here && !is_active)
 }
 
 msi_types::debug_by!(

@@ -176,21 +176,21 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     /// Explains whether the interrupt is enabled, not active, and pending.
     pub(crate) fn explain(&self) -> Explanation {
         let interrupt = self.intid.hwirq();
-        if !self.is_enabled() {
-            return Explanation::stopped(Obstacle::Disabled { interrupt });
-        }
-        let enabled = Explanation::new().with_fact(Fact::Enabled(self.priority().get()));
+        let explained = if self.is_enabled() {
+            Explanation::new().with_fact(Fact::Enabled(self.priority().get()))
+        } else {
+            Explanation::stopped(Obstacle::Disabled { interrupt })
+        };
+        let explained = match self.trigger() {
+            Trigger::Level => explained.with_fact(Fact::LevelSensitive),
+            Trigger::Edge => explained,
+        };
         if self.is_active() {
-            return enabled.with_obstacle(Obstacle::Active { interrupt, cpu: None });
+            return explained.with_obstacle(Obstacle::Active { interrupt, cpu: None });
         }
-        if !self.is_pending() {
-            let enabled = match self.trigger() {
-                Trigger::Level => enabled.with_fact(Fact::LevelSensitive),
-                Trigger::Edge => enabled,
-            };
-            return enabled.with_obstacle(Obstacle::NotPending { interrupt });
-        }
-        enabled.with_fact(Fact::Pending(interrupt))
+        let is_pending = self.is_pending();
+        let state = if is_pending { Fact::Pending } else { Fact::NotPending };
+        explained.with_fact(state(interrupt))
     }
 
     /// Sets the priority after checking (by reading back) that this security view can configure the

@@ -395,10 +395,14 @@ impl<P: Platform, K> MsiParent for SpiMessages<P, K> {
         let Ok(message) = self.message_of(hwirq) else {
             return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
-        Explanation::new()
+        let explained = self.wired.explain(hwirq);
+        let is_level = explained.facts().any(|fact| fact == Fact::LevelSensitive);
+        let level = is_level.then_some(Obstacle::LevelSensitive { interrupt: hwirq });
+        level
+            .into_iter()
+            .fold(explained, Explanation::with_obstacle)
             .with_fact(Fact::Doorbell(message.address))
             .with_fact(Fact::MessageIntid(hwirq))
-            .and_then(|| self.wired.explain(hwirq))
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -375,10 +375,10 @@ impl Interrupts {
 
     /// Explains why an interrupt's handler does not run. In contrast to
     /// [`describe`](Self::describe), reads back the state of the device, the IOMMU and the
-    /// controllers, up to the first obstacle. The machine keeps running, so the stages may have
-    /// been read at different times. The target's CPU interface is not examined, because only the
-    /// target itself can read it. For a private interrupt, the explanation applies to the calling
-    /// CPU. Does not allocate. Returns `None` if the interrupt does not exist.
+    /// controllers. The machine keeps running, so the stages may have been read at different times.
+    /// The target's CPU interface is not examined, because only the target itself can read it. For
+    /// a private interrupt, the explanation applies to the calling CPU. Does not allocate. Returns
+    /// `None` if the interrupt does not exist.
     ///
     /// Context: task; may sleep.
     pub fn explain(&self, irq: Irq) -> Option<Explanation> {

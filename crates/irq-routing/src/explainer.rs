@@ -18,13 +18,13 @@ impl Explainer {
     pub(crate) fn explain_route(&self, gsi: Gsi, route: Option<Route>) -> Explanation {
         match route {
             None => Explanation::stopped(Obstacle::NoRoute { gsi }),
-            Some(Route::Message(message)) => Explanation::new()
-                .with_fact(Fact::Message(message.message))
-                .and_then(|| self.explain_message(message)),
+            Some(Route::Message(message)) => {
+                self.explain_message(message).with_fact(Fact::Message(message.message))
+            }
             Some(Route::Pin(pin)) => {
                 let interrupt = HwIrq::new(pin.get() + Pin::FIRST_SPI);
-                let route = Explanation::new().with_fact(Fact::Route { gsi, interrupt });
-                route.and_then(|| self.explained(|controller| controller.explain_line(pin.line())))
+                let line = self.explained(|controller| controller.explain_line(pin.line()));
+                line.with_fact(Fact::Route { gsi, interrupt })
             }
         }
     }

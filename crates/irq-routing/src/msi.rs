@@ -96,7 +96,7 @@ impl MsiCapability {
                 if data & (granted - 1) == 0 {
                     return explained;
                 }
-                explained.with_observation(Fact::DataReplaced { data, granted })
+                explained.with_fact(Fact::DataReplaced { data, granted })
             }
             granted => Explanation::stopped(Obstacle::NoVector { vector, vectors: granted }),
         }

@@ -268,37 +268,38 @@ impl MsixTable {
     /// appends the controller's explanation ([`MessageSink::explain_message`]). Does not change the
     /// vector, whose state may change concurrently.
     pub fn explain(&self, vector: u16) -> Explanation {
-        match self.routed(vector) {
-            Ok(routed) => Explanation::new()
-                .with_fact(Fact::Message(routed.message))
-                .and_then(|| self.sink.explain_message(routed)),
-            Err(obstacle) => Explanation::stopped(obstacle),
+        let (routed, explained) = self.examined(vector);
+        match routed {
+            Some(routed) => explained.merge(self.sink.explain_message(routed)),
+            None => explained,
         }
     }
 
-    /// Returns the message that the guest permits a vector to send, or the reason why the vector
-    /// cannot send a message.
-    fn routed(&self, vector: u16) -> Result<RoutedMessage, Obstacle> {
+    /// Returns the message that a vector holds, if it holds one, and what keeps the vector from
+    /// sending it.
+    fn examined(&self, vector: u16) -> (Option<RoutedMessage>, Explanation) {
         let guest = self.guest.lock();
         let (control, index) = (guest.control, usize::from(vector));
-        let vectors = control.table_size();
-        let missing = Obstacle::NoVector { vector, vectors };
-        let (entry, state) =
-            guest.entries.get(index).zip(self.vectors.get(index)).ok_or(missing)?;
-        if !control.enable() {
-            return Err(Obstacle::MessagesDisabled);
+        let Some((entry, state)) = guest.entries.get(index).zip(self.vectors.get(index)) else {
+            let vectors = control.table_size();
+            return (None, Explanation::stopped(Obstacle::NoVector { vector, vectors }));
+        };
+        let (message, pending) = (entry.message(), state.is_pending());
+        let is_stored = message.address != 0;
+        let obstacles = [
+            (!control.enable()).then_some(Obstacle::MessagesDisabled),
+            control.function_mask().then_some(Obstacle::FunctionMasked),
+            entry.is_masked().then_some(Obstacle::VectorMasked { vector, pending }),
+            (!is_stored).then_some(Obstacle::NoMessage),
+            (guest.bus_master == BusMaster::Disabled).then_some(Obstacle::BusMasterDisabled),
+        ];
+        let obstacles = obstacles.into_iter().flatten();
+        let explained = obstacles.fold(Explanation::new(), Explanation::with_obstacle);
+        if !is_stored {
+            return (None, explained);
         }
-        if control.function_mask() {
-            return Err(Obstacle::FunctionMasked);
-        }
-        let pending = state.is_pending();
-        let allowed = entry.allowed(control, guest.sender);
-        let routed = allowed.ok_or(Obstacle::VectorMasked { vector, pending })?;
-        match guest.bus_master {
-            _ if routed.message.address == 0 => Err(Obstacle::NoMessage),
-            BusMaster::Disabled => Err(Obstacle::BusMasterDisabled),
-            BusMaster::Enabled => Ok(routed),
-        }
+        let routed = RoutedMessage { sender: guest.sender, message };
+        (Some(routed), explained.with_fact(Fact::Message(message)))
     }
 
     /// Writes the table for the guest. The access must be aligned and have 4 or 8 bytes; otherwise

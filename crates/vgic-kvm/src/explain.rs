@@ -165,5 +165,5 @@ fn with_routed(explanation: &Explanation) -> Explanation {
     });
     let replaced = facts.fold(Explanation::new(), Explanation::with_fact);
     let replaced = explanation.unexamined().fold(replaced, Explanation::with_unexamined);
-    explanation.obstacle().map_or(replaced, |obstacle| replaced.with_obstacle(obstacle))
+    explanation.obstacles().fold(replaced, Explanation::with_obstacle)
 }

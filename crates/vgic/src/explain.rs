@@ -15,12 +15,14 @@ use msi_types::explain::Group;
 use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq, Level};
 
-/// Result of following an interrupt: `Ok` if it passes, or its first obstacle.
+/// Result of following an interrupt: `Ok` if it was followed to its end, and otherwise an obstacle
+/// that hides what is behind it. Other obstacles are recorded ([`Explainer::hinder`]).
 pub(crate) type Passed = Result<(), Obstacle>;
 
-/// An interrupt that is pending at a vCPU.
+/// An interrupt at its target vCPU.
 struct Arrival {
     interrupt: HwIrq,
+    is_pending: bool,
     cpu: Cpu,
     group: Group,
     /// Priority in the view of the CPU interface.
@@ -57,32 +59,36 @@ impl Explainer<'_> {
         }
     }
 
-    /// Follows a pending interrupt through its target's redistributor and CPU interface.
+    /// Follows an interrupt through its target's redistributor and CPU interface.
     fn explain_arrival(&mut self, arrival: &Arrival) -> Passed {
         let Arrival { interrupt, cpu, group, .. } = *arrival;
         let private = self.gic.wired.private(cpu).ok_or(Obstacle::NoSuchInterrupt { interrupt })?;
-        if !private.is_awake() {
+        if private.is_awake() {
+            self.note(Fact::Target(cpu, self.gic.wakeup.target_state(cpu)));
+        } else {
             self.note(Fact::Routed(cpu));
-            return Err(Obstacle::Asleep { cpu });
+            self.hinder(Obstacle::Asleep { cpu });
         }
-        self.note(Fact::Target(cpu, self.gic.wakeup.target_state(cpu)));
         if !self.gic.wired.forwards(group) {
             let ctlr = self.gic.distributor().control();
-            return Err(Obstacle::GroupDisabled { group, ctlr });
+            self.hinder(Obstacle::GroupDisabled { group, ctlr });
         }
         let interface = self.interface(cpu);
-        if let Some(obstacle) = interface.obstacle(cpu, group, arrival.priority) {
-            let grouping = interface.grouping(group, arrival.priority);
-            let blocks = matches!(obstacle, Obstacle::PriorityNotHigher { .. });
-            if let Some(grouping) = grouping.filter(|_| blocks) {
+        for obstacle in interface.obstacles(cpu, group, arrival.priority) {
+            self.hinder(obstacle);
+            if matches!(obstacle, Obstacle::PriorityNotHigher { .. })
+                && let Some(grouping) = interface.grouping(group, arrival.priority)
+            {
                 self.note(grouping);
             }
-            return Err(obstacle);
         }
         if arrival.is_listed {
-            return Err(Obstacle::Listed { interrupt, cpu });
+            self.hinder(Obstacle::Listed { interrupt, cpu });
         }
-        self.note(Fact::Signaled(cpu));
+        if self.explanation.obstacle().is_none() {
+            let fact = if arrival.is_pending { Fact::Signaled } else { Fact::WouldSignal };
+            self.note(fact(cpu));
+        }
         self.explanation = self.explanation.with_unexamined(Unexamined::ExceptionMask);
         Ok(())
     }
@@ -100,13 +106,18 @@ impl Explainer<'_> {
         self.explanation = self.explanation.with_fact(fact);
     }
 
+    /// Records an obstacle behind which the interrupt can be followed further.
+    fn hinder(&mut self, obstacle: Obstacle) {
+        self.explanation = self.explanation.with_obstacle(obstacle);
+    }
+
     /// Follows an interrupt from its input. `asked` is the vCPU that the caller expects to be
     /// interrupted. If it is `None`, follows an SPI to the vCPU to which it is routed.
     fn explain_wired(&mut self, asked: Option<Cpu>, intid: IntId) -> Passed {
         let state = self.visible(asked, intid)?;
         self.note(Fact::Input(HwIrq::new(intid.get())));
-        if is_driven(intid, state) && state.line() {
-            self.note(Fact::Line(Level::High));
+        if is_driven(intid, state) {
+            self.note(Fact::Line(if state.line() { Level::High } else { Level::Low }));
         }
         self.explain_state(asked, intid, is_driven(intid, state))
     }
@@ -127,7 +138,7 @@ impl Explainer<'_> {
         let state = self.visible(asked, intid)?;
         let (interrupt, group) = (HwIrq::new(intid.get()), state.group());
         if !state.enabled() {
-            return Err(Obstacle::Disabled { interrupt });
+            self.hinder(Obstacle::Disabled { interrupt });
         }
         // No PE accepts a misplaced 1-of-N interrupt, so explain why the requested vCPU does not.
         let is_homeless = self.gic.wired.is_misplaced(state);
@@ -136,22 +147,22 @@ impl Explainer<'_> {
         if group == Group::Zero && !interface.takes(group) && interface.takes(Group::One) {
             return Err(Obstacle::WrongGroup { interrupt, group });
         }
-        self.note(Fact::Enabled(interface.view(state.priority())));
+        if state.enabled() {
+            self.note(Fact::Enabled(interface.view(state.priority())));
+        }
         if state.active() && !state.listed() {
             return Err(Obstacle::Active { interrupt, cpu: state.taker() });
         }
-        if !state.pending() {
-            let lost = is_driven && self.gic.wired.lost_pulse() == Some(intid);
-            if lost {
-                self.note(Fact::PulseLost(interrupt));
-            }
-            return Err(match (is_driven, state.line()) {
-                (true, _) => Obstacle::LineLow,
-                (false, true) => Obstacle::NoEdge { interrupt },
-                (false, false) => Obstacle::NotPending { interrupt },
-            });
+        let is_pending = state.pending();
+        if is_pending {
+            self.note(Fact::Pending(interrupt));
+        } else if is_driven && self.gic.wired.lost_pulse() == Some(intid) {
+            self.hinder(Obstacle::PulseLost { interrupt });
+        } else if !is_driven && state.line() {
+            self.hinder(Obstacle::NoEdge { interrupt });
+        } else {
+            self.note(Fact::NotPending(interrupt));
         }
-        self.note(Fact::Pending(interrupt));
         let Some(cpu) = target else {
             let affinity = self.gic.wired.route(intid).into_bits();
             return Err(Obstacle::NoTarget { affinity });
@@ -160,7 +171,8 @@ impl Explainer<'_> {
             return Err(Obstacle::OtherTarget { interrupt, cpu: asked, target: cpu });
         }
         let (priority, is_listed) = (state.priority(), state.listed());
-        self.explain_arrival(&Arrival { interrupt, cpu, group, priority, is_listed })
+        let arrival = Arrival { interrupt, is_pending, cpu, group, priority, is_listed };
+        self.explain_arrival(&arrival)
     }
 }
 

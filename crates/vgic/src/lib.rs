@@ -18,7 +18,7 @@
 //! [`Vgic::events`]. A [`GuestFault`] names the register, the value and the kind of error. VMMs
 //! should print at least the first fault of each kind.
 //!
-//! [`Vgic::explain`] and [`Vgic::explain_interrupt`] name the first obstacle on an interrupt's path
+//! [`Vgic::explain`] and [`Vgic::explain_interrupt`] name the obstacles on an interrupt's path
 //! while the machine runs. `Debug` formats a summary.
 //!
 //! | implemented | |

@@ -9,7 +9,7 @@ use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use anyhow::{Context, Result};
 use doorbell_inspection::lint::{Excerpts, Row, RuleText};
 use gic_firmware::Severity;
-use msi_types::explain::Explanation;
+use msi_types::explain::{Explanation, Obstacle};
 use std::io::{self, Write};
 
 /// Width for formatting messages, in columns.
@@ -103,14 +103,15 @@ pub(crate) fn sentences(row: &Row) -> [String; 2] {
     [format!("{severity}[{}] {origin}: {message}", rule.name), format!("  help: {}", help(rule))]
 }
 
-/// Returns the lines of an explanation: first the findings, last the code of its obstacle.
+/// Returns the lines of an explanation: first the findings, last the codes of its obstacles.
 pub(crate) fn lines(explanation: &Explanation, found: &[Row]) -> Vec<String> {
     let mut lines: Vec<String> = found.iter().flat_map(sentences).collect();
     let text = explanation.to_string();
     let is_open = outcome(found.iter()) == Outcome::Good;
     let other = if is_open { "no obstacle was found" } else { "no other obstacle was found" };
     lines.extend(text.lines().map(|line| line.replace("no obstacle was found", other)));
-    lines.extend(explanation.code().map(|code| format!("more: `doorbell why {code}`")));
+    let codes = explanation.obstacles().map(Obstacle::code);
+    lines.extend(codes.map(|code| format!("more: `doorbell why {code}`")));
     lines
 }
 

@@ -122,20 +122,13 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
         };
         let enabled = self.reads(self.layout().enable(place.number), place.bit);
         let masked = place.block.is_masked(place.bit);
-        let controller = Explanation::new().with_fact(Fact::Doorbell(message.address));
-        if let Some(gate) = self.closed_gate() {
-            return controller.with_obstacle(Obstacle::GateClosed { gate });
-        }
-        if !enabled || masked {
-            return controller.with_obstacle(Obstacle::Disabled { interrupt: hwirq });
-        }
+        let closed = self.closed_gate().map(|gate| Obstacle::GateClosed { gate });
+        let disabled = (!enabled || masked).then_some(Obstacle::Disabled { interrupt: hwirq });
         let line = self.line_of(place);
-        let controller = if self.is_waiting(place) {
-            controller.with_fact(Fact::Pending(hwirq))
-        } else {
-            controller
-        };
-        controller.with_fact(Fact::Input(line)).and_then(|| self.wired.explain(line))
+        let waiting = self.is_waiting(place).then_some(Fact::Pending(hwirq));
+        let facts = [Fact::Doorbell(message.address), Fact::Input(line)].into_iter().chain(waiting);
+        let found = facts.fold(self.wired.explain(line), Explanation::with_fact);
+        closed.into_iter().chain(disabled).fold(found, Explanation::with_obstacle)
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

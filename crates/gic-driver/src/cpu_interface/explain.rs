@@ -26,37 +26,34 @@ impl InterfaceState {
     /// that the interface masks, but never the reverse.
     pub(crate) fn explain(self, cpu: Cpu, interrupt: HwIrq, priority: Priority) -> Explanation {
         let is_pending = self.highest_pending.map(IntId::hwirq) == Some(interrupt);
-        let pending = Explanation::new();
-        let pending =
-            if is_pending { pending.with_fact(Fact::Pending(interrupt)) } else { pending };
+        let pending = is_pending.then_some(Fact::Pending(interrupt));
+        let pending = pending.into_iter().fold(Explanation::new(), Explanation::with_fact);
         let (mask, running, priority) = (self.mask.get(), self.running.get(), priority.get());
         let group_priority = priority >> self.binary_point.min(7) << self.binary_point.min(7);
-        let grouping = (group_priority != priority).then_some(Fact::GroupPriority {
-            priority,
-            group_priority,
-            binary_point: self.binary_point,
-        });
-        let signals = |fact| match self.irqs_masked {
-            None => pending.with_fact(fact).with_unexamined(Unexamined::ExceptionMask),
-            Some(_) => pending.with_fact(fact),
+        let is_masked = self.irqs_masked == Some(true);
+        let is_hindered = group_priority >= running;
+        let obstacles = [
+            (!self.is_enabled)
+                .then_some(Obstacle::InterfaceGroupDisabled { group: self.group, cpu }),
+            (priority >= mask).then_some(Obstacle::PriorityMasked { priority, mask, cpu }),
+            is_hindered.then_some(Obstacle::PriorityNotHigher { priority, running, cpu }),
+            is_masked.then_some(Obstacle::ExceptionsMasked { cpu }),
+        ];
+        let fact = match obstacles {
+            [None, None, None, None] if is_pending => Some(Fact::Signaled(cpu)),
+            [None, None, None, None] => Some(Fact::WouldSignal(cpu)),
+            _ if is_hindered && group_priority != priority => Some(Fact::GroupPriority {
+                priority,
+                group_priority,
+                binary_point: self.binary_point,
+            }),
+            _ => None,
         };
-        let obstacle = if !self.is_enabled {
-            Obstacle::InterfaceGroupDisabled { group: self.group, cpu }
-        } else if priority >= mask {
-            Obstacle::PriorityMasked { priority, mask, cpu }
-        } else if group_priority >= running {
-            let running = Obstacle::PriorityNotHigher { priority, running, cpu };
-            return grouping
-                .into_iter()
-                .fold(pending, Explanation::with_fact)
-                .with_obstacle(running);
-        } else if self.irqs_masked == Some(true) {
-            Obstacle::ExceptionsMasked { cpu }
-        } else if is_pending {
-            return signals(Fact::Signaled(cpu));
-        } else {
-            return signals(Fact::WouldSignal(cpu));
-        };
-        pending.with_obstacle(obstacle)
+        let found = fact.into_iter().fold(pending, Explanation::with_fact);
+        let found = obstacles.into_iter().flatten().fold(found, Explanation::with_obstacle);
+        match self.irqs_masked {
+            None => found.with_unexamined(Unexamined::ExceptionMask),
+            Some(_) => found,
+        }
     }
 }

@@ -145,9 +145,8 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
             return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
         let doorbell = self.doorbell(target).map(Fact::Doorbell);
-        let arrived = doorbell.into_iter().fold(Explanation::new(), Explanation::with_fact);
-        let arrived = arrived.with_fact(Fact::MessageIntid(hwirq));
-        arrived.and_then(|| self.gic().explain_lpi(lpi, target))
+        let facts = doorbell.into_iter().chain([Fact::MessageIntid(hwirq)]);
+        facts.fold(self.gic().explain_lpi(lpi, target), Explanation::with_fact)
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

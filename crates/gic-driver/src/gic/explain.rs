@@ -41,24 +41,25 @@ impl<P: GicPlatform> Gic<P> {
         let stopped = Explanation::stopped;
         let on = self.redistributor_frames(cpu).ok().filter(|_| self.is_on(cpu));
         let Some(redistributor) = on else { return stopped(Obstacle::Offline { cpu }) };
+        let mut found = self.explain_target(cpu);
         if !redistributor.lpis_enabled() {
-            return stopped(Obstacle::LpisDisabled { cpu });
+            return found.with_obstacle(Obstacle::LpisDisabled { cpu });
         }
         let foreign = self.lpis.as_ref().ok().and_then(|lpis| lpis.foreign_table(redistributor));
         if let Some(obstacle) = foreign.and_then(|table| other_table(table, cpu)) {
-            return stopped(obstacle);
+            found = found.with_obstacle(obstacle);
         }
         let interrupt = lpi.intid().hwirq();
         let bits = redistributor.lpi_bases().0.id_bits_minus_one() + 1;
         let config = self.lpis.as_ref().ok().and_then(|lpis| lpis.config(lpi).ok());
         let Some(config) = config.filter(|_| lpi.get() >> bits.min(31) == 0) else {
-            return stopped(Obstacle::BeyondTable { interrupt, bits });
+            return found.with_obstacle(Obstacle::BeyondTable { interrupt, bits });
         };
-        if !config.enable() {
-            return stopped(Obstacle::Disabled { interrupt });
+        if config.enable() {
+            found.with_fact(Fact::Enabled(config.priority().get()))
+        } else {
+            found.with_obstacle(Obstacle::Disabled { interrupt })
         }
-        let enabled = Explanation::new().with_fact(Fact::Enabled(config.priority().get()));
-        enabled.and_then(|| self.explain_target(cpu))
     }
 
     /// Explains how far a wired interrupt gets.
@@ -73,23 +74,20 @@ impl<P: GicPlatform> Gic<P> {
         if interrupt.intid().is_private() && !self.is_on(cpu) {
             return stopped(Obstacle::Offline { cpu });
         }
-        let state = explain_state(&interrupt, self.distributor.view());
-        if let Some(Obstacle::NotPending { .. }) = state.obstacle() {
-            let Some(other) = self.unclaimed_pending() else { return state };
-            return state.with_observation(Fact::OtherPending(other.hwirq()));
+        let mut state = explain_state(&interrupt, self.distributor.view());
+        if state.is_idle()
+            && let Some(other) = self.unclaimed_pending()
+        {
+            state = state.with_fact(Fact::OtherPending(other.hwirq()));
         }
-        state.and_then(|| {
-            if IntId::from(hwirq).is_private() {
-                return self.explain_target(self.platform.cpu());
+        state.merge(match self.distributor.route(interrupt.intid()) {
+            _ if IntId::from(hwirq).is_private() => self.explain_target(cpu),
+            Ok(Route::To(affinity)) => {
+                let target = self.cpus().find(|cpu| self.affinity(*cpu) == Some(affinity));
+                let missing = Obstacle::NoTarget { affinity: affinity.mpidr() };
+                target.map_or(stopped(missing), |cpu| self.explain_target(cpu))
             }
-            match self.distributor.route(interrupt.intid()) {
-                Ok(Route::To(affinity)) => {
-                    let target = self.cpus().find(|cpu| self.affinity(*cpu) == Some(affinity));
-                    let missing = Obstacle::NoTarget { affinity: affinity.mpidr() };
-                    target.map_or(stopped(missing), |cpu| self.explain_target(cpu))
-                }
-                Ok(Route::AnyParticipating) | Err(_) => self.explain_forwarding(),
-            }
+            Ok(Route::AnyParticipating) | Err(_) => self.explain_forwarding(),
         })
     }
 
@@ -108,11 +106,11 @@ impl<P: GicPlatform> Gic<P> {
         let stopped = Explanation::stopped;
         let on = self.redistributor_frames(cpu).ok().filter(|_| self.is_on(cpu));
         let Some(redistributor) = on else { return stopped(Obstacle::Offline { cpu }) };
+        let forwarding = self.explain_forwarding();
         if redistributor.is_asleep() {
-            return stopped(Obstacle::Asleep { cpu });
+            return forwarding.with_obstacle(Obstacle::Asleep { cpu });
         }
-        let target = Explanation::new().with_fact(Fact::Target(cpu, TargetState::Awake));
-        target.and_then(|| self.explain_forwarding())
+        forwarding.with_fact(Fact::Target(cpu, TargetState::Awake))
     }
 
     fn explain_forwarding(&self) -> Explanation {
@@ -127,10 +125,8 @@ impl<P: GicPlatform> Gic<P> {
 fn explain_state<M: crate::Mmio>(interrupt: &Interrupt<'_, M>, view: SecurityView) -> Explanation {
     let hwirq = interrupt.intid().hwirq();
     let foreign = interrupt.group(view).filter(|group| *group != view.own_group());
-    if let Some(group) = foreign.map(group_name) {
-        return Explanation::stopped(Obstacle::WrongGroup { interrupt: hwirq, group });
-    }
-    interrupt.explain()
+    let wrong = |group| Obstacle::WrongGroup { interrupt: hwirq, group: group_name(group) };
+    foreign.map(wrong).into_iter().fold(interrupt.explain(), Explanation::with_obstacle)
 }
 
 /// Returns the obstacle for a table register that does not name the driver's table.

@@ -39,7 +39,7 @@ impl<P: Platform> GicV2<P> {
         let Ok(interrupt) = self.wired(hwirq) else {
             return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
-        interrupt.explain().and_then(|| self.explain_target(hwirq))
+        interrupt.explain().merge(self.explain_target(hwirq))
     }
 
     /// Explains the target of an interrupt. A private interrupt targets the calling CPU.
@@ -57,8 +57,7 @@ impl<P: Platform> GicV2<P> {
         let Some(cpu) = target else {
             return Explanation::stopped(Obstacle::NoTarget { affinity: targets.into() });
         };
-        let target = Explanation::new().with_fact(Fact::Target(cpu, TargetState::Awake));
-        target.and_then(|| self.explain_forwarding())
+        self.explain_forwarding().with_fact(Fact::Target(cpu, TargetState::Awake))
     }
 
     fn explain_forwarding(&self) -> Explanation {

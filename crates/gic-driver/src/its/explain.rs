@@ -26,33 +26,34 @@ pub(super) fn explain<P: GicPlatform>(
         return Explanation::stopped(obstacle);
     };
     let doorbell = Fact::Doorbell(its.doorbell_of(route.device));
-    let translation = match untranslated(its, route, sender) {
-        Some(obstacle) => Explanation::stopped(obstacle),
-        None => Explanation::new().with_fact(Fact::Event {
+    let delivery = its.gic.explain_lpi(lpi, cpu_of(route.collection)).with_fact(doorbell);
+    let obstacles = untranslated(its, route, sender);
+    if obstacles == [None; 3] {
+        return delivery.with_fact(Fact::Event {
             device: route.device,
             event: route.event_id(),
             interrupt: lpi.intid().hwirq(),
-        }),
-    };
-    let cpu = cpu_of(route.collection);
-    let arrived = Explanation::new().with_fact(doorbell).and_then(|| translation);
-    arrived.and_then(|| its.gic.explain_lpi(lpi, cpu))
+        });
+    }
+    obstacles.into_iter().flatten().fold(delivery, Explanation::with_obstacle)
 }
 
-/// Returns the obstacle that keeps the ITS from translating messages for this event, if any.
+/// Returns the obstacles that keep the ITS from translating messages for this event.
 fn untranslated<P: GicPlatform>(
     its: &Its<P>,
     route: EventRoute,
     sender: Option<DeviceId>,
-) -> Option<Obstacle> {
-    if !its.frame.registers.read(gits::CTLR).enabled() {
-        return Some(Obstacle::ItsDisabled { its: its.frame.base });
-    }
-    let mapped = route.device;
-    if let Some(actual) = sender.filter(|actual| *actual != mapped) {
-        return Some(Obstacle::WrongDevice { expected: mapped, actual });
-    }
-    foreign_memory(its).or_else(|| stuck_commands(its))
+) -> [Option<Obstacle>; 3] {
+    let is_enabled = its.frame.registers.read(gits::CTLR).enabled();
+    let disabled = Obstacle::ItsDisabled { its: its.frame.base };
+    let (expected, actual) = (route.device, sender.filter(|actual| *actual != route.device));
+    // An ITS that is disabled executes no commands.
+    let stuck = foreign_memory(its).or_else(|| stuck_commands(its).filter(|_| is_enabled));
+    [
+        (!is_enabled).then_some(disabled),
+        actual.map(|actual| Obstacle::WrongDevice { expected, actual }),
+        stuck,
+    ]
 }
 
 /// Returns an obstacle if a register no longer names the driver's table or queue.

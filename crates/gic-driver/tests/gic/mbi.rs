@@ -386,7 +386,7 @@ fn explain_reports_the_state_of_a_message_based_spi() {
     let block = allocate(&mbi, 1, Shape::Independent).unwrap();
     let interrupt = block.first();
     let explain = |hwirq| mbi.explain(hwirq, RequesterId::new(1));
-    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NotPending { interrupt }));
+    assert!(explain(interrupt).is_idle());
     mbi.set_pending(interrupt, Pending::Set);
     let facts = [
         Fact::Doorbell(DISTRIBUTOR + 0x40),
@@ -398,6 +398,9 @@ fn explain_reports_the_state_of_a_message_based_spi() {
     assert!(explain(interrupt).facts().eq(facts));
     assert_eq!(explain(interrupt).obstacle(), None);
     let intid = IntId::new(interrupt.get());
+    fake.at_distributor(|frame| frame.spis.state(intid).edge = false);
+    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::LevelSensitive { interrupt }));
+    fake.at_distributor(|frame| frame.spis.state(intid).edge = true);
     fake.at_distributor(|frame| frame.spis.state(intid).active = true);
     let active = Obstacle::Active { interrupt, cpu: None };
     assert_eq!(explain(interrupt).obstacle(), Some(active));

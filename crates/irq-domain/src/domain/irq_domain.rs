@@ -359,7 +359,7 @@ impl IrqSource for Slot {
         {
             device = device.with_fact(Fact::OtherVectorPending(slot));
         }
-        let all = device.and_then(|| self.domain.parent().explain(hwirq, requester));
+        let all = device.merge(self.domain.parent().explain(hwirq, requester));
         let is_mapped = all.facts().any(|fact| matches!(fact, Fact::Mapped { .. }));
         if is_mapped { all } else { all.with_unexamined(Unexamined::Iommu) }
     }

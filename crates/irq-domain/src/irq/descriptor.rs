@@ -377,7 +377,7 @@ impl Source {
             Self::Wired(input) => &input.parent,
             Self::PerCpu(parent) => parent,
         };
-        Explanation::new().with_fact(Fact::Input(hwirq)).and_then(|| parent.explain(hwirq))
+        parent.explain(hwirq).with_fact(Fact::Input(hwirq))
     }
 }
 

@@ -148,16 +148,17 @@ impl fmt::Write for Indented<'_> {
 pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
     let (descriptor, host) = (interrupt.descriptor, interrupt.runtime.host());
     let disabled = disabled(interrupt);
-    let source = masked_because(&descriptor.source.explain(host, descriptor.hwirq), disabled);
-    let core = match (target_offline(interrupt), disabled) {
-        (Some(offline), None) => Explanation::stopped(offline),
-        _ => Explanation::new(),
-    };
-    let core = core.with_fact(Fact::Irq(descriptor.irq.get()));
-    source.merge(match disabled {
-        Some(reason) => core.with_obstacle(reason),
-        None => core.with_fact(Fact::Runs(descriptor.counts.per_cpu().sum())),
-    })
+    let source = descriptor.source.explain(host, descriptor.hwirq);
+    let offline = target_offline(interrupt).filter(|_| disabled.is_none());
+    let found = offline.into_iter().fold(source, Explanation::with_obstacle);
+    let found = found.with_fact(Fact::Irq(descriptor.irq.get()));
+    match disabled {
+        // The core masks an interrupt that it or its driver disables.
+        Some(reason) => found.caused_by(reason, |obstacle| {
+            matches!(obstacle, Obstacle::VectorMasked { .. } | Obstacle::Disabled { .. })
+        }),
+        None => found.with_fact(Fact::Runs(descriptor.counts.per_cpu().sum())),
+    }
 }
 
 /// Returns the obstacle, if any, that keeps the handler from running when the interrupt arrives.
@@ -172,17 +173,6 @@ fn disabled(interrupt: IrqRef<'_>) -> Option<Obstacle> {
         obstacle = (!cell.is_enabled()).then_some(Obstacle::DisabledByDriver);
     });
     obstacle
-}
-
-/// Returns the source's explanation. If its obstacle is a mask, and the core has a reason to mask
-/// the interrupt, replaces the mask with this reason.
-fn masked_because(source: &Explanation, reason: Option<Obstacle>) -> Explanation {
-    match (source.obstacle(), reason) {
-        (Some(Obstacle::VectorMasked { .. } | Obstacle::Disabled { .. }), Some(reason)) => {
-            source.caused_by(reason)
-        }
-        _ => *source,
-    }
 }
 
 fn target_offline(interrupt: IrqRef<'_>) -> Option<Obstacle> {

@@ -339,7 +339,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
             Some(self.layer.explain(device, above, below))
         });
         let below = self.layer.requester(requester).unwrap_or(requester);
-        layer.unwrap_or_default().and_then(|| self.parent.explain(hwirq, below))
+        layer.unwrap_or_default().merge(self.parent.explain(hwirq, below))
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

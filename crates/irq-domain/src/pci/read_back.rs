@@ -24,7 +24,11 @@ pub(super) fn slot_state(
     let mut state = SlotState::new(Explanation::new());
     state.requester = config.requester();
     if let Some(obstacle) = obstacle.or_else(|| check_both(config)) {
-        state.explanation = Explanation::stopped(obstacle);
+        let stopped = Explanation::stopped(obstacle);
+        state.explanation = match obstacle {
+            Obstacle::Absent | Obstacle::PoweredDown { .. } => stopped,
+            _ => stopped.merge(explain_bus(config)),
+        };
         return state;
     }
     let (message, pending_if_masked) = read();
@@ -33,7 +37,7 @@ pub(super) fn slot_state(
         None => Explanation::new().with_fact(Fact::Message(message)),
     };
     state.message = Some(message);
-    state.explanation = endpoint.and_then(|| explain_bus(config));
+    state.explanation = endpoint.merge(explain_bus(config));
     if state.requester.is_none() {
         let unread = state.explanation.with_unexamined(Unexamined::Requester);
         state.explanation = unread.with_unexamined(Unexamined::Bridges);
@@ -78,11 +82,11 @@ fn is_virtual(config: &dyn ConfigSpace) -> bool {
 
 /// Explains whether the function's writes reach the host bridge.
 fn explain_bus(config: &dyn ConfigSpace) -> Explanation {
-    if config.read16(COMMAND) & COMMAND_MASTER == 0 {
-        return Explanation::stopped(Obstacle::BusMasterDisabled);
+    let is_master = config.read16(COMMAND) & COMMAND_MASTER != 0;
+    let function = (!is_master).then_some(Obstacle::BusMasterDisabled);
+    let bridge = config.closed_bridge().map(|bridge| Obstacle::BridgeDisabled { bridge });
+    if function.is_none() && bridge.is_none() {
+        return Explanation::new().with_fact(Fact::BusMaster);
     }
-    match config.closed_bridge() {
-        Some(bridge) => Explanation::stopped(Obstacle::BridgeDisabled { bridge }),
-        None => Explanation::new().with_fact(Fact::BusMaster),
-    }
+    function.into_iter().chain(bridge).fold(Explanation::new(), Explanation::with_obstacle)
 }

@@ -100,9 +100,18 @@ impl Entry {
     /// Returns the message that the vector may send, or `None` if the vector is masked or MSI-X is
     /// disabled.
     pub(super) fn allowed(&self, control: Control, sender: Sender) -> Option<RoutedMessage> {
-        let [low, high, data, vector] = self.words;
-        let masked = control.function_mask() || VectorControl::from_bits(vector).masked();
-        let message = MsiMessage { address: u64::from(high) << 32 | u64::from(low), data };
-        (control.enable() && !masked).then_some(RoutedMessage { sender, message })
+        let is_masked = control.function_mask() || self.is_masked();
+        let routed = RoutedMessage { sender, message: self.message() };
+        (control.enable() && !is_masked).then_some(routed)
+    }
+
+    /// Returns `true` if the entry's own mask bit is set.
+    pub(super) fn is_masked(&self) -> bool {
+        VectorControl::from_bits(self.words[3]).masked()
+    }
+
+    pub(super) fn message(&self) -> MsiMessage {
+        let [low, high, data, _] = self.words;
+        MsiMessage { address: u64::from(high) << 32 | u64::from(low), data }
     }
 }

@@ -37,11 +37,6 @@ super::table::stages! {
             601 Message(message: MsiMessage) "sends {:#x} to {:#x}" (message.data, message.address);
             /// The device's line has this level.
             602 Line(level: Level) "the line is {}" (if level == Level::High { "high" } else { "low" });
-            /// A pulse on the interrupt's line was lost, because the input is level-sensitive.
-            603 PulseLost(interrupt: HwIrq)
-                "a pulse on the line of INTID {interrupt} was lost, because the input is \
-                 level-sensitive"
-                => "make the interrupt edge-triggered in GICD_ICFGR<n>";
             /// Another vector of the function is masked and has its pending bit set.
             604 OtherVectorPending(vector: u16)
                 "the device signals vector {vector}, which is masked and has its pending bit set";
@@ -170,7 +165,7 @@ super::table::stages! {
             /// priorities.
             620 Enabled(priority: u8) "enabled, priority {priority:#x}";
             /// The input is level-sensitive: the interrupt is pending only while its line is high.
-            621 LevelSensitive "level-sensitive in GICD_ICFGR<n>, so that a pulse is lost";
+            621 LevelSensitive "level-sensitive in GICD_ICFGR<n>";
             /// The byte that configures an LPI, in the table that its redistributor uses.
             622 ConfigurationByte {
                 /// Address of the byte.
@@ -182,6 +177,9 @@ super::table::stages! {
         Pending {
             /// The interrupt is pending.
             623 Pending(interrupt: HwIrq) "INTID {interrupt} is pending";
+            /// The interrupt is not pending: no message, edge or level has arrived since it was
+            /// last acknowledged, or its pending state was cleared.
+            603 NotPending(interrupt: HwIrq) "INTID {interrupt} is not pending";
             /// Another interrupt is pending, but no driver has claimed it.
             624 OtherPending(interrupt: HwIrq)
                 "INTID {interrupt} is pending, but no driver has claimed it"
@@ -243,11 +241,16 @@ impl Fact {
             self,
             Self::WrittenWhileBusy { .. }
                 | Self::TranslationTableMissing { .. }
-                | Self::PulseLost(_)
                 | Self::OtherVectorPending(_)
                 | Self::DataReplaced { .. }
                 | Self::OtherPending(_)
         )
+    }
+
+    /// Returns advice on the mistake that a warning shows, which may be empty, or `None` if the fact
+    /// is no [warning](Self::is_warning).
+    pub(super) fn advice(self) -> Option<&'static str> {
+        self.is_warning().then(|| self.stated_fix())
     }
 
     /// Returns advice on the mistake that the fact shows, if it is the likely reason for the
@@ -266,7 +269,12 @@ impl Fact {
             Self::ConfigurationByte { .. } if matches!(obstacle, Obstacle::Disabled { .. }) => {
                 "set bit 0 of the byte, or write the table's address to GICR_PROPBASER"
             }
-            _ => Some(self.stated_fix()).filter(|fix| !fix.is_empty())?,
+            Self::GroupPriority { .. }
+                if matches!(obstacle, Obstacle::PriorityNotHigher { .. }) =>
+            {
+                self.stated_fix()
+            }
+            _ => return None,
         })
     }
 }

@@ -80,11 +80,15 @@ super::table::stages! {
                     stored.data, stored.address, expected.data, expected.address,
                     Lost::of(stored, expected)
                 );
-            /// The line of a level-sensitive interrupt is low.
-            409 LineLow "the line is low, and the input is level-sensitive"
-                => "check to which input the device's line is wired, and that the device holds it \
-                 high until it is served; if it only pulses the line, make the interrupt \
-                 edge-triggered in GICD_ICFGR<n>";
+            /// A pulse on the interrupt's line was lost, because the input is level-sensitive.
+            409 PulseLost {
+                /// The INTID.
+                interrupt: HwIrq,
+            }
+                "a pulse on the line of INTID {interrupt} was lost, because the input is \
+                 level-sensitive"
+                => "make the interrupt edge-triggered in GICD_ICFGR<n>, or hold the line high \
+                 until the interrupt is served";
             /// An operating system has not set up the interrupt, or has set it up in a way that
             /// contradicts firmware's description.
             410 Setup(fault: SetupFault) "{fault}";
@@ -246,6 +250,17 @@ super::table::stages! {
                 interrupt: HwIrq,
             } "INTID {interrupt} does not exist"
                 => "use an INTID that the controller implements";
+            /// The message names an INTID that its doorbell does not make pending.
+            443 NotOfDoorbell {
+                /// The INTID.
+                interrupt: HwIrq,
+                /// The first INTID of the doorbell.
+                first: HwIrq,
+                /// The last INTID of the doorbell.
+                last: HwIrq,
+            } "INTID {interrupt} is not one of this doorbell's {first} to {last}"
+                => "store the data of a vector of this doorbell, or correct the range that \
+                 firmware states";
             /// No event is mapped to the LPI.
             432 NoEvent {
                 /// The INTID.
@@ -341,22 +356,6 @@ super::table::stages! {
                 => "assign the interrupt to the kernel's group in GICD_IGROUPR<n> or GICR_IGROUPR0";
         }
         Pending {
-            /// The interrupt is not pending: no message or edge has arrived since it was last
-            /// acknowledged, or its pending state was cleared.
-            443 NotPending {
-                /// The INTID.
-                interrupt: HwIrq,
-            } "INTID {interrupt} is not pending"
-                => "check that the device has signaled the interrupt since it was last \
-                 acknowledged";
-            /// Hardware delivers the interrupt's messages to the guest directly (GICv4), so the
-            /// model doesn't know whether it is pending.
-            444 PendingUnknown {
-                /// The INTID.
-                interrupt: HwIrq,
-            } "hardware delivers INTID {interrupt} directly, so its pending state is unknown"
-                => "disable direct injection, so that the model sees whether the interrupt is \
-                 pending";
             /// The interrupt is not pending although its line is high, because it is
             /// edge-triggered.
             445 NoEdge {

@@ -35,18 +35,21 @@ pub enum Unexamined {
     KernelController,
     /// The requester ID with which the device's messages arrive.
     Requester,
+    /// The interrupt's pending state: hardware delivers its messages to the guest directly (GICv4).
+    PendingState,
     /// The CPU's exception mask, `PSTATE.I`.
     ExceptionMask,
 }
 
 impl Unexamined {
     /// All parts, in the order of declaration and of their stages.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::StoredMessage,
         Self::Bridges,
         Self::Iommu,
         Self::KernelController,
         Self::Requester,
+        Self::PendingState,
         Self::ExceptionMask,
     ];
 
@@ -57,6 +60,7 @@ impl Unexamined {
             Self::Bridges | Self::Iommu => Stage::Bus,
             Self::KernelController => Stage::Doorbell,
             Self::Requester => Stage::Translation,
+            Self::PendingState => Stage::Pending,
             Self::ExceptionMask => Stage::Interface,
         }
     }
@@ -72,6 +76,9 @@ impl fmt::Display for Unexamined {
                 "the kernel's controller (it can be read while all vCPUs are stopped)"
             }
             Self::Requester => "the requester ID of the device's messages",
+            Self::PendingState => {
+                "the pending state (hardware delivers the messages to the guest directly)"
+            }
             Self::ExceptionMask => "PSTATE.I",
         })
     }

@@ -40,18 +40,21 @@ impl CpuInterface {
 
     /// Returns the reason why the interface of this vCPU does not signal an interrupt with this
     /// priority, if there is one.
-    pub(crate) fn obstacle(&self, cpu: Cpu, group: Group, priority: Priority) -> Option<Obstacle> {
-        if !self.takes(group) {
-            return Some(Obstacle::InterfaceGroupDisabled { group, cpu });
-        }
-        let shown = self.view(priority);
-        if !priority.is_more_urgent_than(self.mask) {
-            let mask = self.mask_view();
-            return Some(Obstacle::PriorityMasked { priority: shown, mask, cpu });
-        }
-        let running = self.running_view();
-        let blocks = !self.preempts(priority, group);
-        blocks.then_some(Obstacle::PriorityNotHigher { priority: shown, running, cpu })
+    pub(crate) fn obstacles(
+        &self,
+        cpu: Cpu,
+        group: Group,
+        priority: Priority,
+    ) -> impl Iterator<Item = Obstacle> + use<> {
+        let (shown, mask, running) = (self.view(priority), self.mask_view(), self.running_view());
+        let masked = !priority.is_more_urgent_than(self.mask);
+        let blocked = !self.preempts(priority, group);
+        let obstacles = [
+            (!self.takes(group)).then_some(Obstacle::InterfaceGroupDisabled { group, cpu }),
+            masked.then_some(Obstacle::PriorityMasked { priority: shown, mask, cpu }),
+            blocked.then_some(Obstacle::PriorityNotHigher { priority: shown, running, cpu }),
+        ];
+        obstacles.into_iter().flatten()
     }
 
     /// Returns a fact if the binary point hides a part of the priority from the comparison with the

@@ -54,13 +54,16 @@ impl<'a> Explainer<'a> {
                 self.explain_lpi(cpu, lpi)
             }
             Doorbell::V2m(frame) => {
-                let named = Some(data).filter(|spi| frame.spis().contains(spi));
-                let spi = IntId::new(named.ok_or(unknown)?);
+                let spis = frame.spis();
+                if !spis.contains(&data) {
+                    let [interrupt, first, last] = [data, spis.start, spis.end - 1].map(HwIrq::new);
+                    return Err(Obstacle::NotOfDoorbell { interrupt, first, last });
+                }
+                let spi = IntId::new(data);
                 self.note(Fact::MessageIntid(HwIrq::new(spi.get())));
                 let state = self.gic.wired.visible(Cpu::new(0), spi);
                 if state.is_some_and(|state| !state.edge()) {
-                    let interrupt = HwIrq::new(spi.get());
-                    return Err(Obstacle::LevelSensitive { interrupt });
+                    self.hinder(Obstacle::LevelSensitive { interrupt: HwIrq::new(spi.get()) });
                 }
                 self.explain_message_spi(spi)
             }

@@ -10,7 +10,7 @@ use gic_arch::Lpi;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::lpi::{self, Config};
 use msi_types::explain::Group;
-use msi_types::explain::{Fact, Obstacle, TableRegister};
+use msi_types::explain::{Fact, Obstacle, TableRegister, Unexamined};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
 
 /// Mask of the priority and enable bits in a configuration byte. Bit 1 has no effect.
@@ -22,13 +22,15 @@ impl Explainer<'_> {
         let status = its.lock().explain(device, event, &mut self.explanation)?;
         let interrupt = HwIrq::new(status.lpi.get());
         self.note(Fact::Event { device, event, interrupt });
-        self.explain_status(status).map_err(|obstacle| match obstacle {
+        let passed = self.explain_status(status);
+        let mut obstacles = self.explanation.obstacles().chain(passed.err());
+        let is_stale = obstacles.any(|it| matches!(it, Obstacle::StaleConfiguration { .. }));
+        if is_stale || !status.is_pending {
             // The INV or INT may still be in the command queue.
-            Obstacle::StaleConfiguration { .. } | Obstacle::NotPending { .. } => {
-                its.lock().queued_commands().unwrap_or(obstacle)
-            }
-            _ => obstacle,
-        })
+            its.lock().queued_commands().map_or(passed, Err)
+        } else {
+            passed
+        }
     }
 
     /// Follows an LPI at a redistributor.
@@ -60,36 +62,38 @@ impl Explainer<'_> {
             memory: in_memory.into_bits() & CONFIGURATION,
             cached: cached.into_bits() & CONFIGURATION,
         };
-        if !cached.enable() {
-            if in_memory.enable() {
-                return Err(stale);
-            }
-            self.note_configuration(&status, in_memory);
+        if cached.enable() {
+            self.note(Fact::Enabled(cached.priority().get()));
+        } else if in_memory.enable() {
+            return Err(stale);
+        } else {
             let disabled = Obstacle::Disabled { interrupt };
-            return Err(self.ignored_propbaser(cpu).unwrap_or(disabled));
+            self.hinder(self.ignored_propbaser(cpu).unwrap_or(disabled));
         }
-        self.note(Fact::Enabled(cached.priority().get()));
         if !in_memory.enable() {
-            // The redistributor still uses the byte that it has cached.
+            // The redistributor may still use a byte that it has cached.
             self.note_configuration(&status, in_memory);
         }
-        if !status.is_pending {
-            let is_direct = self.gic.its.iter().any(|its| its.is_direct(status.lpi));
-            let unknown = Obstacle::PendingUnknown { interrupt };
-            return Err(if is_direct { unknown } else { self.why_not_pending(&status) });
+        let is_pending = status.is_pending;
+        if is_pending {
+            self.note(Fact::Pending(interrupt));
+        } else if self.gic.its.iter().any(|its| its.is_direct(status.lpi)) {
+            self.explanation = self.explanation.with_unexamined(Unexamined::PendingState);
+        } else if let Some(cause) = self.why_not_pending(&status) {
+            self.hinder(cause);
+        } else {
+            self.note(Fact::NotPending(interrupt));
         }
-        self.note(Fact::Pending(interrupt));
-        let (priority, is_listed) = (status.priority_in(cached), status.is_listed);
-        let arrival = Arrival { interrupt, cpu, group: Group::One, priority, is_listed };
-        self.explain_arrival(&arrival).map_err(|obstacle| match obstacle {
-            Obstacle::PriorityMasked { .. } | Obstacle::PriorityNotHigher { .. } => {
-                // The priority in memory may be sufficient, although the cached one is not.
-                let current = status.priority_in(in_memory);
-                let hinders = self.interface(cpu).obstacle(cpu, Group::One, current).is_some();
-                if hinders { obstacle } else { stale }
-            }
-            _ => obstacle,
-        })
+        let (mut priority, is_listed) = (status.priority_in(cached), status.is_listed);
+        // The priority in memory may be sufficient, although the cached one is not.
+        let current = status.priority_in(in_memory);
+        let hinders = |of| self.interface(cpu).obstacles(cpu, Group::One, of).next().is_some();
+        if hinders(priority) && !hinders(current) {
+            self.hinder(stale);
+            priority = current;
+        }
+        let group = Group::One;
+        self.explain_arrival(&Arrival { interrupt, is_pending, cpu, group, priority, is_listed })
     }
 
     /// Checks an LPI against its target's LPI tables. Returns the configuration byte in memory.
@@ -138,13 +142,11 @@ impl Explainer<'_> {
         self.gic.redistributors.get(cpu.index()).map(RedistributorRegisters::lpis)
     }
 
-    /// Returns the reason why an LPI is not pending. Its pending state may have been lost if its
+    /// Returns a reason why an LPI may not be pending: its pending state may have been lost if its
     /// redistributor has no pending table of its own.
-    fn why_not_pending(&self, status: &LpiStatus) -> Obstacle {
-        let (interrupt, cpu) = (HwIrq::new(status.lpi.get()), status.cpu);
-        let Some(registers) = self.lpi_registers(cpu) else {
-            return Obstacle::NotPending { interrupt };
-        };
+    fn why_not_pending(&self, status: &LpiStatus) -> Option<Obstacle> {
+        let cpu = status.cpu;
+        let registers = self.lpi_registers(cpu)?;
         let (used, [_, ignored]) = (registers.pendbaser, registers.ignored);
         let pendbaser = used.into_bits();
         let is_other = |other: &u64| Pendbaser::from_bits(*other).address() != used.address();
@@ -154,16 +156,15 @@ impl Explainer<'_> {
             ignored,
         });
         if !status.has_pending_table {
-            return ignored.unwrap_or(Obstacle::NoPendingTable { cpu, pendbaser });
+            return ignored.or(Some(Obstacle::NoPendingTable { cpu, pendbaser }));
         }
         let other = self
             .gic
             .lpis
             .as_ref()
             .and_then(|lpis| lpis.read(cpu.index()).sharer_of_pending_table(cpu.get()));
-        other.map_or(Obstacle::NotPending { interrupt }, |other| {
-            let shared = Obstacle::SharedPendingTable { cpu, pendbaser, other: Cpu::new(other) };
-            ignored.unwrap_or(shared)
-        })
+        let shared =
+            |other| Obstacle::SharedPendingTable { cpu, pendbaser, other: Cpu::new(other) };
+        other.map(|other| ignored.unwrap_or(shared(other)))
     }
 }

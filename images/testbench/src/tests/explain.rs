@@ -58,11 +58,8 @@ pub(super) fn faults(machine: &Machine, rig: &Rig, function: &Function) -> Outco
     machine.route(handle, here)?;
     let found = Found { machine, handle, here };
     let works = found.obstacle();
-    let line = machine.controller.as_ref().and_then(|parent| parent.line(handle.hwirq()));
-    let idle = Obstacle::NotPending { interrupt: line.unwrap_or(handle.hwirq()) };
-    // The driver cannot read whether an LPI is pending.
+    check!(works.is_none(), "of a working vector: {works:?}");
     let lpi = Lpi::try_from(handle.hwirq().get()).ok();
-    check!(works == lpi.is_none().then_some(idle), "of a working vector: {works:?}");
     of_bus(&found, function)?;
     if let Some(capability) = pci::capability(function, msix::CAPABILITY_ID) {
         of_table(&found, function, capability)?;

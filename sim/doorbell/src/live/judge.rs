@@ -1,4 +1,4 @@
-//! Finds the first obstacle that keeps a function's interrupts from being handled.
+//! Finds the obstacles that keep a function's interrupts from being handled.
 
 use super::functions::{Function, Message};
 use super::irqs::{self, Irq};
@@ -100,7 +100,7 @@ impl Subject<'_> {
     /// function, returns the reason, unless only an interrupt has a fault. Otherwise, returns the
     /// explanation of the interrupt that stops at the earliest stage, and prefers faults.
     pub(super) fn explanation(&self, of_interrupts: &[Explanation]) -> Explanation {
-        let has_fault = |one: &Explanation| one.obstacle().is_some_and(is_fault);
+        let has_fault = |one: &Explanation| one.obstacles().any(is_fault);
         let stage = |explanation: &&Explanation| {
             let stage = explanation.obstacle().map_or(usize::MAX, |one| one.stage() as usize);
             (!has_fault(explanation), stage)
@@ -184,20 +184,27 @@ impl Subject<'_> {
         let input = irq.intid().map(|intid| Fact::Input(HwIrq::new(intid)));
         let facts = level.map(Fact::Line).into_iter().chain(input);
         let explanation = facts.fold(Explanation::new(), Explanation::with_fact);
-        explanation.and_then(|| self.target(irq)).and_then(|| handler(number, irq))
+        explanation.merge(self.target(irq)).merge(handler(number, irq))
     }
 
     /// Explains the interrupt of an MSI or MSI-X vector.
     fn message(&self, slot: u16, Message { irq: number, .. }: Message) -> Explanation {
-        let explanation = self.endpoint(slot).and_then(|| self.bus());
+        let endpoint = self.endpoint(slot);
+        if endpoint.obstacle() == Some(Obstacle::Absent) {
+            return endpoint;
+        }
+        let explanation = endpoint.merge(self.bus());
         let Some(irq) = self.system.irqs.get(&number) else {
             return explanation.with_obstacle(Obstacle::NotRequested);
         };
-        explanation
-            .and_then(|| self.doorbell(irq))
-            .and_then(|| self.translation())
-            .and_then(|| self.target(irq))
-            .and_then(|| handler(number, irq))
+        let used = explanation.merge(self.target(irq)).merge(handler(number, irq));
+        // The checks of doorbell and DeviceID take it as a sign that no message has arrived, but a
+        // function that is not in use sends none.
+        if used.obstacles().all(is_fault) {
+            used.merge(self.doorbell(irq)).merge(self.translation())
+        } else {
+            used
+        }
     }
 
     fn endpoint(&self, slot: u16) -> Explanation {

@@ -241,7 +241,7 @@ impl DeviceRow {
                 interrupts: interrupts.collect(),
             },
             explanation,
-            fault: explanation.obstacle().is_some_and(is_fault),
+            fault: explanation.obstacles().any(is_fault),
             differences: differences(subject),
         }
     }

@@ -69,10 +69,9 @@ pub(super) fn explain(args: &SnapshotExplainArgs) -> Result<Outcome> {
 /// `as_if_pending`, makes an interrupt pending that is not.
 pub(super) fn answer(machine: &Machine, question: Question, as_if_pending: bool) -> Result<Answer> {
     let mut explanation = explained(machine, &machine.state, question)?;
-    let is_idle = |obstacle: Obstacle| {
-        matches!(obstacle, Obstacle::LineLow) || obstacle.stage() == Stage::Pending
-    };
-    let assumed_pending = as_if_pending && explanation.obstacle().is_some_and(is_idle);
+    let lacks_pending = explanation.facts().any(|fact| matches!(fact, Fact::NotPending(_)))
+        || explanation.obstacles().any(|obstacle| obstacle.stage() == Stage::Pending);
+    let assumed_pending = as_if_pending && lacks_pending;
     if assumed_pending {
         let state = with_pending(machine, question);
         explanation = explained(machine, &state, question)?;

@@ -27,19 +27,23 @@ fn explain_reports_the_state_of_an_spi() {
     let (board, gic) = pending();
     let interrupt = hwirq(SPI);
     let explain = |interrupt| gic.explain(interrupt);
-    let facts =
-        [Fact::Enabled(0xa0), Fact::Pending(interrupt), Fact::Target(CPU0, TargetState::Awake)];
+    let facts = [
+        Fact::Enabled(0xa0),
+        Fact::LevelSensitive,
+        Fact::Pending(interrupt),
+        Fact::Target(CPU0, TargetState::Awake),
+    ];
     assert!(explain(interrupt).facts().eq(facts));
     assert_eq!(explain(interrupt).obstacle(), None);
     board.state(|state| state.write(gicd::CTLR.offset(), 0));
     let disabled = Obstacle::GroupDisabled { group: Group::Zero, ctlr: 0 };
     assert_eq!(explain(interrupt).obstacle(), Some(disabled));
     board.state(|state| state.write_byte(gicd::ITARGETSR.offset() + SPI, 0x80));
-    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NoTarget { affinity: 0x80 }));
-    gic.set_pending(interrupt, Pending::Clear);
-    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NotPending { interrupt }));
+    let missing = Obstacle::NoTarget { affinity: 0x80 };
+    assert!(explain(interrupt).obstacles().eq([missing]));
     gic.mask(interrupt);
-    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::Disabled { interrupt }));
+    let disabled = Obstacle::Disabled { interrupt };
+    assert!(explain(interrupt).obstacles().eq([disabled, missing]));
     let interrupt = hwirq(8192);
     assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NoSuchInterrupt { interrupt }));
 }

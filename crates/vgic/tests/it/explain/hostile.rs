@@ -115,11 +115,7 @@ fn explain_reports_only_plausible_obstacles_on_a_running_machine() {
     for obstacle in seen {
         let expected = matches!(
             obstacle,
-            None | Some(
-                Obstacle::NotPending { .. }
-                    | Obstacle::PriorityNotHigher { .. }
-                    | Obstacle::StaleConfiguration { .. }
-            )
+            None | Some(Obstacle::PriorityNotHigher { .. } | Obstacle::StaleConfiguration { .. })
         );
         assert!(expected, "{obstacle:?}");
     }

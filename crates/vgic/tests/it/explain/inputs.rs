@@ -43,7 +43,7 @@ fn explain_traces_a_message_based_spi() {
     let interrupt = HwIrq::new(SPI);
     assert_eq!(obstacle(SPI), Some(Obstacle::Disabled { interrupt }));
     machine.enable_spi(SPI);
-    assert_eq!(obstacle(SPI), Some(Obstacle::NotPending { interrupt }), "not a line");
+    assert_eq!(obstacle(SPI), None, "not a line");
     machine.gic.signal_msi(NoIdentity, message(doorbell, SPI));
     assert_eq!(obstacle(SPI), None);
     let explanation = machine.gic.explain_message(None, message(doorbell, SPI));
@@ -70,8 +70,8 @@ fn a_level_sensitive_spi_ignores_a_v2m_message() {
     machine.enable_spi(SPI);
     machine.gic.signal_msi(NoIdentity, message(doorbell, SPI));
     assert_eq!(obstacle(SPI), None);
-    let interrupt = HwIrq::new(SPI - 1);
-    assert_eq!(obstacle(SPI - 1), Some(Obstacle::NoSuchInterrupt { interrupt }));
+    let [interrupt, first, last] = [SPI - 1, SPI, SPI + 31].map(HwIrq::new);
+    assert_eq!(obstacle(SPI - 1), Some(Obstacle::NotOfDoorbell { interrupt, first, last }));
 }
 
 #[test]
@@ -82,14 +82,14 @@ fn explain_traces_a_direct_lpi() {
     let obstacle = |data| gic.explain_message(None, message(doorbell, data)).obstacle();
     assert_eq!(obstacle(LPI.get()), Some(Obstacle::LpisDisabled { cpu: CPU }));
     guest.enable_lpis();
-    assert_eq!(obstacle(LPI.get()), Some(Obstacle::NotPending { interrupt: LPI }));
+    assert_eq!(obstacle(LPI.get()), None);
     let next = HwIrq::new(LPI.get() + 1);
     assert_eq!(obstacle(next.get()), Some(Obstacle::Disabled { interrupt: next }));
     gic.signal_msi(NoIdentity, message(doorbell, LPI.get()));
     assert_eq!(obstacle(LPI.get()), None);
     assert_eq!(guest.obstacle_of(0, LPI.get()), None);
     guest.configure(0x01);
-    assert_eq!(guest.obstacle_of(1, LPI.get()), Some(Obstacle::NotPending { interrupt: LPI }));
+    assert_eq!(guest.obstacle_of(1, LPI.get()), None);
     let interrupt = HwIrq::new(40);
     assert_eq!(obstacle(40), Some(Obstacle::NoSuchInterrupt { interrupt }));
 }
@@ -99,7 +99,7 @@ fn explain_traces_spi_and_ppi_lines() {
     let machine = Machine::running(VgicConfig::new(2));
     machine.enable_spi(SPI);
     let gic = &machine.gic;
-    assert_eq!(gic.explain_line(Line::Spi(SPI)).obstacle(), Some(Obstacle::LineLow));
+    assert_eq!(gic.explain_line(Line::Spi(SPI)).obstacle(), None);
     gic.set_line(Line::Spi(SPI), Level::High);
     assert_eq!(gic.explain_line(Line::Spi(SPI)).obstacle(), None);
     let ppi = Line::Ppi { cpu: Cpu::new(1), intid: 27 };

@@ -2,11 +2,11 @@
 
 use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts, mapc, mapd, mapti};
 use doorbell_test_support::guest::{ITS, QUEUE, RAM};
-use gic_arch::Lpi;
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
 use gic_arch::its::{Command, MapAction};
+use gic_arch::{IntId, Lpi};
 use msi_types::DeviceId;
-use msi_types::explain::{Fact, Obstacle, TableRegister, TargetState};
+use msi_types::explain::{Fact, Obstacle, TableRegister, TargetState, Unexamined};
 use std::sync::Arc;
 use vgic::AccessWidth::{Double, Word};
 use vgic::its::{ErrorPolicy, ItsConfig};
@@ -87,8 +87,9 @@ fn the_pending_state_of_a_direct_event_is_unknown() {
     let guest = Guest::working();
     let gic = &guest.machine.gic;
     assert!(gic.inject_directly(0, Arc::new(Hardware)).is_ok());
-    let unknown = Some(Obstacle::PendingUnknown { interrupt: LPI });
-    assert_eq!((guest.obstacle(), guest.obstacle_of(0, LPI.get())), (unknown, unknown));
+    let explained = gic.explain_interrupt(CPU, IntId::new(LPI.get()));
+    assert!(explained.unexamined().any(|part| part == Unexamined::PendingState), "{explained}");
+    assert_eq!((guest.obstacle(), explained.is_idle()), (None, false));
 
     guest.send();
 
@@ -117,8 +118,8 @@ fn commands_in_the_wrong_order_are_named() {
     };
     assert_eq!(facts(&explanation), [Fact::Doorbell(ITS + 0x1_0040), refused]);
     assert_eq!(
-        explanation.fix(),
-        Some("send MAPD for the device first, and then the command again")
+        explanation.fix(expected),
+        "send MAPD for the device first, and then the command again"
     );
 }
 

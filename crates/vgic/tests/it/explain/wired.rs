@@ -52,16 +52,31 @@ fn a_working_spi_has_no_obstacle() {
 }
 
 #[test]
-fn a_low_line_is_named() {
-    assert_eq!(obstacle(&machine(), 0, SPI), Some(Obstacle::LineLow));
-    assert_eq!(obstacle(&machine(), 0, PPI), Some(Obstacle::LineLow));
+fn interrupts_without_a_signal_are_idle() {
+    let machine = machine();
+    let explained = |intid| machine.gic.explain_interrupt(CPU, IntId::new(intid));
+    let line = explained(SPI);
+    assert!(line.is_idle() && explained(PPI).is_idle());
+    let low = [Fact::Line(Level::Low), Fact::NotPending(INTERRUPT), Fact::WouldSignal(CPU)];
+    assert!(low.into_iter().all(|fact| facts(&line).contains(&fact)), "{line}");
+    machine.make_edge(SPI);
+    assert!(explained(SPI).is_idle());
 }
 
+/// What hides an interrupt from its CPU is found before the device has signaled it.
 #[test]
-fn an_edge_that_did_not_arrive_is_named() {
-    let machine = machine();
-    machine.make_edge(SPI);
-    assert_eq!(obstacle(&machine, 0, SPI), Some(Obstacle::NotPending { interrupt: INTERRUPT }));
+fn an_idle_interrupt_shows_all_its_obstacles() {
+    let mut machine = Machine::running(VgicConfig::new(1));
+    machine.msr(0, icc::PMR.encoding(), 0);
+    let asleep = gicr::Waker::new().with_processor_sleep(true);
+    machine.write_gicr(0, gicr::WAKER, asleep);
+    let explained = machine.gic.explain_interrupt(CPU, IntId::new(SPI));
+    let expected = [
+        Obstacle::Disabled { interrupt: INTERRUPT },
+        Obstacle::Asleep { cpu: CPU },
+        Obstacle::PriorityMasked { priority: 0, mask: 0, cpu: CPU },
+    ];
+    assert!(explained.obstacles().eq(expected), "{explained}");
 }
 
 #[test]
@@ -142,7 +157,7 @@ fn a_one_of_n_spi_without_an_enabled_cpu_names_the_queried_cpu() {
 fn a_pulse_that_a_level_input_loses_is_shown() {
     let lost = |machine: &Machine| {
         let explained = machine.gic.explain_interrupt(CPU, IntId::new(SPI));
-        explained.facts().any(|fact| fact == Fact::PulseLost(INTERRUPT))
+        explained.obstacle() == Some(Obstacle::PulseLost { interrupt: INTERRUPT })
     };
     let machine = machine();
     assert!(!lost(&machine), "before a pulse");
@@ -182,7 +197,7 @@ fn an_sgi_is_explained_at_its_target_cpu() {
     let enable = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
     machine.write_gicr(1, enable.register(), 1 << 3);
     let interrupt = HwIrq::new(3);
-    assert_eq!(obstacle(&machine, 1, 3), Some(Obstacle::NotPending { interrupt }));
+    assert_eq!(obstacle(&machine, 1, 3), None);
     let sgi = Sgi::new().with_intid(3).with_target_list(1 << 1);
     machine.msr(0, icc::SGI1R.encoding(), sgi.into_bits());
     assert_eq!(obstacle(&machine, 1, 3), None);

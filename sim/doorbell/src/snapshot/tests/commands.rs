@@ -97,10 +97,7 @@ fn explanations_find_the_obstacle_in_a_state() {
     for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
         assert_eq!(obstacle(&machine, event(0)), None);
         assert_eq!(obstacle(&machine, event(1)), Some(Obstacle::Disabled { interrupt }));
-        assert_eq!(
-            obstacle(&machine, event(2)),
-            Some(Obstacle::NotPending { interrupt: HwIrq::new(8194) })
-        );
+        assert_eq!(obstacle(&machine, event(2)), None);
         let device = DeviceId::new(9);
         assert_eq!(
             obstacle(&machine, Question::Event(0, device, EventId::new(0))),
