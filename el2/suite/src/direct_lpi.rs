@@ -24,37 +24,13 @@ use self::faults::Fault;
 use self::guests::{
     RETRIGGER_SOURCES, RING_SOURCES, builder, guest, guest_with, own_guest, replacing, written,
 };
-use self::named::{NamedBy, says};
-use self::rfc::Mend;
+use self::named::says;
+use self::rfc::{MISTAKES, Mistake};
 use self::runs::{BUILT_IN, CRASHES, DRIVEN, DRIVEN_LONG, EXTERNAL, KEXECS, MENDED, PLAIN};
 use crate::board::{Controller, GICV4, LIMIT};
 use crate::built::{self, slug};
 use crate::debian::{self, Guest};
 use crate::linux::{self, BACKPORTS, FEW_READS, LIMIT_OF_TWO, LinuxCase, REAL_TIME, STABLE};
-
-/// The mistakes of the RFC: what must be mended before the mistake shows, and how it is named.
-const FAULTS: &[(&str, &[Mend], NamedBy)] = &[
-    (
-        "a virtual address",
-        &[],
-        NamedBy::Lines(&[&["0xffff8", "the message's address is not a doorbell"]]),
-    ),
-    (
-        "an event instead of an INTID",
-        &[Mend::Address],
-        NamedBy::Lines(&[&["GICR_SETLPIR = 0x0", "no such interrupt"]]),
-    ),
-    (
-        "a message that a move does not rewrite",
-        &[Mend::Address, Mend::Data],
-        NamedBy::Judge("all interrupts arrived at one CPU"),
-    ),
-    (
-        "a pending state that cannot be set",
-        &[Mend::Address, Mend::Data, Mend::Rewrite],
-        NamedBy::Judge("a retriggered interrupt was taken 0 times"),
-    ),
-];
 
 /// The most instructions of an interrupt of the disk, by an LPI of the ITS and by a direct LPI.
 const DISK_LIMITS: [(Controller, usize); 2] =
@@ -65,14 +41,57 @@ const BUILD_KERNEL: Duration = Duration::from_hours(1);
 /// The refusal of an external function.
 const REFUSAL: &str = "direct-lpi: an untrusted function must not reach the redistributors";
 
+/// Lists cases of our driver. `guest` returns a guest with it, for which a kernel may be built.
+fn driven(
+    how: &'static str,
+    cases: &'static [LinuxCase],
+    guest: fn(&LinuxCase) -> Result<&'static Guest>,
+) -> impl Iterator<Item = Case> {
+    cases.iter().map(move |case| {
+        let name = format!("our Direct LPI driver{how}: {}", case.name());
+        built::case(name.clone(), BUILD_KERNEL + case.limit(), move || {
+            run(case, guest(case)?, &name)
+        })
+    })
+}
+
+/// Lists a case for each fault. The driver without faults has its own cases. `guest` returns a
+/// guest of this name whose driver has the fault.
+fn planted(
+    how: &'static str,
+    faults: &'static [Fault],
+    guest: fn(&Fault, &str) -> Result<Guest>,
+) -> impl Iterator<Item = Case> {
+    faults.iter().map(move |fault| {
+        let Fault { name, case, named, .. } = *fault;
+        let name = format!("our Direct LPI driver,{how} with a fault: {name} is found");
+        built::case(name.clone(), BUILD_KERNEL + case.limit(), move || {
+            let slug = slug(&name);
+            let guest = guest(fault, &slug)?;
+            let replaces = case.words.starts_with(KEXECS);
+            let guest = if replaces { replacing(&guest, &slug)? } else { guest };
+            named.check(case, &guest, &slug)
+        })
+    })
+}
+
+fn with_module(case: &LinuxCase) -> Result<&'static Guest> {
+    own_guest(case.kernel, case.loses_table())
+}
+
+fn with_faulty_module(fault: &Fault, name: &str) -> Result<Guest> {
+    guest_with(fault.case.kernel, name, &fault.change().made(own::sources()?)?)
+}
+
 /// Lists the cases: each mistake of the RFC, and the mended RFC.
 pub(crate) fn cases(file: Option<&Path>) -> Vec<Case> {
-    let faults = FAULTS.iter().map(|(fault, mends, named)| {
+    let mistakes = (0..).zip(&MISTAKES).map(|(earlier, mistake)| {
+        let Mistake { name: mistake, named, .. } = mistake;
         let file = file.map(Path::to_path_buf);
-        let name = format!("the RFC's Direct LPI driver: {fault} is named");
+        let name = format!("the RFC's Direct LPI driver: {mistake} is named");
         built::case(name, PLAIN.limit(), move || {
-            let guest = guest(fault, file.as_deref(), mends)?;
-            named.check(PLAIN, &guest, fault)
+            let guest = guest(mistake, file.as_deref(), earlier)?;
+            named.check(PLAIN, &guest, mistake)
         })
     });
     let mended = MENDED.iter().map(|case| {
@@ -80,14 +99,14 @@ pub(crate) fn cases(file: Option<&Path>) -> Vec<Case> {
         let name = format!("the RFC's Direct LPI driver, mended: {}", case.name());
         built::case(name.clone(), case.limit(), move || {
             static GUEST: Shared<Guest> = Shared::new();
-            let guest = GUEST.get(|| guest("mended", file.as_deref(), Mend::ALL))?;
+            let guest = GUEST.get(|| guest("mended", file.as_deref(), MISTAKES.len()))?;
             case.judge(guest, &name).map(drop)
         })
     });
-    driven(DRIVEN)
+    driven("", DRIVEN, with_module)
         .chain([two(Suite::Stable), refused()])
-        .chain(planted(faults::PLANTED))
-        .chain(faults)
+        .chain(planted("", faults::PLANTED, with_faulty_module))
+        .chain(mistakes)
         .chain(mended)
         .collect()
 }
@@ -101,28 +120,22 @@ fn refused() -> Case {
     })
 }
 
-/// Lists a case for each fault. The driver without faults has its own cases.
-fn planted(faults: &'static [Fault]) -> impl Iterator<Item = Case> {
-    faults.iter().map(|fault| {
-        let Fault { name, case, named, .. } = fault;
-        let slug = slug(&format!("fault-{name}"));
-        let name = format!("our Direct LPI driver, with a fault: {name} is found");
-        built::case(name, case.limit(), move || {
-            let guest = guest_with(case.kernel, &slug, &fault.change().made(own::sources()?)?)?;
-            let guest = if case.words == KEXECS { replacing(&guest, &slug)? } else { guest };
-            named.check(*case, &guest, &slug)
-        })
-    })
-}
-
 /// Lists longer cases of our driver.
 pub(crate) fn long_cases() -> Vec<Case> {
     const ALL: [Suite; 3] = [Suite::Stable, Suite::Backports, Suite::Unstable];
     let newer = [Suite::Backports, Suite::Unstable];
-    driven(DRIVEN_LONG)
+    let in_kernel = "our Direct LPI driver, built in: checkpatch and sparse";
+    let whole = |_: &LinuxCase| {
+        static GUEST: Shared<Guest> = Shared::new();
+        GUEST.get(|| built_in::guest(parts()?, "built-in", None))
+    };
+    let faulty = |fault: &Fault, name: &str| built_in::guest(parts()?, name, Some(fault.change()));
+    driven("", DRIVEN_LONG, with_module)
         .chain(newer.map(two))
-        .chain(planted(faults::PLANTED_LONG))
-        .chain(built_in())
+        .chain(planted("", faults::PLANTED_LONG, with_faulty_module))
+        .chain(driven(", built in", BUILT_IN, whole))
+        .chain(planted(" built in", faults::PLANTED_BUILT_IN, faulty))
+        .chain([built::case(in_kernel, BUILD_KERNEL, || built_in::check(parts()?))])
         .chain(ALL.map(checked))
         .chain(DISK_LIMITS.map(costs))
         .chain(replaced())
@@ -158,31 +171,6 @@ fn costs((controller, limit): (Controller, usize)) -> Case {
     })
 }
 
-/// Lists cases of our driver, built into a kernel.
-fn built_in() -> impl Iterator<Item = Case> {
-    let whole = BUILT_IN.iter().map(|case| {
-        let name = format!("our Direct LPI driver, built in: {}", case.name());
-        built::case(name.clone(), BUILD_KERNEL + case.limit(), move || {
-            static GUEST: Shared<Guest> = Shared::new();
-            run(case, GUEST.get(|| built_in::guest(parts()?, "built-in", None))?, &name)
-        })
-    });
-    let planted = faults::PLANTED_BUILT_IN.iter().map(|fault| {
-        let Fault { name, case, named, .. } = *fault;
-        let slug = slug(&format!("built-in-fault-{name}"));
-        let name = format!("our Direct LPI driver, built in with a fault: {name} is found");
-        built::case(name, BUILD_KERNEL + case.limit(), move || {
-            let guest = built_in::guest(parts()?, &slug, Some(fault.change()))?;
-            let guest =
-                if case.words.starts_with(KEXECS) { replacing(&guest, &slug)? } else { guest };
-            named.check(case, &guest, &slug)
-        })
-    });
-    let checked = "our Direct LPI driver, built in: checkpatch and sparse";
-    let checked = built::case(checked, BUILD_KERNEL, || built_in::check(parts()?));
-    whole.chain(planted).chain([checked])
-}
-
 fn parts() -> Result<built_in::Parts> {
     let tests = [RING_SOURCES, RETRIGGER_SOURCES];
     Ok(built_in::Parts { builder: builder(Suite::Unstable)?, tests })
@@ -215,15 +203,6 @@ fn two(kernel: Suite) -> Case {
     let name = format!("our Direct LPI driver: {guests} with {kernel:?}'s kernel");
     built::case(name.clone(), LIMIT_OF_TWO, move || {
         linux::two_with_direct_lpis(own_guest(kernel, false)?, &name)
-    })
-}
-
-fn driven(cases: &'static [LinuxCase]) -> impl Iterator<Item = Case> {
-    cases.iter().map(|case| {
-        let name = format!("our Direct LPI driver: {}", case.name());
-        built::case(name.clone(), case.limit(), move || {
-            run(case, own_guest(case.kernel, case.loses_table())?, &name)
-        })
     })
 }
 

@@ -1,6 +1,6 @@
 //! Faults that are planted into our Direct LPI driver, and how they are named.
 
-use super::named::{NamedBy, TIMEOUT};
+use super::named::{NO_INTERRUPT, NamedBy, TIMEOUT};
 use super::own::Change;
 use super::runs::{
     AWAKE, EXTERNAL, FEW_IDS, IMPATIENT, KEXECS, MOVING, NEWEST, PERMANENT, PLAIN, POWERED,
@@ -26,9 +26,6 @@ impl Fault {
         Change { file: self.file, old: self.old, new: self.new }
     }
 }
-
-/// The name of a message that is 0 for some time.
-const NO_INTERRUPT: NamedBy = NamedBy::Lines(&[&["GICR_SETLPIR = 0x0", "no such interrupt"]]);
 
 /// A function that lets a device send messages between the writes of address and data.
 const WRITE_TORN: &str = "\

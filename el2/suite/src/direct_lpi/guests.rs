@@ -11,7 +11,7 @@ use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::workspace;
 
 use super::own;
-use super::rfc::{self, Mend};
+use super::rfc;
 use crate::built;
 use crate::debian::{Guest, Module};
 
@@ -97,9 +97,9 @@ fn tool(
     Ok(Module { path, file: file.clone() })
 }
 
-/// Returns a guest with the RFC's driver.
-pub(super) fn guest(name: &str, file: Option<&Path>, mends: &[Mend]) -> Result<Guest> {
-    let driver = rfc::driver(file, mends)?;
+/// Returns a guest with the RFC's driver, with this number of mistakes mended.
+pub(super) fn guest(name: &str, file: Option<&Path>, mended: usize) -> Result<Guest> {
+    let driver = rfc::driver(file, mended)?;
     let name = format!("rfc-{}", name.replace(' ', "-"));
     let sources = [RFC_SOURCES, &[("driver.c", driver.as_str())]].concat();
     let suite = Suite::Stable;

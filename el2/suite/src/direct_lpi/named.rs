@@ -20,6 +20,10 @@ pub(super) enum NamedBy {
     Judge(&'static str),
 }
 
+/// The name of a message that is 0.
+pub(super) const NO_INTERRUPT: NamedBy =
+    NamedBy::Lines(&[&["GICR_SETLPIR = 0x0", "no such interrupt"]]);
+
 impl NamedBy {
     /// Runs a guest with a mistake, and checks that the mistake is named.
     pub(super) fn check(self, case: LinuxCase, guest: &Guest, name: &str) -> Result<()> {

@@ -9,52 +9,64 @@ use anyhow::{Context, Result, ensure};
 use doorbell_harness::suite::Absent;
 use doorbell_harness::workspace;
 
+use super::named::{NO_INTERRUPT, NamedBy};
+
 /// Folder of the message, relative to the project's root, if the suite's option names no file.
 const DEFAULT: &str = "../shared/seeds";
 /// Name of the driver's file in the posted patch.
 const DRIVER: &str = "irq-gic-v3-dlpi.c";
 
+/// A replacement of identifiers: a definition, and the old and new identifier in it.
+type Replacement = (&'static str, &'static str, &'static str);
+
 /// A mistake that the review found, and that a replacement of identifiers mends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mend {
-    /// The message's address is the physical one.
-    Address,
-    /// The message's data is the INTID.
-    Data,
-    /// A change of the affinity rewrites the message. The new redistributor then rereads the LPI's
-    /// configuration, and messages that a CPU takes offline are sent again.
-    Rewrite,
-    /// Setting the pending state has an effect.
-    State,
+pub(super) struct Mistake {
+    pub(super) name: &'static str,
+    /// How the mistake is named in a driver without the earlier ones.
+    pub(super) named: NamedBy,
+    mend: &'static [Replacement],
 }
 
-impl Mend {
-    pub(super) const ALL: &[Self] = &[Self::Address, Self::Data, Self::Rewrite, Self::State];
+/// The mistakes, each of which shows once the earlier ones are mended.
+pub(super) const MISTAKES: [Mistake; 4] = [
+    // The message's address must be the physical one.
+    Mistake {
+        name: "a virtual address",
+        named: NamedBy::Lines(&[&["0xffff8", "the message's address is not a doorbell"]]),
+        mend: &[("dlpi_get_msi_base", "rd_base", "phys_base")],
+    },
+    Mistake {
+        name: "an event instead of an INTID",
+        named: NO_INTERRUPT,
+        mend: &[("dlpi_irq_compose_msi_msg", "dlpi_get_event_id", "shim_intid")],
+    },
+    // The new redistributor must also reread the LPI's configuration, and messages that a CPU takes
+    // offline are sent again.
+    Mistake {
+        name: "a message that a move does not rewrite",
+        named: NamedBy::Judge("all interrupts arrived at one CPU"),
+        mend: &[
+            ("dlpi_set_affinity", "IRQ_SET_MASK_OK_DONE", "IRQ_SET_MASK_OK"),
+            ("dlpi_set_affinity", "irq_data_update_effective_affinity", "shim_move"),
+            ("dlpi_irq_domain_activate", "irq_data_update_effective_affinity", "shim_move"),
+        ],
+    },
+    Mistake {
+        name: "a pending state that cannot be set",
+        named: NamedBy::Judge("a retriggered interrupt was taken 0 times"),
+        mend: &[
+            ("dlpi_irq_chip", "dlpi_irq_set_irqchip_state", "shim_set_state"),
+            ("dlpi_irq_retrigger", "dlpi_irq_set_irqchip_state", "shim_set_state"),
+        ],
+    },
+];
 
-    /// Returns the replacements: a definition, and the old and new identifier in it.
-    fn replacements(self) -> &'static [(&'static str, &'static str, &'static str)] {
-        const MOVE: (&str, &str) = ("irq_data_update_effective_affinity", "shim_move");
-        const STATE: (&str, &str) = ("dlpi_irq_set_irqchip_state", "shim_set_state");
-        match self {
-            Self::Address => &[("dlpi_get_msi_base", "rd_base", "phys_base")],
-            Self::Data => &[("dlpi_irq_compose_msi_msg", "dlpi_get_event_id", "shim_intid")],
-            Self::Rewrite => &[
-                ("dlpi_set_affinity", "IRQ_SET_MASK_OK_DONE", "IRQ_SET_MASK_OK"),
-                ("dlpi_set_affinity", MOVE.0, MOVE.1),
-                ("dlpi_irq_domain_activate", MOVE.0, MOVE.1),
-            ],
-            Self::State => {
-                &[("dlpi_irq_chip", STATE.0, STATE.1), ("dlpi_irq_retrigger", STATE.0, STATE.1)]
-            }
-        }
-    }
-}
-
-/// Returns the driver of the message in `file`, or in a file of the default folder.
+/// Returns the driver of the message in `file`, or in a file of the default folder, with this
+/// number of mistakes mended.
 ///
 /// # Errors
 /// The driver is absent if there is no such file.
-pub(super) fn driver(file: Option<&Path>, mends: &[Mend]) -> Result<String> {
+pub(super) fn driver(file: Option<&Path>, mended: usize) -> Result<String> {
     let default = workspace::this()?.root.join(DEFAULT);
     let file = file.unwrap_or(&default);
     let files = if file.is_dir() {
@@ -67,8 +79,8 @@ pub(super) fn driver(file: Option<&Path>, mends: &[Mend]) -> Result<String> {
         let place = file.display();
         Absent::new(format!("`-- --rfc FILE` names the RFC's message; {place} does not have it"))
     })?;
-    let replacements = mends.iter().flat_map(|mend| mend.replacements());
-    replacements.copied().try_fold(driver, |driver, it| replaced(&driver, it))
+    let mut replacements = MISTAKES[..mended].iter().flat_map(|mistake| mistake.mend);
+    replacements.try_fold(driver, |driver, it| replaced(&driver, *it))
 }
 
 /// Returns the driver of a message. The archive of the list replaced tabs by nothing or spaces.
