@@ -54,9 +54,12 @@ fn main(boot: Boot) -> ! {
     };
     let number = |name| value(name).and_then(|value| value.parse::<u64>().ok());
     machine::find_memory(around.memory.start as u64);
-    let is_physical = value("timer") == Some("physical");
+    let ticker: Guest = match value("timer") {
+        Some("physical") => |ticks| ticker::run(ticks, &ticker::PHYSICAL),
+        _ => |ticks| ticker::run(ticks, &ticker::VIRTUAL),
+    };
     let guests: [(&str, Guest); 7] = [
-        ("ticks", if is_physical { ticker::run_physical } else { ticker::run_virtual }),
+        ("ticks", ticker),
         ("scan", leaks::scan),
         ("checks", checks::run),
         ("absent", checks::absent),

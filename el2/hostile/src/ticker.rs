@@ -14,29 +14,20 @@ const SHIFT: u64 = 12;
 
 /// A timer of this vCPU. Both compare with the same counter: a hypervisor must not show the guest
 /// two different times.
-struct Timer {
+pub(crate) struct Timer {
     /// INTID of its PPI (DEN 0094).
     intid: u64,
     start_at: fn(u64),
     stop: fn(),
 }
 
-const VIRTUAL: Timer =
+pub(crate) const VIRTUAL: Timer =
     Timer { intid: 27, start_at: cpu::start_virtual_timer_at, stop: cpu::stop_virtual_timer };
-const PHYSICAL: Timer =
+pub(crate) const PHYSICAL: Timer =
     Timer { intid: 30, start_at: cpu::start_physical_timer_at, stop: cpu::stop_physical_timer };
 
-/// Handles `ticks` ticks of the virtual timer, and prints how late they were.
-pub(crate) fn run_virtual(ticks: u64) -> ! {
-    run(ticks, &VIRTUAL)
-}
-
-/// Handles `ticks` ticks of the physical timer, and prints how late they were.
-pub(crate) fn run_physical(ticks: u64) -> ! {
-    run(ticks, &PHYSICAL)
-}
-
-fn run(ticks: u64, timer: &Timer) -> ! {
+/// Handles `ticks` ticks of a timer, and prints how late they were.
+pub(crate) fn run(ticks: u64, timer: &Timer) -> ! {
     cpu::irq_save();
     machine::enable_interrupts();
     let period = PERIOD * cpu::ticks_per_millisecond();

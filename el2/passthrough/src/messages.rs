@@ -4,7 +4,6 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::fmt::{self, Display, Formatter};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use el2_vm::direct::{self, GuestVector};
@@ -99,7 +98,7 @@ impl Messages {
         &self,
         vector: u16,
         delivers: &mut dyn FnMut(DeviceId, MsiMessage) -> bool,
-    ) -> Result<(), Lost<'_>> {
+    ) -> Result<(), &'static str> {
         let delivers = |RoutedMessage { sender, message }: RoutedMessage| match sender {
             Sender::Device(device) => delivers(device, message),
             Sender::Anonymous => false,
@@ -108,15 +107,14 @@ impl Messages {
             Self::Msi(_, capability) => capability.signal_unless(vector, delivers),
             Self::Msix(_, msix) => msix.table.signal_unless(vector, delivers),
         };
-        let reason = match signaled {
+        Err(match signaled {
             Signaled::Sent(Delivery::Pending) | Signaled::Held => return Ok(()),
             Signaled::Sent(Delivery::Blocked) => "the guest's controller dropped the message",
             Signaled::Sent(Delivery::NoDoorbell) => "the message's address is not a doorbell",
             Signaled::Refused(_) => "the message's route was refused",
             Signaled::Disabled => "the guest has disabled MSI",
             Signaled::NoSuchVector => "the guest has not enabled this vector",
-        };
-        Err(Lost { messages: self, vector, reason })
+        })
     }
 
     /// Returns the message of a vector as the guest wrote it.
@@ -288,21 +286,11 @@ impl MessageVector for Vector {
         let Err(reason) = self.messages.signal(self.slot, delivers) else { return };
         if !self.is_told.swap(true, Relaxed) {
             let (vector, function) = (self.slot, self.function.get());
-            println!("hypervisor: vector {vector} of function {function:#06x}: {reason}");
+            let MsiMessage { address, data } = self.messages.message(vector);
+            println!(
+                "hypervisor: vector {vector} of function {function:#06x}: {reason} ({data:#x} to \
+                 {address:#x})"
+            );
         }
-    }
-}
-
-/// A message that was lost.
-struct Lost<'a> {
-    messages: &'a Messages,
-    vector: u16,
-    reason: &'static str,
-}
-
-impl Display for Lost<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let MsiMessage { address, data } = self.messages.message(self.vector);
-        write!(f, "{} ({data:#x} to {address:#x})", self.reason)
     }
 }

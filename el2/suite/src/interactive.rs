@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use doorbell_facts::{Ending, Fact, HypervisorFact};
+use doorbell_facts::Ending;
 use doorbell_harness::qemu::Version;
 
 use crate::board::{Board, Controller, MEMORY, Machine};
 use crate::files::{self, Files, Start};
+use crate::output::Output;
 use crate::{built, debian, kvm};
 
 /// Name of the kernel that is downloaded.
@@ -116,24 +117,16 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
 
 /// Copies console output to the terminal as it arrives. Returns how the guest's machine ended.
 fn show(mut console: impl Read) -> Result<Option<Ending>> {
-    let (mut line, mut ending) = (Vec::new(), None);
-    let mut bytes = [0; 4096];
+    let (mut shown, mut bytes) = (Vec::new(), [0; 4096]);
     loop {
         let count = console.read(&mut bytes)?;
         if count == 0 {
-            return Ok(ending);
+            let mut output = Output::default();
+            String::from_utf8_lossy(&shown).lines().for_each(|line| output.line(line));
+            return Ok(output.ending(0));
         }
         io::stdout().write_all(&bytes[..count])?;
         io::stdout().flush()?;
-        for part in bytes[..count].split_inclusive(|byte| *byte == b'\n') {
-            line.extend(part);
-            if part.ends_with(b"\n") {
-                let fact = Fact::parse(&String::from_utf8_lossy(&line));
-                if let Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) = fact {
-                    ending = Some(how);
-                }
-                line.clear();
-            }
-        }
+        shown.extend(&bytes[..count]);
     }
 }

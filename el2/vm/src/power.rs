@@ -16,6 +16,19 @@ pub(crate) enum End {
     SystemError,
 }
 
+/// Next step of a vCPU after an exit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// The guest continues.
+    Resume,
+    /// The vCPU waits for an interrupt first.
+    Wait,
+    /// The vCPU is turned off, and then starts if stated.
+    Off(Option<Start>),
+    /// The machine ends.
+    End(End),
+}
+
 #[derive(Clone, Copy, Debug)]
 enum State {
     Off,

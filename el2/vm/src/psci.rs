@@ -1,7 +1,7 @@
 //! PSCI 1.1 (DEN 0022) and SMCCC 1.1 (DEN 0028) for the guest, by HVC or SMC.
 
 use crate::guest::Guest;
-use crate::power::End;
+use crate::power::{End, Next};
 use el2_cpu::Start;
 use smccc::arch::{SMCCC_ARCH_FEATURES, SMCCC_VERSION};
 use smccc::psci::error::{ALREADY_ON, DENIED, INVALID_PARAMETERS, NOT_SUPPORTED, SUCCESS};
@@ -16,19 +16,6 @@ const HIGHEST_LEVEL: u64 = 3;
 /// Values that AFFINITY_INFO returns.
 const ON: i32 = 0;
 const OFF: i32 = 1;
-
-/// Effect of a call on the vCPU that made it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Answer {
-    /// Returns this value in x0.
-    Value(u64),
-    /// Waits for an interrupt, and then returns success.
-    Suspend,
-    /// Turns the vCPU off. A suspended machine wakes up at once: the vCPU then starts.
-    Off(Option<Start>),
-    /// Ends the machine.
-    End(End),
-}
 
 /// Returns `true` if [`call`] implements the function.
 fn is_known(number: u32) -> bool {
@@ -59,15 +46,21 @@ pub(crate) fn is_query(number: u32) -> bool {
     )
 }
 
-/// Handles a call with the arguments x0 to x3.
-pub(crate) fn call(guest: &Guest, [number, first, second, third]: [u64; 4]) -> Answer {
-    let number = number as u32;
-    match number {
-        SMCCC_VERSION | PSCI_VERSION => Answer::Value(1 << 16 | 1),
-        PSCI_CPU_SUSPEND_32 | PSCI_CPU_SUSPEND_64 => Answer::Suspend,
-        PSCI_CPU_OFF => Answer::Off(None),
+/// Calls the function in x0, and returns its value there if the vCPU continues. A suspended machine
+/// wakes up at once: the vCPU then starts.
+pub(crate) fn call(guest: &Guest, registers: &mut [u64; 31]) -> Next {
+    let [number, first, second, third, ..] = *registers;
+    registers[0] = match number as u32 {
+        SMCCC_VERSION | PSCI_VERSION => 1 << 16 | 1,
+        PSCI_CPU_SUSPEND_32 | PSCI_CPU_SUSPEND_64 => {
+            registers[0] = status(SUCCESS);
+            return Next::Wait;
+        }
+        PSCI_CPU_OFF => return Next::Off(None),
         PSCI_SYSTEM_SUSPEND_64 if guest.vcpus_on() > 1 => status(DENIED),
-        PSCI_SYSTEM_SUSPEND_64 => Answer::Off(Some(Start { entry: first, argument: second })),
+        PSCI_SYSTEM_SUSPEND_64 => {
+            return Next::Off(Some(Start { entry: first, argument: second }));
+        }
         PSCI_CPU_ON_32 => {
             let low = |value: u64| u64::from(value as u32);
             status(cpu_on(guest, low(first), low(second), low(third)))
@@ -77,13 +70,14 @@ pub(crate) fn call(guest: &Guest, [number, first, second, third]: [u64; 4]) -> A
             status(affinity_info(guest, first, second))
         }
         // There's no trusted OS to migrate.
-        PSCI_MIGRATE_INFO_TYPE => Answer::Value(2),
-        PSCI_SYSTEM_OFF => Answer::End(End::Off),
-        PSCI_SYSTEM_RESET => Answer::End(End::Reset),
+        PSCI_MIGRATE_INFO_TYPE => 2,
+        PSCI_SYSTEM_OFF => return Next::End(End::Off),
+        PSCI_SYSTEM_RESET => return Next::End(End::Reset),
         PSCI_FEATURES if is_known(first as u32) => status(SUCCESS),
         SMCCC_ARCH_FEATURES if is_architectural(first as u32) => status(SUCCESS),
         _ => status(NOT_SUPPORTED),
-    }
+    };
+    Next::Resume
 }
 
 /// Returns `true` for SMCCC_VERSION and SMCCC_ARCH_FEATURES. `SMCCC_ARCH_WORKAROUND_<n>` is not
@@ -92,8 +86,8 @@ fn is_architectural(number: u32) -> bool {
     matches!(number, SMCCC_VERSION | SMCCC_ARCH_FEATURES)
 }
 
-fn status(status: i32) -> Answer {
-    Answer::Value(i64::from(status).cast_unsigned())
+fn status(status: i32) -> u64 {
+    i64::from(status).cast_unsigned()
 }
 
 fn cpu_on(guest: &Guest, mpidr: u64, entry: u64, argument: u64) -> i32 {

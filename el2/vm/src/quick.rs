@@ -8,7 +8,8 @@
 
 use crate::gic;
 use crate::guest::Guest;
-use crate::psci::{self, Answer};
+use crate::power::Next;
+use crate::psci;
 use el2_cpu::Context;
 use el2_cpu::syndrome::{DeviceAccess, RegisterAccess, Trap};
 use vgic::{InGuest, Progress, Vgic};
@@ -17,7 +18,10 @@ use vgic::{InGuest, Progress, Vgic};
 /// does not show the state of list registers. Returns `false` for any other exception.
 pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest<'_>) -> bool {
     match Trap::of_last_exit() {
-        Trap::HypervisorCall => answer(guest, context).is_some(),
+        Trap::HypervisorCall => {
+            psci::is_query(context.registers[0] as u32)
+                && psci::call(guest, &mut context.registers) == Next::Resume
+        }
         Trap::SystemRegister(access) => send(context, vcpu, access).is_some(),
         Trap::Device(access) if context.is_simple() => {
             let vgic = guest.vgic();
@@ -40,18 +44,6 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest<'_>) -
         }
         _ => false,
     }
-}
-
-fn answer(guest: &Guest, context: &mut Context) -> Option<()> {
-    let [number, first, second, third, ..] = context.registers;
-    if !psci::is_query(number as u32) {
-        return None;
-    }
-    let Answer::Value(value) = psci::call(guest, [number, first, second, third]) else {
-        return None;
-    };
-    context.registers[0] = value;
-    Some(())
 }
 
 fn read(vgic: &Vgic, context: &mut Context, access: DeviceAccess) -> Option<()> {

@@ -4,25 +4,12 @@ use crate::direct;
 use crate::faults::{Kind, Refused};
 use crate::gic;
 use crate::guest::Guest;
-use crate::power::End;
-use crate::psci::{self, Answer};
+use crate::power::Next;
+use crate::psci;
 use el2_cpu::syndrome::{self, DeviceAccess, Trap, UndescribedAccess};
-use el2_cpu::{Context, IndexedTransfer, Start, inject};
+use el2_cpu::{Context, IndexedTransfer, inject};
 use image_rt::read_register;
 use vgic::{AccessWidth, GuestMemory as _, ListRegisterVcpu, Progress};
-
-/// Next step of a vCPU after an exit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Next {
-    /// The guest continues.
-    Resume,
-    /// The vCPU waits for an interrupt first.
-    Wait,
-    /// The vCPU is turned off, and then starts if stated.
-    Off(Option<Start>),
-    /// The machine ends.
-    End(End),
-}
 
 /// Call that returns the guest's number of exits so far, a vendor-specific hypervisor service (DEN
 /// 0028). `el2/microbench` calls it.
@@ -91,23 +78,11 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &mut ListRegist
 }
 
 fn call(guest: &Guest, context: &mut Context) -> Next {
-    let [number, first, second, third, ..] = context.registers;
-    if number == EXITS {
+    if context.registers[0] == EXITS {
         context.registers[0] = guest.exits.total();
         return Next::Resume;
     }
-    match psci::call(guest, [number, first, second, third]) {
-        Answer::Value(value) => {
-            context.registers[0] = value;
-            Next::Resume
-        }
-        Answer::Suspend => {
-            context.registers[0] = 0;
-            Next::Wait
-        }
-        Answer::Off(start) => Next::Off(start),
-        Answer::End(end) => Next::End(end),
-    }
+    psci::call(guest, &mut context.registers)
 }
 
 const fn refused(kind: Kind, address: u64, detail: u64) -> Refused {

@@ -2,11 +2,10 @@
 
 use crate::guest::{self, Guest, Vcpu};
 use crate::injection::Injection;
-use crate::power::End;
+use crate::power::{End, Next};
 use crate::recorder::Recorder;
 use crate::scheduler::{self, Entity, Leave, VcpuId};
-use crate::traps::{self, Next};
-use crate::{direct, interrupts, irqchip, messages, moving, quick};
+use crate::{direct, interrupts, irqchip, messages, moving, quick, traps};
 use alloc::boxed::Box;
 use el2_cpu::{Context, Hardware, NEVER, Registers, Start, Vector, Wfi};
 use gic_driver::cpu_interface::Acknowledged;

@@ -46,9 +46,8 @@ impl Page {
         Box::new(Self(from_fn(|_| AtomicU32::new(0))))
     }
 
-    fn address(&self) -> [u32; 2] {
-        let address = core::ptr::from_ref(self).expose_provenance() as u64;
-        [address as u32, (address >> 32) as u32]
+    fn address(&self) -> u64 {
+        core::ptr::from_ref(self).expose_provenance() as u64
     }
 }
 
@@ -111,13 +110,7 @@ impl<R: TableMemory> Nvme<R> {
 
     /// Executes an Identify command on the admin queue.
     pub fn identify(&self) -> Result<(), NvmeError> {
-        self.submit_identify();
-        self.finish(0)
-    }
-
-    /// Submits an Identify command on the admin queue. [`finish`](Self::finish) waits for it.
-    pub fn submit_identify(&self) {
-        self.submit(0, [6, 0], &self.queues[0].data, [1, 0]);
+        self.run(0, [6, 0], &self.queues[0].data, [1, 0])
     }
 
     /// Reads a block on an I/O queue, and returns the block's first 64 bits.
@@ -149,8 +142,7 @@ impl<R: TableMemory> Nvme<R> {
         }
     }
 
-    /// Executes a command, given its opcode and namespace, the address of its data, and its dwords
-    /// 10 and 11.
+    /// Executes a command with a page of data.
     fn run(
         &self,
         number: u16,
@@ -158,37 +150,40 @@ impl<R: TableMemory> Nvme<R> {
         data: &Page,
         last: [u32; 2],
     ) -> Result<(), NvmeError> {
-        self.submit(number, command, data, last);
+        self.submit(number, command, data.address(), last);
         self.finish(number)
     }
 
-    fn submit(&self, number: u16, command: [u32; 2], data: &Page, last: [u32; 2]) {
+    /// Submits a command, given its opcode and namespace, the address of its data, and its dwords
+    /// 10 and 11. Callers must not fill the queue.
+    pub fn submit(&self, number: u16, command: [u32; 2], data: u64, last: [u32; 2]) {
         let queue = &self.queues[usize::from(number)];
         let submitted = queue.submitted.load(Ordering::Relaxed);
         let start = (submitted % ENTRIES * 16) as usize;
         let entry = &queue.submissions.0[start..start + 16];
-        let [low, high] = data.address();
-        for (at, word) in [(0, command[0]), (1, command[1]), (6, low), (7, high)] {
-            entry[at].store(word, Ordering::Relaxed);
+        let [low, high] = [data, data >> 32].map(|half| half as u32);
+        for (at, words) in [(0, command), (6, [low, high]), (10, last)] {
+            entry[at].store(words[0], Ordering::Relaxed);
+            entry[at + 1].store(words[1], Ordering::Relaxed);
         }
-        entry[10].store(last[0], Ordering::Relaxed);
-        entry[11].store(last[1], Ordering::Relaxed);
         cpu::publish_stores();
         let submitted = submitted + 1;
         queue.submitted.store(submitted, Ordering::Relaxed);
         self.write(self.doorbell(number), submitted % ENTRIES);
     }
 
-    /// Waits until all commands of a queue are completed.
-    pub fn finish(&self, number: u16) -> Result<(), NvmeError> {
+    /// Returns `true` if all commands of a queue are completed.
+    pub fn is_idle(&self, number: u16) -> bool {
         let queue = &self.queues[usize::from(number)];
-        let submitted = queue.submitted.load(Ordering::Relaxed);
-        let is_done = || queue.completed.load(Ordering::Acquire) == submitted;
-        if !cpu::wait_until(PATIENCE, is_done) {
+        queue.completed.load(Ordering::Acquire) == queue.submitted.load(Ordering::Relaxed)
+    }
+
+    fn finish(&self, number: u16) -> Result<(), NvmeError> {
+        if !cpu::wait_until(PATIENCE, || self.is_idle(number)) {
             return Err(NvmeError::NoInterrupt(number));
         }
-        let refused = queue.status.load(Ordering::Relaxed) != 0;
-        if refused { Err(NvmeError::Refused(number)) } else { Ok(()) }
+        let status = self.queues[usize::from(number)].status.load(Ordering::Relaxed);
+        if status == 0 { Ok(()) } else { Err(NvmeError::Refused(number)) }
     }
 
     fn set_enabled(&self, enabled: bool) -> Result<(), NvmeError> {
@@ -203,9 +198,8 @@ impl<R: TableMemory> Nvme<R> {
     }
 
     fn write_address(&self, register: u64, page: &Page) {
-        let [low, high] = page.address();
-        self.write(register, low);
-        self.write(register + 4, high);
+        self.write(register, page.address() as u32);
+        self.write(register + 4, (page.address() >> 32) as u32);
     }
 
     fn write(&self, register: u64, value: u32) {
