@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use doorbell_harness::apt::Suite;
 use doorbell_harness::linux_checkers::Checkers;
-use doorbell_harness::qemu::cost;
+use doorbell_harness::qemu::{Version, cost};
 use doorbell_harness::suite::{Case, OrAbsent, Shared};
 use doorbell_harness::workspace;
 
@@ -201,8 +201,9 @@ fn checked(kernel: Suite) -> Case {
 fn two(kernel: Suite) -> Case {
     let guests = "two confined guests of 2 vCPUs on 2 CPUs";
     let name = format!("our Direct LPI driver: {guests} with {kernel:?}'s kernel");
-    built::case(name.clone(), LIMIT_OF_TWO, move || {
-        linux::two_with_direct_lpis(own_guest(kernel, false)?, &name)
+    built::case(name, LIMIT_OF_TWO, move || {
+        let on = (Version::Stable, false);
+        linux::two_guests(on, (Controller::DirectLpi, None), own_guest(kernel, false)?)
     })
 }
 

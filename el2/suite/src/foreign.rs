@@ -45,17 +45,11 @@ pub(crate) struct KernelCase {
     pub(crate) cpus: u8,
 }
 
-/// Lists the ordinary cases of a kernel.
-pub(crate) fn cases(kernel: &'static Kernel) -> impl Iterator<Item = Case> {
-    listed(kernel, kernel.machines)
-}
-
-/// Lists the cases of a kernel that take longer.
-pub(crate) fn long_cases(kernel: &'static Kernel) -> impl Iterator<Item = Case> {
-    listed(kernel, kernel.long_machines)
-}
-
-fn listed(kernel: &'static Kernel, machines: &'static [On]) -> impl Iterator<Item = Case> {
+/// Lists the cases of a kernel on these machines.
+pub(crate) fn cases(
+    kernel: &'static Kernel,
+    machines: &'static [On],
+) -> impl Iterator<Item = Case> {
     machines.iter().map(move |&(controller, vcpus, cpus)| {
         let case = KernelCase { kernel, controller, vcpus, cpus };
         built::case(case.name(), kernel.limit, move || (kernel.judge)(case))

@@ -5,7 +5,6 @@
 //! passes while another CPU runs. Therefore we check there for how many of its own instructions a
 //! CPU does not look for interrupts ([`latency`]), and that every tick arrives.
 
-use std::fmt;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -157,10 +156,10 @@ impl Run {
             self.cpus == 1 || counted == usize::from(self.cpus),
             "{counted} CPUs looked for interrupts"
         );
-        let figures = Figures::of(&output, self.takes_exceptions)?;
-        eprintln!("{} on {} CPUs: {figures}", self.attack, self.cpus);
+        let Figures { late, exit, reason } = Figures::of(&output, self.takes_exceptions)?;
+        let Self { attack, cpus, .. } = self;
+        eprintln!("{attack} on {cpus} CPUs: {late} ns late, {exit} in an exit: {reason}");
         if self.move_every.is_none() {
-            let Figures { late, exit, reason } = figures;
             ensure!(self.cpus > 1 || late <= LATENCY, "a tick came {late} ns late");
             ensure!(exit <= EXIT, "an exit took {exit} instructions: {reason}");
         }
@@ -234,13 +233,6 @@ struct Figures {
     /// Duration of the longest exit in nanoseconds.
     exit: u64,
     reason: String,
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { late, exit, reason } = self;
-        write!(f, "{late} ns late, {exit} in an exit: {reason}")
-    }
 }
 
 impl Figures {

@@ -42,11 +42,11 @@ pub(crate) fn long_cases() -> Vec<Case> {
 /// Returns the case of these numbers of guests and of their vCPUs.
 fn case((guests, vcpus): (u8, u8)) -> Case {
     let name = format!("an i.MX 8M Plus: {guests} guests of {vcpus} vCPUs on {CPUS} CPUs, moved");
-    built::case(name.clone(), LIMIT_OF_TWO, move || {
+    built::case(name, LIMIT_OF_TWO, move || {
         let qemu = command(guests, vcpus, debian::guest(Suite::Backports)?)?;
         let reports = listen(qemu, LIMIT_OF_TWO, guests.into(), |_| ())?;
         let cpus = vcpus.into();
-        reports.judge(&name, &Expected { cpus, moves: MOVES, ..Expected::default() })
+        reports.judge(&Expected { cpus, moves: MOVES, ..Expected::default() })
     })
 }
 

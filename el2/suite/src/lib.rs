@@ -65,7 +65,7 @@ const KERNELS: [&foreign::Kernel; 4] =
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let guests = option_in(arguments, "--guests");
     let rfc = option_in(arguments, "--rfc");
-    let foreign = KERNELS.into_iter().flat_map(foreign::cases);
+    let foreign = KERNELS.into_iter().flat_map(|it| foreign::cases(it, it.machines));
     let mut all: Vec<_> = linux::cases().into_iter().chain(foreign).collect();
     all.extend(imx8mp::cases().into_iter().chain(virt::cases()));
     all.push(one_vcpu::case());
@@ -100,7 +100,7 @@ pub fn long_cases() -> Vec<Case> {
         virt::long_cases,
         bench::cases,
     ];
-    let foreign = KERNELS.into_iter().flat_map(foreign::long_cases);
+    let foreign = KERNELS.into_iter().flat_map(|it| foreign::cases(it, it.long_machines));
     all.iter().flat_map(|cases| cases()).chain(foreign).collect()
 }
 

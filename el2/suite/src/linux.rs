@@ -170,7 +170,7 @@ pub(crate) fn long_cases() -> Vec<Case> {
     let direct = built::case(name, LIMIT_OF_TWO, || {
         let (guest, log) = (debian::guest(Suite::Stable)?, built::log_of(name)?);
         let on = (Version::Backports, false);
-        two_guests(on, (Controller::Its, Some(&log)), guest, name)?;
+        two_guests(on, (Controller::Its, Some(&log)), guest)?;
         direct::judge_linux(&log, &(1..=u64::MAX)).map(|_| ())
     });
     listed(LONG_CASES).chain(confined_cases()).chain([direct]).collect()
@@ -183,9 +183,9 @@ fn confined_cases() -> Vec<Case> {
         [false, true].map(|below_ports| {
             let (guests, place) = ("two confined guests of 2 vCPUs on 2 CPUs", place(below_ports));
             let name = format!("{guests} of {version:?}'s QEMU{place}");
-            built::case(name.clone(), LIMIT_OF_TWO, move || {
+            built::case(name, LIMIT_OF_TWO, move || {
                 let guest = debian::guest(Suite::Stable)?;
-                two_guests((version, below_ports), (Controller::Its, None), guest, &name)
+                two_guests((version, below_ports), (Controller::Its, None), guest)
             })
         })
     })
@@ -308,7 +308,7 @@ impl LinuxCase {
         let (cpus, has_lines) = (vcpus.into(), self.words == NO_MSI);
         let expected = Expected { cpus, controller, load, has_lines, moves };
         let reports = listen(self.command(guest, log)?, self.limit(), 1, |_| ())?;
-        reports.judge(name, &expected)?;
+        reports.judge(&expected)?;
         if self.direct {
             let doorbells = match (vcpus > self.cpus, self.move_every) {
                 // A message that arrives during a move rings the doorbell.
@@ -342,25 +342,18 @@ impl LinuxCase {
         qemu.args(traffic::DEVICES.iter().flat_map(|device| ["-device", device]));
         traffic::logged(&mut qemu, log);
         let reports = listen(qemu, self.limit(), 1, |_| ())?;
-        eprintln!("{name}: {}", reports.summary());
         let (found, own) = (hypervisors.pci_memory(), reports.pci_memory());
         ensure!(found == own && !own.is_empty(), "PCI's memory: {found:#?}, not {own:#?}");
         reports.judge_traffic(expected, Reads { fewest: self.reads, discarded: 0, log }, None)
     }
 }
 
-/// Runs two guests at the same time, whose Direct LPIs a module drives.
-pub(crate) fn two_with_direct_lpis(guest: &Guest, name: &str) -> Result<()> {
-    two_guests((Version::Stable, false), (Controller::DirectLpi, None), guest, name)
-}
-
 /// Runs two guests at the same time, each with a device that an SMMU confines. The first guest
 /// continues after the second has ended. If there is a log, messages are injected directly.
-fn two_guests(
+pub(crate) fn two_guests(
     (version, below_ports): (Version, bool),
     (controller, log): (Controller, Option<&Path>),
     guest: &Guest,
-    name: &str,
 ) -> Result<()> {
     let devices = placed(&[CONFINED_DEVICE; 2], below_ports);
     let board = Board {
@@ -380,7 +373,7 @@ fn two_guests(
     }
     let load = Load::Random { reads: debian::READS };
     let expected = Expected { cpus: 2, controller, load, ..Expected::default() };
-    listen(qemu, LIMIT_OF_TWO, 2, |_| ())?.judge(name, &expected)
+    listen(qemu, LIMIT_OF_TWO, 2, |_| ())?.judge(&expected)
 }
 
 /// Runs guests, sends them text when they request it, and calls `see` with each line of output.

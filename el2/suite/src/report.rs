@@ -34,12 +34,6 @@ impl Reports {
         Self { output, guests }
     }
 
-    /// Returns a summary of each guest.
-    pub(crate) fn summary(&self) -> String {
-        let all: Vec<_> = self.guests.iter().map(Report::summary).collect();
-        format!("{}; {} moves", all.join("; "), self.output.moves())
-    }
-
     /// Returns the lines about PCI's memory in the first guest's log.
     pub(crate) fn pci_memory(&self) -> &[String] {
         &self.guests[0].pci_memory
@@ -47,8 +41,7 @@ impl Reports {
 
     /// Checks that every guest's report is as expected. If there are several guests, the first must
     /// have waited until the others ended.
-    pub(crate) fn judge(&self, name: &str, expected: &Expected<'_>) -> Result<()> {
-        eprintln!("{name}: {}", self.summary());
+    pub(crate) fn judge(&self, expected: &Expected<'_>) -> Result<()> {
         for (number, guest) in self.guests.iter().enumerate() {
             guest.judge(expected).with_context(|| format!("guest {number}"))?;
         }
@@ -199,7 +192,7 @@ mod tests {
 
     fn judged(change: impl Fn(&str) -> String) -> Result<()> {
         let lines: Vec<_> = GOOD.iter().map(|line| change(line)).collect();
-        Reports::of(output(&lines), 1).judge("one guest", &EXPECTED)
+        Reports::of(output(&lines), 1).judge(&EXPECTED)
     }
 
     #[test]
@@ -254,7 +247,7 @@ mod tests {
                 typed_after.push(line);
             }
         }
-        (Reports::of(output, 2).judge("two guests", &EXPECTED), typed_after)
+        (Reports::of(output, 2).judge(&EXPECTED), typed_after)
     }
 
     #[test]

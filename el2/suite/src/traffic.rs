@@ -288,25 +288,6 @@ impl Report {
         *self.own.entry(interrupt.to_string()).or_default() += times;
     }
 
-    /// Returns a summary of the counts.
-    pub(crate) fn summary(&self) -> String {
-        let messages = self.rows.iter().filter(|row| row.has_messages()).map(Row::sum);
-        let ((_, reads), (pings, _)) =
-            (self.reads.unwrap_or_default(), self.pings.unwrap_or_default());
-        format!(
-            "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs, {} messages; {reads} reads, \
-             {pings} pings, {} affinities, {} turns, {} own messages",
-            self.cpus[0],
-            self.counts("arch_timer").iter().sum::<u64>(),
-            self.of_uart(),
-            self.ipis(),
-            messages.sum::<u64>(),
-            self.moved,
-            self.turns,
-            self.own.values().sum::<u64>() + self.early_own
-        )
-    }
-
     pub(crate) fn counts(&self, name: &str) -> &[u64] {
         let row = self.rows.iter().find(|row| row.name.ends_with(name));
         row.map_or(&[], |row| &row.counts)
