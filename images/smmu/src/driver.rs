@@ -1,10 +1,9 @@
 //! Driver for one SMMU.
 
-use crate::error::SmmuError;
-use crate::event::Event;
+use crate::event::{Event, SpaceId, StreamId};
+use crate::platform::SmmuError;
 use crate::queue::{Commands, EventQueue, Forget};
 use crate::registers::{Features, Registers};
-use crate::stream_id::{SpaceId, StreamId};
 use crate::stream_table::{StreamTable, Translation};
 use gic_driver::{PhysicalRegion, Platform};
 use image_rt::platform::Kernel;
@@ -28,7 +27,7 @@ impl Smmu {
         let streams = StreamTable::new(features.streams)?;
         let mut commands = Commands::new(features.commands)?;
         let events = EventQueue::new(features.events)?;
-        registers.place_tables(&streams, &commands.ring(), &events.ring());
+        registers.place_tables(&streams, &commands.0, &events.0);
         registers.enable_commands()?;
         for command in [Forget::Configuration, Forget::Translations] {
             commands.post(&registers, command)?;

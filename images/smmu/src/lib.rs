@@ -4,18 +4,13 @@
 #![no_std]
 
 mod driver;
-mod error;
 mod event;
+mod platform;
 mod queue;
 mod registers;
-mod stream_id;
 mod stream_table;
-mod table;
-mod wait;
 
 pub use driver::Smmu;
-pub use error::SmmuError;
-pub use event::{Access, Event, EventKind};
-pub use stream_id::{SpaceId, StreamId};
+pub use event::{Access, Event, EventKind, SpaceId, StreamId};
+pub use platform::{SmmuError, load, memory, store};
 pub use stream_table::{Context, Translation};
-pub use table::{load, memory, store};

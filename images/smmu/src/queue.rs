@@ -1,16 +1,10 @@
 //! The two in-memory queues (IHI 0070, 3.5): commands to the SMMU, and events from it. An index
 //! counts up to twice the queue length, because the extra bit tells a full queue from an empty one.
 
-use crate::error::SmmuError;
-use crate::event::Event;
-use crate::registers::{Registers, Ring};
-use crate::stream_id::{SpaceId, StreamId};
-use crate::table::{load, memory, store};
-use crate::wait::wait_for;
-use gic_driver::Table;
+use crate::event::{Event, SpaceId, StreamId};
+use crate::platform::{Ring, SmmuError, load, store, wait_for};
+use crate::registers::Registers;
 
-/// Length of both queues as a power of two, unless the SMMU supports only shorter queues.
-const USUAL_BITS: u32 = 7;
 const COMMAND_BYTES: u64 = 16;
 const EVENT_BYTES: u64 = 32;
 
@@ -50,16 +44,12 @@ impl Forget {
 }
 
 /// The command queue.
-pub(crate) struct Commands {
-    table: Table,
-    bits: u32,
-    end: u32,
-}
+pub(crate) struct Commands(pub(crate) Ring);
 
 impl Commands {
+    /// Allocates the queue, whose index has at most this number of bits.
     pub(crate) fn new(most_bits: u32) -> Result<Self, SmmuError> {
-        let bits = most_bits.min(USUAL_BITS);
-        Ok(Self { table: memory(COMMAND_BYTES << bits, 32, "commands")?, bits, end: 0 })
+        Ring::new(COMMAND_BYTES, most_bits, "commands").map(Self)
     }
 
     /// Posts a command. The SMMU may execute it at any time from now on.
@@ -70,7 +60,7 @@ impl Commands {
     /// Posts CMD_SYNC, and waits until all earlier commands have completed.
     pub(crate) fn sync(&mut self, registers: &Registers) -> Result<(), SmmuError> {
         self.push(registers, [SYNC, 0])?;
-        let end = self.end;
+        let end = self.0.index;
         let mut error = 0;
         wait_for("CMD_SYNC", || {
             let (read, found) = registers.commands_read();
@@ -80,47 +70,36 @@ impl Commands {
         if error == 0 { Ok(()) } else { Err(SmmuError::BadCommand(error)) }
     }
 
-    pub(crate) fn ring(&self) -> Ring {
-        Ring { address: self.table.address, bits: self.bits }
-    }
-
     fn push(&mut self, registers: &Registers, words: [u64; 2]) -> Result<(), SmmuError> {
-        let full = self.end ^ 1 << self.bits;
+        let Self(ring) = self;
+        let full = ring.index ^ 1 << ring.bits;
         wait_for("the command queue", || registers.commands_read().0 != full)?;
-        let slot = u64::from(self.end & ((1 << self.bits) - 1));
-        store(&self.table, slot * COMMAND_BYTES, &words);
-        self.end = (self.end + 1) & ((2 << self.bits) - 1);
-        registers.set_commands_end(self.end);
+        store(&ring.table, ring.slot() * COMMAND_BYTES, &words);
+        ring.advance();
+        registers.set_commands_end(ring.index);
         Ok(())
     }
 }
 
 /// The event queue.
-pub(crate) struct EventQueue {
-    table: Table,
-    bits: u32,
-    read: u32,
-}
+pub(crate) struct EventQueue(pub(crate) Ring);
 
 impl EventQueue {
+    /// Allocates the queue, whose index has at most this number of bits.
     pub(crate) fn new(most_bits: u32) -> Result<Self, SmmuError> {
-        let bits = most_bits.min(USUAL_BITS);
-        Ok(Self { table: memory(EVENT_BYTES << bits, 32, "events")?, bits, read: 0 })
+        Ring::new(EVENT_BYTES, most_bits, "events").map(Self)
     }
 
     /// Returns the oldest event that has not been read yet.
     pub(crate) fn next(&mut self, registers: &Registers) -> Option<Event> {
-        if registers.events_end() == self.read {
+        let Self(ring) = self;
+        if registers.events_end() == ring.index {
             return None;
         }
-        let slot = u64::from(self.read & ((1 << self.bits) - 1)) * EVENT_BYTES;
-        let words = [0, 8, 16].map(|word| load(&self.table, slot + word));
-        self.read = (self.read + 1) & ((2 << self.bits) - 1);
-        registers.set_events_read(self.read);
+        let start = ring.slot() * EVENT_BYTES;
+        let words = [0, 8, 16].map(|word| load(&ring.table, start + word));
+        ring.advance();
+        registers.set_events_read(ring.index);
         Some(Event::read(words))
-    }
-
-    pub(crate) fn ring(&self) -> Ring {
-        Ring { address: self.table.address, bits: self.bits }
     }
 }

@@ -1,8 +1,7 @@
 //! Registers (IHI 0070, chapter 6): features, locations of tables, and enables.
 
-use crate::error::SmmuError;
+use crate::platform::{Ring, SmmuError, wait_for};
 use crate::stream_table::StreamTable;
-use crate::wait::wait_for;
 use gic_driver::{Mmio, Platform};
 use image_rt::platform::Kernel;
 
@@ -76,13 +75,6 @@ impl Features {
     }
 }
 
-/// A queue as the registers describe it.
-pub(crate) struct Ring {
-    pub(crate) address: u64,
-    /// Number of bits of an index.
-    pub(crate) bits: u32,
-}
-
 type Frame = <Kernel as Platform>::Mmio;
 
 /// The register frame. The SMMU has two pages of registers.
@@ -108,10 +100,10 @@ impl Registers {
         self.0.write32(CR2, RECINVSID);
         self.0.write64(STRTAB_BASE, streams.address() | ALLOCATE);
         self.0.write32(STRTAB_BASE_CFG, streams.bits);
-        self.0.write64(CMDQ_BASE, commands.address | u64::from(commands.bits) | ALLOCATE);
+        self.0.write64(CMDQ_BASE, commands.address() | u64::from(commands.bits) | ALLOCATE);
         self.0.write32(CMDQ_PROD, 0);
         self.0.write32(CMDQ_CONS, 0);
-        self.0.write64(EVENTQ_BASE, events.address | u64::from(events.bits) | ALLOCATE);
+        self.0.write64(EVENTQ_BASE, events.address() | u64::from(events.bits) | ALLOCATE);
         self.0.write32(EVENTQ_PROD, 0);
         self.0.write32(EVENTQ_CONS, 0);
     }

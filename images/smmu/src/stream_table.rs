@@ -1,9 +1,8 @@
 //! Stream table entries and context descriptors (IHI 0070, chapter 5), which assign address spaces
 //! to devices.
 
-use crate::error::SmmuError;
-use crate::stream_id::{SpaceId, StreamId};
-use crate::table::{load, memory, store};
+use crate::event::{SpaceId, StreamId};
+use crate::platform::{SmmuError, load, memory, store};
 use gic_driver::Table;
 
 const ENTRY_BYTES: u64 = 64;
