@@ -36,8 +36,7 @@ pub use writer::{
 };
 
 use crate::description::Description;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::gic::{GicVersion, owns_el2};
 use crate::origin::Fact;
 use alloc::string::String;

@@ -8,10 +8,9 @@ use crate::origin::{Fact, NodeId};
 use crate::region::Region;
 use crate::requester::{PciHost, PlatformDevice};
 use crate::status::Status;
-use crate::wired::WiredUser;
 use alloc::string::String;
 use alloc::vec::Vec;
-use gic_arch::Affinity;
+use gic_arch::{Affinity, IntId};
 
 /// The interrupt-related parts of a machine.
 ///
@@ -71,6 +70,19 @@ pub struct Description {
     pub memory: Vec<Fact<Region>>,
     /// Defects of the input, in the order in which they were found.
     pub findings: Vec<Finding>,
+}
+
+/// A node whose interrupt lines are connected to the GIC, or a nexus that connects other nodes'
+/// lines to the GIC.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WiredUser {
+    /// Node of the user.
+    pub id: NodeId,
+    /// Status of the node according to firmware.
+    pub status: Fact<Status>,
+    /// Interrupts, in firmware's order. A timer (`arm,armv8-timer`) has the PPIs of the secure,
+    /// physical, virtual and hypervisor timers.
+    pub interrupts: Vec<Fact<IntId>>,
 }
 
 impl Description {

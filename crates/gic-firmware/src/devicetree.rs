@@ -39,8 +39,7 @@ pub use overlay::{OverlaidTree, OverlayError, OverlayErrorKind};
 pub use writer::{WriteError, WriteErrorKind, with_node_paths, write, write_source};
 
 use crate::description::Description;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::gic::owns_el2;
 use crate::origin::Fact;
 use alloc::string::String;

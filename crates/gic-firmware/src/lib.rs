@@ -51,7 +51,6 @@ pub mod devicetree;
 mod doorbells;
 mod excerpt;
 mod finding;
-mod finding_list;
 mod gic;
 mod intx;
 mod iommu;
@@ -63,11 +62,10 @@ mod requester;
 mod route;
 mod rule;
 mod status;
-mod wired;
 
 pub use coherence::Coherence;
 pub use controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
-pub use description::{CpuNode, Description};
+pub use description::{CpuNode, Description, WiredUser};
 pub use finding::{Finding, Rule, Severity};
 pub use gic::{Gic, GicVersion, ParentInterrupt, SecondaryGic};
 pub use intx::{IntxPin, IntxRoute, IntxRouting, NoIntx, WiredInterrupt};
@@ -80,7 +78,6 @@ pub use requester::{
 };
 pub use route::{NoRoute, Route, RouteSpan, Via};
 pub use status::Status;
-pub use wired::WiredUser;
 
 /// Types from other packages that this package uses in its public signatures.
 pub use gic_arch::{Affinity, IntId};

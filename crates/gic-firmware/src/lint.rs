@@ -28,8 +28,7 @@ pub use known::KnownRegisters;
 
 use crate::controller::ControllerIndex;
 use crate::description::Description;
-use crate::finding::Finding;
-use crate::finding_list::FindingList;
+use crate::finding::{Finding, FindingList};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use msi_types::DeviceId;

@@ -1,7 +1,6 @@
 //! Finds requester IDs that are in two entries of a map.
 
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::origin::{Fact, Origin};
 use crate::requester::MapEntry;
 use alloc::collections::BinaryHeap;

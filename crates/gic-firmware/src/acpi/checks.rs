@@ -29,7 +29,7 @@ use super::iort::IortNode;
 use super::madt::{MadtStructure, of_kind};
 use super::names::NodesByOffset;
 use super::table_set::TableSet;
-use crate::finding_list::FindingList;
+use crate::finding::FindingList;
 
 /// Tables whose structures and nodes have been read, and the findings about them.
 struct Checks<'c, 'a> {

@@ -7,8 +7,7 @@
 use super::iort::{IdMapping, IortNode, NodeKind};
 use super::places::origin;
 use super::table::Signature;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::origin::Origin;
 use alloc::collections::BTreeMap;
 use alloc::format;

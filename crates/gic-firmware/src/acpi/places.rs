@@ -1,8 +1,7 @@
 //! Names structures of tables, so that facts and findings can state their origins.
 
 use super::table::{Signature, TableError};
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::origin::{NodeId, Origin};
 use alloc::format;
 use alloc::string::{String, ToString as _};

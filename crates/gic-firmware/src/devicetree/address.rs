@@ -2,8 +2,7 @@
 //! §2.3).
 
 use super::tree::NodeRef;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::format;

@@ -3,8 +3,7 @@
 use super::address::{bus_regions, regions_if_any};
 use super::tree::{NodeRef, Tree};
 use crate::description::CpuNode;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::collections::BTreeMap;

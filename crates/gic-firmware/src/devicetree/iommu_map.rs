@@ -3,8 +3,7 @@
 use super::address::{cells, cells_in_words, regions_if_any};
 use super::map_entries::{self, MapKind};
 use super::tree::{NodeRef, Tree};
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 use crate::map_overlap::report_shared;
 use crate::origin::{Fact, Origin};

@@ -9,8 +9,7 @@
 
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

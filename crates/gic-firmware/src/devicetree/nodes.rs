@@ -4,8 +4,7 @@
 use super::gic;
 use super::interrupt_tree::{CELLS, CONTROLLER, EXTENDED, INTERRUPTS};
 use super::tree::{NodeRef, Tree};
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::gic::GicVersion;
 use alloc::format;
 

@@ -8,8 +8,7 @@ use super::interrupt_tree::{
 };
 use super::specifier::interrupt;
 use super::tree::{NodeRef, Tree};
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;

@@ -3,8 +3,7 @@
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::gic::{Gic, GicVersion};
 use crate::origin::Origin;
 use crate::region::RegionSet;

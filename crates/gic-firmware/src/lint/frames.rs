@@ -2,8 +2,7 @@
 
 use crate::controller::ControllerKind;
 use crate::description::Description;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::gic::{Gic, GicVersion};
 use crate::origin::{Fact, NodeId, Origin};
 use crate::region::Region;

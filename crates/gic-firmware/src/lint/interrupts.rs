@@ -2,8 +2,7 @@
 
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::origin::{NodeId, Origin};
 use alloc::format;
 use alloc::string::String;

@@ -3,8 +3,7 @@
 use super::claims::{Claim, claims, reachable, requesters};
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::iommu::{IommuRouting, StreamEntry};
 use crate::origin::{Fact, NodeId};
 use crate::requester::{ConfigAccess, MapEntry, MsiRouting, PciHost, Role, Target};

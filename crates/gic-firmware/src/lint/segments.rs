@@ -1,8 +1,7 @@
 //! Checks the segments and the configuration space of PCI hosts.
 
 use crate::description::Description;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::requester::{ConfigAccess, PciHost};
 use alloc::format;
 use alloc::vec::Vec;

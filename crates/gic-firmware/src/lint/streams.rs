@@ -2,8 +2,7 @@
 
 use super::claims::requesters;
 use crate::description::Description;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use crate::iommu::{IommuIndex, IommuReference, IommuRouting};
 use crate::origin::{NodeId, Origin};
 use crate::requester::BusRange;

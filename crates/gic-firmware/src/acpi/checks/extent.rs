@@ -7,8 +7,7 @@ use crate::acpi::names::node_name;
 use crate::acpi::places::{in_madt, origin};
 use crate::acpi::table::{Fields, Signature, Table};
 use crate::acpi::table_set::TableSet;
-use crate::finding::Rule;
-use crate::finding_list::FindingList;
+use crate::finding::{FindingList, Rule};
 use alloc::format;
 
 /// Offset of the first structure of a MADT.
