@@ -1,6 +1,6 @@
 //! A machine's interrupt wiring, in a form independent of the firmware that describes it.
 
-use crate::controller::{Controller, ControllerIndex};
+use crate::controller::{Controller, ControllerIndex, ControllerKind, SET_REGISTER};
 use crate::finding::Finding;
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic, SecondaryGic};
 use crate::iommu::{Iommu, IommuIndex};
@@ -11,6 +11,10 @@ use crate::status::Status;
 use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::{Affinity, IntId};
+use msi_types::DeviceId;
+
+/// Distance between GICv3 redistributors in bytes, if firmware states none.
+const DEFAULT_STRIDE: u64 = 0x2_0000;
 
 /// The interrupt-related parts of a machine.
 ///
@@ -72,19 +76,6 @@ pub struct Description {
     pub findings: Vec<Finding>,
 }
 
-/// A node whose interrupt lines are connected to the GIC, or a nexus that connects other nodes'
-/// lines to the GIC.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct WiredUser {
-    /// Node of the user.
-    pub id: NodeId,
-    /// Status of the node according to firmware.
-    pub status: Fact<Status>,
-    /// Interrupts, in firmware's order. A timer (`arm,armv8-timer`) has the PPIs of the secure,
-    /// physical, virtual and hypervisor timers.
-    pub interrupts: Vec<Fact<IntId>>,
-}
-
 impl Description {
     /// Returns the controller with this index; `None` if the list has no such index.
     pub fn controller(&self, index: ControllerIndex) -> Option<&Controller> {
@@ -137,6 +128,29 @@ impl Description {
     pub fn enabled_cpus(&self) -> impl Iterator<Item = &CpuNode> {
         self.cpus.iter().filter(|cpu| cpu.status.is_enabled())
     }
+
+    /// Returns the CPU physical address of each doorbell of `controller`, without translation by an
+    /// IOMMU.
+    ///
+    /// An ITS, MBI and a v2m frame each have one doorbell; for an ITS with a pre-ITS, it is the
+    /// first word of the window. Foreign controllers have no known doorbell. Direct LPI has one
+    /// doorbell per redistributor that the regions and the stride describe, but at most one per
+    /// CPU.
+    pub fn doorbells(&self, controller: &Controller) -> Vec<u64> {
+        match (&controller.kind, self.gic_of(controller)) {
+            (ControllerKind::DirectLpi, Some(gic)) => {
+                let stride =
+                    gic.redistributor_stride.as_ref().map_or(DEFAULT_STRIDE, |stride| stride.value);
+                gic.redistributors
+                    .iter()
+                    .flat_map(|region| frames(region.value, stride))
+                    .filter_map(|frame| frame.checked_add(SET_REGISTER))
+                    .take(self.cpus.len())
+                    .collect()
+            }
+            _ => controller.doorbell(DeviceId::new(0)).into_iter().collect(),
+        }
+    }
 }
 
 /// A CPU.
@@ -159,4 +173,23 @@ impl CpuNode {
             status: Fact::stated(Status::Enabled),
         }
     }
+}
+
+/// A node whose interrupt lines are connected to the GIC, or a nexus that connects other nodes'
+/// lines to the GIC.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WiredUser {
+    /// Node of the user.
+    pub id: NodeId,
+    /// Status of the node according to firmware.
+    pub status: Fact<Status>,
+    /// Interrupts, in firmware's order. A timer (`arm,armv8-timer`) has the PPIs of the secure,
+    /// physical, virtual and hypervisor timers.
+    pub interrupts: Vec<Fact<IntId>>,
+}
+
+/// Returns the addresses of the redistributors that fit into `region`.
+fn frames(region: Region, stride: u64) -> impl Iterator<Item = u64> {
+    let count = region.size().checked_div(stride).unwrap_or(0);
+    (0..count).map(move |index| region.base() + index * stride)
 }

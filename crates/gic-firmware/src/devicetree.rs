@@ -4,7 +4,6 @@ mod address;
 mod blob;
 mod bridge_controllers;
 mod cascade;
-mod cpu_map;
 mod cpus;
 mod dma;
 mod error;
@@ -31,7 +30,7 @@ mod writer;
 
 pub use crate::excerpt::Excerpt;
 pub use blob::{MAX_DEPTH, MAX_PATH};
-pub use cpu_map::cpu_clusters;
+pub use cpus::cpu_clusters;
 pub use error::{DtbError, DtbErrorKind};
 pub use excerpt::excerpts;
 pub use overlay::{OverlaidTree, OverlayError, OverlayErrorKind};

@@ -48,7 +48,6 @@ mod coherence;
 mod controller;
 mod description;
 pub mod devicetree;
-mod doorbells;
 mod excerpt;
 mod finding;
 mod gic;
