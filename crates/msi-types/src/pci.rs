@@ -13,7 +13,5 @@ pub use gate::MsiGate;
 pub use requester::PciRequester;
 pub use window::{BusRange, PciSpace, PciWindow};
 
-/// Maximum number of vectors in an MSI capability.
-pub const MSI_MAX_VECTORS: u16 = 32;
 /// Maximum number of entries in an MSI-X table.
 pub const MSIX_MAX_VECTORS: u16 = 2048;
