@@ -34,7 +34,7 @@ pub use function::{Function, FunctionStore, find_store};
 pub use isolation_groups::{Isolation, enable_acs, isolation_groups};
 pub use mapped_region::MappedRegion;
 pub use msi_store::MsiStore;
-pub use msix_store::{MsixCapability, MsixStore};
+pub use msix_store::{MsixCapability, MsixRegions, MsixStore};
 pub use windows::{Bar, BarWidth};
 
 use alloc::collections::TryReserveError;

@@ -8,7 +8,8 @@ use super::capabilities::{
 use super::isolation_groups::Isolation;
 use super::windows::Bar;
 use super::{
-    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixStore, PciError, TableMemory,
+    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixRegions, MsixStore, PciError,
+    TableMemory,
 };
 use crate::runtime::Host;
 use alloc::sync::Arc;
@@ -245,7 +246,8 @@ pub fn find_store(
     };
     let [table, pending] = [capability.table.bir(), capability.pending.bir()]
         .map(|bir| map(bir).ok_or(PciError::NotMapped { bir }));
-    let store = MsixStore::new(capability, config, table?, pending?, host)?;
+    let regions = MsixRegions { table: table?, pending: pending? };
+    let store = MsixStore::new(capability, config, regions, host)?;
     Ok(FunctionStore { store: Arc::new(store), shape: Shape::Independent })
 }
 

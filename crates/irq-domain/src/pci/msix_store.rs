@@ -65,14 +65,23 @@ impl MsixCapability {
     }
 }
 
+/// The mapped memory regions of a function's MSI-X structures, often the same one.
+pub struct MsixRegions {
+    /// Region that [`MsixCapability::table`] refers to.
+    pub table: Arc<dyn TableMemory>,
+    /// Region that [`MsixCapability::pending`] refers to.
+    pub pending: Arc<dyn TableMemory>,
+}
+
+msi_types::debug_by!(MsixRegions as "MsixRegions", |it| {});
+
 /// A store over a function's MSI-X table. Each entry is masked, written, read back and unmasked on
 /// its own. During setup, MSI-X is enabled with the function mask set, because some functions don't
 /// respond to table accesses while MSI-X is disabled.
 pub struct MsixStore {
     capability: MsixCapability,
     config: Arc<dyn ConfigSpace>,
-    table: Arc<dyn TableMemory>,
-    pending: Arc<dyn TableMemory>,
+    regions: MsixRegions,
     host: Arc<dyn Host>,
     /// Vector Control for each entry, without the mask bit. These other bits must be preserved.
     controls: Vec<AtomicU32>,
@@ -93,22 +102,20 @@ enum MsixEnable {
 }
 
 impl MsixStore {
-    /// Initializes the capability with MSI-X disabled. `table` and `pending` are the memory regions
-    /// that [`MsixCapability::table`] and [`MsixCapability::pending`] refer to, often the same one.
+    /// Initializes the capability with MSI-X disabled.
     ///
     /// Context: task; may sleep.
     pub fn new(
         capability: MsixCapability,
         config: Arc<dyn ConfigSpace>,
-        table: Arc<dyn TableMemory>,
-        pending: Arc<dyn TableMemory>,
+        regions: MsixRegions,
         host: Arc<dyn Host>,
     ) -> Result<Self, PciError> {
-        check_region(capability.table, capability.table_length(), &*table)?;
-        check_region(capability.pending, capability.pending_length(), &*pending)?;
+        check_region(capability.table, capability.table_length(), &*regions.table)?;
+        check_region(capability.pending, capability.pending_length(), &*regions.pending)?;
         let controls = try_collect((0..capability.slots).map(|_| AtomicU32::new(0)))?;
         let enable = TaskLock::new(MsixEnable::Untouched);
-        let store = Self { capability, config, table, pending, host, controls, enable };
+        let store = Self { capability, config, regions, host, controls, enable };
         store.set_control(MsixEnable::Untouched);
         Ok(store)
     }
@@ -200,12 +207,12 @@ impl MsixStore {
 
     /// Reads a register of an entry. `slot` must be in the table.
     fn read(&self, slot: u16, register: u64) -> u32 {
-        self.table.read32(self.entry_offset(slot) + register)
+        self.regions.table.read32(self.entry_offset(slot) + register)
     }
 
     /// Writes a register of an entry. `slot` must be in the table.
     fn write(&self, slot: u16, register: u64, value: u32) {
-        self.table.write32(self.entry_offset(slot) + register, value);
+        self.regions.table.write32(self.entry_offset(slot) + register, value);
     }
 
     fn entry_offset(&self, slot: u16) -> u64 {
@@ -294,7 +301,7 @@ impl FastMask for MsixStore {
             return false;
         }
         let word = self.capability.pending.offset() + u64::from(slot / 32) * 4;
-        self.pending.read32(word) >> (slot % 32) & 1 != 0
+        self.regions.pending.read32(word) >> (slot % 32) & 1 != 0
     }
 }
 

@@ -3,7 +3,8 @@
 
 use crate::mock::{Addressing, Kernel, Machine, assert_task, judge};
 use irq_domain::pci::{
-    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixStore, PciError, TableMemory,
+    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixRegions, MsixStore, PciError,
+    TableMemory,
 };
 use irq_domain::{MsiDevice, MsiDeviceConfig};
 use msi_types::pci::{msi, msix};
@@ -216,7 +217,8 @@ impl Function {
 
     pub(crate) fn msix_store(self: &Arc<Self>) -> Result<MsixStore, PciError> {
         let capability = MsixCapability::find(&**self)?;
-        MsixStore::new(capability, self.clone(), self.clone(), self.clone(), Arc::new(Kernel))
+        let regions = MsixRegions { table: self.clone(), pending: self.clone() };
+        MsixStore::new(capability, self.clone(), regions, Arc::new(Kernel))
     }
 }
 

@@ -16,7 +16,9 @@ use gic_firmware::{
     devicetree,
 };
 use irq_domain::IrqContext;
-use irq_domain::pci::{ConfigSpace as _, Ecam, FunctionStore, MsixCapability, MsixStore};
+use irq_domain::pci::{
+    ConfigSpace as _, Ecam, FunctionStore, MsixCapability, MsixRegions, MsixStore,
+};
 use msi_types::pci::msix;
 use msi_types::{Cpu, DeviceId, RequesterId, Shape};
 use std::cell::{Cell, OnceCell};
@@ -251,7 +253,8 @@ fn message_store(platform: &Arc<MachinePlatform>) -> FunctionStore {
     let (table_at, pending) = (place(msix::TABLE), place(msix::PBA));
     assert_eq!(pending.offset(), PENDING_BITS - TABLE);
     let capability = MsixCapability { offset, slots: VECTORS, table: table_at, pending };
-    let store = MsixStore::new(capability, config, table.clone(), table, platform.clone());
+    let regions = MsixRegions { table: table.clone(), pending: table };
+    let store = MsixStore::new(capability, config, regions, platform.clone());
     FunctionStore { store: Arc::new(store.unwrap()), shape: Shape::Independent }
 }
 
