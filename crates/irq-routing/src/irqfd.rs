@@ -48,17 +48,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub(crate) mod error;
 pub(crate) mod levels;
-pub(crate) mod messages;
 pub(crate) mod poller;
 pub(crate) mod serving;
 
-pub use error::IrqfdError;
-pub use messages::{MessageEventfd, MessageEventfdSet};
+pub use crate::device_eventfds::{MessageEventfd, MessageEventfdSet};
 #[cfg(feature = "kvm")]
 pub(crate) use poller::EventfdId;
-pub use poller::{EventfdPoller, IrqfdThread, PolledEventfd};
+pub use poller::{EventfdPoller, IrqfdError, IrqfdThread, PolledEventfd};
 
 use crate::{Attachment, MessageSink, Router, Routing, Unsettled};
 use alloc::sync::{Arc, Weak};

@@ -29,7 +29,6 @@ mod apic_ids;
 pub(crate) mod batch;
 mod ioctl;
 mod msi_irqfds;
-pub(crate) mod pulses;
 #[cfg(feature = "rust-vmm")]
 mod rust_vmm;
 
@@ -38,7 +37,6 @@ pub use msi_irqfds::{MsiIrqfd, MsiIrqfdSet};
 #[cfg(feature = "rust-vmm")]
 pub use rust_vmm::{FdOwner, RustVmm};
 
-use self::pulses::Pulses;
 use crate::SignalError;
 use crate::explainer::Explainer;
 use crate::gsis::Gsis;
@@ -558,3 +556,16 @@ impl<E: AsFd> Drop for KvmIrqfd<E> {
 }
 
 msi_types::debug_by!([E: AsFd] KvmIrqfd<E> as "KvmIrqfd", |it| {gsi: it.gsi});
+
+/// Serializes edges. The I/O APIC ignores an edge if the pin is already high, so concurrent pulses
+/// on one pin would merge. (The GIC in KVM latches an edge each time the level is set to 1.)
+#[derive(Default)]
+pub(crate) struct Pulses(Mutex<()>);
+
+impl Pulses {
+    /// Raises and lowers a pin with `drive`.
+    pub(crate) fn pulse<E>(&self, drive: impl FnMut(bool) -> Result<(), E>) -> Result<(), E> {
+        let _pulse = self.0.lock();
+        [true, false].map(drive).into_iter().collect()
+    }
+}

@@ -80,8 +80,6 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
-mod attachments;
-mod config_space;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod device_eventfds;
 mod error;
@@ -114,7 +112,6 @@ mod table;
 mod translation;
 pub mod virtio;
 
-pub use attachments::{Attachment, Attachments};
 pub use error::{RouteError, SignalError, Unsettled};
 pub use inputs::Inputs;
 pub use irq_line::{CpuInput, IrqLine, IrqLineError};
@@ -122,6 +119,6 @@ pub use line_observers::LineObservers;
 pub use msi_types;
 pub use route::{NotAPin, Pin, Route, RoutedMessage, Sender};
 pub use router::{GsiSpace, Router, TooManyGsis};
-pub use routing::{Change, MessageSink, Routing};
+pub use routing::{Attachment, Attachments, Change, MessageSink, Routing};
 pub use table::ChangeCount;
 pub use translation::{Access, Invalidation, TranslateMsi};

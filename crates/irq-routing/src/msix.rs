@@ -55,7 +55,7 @@ mod guest;
 mod saved_state;
 pub(crate) mod vector;
 
-pub use crate::config_space::{BusMaster, MsixLayout};
+pub use capability::{BusMaster, MsixLayout};
 
 use crate::lock::{self, Mutex};
 use crate::sync::{AtomicBool, SeqCst};

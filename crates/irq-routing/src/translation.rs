@@ -34,7 +34,6 @@
 //! once. An invalidation holds the lock until such messages have been sent, so none of them can add
 //! an older translation.
 
-pub(crate) mod crossing;
 pub(crate) mod slot;
 
 use crate::lock::{Mutex, WaitQueue};
@@ -43,9 +42,8 @@ use crate::{RoutedMessage, Sender};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::RangeInclusive;
-use crossing::Crossing;
 use msi_types::{DeviceId, MsiMessage};
-use slot::{Mapping, Slot};
+use slot::{Crossing, Mapping, Slot};
 
 /// Reason for which a translation is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,7 +1,7 @@
 //! Senders sharing a KVM pin.
 
 use super::explore_all;
-use crate::kvm::pulses::Pulses;
+use crate::kvm::Pulses;
 use crate::sync::{AtomicBool, SeqCst};
 use core::convert::Infallible;
 use shuttle::sync::Arc;

@@ -3,8 +3,7 @@
 use super::{explore, explore_all, explore_random, numbered};
 use crate::lock::WaitQueue;
 use crate::sync::{AtomicBool, AtomicU64, SeqCst};
-use crate::translation::crossing::Crossing;
-use crate::translation::slot::{Mapping, Slot};
+use crate::translation::slot::{Crossing, Mapping, Slot};
 use crate::translation::{Access, Invalidation, TranslateMsi, Translations};
 use crate::{RoutedMessage, Sender};
 use msi_types::DeviceId;

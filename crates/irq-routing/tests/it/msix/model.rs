@@ -1,6 +1,6 @@
 //! Random accesses and messages, applied to a table and to a model of it.
 
-use super::rig::{Rig, event, pending, read32};
+use super::{Rig, event, pending, read32};
 use crate::controller::{Controller, Heard};
 use irq_routing::msix::{BusMaster, MsixTable, Signaled};
 use msi_types::Delivery;

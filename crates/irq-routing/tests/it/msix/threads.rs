@@ -1,6 +1,6 @@
 //! Devices that send while the guest changes the table.
 
-use super::rig::{DEVICE, ENABLED, HELD_BACK, MASKED, Rig, event, pending, program, router, table};
+use super::{DEVICE, ENABLED, HELD_BACK, MASKED, Rig, event, pending, program, router, table};
 use irq_routing::msix::{MsixTable, Signaled, VectorObserver};
 use irq_routing::{GsiSpace, MessageSink, RoutedMessage, Sender, SignalError};
 use msi_types::Delivery;
