@@ -12,17 +12,13 @@
 //! | host to guest | completion of a request | [`reply`] |
 
 mod bytes;
-mod error;
 mod interrupt;
 mod notice;
 pub mod reply;
 mod request;
 mod resources;
 mod retarget;
-mod slot;
-mod version;
 
-pub use error::ProtocolError;
 pub use interrupt::{
     Delivery, InterruptDescriptor, InterruptForm, MAX_GROUP, MAX_PROCESSORS, Processors,
     TranslatedInterrupt,
@@ -32,10 +28,10 @@ pub use reply::Status;
 pub use request::{PowerState, Request};
 pub use resources::{AssignedResources, ResourcesForm};
 pub use retarget::{DeviceKey, HIGHEST_PROCESSOR, RETARGET_INTERRUPT, Retarget, RetargetInput};
-pub use slot::Slot;
-pub use version::Version;
 
 use bytes::{Codec, Reader, Writer};
+use core::fmt;
+use msi_types::RequesterId;
 
 /// Number of base address registers in a function.
 pub const BARS: usize = 6;
@@ -69,4 +65,185 @@ mod kind {
     pub(super) const BUS_RELATIONS2: u32 = 0x4249_0019;
     pub(super) const RESOURCES_ASSIGNED3: u32 = 0x4249_001a;
     pub(super) const CREATE_INTERRUPT3: u32 = 0x4249_001b;
+}
+
+/// Reason why bytes are not a valid message, or why a message cannot be emitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// The peer's message ends inside a field.
+    #[error("the message ends after {have} of the {needed} bytes of a field")]
+    Truncated {
+        /// Length of the field in bytes.
+        needed: usize,
+        /// Number of bytes left.
+        have: usize,
+    },
+    /// The caller's buffer is too short.
+    #[error("the buffer is too short: the message needs at least {needed} bytes")]
+    NoRoom {
+        /// Number of bytes up to the end of the field that did not fit.
+        needed: usize,
+    },
+    /// This end does not accept messages of this type.
+    #[error("message type {0:#x} is not accepted by this end")]
+    UnknownType(u32),
+    /// The peer sent a slot with reserved bits set.
+    #[error("slot {0:#x} has reserved bits set")]
+    BadSlot(u32),
+    /// The peer announced more entries than a message can have.
+    #[error("{count} entries exceed the maximum of {limit}")]
+    BadCount {
+        /// Number of entries that the peer announced.
+        count: u32,
+        /// Maximum number of entries.
+        limit: u32,
+    },
+    /// The peer requested a power state other than D0 and D3.
+    #[error("{0} is not a power state: 1 is D0, 4 is D3")]
+    BadPowerState(u32),
+    /// The peer requested a delivery mode other than fixed and lowest priority.
+    #[error("{0} is not a delivery mode: 0 is fixed, 1 is lowest priority")]
+    BadDelivery(u8),
+    /// The number of vectors of an interrupt is not a power of two up to 32.
+    #[error("an interrupt cannot have {0} vectors: the number must be a power of two up to 32")]
+    BadGroup(u16),
+    /// An interrupt has no target processor, or processors that its form cannot represent.
+    #[error("the interrupt's form cannot represent its set of processors")]
+    BadProcessors,
+    /// The vector does not fit the interrupt's form. SPIs above 255 need protocol 1.4.
+    #[error("vector {vector} does not fit the 8 bits that protocol versions below 1.4 provide")]
+    VectorTooWide {
+        /// The vector.
+        vector: u32,
+    },
+    /// The peer's retarget request has fields that this end does not support.
+    #[error("the retarget request is not for an MSI with a supported set of processors")]
+    BadRetarget,
+}
+
+/// A function's device and function number on its bus. In messages, the device number is in bits
+/// 4:0 and the function number in bits 7:5. A requester ID contains the two fields in the opposite
+/// order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Slot(u8);
+
+impl Slot {
+    /// Creates the slot of a device (0 to 31) and function (0 to 7). Higher bits are ignored.
+    pub const fn new(device: u8, function: u8) -> Self {
+        Self(device & 0x1f | function << 5)
+    }
+
+    /// Returns a requester's slot. Ignores the bus number, because the kernel numbers virtual buses
+    /// itself.
+    pub const fn of(requester: RequesterId) -> Self {
+        Self::new(requester.pci_device(), requester.pci_function())
+    }
+
+    /// Decodes a slot from a message.
+    ///
+    /// # Errors
+    /// Returns [`ProtocolError::BadSlot`] if any of bits 31:8 is set.
+    pub const fn from_wire(wire: u32) -> Result<Self, ProtocolError> {
+        match wire.to_le_bytes() {
+            [slot, 0, 0, 0] => Ok(Self(slot)),
+            _ => Err(ProtocolError::BadSlot(wire)),
+        }
+    }
+
+    /// Returns the slot's number in messages.
+    pub const fn to_wire(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Returns this slot's requester ID on the bus with number `bus`.
+    pub const fn requester(self, bus: u8) -> RequesterId {
+        RequesterId::pci(bus, self.device(), self.function())
+    }
+
+    /// Returns the device number.
+    pub const fn device(self) -> u8 {
+        self.0 & 0x1f
+    }
+
+    /// Returns the function number.
+    pub const fn function(self) -> u8 {
+        self.0 >> 5
+    }
+
+    fn through(self, by: &mut impl Codec) -> Result<Self, ProtocolError> {
+        Self::from_wire(by.u32(self.to_wire())?)
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slot({self})")
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}.{}", self.device(), self.function())
+    }
+}
+
+/// Protocol version that this crate supports. Version 1.1, which names processors by a mask of 64
+/// bits, is not supported: a host refuses it as it refuses an unknown version.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Version {
+    /// Lowest version with lists of processors in interrupts.
+    V1_2,
+    /// Adds NUMA nodes to bus relations.
+    V1_3,
+    /// Extends vectors to 32 bits, which SPIs above 255 need.
+    V1_4,
+}
+
+impl Version {
+    /// All versions from highest to lowest, the order in which a guest proposes them.
+    pub const OFFERED: [Self; 3] = [Self::V1_4, Self::V1_3, Self::V1_2];
+
+    /// Decodes a version from a message. Returns `None` if this crate does not support it.
+    pub const fn from_wire(wire: u32) -> Option<Self> {
+        match wire {
+            0x1_0002 => Some(Self::V1_2),
+            0x1_0003 => Some(Self::V1_3),
+            0x1_0004 => Some(Self::V1_4),
+            _ => None,
+        }
+    }
+
+    /// Returns the version's number in messages: the major version in the upper half, the minor
+    /// version in the lower half.
+    pub const fn to_wire(self) -> u32 {
+        match self {
+            Self::V1_2 => 0x1_0002,
+            Self::V1_3 => 0x1_0003,
+            Self::V1_4 => 0x1_0004,
+        }
+    }
+
+    /// Returns the form of interrupts under this version.
+    pub const fn interrupts(self) -> InterruptForm {
+        match self {
+            Self::V1_2 | Self::V1_3 => InterruptForm::V2,
+            Self::V1_4 => InterruptForm::V3,
+        }
+    }
+
+    /// Returns the form of bus relations under this version.
+    pub const fn relations(self) -> RelationsForm {
+        match self {
+            Self::V1_2 => RelationsForm::V1,
+            Self::V1_3 | Self::V1_4 => RelationsForm::V2,
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.to_wire() >> 16, self.to_wire() & 0xffff)
+    }
 }

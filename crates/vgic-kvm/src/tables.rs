@@ -10,7 +10,7 @@ pub(super) use saving::{Written, save};
 use crate::abi::{CollectionEntry, DeviceEntry, Errno, TranslationEntry};
 use crate::left_out::TableMemory;
 use crate::pending::Bit;
-use crate::refused_entry::{EntryFault, RefusedEntry};
+use crate::register::{EntryFault, RefusedEntry};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use doorbell_fallible::{SortedMap, try_collect, try_push};

@@ -15,11 +15,9 @@
 //! [`RemapTable::translate`] is the unit's half, for device models and tests. Both access the table
 //! through [`RemapMemory`].
 
-mod handles;
 mod irte;
 mod message;
 mod msi_parent;
-mod source;
 mod table;
 mod translation;
 
@@ -31,15 +29,14 @@ use alloc::sync::Arc;
 use core::num::NonZeroU16;
 use doorbell_fallible::SortedMap;
 use doorbell_fallible::lock::TaskLock;
-use handles::Handles;
 use msi_types::{ControllerFault, Cpu, HwIrq, HwIrqBlock, MsiError, RequesterId};
 
 #[cfg(doc)]
 use msi_types::MsiParent;
 
-pub use irte::{ApicMode, Irte, IrteHigh, IrteLow, IrteTarget};
+pub use irte::{ApicMode, Irte, IrteHigh, IrteLow, IrteTarget, Source, SourceCheck};
 pub use message::RemappableMessage;
-pub use source::{Source, SourceCheck};
+use table::Handles;
 pub use table::{CompatibilityFormat, RemapMemory, RemapTable, RemapTableConfig, TableSize};
 pub use translation::RemapFault;
 

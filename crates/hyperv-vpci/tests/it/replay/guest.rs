@@ -1,6 +1,6 @@
 //! Replays packets recorded from foreign hosts to the guest's end.
 
-use super::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};
+use super::{Line, Ring, Section, Signal, channel, rounded, section, sections};
 use crate::apic::Matrix;
 use crate::board::{BUS, INSTANCE, SLOT, impl_task_context};
 use crate::gic::Gic;

@@ -1,6 +1,6 @@
 //! Replays packets recorded from foreign guests to the host's end.
 
-use super::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};
+use super::{Line, Ring, Section, Signal, channel, rounded, section, sections};
 use crate::board::{ADDRESS, INSTANCE, SLOT};
 use crate::gic::Gic;
 use hyperv_vpci::channel::{Channel, Idle, PacketKind};
