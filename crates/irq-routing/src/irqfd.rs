@@ -49,10 +49,11 @@
 //! ```
 
 pub(crate) mod levels;
+pub(crate) mod messages;
 pub(crate) mod poller;
 pub(crate) mod serving;
 
-pub use crate::device_eventfds::{MessageEventfd, MessageEventfdSet};
+pub use messages::{MessageEventfd, MessageEventfdSet};
 #[cfg(feature = "kvm")]
 pub(crate) use poller::EventfdId;
 pub use poller::{EventfdPoller, IrqfdError, IrqfdThread, PolledEventfd};

@@ -80,6 +80,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+mod config_space;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod device_eventfds;
 mod error;

@@ -55,7 +55,7 @@ mod guest;
 mod saved_state;
 pub(crate) mod vector;
 
-pub use capability::{BusMaster, MsixLayout};
+pub use crate::config_space::{BusMaster, MsixLayout};
 
 use crate::lock::{self, Mutex};
 use crate::sync::{AtomicBool, SeqCst};

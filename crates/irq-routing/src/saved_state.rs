@@ -33,7 +33,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::msix::BusMaster;
+use crate::config_space::BusMaster;
 use alloc::vec::Vec;
 
 /// Format version that this library writes. The library also reads version 1, which has no

@@ -4,7 +4,7 @@ use super::function_table::FunctionId;
 use super::vectors::VectorTarget;
 use crate::protocol::TranslatedInterrupt;
 use alloc::collections::TryReserveError;
-use alloc::vec::Vec;
+use doorbell_fallible::SortedMap;
 use msi_types::{Fit, HwIrq};
 
 /// State of the host's message for a group or single vector.
@@ -41,29 +41,29 @@ pub(super) struct Interrupt {
 /// operation has to allocate while interrupts are masked.
 #[derive(Debug)]
 pub(super) struct InterruptTable {
-    entries: Vec<(HwIrq, Interrupt)>,
+    entries: SortedMap<HwIrq, Interrupt>,
     limit: usize,
 }
 
 impl InterruptTable {
     pub(super) fn new(limit: u16) -> Result<Self, TryReserveError> {
         let limit = usize::from(limit);
-        let mut entries = Vec::new();
-        entries.try_reserve_exact(limit)?;
+        let mut entries = SortedMap::new();
+        entries.reserve_many(limit)?;
         Ok(Self { entries, limit })
     }
 
     /// Returns the first allocated vector after `after`. With `None`, returns the table's first
     /// vector.
     pub(super) fn next_after(&self, after: Option<HwIrq>) -> Option<HwIrq> {
-        let mut vectors = self.entries.iter().map(|(hwirq, _)| *hwirq);
+        let mut vectors = self.entries.iter().map(|(hwirq, _)| hwirq);
         vectors.find(|hwirq| after.is_none_or(|after| *hwirq > after))
     }
 
     /// Marks the host's messages as lost. The caller must request messages for the same vectors
     /// again.
     pub(super) fn lose_messages(&mut self) {
-        for (_, interrupt) in &mut self.entries {
+        for (_, interrupt) in self.entries.iter_mut_from(HwIrq::new(0)) {
             if let Answer::Known(_) = interrupt.answer {
                 interrupt.answer = Answer::Lost;
             }
@@ -73,7 +73,7 @@ impl InterruptTable {
     /// Forgets the host's messages for functions that were removed. Their data may since identify a
     /// successor's message.
     pub(super) fn forget_messages(&mut self, is_gone: impl Fn(FunctionId) -> bool) {
-        for (_, interrupt) in &mut self.entries {
+        for (_, interrupt) in self.entries.iter_mut_from(HwIrq::new(0)) {
             if matches!(interrupt.answer, Answer::Known(_)) && is_gone(interrupt.function) {
                 interrupt.answer = Answer::None;
             }
@@ -84,7 +84,8 @@ impl InterruptTable {
     /// beginning of the table.
     pub(super) fn next_lost(&self, after: Option<HwIrq>) -> Option<(HwIrq, Interrupt)> {
         let mut lost = self.entries.iter().filter(|(_, of)| of.answer == Answer::Lost);
-        lost.find(|(hwirq, _)| after.is_none_or(|after| *hwirq > after)).copied()
+        let found = lost.find(|(hwirq, _)| after.is_none_or(|after| *hwirq > after));
+        found.map(|(hwirq, interrupt)| (hwirq, *interrupt))
     }
 
     /// Returns `true` if the table has room for `count` more vectors.
@@ -94,25 +95,21 @@ impl InterruptTable {
 
     /// Adds a vector. The caller must have checked that the table has room.
     pub(super) fn insert(&mut self, hwirq: HwIrq, interrupt: Interrupt) {
-        if let Err(index) = self.find(hwirq)
-            && self.has_room(1)
-        {
-            self.entries.insert(index, (hwirq, interrupt));
+        if self.has_room(1) && !self.entries.contains(hwirq) {
+            self.entries.insert(hwirq, interrupt);
         }
     }
 
     pub(super) fn remove(&mut self, hwirq: HwIrq) -> Option<Interrupt> {
-        let index = self.find(hwirq).ok()?;
-        Some(self.entries.remove(index).1)
+        self.entries.remove(hwirq)
     }
 
     pub(super) fn get(&self, hwirq: HwIrq) -> Option<&Interrupt> {
-        self.find(hwirq).ok().and_then(|index| self.entries.get(index)).map(|(_, entry)| entry)
+        self.entries.get(hwirq)
     }
 
     pub(super) fn get_mut(&mut self, hwirq: HwIrq) -> Option<&mut Interrupt> {
-        let index = self.find(hwirq).ok()?;
-        self.entries.get_mut(index).map(|(_, entry)| entry)
+        self.entries.get_mut(hwirq)
     }
 
     /// Returns the host's message for a vector. For a vector in a group, this is the group's
@@ -130,16 +127,12 @@ impl InterruptTable {
     pub(super) fn is_taken(&self, function: FunctionId, answer: &TranslatedInterrupt) -> bool {
         let end =
             |answer: &TranslatedInterrupt| u64::from(answer.message.data) + u64::from(answer.count);
-        self.entries.iter().any(|(_, interrupt)| {
+        self.entries.values().any(|interrupt| {
             let Answer::Known(other) = interrupt.answer else { return false };
             interrupt.function == function
                 && other.message.address == answer.message.address
                 && u64::from(other.message.data) < end(answer)
                 && u64::from(answer.message.data) < end(&other)
         })
-    }
-
-    fn find(&self, hwirq: HwIrq) -> Result<usize, usize> {
-        self.entries.binary_search_by_key(&hwirq, |(hwirq, _)| *hwirq)
     }
 }

@@ -210,27 +210,11 @@ fn a_host_without_room_for_an_ejection_is_blocked() {
     assert!(matches!(kinds, [Some(PacketKind::Notice), Some(PacketKind::Completion(_))]));
 }
 
-/// Channel that always has another notice to receive.
-struct Endless(Ring, Request);
-
-impl Channel for Endless {
-    fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
-        self.0.send(kind, payload)
-    }
-    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
-        let length = self.1.emit(buffer).map_err(|_| ChannelError::TooLong)?;
-        Ok(Some(Received { kind: PacketKind::Notice, length }))
-    }
-    fn idle(&mut self) -> Result<Idle, ChannelError> {
-        Ok(Idle::Busy)
-    }
-}
-
 #[test]
 fn opening_a_bus_fails_if_the_host_never_stops_sending_notices() {
     let (gic, vectors) = spis();
     let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
-    let channel = Endless(inner, Request::QueryRelations);
+    let channel = Flooded { inner, floods: Arc::new(true.into()) };
     let config = crate::board::config();
     let opened = Bus::open(config, Box::new(channel), vectors, kernel);
     assert!(opened.is_err(), "the host's answers are lost");

@@ -1,8 +1,9 @@
 //! Functions that are ejected, or removed while they send.
 
-use crate::board::{Board, OTHER, SLOT, faults, refusal};
+use crate::board::{Board, OTHER, SLOT, channel_to, faults, refusal};
 use crate::tamper::Fate;
 use hyperv_vpci::guest::{BusEvent, VpciError};
+use hyperv_vpci::host::Host;
 use hyperv_vpci::protocol::Slot;
 use msi_types::{Delivery, MsiError, MsiParent};
 
@@ -66,6 +67,30 @@ fn a_function_can_be_pulled_out_while_it_fires() {
     assert_eq!(board.requests(), []);
     assert_eq!(board.gic.claimed(), [kept.first().get()]);
     assert!(board.bus.attach(SLOT.requester(crate::board::BUS), 1).is_err());
+}
+
+#[test]
+fn removing_a_function_drops_its_unread_ejection() {
+    let board = Board::new();
+    drain(&board);
+    board.kernel.change(|host| host.eject(SLOT).unwrap());
+    board.hear();
+    board.kernel.change(|host| host.remove(SLOT).unwrap());
+    board.hear();
+    assert_eq!(drain(&board), [BusEvent::Gone(SLOT)]);
+}
+
+/// The host asks again after the bus was resumed.
+#[test]
+fn a_suspend_voids_the_ejections_of_before() {
+    let board = Board::new();
+    board.kernel.change(|host| host.eject(SLOT).unwrap());
+    board.hear();
+    assert!(drain(&board).contains(&BusEvent::EjectRequested(SLOT)));
+    assert_eq!(board.bus.suspend(), Ok(()));
+    let channel = channel_to(&board, Host::reset);
+    assert_eq!(board.bus.resume(Box::new(channel)), Ok(()));
+    assert_eq!(board.bus.eject_complete(SLOT), Err(VpciError::NoFunction(SLOT)));
 }
 
 #[test]

@@ -84,7 +84,10 @@ impl WiredParent for Gic {
 
     fn release(&self, first: HwIrq, count: NonZeroU16) {
         for offset in 0..count.get() {
-            self.with(HwIrq::new(first.get() + u32::from(offset)), |spi| *spi = Spi::default());
+            self.with(HwIrq::new(first.get() + u32::from(offset)), |spi| {
+                assert!(!spi.enabled && !spi.pending, "an SPI is released while it can fire");
+                *spi = Spi::default();
+            });
         }
     }
 

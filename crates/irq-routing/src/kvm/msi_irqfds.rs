@@ -12,7 +12,7 @@
 
 use super::batch::{Backend, Batch};
 use super::{Follower, KvmIrqfd, KvmRouter};
-use crate::device_eventfds::{MessageIrqfd, MessageIrqfdSet};
+use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 use crate::irqfd::{EventfdId, EventfdPoller, IrqfdError, PolledEventfd};
 use crate::{RouteError, RoutedMessage, Routing, Unsettled};
 use alloc::sync::Arc;

@@ -1,6 +1,6 @@
 //! The capability's registers, including which bits a guest can write.
 
-use crate::msix::BusMaster;
+use crate::config_space::BusMaster;
 use crate::saved_state::{MsiState, StateError, VERSION, check_version};
 use msi_types::pci::msi::{self, Layout, vector_data};
 use msi_types::pci::msix;

@@ -1,6 +1,6 @@
 //! The table as the guest has written it, and the resulting messages.
 
-use crate::msix::BusMaster;
+use crate::config_space::BusMaster;
 use crate::{RoutedMessage, Sender};
 use alloc::vec;
 use alloc::vec::Vec;
