@@ -4,11 +4,12 @@
 use crate::RouteError;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 use msi_types::Gsi;
 
 const BITS: u32 = u64::BITS;
 
-/// Allocates GSIs from `first` up to, but not including, `limit`.
+/// Allocates the GSIs of a range.
 #[derive(Debug)]
 pub(crate) struct Gsis {
     /// One bit per GSI. A bit is set if its GSI is allocated or cannot be allocated.
@@ -20,7 +21,7 @@ pub(crate) struct Gsis {
 }
 
 impl Gsis {
-    pub(crate) fn new(first: u32, limit: u32) -> Self {
+    pub(crate) fn new(Range { start: first, end: limit }: Range<u32>) -> Self {
         let words = limit.div_ceil(BITS) as usize;
         let mut gsis = Self { taken: vec![0; words], first, limit, lowest: 0 };
         let unreachable = (words as u64) * u64::from(BITS);
@@ -101,7 +102,7 @@ mod tests {
             steps in prop::collection::vec((0u8..3, 0u32..300), 0..200),
         ) {
             let limit = first + size;
-            let mut gsis = Gsis::new(first, limit);
+            let mut gsis = Gsis::new(first..limit);
             let mut free: BTreeSet<u32> = (first..limit).collect();
             for (step, at) in steps {
                 match step {
@@ -120,7 +121,7 @@ mod tests {
 
         #[test]
         fn a_release_with_one_wrong_gsi_releases_none(count in 1u32..100, wrong in 0usize..100) {
-            let mut gsis = Gsis::new(0, 128);
+            let mut gsis = Gsis::new(0..128);
             let mut given: Vec<_> = (0..count).filter_map(|_| gsis.allocate().ok()).collect();
             let twice = given[wrong % given.len()];
             given.push(twice);

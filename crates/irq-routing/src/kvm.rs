@@ -152,7 +152,7 @@ impl KvmRouter {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "this KVM has no GSI routing"));
         }
         let routes = Table::new(limit, pins(vm.as_fd())?);
-        let gsis = Gsis::new(config.first_allocated, limit);
+        let gsis = Gsis::new(config.first_allocated..limit);
         let machine = Arc::new(Machine { vm: Box::new(vm), bound: Mutex::default() });
         let kernel = Mutex::new(Kernel { table: None, updates: 0, gsis });
         let (apic_ids, pulses) = (config.apic_ids, Pulses::default());

@@ -81,7 +81,7 @@ impl Router {
         if space.limit > GsiSpace::MAX {
             return Err(TooManyGsis(space.limit));
         }
-        let gsis = Mutex::new(Gsis::new(space.first_allocated, space.limit));
+        let gsis = Mutex::new(Gsis::new(space.first_allocated..space.limit));
         let (table, inputs) = (Table::new(space.limit, Pin::COUNT), inputs.translated());
         Ok(Self { table, gsis, inputs, attachments: Attachments::default() })
     }

@@ -110,17 +110,9 @@ impl Table {
 
 /// Result of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
 pub struct ChangeCount {
     /// Number of routes that changed.
     pub made: u32,
     /// Number of redundant changes, which were skipped.
     pub redundant: u32,
-}
-
-impl ChangeCount {
-    /// Returns these counts.
-    pub const fn new(made: u32, redundant: u32) -> Self {
-        Self { made, redundant }
-    }
 }

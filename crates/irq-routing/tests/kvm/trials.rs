@@ -196,8 +196,8 @@ fn full() -> Outcome {
     let limit = machine.router.limit();
     let routes = |number| (0..limit).map(move |gsi| Change::Set(Gsi::new(gsi), vector(number)));
     let changes: Vec<_> = routes(0x41).collect();
-    same(machine.router.commit(&changes)?, ChangeCount::new(limit, 0))?;
-    same(machine.router.commit(&changes)?, ChangeCount::new(0, limit))?;
+    same(machine.router.commit(&changes)?, ChangeCount { made: limit, redundant: 0 })?;
+    same(machine.router.commit(&changes)?, ChangeCount { made: 0, redundant: limit })?;
     same(
         machine.router.allocate(),
         Err(RouteError::GsisExhausted { first: Gsi::new(FIRST), limit }),
@@ -245,11 +245,11 @@ fn replaced() -> Outcome {
     let machine = Machine::new()?;
     let [one, two, three] = [Gsi::new(30), Gsi::new(31), Gsi::new(32)];
     let first = [(one, vector(0x41)), (two, vector(0x42))];
-    same(machine.router.replace(&first)?, ChangeCount::new(2, 0))?;
+    same(machine.router.replace(&first)?, ChangeCount { made: 2, redundant: 0 })?;
     let twice = [(three, vector(0x43)), (three, vector(0x44))];
     same(machine.router.replace(&twice), Err(RouteError::DuplicateGsi(three)))?;
     let second = [(two, vector(0x42)), (three, vector(0x43))];
-    same(machine.router.replace(&second)?, ChangeCount::new(2, 1))?;
+    same(machine.router.replace(&second)?, ChangeCount { made: 2, redundant: 1 })?;
     same(machine.router.signal(one), Err(SignalError::Unrouted(one)))?;
     machine.router.signal(two)?;
     machine.router.signal(three)?;

@@ -72,7 +72,7 @@ pub(super) struct Bound(Arc<Eventfd>);
 
 impl Host {
     pub(super) fn new() -> Self {
-        let gsis = Mutex::new(Gsis::new(4, 8));
+        let gsis = Mutex::new(Gsis::new(4..8));
         let (routes, tables) = (Mutex::default(), Mutex::new(0));
         let (polled, timer, sent) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (blocked, refused) = (Mutex::default(), Mutex::default());
