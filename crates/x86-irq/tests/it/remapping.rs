@@ -3,7 +3,7 @@
 use crate::board::{Board, Device, id_of, request};
 use msi_types::{
     Cpu, IsolatingMechanism, Isolation, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
-    RequesterId, Rewrite, Shape, negotiate,
+    Pending, RequesterId, Rewrite, Shape, negotiate,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -314,6 +314,21 @@ fn remapping_offers_groups() {
     let groups = Capabilities::NONE.with(Capability::Groups);
     assert_eq!(negotiate(groups, Properties::NONE, &|visit| rig.parent.tiers(visit)), Ok(()));
     assert!(negotiate(groups, Properties::NONE, &|visit| rig.board.domain.tiers(visit)).is_err());
+    let mut names = Vec::new();
+    rig.parent.tiers(&mut |tier| names.push(tier.name));
+    assert_eq!(names.last(), Some(&"x86-vector"));
+}
+
+#[test]
+fn a_masked_remapped_vector_is_held_and_resent() {
+    let (rig, device) = Rig::with_device();
+    let place = rig.translate(NIC, device.message).unwrap();
+    rig.parent.mask(device.vector());
+    assert_eq!(rig.board.domain.arrive(place.cpu, place.vector), Arrival::Held);
+    rig.parent.unmask(device.vector());
+    assert_eq!(rig.board.resent(), 1);
+    rig.parent.set_pending(device.vector(), Pending::Set);
+    assert_eq!(rig.board.resent(), 2);
 }
 
 #[test]
