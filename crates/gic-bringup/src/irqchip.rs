@@ -394,7 +394,7 @@ fn signal_at(explanation: &Explanation, cpu: Cpu) -> Option<(HwIrq, Priority)> {
                 interrupt = Some(known);
             }
             Fact::Enabled(known) => priority = Some(Priority::new(known)),
-            Fact::Target(target, _) => here = target == cpu,
+            Fact::Target(target, _) | Fact::Routed(target) => here = target == cpu,
             _ => {}
         }
     }

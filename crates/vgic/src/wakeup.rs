@@ -154,7 +154,7 @@ impl VcpuWakeup {
         match self.vcpus.get(cpu.index()) {
             Some(word) if word.needs_kick() => TargetState::NeedsKick,
             Some(word) if word.is_kicked() => TargetState::Kicked,
-            _ => TargetState::Awake,
+            _ => TargetState::InMonitor,
         }
     }
 

@@ -128,7 +128,8 @@ impl Way {
             (Ok(_), None) => {}
         }
         if !sender.status.is_enabled() {
-            way.explanation = stopped(SetupFault::RequesterDisabled);
+            let disabled = Obstacle::Setup(SetupFault::RequesterDisabled);
+            way.explanation = way.explanation.with_obstacle(disabled);
         }
         // The bridge takes the message before an IOMMU translates it.
         if way.lines.is_empty() {

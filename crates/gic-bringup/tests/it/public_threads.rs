@@ -8,7 +8,7 @@ use gic_arch::icc::{self, Igrpen};
 use gic_arch::{gicd, gicr, gits};
 use gic_bringup::MsiController;
 use gic_driver::{MmioExt, SystemRegisters};
-use msi_types::explain::{Group, Obstacle, TableRegister};
+use msi_types::explain::{Group, Obstacle, Stage, TableRegister};
 use msi_types::pci::msix;
 use msi_types::{DeviceId, HwIrq, Level, Line, MsiMessage, RequesterId, Trigger};
 
@@ -239,15 +239,26 @@ fn on_the_way() -> Vec<Planted> {
     ]
 }
 
-/// If a machine has several faults, the explanation names the first one on the message's path. The
-/// CPU's exception mask is checked last.
+/// If a machine has several faults, the explanation names all in the order of the message's path.
+/// While MSI-X is disabled, the function's table cannot be read, and a CPU's interface is not asked
+/// about an interrupt that is disabled.
 #[test]
-fn explain_names_the_first_of_several_faults() {
+fn explain_names_all_of_several_faults() {
     let setup = keep(Setup::new());
+    let mut planted = vec![Obstacle::ExceptionsMasked { cpu: CPU0 }];
     for (plant, expected) in on_the_way().into_iter().rev() {
         plant(setup);
+        planted.insert(0, expected);
         let explanation = setup
             .on(CPU0, |own| setup.chip.explain(setup.handle.irq(), CPU0, &Masked(own)).unwrap());
-        assert_eq!(explanation.obstacle(), Some(expected));
+        let hides_table = planted.contains(&Obstacle::MessagesDisabled);
+        let hides_interface = planted.iter().any(|it| matches!(it, Obstacle::Disabled { .. }));
+        let is_shown = |obstacle: &Obstacle| match obstacle {
+            Obstacle::FunctionMasked | Obstacle::VectorMasked { .. } => !hides_table,
+            Obstacle::GroupDisabled { .. } => true,
+            other => !(hides_interface && other.stage() == Stage::Interface),
+        };
+        let shown: Vec<_> = planted.iter().copied().filter(is_shown).collect();
+        assert_eq!(explanation.obstacles().collect::<Vec<_>>(), shown);
     }
 }

@@ -6,7 +6,9 @@ use crate::cpu_interface::InterfaceState;
 use crate::lpi::AdoptionRefused;
 use crate::{GicPlatform, Group, Interrupt, Route, SecurityView, SystemRegisters};
 use gic_arch::{IntId, Lpi, Priority, icc};
-use msi_types::explain::{self, Explanation, Fact, Obstacle, TableRegister, TargetState};
+use msi_types::explain::{
+    self, Explanation, Fact, Obstacle, TableRegister, TargetState, Unexamined,
+};
 use msi_types::{Cpu, HwIrq};
 
 impl<P: GicPlatform> Gic<P> {
@@ -41,18 +43,18 @@ impl<P: GicPlatform> Gic<P> {
         let stopped = Explanation::stopped;
         let on = self.redistributor_frames(cpu).ok().filter(|_| self.is_on(cpu));
         let Some(redistributor) = on else { return stopped(Obstacle::Offline { cpu }) };
-        let mut found = self.explain_target(cpu);
-        if !redistributor.lpis_enabled() {
-            return found.with_obstacle(Obstacle::LpisDisabled { cpu });
-        }
-        let foreign = self.lpis.as_ref().ok().and_then(|lpis| lpis.foreign_table(redistributor));
-        if let Some(obstacle) = foreign.and_then(|table| other_table(table, cpu)) {
-            found = found.with_obstacle(obstacle);
-        }
+        let found = self.explain_target(cpu).with_unexamined(Unexamined::TableCaches);
+        let is_on = redistributor.lpis_enabled();
+        let foreign = || self.lpis.as_ref().ok()?.foreign_table(redistributor);
+        let obstacle = match foreign() {
+            _ if !is_on => Some(Obstacle::LpisDisabled { cpu }),
+            table => table.and_then(|table| other_table(table, cpu)),
+        };
+        let found = obstacle.into_iter().fold(found, Explanation::with_obstacle);
         let interrupt = lpi.intid().hwirq();
         let bits = redistributor.lpi_bases().0.id_bits_minus_one() + 1;
         let config = self.lpis.as_ref().ok().and_then(|lpis| lpis.config(lpi).ok());
-        let Some(config) = config.filter(|_| lpi.get() >> bits.min(31) == 0) else {
+        let Some(config) = config.filter(|_| !is_on || lpi.get() >> bits.min(31) == 0) else {
             return found.with_obstacle(Obstacle::BeyondTable { interrupt, bits });
         };
         if config.enable() {
@@ -108,7 +110,7 @@ impl<P: GicPlatform> Gic<P> {
         let Some(redistributor) = on else { return stopped(Obstacle::Offline { cpu }) };
         let forwarding = self.explain_forwarding();
         if redistributor.is_asleep() {
-            return forwarding.with_obstacle(Obstacle::Asleep { cpu });
+            return forwarding.with_fact(Fact::Routed(cpu)).with_obstacle(Obstacle::Asleep { cpu });
         }
         forwarding.with_fact(Fact::Target(cpu, TargetState::Awake))
     }

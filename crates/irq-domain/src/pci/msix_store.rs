@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::lock::TaskLock;
 use doorbell_fallible::try_collect;
-use msi_types::explain::Obstacle;
+use msi_types::explain::{Explanation, Obstacle};
 use msi_types::pci::msix::{
     BarOffset, CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW,
     ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE, LENGTH, PBA, TABLE, VectorControl,
@@ -179,12 +179,8 @@ impl MsixStore {
         if let Some(obstacle) = check_power(&*self.config) {
             return Some(obstacle);
         }
-        let control = self.control();
-        if !control.enable() {
+        if !self.control().enable() {
             return Some(Obstacle::MessagesDisabled);
-        }
-        if control.function_mask() {
-            return Some(Obstacle::FunctionMasked);
         }
         check_memory(&*self.config)
     }
@@ -272,10 +268,15 @@ impl MessageStore for MsixStore {
     }
 
     fn read_back(&self, slot: u16) -> Option<SlotState> {
-        Some(slot_state(&*self.config, slot, self.check_table(slot), || {
+        let mut state = slot_state(&*self.config, slot, self.check_table(slot), || {
             let pending = self.is_masked(slot).then(|| self.is_pending(slot));
             (self.message(slot), pending)
-        }))
+        });
+        if state.message.is_some() && self.control().function_mask() {
+            state.explanation =
+                Explanation::stopped(Obstacle::FunctionMasked).merge(state.explanation);
+        }
+        Some(state)
     }
 
     fn fast_mask(&self) -> Option<&dyn FastMask> {

@@ -12,6 +12,9 @@ use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, Level, MsiMessage};
 pub enum TargetState {
     /// The CPU is awake and checks for interrupts without being kicked.
     Awake,
+    /// The vCPU's thread is in its monitor. It checks for interrupts when it enters the guest or
+    /// prepares to sleep, and nobody kicks it before.
+    InMonitor,
     /// The CPU is executing guest code or waiting in WFI, and must be kicked.
     NeedsKick,
     /// The CPU was kicked, but has not yet returned from the guest or from WFI.
@@ -23,6 +26,9 @@ impl TargetState {
     const fn clause(self) -> &'static str {
         match self {
             Self::Awake => "is awake",
+            Self::InMonitor => {
+                "is in its monitor: no kick is sent before it enters the guest or prepares to sleep"
+            }
             Self::NeedsKick => "runs guest code or waits in WFI",
             Self::Kicked => "was kicked but has not returned yet",
         }

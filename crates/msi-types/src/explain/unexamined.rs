@@ -35,6 +35,9 @@ pub enum Unexamined {
     KernelController,
     /// The requester ID with which the device's messages arrive.
     Requester,
+    /// What the controller's caches hold of its tables. A driver that does not clean the tables on a
+    /// machine whose controller does not snoop leaves stale entries there.
+    TableCaches,
     /// The interrupt's pending state: hardware delivers its messages to the guest directly (GICv4).
     PendingState,
     /// The CPU's exception mask, `PSTATE.I`.
@@ -43,12 +46,13 @@ pub enum Unexamined {
 
 impl Unexamined {
     /// All parts, in the order of declaration and of their stages.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::StoredMessage,
         Self::Bridges,
         Self::Iommu,
         Self::KernelController,
         Self::Requester,
+        Self::TableCaches,
         Self::PendingState,
         Self::ExceptionMask,
     ];
@@ -60,6 +64,7 @@ impl Unexamined {
             Self::Bridges | Self::Iommu => Stage::Bus,
             Self::KernelController => Stage::Doorbell,
             Self::Requester => Stage::Translation,
+            Self::TableCaches => Stage::Configuration,
             Self::PendingState => Stage::Pending,
             Self::ExceptionMask => Stage::Interface,
         }
@@ -76,6 +81,7 @@ impl fmt::Display for Unexamined {
                 "the kernel's controller (it can be read while all vCPUs are stopped)"
             }
             Self::Requester => "the requester ID of the device's messages",
+            Self::TableCaches => "the controller's copies of its tables",
             Self::PendingState => {
                 "the pending state (hardware delivers the messages to the guest directly)"
             }

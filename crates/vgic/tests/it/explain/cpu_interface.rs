@@ -109,11 +109,11 @@ fn explain_reports_the_target_as_kicked_until_it_returns() {
     let mut guest = Guest::working();
     guest.machine.msr(0, icc::PMR.encoding(), 0);
     guest.send();
-    assert_eq!(target(&guest), state(TargetState::Awake));
+    assert_eq!(target(&guest), state(TargetState::InMonitor));
     assert_eq!(guest.machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
     assert_eq!(target(&guest), state(TargetState::NeedsKick));
     guest.machine.vcpus[0].returned();
-    assert_eq!(target(&guest), state(TargetState::Awake));
+    assert_eq!(target(&guest), state(TargetState::InMonitor));
 
     let mut guest = Guest::working();
     assert_eq!(guest.machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
@@ -121,7 +121,7 @@ fn explain_reports_the_target_as_kicked_until_it_returns() {
     assert_eq!(guest.machine.kicks.of(0), 1);
     assert_eq!(target(&guest), state(TargetState::Kicked));
     guest.machine.vcpus[0].returned();
-    assert_eq!(target(&guest), state(TargetState::Awake));
+    assert_eq!(target(&guest), state(TargetState::InMonitor));
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn a_working_event_has_no_obstacle() {
         Fact::Event { device: DEVICE, event: EVENT, interrupt: LPI },
         Fact::Enabled(0xa0),
         Fact::Pending(LPI),
-        Fact::Target(CPU, TargetState::Awake),
+        Fact::Target(CPU, TargetState::InMonitor),
         Fact::Signaled(CPU),
     ];
     assert_eq!(facts(&explanation), expected);

@@ -45,7 +45,7 @@ fn a_working_spi_has_no_obstacle() {
         Fact::Input(INTERRUPT),
         Fact::Enabled(0),
         Fact::Pending(INTERRUPT),
-        Fact::Target(CPU, TargetState::Awake),
+        Fact::Target(CPU, TargetState::InMonitor),
         Fact::Signaled(CPU),
     ];
     assert_eq!(facts(&explanation), expected);

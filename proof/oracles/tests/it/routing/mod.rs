@@ -184,7 +184,7 @@ fn a_vector_is_explained_up_to_its_cpu() {
         Fact::Event { device: NVME, event: EventId::new(9), interrupt },
         Fact::Enabled(0xa0),
         Fact::Pending(interrupt),
-        Fact::Target(Cpu::new(0), TargetState::Awake),
+        Fact::Target(Cpu::new(0), TargetState::InMonitor),
         Fact::Signaled(Cpu::new(0)),
     ];
     assert!(explanation.facts().eq(expected));
