@@ -176,21 +176,23 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     /// Explains whether the interrupt is enabled, not active, and pending.
     pub(crate) fn explain(&self) -> Explanation {
         let interrupt = self.intid.hwirq();
-        let explained = if self.is_enabled() {
-            Explanation::new().with_fact(Fact::Enabled(self.priority().get()))
+        let mut explained = Explanation::new();
+        if self.is_enabled() {
+            explained.note(Fact::Enabled(self.priority().get()));
         } else {
-            Explanation::stopped(Obstacle::Disabled { interrupt })
-        };
-        let explained = match self.trigger() {
-            Trigger::Level => explained.with_fact(Fact::LevelSensitive),
-            Trigger::Edge => explained,
-        };
-        if self.is_active() {
-            return explained.with_obstacle(Obstacle::Active { interrupt, cpu: None });
+            explained.hinder(Obstacle::Disabled { interrupt });
         }
-        let is_pending = self.is_pending();
-        let state = if is_pending { Fact::Pending } else { Fact::NotPending };
-        explained.with_fact(state(interrupt))
+        if self.trigger() == Trigger::Level {
+            explained.note(Fact::LevelSensitive);
+        }
+        if self.is_active() {
+            explained.hinder(Obstacle::Active { interrupt, cpu: None });
+        } else if self.is_pending() {
+            explained.note(Fact::Pending(interrupt));
+        } else {
+            explained.note(Fact::NotPending(interrupt));
+        }
+        explained
     }
 
     /// Sets the priority after checking (by reading back) that this security view can configure the

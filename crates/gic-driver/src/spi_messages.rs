@@ -398,11 +398,8 @@ impl<P: Platform, K> MsiParent for SpiMessages<P, K> {
         let explained = self.wired.explain(hwirq);
         let is_level = explained.facts().any(|fact| fact == Fact::LevelSensitive);
         let level = is_level.then_some(Obstacle::LevelSensitive { interrupt: hwirq });
-        level
-            .into_iter()
-            .fold(explained, Explanation::with_obstacle)
-            .with_fact(Fact::Doorbell(message.address))
-            .with_fact(Fact::MessageIntid(hwirq))
+        let facts = [Fact::Doorbell(message.address), Fact::MessageIntid(hwirq)];
+        explained.with_obstacles(&[level]).with_facts(&facts.map(Some))
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -293,8 +293,7 @@ impl MsixTable {
             (!is_stored).then_some(Obstacle::NoMessage),
             (guest.bus_master == BusMaster::Disabled).then_some(Obstacle::BusMasterDisabled),
         ];
-        let obstacles = obstacles.into_iter().flatten();
-        let explained = obstacles.fold(Explanation::new(), Explanation::with_obstacle);
+        let explained = Explanation::new().with_obstacles(&obstacles);
         if !is_stored {
             return (None, explained);
         }

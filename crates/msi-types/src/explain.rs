@@ -141,25 +141,54 @@ impl Explanation {
     /// Records a fact. Of more than 14 facts, those of the last stages are dropped.
     // Don't inline this: it would make kernels larger, and an explanation need not be fast.
     #[inline(never)]
-    pub fn with_fact(mut self, fact: Fact) -> Self {
-        insert(&mut self.facts, fact, Fact::stage);
-        self
+    pub fn note(&mut self, fact: Fact) {
+        // A controller and a CPU interface may both know that an interrupt is pending.
+        let is_known =
+            |known| matches!((known, fact), (Fact::Pending(a), Fact::Pending(b)) if a == b);
+        if !self.facts().any(is_known) {
+            insert(&mut self.facts, fact, Fact::stage);
+        }
     }
 
     /// Records an obstacle that stops the interrupt. Of more than eight obstacles, those of the
     /// last stages are dropped.
     #[inline(never)]
-    pub fn with_obstacle(mut self, obstacle: Obstacle) -> Self {
+    pub fn hinder(&mut self, obstacle: Obstacle) {
         insert(&mut self.obstacles, obstacle, Obstacle::stage);
+    }
+
+    /// Records a fact, like [`note`](Self::note).
+    #[inline(never)]
+    pub fn with_fact(mut self, fact: Fact) -> Self {
+        self.note(fact);
+        self
+    }
+
+    /// Records an obstacle, like [`hinder`](Self::hinder).
+    #[inline(never)]
+    pub fn with_obstacle(mut self, obstacle: Obstacle) -> Self {
+        self.hinder(obstacle);
+        self
+    }
+
+    /// Records the facts that are there.
+    #[inline(never)]
+    pub fn with_facts(mut self, facts: &[Option<Fact>]) -> Self {
+        facts.iter().flatten().for_each(|fact| self.note(*fact));
+        self
+    }
+
+    /// Records the obstacles that are there.
+    #[inline(never)]
+    pub fn with_obstacles(mut self, obstacles: &[Option<Obstacle>]) -> Self {
+        obstacles.iter().flatten().for_each(|obstacle| self.hinder(*obstacle));
         self
     }
 
     /// Replaces the obstacles that are effects of this cause.
-    pub fn caused_by(mut self, cause: Obstacle, is_effect: impl Fn(Obstacle) -> bool) -> Self {
-        let all = core::mem::take(&mut self.obstacles).into_iter().flatten();
-        all.filter(|obstacle| !is_effect(*obstacle))
-            .fold(self, Self::with_obstacle)
-            .with_obstacle(cause)
+    pub fn caused_by(mut self, cause: Obstacle, is_effect: fn(Obstacle) -> bool) -> Self {
+        let all = core::mem::take(&mut self.obstacles);
+        self.with_obstacles(&all.map(|one| one.filter(|one| !is_effect(*one)))).with_obstacle(cause)
     }
 
     /// Records that a part of a stage was not examined.
@@ -172,9 +201,9 @@ impl Explanation {
     /// Adds what another explanation of the same interrupt has found.
     #[inline(never)]
     pub fn merge(self, other: Self) -> Self {
-        let mut merged = other.facts().fold(self, Self::with_fact);
+        let mut merged = self.with_facts(&other.facts).with_obstacles(&other.obstacles);
         merged.unexamined |= other.unexamined;
-        other.obstacles().fold(merged, Self::with_obstacle)
+        merged
     }
 
     /// Returns the first obstacle, or `None` if none was found.
@@ -199,14 +228,17 @@ impl Explanation {
     }
 }
 
-/// Inserts an item after those of its stage and of earlier ones, unless the list has it already.
-fn insert<T: Copy + PartialEq>(list: &mut [Option<T>], item: T, stage: fn(T) -> Stage) {
-    let is_later = |place: &Option<T>| place.is_none_or(|known| stage(known) > stage(item));
-    let end = list.iter().position(is_later).filter(|_| !list.contains(&Some(item)));
-    if let Some(places) = end.and_then(|end| list.get_mut(end..)) {
-        places.rotate_right(1);
-        if let [first, ..] = places {
-            *first = Some(item);
+/// Inserts an item after those of its stage and of earlier ones.
+fn insert<T: Copy>(list: &mut [Option<T>], mut item: T, stage: fn(T) -> Stage) {
+    let mut is_placed = false;
+    for place in list {
+        let Some(known) = place else {
+            *place = Some(item);
+            return;
+        };
+        is_placed = is_placed || stage(*known) > stage(item);
+        if is_placed {
+            core::mem::swap(known, &mut item);
         }
     }
 }
@@ -382,7 +414,6 @@ mod tests {
         let explanation = Explanation::new()
             .with_obstacle(Obstacle::NotRequested)
             .with_obstacle(asleep)
-            .with_obstacle(Obstacle::NotRequested)
             .with_fact(Fact::Message(MESSAGE));
         assert!(explanation.obstacles().eq([asleep, Obstacle::NotRequested]));
         let states = [Stage::Endpoint, Stage::Bus, Stage::Target, Stage::Interface, Stage::Handler];

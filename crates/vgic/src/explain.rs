@@ -74,7 +74,7 @@ impl Explainer<'_> {
             self.hinder(Obstacle::GroupDisabled { group, ctlr });
         }
         let interface = self.interface(cpu);
-        for obstacle in interface.obstacles(cpu, group, arrival.priority) {
+        for obstacle in interface.obstacles(cpu, group, arrival.priority).into_iter().flatten() {
             self.hinder(obstacle);
             if matches!(obstacle, Obstacle::PriorityNotHigher { .. })
                 && let Some(grouping) = interface.grouping(group, arrival.priority)
@@ -103,12 +103,12 @@ impl Explainer<'_> {
     }
 
     fn note(&mut self, fact: Fact) {
-        self.explanation = self.explanation.with_fact(fact);
+        self.explanation.note(fact);
     }
 
     /// Records an obstacle behind which the interrupt can be followed further.
     fn hinder(&mut self, obstacle: Obstacle) {
-        self.explanation = self.explanation.with_obstacle(obstacle);
+        self.explanation.hinder(obstacle);
     }
 
     /// Follows an interrupt from its input. `asked` is the vCPU that the caller expects to be

@@ -161,8 +161,7 @@ impl Way {
         self.lines = to.lines.iter().map(|line| line.intid.get()).collect();
         self.cpus = description.enabled_cpus().count();
         let doorbell = self.doorbells.first().map(|doorbell| Fact::Doorbell(*doorbell));
-        let facts = doorbell.into_iter();
-        self.explanation = facts.fold(self.explanation, Explanation::with_fact);
+        self.explanation = self.explanation.with_facts(&[doorbell]);
         if to.kind.needs_device_id() {
             self.device_id = Some(route.device_id.get());
             self.explanation = self.explanation.with_fact(Fact::Sender(route.device_id));

@@ -126,9 +126,8 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
         let disabled = (!enabled || masked).then_some(Obstacle::Disabled { interrupt: hwirq });
         let line = self.line_of(place);
         let waiting = self.is_waiting(place).then_some(Fact::Pending(hwirq));
-        let facts = [Fact::Doorbell(message.address), Fact::Input(line)].into_iter().chain(waiting);
-        let found = facts.fold(self.wired.explain(line), Explanation::with_fact);
-        closed.into_iter().chain(disabled).fold(found, Explanation::with_obstacle)
+        let facts = [Some(Fact::Doorbell(message.address)), Some(Fact::Input(line)), waiting];
+        self.wired.explain(line).with_facts(&facts).with_obstacles(&[closed, disabled])
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -27,7 +27,6 @@ impl InterfaceState {
     pub(crate) fn explain(self, cpu: Cpu, interrupt: HwIrq, priority: Priority) -> Explanation {
         let is_pending = self.highest_pending.map(IntId::hwirq) == Some(interrupt);
         let pending = is_pending.then_some(Fact::Pending(interrupt));
-        let pending = pending.into_iter().fold(Explanation::new(), Explanation::with_fact);
         let (mask, running, priority) = (self.mask.get(), self.running.get(), priority.get());
         let group_priority = priority >> self.binary_point.min(7) << self.binary_point.min(7);
         let is_masked = self.irqs_masked == Some(true);
@@ -49,8 +48,7 @@ impl InterfaceState {
             }),
             _ => None,
         };
-        let found = fact.into_iter().fold(pending, Explanation::with_fact);
-        let found = obstacles.into_iter().flatten().fold(found, Explanation::with_obstacle);
+        let found = Explanation::new().with_facts(&[pending, fact]).with_obstacles(&obstacles);
         match self.irqs_masked {
             None => found.with_unexamined(Unexamined::ExceptionMask),
             Some(_) => found,

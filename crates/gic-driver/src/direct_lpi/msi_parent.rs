@@ -145,8 +145,8 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
             return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
         let doorbell = self.doorbell(target).map(Fact::Doorbell);
-        let facts = doorbell.into_iter().chain([Fact::MessageIntid(hwirq)]);
-        facts.fold(self.gic().explain_lpi(lpi, target), Explanation::with_fact)
+        let facts = [doorbell, Some(Fact::MessageIntid(hwirq))];
+        self.gic().explain_lpi(lpi, target).with_facts(&facts)
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

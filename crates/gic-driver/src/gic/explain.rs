@@ -50,7 +50,7 @@ impl<P: GicPlatform> Gic<P> {
             _ if !is_on => Some(Obstacle::LpisDisabled { cpu }),
             table => table.and_then(|table| other_table(table, cpu)),
         };
-        let found = obstacle.into_iter().fold(found, Explanation::with_obstacle);
+        let found = found.with_obstacles(&[obstacle]);
         let interrupt = lpi.intid().hwirq();
         let bits = redistributor.lpi_bases().0.id_bits_minus_one() + 1;
         let config = self.lpis.as_ref().ok().and_then(|lpis| lpis.config(lpi).ok());
@@ -89,7 +89,9 @@ impl<P: GicPlatform> Gic<P> {
                 let missing = Obstacle::NoTarget { affinity: affinity.mpidr() };
                 target.map_or(stopped(missing), |cpu| self.explain_target(cpu))
             }
-            Ok(Route::AnyParticipating) | Err(_) => self.explain_forwarding(),
+            Ok(Route::AnyParticipating) | Err(_) => {
+                Explanation::new().with_obstacles(&[self.withheld()])
+            }
         })
     }
 
@@ -108,18 +110,19 @@ impl<P: GicPlatform> Gic<P> {
         let stopped = Explanation::stopped;
         let on = self.redistributor_frames(cpu).ok().filter(|_| self.is_on(cpu));
         let Some(redistributor) = on else { return stopped(Obstacle::Offline { cpu }) };
-        let forwarding = self.explain_forwarding();
-        if redistributor.is_asleep() {
-            return forwarding.with_fact(Fact::Routed(cpu)).with_obstacle(Obstacle::Asleep { cpu });
-        }
-        forwarding.with_fact(Fact::Target(cpu, TargetState::Awake))
+        let asleep = redistributor.is_asleep().then_some(Obstacle::Asleep { cpu });
+        let target = match asleep {
+            Some(_) => Fact::Routed(cpu),
+            None => Fact::Target(cpu, TargetState::Awake),
+        };
+        Explanation::new().with_fact(target).with_obstacles(&[asleep, self.withheld()])
     }
 
-    fn explain_forwarding(&self) -> Explanation {
+    /// Returns an obstacle if the distributor does not forward the driver's group.
+    fn withheld(&self) -> Option<Obstacle> {
         let group = group_name(self.distributor.view().own_group());
-        self.distributor.withheld_group().map_or(Explanation::new(), |ctlr| {
-            Explanation::stopped(Obstacle::GroupDisabled { group, ctlr: ctlr.into() })
-        })
+        let ctlr = self.distributor.withheld_group()?;
+        Some(Obstacle::GroupDisabled { group, ctlr: ctlr.into() })
     }
 }
 
@@ -128,7 +131,7 @@ fn explain_state<M: crate::Mmio>(interrupt: &Interrupt<'_, M>, view: SecurityVie
     let hwirq = interrupt.intid().hwirq();
     let foreign = interrupt.group(view).filter(|group| *group != view.own_group());
     let wrong = |group| Obstacle::WrongGroup { interrupt: hwirq, group: group_name(group) };
-    foreign.map(wrong).into_iter().fold(interrupt.explain(), Explanation::with_obstacle)
+    interrupt.explain().with_obstacles(&[foreign.map(wrong)])
 }
 
 /// Returns the obstacle for a table register that does not name the driver's table.

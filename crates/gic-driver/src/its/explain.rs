@@ -28,14 +28,12 @@ pub(super) fn explain<P: GicPlatform>(
     let doorbell = Fact::Doorbell(its.doorbell_of(route.device));
     let delivery = its.gic.explain_lpi(lpi, cpu_of(route.collection)).with_fact(doorbell);
     let obstacles = untranslated(its, route, sender);
-    if obstacles == [None; 3] {
-        return delivery.with_fact(Fact::Event {
-            device: route.device,
-            event: route.event_id(),
-            interrupt: lpi.intid().hwirq(),
-        });
-    }
-    obstacles.into_iter().flatten().fold(delivery, Explanation::with_obstacle)
+    let event = obstacles.iter().all(Option::is_none).then(|| Fact::Event {
+        device: route.device,
+        event: route.event_id(),
+        interrupt: lpi.intid().hwirq(),
+    });
+    delivery.with_obstacles(&obstacles).with_facts(&[event])
 }
 
 /// Returns the obstacles that keep the ITS from translating messages for this event.

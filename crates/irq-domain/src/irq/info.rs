@@ -150,8 +150,7 @@ pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
     let disabled = disabled(interrupt);
     let source = descriptor.source.explain(host, descriptor.hwirq);
     let offline = target_offline(interrupt).filter(|_| disabled.is_none());
-    let found = offline.into_iter().fold(source, Explanation::with_obstacle);
-    let found = found.with_fact(Fact::Irq(descriptor.irq.get()));
+    let found = source.with_obstacles(&[offline]).with_fact(Fact::Irq(descriptor.irq.get()));
     match disabled {
         // The core masks an interrupt that it or its driver disables.
         Some(reason) => found.caused_by(reason, |obstacle| {

@@ -85,8 +85,7 @@ fn explain_bus(config: &dyn ConfigSpace) -> Explanation {
     let is_master = config.read16(COMMAND) & COMMAND_MASTER != 0;
     let function = (!is_master).then_some(Obstacle::BusMasterDisabled);
     let bridge = config.closed_bridge().map(|bridge| Obstacle::BridgeDisabled { bridge });
-    if function.is_none() && bridge.is_none() {
-        return Explanation::new().with_fact(Fact::BusMaster);
-    }
-    function.into_iter().chain(bridge).fold(Explanation::new(), Explanation::with_obstacle)
+    let is_open = function.is_none() && bridge.is_none();
+    let fact = is_open.then_some(Fact::BusMaster);
+    Explanation::new().with_obstacles(&[function, bridge]).with_facts(&[fact])
 }

@@ -45,16 +45,15 @@ impl CpuInterface {
         cpu: Cpu,
         group: Group,
         priority: Priority,
-    ) -> impl Iterator<Item = Obstacle> + use<> {
+    ) -> [Option<Obstacle>; 3] {
         let (shown, mask, running) = (self.view(priority), self.mask_view(), self.running_view());
         let masked = !priority.is_more_urgent_than(self.mask);
         let blocked = !self.preempts(priority, group);
-        let obstacles = [
+        [
             (!self.takes(group)).then_some(Obstacle::InterfaceGroupDisabled { group, cpu }),
             masked.then_some(Obstacle::PriorityMasked { priority: shown, mask, cpu }),
             blocked.then_some(Obstacle::PriorityNotHigher { priority: shown, running, cpu }),
-        ];
-        obstacles.into_iter().flatten()
+        ]
     }
 
     /// Returns a fact if the binary point hides a part of the priority from the comparison with the

@@ -87,7 +87,7 @@ impl Explainer<'_> {
         let (mut priority, is_listed) = (status.priority_in(cached), status.is_listed);
         // The priority in memory may be sufficient, although the cached one is not.
         let current = status.priority_in(in_memory);
-        let hinders = |of| self.interface(cpu).obstacles(cpu, Group::One, of).next().is_some();
+        let hinders = |of| self.interface(cpu).obstacles(cpu, Group::One, of) != [None; 3];
         if hinders(priority) && !hinders(current) {
             self.hinder(stale);
             priority = current;

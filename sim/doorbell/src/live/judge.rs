@@ -182,8 +182,7 @@ impl Subject<'_> {
         }
         let level = config.intx_status().map(|high| if high { Level::High } else { Level::Low });
         let input = irq.intid().map(|intid| Fact::Input(HwIrq::new(intid)));
-        let facts = level.map(Fact::Line).into_iter().chain(input);
-        let explanation = facts.fold(Explanation::new(), Explanation::with_fact);
+        let explanation = Explanation::new().with_facts(&[level.map(Fact::Line), input]);
         explanation.merge(self.target(irq)).merge(handler(number, irq))
     }
 
@@ -317,7 +316,7 @@ impl Subject<'_> {
         }
         let route = self.route().filter(|(_, controller)| controller.kind.needs_device_id());
         let sender = assumed.or_else(|| route.map(|(route, _)| route.device_id));
-        sender.map(Fact::Sender).into_iter().fold(Explanation::new(), Explanation::with_fact)
+        Explanation::new().with_facts(&[sender.map(Fact::Sender)])
     }
 
     fn target(&self, irq: &Irq) -> Explanation {
