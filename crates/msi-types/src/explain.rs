@@ -186,7 +186,7 @@ impl Explanation {
     }
 
     /// Replaces the obstacles that are effects of this cause.
-    pub fn caused_by(mut self, cause: Obstacle, is_effect: fn(Obstacle) -> bool) -> Self {
+    pub fn caused_by(mut self, cause: Obstacle, is_effect: impl Fn(Obstacle) -> bool) -> Self {
         let all = core::mem::take(&mut self.obstacles);
         self.with_obstacles(&all.map(|one| one.filter(|one| !is_effect(*one)))).with_obstacle(cause)
     }

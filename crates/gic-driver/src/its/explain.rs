@@ -45,12 +45,12 @@ fn untranslated<P: GicPlatform>(
     let is_enabled = its.frame.registers.read(gits::CTLR).enabled();
     let disabled = Obstacle::ItsDisabled { its: its.frame.base };
     let (expected, actual) = (route.device, sender.filter(|actual| *actual != route.device));
-    // An ITS that is disabled executes no commands.
-    let stuck = foreign_memory(its).or_else(|| stuck_commands(its).filter(|_| is_enabled));
+    // An ITS that is disabled executes no commands, so don't wait for it.
+    let stuck = || is_enabled.then(|| stuck_commands(its)).flatten();
     [
         (!is_enabled).then_some(disabled),
         actual.map(|actual| Obstacle::WrongDevice { expected, actual }),
-        stuck,
+        foreign_memory(its).or_else(stuck),
     ]
 }
 

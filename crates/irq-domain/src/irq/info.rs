@@ -153,8 +153,10 @@ pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
     let found = source.with_obstacles(&[offline]).with_fact(Fact::Irq(descriptor.irq.get()));
     match disabled {
         // The core masks an interrupt that it or its driver disables.
-        Some(reason) => found.caused_by(reason, |obstacle| {
-            matches!(obstacle, Obstacle::VectorMasked { .. } | Obstacle::Disabled { .. })
+        Some(reason) => found.caused_by(reason, |obstacle| match obstacle {
+            Obstacle::VectorMasked { .. } => true,
+            Obstacle::Disabled { interrupt } => interrupt == descriptor.hwirq,
+            _ => false,
         }),
         None => found.with_fact(Fact::Runs(descriptor.counts.per_cpu().sum())),
     }
