@@ -38,7 +38,8 @@ impl Vgic {
     ///     explanation.to_string(),
     ///     "doorbell: a controller receives messages at 0x8090040\n\
     ///      translation: GITS_CTLR.Enabled is 0 at 0x8080000\n\
-    ///      fix: program GITS_BASER<n> and GITS_CBASER, then set GITS_CTLR.Enabled\n"
+    ///      fix: program GITS_BASER<n> and GITS_CBASER, then set GITS_CTLR.Enabled\n\
+    ///      not examined: endpoint, bus\n"
     /// );
     /// # Ok::<(), vgic::ConfigError>(())
     /// ```

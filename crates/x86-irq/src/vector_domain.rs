@@ -354,7 +354,7 @@ const SYSTEM_CALL: &[ApicVector] = &[ApicVector::new(0x80).unwrap()];
 /// Default limit, which keeps memory use small; a caller may request more.
 const MOST_BY_DEFAULT: u16 = 16384;
 
-/// Configuration of a [`VectorDomain`](crate::VectorDomain).
+/// Configuration of a [`VectorDomain`].
 #[non_exhaustive]
 pub struct VectorDomainConfig<'a> {
     /// Number of CPUs that are online or can come online.
