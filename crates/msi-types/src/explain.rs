@@ -224,7 +224,9 @@ impl Explanation {
     /// Returns `true` if nothing stops the interrupt, but it is not pending: no message, edge or
     /// level has arrived since it was last acknowledged.
     pub fn is_idle(&self) -> bool {
-        self.obstacle().is_none() && self.facts().any(|fact| matches!(fact, Fact::NotPending(_)))
+        let has = |is: fn(Fact) -> bool| self.facts().any(is);
+        let is_pending = has(|fact| matches!(fact, Fact::Pending(_)));
+        self.obstacle().is_none() && !is_pending && has(|it| matches!(it, Fact::NotPending(_)))
     }
 }
 

@@ -127,7 +127,12 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
         let line = self.line_of(place);
         let waiting = self.is_waiting(place).then_some(Fact::Pending(hwirq));
         let facts = [Some(Fact::Doorbell(message.address)), Some(Fact::Input(line)), waiting];
-        self.wired.explain(line).with_facts(&facts).with_obstacles(&[closed, disabled])
+        let wired = self.wired.explain(line);
+        // The block holds its line high while a message waits.
+        let is_edge = wired.facts().all(|fact| fact != Fact::LevelSensitive);
+        let is_lost = is_edge && waiting.is_some() && wired.is_idle();
+        let lost = is_lost.then_some(Obstacle::NoEdge { interrupt: line });
+        wired.with_facts(&facts).with_obstacles(&[closed, disabled, lost])
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

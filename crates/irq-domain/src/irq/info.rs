@@ -149,7 +149,9 @@ pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
     let (descriptor, host) = (interrupt.descriptor, interrupt.runtime.host());
     let disabled = disabled(interrupt);
     let source = descriptor.source.explain(host, descriptor.hwirq);
-    let offline = target_offline(interrupt).filter(|_| disabled.is_none());
+    // The controller may already have said so.
+    let is_known = source.obstacles().any(|it| matches!(it, Obstacle::Offline { .. }));
+    let offline = target_offline(interrupt).filter(|_| disabled.is_none() && !is_known);
     let found = source.with_obstacles(&[offline]).with_fact(Fact::Irq(descriptor.irq.get()));
     match disabled {
         // The core masks an interrupt that it or its driver disables.

@@ -12,8 +12,8 @@ use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, Level, MsiMessage};
 pub enum TargetState {
     /// The CPU is awake and checks for interrupts without being kicked.
     Awake,
-    /// The vCPU's thread is in its monitor. It checks for interrupts when it enters the guest or
-    /// prepares to sleep, and nobody kicks it before.
+    /// The vCPU's thread is in its monitor, and is not kicked. It checks for interrupts when it
+    /// enters the guest or prepares to sleep.
     InMonitor,
     /// The CPU is executing guest code or waiting in WFI, and must be kicked.
     NeedsKick,

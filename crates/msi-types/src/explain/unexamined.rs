@@ -35,8 +35,8 @@ pub enum Unexamined {
     KernelController,
     /// The requester ID with which the device's messages arrive.
     Requester,
-    /// What the controller's caches hold of its tables. A driver that does not clean the tables on a
-    /// machine whose controller does not snoop leaves stale entries there.
+    /// The controller's cached copies of its tables. They are stale if the controller does not snoop
+    /// and its driver does not clean the tables.
     TableCaches,
     /// The interrupt's pending state: hardware delivers its messages to the guest directly (GICv4).
     PendingState,

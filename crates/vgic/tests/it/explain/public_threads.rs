@@ -85,7 +85,7 @@ fn a_pulse_at_a_level_sensitive_input_is_named() {
     let obstacle = || machine.gic.explain_message(None, message).obstacle();
     assert_eq!(obstacle(), Some(Obstacle::LevelSensitive { interrupt }));
     machine.make_edge(80);
-    assert_eq!(obstacle(), None);
+    assert!(machine.gic.explain_message(None, message).is_idle());
     machine.gic.signal_msi(NoIdentity, message);
     assert_eq!(obstacle(), None);
 }
@@ -106,7 +106,7 @@ fn a_line_held_high_on_an_edge_triggered_input_is_named() {
     let interrupt = HwIrq::new(SPI);
     assert_eq!(obstacle(), Some(Obstacle::NoEdge { interrupt }));
     machine.gic.set_line(Line::Spi(SPI), Level::Low);
-    assert_eq!(obstacle(), None);
+    assert!(machine.gic.explain_line(Line::Spi(SPI)).is_idle());
 }
 
 /// Returns a guest whose ITS has a two-level device table with `pages` first-level pages of 4 KiB.
@@ -231,7 +231,7 @@ fn an_ignored_write_of_the_same_table_is_not_reported() {
     guest.machine.write_gicr(0, gicr::PROPBASER, cached);
     let same = Pendbaser::new().with_address(PENDING);
     guest.machine.write_gicr(0, gicr::PENDBASER, same.with_pending_table_zero(true));
-    assert_eq!(guest.obstacle(), None);
+    assert!(guest.explain().is_idle());
     guest.configure(0xa0);
     guest.machine.run([Command::Inv { device: DEVICE, event: EVENT }]);
     assert_eq!(guest.obstacle(), Some(Obstacle::Disabled { interrupt: LPI }));

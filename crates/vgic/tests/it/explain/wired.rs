@@ -63,7 +63,7 @@ fn interrupts_without_a_signal_are_idle() {
     assert!(explained(SPI).is_idle());
 }
 
-/// What hides an interrupt from its CPU is found before the device has signaled it.
+/// The obstacles at the CPU are found although the device has not signaled its interrupt.
 #[test]
 fn an_idle_interrupt_shows_all_its_obstacles() {
     let mut machine = Machine::running(VgicConfig::new(1));
@@ -197,7 +197,7 @@ fn an_sgi_is_explained_at_its_target_cpu() {
     let enable = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
     machine.write_gicr(1, enable.register(), 1 << 3);
     let interrupt = HwIrq::new(3);
-    assert_eq!(obstacle(&machine, 1, 3), None);
+    assert!(machine.gic.explain_interrupt(Cpu::new(1), IntId::new(3)).is_idle());
     let sgi = Sgi::new().with_intid(3).with_target_list(1 << 1);
     machine.msr(0, icc::SGI1R.encoding(), sgi.into_bits());
     assert_eq!(obstacle(&machine, 1, 3), None);
