@@ -22,7 +22,7 @@ use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
 use msi_types::pci::MsiGate;
 use msi_types::{Delivery, Level, Line, MsiMessage, RequesterId, SetLine, SignalMsi};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 /// Number of blocks, each of which has 32 vectors.
 const BLOCKS: usize = 8;
@@ -72,12 +72,7 @@ pub struct BridgeMsi {
     lines: Vec<Line>,
     wires: Arc<dyn SetLine>,
     state: Mutex<State>,
-    observer: OnceLock<Acknowledged>,
 }
-
-/// Called with the index of each vector whose status bit the driver clears. No message can arrive
-/// during the call.
-type Acknowledged = Box<dyn Fn(u32) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -204,8 +199,8 @@ impl BridgeMsi {
     /// Creates a controller that raises `lines` of `wires`. Block n raises line n, and the last
     /// line if it has fewer lines.
     pub fn new(kind: BridgeMsiKind, lines: Vec<Line>, wires: Arc<dyn SetLine>) -> Self {
-        let (state, observer, summary, gate) = Default::default();
-        Self { kind, summary, gate, lines, wires, state, observer }
+        let (state, summary, gate) = Default::default();
+        Self { kind, summary, gate, lines, wires, state }
     }
 
     /// Sets what software must open before messages interrupt.
@@ -228,13 +223,6 @@ impl BridgeMsi {
     /// Returns the number of accesses that no driver should make.
     pub fn mistakes(&self) -> u64 {
         lock(&self.state).mistakes
-    }
-
-    /// Calls `observer` with the index of each vector whose status bit the driver clears. Only the
-    /// first observer is used.
-    pub fn observe(&self, observer: impl Fn(u32) + Send + Sync + 'static) {
-        // Observing twice is a mistake of a test, not of the machine.
-        let _ = self.observer.set(Box::new(observer));
     }
 
     /// Loses the contents of all registers.
@@ -338,15 +326,7 @@ impl MmioDevice for BridgeMsi {
                     Field::AddressHigh => {
                         block.address = block.address & 0xffff_ffff | wide << 32;
                     }
-                    Field::Status => {
-                        let cleared = block.status & value;
-                        block.status &= !cleared;
-                        let first = u32::try_from(number).unwrap_or(0) * 32;
-                        let bits = (0..32).filter(|bit| cleared & 1 << bit != 0);
-                        if let Some(observer) = self.observer.get() {
-                            bits.for_each(|bit| observer(first + bit));
-                        }
-                    }
+                    Field::Status => block.status &= !value,
                     Field::Enable => block.enable = value,
                     Field::Mask => block.mask = value,
                 }

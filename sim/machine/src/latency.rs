@@ -4,7 +4,7 @@ use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::oracle::MessageTimes;
+use crate::ledger::MessageTimes;
 
 /// log2 of the number of bins per power of two. With 16 bins, a percentile is at most 1/16 too
 /// high.

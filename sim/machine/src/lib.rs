@@ -8,7 +8,7 @@
 //!
 //!  system (drivers, devices) ── Platform, Host, Mmio ──▶ doorbell_hardware ◀── model (vgic)
 //!  cpu (the trap loop) ◀──────── IAR, EOIR ────────────▶ vCPU ── kick ──▶ cpu::Sleepers
-//!  oracle ◀── messages sent, acknowledgments, handler runs, moves
+//!  ledger ◀── messages sent, handler runs, moves
 //!  trace ◀─── the same and commands, kicks, sleep: recorded on request
 //! ```
 //!
@@ -41,10 +41,10 @@ pub mod embedded;
 mod error;
 mod fault;
 mod latency;
+mod ledger;
 mod machine;
 mod migration;
 mod model;
-mod oracle;
 #[cfg(test)]
 mod readme;
 mod report;

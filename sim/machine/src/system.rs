@@ -14,9 +14,9 @@ pub(crate) use virtual_bus::{VirtualBus, VirtualSlot};
 
 use crate::cpu::{CpuCore, CpuRecords, Cpus, call};
 use crate::fault::FaultInjector;
+use crate::ledger::Pending;
 use crate::machine::Omission;
 use crate::model::GicModel;
-use crate::oracle::Pending;
 use crate::sequential::silent_fault;
 use doorbell_hardware::bridge_msi::BridgeMsi;
 use doorbell_hardware::bus::Doorbells;

@@ -1,6 +1,6 @@
 //! A single CPU: its GIC CPU interface and its trap loop.
 
-use crate::oracle::{Clock, RouteTable};
+use crate::ledger::{Clock, RouteTable};
 use crate::trace::{Occurrence, Recorder};
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::platform::Executing;
@@ -157,11 +157,10 @@ impl CpuCore {
         let Some(acknowledged) = interface.acknowledge() else { return false };
         let hwirq = acknowledged.intid().hwirq();
         self.observe(Event::Taken { cpu: self.cpu, hwirq });
-        let due = self.routes.acknowledged(hwirq, self.cpu, looked_at);
+        let dispatches = self.routes.dispatches(hwirq);
+        dispatches.begin(looked_at);
         let outcome = interrupts.dispatch(self.cpu, hwirq);
-        if let Some(due) = due {
-            due.dispatched(outcome);
-        }
+        dispatches.end(looked_at, matches!(outcome, Dispatched::Deferred(_)));
         if let Dispatched::Unhandled(why) = outcome {
             self.unhandled.count(hwirq, why);
         }

@@ -3,7 +3,7 @@
 use super::device::{Device, DiscoveredDevice};
 use super::hardware::DeviceHardware;
 use super::{Irqchip, System, VirtualBus, VirtualSlot, turn_on};
-use crate::cpu::{CpuCore, CpuRecords, Cpus, looked_at};
+use crate::cpu::{CpuCore, CpuRecords, Cpus};
 use crate::error::RunError;
 use crate::fault::{Fault, FaultInjector};
 use crate::machine::{
@@ -20,7 +20,6 @@ use gic_arch::Lpi;
 use gic_bringup::config::RootConfig;
 use gic_bringup::{BringUpError, ControllerError, MsiController, NoParent, Options};
 use gic_driver::Alignment;
-use gic_driver::GicPlatform as _;
 use gic_driver::redistributor::walk_redistributors;
 use gic_firmware::{Controller, ControllerIndex, Description};
 use irq_domain::Host as _;
@@ -113,7 +112,6 @@ pub(crate) fn boot(
         tasks: RwLock::new(()),
     };
     for host in &machine.hosts {
-        observe(&system, host);
         let devices = pci_devices(&system, host)?;
         system.devices.extend(devices);
     }
@@ -136,21 +134,6 @@ pub(crate) fn boot(
     }
     set_up_devices(&system)?;
     Ok(system)
-}
-
-/// Makes the judge see which vectors the driver of a bridge's controller acknowledges.
-fn observe(system: &System, host: &Host) {
-    let own = system.description.hosts.get(host.index).and_then(|host| host.own_controller);
-    let driver = own.and_then(|own| system.irqchip.controller(own).ok());
-    if let (Some(hardware), Some(MsiController::BridgeMsi(driver))) = (&host.own, driver) {
-        let (routes, platform) = (Arc::clone(&system.records.routes), Arc::clone(&system.platform));
-        let first = driver.first();
-        hardware.observe(move |index| {
-            if let Some(vector) = first.checked_add(index) {
-                routes.cleared(vector, platform.cpu(), looked_at());
-            }
-        });
-    }
 }
 
 /// Brings up the interrupt controllers, as a kernel does on its boot CPU.

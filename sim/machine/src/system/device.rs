@@ -6,7 +6,7 @@ use super::hardware::{DeviceHardware, Removal};
 use crate::cpu::{Timing, looked_at};
 use crate::fault::{FaultInjector, Handler};
 use crate::latency::{Latency, LatencyCounts, Stopwatch};
-use crate::oracle::{SendOutcome, VectorRecord};
+use crate::ledger::{SendOutcome, VectorRecord};
 use crate::report::DeviceKind;
 use crate::trace::{Occurrence, Recorder, Subject};
 use doorbell_hardware::lock::lock;
@@ -159,7 +159,7 @@ impl Device {
             // Deassert the level before reading the records, so that a level asserted afterwards is
             // signaled again.
             line.iter().for_each(Line::lower);
-            let messages = theirs.record.taken(context.cpu(), looked_at());
+            let messages = theirs.record.handle(context.cpu(), looked_at());
             theirs.handled(context.cpu(), messages, &latencies);
             if theirs.takes_long() {
                 platform.linger();

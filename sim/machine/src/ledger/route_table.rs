@@ -1,11 +1,11 @@
 //! The routes of all vectors, derived from the calls that the interrupt core makes to the
 //! controllers.
 
-use super::due_runs::DueRuns;
-use super::{Clock, Pending, Route, UNKNOWN};
+use super::route::Dispatches;
+use super::{Clock, Pending, Route};
 use doorbell_hardware::lock::lock;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
-use irq_domain::{Deferral, Dispatched, EffectiveAffinity, Interrupts};
+use irq_domain::{EffectiveAffinity, Interrupts};
 use msi_types::{
     Attachment, BlockRequest, Cpu, DmaIsolation, DoorbellPage, Granule, HwIrq, HwIrqBlock,
     Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, RequesterId,
@@ -24,8 +24,8 @@ pub(crate) struct RouteTable {
     clock: Arc<Clock>,
     cpus: usize,
     by_vector: RwLock<HashMap<u32, Arc<Route>>>,
-    /// The due runs of all vectors that were ever allocated.
-    due: Mutex<HashMap<u32, Arc<DueRuns>>>,
+    /// The dispatches of all vectors that were ever acknowledged or allocated.
+    dispatches: Mutex<HashMap<u32, Arc<Dispatches>>>,
     /// Held while lines move, and while the target of a new vector with a line is read.
     lines: Mutex<()>,
     /// Vectors for which the table ignores the driver's resend reports.
@@ -39,7 +39,7 @@ impl RouteTable {
             clock,
             cpus,
             by_vector: RwLock::default(),
-            due: Mutex::default(),
+            dispatches: Mutex::default(),
             lines: Mutex::default(),
             #[cfg(test)]
             unheard: Mutex::default(),
@@ -74,45 +74,20 @@ impl RouteTable {
         self.read().get(&hwirq.get()).cloned()
     }
 
-    /// Records that `cpu`, which started to look for interrupts at `looked_at`, acknowledged the
-    /// vector and is about to dispatch it. Returns the counts that must be told the outcome, or
-    /// `None` if the vector was never allocated.
-    pub(crate) fn acknowledged(
-        &self,
-        hwirq: HwIrq,
-        cpu: Cpu,
-        looked_at: u64,
-    ) -> Option<Arc<DueRuns>> {
-        let due = lock(&self.due).get(&hwirq.get()).cloned()?;
-        match self.get(hwirq) {
-            Some(route) => route.acknowledged(cpu, looked_at),
-            // The vector was freed in the meantime. It may be allocated again before the dispatch.
-            None => due.acknowledge(Some(UNKNOWN)),
-        }
-        Some(due)
+    /// Returns the dispatches of a vector.
+    pub(crate) fn dispatches(&self, hwirq: HwIrq) -> Arc<Dispatches> {
+        Arc::clone(lock(&self.dispatches).entry(hwirq.get()).or_default())
     }
 
     pub(super) fn add(&self, hwirq: HwIrq, pending: Pending, target: Cpu) {
-        let due = Arc::clone(lock(&self.due).entry(hwirq.get()).or_default());
-        let route = Route::new(Arc::clone(&self.clock), self.cpus, pending, due);
+        let route = Route::new(Arc::clone(&self.clock), self.cpus, pending, self.dispatches(hwirq));
         route.settle(target);
-        // The device may send before its record starts to use this route.
-        route.hold();
         self.write().insert(hwirq.get(), Arc::new(route));
     }
 
     fn add_chained(&self, hwirq: HwIrq, pending: Pending) {
         let route = Route::chained(Arc::clone(&self.clock), self.cpus, pending);
-        route.hold();
         self.write().insert(hwirq.get(), Arc::new(route));
-    }
-
-    /// Records that a driver cleared the status bit of a vector that has a line. `cpu` acknowledged
-    /// the line after `looked_at`.
-    pub(crate) fn cleared(&self, hwirq: HwIrq, cpu: Cpu, looked_at: u64) {
-        if let Some(route) = self.get(hwirq) {
-            route.cleared(cpu, looked_at);
-        }
     }
 
     /// Records the target of a new vector that has the target of its line.
@@ -179,20 +154,17 @@ impl RouteTable {
 impl ResendObserver for RouteTable {
     fn resending(&self, resend: Resend) {
         let Some(route) = self.told(resend) else { return };
-        match resend.reason {
-            // Only the interrupt core requests resends.
-            ResendReason::Requested => route.redelivering(resend.cpu),
-            ResendReason::Unknowable => {
-                route.resending(resend.cpu);
-                route.count_unknowable();
-            }
-            ResendReason::Carried => route.resending(resend.cpu),
+        if resend.reason == ResendReason::Unknowable {
+            route.count_unknowable();
         }
+        // Only the interrupt core requests resends.
+        route.resent(resend.cpu, resend.reason == ResendReason::Requested);
     }
 
     fn resent(&self, resend: Resend) {
+        // The CPU may have looked for interrupts after `resending`, and before the write.
         if let Some(route) = self.told(resend) {
-            route.resent(resend.cpu);
+            route.resent(resend.cpu, resend.reason == ResendReason::Requested);
         }
     }
 }
@@ -320,24 +292,7 @@ impl MsiParent for ObservedParent {
     }
 
     fn set_pending(&self, hwirq: HwIrq, pending: msi_types::Pending) {
-        // If each CPU has its own pending bit, the driver itself reports each resend.
-        let travels = self.pending == Pending::Travels && pending == msi_types::Pending::Set;
-        let route = self.routes.get(hwirq).filter(|_| travels);
-        let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));
-        if let Some((route, target)) = &redelivery {
-            if route.is_chained() {
-                // Only the resend shows that dispatches were deferred, of all messages so far. A
-                // line's handler never runs on two CPUs, so that the vector's was disabled.
-                while route.due().is_in_dispatch() {
-                    route.due().dispatched(Dispatched::Deferred(Deferral::Disabled));
-                }
-            }
-            route.redelivering(*target);
-        }
         self.parent.set_pending(hwirq, pending);
-        if let Some((route, target)) = &redelivery {
-            route.resent(*target);
-        }
     }
 
     fn line(&self, hwirq: HwIrq) -> Option<HwIrq> {

@@ -1,4 +1,4 @@
-//! The judge of a run, which compares each vector's messages with its handler runs, and checks that
+//! The ledger of a run, which compares each vector's messages with its handler runs, and checks that
 //! each handler ran on a CPU that the vector targeted.
 //!
 //! # Records
@@ -10,66 +10,32 @@
 //! is the vector's target, and while the vector may be moving to it. The CPU is *closed* once the
 //! vector has finished moving away from it.
 //!
-//! The judge doesn't use the controllers' counters. Drivers and the interrupt core report to the
-//! judge every interrupt that they resend, because no message accounts for the resulting handler
-//! run.
+//! The ledger doesn't use the controllers' counters. Drivers and the interrupt core report to it
+//! what they resend or defer, because no message accounts for the resulting handler run.
 //!
 //! # Verdicts
 //! 1. A run is *late* if its CPU looked for interrupts before the vector was allocated: the CPU may
 //!    have been descheduled between acknowledging and dispatching the interrupt, and the vector may
-//!    have been freed and allocated again in the meantime. A late run is not a fault, and its
-//!    acknowledgment accounts for no message.
-//! 2. A run is *due* if the CPU acknowledged the vector for a message, and this acknowledgment
-//!    caused no other run and no resend by the interrupt core. A run that is neither late nor due
-//!    is on a *wrong CPU* if the last message was sent after the CPU was closed, and the CPU was
-//!    not a target when it looked for interrupts; otherwise, the run is *spurious*.
-//! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
-//!    sent, or since the arrival that its acknowledgment accounts for; if the CPU nevertheless was
-//!    a target when it looked for interrupts, the run counts as spurious instead.
-//!
-//! In addition, a handler must not run more often than its vector sent messages. This limit ignores
-//! late runs, and interrupts that the driver resent without knowing whether they were pending.
-//!
-//! # Acknowledgments for a message
-//! An acknowledgment counts as caused by a message if a message was in flight, or has arrived
-//! since the previous acknowledgment. Which acknowledgment counts as the previous one depends on
-//! the controller:
-//!
-//! - **One pending bit that moves with the vector** (an ITS, SPIs): the previous acknowledgment on
-//!   any CPU. Each message makes one acknowledgment due, unless the interrupt was already pending
-//!   when the message arrived. If several messages were in flight, the acknowledgment is
-//!   attributed to the first one to arrive. Rule 3 considers the oldest message that was unhandled
-//!   when the CPU looked for interrupts rather than when its handler ran, because another CPU may
-//!   handle later messages in between.
-//! - **One pending bit per CPU, which does not move with the vector** (direct LPIs): the previous
-//!   acknowledgment on the same CPU. A message can only become pending at CPUs that were open
-//!   while the message was in flight, i.e. from just before the device sent it until the bus
-//!   accepted it. If the endpoint held the message back during an operation, the message was in
-//!   flight until the end of the operation. An interrupt that the driver resends can be pending at
-//!   the CPU that the driver reports, if that CPU is a target. An acknowledgment accounts for
-//!   every message that arrived at its CPU before the CPU looked for interrupts. These conditions
-//!   are stricter than rule 3, so rule 3 does not apply.
-//!
-//! No CPU acknowledges a vector of a controller inside a host bridge: its driver does when it
-//! clears the vector's status bit. Rule 3 then asks whether the CPU was a target when the driver
-//! did so, or when the CPU acknowledged the line.
-//!
-//! A resend by the interrupt core is due only if it follows an acknowledgment that was caused by a
-//! message and whose dispatch was deferred. The acknowledgment may have been for the vector's
-//! former owner.
+//!    have been freed and allocated again in the meantime. A late run is not a fault.
+//! 2. A run is on a *wrong CPU* if the CPU was closed both when it looked for interrupts and when
+//!    the oldest message was sent that was unhandled then. If each CPU has a pending bit of its own
+//!    that does not move with the vector (direct LPIs), a message that arrived at the CPU since its
+//!    last run also excuses the run.
+//! 3. A run is *spurious* if it finds no new message, and none has arrived since the CPU of the last
+//!    run looked for interrupts, or any other CPU that was dispatching the vector then. A message in
+//!    flight, and an interrupt that the core deferred, excuse it. CPUs acknowledge the line of a
+//!    controller inside a host bridge and not its vectors, so that this rule does not apply to them.
+//! 4. A handler must not run more often than its vector sent messages. This limit ignores late runs,
+//!    and interrupts that the driver resent without knowing whether they were pending.
 
-mod due_runs;
-mod pending;
 mod route;
 mod route_table;
 
-pub(crate) use pending::{Pending, UNKNOWN};
-pub(crate) use route::{Route, SendOutcome};
+pub(crate) use route::{Pending, Route, SendOutcome};
 pub(crate) use route_table::RouteTable;
 
 use doorbell_hardware::lock::{ParkedThread, lock};
 use doorbell_hardware::ram::Ram;
-use irq_domain::Dispatched;
 use msi_types::Cpu;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,6 +43,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+/// An unknown time, later than any other.
+const UNKNOWN: u64 = u64::MAX;
 /// Number of messages whose send times are kept. A message's time is no longer needed once half as
 /// many later messages have been sent.
 const WINDOW: u64 = 1024;
@@ -248,9 +216,12 @@ impl VectorRecord {
         let route = self.route();
         self.sent_at.set(sent + 1, self.clock.tick());
         self.ram.device_store64(self.mailbox, sent + 1);
-        route.message_begins();
+        let began = route.message_begins();
         let left = fire();
-        self.message_ended(&route, left);
+        // If no operation is in progress, the endpoint has sent what it held back.
+        if left != SendOutcome::Held || lock(&self.operations).open == 0 {
+            route.arrived(Some(began));
+        }
         if left == SendOutcome::NotSent {
             // The message was not sent, so the next message reuses the sequence number.
             return false;
@@ -259,44 +230,17 @@ impl VectorRecord {
         true
     }
 
-    fn message_ended(&self, route: &Route, left: SendOutcome) {
-        let operations = lock(&self.operations);
-        match left {
-            // The operation during which the endpoint held the message back has ended, so the
-            // message must have arrived.
-            SendOutcome::Held if operations.open == 0 => route.message_ended(SendOutcome::Sent),
-            SendOutcome::Held | SendOutcome::Sent | SendOutcome::NotSent => {
-                route.message_ended(left);
-            }
-        }
-    }
-
-    /// Records a handler run like [`handle`](Self::handle). No CPU acknowledges a vector that has
-    /// a line. If its driver did not clear a status bit for this run, the run itself shows that the
-    /// driver resent the vector.
-    pub(crate) fn taken(&self, cpu: Cpu, looked_at: u64) -> Range<u64> {
-        let route = self.route();
-        if !route.is_chained() {
-            return self.handle(cpu, looked_at);
-        }
-        if !route.due().is_in_dispatch() {
-            route.acknowledged(cpu, looked_at);
-        }
-        let messages = self.handle(cpu, looked_at.max(route.cleared_at()));
-        route.due().dispatched(Dispatched::Handled);
-        messages
-    }
-
-    /// Records a handler run on `cpu`, which started to look for interrupts at `looked_at`. The
-    /// acknowledgment must already have been recorded in the route. Runs of one handler never
-    /// overlap. Returns the numbers of the messages that no earlier run saw.
+    /// Records a handler run on `cpu`, which started to look for interrupts at `looked_at`. Runs of
+    /// one handler never overlap. Returns the numbers of the messages that no earlier run saw.
     pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) -> Range<u64> {
         let number = self.ram.device_load64(self.mailbox).unwrap_or(0);
         let seen = self.seen.load(Ordering::Relaxed);
         if let Some(runs) = self.runs.get(cpu.index()) {
             runs.fetch_add(1, Ordering::Relaxed);
         }
-        let verdict = self.judge(Run { cpu, looked_at, number, seen });
+        let run = Run { cpu, looked_at, number, seen };
+        let sent_at = self.oldest_unhandled(run).map_or(0, |oldest| self.sent_at.get(oldest));
+        let verdict = self.route().judge(run, sent_at);
         match verdict {
             RunVerdict::Right => {}
             RunVerdict::WrongCpu => _ = self.wrong_cpu.fetch_add(1, Ordering::Relaxed),
@@ -327,7 +271,7 @@ impl VectorRecord {
         operations.open = operations.open.saturating_sub(1);
         operations.ended += 1;
         if operations.open == 0 {
-            self.route().released();
+            self.route().arrived(None);
         }
     }
 
@@ -378,31 +322,6 @@ impl VectorRecord {
 
     fn route(&self) -> Arc<Route> {
         Arc::clone(&lock(&self.route))
-    }
-
-    /// Judges a run according to the rules in the module documentation.
-    fn judge(&self, run: Run) -> RunVerdict {
-        let route = self.route();
-        let was_target = |message| route.was_target_since(run.cpu, self.sent_at.get(message));
-        let due = route.due().run();
-        if run.looked_at < route.made_at() {
-            return RunVerdict::Late;
-        }
-        let looked_as_target = route.was_target_since(run.cpu, run.looked_at);
-        let was_target_at_arrival =
-            due.is_some_and(|arrived_at| route.was_target_since(run.cpu, arrived_at));
-        match (due.is_some(), route.pending()) {
-            // The status bit that the driver cleared is known, so that no message has to be found.
-            (true, _) if route.is_chained() && looked_as_target => RunVerdict::Right,
-            (true, Pending::Stays) => RunVerdict::Right,
-            (true, Pending::Travels) if was_target_at_arrival => RunVerdict::Right,
-            (true, Pending::Travels) if self.oldest_unhandled(run).is_none_or(was_target) => {
-                RunVerdict::Right
-            }
-            (false, _) if was_target(run.number) => RunVerdict::Spurious,
-            (true, Pending::Travels) | (false, _) if looked_as_target => RunVerdict::Spurious,
-            (true, Pending::Travels) | (false, _) => RunVerdict::WrongCpu,
-        }
     }
 
     /// Returns the oldest message that was unhandled when the CPU started to look for interrupts.

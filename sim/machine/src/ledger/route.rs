@@ -1,0 +1,262 @@
+//! The CPUs that a vector has targeted over time, and the arrivals that make its handler runs due.
+
+use super::{Clock, Run, RunVerdict, UNKNOWN};
+use doorbell_hardware::lock::lock;
+use msi_types::Cpu;
+use std::sync::{Arc, Mutex};
+
+/// Closing time of a CPU that is still a possible target.
+const OPEN: u64 = u64::MAX;
+
+/// Behavior of a pending bit when its vector moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pending {
+    /// The vector has a single pending bit that moves with it.
+    Travels,
+    /// Each CPU has its own pending bit, which does not move with the vector.
+    Stays,
+}
+
+/// The result of a device's attempt to send a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SendOutcome {
+    /// The message was sent and has arrived.
+    Sent,
+    /// The endpoint holds the message back until an operation ends.
+    Held,
+    /// The endpoint must not send the message.
+    NotSent,
+}
+
+/// The dispatches of one vector, of all its allocations.
+#[derive(Debug, Default)]
+pub(crate) struct Dispatches(Mutex<DispatchState>);
+
+#[derive(Debug, Default)]
+struct DispatchState {
+    /// The times at which CPUs looked for the interrupts that they have acknowledged, and whose
+    /// dispatch has not returned.
+    looked_at: Vec<u64>,
+    /// Set if the interrupt core has deferred an interrupt and will resend it.
+    deferred: bool,
+}
+
+impl Dispatches {
+    /// Records that a CPU, which started to look for interrupts at `looked_at`, acknowledged the
+    /// vector and is about to dispatch it.
+    pub(crate) fn begin(&self, looked_at: u64) {
+        lock(&self.0).looked_at.push(looked_at);
+    }
+
+    /// Records that the dispatch has returned.
+    pub(crate) fn end(&self, looked_at: u64, is_deferred: bool) {
+        let state = &mut *lock(&self.0);
+        if let Some(index) = state.looked_at.iter().position(|other| *other == looked_at) {
+            state.looked_at.swap_remove(index);
+        }
+        state.deferred |= is_deferred;
+    }
+
+    /// Returns the time at which the first of the CPUs looked that are dispatching the vector.
+    fn first_look(&self) -> u64 {
+        lock(&self.0).looked_at.iter().copied().min().unwrap_or(UNKNOWN)
+    }
+
+    /// Returns `true` if an interrupt was deferred since the last call.
+    fn take_deferred(&self) -> bool {
+        std::mem::take(&mut lock(&self.0).deferred)
+    }
+}
+
+/// One allocation of a vector, which lasts until the vector is freed.
+#[derive(Debug)]
+pub(crate) struct Route {
+    clock: Arc<Clock>,
+    pending: Pending,
+    /// The time of the allocation.
+    made_at: u64,
+    /// `true` if a chained controller signals the vector by its line.
+    chained: bool,
+    dispatches: Arc<Dispatches>,
+    state: Mutex<RouteState>,
+}
+
+#[derive(Debug)]
+struct RouteState {
+    /// The time at which each CPU stopped being a possible target; 0 if the CPU never was one.
+    closed_at: Vec<u64>,
+    /// The possible targets: normally one CPU, or two during a move.
+    open: Vec<Cpu>,
+    /// The time since which messages may be in flight.
+    in_flight_since: Option<u64>,
+    /// The pending bits, by CPU; only the first is used if the bit travels.
+    bits: Vec<PendingBit>,
+    /// Number of extra runs excused because the driver could not know whether the interrupt that it
+    /// resent was pending.
+    unknowable: u64,
+}
+
+/// The times of the last arrival, of the interrupt core's last resend, and at which the CPU of the
+/// last run looked for interrupts.
+#[derive(Clone, Copy, Debug, Default)]
+struct PendingBit {
+    arrived_at: u64,
+    resent_at: u64,
+    looked_at: u64,
+}
+
+impl Route {
+    /// Creates a route without a target for a machine with `cpus` CPUs. The device may send
+    /// messages before its record starts to use this route.
+    pub(crate) fn new(
+        clock: Arc<Clock>,
+        cpus: usize,
+        pending: Pending,
+        dispatches: Arc<Dispatches>,
+    ) -> Self {
+        let made_at = clock.tick();
+        let state = Mutex::new(RouteState {
+            closed_at: vec![0; cpus],
+            open: Vec::new(),
+            in_flight_since: Some(made_at),
+            bits: vec![PendingBit::default(); cpus],
+            unknowable: 0,
+        });
+        Self { made_at, clock, pending, chained: false, dispatches, state }
+    }
+
+    /// Creates the route of a vector that has the target of its line, for now any CPU.
+    pub(crate) fn chained(clock: Arc<Clock>, cpus: usize, pending: Pending) -> Self {
+        let route = Self { chained: true, ..Self::new(clock, cpus, pending, Arc::default()) };
+        route.open_all();
+        route
+    }
+
+    pub(crate) const fn is_chained(&self) -> bool {
+        self.chained
+    }
+
+    /// Records that messages may be delivered to any CPU.
+    pub(super) fn open_all(&self) {
+        let state = &mut *lock(&self.state);
+        (0..).map(Cpu::new).take(state.closed_at.len()).for_each(|cpu| state.open(cpu));
+    }
+
+    /// Records that messages may now also be delivered to `cpu`.
+    pub(crate) fn open(&self, cpu: Cpu) {
+        lock(&self.state).open(cpu);
+    }
+
+    /// Records that messages are now delivered only to `target`.
+    pub(crate) fn settle(&self, target: Cpu) {
+        let state = &mut *lock(&self.state);
+        state.open(target);
+        let now = self.clock.tick();
+        for cpu in std::mem::replace(&mut state.open, vec![target]) {
+            if let Some(closed_at) = state.closed_at.get_mut(cpu.index()).filter(|_| cpu != target)
+            {
+                *closed_at = now;
+            }
+        }
+    }
+
+    /// Records that the device is about to send a message, and returns the time.
+    pub(super) fn message_begins(&self) -> u64 {
+        let now = self.clock.now();
+        lock(&self.state).in_flight_since.get_or_insert(now);
+        now
+    }
+
+    /// Records that all messages have arrived that were in flight or that the endpoint held back,
+    /// and the message that was sent at `began`. Each may be pending at every CPU that was a target
+    /// meanwhile.
+    pub(super) fn arrived(&self, began: Option<u64>) {
+        let state = &mut *lock(&self.state);
+        let since = [state.in_flight_since.take(), began].into_iter().flatten().min();
+        let Some(since) = since else { return };
+        let now = self.clock.tick();
+        for (bit, closed_at) in state.bits.iter_mut().zip(&state.closed_at) {
+            if self.pending == Pending::Travels || *closed_at > since {
+                bit.arrived_at = now;
+            }
+        }
+    }
+
+    /// Records that the driver makes the interrupt pending at `cpu`, which excuses a run only if
+    /// `cpu` is a possible target; if the interrupt core asked for it, only a run that is due.
+    pub(super) fn resent(&self, cpu: Cpu, by_core: bool) {
+        let state = &mut *lock(&self.state);
+        if state.open.contains(&cpu)
+            && let Some(bit) = state.bits.get_mut(cpu.index())
+        {
+            let now = self.clock.tick();
+            *(if by_core { &mut bit.resent_at } else { &mut bit.arrived_at }) = now;
+        }
+    }
+
+    /// Excuses one extra run, because the driver doesn't know whether the interrupt was pending.
+    pub(super) fn count_unknowable(&self) {
+        lock(&self.state).unknowable += 1;
+    }
+
+    /// Records that the vector is no longer pending at `cpu`, except for interrupts sent there from
+    /// now on.
+    pub(super) fn empty(&self, cpu: Cpu) {
+        let now = self.clock.now();
+        let state = &mut *lock(&self.state);
+        if !state.open.contains(&cpu)
+            && let Some(bit) = state.bits.get_mut(cpu.index())
+        {
+            bit.looked_at = now;
+        }
+    }
+
+    /// Judges a run according to the rules in the module documentation. `sent_at` is the time at
+    /// which the oldest message was sent that was unhandled when the CPU looked for interrupts.
+    pub(super) fn judge(&self, run: Run, sent_at: u64) -> RunVerdict {
+        let state = &mut *lock(&self.state);
+        let stays = self.pending == Pending::Stays;
+        let bit = if stays { run.cpu.index() } else { 0 };
+        let Some(bit) = state.bits.get_mut(bit) else { return RunVerdict::WrongCpu };
+        if run.looked_at < self.made_at {
+            return RunVerdict::Late;
+        }
+        let is_resent = bit.resent_at > bit.looked_at;
+        let is_pending = bit.arrived_at > bit.looked_at;
+        let is_due = is_pending
+            || self.chained
+            || run.number > run.seen
+            || run.looked_at < bit.looked_at
+            || state.in_flight_since.is_some();
+        // Another CPU may have acknowledged an earlier arrival, and may be about to dispatch it.
+        let looked_at = run.looked_at.min(self.dispatches.first_look());
+        bit.looked_at = bit.looked_at.max(looked_at);
+        let closed_at = state.closed_at.get(run.cpu.index()).copied().unwrap_or(0);
+        if closed_at <= run.looked_at.min(sent_at) && !(stays && (is_pending || is_resent)) {
+            RunVerdict::WrongCpu
+        } else if is_due || self.dispatches.take_deferred() {
+            RunVerdict::Right
+        } else {
+            RunVerdict::Spurious
+        }
+    }
+
+    /// Returns the current target, or `None` before the first target is set.
+    pub(super) fn target(&self) -> Option<Cpu> {
+        lock(&self.state).open.first().copied()
+    }
+
+    pub(super) fn unknowable(&self) -> u64 {
+        lock(&self.state).unknowable
+    }
+}
+
+impl RouteState {
+    fn open(&mut self, cpu: Cpu) {
+        let Some(closed_at) = self.closed_at.get_mut(cpu.index()) else { return };
+        if *closed_at != OPEN {
+            *closed_at = OPEN;
+            self.open.push(cpu);
+        }
+    }
+}
