@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use ureq::Agent;
 
@@ -24,7 +23,7 @@ use crate::workspace::Workspace;
 const POLL: Duration = Duration::from_millis(20);
 /// Tells whether a page other than the blank one is complete.
 const LOADED: &str = "return document.readyState === 'complete' && location.href !== 'about:blank'";
-/// Maximum length of an answer. An answer may contain a printed page.
+/// Maximum length of an answer in bytes.
 const MAX_ANSWER: u64 = 64 << 20;
 /// Part of the line in which the driver reports its port.
 const LISTENS: &str = "on port ";
@@ -84,16 +83,6 @@ impl Browser {
         } } })
     }
 
-    /// Sets the window's size and the preferred color scheme.
-    pub fn emulate(&self, scheme: &str, width: u32, height: u32) -> Result<()> {
-        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        self.devtools("Emulation.setEmulatedMedia", &json!({ "features": features }))?;
-        let size = json!({
-            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
-        });
-        self.devtools("Emulation.setDeviceMetricsOverride", &size).map(drop)
-    }
-
     /// Loads a page, and reloads it if it is already open.
     pub fn open(&self, address: &str) -> Result<()> {
         self.post("/url", &json!({ "url": "about:blank" }))?;
@@ -127,21 +116,6 @@ impl Browser {
     pub fn keys(&self, selector: &str, keys: &str) -> Result<()> {
         let element = self.element(selector)?;
         self.post(&format!("/element/{element}/value"), &json!({ "text": keys })).map(drop)
-    }
-
-    /// Moves the pointer over an element.
-    pub fn point(&self, selector: &str) -> Result<()> {
-        let element = json!({ ELEMENT: self.element(selector)? });
-        let motion = json!([{ "type": "pointerMove", "origin": element, "x": 0, "y": 0 }]);
-        let pointer = json!({ "type": "pointer", "id": "mouse", "actions": motion });
-        self.post("/actions", &json!({ "actions": [pointer] })).map(drop)
-    }
-
-    /// Returns the page as a PDF file, in the paper size that its style sheet chooses.
-    pub fn print(&self) -> Result<Vec<u8>> {
-        let printed = self.devtools("Page.printToPDF", &json!({ "preferCSSPageSize": true }))?;
-        let printed = printed["data"].as_str().context("no file")?;
-        BASE64_STANDARD.decode(printed).map_err(Into::into)
     }
 
     /// Returns the entries that a log has collected, and removes them from the log.
@@ -183,13 +157,6 @@ impl Browser {
         self.post("/frame", &json!({ "id": Value::Null })).map(drop)
     }
 
-    /// Presses and releases a key, wherever the focus is.
-    pub fn press(&self, key: &str) -> Result<()> {
-        let [down, up] = ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key }));
-        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": [down, up] });
-        self.post("/actions", &json!({ "actions": [keyboard] })).map(drop)
-    }
-
     /// Drops files at a place of the window, in CSS pixels from its upper left corner.
     pub fn drop_files(&self, (x, y): (u32, u32), files: &[PathBuf]) -> Result<()> {
         let data = json!({ "items": [], "files": files, "dragOperationsMask": 1 });
@@ -198,27 +165,6 @@ impl Browser {
             self.devtools("Input.dispatchDragEvent", &event)?;
         }
         Ok(())
-    }
-
-    /// Makes [`choose`](Self::choose) answer the next file choosers, which are not shown.
-    pub fn intercept_chooser(&self) -> Result<()> {
-        self.devtools("Page.setInterceptFileChooserDialog", &json!({ "enabled": true })).map(drop)
-    }
-
-    /// Waits until the page opens a file chooser, and chooses files in it.
-    pub fn choose(&self, files: &[PathBuf]) -> Result<()> {
-        let start = Instant::now();
-        loop {
-            if let Some(event) = self.events("Page.fileChooserOpened")?.first() {
-                let chosen = json!({ "files": files, "backendNodeId": event["backendNodeId"] });
-                return self.devtools("DOM.setFileInputFiles", &chosen).map(drop);
-            }
-            ensure!(
-                start.elapsed() < hang::on_this_machine(hang::ANSWER),
-                "the page opened no file chooser"
-            );
-            thread::sleep(POLL);
-        }
     }
 
     fn element(&self, selector: &str) -> Result<String> {

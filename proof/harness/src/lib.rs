@@ -41,7 +41,6 @@ pub mod linux_module;
 pub mod linux_source;
 pub mod modules;
 pub mod parallel;
-pub mod pdf;
 pub mod process;
 pub mod qemu;
 pub mod schemas;

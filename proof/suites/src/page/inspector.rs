@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use doorbell_harness::hang;
 use serde_json::{Value, json};
 
-use super::judge::{ENTER, HEIGHT, MISTAKES, POLL, PageJudge, VIEWS, View};
+use super::judge::{MISTAKES, POLL, PageJudge};
 use super::trees;
 
 /// Script that clears what the page has said.
@@ -18,10 +18,7 @@ const FORGET: &str = "document.querySelector('#status').textContent = ''";
 const STATUS: &str = "return document.querySelector('#status').textContent";
 /// Script that returns an output as text, by its number.
 const OUTPUT: &str = "return new TextDecoder().decode(outputs[arguments[0]])";
-/// Script that returns what has the focus.
-const FOCUS: &str = "return document.activeElement.id || document.activeElement.localName";
 const LOADED: &str = "return document.readyState === 'complete' && document.title !== ''";
-const FITS: &str = "return document.documentElement.scrollWidth <= innerWidth";
 const HAS_NO_OUTPUT: &str =
     "return document.querySelector('#report').hidden && outputs.length === 0";
 /// Script that finds out whether the module lets its memory grow to a gigabyte.
@@ -33,14 +30,13 @@ const GROW: &str = "const wasm = new Response(new Blob([module]).stream()
     })";
 /// Script that makes the page's next time limit end at once.
 const HURRY: &str = "const wait = setTimeout; window.setTimeout = (work) => wait(work, 100)";
-const TAB: &str = "\u{e004}";
 
 const OVERLAYS: &str = "crates/gic-firmware/tests/overlay";
 const MARINA: &str = "sim/machine/machines/marina";
 const TABLES: [&str; 3] = ["apic.aml", "iort.aml", "mcfg.aml"];
 
-fn open(judge: &PageJudge, view: View) -> Result<String> {
-    judge.open(&judge.inspector, view)
+fn open(judge: &PageJudge) -> Result<String> {
+    judge.open(&judge.inspector)
 }
 
 /// Drops files of the workspace on the middle of the page, which is the report if it shows one, and
@@ -48,7 +44,7 @@ fn open(judge: &PageJudge, view: View) -> Result<String> {
 fn drop_files(judge: &PageJudge, files: &[PathBuf]) -> Result<String> {
     let files: Vec<_> = files.iter().map(|file| judge.root.join(file)).collect();
     judge.ask(FORGET)?;
-    judge.browser.drop_files((180, HEIGHT / 2), &files)?;
+    judge.browser.drop_files((180, 300), &files)?;
     said(judge)
 }
 
@@ -93,7 +89,7 @@ pub(crate) fn loads_nothing(judge: &PageJudge) -> Result<()> {
         ensure!(!text.contains(what), "the page contains {what}");
     }
     ensure!(text.contains("content=\"default-src &#39;none&#39;; "), "there is no policy");
-    let address = open(judge, VIEWS[0])?;
+    let address = open(judge)?;
     inspect(judge, &[MISTAKES.into()])?;
     let foreign = |request: &String| *request != address && !request.starts_with("blob:");
     let requests: Vec<_> = judge.browser.requests()?.into_iter().filter(foreign).collect();
@@ -101,45 +97,14 @@ pub(crate) fn loads_nothing(judge: &PageJudge) -> Result<()> {
     judge.quiet()
 }
 
-/// Checks the page before and after a drop, and the report in its frame.
-pub(crate) fn passes_audit(judge: &PageJudge, file: &str, view: View) -> Result<()> {
-    open(judge, view)?;
-    let fits = |when: &str| -> Result<()> {
-        ensure!(judge.ask(FITS)? == true, "the page is wider than its window, {when}");
-        Ok(())
-    };
-    fits("before")?;
-    inspect(judge, &[file.into()])?;
+/// Drops a file, and checks that a finding in the report leads to its box.
+pub(crate) fn shows_a_dropped_file(judge: &PageJudge) -> Result<()> {
+    open(judge)?;
+    inspect(judge, &[MISTAKES.into()])?;
     in_report(judge, || {
-        judge.audit(view)?;
         judge.browser.click("#findings a.place")?;
         judge.selected()
     })?;
-    fits("after")?;
-    judge.quiet()
-}
-
-/// Opens the file chooser and reaches the report by keys alone.
-pub(crate) fn is_operated_by_keys(judge: &PageJudge) -> Result<()> {
-    open(judge, VIEWS[0])?;
-    judge.browser.intercept_chooser()?;
-    judge.browser.press(TAB)?;
-    let focus = judge.ask(FOCUS)?;
-    ensure!(focus == "files", "the first Tab leads to {focus}");
-    let outline = judge.ask("return getComputedStyle(document.activeElement).outlineStyle")?;
-    ensure!(outline == "solid", "the focus is not visible: {outline}");
-    judge.browser.press(ENTER)?;
-    judge.browser.choose(&[judge.root.join(MISTAKES)])?;
-    let said = said(judge)?;
-    ensure!(said.contains(": inspected in"), "{said}");
-    in_report(judge, || judge.until(LOADED, &json!(true)))?;
-    let mut met = Vec::new();
-    while met.last().is_none_or(|last| *last != "report") {
-        ensure!(met.len() < 8, "the Tab key leads to {met:?}, but not to the report");
-        judge.browser.press(TAB)?;
-        met.push(judge.ask(FOCUS)?);
-    }
-    ensure!(met.iter().filter(|one| **one == "a").count() == 4, "{met:?} are not four links");
     judge.quiet()
 }
 
@@ -163,7 +128,7 @@ pub(crate) fn agrees_with_the_command(judge: &PageJudge) -> Result<()> {
     for name in TABLES {
         fs::copy(judge.root.join(MARINA).join(name), folder.join(name))?;
     }
-    open(judge, VIEWS[0])?;
+    open(judge)?;
     inspect(judge, &TABLES.map(|name| folder.join(name)))?;
     agree(judge, &judge.folder, &source)
 }
@@ -183,7 +148,7 @@ fn dump(folder: &Path) -> Result<String> {
 
 /// Drops a file of a folder, and compares all outputs.
 fn same(judge: &PageJudge, folder: &Path, source: &str) -> Result<()> {
-    open(judge, VIEWS[0])?;
+    open(judge)?;
     inspect(judge, &[folder.join(source)])?;
     agree(judge, folder, source)
 }
@@ -206,7 +171,7 @@ fn compare(judge: &PageJudge, folder: &Path, arguments: &[&str], number: usize) 
 
 /// Drops files that the page cannot inspect.
 pub(crate) fn refuses(judge: &PageJudge) -> Result<()> {
-    open(judge, VIEWS[0])?;
+    open(judge)?;
     let [base, first, second] =
         ["base.dtb", "first.dtbo", "second.dtbo"].map(|name| Path::new(OVERLAYS).join(name));
     let source = PathBuf::from("sim/doorbell/tests/data/dts/board.dts");
@@ -226,7 +191,7 @@ pub(crate) fn refuses(judge: &PageJudge) -> Result<()> {
 
 /// Checks that names in firmware and of files appear as text and are not interpreted.
 pub(crate) fn shows_names_as_text(judge: &PageJudge) -> Result<()> {
-    open(judge, VIEWS[0])?;
+    open(judge)?;
     inspect(judge, &[judge.hostile("<img src=x onerror=alert(1)>.dtb")?])?;
     judge.has_no_injected_elements()?;
     in_report(judge, || {
@@ -239,7 +204,7 @@ pub(crate) fn shows_names_as_text(judge: &PageJudge) -> Result<()> {
 
 /// Opens a hostile tree, and checks that the page answers meanwhile and says something in the end.
 pub(crate) fn stays_alive(judge: &PageJudge, name: &str, tree: &[u8]) -> Result<()> {
-    open(judge, VIEWS[0])?;
+    open(judge)?;
     let said = choose(judge, name, tree)?;
     eprintln!("{said}");
     ensure!(said.contains(": inspected in") || said.contains(": stopped after"), "{said}");
@@ -257,12 +222,12 @@ fn choose(judge: &PageJudge, name: &str, tree: &[u8]) -> Result<String> {
 /// Checks that an inspection ends at the time limit, that the page then works on, and that memory
 /// has a maximum.
 pub(crate) fn stops(judge: &PageJudge) -> Result<()> {
-    open(judge, VIEWS[0])?;
+    open(judge)?;
     judge.ask(HURRY)?;
     let (name, tree) = trees::ALL[0];
     let said = choose(judge, name, &tree())?;
     ensure!(said.contains(": stopped after"), "{said}");
-    open(judge, VIEWS[0])?;
+    open(judge)?;
     judge.ask(GROW)?;
     judge.until("return grown !== 'unknown'", &Value::Bool(true))?;
     ensure!(judge.ask("return grown")? == false, "memory grows to a gigabyte");

@@ -15,30 +15,17 @@ use serde_json::{Value, json};
 
 use super::names::{NAMES, renamed};
 
-/// Script that returns the defects of the open report, as a list of sentences.
-const AUDIT: &str = include_str!("audit.js");
 /// Script that returns the defect of the box that the URL's fragment selects, which must be visible
 /// and have the focus.
 const SELECTED: &str = include_str!("selected.js");
 /// Script that counts elements that [`NAMES`] must not create.
 const INJECTED: &str = "return document.querySelectorAll('img, b[id], main script').length";
-/// Maximum number of defects printed for a page.
-const SHOWN: usize = 5;
 pub(crate) const POLL: Duration = Duration::from_millis(100);
-pub(crate) const ENTER: &str = "\u{e007}";
 
 /// A machine with many mistakes.
 pub(crate) const MISTAKES: &str = "crates/gic-firmware/tests/data/mistakes.dtb";
 /// A machine whose names are replaced.
 const RENAMED: &str = "sim/machine/machines/harbour.dtb";
-
-/// Color scheme and width of a window.
-pub(crate) type View = (&'static str, u32);
-
-/// Color schemes and window widths that pages are tested with.
-pub(crate) const VIEWS: [View; 4] =
-    [("light", 1280), ("light", 360), ("dark", 1280), ("dark", 360)];
-pub(crate) const HEIGHT: u32 = 900;
 
 /// The command, the inspector, and the browser.
 pub(crate) struct PageJudge {
@@ -71,9 +58,8 @@ impl PageJudge {
         String::from_utf8(output.stdout).map_err(Into::into)
     }
 
-    /// Opens a file in a window, and returns its address.
-    pub(crate) fn open(&self, file: &Path, (scheme, width): View) -> Result<String> {
-        self.browser.emulate(scheme, width, HEIGHT)?;
+    /// Opens a file in the window, and returns its address.
+    pub(crate) fn open(&self, file: &Path) -> Result<String> {
         let address = format!("file://{}", file.display());
         self.browser.open(&address)?;
         Ok(address)
@@ -95,15 +81,6 @@ impl PageJudge {
             ensure!(start.elapsed() < limit, "{found} is not {wanted}");
             thread::sleep(POLL);
         }
-    }
-
-    /// Checks the report that is open.
-    pub(crate) fn audit(&self, (scheme, width): View) -> Result<()> {
-        let complaints = self.browser.execute(AUDIT, &json!([scheme, width]))?;
-        let complaints = complaints.as_array().context("the audit has no list")?;
-        let (count, shown) = (complaints.len(), complaints.iter().take(SHOWN));
-        ensure!(count == 0, "{count}: {}", json!(shown.collect::<Vec<_>>()));
-        Ok(())
     }
 
     /// Waits until the box that the report's fragment selects is in view and has the focus.
