@@ -83,7 +83,7 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         tally.skip(format!("clippy for {JUDGE_TARGET}: {absent:#}"));
         return Ok(());
     }
-    let judge = ["--package", "kvm-judge", "--package", "kvm-monitor", "--target", JUDGE_TARGET];
+    let judge = ["--package", "kvm-judge", "--target", JUDGE_TARGET];
     clippy_case("KVM's programs", workspace, "", &judge, tally);
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! Brings up the machine and creates its guests from the files that the loader placed in memory.
 
-use crate::board::{Board, Parts};
 use crate::controller::Controller;
 use crate::devicetree::{self, DEVICETREE_ROOM, Files, Machine};
 use crate::flash::{Flash, WRITABLE};
+use crate::fw_cfg::FwCfg;
 use crate::options::Options;
 use crate::uart::{self, Uart};
-use crate::{imx8mp_evk, virt};
+use crate::virt::{self, Virt};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -40,8 +41,6 @@ pub(crate) fn main(boot: Boot) -> ! {
 /// Creates a guest for each kernel that the loader provides.
 fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
     let description = irqchip::get().description();
-    let is_imx8mp = description.compatible.iter().any(|name| name == "fsl,imx8mp");
-    let board = if is_imx8mp { &imx8mp_evk::BOARD } else { &virt::BOARD };
     let vcpus = options.vcpus.unwrap_or(irqchip::get().cpus().count() as u16);
     let host = description.hosts.first();
     let smmu = options.guest_smmu.then(|| {
@@ -49,13 +48,12 @@ fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
         Arc::new(GuestSmmu::find(host, vcpus))
     });
     let files = devicetree::files(around.devicetree);
-    check(board, options, &files, around);
-    let host = host.zip(board.intx);
-    let functions = host.map(|(host, lines)| candidates(host, &lines, options.trusted_guest));
+    check(options, &files, around);
+    let functions = host.map(|host| candidates(host, &virt::INTX, options.trusted_guest));
     let dealt = deal(&functions.unwrap_or_default(), files.len());
-    let uart = |guest| if files.len() == 1 { Uart::own(board.uart) } else { Uart::emulated(guest) };
+    let uart = |guest| if files.len() == 1 { Uart::own() } else { Uart::emulated(guest) };
     let uarts: Vec<_> = (0..files.len()).map(uart).collect();
-    uart::serve(board.uart, &uarts);
+    uart::serve(&uarts);
     if let Some(smmu) = &smmu {
         smmu.serve();
     }
@@ -68,7 +66,7 @@ fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
         let (flash, start) =
             if options.firmware { flash(files) } else { (Flash::without_image(), first(files)) };
         // Nothing translates the addresses that a trusted guest's devices use.
-        let address = if options.trusted_guest { start } else { board.ram };
+        let address = if options.trusted_guest { start } else { virt::RAM };
         let ram = Ram::new(address, start..end);
         let files = files.placed_in(&ram);
         let mut linked: Vec<_> = functions.iter().filter_map(Candidate::line).collect();
@@ -85,17 +83,16 @@ fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
         let config = GuestConfig { number, ram: ram.clone(), gic, linked, powered_by_cpus };
         let mut argument = 0;
         let guest = Guest::new(config, |gic| {
-            let pci = host.map(|(host, it)| Pci::assign(host, functions, it, (gic, smmu.clone())));
+            let pci =
+                host.map(|host| Pci::assign(host, functions, virt::INTX, (gic, smmu.clone())));
             let machine = Machine {
                 gic: gic.config(),
                 pci: pci.as_ref(),
                 ram: ram.guest.clone(),
                 files: &files,
-                uart: uart.node(),
-                others: (board.nodes)(),
             };
             argument = place_devicetree(&ram, &files, machine);
-            (board.devices)(Parts { uart, flash, pci })
+            Box::new(Virt { uart, flash, fw_cfg: FwCfg::new(), pci })
         });
         println!(
             "hypervisor: a guest of {vcpus} vCPUs with {megabytes} MiB and {count} PCI functions"
@@ -107,7 +104,7 @@ fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
 }
 
 /// Panics if the machine, the files and the options do not fit together.
-fn check(board: &Board, options: Options, files: &[Files], around: &Started) {
+fn check(options: Options, files: &[Files], around: &Started) {
     assert!(
         !files.is_empty(),
         "the loader left no kernel for a guest: pass -device guest-loader,kernel=…"
@@ -116,10 +113,6 @@ fn check(board: &Board, options: Options, files: &[Files], around: &Started) {
     assert!(
         (around.devicetree.as_ptr().addr() as u64) < first(&files[0], options),
         "the devicetree is in RAM of a guest"
-    );
-    assert!(
-        board.has_flash || !options.firmware,
-        "guests of this machine have no flash for firmware"
     );
     assert!(!options.guest_smmu || files.len() == 1, "a guest that owns the SMMU must be alone");
     assert!(

@@ -2,6 +2,7 @@
 
 use crate::controller::{FIRST_SPI, SPIS};
 use crate::flash::FLASH;
+use crate::{uart, virt};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -94,10 +95,6 @@ pub(crate) struct Machine<'a> {
     /// Guest physical addresses of RAM.
     pub(crate) ram: Range<u64>,
     pub(crate) files: &'a Files,
-    /// Node of the UART.
-    pub(crate) uart: DeviceTreeNode,
-    /// Nodes of other devices.
-    pub(crate) others: Vec<DeviceTreeNode>,
 }
 
 /// Phandles of the GIC, and of the UART's clock. `gic_firmware` numbers MSI controllers and IOMMUs
@@ -134,7 +131,7 @@ impl Machine<'_> {
         if reserves_tables(self.gic) {
             root.add_child(self.reserved_memory());
         }
-        iter::once(self.uart).chain(self.others).for_each(|it| root.add_child(it));
+        virt::nodes().into_iter().for_each(|it| root.add_child(it));
         tree.to_dtb()
     }
 
@@ -204,7 +201,7 @@ impl Machine<'_> {
             "chosen",
             [
                 property("bootargs", self.files.command_line.as_str()),
-                property("stdout-path", format!("/{}", self.uart.name())),
+                property("stdout-path", format!("/{}", uart::node().name())),
             ],
         );
         if let Some(initrd) = &self.files.initrd {

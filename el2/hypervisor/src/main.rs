@@ -7,13 +7,11 @@
 
 extern crate alloc;
 
-mod board;
 mod boot;
 mod controller;
 mod devicetree;
 mod flash;
 mod fw_cfg;
-mod imx8mp_evk;
 mod options;
 mod pl011;
 mod uart;

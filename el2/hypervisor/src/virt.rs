@@ -1,27 +1,21 @@
 //! QEMU's `virt`. A guest's machine has the same devices at the same addresses.
 
-use crate::board::{Board, Parts};
 use crate::devicetree::{CLOCK, doubles, node, property};
-use crate::flash::{BANK, FLASH};
+use crate::flash::{BANK, FLASH, Flash};
 use crate::fw_cfg::{FwCfg, REGISTERS};
-use crate::uart;
+use crate::uart::{self, Uart};
 use crate::virtio;
-use alloc::boxed::Box;
 use alloc::format;
-use alloc::vec::Vec;
 use core::ops::Range;
 use dtoolkit::model::DeviceTreeNode;
+use el2_passthrough::Pci;
 use el2_vm::{Devices, Guest, Memory};
 use vgic::AccessWidth;
 
-pub(crate) static BOARD: Board = Board {
-    ram: 0x4000_0000,
-    intx: Some([35, 36, 37, 38]),
-    has_flash: true,
-    uart: &uart::PL011,
-    devices: |parts| Box::new(Virt { parts, fw_cfg: FwCfg::new() }),
-    nodes: || Vec::from([flash(), rtc(), fw_cfg()]),
-};
+/// Address of a guest's RAM.
+pub(crate) const RAM: u64 = 0x4000_0000;
+/// INTIDs of the pins of device 0 on a guest's PCI bus.
+pub(crate) const INTX: [u32; 4] = [35, 36, 37, 38];
 
 /// Address of the PL031, a clock that all guests may read.
 const RTC: Range<u64> = 0x0901_0000..0x0901_1000;
@@ -30,9 +24,11 @@ const RTC: Range<u64> = 0x0901_0000..0x0901_1000;
 const GPIO: Range<u64> = 0x0903_0000..0x0903_1000;
 
 /// A guest's devices.
-struct Virt {
-    parts: Parts,
-    fw_cfg: FwCfg,
+pub(crate) struct Virt {
+    pub(crate) uart: Uart,
+    pub(crate) flash: Flash,
+    pub(crate) fw_cfg: FwCfg,
+    pub(crate) pci: Option<Pci>,
 }
 
 /// Returns `true` if all guests may read the machine's device at an address.
@@ -42,7 +38,7 @@ fn is_shared(address: u64) -> bool {
 
 impl Devices for Virt {
     fn page(&self, page: u64) -> Option<(u64, Memory)> {
-        let Parts { uart, flash, pci } = &self.parts;
+        let Self { uart, flash, pci, .. } = self;
         if FLASH.contains(&page) {
             return Some((flash.page(page)?, Memory::Rom));
         }
@@ -58,19 +54,19 @@ impl Devices for Virt {
     }
 
     fn read(&self, guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
-        let Parts { uart, flash, pci } = &self.parts;
+        let Self { uart, flash, fw_cfg, pci } = self;
         uart.read(guest.vgic(), address)
             .or_else(|| virtio::read(address))
-            .or_else(|| self.fw_cfg.read(guest.vgic(), address, width))
+            .or_else(|| fw_cfg.read(guest.vgic(), address, width))
             .or_else(|| flash.read(address, width))
             .or_else(|| pci.as_ref()?.read(address, width))
     }
 
     fn write(&self, guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<()> {
-        let Parts { uart, flash, pci } = &self.parts;
+        let Self { uart, flash, fw_cfg, pci } = self;
         uart.write(guest.vgic(), address, value)
             .or_else(|| virtio::write(address))
-            .or_else(|| self.fw_cfg.write(address, width, value))
+            .or_else(|| fw_cfg.write(address, width, value))
             // A guest must not change devices that others also read.
             .or_else(|| is_shared(address).then_some(()))
             .or_else(|| flash.write(address, width, value, || guest.unmap([FLASH].into_iter())))
@@ -78,16 +74,21 @@ impl Devices for Virt {
     }
 
     fn poll(&self) {
-        if let Some(pci) = &self.parts.pci {
+        if let Some(pci) = &self.pci {
             pci.take_messages();
         }
     }
 
     fn stop(&self) {
-        if let Some(pci) = &self.parts.pci {
+        if let Some(pci) = &self.pci {
             pci.stop();
         }
     }
+}
+
+/// Describes the devices that every guest has at the same place.
+pub(crate) fn nodes() -> [DeviceTreeNode; 4] {
+    [uart::node(), flash(), rtc(), fw_cfg()]
 }
 
 fn flash() -> DeviceTreeNode {

@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use core::arch::asm;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use doorbell_facts::{Fact, MicrobenchFact, MonitorFact};
+use doorbell_facts::{Fact, MicrobenchFact};
 use edu::Edu;
 use gic_arch::gits::{self, Cbaser, Creadr, Cwriter};
 use gic_arch::icc::Sgi;
@@ -129,7 +129,7 @@ fn report(name: &'static str, ticks: u64, before: u64) {
     // A hypervisor that does not count exits always returns the same value.
     let exits = call(EXITS) - before;
     if exits > 0 {
-        println!("{}", Fact::from(MonitorFact::Exits { operation: name.into(), exits }));
+        println!("{}", Fact::from(MicrobenchFact::Exits { operation: name.into(), exits }));
     }
 }
 

@@ -3,7 +3,6 @@
 //! mends. The suite's option `--rfc FILE` names the message with that driver.
 
 mod built_in;
-mod faults;
 mod guests;
 mod named;
 mod own;
@@ -20,9 +19,8 @@ use doorbell_harness::qemu::{Version, cost};
 use doorbell_harness::suite::{Case, OrAbsent, Shared};
 use doorbell_harness::workspace;
 
-use self::faults::Fault;
 use self::guests::{
-    RETRIGGER_SOURCES, RING_SOURCES, builder, guest, guest_with, own_guest, replacing, written,
+    RETRIGGER_SOURCES, RING_SOURCES, builder, guest, own_guest, replacing, written,
 };
 use self::named::says;
 use self::rfc::{MISTAKES, Mistake};
@@ -55,32 +53,8 @@ fn driven(
     })
 }
 
-/// Lists a case for each fault. The driver without faults has its own cases. `guest` returns a
-/// guest of this name whose driver has the fault.
-fn planted(
-    how: &'static str,
-    faults: &'static [Fault],
-    guest: fn(&Fault, &str) -> Result<Guest>,
-) -> impl Iterator<Item = Case> {
-    faults.iter().map(move |fault| {
-        let Fault { name, case, named, .. } = *fault;
-        let name = format!("our Direct LPI driver,{how} with a fault: {name} is found");
-        built::case(name.clone(), BUILD_KERNEL + case.limit(), move || {
-            let slug = slug(&name);
-            let guest = guest(fault, &slug)?;
-            let replaces = case.words.starts_with(KEXECS);
-            let guest = if replaces { replacing(&guest, &slug)? } else { guest };
-            named.check(case, &guest, &slug)
-        })
-    })
-}
-
 fn with_module(case: &LinuxCase) -> Result<&'static Guest> {
     own_guest(case.kernel, case.loses_table())
-}
-
-fn with_faulty_module(fault: &Fault, name: &str) -> Result<Guest> {
-    guest_with(fault.case.kernel, name, &fault.change().made(own::sources()?)?)
 }
 
 /// Lists the cases: each mistake of the RFC, and the mended RFC.
@@ -105,7 +79,6 @@ pub(crate) fn cases(file: Option<&Path>) -> Vec<Case> {
     });
     driven("", DRIVEN, with_module)
         .chain([two(Suite::Stable), refused()])
-        .chain(planted("", faults::PLANTED, with_faulty_module))
         .chain(mistakes)
         .chain(mended)
         .collect()
@@ -127,14 +100,11 @@ pub(crate) fn long_cases() -> Vec<Case> {
     let in_kernel = "our Direct LPI driver, built in: checkpatch and sparse";
     let whole = |_: &LinuxCase| {
         static GUEST: Shared<Guest> = Shared::new();
-        GUEST.get(|| built_in::guest(parts()?, "built-in", None))
+        GUEST.get(|| built_in::guest(parts()?, "built-in"))
     };
-    let faulty = |fault: &Fault, name: &str| built_in::guest(parts()?, name, Some(fault.change()));
     driven("", DRIVEN_LONG, with_module)
         .chain(newer.map(two))
-        .chain(planted("", faults::PLANTED_LONG, with_faulty_module))
         .chain(driven(", built in", BUILT_IN, whole))
-        .chain(planted(" built in", faults::PLANTED_BUILT_IN, faulty))
         .chain([built::case(in_kernel, BUILD_KERNEL, || built_in::check(parts()?))])
         .chain(ALL.map(checked))
         .chain(DISK_LIMITS.map(costs))

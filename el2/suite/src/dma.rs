@@ -147,35 +147,3 @@ impl Attempt {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::output::tests::{OFF, judges, output};
-
-    #[test]
-    fn stray_writes_and_missing_facts_disprove_confinement() {
-        let refused = |access| HypervisorFact::Refused { stream: STREAM, access, address: OUTSIDE };
-        let (function, reason) = (UNCONFINED_FUNCTION, "virtio".into());
-        let facts = [
-            Fact::from(HypervisorFact::Confines { stage: 2 }),
-            HypervisorFact::Withheld { function, reason }.into(),
-            StrayDmaFact::Inside { vendor: VENDOR }.into(),
-            refused(Access::Read).into(),
-            refused(Access::Write).into(),
-            HypervisorFact::CutOff { stream: STREAM }.into(),
-            StrayDmaFact::AfterOutside { completes: false }.into(),
-        ];
-        let mut lines = facts.map(|fact| fact.to_string()).to_vec();
-        lines.push(OFF.into());
-        let of = |output: &Output| Attempt { output: output.clone(), outside: vec![0; PAGE] };
-        judges(&lines, &[""; 0], |output| of(output).is_confined(2));
-        let mut attempt = of(&output(&lines));
-        assert!(attempt.is_confined(1).is_err());
-        attempt.output.line(r#"{"stray-dma":{"after-outside":{"completes":true}}}"#);
-        assert!(attempt.is_free().is_err());
-        attempt.outside[7] = 1;
-        assert!(attempt.is_confined(2).is_err());
-        attempt.is_free().unwrap();
-    }
-}

@@ -17,8 +17,6 @@ const DEVICETREE_ROOM: u64 = 2 << 20;
 const ALIGNMENT: u64 = 2 << 20;
 /// First bytes of an ELF file.
 const ELF: &[u8] = b"\x7fELF";
-/// Kind of a kernel.
-const KERNEL: &str = "kernel";
 /// Offset of images without a header, or with an old one.
 const OLD_OFFSET: u64 = 0x8_0000;
 
@@ -63,28 +61,6 @@ impl<'a> Files<'a> {
     /// The guest follows `others` guests with the same amount of memory. Firmware is loaded to the
     /// start of that memory.
     pub(crate) fn loaders(&self, memory: u32, others: usize, place: Start) -> Result<Vec<String>> {
-        let mut arguments = Vec::new();
-        for (kind, address, file) in self.places(memory, others, place)? {
-            let file = escaped(&file.to_string_lossy());
-            let (kind, append) = if kind == KERNEL {
-                ("kernel", format!(",bootargs={}", escaped(self.append)))
-            } else {
-                ("initrd", String::new())
-            };
-            let device = format!("guest-loader,addr={address:#x},{kind}={file}{append}");
-            arguments.extend(["-device".into(), device]);
-        }
-        Ok(arguments)
-    }
-
-    /// Returns the kernel and the initramfs, each with its kind by the multiboot binding and its
-    /// physical address.
-    pub(crate) fn places(
-        &self,
-        memory: u32,
-        others: usize,
-        place: Start,
-    ) -> Result<Vec<(&'static str, u64, &'a Path)>> {
         let bytes = u64::from(memory) << 20;
         let start = PHYSICAL_RAM + bytes * others as u64;
         let end = start + bytes - DEVICETREE_ROOM;
@@ -98,19 +74,24 @@ impl<'a> Files<'a> {
         };
         let kernel = start.checked_add(span.offset).context("the kernel is too large")?;
         let mut next = kernel.checked_add(span.bytes).context("the kernel is too large")?;
-        let mut places = vec![(KERNEL, kernel, self.kernel)];
+        let loader = |kind: &str, address: u64, file: &Path, more: &str| {
+            let file = escaped(&file.to_string_lossy());
+            ["-device".into(), format!("guest-loader,addr={address:#x},{kind}={file}{more}")]
+        };
+        let append = format!(",bootargs={}", escaped(self.append));
+        let mut arguments = Vec::from(loader("kernel", kernel, self.kernel, &append));
         if let Some(initrd) = self.initrd {
             let address = next.next_multiple_of(ALIGNMENT);
-            places.push(("ramdisk", address, initrd));
+            arguments.extend(loader("initrd", address, initrd, ""));
             next = address + fs::metadata(initrd).with_context(|| unreadable(initrd))?.len();
         }
         ensure!(next <= end, "the guest's files do not fit into {memory} MiB");
-        Ok(places)
+        Ok(arguments)
     }
 }
 
 /// Doubles commas, as QEMU requires in option values.
-pub(crate) fn escaped(value: &str) -> String {
+fn escaped(value: &str) -> String {
     value.replace(',', ",,")
 }
 

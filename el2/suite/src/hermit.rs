@@ -118,33 +118,3 @@ fn cargo(folder: &Path) -> std::process::Command {
     cargo.arg(format!("+{TOOLCHAIN}"));
     cargo
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::output::tests::{MOVED, OFF, judges, output, taken};
-
-    /// A fault that this version of Hermit causes, and one that it must not cause.
-    const KNOWN: &str =
-        r#"{"hypervisor":{"fault":{"guest":0,"fault":"no such interrupt (SPI 288)"}}}"#;
-    const OTHER: &str =
-        r#"{"hypervisor":{"fault":{"guest":0,"fault":"GICD_IROUTER40: no such PE"}}}"#;
-
-    #[test]
-    fn hermits_counters_must_equal_the_hypervisors() {
-        let (timer, sgis) = (taken("PPI", 358), taken("SGI", 8808));
-        let good = [
-            "[0][INFO] Found 2 cpus!",
-            SLEPT,
-            "[0][INFO] [0][Reschedule]: 8808",
-            "[0][INFO] [0][Timer]: 358",
-            OFF,
-            MOVED,
-            &timer,
-            &sgis,
-        ];
-        let bad = ["[0][INFO] [0][Timer]: 357", "[0][INFO] [0][Reschedule]: 8809", OTHER];
-        judges(&good, &bad, |output| judge(output, 2));
-        judge(&output(&[&good[..], &[KNOWN]].concat()), 2).unwrap();
-    }
-}

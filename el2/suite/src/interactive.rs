@@ -12,7 +12,7 @@ use doorbell_harness::qemu::Version;
 use crate::board::{Board, Controller, MEMORY, Machine};
 use crate::files::{self, Files, Start};
 use crate::output::Output;
-use crate::{built, debian, kvm};
+use crate::{built, debian, microbench};
 
 /// Name of the kernel that is downloaded.
 const DEBIAN: &str = "debian";
@@ -66,7 +66,7 @@ pub struct Wanted {
     /// QEMU version to use
     #[arg(long, value_enum, default_value = "stable")]
     qemu: Version,
-    /// Counts the instructions and the exits of a guest's operations, on this hypervisor and on
+    /// Counts the instructions and the exits of a guest's operations, and prints those recorded on
     /// Linux's KVM
     #[arg(long, exclusive = true)]
     cost: bool,
@@ -78,7 +78,7 @@ pub struct Wanted {
 /// Fails if a file cannot be read, or if an image or a package cannot be built or fetched.
 pub fn run(wanted: &Wanted) -> Result<ExitCode> {
     let Some(kernel) = wanted.kernel.as_deref().filter(|_| !wanted.cost) else {
-        return kvm::compare();
+        return microbench::compare();
     };
     let absolute =
         |path: &Path| fs::canonicalize(path).with_context(|| format!("no file {}", path.display()));

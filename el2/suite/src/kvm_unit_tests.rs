@@ -18,7 +18,6 @@ use doorbell_harness::suite::{Absent, Case};
 use crate::board::{Board, COUNTING, GICV3, GICV4, LIMIT};
 use crate::built;
 use crate::files::Files;
-use crate::kvm::Host;
 use crate::output::Output;
 
 /// Guest memory in MiB, which is an argument of the test `selftest-setup`.
@@ -62,10 +61,6 @@ const FOUR: &[(u8, u8)] = &[(4, 4), (8, 2)];
 /// would execute too many instructions.
 const INSTRUCTION: f64 = 64.0;
 const COUNTED: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=6,sleep=off"];
-/// Likewise, for a comparison with KVM: the Linux host has a timer tick every 4 ms, that is every
-/// million instructions, which must be rare compared with the measured operations.
-const FINE_INSTRUCTION: f64 = 4.0;
-const FINE: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off"];
 /// Environment that enables tests that a hypervisor with known errata would fail (`lib/errata.h`).
 const ENVIRONMENT: &str = "ERRATA_FORCE=y\n";
 
@@ -128,7 +123,7 @@ pub(crate) fn cases(folder: Option<&Path>) -> Vec<Case> {
             unit.judge(&name, &folder, board)
         })
     };
-    units.flat_map(also_direct).map(case).chain([comparison(folder)]).collect()
+    units.flat_map(also_direct).map(case).collect()
 }
 
 impl Unit {
@@ -194,54 +189,7 @@ impl Unit {
     }
 }
 
-/// Returns the case that compares the micro-benchmark's costs with those on KVM.
-fn comparison(folder: &Path) -> Case {
-    let name = format!("kvm-unit-tests: {} is cheaper than on KVM", micro_bench::NAME);
-    let folder = folder.to_owned();
-    built::case(name.clone(), 2 * micro_bench::LIMIT, move || compare(&name, &folder))
-}
-
-/// Runs the micro-benchmark on this hypervisor and on KVM, and compares the costs.
-fn compare(name: &str, folder: &Path) -> Result<()> {
-    const VCPUS: u8 = 2;
-    let unit = Unit { counted: FINE, ..unit(micro_bench::NAME, micro_bench::NAME, "", &[]) };
-    let program = unit.program_in(folder)?;
-    let board = Board { vcpus: VCPUS, cpus: VCPUS, ..Board::plain(COUNTING, MEMORY) };
-    let here = Output::within(&mut unit.command(&program, board)?, unit.limit())?;
-    let there = Host::stable(VCPUS).run((unit.name, &program), unit.counted)?;
-    let costs = |output| micro_bench::costs(output, FINE_INSTRUCTION);
-    let (here, there) = (costs(&here)?, costs(&there)?);
-    eprintln!("{name}:\nthe hypervisor: {here}\nLinux's KVM:    {there}");
-    micro_bench::judge_beside(&here, &there)
-}
-
 /// Returns the number of tests that passed.
 fn passed(output: &Output) -> usize {
     output.lines.iter().filter(|line| line.starts_with("PASS: ")).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::output::tests::{MOVED, OFF, judges, output};
-
-    const GOOD: [&str; 4] = ["PASS: gicv3: ipi: self: IPI", SUCCESS, OFF, MOVED];
-
-    fn judge_of(name: &str) -> impl Fn(&Output) -> Result<()> {
-        let unit = *UNITS.iter().find(|unit| unit.name == name).unwrap();
-        move |output| unit.judge_output(output)
-    }
-
-    #[test]
-    fn any_deviation_from_a_good_run_fails() {
-        let bad = ["FAIL: gicv3: ipi: self: IPI", "lib/arm/psci.c:77: assert failed: node >= 0"];
-        judges(&GOOD, &bad, judge_of("gicv3-ipi"));
-        let pmu = judge_of("pmu-cycle-counter");
-        judges(&[SKIPPED, OFF], &GOOD[..1], &pmu);
-        assert!(pmu(&output(&GOOD)).is_err());
-        let row = |name: &&str| format!("{name}  100.0   10.0");
-        let rows = micro_bench::OPERATIONS.iter().map(row);
-        let rows: Vec<_> = rows.chain([SUCCESS.into(), OFF.into()]).collect();
-        judges(&rows, &bad, judge_of(micro_bench::NAME));
-    }
 }

@@ -62,19 +62,3 @@ pub(crate) fn counts(output: &Output) -> impl Iterator<Item = (u64, String)> {
         Some((longest.parse().ok().filter(|_| is_counted)?, cpu.into()))
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::output::tests::output;
-
-    #[test]
-    fn a_cpu_that_hardly_looked_has_no_count() {
-        let found = |looks| {
-            let line = format!("CPU 3: 119266 instructions, {looks} looks");
-            counts(&output(&[&line])).collect::<Vec<_>>()
-        };
-        assert_eq!(found(LOOKS), [(119_266, "CPU 3".to_owned())]);
-        assert_eq!(found(LOOKS - 1), []);
-    }
-}

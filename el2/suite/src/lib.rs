@@ -17,9 +17,7 @@ mod files;
 mod foreign;
 mod hermit;
 mod hostile;
-mod imx8mp;
 pub mod interactive;
-mod kvm;
 mod kvm_unit_tests;
 mod latency;
 mod leaks;
@@ -67,7 +65,7 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let rfc = option_in(arguments, "--rfc");
     let foreign = KERNELS.into_iter().flat_map(|it| foreign::cases(it, it.machines));
     let mut all: Vec<_> = linux::cases().into_iter().chain(foreign).collect();
-    all.extend(imx8mp::cases().into_iter().chain(virt::cases()));
+    all.extend(virt::cases());
     all.push(one_vcpu::case());
     let own = [
         bench::cases,
@@ -93,13 +91,8 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
 /// Lists the cases that run Debian's kernels with more traffic and on more machines, the other
 /// kernels on more machines, ArceOS with other drivers, and the test bench on each QEMU.
 pub fn long_cases() -> Vec<Case> {
-    let all: [fn() -> Vec<Case>; 5] = [
-        linux::long_cases,
-        direct_lpi::long_cases,
-        imx8mp::long_cases,
-        virt::long_cases,
-        bench::cases,
-    ];
+    let all: [fn() -> Vec<Case>; 4] =
+        [linux::long_cases, direct_lpi::long_cases, virt::long_cases, bench::cases];
     let foreign = KERNELS.into_iter().flat_map(|it| foreign::cases(it, it.long_machines));
     all.iter().flat_map(|cases| cases()).chain(foreign).collect()
 }

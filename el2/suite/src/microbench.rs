@@ -1,7 +1,7 @@
 //! Runs `el2/microbench` as the guest: checks the cost of each operation in instructions and in
 //! exits, which the hypervisor counts (`stats`), and that a vCPU wakes after it was moved.
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Result, ensure};
 use doorbell_facts::{Fact, MicrobenchFact};
@@ -32,6 +32,20 @@ const SHARED_IPI: &[(&str, u64)] = &[("ipi", 4_083)];
 /// of `GITS_CREADR`. A device's MSI and the timer each cause one exit, for the physical interrupt.
 const EXITS: &[(&str, u64)] =
     &[("hypercall", 1), ("register", 1), ("ipi", 2), ("lpi", 2), ("msi", 1), ("timer", 1)];
+
+/// Instructions of each operation and exits of all its repetitions under Linux's KVM, on Debian
+/// 12's Linux 6.1 (docs/measurements.md).
+const KVM: &[(&str, u64, u64)] = &[
+    ("hypercall", 1_127, 202),
+    ("register", 1_905, 202),
+    ("lpi", 6_185, 402),
+    ("invall", 4_112, 402),
+    ("msi", 3_332, 202),
+    ("timer", 2_531, 206),
+];
+/// Costs that depend on whether each vCPU has a CPU, or both share one.
+const KVM_EACH: &[(&str, u64, u64)] = &[("eoi", 2, 2), ("ipi", 4_708, 402)];
+const KVM_SHARED: &[(&str, u64, u64)] = &[("eoi", 3, 2), ("ipi", 15_611, 402)];
 
 const VCPUS: u8 = 2;
 const MEMORY: u32 = 64;
@@ -95,6 +109,16 @@ fn wake() -> Result<()> {
     output.judge(MOVES)
 }
 
+/// Prints the costs of the guest's operations next to those recorded on Linux's KVM.
+pub(crate) fn compare() -> Result<ExitCode> {
+    for (board, record) in [(EACH, KVM_EACH), (SHARED, KVM_SHARED)] {
+        println!("2 vCPUs on {} CPUs", board.cpus);
+        println!("the hypervisor: {}", costs(board)?);
+        println!("Linux's KVM:    {}", Costs::recorded(&[KVM, record].concat()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Measures the costs of the guest's operations. The numbers of exits are from a second run that
 /// counts them.
 pub(crate) fn costs(board: Board<'_>) -> Result<Costs> {
@@ -126,7 +150,6 @@ pub(crate) fn command(board: Board<'_>, guests: usize) -> Result<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kvm::{KVM, KVM_EACH, KVM_SHARED};
 
     #[test]
     fn limits_are_below_kvms_costs() {

@@ -164,32 +164,3 @@ fn build() -> Result<PathBuf> {
     image::flatten(&elf, &flat)?;
     Ok(flat)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::output::tests::{MOVED, OFF, judges, output, taken as count};
-
-    const FAULT: &str = r#"{"hypervisor":{"fault":{"guest":0,"fault":"no such interrupt"}}}"#;
-
-    #[test]
-    fn each_sgi_must_be_taken_once() {
-        let sgi = |sgi| format!("$ [INFO] Secondary CPU 1 IRQ handler SGI {sgi}\r");
-        let lines: Vec<_> =
-            (0..SGIS).map(sgi).chain([count("SGI", 16), MOVED.into(), OFF.into()]).collect();
-        let bad = [sgi(3), FAULT.into(), count("SGI", 17)];
-        judges(&lines, &bad, |output| judge_output(output, 2));
-    }
-
-    #[test]
-    fn only_missed_sgis_are_races() {
-        for (cpus, expected) in [(0, true), (1, true), (2, true), (3, false)] {
-            let lines =
-                (1..=cpus).map(|cpu| format!("[INFO] Secondary CPU {cpu} IRQ handler SGI 2"));
-            let mut output = output(&lines.collect::<Vec<_>>());
-            assert!(!has_raced(&output, 4));
-            output.line("Unexpected IRQ SGI 2 with no handler\r");
-            assert_eq!(has_raced(&output, 4), expected, "{cpus}");
-        }
-    }
-}

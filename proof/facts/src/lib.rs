@@ -32,9 +32,7 @@ pub use checks::CheckFact;
 pub use hostile::{HostileFact, Means};
 pub use hypervisor::{Access, Ending, HypervisorFact};
 pub use linux::LinuxFact;
-pub use programs::{
-    JudgeFact, MicrobenchFact, MinimalFact, MonitorFact, StrayDmaFact, WatchedFact,
-};
+pub use programs::{JudgeFact, MicrobenchFact, MinimalFact, StrayDmaFact, WatchedFact};
 
 use alloc::borrow::Cow;
 use core::fmt::{self, Display, Formatter};
@@ -64,8 +62,6 @@ pub enum Fact {
     StrayDma(StrayDmaFact),
     /// Fact from the guest that measures its own operations.
     Microbench(MicrobenchFact),
-    /// Fact from the monitor of a guest on Linux's KVM.
-    Monitor(MonitorFact),
     /// Fact from a program that performs checks: the test bench, or KVM's judge.
     Checks(CheckFact),
     /// Fact from a guest whose instructions are logged: the test bench, or Linux.
@@ -109,7 +105,6 @@ facts_of! {
     Hostile: HostileFact,
     StrayDma: StrayDmaFact,
     Microbench: MicrobenchFact,
-    Monitor: MonitorFact,
     Checks: CheckFact,
     Watched: WatchedFact,
     Minimal: MinimalFact,

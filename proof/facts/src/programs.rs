@@ -15,6 +15,11 @@ pub enum MicrobenchFact {
     /// - `operation`: The operation.
     /// - `nanoseconds`: Mean time of one iteration in nanoseconds.
     Cost { operation: Text, nanoseconds: u64 },
+    /// Number of exits that the hypervisor counted during all repetitions of an operation.
+    ///
+    /// - `operation`: The operation.
+    /// - `exits`: Number of exits.
+    Exits { operation: Text, exits: u64 },
     /// A sleeping CPU was woken.
     ///
     /// - `times`: Number of times.
@@ -37,22 +42,6 @@ pub enum MinimalFact {
     ///
     /// - `taken`: Number of interrupts of each vector on each CPU.
     Moved { taken: [[u32; 2]; 2] },
-}
-
-/// A fact of the VMM that runs a guest on Linux's KVM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MonitorFact {
-    /// Number of exits that KVM or our hypervisor counted during all iterations of an operation. In
-    /// the latter case, the guest reports it.
-    ///
-    /// - `operation`: The operation.
-    /// - `exits`: Number of exits.
-    Exits { operation: Text, exits: u64 },
-    /// The VMM has exited.
-    ///
-    /// - `status`: Exit status, which is 0 if the guest turned its machine off.
-    Ended { status: u8 },
 }
 
 /// A fact of KVM's judge, in addition to the outcomes of its checks.

@@ -72,30 +72,12 @@ pub fn e1000e_and_vfio_modules(suite: Suite) -> Vec<&'static str> {
     }
 }
 
-/// Returns the modules of [`e1000e_and_vfio_modules`] and the one for DMA behind an IOMMU.
-pub fn confined_vfio_modules(suite: Suite) -> Vec<&'static str> {
-    let iommu = match suite {
-        Suite::Stable => "vfio_iommu_type1.ko",
-        Suite::Backports | Suite::Unstable => "vfio_iommu_type1.ko.xz",
-    };
-    [e1000e_and_vfio_modules(suite), vec![iommu]].concat()
-}
-
-/// Returns the modules for the PCI host of an i.MX 8M Plus, like [`pci_modules`].
-pub fn imx8mp_modules(suite: Suite) -> Vec<&'static str> {
-    match suite {
-        Suite::Backports => vec!["fixed.ko.xz", "phy-fsl-imx8m-pcie.ko.xz", "reset-imx7.ko.xz"],
-        Suite::Stable | Suite::Unstable => Vec::new(),
-    }
-}
-
 /// Fetches a suite's kernel and the modules that the functions above return into the cache, and
 /// returns their folder. The kernel and the modules come from one package, because a module is only
 /// compatible with its own kernel.
 pub fn fetch_with_modules(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
     apt::cached(workspace, suite, &format!("linux-{suite:?}").to_lowercase(), |apt, folder| {
-        let more = [confined_vfio_modules(suite), imx8mp_modules(suite)].concat();
-        let modules = [pci_modules(suite), more].concat();
+        let modules = [pci_modules(suite), e1000e_and_vfio_modules(suite)].concat();
         match suite {
             Suite::Unstable => unpack_unstable(apt, &modules, folder),
             _ => unpack_kernel(apt, dtb::KERNEL, suite, &modules, folder),

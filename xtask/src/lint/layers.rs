@@ -113,7 +113,6 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell-exhaustive", &[&["vgic", "doorbell-test-support"]]),
     ("doorbell-oracles", &[LIBRARIES]),
     ("kvm-judge", &[LIBRARIES, &["doorbell-facts"]]),
-    ("kvm-monitor", &[LIBRARIES, &["doorbell-facts"]]),
     ("doorbell-facts", &[]),
     ("doorbell-harness", &[&["doorbell-facts"]]),
     (

@@ -24,7 +24,6 @@ const AUDITED: &[&str] = &[
     "crates/x86-irq/tests/kvm/machine.rs",
     "proof/oracles/kvm-judge/src/kvm.rs",
     "proof/oracles/kvm-judge/src/kvm",
-    "proof/oracles/kvm-monitor/src/kernel.rs",
     "el2/cpu",
     "el2/hostile",
     "el2/hypervisor/src/boot.rs",

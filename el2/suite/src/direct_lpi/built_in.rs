@@ -79,11 +79,11 @@ struct Tree {
     driver: Sources,
 }
 
-/// Returns a guest with the kernel, or with a kernel whose driver has a fault.
-pub(super) fn guest(parts: Parts, name: &str, fault: Option<Change>) -> Result<Guest> {
+/// Returns a guest with the kernel.
+pub(super) fn guest(parts: Parts, name: &str) -> Result<Guest> {
     let workspace = workspace::this()?;
     let image = built::folder()?.join(format!("image-{name}"));
-    with_fault(parts, fault, |tree| {
+    with_fault(parts, None, |tree| {
         let built = tree.kernel.build(&tree.folder, &options(&workspace.root))?;
         fs::copy(built, &image).map_err(Into::into)
     })?;

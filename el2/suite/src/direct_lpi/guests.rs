@@ -50,7 +50,11 @@ pub(super) fn own_guest(suite: Suite, notes: bool) -> Result<&'static Guest> {
     GUESTS[suite as usize][usize::from(notes)].get(|| {
         let name = format!("direct-lpi-{suite:?}-{notes}").to_lowercase();
         let sources = own::sources()?;
-        guest_with(suite, &name, &if notes { own::noting(sources)? } else { sources })
+        let sources = if notes { own::noting(sources)? } else { sources };
+        let sources: Vec<_> = sources.iter().map(|(name, text)| (&**name, &**text)).collect();
+        let own = Module { path: OWN, file: module(suite, &name, &sources, &[WERROR])? };
+        let modules = [own, retrigger(suite)?, ring(suite)?];
+        Guest::with_modules(workspace::this()?, suite, &name, &modules).or_absent("Debian's kernel")
     })
 }
 
@@ -65,14 +69,6 @@ pub(super) fn replacing(guest: &Guest, name: &str) -> Result<Guest> {
     let initrd = built::folder()?.join(format!("initramfs-{KEXEC}-{name}"));
     fs::write(&initrd, [fs::read(&guest.initrd)?, initramfs::pack(&files)].concat())?;
     Ok(Guest { kernel: guest.kernel.clone(), initrd })
-}
-
-/// Returns a guest with our driver, built from these files.
-pub(super) fn guest_with(suite: Suite, name: &str, sources: &[(String, String)]) -> Result<Guest> {
-    let sources: Vec<_> = sources.iter().map(|(name, text)| (&**name, &**text)).collect();
-    let own = Module { path: OWN, file: module(suite, name, &sources, &[WERROR])? };
-    let modules = [own, retrigger(suite)?, ring(suite)?];
-    Guest::with_modules(workspace::this()?, suite, name, &modules).or_absent("Debian's kernel")
 }
 
 fn retrigger(suite: Suite) -> Result<Module> {

@@ -8,9 +8,6 @@ use crate::built;
 use crate::debian::Guest;
 use crate::linux::{self, LinuxCase};
 
-/// Texts in the line with which Linux reports a lost interrupt of the disk.
-pub(super) const TIMEOUT: &[&str] = &["nvme nvme0: ", "timeout, completion polled"];
-
 /// The place where a mistake of a driver is named.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NamedBy {

@@ -7,17 +7,12 @@ use crate::linux::{
 
 /// The word that makes a guest's program replace the kernel.
 pub(super) const KEXECS: &str = "kexecs";
-/// The same, and the kernel prints warnings.
-pub(super) const TALKING_KEXECS: &str = "kexecs loglevel=5";
 /// Words that reserve memory for another kernel, and let the guest's crash.
 pub(super) const CRASHES: &str = "crashes crashkernel=192M";
 /// The word that keeps all CPUs online while the modules are loaded.
-pub(super) const AWAKE: &str = "awake";
+const AWAKE: &str = "awake";
 /// The driver's parameter that limits the number of LPIs.
-pub(super) const FEW_IDS: &str = "id_bits=14";
-/// Makes the kernel print warnings, and look after two seconds whether the disk has completed a
-/// command without an interrupt.
-pub(super) const IMPATIENT: &str = "nvme_core.admin_timeout=2 loglevel=5";
+const FEW_IDS: &str = "id_bits=14";
 /// Makes the test's driver declare `edu` an external function, which must get no MSI.
 pub(super) const EXTERNAL: &str = "ring.external=1";
 
@@ -25,21 +20,19 @@ pub(super) const EXTERNAL: &str = "ring.external=1";
 pub(super) const PLAIN: LinuxCase =
     LinuxCase { controller: Controller::DirectLpi, reads: FEW_READS, ..STABLE };
 /// A guest whose LPIs stay enabled.
-pub(super) const PERMANENT: LinuxCase = LinuxCase { controller: Controller::PermanentLpi, ..PLAIN };
+const PERMANENT: LinuxCase = LinuxCase { controller: Controller::PermanentLpi, ..PLAIN };
 /// A guest whose redistributors have no power while their vCPU is off.
-pub(super) const POWERED: LinuxCase = LinuxCase { controller: Controller::PoweredLpi, ..PLAIN };
+const POWERED: LinuxCase = LinuxCase { controller: Controller::PoweredLpi, ..PLAIN };
 /// Kernels of Debian's backports, and the newest.
 const NEWER: LinuxCase =
     LinuxCase { controller: Controller::DirectLpi, reads: FEW_READS, ..BACKPORTS };
-pub(super) const NEWEST: LinuxCase =
+const NEWEST: LinuxCase =
     LinuxCase { controller: Controller::DirectLpi, reads: FEW_READS, ..UNSTABLE };
-pub(super) const POWERED_NEWEST: LinuxCase =
-    LinuxCase { controller: Controller::PoweredLpi, ..NEWEST };
+const POWERED_NEWEST: LinuxCase = LinuxCase { controller: Controller::PoweredLpi, ..NEWEST };
 /// A guest that owns an SMMU.
-pub(super) const TRANSLATED: LinuxCase =
-    LinuxCase { vcpus: 1, cpus: 1, behind_smmu: true, ..NEWEST };
+const TRANSLATED: LinuxCase = LinuxCase { vcpus: 1, cpus: 1, behind_smmu: true, ..NEWEST };
 /// Such a guest, whose messages move from one mapped doorbell to another.
-pub(super) const MOVING: LinuxCase = LinuxCase { behind_smmu: true, ..NEWEST };
+const MOVING: LinuxCase = LinuxCase { behind_smmu: true, ..NEWEST };
 
 /// Cases of our driver.
 pub(super) const DRIVEN: &[LinuxCase] = &[

@@ -206,38 +206,3 @@ fn machine(word: &str) -> Result<(u8, u8)> {
     ensure!((1..=8).contains(&vcpus) && (1..=vcpus).contains(&cpus), "1 to 8 vCPUs are possible");
     Ok((vcpus, cpus))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error_of(text: &str) -> String {
-        format!("{:#}", Program::parse(Path::new("dir/os.guest"), text).unwrap_err())
-    }
-
-    #[test]
-    fn errors_name_the_file_and_the_line() {
-        for (text, error) in [
-            ("# An OS\nimages os.elf\n", "dir/os.guest:2: `images os.elf`: an unknown word"),
-            ("image os.elf\n", "dir/os.guest:1: `image os.elf`: there is no file dir/os.elf"),
-            ("vcpus 9\n", "dir/os.guest:1: `vcpus 9`: 1 to 8 vCPUs are possible"),
-            ("\nmemory 1G\n", "dir/os.guest:2: `memory 1G`: `1G` is not a number in range"),
-            ("expect up\n", "dir/os.guest states no image"),
-            ("newcomer\n", "dir/os.guest states no line to expect"),
-        ] {
-            assert_eq!(error_of(text), error);
-        }
-    }
-
-    #[test]
-    fn keys_are_typed_after_the_awaited_line() -> Result<()> {
-        let text = "newcomer\nvcpus 1 8/2\ntype\nwait $\ntype ls\ntype off\nwait bye\nexpect a b\n";
-        let program = Program::parse(Path::new("os.guest"), text)?;
-        assert_eq!(program.machines, [(1, 1), (8, 2)]);
-        assert_eq!(program.keys, "\r");
-        let dialog = [("$", "ls\roff\r"), ("bye", "")];
-        assert_eq!(program.dialog, dialog.map(|(wait, keys)| (wait.into(), keys.into())));
-        assert_eq!(program.lines, ["a b"]);
-        Ok(())
-    }
-}

@@ -33,8 +33,7 @@ impl Guest {
         let busybox = small_linux::fetch_busybox(workspace).or_absent("busybox")?;
         let packages = small_linux::fetch_with_modules(workspace, version.suite())
             .or_absent("Debian's kernel")?;
-        let suite = version.suite();
-        let names = [small_linux::imx8mp_modules(suite), small_linux::pci_modules(suite)].concat();
+        let names = small_linux::pci_modules(version.suite());
         let modules = small_linux::modules(&packages, &names)?;
         let mut files = small_linux::first_files(&busybox, INIT, modules)?;
         let more = small_linux::e1000e_and_vfio_modules(version.suite());

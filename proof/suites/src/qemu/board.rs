@@ -28,7 +28,7 @@ pub(super) fn with(image: &Image) -> Result<Command> {
 ///
 /// # Errors
 /// Fails if the package cannot be fetched, or does not have the board.
-pub(crate) fn devicetree(workspace: &Workspace) -> Result<PathBuf> {
+fn devicetree(workspace: &Workspace) -> Result<PathBuf> {
     let board = Tree::Backports.fetched(workspace)?.join("freescale/imx8mp-evk.dtb");
     board.exists().then_some(board).context("Debian's kernel has no i.MX 8M Plus")
 }

@@ -9,7 +9,7 @@ use doorbell_harness::image::Image;
 use doorbell_harness::qemu::cost::measure;
 use doorbell_harness::workspace;
 
-pub(crate) use super::board::{VERSION, devicetree};
+pub(crate) use super::board::VERSION;
 use super::{board, cost};
 
 const DISK: &[&str] = &[
