@@ -12,14 +12,12 @@ use doorbell_harness::suite::{Case, OrAbsent, Shared, is_long};
 use doorbell_harness::temporary::Folder;
 use doorbell_harness::workspace;
 use doorbell_oracles::differential::{
-    CPUS, Comparison, Finding, Limits, MUTANTS, Model, Mutant, Peer as _, Qemu, SecurityView,
-    Server, World, compare, hunt, reset_values, sequences,
+    CPUS, Comparison, Finding, Limits, Model, Peer as _, Qemu, SecurityView, Server, World,
+    compare, reset_values, sequences,
 };
 
 /// Number of cases of each family in a long run.
 pub(crate) const LONG_CASES: u32 = 100_000;
-/// Maximum number of cases needed to find a planted fault.
-const CASES_OF_A_HUNT: u32 = 2000;
 
 /// The effort spent on each QEMU.
 #[derive(Clone, Copy, Debug)]
@@ -28,13 +26,13 @@ pub(crate) struct Effort {
     pub(crate) cases: u32,
     /// Seed of all random choices.
     pub(crate) seed: u64,
-    /// Time for each family. If `None`, the run also plants faults, which the comparison must find.
+    /// Time for each family, or `None` without a limit.
     pub(crate) time: Option<Duration>,
 }
 
 impl Effort {
     /// The effort in `cargo xtask test`: half a minute on two CPUs, which run three cases at a
-    /// time. No faults are planted, because the oracles' own tests plant faults in a second model.
+    /// time.
     pub(crate) const SHORT: Self =
         Self { cases: 4000, seed: 1, time: Some(Duration::from_secs(7)) };
 
@@ -82,16 +80,6 @@ fn cases_with(version: Version, effort: Effort) -> Vec<Case> {
     ));
     let run = Box::new(Pair::compare_sequences);
     cases.push(case("every sequence of four operations on an interrupt", World::Running, run));
-    if effort.time.is_none() {
-        for mutant in MUTANTS {
-            let run = move |pair: &mut Pair| pair.find(mutant, effort.seed);
-            cases.push(case(
-                &format!("a planted fault is found: {}", mutant.name),
-                mutant.world,
-                Box::new(run),
-            ));
-        }
-    }
     cases
 }
 
@@ -163,12 +151,6 @@ impl Pair {
         eprintln!("{} cases agree: {}; {}", finding.agreed, of.family.name(), of.world.name());
         ensure!(finding.mismatch.is_some() || finding.agreed > 0, "no case was compared");
         judge(&finding)
-    }
-
-    /// Plants a fault, and checks that the comparison finds it.
-    fn find(&mut self, mutant: &Mutant, seed: u64) -> Result<()> {
-        let limits = Limits { cases: CASES_OF_A_HUNT, deadline: None, seed };
-        hunt(mutant, limits, &mut self.qemu)?.map(drop).context("the fault is not found")
     }
 }
 

@@ -3,7 +3,6 @@
 use super::access::{Access, Width};
 use super::acknowledge::{self, Acknowledged};
 use super::address_map::{CPUS, RAM, RAM_BYTES, TRANSLATER};
-use super::mutant::{Fault, Mutant};
 use super::peer::{Asserted, Peer, PeerReply, Watch};
 use super::world::World;
 use anyhow::Result;
@@ -26,7 +25,6 @@ pub(super) const PRIVATE: u16 = 32;
 pub struct Model {
     world: World,
     config: VgicConfig,
-    fault: Option<Fault>,
     watch: Watch,
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
@@ -48,26 +46,13 @@ impl Model {
     /// # Errors
     /// Returns [`vgic::ConfigError`] if the model rejects the configuration.
     pub fn new(world: World, watch: Watch) -> Result<Self> {
-        Self::with(world, None, watch)
-    }
-
-    /// Creates a model with a planted fault.
-    pub(super) fn faulty(mutant: &Mutant, watch: Watch) -> Result<Self> {
-        Self::with(mutant.world, Some(mutant.fault), watch)
-    }
-
-    fn with(world: World, fault: Option<Fault>, watch: Watch) -> Result<Self> {
-        let mut config = world.model(CPUS);
-        if let Some(Fault::Built(change)) = fault {
-            change(&mut config);
-        }
-        Ok(Self { fault, watch, ..Self::of(world, config)? })
+        Ok(Self { watch, ..Self::of(world, world.model(CPUS))? })
     }
 
     /// Creates the model of a configuration.
     pub(super) fn of(world: World, config: VgicConfig) -> Result<Self> {
         let (gic, vcpus, ram) = create(&config)?;
-        Ok(Self { world, config, fault: None, watch: Watch::All, gic, vcpus, ram })
+        Ok(Self { world, config, watch: Watch::All, gic, vcpus, ram })
     }
 
     /// Enables the CPUs' interfaces for the interrupts that software can use in `world`.
@@ -201,10 +186,8 @@ impl Peer for Model {
     }
 
     fn replies(&mut self, accesses: &mut dyn Iterator<Item = Access>) -> Result<Vec<PeerReply>> {
-        let answers = accesses.map(|access| {
-            let access = self.fault.map_or(access, |fault| fault.misunderstand(access));
-            PeerReply { text: self.carry_out(access), asserted: self.asserted() }
-        });
+        let answers = accesses
+            .map(|access| PeerReply { text: self.carry_out(access), asserted: self.asserted() });
         Ok(answers.collect())
     }
 
@@ -223,8 +206,7 @@ impl Peer for Model {
         let bits = inputs.map(|(cpu, inputs)| {
             u32::from(inputs.irq) << cpu | u32::from(inputs.fiq) << (count + cpu)
         });
-        let asserted = Asserted(bits.fold(0, |all, bits| all | bits));
-        self.fault.map_or(asserted, |fault| fault.misreport(asserted))
+        Asserted(bits.fold(0, |all, bits| all | bits))
     }
 
     fn watch(&self) -> Watch {

@@ -5,8 +5,6 @@ use super::address_map::{CPUS, GICD, GICR_STRIDE, ITS, redistributor};
 use super::compare::{Mismatch, ask, play};
 use super::difference::Moment;
 use super::family::Family;
-use super::model::Model;
-use super::mutant::Mutant;
 use super::peer::Peer;
 use super::script::Query;
 use super::step::Step;
@@ -118,24 +116,6 @@ fn search(
         agreed += 1;
     }
     Ok((agreed, None))
-}
-
-/// Searches for a planted fault in the same way as a comparison with `qemu` does. The case that
-/// reveals the fault is not shrunk.
-///
-/// # Errors
-/// Returns an error if a machine has exited.
-pub fn hunt(mutant: &Mutant, limits: Limits, qemu: &mut dyn Peer) -> Result<Option<Mismatch>> {
-    let mut model = Model::faulty(mutant, qemu.watch())?;
-    match mutant.found_by {
-        Some(family) => {
-            let of = Comparison { family, world: mutant.world };
-            Ok(search(of, limits, &mut model, qemu)?.1.map(|(_, mismatch)| mismatch))
-        }
-        None => {
-            Ok(reset_values(&mut model, qemu)?.into_iter().find_map(|finding| finding.mismatch))
-        }
-    }
 }
 
 fn runner(seed: u64) -> TestRunner {
