@@ -4,7 +4,7 @@
 //! `backend SOCKET TAP MAC PAIRS` serves a network device over vhost-user, using Alioth's own
 //! implementation. `boot stock|routed KERNEL INITRD COMMAND_LINE SOCKET…` runs a Linux guest with
 //! such devices, either on unmodified Alioth or with the routes of `irq-routing` ([`routed`]).
-#![cfg(all(target_os = "linux", any(target_arch = "aarch64", target_arch = "x86_64")))]
+#![cfg(all(target_os = "linux", target_arch = "aarch64"))]
 
 mod routed;
 
@@ -27,8 +27,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 const MEMORY: u64 = 384 << 20;
-/// Number of vCPUs. On arm64, the guest of an unmodified Alioth hangs when it starts a second CPU.
-const CPUS: u16 = if cfg!(target_arch = "aarch64") { 1 } else { 2 };
+/// Number of vCPUs. The guest of an unmodified Alioth hangs when it starts a second CPU.
+const CPUS: u16 = 1;
 
 /// Prints the errors that Alioth logs.
 struct Errors;
@@ -89,13 +89,7 @@ fn boot<H: Hypervisor + 'static>(hypervisor: &H, files: &[&str]) -> Result<(), B
         coco: None,
     };
     let machine = Machine::new(hypervisor, config)?;
-    #[cfg(target_arch = "aarch64")]
     machine.add_pl011()?;
-    #[cfg(target_arch = "x86_64")]
-    {
-        machine.add_com1()?;
-        machine.add_cmos()?;
-    }
     for (index, socket) in sockets.iter().enumerate() {
         let parameters = VuFrontendParam { socket: file(socket), id: DeviceId::NET };
         machine.add_virtio_dev(format!("net{index}"), parameters)?;

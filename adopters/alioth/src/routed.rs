@@ -9,32 +9,15 @@ use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfdSet};
 use irq_routing::msi_types::DeviceId;
 use irq_routing::{Access, Invalidation, Routing, TranslateMsi};
 use irqfd::Sender;
-#[cfg(target_arch = "x86_64")]
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-#[cfg(target_arch = "x86_64")]
-use {
-    alioth::arch::cpuid::CpuidIn,
-    alioth::arch::sev::{SevPolicy, SnpPageType, SnpPolicy},
-    alioth::arch::tdx::TdAttr,
-    alioth::hv::Coco,
-    irq_routing::kvm::ApicIds,
-    std::arch::x86_64::CpuidResult,
-    std::collections::HashMap,
-};
 
 type AliothVm = <Kvm as Hypervisor>::Vm;
 
 /// Routing configuration. The first 32 GSIs are reserved for pins: SPIs, of which Alioth uses one.
-#[cfg(target_arch = "aarch64")]
 const CONFIG: KvmConfig = KvmConfig::new(32);
-/// Routing configuration. The first 24 GSIs are reserved for the pins of Alioth's I/O APIC.
-#[cfg(target_arch = "x86_64")]
-const CONFIG: KvmConfig = KvmConfig::new(24).with_apic_ids(ApicIds::Extended);
-
 /// KVM with the routes of `irq-routing`.
 pub struct Routed(Kvm);
 
@@ -53,18 +36,7 @@ impl Hypervisor for Routed {
         let router = router.map_err(|error| irqfd::failed("routes", error))?;
         let irqfds = serve(router).map_err(|error| irqfd::failed("eventfds", error))?;
         let (irqfds, serving) = irqfds;
-        Ok(RoutedVm {
-            irqfds: Arc::new(irqfds),
-            #[cfg(target_arch = "x86_64")]
-            functions: AtomicU32::new(0),
-            _serving: serving,
-            vm,
-        })
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn get_supported_cpuids(&self, coco: Option<&Coco>) -> Result<HashMap<CpuidIn, CpuidResult>> {
-        self.0.get_supported_cpuids(coco)
+        Ok(RoutedVm { irqfds: Arc::new(irqfds), _serving: serving, vm })
     }
 }
 
@@ -118,9 +90,6 @@ fn serve(router: KvmRouter) -> Result<(MsiIrqfdSet, IrqfdThread), IrqfdError> {
 /// An Alioth VM and its eventfds.
 pub struct RoutedVm {
     irqfds: Arc<MsiIrqfdSet>,
-    /// Number of functions with MSIs.
-    #[cfg(target_arch = "x86_64")]
-    functions: AtomicU32,
     _serving: IrqfdThread,
     vm: AliothVm,
 }
@@ -130,30 +99,15 @@ impl Vm for RoutedVm {
     type Memory = <AliothVm as Vm>::Memory;
     type MsiSender = Sender<<AliothVm as Vm>::MsiSender>;
     type IoeventFdRegistry = <AliothVm as Vm>::IoeventFdRegistry;
-    #[cfg(target_arch = "aarch64")]
     type IrqSender = <AliothVm as Vm>::IrqSender;
-    #[cfg(target_arch = "aarch64")]
     type GicV2 = <AliothVm as Vm>::GicV2;
-    #[cfg(target_arch = "aarch64")]
     type GicV3 = <AliothVm as Vm>::GicV3;
-    #[cfg(target_arch = "aarch64")]
     type GicV2m = <AliothVm as Vm>::GicV2m;
-    #[cfg(target_arch = "aarch64")]
     type Its = <AliothVm as Vm>::Its;
 
-    #[cfg(target_arch = "aarch64")]
     fn create_msi_sender(&self, device: u32) -> Result<Self::MsiSender> {
         let sender = irq_routing::Sender::Device(DeviceId::new(device));
         Ok(Sender::new(self.vm.create_msi_sender(device)?, sender, self.irqfds.clone()))
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn create_msi_sender(&self) -> Result<Self::MsiSender> {
-        // Alioth does not pass on the function's number, but only messages of a known device are
-        // translated.
-        let device = DeviceId::new(self.functions.fetch_add(1, Ordering::Relaxed));
-        let sender = irq_routing::Sender::Device(device);
-        Ok(Sender::new(self.vm.create_msi_sender()?, sender, self.irqfds.clone()))
     }
 
     fn create_vcpu(&self, index: u16, identity: u64) -> Result<Self::Vcpu, Error> {
@@ -172,77 +126,22 @@ impl Vm for RoutedVm {
         self.vm.stop_vcpu(identity, handle)
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn sev_launch_start(&self, policy: SevPolicy) -> Result<()> {
-        Vm::sev_launch_start(&self.vm, policy)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn sev_launch_update_vmsa(&self) -> Result<()> {
-        Vm::sev_launch_update_vmsa(&self.vm)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn sev_launch_update_data(&self, range: &mut [u8]) -> Result<()> {
-        Vm::sev_launch_update_data(&self.vm, range)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn sev_launch_measure(&self) -> Result<Vec<u8>> {
-        Vm::sev_launch_measure(&self.vm)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn sev_launch_finish(&self) -> Result<()> {
-        Vm::sev_launch_finish(&self.vm)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn snp_launch_start(&self, policy: SnpPolicy) -> Result<()> {
-        Vm::snp_launch_start(&self.vm, policy)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn snp_launch_update(&self, range: &mut [u8], gpa: u64, kind: SnpPageType) -> Result<()> {
-        Vm::snp_launch_update(&self.vm, range, gpa, kind)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn snp_launch_finish(&self) -> Result<()> {
-        Vm::snp_launch_finish(&self.vm)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn tdx_init_vm(&self, attr: TdAttr, cpuids: &HashMap<CpuidIn, CpuidResult>) -> Result<()> {
-        Vm::tdx_init_vm(&self.vm, attr, cpuids)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn tdx_finalize_vm(&self) -> Result<()> {
-        Vm::tdx_finalize_vm(&self.vm)
-    }
-
-    #[cfg(target_arch = "aarch64")]
     fn create_irq_sender(&self, pin: u8) -> Result<Self::IrqSender, Error> {
         self.vm.create_irq_sender(pin)
     }
 
-    #[cfg(target_arch = "aarch64")]
     fn create_gic_v2(&self, distributor: u64, cpu_interface: u64) -> Result<Self::GicV2> {
         self.vm.create_gic_v2(distributor, cpu_interface)
     }
 
-    #[cfg(target_arch = "aarch64")]
     fn create_gic_v3(&self, distributor: u64, first: u64, count: u16) -> Result<Self::GicV3> {
         self.vm.create_gic_v3(distributor, first, count)
     }
 
-    #[cfg(target_arch = "aarch64")]
     fn create_gic_v2m(&self, base: u64) -> Result<Self::GicV2m> {
         self.vm.create_gic_v2m(base)
     }
 
-    #[cfg(target_arch = "aarch64")]
     fn create_its(&self, base: u64) -> Result<Self::Its> {
         self.vm.create_its(base)
     }

@@ -42,22 +42,3 @@ fn split<'a>(page: &'a str, name: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let (figures, after) = after.split_at(after.find(END)?);
     Some((before, figures, after))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn new_figures_replace_the_old_ones_between_the_marks() {
-        let page = "a\n<!-- figures: x -->\nold\n<!-- end of figures -->\nb\n";
-        let written = with_figures(page, "x", "new\n").unwrap();
-        assert_eq!(written, "a\n<!-- figures: x -->\nnew\n<!-- end of figures -->\nb\n");
-        assert_eq!(with_figures(&written, "x", "new").as_deref(), Some(written.as_str()));
-        assert_eq!(of_page(&written, "x"), Some("new\n"));
-    }
-
-    #[test]
-    fn a_page_without_the_start_mark_is_not_changed() {
-        assert_eq!(with_figures("a\n<!-- end of figures -->\n", "x", "new"), None);
-    }
-}

@@ -17,7 +17,6 @@ use doorbell_harness::testbench::Count;
 use doorbell_harness::toolchain::{self, JUDGE_TARGET};
 use doorbell_harness::{hang, parallel, process, small_linux, workspace};
 
-use self::alioth::Host;
 use self::procedures::Saved;
 use crate::fetched;
 
@@ -39,7 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
     } else {
         vec![judged(Version::Backports, None)]
     };
-    cases.extend(alioth::cases(if is_long() { Host::X86 } else { Host::Arm64 }));
+    cases.extend(alioth::cases());
     cases
 }
 

@@ -41,19 +41,3 @@ pub(crate) fn sorted(mut rows: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
 pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn comparing_rows_respects_their_order() -> Result<()> {
-        let said = json!({ "cpus": [{ "id": "b", "n": 2, "x": 0 }, { "id": "a", "n": 1 }] });
-        let rows = columns(&said, "cpus", &["id", "n"])?;
-        same("CPUs", &rows, &[("b", 2), ("a", 1)])?;
-        assert!(same("CPUs", &rows, &[("a", 1), ("b", 2)]).is_err());
-        same("CPUs", &sorted(rows), &[("a", 1), ("b", 2)])?;
-        assert!(columns(&said, "controllers", &["id"]).is_err());
-        Ok(())
-    }
-}

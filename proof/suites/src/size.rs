@@ -98,22 +98,3 @@ fn within(text: u64, budget: u64) -> Result<()> {
     ensure!(text > budget / 2, "{text} bytes of text: less than half of the budget of {budget}");
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_section_above_or_far_below_its_budget_fails() {
-        assert!(within(100, 100).is_ok());
-        assert!(within(101, 100).is_err());
-        assert!(within(50, 100).is_err(), "the budget is too large to be meaningful");
-    }
-
-    #[test]
-    fn unexpected_or_missing_drivers_fail() {
-        assert!(uses(&["ITS"], &["ITS"]).is_ok());
-        assert!(uses(&["GICv2", "ITS"], &["ITS"]).is_err());
-        assert!(uses(&[], &["ITS"]).is_err(), "the search finds no driver");
-    }
-}

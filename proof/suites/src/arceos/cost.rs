@@ -109,31 +109,3 @@ fn within(what: &str, ours: u64, stock: u64, percent: u64) -> Result<()> {
     );
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const COST: Cost = Cost {
-        interrupt: InstructionSplit { acknowledge: 100, dispatch: 400, finish: 300, leave: 200 },
-        ready: 1_000,
-        first: 1_000,
-        text: 1_000_000,
-        data: 1_000,
-    };
-
-    #[test]
-    fn exceeding_any_cost_limit_is_reported() {
-        COST.judge(&COST).unwrap();
-        let slow = InstructionSplit { leave: 300, ..COST.interrupt };
-        for (what, dear) in [
-            ("an interrupt", Cost { interrupt: slow, ..COST }),
-            ("the setup", Cost { ready: 1_100, ..COST }),
-            ("the first interrupt", Cost { first: 1_200, ..COST }),
-            ("the program", Cost { text: 1_200_000, ..COST }),
-        ] {
-            let error = dear.judge(&COST).unwrap_err().to_string();
-            assert!(error.starts_with(what), "{error}");
-        }
-    }
-}

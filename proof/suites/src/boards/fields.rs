@@ -414,6 +414,3 @@ fn ranges(node: &Node) -> Vec<(u32, u32)> {
     let frame = node.cells("arm,msi-base-spi").into_iter().zip(node.cells("arm,msi-num-spis"));
     if node.is_frame() { frame.collect() } else { pairs.collect() }
 }
-
-#[cfg(test)]
-mod tests;

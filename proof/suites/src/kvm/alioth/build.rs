@@ -9,30 +9,25 @@ use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{cache, process, toolchain};
 
-use super::host::Host;
-
 const MANIFEST: &str = "adopters/alioth";
+const TARGET: &str = "aarch64-unknown-linux-gnu";
 /// Object files of the C library, and of GCC's library, at the beginning and end of a program.
 const C_FILES: [&str; 3] = ["rcrt1.o", "crti.o", "crtn.o"];
 const GCC_FILES: [&str; 2] = ["crtbeginS.o", "crtendS.o"];
 
-/// Returns the program for a host.
-pub(crate) fn build(workspace: &Workspace, host: Host) -> Result<PathBuf> {
-    let target = format!("{}-unknown-linux-gnu", host.architecture());
+/// Returns the program.
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.target.join("adopters");
     let mut cargo = process::cargo(&workspace.root.join(MANIFEST));
-    cargo.args(["rustc", "--release", "--locked", "--target", &target, "--target-dir"]);
+    cargo.args(["rustc", "--release", "--locked", "--target", TARGET, "--target-dir"]);
     cargo.arg(&folder);
-    let mut flags = String::from("-C target-feature=+crt-static");
-    if host == Host::Arm64 {
-        toolchain::need_target(&workspace.root, &target).or_absent(&target)?;
-        let libraries = Libraries::fetch(workspace).or_absent("the C library for arm64")?;
-        cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "rust-lld");
-        flags.push_str(" -C linker-flavor=ld.lld");
-        cargo.arg("--").args(libraries.link_arguments());
-    }
+    toolchain::need_target(&workspace.root, TARGET).or_absent(TARGET)?;
+    let libraries = Libraries::fetch(workspace).or_absent("the C library for arm64")?;
+    cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "rust-lld");
+    cargo.arg("--").args(libraries.link_arguments());
+    let flags = "-C target-feature=+crt-static -C linker-flavor=ld.lld";
     process::must(cargo.env("RUSTFLAGS", flags))?;
-    Ok(folder.join(target).join("release/alioth-adopter"))
+    Ok(folder.join(TARGET).join("release/alioth-adopter"))
 }
 
 /// The folders of Debian's C library and GCC's library for arm64, unpacked in the cache.

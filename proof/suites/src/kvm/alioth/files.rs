@@ -9,8 +9,8 @@ use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::small_linux::{self, first_files, modules};
 use doorbell_harness::workspace::Workspace;
 
-use super::host::Host;
-
+/// Modules of the monitor's Linux.
+const HOST_MODULES: &[&str] = &["tun.ko"];
 /// Modules of the guest.
 const GUEST_MODULES: &[&str] = &[
     "virtio_ring.ko",
@@ -85,30 +85,29 @@ pub(crate) struct Files {
 
 impl Files {
     /// Fetches the packages into the cache, and packs each initramfs.
-    pub(crate) fn of(workspace: &Workspace, host: Host, program: &Path) -> Result<Self> {
-        let packages = packages(workspace, host)?;
+    pub(crate) fn of(workspace: &Workspace, program: &Path) -> Result<Self> {
+        let packages = packages(workspace)?;
         let kernel = small_linux::kernel(&packages)?;
         let guest = first_files(&packages, GUEST, modules(&packages, GUEST_MODULES)?)?;
-        let mut outer = first_files(&packages, HOST, modules(&packages, host.modules())?)?;
+        let mut outer = first_files(&packages, HOST, modules(&packages, HOST_MODULES)?)?;
         outer.push(File { path: "adopter", content: Content::Program(fs::read(program)?) });
         outer.push(File { path: "kernel", content: Content::Data(fs::read(&kernel)?) });
         outer.push(File { path: "initramfs", content: Content::Data(initramfs::pack(&guest)) });
         let folder = workspace.target.join("adopters");
         fs::create_dir_all(&folder)?;
-        let initramfs = folder.join(format!("initramfs-{}", host.name()));
+        let initramfs = folder.join("initramfs");
         fs::write(&initramfs, initramfs::pack(&outer))?;
         Ok(Self { kernel, initramfs })
     }
 }
 
 /// Returns the folder in the cache with the kernel, its modules and busybox.
-fn packages(workspace: &Workspace, host: Host) -> Result<PathBuf> {
+fn packages(workspace: &Workspace) -> Result<PathBuf> {
     let suite = Suite::Stable;
-    apt::cached(workspace, suite, &format!("alioth-{}", host.name()), |apt, folder| {
+    apt::cached(workspace, suite, "alioth-arm64", |apt, folder| {
         // A small kernel with KVM for virtual machines.
-        let kernel = format!("linux-image-cloud-{0}:{0}", host.name());
-        let modules = host.modules().iter().chain(GUEST_MODULES);
-        small_linux::unpack_kernel(apt, &kernel, suite, modules, folder)?;
-        apt.unpack_busybox(host.name(), folder)
+        let modules = HOST_MODULES.iter().chain(GUEST_MODULES);
+        small_linux::unpack_kernel(apt, "linux-image-cloud-arm64:arm64", suite, modules, folder)?;
+        apt.unpack_busybox("arm64", folder)
     })
 }
