@@ -491,6 +491,13 @@ impl<P: Platform> BridgeMsi<P> {
         });
     }
 
+    fn is_enabled(&self, Place { number, bit, .. }: Place<'_>) -> bool {
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        self.state.with(&*self.platform, |state| {
+            state.enabled.get(index).is_some_and(|enabled| enabled & bit != 0)
+        })
+    }
+
     fn reads(&self, register: u32, bit: u32) -> bool {
         self.frame.read32(register) & bit != 0
     }

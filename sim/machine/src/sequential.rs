@@ -138,6 +138,11 @@ impl GicCpus {
         assert!(sleeps, "the model still had work left after {PIECES} pieces");
     }
 
+    /// Lets the CPUs take at most this number of interrupts. Returns `false` if more are pending.
+    pub fn take(&self, most: usize) -> bool {
+        !(0..=most).all(|_| self.cores.iter().any(|core| core.take_one()))
+    }
+
     fn take_all(&self) {
         while {
             self.migrator.iter().for_each(|migrator| _ = migrator.perhaps(LOOKS));

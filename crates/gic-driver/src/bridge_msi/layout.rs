@@ -49,9 +49,9 @@ impl fmt::Display for BridgeKind {
     }
 }
 
-/// Offset of block 0's register, and the distance to that of the next block.
+/// Offset of block 0's register, the distance to that of the next block, and the registers' name.
 #[derive(Clone, Copy)]
-struct PerBlock(u32, u32);
+struct PerBlock(u32, u32, &'static str);
 
 impl PerBlock {
     #[inline]
@@ -85,6 +85,26 @@ enum Blocks {
     ByAddress(u32),
 }
 
+/// A register that a vector needs.
+pub(super) struct Need {
+    pub(super) name: &'static str,
+    pub(super) offset: u32,
+    /// The bits that matter to the vector, and their value.
+    pub(super) bits: u32,
+    pub(super) value: u32,
+}
+
+impl Need {
+    const fn of(
+        PerBlock(first, distance, name): PerBlock,
+        block: u32,
+        bits: u32,
+        value: u32,
+    ) -> Self {
+        Self { name, offset: first + block * distance, bits, value }
+    }
+}
+
 /// Registers that show and control which blocks raise the line.
 struct Summary {
     status: u32,
@@ -100,11 +120,11 @@ struct Summary {
 /// `MSI_CTRL_ADDR_OFF`, `MSI_CTRL_INT_0_EN_OFF`, `_MASK_OFF`, `_STATUS_OFF`).
 const IMSI_RX: Layout = Layout {
     name: "imsi-rx",
-    status: PerBlock(0x830, 12),
-    enable: PerBlock(0x828, 12),
-    mask: Some(PerBlock(0x82c, 12)),
-    address_low: PerBlock(0x820, 0),
-    address_high: PerBlock(0x824, 0),
+    status: PerBlock(0x830, 12, "MSI_CTRL_INT_<n>_STATUS"),
+    enable: PerBlock(0x828, 12, "MSI_CTRL_INT_<n>_EN"),
+    mask: Some(PerBlock(0x82c, 12, "MSI_CTRL_INT_<n>_MASK")),
+    address_low: PerBlock(0x820, 0, "MSI_CTRL_ADDR"),
+    address_high: PerBlock(0x824, 0, "MSI_CTRL_UPPER_ADDR"),
     doorbell: 0,
     blocks: Blocks::ByData,
     summary: None,
@@ -117,11 +137,11 @@ const IMSI_RX: Layout = Layout {
 /// it, so that register is never used as a mask.
 const MEDIATEK_GEN3: Layout = Layout {
     name: "mediatek-gen3",
-    status: PerBlock(0xc04, 0x10),
-    enable: PerBlock(0xc08, 0x10),
+    status: PerBlock(0xc04, 0x10, "PCIE_MSI_SET<n>_STATUS"),
+    enable: PerBlock(0xc08, 0x10, "PCIE_MSI_SET<n>_ENABLE"),
     mask: None,
-    address_low: PerBlock(0xc00, 0x10),
-    address_high: PerBlock(0xc80, 4),
+    address_low: PerBlock(0xc00, 0x10, "PCIE_MSI_SET<n>_BASE"),
+    address_high: PerBlock(0xc80, 4, "PCIE_MSI_SET<n>_ADDR_HI"),
     doorbell: 0xc00,
     blocks: Blocks::ByAddress(0x10),
     summary: Some(Summary { status: 0x184, shift: 8, enable: 0x180, capture: 0x190 }),
@@ -175,10 +195,29 @@ impl Layout {
     }
 
     pub(super) fn set_address(&self, frame: &impl Mmio, block: u32, doorbell: u64) {
+        for Need { offset, value, .. } in self.address(block, doorbell) {
+            frame.write32(offset, value);
+        }
+    }
+
+    fn address(&self, block: u32, doorbell: u64) -> [Need; 2] {
         let MsiMessage { address, .. } = self.message(doorbell, block * BLOCK_VECTORS);
         let [low, high] = [address, address >> 32].map(|half| (half & 0xffff_ffff) as u32);
-        frame.write32(self.address_low.of(block), low);
-        frame.write32(self.address_high.of(block), high);
+        [(self.address_low, low), (self.address_high, high)]
+            .map(|(register, half)| Need::of(register, block, u32::MAX, half))
+    }
+
+    /// Returns the registers that an enabled, unmasked vector of a block needs.
+    pub(super) fn needs(&self, block: u32, bit: u32, doorbell: u64) -> impl Iterator<Item = Need> {
+        let enable = Need::of(self.enable, block, bit, bit);
+        let mask = self.mask.map(|mask| Need::of(mask, block, bit, 0));
+        let summary = self.summary.as_ref().map(|&Summary { shift, enable, capture, .. }| {
+            let bit = 1 << block;
+            [(capture, "PCIE_MSI_SET_ENABLE", bit), (enable, "PCIE_INT_ENABLE", bit << shift)]
+                .map(|(offset, name, bit)| Need { name, offset, bits: bit, value: bit })
+        });
+        let block = self.address(block, doorbell).into_iter().chain([enable]).chain(mask);
+        block.chain(summary.into_iter().flatten())
     }
 
     /// Lets all blocks capture messages and raise the line.

@@ -1,6 +1,7 @@
 //! MSI parent implementation of a controller inside a host bridge.
 
 use super::{BridgeMsi, Place};
+use crate::Mmio as _;
 use crate::{Alignment, Platform};
 use core::fmt;
 use msi_types::explain::{Explanation, Fact, Obstacle};
@@ -120,10 +121,15 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
         let Some((place, message)) = self.place(hwirq).zip(self.message(hwirq)) else {
             return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
-        let enabled = self.reads(self.layout().enable(place.number), place.bit);
-        let masked = place.block.is_masked(place.bit);
         let closed = self.closed_gate().map(|gate| Obstacle::GateClosed { gate });
-        let disabled = (!enabled || masked).then_some(Obstacle::Disabled { interrupt: hwirq });
+        let is_off = !self.is_enabled(place) || place.block.is_masked(place.bit);
+        let disabled = is_off.then_some(Obstacle::Disabled { interrupt: hwirq });
+        let needs = self.layout().needs(place.number, place.bit, self.config.doorbell);
+        let changed = needs.filter(|_| !is_off).filter_map(|need| {
+            let found = self.frame.read32(need.offset) & need.bits;
+            let (register, wanted) = (need.name, need.value);
+            (found != wanted).then_some(Obstacle::Overwritten { register, found, wanted })
+        });
         let line = self.line_of(place);
         let waiting = self.is_waiting(place).then_some(Fact::Pending(hwirq));
         let facts = [Some(Fact::Doorbell(message.address)), Some(Fact::Input(line)), waiting];
@@ -132,7 +138,10 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
         let is_edge = wired.facts().all(|fact| fact != Fact::LevelSensitive);
         let is_lost = is_edge && waiting.is_some() && wired.is_idle();
         let lost = is_lost.then_some(Obstacle::NoEdge { interrupt: line });
-        wired.with_facts(&facts).with_obstacles(&[closed, disabled, lost])
+        changed
+            .fold(wired.with_facts(&facts).with_obstacles(&[closed, disabled, lost]), |all, it| {
+                all.with_obstacles(&[Some(it)])
+            })
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -128,6 +128,17 @@ super::table::stages! {
                 gate: MsiGate,
             } "{gate} is clear, so the host bridge raises no interrupt for messages"
                 => "set it again; a kernel must not clear MSI Enable of such a root port";
+            /// A register of the controller does not have what its driver wrote.
+            444 Overwritten {
+                /// The register's name.
+                register: &'static str,
+                /// The bits that the interrupt needs, as they are.
+                found: u32,
+                /// The same bits, as the driver wrote them.
+                wanted: u32,
+            } "{register} has {found:#x} where its driver wrote {wanted:#x}"
+                => "find out what wrote the register; if the controller lost its power, resume its \
+                 driver";
             /// No controller receives messages at the address.
             417 NoDoorbell {
                 /// The address in the message.

@@ -11,6 +11,7 @@
 mod board;
 mod cell;
 mod device;
+mod explain;
 mod gic;
 mod trial;
 mod x86;

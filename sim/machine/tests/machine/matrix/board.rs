@@ -5,14 +5,17 @@ use super::cell::{BoardConfig, Endpoint, Layer, Parent};
 use super::device::{DeviceUpstreams, Devices, Probed};
 use super::{gic, x86};
 use crate::board_trees::region;
+use doorbell_hardware::bridge_msi::{BridgeMsi, InBridge};
 use doorbell_hardware::bus::Bus;
 use doorbell_hardware::iommu::{Iommu, IommuDriver};
 use doorbell_hardware::pci::Translator;
-use doorbell_hardware::platform::MachinePlatform;
+use doorbell_hardware::platform::{CpuBus, MachinePlatform};
 use doorbell_hardware::ram::{Caches, Ram};
-use irq_domain::Interrupts;
+use gic_arch::icc::SysRegEncoding;
 use irq_domain::layer::{DoorbellMapping, DoorbellMode, IommuDomain, LayeredParent};
-use msi_types::{Delivery, DeviceId, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi};
+use irq_domain::{Interrupts, Irq};
+use msi_types::explain::Explanation;
+use msi_types::{Delivery, DeviceId, Granule, Line, MsiMessage, MsiParent, RequesterId, SignalMsi};
 use std::error::Error;
 use std::sync::Arc;
 
@@ -47,6 +50,21 @@ pub(super) trait Root {
     /// Returns a fault that a driver recorded because it could not return an error.
     fn silent_fault(&self) -> Option<String> {
         None
+    }
+
+    /// Lets the CPUs take some interrupts. Returns `false` if more are pending.
+    fn take_some(&self) -> bool {
+        true
+    }
+
+    /// Explains why an interrupt's handler does not run, on CPU 0.
+    fn explain(&self, _: Irq) -> Option<Explanation> {
+        None
+    }
+
+    /// Reads one of CPU 0's registers, or writes it.
+    fn system(&self, _: SysRegEncoding, _: Option<u64>) -> u64 {
+        0
     }
 }
 
@@ -95,6 +113,15 @@ impl TrialBoard {
         let hardware = gic::hardware(plan.parent, Arc::clone(&ram))?;
         let hyperv = gic::hyperv(&plan, &hardware)?;
         hardware.attach(&mut bus)?;
+        if let Parent::Bridge(kind) = plan.parent {
+            let lines = vec![Line::Spi(gic::BRIDGE_SPI)];
+            let inside = Arc::new(BridgeMsi::new(kind, lines, hardware.lines()));
+            bus.attach("bridge", region(gic::BRIDGE, 0x1000), Arc::clone(&inside) as _)?;
+            let root = Arc::new(InBridge::new(inside, Arc::new(Untranslated)));
+            let mode = DoorbellMode::Mapped(Granule::Size4K);
+            let drive = |platform: &_| gic::drive(&plan, hardware, None, platform);
+            return Self::with_root(&plan, (root, mode), (bus, ram), drive);
+        }
         let identity = |requester: RequesterId| Some(DeviceId::new(requester.get()));
         let root: Arc<dyn SignalMsi<RequesterId>> = match &hyperv {
             Some(host) => Arc::clone(host) as _,
@@ -134,6 +161,22 @@ impl TrialBoard {
 
     pub(super) fn probe(&self, endpoint: Endpoint) -> Probed {
         self.devices.probe(endpoint, &self.platform)
+    }
+
+    pub(super) fn bus(&self) -> CpuBus {
+        self.platform.cpu_bus()
+    }
+
+    pub(super) fn take_some(&self) -> bool {
+        self.root.take_some()
+    }
+
+    pub(super) fn explain(&self, irq: Irq) -> Explanation {
+        self.root.explain(irq).unwrap()
+    }
+
+    pub(super) fn system(&self, register: SysRegEncoding, value: Option<u64>) -> u64 {
+        self.root.system(register, value)
     }
 
     /// Lets all CPUs take their pending interrupts.

@@ -1,5 +1,6 @@
 //! The dimensions of the matrix.
 
+use doorbell_hardware::bridge_msi::BridgeMsiKind;
 use doorbell_machine::Migration;
 use msi_types::{Hypervisor, Surroundings};
 
@@ -45,6 +46,8 @@ pub(super) enum Parent {
     Mbi,
     /// A GICv2m frame.
     V2m,
+    /// A controller inside the host bridge, which raises an SPI.
+    Bridge(BridgeMsiKind),
     /// Vectors in x86's local APICs.
     X86Vector,
     /// Hyper-V's virtual PCI bus on arm64: the guest GIC's SPIs, with messages from the host.

@@ -3,19 +3,33 @@
 use super::board::{Built, CPUS, Driven, Root};
 use super::cell::{BoardConfig, Endpoint, Parent};
 use crate::board_trees;
+use doorbell_hardware::bridge_msi::BridgeMsiKind;
 use doorbell_hardware::hyperv::{HostMigration, HypervHost, MESSAGE_ADDRESS};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
-use doorbell_machine::sequential::{GicCpus, GicHardware, silent_fault};
+use doorbell_machine::sequential::{CpuRegisters, GicCpus, GicHardware, silent_fault};
 use doorbell_machine::{BuildOptions, LpiNumbers, Migration};
+use gic_arch::IntId;
+use gic_arch::icc::SysRegEncoding;
 use gic_bringup::{Irqchip, Options};
-use gic_firmware::{ControllerKind, Description, Fact, Region};
+use gic_driver::SystemRegisters;
+use gic_firmware::{
+    ConfigAccess, Controller, ControllerIndex, ControllerKind, Description, Fact, MsiRouting,
+    Region, WiredInterrupt,
+};
 use hyperv_vpci::guest::{SpiDomain, Vectors};
 use hyperv_vpci::host::Injection;
-use msi_types::{BlockRequest, Cpu, Fit, HwIrq, Initially, MsiParent, RequesterId, Rewrite};
+use irq_domain::Irq;
+use msi_types::explain::Explanation;
+use msi_types::{
+    BlockRequest, Cpu, Fit, HwIrq, Initially, MsiParent, RequesterId, Rewrite, Trigger,
+};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+/// Registers of a controller inside a host bridge, and the SPI that it raises.
+pub(super) const BRIDGE: u64 = 0x3800_0000;
+pub(super) const BRIDGE_SPI: u32 = 100;
 /// SPIs that a virtual bus may use.
 const FIRST_SPI: u32 = 64;
 const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("64 is not zero");
@@ -55,6 +69,7 @@ fn description(kind: Parent) -> Description {
         Parent::DirectLpi => ControllerKind::DirectLpi,
         Parent::Mbi => ControllerKind::Mbi,
         Parent::V2m => ControllerKind::V2m,
+        Parent::Bridge(kind) => return bridged(board, kind),
         Parent::HypervSpi | Parent::X86Vector => ControllerKind::Other("hyperv-vpci".to_owned()),
     };
     let mut controller = board_trees::controller(controller, 0, 0);
@@ -63,6 +78,29 @@ fn description(kind: Parent) -> Description {
     }
     board.controllers = vec![controller];
     board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
+    board
+}
+
+/// Adds a host bridge with a controller of its own to a board.
+fn bridged(mut board: Description, kind: BridgeMsiKind) -> Description {
+    let registers = board_trees::region(BRIDGE, 0x1000);
+    let (name, kind, config) = match kind {
+        BridgeMsiKind::ImsiRx => ("fsl,imx8mp-pcie", ControllerKind::ImsiRx, BRIDGE + 0x10_0000),
+        BridgeMsiKind::MediatekGen3 => {
+            ("mediatek,mt8192-pcie", ControllerKind::MediatekGen3, BRIDGE)
+        }
+    };
+    let mut bridge = board_trees::host(0, MsiRouting::default());
+    let config = board_trees::region(config, 0x1000);
+    bridge.compatible = vec![name.to_owned()];
+    bridge.config = Some(Fact::stated(ConfigAccess::Registers(config)));
+    bridge.own_controller = Some(ControllerIndex::new(0));
+    let line = WiredInterrupt { intid: IntId::new(BRIDGE_SPI), trigger: Trigger::Level };
+    board.controllers = vec![Controller {
+        lines: vec![Fact::stated(line)],
+        ..Controller::new(bridge.id.clone(), kind, Some(registers))
+    }];
+    board.hosts = vec![bridge];
     board
 }
 
@@ -152,6 +190,26 @@ impl Root for GicRoot {
 
     fn migrated(&self) -> Result<u64, String> {
         self.cpus.migrated()
+    }
+
+    fn take_some(&self) -> bool {
+        self.cpus.take(8)
+    }
+
+    fn explain(&self, irq: Irq) -> Option<Explanation> {
+        let cpu = Cpu::new(0);
+        self.cpus.execute(cpu, |registers| self.irqchip.explain(irq, cpu, registers))?
+    }
+
+    fn system(&self, register: SysRegEncoding, value: Option<u64>) -> u64 {
+        let access = |registers: &CpuRegisters<'_>| match value {
+            Some(value) => {
+                registers.write_raw(register, value);
+                value
+            }
+            None => registers.read_raw(register),
+        };
+        self.cpus.execute(Cpu::new(0), access).unwrap()
     }
 
     fn silent_fault(&self) -> Option<String> {

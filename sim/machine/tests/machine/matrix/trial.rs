@@ -53,7 +53,7 @@ impl Runs {
 }
 
 /// A working endpoint.
-struct Trial<'a> {
+pub(super) struct Trial<'a> {
     board: &'a TrialBoard,
     probed: Probed,
     runs: Arc<Runs>,
@@ -64,7 +64,7 @@ struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     /// Attaches the endpoint, then allocates and requests its vectors.
-    fn begin(board: &'a TrialBoard, endpoint: Endpoint) -> Result<Self, MsiDeviceError> {
+    pub(super) fn begin(board: &'a TrialBoard, endpoint: Endpoint) -> Result<Self, MsiDeviceError> {
         let probed = board.probe(endpoint);
         let (parent, store) = (Arc::clone(&board.parent), Arc::clone(&probed.found.store));
         let slots = store.slots();
@@ -80,6 +80,14 @@ impl<'a> Trial<'a> {
         let mut trial = Self { board, probed, runs, handles: BTreeMap::new(), device };
         trial.request(&granted);
         Ok(trial)
+    }
+
+    pub(super) fn handle(&self, slot: u16) -> &IrqHandle {
+        &self.handles[&slot]
+    }
+
+    pub(super) fn signal(&self, slot: u16) -> Signaled {
+        self.probed.signal(slot)
     }
 
     fn request(&mut self, vectors: &[MsiVector]) {
