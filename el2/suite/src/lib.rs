@@ -103,19 +103,3 @@ fn option_in(arguments: &mut Vec<OsString>, name: &str) -> Option<PathBuf> {
     let mut option = arguments.drain(at..arguments.len().min(at + 2));
     option.nth(1).map(PathBuf::from)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_option_is_removed_from_the_arguments() {
-        let arguments = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-        let mut given = arguments(&["suite", "--guests", "/kut/arm", "timer"]);
-        assert_eq!(option_in(&mut given, "--guests"), Some("/kut/arm".into()));
-        assert_eq!(given, arguments(&["suite", "timer"]));
-        for mut other in [arguments(&["suite", "timer"]), arguments(&["suite", "--guests"])] {
-            assert_eq!(option_in(&mut other, "--guests"), None);
-        }
-    }
-}

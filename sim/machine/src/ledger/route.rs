@@ -100,9 +100,9 @@ struct RouteState {
 /// last run looked for interrupts.
 #[derive(Clone, Copy, Debug, Default)]
 struct PendingBit {
-    arrived_at: u64,
-    resent_at: u64,
-    looked_at: u64,
+    arrived: u64,
+    resent: u64,
+    looked: u64,
 }
 
 impl Route {
@@ -177,7 +177,7 @@ impl Route {
         let now = self.clock.tick();
         for (bit, closed_at) in state.bits.iter_mut().zip(&state.closed_at) {
             if self.pending == Pending::Travels || *closed_at > since {
-                bit.arrived_at = now;
+                bit.arrived = now;
             }
         }
     }
@@ -190,7 +190,7 @@ impl Route {
             && let Some(bit) = state.bits.get_mut(cpu.index())
         {
             let now = self.clock.tick();
-            *(if by_core { &mut bit.resent_at } else { &mut bit.arrived_at }) = now;
+            *(if by_core { &mut bit.resent } else { &mut bit.arrived }) = now;
         }
     }
 
@@ -207,7 +207,7 @@ impl Route {
         if !state.open.contains(&cpu)
             && let Some(bit) = state.bits.get_mut(cpu.index())
         {
-            bit.looked_at = now;
+            bit.looked = now;
         }
     }
 
@@ -221,16 +221,16 @@ impl Route {
         if run.looked_at < self.made_at {
             return RunVerdict::Late;
         }
-        let is_resent = bit.resent_at > bit.looked_at;
-        let is_pending = bit.arrived_at > bit.looked_at;
+        let is_resent = bit.resent > bit.looked;
+        let is_pending = bit.arrived > bit.looked;
         let is_due = is_pending
             || self.chained
             || run.number > run.seen
-            || run.looked_at < bit.looked_at
+            || run.looked_at < bit.looked
             || state.in_flight_since.is_some();
         // Another CPU may have acknowledged an earlier arrival, and may be about to dispatch it.
         let looked_at = run.looked_at.min(self.dispatches.first_look());
-        bit.looked_at = bit.looked_at.max(looked_at);
+        bit.looked = bit.looked.max(looked_at);
         let closed_at = state.closed_at.get(run.cpu.index()).copied().unwrap_or(0);
         if closed_at <= run.looked_at.min(sent_at) && !(stays && (is_pending || is_resent)) {
             RunVerdict::WrongCpu

@@ -3,18 +3,9 @@
 use crate::board_trees::{self, flashed, flashed_with_findings, its, region};
 use crate::{assert_delivered, deliver, deliver_with, harbour};
 use doorbell_machine::{BuildOptions, DeviceKind, SecurityView, TargetAddresses};
-use gic_firmware::{Fact, Gic, MapEntry, MsiRouting, Target};
-use msi_types::{DeviceId, RequesterId};
+use gic_firmware::{Fact, Gic, MsiRouting};
+use msi_types::DeviceId;
 use std::num::NonZeroU16;
-
-fn entry(rid: u32, length: u32, its_index: usize, device: u32) -> MapEntry {
-    MapEntry {
-        rid_base: RequesterId::new(rid),
-        length,
-        target: Target::Controller(its(its_index)),
-        device_id_base: DeviceId::new(device),
-    }
-}
 
 #[test]
 fn the_embedded_machine_delivers_every_message() {
@@ -25,20 +16,6 @@ fn the_embedded_machine_delivers_every_message() {
     for kind in [DeviceKind::PciMsi, DeviceKind::PciMsix, DeviceKind::Platform] {
         assert!(report.devices.iter().any(|device| device.kind == kind), "{kind}");
     }
-}
-
-#[test]
-fn an_its_serves_a_host_bridge_that_names_it_as_msi_parent() {
-    let report = deliver(&flashed(&board_trees::bridged(4, 1)));
-    assert_delivered(&report, 60);
-    for device in &report.devices {
-        assert_eq!(device.requester_id.map(RequesterId::get), Some(device.device_id.get()));
-    }
-    // Functions behind a conventional bridge share a requester ID.
-    let named = |id| report.devices.iter().filter(|device| device.requester_id == Some(id)).count();
-    let alias =
-        report.devices.iter().filter_map(|device| device.requester_id).find(|id| named(*id) > 1);
-    assert_eq!(alias.map(|id| id.get() & 0xff), Some(0));
 }
 
 #[test]
@@ -88,32 +65,6 @@ fn each_of_several_itses_serves_its_own_host_bridge() {
     for controller in &board.controllers {
         assert!(report.devices.iter().any(|device| device.controller == controller.id.as_str()));
     }
-}
-
-#[test]
-fn each_msi_map_entry_routes_to_its_own_its() {
-    let mut board = board_trees::bare(4, 2);
-    let map =
-        [entry(0, 0x100, 0, 0x1_0000), entry(0x100, 1, 1, 7), entry(0x200, 0x100, 1, 0x2_0000)];
-    board.hosts = vec![board_trees::host(0, MsiRouting::map(map))];
-    let report = deliver(&flashed(&board));
-    assert_delivered(&report, 60);
-    let ids: Vec<_> = report.devices.iter().map(|device| device.device_id.get()).collect();
-    assert!(ids.iter().any(|id| id & !0xff == 0x1_0000), "{ids:x?}");
-    assert!(ids.contains(&7), "{ids:x?}");
-    assert!(ids.iter().any(|id| id & !0xff == 0x2_0000), "{ids:x?}");
-}
-
-#[test]
-fn functions_under_one_msi_map_mask_share_a_device_id() {
-    let mut board = board_trees::bare(4, 1);
-    let mut routing = MsiRouting::map([entry(0, 0x1000, 0, 0)]);
-    routing.mask = Some(Fact::stated(0xfff8));
-    board.hosts = vec![board_trees::host(0, routing)];
-    let report = deliver(&flashed(&board));
-    assert_delivered(&report, 60);
-    let shared = |id| report.devices.iter().filter(|device| device.device_id == id).count();
-    assert!(report.devices.iter().any(|device| shared(device.device_id) > 1));
 }
 
 #[test]

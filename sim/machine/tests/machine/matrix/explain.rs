@@ -32,7 +32,7 @@ enum Place {
 impl Place {
     fn bits(self) -> u32 {
         match self {
-            Self::Bus(_, width) => 8 * u32::try_from(width.bytes()).unwrap(),
+            Self::Bus(_, width) => 8 * width.bytes(),
             Self::System(_) => 32,
         }
     }
