@@ -90,6 +90,7 @@ fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
                 pci: pci.as_ref(),
                 ram: ram.guest.clone(),
                 files: &files,
+                devices: virt::nodes().into(),
             };
             argument = place_devicetree(&ram, &files, machine);
             Box::new(Virt { uart, flash, fw_cfg: FwCfg::new(), pci })

@@ -2,7 +2,6 @@
 
 use crate::controller::{FIRST_SPI, SPIS};
 use crate::flash::FLASH;
-use crate::{uart, virt};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -95,6 +94,8 @@ pub(crate) struct Machine<'a> {
     /// Guest physical addresses of RAM.
     pub(crate) ram: Range<u64>,
     pub(crate) files: &'a Files,
+    /// Nodes of the UART and of other devices.
+    pub(crate) devices: Vec<DeviceTreeNode>,
 }
 
 /// Phandles of the GIC, and of the UART's clock. `gic_firmware` numbers MSI controllers and IOMMUs
@@ -131,7 +132,7 @@ impl Machine<'_> {
         if reserves_tables(self.gic) {
             root.add_child(self.reserved_memory());
         }
-        virt::nodes().into_iter().for_each(|it| root.add_child(it));
+        self.devices.into_iter().for_each(|it| root.add_child(it));
         tree.to_dtb()
     }
 
@@ -201,7 +202,7 @@ impl Machine<'_> {
             "chosen",
             [
                 property("bootargs", self.files.command_line.as_str()),
-                property("stdout-path", format!("/{}", uart::node().name())),
+                property("stdout-path", format!("/{}", self.devices[0].name())),
             ],
         );
         if let Some(initrd) = &self.files.initrd {
