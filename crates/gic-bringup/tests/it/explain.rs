@@ -249,6 +249,18 @@ fn explain_names_spi_registers_changed_behind_the_driver() {
 }
 
 #[test]
+fn explain_names_a_level_that_waits_for_edges() {
+    let setup = Setup::new();
+    let line = setup.line(Trigger::Level);
+    let explain = || setup.explain_on(CPU0, line.irq()).obstacle();
+    assert_eq!(explain(), None);
+    let at = gicd::ICFGR.locate(IntId::new(SPI)).unwrap();
+    let register = 0x0800_0000 + u64::from(at.register().offset());
+    setup.machine.bus().write(register, AccessWidth::Word, at.insert(0, 2).into());
+    assert_eq!(explain(), Some(Obstacle::EdgeTriggered { interrupt: HwIrq::new(SPI) }));
+}
+
+#[test]
 fn explain_names_a_cpu_that_was_never_turned_on() {
     let machine = Machine::new();
     let chip = machine.bring_up().unwrap();

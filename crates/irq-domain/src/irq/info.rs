@@ -152,7 +152,11 @@ pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
     // The controller may already have said so.
     let is_known = source.obstacles().any(|it| matches!(it, Obstacle::Offline { .. }));
     let offline = target_offline(interrupt).filter(|_| disabled.is_none() && !is_known);
-    let found = source.with_obstacles(&[offline]).with_fact(Fact::Irq(descriptor.irq.get()));
+    let is_changed = descriptor.flow == Flow::Level && is_edge_triggered(&source);
+    let changed = Obstacle::EdgeTriggered { interrupt: descriptor.hwirq };
+    let changed = Some(changed).filter(|_| is_changed);
+    let found =
+        source.with_obstacles(&[offline, changed]).with_fact(Fact::Irq(descriptor.irq.get()));
     match disabled {
         // The core masks an interrupt that it or its driver disables.
         Some(reason) => found.caused_by(reason, |obstacle| match obstacle {
@@ -162,6 +166,13 @@ pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
         }),
         None => found.with_fact(Fact::Runs(descriptor.counts.per_cpu().sum())),
     }
+}
+
+/// Returns `true` if the controller says that it waits for edges of an interrupt. One that says
+/// nothing of the interrupt's state does not say this either.
+fn is_edge_triggered(source: &Explanation) -> bool {
+    let is_examined = |fact| matches!(fact, Fact::Pending(_) | Fact::NotPending(_));
+    source.facts().any(is_examined) && source.facts().all(|fact| fact != Fact::LevelSensitive)
 }
 
 /// Returns the obstacle, if any, that keeps the handler from running when the interrupt arrives.

@@ -306,6 +306,12 @@ super::table::stages! {
                 interrupt: HwIrq,
             } "INTID {interrupt} is level-sensitive, but a message is an edge"
                 => "make the interrupt edge-triggered in GICD_ICFGR<n>";
+            /// The interrupt was requested as level-sensitive, and its controller now waits for edges.
+            445 EdgeTriggered {
+                /// The INTID.
+                interrupt: HwIrq,
+            } "INTID {interrupt} is edge-triggered, but was requested as level-sensitive"
+                => "make the interrupt level-sensitive in GICD_ICFGR<n>, and find out what changed it";
             /// `GICR_CTLR.EnableLPIs` is 0 at the target.
             436 LpisDisabled {
                 /// The target.
