@@ -108,7 +108,7 @@ pub struct KvmRouter {
     /// User space's copy of the routes.
     routes: Table,
     /// The kernel's table. The lock is held during route changes.
-    kernel: Mutex<Kernel>,
+    kernel: Mutex<KvmTable>,
     pulses: Pulses,
     explainer: Explainer,
     translations: Option<Translations>,
@@ -121,7 +121,7 @@ pub struct KvmRouter {
 type Follower = dyn Fn(&Invalidation) + Send + Sync;
 
 /// The kernel's table and the allocated GSIs.
-struct Kernel {
+struct KvmTable {
     /// The table that was set last, or `None` before the first one. Released GSIs keep their routes
     /// in this table until the next table is set. Addresses are translated, and GSIs whose messages
     /// the IOMMU blocks have no routes.
@@ -154,7 +154,7 @@ impl KvmRouter {
         let routes = Table::new(limit, pins(vm.as_fd())?);
         let gsis = Gsis::new(config.first_allocated..limit);
         let machine = Arc::new(Machine { vm: Box::new(vm), bound: Mutex::default() });
-        let kernel = Mutex::new(Kernel { table: None, updates: 0, gsis });
+        let kernel = Mutex::new(KvmTable { table: None, updates: 0, gsis });
         let (apic_ids, pulses) = (config.apic_ids, Pulses::default());
         let (explainer, irqfds, translations, attachments) = Default::default();
         Ok(Self {
@@ -321,7 +321,7 @@ impl KvmRouter {
 
     /// Sets a new table in the kernel. If the kernel refuses the new table, the old table stays in
     /// effect.
-    fn give(&self, kernel: &mut Kernel, table: BTreeMap<Gsi, Route>) -> Result<(), Errno> {
+    fn give(&self, kernel: &mut KvmTable, table: BTreeMap<Gsi, Route>) -> Result<(), Errno> {
         let converted = table.iter().map(|(gsi, route)| (*gsi, self.apic_ids.route(*route)));
         kernel.updates += 1;
         ioctl::set_gsi_routing(self.vm(), converted)?;

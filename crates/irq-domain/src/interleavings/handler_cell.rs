@@ -10,7 +10,7 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 /// A controller with a single interrupt: a pending bit, and a device that numbers its messages.
-struct Machine {
+struct InstalledHandler {
     cell: HandlerCell<Handler>,
     pending: AtomicBool,
     sent: AtomicU32,
@@ -29,7 +29,7 @@ impl Drop for Handler {
     }
 }
 
-impl Machine {
+impl InstalledHandler {
     /// Creates a machine with an enabled handler, and a flag that is set when the handler is freed.
     fn new() -> (Arc<Self>, Arc<AtomicBool>) {
         let freed = Arc::new(AtomicBool::new(false));
@@ -106,7 +106,7 @@ macro_rules! threads {
 
 /// Two CPUs acknowledge a device's three messages while the interrupt moves between them.
 fn two_cpus_share_an_interrupt() {
-    let (machine, _) = Machine::new();
+    let (machine, _) = InstalledHandler::new();
     threads! {
         machine: for _ in 0..3 { machine.send() },
         machine: for _ in 0..2 { machine.acknowledge(); },
@@ -118,7 +118,7 @@ fn two_cpus_share_an_interrupt() {
 /// A task disables the interrupt while messages arrive, checks that the handler doesn't run, and
 /// enables it again.
 fn an_interrupt_is_disabled_under_load() {
-    let (machine, _) = Machine::new();
+    let (machine, _) = InstalledHandler::new();
     threads! {
         machine: { machine.send(); machine.acknowledge(); machine.send(); machine.acknowledge() },
         machine: machine.acknowledge(),
@@ -137,7 +137,7 @@ fn an_interrupt_is_disabled_under_load() {
 
 /// A task drops a handle while two CPUs handle and resend messages.
 fn a_handle_is_dropped_under_load() {
-    let (machine, freed) = Machine::new();
+    let (machine, freed) = InstalledHandler::new();
     machine.send();
     threads! {
         machine: { machine.acknowledge(); machine.acknowledge() },
@@ -150,7 +150,7 @@ fn a_handle_is_dropped_under_load() {
 /// A handler closes its own cell and a task frees the handler, while another message arrives on
 /// another CPU.
 fn a_handler_drops_its_own_handle() {
-    let (machine, freed) = Machine::new();
+    let (machine, freed) = InstalledHandler::new();
     threads! {
         machine: if let Ok(running) = machine.cell.enter() {
             machine.cell.close();
@@ -169,7 +169,7 @@ fn a_handler_drops_its_own_handle() {
 
 /// A task replaces a handler while messages arrive and another task tries to install one.
 fn a_handler_is_replaced_under_load() {
-    fn install(machine: &Machine) {
+    fn install(machine: &InstalledHandler) {
         let freed = Arc::new(AtomicBool::new(false));
         let mut handler = Handler { running: AtomicBool::new(false), freed };
         loop {
@@ -184,7 +184,7 @@ fn a_handler_is_replaced_under_load() {
             thread::yield_now();
         }
     }
-    let (machine, freed) = Machine::new();
+    let (machine, freed) = InstalledHandler::new();
     threads! {
         machine: { machine.close_and_free(); install(&machine) },
         machine: install(&machine),
@@ -196,7 +196,7 @@ fn a_handler_is_replaced_under_load() {
 
 /// A device sends messages before its handler is installed and while it is being installed.
 fn a_handler_is_installed_under_load() {
-    let (machine, freed) = Machine::new();
+    let (machine, freed) = InstalledHandler::new();
     machine.close_and_free();
     assert!(freed.load(SeqCst), "never freed");
     machine.cell.await_value();

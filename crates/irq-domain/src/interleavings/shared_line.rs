@@ -46,7 +46,7 @@ impl Dispatch for Kernel {
 }
 
 /// A line with its handler cell, control state and request lock.
-struct Machine {
+struct RequestedLine {
     cell: HandlerCell<()>,
     line: SharedLine,
     control: Mutex<Control>,
@@ -87,7 +87,7 @@ impl Device {
     }
 }
 
-impl Machine {
+impl RequestedLine {
     /// Creates an enabled line with one handler.
     fn new() -> (Arc<Self>, Arc<Device>) {
         let (device, handler) = Device::new();
@@ -151,8 +151,8 @@ impl Machine {
 /// Two tasks add and remove handlers, and one reuses the other's member, while a CPU acknowledges
 /// the line.
 fn handlers_come_and_go() {
-    let (machine, first) = Machine::new();
-    let visit = |machine: Arc<Machine>| {
+    let (machine, first) = RequestedLine::new();
+    let visit = |machine: Arc<RequestedLine>| {
         move || {
             let (index, device) = machine.join().unwrap();
             machine.leave(index, &device);
@@ -180,7 +180,7 @@ fn handlers_come_and_go() {
 /// The first handler is removed while another one is added. Either the new handler is refused, or
 /// it keeps the line from being removed.
 fn the_last_handler_goes_while_another_comes() {
-    let (machine, first) = Machine::new();
+    let (machine, first) = RequestedLine::new();
     let (leaving, cpu) = (machine.clone(), machine.clone());
     let threads = [
         thread::spawn(move || leaving.leave(MemberIndex::FIRST, &first)),

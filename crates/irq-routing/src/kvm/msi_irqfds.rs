@@ -59,13 +59,13 @@ struct Eventfd {
 pub struct MsiIrqfdSet(Arc<Shared>);
 
 struct Shared {
-    batch: Arc<Batch<Kernel>>,
+    batch: Arc<Batch<HandOver>>,
     poller: Arc<EventfdPoller>,
     _timer: PolledEventfd,
     _follower: Arc<Follower>,
 }
 
-struct Kernel {
+struct HandOver {
     router: Arc<KvmRouter>,
     poller: Arc<EventfdPoller>,
     timer: Arc<OwnedFd>,
@@ -86,7 +86,7 @@ impl MsiIrqfdSet {
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(io::Error::from)?;
         let timer = Arc::new(timer);
         let registry = router.clone();
-        let kernel = Kernel { router, poller: poller.clone(), timer: timer.clone() };
+        let kernel = HandOver { router, poller: poller.clone(), timer: timer.clone() };
         let batch = Arc::new(Batch::new(kernel));
         let (late, moved) = (batch.clone(), batch.clone());
         let follower: Arc<Follower> =
@@ -137,7 +137,7 @@ impl MsiIrqfdSet {
     }
 }
 
-impl Backend for Kernel {
+impl Backend for HandOver {
     type Eventfd = Eventfd;
     type Polled = PolledEventfd;
     type Bound = KvmIrqfd<Arc<dyn AsFd + Send + Sync>>;

@@ -3,7 +3,8 @@
 
 use super::explore_random;
 use super::model::{
-    DEVICE, EXECUTIONS, Machine, count, is_one_listed, list_registers, machine, spawn, start_moving,
+    DEVICE, EXECUTIONS, VgicMachine, count, is_one_listed, list_registers, machine, spawn,
+    start_moving,
 };
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::ich::ListRegister;
@@ -11,7 +12,7 @@ use msi_types::Cpu;
 
 /// An interrupt arrives while the guest runs, and the vCPU lists what has arrived. The interrupt
 /// must be in the list register afterwards, or the vCPU must be kicked again or exit.
-fn arrives_in_guest_mode(arrive: fn(&Machine)) {
+fn arrives_in_guest_mode(arrive: fn(&VgicMachine)) {
     let (machine, [vcpu, _]) = machine();
     machine.enable_spi();
     let mut vcpu = vcpu.with_list_registers(list_registers()).unwrap();
@@ -32,8 +33,8 @@ fn arrives_in_guest_mode(arrive: fn(&Machine)) {
 
 #[test]
 fn an_interrupt_arriving_in_guest_mode_is_not_missed() {
-    explore_random(EXECUTIONS, || arrives_in_guest_mode(Machine::send));
-    explore_random(EXECUTIONS, || arrives_in_guest_mode(Machine::fire));
+    explore_random(EXECUTIONS, || arrives_in_guest_mode(VgicMachine::send));
+    explore_random(EXECUTIONS, || arrives_in_guest_mode(VgicMachine::fire));
 }
 
 /// MOVI and SYNC execute while a vCPU in guest mode lists the event's LPI, which has ended before
@@ -77,7 +78,7 @@ fn a_message_moves_at_its_arrival(before: bool) {
     let mut registers = *guest.interface();
     let vmcr = registers.vmcr;
     registers.list[0] = ListRegister::new();
-    if guest.list_message(DEVICE, Machine::message(), vmcr, u32::MAX).is_some() {
+    if guest.list_message(DEVICE, VgicMachine::message(), vmcr, u32::MAX).is_some() {
         is_listed.store(true, SeqCst);
         registers = *guest.interface();
     } else {
@@ -106,7 +107,7 @@ fn arrives_beside_a_repetition() {
     machine.send();
     let mut guest = vcpu.enter();
     machine.send();
-    let device = spawn(&machine, Machine::fire);
+    let device = spawn(&machine, VgicMachine::fire);
     guest.returned();
     let kicks = machine.kicks.count(Cpu::new(0));
     let vmcr = guest.interface().vmcr;

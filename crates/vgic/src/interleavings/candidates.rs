@@ -14,8 +14,8 @@ use alloc::sync::Arc;
 use msi_types::Cpu;
 use shuttle::thread;
 
-/// Machine with two vCPUs, and two edge-triggered interrupts whose candidates share a leaf.
-struct Machine {
+/// Two vCPUs, and two edge-triggered interrupts whose candidates share a leaf.
+struct SharedLeaf {
     interrupts: [Interrupt; 2],
     candidates: [Candidates; 2],
     wakeup: VcpuWakeup,
@@ -26,7 +26,7 @@ fn wired_index(index: usize) -> WiredIndex {
     WiredIndex::new(WiredIndex::COUNT - WiredIndex::SHARED + index).unwrap()
 }
 
-impl Machine {
+impl SharedLeaf {
     fn new() -> Arc<Self> {
         let state = InterruptWord::new().with_edge(true).with_enabled(true);
         let kicks = Kicks::new();
@@ -100,15 +100,15 @@ impl Machine {
 const CPU: Cpu = Cpu::new(0);
 
 fn spawn(
-    machine: &Arc<Machine>,
-    act: impl FnOnce(&Machine) + Send + 'static,
+    machine: &Arc<SharedLeaf>,
+    act: impl FnOnce(&SharedLeaf) + Send + 'static,
 ) -> thread::JoinHandle<()> {
     let machine = machine.clone();
     thread::spawn(move || act(&machine))
 }
 
 /// Makes the vCPU fall asleep while these interrupts fire.
-fn sleeps_while_they_fire(machine: &Arc<Machine>, firing: &[usize]) {
+fn sleeps_while_they_fire(machine: &Arc<SharedLeaf>, firing: &[usize]) {
     let injectors: Vec<_> = firing
         .iter()
         .copied()
@@ -122,7 +122,7 @@ fn sleeps_while_they_fire(machine: &Arc<Machine>, firing: &[usize]) {
 }
 
 fn one_fires() {
-    sleeps_while_they_fire(&Machine::new(), &[0]);
+    sleeps_while_they_fire(&SharedLeaf::new(), &[0]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn an_interrupt_wakes_a_vcpu_falling_asleep() {
 }
 
 fn one_fires_again() {
-    let machine = Machine::new();
+    let machine = SharedLeaf::new();
     machine.fire(0);
     machine.handle(CPU).unwrap();
     sleeps_while_they_fire(&machine, &[0]);
@@ -144,7 +144,7 @@ fn clearing_a_candidate_keeps_an_interrupt_that_fires_meanwhile() {
 
 /// Fires an interrupt whose candidate bit is in the same leaf as a stale bit.
 fn a_neighbor_fires() {
-    let machine = Machine::new();
+    let machine = SharedLeaf::new();
     machine.fire(0);
     machine.handle(CPU).unwrap();
     sleeps_while_they_fire(&machine, &[1]);
@@ -157,7 +157,7 @@ fn an_interrupt_firing_while_its_leaf_is_cleared_is_not_lost() {
 
 /// Removes the vCPU's only candidate while the neighboring interrupt becomes a candidate.
 fn the_only_one_is_taken() {
-    let machine = Machine::new();
+    let machine = SharedLeaf::new();
     machine.fire(0);
     let neighbor = spawn(&machine, |machine| machine.fire(1));
     let taken = machine.candidates[CPU.index()].take_only();
@@ -177,7 +177,7 @@ fn removing_the_only_candidate_keeps_a_new_neighbor() {
 }
 
 fn two_fire() {
-    sleeps_while_they_fire(&Machine::new(), &[0, 1]);
+    sleeps_while_they_fire(&SharedLeaf::new(), &[0, 1]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! register by then.
 
 use super::model::{
-    CONFIGURATION, EXECUTIONS, Machine, REDISTRIBUTORS, is_one_listed, list_registers, machine,
+    CONFIGURATION, EXECUTIONS, REDISTRIBUTORS, VgicMachine, is_one_listed, list_registers, machine,
     spawn,
 };
 use super::{explore_more, explore_random};
@@ -17,8 +17,8 @@ use shuttle::thread;
 /// A register write that recalls listed LPIs, and the test for its completion.
 #[derive(Clone, Copy)]
 struct Request {
-    write: fn(&Machine),
-    is_complete: fn(&Machine) -> bool,
+    write: fn(&VgicMachine),
+    is_complete: fn(&VgicMachine) -> bool,
     /// `true` if the LPI is also pending again, so that disabling LPIs doesn't have to wait for the
     /// vCPU to learn whether it is pending.
     is_pending_again: bool,
@@ -49,7 +49,7 @@ const INVALIDATE: Request = Request {
     is_pending_again: false,
 };
 
-fn read(machine: &Machine, offset: u32) -> u32 {
+fn read(machine: &VgicMachine, offset: u32) -> u32 {
     let value = machine.gic.read(REDISTRIBUTORS + u64::from(offset), Word).unwrap();
     u32::try_from(value).unwrap()
 }

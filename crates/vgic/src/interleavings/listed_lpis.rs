@@ -11,18 +11,18 @@ use shuttle::thread;
 
 /// Action of the guest on its list registers.
 #[derive(Clone, Copy)]
-enum Guest {
+enum LpiAction {
     Acknowledges,
     Masks,
 }
 
 /// Makes vCPU 0 enter and exit once. Returns `true` if the guest acknowledged an interrupt.
-fn runs(machine: &Arc<Machine>, guest: Guest) -> thread::JoinHandle<bool> {
+fn runs(machine: &Arc<Machine>, guest: LpiAction) -> thread::JoinHandle<bool> {
     spawn(machine, move |machine| {
         let mut vcpu = machine.vcpu(0);
         let listed = vcpu.enter();
-        vcpu.exit(listed, matches!(guest, Guest::Masks));
-        listed.is_some() && matches!(guest, Guest::Acknowledges)
+        vcpu.exit(listed, matches!(guest, LpiAction::Masks));
+        listed.is_some() && matches!(guest, LpiAction::Acknowledges)
     })
 }
 
@@ -57,7 +57,7 @@ fn sync_removes_a_moved_lpi_from_its_old_list_register() {
 fn mapped_anew_while_listed() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
-    let runner = runs(&machine, Guest::Masks);
+    let runner = runs(&machine, LpiAction::Masks);
     commands.discard(1, 0);
     commands.map_event(1, 0, LPI, 0);
     runner.join().unwrap();
@@ -74,7 +74,7 @@ fn discarding_a_listed_lpi_does_not_signal_its_new_mapping() {
 fn next_owner_listed_meanwhile() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
-    let runner = runs(&machine, Guest::Masks);
+    let runner = runs(&machine, LpiAction::Masks);
     commands.unmap_device(1);
     commands.map_device(2, 1);
     commands.map_event(2, 0, LPI, 1);
@@ -96,7 +96,7 @@ fn an_exit_with_an_unmapped_lpi_does_not_signal_the_entrys_next_owner() {
 /// A signal of one event, whose LPI vCPU 0 acknowledges while `change` is in progress. Afterwards,
 /// the vCPUs have acknowledged one LPI altogether.
 fn acknowledged_during(change: fn(&mut Commands)) {
-    for guest in [Guest::Acknowledges, Guest::Masks] {
+    for guest in [LpiAction::Acknowledges, LpiAction::Masks] {
         explore(move || {
             let (machine, mut commands) = one_event();
             machine.send(1, 0);
@@ -128,15 +128,15 @@ fn a_listed_lpi_moved_to_a_vcpu_with_disabled_lpis_is_delivered_once() {
 /// MOVALL has moved the LPI to vCPU 1, which has it in a list register while the event follows.
 /// Afterwards, the event sends `more` messages. Returns the numbers of LPIs that vCPU 1
 /// acknowledged before and after that.
-fn followed_while_listed(guest: Guest, more: usize) -> [usize; 2] {
+fn followed_while_listed(guest: LpiAction, more: usize) -> [usize; 2] {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
     commands.movall(0, 1);
     let runner = spawn(&machine, move |machine| {
         let mut vcpu = machine.vcpu(1);
         let listed = vcpu.enter();
-        vcpu.exit(listed, matches!(guest, Guest::Masks));
-        listed.is_some() && matches!(guest, Guest::Acknowledges)
+        vcpu.exit(listed, matches!(guest, LpiAction::Masks));
+        listed.is_some() && matches!(guest, LpiAction::Acknowledges)
     });
     commands.movi(1, 0, 1);
     let acknowledged = usize::from(runner.join().unwrap());
@@ -147,7 +147,7 @@ fn followed_while_listed(guest: Guest, more: usize) -> [usize; 2] {
 
 #[test]
 fn a_listed_lpi_whose_event_moves_after_movall_is_delivered_once() {
-    for guest in [Guest::Acknowledges, Guest::Masks] {
+    for guest in [LpiAction::Acknowledges, LpiAction::Masks] {
         explore(move || {
             assert_eq!(followed_while_listed(guest, 0).iter().sum::<usize>(), 1, "one signal");
         });
@@ -156,7 +156,7 @@ fn a_listed_lpi_whose_event_moves_after_movall_is_delivered_once() {
 
 #[test]
 fn an_event_moved_to_its_listed_lpi_is_pending_once() {
-    for guest in [Guest::Acknowledges, Guest::Masks] {
+    for guest in [LpiAction::Acknowledges, LpiAction::Masks] {
         explore(move || assert_eq!(followed_while_listed(guest, 1)[1], 1, "one is pending"));
     }
 }
@@ -207,7 +207,7 @@ fn moved_and_rung_while_listed() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
     let sender = spawn(&machine, |machine| machine.send(1, 0));
-    let old = runs(&machine, Guest::Masks);
+    let old = runs(&machine, LpiAction::Masks);
     let new = spawn(&machine, |machine| {
         let mut vcpu = machine.vcpu(1);
         let listed = vcpu.enter();

@@ -36,13 +36,13 @@ pub(super) const EXECUTIONS: usize = 500;
 
 /// A machine whose guest has mapped one event of one device to [`LPI`] at vCPU 0. Collection n is
 /// mapped to vCPU n.
-pub(super) struct Machine {
+pub(super) struct VgicMachine {
     pub(super) gic: Arc<Vgic>,
     pub(super) ram: Arc<Ram>,
     pub(super) kicks: Arc<Kicks>,
 }
 
-pub(super) fn machine() -> (Arc<Machine>, [Vcpu; 2]) {
+pub(super) fn machine() -> (Arc<VgicMachine>, [Vcpu; 2]) {
     let ram = Arc::new(Ram::new(RAM_BYTES));
     ram.write(CONFIGURATION, &[0xa1]).unwrap();
     let kicks = Kicks::new();
@@ -55,7 +55,7 @@ pub(super) fn machine() -> (Arc<Machine>, [Vcpu; 2]) {
         ..VgicConfig::new(2)
     };
     let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
-    let machine = Machine { gic, ram, kicks };
+    let machine = VgicMachine { gic, ram, kicks };
     let mut vcpus: [Vcpu; 2] = vcpus.try_into().unwrap();
     let enable_groups = gicd::Ctlr::new().with_enable_grp0(true).with_enable_grp1(true);
     machine.write(machine.gic.config().distributor, gicd::CTLR.offset(), enable_groups.into());
@@ -64,7 +64,7 @@ pub(super) fn machine() -> (Arc<Machine>, [Vcpu; 2]) {
     (Arc::new(machine), vcpus)
 }
 
-impl Machine {
+impl VgicMachine {
     pub(super) fn write(&self, base: u64, offset: u32, value: u32) {
         self.gic.write_until_done(base + u64::from(offset), Word, value.into()).unwrap();
     }
@@ -175,8 +175,8 @@ pub(super) fn count(vcpu: &mut Vcpu) -> usize {
 }
 
 pub(super) fn spawn<T: Send + 'static>(
-    machine: &Arc<Machine>,
-    act: impl FnOnce(&Machine) -> T + Send + 'static,
+    machine: &Arc<VgicMachine>,
+    act: impl FnOnce(&VgicMachine) -> T + Send + 'static,
 ) -> thread::JoinHandle<T> {
     let machine = machine.clone();
     thread::spawn(move || act(&machine))
@@ -202,7 +202,7 @@ fn a_message_wakes_a_vcpu_falling_asleep() {
 
 /// A device numbers its interrupts, and the vCPU sleeps between them. The vCPU must not sleep over
 /// the last one.
-fn a_vcpu_sleeps_between_interrupts(signal: fn(&Machine)) {
+fn a_vcpu_sleeps_between_interrupts(signal: fn(&VgicMachine)) {
     const LAST: u64 = 3;
     let (machine, [mut vcpu, _]) = machine();
     machine.enable_spi();
@@ -245,8 +245,8 @@ fn a_vcpu_sleeps_between_interrupts(signal: fn(&Machine)) {
 
 #[test]
 fn a_later_interrupt_wakes_a_vcpu_falling_asleep() {
-    explore_random(EXECUTIONS, || a_vcpu_sleeps_between_interrupts(Machine::send));
-    let pulse = |machine: &Machine| {
+    explore_random(EXECUTIONS, || a_vcpu_sleeps_between_interrupts(VgicMachine::send));
+    let pulse = |machine: &VgicMachine| {
         machine.gic.pulse(Line::Spi(SPI.get()));
     };
     explore_random(EXECUTIONS, move || a_vcpu_sleeps_between_interrupts(pulse));
@@ -286,7 +286,7 @@ fn a_handler_sees_the_message_that_it_handles() {
 /// MOVI moves a pending message to another vCPU, which concurrently falls asleep.
 fn a_message_moves_to_a_sleeper() {
     let (machine, [mut old, mut new]) = machine();
-    let device = spawn(&machine, Machine::send);
+    let device = spawn(&machine, VgicMachine::send);
     let commands = spawn(&machine, |machine| machine.command(&[movi(1), sync(0)]));
     let sleeper = thread::spawn(move || (new.prepare_to_sleep() == Sleep::Ready, new));
     let before = count(&mut old);
@@ -304,7 +304,9 @@ fn a_message_that_moves_wakes_its_new_vcpu() {
 }
 
 /// Starts MOVI and SYNC, and returns a flag that must be set while the LPI is listed at vCPU 0.
-pub(super) fn start_moving(machine: &Arc<Machine>) -> (Arc<AtomicBool>, thread::JoinHandle<()>) {
+pub(super) fn start_moving(
+    machine: &Arc<VgicMachine>,
+) -> (Arc<AtomicBool>, thread::JoinHandle<()>) {
     let is_listed = Arc::new(AtomicBool::new(false));
     let seen = is_listed.clone();
     let commands = spawn(machine, move |machine| {
@@ -360,7 +362,7 @@ fn enter_and_exit(vcpu: &mut ListRegisterVcpu) {
 
 /// An interrupt arrives at a vCPU that is entering with nothing pending. Either the interrupt must
 /// be in the list register afterwards, or the vCPU must have been kicked.
-fn arrives_at_an_entry(before: Before, arrive: fn(&Machine)) {
+fn arrives_at_an_entry(before: Before, arrive: fn(&VgicMachine)) {
     let (machine, [mut vcpu, _]) = machine();
     machine.enable_spi();
     if before == Before::HandledAMessage {
@@ -385,7 +387,7 @@ fn arrives_at_an_entry(before: Before, arrive: fn(&Machine)) {
     assert!(is_one_listed(&vcpu.enter()), "the interrupt was lost");
 }
 
-fn arrives_at_entries(executions: usize, arrive: fn(&Machine)) {
+fn arrives_at_entries(executions: usize, arrive: fn(&VgicMachine)) {
     for before in [Before::Nothing, Before::Entered, Before::Returned] {
         explore_random(executions, move || arrives_at_an_entry(before, arrive));
     }
@@ -393,8 +395,8 @@ fn arrives_at_entries(executions: usize, arrive: fn(&Machine)) {
 
 #[test]
 fn a_message_that_arrives_during_a_vm_entry_is_not_missed() {
-    explore_random(EXECUTIONS, || arrives_at_an_entry(Before::HandledAMessage, Machine::send));
-    arrives_at_entries(EXECUTIONS, Machine::send);
+    explore_random(EXECUTIONS, || arrives_at_an_entry(Before::HandledAMessage, VgicMachine::send));
+    arrives_at_entries(EXECUTIONS, VgicMachine::send);
 }
 
 /// Detects read-modify-writes, which would drain the store buffer.
@@ -417,12 +419,12 @@ fn an_idle_entry_and_exit_perform_no_read_modify_write() {
 
 #[test]
 fn an_spi_that_fires_during_a_vm_entry_is_not_missed() {
-    arrives_at_entries(EXECUTIONS, Machine::fire);
+    arrives_at_entries(EXECUTIONS, VgicMachine::fire);
 }
 
 #[test]
 fn an_activation_during_a_vm_entry_is_not_missed() {
-    let activate = |machine: &Machine| machine.set_bit(gicd::ISACTIVER.locate(SPI));
+    let activate = |machine: &VgicMachine| machine.set_bit(gicd::ISACTIVER.locate(SPI));
     arrives_at_entries(10 * EXECUTIONS, activate);
 }
 

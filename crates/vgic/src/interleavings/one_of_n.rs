@@ -1,7 +1,7 @@
 //! Scenarios for 1-of-N interrupts, which fire while PEs begin or cease to participate.
 
 use super::explore;
-use super::wired_model::{LINE, Machine, index, spawn};
+use super::wired_model::{LINE, WiredMachine, index, spawn};
 use crate::VgicConfig;
 use crate::wired::participation::{AWAKE, GROUP};
 use alloc::sync::Arc;
@@ -13,8 +13,8 @@ use shuttle::thread;
 const CPUS: [Cpu; 2] = [Cpu::new(0), Cpu::new(1)];
 
 /// Creates a machine with a 1-of-N SPI, in which these PEs participate.
-fn machine(participants: &[Cpu]) -> Arc<Machine> {
-    let machine = Machine::of(&VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
+fn machine(participants: &[Cpu]) -> Arc<WiredMachine> {
+    let machine = WiredMachine::of(&VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
     let any = Irouter::new().with_any_participating(true);
     machine.wired.set_route(index().intid(), |_| any.into_bits());
     let machine = Arc::new(machine);
@@ -27,7 +27,7 @@ fn machine(participants: &[Cpu]) -> Arc<Machine> {
     machine
 }
 
-impl Machine {
+impl WiredMachine {
     fn join(&self, cpu: Cpu) {
         self.wired.set_participation(cpu, AWAKE, 0);
     }

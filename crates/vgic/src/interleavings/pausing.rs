@@ -2,7 +2,7 @@
 
 use super::explore_random;
 use super::model::{
-    DEVICE, EVENT, EXECUTIONS, ITS, Machine, SPI, SPURIOUS, count, handle, machine, spawn,
+    DEVICE, EVENT, EXECUTIONS, ITS, SPI, SPURIOUS, VgicMachine, count, handle, machine, spawn,
 };
 use super::std::vec::Vec;
 use crate::saved_state::SavedState;
@@ -16,19 +16,19 @@ use shuttle::thread;
 const LINE: Line = Line::Spi(SPI.get());
 const FIRST_LPI: u64 = 8192;
 
-fn save(machine: &Machine, vcpus: &mut [Vcpu]) -> SavedState {
+fn save(machine: &VgicMachine, vcpus: &mut [Vcpu]) -> SavedState {
     let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
     machine.gic.save().unwrap()
 }
 
-fn restore(machine: &Machine, vcpus: &mut [Vcpu], saved: &SavedState) {
+fn restore(machine: &VgicMachine, vcpus: &mut [Vcpu], saved: &SavedState) {
     let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
     machine.gic.restore(saved).unwrap();
 }
 
 /// Acknowledges and ends all signaled interrupts, and returns their INTIDs. The SPI's device lowers
 /// its line when the SPI is handled.
-fn taken(machine: &Machine, vcpu: &mut Vcpu) -> Vec<u64> {
+fn taken(machine: &VgicMachine, vcpu: &mut Vcpu) -> Vec<u64> {
     let take = || {
         let taken = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
         if taken == u64::from(SPI.get()) {

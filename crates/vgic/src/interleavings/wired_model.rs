@@ -31,7 +31,7 @@ pub(super) const LINE: Line = Line::Spi(SPI);
 const RANDOM: usize = 500;
 
 /// A machine with two vCPUs and an edge-triggered, enabled SPI.
-pub(super) struct Machine {
+pub(super) struct WiredMachine {
     pub(super) wired: Wired,
     wakeup: Arc<VcpuWakeup>,
     pub(super) kicks: Arc<Kicks>,
@@ -41,7 +41,7 @@ pub(super) fn index() -> WiredIndex {
     WiredIndex::of(IntId::new(SPI)).unwrap()
 }
 
-impl Machine {
+impl WiredMachine {
     /// Creates a machine whose SPI is routed to vCPU 0.
     fn new() -> Self {
         Self::of(&VgicConfig::new(2))
@@ -108,8 +108,8 @@ impl Machine {
 }
 
 pub(super) fn spawn<T: Send + 'static>(
-    machine: &Arc<Machine>,
-    act: impl FnOnce(&Machine) -> T + Send + 'static,
+    machine: &Arc<WiredMachine>,
+    act: impl FnOnce(&WiredMachine) -> T + Send + 'static,
 ) -> thread::JoinHandle<T> {
     let machine = machine.clone();
     thread::spawn(move || act(&machine))
@@ -118,7 +118,7 @@ pub(super) fn spawn<T: Send + 'static>(
 /// The interrupt fires while the vCPU falls asleep. If the interrupt has also fired before, the
 /// vCPU first handles the earlier occurrence.
 fn one_fires_at_a_sleeper(has_fired: bool) {
-    let machine = Arc::new(Machine::new());
+    let machine = Arc::new(WiredMachine::new());
     if has_fired {
         machine.wired.pulse(LINE);
     }
@@ -144,7 +144,7 @@ fn a_wired_interrupt_wakes_a_vcpu_falling_asleep() {
 /// Another vCPU sends an SGI while the vCPU falls asleep and the distributor's group is enabled.
 fn an_sgi_is_sent_to_a_sleeper() {
     const SGI_1_TO_OTHERS: u64 = 1 << 40 | 1 << 24;
-    let machine = Arc::new(Machine::new());
+    let machine = Arc::new(WiredMachine::new());
     machine.wired.change(CPU, IntId::new(1), |state| state.with_enabled(true));
     machine.wired.set_control(|_| 0);
     let sender = spawn(&machine, |machine| {
@@ -168,7 +168,7 @@ fn an_sgi_wakes_a_vcpu_falling_asleep() {
 /// device waits until the first edge has been handled. The vCPU reads both numbers whenever it
 /// handles the interrupt.
 fn two_pulse_one() {
-    let machine = Arc::new(Machine::new());
+    let machine = Arc::new(WiredMachine::new());
     let sent = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
     let first = {
         let sent = sent.clone();
@@ -218,13 +218,13 @@ impl PhysicalInterrupts for Physical {
 
 /// Action of the guest on its list registers.
 #[derive(Clone, Copy)]
-enum Guest {
+enum WiredAction {
     Masks,
     Acknowledges,
     Ends,
 }
 
-impl Guest {
+impl WiredAction {
     fn leaves(self, filled: ListRegisterState) -> ListRegisterState {
         match (self, filled) {
             (Self::Acknowledges, Pending) => Active,
@@ -238,14 +238,14 @@ impl Guest {
 /// A machine with an SPI linked to a physical interrupt. The physical interrupt has fired, and the
 /// hypervisor has acknowledged it.
 struct Linked {
-    machine: Machine,
+    machine: WiredMachine,
     physical: Arc<Physical>,
 }
 
 impl Linked {
     fn fired() -> Arc<Self> {
         let physical = Arc::new(Physical(AtomicBool::new(true)));
-        let machine = Machine::new();
+        let machine = WiredMachine::new();
         assert!(machine.wired.serve_physical(physical.clone()).is_ok());
         machine.wired.link(LINE, Some(PHYSICAL)).unwrap();
         machine.wired.pulse(LINE);
@@ -254,7 +254,7 @@ impl Linked {
 
     /// Makes the vCPU enter and exit once. The hardware deactivates a linked physical interrupt
     /// together with the virtual interrupt.
-    fn run(&self, guest: Guest) {
+    fn run(&self, guest: WiredAction) {
         let Some(filled) = self.machine.fill(CPU) else { return self.machine.exit(CPU, None) };
         thread::yield_now();
         let now = guest.leaves(filled.state);
@@ -267,7 +267,7 @@ impl Linked {
     /// Checks that the physical interrupt can fire again after the guest has ended all interrupts.
     fn check(&self) {
         for _ in 0..3 {
-            self.run(Guest::Ends);
+            self.run(WiredAction::Ends);
         }
         let state = self.machine.state();
         assert!(!state.pending() && !state.active() && !state.physical_active(), "{state:?}");
@@ -276,11 +276,11 @@ impl Linked {
 }
 
 /// The vCPU runs twice while another vCPU clears the active state and the line is unlinked.
-fn unlinked(guest: Guest, unlink: fn(&Wired)) {
+fn unlinked(guest: WiredAction, unlink: fn(&Wired)) {
     let machine = Linked::fired();
     let vcpu = {
         let machine = machine.clone();
-        thread::spawn(move || [guest, Guest::Acknowledges].map(|guest| machine.run(guest)))
+        thread::spawn(move || [guest, WiredAction::Acknowledges].map(|guest| machine.run(guest)))
     };
     let other = {
         let machine = machine.clone();
@@ -304,7 +304,7 @@ fn unlink_and_link(wired: &Wired) {
 #[test]
 fn the_physical_interrupt_of_an_unlinked_line_is_deactivated_once() {
     for change in [unlink, unlink_and_link] {
-        for guest in [Guest::Masks, Guest::Acknowledges, Guest::Ends] {
+        for guest in [WiredAction::Masks, WiredAction::Acknowledges, WiredAction::Ends] {
             explore_random(RANDOM, move || unlinked(guest, change));
         }
     }
@@ -341,7 +341,7 @@ impl PhysicalInterrupts for PhysicalLine {
 /// interrupts masked.
 fn a_level_bounces() {
     let input = Arc::new(PhysicalLine::default());
-    let machine = Arc::new(Machine::new());
+    let machine = Arc::new(WiredMachine::new());
     machine.wired.change(CPU, index().intid(), |state| state.with_edge(false));
     assert!(machine.wired.serve_physical(input.clone()).is_ok());
     machine.wired.link(LINE, Some(PHYSICAL)).unwrap();

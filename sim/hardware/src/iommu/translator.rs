@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[derive(Clone, Copy, Debug)]
-    enum Step {
+    enum TableStep {
         Map {
             domain: u32,
             page: u64,
@@ -101,21 +101,21 @@ mod tests {
         },
     }
 
-    fn steps() -> impl Strategy<Value = Step> {
+    fn steps() -> impl Strategy<Value = TableStep> {
         let (device, domain, page) = (0..DEVICES, 0..3u32, (0..6u64).prop_map(|page| page << 12));
         let iova = prop_oneof![page, Just(ITS)];
         let target = (0..3u64).prop_map(|page| ITS + (page << 12));
         prop_oneof![
             3 => (domain.clone(), iova.clone(), target)
-                .prop_map(|(domain, page, target)| Step::Map { domain, page, target }),
+                .prop_map(|(domain, page, target)| TableStep::Map { domain, page, target }),
             2 => (domain.clone(), iova.clone())
-                .prop_map(|(domain, page)| Step::Unmap { domain, page }),
+                .prop_map(|(domain, page)| TableStep::Unmap { domain, page }),
             1 => (device.clone(), domain.clone())
-                .prop_map(|(device, domain)| Step::Attach { device, domain }),
+                .prop_map(|(device, domain)| TableStep::Attach { device, domain }),
             1 => (domain, any::<bool>())
-                .prop_map(|(domain, identity)| Step::Replace { domain, identity }),
+                .prop_map(|(domain, identity)| TableStep::Replace { domain, identity }),
             6 => (device, iova, any::<bool>())
-                .prop_map(|(device, page, routed)| Step::Send { device, page, routed }),
+                .prop_map(|(device, page, routed)| TableStep::Send { device, page, routed }),
         ]
     }
 
@@ -139,17 +139,17 @@ mod tests {
             Self { driver, expected, controller, router, mapped: BTreeSet::new() }
         }
 
-        fn run(&mut self, step: Step) {
+        fn run(&mut self, step: TableStep) {
             let unit = self.driver.unit().clone();
             match step {
-                Step::Map { domain, page, target } => {
+                TableStep::Map { domain, page, target } => {
                     let [page, target] = [page, target].map(|at| granule(domain).page(at));
                     let at = IovaConstraint::At(page);
                     if self.driver.map(IommuDomain(domain), target, at).is_ok() {
                         self.mapped.insert((domain, page));
                     }
                 }
-                Step::Unmap { domain, page } => {
+                TableStep::Unmap { domain, page } => {
                     let first = granule(domain).page(page);
                     if self.mapped.remove(&(domain, first)) {
                         self.driver.unmap(IommuDomain(domain), first);
@@ -157,19 +157,19 @@ mod tests {
                         self.invalidate(&Invalidation::all().with_addresses(page));
                     }
                 }
-                Step::Attach { device, domain } => {
+                TableStep::Attach { device, domain } => {
                     unit.attach(RequesterId::new(device), IommuDomain(domain));
                     let device = DeviceId::new(device);
                     self.invalidate(&Invalidation::all().with_devices(device..=device));
                 }
-                Step::Replace { domain, identity } => {
+                TableStep::Replace { domain, identity } => {
                     let mapped = DoorbellMode::Mapped(granule(domain));
                     let mode = if identity { DoorbellMode::Identity } else { mapped };
                     unit.create(IommuDomain(domain), mode);
                     self.mapped.retain(|(other, _)| *other != domain);
                     self.invalidate(&Invalidation::all());
                 }
-                Step::Send { device, page, routed } => self.send(&unit, device, page, routed),
+                TableStep::Send { device, page, routed } => self.send(&unit, device, page, routed),
             }
         }
 
@@ -204,8 +204,8 @@ mod tests {
         ) {
             let mut machine = Machine::new();
             for device in 0..DEVICES {
-                machine.run(Step::Replace { domain: device, identity: false });
-                machine.run(Step::Attach { device, domain: device });
+                machine.run(TableStep::Replace { domain: device, identity: false });
+                machine.run(TableStep::Attach { device, domain: device });
             }
             for step in steps {
                 machine.run(step);
