@@ -307,7 +307,7 @@ super::table::stages! {
             } "INTID {interrupt} is level-sensitive, but a message is an edge"
                 => "make the interrupt edge-triggered in GICD_ICFGR<n>";
             /// The interrupt was requested as level-sensitive, and its controller now waits for edges.
-            445 EdgeTriggered {
+            463 EdgeTriggered {
                 /// The INTID.
                 interrupt: HwIrq,
             } "INTID {interrupt} is edge-triggered, but was requested as level-sensitive"
