@@ -23,7 +23,7 @@
 //!    last run also excuses the run.
 //! 3. A run is *spurious* if it finds no new message, and none has arrived since the CPU of the last
 //!    run looked for interrupts, or any other CPU that was dispatching the vector then. A message in
-//!    flight, and an interrupt that the core deferred, excuse it. CPUs acknowledge the line of a
+//!    flight, a dispatch by another CPU, and an interrupt that the core deferred, excuse it. CPUs acknowledge the line of a
 //!    controller inside a host bridge and not its vectors, so that this rule does not apply to them.
 //! 4. A handler must not run more often than its vector sent messages. This limit ignores late runs,
 //!    and interrupts that the driver resent without knowing whether they were pending.
@@ -219,8 +219,9 @@ impl VectorRecord {
         let began = route.message_begins();
         let left = fire();
         // If no operation is in progress, the endpoint has sent what it held back.
-        if left != SendOutcome::Held || lock(&self.operations).open == 0 {
-            route.arrived(Some(began));
+        match &*lock(&self.operations) {
+            Operations { open: 1.., .. } if left == SendOutcome::Held => route.held(began),
+            _ => route.arrived(Some(began)),
         }
         if left == SendOutcome::NotSent {
             // The message was not sent, so the next message reuses the sequence number.

@@ -154,13 +154,19 @@ impl CpuCore {
 
     fn take_one_of(&self, interrupts: &Interrupts, looked_at: u64) -> bool {
         let interface: CpuInterface<_> = CpuInterface::new(CpuRegisters(&self.vcpu));
-        let Some(acknowledged) = interface.acknowledge() else { return false };
+        let looks = self.routes.looks();
+        looks.begin(self.cpu, looked_at);
+        let Some(acknowledged) = interface.acknowledge() else {
+            looks.end(self.cpu, false);
+            return false;
+        };
         let hwirq = acknowledged.intid().hwirq();
         self.observe(Event::Taken { cpu: self.cpu, hwirq });
         let dispatches = self.routes.dispatches(hwirq);
-        dispatches.begin(looked_at);
+        dispatches.begin(self.cpu, looked_at);
+        looks.end(self.cpu, false);
         let outcome = interrupts.dispatch(self.cpu, hwirq);
-        dispatches.end(looked_at, matches!(outcome, Dispatched::Deferred(_)));
+        dispatches.end(self.cpu, matches!(outcome, Dispatched::Deferred(_)));
         if let Dispatched::Unhandled(why) = outcome {
             self.unhandled.count(hwirq, why);
         }

@@ -30,41 +30,53 @@ pub(crate) enum SendOutcome {
 
 /// The dispatches of one vector, of all its allocations.
 #[derive(Debug, Default)]
-pub(crate) struct Dispatches(Mutex<DispatchState>);
+pub(crate) struct Dispatches {
+    /// The CPUs that do not know yet which vector they have acknowledged.
+    looks: Option<Arc<Self>>,
+    state: Mutex<DispatchState>,
+}
 
 #[derive(Debug, Default)]
 struct DispatchState {
-    /// The times at which CPUs looked for the interrupts that they have acknowledged, and whose
-    /// dispatch has not returned.
-    looked_at: Vec<u64>,
+    /// The CPUs that acknowledged an interrupt and whose dispatch has not returned, and the times
+    /// at which they looked for interrupts.
+    looked_at: Vec<(Cpu, u64)>,
     /// Set if the interrupt core has deferred an interrupt and will resend it.
     deferred: bool,
 }
 
 impl Dispatches {
+    pub(super) fn new(looks: Arc<Self>) -> Self {
+        Self { looks: Some(looks), ..Self::default() }
+    }
+
     /// Records that a CPU, which started to look for interrupts at `looked_at`, acknowledged the
     /// vector and is about to dispatch it.
-    pub(crate) fn begin(&self, looked_at: u64) {
-        lock(&self.0).looked_at.push(looked_at);
+    pub(crate) fn begin(&self, cpu: Cpu, looked_at: u64) {
+        lock(&self.state).looked_at.push((cpu, looked_at));
     }
 
     /// Records that the dispatch has returned.
-    pub(crate) fn end(&self, looked_at: u64, is_deferred: bool) {
-        let state = &mut *lock(&self.0);
-        if let Some(index) = state.looked_at.iter().position(|other| *other == looked_at) {
-            state.looked_at.swap_remove(index);
-        }
+    pub(crate) fn end(&self, cpu: Cpu, is_deferred: bool) {
+        let state = &mut *lock(&self.state);
+        state.looked_at.retain(|(other, _)| *other != cpu);
         state.deferred |= is_deferred;
     }
 
-    /// Returns the time at which the first of the CPUs looked that are dispatching the vector.
+    /// Returns the time at which the first of the CPUs looked that are dispatching the vector, or
+    /// that may be about to.
     fn first_look(&self) -> u64 {
-        lock(&self.0).looked_at.iter().copied().min().unwrap_or(UNKNOWN)
+        // A CPU begins a dispatch before its look ends.
+        let first = self.looks.as_ref().map_or(UNKNOWN, |looks| looks.first_look());
+        lock(&self.state).looked_at.iter().fold(first, |first, (_, time)| first.min(*time))
     }
 
-    /// Returns `true` if an interrupt was deferred since the last call.
-    fn take_deferred(&self) -> bool {
-        std::mem::take(&mut lock(&self.0).deferred)
+    /// Returns `true` if a CPU other than `cpu` is dispatching the vector, or if an interrupt was
+    /// deferred since the last call that found no such CPU.
+    fn is_left_to_another_run(&self, cpu: Cpu) -> bool {
+        let state = &mut *lock(&self.state);
+        state.looked_at.iter().any(|(other, _)| *other != cpu)
+            || std::mem::take(&mut state.deferred)
     }
 }
 
@@ -89,6 +101,8 @@ struct RouteState {
     open: Vec<Cpu>,
     /// The time since which messages may be in flight.
     in_flight_since: Option<u64>,
+    /// Set while the device sends a message.
+    is_sending: bool,
     /// The pending bits, by CPU; only the first is used if the bit travels.
     bits: Vec<PendingBit>,
     /// Number of extra runs excused because the driver could not know whether the interrupt that it
@@ -119,6 +133,7 @@ impl Route {
             closed_at: vec![0; cpus],
             open: Vec::new(),
             in_flight_since: Some(made_at),
+            is_sending: false,
             bits: vec![PendingBit::default(); cpus],
             unknowable: 0,
         });
@@ -163,8 +178,18 @@ impl Route {
     /// Records that the device is about to send a message, and returns the time.
     pub(super) fn message_begins(&self) -> u64 {
         let now = self.clock.now();
-        lock(&self.state).in_flight_since.get_or_insert(now);
+        let state = &mut *lock(&self.state);
+        state.in_flight_since.get_or_insert(now);
+        state.is_sending = true;
         now
+    }
+
+    /// Records that the endpoint holds back the message that was sent at `began`.
+    pub(super) fn held(&self, began: u64) {
+        let state = &mut *lock(&self.state);
+        state.is_sending = false;
+        // An operation may have ended while the device sent the message, and another one begun.
+        state.in_flight_since.get_or_insert(began);
     }
 
     /// Records that all messages have arrived that were in flight or that the endpoint held back,
@@ -172,6 +197,7 @@ impl Route {
     /// meanwhile.
     pub(super) fn arrived(&self, began: Option<u64>) {
         let state = &mut *lock(&self.state);
+        state.is_sending &= began.is_none();
         let since = [state.in_flight_since.take(), began].into_iter().flatten().min();
         let Some(since) = since else { return };
         let now = self.clock.tick();
@@ -227,6 +253,7 @@ impl Route {
             || self.chained
             || run.number > run.seen
             || run.looked_at < bit.looked
+            || state.is_sending
             || state.in_flight_since.is_some();
         // Another CPU may have acknowledged an earlier arrival, and may be about to dispatch it.
         let looked_at = run.looked_at.min(self.dispatches.first_look());
@@ -234,7 +261,7 @@ impl Route {
         let closed_at = state.closed_at.get(run.cpu.index()).copied().unwrap_or(0);
         if closed_at <= run.looked_at.min(sent_at) && !(stays && (is_pending || is_resent)) {
             RunVerdict::WrongCpu
-        } else if is_due || self.dispatches.take_deferred() {
+        } else if is_due || self.dispatches.is_left_to_another_run(run.cpu) {
             RunVerdict::Right
         } else {
             RunVerdict::Spurious

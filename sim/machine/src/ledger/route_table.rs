@@ -26,6 +26,8 @@ pub(crate) struct RouteTable {
     by_vector: RwLock<HashMap<u32, Arc<Route>>>,
     /// The dispatches of all vectors that were ever acknowledged or allocated.
     dispatches: Mutex<HashMap<u32, Arc<Dispatches>>>,
+    /// The CPUs that do not know yet which vector they have acknowledged.
+    looks: Arc<Dispatches>,
     /// Held while lines move, and while the target of a new vector with a line is read.
     lines: Mutex<()>,
     /// Vectors for which the table ignores the driver's resend reports.
@@ -40,6 +42,7 @@ impl RouteTable {
             cpus,
             by_vector: RwLock::default(),
             dispatches: Mutex::default(),
+            looks: Arc::default(),
             lines: Mutex::default(),
             #[cfg(test)]
             unheard: Mutex::default(),
@@ -76,7 +79,12 @@ impl RouteTable {
 
     /// Returns the dispatches of a vector.
     pub(crate) fn dispatches(&self, hwirq: HwIrq) -> Arc<Dispatches> {
-        Arc::clone(lock(&self.dispatches).entry(hwirq.get()).or_default())
+        let new = || Arc::new(Dispatches::new(Arc::clone(&self.looks)));
+        Arc::clone(lock(&self.dispatches).entry(hwirq.get()).or_insert_with(new))
+    }
+
+    pub(crate) fn looks(&self) -> &Dispatches {
+        &self.looks
     }
 
     pub(super) fn add(&self, hwirq: HwIrq, pending: Pending, target: Cpu) {

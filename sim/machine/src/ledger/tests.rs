@@ -88,7 +88,11 @@ impl Rig {
                 "run" => _ = self.record.handle(cpu(), self.record.clock.now()),
                 // By a CPU that was descheduled for a long time since the last `look`.
                 "run-late" => _ = self.record.handle(cpu(), self.looked_at.get()),
-                "defer" => self.routes.dispatches(VECTOR).end(0, true),
+                "looks" => self.routes.looks().begin(cpu(), self.record.clock.now()),
+                "looked" => self.routes.looks().end(cpu(), false),
+                "dispatch" => self.routes.dispatches(VECTOR).begin(cpu(), self.looked_at.get()),
+                "returned" => self.routes.dispatches(VECTOR).end(cpu(), false),
+                "defer" => self.routes.dispatches(VECTOR).end(Cpu::new(0), true),
                 // The interrupt core resends the vector; the driver knows or guesses that it is
                 // pending.
                 "resend" => resend(ResendReason::Requested),
@@ -134,6 +138,10 @@ a message that arrived after the look of the last run is due: send, look, send, 
     told 0 0, run 0, told 0 1
 a resend of the core excuses no run unless an interrupt was deferred: \
     send 10, run 0, resend 0, run 0, told 0 1, defer, resend 0, run 0, told 0 1, run 0, told 0 2
+a run that a dispatch leaves to another CPU is right: \
+    send 10, look, run 0, dispatch 1, run 0, told 0 0, returned 1, run 0, told 0 1
+a CPU may have acknowledged an earlier message: \
+    send 10, looks 1, send, run 0, run 0, looked 1, run 0, told 0 0, run 0, told 0 1
 a deferral of the former owner excuses a run: \
     send 3, free, defer, abandon, allocate, resend 0, run 0, told 0 0, run 0, told 0 1
 a run for the former owner's message is late: \
@@ -143,7 +151,11 @@ a late run handles no message of the new owner: \
 an unhandled message keeps the record unsettled: send, run 0, send, unsettled, abandon, settled
 a message that was not sent does not count: \
     sending, unsent, messages 0, settled, run 0, told 0 1
-a message in flight is due: send 5, run 0, sending, run 0, sent, told 0 0";
+a message in flight is due: send 5, run 0, sending, run 0, sent, told 0 0
+a message in flight is due although an operation ended: \
+    send, begin, sending, end, run 0, run 0, sent, told 0 0
+a message held after an operation ended arrives with the next one: \
+    send 5, run 0, begin, sending, end, begin, run 0, held, end, run 0, told 0 0";
 
 const SHARED: &str = "\
 a late run at the old CPU is wrong: send, move 1, run 1, send, run 0, told 1 0";
