@@ -395,11 +395,8 @@ impl<P: Platform, K> MsiParent for SpiMessages<P, K> {
         let Ok(message) = self.message_of(hwirq) else {
             return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
-        let explained = self.wired.explain(hwirq);
-        let is_level = explained.facts().any(|fact| fact == Fact::LevelSensitive);
-        let level = is_level.then_some(Obstacle::LevelSensitive { interrupt: hwirq });
         let facts = [Fact::Doorbell(message.address), Fact::MessageIntid(hwirq)];
-        explained.with_obstacles(&[level]).with_facts(&facts.map(Some))
+        self.wired.explain(hwirq).with_facts(&facts.map(Some))
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

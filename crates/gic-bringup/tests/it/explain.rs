@@ -249,15 +249,21 @@ fn explain_names_spi_registers_changed_behind_the_driver() {
 }
 
 #[test]
-fn explain_names_a_level_that_waits_for_edges() {
-    let setup = Setup::new();
-    let line = setup.line(Trigger::Level);
-    let explain = || setup.explain_on(CPU0, line.irq()).obstacle();
-    assert_eq!(explain(), None);
-    let at = gicd::ICFGR.locate(IntId::new(SPI)).unwrap();
-    let register = 0x0800_0000 + u64::from(at.register().offset());
-    setup.machine.bus().write(register, AccessWidth::Word, at.insert(0, 2).into());
-    assert_eq!(explain(), Some(Obstacle::EdgeTriggered { interrupt: HwIrq::new(SPI) }));
+fn explain_compares_a_wired_trigger_with_the_requested_one() {
+    let interrupt = HwIrq::new(SPI);
+    for (requested, other, named) in [
+        (Trigger::Level, 2, Obstacle::EdgeTriggered { interrupt }),
+        (Trigger::Edge, 0, Obstacle::LevelSensitive { interrupt }),
+    ] {
+        let setup = Setup::new();
+        let line = setup.line(requested);
+        let explain = || setup.explain_on(CPU0, line.irq()).obstacle();
+        assert_eq!(explain(), None);
+        let at = gicd::ICFGR.locate(IntId::new(SPI)).unwrap();
+        let register = 0x0800_0000 + u64::from(at.register().offset());
+        setup.machine.bus().write(register, AccessWidth::Word, at.insert(0, other).into());
+        assert_eq!(explain(), Some(named));
+    }
 }
 
 #[test]

@@ -152,11 +152,9 @@ pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
     // The controller may already have said so.
     let is_known = source.obstacles().any(|it| matches!(it, Obstacle::Offline { .. }));
     let offline = target_offline(interrupt).filter(|_| disabled.is_none() && !is_known);
-    let is_changed = descriptor.flow == Flow::Level && is_edge_triggered(&source);
-    let changed = Obstacle::EdgeTriggered { interrupt: descriptor.hwirq };
-    let changed = Some(changed).filter(|_| is_changed);
+    let trigger = other_trigger(descriptor, &source);
     let found =
-        source.with_obstacles(&[offline, changed]).with_fact(Fact::Irq(descriptor.irq.get()));
+        source.with_obstacles(&[offline, trigger]).with_fact(Fact::Irq(descriptor.irq.get()));
     match disabled {
         // The core masks an interrupt that it or its driver disables.
         Some(reason) => found.caused_by(reason, |obstacle| match obstacle {
@@ -168,11 +166,21 @@ pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
     }
 }
 
-/// Returns `true` if the controller says that it waits for edges of an interrupt. One that says
-/// nothing of the interrupt's state does not say this either.
-fn is_edge_triggered(source: &Explanation) -> bool {
+/// Returns the obstacle that the controller has another trigger than was requested. A controller
+/// that says nothing of an interrupt's state does not say that it waits for edges. The line of a
+/// chained controller has a trigger of its own.
+fn other_trigger(descriptor: &Descriptor, source: &Explanation) -> Option<Obstacle> {
+    let interrupt = descriptor.hwirq;
     let is_examined = |fact| matches!(fact, Fact::Pending(_) | Fact::NotPending(_));
-    source.facts().any(is_examined) && source.facts().all(|fact| fact != Fact::LevelSensitive)
+    let is_level = source.facts().any(|fact| fact == Fact::LevelSensitive);
+    match descriptor.flow {
+        _ if descriptor.line().is_some() => None,
+        Flow::Edge if is_level => Some(Obstacle::LevelSensitive { interrupt }),
+        Flow::Level if !is_level && source.facts().any(is_examined) => {
+            Some(Obstacle::EdgeTriggered { interrupt })
+        }
+        _ => None,
+    }
 }
 
 /// Returns the obstacle, if any, that keeps the handler from running when the interrupt arrives.

@@ -300,11 +300,11 @@ super::table::stages! {
                 => "find out what wrote the register; a VMM must restore each CPU's own value";
         }
         Configuration {
-            /// The message is an edge, which a level-sensitive interrupt ignores.
+            /// The source of the interrupt sends edges, which a level-sensitive interrupt does not keep.
             435 LevelSensitive {
                 /// The INTID.
                 interrupt: HwIrq,
-            } "INTID {interrupt} is level-sensitive, but a message is an edge"
+            } "INTID {interrupt} is level-sensitive, but its source sends edges"
                 => "make the interrupt edge-triggered in GICD_ICFGR<n>";
             /// The interrupt was requested as level-sensitive, and its controller now waits for edges.
             463 EdgeTriggered {
