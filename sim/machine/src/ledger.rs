@@ -216,12 +216,12 @@ impl VectorRecord {
         let route = self.route();
         self.sent_at.set(sent + 1, self.clock.tick());
         self.ram.device_store64(self.mailbox, sent + 1);
-        let began = route.message_begins();
+        route.message_begins();
         let left = fire();
-        // If no operation is in progress, the endpoint has sent what it held back.
-        match &*lock(&self.operations) {
-            Operations { open: 1.., .. } if left == SendOutcome::Held => route.held(began),
-            _ => route.arrived(Some(began)),
+        {
+            let operations = lock(&self.operations);
+            // If no operation is in progress, the endpoint has sent what it held back.
+            route.message_ends(left == SendOutcome::Held && operations.open > 0);
         }
         if left == SendOutcome::NotSent {
             // The message was not sent, so the next message reuses the sequence number.
@@ -272,7 +272,7 @@ impl VectorRecord {
         operations.open = operations.open.saturating_sub(1);
         operations.ended += 1;
         if operations.open == 0 {
-            self.route().arrived(None);
+            self.route().arrived();
         }
     }
 

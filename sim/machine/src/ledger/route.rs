@@ -101,8 +101,8 @@ struct RouteState {
     open: Vec<Cpu>,
     /// The time since which messages may be in flight.
     in_flight_since: Option<u64>,
-    /// Set while the device sends a message.
-    is_sending: bool,
+    /// The time at which the device began to send a message, while it sends one.
+    sending_since: Option<u64>,
     /// The pending bits, by CPU; only the first is used if the bit travels.
     bits: Vec<PendingBit>,
     /// Number of extra runs excused because the driver could not know whether the interrupt that it
@@ -133,7 +133,7 @@ impl Route {
             closed_at: vec![0; cpus],
             open: Vec::new(),
             in_flight_since: Some(made_at),
-            is_sending: false,
+            sending_since: None,
             bits: vec![PendingBit::default(); cpus],
             unknowable: 0,
         });
@@ -175,30 +175,29 @@ impl Route {
         }
     }
 
-    /// Records that the device is about to send a message, and returns the time.
-    pub(super) fn message_begins(&self) -> u64 {
+    /// Records that the device is about to send a message.
+    pub(super) fn message_begins(&self) {
         let now = self.clock.now();
         let state = &mut *lock(&self.state);
+        state.sending_since = Some(now);
         state.in_flight_since.get_or_insert(now);
-        state.is_sending = true;
-        now
     }
 
-    /// Records that the endpoint holds back the message that was sent at `began`.
-    pub(super) fn held(&self, began: u64) {
-        let state = &mut *lock(&self.state);
-        state.is_sending = false;
-        // An operation may have ended while the device sent the message, and another one begun.
-        state.in_flight_since.get_or_insert(began);
+    /// Records that the device has sent a message, which arrives later if the endpoint holds it
+    /// back.
+    pub(super) fn message_ends(&self, is_held: bool) {
+        lock(&self.state).sending_since = None;
+        if !is_held {
+            self.arrived();
+        }
     }
 
     /// Records that all messages have arrived that were in flight or that the endpoint held back,
-    /// and the message that was sent at `began`. Each may be pending at every CPU that was a target
-    /// meanwhile.
-    pub(super) fn arrived(&self, began: Option<u64>) {
+    /// except for one that the device is sending. Each may be pending at every CPU that was a
+    /// target while it was in flight.
+    pub(super) fn arrived(&self) {
         let state = &mut *lock(&self.state);
-        state.is_sending &= began.is_none();
-        let since = [state.in_flight_since.take(), began].into_iter().flatten().min();
+        let since = std::mem::replace(&mut state.in_flight_since, state.sending_since);
         let Some(since) = since else { return };
         let now = self.clock.tick();
         for (bit, closed_at) in state.bits.iter_mut().zip(&state.closed_at) {
@@ -253,7 +252,6 @@ impl Route {
             || self.chained
             || run.number > run.seen
             || run.looked_at < bit.looked
-            || state.is_sending
             || state.in_flight_since.is_some();
         // Another CPU may have acknowledged an earlier arrival, and may be about to dispatch it.
         let looked_at = run.looked_at.min(self.dispatches.first_look());

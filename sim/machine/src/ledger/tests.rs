@@ -154,6 +154,7 @@ a message that was not sent does not count: \
 a message in flight is due: send 5, run 0, sending, run 0, sent, told 0 0
 a message in flight is due although an operation ended: \
     send, begin, sending, end, run 0, run 0, sent, told 0 0
+a held message is due once it has arrived: send 5, begin, sending, held, run 0, end, run 0, told 0 0
 a message held after an operation ended arrives with the next one: \
     send 5, run 0, begin, sending, end, begin, run 0, held, end, run 0, told 0 0";
 
