@@ -1,8 +1,7 @@
 //! MSI parent implementation of a controller inside a host bridge.
 
 use super::{BridgeMsi, Place};
-use crate::Mmio as _;
-use crate::{Alignment, Platform};
+use crate::{Alignment, Mmio as _, Platform};
 use core::fmt;
 use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{
@@ -138,10 +137,8 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
         let is_edge = wired.facts().all(|fact| fact != Fact::LevelSensitive);
         let is_lost = is_edge && waiting.is_some() && wired.is_idle();
         let lost = is_lost.then_some(Obstacle::NoEdge { interrupt: line });
-        changed
-            .fold(wired.with_facts(&facts).with_obstacles(&[closed, disabled, lost]), |all, it| {
-                all.with_obstacles(&[Some(it)])
-            })
+        let explained = wired.with_facts(&facts).with_obstacles(&[closed, disabled, lost]);
+        changed.fold(explained, |all, it| all.with_obstacles(&[Some(it)]))
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -8,8 +8,8 @@ use gic_firmware::{
 use msi_types::DeviceId;
 
 pub(crate) const GIC: &str = "/interrupt-controller@8000000";
-const DISTRIBUTOR: u64 = 0x0800_0000;
-const REDISTRIBUTORS: u64 = 0x0900_0000;
+pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
+pub(crate) const REDISTRIBUTORS: u64 = 0x0900_0000;
 const ITS: u64 = 0x0a00_0000;
 const ECAM: u64 = 0x4000_0000;
 /// Size of an ECAM window for sixteen buses.

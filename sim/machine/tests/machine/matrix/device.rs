@@ -24,7 +24,7 @@ const TABLE: u16 = 8;
 const PLATFORM: u16 = 4;
 
 /// Base addresses for the endpoints' registers.
-const ECAM: u64 = 0x2000_0000;
+pub(super) const ECAM: u64 = 0x2000_0000;
 const WINDOW: u64 = 0x3000_0000;
 const PLATFORM_REGISTERS: u64 = 0x0b00_0000;
 const EMULATED_REGISTERS: u64 = 0x0b01_0000;

@@ -3,8 +3,10 @@
 
 use super::board::TrialBoard;
 use super::cell::{BoardConfig, Endpoint, Layer, Parent, World};
+use super::device::ECAM;
 use super::gic::{BRIDGE, BRIDGE_SPI};
 use super::trial::Trial;
+use crate::board_trees::{DISTRIBUTOR, REDISTRIBUTORS};
 use doorbell_hardware::bridge_msi::BridgeMsiKind;
 use doorbell_hardware::bus::AccessWidth;
 use doorbell_machine::Migration;
@@ -14,10 +16,6 @@ use gic_arch::{IntId, gicd, gicr};
 use msi_types::HwIrq;
 use msi_types::pci::{msi, msix};
 use std::mem::ManuallyDrop;
-
-const DISTRIBUTOR: u64 = 0x0800_0000;
-const REDISTRIBUTOR: u64 = 0x0900_0000;
-const ECAM: u64 = 0x2000_0000;
 
 /// Words that name a part in an explanation. The first is the part's own name.
 type Words = &'static [&'static str];
@@ -61,7 +59,7 @@ fn places_of_gic(parent: Parent, hwirq: HwIrq) -> Vec<(Place, Words)> {
     use AccessWidth::{Double, Word};
     let mut places: Vec<(Place, Words)> = vec![
         (at(DISTRIBUTOR, gicd::CTLR.offset(), Word), &["GICD_CTLR"]),
-        (at(REDISTRIBUTOR, gicr::WAKER.offset(), Word), &["GICR_WAKER"]),
+        (at(REDISTRIBUTORS, gicr::WAKER.offset(), Word), &["GICR_WAKER"]),
         (Place::System(icc::PMR.encoding()), &["ICC_PMR_EL1"]),
         (Place::System(icc::IGRPEN1.encoding()), &["ICC_IGRPEN1_EL1"]),
     ];
@@ -74,9 +72,9 @@ fn places_of_gic(parent: Parent, hwirq: HwIrq) -> Vec<(Place, Words)> {
     };
     if matches!(parent, Parent::Its | Parent::DirectLpi) {
         places.extend([
-            (at(REDISTRIBUTOR, gicr::CTLR.offset(), Word), ["GICR_CTLR"].as_slice()),
-            (at(REDISTRIBUTOR, gicr::PROPBASER.offset(), Double), &["GICR_PROPBASER"]),
-            (at(REDISTRIBUTOR, gicr::PENDBASER.offset(), Double), &["GICR_PENDBASER"]),
+            (at(REDISTRIBUTORS, gicr::CTLR.offset(), Word), ["GICR_CTLR"].as_slice()),
+            (at(REDISTRIBUTORS, gicr::PROPBASER.offset(), Double), &["GICR_PROPBASER"]),
+            (at(REDISTRIBUTORS, gicr::PENDBASER.offset(), Double), &["GICR_PENDBASER"]),
         ]);
         return places;
     }
