@@ -8,8 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use doorbell_harness::suite::{Absent, OrAbsent, Shared};
-use doorbell_harness::toolchain::SOFT_FLOAT_TARGET;
+use doorbell_harness::suite::{OrAbsent, Shared};
+use doorbell_harness::toolchain::{self, SOFT_FLOAT_TARGET};
 use doorbell_harness::{image, process, workspace};
 
 use crate::board::{Controller, LIMIT, MOVES};
@@ -82,10 +82,11 @@ fn flat() -> Result<&'static Path> {
 
 fn build() -> Result<PathBuf> {
     let guest = workspace::this()?.root.join(GUEST);
-    check_toolchain(&guest)?;
-    process::capture(cargo(&guest).args(["fetch", "--locked"])).or_absent("Hermit")?;
+    toolchain::find_other(&guest, TOOLCHAIN, "component", SOURCES)?;
+    let cargo = || toolchain::cargo_of(TOOLCHAIN, &guest);
+    process::capture(cargo().args(["fetch", "--locked"])).or_absent("Hermit")?;
     let folder = built::folder()?.join("hermit");
-    let mut cargo = cargo(&guest);
+    let mut cargo = cargo();
     cargo.args(["rustc", "--release", "--locked", "--quiet", "--target", SOFT_FLOAT_TARGET]);
     cargo.args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem"]);
     cargo.arg("--target-dir").arg(&folder).args(["--", "-C", "link-arg=-Timage.ld"]);
@@ -95,26 +96,4 @@ fn build() -> Result<PathBuf> {
     let flat = folder.join("hermit.img");
     image::flatten(&elf, &flat)?;
     Ok(flat)
-}
-
-/// Checks for the toolchain without installing it.
-fn check_toolchain(folder: &Path) -> Result<()> {
-    let mut list = process::command("rustup", folder);
-    list.args(["component", "list", "--installed", "--toolchain", TOOLCHAIN]);
-    let installed = process::output(&mut list).ok().filter(|output| output.status.success());
-    let installed = installed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    if installed.is_some_and(|list| list.lines().any(|component| component == SOURCES)) {
-        return Ok(());
-    }
-    let install = format!("rustup toolchain install {TOOLCHAIN} --profile minimal -c {SOURCES}");
-    Err(Absent::new(format!("Hermit needs `{install}`")).into())
-}
-
-fn cargo(folder: &Path) -> std::process::Command {
-    let mut cargo = process::command("cargo", folder);
-    for variable in ["RUSTC", "RUSTDOC", "CARGO", "RUSTUP_TOOLCHAIN", "RUSTFLAGS"] {
-        cargo.env_remove(variable);
-    }
-    cargo.arg(format!("+{TOOLCHAIN}"));
-    cargo
 }

@@ -21,6 +21,25 @@ pub fn notes() -> u64 {
     read_register!("tpidr_el0") >> 16
 }
 
+/// Switches MMU and data cache off in this system control register, and jumps to the image's start.
+macro_rules! start_without_mmu {
+    ($sctlr:literal, $devicetree:expr, $mark:expr) => {
+        asm!(
+            "msr daifset, #0xf",
+            "dsb sy",
+            concat!("mrs x9, ", $sctlr),
+            "bic x9, x9, #1 << 0", // M
+            "bic x9, x9, #1 << 2", // C
+            concat!("msr ", $sctlr, ", x9"),
+            "isb",
+            "b image_header",
+            in("x0") $devicetree,
+            in("x1") $mark,
+            options(noreturn),
+        )
+    };
+}
+
 /// Restarts the image on this CPU, with MMU and caches off, as the loader started it. Devices and
 /// interrupt controllers keep their state. The next run gets 48 bits of notes.
 ///
@@ -38,32 +57,8 @@ pub unsafe fn again(boot: Boot, notes: u64) -> ! {
         let kept = notes << 16 | (count() + 1);
         asm!("msr tpidr_el0, {}", in(reg) kept, options(nostack, preserves_flags));
         match cpu::level() {
-            cpu::Level::El1 => asm!(
-                "msr daifset, #0xf",
-                "dsb sy",
-                "mrs x9, sctlr_el1",
-                "bic x9, x9, #1 << 0", // M
-                "bic x9, x9, #1 << 2", // C
-                "msr sctlr_el1, x9",
-                "isb",
-                "b image_header",
-                in("x0") boot.devicetree,
-                in("x1") mark,
-                options(noreturn),
-            ),
-            cpu::Level::El2 => asm!(
-                "msr daifset, #0xf",
-                "dsb sy",
-                "mrs x9, sctlr_el2",
-                "bic x9, x9, #1 << 0", // M
-                "bic x9, x9, #1 << 2", // C
-                "msr sctlr_el2, x9",
-                "isb",
-                "b image_header",
-                in("x0") boot.devicetree,
-                in("x1") mark,
-                options(noreturn),
-            ),
+            cpu::Level::El1 => start_without_mmu!("sctlr_el1", boot.devicetree, mark),
+            cpu::Level::El2 => start_without_mmu!("sctlr_el2", boot.devicetree, mark),
         }
     }
 }

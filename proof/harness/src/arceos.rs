@@ -8,15 +8,14 @@ mod disk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::image::{self, Image};
 use crate::process;
-use crate::suite::{Absent, Shared, is_long};
-use crate::toolchain::SOFT_FLOAT_TARGET;
+use crate::suite::{Shared, is_long};
+use crate::toolchain::{SOFT_FLOAT_TARGET, cargo_of, find_other};
 use crate::workspace::Workspace;
 
 pub use self::disk::{checksum_line, disk, input};
@@ -49,7 +48,7 @@ pub fn image(workspace: &Workspace, drivers: Drivers) -> Result<&'static Image> 
 }
 
 fn build(workspace: &Workspace, drivers: Drivers) -> Result<Image> {
-    check_toolchain(&workspace.root)?;
+    find_other(&workspace.root, TOOLCHAIN, "target", SOFT_FLOAT_TARGET)?;
     let adopter = workspace.root.join("adopters/arceos");
     let folder = workspace.target.join("adopters/arceos").join(match drivers {
         Drivers::Stock => "stock",
@@ -63,7 +62,7 @@ fn build(workspace: &Workspace, drivers: Drivers) -> Result<Image> {
         append(&folder.join("Cargo.toml"), &table)?;
     }
     let target = workspace.target.join("adopters/arceos/target");
-    let mut cargo = cargo(&folder);
+    let mut cargo = cargo_of(TOOLCHAIN, &folder);
     cargo.args(["build", "--release", "--quiet", "--target-dir"]).arg(&target);
     // The committed lock file does not contain the patched package and its dependencies.
     cargo.args((drivers == Drivers::Stock).then_some("--locked"));
@@ -78,19 +77,6 @@ fn build(workspace: &Workspace, drivers: Drivers) -> Result<Image> {
         .context("cannot copy ArceOS's program")?;
     image::flatten(&elf, &flat)?;
     Ok(Image { elf, flat })
-}
-
-/// Checks for the toolchain without installing it.
-fn check_toolchain(root: &Path) -> Result<()> {
-    let mut list = process::command("rustup", root);
-    list.args(["target", "list", "--installed", "--toolchain", TOOLCHAIN]);
-    let targets = process::output(&mut list).ok().filter(|output| output.status.success());
-    let targets = targets.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    if targets.is_some_and(|list| list.lines().any(|target| target == SOFT_FLOAT_TARGET)) {
-        return Ok(());
-    }
-    let install = format!("rustup toolchain install {TOOLCHAIN} -t {SOFT_FLOAT_TARGET}");
-    Err(Absent::new(format!("ArceOS needs `{install}`")).into())
 }
 
 /// Assembles the patched package and returns its folder.
@@ -112,7 +98,7 @@ fn patched(workspace: &Workspace, adopter: &Path) -> Result<PathBuf> {
 /// Returns the registry's archive of the package, and the name of the folder in it. Checks the
 /// archive's hash.
 fn archive(adopter: &Path) -> Result<(PathBuf, String)> {
-    let mut metadata = cargo(adopter);
+    let mut metadata = cargo_of(TOOLCHAIN, adopter);
     metadata.args(["metadata", "--format-version", "1", "--locked"]);
     let metadata: Value = serde_json::from_str(&process::capture(&mut metadata)?)?;
     let packages = metadata["packages"].as_array().context("no packages")?;
@@ -141,15 +127,6 @@ fn checksum(lock: &str) -> Result<String> {
     let sum = package.and_then(|package| package.split("checksum = \"").nth(1));
     let sum = sum.and_then(|rest| rest.split('"').next());
     Ok(sum.context("the lock file has no checksum")?.to_owned())
-}
-
-fn cargo(folder: &Path) -> Command {
-    let mut cargo = process::command("cargo", folder);
-    for variable in ["RUSTC", "RUSTDOC", "CARGO", "RUSTUP_TOOLCHAIN", "RUSTFLAGS"] {
-        cargo.env_remove(variable);
-    }
-    cargo.arg(format!("+{TOOLCHAIN}"));
-    cargo
 }
 
 fn append(file: &Path, text: &str) -> Result<()> {

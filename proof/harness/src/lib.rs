@@ -29,7 +29,6 @@ pub mod arceos;
 pub mod archives;
 pub mod browser;
 pub mod cache;
-pub mod changes;
 pub mod command;
 pub mod dtb;
 pub mod hang;

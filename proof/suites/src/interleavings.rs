@@ -129,7 +129,9 @@ fn build(workspace: &Workspace, copy: Option<&Path>) -> Result<Vec<PathBuf>> {
     let option = if copy.is_some() { "--offline" } else { "--locked" };
     let output = process::output(cargo.args([option, "--no-run"]))?;
     let printed = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "the checks cannot be built:\n{}", printed.trim_end());
+    // Cargo's progress comes before the compiler's errors.
+    let errors = printed.find("error").map_or(&*printed, |at| &printed[at..]);
+    ensure!(output.status.success(), "the checks cannot be built: {}", errors.trim_end());
     let programs = printed.lines().filter_map(|line| {
         let (_, program) = line.trim().strip_prefix("Executable ")?.rsplit_once(" (")?;
         Some(sources.join(program.strip_suffix(')')?))

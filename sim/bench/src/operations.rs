@@ -29,19 +29,3 @@ pub fn perform(report: &mut dyn FnMut(&str, u32)) -> Result<(), MeasureError> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_operation_is_performed() {
-        let mut names = Vec::new();
-        perform(&mut |name, operations| {
-            assert!(operations > 0, "{name}");
-            names.push(name.to_owned());
-        })
-        .unwrap();
-        assert!(CASES.iter().map(|(name, _)| *name).eq(names));
-    }
-}

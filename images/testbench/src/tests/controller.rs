@@ -72,10 +72,7 @@ fn unmapped(machine: &Machine) -> Outcome {
         soft_device::send(MsiMessage { address, data });
     }
     check_runs(&runs, Cpu::new(0), 0)?;
-    check!(
-        UNHANDLED.load(Ordering::Acquire) == before,
-        "an interrupt without a handler was signaled"
-    );
+    check_unhandled(before, "an interrupt without a handler was signaled")?;
     device.fire(0);
     check_runs(&runs, device.vectors[0].cpu, 1)?;
     device.tear_down()
@@ -91,19 +88,19 @@ fn discarded(machine: &Machine) -> Outcome {
     let before = UNHANDLED.load(Ordering::Acquire);
     soft_device::send(late);
     check_runs(&runs, Cpu::new(0), 0)?;
-    check!(
-        UNHANDLED.load(Ordering::Acquire) == before,
-        "the message was signaled without a handler"
-    );
+    check_unhandled(before, "the message was signaled without a handler")?;
     let (next, next_runs) = one_vector(machine)?;
     check_runs(&next_runs, Cpu::new(0), 0)?;
-    check!(
-        UNHANDLED.load(Ordering::Acquire) == before,
-        "the message was signaled before the next owner had a handler"
-    );
+    check_unhandled(before, "the message was signaled before the next owner had a handler")?;
     next.fire(0);
     check_runs(&next_runs, next.vectors[0].cpu, 1)?;
     next.tear_down()
+}
+
+/// Checks that no interrupt without a handler was signaled since `before` of them were counted.
+fn check_unhandled(before: u64, fault: &str) -> Outcome {
+    check!(UNHANDLED.load(Ordering::Acquire) == before, "{fault}");
+    Ok(())
 }
 
 /// Returns the boot CPU and one other CPU.

@@ -16,7 +16,7 @@ use doorbell_harness::command::Doorbell;
 use doorbell_harness::dtb::{self, Tree};
 use doorbell_harness::suite::Absent;
 use doorbell_harness::workspace::Workspace;
-use doorbell_harness::{cache, changes, process};
+use doorbell_harness::{cache, process};
 use serde_json::Value;
 
 /// File with the numbers: a paragraph for each tree.
@@ -109,9 +109,22 @@ fn compare_numbers(
     let Some(expected) = paragraphs.find(|paragraph| paragraph.lines().next() == first) else {
         return Err(Absent::new("the numbers are for other files").into());
     };
-    let changes = changes::between(expected, &found);
-    ensure!(found.trim_end() == expected, "findings changed:\n  {}", changes.join("\n  "));
+    let changes = changes(expected, &found).join("\n  ");
+    ensure!(found.trim_end() == expected, "findings changed:\n  {changes}");
     Ok(())
+}
+
+/// Returns the lines that occur only in `expected`, prefixed with `-`, and the lines that occur
+/// only in `found`, prefixed with `+`, sorted by text and as often as they are missing.
+fn changes(expected: &str, found: &str) -> Vec<String> {
+    let mut counts = BTreeMap::<&str, isize>::new();
+    expected.lines().for_each(|line| *counts.entry(line).or_default() -= 1);
+    found.lines().for_each(|line| *counts.entry(line).or_default() += 1);
+    let changed = counts.into_iter().flat_map(|(line, count)| {
+        let sign = if count < 0 { '-' } else { '+' };
+        std::iter::repeat_n(format!("{sign} {line}"), count.unsigned_abs())
+    });
+    changed.collect()
 }
 
 fn published(workspace: &Workspace) -> PathBuf {
