@@ -106,7 +106,7 @@ impl Restore<'_> {
 
         gic.wired.settle_restored(Bank::Shared, &saved.distributor.interrupts);
         for state in &saved.cpus {
-            let bank = Bank::Private(Cpu::new(self.vcpu(state.affinity).into()));
+            let bank = Bank::Private(Cpu::new(self.vcpu(state.affinity)?.into()));
             gic.wired.settle_restored(bank, &state.redistributor.interrupts);
         }
         // Finishing the work also sends pending notifications for LPIs. This step can't run out of
@@ -196,7 +196,7 @@ impl Restore<'_> {
     /// Restores the LPIs that are pending at a CPU's redistributor without an event.
     fn lpis(self, saved: &CpuState) -> Result<(), RestoreError> {
         let object = |intid| Object::Lpi { cpu: saved.affinity, intid };
-        let target = self.vcpu(saved.affinity).into();
+        let target = self.vcpu(saved.affinity)?.into();
         let saved = &saved.redistributor.lpis;
         ascending(saved, |lpi| lpi.intid).map_err(|intid| Problem::Order.of(object(intid)))?;
         saved.iter().try_for_each(|LpiState { intid, configuration }| {
@@ -216,10 +216,11 @@ impl Restore<'_> {
         self.gic.config().lpi_id_bits.is_some_and(within).then_some(lpi)
     }
 
-    /// Returns the index of the vCPU at an affinity that was checked.
-    fn vcpu(self, affinity: Affinity) -> u16 {
+    /// Returns the index of the vCPU at an affinity.
+    fn vcpu(self, affinity: Affinity) -> Result<u16, RestoreError> {
         let cpu = self.gic.wired.cpu_at(affinity);
-        cpu.and_then(|cpu| u16::try_from(cpu.get()).ok()).unwrap_or(0)
+        let index = cpu.and_then(|cpu| u16::try_from(cpu.get()).ok());
+        index.ok_or(Problem::Unknown.of(Object::Cpu(affinity)))
     }
 
     fn all_its(self, saved: &[ItsState]) -> Result<(), RestoreError> {
@@ -268,7 +269,7 @@ impl Restore<'_> {
             let target = self.gic.wired.named_cpu("target", state.target).map(drop);
             let possible = check_collection(its, state.collection).and(target);
             possible.map_err(|problem| problem.of(object(state.collection)))?;
-            let vcpu = self.vcpu(state.target);
+            let vcpu = self.vcpu(state.target)?;
             Ok(restoration.collection(its.index(), state.collection, vcpu)?)
         })
     }
@@ -294,7 +295,7 @@ impl Restore<'_> {
     }
 
     /// Converts a run of events that were checked.
-    fn events(self, run: EventRun<'_>) -> Result<SavedEvents, NoRoom> {
+    fn events(self, run: EventRun<'_>) -> Result<SavedEvents, RestoreError> {
         let first = run.events.first().ok_or(NoRoom::Budget)?;
         Ok(SavedEvents {
             first: first.event.get(),
@@ -302,7 +303,7 @@ impl Restore<'_> {
             lpi: Lpi::try_from(first.intid).map_err(|_| NoRoom::Budget)?,
             collection: first.collection,
             pending: first.pending,
-            stays_at: first.stays_at.map_or(0, |cpu| self.vcpu(cpu)),
+            stays_at: first.stays_at.map_or(Ok(0), |cpu| self.vcpu(cpu))?,
             configuration: first.configuration.map(Config::from_bits),
         })
     }

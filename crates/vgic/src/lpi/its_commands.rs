@@ -98,7 +98,7 @@ impl Control {
         device: u32,
         mapped: MappedDevice,
     ) -> Result<(), NoRoom> {
-        if self.device_from(its, device) == Some((device, mapped)) {
+        if self.device(its, device) == Some(mapped) {
             return Ok(());
         }
         self.unmap_device(its, device);
@@ -221,7 +221,7 @@ impl Control {
         (device, event): (u32, u32),
         lpi: Lpi,
     ) -> Result<EntryRef, NoRoom> {
-        let event_bits = self.event_bits(its, device).ok_or(NoRoom::Budget)?;
+        let MappedDevice { event_bits, .. } = self.device(its, device).ok_or(NoRoom::Budget)?;
         let device_table = self.translators.get(its).ok_or(NoRoom::Budget)?.device_table();
         let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
         self.device_entries.by_lpi.ensure(lpi.index()..lpi.index() + 1)?;
@@ -346,14 +346,9 @@ impl CommandState {
         self.translators.get(its).into_iter().flat_map(Translator::collections)
     }
 
-    /// Returns an ITS's first mapped device whose DeviceID is not less than `first`.
-    pub(crate) fn device_from(&self, its: ItsIndex, first: u32) -> Option<(u32, MappedDevice)> {
-        self.translators.get(its)?.device_from(first)
-    }
-
-    /// Returns a mapped device's number of event bits.
-    pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
-        self.translators.get(its)?.event_bits(device)
+    /// Returns a device's MAPD operands, if it is mapped.
+    pub(crate) fn device(&self, its: ItsIndex, device: u32) -> Option<MappedDevice> {
+        self.translators.get(its)?.device(device)
     }
 
     /// Returns a mapped collection's vCPU.

@@ -112,7 +112,7 @@ impl<'a> Restoration<'a> {
         mut groups: impl Iterator<Item = (CollectionId, u32)>,
     ) -> Result<(), NoRoom> {
         self.0.device_entries.by_lpi.ensure(events.lpi_indices())?;
-        let event_bits = self.0.event_bits(its, device).ok_or(NoRoom::Budget)?;
+        let MappedDevice { event_bits, .. } = self.0.device(its, device).ok_or(NoRoom::Budget)?;
         let device_table = self.0.translators.get(its).ok_or(NoRoom::Budget)?.device_table();
         let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
         let settings = self.settings_of_events(its, &events);

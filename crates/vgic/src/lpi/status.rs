@@ -8,7 +8,7 @@ use super::device_table::DeviceTable;
 use super::entry::{Level, NO_LPI};
 use super::entry_table::EntryIndex;
 use super::itt::Link;
-use super::mapping::ItsIndex;
+use super::mapping::{ItsIndex, MappedDevice};
 use super::shared::Location;
 use super::tables::LpiTables;
 use super::translator::Translator;
@@ -127,7 +127,7 @@ fn mapped_event(
     device: u32,
     event: u32,
 ) -> Result<Location, EventStatus> {
-    let Some(bits) = state.event_bits(its, device) else {
+    let Some(MappedDevice { event_bits: bits, .. }) = state.device(its, device) else {
         return Err(EventStatus::UnmappedDevice(
             state.translators.get(its).map_or(0, Translator::device_count),
         ));

@@ -48,9 +48,9 @@ impl Translator {
         self.device_table.clone()
     }
 
-    /// Returns a mapped device's number of event bits.
-    pub(super) fn event_bits(&self, device: u32) -> Option<u8> {
-        self.device_table.mapped(device, &self.mapped_devices).map(|mapped| mapped.event_bits)
+    /// Returns a device's MAPD operands, if it is mapped.
+    pub(super) fn device(&self, device: u32) -> Option<MappedDevice> {
+        self.device_table.mapped(device, &self.mapped_devices)
     }
 
     /// Returns the first mapped device at or after this DeviceID.
@@ -88,7 +88,7 @@ impl Translator {
     /// Unmaps a device, so that its entries are no longer reachable. Returns the entries that still
     /// have to be closed, or `None` if the device isn't mapped.
     pub(super) fn unmap_device(&mut self, device: u32) -> Option<IttTeardown> {
-        let event_bits = self.event_bits(device)?;
+        let MappedDevice { event_bits, .. } = self.device(device)?;
         let link = |dte: &AtomicU64| dte.swap(Link::NONE.bits(), Ordering::SeqCst);
         let root = self.dte(device).map(|dte| Link::from_bits(link(dte)))?;
         self.device_table.unmap(device, &mut self.mapped_devices);

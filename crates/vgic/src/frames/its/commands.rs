@@ -114,7 +114,7 @@ impl Executor<'_> {
         event_bits_minus_one: u8,
         action: MapAction,
     ) -> Outcome {
-        if self.control.event_bits(self.its, device.get()).is_none()
+        if self.control.device(self.its, device.get()).is_none()
             && !self.provides_for_device(device)
         {
             return Err(DeviceOutOfRange.into());
@@ -175,8 +175,8 @@ impl Executor<'_> {
 
     /// Checks that the device is mapped and the EventID is in its range.
     fn check_event(&self, device: DeviceId, event: EventId) -> Outcome {
-        match self.control.event_bits(self.its, device.get()) {
-            Some(bits) if u64::from(event.get()) >> bits == 0 => Ok(()),
+        match self.control.device(self.its, device.get()) {
+            Some(mapped) if u64::from(event.get()) >> mapped.event_bits == 0 => Ok(()),
             Some(_) => Err(EventOutOfRange.into()),
             None if self.provides_for_device(device) => Err(UnmappedDevice.into()),
             None => Err(DeviceOutOfRange.into()),

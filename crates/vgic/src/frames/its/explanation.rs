@@ -79,9 +79,8 @@ impl LockedIts<'_> {
         let Self { its, state } = self;
         its.lpis.with_kicks_deferred(|control| {
             let memory = control.memory();
-            let mapped = control.device_from(its.index, device.get());
-            let mapped = mapped.filter(|(found, _)| *found == device.get());
-            let missing = mapped.and_then(|(_, MappedDevice { event_bits, itt })| {
+            let mapped = control.device(its.index, device.get());
+            let missing = mapped.and_then(|MappedDevice { event_bits, itt }| {
                 let bytes = ITT_ENTRY_BYTES << event_bits;
                 let is_missing = check_translation_table(itt, event_bits, memory).is_err();
                 is_missing.then_some(Fact::TranslationTableMissing { device, itt, bytes })
