@@ -22,4 +22,4 @@ pub use kicks::Kicks;
 pub use machine::{COLLECTIONS, DEVICES, ITS, Machine, QUEUE, RAM, handle, memory, message, send};
 pub use memory::{Ram, ram, take_dirty};
 pub use physical::Physical;
-pub use virtual_interface::{Hardware, vtr};
+pub use virtual_interface::{Hardware, listed, vtr};

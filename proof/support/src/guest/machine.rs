@@ -2,16 +2,17 @@
 //! which it sets up and uses its interrupt controller.
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
-use super::{Field, Interface, Kicks, Ram, ram};
+use super::{Field, Interface, Kicks, Ram, ram, vtr};
+use gic_arch::gicd::Irouter;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::its::{Command, RawCommand};
 use gic_arch::{IntId, IntIdField, IntIdLocation, Reg, RegisterValue, gicd, gicr, icc};
-use msi_types::{Delivery, DeviceId, Kick, MsiMessage};
+use msi_types::{Delivery, DeviceId, Kick, Level, Line, MsiMessage, SetLine};
 use std::sync::Arc;
 use vgic::saved_state::{RestoreError, SavedState};
-use vgic::{AccessWidth, GuestMemory, Paused, Vcpu, Vgic, VgicConfig, VmMemory};
+use vgic::{AccessWidth, GuestMemory, ListRegisterVcpu, Paused, Vcpu, Vgic, VgicConfig, VmMemory};
 
 /// Address at which memory starts.
 pub const RAM: u64 = 0x4000_0000;
@@ -72,6 +73,11 @@ impl Machine {
 }
 
 impl<M: GuestMemory + 'static> Machine<M> {
+    /// Takes the first vCPU out of the machine and gives it four list registers.
+    pub fn list_register_vcpu(&mut self) -> ListRegisterVcpu {
+        self.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap()
+    }
+
     /// Returns the view that a guest on other threads has of a machine, without the vCPUs. `its`
     /// and `queue` are the base and the queue of one of the ITSes.
     pub fn view(gic: Arc<Vgic>, ram: Arc<M>, its: u64, queue: u64) -> Self {
@@ -335,6 +341,26 @@ impl<M: GuestMemory + 'static, C: Interface> Machine<M, C> {
     pub fn set_bit(&self, field: IntIdField, intid: u32) {
         let bit = field.locate(IntId::new(intid)).unwrap();
         self.write_gicd(bit.register(), bit.mask());
+    }
+
+    /// Writes the route of SPI `intid`.
+    pub fn route(&self, intid: u32, route: Irouter) {
+        self.write_gicd(gicd::irouter(IntId::new(intid)).unwrap(), route);
+    }
+
+    /// Routes SPI `intid` to a vCPU.
+    pub fn route_to(&self, intid: u32, cpu: usize) {
+        self.route(intid, Irouter::to(self.gic.config().cpus[cpu].affinity));
+    }
+
+    /// Lets any vCPU that participates take SPI `intid`.
+    pub fn route_to_any(&self, intid: u32) {
+        self.route(intid, Irouter::new().with_any_participating(true));
+    }
+
+    /// Raises the line of SPI `intid`.
+    pub fn raise(&self, intid: u32) {
+        self.gic.set_line(Line::Spi(intid), Level::High);
     }
 
     /// Enables SPI `intid`.

@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
-use gic_arch::ich::{ListRegister, Misr, Vtr};
+use gic_arch::ich::{ListRegister, ListRegisterState, Misr, Vtr};
 use vgic::VirtualInterface;
 
 /// Returns `ICH_VTR_EL2` for a CPU with the given numbers of list registers and priority bits.
@@ -16,6 +16,12 @@ pub const fn vtr(list_registers: u8, priority_bits: u8) -> Vtr {
         .with_list_regs_minus_one(list_registers - 1)
         .with_pri_bits_minus_one(priority_bits - 1)
         .with_pre_bits_minus_one(preemption_bits - 1)
+}
+
+/// Returns the INTIDs and states of the interrupts in list registers.
+pub fn listed(registers: &VirtualInterface) -> Vec<(u32, ListRegisterState)> {
+    let used = registers.list.iter().filter(|register| register.state() != Invalid);
+    used.map(|register| (register.virtual_intid(), register.state())).collect()
 }
 
 /// The virtual CPU interface of one CPU.

@@ -3,8 +3,8 @@
 use super::machine::{Memory, SPI, largest, start};
 use doorbell_test_support::guest::{ITS, Kicks, inv, mapd, mapti};
 use doorbell_test_support::heap_use;
+use gic_arch::gicd;
 use gic_arch::icc::{self, Sgi};
-use gic_arch::{IntId, gicd};
 use msi_types::Delivery;
 use std::sync::Arc;
 use vgic::its::ItsConfig;
@@ -66,8 +66,7 @@ fn sgis_and_spis_reach_vcpus_by_affinity() {
         machine.msr(other, icc::SGI1R.encoding(), Sgi::to(7, affinity).into_bits());
         assert_eq!(machine.handle(cpu), 7);
 
-        let route = gicd::irouter(IntId::new(SPI)).unwrap();
-        machine.write_gicd(route, gicd::Irouter::to(affinity));
+        machine.route(SPI, gicd::Irouter::to(affinity));
         machine.set_bit(gicd::ISPENDR, SPI);
         assert_eq!(machine.handle(cpu), u64::from(SPI));
     }

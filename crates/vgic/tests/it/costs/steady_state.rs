@@ -225,7 +225,7 @@ fn unmapped_messages_do_not_wait_for_commands() {
 fn wired_interrupts_do_not_wait_for_commands() {
     let (machine, mut vcpu) = mapped();
     let ring = || {
-        machine.gic.set_line(Line::Spi(SPI), Level::High);
+        machine.raise(SPI);
         assert_eq!(handle_all(&mut vcpu), 1);
     };
     ends_meanwhile(&machine, || machine.run([inv(NARROW, 0)]), ring);

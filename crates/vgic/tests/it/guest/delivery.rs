@@ -2,7 +2,6 @@
 //! rotation of 1-of-N interrupts, active-priority registers, and resets.
 
 use doorbell_test_support::guest::{Machine, RAM};
-use gic_arch::gicd::Irouter;
 use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver, SetLine};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +41,7 @@ fn observed(lowers: bool) -> (Machine, Arc<Resampler>) {
 #[test]
 fn an_observer_can_deassert_a_line_at_eoi() {
     let (mut machine, resampler) = observed(true);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.raise(SPI);
     assert_eq!(machine.acknowledge(0), u64::from(SPI));
 
     machine.end(0, SPI.into());
@@ -78,7 +77,7 @@ fn set_pending_delivers_edge_and_level_interrupts_once() {
 fn an_observer_is_not_notified_of_edges() {
     let (mut machine, resampler) = observed(true);
     machine.make_edge(SPI);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.raise(SPI);
     assert_eq!(machine.acknowledge(0), u64::from(SPI));
 
     machine.end(0, SPI.into());
@@ -90,7 +89,7 @@ fn an_observer_is_not_notified_of_edges() {
 fn with_split_eoi_observers_see_deactivation() {
     let (mut machine, resampler) = observed(true);
     machine.msr(0, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.raise(SPI);
     assert_eq!(machine.acknowledge(0), u64::from(SPI));
 
     machine.end(0, SPI.into());
@@ -137,17 +136,12 @@ fn any_cpu(cpus: u16) -> Machine {
     let machine = Machine::running(VgicConfig::new(cpus).with_one_of_n(true));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
-    route_to_any(&machine);
+    machine.route_to_any(SPI);
     machine
 }
 
-fn route_to_any(machine: &Machine) {
-    let route = gicd::irouter(IntId::new(SPI)).unwrap();
-    machine.write_gicd(route, Irouter::new().with_any_participating(true));
-}
-
 fn pulse(machine: &Machine) {
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.raise(SPI);
     machine.gic.set_line(Line::Spi(SPI), Level::Low);
 }
 
@@ -240,7 +234,7 @@ fn invalid_system_register_accesses_are_errors() {
 fn a_system_reset_keeps_only_the_line_levels() {
     let mut machine = Machine::running(VgicConfig::new(1));
     machine.enable_spi(SPI);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.raise(SPI);
     machine.acknowledge(0);
 
     machine.gic.reset();

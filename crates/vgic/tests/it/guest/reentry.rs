@@ -1,12 +1,12 @@
 //! Tests a VMM whose kick handler and line observer access the model. The model must not hold a
 //! lock when it calls them.
 
-use doorbell_test_support::guest::{ITS, Machine, RAM, mapc, mapd, mapti};
+use doorbell_test_support::guest::{Field, ITS, Machine, RAM, mapc, mapd, mapti};
 use gic_arch::gits;
 use gic_arch::icc::{self, Sgi};
 use gic_arch::its::{CollectionId, Command};
 use gic_arch::lpi::Config;
-use gic_arch::{IntId, Priority, gicd, gicr};
+use gic_arch::{Priority, gicd, gicr};
 use msi_types::{Cpu, DeviceId, EventId, Kick, Level, Line, LineObserver, SetLine};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
@@ -70,8 +70,7 @@ fn machine(busybody: &Arc<Busybody>) -> Machine {
     machine.start();
     machine.enable_spi(SPI);
     for cpu in [0, 1] {
-        let sgi = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
-        machine.write_gicr(cpu, sgi.register(), sgi.mask());
+        machine.enable_private(cpu, 3);
     }
     configure(&machine, true);
     machine.enable_lpis(16, CONFIGURATION, PENDING);
@@ -131,24 +130,18 @@ fn no_lock_is_held_while_a_redistributor_write_kicks() {
         },
         |machine| machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true)),
     );
-    kicks(nothing, |machine| {
-        let sgi = gicr::ISPENDR.locate(IntId::new(3)).unwrap();
-        machine.write_gicr(0, sgi.register(), sgi.mask());
-    });
+    kicks(nothing, |machine| machine.set_field(0, Field::Pend, 3, 1));
 }
 
 #[test]
 fn no_lock_is_held_while_lines_and_messages_kick() {
-    kicks(nothing, |machine| _ = machine.gic.set_line(Line::Spi(SPI), Level::High));
+    kicks(nothing, |machine| machine.raise(SPI));
     kicks(nothing, |machine| machine.write_gicd(gicd::SETSPI_NSR, SPI));
-    kicks(nothing, |machine| {
-        let spi = gicd::ISPENDR.locate(IntId::new(SPI)).unwrap();
-        machine.write_gicd(spi.register(), spi.mask());
-    });
+    kicks(nothing, |machine| machine.set_bit(gicd::ISPENDR, SPI));
     kicks(
         |machine| {
             machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
-            machine.gic.set_line(Line::Spi(SPI), Level::High);
+            machine.raise(SPI);
         },
         |machine| machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(3)),
     );
@@ -175,7 +168,7 @@ fn no_lock_is_held_while_a_restore_kicks() {
 fn no_lock_is_held_while_line_observers_are_called() {
     kicks(nothing, |machine| {
         machine.vcpus[0].returned();
-        machine.gic.set_line(Line::Spi(SPI), Level::High);
+        machine.raise(SPI);
         assert_eq!(machine.acknowledge(0), u64::from(SPI));
         machine.end(0, SPI.into());
     });

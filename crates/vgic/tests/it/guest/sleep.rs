@@ -1,10 +1,9 @@
 //! Tests for the sleep and kick protocol. No wake-up may be lost, and a vCPU must be kicked at most
 //! once each time it prepares to sleep.
 
-use doorbell_test_support::guest::Machine;
-use gic_arch::gicd::Irouter;
+use doorbell_test_support::guest::{Field, Machine};
 use gic_arch::icc::Sgi;
-use gic_arch::{IntId, gicd, gicr, icc};
+use gic_arch::{gicd, gicr, icc};
 use msi_types::{Cpu, Level, Line, SetLine};
 use vgic::{Sleep, Vgic, VgicConfig};
 
@@ -68,7 +67,7 @@ fn an_interrupt_after_guest_entry_kicks_the_vcpu() {
     pulse(&machine.gic, SPI);
     assert!(machine.vcpus[0].enter_guest().irq);
     machine.enable_spi(SPI + 1);
-    machine.gic.set_line(Line::Spi(SPI + 1), Level::High);
+    machine.raise(SPI + 1);
     assert_eq!(machine.kicks.of(0), 1);
 }
 
@@ -86,7 +85,7 @@ fn a_vcpu_is_kicked_while_its_guest_runs_and_not_afterwards() {
     assert!(ended.is_err());
     assert_eq!(machine.kicks.of(0), 1);
     machine.enable_spi(SPI + 1);
-    machine.gic.set_line(Line::Spi(SPI + 1), Level::High);
+    machine.raise(SPI + 1);
     assert_eq!(machine.kicks.of(0), 1);
     assert!(machine.vcpus[0].run_guest(|inputs| inputs.irq));
 }
@@ -95,25 +94,17 @@ fn a_vcpu_is_kicked_while_its_guest_runs_and_not_afterwards() {
 fn making_a_pending_interrupt_deliverable_kicks_its_vcpu() {
     let ways: [fn(&mut Machine); 3] = [
         |machine| machine.enable_spi(SPI + 1),
-        |machine| {
-            let route = gicd::irouter(IntId::new(SPI + 2)).unwrap();
-            machine.write_gicd(route, Irouter::to(machine.gic.config().cpus[0].affinity));
-        },
-        |machine| {
-            let bit = gicd::ICACTIVER.locate(IntId::new(SPI + 3)).unwrap();
-            machine.write_gicd(bit.register(), bit.mask());
-        },
+        |machine| machine.route_to(SPI + 2, 0),
+        |machine| machine.set_bit(gicd::ICACTIVER, SPI + 3),
     ];
     for make_deliverable in ways {
         let mut machine = machine();
-        let second = machine.gic.config().cpus[1].affinity;
-        machine.write_gicd(gicd::irouter(IntId::new(SPI + 2)).unwrap(), Irouter::to(second));
+        machine.route_to(SPI + 2, 1);
         machine.enable_spi(SPI + 2);
         machine.enable_spi(SPI + 3);
-        let active = gicd::ISACTIVER.locate(IntId::new(SPI + 3)).unwrap();
-        machine.write_gicd(active.register(), active.mask());
+        machine.set_bit(gicd::ISACTIVER, SPI + 3);
         for spi in SPI + 1..SPI + 4 {
-            machine.gic.set_line(Line::Spi(spi), Level::High);
+            machine.raise(spi);
         }
         assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
 
@@ -154,12 +145,11 @@ fn writing_gicd_ctlr_without_a_change_does_not_kick() {
 fn raising_a_masked_priority_above_the_mask_kicks() {
     let mut machine = machine();
     machine.msr(0, icc::PMR.encoding(), 0x80);
-    let priority = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap();
-    machine.write_gicd(priority.register(), 0xa0a0_a0a0);
+    machine.set_field(0, Field::Priority, SPI, 0xa0);
     pulse(&machine.gic, SPI);
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
 
-    machine.write_gicd(priority.register(), 0x4040_4040);
+    machine.set_field(0, Field::Priority, SPI, 0x40);
 
     assert_eq!(machine.kicks.of(0), 1);
     assert!(machine.vcpus[0].irq_pending());
@@ -170,8 +160,7 @@ fn a_one_of_n_interrupt_wakes_one_sleeper() {
     let mut machine = Machine::running(VgicConfig::new(3).with_one_of_n(true));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
-    let any = Irouter::new().with_any_participating(true);
-    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
+    machine.route_to_any(SPI);
     for vcpu in &mut machine.vcpus {
         assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
     }
@@ -187,8 +176,7 @@ fn a_one_of_n_interrupt_wakes_one_sleeper() {
 #[test]
 fn an_sgi_wakes_its_target() {
     let mut machine = machine();
-    let bit = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
-    machine.write_gicr(1, bit.register(), bit.mask());
+    machine.enable_private(1, 3);
     assert_eq!(machine.vcpus[1].prepare_to_sleep(), Sleep::Ready);
 
     let target = machine.gic.config().cpus[1].affinity;
@@ -261,8 +249,7 @@ fn a_vcpu_reset_after_power_down_acknowledges_pending_spis() {
 fn a_powered_down_vcpu_is_not_kicked_for_another_vcpus_spi() {
     let mut machine = machine();
     assert_eq!(power_down(&mut machine), Sleep::Ready);
-    let second = machine.gic.config().cpus[1].affinity;
-    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), Irouter::to(second));
+    machine.route_to(SPI, 1);
     pulse(&machine.gic, SPI);
     assert_eq!(machine.kicks.of(0), 0);
     assert_eq!(machine.acknowledge(1), u64::from(SPI));
@@ -272,9 +259,8 @@ fn a_powered_down_vcpu_is_not_kicked_for_another_vcpus_spi() {
 fn a_vcpu_reset_retargets_a_one_of_n_interrupt() {
     let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
     machine.enable_spi(SPI);
-    let any = Irouter::new().with_any_participating(true);
-    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.route_to_any(SPI);
+    machine.raise(SPI);
     assert!(machine.vcpus[0].irq_pending());
 
     machine.vcpus[0].reset();
@@ -285,13 +271,9 @@ fn a_vcpu_reset_retargets_a_one_of_n_interrupt() {
 #[test]
 fn a_vcpu_reset_keeps_private_interrupts() {
     let mut machine = machine();
-    let timer = IntId::new(27);
-    for array in [gicr::ISENABLER, gicr::ISPENDR] {
-        let bit = array.locate(timer).unwrap();
-        machine.write_gicr(0, bit.register(), bit.mask());
+    for (field, value) in [(Field::Enable, 1), (Field::Pend, 1), (Field::Priority, 0xa0)] {
+        machine.set_field(0, field, 27, value);
     }
-    let priority = gicr::IPRIORITYR.locate(timer).unwrap();
-    machine.write_gicr(0, priority.register(), 0xa0a0_a0a0);
     assert_eq!(machine.acknowledge(0), 27);
     machine.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: 27 }, Level::High);
 
@@ -300,8 +282,7 @@ fn a_vcpu_reset_keeps_private_interrupts() {
     machine.msr(0, icc::PMR.encoding(), 0xff);
     machine.msr(0, icc::IGRPEN1.encoding(), 1);
     assert_eq!(machine.acknowledge(0), 1023, "the interrupt must still be active");
-    let active = gicr::ICACTIVER.locate(timer).unwrap();
-    machine.write_gicr(0, active.register(), active.mask());
+    machine.set_field(0, Field::Deactivate, 27, 1);
     assert_eq!(machine.acknowledge(0), 27);
     assert_eq!(machine.mrs(0, icc::RPR.encoding()), 0xa0);
 }

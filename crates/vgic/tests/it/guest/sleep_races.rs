@@ -2,9 +2,8 @@
 //! stop participating. No wake-up may be lost.
 
 use super::sleep::{SPI, pulse};
-use doorbell_test_support::guest::{Kicks, Machine};
-use gic_arch::gicd::Irouter;
-use gic_arch::{IntId, gicd, gicr, icc};
+use doorbell_test_support::guest::{Field, Kicks, Machine};
+use gic_arch::{gicr, icc};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -61,8 +60,7 @@ fn rerouting_spis_loses_no_message_to_a_sleeping_vcpu() {
         machine.enable_spi(spi);
     }
     for cpu in 0..CPUS {
-        let bit = gicr::ISENABLER.locate(IntId::new(STOP)).unwrap();
-        machine.write_gicr(cpu, bit.register(), bit.mask());
+        machine.enable_private(cpu, STOP);
     }
     let board = Board {
         sent: (0..SENDERS).map(|_| AtomicU64::new(0)).collect(),
@@ -88,8 +86,7 @@ fn rerouting_spis_loses_no_message_to_a_sleeping_vcpu() {
             (0..usize::MAX).take_while(|_| senders.iter().any(|sender| !sender.is_finished()))
         {
             let spi = SPI + u32::try_from(step % 3).unwrap();
-            let target = machine.gic.config().cpus[step / 3 % CPUS].affinity;
-            machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), Irouter::to(target));
+            machine.route_to(spi, step / 3 % CPUS);
             thread::yield_now();
         }
         for sender in senders {
@@ -101,8 +98,7 @@ fn rerouting_spis_loses_no_message_to_a_sleeping_vcpu() {
         });
         board.stop.store(true, Ordering::SeqCst);
         for cpu in 0..CPUS {
-            let bit = gicr::ISPENDR.locate(IntId::new(STOP)).unwrap();
-            machine.write_gicr(cpu, bit.register(), bit.mask());
+            machine.set_field(cpu, Field::Pend, STOP, 1);
         }
     });
 
@@ -189,8 +185,7 @@ fn comes_just_as_a_vcpu(joins: bool) {
     let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
-    let any = Irouter::new().with_any_participating(true);
-    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
+    machine.route_to_any(SPI);
     let take_part = |machine: &Machine, cpu: usize, takes_part: bool| {
         machine.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_dpg1_ns(!takes_part));
     };

@@ -3,7 +3,6 @@
 
 use doorbell_test_support::guest::{ITS, Machine, RAM, int, mapc, mapd, mapti};
 use gic_arch::gits;
-use gic_arch::ich::Vtr;
 use gic_arch::its::Command;
 use msi_types::Delivery;
 use vgic::AccessWidth::Word;
@@ -95,11 +94,7 @@ fn surplus_commands_complete_while_the_guest_runs() {
 fn surplus_commands_complete_on_a_list_register_vcpu() {
     let mut machine = machine(1);
     map_and_ring(&machine);
-    let vtr = Vtr::new()
-        .with_list_regs_minus_one(3)
-        .with_pri_bits_minus_one(4)
-        .with_pre_bits_minus_one(4);
-    let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr).unwrap();
+    let mut vcpu = machine.list_register_vcpu();
     for _ in 0..MANY {
         let kicks = machine.kicks.of(0);
         let guest = vcpu.enter();

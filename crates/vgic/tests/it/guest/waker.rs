@@ -1,7 +1,7 @@
 //! Tests for `GICR_WAKER` on machines whose redistributors are awake at reset.
 
-use doorbell_test_support::guest::Machine;
-use gic_arch::{IntId, gicd, gicr, icc};
+use doorbell_test_support::guest::{Field, Machine};
+use gic_arch::{gicd, gicr, icc};
 use msi_types::{Cpu, Level, Line, SetLine};
 use vgic::VgicConfig;
 
@@ -18,10 +18,8 @@ fn put_to_sleep(machine: &Machine, cpu: usize) {
 
 /// Enables the timer and Group 1 as a kernel does that relies on firmware to set up `GICR_WAKER`.
 fn enable_timer(machine: &mut Machine, cpu: usize) {
-    for array in [gicr::IGROUPR, gicr::ISENABLER] {
-        let bit = array.locate(IntId::new(TIMER)).unwrap();
-        machine.write_gicr(cpu, bit.register(), bit.mask());
-    }
+    machine.set_field(cpu, Field::Group, TIMER, 1);
+    machine.enable_private(cpu, TIMER);
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new().with_enable_grp1(true));
     machine.msr(cpu, icc::PMR.encoding(), 0xff);
     machine.msr(cpu, icc::IGRPEN1.encoding(), 1);

@@ -1,18 +1,16 @@
 //! Tests for messages that arrive in guest mode and are listed at once.
 
-use super::entered::Entered;
+use super::entered::{Entered, enter};
 use super::its::{DEVICE, Translated};
-use super::messages::{FIRST, enter};
-use doorbell_test_support::guest::{Hardware, vtr};
-use doorbell_test_support::guest::{discard, inv, message};
+use super::messages::FIRST;
+use doorbell_test_support::guest::{Hardware, discard, inv, message};
 use gic_arch::gicd;
 use gic_arch::ich::ListRegisterState::Invalid;
 
 /// Creates a machine whose vCPU 0 is in its guest with empty list registers.
 fn idle() -> (Translated, Entered, Hardware) {
     let mut translated = Translated::new(1);
-    let vcpu = translated.machine.vcpus.pop().unwrap();
-    let (inside, hardware) = enter(vcpu.with_list_registers(vtr(4, 5)).unwrap());
+    let (inside, hardware) = enter(translated.machine.list_register_vcpu());
     (translated, inside, hardware)
 }
 
@@ -29,7 +27,7 @@ impl Entered {
 fn an_unacknowledged_message_is_listed_again() {
     let (_translated, mut inside, mut hardware) = idle();
     assert_eq!(inside.list_message(3, &mut hardware), Some(0));
-    let (_inside, hardware) = enter(inside.exit(&hardware.registers));
+    let (_inside, hardware) = inside.again(&hardware);
     assert_eq!(hardware.registers.list[0].virtual_intid(), FIRST + 3);
 }
 

@@ -1,6 +1,7 @@
 //! A vCPU in guest mode, as a hypervisor keeps it whose exit handlers do not return to the function
 //! that entered the guest.
 
+use doorbell_test_support::guest::{Hardware, vtr};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::ich::Vmcr;
 use msi_types::{DeviceId, MsiMessage};
@@ -8,10 +9,16 @@ use vgic::{ListRegisterVcpu, Undefined, VirtualInterface};
 
 pub(crate) struct Entered(ListRegisterVcpu);
 
+/// Enters the guest on a CPU with four list registers.
+pub(crate) fn enter(mut vcpu: ListRegisterVcpu) -> (Entered, Hardware) {
+    let hardware = Hardware::new(*vcpu.enter().interface(), vtr(4, 5));
+    (Entered(vcpu), hardware)
+}
+
 impl Entered {
-    pub(crate) fn new(mut vcpu: ListRegisterVcpu) -> Self {
-        let _inside = vcpu.enter();
-        Self(vcpu)
+    /// Exits the guest and enters it again.
+    pub(crate) fn again(self, hardware: &Hardware) -> (Self, Hardware) {
+        enter(self.exit(&hardware.registers))
     }
 
     pub(crate) fn interface(&mut self) -> VirtualInterface {

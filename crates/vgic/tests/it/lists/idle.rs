@@ -2,13 +2,10 @@
 //! between.
 
 use super::its::Translated;
-use doorbell_test_support::guest::Machine;
-use doorbell_test_support::guest::vtr;
-use gic_arch::ich::ListRegisterState;
-use gic_arch::ich::ListRegisterState::{Active, Invalid};
-use gic_arch::{gicd, gicr, icc};
-use msi_types::{Level, Line, SetLine};
-use vgic::{InGuest, ListRegisterVcpu, VgicConfig};
+use doorbell_test_support::guest::{Machine, listed, vtr};
+use gic_arch::ich::ListRegisterState::{Active, Pending};
+use gic_arch::{gicd, icc};
+use vgic::{ListRegisterVcpu, VgicConfig};
 
 const SPI: u32 = 40;
 
@@ -20,8 +17,7 @@ fn machine() -> Machine {
 
 /// Returns a vCPU that has entered its guest and exited twice without an interrupt.
 fn idle(machine: &mut Machine) -> ListRegisterVcpu {
-    let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
-    unchanged(unchanged(vcpu))
+    unchanged(unchanged(machine.list_register_vcpu()))
 }
 
 /// Enters the guest, and exits with the loaded state unchanged.
@@ -30,11 +26,6 @@ fn unchanged(mut vcpu: ListRegisterVcpu) -> ListRegisterVcpu {
     let left = *inside.interface();
     inside.exit(&left);
     vcpu
-}
-
-fn listed(inside: &InGuest<'_>) -> Vec<(u32, ListRegisterState)> {
-    let used = inside.interface().list.iter().filter(|it| it.state() != Invalid);
-    used.map(|it| (it.virtual_intid(), it.state())).collect()
 }
 
 #[test]
@@ -68,18 +59,15 @@ fn an_untrapped_write_of_eoimode_sets_tc_at_the_next_entry() {
 fn an_active_state_set_by_a_register_is_listed() {
     let mut machine = machine();
     let mut vcpu = idle(&mut machine);
-    let at = gicd::ISACTIVER.locate(gic_arch::IntId::new(SPI)).unwrap();
+    machine.set_bit(gicd::ISACTIVER, SPI);
 
-    machine.write_gicd(at.register(), at.mask());
-
-    assert_eq!(listed(&vcpu.enter()), [(SPI, Active)]);
+    assert_eq!(listed(vcpu.enter().interface()), [(SPI, Active)]);
 }
 
 #[test]
 fn a_trapped_sgi_to_its_own_vcpu_does_not_kick() {
     let mut machine = machine();
-    let enable = machine.frame(0) + u64::from(gicr::ISENABLER.offset());
-    machine.write(enable, vgic::AccessWidth::Word, 0xffff);
+    machine.enable_private(0, 3);
     let mut vcpu = idle(&mut machine);
     let kicks = machine.kicks.of(0);
 
@@ -87,7 +75,7 @@ fn a_trapped_sgi_to_its_own_vcpu_does_not_kick() {
     vcpu.write_sysreg(icc::SGI1R.encoding(), icc::Sgi::to(3, own).into_bits()).unwrap();
 
     assert_eq!(machine.kicks.of(0), kicks);
-    assert_eq!(listed(&vcpu.enter()), [(3, ListRegisterState::Pending)]);
+    assert_eq!(listed(vcpu.enter().interface()), [(3, Pending)]);
 }
 
 #[test]
@@ -100,7 +88,7 @@ fn a_paused_vcpu_that_was_idle_is_not_kicked() {
 
     assert_eq!(translated.machine.kicks.of(0), 0);
     paused.resume();
-    assert_eq!(listed(&vcpu.enter()), [(8195, ListRegisterState::Pending)]);
+    assert_eq!(listed(vcpu.enter().interface()), [(8195, Pending)]);
 }
 
 /// Disables a group. Returns `true` if `GICD_CTLR.RWP` shows that the write is complete.
@@ -128,11 +116,11 @@ fn a_guest_that_changed_its_interface_exits_for_new_interrupts() {
     let mut vcpu = idle(&mut machine);
     let mut inside = vcpu.enter();
     let vmcr = inside.interface().vmcr;
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.raise(SPI);
 
     assert!(!inside.list_arrivals(vmcr.with_veoim(true), u32::MAX));
-    assert_eq!(listed(&inside), []);
+    assert_eq!(listed(inside.interface()), []);
     assert!(inside.list_arrivals(vmcr, u32::MAX));
-    assert_eq!(listed(&inside), [(SPI, ListRegisterState::Pending)]);
+    assert_eq!(listed(inside.interface()), [(SPI, Pending)]);
     assert!(!inside.list_arrivals(vmcr, !1), "the interrupt has not ended");
 }

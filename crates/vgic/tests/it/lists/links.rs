@@ -2,12 +2,11 @@
 //! the time the hypervisor takes it until the guest has deactivated the virtual one, and must be
 //! inactive at all other times.
 
-use super::entered::Entered;
-use doorbell_test_support::guest::Machine;
-use doorbell_test_support::guest::{Hardware, vtr};
+use super::entered::{Entered, enter};
+use doorbell_test_support::guest::{Hardware, Machine};
 use gic_arch::ich::ListRegisterState;
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending};
-use gic_arch::{IntId, IntIdField, gicd, icc};
+use gic_arch::{IntId, gicd, icc};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -89,16 +88,7 @@ impl Board {
     fn fire(&self) {
         self.distributor.set(Level::High);
         assert!(self.distributor.active.lock().unwrap().insert(PHYSICAL), "already active");
-        self.machine.gic.set_line(Line::Spi(SPI), Level::High);
-    }
-
-    fn vcpu(&mut self, registers: u8) -> ListRegisterVcpu {
-        self.machine.vcpus.remove(0).with_list_registers(vtr(registers, 5)).unwrap()
-    }
-
-    fn set(&self, field: IntIdField, spi: u32) {
-        let at = field.locate(IntId::new(spi)).unwrap();
-        self.machine.write_gicd(at.register(), at.mask());
+        self.machine.raise(SPI);
     }
 
     fn is_pending(&self) -> bool {
@@ -116,12 +106,6 @@ impl Board {
     }
 }
 
-fn enter(vcpu: ListRegisterVcpu) -> (Entered, Hardware) {
-    let mut inside = Entered::new(vcpu);
-    let hardware = Hardware::new(inside.interface(), vtr(4, 5));
-    (inside, hardware)
-}
-
 /// Returns the states and physical INTIDs of the interrupts in list registers.
 fn listed(hardware: &Hardware) -> Vec<(ListRegisterState, Option<u16>)> {
     let used = hardware.registers.list.iter().filter(|it| it.state() != Invalid);
@@ -134,7 +118,7 @@ const LISTED: (ListRegisterState, Option<u16>) = (Pending, Some(77));
 /// then lowers the input.
 fn fallen_while_disabled() -> Board {
     let board = board();
-    board.set(gicd::ICENABLER, SPI);
+    board.machine.set_bit(gicd::ICENABLER, SPI);
     board.fire();
     assert!(board.is_pending());
     board.distributor.set(Level::Low);
@@ -154,7 +138,7 @@ fn a_linked_level_that_fell_while_disabled_reads_as_not_pending() {
 #[test]
 fn a_pending_linked_level_is_reread_at_ispendr_and_entry() {
     let mut board = board();
-    let (inside, mut hardware) = enter(board.vcpu(4));
+    let (inside, mut hardware) = enter(board.machine.list_register_vcpu());
     let vcpu = board.exit(inside, &mut hardware);
     assert!(!board.is_pending());
     assert_eq!(board.distributor.asked.swap(0, SeqCst), 0, "an edge is not held by its input");
@@ -169,7 +153,7 @@ fn a_pending_linked_level_is_reread_at_ispendr_and_entry() {
 fn a_trapped_eoi_deactivates_the_physical_interrupt() {
     let mut board = board();
     board.fire();
-    let (inside, mut hardware) = enter(board.vcpu(4));
+    let (inside, mut hardware) = enter(board.machine.list_register_vcpu());
     hardware.acknowledge(1);
     let mut vcpu = board.exit(inside, &mut hardware);
     assert!(board.distributor.is_active() && board.is_pending(), "the input is high");
@@ -185,9 +169,9 @@ fn a_linked_interrupt_is_never_listed_pending_and_active() {
     board.machine.make_edge(SPI);
     board.distributor.active.lock().unwrap().insert(PHYSICAL);
     board.machine.gic.pulse(Line::Spi(SPI));
-    let mut vcpu = board.vcpu(4);
+    let mut vcpu = board.machine.list_register_vcpu();
     vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
-    board.set(gicd::ISPENDR, SPI);
+    board.machine.set_bit(gicd::ISPENDR, SPI);
 
     let (inside, mut hardware) = enter(vcpu);
 
@@ -212,7 +196,7 @@ fn a_reset_deactivates_and_keeps_the_link() {
     board.machine.enable_spi(SPI);
     assert!(!board.is_pending());
     board.fire();
-    assert_eq!(listed(&enter(board.vcpu(4)).1), [LISTED]);
+    assert_eq!(listed(&enter(board.machine.list_register_vcpu()).1), [LISTED]);
 }
 
 #[test]
@@ -223,7 +207,7 @@ fn is_physical_active_is_true_until_the_linked_interrupt_ends() {
     assert!(!is_active());
     board.fire();
     assert!(is_active(), "pending");
-    let (inside, mut hardware) = enter(board.vcpu(4));
+    let (inside, mut hardware) = enter(board.machine.list_register_vcpu());
     assert_eq!(hardware.acknowledge(1), SPI);
     let vcpu = board.exit(inside, &mut hardware);
     assert!(is_active(), "active");
@@ -238,14 +222,14 @@ fn is_physical_active_is_true_until_the_linked_interrupt_ends() {
 fn deactivating_a_relinked_spi_deactivates_both_physical_interrupts() {
     let mut board = board();
     board.fire();
-    let vcpu = board.vcpu(4);
+    let vcpu = board.machine.list_register_vcpu();
     let (inside, mut hardware) = enter(vcpu);
     assert_eq!(hardware.acknowledge(1), SPI);
 
     board.machine.gic.link(Line::Spi(SPI), IntId::new(PHYSICAL + 1)).unwrap();
     board.distributor.active.lock().unwrap().insert(PHYSICAL + 1);
     board.machine.gic.set_line(Line::Spi(SPI), Level::High);
-    board.set(gicd::ICACTIVER, SPI);
+    board.machine.set_bit(gicd::ICACTIVER, SPI);
     let _vcpu = board.exit(inside, &mut hardware);
 
     assert!(board.distributor.active.lock().unwrap().is_empty());
@@ -273,17 +257,15 @@ fn dropping_a_vcpu_in_its_guest_retargets_its_interrupt() {
     let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
-    let any = gicd::Irouter::new().with_any_participating(true);
-    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
+    machine.route_to_any(SPI);
     machine.gic.pulse(Line::Spi(SPI));
-    let (inside, hardware) = enter(machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap());
+    let (inside, hardware) = enter(machine.list_register_vcpu());
     assert_eq!(listed(&hardware), [(Pending, None)]);
     let rwp = |machine: &Machine| {
         let control = u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap();
         gicd::Ctlr::from(control).rwp()
     };
-    let at = gicd::ICENABLER.locate(IntId::new(SPI)).unwrap();
-    machine.write_gicd(at.register(), at.mask());
+    machine.set_bit(gicd::ICENABLER, SPI);
     machine.enable_spi(SPI);
     assert!(rwp(&machine));
 

@@ -1,15 +1,14 @@
 //! Tests for LPIs in list registers. LPIs have no active state, and commands that affect a listed
 //! LPI make its vCPU exit. The guest must see the same interrupts as without list registers.
 
-use super::entered::Entered;
+use super::entered::{Entered, enter};
 use super::its::{Translated, mapti};
-use doorbell_test_support::guest::{Hardware, vtr};
-use doorbell_test_support::guest::{clear, discard, inv, movall, movi, sync, unmapd};
-use gic_arch::gicd::{self, Irouter};
+use doorbell_test_support::guest::{Hardware, clear, discard, inv, movall, movi, sync, unmapd};
+use gic_arch::gicd::{self};
 use gic_arch::ich::ListRegisterState::Invalid;
 use gic_arch::its::Command;
-use gic_arch::{IntId, Lpi, gicr};
-use msi_types::{DeviceId, EventId, Level, Line, SetLine};
+use gic_arch::{Lpi, gicr};
+use msi_types::{DeviceId, EventId};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -25,19 +24,12 @@ fn listed() -> (Translated, Entered, Hardware, ListRegisterVcpu) {
 }
 
 fn listed_in(mut translated: Translated) -> (Translated, Entered, Hardware, ListRegisterVcpu) {
-    let second = translated.machine.vcpus.pop().unwrap();
-    let first = translated.machine.vcpus.pop().unwrap();
-    let second = second.with_list_registers(vtr(4, 5)).unwrap();
+    let first = translated.machine.list_register_vcpu();
+    let second = translated.machine.list_register_vcpu();
     translated.send(0);
-    let (inside, hardware) = enter(first.with_list_registers(vtr(4, 5)).unwrap());
+    let (inside, hardware) = enter(first);
     assert_eq!(hardware.registers.list[0].virtual_intid(), FIRST);
     (translated, inside, hardware, second)
-}
-
-pub(crate) fn enter(vcpu: ListRegisterVcpu) -> (Entered, Hardware) {
-    let mut inside = Entered::new(vcpu);
-    let hardware = Hardware::new(inside.interface(), vtr(4, 5));
-    (inside, hardware)
 }
 
 #[test]
@@ -57,7 +49,7 @@ fn a_command_for_a_listed_lpi_waits_for_the_exit() {
             "the other redistributor invalidated nothing"
         );
 
-        let _first = enter(inside.exit(&hardware.registers));
+        let _first = inside.again(&hardware);
 
         assert!(translated.is_done(), "{command:?}");
         drop(second);
@@ -110,7 +102,7 @@ fn commands_transfer_a_listed_lpi_to_hardware_after_the_exit() {
         assert!(!translated.is_done(), "{command:?}");
         assert_eq!(translated.machine.kicks.of(0), 1, "{command:?}");
         assert!(direct.0.lock().unwrap().is_empty(), "{command:?}");
-        let (_first, hardware) = enter(inside.exit(&hardware.registers));
+        let (_first, hardware) = inside.again(&hardware);
         assert!(translated.is_done(), "{command:?}");
         assert_eq!(*direct.0.lock().unwrap(), [taken], "{command:?}");
         assert_eq!(hardware.registers.list[0].state(), Invalid, "{command:?}");
@@ -155,7 +147,7 @@ fn exits_and_entries_never_wait_for_commands() {
         scope.spawn(|| translated.run([clear(1, 0), inv(1, 0), sync(0)]));
         held_up.has_begun.wait();
 
-        let _first = enter(inside.exit(&hardware.registers));
+        let _first = inside.again(&hardware);
 
         continues.send(()).unwrap();
     });
@@ -183,18 +175,15 @@ fn sync_completes_despite_continuous_forced_exits() {
     let (translated, first, left, second) = listed();
     let machine = &translated.machine;
     for (spi, cpu) in [(40, 0), (41, 1)] {
-        let target = machine.gic.config().cpus[cpu].affinity;
-        machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), Irouter::to(target));
+        machine.route_to(spi, cpu);
         machine.enable_spi(spi);
-        machine.gic.set_line(Line::Spi(spi), Level::High);
+        machine.raise(spi);
     }
     let recall = |spi: u32| {
-        let at = gicd::ISACTIVER.locate(IntId::new(spi)).unwrap();
-        machine.write_gicd(at.register(), at.mask());
-        let at = gicd::ICACTIVER.locate(IntId::new(spi)).unwrap();
-        machine.write_gicd(at.register(), at.mask());
+        machine.set_bit(gicd::ISACTIVER, spi);
+        machine.set_bit(gicd::ICACTIVER, spi);
     };
-    let (first, left) = enter(first.exit(&left.registers));
+    let (first, left) = first.again(&left);
     let (second, other) = enter(second);
     recall(40);
     recall(41);
@@ -202,10 +191,10 @@ fn sync_completes_despite_continuous_forced_exits() {
     translated.run([sync(0)]);
 
     assert!(!translated.is_done());
-    let (_first, _) = enter(first.exit(&left.registers));
+    let (_first, _) = first.again(&left);
     recall(40);
     assert!(!translated.is_done(), "the second vCPU has not exited");
-    let (_second, _) = enter(second.exit(&other.registers));
+    let (_second, _) = second.again(&other);
     assert!(translated.is_done(), "both vCPUs have exited since the SYNC");
 }
 
@@ -220,7 +209,7 @@ fn the_next_entry_saves_a_disabled_listed_lpi() {
         }
         assert!(!translated.is_saved(0), "the guest may still acknowledge the LPI");
 
-        let _first = enter(inside.exit(&hardware.registers));
+        let _first = inside.again(&hardware);
 
         assert_eq!(translated.is_saved(0), !acknowledged);
     }

@@ -4,8 +4,7 @@
 
 use super::its::Translated;
 use doorbell_test_support::guest::{Half, Interface, Kicks, Machine, movi, send};
-use gic_arch::gicd::{self, Irouter};
-use gic_arch::{IntId, icc};
+use gic_arch::icc;
 use msi_types::{Cpu, Kick, Line, SetLine};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -154,8 +153,7 @@ fn boot(threads: Arc<Threads>) -> Machine {
         translated.run([movi(1, number, cpu)]);
         let machine = &translated.machine;
         machine.make_edge(SPI + number);
-        let target = Irouter::to(machine.gic.config().cpus[usize::from(cpu)].affinity);
-        machine.write_gicd(gicd::irouter(IntId::new(SPI + number)).unwrap(), target);
+        machine.route_to(SPI + number, usize::from(cpu));
         machine.enable_spi(SPI + number);
     }
     translated.machine

@@ -2,16 +2,16 @@
 //! registers. Every interrupt must be handled, even if no later event makes a vCPU check for
 //! pending interrupts.
 
-use doorbell_test_support::guest::{Half, Interface, Kicks, Machine};
-use gic_arch::gicd::{self, Irouter};
+use doorbell_test_support::guest::{Field, Half, Interface, Kicks, Machine};
+use gic_arch::gicd;
 use gic_arch::gicr::{self, Waker};
-use gic_arch::{IntId, IntIdField, icc};
+use gic_arch::{IntId, icc};
 use msi_types::{Cpu, Line, SetLine};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use vgic::{AccessWidth, VgicConfig};
+use vgic::VgicConfig;
 
 const SPIS: [u32; 3] = [40, 41, 42];
 const ROUNDS: u64 = 6_000;
@@ -49,32 +49,20 @@ fn run(mut half: Half, masked: &AtomicBool, board: &Board) {
     }
 }
 
-fn set_bit(machine: &Machine, field: IntIdField, spi: u32) {
-    let at = field.locate(IntId::new(spi)).unwrap();
-    machine.write_gicd(at.register(), at.mask());
-}
-
 /// Writes one of several registers, in such a way that every interrupt remains deliverable.
 fn change_a_register(machine: &Machine, round: u64) {
     let spi = SPIS[usize::try_from(round / 9).unwrap() % SPIS.len()];
     let cpu = usize::from(round / 3 % 2 == 1);
     match round % 9 {
-        0 => {
-            let target = machine.gic.config().cpus[cpu].affinity;
-            machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), Irouter::to(target));
-        }
-        1 => {
-            let any = Irouter::new().with_any_participating(true);
-            machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), any);
-        }
+        0 => machine.route_to(spi, cpu),
+        1 => machine.route_to_any(spi),
         2 => {
-            set_bit(machine, gicd::ICENABLER, spi);
-            set_bit(machine, gicd::ISENABLER, spi);
+            machine.set_bit(gicd::ICENABLER, spi);
+            machine.enable_spi(spi);
         }
         3 => {
-            let at = gicd::IPRIORITYR.locate(IntId::new(spi)).unwrap().byte_offset();
-            let address = machine.gic.config().distributor + u64::from(at);
-            machine.write(address, AccessWidth::Byte, (round & 7) << 4);
+            let priority = u32::try_from(round & 7).unwrap() << 4;
+            machine.set_field(0, Field::Priority, spi, priority);
         }
         4 => {
             machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
@@ -85,8 +73,8 @@ fn change_a_register(machine: &Machine, round: u64) {
             machine.write_gicr(cpu, gicr::WAKER, Waker::new());
         }
         6 => {
-            set_bit(machine, gicd::ISACTIVER, spi);
-            set_bit(machine, gicd::ICACTIVER, spi);
+            machine.set_bit(gicd::ISACTIVER, spi);
+            machine.set_bit(gicd::ICACTIVER, spi);
         }
         7 => {
             let at = gicd::IGROUPR.locate(IntId::new(spi)).unwrap();
@@ -185,8 +173,7 @@ fn rerouting_listed_spis_loses_no_interrupt() {
             wait_until(|| board.sent.iter().all(|sent| sent.load(Ordering::SeqCst) == round));
         }
         for spi in SPIS {
-            let target = machine.gic.config().cpus[to].affinity;
-            machine.write_gicd(gicd::irouter(IntId::new(spi)).unwrap(), Irouter::to(target));
+            machine.route_to(spi, to);
         }
     });
 }

@@ -1,19 +1,16 @@
 //! Tests for wired interrupts in list registers, which `tests/model` does not cover: traps,
 //! maintenance, overflow, and register writes that complete at the exit.
 
-use super::entered::Entered;
-use doorbell_test_support::guest::Machine;
-use doorbell_test_support::guest::{Hardware, vtr};
+use super::entered::{Entered, enter};
+use doorbell_test_support::guest::{Field, Hardware, Machine, listed, vtr};
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
-use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
+use gic_arch::ich::ListRegisterState::{Active, Pending, PendingActive};
 use gic_arch::ich::Vtr;
-use gic_arch::{IntId, gicd, gicr};
+use gic_arch::{Affinity, gicd, gicr};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, Mutex};
-use vgic::{
-    AccessWidth, ListRegisterVcpu, RefusedVcpu, SecurityView, VgicConfig, VirtualInterfaceMismatch,
-};
+use vgic::{RefusedVcpu, SecurityView, VgicConfig, VirtualInterfaceMismatch};
 
 const SPI: u32 = 40;
 
@@ -25,32 +22,8 @@ fn machine() -> Machine {
     machine
 }
 
-fn lists(machine: &mut Machine, count: u8) -> ListRegisterVcpu {
-    machine.vcpus.remove(0).with_list_registers(vtr(count, 5)).unwrap()
-}
-
-fn enter(vcpu: ListRegisterVcpu, count: u8) -> (Entered, Hardware) {
-    let mut inside = Entered::new(vcpu);
-    let hardware = Hardware::new(inside.interface(), vtr(count, 5));
-    (inside, hardware)
-}
-
-fn again(inside: Entered, hardware: &Hardware, count: u8) -> (Entered, Hardware) {
-    enter(inside.exit(&hardware.registers), count)
-}
-
-fn high(machine: &Machine, spi: u32) {
-    machine.gic.set_line(Line::Spi(spi), Level::High);
-}
-
-fn set_priority(machine: &Machine, spi: u32, priority: u64) {
-    let at = gicd::IPRIORITYR.locate(IntId::new(spi)).unwrap().byte_offset();
-    machine.write(machine.gic.config().distributor + u64::from(at), AccessWidth::Byte, priority);
-}
-
-fn states(hardware: &Hardware) -> Vec<(u32, gic_arch::ich::ListRegisterState)> {
-    let used = hardware.registers.list.iter().filter(|it| it.state() != Invalid);
-    used.map(|it| (it.virtual_intid(), it.state())).collect()
+fn set_priority(machine: &Machine, spi: u32, priority: u32) {
+    machine.set_field(0, Field::Priority, spi, priority);
 }
 
 /// Records the deactivated lines.
@@ -68,8 +41,8 @@ fn a_line_still_high_is_relisted_after_maintenance() {
     let mut machine = machine();
     let observer = Arc::new(Observer::default());
     machine.gic.observe_lines(observer.clone()).unwrap();
-    high(&machine, SPI);
-    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    machine.raise(SPI);
+    let (inside, mut hardware) = enter(machine.list_register_vcpu());
     assert!(hardware.registers.list[0].eoi());
     assert_eq!(hardware.acknowledge(1), SPI);
     assert!(!hardware.asks_for_maintenance());
@@ -78,9 +51,9 @@ fn a_line_still_high_is_relisted_after_maintenance() {
 
     assert!(hardware.misr().eoi());
     assert_eq!(hardware.eisr(), 1);
-    let (_inside, hardware) = again(inside, &hardware, 4);
+    let (_inside, hardware) = inside.again(&hardware);
     assert_eq!(*observer.0.lock().unwrap(), [Line::Spi(SPI)]);
-    assert_eq!(states(&hardware), [(SPI, Pending)]);
+    assert_eq!(listed(&hardware.registers), [(SPI, Pending)]);
 }
 
 /// Lets the guest of vCPU 0 acknowledge an edge-triggered SPI that may be routed to any PE if `any`
@@ -90,13 +63,13 @@ fn pulsed_while_active(any: bool, change: impl FnOnce(&Machine)) -> (Machine, En
     machine.enable_spi(SPI);
     machine.make_edge(SPI);
     let route = Irouter::to(machine.gic.config().cpus[0].affinity).with_any_participating(any);
-    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), route);
+    machine.route(SPI, route);
     machine.gic.pulse(Line::Spi(SPI));
-    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    let (inside, mut hardware) = enter(machine.list_register_vcpu());
     assert_eq!(hardware.acknowledge(1), SPI);
     change(&machine);
     machine.gic.pulse(Line::Spi(SPI));
-    let (inside, hardware) = again(inside, &hardware, 4);
+    let (inside, hardware) = inside.again(&hardware);
     (machine, inside, hardware)
 }
 
@@ -104,7 +77,7 @@ fn pulsed_while_active(any: bool, change: impl FnOnce(&Machine)) -> (Machine, En
 fn an_edge_during_its_handler_is_pending_at_the_same_vcpu() {
     for any in [false, true] {
         let (_machine, _inside, mut hardware) = pulsed_while_active(any, |_| {});
-        assert_eq!(states(&hardware), [(SPI, PendingActive)]);
+        assert_eq!(listed(&hardware.registers), [(SPI, PendingActive)]);
 
         hardware.end(1, SPI);
 
@@ -115,24 +88,21 @@ fn an_edge_during_its_handler_is_pending_at_the_same_vcpu() {
 
 #[test]
 fn an_edge_of_a_moved_interrupt_waits_for_its_handler() {
-    let moves = |machine: &Machine| {
-        let to = Irouter::to(machine.gic.config().cpus[1].affinity);
-        machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), to);
-    };
+    let moves = |machine: &Machine| machine.route_to(SPI, 1);
     let declines = |machine: &Machine| {
         machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new().with_dpg1_ns(true));
     };
     for (any, change) in [(false, &moves as &dyn Fn(&Machine)), (true, &declines)] {
         let (mut machine, inside, mut hardware) = pulsed_while_active(any, change);
-        assert_eq!(states(&hardware), [(SPI, Active)]);
+        assert_eq!(listed(&hardware.registers), [(SPI, Active)]);
         assert!(!hardware.asks_for_maintenance());
 
         hardware.end(1, SPI);
 
         assert!(hardware.asks_for_maintenance(), "the vCPU must exit");
-        let (_inside, hardware) = again(inside, &hardware, 4);
-        assert_eq!(states(&hardware), []);
-        assert_eq!(states(&enter(lists(&mut machine, 4), 4).1), [(SPI, Pending)]);
+        let (_inside, hardware) = inside.again(&hardware);
+        assert_eq!(listed(&hardware.registers), []);
+        assert_eq!(listed(&enter(machine.list_register_vcpu()).1.registers), [(SPI, Pending)]);
     }
 }
 
@@ -141,11 +111,13 @@ fn more_than_16_pending_interrupts_set_npie() {
     let mut machine = Machine::running(VgicConfig::new(1));
     for spi in 32..72 {
         machine.enable_spi(spi);
-        high(&machine, spi);
+        machine.raise(spi);
     }
-    let (_inside, hardware) = enter(lists(&mut machine, 16), 16);
-    assert_eq!(states(&hardware), (32..48).map(|spi| (spi, Pending)).collect::<Vec<_>>());
-    assert!(hardware.registers.hcr.npie());
+    let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(16, 5)).unwrap();
+    let inside = vcpu.enter();
+    let registers = inside.interface();
+    assert_eq!(listed(registers), (32..48).map(|spi| (spi, Pending)).collect::<Vec<_>>());
+    assert!(registers.hcr.npie());
 }
 
 #[test]
@@ -159,8 +131,7 @@ fn icc_dir_is_trapped_by_tdir_or_by_tc_while_spis_are_unlisted() {
         let mut machine = machine();
         let vcpu = machine.vcpus.remove(0);
         for spi in SPI..SPI + active {
-            let at = gicd::ISACTIVER.locate(IntId::new(spi)).unwrap();
-            machine.write_gicd(at.register(), at.mask());
+            machine.set_bit(gicd::ISACTIVER, spi);
         }
         let mut vcpu = vcpu.with_list_registers(vtr(1, 5).with_tds(tds)).unwrap();
         let inside = vcpu.enter();
@@ -172,21 +143,15 @@ fn icc_dir_is_trapped_by_tdir_or_by_tc_while_spis_are_unlisted() {
 #[test]
 fn a_write_that_affects_a_listed_spi_completes_at_the_exit() {
     const CHANGES: [fn(&Machine); 4] = [
-        |machine| {
-            let at = gicd::ICENABLER.locate(IntId::new(SPI)).unwrap();
-            machine.write_gicd(at.register(), at.mask());
-        },
+        |machine| machine.set_bit(gicd::ICENABLER, SPI),
         |machine| set_priority(machine, SPI, 0x80),
         |machine| machine.write_gicd(gicd::CTLR, gicd::Ctlr::new()),
-        |machine| {
-            let route = gicd::irouter(IntId::new(SPI)).unwrap();
-            machine.write_gicd(route, Irouter::to(gic_arch::Affinity::new(9, 9, 9, 9)));
-        },
+        |machine| machine.route(SPI, Irouter::to(Affinity::new(9, 9, 9, 9))),
     ];
     for change in CHANGES {
         let mut machine = machine();
-        high(&machine, SPI);
-        let (inside, hardware) = enter(lists(&mut machine, 4), 4);
+        machine.raise(SPI);
+        let (inside, hardware) = enter(machine.list_register_vcpu());
         let pending = |machine: &Machine| machine.read_gicd(gicd::CTLR) >> 31;
         assert_eq!(pending(&machine), 0);
 
@@ -201,9 +166,9 @@ fn a_write_that_affects_a_listed_spi_completes_at_the_exit() {
 #[test]
 fn dropping_a_vcpu_in_its_guest_completes_pending_writes() {
     let mut machine = machine();
-    high(&machine, SPI);
-    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
-    assert_eq!(states(&hardware), [(SPI, Pending)]);
+    machine.raise(SPI);
+    let (inside, hardware) = enter(machine.list_register_vcpu());
+    assert_eq!(listed(&hardware.registers), [(SPI, Pending)]);
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
     assert_eq!(machine.read_gicd(gicd::CTLR) >> 31, 1);
 
@@ -218,12 +183,13 @@ fn dropping_a_vcpu_in_its_guest_completes_pending_writes() {
 fn a_vcpu_in_its_guest_sends_sgis() {
     let mut machine = Machine::running(VgicConfig::new(2));
     for cpu in 0..2 {
-        let enable = machine.frame(cpu) + u64::from(gicr::ISENABLER.offset());
-        machine.write(enable, AccessWidth::Word, 0xffff);
+        for sgi in [3, 4, 5] {
+            machine.enable_private(cpu, sgi);
+        }
     }
     let affinities = [0, 1].map(|cpu: usize| machine.gic.config().cpus[cpu].affinity);
-    let (mut sender, _) = enter(lists(&mut machine, 4), 4);
-    let (receiver, hardware) = enter(lists(&mut machine, 4), 4);
+    let (mut sender, _) = enter(machine.list_register_vcpu());
+    let (receiver, hardware) = enter(machine.list_register_vcpu());
     let mut send = |register: SysRegEncoding, sgi, cpu: usize| {
         sender.write_sgi(register, Sgi::to(sgi, affinities[cpu]).into_bits())
     };
@@ -232,8 +198,12 @@ fn a_vcpu_in_its_guest_sends_sgis() {
     send(icc::SGI0R.encoding(), 5, 1).unwrap();
 
     assert_eq!([machine.kicks.of(0), machine.kicks.of(1)], [0, 1]);
-    let (_receiver, hardware) = again(receiver, &hardware, 4);
-    assert_eq!(states(&hardware), [(3, Pending)], "the other interrupt's group is not a target");
+    let (_receiver, hardware) = receiver.again(&hardware);
+    assert_eq!(
+        listed(&hardware.registers),
+        [(3, Pending)],
+        "the other interrupt's group is not a target"
+    );
     send(icc::SGI1R.encoding(), 4, 0).unwrap();
     assert_eq!(machine.kicks.of(0), 1, "a vCPU must be kicked for an SGI to itself");
     assert!(send(icc::EOIR1.encoding(), 4, 0).is_err());
@@ -264,10 +234,10 @@ fn a_vcpu_refused_by_one_interface_works_with_another() {
     let vcpu = machine.vcpus.remove(0);
     let RefusedVcpu { mut vcpu, mismatch, .. } = vcpu.with_list_registers(vtr(4, 6)).unwrap_err();
     assert_eq!(mismatch, VirtualInterfaceMismatch::PriorityBits { machine: 5, hardware: 6 });
-    high(&machine, SPI);
+    machine.raise(SPI);
     assert!(vcpu.enter_guest().irq, "the software interface signals the interrupt");
-    let (_inside, hardware) = enter(vcpu.with_list_registers(vtr(4, 5)).unwrap(), 4);
-    assert_eq!(states(&hardware), [(SPI, Pending)]);
+    let (_inside, hardware) = enter(vcpu.with_list_registers(vtr(4, 5)).unwrap());
+    assert_eq!(listed(&hardware.registers), [(SPI, Pending)]);
 }
 
 #[test]
@@ -283,8 +253,8 @@ fn split_eoi_without_tds_traps_all_common_registers() {
 #[test]
 fn children_asleep_is_set_once_the_vcpu_exits() {
     let mut machine = machine();
-    high(&machine, SPI);
-    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
+    machine.raise(SPI);
+    let (inside, hardware) = enter(machine.list_register_vcpu());
     let waker = |machine: &Machine| machine.read_gicr(0, gicr::WAKER);
 
     machine.write_gicr(0, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
@@ -298,11 +268,10 @@ fn children_asleep_is_set_once_the_vcpu_exits() {
 fn a_pending_write_sets_rwp_only_in_the_frame_it_was_written_to() {
     let mut machine = Machine::running(VgicConfig::new(2));
     machine.enable_spi(SPI);
-    let target = machine.gic.config().cpus[1].affinity;
-    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), Irouter::to(target));
-    high(&machine, SPI);
+    machine.route_to(SPI, 1);
+    machine.raise(SPI);
     let vcpu = machine.vcpus.remove(1).with_list_registers(vtr(4, 5)).unwrap();
-    let (inside, hardware) = enter(vcpu, 4);
+    let (inside, hardware) = enter(vcpu);
     let distributor = |machine: &Machine| {
         let control = u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap();
         gicd::Ctlr::from(control).rwp()
@@ -312,8 +281,7 @@ fn a_pending_write_sets_rwp_only_in_the_frame_it_was_written_to() {
         gicr::Ctlr::from(control).rwp()
     };
 
-    let at = gicd::ICENABLER.locate(IntId::new(SPI)).unwrap();
-    machine.write_gicd(at.register(), at.mask());
+    machine.set_bit(gicd::ICENABLER, SPI);
 
     assert!(distributor(&machine));
     for cpu in [0, 1] {
@@ -323,12 +291,10 @@ fn a_pending_write_sets_rwp_only_in_the_frame_it_was_written_to() {
     let vcpu = inside.exit(&hardware.registers);
     assert!(!distributor(&machine));
 
-    let at = gicr::ISENABLER.locate(IntId::new(27)).unwrap();
-    machine.write_gicr(1, at.register(), at.mask());
+    machine.enable_private(1, 27);
     machine.gic.set_line(Line::Ppi { cpu: Cpu::new(1), intid: 27 }, Level::High);
-    let (inside, hardware) = enter(vcpu, 4);
-    let at = gicr::ICENABLER.locate(IntId::new(27)).unwrap();
-    machine.write_gicr(1, at.register(), at.mask());
+    let (inside, hardware) = enter(vcpu);
+    machine.set_field(1, Field::Disable, 27, 1);
 
     assert!(redistributor(&machine, 1) && !redistributor(&machine, 0));
     assert!(!distributor(&machine));
@@ -346,10 +312,10 @@ fn loaded_interface_registers_match_the_manual() {
     machine.make_edge(SPI + 1);
     for (spi, priority) in [(SPI, 0x88), (SPI + 1, 0x90), (SPI + 2, 0x98)] {
         set_priority(&machine, spi, priority);
-        high(&machine, spi);
+        machine.raise(spi);
     }
 
-    let mut vcpu = lists(&mut machine, 2);
+    let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(2, 5)).unwrap();
     let inside = vcpu.enter();
     let registers = inside.interface();
 

@@ -1,16 +1,15 @@
 //! Tests for interrupts that the guest ends while they are in no list register. The hardware only
 //! counts the EOIs of these interrupts (`ICH_HCR_EL2.EOIcount`).
 
-use doorbell_test_support::guest::Machine;
-use doorbell_test_support::guest::{Hardware, vtr};
-use gic_arch::{IntId, IntIdField, gicd};
+use doorbell_test_support::guest::{Field, Hardware, Machine, vtr};
+use gic_arch::gicd;
 use msi_types::{Line, SetLine};
-use vgic::{AccessWidth, ListRegisterVcpu, VgicConfig};
+use vgic::{ListRegisterVcpu, VgicConfig};
 
 const FIRST: u32 = 40;
 /// Priorities of the SPIs. The guest acknowledges the SPIs in this order, and each SPI preempts its
 /// predecessor.
-const PRIORITIES: [u8; 3] = [0x60, 0x40, 0x20];
+const PRIORITIES: [u32; 3] = [0x60, 0x40, 0x20];
 
 /// A guest with three edge-triggered SPIs, and its vCPU on a CPU with one list register.
 struct Board {
@@ -26,7 +25,7 @@ impl Board {
         for (spi, priority) in (FIRST..).zip(PRIORITIES) {
             board.machine.enable_spi(spi);
             board.machine.make_edge(spi);
-            board.set_priority(spi, priority);
+            board.machine.set_field(0, Field::Priority, spi, priority);
         }
         board
     }
@@ -52,17 +51,6 @@ impl Board {
         inside.exit(&hardware.registers);
     }
 
-    fn write(&self, field: IntIdField, spi: u32) {
-        let at = field.locate(IntId::new(spi)).unwrap();
-        self.machine.write_gicd(at.register(), at.mask());
-    }
-
-    fn set_priority(&self, spi: u32, priority: u8) {
-        let at = gicd::IPRIORITYR.locate(IntId::new(spi)).unwrap().byte_offset();
-        let address = self.machine.gic.config().distributor + u64::from(at);
-        self.machine.write(address, AccessWidth::Byte, priority.into());
-    }
-
     fn active(&self) -> Vec<u32> {
         let active = self.machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap());
         (FIRST..FIRST + 3).filter(|spi| active >> (spi - 32) & 1 == 1).collect()
@@ -85,7 +73,7 @@ impl Board {
 #[test]
 fn a_counted_eoi_ends_the_innermost_spi_despite_a_new_priority() {
     let mut board = Board::nested(3);
-    board.set_priority(FIRST, 0x30);
+    board.machine.set_field(0, Field::Priority, FIRST, 0x30);
     board.run(|hardware| {
         hardware.end(1, FIRST + 2);
         hardware.end(1, FIRST + 1);
@@ -100,10 +88,10 @@ fn a_counted_eoi_ignores_interrupts_activated_by_register() {
     let mut board = Board::new();
     board.acknowledge(most);
     board.run(|hardware| hardware.end(1, most));
-    board.set_priority(most, 0x80);
-    board.write(gicd::ISACTIVER, most);
+    board.machine.set_field(0, Field::Priority, most, 0x80);
+    board.machine.set_bit(gicd::ISACTIVER, most);
     board.acknowledge(least);
-    board.write(gicd::ISACTIVER, more);
+    board.machine.set_bit(gicd::ISACTIVER, more);
     board.run(|hardware| hardware.end(1, least));
     assert_eq!(board.active(), [more, most]);
 }
@@ -111,8 +99,8 @@ fn a_counted_eoi_ignores_interrupts_activated_by_register() {
 #[test]
 fn a_counted_eoi_after_restore_ends_the_acknowledged_spi() {
     let board = Board::nested(1);
-    board.write(gicd::ISACTIVER, FIRST + 1);
-    board.write(gicd::ISACTIVER, FIRST + 2);
+    board.machine.set_bit(gicd::ISACTIVER, FIRST + 1);
+    board.machine.set_bit(gicd::ISACTIVER, FIRST + 2);
     let mut board = board.moved();
     board.run(|hardware| hardware.end(1, FIRST));
     assert_eq!(board.active(), [FIRST + 1, FIRST + 2]);

@@ -3,8 +3,7 @@
 use super::config;
 use crate::saved_state::board::Board;
 use doorbell_test_support::{failures_until, with_allocations};
-use gic_arch::ich::Vtr;
-use msi_types::{Level, Line, SetLine};
+use msi_types::{Cpu, Level, Line, SetLine};
 use vgic::{ConfigError, OutOfMemory, Vgic, VgicConfig};
 
 #[test]
@@ -40,14 +39,9 @@ fn creating_a_configuration_without_heap_is_an_error() {
 fn using_list_registers_and_pausing_a_vcpu_allocate_nothing() {
     let mut board = Board::running();
     board.enable_private(0, 27);
-    let vcpu = board.vcpus.remove(0);
-    let vtr = Vtr::new()
-        .with_pri_bits_minus_one(4)
-        .with_pre_bits_minus_one(4)
-        .with_list_regs_minus_one(3);
     let first = with_allocations(0, || {
-        board.gic.set_line(Line::Ppi { cpu: vcpu.cpu(), intid: 27 }, Level::High);
-        let mut vcpu = vcpu.with_list_registers(vtr).unwrap();
+        board.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: 27 }, Level::High);
+        let mut vcpu = board.list_register_vcpu();
         let guest = vcpu.enter();
         let left = *guest.interface();
         guest.exit(&left);

@@ -4,7 +4,6 @@ use super::config;
 use crate::saved_state::board::Board;
 use doorbell_test_support::guest::{mapc, mapd, mapti, movall};
 use doorbell_test_support::{failures_until, with_allocations};
-use msi_types::{Level, Line, SetLine};
 use vgic::OutOfMemory;
 use vgic::saved_state::{Problem, SaveError};
 
@@ -15,7 +14,7 @@ const ITT: u64 = 0x4000_0100;
 fn busy() -> Board {
     let board = Board::running();
     board.enable_spi(40);
-    board.gic.set_line(Line::Spi(40), Level::High);
+    board.raise(40);
     board.run([mapd(1, 3, ITT), mapd(0x305, 9, ITT + 0x100), mapc(9, 1)]);
     board.run(
         (0..40)
@@ -52,7 +51,7 @@ fn a_restore_without_heap_leaves_a_reset_machine() {
     };
     let failures = failures_until(|allocations| {
         let mut other = Board::over(config(), ram.clone());
-        other.gic.set_line(Line::Spi(41), Level::High);
+        other.raise(41);
         let unused = other.unused();
         let gic = other.gic.clone();
         let paused = other.pause();

@@ -17,7 +17,7 @@ fn other_work() -> Board {
     let mut board = Board::running();
     board.run([mapd(77, 5, 0x4010_0000), mapti(77, 3, 8230, 1)]);
     board.send(77, 3);
-    board.gic.set_line(Line::Spi(44), Level::High);
+    board.raise(44);
     board.enable_spi(44);
     assert_eq!(board.acknowledge(1), 8230);
     board
@@ -190,7 +190,7 @@ proptest! {
     fn a_damaged_non_secure_state_is_refused_or_restored(damages in damages()) {
         let mut other = non_secure();
         other.acknowledge(1);
-        other.gic.set_line(Line::Spi(41), Level::High);
+        other.raise(41);
         refused_or_restored(&mut non_secure(), &mut other, &damages)?;
     }
 }

@@ -69,11 +69,11 @@ fn something_of_everything() -> Board {
         (41, Irouter::new().with_any_participating(true)),
         (60, Irouter::to(config().cpus[2].affinity)),
     ] {
-        board.write_gicd(gicd::irouter(IntId::new(intid)).unwrap(), route);
+        board.route(intid, route);
     }
-    board.gic.set_line(Line::Spi(40), Level::High);
+    board.raise(40);
     assert_eq!(board.acknowledge(0), 40);
-    board.gic.set_line(Line::Spi(41), Level::High);
+    board.raise(41);
     board.gic.set_line(Line::Ppi { cpu: Cpu::new(1), intid: 27 }, Level::High);
     board.write_gicd(gicd::SETSPI_NSR, 60);
     board.msr(2, icc::BPR1.encoding(), 5);

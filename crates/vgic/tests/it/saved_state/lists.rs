@@ -2,41 +2,23 @@
 //! restored vCPU may run with or without list registers.
 
 use super::board::Board;
-use doorbell_test_support::guest::{mapd, mapti};
-use gic_arch::gicd::Irouter;
-use gic_arch::ich::{ListRegisterState, Vtr};
-use gic_arch::{IntId, gicd};
-use msi_types::{Level, Line, SetLine};
+use doorbell_test_support::guest::{listed, mapd, mapti};
+use gic_arch::ich::ListRegisterState::{Active, Pending};
+use vgic::ListRegisterVcpu;
 use vgic::saved_state::SavedState;
-use vgic::{ListRegisterVcpu, VirtualInterface};
-
-/// Returns `ICH_VTR_EL2` for a CPU with the given number of list registers.
-fn vtr(count: u8) -> Vtr {
-    Vtr::new()
-        .with_list_regs_minus_one(count - 1)
-        .with_pri_bits_minus_one(4)
-        .with_pre_bits_minus_one(4)
-}
 
 /// Gives vCPU 0 list registers. Returns the machine with the other vCPUs, and the vCPU.
 fn with_lists(mut board: Board) -> (Board, ListRegisterVcpu) {
-    let vcpu = board.vcpus.remove(0).with_list_registers(vtr(4)).unwrap();
+    let vcpu = board.list_register_vcpu();
     (board, vcpu)
-}
-
-fn states(interface: &VirtualInterface) -> Vec<(u32, ListRegisterState)> {
-    let listed =
-        interface.list.iter().filter(|register| register.state() != ListRegisterState::Invalid);
-    listed.map(|register| (register.virtual_intid(), register.state())).collect()
 }
 
 fn with_level_and_lpi() -> Board {
     let board = Board::running();
     board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0)]);
     board.enable_spi(40);
-    let route = Irouter::to(board.gic.config().cpus[0].affinity);
-    board.write_gicd(gicd::irouter(IntId::new(40)).unwrap(), route);
-    board.gic.set_line(Line::Spi(40), Level::High);
+    board.route_to(40, 0);
+    board.raise(40);
     board.send(5, 0);
     board
 }
@@ -52,11 +34,8 @@ fn saved(board: &mut Board, vcpu: &mut ListRegisterVcpu) -> SavedState {
 fn acknowledge_listed(vcpu: &mut ListRegisterVcpu) {
     let inside = vcpu.enter();
     let mut left = *inside.interface();
-    assert_eq!(
-        states(&left),
-        [(40, ListRegisterState::Pending), (8192, ListRegisterState::Pending)]
-    );
-    left.list[0] = left.list[0].with_state(ListRegisterState::Active);
+    assert_eq!(listed(&left), [(40, Pending), (8192, Pending)]);
+    left.list[0] = left.list[0].with_state(Active);
     left.active_priorities[1][0] = 1;
     inside.exit(&left);
 }
@@ -78,8 +57,7 @@ fn a_restored_list_register_vcpu_lists_its_interrupts() {
     drop(paused);
 
     let inside = vcpu.enter();
-    let listed = states(inside.interface());
-    assert_eq!(listed, [(8192, ListRegisterState::Pending), (40, ListRegisterState::Active)]);
+    assert_eq!(listed(inside.interface()), [(8192, Pending), (40, Active)]);
     assert_eq!(inside.interface().active_priorities[1][0], 1);
     assert!(inside.interface().vmcr.veng1());
 }

@@ -2,8 +2,7 @@
 
 use super::board::{Board, CPUS};
 use doorbell_test_support::guest::{mapd, mapti, send};
-use gic_arch::gicd::Irouter;
-use gic_arch::{IntId, gicd};
+use gic_arch::IntId;
 use msi_types::{Cpu, Delivery, Kick, Level, Line, SetLine};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,8 +53,7 @@ fn a_later_message_is_in_the_next_save() {
 fn a_line_change_after_a_save_is_in_the_next_save() {
     let mut board = Board::running();
     board.enable_spi(40);
-    let route = Irouter::to(board.gic.config().cpus[0].affinity);
-    board.write_gicd(gicd::irouter(IntId::new(40)).unwrap(), route);
+    board.route_to(40, 0);
     let is_high = |saved: &SavedState| {
         saved.distributor.interrupts.iter().any(|it| it.intid == IntId::new(40) && it.line)
     };

@@ -36,12 +36,12 @@ pub(crate) fn busy() -> Board {
         (41, Irouter::new().with_any_participating(true)),
         (60, Irouter::to(config().cpus[2].affinity)),
     ] {
-        board.write_gicd(gicd::irouter(IntId::new(intid)).unwrap(), route);
+        board.route(intid, route);
     }
     board.enable_private(1, 27);
     board.enable_private(1, 3);
     for intid in [40, 41, 50] {
-        board.gic.set_line(Line::Spi(intid), Level::High);
+        board.raise(intid);
     }
     board.gic.set_line(Line::Ppi { cpu: Cpu::new(1), intid: 27 }, Level::High);
     board.write_gicd(gicd::SETSPI_NSR, 60);
@@ -100,7 +100,7 @@ fn restoring_replaces_the_former_state() {
     let mut other = Board::running();
     other.run([mapd(77, 5, 0x4010_0000), mapti(77, 3, 8230, 1)]);
     other.send(77, 3);
-    other.gic.set_line(Line::Spi(44), Level::High);
+    other.raise(44);
     other.enable_spi(44);
     assert_eq!(other.acknowledge(1), 8230);
 
@@ -216,8 +216,8 @@ fn non_secure_priorities_are_restored() {
     board.msr(0, icc::PMR.encoding(), 0xf0);
     board.msr(0, icc::IGRPEN1.encoding(), 1);
     board.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
-    board.gic.set_line(Line::Spi(40), Level::High);
-    board.gic.set_line(Line::Spi(33), Level::High);
+    board.raise(40);
+    board.raise(33);
     assert_eq!(board.acknowledge(0), 40);
     let saved = board.save();
 
@@ -236,14 +236,11 @@ fn non_secure_priorities_are_restored() {
 fn a_pending_one_of_n_interrupt_is_delivered_after_restore() {
     let mut board = Board::running();
     board.enable_spi(41);
-    board.write_gicd(
-        gicd::irouter(IntId::new(41)).unwrap(),
-        Irouter::new().with_any_participating(true),
-    );
+    board.route_to_any(41);
     for cpu in 0..usize::from(CPUS) {
         board.msr(cpu, icc::IGRPEN1.encoding(), 0);
     }
-    board.gic.set_line(Line::Spi(41), Level::High);
+    board.raise(41);
 
     let mut moved = board.moved();
     moved.msr(2, icc::IGRPEN1.encoding(), 1);
@@ -255,19 +252,16 @@ fn a_pending_one_of_n_interrupt_is_delivered_after_restore() {
 fn the_chosen_cpu_of_a_one_of_n_interrupt_is_restored() {
     let mut board = Board::running();
     board.enable_spi(41);
-    board.write_gicd(
-        gicd::irouter(IntId::new(41)).unwrap(),
-        Irouter::new().with_any_participating(true),
-    );
-    board.gic.set_line(Line::Spi(41), Level::High);
+    board.route_to_any(41);
+    board.raise(41);
     assert_eq!(board.handle_all(0), [41]);
-    board.gic.set_line(Line::Spi(41), Level::High);
+    board.raise(41);
 
     let mut moved = board.moved();
 
     assert_eq!(moved.handle_all(1), [41]);
     let mut again = moved.moved();
-    again.gic.set_line(Line::Spi(41), Level::High);
+    again.raise(41);
     assert_eq!(again.handle_all(2), [41]);
 }
 
@@ -275,7 +269,7 @@ fn the_chosen_cpu_of_a_one_of_n_interrupt_is_restored() {
 fn a_line_that_is_not_in_the_state_is_low() {
     let mut board = Board::new(config());
     let saved = board.save();
-    board.gic.set_line(Line::Spi(44), Level::High);
+    board.raise(44);
     board.gic.set_line(Line::Ppi { cpu: Cpu::new(2), intid: 30 }, Level::High);
     assert_ne!(board.save(), saved);
 
