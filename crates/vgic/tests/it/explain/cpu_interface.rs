@@ -1,11 +1,11 @@
 //! Obstacles at the target: sleep, groups, priorities, list registers and kicks.
 
 use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, facts};
-use doorbell_test_support::guest::{Machine, inv, vtr};
+use doorbell_test_support::guest::{Field, Machine, inv};
+use gic_arch::icc;
 use gic_arch::its::Command;
-use gic_arch::{gicd, icc};
 use msi_types::explain::{Fact, Obstacle, TargetState};
-use msi_types::{Cpu, HwIrq, Level, Line, SetLine};
+use msi_types::{Cpu, HwIrq};
 use vgic::{SecurityView, Sleep, VgicConfig};
 
 /// Returns a guest whose event was sent after `plant` had changed the machine.
@@ -79,7 +79,7 @@ fn explain_considers_active_priorities_written_by_software() {
 fn explain_reports_an_lpi_in_a_list_register() {
     let mut guest = Guest::working();
     guest.send();
-    let mut vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    let mut vcpu = guest.machine.list_register_vcpu();
     let inside = vcpu.enter();
     assert_eq!(guest.obstacle(), Some(Obstacle::Listed { interrupt: LPI, cpu: CPU }));
     let left = *inside.interface();
@@ -90,7 +90,7 @@ fn explain_reports_an_lpi_in_a_list_register() {
 #[test]
 fn explain_reports_a_guest_priority_mask_after_the_vm_exit() {
     let mut guest = Guest::working();
-    let mut vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    let mut vcpu = guest.machine.list_register_vcpu();
     let inside = vcpu.enter();
     let mut left = *inside.interface();
     left.vmcr = left.vmcr.with_vpmr(0);
@@ -129,11 +129,9 @@ fn explain_shows_priorities_as_the_guest_configures_them() {
     let config = VgicConfig::new(1).with_security(SecurityView::NonSecure);
     let mut machine = Machine::running(config);
     machine.enable_spi(40);
-    let at = gicd::IPRIORITYR.locate(gic_arch::IntId::new(40)).unwrap().byte_offset();
-    let priority = machine.gic.config().distributor + u64::from(at);
-    machine.write(priority, vgic::AccessWidth::Byte, 0xa0);
+    machine.set_field(0, Field::Priority, 40, 0xa0);
     machine.msr(0, icc::PMR.encoding(), 0x80);
-    machine.gic.set_line(Line::Spi(40), Level::High);
+    machine.raise(40);
     let explanation = machine.gic.explain_interrupt(Cpu::new(0), gic_arch::IntId::new(40));
     let expected = Obstacle::PriorityMasked { priority: 0xa0, mask: 0x80, cpu: CPU };
     assert_eq!(explanation.obstacle(), Some(expected));

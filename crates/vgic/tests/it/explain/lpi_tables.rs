@@ -24,101 +24,68 @@ fn with_tables(tables: impl FnOnce(&Guest)) -> Guest {
 }
 
 #[test]
-fn a_configuration_table_written_after_the_enable_is_named() {
-    let guest = with_tables(|guest| {
-        guest.set_enable_lpis();
-        guest.machine.write_gicr(0, gicr::PROPBASER, propbaser());
-    });
-    let register = TableRegister::Propbaser(CPU);
-    let ignored = propbaser().into_bits();
-    let expected = Obstacle::WriteIgnored { register, value: 0, ignored };
-    assert_eq!(guest.obstacle(), Some(expected));
-}
-
-#[test]
-fn a_configuration_table_outside_of_memory_is_named() {
+fn each_mistake_in_an_lpi_configuration_table_is_named() {
     let outside = propbaser().with_address(0x1000);
-    let guest = with_tables(|guest| {
-        guest.machine.write_gicr(0, gicr::PROPBASER, outside);
-        guest.set_enable_lpis();
-    });
-    let propbaser = outside.into_bits();
-    let expected = Obstacle::NoConfigurationTable { cpu: CPU, propbaser };
-    assert_eq!(guest.obstacle(), Some(expected));
+    let small = propbaser().with_id_bits_minus_one(12);
+    let late = Obstacle::WriteIgnored {
+        register: TableRegister::Propbaser(CPU),
+        value: 0,
+        ignored: propbaser().into_bits(),
+    };
+    let missing = Obstacle::NoConfigurationTable { cpu: CPU, propbaser: outside.into_bits() };
+    let rows = [
+        ("written after the enable", Propbaser::new(), propbaser(), late),
+        ("outside of memory", outside, outside, missing),
+        ("too small", small, small, Obstacle::BeyondTable { interrupt: LPI, bits: 13 }),
+    ];
+    for (name, before, after, expected) in rows {
+        let guest = with_tables(|guest| {
+            guest.machine.write_gicr(0, gicr::PROPBASER, before);
+            guest.set_enable_lpis();
+            guest.machine.write_gicr(0, gicr::PROPBASER, after);
+        });
+        assert_eq!(guest.obstacle(), Some(expected), "{name}");
+    }
 }
 
+/// Programs the pending table only after the enable, or not at all. It is an obstacle once no LPI
+/// is pending.
 #[test]
-fn an_lpi_beyond_the_configuration_table_is_named() {
-    let small = Propbaser::new().with_id_bits_minus_one(12).with_address(CONFIGURATION);
-    let guest = with_tables(|guest| {
-        guest.machine.write_gicr(0, gicr::PROPBASER, small);
-        guest.set_enable_lpis();
-    });
-    assert_eq!(guest.obstacle(), Some(Obstacle::BeyondTable { interrupt: LPI, bits: 13 }));
-}
-
-/// Returns a guest whose `tables` has programmed the pending table of vCPU 0. The configuration
-/// table is valid, and the guest has acknowledged its LPI, so that no LPI is pending.
-fn with_pending_table(tables: impl FnOnce(&Guest)) -> Guest {
-    let mut guest = with_tables(|guest| {
-        guest.machine.write_gicr(0, gicr::PROPBASER, propbaser());
-        tables(guest);
-    });
-    guest.machine.acknowledge(0);
-    guest
-}
-
-#[test]
-fn a_missing_pending_table_is_named() {
-    let guest = with_pending_table(Guest::set_enable_lpis);
-    assert_eq!(guest.obstacle(), Some(Obstacle::NoPendingTable { cpu: CPU, pendbaser: 0 }));
-}
-
-#[test]
-fn a_pending_table_written_after_the_enable_is_named() {
+fn a_missing_pending_table_blocks_no_pending_lpi() {
     let late = Pendbaser::new().with_address(PENDING);
-    let guest = with_pending_table(|guest| {
-        guest.set_enable_lpis();
-        guest.machine.write_gicr(0, gicr::PENDBASER, late);
-    });
-    let (register, ignored) = (TableRegister::Pendbaser(CPU), late.into_bits());
-    let expected = Obstacle::WriteIgnored { register, value: 0, ignored };
-    assert_eq!(guest.obstacle(), Some(expected));
-}
-
-#[test]
-fn a_missing_pending_table_does_not_block_a_pending_lpi() {
-    let guest = with_tables(|guest| {
-        guest.machine.write_gicr(0, gicr::PROPBASER, propbaser());
-        guest.set_enable_lpis();
-    });
-    assert_eq!(guest.obstacle(), None);
+    let register = TableRegister::Pendbaser(CPU);
+    let ignored = Obstacle::WriteIgnored { register, value: 0, ignored: late.into_bits() };
+    let missing = Obstacle::NoPendingTable { cpu: CPU, pendbaser: 0 };
+    for (table, expected) in [(None, missing), (Some(late), ignored)] {
+        let mut guest = with_tables(|guest| {
+            guest.machine.write_gicr(0, gicr::PROPBASER, propbaser());
+            guest.set_enable_lpis();
+            if let Some(late) = table {
+                guest.machine.write_gicr(0, gicr::PENDBASER, late);
+            }
+        });
+        assert_eq!(guest.obstacle(), None, "{table:?}");
+        guest.machine.acknowledge(0);
+        assert_eq!(guest.obstacle(), Some(expected), "{table:?}");
+    }
 }
 
 #[test]
 fn a_forgotten_invalidation_is_named() {
-    let guest = Guest::new(config());
-    guest.configure(0xa0);
-    guest.enable_lpis();
-    guest.machine.start_its();
-    guest.machine.run([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
     // Bit 1 of a configuration byte has no effect.
-    guest.configure(0xa3);
-    guest.send();
-    let expected = Obstacle::StaleConfiguration { interrupt: LPI, memory: 0xa1, cached: 0xa0 };
-    assert_eq!(guest.obstacle(), Some(expected));
-    guest.machine.run([Command::Inv { device: DEVICE, event: EVENT }]);
-    assert_eq!(guest.obstacle(), None);
-}
-
-#[test]
-fn a_forgotten_invalidation_of_the_priority_is_named() {
-    let mut guest = Guest::working();
-    guest.machine.msr(0, icc::PMR.encoding(), 0x80);
-    guest.configure(0x41);
-    guest.send();
-    let expected = Obstacle::StaleConfiguration { interrupt: LPI, memory: 0x41, cached: 0xa1 };
-    assert_eq!(guest.obstacle(), Some(expected));
+    for (mask, cached, written, memory) in [(0xff, 0xa0, 0xa3, 0xa1), (0x80, 0xa1, 0x41, 0x41)] {
+        let mut guest = Guest::working();
+        guest.machine.msr(0, icc::PMR.encoding(), mask);
+        guest.configure(cached);
+        let invalidate = Command::Inv { device: DEVICE, event: EVENT };
+        guest.machine.run([invalidate]);
+        guest.configure(written);
+        guest.send();
+        let expected = Obstacle::StaleConfiguration { interrupt: LPI, memory, cached };
+        assert_eq!(guest.obstacle(), Some(expected));
+        guest.machine.run([invalidate]);
+        assert_eq!(guest.obstacle(), None, "{memory:#x}");
+    }
 }
 
 #[test]
@@ -143,17 +110,13 @@ fn an_lpi_explained_at_another_cpu_names_its_target() {
 }
 
 #[test]
-fn an_lpi_without_an_event_is_named() {
+fn lpis_without_an_event_or_outside_the_machine_are_named() {
+    let [unmapped, beyond] = [8193, 1 << 14];
     let guest = Guest::working();
-    let interrupt = HwIrq::new(8193);
-    assert_eq!(guest.obstacle_of(0, 8193), Some(Obstacle::NoEvent { interrupt }));
-}
-
-#[test]
-fn an_lpi_that_the_machine_lacks_is_named() {
-    let guest = Guest::working();
-    let interrupt = HwIrq::new(1 << 14);
-    assert_eq!(guest.obstacle_of(0, 1 << 14), Some(Obstacle::NoSuchInterrupt { interrupt }));
+    let interrupt = HwIrq::new(unmapped);
+    assert_eq!(guest.obstacle_of(0, unmapped), Some(Obstacle::NoEvent { interrupt }));
+    let interrupt = HwIrq::new(beyond);
+    assert_eq!(guest.obstacle_of(0, beyond), Some(Obstacle::NoSuchInterrupt { interrupt }));
 }
 
 #[test]

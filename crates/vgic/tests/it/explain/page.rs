@@ -2,12 +2,11 @@
 //! the model prints for planted faults.
 
 use super::guest::{CPU, DEVICE, EVENT, Guest, PENDING, config, mapc, mapd, mapti, propbaser};
-use doorbell_test_support::guest::vtr;
-use doorbell_test_support::guest::{ITS, Machine};
+use doorbell_test_support::guest::{Field, ITS, Machine};
 use doorbell_test_support::{check_guide, check_guide_quotes};
 use gic_arch::gicr::{self, Pendbaser};
 use gic_arch::its::Command;
-use gic_arch::{IntId, gicd, icc};
+use gic_arch::{IntId, icc};
 use msi_types::explain::{ExplainInput, Obstacle};
 use msi_types::{Cpu, DeviceId, Level, Line, MsiMessage, SetLine};
 use vgic::{V2mConfig, VgicConfig};
@@ -84,7 +83,7 @@ fn of_tables(printed: &mut Vec<String>) {
 fn of_lines(printed: &mut Vec<String>) {
     let mut machine = Machine::running(VgicConfig::new(2));
     machine.enable_spi(SPI);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.raise(SPI);
     let print = |machine: &Machine, cpu| {
         machine.gic.explain_interrupt(Cpu::new(cpu), IntId::new(SPI)).to_string()
     };
@@ -99,12 +98,12 @@ fn of_lines(printed: &mut Vec<String>) {
     machine.msr(0, icc::DIR.encoding(), taken);
     machine.gic.set_line(Line::Spi(SPI), Level::Low);
     machine.make_edge(SPI);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.raise(SPI);
     let taken = machine.acknowledge(0);
     machine.end(0, taken);
     machine.msr(0, icc::DIR.encoding(), taken);
     printed.push(print(&machine, 0));
-    machine.write_gicd(gicd::IGROUPR.locate(IntId::new(SPI)).unwrap().register(), 0);
+    machine.set_field(0, Field::Group, SPI, 0);
     printed.push(print(&machine, 0));
 
     let frame = V2mConfig::new(0x0802_0000, 80, 64);
@@ -120,7 +119,7 @@ fn of_vcpus(printed: &mut Vec<String>) {
     guest.send();
     printed.push(guest.explain().to_string());
     guest.machine.vcpus[0].returned();
-    let mut vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    let mut vcpu = guest.machine.list_register_vcpu();
     let _inside = vcpu.enter();
     printed.push(guest.explain().to_string());
 

@@ -4,11 +4,11 @@ use super::guest::{
     CONFIGURATION, CPU, DEVICE, EVENT, Guest, LPI, PENDING, config, facts, mapc, mapd, mapti,
     propbaser,
 };
-use doorbell_test_support::guest::{ITS, Machine, RAM};
+use doorbell_test_support::guest::{Field, ITS, Machine, RAM};
 use gic_arch::gicr::{self, Pendbaser};
 use gic_arch::gits::{self, Baser, PageSize};
 use gic_arch::its::{Command, Level1Entry};
-use gic_arch::{Cacheability, gicd, icc};
+use gic_arch::{Cacheability, icc};
 use msi_types::explain::{self, ExplainInput, Fact, Group, Obstacle, TableRegister};
 use msi_types::{Cpu, DeviceId, HwIrq, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 use vgic::its::{ItsConfig, PageSizes, TableLevels};
@@ -98,10 +98,10 @@ fn a_line_held_high_on_an_edge_triggered_input_is_named() {
     let mut machine = Machine::running(VgicConfig::new(1));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.raise(SPI);
     assert_eq!(machine.acknowledge(0), u64::from(SPI));
     machine.end(0, SPI.into());
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.raise(SPI);
     let obstacle = || machine.gic.explain_line(Line::Spi(SPI)).obstacle();
     let interrupt = HwIrq::new(SPI);
     assert_eq!(obstacle(), Some(Obstacle::NoEdge { interrupt }));
@@ -187,9 +187,8 @@ fn a_table_without_its_valid_bit_is_named() {
 fn an_interrupt_that_was_left_in_group_0_is_named() {
     let machine = Machine::running(VgicConfig::new(1));
     machine.enable_spi(SPI);
-    let bit = gicd::IGROUPR.locate(gic_arch::IntId::new(SPI)).unwrap();
-    machine.write_gicd(bit.register(), !bit.mask());
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    machine.set_field(0, Field::Group, SPI, 0);
+    machine.raise(SPI);
     let interrupt = HwIrq::new(SPI);
     let expected = Obstacle::WrongGroup { interrupt, group: Group::Zero };
     assert_eq!(machine.gic.explain_line(Line::Spi(SPI)).obstacle(), Some(expected));

@@ -1,11 +1,10 @@
 //! Obstacles at an ITS: registers, commands and mappings.
 
 use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts, mapc, mapd, mapti};
-use doorbell_test_support::guest::{ITS, QUEUE, RAM};
-use gic_arch::gits::{self, Baser, Cbaser, PageSize};
+use doorbell_test_support::guest::{ITS, QUEUE};
+use gic_arch::gits::{self, Cbaser};
 use gic_arch::its::{Command, MapAction};
 use gic_arch::{IntId, Lpi};
-use msi_types::DeviceId;
 use msi_types::explain::{Fact, Obstacle, TableRegister, TargetState, Unexamined};
 use std::sync::Arc;
 use vgic::AccessWidth::{Double, Word};
@@ -135,40 +134,20 @@ fn a_stalled_queue_is_named() {
 }
 
 #[test]
-fn a_table_written_while_the_its_is_enabled_is_named() {
-    let guest = after([]);
-    let old = guest.machine.read(ITS + u64::from(baser(0)), Double);
-    let new = Baser::from_bits(old).with_page_size(PageSize::Size64K).with_pages_minus_one(1);
-    write_its(&guest, baser(0), new.into_bits());
-    let device = DeviceId::new(0x2000);
-    let ignored = new.into_bits();
-    let register = TableRegister::Baser(0);
-    assert_eq!(
-        guest.machine.gic.explain(0, device, EVENT).obstacle(),
-        Some(Obstacle::WriteIgnored { register, value: old, ignored })
-    );
-}
-
-#[test]
-fn a_collection_table_written_while_the_its_is_enabled_is_named() {
-    let guest = after([mapd(1), mapti(0, 8192, 0)]);
-    let value = guest.machine.read(ITS + u64::from(baser(1)), Double);
-    let ignored = value ^ 1;
-    write_its(&guest, baser(1), ignored);
-    let register = TableRegister::Baser(1);
-    let expected = Obstacle::WriteIgnored { register, value, ignored };
-    assert_eq!(guest.obstacle(), Some(expected));
-}
-
-#[test]
-fn a_queue_written_while_the_its_is_enabled_is_named() {
-    let guest = after([]);
-    let value = guest.machine.read(ITS + u64::from(gits::CBASER.offset()), Double);
-    let ignored = Cbaser::from_bits(value).with_address(RAM + 0x30_0000).into_bits();
-    write_its(&guest, gits::CBASER.offset(), ignored);
-    let register = TableRegister::Cbaser;
-    let expected = Obstacle::WriteIgnored { register, value, ignored };
-    assert_eq!(guest.obstacle(), Some(expected));
+fn a_table_or_queue_written_while_the_its_is_enabled_is_named() {
+    let mapped = [mapd(1), mapti(0, 8192, 0)];
+    for (offset, register, commands) in [
+        (baser(0), TableRegister::Baser(0), &[][..]),
+        (baser(1), TableRegister::Baser(1), &mapped),
+        (gits::CBASER.offset(), TableRegister::Cbaser, &[]),
+    ] {
+        let guest = after(commands.iter().copied());
+        let value = guest.machine.read(ITS + u64::from(offset), Double);
+        let ignored = value ^ 1;
+        write_its(&guest, offset, ignored);
+        let expected = Obstacle::WriteIgnored { register, value, ignored };
+        assert_eq!(guest.obstacle(), Some(expected), "{register}");
+    }
 }
 
 #[test]

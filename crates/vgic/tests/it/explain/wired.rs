@@ -1,8 +1,7 @@
 //! Obstacles to SGIs, PPIs and SPIs.
 
 use super::guest::{CPU, facts};
-use doorbell_test_support::guest::Machine;
-use doorbell_test_support::guest::vtr;
+use doorbell_test_support::guest::{Field, Machine};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::icc::{self, Sgi};
 use gic_arch::{Affinity, IntId, gicr};
@@ -13,6 +12,7 @@ use vgic::VgicConfig;
 const SPI: u32 = 40;
 const PPI: u32 = 27;
 const INTERRUPT: HwIrq = HwIrq::new(SPI);
+const ABSENT: Affinity = Affinity::new(0, 0, 7, 3);
 
 /// A machine whose guest has enabled an SPI and a PPI.
 fn machine() -> Machine {
@@ -22,12 +22,14 @@ fn machine() -> Machine {
 fn configured(config: VgicConfig) -> Machine {
     let machine = Machine::running(config);
     machine.enable_spi(SPI);
-    machine.write_gicr(0, gicr::ISENABLER.locate(IntId::new(PPI)).unwrap().register(), 1 << PPI);
+    machine.enable_private(0, PPI);
     machine
 }
 
-fn raise(machine: &Machine) {
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
+/// Lets the guest acknowledge the SPI.
+fn take(machine: &mut Machine) {
+    machine.raise(SPI);
+    machine.acknowledge(0);
 }
 
 fn obstacle(machine: &Machine, cpu: u32, intid: u32) -> Option<Obstacle> {
@@ -37,7 +39,7 @@ fn obstacle(machine: &Machine, cpu: u32, intid: u32) -> Option<Obstacle> {
 #[test]
 fn a_working_spi_has_no_obstacle() {
     let machine = machine();
-    raise(&machine);
+    machine.raise(SPI);
     let explanation = machine.gic.explain_interrupt(CPU, IntId::new(SPI));
     assert_eq!(explanation.obstacle(), None);
     let expected = [
@@ -79,74 +81,70 @@ fn an_idle_interrupt_shows_all_its_obstacles() {
     assert!(explained.obstacles().eq(expected), "{explained}");
 }
 
-#[test]
-fn a_disabled_spi_is_named() {
-    let machine = Machine::running(VgicConfig::new(1));
-    raise(&machine);
-    assert_eq!(obstacle(&machine, 0, SPI), Some(Obstacle::Disabled { interrupt: INTERRUPT }));
-}
+/// A name, a function that changes a machine before an SPI arrives, and the obstacle to the SPI.
+type Planted = (&'static str, fn(&mut Machine), Obstacle);
 
 #[test]
-fn a_group_that_the_driver_does_not_handle_is_named() {
-    let machine = machine();
-    machine.write_gicd(gicd::IGROUPR.locate(IntId::new(SPI)).unwrap().register(), 0);
-    raise(&machine);
-    let expected = Obstacle::WrongGroup { interrupt: INTERRUPT, group: Group::Zero };
-    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
-}
-
-#[test]
-fn a_guest_of_group_0_is_not_told_to_use_group_1() {
-    let mut machine = machine();
-    machine.write_gicd(gicd::IGROUPR.locate(IntId::new(SPI)).unwrap().register(), 0);
-    machine.msr(0, icc::IGRPEN1.encoding(), 0);
-    raise(&machine);
-    let expected = Obstacle::InterfaceGroupDisabled { group: Group::Zero, cpu: CPU };
-    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
-}
-
-#[test]
-fn a_forgotten_deactivation_is_named() {
-    let mut machine = machine();
-    raise(&machine);
-    machine.acknowledge(0);
-    let explanation = machine.gic.explain_interrupt(CPU, IntId::new(SPI));
-    let expected = Obstacle::Active { interrupt: INTERRUPT, cpu: Some(CPU) };
-    assert_eq!(explanation.obstacle(), Some(expected));
-    assert!(facts(&explanation).contains(&Fact::Line(Level::High)), "the level is still high");
-}
-
-#[test]
-fn with_split_eoi_an_spi_blocks_until_it_is_deactivated() {
-    let mut machine = machine();
-    machine.msr(0, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());
-    raise(&machine);
-    machine.acknowledge(0);
-    machine.end(0, SPI.into());
-    let expected = Obstacle::Active { interrupt: INTERRUPT, cpu: Some(CPU) };
-    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
-    machine.msr(0, icc::DIR.encoding(), SPI.into());
-    assert_eq!(obstacle(&machine, 0, SPI), None);
-}
-
-#[test]
-fn a_route_to_no_cpu_is_named() {
-    let machine = machine();
-    let route = Irouter::to(Affinity::new(0, 0, 7, 3));
-    machine.write_gicd(gicd::IROUTER.get(SPI).unwrap(), route);
-    raise(&machine);
-    let affinity = route.into_bits();
-    assert_eq!(obstacle(&machine, 0, SPI), Some(Obstacle::NoTarget { affinity }));
+fn each_obstacle_to_an_spi_is_named() {
+    let (interrupt, cpu, group) = (INTERRUPT, CPU, Group::Zero);
+    let affinity = Irouter::to(ABSENT).into_bits();
+    let rows: [Planted; 7] = [
+        ("disabled", |it| it.set_bit(gicd::ICENABLER, SPI), Obstacle::Disabled { interrupt }),
+        (
+            "in Group 0, while the guest uses Group 1",
+            |it| it.set_field(0, Field::Group, SPI, 0),
+            Obstacle::WrongGroup { interrupt, group },
+        ),
+        (
+            "in Group 0, while the guest uses neither group",
+            |it| {
+                it.set_field(0, Field::Group, SPI, 0);
+                it.msr(0, icc::IGRPEN1.encoding(), 0);
+            },
+            Obstacle::InterfaceGroupDisabled { group, cpu },
+        ),
+        ("acknowledged", take, Obstacle::Active { interrupt, cpu: Some(CPU) }),
+        (
+            "ended with split EOI, but active",
+            |it| {
+                it.msr(0, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());
+                take(it);
+                it.end(0, SPI.into());
+            },
+            Obstacle::Active { interrupt, cpu: Some(CPU) },
+        ),
+        (
+            "routed to no CPU",
+            |it| it.route(SPI, Irouter::to(ABSENT)),
+            Obstacle::NoTarget { affinity },
+        ),
+        (
+            "no higher than the running priority",
+            |it| {
+                it.enable_spi(SPI + 1);
+                it.raise(SPI + 1);
+                it.acknowledge(0);
+            },
+            Obstacle::PriorityNotHigher { priority: 0, running: 0, cpu },
+        ),
+    ];
+    for (name, plant, expected) in rows {
+        let mut machine = machine();
+        plant(&mut machine);
+        machine.raise(SPI);
+        let explanation = machine.gic.explain_interrupt(CPU, IntId::new(SPI));
+        assert_eq!(explanation.obstacle(), Some(expected), "{name}");
+        assert!(facts(&explanation).contains(&Fact::Line(Level::High)), "{name}");
+    }
 }
 
 #[test]
 fn a_one_of_n_spi_without_an_enabled_cpu_names_the_queried_cpu() {
     let mut machine = configured(VgicConfig::new(2).with_one_of_n(true));
-    let any = Irouter::new().with_any_participating(true);
-    machine.write_gicd(gicd::IROUTER.get(SPI).unwrap(), any);
+    machine.route_to_any(SPI);
     machine.msr(0, icc::IGRPEN1.encoding(), 0);
     machine.msr(1, icc::IGRPEN1.encoding(), 0);
-    raise(&machine);
+    machine.raise(SPI);
     for cpu in [0, 1] {
         let expected = Obstacle::InterfaceGroupDisabled { group: Group::One, cpu: Cpu::new(cpu) };
         assert_eq!(obstacle(&machine, cpu, SPI), Some(expected));
@@ -163,7 +161,7 @@ fn a_pulse_that_a_level_input_loses_is_shown() {
     assert!(!lost(&machine), "before a pulse");
     let _ = machine.gic.pulse(Line::Spi(SPI));
     assert!(lost(&machine), "after a pulse");
-    raise(&machine);
+    machine.raise(SPI);
     assert!(!lost(&machine), "while the line is high");
     machine.make_edge(SPI);
     machine.gic.set_line(Line::Spi(SPI), Level::Low);
@@ -171,21 +169,10 @@ fn a_pulse_that_a_level_input_loses_is_shown() {
 }
 
 #[test]
-fn a_running_priority_that_blocks_an_spi_is_named() {
-    let mut machine = machine();
-    machine.enable_spi(SPI + 1);
-    machine.gic.set_line(Line::Spi(SPI + 1), Level::High);
-    machine.acknowledge(0);
-    raise(&machine);
-    let expected = Obstacle::PriorityNotHigher { priority: 0, running: 0, cpu: CPU };
-    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
-}
-
-#[test]
 fn an_spi_already_in_a_list_register_is_named() {
     let mut machine = machine();
-    raise(&machine);
-    let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    machine.raise(SPI);
+    let mut vcpu = machine.list_register_vcpu();
     let _inside = vcpu.enter();
     let expected = Obstacle::Listed { interrupt: INTERRUPT, cpu: CPU };
     assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
@@ -194,8 +181,7 @@ fn an_spi_already_in_a_list_register_is_named() {
 #[test]
 fn an_sgi_is_explained_at_its_target_cpu() {
     let mut machine = machine();
-    let enable = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
-    machine.write_gicr(1, enable.register(), 1 << 3);
+    machine.enable_private(1, 3);
     let interrupt = HwIrq::new(3);
     assert!(machine.gic.explain_interrupt(Cpu::new(1), IntId::new(3)).is_idle());
     let sgi = Sgi::new().with_intid(3).with_target_list(1 << 1);
