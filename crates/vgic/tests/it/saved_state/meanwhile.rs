@@ -2,8 +2,7 @@
 
 use super::board::{Board, CPUS};
 use doorbell_test_support::guest::{mapd, mapti, send};
-use gic_arch::IntId;
-use msi_types::{Cpu, Delivery, Kick, Level, Line, SetLine};
+use msi_types::{Cpu, Delivery, Kick};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -47,25 +46,6 @@ fn a_later_message_is_in_the_next_save() {
         board.handle_all(0).into_iter().collect::<BTreeSet<_>>(),
         BTreeSet::from([8192, 8195])
     );
-}
-
-#[test]
-fn a_line_change_after_a_save_is_in_the_next_save() {
-    let mut board = Board::running();
-    board.enable_spi(40);
-    board.route_to(40, 0);
-    let is_high = |saved: &SavedState| {
-        saved.distributor.interrupts.iter().any(|it| it.intid == IntId::new(40) && it.line)
-    };
-    let gic = board.gic.clone();
-    let paused = board.pause();
-    let first = gic.save().unwrap();
-    assert_eq!(gic.set_line(Line::Spi(40), Level::High), Delivery::Pending);
-    let second = gic.save().unwrap();
-    drop(paused);
-
-    assert!(!is_high(&first) && is_high(&second));
-    assert_eq!(board.handle_all(0), [40]);
 }
 
 #[test]

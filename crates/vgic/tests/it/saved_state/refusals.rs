@@ -336,26 +336,6 @@ fn the_first_impossible_object_is_named() {
 }
 
 #[test]
-fn a_collection_beyond_the_limit_is_refused() {
-    let mut limited = config();
-    limited.its[0].collection_id_bits = Some(3);
-    let beyond = CollectionId::new(8);
-    let refused = |change: &dyn Fn(&mut ItsState)| {
-        let mut board = Board::new(limited.clone());
-        board.start();
-        board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0)]);
-        refused_by(&mut Board::new(limited.clone()), &mut board, |saved| change(its(saved)))
-    };
-
-    let mapped = CollectionState::new(beyond, CPU0);
-    let (object, problem) =
-        (Object::Collection { its: ITS, collection: beyond }, value("collection", 8));
-    assert_eq!(refused(&|its| its.collections.push(mapped)), RestoreError { object, problem });
-    let of_event = refused(&|its| its.devices[0].events[0].collection = beyond);
-    assert_eq!(of_event.problem, problem);
-}
-
-#[test]
 fn save_and_restore_report_a_running_vcpu() {
     let (mut board, mut other) = (Board::running(), Board::running());
     let saved = board.save();

@@ -21,20 +21,6 @@ fn a_state_beyond_the_budgets_is_refused() {
 }
 
 #[test]
-fn a_restore_reuses_all_slots_in_use() {
-    let mut source = Board::new(config().with_its_events(128));
-    source.start();
-    source.run((1..5).map(|device| mapd(device, 5, 0)));
-    source.run((1..5).map(|device| mapti(device, 0, 8191 + device, 0)));
-    let saved = source.save();
-
-    source.restore(&saved);
-    source.restore(&saved);
-
-    assert_eq!(source.save(), saved);
-}
-
-#[test]
 fn refused_states_leave_room_for_one_that_fits() {
     let map = |source: &mut Board, devices: std::ops::Range<u32>| {
         source.run(devices.clone().map(|device| mapd(device, 5, 0)));

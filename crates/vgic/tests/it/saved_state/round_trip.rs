@@ -3,12 +3,11 @@
 use super::board::{Board, CPUS, ITS, config};
 use doorbell_test_support::guest::{mapc, mapd, mapti, movall, take_dirty, unmapc};
 use gic_arch::gicd::Irouter;
-use gic_arch::gits::Creadr;
-use gic_arch::{IntId, gicd, gicr, gits, icc};
+use gic_arch::{gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, Level, Line, SetLine};
 use vgic::its::ItsConfig;
 use vgic::saved_state::{EventState, SavedState};
-use vgic::{RedistributorRegion, SecurityView, Sleep, VgicConfig};
+use vgic::{RedistributorRegion, Sleep, VgicConfig};
 
 /// Creates a machine whose guest and devices have set up every part of a saved state.
 pub(crate) fn busy() -> Board {
@@ -60,27 +59,6 @@ fn a_restored_machine_saves_an_identical_state() {
 }
 
 #[test]
-fn a_device_keeps_its_table_and_event_count() {
-    let saved = busy().moved().save();
-    let devices = saved.its[0].devices.iter();
-    let found: Vec<_> =
-        devices.map(|device| (device.device.get(), device.event_bits, device.itt)).collect();
-    assert_eq!(found, [(5, 3, 0x4010_0000), (0x1234, 12, 0x4010_1000)]);
-}
-
-#[test]
-fn an_acknowledged_interrupt_ends_after_restore() {
-    let mut moved = busy().moved();
-    assert_eq!(moved.mrs(0, icc::RPR.encoding()), 0);
-    moved.gic.set_line(Line::Spi(40), Level::Low);
-
-    moved.end(0, 40);
-
-    assert_eq!(moved.mrs(0, icc::RPR.encoding()), 0xff);
-    assert!(moved.save().distributor.interrupts.iter().all(|interrupt| !interrupt.active));
-}
-
-#[test]
 fn saving_changes_nothing() {
     let (mut untouched, mut board) = (busy(), busy());
     take_dirty(&board.ram.0);
@@ -92,22 +70,6 @@ fn saving_changes_nothing() {
     for cpu in 0..usize::from(CPUS) {
         assert_eq!(board.handle_all(cpu), untouched.handle_all(cpu));
     }
-}
-
-#[test]
-fn restoring_replaces_the_former_state() {
-    let saved = busy().save();
-    let mut other = Board::running();
-    other.run([mapd(77, 5, 0x4010_0000), mapti(77, 3, 8230, 1)]);
-    other.send(77, 3);
-    other.raise(44);
-    other.enable_spi(44);
-    assert_eq!(other.acknowledge(1), 8230);
-
-    other.restore(&saved);
-
-    assert_eq!(other.save(), saved);
-    assert_eq!(other.send(77, 3), Delivery::Blocked);
 }
 
 #[test]
@@ -159,19 +121,6 @@ fn the_order_of_vcpus_and_itses_is_irrelevant() {
 }
 
 #[test]
-fn a_stalled_queue_is_stalled_after_the_restore() {
-    let mut strict = config();
-    strict.its[0].error_policy = vgic::its::ErrorPolicy::Stall;
-    let mut board = Board::new(strict);
-    board.start();
-    board.queue([mapti(99, 0, 8192, 0)]);
-
-    let moved = board.moved();
-
-    assert!(Creadr::from_bits(moved.read_gits(gits::CREADR)).stalled());
-}
-
-#[test]
 fn cached_configurations_are_kept() {
     let mut board = Board::running();
     board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0), mapti(5, 1, 8193, 0)]);
@@ -203,33 +152,6 @@ fn a_vcpu_that_sleeps_is_kicked_by_the_restore() {
     assert_eq!(board.kicks.of(1), 1);
     board.vcpus[1].returned();
     assert!(board.vcpus[1].irq_pending());
-}
-
-#[test]
-fn non_secure_priorities_are_restored() {
-    let config = VgicConfig::new(1)
-        .with_security(SecurityView::NonSecure)
-        .with_secure_interrupts(vec![IntId::new(33)])
-        .with_spis(64);
-    let mut board = Board::new(config);
-    board.enable_spi(40);
-    board.msr(0, icc::PMR.encoding(), 0xf0);
-    board.msr(0, icc::IGRPEN1.encoding(), 1);
-    board.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
-    board.raise(40);
-    board.raise(33);
-    assert_eq!(board.acknowledge(0), 40);
-    let saved = board.save();
-
-    let mut moved = board.moved();
-
-    assert_eq!(moved.save(), saved);
-    assert_eq!(moved.mrs(0, icc::PMR.encoding()), 0xf0);
-    assert_eq!(moved.mrs(0, icc::RPR.encoding()), 0);
-    let interrupts = saved.distributor.interrupts.iter();
-    let lines: Vec<_> =
-        interrupts.map(|interrupt| (interrupt.intid.get(), interrupt.priority)).collect();
-    assert_eq!(lines, [(33, 0), (40, 0x80)]);
 }
 
 #[test]
