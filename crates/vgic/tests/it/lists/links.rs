@@ -5,8 +5,8 @@
 use super::entered::{Entered, enter};
 use doorbell_test_support::guest::{Hardware, Machine};
 use gic_arch::ich::ListRegisterState;
-use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending};
-use gic_arch::{IntId, gicd, icc};
+use gic_arch::ich::ListRegisterState::{Invalid, Pending};
+use gic_arch::{IntId, gicd};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -114,27 +114,6 @@ fn listed(hardware: &Hardware) -> Vec<(ListRegisterState, Option<u16>)> {
 
 const LISTED: (ListRegisterState, Option<u16>) = (Pending, Some(77));
 
-/// Creates a board on which the interrupt fires while the guest has disabled it, and the device
-/// then lowers the input.
-fn fallen_while_disabled() -> Board {
-    let board = board();
-    board.machine.set_bit(gicd::ICENABLER, SPI);
-    board.fire();
-    assert!(board.is_pending());
-    board.distributor.set(Level::Low);
-    board
-}
-
-#[test]
-fn a_linked_level_that_fell_while_disabled_reads_as_not_pending() {
-    for field in [gicd::ISPENDR, gicd::ICPENDR] {
-        let board = fallen_while_disabled();
-        let pending = board.machine.read_gicd(field.registers().get(1).unwrap());
-        assert_eq!((pending >> 8 & 1, board.distributor.is_active()), (0, false));
-        board.fire();
-    }
-}
-
 #[test]
 fn a_pending_linked_level_is_reread_at_ispendr_and_entry() {
     let mut board = board();
@@ -147,43 +126,6 @@ fn a_pending_linked_level_is_reread_at_ispendr_and_entry() {
     let (_inside, hardware) = enter(vcpu);
     assert_eq!(listed(&hardware), [LISTED]);
     assert_eq!(board.distributor.asked.load(SeqCst), 2);
-}
-
-#[test]
-fn a_trapped_eoi_deactivates_the_physical_interrupt() {
-    let mut board = board();
-    board.fire();
-    let (inside, mut hardware) = enter(board.machine.list_register_vcpu());
-    hardware.acknowledge(1);
-    let mut vcpu = board.exit(inside, &mut hardware);
-    assert!(board.distributor.is_active() && board.is_pending(), "the input is high");
-    vcpu.write_sysreg(icc::EOIR1.encoding(), SPI.into()).unwrap();
-    assert!(!board.distributor.is_active());
-    assert_eq!(listed(&enter(vcpu).1), []);
-    board.fire();
-}
-
-#[test]
-fn a_linked_interrupt_is_never_listed_pending_and_active() {
-    let mut board = board();
-    board.machine.make_edge(SPI);
-    board.distributor.active.lock().unwrap().insert(PHYSICAL);
-    board.machine.gic.pulse(Line::Spi(SPI));
-    let mut vcpu = board.machine.list_register_vcpu();
-    vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
-    board.machine.set_bit(gicd::ISPENDR, SPI);
-
-    let (inside, mut hardware) = enter(vcpu);
-
-    assert_eq!(listed(&hardware), [(Active, None)], "its deactivation must cause an exit");
-    hardware.end(1, SPI);
-    assert!(hardware.asks_for_maintenance());
-    let (_inside, mut hardware) = enter(board.exit(inside, &mut hardware));
-    assert_eq!(listed(&hardware), [LISTED], "the guest made this interrupt pending");
-    hardware.acknowledge(1);
-    hardware.end(1, SPI);
-    board.deactivate(&mut hardware);
-    assert!(!board.distributor.is_active());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::entered::{Entered, enter};
 use doorbell_test_support::guest::{Field, Hardware, Machine, listed, vtr};
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
-use gic_arch::ich::ListRegisterState::{Active, Pending, PendingActive};
+use gic_arch::ich::ListRegisterState::{Active, Pending};
 use gic_arch::ich::Vtr;
 use gic_arch::{Affinity, gicd, gicr};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
@@ -71,19 +71,6 @@ fn pulsed_while_active(any: bool, change: impl FnOnce(&Machine)) -> (Machine, En
     machine.gic.pulse(Line::Spi(SPI));
     let (inside, hardware) = inside.again(&hardware);
     (machine, inside, hardware)
-}
-
-#[test]
-fn an_edge_during_its_handler_is_pending_at_the_same_vcpu() {
-    for any in [false, true] {
-        let (_machine, _inside, mut hardware) = pulsed_while_active(any, |_| {});
-        assert_eq!(listed(&hardware.registers), [(SPI, PendingActive)]);
-
-        hardware.end(1, SPI);
-
-        assert!(!hardware.asks_for_maintenance());
-        assert_eq!(hardware.acknowledge(1), SPI);
-    }
 }
 
 #[test]
@@ -164,22 +151,6 @@ fn a_write_that_affects_a_listed_spi_completes_at_the_exit() {
 }
 
 #[test]
-fn dropping_a_vcpu_in_its_guest_completes_pending_writes() {
-    let mut machine = machine();
-    machine.raise(SPI);
-    let (inside, hardware) = enter(machine.list_register_vcpu());
-    assert_eq!(listed(&hardware.registers), [(SPI, Pending)]);
-    machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
-    assert_eq!(machine.read_gicd(gicd::CTLR) >> 31, 1);
-
-    drop(inside);
-
-    assert_eq!(machine.read_gicd(gicd::CTLR) >> 31, 0);
-    let pending = machine.read_gicd(gicd::ISPENDR.registers().get(1).unwrap());
-    assert_eq!(pending >> (SPI - 32) & 1, 1);
-}
-
-#[test]
 fn a_vcpu_in_its_guest_sends_sgis() {
     let mut machine = Machine::running(VgicConfig::new(2));
     for cpu in 0..2 {
@@ -238,16 +209,6 @@ fn a_vcpu_refused_by_one_interface_works_with_another() {
     assert!(vcpu.enter_guest().irq, "the software interface signals the interrupt");
     let (_inside, hardware) = enter(vcpu.with_list_registers(vtr(4, 5)).unwrap());
     assert_eq!(listed(&hardware.registers), [(SPI, Pending)]);
-}
-
-#[test]
-fn split_eoi_without_tds_traps_all_common_registers() {
-    let mut machine = machine();
-    let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
-    vcpu.write_sysreg(icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits())
-        .unwrap();
-    let inside = vcpu.enter();
-    assert!(inside.interface().hcr.tc(), "DIR may name an interrupt active at another vCPU");
 }
 
 #[test]
