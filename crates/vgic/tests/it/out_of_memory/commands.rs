@@ -2,11 +2,11 @@
 
 use super::{is_idle, out_of_memory, run_with, starved_registers};
 use crate::saved_state::board::Board;
-use doorbell_test_support::guest::{inv, mapc, mapd, mapti, movall, movi, unmapc};
+use doorbell_test_support::guest::{discard, inv, mapc, mapd, mapti, movall, movi, unmapc, unmapd};
 use doorbell_test_support::{failures_until, with_allocations};
 use gic_arch::gits;
-use gic_arch::its::{Command, MapAction, Opcode};
-use msi_types::{Delivery, DeviceId, EventId};
+use gic_arch::its::Command;
+use msi_types::Delivery;
 use vgic::its::CommandFault;
 use vgic::saved_state::{ItsState, SaveError};
 use vgic::{OutOfMemory, Progress};
@@ -23,7 +23,8 @@ fn mappings(board: &mut Board) -> ItsState {
 
 /// Executes `before`, then retries `command` with an increasing number of allocations that succeed.
 /// Checks that every failure leaves the mappings unchanged. Returns the number of failures.
-fn fails_whole(before: &[Command], command: Command, opcode: Opcode) -> u32 {
+fn fails_whole(before: &[Command], command: Command) -> u32 {
+    let opcode = command.opcode();
     failures_until(|allocations| {
         let mut board = Board::running();
         board.run(before.iter().copied());
@@ -43,29 +44,24 @@ fn fails_whole(before: &[Command], command: Command, opcode: Opcode) -> u32 {
     })
 }
 
+/// MAPD allocates a node and the data of its devices, and MOVI the ready bits of a level, its pages,
+/// and a page.
 #[test]
-fn mapd_without_heap_rolls_back() {
-    let failures = fails_whole(&[], mapd(DEVICE, 8, ITT), Opcode::Mapd);
-    assert_eq!(failures, 2, "MAPD must allocate a node and the data of its devices");
-}
-
-#[test]
-fn mapc_without_heap_rolls_back() {
-    let more = [mapc(3, 0)];
-    assert_eq!(fails_whole(&more, mapc(4, 1), Opcode::Mapc), 1);
+fn mapd_mapc_and_movi_without_heap_roll_back() {
+    let mapped = [mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)];
+    for (before, command, failures) in [
+        (&[][..], mapd(DEVICE, 8, ITT), 2),
+        (&[mapc(3, 0)], mapc(4, 1), 1),
+        (&mapped, movi(DEVICE, 3, 1), 3),
+    ] {
+        assert_eq!(fails_whole(before, command), failures, "{command}");
+    }
 }
 
 #[test]
 fn mapti_without_heap_rolls_back() {
-    let failures = fails_whole(&[mapd(DEVICE, 8, ITT)], mapti(DEVICE, 3, 8200, 1), Opcode::Mapti);
+    let failures = fails_whole(&[mapd(DEVICE, 8, ITT)], mapti(DEVICE, 3, 8200, 1));
     assert!(failures >= 8, "{failures} allocations failed");
-}
-
-#[test]
-fn movi_without_heap_rolls_back() {
-    let before = [mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)];
-    let failures = fails_whole(&before, movi(DEVICE, 3, 1), Opcode::Movi);
-    assert_eq!(failures, 3, "MOVI must allocate the ready bits of a level, its pages, and a page");
 }
 
 #[test]
@@ -85,40 +81,13 @@ fn inv_without_heap_keeps_the_configuration() {
 }
 
 #[test]
-fn messages_after_a_failed_command_allocate_no_memory() {
-    let commands = [mapd(DEVICE, 8, ITT), mapc(7, 1), mapti(DEVICE, 3, 8200, 7)];
-    let failures = failures_until(|allocations| {
-        let mut board = Board::running();
-        board.run([mapd(1, 3, ITT), mapti(1, 0, 8192, 0)]);
-        let is_done = run_with(&board, allocations, commands);
-        with_allocations(0, || {
-            assert_eq!(board.send(DEVICE, 3) == Delivery::Pending, is_done);
-            assert_eq!(board.send(1, 0), Delivery::Pending);
-        });
-        assert_eq!(board.handle_all(0), [8192]);
-        assert_eq!(board.handle_all(1), if is_done { vec![8200] } else { vec![] });
-        is_done
-    });
-    assert!(failures >= 8, "{failures} allocations failed");
-}
-
-#[test]
 fn unmapping_commands_need_no_memory() {
     let mut board = Board::running();
-    let unmap = |device| match mapd(device, 8, ITT) {
-        Command::Mapd { device, itt, event_bits_minus_one, .. } => {
-            let action = MapAction::Unmap;
-            Command::Mapd { device, itt, event_bits_minus_one, action }
-        }
-        other => other,
-    };
     board.run([mapd(DEVICE, 12, ITT), mapd(1, 3, ITT)]);
     board.run((0..200).map(|event| mapti(DEVICE, event * 20, 8192 + event, 1)));
-    let event = EventId::new(40);
-    let discard = Command::Discard { device: DeviceId::new(DEVICE), event };
     assert_eq!(board.send(DEVICE, 60), Delivery::Pending);
     let anew = mapd(1, 3, ITT + 0x100);
-    assert!(run_with(&board, 0, [discard, unmapc(1), unmap(DEVICE), anew]));
+    assert!(run_with(&board, 0, [discard(DEVICE, 40), unmapc(1), unmapd(DEVICE), anew]));
     assert_eq!(board.send(DEVICE, 60), Delivery::Blocked);
     assert!(mappings(&mut board).devices.iter().all(|device| device.device.get() == 1));
 }

@@ -79,25 +79,6 @@ fn lpis_without_heap_stay_disabled() {
 }
 
 #[test]
-fn lpis_of_a_fresh_machine_without_heap_stay_disabled() {
-    let make = || {
-        let board = Board::new(config());
-        board.provide_lpi_tables(0);
-        board.ram.write(PENDING + 8192 / 8, &[1]).unwrap();
-        board
-    };
-    let failures = failures_until(|allocations| {
-        let board = make();
-        with_allocations(allocations, || enable(&board));
-        let is_done = is_enabled(&board);
-        assert_eq!(out_of_memory(&board), u64::from(!is_done));
-        assert_eq!(pending_byte(&board), 1);
-        is_done
-    });
-    assert!(failures >= 4, "{failures} allocations failed");
-}
-
-#[test]
 fn direct_lpis_without_heap_stay_disabled() {
     let make = || {
         let config =
