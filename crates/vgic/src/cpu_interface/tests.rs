@@ -78,22 +78,6 @@ fn check_preemption(bits: u8, binary_point: u8, common: bool, running_group: Gro
 }
 
 #[test]
-fn the_priority_mask_passes_only_more_urgent_priorities() {
-    for bits in 4..=8 {
-        for mask in priorities(bits) {
-            let interface = CpuInterface { mask: Priority::new(mask), ..open(bits) };
-            for value in priorities(bits) {
-                for group in GROUPS {
-                    let priority = Priority::new(value);
-                    assert_eq!(interface.signals(priority, group), value < mask);
-                    assert_eq!(priority < interface.limit(group), value < mask);
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn a_disabled_group_signals_nothing() {
     for group in GROUPS {
         let mut interface = open(5);

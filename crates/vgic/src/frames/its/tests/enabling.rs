@@ -2,10 +2,10 @@
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
-use crate::lpi::{LpiConfig, Priorities, PriorityView};
+use crate::lpi::LpiConfig;
 use crate::monitor::GuestMemory;
 use crate::monitor::events::FaultReason;
-use gic_arch::{Priority, gicr};
+use gic_arch::gicr;
 use msi_types::Delivery;
 
 /// Reads one byte of a pending table.
@@ -155,33 +155,6 @@ fn an_lpi_made_pending_again_after_movall_is_taken_once() {
 }
 
 #[test]
-fn only_lpis_more_urgent_than_the_priority_limit_are_taken() {
-    let rig = Rig::running(1);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
-    rig.send(1, 0);
-    let mut queue = rig.vcpu(0);
-
-    assert_eq!(queue.take(Priority::new(0xa0)), None);
-    assert_eq!(queue.highest(Priority::new(0xa0)), None);
-    assert!(queue.take(Priority::new(0xa1)).is_some());
-}
-
-#[test]
-fn non_secure_lpi_priorities_map_into_the_lower_half() {
-    let priorities = Priorities { view: PriorityView::NonSecure, bits: 5 };
-    let size = LpiConfig { priorities, ..LpiConfig::new(1) };
-    let rig = Rig::sized(size, ItsConfig::new(BASE));
-    rig.configure(8200, true, 0x40);
-    rig.enable_lpis(0);
-    rig.set_lpi(0, 8200);
-
-    assert_eq!(
-        rig.vcpu(0).take(Priority::IDLE).map(|ready| ready.priority),
-        Some(Priority::new(0xa0))
-    );
-}
-
-#[test]
 fn a_reset_drops_pending_lpis_without_writing_memory() {
     let rig = Rig::running(2);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 1)]);
@@ -195,33 +168,6 @@ fn a_reset_drops_pending_lpis_without_writing_memory() {
         rig.enable_lpis(vcpu);
         assert_eq!(rig.pending(vcpu), NO_LPIS);
     }
-}
-
-#[test]
-fn several_messages_kick_a_departed_vcpu_once() {
-    let rig = Rig::running(1);
-    rig.run([mapd(1, 2), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 0)]);
-    let mut queue = rig.vcpu(0);
-    rig.wakeup.words()[0].leave();
-    assert_eq!(queue.highest(Priority::IDLE), None);
-
-    rig.send(1, 0);
-    rig.send(1, 0);
-    rig.send(1, 1);
-
-    assert_eq!(rig.kicks(0), 1);
-}
-
-#[test]
-fn movi_kicks_the_departed_target_vcpu() {
-    let rig = Rig::running(2);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
-    rig.send(1, 0);
-    rig.wakeup.words()[1].leave();
-
-    rig.run([movi(1, 0, 1)]);
-
-    assert_eq!(rig.kicks(1), 1);
 }
 
 #[test]

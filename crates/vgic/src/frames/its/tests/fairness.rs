@@ -1,8 +1,6 @@
 //! Checks that LPIs with equal priority are acknowledged round-robin.
 
 use super::rig::*;
-use crate::frames::its::ItsConfig;
-use crate::lpi::LpiConfig;
 use alloc::vec;
 use alloc::vec::Vec;
 use gic_arch::Priority;
@@ -75,27 +73,5 @@ fn an_lpi_waits_at_most_one_turn_of_all_others() {
         // A leaf's turn lasts for 64 acknowledgments, even if only few of its bits are set.
         assert!(longest_wait(&few, looks) <= EVENTS);
         assert!(longest_wait(&few[..2], looks) <= 2 * 64);
-    }
-}
-
-#[test]
-fn lpis_are_taken_in_priority_order() {
-    let rig = Rig::sized(LpiConfig::new(1), ItsConfig::new(BASE));
-    for lpi in 0..EVENTS {
-        rig.configure(8192 + lpi, true, (lpi % 4 * 0x20).to_le_bytes()[0]);
-    }
-    rig.enable_lpis(0);
-    rig.provide_tables();
-    rig.set_enabled(true);
-    rig.run([mapc(0, 0), mapd(1, 10)]);
-    for batch in (0..EVENTS).collect::<Vec<_>>().chunks(512) {
-        rig.run(batch.iter().map(|event| mapti(1, *event, 8192 + event, 0)));
-    }
-    let mut queue = rig.vcpu(0);
-    for _ in 0..3 {
-        (0..EVENTS).for_each(|event| send(&rig, event));
-        let priorities: Vec<u32> = drain(&mut queue).into_iter().map(|lpi| lpi % 4).collect();
-        assert_eq!(priorities.len(), EVENTS as usize);
-        assert!(priorities.is_sorted());
     }
 }

@@ -8,14 +8,15 @@ use crate::frames::its::{
 };
 use crate::lpi::LpiConfig;
 use crate::monitor::GuestMemory;
-use crate::monitor::events::FaultReason;
+use crate::monitor::events::{FaultDetail, FaultReason};
+use alloc::vec;
 use alloc::vec::Vec;
 use gic_arch::Shareability;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize, TableKind, Typer};
 use gic_arch::its::{
     Command, CommandError, CommandErrorReason, Level1Entry, MapAction, Opcode, RdBase,
 };
-use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
+use msi_types::{Delivery, DeviceId, EventId, MsiMessage, SignalMsi};
 
 const BAD: [u64; 4] = [0xff, 0, 0, 0];
 
@@ -37,17 +38,6 @@ fn the_its_table_lists_each_register_once_in_order() {
     expected.sort_by_key(|info| info.offset);
     let found: Vec<_> = Its::registers().iter().map(|register| register.info).collect();
     assert_eq!(found, expected);
-}
-
-#[test]
-fn a_bad_command_is_recorded_and_the_queue_continues() {
-    let rig = Rig::running(1);
-
-    rig.queue_raw([BAD, mapd(1, 1).encode(), mapti(1, 0, 8200, 0).encode()]);
-
-    assert_eq!(rig.its.command_faults().count, 1);
-    assert_eq!(rig.events.count(FaultReason::ItsCommand), 1);
-    assert_eq!(rig.send(1, 0), Delivery::Pending);
 }
 
 #[test]
@@ -379,18 +369,6 @@ fn a_write_to_the_doorbell_without_a_device_id_does_nothing() {
 }
 
 #[test]
-fn removing_the_device_table_unmaps_its_devices() {
-    let rig = Rig::running(1);
-    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
-    rig.set_enabled(false);
-    rig.its.write(gits::BASER.offset_of(0), Double, 0);
-    rig.provide_tables();
-    rig.set_enabled(true);
-
-    assert_eq!(rig.send(1, 0), Delivery::Blocked);
-}
-
-#[test]
 fn removing_the_collection_table_keeps_only_held_collections() {
     let rig = Rig::running_with(1, ItsConfig::new(BASE).with_held_collections(1));
     rig.run([mapc(1, 0), mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 1)]);
@@ -470,4 +448,35 @@ fn device_ids_of_32_bits_are_mapped_sparsely() {
         rig.run([mapd(device, 1), mapti(device, 1, 8200, 0)]);
         assert_eq!(rig.send(device, 1), Delivery::Pending, "device {device:#x}");
     }
+}
+
+#[test]
+fn a_dropped_message_is_recorded_with_its_reason() {
+    let rig = Rig::running(1);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 3)]);
+    for (device, event) in [(7, 0), (1, 4), (2, 0), (1, 1)] {
+        rig.run(if device == 2 { vec![mapd(2, 1)] } else { Vec::new() });
+        rig.send(device, event);
+    }
+    rig.set_enabled(false);
+    rig.send(1, 0);
+    rig.set_enabled(true);
+    rig.disable_lpis(0);
+    rig.send(1, 0);
+
+    let mut dropped = Vec::new();
+    rig.events.drain(|fault| dropped.push((fault.reason, fault.address, fault.detail)));
+    let message = |(reason, device, event)| {
+        let (device, event) = (DeviceId::new(device), EventId::new(event));
+        (reason, rig.its.config.doorbell(), FaultDetail::Message { device, event })
+    };
+    let expected = [
+        (FaultReason::UnmappedDevice, 7, 0),
+        (FaultReason::EventOutOfRange, 1, 4),
+        (FaultReason::UnmappedEvent, 2, 0),
+        (FaultReason::UnmappedCollection, 1, 1),
+        (FaultReason::ItsDisabled, 1, 0),
+        (FaultReason::LpisDisabled, 1, 0),
+    ];
+    assert_eq!(dropped, expected.map(message));
 }

@@ -4,13 +4,13 @@
 use crate::AccessWidth::{Double, Word};
 use crate::VmMemory;
 use crate::frames::its::{Its, ItsConfig, Targets};
-use crate::lpi::{Control, Injection, LpiConfig, LpiCore, LpiFaults, PendingLpis};
+use crate::lpi::{Control, LpiConfig, LpiCore, LpiFaults, PendingLpis};
 use crate::monitor::GuestMemory;
 use crate::monitor::events::{EventLog, RegisterFrame};
 use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use doorbell_test_support::guest;
+use doorbell_test_support::guest::{self, Kicks};
 pub(super) use doorbell_test_support::guest::{
     clear, discard, int, inv, invall, mapc, mapti, movall, movi, sync, unmapc, unmapd,
 };
@@ -18,9 +18,7 @@ use gic_arch::gits::{self, Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize};
 use gic_arch::its::{CollectionId, Command, RawCommand, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, Priority, gicr};
-use msi_types::{Cpu, DeviceId, Kick};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use msi_types::{Cpu, DeviceId};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub(super) const RAM: u64 = 0x4000_0000;
@@ -37,15 +35,6 @@ pub(super) const NO_LPIS: [u32; 0] = [];
 
 type Ram = Arc<GuestMemoryMmap>;
 
-/// Counts the kicks of each vCPU.
-pub(super) struct Kicks(Vec<AtomicUsize>);
-
-impl Kick for Kicks {
-    fn kick(&self, cpu: Cpu) {
-        self.0[cpu.index()].fetch_add(1, SeqCst);
-    }
-}
-
 pub(super) struct Rig {
     pub(super) ram: Arc<VmMemory<Ram>>,
     pub(super) kicks: Arc<Kicks>,
@@ -59,9 +48,7 @@ impl Rig {
     /// Creates a rig with all tables allocated, LPIs and the ITS enabled, all LPIs configured as
     /// enabled with priority 0xa0, and collection n mapped to vCPU n.
     pub(super) fn running(vcpus: u16) -> Self {
-        let rig = Self::new(vcpus, ItsConfig::new(BASE));
-        rig.start(vcpus);
-        rig
+        Self::running_with(vcpus, ItsConfig::new(BASE))
     }
 
     pub(super) fn running_with(vcpus: u16, config: ItsConfig) -> Self {
@@ -96,7 +83,7 @@ impl Rig {
         let ram = Arc::new(VmMemory(Arc::new(ram)));
         let size = LpiConfig { direct: true, ..size };
         let vcpus = size.vcpus;
-        let kicks = Arc::new(Kicks((0..vcpus).map(|_| AtomicUsize::new(0)).collect()));
+        let kicks = Arc::new(Kicks::new(vcpus.into()));
         let wakeup = Arc::new(VcpuWakeup::new(usize::from(vcpus), kicks.clone()).unwrap());
         let events = Arc::new(EventLog::new(crate::FaultReason::COUNT).unwrap());
         let redistributors = (0..vcpus).map(|vcpu| redistributor(vcpu).base()).collect();
@@ -206,26 +193,12 @@ impl Rig {
         self.lpis.pending_lpis(cpu(vcpu)).unwrap().expect("the vCPU must not be in use")
     }
 
-    /// Writes `GICR_SETLPIR`.
-    pub(super) fn set_lpi(&self, vcpu: u16, lpi: u32) -> Injection {
-        self.lpis.set_lpi(cpu(vcpu), Lpi::try_from(lpi).expect("the INTID must be an LPI"))
-    }
-
     pub(super) fn pending(&self, vcpu: u16) -> Vec<u32> {
         self.lpis.pending(cpu(vcpu)).into_iter().map(Lpi::get).collect()
     }
 
     pub(super) fn kicks(&self, vcpu: u16) -> usize {
-        self.kicks.0[usize::from(vcpu)].load(SeqCst)
-    }
-
-    /// Waits until the vCPU has been kicked more than `seen` times.
-    pub(super) fn wait_for_kick(&self, vcpu: u16, seen: usize) {
-        let end = Instant::now() + Duration::from_secs(30);
-        while self.kicks(vcpu) <= seen {
-            assert!(Instant::now() < end, "vCPU {vcpu} was not kicked in time");
-            std::thread::yield_now();
-        }
+        self.kicks.of(vcpu.into())
     }
 }
 
