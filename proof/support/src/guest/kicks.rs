@@ -3,9 +3,6 @@
 use msi_types::{Cpu, Kick};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Counts kicks by vCPU, and wakes the threads that wait for kicks.
 #[derive(Debug)]
@@ -70,20 +67,6 @@ impl Kicks {
     /// Wakes all vCPUs, after the caller has set `stop`.
     pub fn wake_all(&self) {
         self.0.iter().for_each(Kicked::wake);
-    }
-
-    /// Sleeps until the vCPU has been kicked more than `seen` times, and returns the number of
-    /// times that it has been kicked.
-    ///
-    /// # Panics
-    /// Panics if no kick arrives within half a minute.
-    pub fn wait(&self, cpu: usize, seen: usize) -> usize {
-        let Kicked { wake, .. } = &self.0[cpu];
-        let sleeps = |(): &mut ()| self.of(cpu) <= seen;
-        let woken = wake.wait_timeout_while(self.0[cpu].lock(), PATIENCE, sleeps);
-        let (_guard, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
-        assert!(!timeout.timed_out(), "vCPU {cpu} was not kicked in time");
-        self.of(cpu)
     }
 }
 

@@ -95,19 +95,6 @@ fn rwp_is_set_until_the_pending_table_is_written() {
 }
 
 #[test]
-fn syncr_stays_busy_until_the_invalidation_completes() {
-    let mut machine = crowded();
-    send(&machine, LAST);
-    configure(&machine, false);
-
-    machine.write_gicr(0, gicr::INVALLR, 0);
-
-    let reads = polls(|| !read::<Syncr>(&machine, gicr::SYNCR).busy());
-    assert!(reads > 0, "one access must not be able to visit everything");
-    assert_eq!(machine.acknowledge(0), 1023, "the LPI is now disabled");
-}
-
-#[test]
 fn a_write_of_enable_lpis_enables_every_lpi_before_it_returns() {
     let mut machine = crowded();
     disable(&machine);

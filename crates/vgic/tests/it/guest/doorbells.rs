@@ -371,20 +371,6 @@ fn a_v2m_message_leaves_no_level_sensitive_spi_pending() {
 }
 
 #[test]
-fn v2m_messages_kick_a_sleeping_vcpu_once() {
-    let mut machine = Machine::running(frames());
-    for spi in [70, 71] {
-        machine.make_edge(spi);
-        machine.enable_spi(spi);
-    }
-    machine.vcpus[0].prepare_to_sleep();
-    for spi in [70, 70, 71] {
-        ring(&machine.gic, FRAME + u64::from(v2m::SETSPI_NS.offset()), spi);
-    }
-    assert_eq!(machine.kicks.of(0), 1);
-}
-
-#[test]
 fn the_region_list_contains_every_frame() {
     let config = mbi(SecurityView::Single).with_v2m(frames().v2m);
     let machine = Machine::new(config);

@@ -41,26 +41,6 @@ fn no_offset_panics_on_any_access_width() {
 }
 
 #[test]
-fn addresses_outside_regions_are_unclaimed() {
-    let machine = Machine::new(everything(SecurityView::Single));
-    for address in [0x07ff_ffff, 0x0801_0000, 0x0816_0000, 0, u64::MAX] {
-        assert!(!machine.gic.claims(address), "{address:#x}");
-        assert!(machine.gic.read(address, AccessWidth::Word).is_err());
-        assert!(machine.gic.write_until_done(address, AccessWidth::Word, 0).is_err());
-    }
-}
-
-#[test]
-fn an_unused_redistributor_slot_reads_as_zero_and_is_counted() {
-    let machine = Machine::new(everything(SecurityView::Single));
-    let third = machine.frame(2);
-
-    assert_eq!(machine.read(third + u64::from(gicr::TYPER.offset()), AccessWidth::Double), 0);
-
-    assert_eq!(machine.gic.events().count(FaultReason::UnknownRegister), 1);
-}
-
-#[test]
 fn an_unknown_register_reports_its_address() {
     let machine = Machine::new(VgicConfig::new(1));
 
@@ -131,22 +111,6 @@ fn ctlr_are_and_ds_cannot_be_cleared() {
 }
 
 #[test]
-fn the_non_secure_gicd_ctlr_has_the_group_1_enable_in_bit_1() {
-    let machine = Machine::new(everything(SecurityView::NonSecure));
-
-    machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(0xffff_ffff));
-
-    assert_eq!(machine.read_gicd(gicd::CTLR), 0x12);
-}
-
-#[test]
-fn the_non_secure_view_has_no_waker() {
-    let machine = Machine::new(everything(SecurityView::NonSecure));
-    machine.write_gicr(0, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
-    assert_eq!(machine.read_gicr(0, gicr::WAKER), 0);
-}
-
-#[test]
 fn a_route_can_be_written_in_halves() {
     let machine = Machine::new(VgicConfig::new(1));
     let address = 0x0800_0000 + u64::from(gicd::irouter(IntId::new(40)).unwrap().offset());
@@ -204,13 +168,6 @@ fn shareability_reads_as_zero_on_a_non_coherent_machine() {
 
     assert_eq!(machine.read_gicr(0, gicr::PROPBASER) >> 10 & 3, 0);
     assert_eq!(machine.read_gicr(0, gicr::PENDBASER) >> 10 & 3, 0);
-}
-
-#[test]
-fn pendbaser_ptz_reads_as_zero() {
-    let machine = Machine::new(everything(SecurityView::Single));
-    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_pending_table_zero(true));
-    assert_eq!(machine.read_gicr(0, gicr::PENDBASER), 0);
 }
 
 #[test]
