@@ -188,6 +188,18 @@ pub(super) fn regions(
         .collect()
 }
 
+/// Like [`regions`], for a node that must state regions. Otherwise, reports `missing`.
+pub(super) fn required_regions(
+    node: NodeRef<'_, '_>,
+    missing: &'static str,
+    findings: &mut FindingList,
+) -> Vec<Option<Fact<Region>>> {
+    if node.property("reg").is_none_or(<[u8]>::is_empty) {
+        findings.add(Rule::MissingProperty, node.origin("reg"), missing);
+    }
+    regions(node, findings)
+}
+
 /// Returns the CPU physical regions of `node` without reporting anything; entries that cannot be
 /// translated are omitted.
 pub(super) fn regions_if_any(node: NodeRef<'_, '_>) -> Vec<Fact<Region>> {

@@ -1,6 +1,6 @@
 //! Reads GIC nodes (bindings `arm,gic.yaml`, `arm,gic-v3.yaml`).
 
-use super::address::{cells, regions};
+use super::address::{cells, required_regions};
 use super::interrupt_tree::{EXTENDED, INTERRUPTS};
 use super::tree::NodeRef;
 use crate::coherence::Coherence;
@@ -53,17 +53,9 @@ pub(super) fn coherence(node: NodeRef<'_, '_>) -> Fact<Coherence> {
 
 pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Gic> {
     let version = version(node)?;
-    let registers = regions(node, findings);
-    let Some(distributor) = registers.first().cloned().flatten() else {
-        if !node.has("reg") {
-            findings.add(
-                Rule::MissingProperty,
-                node.origin("reg"),
-                "the distributor's registers are not stated",
-            );
-        }
-        return None;
-    };
+    const MISSING: &str = "the distributor's registers are not stated";
+    let registers = required_regions(node, MISSING, findings);
+    let distributor = registers.first().cloned().flatten()?;
     let after = registers.get(1..).unwrap_or_default();
     let count = match version {
         GicVersion::V2 => 0,

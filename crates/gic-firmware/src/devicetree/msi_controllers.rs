@@ -1,6 +1,6 @@
 //! Reads MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
 
-use super::address::{bus_address, bus_regions, cells, regions};
+use super::address::{bus_address, bus_regions, cells, required_regions};
 use super::bridge_controllers;
 use super::cascade::GicNodes;
 use super::gic;
@@ -213,15 +213,8 @@ pub(super) fn msi_cells(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Fa
 }
 
 fn required_registers(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<Region>> {
-    let registers = regions(node, findings);
-    if registers.is_empty() && !node.has("reg") {
-        findings.add(
-            Rule::MissingProperty,
-            node.origin("reg"),
-            "the controller's registers are not stated",
-        );
-    }
-    let first = registers.into_iter().next()??;
+    const MISSING: &str = "the controller's registers are not stated";
+    let first = required_regions(node, MISSING, findings).into_iter().next()??;
     if first.size() == 0 {
         findings.add(
             Rule::MalformedProperty,
