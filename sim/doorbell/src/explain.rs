@@ -43,6 +43,8 @@ struct Way {
     lines: Vec<u32>,
     /// Number of CPUs that can be the target.
     cpus: usize,
+    /// Number of the other CPUs that firmware describes.
+    disabled_cpus: usize,
     /// A fact that firmware leaves open.
     note: Option<String>,
     /// Findings about the nodes on the way, in its order.
@@ -104,7 +106,15 @@ impl Way {
         let passed = passed.filter_map(|(index, id)| Some((description.iommu(*index)?, *id)));
         let mut places = sender.places.clone();
         places.extend(passed.clone().map(|(iommu, _)| iommu.id.origin("")));
-        places.extend(named.into_iter().flat_map(|to| places_of(description, to)));
+        if let Some(to) = named {
+            places.extend(places_of(description, to));
+        } else {
+            // The requester may mean any controller, or a GIC that is not known to be one.
+            let all = description.controllers.iter();
+            places.extend(all.flat_map(|to| places_of(description, to)));
+            places.extend(description.gic.iter().map(|gic| gic.id.origin("")));
+        }
+        places.extend(description.cpus.iter().map(|cpu| cpu.id.origin("")));
         let mut way = Self {
             device: sender.name.clone(),
             requester: sender.requester.map(RequesterId::get),
@@ -117,6 +127,7 @@ impl Way {
             interrupts: Vec::new(),
             lines: Vec::new(),
             cpus: 0,
+            disabled_cpus: 0,
             note: sender.note.clone(),
             findings: on_the_way(&places, sender.owner, found),
             explanation: Explanation::new(),
@@ -160,11 +171,15 @@ impl Way {
         self.interrupts = to.ranges.iter().map(|range| RangeRow::of(range.value)).collect();
         self.lines = to.lines.iter().map(|line| line.intid.get()).collect();
         self.cpus = description.enabled_cpus().count();
+        self.disabled_cpus = description.cpus.len() - self.cpus;
         let doorbell = self.doorbells.first().map(|doorbell| Fact::Doorbell(*doorbell));
         self.explanation = self.explanation.with_facts(&[doorbell]);
         if to.kind.needs_device_id() {
             self.device_id = Some(route.device_id.get());
             self.explanation = self.explanation.with_fact(Fact::Sender(route.device_id));
+        }
+        if self.cpus == 0 {
+            self.explanation = self.explanation.with_obstacle(Obstacle::Setup(SetupFault::NoCpu));
         }
     }
 }
@@ -181,8 +196,9 @@ fn places_of(description: &Description, controller: &Controller) -> Vec<Origin> 
     places
 }
 
-/// Returns the findings at these places, in their order. A finding is also at a place if it is
-/// about a bus above the place, or if it names `owner`, as the other of two requesters.
+/// Returns the findings at these places, in their order, and those about CPUs, each of which can be
+/// the target. A finding is also at a place if it is about a bus above the place, or if it names
+/// `owner`, as the other of two requesters.
 fn on_the_way(places: &[Origin], owner: &str, found: &[Row]) -> Vec<Row> {
     let rank = |row: &Row| {
         let at = row.origin.place()?;
@@ -191,7 +207,10 @@ fn on_the_way(places: &[Origin], owner: &str, found: &[Row]) -> Vec<Row> {
             below.is_some_and(|below| below.is_empty() || (at != "/" && below.starts_with('/')))
         };
         let is_other = || row.message.split([' ', ',', ';']).any(|word| word == owner);
-        places.iter().position(is_here).or_else(|| is_other().then_some(0))
+        // A CPU that cannot be read is not in the description.
+        let is_cpu = || at.starts_with("/cpus/");
+        let here = places.iter().position(is_here).or_else(|| is_other().then_some(0));
+        here.or_else(|| is_cpu().then_some(places.len()))
     };
     let mut found: Vec<_> = found.iter().filter_map(|row| Some((rank(row)?, row))).collect();
     found.sort_by_key(|(rank, _)| *rank);
@@ -245,10 +264,14 @@ fn print_way(out: &mut Output, way: &Way) -> io::Result<()> {
             some => format!("an SPI of INTIDs {}", ranges(some)),
         };
         let cpus = match way.cpus {
-            0 => "but the description enables no CPU".to_owned(),
+            0 => "at no CPU".to_owned(),
             cpus => format!("at any of {}", counted(cpus, "CPU")),
         };
-        let target = format!("  target: {interrupts}, {cpus}");
+        let disabled = match way.disabled_cpus {
+            0 => String::new(),
+            disabled => format!("; firmware disables {}", counted(disabled, "CPU")),
+        };
+        let target = format!("  target: {interrupts}, {cpus}{disabled}");
         writeln!(out, "{}", wrapped(&target))?;
     }
     if let Some(note) = &way.note {

@@ -144,6 +144,12 @@ super::table::stages! {
             } "the ITS's device table has {room:#x} entries, and firmware states DeviceID {device}"
                 => "correct the entry of msi-map (devicetree) or of the IORT (ACPI)";
         }
+        Target {
+            /// Firmware describes no CPU that it enables.
+            525 NoCpu "firmware enables no CPU that could take the interrupt"
+                => "correct the CPUs' nodes (devicetree), or set Enabled in their GICC structures \
+                 (ACPI)";
+        }
     }
 }
 

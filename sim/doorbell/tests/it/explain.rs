@@ -3,7 +3,7 @@
 use crate::{Folder, Said, board, doorbell, marina, path, printed, rows};
 use gic_firmware::{
     ConfigAccess, Description, Fact, IntId, IntIdSpan, Iommu, IommuIndex, IommuReference,
-    MsiRouting, PciHost, Region, Status, acpi, devicetree,
+    MsiRouting, PciHost, Region, Status, acpi,
 };
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ fn explain_finds_no_target_in_a_description_without_cpus() {
     let mut board = board("harbour");
     board.cpus.clear();
     let said = explain("no-cpus", &board, &["01:00.0"]);
-    let target = "target: an LPI, but the description enables no CPU";
+    let target = "target: firmware enables no CPU that could take the interrupt";
     assert!(said.out.contains(target), "{}", said.out);
 }
 
@@ -189,26 +189,6 @@ fn explain_prints_the_findings_of_acpi_tables() {
     }
     let said = folder.run(&["explain", "acpi", r"\_SB.ETH0"]).with_status(1);
     assert!(said.out.contains("error[too-few-redistributors] MADT+0x"), "{}", said.out);
-}
-
-#[test]
-fn explain_tells_why_a_controller_is_not_used() {
-    for (machine, device) in [("harbour", "crane"), ("lagoon", "00:01.0"), ("cove", "00:01.0")] {
-        let blob = devicetree::write(&board(machine)).unwrap();
-        let name = b"\0msi-controller\0";
-        let at = blob.windows(name.len()).position(|bytes| bytes == name).unwrap();
-        let mut unmarked = blob;
-        unmarked[at + 1] = b'x';
-        let folder = Folder::new(&format!("explain-unmarked-{machine}"));
-        folder.write("board.dtb", unmarked);
-        let said = folder.run(&["explain", "board.dtb", device]).with_status(1);
-        let fix = "fix: add `msi-controller` to the controller's node";
-        assert!(
-            said.out.contains(fix) && said.out.contains("missing-msi-controller"),
-            "{}",
-            said.out
-        );
-    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod contract;
 mod diff;
 mod dumps;
 mod explain;
+mod explain_changes;
 mod graph;
 mod inspect;
 mod json;
