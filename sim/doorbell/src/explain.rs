@@ -15,7 +15,7 @@ use doorbell_inspection::inspect::{Inspection, RangeRow, ranges, statement};
 use doorbell_inspection::lint::{Row, rows};
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{
-    Controller, ControllerIndex, ControllerKind, Description, NoRoute, Origin, Route,
+    Controller, ControllerIndex, ControllerKind, Description, NoRoute, Origin, Route, Rule,
 };
 use msi_types::RequesterId;
 use msi_types::explain::{Explanation, Fact, Obstacle, SetupFault};
@@ -114,7 +114,6 @@ impl Way {
             places.extend(all.flat_map(|to| places_of(description, to)));
             places.extend(description.gic.iter().map(|gic| gic.id.origin("")));
         }
-        places.extend(description.cpus.iter().map(|cpu| cpu.id.origin("")));
         let mut way = Self {
             device: sender.name.clone(),
             requester: sender.requester.map(RequesterId::get),
@@ -129,7 +128,9 @@ impl Way {
             cpus: 0,
             disabled_cpus: 0,
             note: sender.note.clone(),
-            findings: on_the_way(&places, sender.owner, found),
+            findings: on_the_way(&places, sender.owner, found, |row| {
+                concerns_all(description, named, row)
+            }),
             explanation: Explanation::new(),
         };
         match (sender.route, named) {
@@ -196,10 +197,30 @@ fn places_of(description: &Description, controller: &Controller) -> Vec<Origin> 
     places
 }
 
-/// Returns the findings at these places, in their order, and those about CPUs, each of which can be
-/// the target. A finding is also at a place if it is about a bus above the place, or if it names
-/// `owner`, as the other of two requesters.
-fn on_the_way(places: &[Origin], owner: &str, found: &[Row]) -> Vec<Row> {
+/// Returns `true` if a finding concerns the ways of all requesters: it is about a CPU, each of which
+/// can be the target, or about the MADT, unless it is about another controller than `named`. For a
+/// requester without a controller, so does a finding about an ITS group.
+fn concerns_all(description: &Description, named: Option<&Controller>, row: &Row) -> bool {
+    let Some(at) = row.origin.place() else { return false };
+    let is_there = |to: &Controller| {
+        let mut origins = to.registers.iter().map(|of| &of.origin).chain([&to.status.origin]);
+        origins.any(|origin| origin.place() == Some(at))
+    };
+    // A CPU that cannot be read is not in the description.
+    at.starts_with("/cpus/")
+        || (at.starts_with("MADT+") && !description.controllers.iter().any(is_there))
+        || (named.is_none() && row.rule.code == Rule::UnknownIts.code())
+}
+
+/// Returns the findings at these places, in their order, and then those that concern all. A finding
+/// is also at a place if it is about a bus above the place, or if it names `owner`, as the other of
+/// two requesters.
+fn on_the_way(
+    places: &[Origin],
+    owner: &str,
+    found: &[Row],
+    concerns_all: impl Fn(&Row) -> bool,
+) -> Vec<Row> {
     let rank = |row: &Row| {
         let at = row.origin.place()?;
         let is_here = |place: &Origin| {
@@ -207,10 +228,8 @@ fn on_the_way(places: &[Origin], owner: &str, found: &[Row]) -> Vec<Row> {
             below.is_some_and(|below| below.is_empty() || (at != "/" && below.starts_with('/')))
         };
         let is_other = || row.message.split([' ', ',', ';']).any(|word| word == owner);
-        // A CPU that cannot be read is not in the description.
-        let is_cpu = || at.starts_with("/cpus/");
         let here = places.iter().position(is_here).or_else(|| is_other().then_some(0));
-        here.or_else(|| is_cpu().then_some(places.len()))
+        here.or_else(|| concerns_all(row).then_some(places.len()))
     };
     let mut found: Vec<_> = found.iter().filter_map(|row| Some((rank(row)?, row))).collect();
     found.sort_by_key(|(rank, _)| *rank);
@@ -287,7 +306,6 @@ fn print_way(out: &mut Output, way: &Way) -> io::Result<()> {
 mod tests {
     use super::*;
     use doorbell_inspection::lint::place;
-    use gic_firmware::Rule;
 
     #[test]
     fn buses_above_and_a_peer_are_examined() {
@@ -300,7 +318,7 @@ mod tests {
         let peer = row("/dma@3", "DeviceID 0x1 is also used by /soc/pcie@1");
         let elsewhere = ["/", "/so", "/soc/pcie@10", "/soc/its@2/x"].map(|at| row(at, ""));
         let all = [&here[..], &[peer], &elsewhere].concat();
-        let found = on_the_way(&places, "/soc/pcie@1", &all);
+        let found = on_the_way(&places, "/soc/pcie@1", &all, |_| false);
         let found: Vec<_> = found.iter().filter_map(|row| row.origin.place()).collect();
         assert_eq!(found, ["/soc", "/soc/pcie@1", "/dma@3", "/soc/its@2"]);
     }

@@ -1,12 +1,17 @@
-//! Changes of one property of a board's devicetree. The explanation of a device whose way changes
-//! must name the property or its node. `docs/no-interrupt.md` states the score.
+//! Changes of one property of a board's devicetree, or of one byte of its ACPI tables. The
+//! explanation of a device whose way changes must name the property or its node, or the table.
+//! `docs/no-interrupt.md` states the score.
 
-use crate::{Folder, path};
+use crate::{Folder, path, table};
 use doorbell_test_support::Score;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node, Property};
 use std::fs;
+
+/// Length of an ACPI table's header, and the offset of its checksum (ACPI 6.5 §5.2.6).
+const HEADER: usize = 36;
+const CHECKSUM: usize = 9;
 
 /// Boards, and a device of each.
 const SCENES: [(&str, &str); 5] = [
@@ -83,19 +88,58 @@ fn explain_names_each_changed_property_on_the_way() {
         let blob = fs::read(path(&format!("../machine/machines/{board}.dtb"))).unwrap();
         let sound = DeviceTree::from_fdt(&Fdt::new(&blob).unwrap());
         let working = explain(&sound);
-        let way: Vec<_> = working.lines().filter(|line| !line.contains("obstacle")).collect();
         for (property, node, tree) in changed(&sound) {
-            let other = explain(&tree);
-            let lines: Vec<_> = other.lines().collect();
-            let is_same = way.iter().all(|line| lines.contains(line));
-            if is_same && !other.contains("fix: ") {
-                score.add_harmless();
-            } else {
-                // The root has no name, and a way does not name each CPU.
-                let place = if node.is_empty() { "root" } else { &node };
-                score.add_fault(&[&property, place, "firmware disables"], [&working, &other]);
-            }
+            // The root has no name, and a way does not name each CPU.
+            let place = if node.is_empty() { "root" } else { &node };
+            judge(&mut score, &[&property, place, "firmware disables"], &working, &explain(&tree));
         }
     }
     score.check();
+}
+
+#[test]
+fn explain_names_each_changed_table_on_the_way() {
+    let folder = Folder::new("explain-table-changes");
+    let mut score = Score::new("a board's ACPI tables");
+    let names = ["apic", "iort", "mcfg"];
+    let write = |name: &str, table: &[u8]| folder.write(&format!("{name}.aml"), table);
+    for device in [r"\_SB.ETH0", "0001:00:01.0"] {
+        let explain = || {
+            let said = folder.run(&["explain", ".", device]);
+            said.out + &said.err
+        };
+        for name in names {
+            write(name, &table(name));
+        }
+        let working = explain();
+        for name in names {
+            let sound = table(name);
+            for at in HEADER..sound.len() {
+                let mut changed = sound.clone();
+                changed[at] ^= 0x81;
+                // All bytes of a table add up to 0.
+                let sum = changed.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
+                changed[CHECKSUM] = changed[CHECKSUM].wrapping_sub(sum);
+                write(name, &changed);
+                // A device with another name is not found.
+                let signature = if name == "apic" { "MADT" } else { &name.to_uppercase() };
+                let words = [signature, "firmware disables", "doorbell: ."];
+                judge(&mut score, &words, &working, &explain());
+            }
+            write(name, &sound);
+        }
+    }
+    score.check();
+}
+
+/// Judges the explanation of a changed description. One without another way, but with a finding,
+/// counts as harmless.
+fn judge(score: &mut Score, words: &[&str], working: &str, other: &str) {
+    let lines: Vec<_> = other.lines().collect();
+    let mut way = working.lines().filter(|line| !line.contains("obstacle"));
+    if way.all(|line| lines.contains(&line)) && !other.contains("fix: ") {
+        score.add_harmless();
+    } else {
+        score.add_fault(words, [working, other]);
+    }
 }
