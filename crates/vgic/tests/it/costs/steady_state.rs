@@ -5,9 +5,9 @@
 use super::machine::{
     FIRST, Machine, Memory, SPI, handle_all, map, start, with_direct_lpis, with_its,
 };
-use doorbell_test_support::guest::inv;
+use doorbell_test_support::guest::{inv, vtr};
 use doorbell_test_support::heap_use;
-use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
+use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::{gicd, gicr};
 use msi_types::{Delivery, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 use std::sync::mpsc;
@@ -142,11 +142,7 @@ fn kicking_a_sleeping_vcpu_allocates_nothing() {
 #[test]
 fn filling_list_registers_allocates_nothing() {
     let (machine, vcpu) = mapped();
-    let vtr = Vtr::new()
-        .with_list_regs_minus_one(3)
-        .with_pri_bits_minus_one(4)
-        .with_pre_bits_minus_one(4);
-    let mut vcpu = vcpu.with_list_registers(vtr).unwrap();
+    let mut vcpu = vcpu.with_list_registers(vtr(4, 5)).unwrap();
     let mut run = || {
         let rung = ring(&machine);
         let mut listed = 0;

@@ -1,6 +1,6 @@
 //! Obstacles at the target: sleep, groups, priorities, list registers and kicks.
 
-use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, facts};
+use super::guest::{CPU, DEVICE, EVENT, Guest, facts};
 use doorbell_test_support::guest::{Field, Machine, inv};
 use gic_arch::icc;
 use gic_arch::its::Command;
@@ -14,18 +14,6 @@ fn sent_after(plant: impl FnOnce(&mut Machine)) -> Guest {
     plant(&mut guest.machine);
     guest.send();
     guest
-}
-
-#[test]
-fn explain_reports_a_missing_end_of_interrupt() {
-    let mut guest = Guest::working();
-    guest.send();
-    guest.machine.acknowledge(0);
-    guest.send();
-    let expected = Obstacle::PriorityNotHigher { priority: 0xa0, running: 0xa0, cpu: CPU };
-    assert_eq!(guest.obstacle(), Some(expected));
-    guest.machine.end(0, LPI.get().into());
-    assert_eq!(guest.obstacle(), None);
 }
 
 #[test]
@@ -73,18 +61,6 @@ fn explain_considers_active_priorities_written_by_software() {
     let guest = sent_after(|machine| machine.msr(0, icc::AP1R0.encoding(), 1));
     let expected = Obstacle::PriorityNotHigher { priority: 0xa0, running: 0, cpu: CPU };
     assert_eq!(guest.obstacle(), Some(expected));
-}
-
-#[test]
-fn explain_reports_an_lpi_in_a_list_register() {
-    let mut guest = Guest::working();
-    guest.send();
-    let mut vcpu = guest.machine.list_register_vcpu();
-    let inside = vcpu.enter();
-    assert_eq!(guest.obstacle(), Some(Obstacle::Listed { interrupt: LPI, cpu: CPU }));
-    let left = *inside.interface();
-    inside.exit(&left);
-    assert_eq!(guest.obstacle(), None);
 }
 
 #[test]

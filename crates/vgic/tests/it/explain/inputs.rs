@@ -5,7 +5,7 @@ use doorbell_test_support::guest::{ITS, Machine};
 use gic_arch::gicr::Propbaser;
 use gic_arch::{IntId, gicd, gicr};
 use msi_types::explain::{ExplainInput, Fact, Obstacle};
-use msi_types::{Cpu, HwIrq, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
+use msi_types::{Cpu, HwIrq, MsiMessage, NoIdentity, SignalMsi};
 use vgic::{FaultDetail, FaultReason, V2mConfig, VgicConfig};
 
 const SPI: u32 = 64;
@@ -88,24 +88,13 @@ fn explain_traces_a_direct_lpi() {
     assert_eq!(obstacle(next.get()), Some(Obstacle::Disabled { interrupt: next }));
     gic.signal_msi(NoIdentity, message(doorbell, LPI.get()));
     assert_eq!(obstacle(LPI.get()), None);
+    let explanation = gic.explain_message(None, message(doorbell, LPI.get()));
+    assert!(facts(&explanation).contains(&Fact::MessageIntid(LPI)));
     assert_eq!(guest.obstacle_of(0, LPI.get()), None);
     guest.configure(0x01);
     assert!(gic.explain_interrupt(Cpu::new(1), IntId::new(LPI.get())).is_idle());
     let interrupt = HwIrq::new(40);
     assert_eq!(obstacle(40), Some(Obstacle::NoSuchInterrupt { interrupt }));
-}
-
-#[test]
-fn explain_traces_spi_and_ppi_lines() {
-    let machine = Machine::running(VgicConfig::new(2));
-    machine.enable_spi(SPI);
-    let gic = &machine.gic;
-    assert!(gic.explain_line(Line::Spi(SPI)).is_idle());
-    gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(gic.explain_line(Line::Spi(SPI)).obstacle(), None);
-    let ppi = Line::Ppi { cpu: Cpu::new(1), intid: 27 };
-    let interrupt = HwIrq::new(27);
-    assert_eq!(gic.explain_line(ppi).obstacle(), Some(Obstacle::Disabled { interrupt }));
 }
 
 #[test]

@@ -22,14 +22,6 @@ pub(super) fn pulse(gic: &Vgic, intid: u32) {
 }
 
 #[test]
-fn an_awake_vcpu_is_not_kicked() {
-    let mut machine = machine();
-    pulse(&machine.gic, SPI);
-    assert!(machine.vcpus[0].irq_pending());
-    assert_eq!(machine.kicks.of(0), 0);
-}
-
-#[test]
 fn a_sleeping_vcpu_is_kicked_once() {
     let mut machine = machine();
     machine.enable_spi(SPI + 1);

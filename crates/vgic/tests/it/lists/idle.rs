@@ -5,6 +5,7 @@ use super::its::Translated;
 use doorbell_test_support::guest::{Machine, listed, vtr};
 use gic_arch::ich::ListRegisterState::{Active, Pending};
 use gic_arch::{gicd, icc};
+use msi_types::{Line, SetLine};
 use vgic::{ListRegisterVcpu, VgicConfig};
 
 const SPI: u32 = 40;
@@ -61,6 +62,16 @@ fn an_active_state_set_by_a_register_is_listed() {
     let mut vcpu = idle(&mut machine);
     machine.set_bit(gicd::ISACTIVER, SPI);
 
+    assert_eq!(listed(vcpu.enter().interface()), [(SPI, Active)]);
+}
+
+#[test]
+fn a_trapped_acknowledgment_is_listed_as_active() {
+    let mut machine = machine();
+    machine.make_edge(SPI);
+    let mut vcpu = idle(&mut machine);
+    machine.gic.pulse(Line::Spi(SPI));
+    assert_eq!(vcpu.read_sysreg(icc::IAR1.encoding()), Ok(SPI.into()));
     assert_eq!(listed(vcpu.enter().interface()), [(SPI, Active)]);
 }
 
