@@ -4,8 +4,10 @@
 //! This crate has a type for each part of that write and for each party involved in it:
 //! [`MsiMessage`], [`RequesterId`], [`DeviceId`], [`EventId`], [`HwIrq`], [`Gsi`]. The crate also
 //! defines the layouts in which PCI functions store messages ([`pci`]), and the interfaces between
-//! controllers, endpoints and device models. It doesn't depend on any controller, allocates nothing
-//! and contains no algorithms, so drivers, device models, kernels and VMMs can all build on it.
+//! controllers, endpoints and device models. It checks whether a controller suits a device
+//! ([`negotiate`]) and explains why an interrupt does not arrive ([`explain`]). It doesn't depend on
+//! any controller and allocates nothing, so drivers, device models, kernels and VMMs can all build
+//! on it.
 //!
 //! | interface | between |
 //! |---|---|
@@ -57,7 +59,6 @@ mod ids;
 mod interrupt;
 mod isolation;
 mod local_cpu;
-mod message;
 mod negotiation;
 mod parent;
 pub mod pci;
@@ -72,12 +73,11 @@ mod wired;
 pub use delivery::{Delivery, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
 pub use error::{ControllerFault, MsiError};
 pub use ids::{Cpu, DeviceId, EventId, Gsi, HwIrq, NoIdentity, RequesterId};
-pub use interrupt::{Pending, Trigger};
+pub use interrupt::{LevelMessages, MsiMessage, Pending, Trigger};
 pub use isolation::{
     DmaIsolation, DoorbellPage, Granule, IsolatingMechanism, Isolation, NotDmaIsolated, NotIsolated,
 };
 pub use local_cpu::{IrqState, LocalCpu, TaskContext};
-pub use message::{LevelMessages, MsiMessage};
 pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, Tier, negotiate};
 pub use parent::{
     Attachment, BlockRequest, HwIrqBlock, Initially, Move, MoveOutcome, MsiParent, Shape,

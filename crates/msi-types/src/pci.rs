@@ -3,15 +3,13 @@
 //!
 //! Sources: PCI Local Bus 3.0 §6.8, PCI Express Base §7.7.
 
-mod gate;
+mod host_bridge;
 pub mod msi;
 pub mod msix;
 mod requester;
-mod window;
 
-pub use gate::MsiGate;
+pub use host_bridge::{BusRange, MsiGate, PciSpace, PciWindow};
 pub use requester::PciRequester;
-pub use window::{BusRange, PciSpace, PciWindow};
 
 /// Maximum number of entries in an MSI-X table.
 pub const MSIX_MAX_VECTORS: u16 = 2048;

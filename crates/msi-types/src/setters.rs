@@ -1,4 +1,4 @@
-//! A macro that defines the setters of configuration structs in every package.
+//! Macros for every package: setters of configuration structs, and `Debug` by selected fields.
 
 /// Defines a `with_…` method for each named field of a `#[non_exhaustive]` configuration struct.
 #[doc(hidden)]

@@ -1,6 +1,8 @@
-//! Resources of a host bridge: bus numbers and address windows.
+//! A host bridge: its bus numbers, its address windows, and the bits outside of its MSI controller
+//! that let messages pass.
 
 use crate::Region;
+use core::fmt;
 
 /// An inclusive range of bus numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -96,6 +98,32 @@ impl PciWindow {
         match bus.checked_sub(self.bus_base) {
             Some(offset) if offset < self.cpu.size() => Some(self.cpu.base() + offset),
             _ => None,
+        }
+    }
+}
+
+/// Bits outside of the registers of an MSI controller inside a host bridge. While one of them is
+/// clear, no message interrupts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+pub enum MsiGate {
+    /// MSI Enable in the MSI capability of the bridge's root port, although the port itself sends
+    /// no messages.
+    RootPort,
+    /// Bits of a 32-bit register in the logic around the bridge.
+    Register {
+        /// Physical address of the register.
+        address: u64,
+        /// The bits, all of which must be set.
+        bits: u32,
+    },
+}
+
+impl fmt::Display for MsiGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RootPort => f.write_str("MSI Enable of the root port"),
+            Self::Register { address, bits } => write!(f, "{bits:#x} in the register {address:#x}"),
         }
     }
 }
