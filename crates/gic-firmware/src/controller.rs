@@ -1,6 +1,5 @@
 //! MSI controllers and their doorbells.
 
-use crate::coherence::Coherence;
 use crate::intx::WiredInterrupt;
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
@@ -254,4 +253,15 @@ impl fmt::Debug for IntIdSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IntIdSpan({} + {})", self.first, self.count)
     }
+}
+
+/// Coherence of a controller's own memory accesses with the CPUs' caches.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Coherence {
+    /// Stated by the controller's registers: accesses are coherent if a shareability field reads
+    /// back as written.
+    ByRegister,
+    /// Not coherent, regardless of what the registers read back as (`dma-noncoherent`, MADT flag
+    /// *non-coherent*).
+    NonCoherent,
 }

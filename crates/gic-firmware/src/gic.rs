@@ -1,6 +1,6 @@
 //! Root and secondary GICs.
 
-use crate::coherence::Coherence;
+use crate::controller::Coherence;
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
 use crate::status::Status;

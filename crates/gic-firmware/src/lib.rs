@@ -44,7 +44,6 @@
 extern crate alloc;
 
 pub mod acpi;
-mod coherence;
 mod controller;
 mod description;
 pub mod devicetree;
@@ -62,8 +61,7 @@ mod route;
 mod rule;
 mod status;
 
-pub use coherence::Coherence;
-pub use controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
+pub use controller::{Coherence, Controller, ControllerIndex, ControllerKind, IntIdSpan};
 pub use description::{CpuNode, Description, WiredUser};
 pub use finding::{Finding, Rule, Severity};
 pub use gic::{Gic, GicVersion, ParentInterrupt, SecondaryGic};

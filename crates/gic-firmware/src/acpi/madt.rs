@@ -3,7 +3,7 @@
 use super::fields::{Field, gicc, gicd, gicr, its, msi_frame, structure_head};
 use super::places::{in_madt, madt_id};
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
-use crate::coherence::Coherence;
+use crate::controller::Coherence;
 use crate::description::CpuNode;
 use crate::finding::{FindingList, Rule};
 use crate::origin::{Fact, Origin};

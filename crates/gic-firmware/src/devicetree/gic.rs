@@ -3,7 +3,7 @@
 use super::address::{cells, required_regions};
 use super::interrupt_tree::{EXTENDED, INTERRUPTS};
 use super::tree::NodeRef;
-use crate::coherence::Coherence;
+use crate::controller::Coherence;
 use crate::finding::{FindingList, Rule};
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion, NO_MAINTENANCE};
 use crate::origin::Fact;

@@ -1,7 +1,6 @@
 //! Compares two descriptions of the same machine.
 
-use crate::coherence::Coherence;
-use crate::controller::{Controller, ControllerKind};
+use crate::controller::{Coherence, Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::{FindingList, Rule};
 use crate::gic::{Gic, GicVersion};

@@ -1,7 +1,6 @@
 //! Encodes property values for the writer.
 
-use crate::coherence::Coherence;
-use crate::controller::{Controller, ControllerKind};
+use crate::controller::{Coherence, Controller, ControllerKind};
 use crate::devicetree::map_entries;
 use crate::devicetree::msi_controllers::DIRECT_LPI;
 use crate::gic::Gic;
