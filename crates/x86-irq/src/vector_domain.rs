@@ -61,7 +61,6 @@ mod allocation;
 mod free_hwirqs;
 mod irq_data;
 mod msi_parent;
-mod quotas;
 mod relocation;
 
 use crate::apic::{Apic, ApicId, ApicVector, CpuVector};
@@ -76,16 +75,14 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::lock::{IrqLock, TaskLock};
 use doorbell_fallible::try_collect;
 use free_hwirqs::FreeHwirqs;
-use irq_data::{HELD, IrqData, IrqDataLocked, PENDING, RELEASED};
+use irq_data::{HELD, IrqData, IrqDataLocked, PENDING, QuotaTable, RELEASED};
 use msi_types::{Cpu, HwIrq, MsiError, MsiMessage, Surroundings};
-use quotas::QuotaTable;
 
 #[cfg(doc)]
 use msi_types::{MsiParent, Rewrite};
 
-pub(crate) use irq_data::{FreedVectors, MessageKeeper};
+pub(crate) use irq_data::{AttachmentId, FreedVectors, MessageKeeper};
 pub(crate) use msi_parent::for_each;
-pub(crate) use quotas::AttachmentId;
 pub use relocation::{Cleanup, Offline};
 
 /// Lowest hwirq that a domain allocates.
