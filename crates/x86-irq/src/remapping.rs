@@ -16,7 +16,6 @@
 //! through [`RemapMemory`].
 
 mod irte;
-mod message;
 mod msi_parent;
 mod table;
 mod translation;
@@ -35,10 +34,9 @@ use msi_types::{ControllerFault, Cpu, HwIrq, HwIrqBlock, MsiError, RequesterId};
 use msi_types::MsiParent;
 
 pub use irte::{ApicMode, Irte, IrteHigh, IrteLow, IrteTarget, Source, SourceCheck};
-pub use message::RemappableMessage;
 use table::Handles;
 pub use table::{CompatibilityFormat, RemapMemory, RemapTable, RemapTableConfig, TableSize};
-pub use translation::RemapFault;
+pub use translation::{RemapFault, RemappableMessage};
 
 /// The unit's cache of entries. Implementations use its invalidation queue.
 pub trait EntryCache: Send + Sync {
