@@ -198,12 +198,6 @@ mod tests {
     }
 
     #[test]
-    fn a_header_states_offset_and_size() {
-        assert_eq!(Span::of(&image(0, 0x1000)), Span { offset: 0, bytes: 0x1000 });
-        assert_eq!(Span::of(&image(0x8_0000, 10)), Span { offset: 0x8_0000, bytes: 64 });
-    }
-
-    #[test]
     fn images_without_a_size_use_the_legacy_offset() {
         let old = |bytes| Span { offset: 0x8_0000, bytes };
         assert_eq!(Span::of(&image(0, 0)), old(64));
@@ -229,10 +223,5 @@ mod tests {
             assert!(!is_image(&file) && kind(&file).contains(name), "{name}: {}", kind(&file));
         }
         assert!(is_image(&image(0, 0)));
-    }
-
-    #[test]
-    fn commas_in_qemu_option_values_are_doubled() {
-        assert_eq!(escaped("earlycon=pl011,0x9000000"), "earlycon=pl011,,0x9000000");
     }
 }

@@ -8,9 +8,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::image::Image;
 use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::toolchain::{self, SOFT_FLOAT_TARGET};
-use doorbell_harness::{image, process, workspace};
+use doorbell_harness::{process, workspace};
 
 use crate::board::{Controller, LIMIT, MOVES};
 use crate::built;
@@ -92,8 +93,5 @@ fn build() -> Result<PathBuf> {
     cargo.arg("--target-dir").arg(&folder).args(["--", "-C", "link-arg=-Timage.ld"]);
     // Hermit's log would contain escape sequences.
     process::must(cargo.env("NO_COLOR", "1"))?;
-    let elf = folder.join(SOFT_FLOAT_TARGET).join("release").join(PROGRAM);
-    let flat = folder.join("hermit.img");
-    image::flatten(&elf, &flat)?;
-    Ok(flat)
+    Ok(Image::of(folder.join(SOFT_FLOAT_TARGET).join("release").join(PROGRAM))?.flat)
 }

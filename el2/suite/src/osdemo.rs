@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::image::Image;
 use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::toolchain::{SOFT_FLOAT_TARGET, need_target};
-use doorbell_harness::{image, process, workspace};
+use doorbell_harness::{process, workspace};
 
 use self::typist::{SGIS, Typist};
 use crate::board::{Controller::Its, LIMIT, MOVES};
@@ -159,8 +160,5 @@ fn build() -> Result<PathBuf> {
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo.env("RUSTFLAGS", "--cfg platform=\"qemu\"");
     process::capture(&mut cargo)?;
-    let elf = target.join(SOFT_FLOAT_TARGET).join("release/osdemo");
-    let flat = folder.join("osdemo.img");
-    image::flatten(&elf, &flat)?;
-    Ok(flat)
+    Ok(Image::of(target.join(SOFT_FLOAT_TARGET).join("release/osdemo"))?.flat)
 }

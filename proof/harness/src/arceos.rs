@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::image::{self, Image};
+use crate::image::Image;
 use crate::process;
 use crate::suite::{Shared, is_long};
 use crate::toolchain::{SOFT_FLOAT_TARGET, cargo_of, find_other};
@@ -72,11 +72,10 @@ fn build(workspace: &Workspace, drivers: Drivers) -> Result<Image> {
     }
     process::must(&mut cargo)?;
     // The next build overwrites the program.
-    let (elf, flat) = (folder.join("arceos.elf"), folder.join("arceos.img"));
+    let elf = folder.join("arceos.elf");
     fs::copy(target.join(SOFT_FLOAT_TARGET).join("release").join(PROGRAM), &elf)
         .context("cannot copy ArceOS's program")?;
-    image::flatten(&elf, &flat)?;
-    Ok(Image { elf, flat })
+    Image::of(elf)
 }
 
 /// Assembles the patched package and returns its folder.

@@ -31,7 +31,14 @@ impl Image {
         program: &str,
         features: &[&str],
     ) -> Result<Self> {
-        let elf = elf(workspace, "release", package, program, features)?;
+        Self::of(elf(workspace, "release", package, program, features)?)
+    }
+
+    /// Flattens an ELF file into the file beside it that ends in `.img`.
+    ///
+    /// # Errors
+    /// Fails if `elf` is not a 64-bit ELF file, or if a file cannot be accessed.
+    pub fn of(elf: PathBuf) -> Result<Self> {
         let flat = elf.with_extension("img");
         flatten(&elf, &flat)?;
         Ok(Self { elf, flat })
@@ -182,10 +189,7 @@ impl<'a> ElfFile<'a> {
 }
 
 /// Writes the file's loaded segments in their memory layout, starting at the lowest address.
-///
-/// # Errors
-/// Fails if `elf` is not a 64-bit ELF file, or if a file cannot be accessed.
-pub fn flatten(elf: &Path, flat: &Path) -> Result<()> {
+fn flatten(elf: &Path, flat: &Path) -> Result<()> {
     let file = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
     // A machine of another run may be reading the image, so the file must not change.
     let new = flat.with_added_extension(std::process::id().to_string());

@@ -142,21 +142,4 @@ mod tests {
         );
         assert!((merged.floor_ns - 3.0).abs() < f64::EPSILON);
     }
-
-    #[test]
-    fn a_case_with_a_missing_reference_is_compared_with_fetch_or() {
-        let one = process(2.0, &[("case", 6.0, "nobody")]);
-        assert_eq!(facts(&one), [("case", 6.0, 6.0, 3.0, FETCH_OR)]);
-    }
-
-    #[test]
-    fn cases_not_measured_by_all_processes_are_left_out() {
-        let processes = [
-            process(1.0, &[("a", 1.0, FETCH_OR), ("b", 1.0, "a")]),
-            process(1.0, &[("b", 1.0, "a")]),
-        ];
-        let merged = Measurements::merged(&processes).unwrap();
-        assert_eq!(facts(&merged), [("b", 1.0, 1.0, 1.0, FETCH_OR)]);
-        assert!(Measurements::merged(&[]).is_none());
-    }
 }

@@ -86,20 +86,3 @@ fn modules(code: &str) -> Vec<&str> {
         })
         .collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_form_of_module_declaration_is_found() {
-        let code = "mod a;\npub mod b;\n    pub(crate) mod c;\nmod inline {\n}\nuse d;\n";
-        assert_eq!(modules(code), ["a", "b", "c"]);
-    }
-
-    #[test]
-    fn a_path_attribute_is_found() {
-        let text = "#[path = \"its/board.rs\"]\nmod board;\n";
-        assert_eq!(paths(text).collect::<Vec<_>>(), ["its/board.rs"]);
-    }
-}

@@ -53,11 +53,4 @@ mod tests {
         assert_eq!(found("normal", "gic-arch", "pub use gic_arch;\n"), [""; 0]);
         assert_eq!(found("normal", "gic-arch", "pub use {gic_arch, msi_types};\n"), [""; 0]);
     }
-
-    #[test]
-    fn dependencies_outside_signatures_need_no_reexport() {
-        assert_eq!(found("dev", "gic-arch", ""), [""; 0]);
-        assert_eq!(found("normal", "doorbell-fallible", ""), [""; 0]);
-        assert_eq!(found("normal", "spin", ""), [""; 0]);
-    }
 }

@@ -71,33 +71,3 @@ impl Drop for Program {
         let _ = self.child.wait();
     }
 }
-
-#[cfg(unix)]
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Returns the probes for a peer that answers each line by running this shell command. The line
-    /// is in the variable `$line`.
-    fn peer(answer: &str) -> Fallible<Vec<Probe>> {
-        probes(Command::new("sh").args(["-c", &format!("while read -r line; do {answer}; done")]))
-    }
-
-    #[test]
-    fn each_case_of_a_program_is_sampled_by_its_name() {
-        let answer = "case $line in cases) echo one two;; one) echo 1.5;; *) echo no clock;; esac";
-        let mut cases = peer(answer).unwrap();
-        let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();
-        assert_eq!(names, ["peer-one", "peer-two"]);
-        let mut sampled = |case: usize| (cases[case].sample)().map_err(|error| error.to_string());
-        assert_eq!(sampled(0), Ok(1.5));
-        assert_eq!(sampled(1), Err("no clock".to_owned()));
-        assert_eq!(sampled(0), Ok(1.5), "the peer continues after an error");
-    }
-
-    #[test]
-    fn an_ended_or_missing_peer_program_is_an_error() {
-        assert_eq!(peer("exit").err().unwrap().to_string(), "it has ended");
-        assert!(probes(&mut Command::new("/nowhere/peer")).is_err());
-    }
-}
