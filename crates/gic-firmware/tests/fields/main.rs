@@ -1,4 +1,4 @@
-//! Compares the tables of properties and fields in `docs/lint.md` with what the readers read: a
+//! Compares the tables of properties and fields in `read.md` with what the readers read: a
 //! property or a field is read if another value in its place leads to another description.
 
 #[expect(dead_code, reason = "the module also serves the tests of the readers")]
@@ -26,7 +26,7 @@ type Table = BTreeMap<String, BTreeSet<&'static str>>;
 /// Reads the table below this heading. Each row has a property or field, its readers, and its rules
 /// or the reason why it has none.
 fn listed(heading: &str) -> Table {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/lint.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fields/read.md");
     let text = fs::read_to_string(path).expect("the document");
     let (_, section) = text.split_once(&format!("\n### {heading}\n")).expect("the heading");
     let lines = section.lines().skip_while(|line| !line.starts_with('|'));
