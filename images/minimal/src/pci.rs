@@ -1,4 +1,4 @@
-//! Bring-up shared by kernels with PCI; the project's README shows the same code. Each kernel
+//! Bring-up shared by kernels with PCI; `gic-bringup`'s README shows the same code. Each kernel
 //! includes it as a module. If it were in the library, the kernels whose size we measure would be
 //! compiled with it.
 

@@ -1,7 +1,7 @@
 //! A small kernel with PCI, which receives the first message of QEMU's educational device.
 //!
 //! Firmware describes the GIC, its ITS or GICv2m frame, and how the PCI host's messages are routed
-//! to the ITS or frame. The project's README shows all code that uses these descriptions.
+//! to the ITS or frame. `gic-bringup`'s README shows all code that uses these descriptions.
 #![no_std]
 #![no_main]
 
