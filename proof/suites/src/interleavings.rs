@@ -130,7 +130,7 @@ fn build(workspace: &Workspace, copy: Option<&Path>) -> Result<Vec<PathBuf>> {
     let output = process::output(cargo.args([option, "--no-run"]))?;
     let printed = String::from_utf8_lossy(&output.stderr);
     // Cargo's progress comes before the compiler's errors.
-    let errors = printed.find("error").map_or(&*printed, |at| &printed[at..]);
+    let errors = printed.find("\nerror").map_or(&*printed, |at| &printed[at..]);
     ensure!(output.status.success(), "the checks cannot be built: {}", errors.trim_end());
     let programs = printed.lines().filter_map(|line| {
         let (_, program) = line.trim().strip_prefix("Executable ")?.rsplit_once(" (")?;

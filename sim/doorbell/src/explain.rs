@@ -173,6 +173,10 @@ impl Way {
         self.lines = to.lines.iter().map(|line| line.intid.get()).collect();
         self.cpus = description.enabled_cpus().count();
         self.disabled_cpus = description.cpus.len() - self.cpus;
+        if let ControllerKind::Other(compatible) = &to.kind {
+            let note = "is no kind of controller known here, so nothing of it was examined";
+            self.note = Some(format!("`compatible` {compatible:?} {note}"));
+        }
         let doorbell = self.doorbells.first().map(|doorbell| Fact::Doorbell(*doorbell));
         self.explanation = self.explanation.with_facts(&[doorbell]);
         if to.kind.needs_device_id() {
@@ -198,18 +202,29 @@ fn places_of(description: &Description, controller: &Controller) -> Vec<Origin> 
 }
 
 /// Returns `true` if a finding concerns the ways of all requesters: it is about a CPU, each of which
-/// can be the target, or about the MADT, unless it is about another controller than `named`. For a
-/// requester without a controller, so does a finding about an ITS group.
+/// can be the target, or about the MADT, unless it is about another controller than `named`. So does
+/// one about registers that overlap those of `named` or its GIC, and for a requester without a
+/// controller, one about an ITS group.
 fn concerns_all(description: &Description, named: Option<&Controller>, row: &Row) -> bool {
     let Some(at) = row.origin.place() else { return false };
     let is_there = |to: &Controller| {
         let mut origins = to.registers.iter().map(|of| &of.origin).chain([&to.status.origin]);
         origins.any(|origin| origin.place() == Some(at))
     };
+    let is_beside = |to: &Controller| {
+        let gic = description.gic_of(to).map(|gic| gic.id.as_str());
+        row.rule.code == Rule::RegistersOverlap.code()
+            && words(&row.message).any(|word| word == to.id.as_str() || Some(word) == gic)
+    };
     // A CPU that cannot be read is not in the description.
     at.starts_with("/cpus/")
+        || named.is_some_and(is_beside)
         || (at.starts_with("MADT+") && !description.controllers.iter().any(is_there))
         || (named.is_none() && row.rule.code == Rule::UnknownIts.code())
+}
+
+fn words(message: &str) -> impl Iterator<Item = &str> {
+    message.split([' ', ',', ';'])
 }
 
 /// Returns the findings at these places, in their order, and then those that concern all. A finding
@@ -227,7 +242,7 @@ fn on_the_way(
             let below = place.place().and_then(|place| place.strip_prefix(at));
             below.is_some_and(|below| below.is_empty() || (at != "/" && below.starts_with('/')))
         };
-        let is_other = || row.message.split([' ', ',', ';']).any(|word| word == owner);
+        let is_other = || words(&row.message).any(|word| word == owner);
         let here = places.iter().position(is_here).or_else(|| is_other().then_some(0));
         here.or_else(|| concerns_all(row).then_some(places.len()))
     };
@@ -275,6 +290,9 @@ fn print_way(out: &mut Output, way: &Way) -> io::Result<()> {
         writeln!(out, "{}", wrapped(&format!("  controller {controller} ({kind})")))?;
         let interrupts = match way.interrupts.as_slice() {
             [] if ["its", "direct-lpi"].contains(&kind.as_str()) => "an LPI".to_owned(),
+            [] if way.lines.is_empty() && way.doorbells.is_empty() => {
+                "an interrupt that the controller's driver chooses".to_owned()
+            }
             [] if way.lines.is_empty() => "an SPI".to_owned(),
             [] => {
                 let lines: Vec<_> = way.lines.iter().map(ToString::to_string).collect();

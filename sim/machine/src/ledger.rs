@@ -23,8 +23,9 @@
 //!    last run also excuses the run.
 //! 3. A run is *spurious* if it finds no new message, and none has arrived since the CPU of the last
 //!    run looked for interrupts, or any other CPU that was dispatching the vector then. A message in
-//!    flight, a dispatch by another CPU, and an interrupt that the core deferred, excuse it. CPUs acknowledge the line of a
-//!    controller inside a host bridge and not its vectors, so that this rule does not apply to them.
+//!    flight, a dispatch by another CPU, and an interrupt that the core deferred, excuse it. CPUs
+//!    acknowledge the line of a controller inside a host bridge and not its vectors, so that this
+//!    rule does not apply to them.
 //! 4. A handler must not run more often than its vector sent messages. This limit ignores late runs,
 //!    and interrupts that the driver resent without knowing whether they were pending.
 

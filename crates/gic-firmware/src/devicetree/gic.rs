@@ -52,8 +52,8 @@ pub(super) fn coherence(node: NodeRef<'_, '_>) -> Fact<Coherence> {
 }
 
 pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Gic> {
-    let version = version(node)?;
     const MISSING: &str = "the distributor's registers are not stated";
+    let version = version(node)?;
     let registers = required_regions(node, MISSING, findings);
     let distributor = registers.first().cloned().flatten()?;
     let after = registers.get(1..).unwrap_or_default();

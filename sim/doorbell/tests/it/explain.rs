@@ -48,6 +48,14 @@ fn explain_agrees_with_the_run_for_each_device() {
 }
 
 #[test]
+fn a_description_without_cpus_has_an_obstacle() {
+    let mut board = board("harbour");
+    board.cpus.clear();
+    let said = explain("no-cpus", &board, &["01:00.0"]).with_status(1);
+    assert!(said.out.contains("target: firmware enables no CPU"), "{}", said.out);
+}
+
+#[test]
 fn explain_names_the_obstacle_and_exits_with_status_1() {
     let mut board = board("harbour");
     for controller in &mut board.controllers {
@@ -100,7 +108,7 @@ type Mistake = (&'static str, fn(&mut Description), &'static str, &'static str);
 /// Rule about an ITS without the frame of its doorbell.
 const SMALL_ITS: &str = "doorbell-outside-registers";
 
-const MISTAKES: [Mistake; 10] = [
+const MISTAKES: [Mistake; 12] = [
     ("harbour", |board| halve(&mut board.controllers[0].registers), "crane", SMALL_ITS),
     (
         "harbour",
@@ -108,6 +116,8 @@ const MISTAKES: [Mistake; 10] = [
         "pcie@20000000 01:00.0",
         SMALL_ITS,
     ),
+    ("harbour", same_registers, "beacon", "registers-overlap"),
+    ("harbour", same_registers, "crane", "registers-overlap"),
     ("harbour", same_device_id, "winch", "shared-device-id"),
     ("harbour", same_device_id, "crane", "shared-device-id"),
     ("harbour", same_host_ids, "pcie@28000000 00:01.0", "shared-device-id"),
@@ -120,6 +130,10 @@ const MISTAKES: [Mistake; 10] = [
 
 fn halve(registers: &mut Option<Fact<Region>>) {
     *registers = Region::new(registers.as_ref().unwrap().base(), 0x1_0000).map(Fact::stated);
+}
+
+fn same_registers(board: &mut Description) {
+    board.controllers[1].registers = board.controllers[0].registers.clone();
 }
 
 fn same_device_id(board: &mut Description) {

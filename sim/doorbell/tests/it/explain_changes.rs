@@ -132,14 +132,23 @@ fn explain_names_each_changed_table_on_the_way() {
     score.check();
 }
 
-/// Judges the explanation of a changed description. One without another way, but with a finding,
-/// counts as harmless.
+/// Judges the explanation of a changed description by its findings and obstacles. A change that
+/// shows no other way counts as harmless, even with a finding. Only a status is mended by removing it.
 fn judge(score: &mut Score, words: &[&str], working: &str, other: &str) {
+    assert!(words[0] == "status" || !other.contains("remove `status"), "{words:?}: {other}");
     let lines: Vec<_> = other.lines().collect();
     let mut way = working.lines().filter(|line| !line.contains("obstacle"));
     if way.all(|line| lines.contains(&line)) && !other.contains("fix: ") {
-        score.add_harmless();
-    } else {
-        score.add_fault(words, [working, other]);
+        return score.add_harmless();
     }
+    let told: Vec<_> = lines.into_iter().filter(|line| !shows_a_way(line)).collect();
+    score.add_fault(words, [working, &told.join("\n")]);
+}
+
+/// Returns `true` for a line that shows a part of a way and not what is wrong with it.
+fn shows_a_way(line: &str) -> bool {
+    let parts = ["passes ", "controller ", "doorbell: a controller", "translation: the device has"];
+    let part = line.trim_start();
+    part.len() == line.len() && !line.starts_with("doorbell: ")
+        || parts.iter().any(|known| part.starts_with(known))
 }
