@@ -12,7 +12,7 @@ use msi_types::{Delivery, DeviceId, MsiMessage};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-const DEVICE: DeviceId = DeviceId::new(8);
+const DEVICE: DeviceId = DeviceId::new(0);
 const OTHER: DeviceId = DeviceId::new(9);
 /// A device that bypasses the IOMMU.
 const BYPASS: DeviceId = DeviceId::new(10);
