@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi;
-mod command;
 pub mod damage;
 pub mod description;
 pub mod devicetree;

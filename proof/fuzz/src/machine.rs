@@ -8,16 +8,15 @@
 
 use std::sync::Arc;
 
-use doorbell_test_support::guest::{self, ITS};
+use doorbell_test_support::guest::{self, ITS, program};
 use gic_arch::icc::SysRegEncoding;
-use gic_arch::{gicr, gits};
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use gic_arch::{gicr, gits, its};
+use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use msi_types::{Cpu, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 use vgic::its::{ErrorPolicy, ItsConfig};
 use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, SecurityView, Sleep, Vcpu, VgicConfig};
 
-use crate::command::Command;
 use crate::damage::Damage;
 use crate::memory::{Memory, layout, pending_bits};
 
@@ -28,6 +27,19 @@ const CPUS: u16 = 2;
 const MOST_READS: u64 = 40_000;
 /// Number of commands that the queue holds.
 const QUEUE_COMMANDS: u64 = layout::QUEUE_BYTES / 32;
+
+/// An ITS command (IHI 0069 §5.3) of a program's guest, which may be wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Command(pub its::Command);
+
+impl<'a> Arbitrary<'a> for Command {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let shape = program::Shape { cpus: 2, lpis: 64, is_direct: false, wired: None };
+        let draw = program::Draw { shape, shares_lpis: bytes.arbitrary()? };
+        let mut below = |bound: u32| bytes.int_in_range(0..=bound - 1).unwrap_or_default();
+        Ok(Self(draw.command(&mut below)))
+    }
+}
 
 /// Creates a machine whose guest has enabled everything, with tables that have no mappings.
 pub(crate) fn booted(config: VgicConfig) -> guest::Machine<Memory> {

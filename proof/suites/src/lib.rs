@@ -27,7 +27,6 @@ mod newcomer;
 mod page;
 mod program;
 mod qemu;
-mod readme;
 mod said;
 mod size;
 mod soak;

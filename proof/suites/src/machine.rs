@@ -8,7 +8,7 @@ use doorbell_harness::suite::Case;
 use doorbell_harness::{command, hang, process, workspace};
 use serde_json::Value;
 
-use crate::readme;
+use crate::newcomer;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -41,7 +41,7 @@ fn run_as_newcomer() -> Result<()> {
 fn run_monitor() -> Result<()> {
     let root = &workspace::this()?.root;
     let guide = fs::read_to_string(root.join("docs/guides/monitor.md"))?;
-    let mut shown = readme::blocks(&guide, "console").filter_map(|block| block.split_once('\n'));
+    let mut shown = newcomer::blocks(&guide, "console").filter_map(|block| block.split_once('\n'));
     let found = shown.find(|(command, _)| command.ends_with("--example monitor"));
     let (command, shown) = found.context("the guide does not run the monitor")?;
     let arguments = command.strip_prefix("$ cargo ").context("another command")?;

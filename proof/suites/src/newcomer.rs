@@ -13,8 +13,6 @@ use doorbell_harness::temporary::Folder;
 use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 use doorbell_harness::{hang, process, qemu, workspace};
 
-use crate::readme;
-
 /// A program shown in a package's README.
 struct ReadmeProgram {
     package: &'static str,
@@ -76,11 +74,11 @@ impl ReadmeProgram {
         let folder = empty.path().join(self.name());
         fs::create_dir_all(folder.join("src"))?;
         let dependencies =
-            readme::blocks(&page, "toml").next().context("the README names no dependencies")?;
+            blocks(&page, "toml").next().context("the README names no dependencies")?;
         let header = format!("[package]\nname = {:?}\nedition = \"2024\"\n", self.name());
         let manifest = format!("{header}\n[workspace]\n\n{dependencies}\n{}", archives.patch());
         fs::write(folder.join("Cargo.toml"), manifest)?;
-        let mut shown = readme::blocks(&page, "rust");
+        let mut shown = blocks(&page, "rust");
         for file in self.files {
             let text = shown.next().with_context(|| format!("the README does not show {file}"))?;
             fs::write(folder.join("src").join(file), text)?;
@@ -103,4 +101,11 @@ impl ReadmeProgram {
     fn name(&self) -> String {
         format!("{}-user", self.package)
     }
+}
+
+/// Returns the fenced blocks in this language, in order.
+pub(crate) fn blocks<'a>(page: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
+    let head = format!("{language}\n");
+    let blocks = page.split("```").skip(1).step_by(2);
+    blocks.filter_map(move |block| block.strip_prefix(head.as_str()))
 }

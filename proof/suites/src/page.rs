@@ -1,7 +1,6 @@
 //! Opens the report that the command writes, and the browser inspector that shows it about dropped
 //! files, in a real browser. Some names in firmware would be code if they weren't escaped.
 
-mod build;
 mod inspector;
 mod judge;
 mod names;
@@ -14,8 +13,8 @@ use anyhow::Result;
 use doorbell_harness::suite::{Case, Shared};
 use doorbell_harness::workspace;
 
-pub(crate) use self::build::build;
 use self::judge::PageJudge;
+pub(crate) use self::judge::build;
 use self::report::PAGES;
 
 pub(crate) fn cases() -> Vec<Case> {

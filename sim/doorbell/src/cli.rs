@@ -2,7 +2,6 @@
 
 use crate::dts::Compilation;
 use crate::help;
-use crate::input::is_stdin;
 use crate::print::{self, ColorWhen, OutputArgs};
 use crate::registers;
 use crate::snapshot::SnapshotArgs;
@@ -10,6 +9,7 @@ use crate::source;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use doorbell_inspection::Source;
+use doorbell_inspection::is_stdin;
 use doorbell_machine::ControllerChoice;
 use gic_firmware::lint::KnownRegisters;
 use std::path::{Path, PathBuf};

@@ -9,10 +9,10 @@ mod text;
 
 use crate::cli::DiffArgs;
 use crate::exit::Outcome;
-use crate::input::is_stdin;
 use crate::{lint, print, source};
 use anyhow::{Result, bail};
 use difference::{Difference, Differences, Section};
+use doorbell_inspection::is_stdin;
 use doorbell_inspection::lint::Row;
 use doorbell_inspection::{Raw, Source};
 use objects::Side;

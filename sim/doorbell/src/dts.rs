@@ -9,8 +9,8 @@ mod positions;
 mod preprocess;
 
 use crate::compiler::{self, CPP, DTC};
-use crate::input::MAX_BYTES;
 use anyhow::{Context, Result, bail};
+use doorbell_inspection::MAX_BYTES;
 use files::{MAX_TEXT, SourceFiles};
 use std::path::{Path, PathBuf};
 

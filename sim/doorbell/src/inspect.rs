@@ -1,14 +1,17 @@
-//! `doorbell inspect`: the contents of a description, plus capacities from known registers.
+//! `doorbell inspect` and `doorbell graph`: the contents of a description, plus capacities from known
+//! registers, and a picture of them.
 
 mod text;
 
-use crate::cli::{Form, InspectArgs};
+use crate::cli::{Form, GraphArgs, InspectArgs};
 use crate::exit::Outcome;
 use crate::print;
 use anyhow::{Context, Result, bail};
 use doorbell_inspection::Source;
+use doorbell_inspection::graph::{Graph, to_svg};
 use doorbell_inspection::inspect::Inspection;
 use gic_firmware::acpi::{self, Extensions};
+use gic_firmware::lint::KnownRegisters;
 use gic_firmware::{Controller, ControllerKind, devicetree};
 use std::io::Write;
 
@@ -25,6 +28,14 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
     }
     let inspection = Inspection::of(&source, &args.registers.read()?);
     print::object(args.output.json, &inspection, |out| print_text(out, &inspection))?;
+    Ok(Outcome::Good)
+}
+
+/// Draws a description as SVG.
+pub(crate) fn graph(args: &GraphArgs) -> Result<Outcome> {
+    let source = args.source.open()?;
+    let graph = Graph::of(&source, &Inspection::of(&source, &KnownRegisters::default()));
+    print::to_file(args.output.as_deref(), &to_svg(&graph, &source.name))?;
     Ok(Outcome::Good)
 }
 

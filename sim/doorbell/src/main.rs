@@ -12,9 +12,7 @@ mod dts;
 mod exit;
 mod explain;
 mod findings;
-mod graph;
 mod help;
-mod input;
 mod inspect;
 mod lint;
 mod live;
@@ -65,7 +63,7 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Machines(output) => machines::machines(&output),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Explain(args) => explain::explain(&args),
-        Command::Graph(args) => graph::graph(&args),
+        Command::Graph(args) => inspect::graph(&args),
         Command::Report(args) => report::report(&args),
         Command::Lint(args) => lint::lint(&args),
         Command::Why(args) => why::why(&args),

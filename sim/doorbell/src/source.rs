@@ -2,9 +2,10 @@
 
 use crate::asl::{self, AslTables};
 use crate::dts::{self, Compilation};
-use crate::input::{MAX_BYTES, is_stdin};
 use anyhow::{Context, Result, bail};
-use doorbell_inspection::{Locate, Source, is_blob, is_devicetree_source, is_table_source};
+use doorbell_inspection::{
+    Locate, MAX_BYTES, Source, is_blob, is_devicetree_source, is_stdin, is_table_source,
+};
 use doorbell_machine::embedded;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};

@@ -32,6 +32,6 @@ mod work;
 pub use location::{Locate, Location};
 pub use overlaid::{Overlays, is_overlay};
 pub use source::{
-    CpuClusters, MAX_BYTES, Raw, Source, is_blob, is_devicetree_source, is_table_source,
+    CpuClusters, MAX_BYTES, Raw, Source, is_blob, is_devicetree_source, is_stdin, is_table_source,
 };
 pub use wording::{coherence, counted};

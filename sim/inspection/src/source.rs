@@ -143,6 +143,11 @@ impl Source {
     }
 }
 
+/// Returns `true` if the path means standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 /// Returns `true` if the file is named like the source of an ACPI table.
 pub fn is_table_source(path: &Path) -> bool {
     path.extension()

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 use super::names::{NAMES, renamed};
 
+/// Maximum length of the page in bytes.
+const MAX_BYTES: usize = 1_000_000;
 /// Script that returns the defect of the box that the URL's fragment selects, which must be visible
 /// and have the focus.
 const SELECTED: &str = include_str!("selected.js");
@@ -42,7 +44,7 @@ impl PageJudge {
     pub(crate) fn start(workspace: &Workspace) -> Result<Self> {
         need_target(&workspace.root, wasm::TARGET).or_absent(wasm::TARGET)?;
         let tools = browser::fetch(workspace).or_absent("Chromium")?;
-        let (inspector, command) = (super::build::build(workspace)?, command::build(workspace)?);
+        let (inspector, command) = (build(workspace)?, command::build(workspace)?);
         let browser = Browser::start(workspace, &tools).context("Chromium cannot be started")?;
         let folder = workspace.target.join("page-suite");
         fs::create_dir_all(&folder)?;
@@ -118,4 +120,15 @@ impl PageJudge {
         }
         self.has_no_injected_elements()
     }
+}
+
+/// Writes the page to `target/doorbell.html`, and returns its path.
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
+    let module = wasm::build(workspace)?;
+    let module = fs::read(&module).with_context(|| format!("no {}", module.display()))?;
+    let page = doorbell_page::assemble(&module)?;
+    ensure!(page.len() <= MAX_BYTES, "the page has {} bytes, more than {MAX_BYTES}", page.len());
+    let path = workspace.target.join("doorbell.html");
+    fs::write(&path, page)?;
+    Ok(path)
 }

@@ -38,7 +38,8 @@ impl SourceFiles {
     /// The file has control characters.
     pub(super) fn new(path: &Path, bytes: &[u8], search: &[PathBuf]) -> Result<Self, Error> {
         let first = SourceFile { path: path.to_owned(), text: plain(path, bytes)? };
-        let own = (!crate::input::is_stdin(path)).then(|| Path::new(".").join(folder_of(path)));
+        let own =
+            (!doorbell_inspection::is_stdin(path)).then(|| Path::new(".").join(folder_of(path)));
         let readable = own.iter().chain(search).filter_map(|folder| folder.canonicalize().ok());
         let readable = readable.collect();
         Ok(Self { list: vec![first], search: search.to_vec(), readable, budget: MAX_READ })
@@ -50,7 +51,7 @@ impl SourceFiles {
 
     pub(super) fn path(&self, file: usize) -> String {
         let path = self.list.get(file).map(|file| file.path.as_path());
-        let path = path.filter(|path| !crate::input::is_stdin(path));
+        let path = path.filter(|path| !doorbell_inspection::is_stdin(path));
         path.map_or_else(|| String::from("stdin"), |path| path.display().to_string())
     }
 

@@ -1,9 +1,9 @@
 //! Expands the sources on the command line into files and folders.
 
 use crate::dts::Compilation;
-use crate::input::is_stdin;
 use crate::source::{self, holds_tables};
 use anyhow::{Context, Error, Result, anyhow, bail};
+use doorbell_inspection::is_stdin;
 use doorbell_inspection::{Source, is_overlay, is_table_source};
 use std::path::{Path, PathBuf};
 

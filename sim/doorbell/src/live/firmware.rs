@@ -3,6 +3,7 @@
 use super::flatten::flatten;
 use super::root::Root;
 use crate::source;
+use doorbell_inspection::MAX_BYTES;
 use gic_firmware::{Description, devicetree};
 
 /// Folder that contains the ACPI tables.
@@ -37,7 +38,7 @@ pub(super) fn read(root: &Root) -> Firmware {
 
 fn tables(root: &Root) -> Option<Description> {
     // Read one table first, so that a lack of permission is recorded as such.
-    root.bytes(&format!("{TABLES}/APIC"), crate::input::MAX_BYTES)?;
+    root.bytes(&format!("{TABLES}/APIC"), MAX_BYTES)?;
     match source::acpi(&root.path(TABLES)) {
         Ok(source) => Some(source.description),
         Err(error) => {
@@ -48,7 +49,7 @@ fn tables(root: &Root) -> Option<Description> {
 }
 
 fn tree(root: &Root) -> Option<(&'static str, Description)> {
-    let flat = root.bytes(FLAT, crate::input::MAX_BYTES).map(|blob| (FLAT, blob));
+    let flat = root.bytes(FLAT, MAX_BYTES).map(|blob| (FLAT, blob));
     let (source, blob) = flat.or_else(|| Some((UNFLATTENED, flatten(root, UNFLATTENED)?)))?;
     match devicetree::parse_and_check(&blob) {
         Ok(description) => Some((source, description)),

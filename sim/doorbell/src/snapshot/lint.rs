@@ -1,7 +1,6 @@
 //! `doorbell snapshot lint`: finds states that lose interrupts after a restore.
 
 mod events;
-mod finding;
 mod interfaces;
 mod lpis;
 mod registers;
@@ -20,8 +19,7 @@ use doorbell_inspection::lint::{Excerpts, Row, RuleText};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-pub(super) use finding::Finding;
-pub(super) use rule::Rule;
+pub(super) use rule::{Finding, Rule};
 
 /// Maximum number of findings that are listed for each rule.
 const SHOWN: usize = 16;

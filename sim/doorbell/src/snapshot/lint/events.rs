@@ -1,7 +1,6 @@
 //! Checks of mapped events: their INTIDs, configuration, collections and targets.
 
-use super::finding::Report;
-use super::rule::Rule;
+use super::rule::{Report, Rule};
 use crate::snapshot::machine::{Machine, target};
 use gic_arch::gicr::{Ctlr, Propbaser};
 use gic_arch::lpi::Config;

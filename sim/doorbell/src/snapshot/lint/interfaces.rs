@@ -1,7 +1,6 @@
 //! Checks of routes, groups, priority masks and active priorities.
 
-use super::finding::Report;
-use super::rule::Rule;
+use super::rule::{Report, Rule};
 use crate::snapshot::machine::{Machine, Origin, target};
 use gic_arch::gicd::Irouter;
 use gic_arch::gicr::Typer;

@@ -1,8 +1,7 @@
 //! Checks of LPIs that are pending at a vCPU without an event that targets it.
 
 use super::events::{disabled, exceeded, idle};
-use super::finding::Report;
-use super::rule::Rule;
+use super::rule::{Report, Rule};
 use crate::snapshot::machine::{Machine, Problem, target};
 use crate::wording::counted;
 use gic_arch::gicr::Typer;

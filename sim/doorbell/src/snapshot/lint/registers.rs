@@ -1,7 +1,6 @@
 //! Checks of registers that are absent or refused.
 
-use super::finding::Report;
-use super::rule::Rule;
+use super::rule::{Report, Rule};
 use crate::snapshot::kvm::{describe, name};
 use crate::snapshot::machine::{Machine, Problem};
 

@@ -1,7 +1,6 @@
 //! Comparison of an ITS's tables with the commands in its queue.
 
-use super::finding::Report;
-use super::rule::Rule;
+use super::rule::{Report, Rule};
 use crate::snapshot::machine::{Machine, Origin};
 use anyhow::{Result, ensure};
 use gic_arch::IntId;

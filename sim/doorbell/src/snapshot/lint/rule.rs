@@ -1,8 +1,28 @@
-//! The rules of `doorbell snapshot lint`.
+//! The rules of `doorbell snapshot lint`, and their findings.
 
-use doorbell_inspection::lint::RuleText;
+use doorbell_inspection::lint::{Row, RuleText, place};
 use gic_firmware::Severity;
 use msi_types::explain::Code;
+
+/// Finding in a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Finding {
+    pub(crate) rule: Rule,
+    /// Name of the affected object.
+    pub(crate) place: String,
+    pub(crate) message: String,
+}
+
+impl Finding {
+    /// Returns the row of the finding in the output.
+    pub(crate) fn row(&self, source: &str) -> Row {
+        let (rule, origin) = (self.rule.text(), place::origin(&self.place));
+        Row { fix: Some(rule.help), ..Row::new(source, rule, origin, self.message.clone()) }
+    }
+}
+
+/// Callback that receives the rule, place and message of a finding.
+pub(super) type Report<'a> = dyn FnMut(Rule, String, String) + 'a;
 
 /// Defines [`Rule`]. Each row states a rule's name, code, severity, summary and fix. Each rule has
 /// one cause, so that its fix is the same for all of its findings.

@@ -1,7 +1,6 @@
 //! Checks of tables in guest memory and of command queues.
 
-use super::finding::Report;
-use super::rule::Rule;
+use super::rule::{Report, Rule};
 use crate::snapshot::kvm::describe;
 use crate::snapshot::machine::{Machine, Problem};
 use crate::wording::counted;
