@@ -59,7 +59,7 @@ const STEPS: &[Step] = &[
         .long(),
     longer("interleavings-long", "ten times as many schedules", "interleavings"),
     longer("exhaustive-long", "every state of two events that are masked and moved", "exhaustive"),
-    longer("fuzz-long", "each fuzz target for ten minutes", "fuzz"),
+    longer("fuzz-long", "each fuzz target for five minutes", "fuzz"),
     longer("soak-long", "2 million messages", "soak"),
     longer("differential-long", "100,000 scripts", "differential"),
     longer(

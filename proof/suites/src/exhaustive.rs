@@ -23,7 +23,7 @@ const PACKAGE: &str = "doorbell-exhaustive";
 /// The package of the guest, the generator and the reference.
 const SUPPORT: &str = "doorbell-test-support";
 /// The page that states the numbers of states.
-const PAGE: &str = "docs/reliability.md";
+const PAGE: &str = "docs/status.md";
 /// Folder of the artifacts, beside that of the copy.
 const BUILD: &str = "exhaustive-build";
 
