@@ -483,6 +483,12 @@ pub(crate) struct LiveArgs {
     /// Explain, stage by stage, why a PCI function's interrupts do not arrive, and how to fix it.
     #[arg(long, value_name = "FUNCTION")]
     pub(crate) explain: Option<String>,
+    /// Name the functions of which no interrupt arrives within this time, each with the reason.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "explain")]
+    pub(crate) watch: Option<u32>,
+    /// Print a block for a bug report, with the explanation of each fault.
+    #[arg(long, conflicts_with_all = ["explain", "watch", "json"])]
+    pub(crate) paste: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

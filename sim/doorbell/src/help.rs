@@ -60,7 +60,7 @@ pub(crate) const SNAPSHOT_EXPLAIN: &str = help!(
 );
 pub(crate) const LIVE: &str = help!(
     "neither a fault nor a difference between firmware and Linux", "a fault or a difference";
-    "doorbell live --explain 0000:01:00.0"
+    "doorbell live --explain 0000:01:00.0", "doorbell live --watch 10"
 );
 pub(crate) const COMPLETIONS: &str = help!("success"; "doorbell completions bash");
 pub(crate) const MAN: &str = help!("success"; "doorbell man lint");

@@ -23,16 +23,30 @@ use anyhow::{Context, Result, bail};
 use functions::Address;
 use report::{DeviceRow, Report};
 use root::Root;
+use std::thread;
+use std::time::Duration;
 
 /// Prints how Linux receives each device's interrupts, or explains the interrupts of one device.
 pub(crate) fn live(args: &LiveArgs) -> Result<Outcome> {
     let wanted = args.explain.as_deref().map(str::parse::<Address>).transpose()?;
-    let report = Report::of(&Root::new(&args.root));
+    let root = Root::new(&args.root);
+    let report = Report::of(&root);
     if report.firmware.is_none() && report.devices.is_empty() {
         bail!(
             "{} contains neither the firmware nor the PCI devices of a Linux system",
             args.root.display()
         );
+    }
+    if let Some(seconds) = args.watch {
+        thread::sleep(Duration::from_secs(seconds.into()));
+        let later = Report::of(&root);
+        let silent = report.silent_until(&later);
+        print::rows(args.output.json, &silent, |out| text::print_silent(out, &silent))?;
+        return Ok(outcome(&report, silent.iter().any(|one| one.fault)));
+    }
+    if args.paste {
+        print::text(|out| text::paste(out, &root, &report))?;
+        return Ok(outcome(&report, report.has_findings()));
     }
     let Some(address) = wanted else {
         print::object(args.output.json, &report, |out| text::print(out, &report))?;

@@ -100,6 +100,15 @@ pub(super) struct InterruptRow {
 }
 
 impl Report {
+    /// Returns the functions of which no interrupt has arrived until the `later` report. Bridges,
+    /// and functions that no driver uses, are expected to be silent.
+    pub(super) fn silent_until<'a>(&self, later: &'a Self) -> Vec<&'a DeviceRow> {
+        let counts: BTreeMap<_, _> =
+            self.devices.iter().map(|device| (&device.id, device.count())).collect();
+        let used = later.devices.iter().filter(|one| one.driver.is_some() && !one.is_bridge());
+        used.filter(|device| counts.get(&device.id) == Some(&device.count())).collect()
+    }
+
     /// Reads a running Linux and compares it with its firmware.
     pub(super) fn of(root: &Root) -> Self {
         let system = System::read(root);
@@ -250,12 +259,19 @@ impl DeviceRow {
     /// handler for messages. Bridges are not counted: in working machines, their events may never
     /// happen.
     pub(super) fn messages(&self) -> Option<u64> {
-        let is_bridge = self.class.is_some_and(|class| class >> 8 == PCI_BRIDGE);
+        let has_handler = self.linux.interrupts.iter().any(|one| !one.irq.handlers.is_empty());
+        let is_sender = matches!(self.linux.mode, Mode::Msix | Mode::Msi) && !self.is_bridge();
+        (is_sender && has_handler).then_some(self.count())
+    }
+
+    /// Returns the number of the function's interrupts that have arrived.
+    pub(super) fn count(&self) -> u64 {
         let interrupts = self.linux.interrupts.iter();
-        let has_handler = interrupts.clone().any(|one| !one.irq.handlers.is_empty());
-        let is_sender = matches!(self.linux.mode, Mode::Msix | Mode::Msi) && !is_bridge;
-        let count = interrupts.fold(0, |sum: u64, one| sum.saturating_add(one.irq.count));
-        (is_sender && has_handler).then_some(count)
+        interrupts.fold(0, |sum, one| sum.saturating_add(one.irq.count))
+    }
+
+    fn is_bridge(&self) -> bool {
+        self.class.is_some_and(|class| class >> 8 == PCI_BRIDGE)
     }
 
     pub(super) fn is_finding(&self) -> bool {

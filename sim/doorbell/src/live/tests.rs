@@ -70,6 +70,8 @@ fn the_reason_for_an_intx_fallback_is_reported() {
     }
     let off = fallen_back(&sound()).file(COMMAND_LINE, "quiet pci=nomsi\n");
     has(&off, Obstacle::Setup(SetupFault::TurnedOff), true);
+    let off = fallen_back(&sound()).file(COMMAND_LINE, "irqchip.gicv3_nolpi=1\n");
+    has(&off, Obstacle::Setup(SetupFault::LpisTurnedOff), true);
     let forbidden = fallen_back(&sound()).file(&format!("{FUNCTION}/msi_bus"), "0\n");
     has(&forbidden, Obstacle::Setup(SetupFault::Forbidden), true);
     let unused = ["26", "27"].into_iter().fold(fallen_back(&sound()), |tree, number| {
@@ -339,6 +341,19 @@ fn a_bridge_without_bus_mastering_is_reported() {
 }
 
 #[test]
+fn only_functions_without_new_interrupts_are_silent() {
+    let before = Report::of(&linux(&sound()).root());
+    let silent = before.silent_until(&before);
+    assert!(silent.len() == 1 && silent[0].explanation.obstacle().is_none());
+    let counted = linux(&sound()).file("sys/kernel/irq/27/per_cpu_count", "0,6\n");
+    assert!(before.silent_until(&Report::of(&counted.root())).is_empty());
+    let asleep = linux(&sound()).file(&format!("{FUNCTION}/power_state"), "D3hot\n");
+    let later = Report::of(&asleep.root());
+    let obstacle = before.silent_until(&later)[0].explanation.obstacle();
+    assert_eq!(obstacle, Some(Obstacle::PoweredDown { state: 3 }));
+}
+
+#[test]
 fn messages_that_never_arrive_are_a_finding() {
     let report = Report::of(&silent(&sound()).root());
     assert!(report.silent && report.has_findings() && report.notes.is_empty());
@@ -353,12 +368,6 @@ fn a_silent_function_beside_others_is_noted() {
     assert!(note.starts_with("no message of 0000:00:03.0 has arrived"), "{note}");
     assert!(note.contains("messages of 1 other function on the bus have"), "{note}");
     assert_eq!(with_count("0,7"), [""; 0]);
-}
-
-#[test]
-fn lpis_disabled_on_the_kernel_command_line_are_reported() {
-    let tree = fallen_back(&sound()).file(COMMAND_LINE, "irqchip.gicv3_nolpi=1\n");
-    has(&tree, Obstacle::Setup(SetupFault::LpisTurnedOff), true);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::judge::Mode;
 use super::report::{DeviceRow, InterruptRow, Report};
+use super::root::Root;
 use crate::findings;
 use crate::print::{Output, wrapped};
 use crate::table::Table;
@@ -12,6 +13,10 @@ use std::io::{self, Write};
 
 /// Maximum number of CPU lists that are shown for a device.
 const MAX_CPUS: usize = 8;
+
+/// Files with the name of the machine, by devicetree or SMBIOS.
+const MODELS: [&str; 2] = ["sys/firmware/devicetree/base/model", "sys/class/dmi/id/product_name"];
+const RELEASE: &str = "proc/sys/kernel/osrelease";
 
 /// Prints a report.
 pub(super) fn print(out: &mut Output, report: &Report) -> io::Result<()> {
@@ -61,7 +66,6 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     let mut rows = Table::new(header).with_identifiers([2]);
     for device in devices {
         let interrupts = &device.linux.interrupts;
-        let count = interrupts.iter().fold(0, |sum: u64, one| sum.saturating_add(one.irq.count));
         rows.row([
             device.id.clone(),
             device.driver.clone().unwrap_or_else(|| "none".to_owned()),
@@ -70,7 +74,7 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
             mode(device.linux.mode).to_owned(),
             interrupts.len().to_string(),
             cpus(interrupts),
-            count.to_string(),
+            device.count().to_string(),
         ]);
     }
     writeln!(out, "{rows}")
@@ -172,6 +176,36 @@ pub(super) fn explain(out: &mut Output, report: &Report, device: &DeviceRow) -> 
         print_notes(out, report)?;
     }
     print_interrupts(out, &device.linux.interrupts)
+}
+
+/// Prints a line for each silent function.
+pub(super) fn print_silent(out: &mut Output, silent: &[&DeviceRow]) -> io::Result<()> {
+    for device in silent {
+        let reason = match device.explanation.obstacle() {
+            Some(obstacle) => format!("{}: {obstacle}", obstacle.stage()),
+            None => {
+                format!("no obstacle was found; {} interrupts have ever arrived", device.count())
+            }
+        };
+        let driver = device.driver.as_deref().unwrap_or_default();
+        writeln!(out, "{}", wrapped(&format!("{} {driver}: {reason}", device.id)))?;
+    }
+    Ok(())
+}
+
+/// Prints a block for a bug report, in Markdown: the machine, the report, and the explanations of
+/// its faults.
+pub(super) fn paste(out: &mut Output, root: &Root, report: &Report) -> io::Result<()> {
+    let model = MODELS.iter().find_map(|file| root.text(file));
+    let model = model.as_deref().map_or("an unknown machine", |text| text.trim_end_matches('\0'));
+    let linux = root.text(RELEASE).unwrap_or_default();
+    writeln!(out, "```text\ndoorbell {}, Linux {linux}, {model}", env!("CARGO_PKG_VERSION"))?;
+    print(out, report)?;
+    for device in report.devices.iter().filter(|device| device.is_finding()) {
+        writeln!(out)?;
+        explain(out, report, device)?;
+    }
+    writeln!(out, "```")
 }
 
 fn print_stages(out: &mut Output, explanation: &Explanation) -> io::Result<()> {

@@ -57,6 +57,26 @@ fn an_explanation_shows_the_intx_fallback_and_its_interrupt_line() {
 }
 
 #[test]
+fn a_watch_names_each_silent_function_and_its_reason() {
+    let linux = Linux::new("watch");
+    let said = linux.live(&["--watch", "0"]).with_status(1).out;
+    let line = "0000:00:02.0 nvme: endpoint: the kernel's command line disables MSI and MSI-X";
+    assert_eq!(said.lines().next(), Some(line));
+    assert_eq!(linux.live(&["--watch", "0", "--json"]).json()[0]["id"], "0000:00:02.0");
+}
+
+#[test]
+fn a_block_to_paste_has_the_machine_and_its_faults() {
+    let linux = Linux::new("paste");
+    linux.0.write("proc/sys/kernel/osrelease", "7.2.13\n");
+    linux.0.write("sys/firmware/devicetree/base/model", "Harbour\0");
+    let said = linux.live(&["--paste"]).with_status(1).out;
+    assert!(said.contains(", Linux 7.2.13, Harbour\nfirmware /sys/"), "{said}");
+    assert!(said.contains("\n0000:00:02.0, driver nvme, INTx\n"), "{said}");
+    assert!(said.starts_with("```text\n") && said.ends_with("\n```\n"), "{said}");
+}
+
+#[test]
 fn json_reports_and_explanations_have_the_same_device_fields() {
     let linux = Linux::new("json");
     let report = linux.live(&["--json"]).json();
