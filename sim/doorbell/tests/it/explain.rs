@@ -3,7 +3,7 @@
 use crate::{Folder, Said, board, doorbell, marina, path, printed, rows};
 use gic_firmware::{
     ConfigAccess, Description, Fact, IntId, IntIdSpan, Iommu, IommuIndex, IommuReference,
-    MsiRouting, PciHost, Region, Status, acpi,
+    MsiRouting, PciHost, Region, Status,
 };
 use serde_json::Value;
 
@@ -182,18 +182,6 @@ fn explain_is_silent_about_mistakes_elsewhere() {
     assert_eq!(found("elsewhere", &board, "beacon"), (Some(0), vec![]));
     same_device_id(&mut board);
     assert_eq!(found("elsewhere", &board, "beacon"), (Some(0), vec![]));
-}
-
-#[test]
-fn explain_prints_the_findings_of_acpi_tables() {
-    let mut board = board("marina");
-    few_redistributors(&mut board);
-    let folder = Folder::new("explain-acpi");
-    for (signature, table) in acpi::write(&board).unwrap().all() {
-        folder.write(&format!("acpi/{signature}"), table);
-    }
-    let said = folder.run(&["explain", "acpi", r"\_SB.ETH0"]).with_status(1);
-    assert!(said.out.contains("error[too-few-redistributors] MADT+0x"), "{}", said.out);
 }
 
 #[test]
