@@ -14,8 +14,6 @@ mod madt;
 mod mcfg;
 mod msi_controllers;
 mod names;
-mod places;
-mod pptt;
 mod requester_nodes;
 mod table;
 mod table_set;
@@ -25,9 +23,8 @@ mod writer;
 pub use crate::excerpt::Excerpt;
 pub use excerpt::excerpts;
 pub use iort::Iort;
-pub use madt::Madt;
+pub use madt::{Madt, cpu_clusters};
 pub use mcfg::Mcfg;
-pub use pptt::cpu_clusters;
 pub use table::{Signature, Table, TableError, TableErrorKind};
 pub use table_set::TableSet;
 #[cfg(feature = "write")]
@@ -35,18 +32,16 @@ pub use writer::{
     Extensions, WriteError, WriteErrorKind, WrittenTables, iort_source, write, write_with,
 };
 
+use crate::controller::{GicVersion, owns_el2};
 use crate::description::Description;
-use crate::finding::{FindingList, Rule};
-use crate::gic::{GicVersion, owns_el2};
-use crate::origin::Fact;
+use crate::finding::{Fact, FindingList, Rule};
 use alloc::string::String;
 use alloc::vec::Vec;
 use iort::IortNode;
 use madt::MadtStructure;
 use msi_controllers::ControllerList;
-use places::{origin, sound};
 use requester_nodes::Requesters;
-use table::Fields;
+use table::{Fields, origin, sound};
 
 /// Converts a machine's tables to a description.
 ///

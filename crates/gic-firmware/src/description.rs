@@ -1,13 +1,11 @@
 //! A machine's interrupt wiring, in a form independent of the firmware that describes it.
 
-use crate::controller::{Controller, ControllerIndex, ControllerKind, SET_REGISTER};
-use crate::finding::Finding;
-use crate::gic::{BROKEN_SAVE_RESTORE, Gic, SecondaryGic};
-use crate::iommu::{Iommu, IommuIndex};
-use crate::origin::{Fact, NodeId};
-use crate::region::Region;
-use crate::requester::{PciHost, PlatformDevice};
-use crate::status::Status;
+use crate::controller::{
+    BROKEN_SAVE_RESTORE, Controller, ControllerIndex, ControllerKind, Gic, SET_REGISTER,
+    SecondaryGic,
+};
+use crate::finding::{Fact, Finding, NodeId, Region, Status};
+use crate::requester::{Iommu, IommuIndex, PciHost, PlatformDevice};
 use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::{Affinity, IntId};

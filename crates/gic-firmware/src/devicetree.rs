@@ -3,47 +3,37 @@
 mod address;
 mod blob;
 mod bridge_controllers;
-mod cascade;
 mod cpus;
-mod dma;
-mod error;
 mod excerpt;
 mod gic;
-mod glue;
 mod interrupt_tree;
-mod intx;
 mod iommu_map;
 mod map_entries;
 mod msi_controllers;
 mod nodes;
 mod overlay;
-mod pci_hosts;
 mod references;
 mod requester_nodes;
-mod specifier;
 mod tree;
 mod windows;
 mod wired;
-mod wired_checks;
 #[cfg(feature = "write")]
 mod writer;
 
 pub use crate::excerpt::Excerpt;
-pub use blob::{MAX_DEPTH, MAX_PATH};
+pub use blob::{DtbError, DtbErrorKind, MAX_DEPTH, MAX_PATH};
 pub use cpus::cpu_clusters;
-pub use error::{DtbError, DtbErrorKind};
 pub use excerpt::excerpts;
 pub use overlay::{OverlaidTree, OverlayError, OverlayErrorKind};
 #[cfg(feature = "write")]
 pub use writer::{WriteError, WriteErrorKind, with_node_paths, write, write_source};
 
+use crate::controller::owns_el2;
 use crate::description::Description;
-use crate::finding::{FindingList, Rule};
-use crate::gic::owns_el2;
-use crate::origin::Fact;
+use crate::finding::{Fact, FindingList, Rule};
 use alloc::string::String;
 use alloc::vec::Vec;
-use cascade::GicNodes;
+use gic::GicNodes;
 use iommu_map::IommuList;
 use msi_controllers::ControllerList;
 use requester_nodes::Requesters;
@@ -85,7 +75,7 @@ pub fn parse_and_check(blob: &[u8]) -> Result<Description, DtbError> {
     let tree = Tree::read(blob)?;
     let mut description = read(&tree);
     let mut findings = FindingList::new(core::mem::take(&mut description.findings));
-    dma::check(&tree, &description, &mut findings);
+    windows::check(&tree, &description, &mut findings);
     description.findings = findings.into_list();
     Ok(description)
 }
@@ -110,7 +100,7 @@ fn read(tree: &Tree<'_>) -> Description {
     let controllers = ControllerList::read(tree, &gics, &mut findings);
     let iommus = IommuList::read(tree);
     let mut requesters = Requesters::read(tree, &controllers, &iommus, &mut findings);
-    intx::read(tree, gics.root, &mut requesters.hosts);
+    interrupt_tree::read(tree, gics.root, &mut requesters.hosts);
     Description {
         model: model(tree),
         compatible: tree.nodes().next().map(NodeRef::compatible).unwrap_or_default(),

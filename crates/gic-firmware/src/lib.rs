@@ -49,32 +49,26 @@ mod description;
 pub mod devicetree;
 mod excerpt;
 mod finding;
-mod gic;
-mod intx;
-mod iommu;
 pub mod lint;
 mod map_overlap;
-mod origin;
-mod region;
 mod requester;
 mod route;
 mod rule;
-mod status;
 
 pub use controller::{Coherence, Controller, ControllerIndex, ControllerKind, IntIdSpan};
+pub use controller::{Gic, GicVersion, ParentInterrupt, SecondaryGic};
+pub use controller::{IntxPin, IntxRoute, IntxRouting, NoIntx, WiredInterrupt};
 pub use description::{CpuNode, Description, WiredUser};
+pub use finding::Region;
+pub use finding::Status;
+pub use finding::{Fact, NodeId, Origin};
 pub use finding::{Finding, Rule, Severity};
-pub use gic::{Gic, GicVersion, ParentInterrupt, SecondaryGic};
-pub use intx::{IntxPin, IntxRoute, IntxRouting, NoIntx, WiredInterrupt};
-pub use iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
-pub use origin::{Fact, NodeId, Origin};
-pub use region::Region;
 pub use requester::{
     BusRange, ConfigAccess, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role,
     Target,
 };
+pub use requester::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 pub use route::{NoRoute, Route, RouteSpan, Via};
-pub use status::Status;
 
 /// Types from other packages that this package uses in its public signatures.
 pub use gic_arch::{Affinity, IntId};

@@ -17,10 +17,8 @@
 mod claims;
 mod contradictions;
 mod frames;
-mod interrupts;
 mod known;
 pub(crate) mod msi_maps;
-mod segments;
 mod streams;
 mod symptoms;
 
@@ -56,8 +54,8 @@ pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> 
     let mut findings = FindingList::new(description.findings.clone());
     msi_maps::check(description, &mut findings);
     streams::check(description, &mut findings);
-    segments::check(description, &mut findings);
-    interrupts::check(description, &mut findings);
+    streams::check_segments(description, &mut findings);
+    known::check_interrupts(description, &mut findings);
     frames::check(description, &mut findings);
     known::check(description, known, &mut findings);
     let mut findings = findings.into_list();

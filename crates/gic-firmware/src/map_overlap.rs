@@ -1,7 +1,6 @@
 //! Finds requester IDs that are in two entries of a map.
 
-use crate::finding::{FindingList, Rule};
-use crate::origin::{Fact, Origin};
+use crate::finding::{Fact, FindingList, Origin, Rule};
 use crate::requester::MapEntry;
 use alloc::collections::BinaryHeap;
 use alloc::format;

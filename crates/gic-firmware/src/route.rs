@@ -21,7 +21,7 @@
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;
-use crate::origin::Fact;
+use crate::finding::Fact;
 use crate::requester::{
     MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role, Target,
 };

@@ -12,17 +12,13 @@
 //! | `memory_ranges` | reserved memory ranges of the IORT |
 
 mod cpus;
-mod extent;
-mod gic;
 mod mappings;
-mod memory_ranges;
 mod revisions;
-mod segments;
 mod streams;
 mod wires;
 
-pub(super) use extent::check_extent;
-pub(super) use gic::has_redistributors;
+pub(super) use cpus::has_redistributors;
+pub(super) use wires::check_extent;
 
 use super::fields::gicd;
 use super::iort::IortNode;

@@ -5,10 +5,8 @@
 //! some firmware states the number of IDs instead of the number minus one.
 
 use super::iort::{IdMapping, IortNode, NodeKind};
-use super::places::origin;
-use super::table::Signature;
-use crate::finding::{FindingList, Rule};
-use crate::origin::Origin;
+use super::table::{Signature, origin};
+use crate::finding::{FindingList, Origin, Rule};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;

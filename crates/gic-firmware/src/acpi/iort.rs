@@ -4,9 +4,8 @@ use super::fields::{
     Field, INDEX_VALID, Layout, SMMU_V3_GSIVS, iort_header, its_group, iwb, named_component,
     node_head, node_start, pmcg, redistributor_group, rmr, root_complex, smmu_v2, smmu_v3,
 };
-use super::places::origin;
-use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
-use crate::origin::Origin;
+use super::table::{Fields, Signature, Table, TableError, TableErrorKind, origin};
+use crate::finding::Origin;
 
 /// Length in bytes of the header common to all nodes.
 pub(super) const NODE_BYTES: usize = 16;

@@ -4,13 +4,11 @@ use super::checks::has_redistributors;
 use super::fields::{Field, gicc, gicd, gicr, its, msi_frame};
 use super::iort::{IortNode, NodeKind};
 use super::madt::{MadtStructure, of_kind};
-use super::places::{in_madt, madt_id};
-use crate::controller::{Coherence, Controller, ControllerIndex, ControllerKind, IntIdSpan};
-use crate::finding::{FindingList, Rule};
-use crate::gic::{Gic, GicVersion};
-use crate::origin::{Fact, NodeId, Origin};
-use crate::region::{Region, RegionSet};
-use crate::status::Status;
+use super::table::{in_madt, madt_id};
+use crate::controller::{
+    Coherence, Controller, ControllerIndex, ControllerKind, Gic, GicVersion, IntIdSpan,
+};
+use crate::finding::{Fact, FindingList, NodeId, Origin, Region, RegionSet, Rule, Status};
 use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;

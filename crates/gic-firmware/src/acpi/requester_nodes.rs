@@ -6,24 +6,19 @@ use super::iort::{IdMapping, IortNode, NodeKind};
 use super::mcfg::{Allocation, Mcfg};
 use super::msi_controllers::ControllerList;
 use super::names::node_name;
-use super::places::{in_madt, origin, sound};
-use super::table::Signature;
+use super::table::{Signature, in_madt, origin, sound};
 use super::table_set::TableSet;
-use crate::finding::{FindingList, Rule};
-use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
+use crate::finding::{Fact, FindingList, NodeId, Region, Rule, Status};
 use crate::map_overlap::report_overlaps;
-use crate::origin::{Fact, NodeId};
-use crate::region::Region;
 use crate::requester::{
-    BusRange, ConfigAccess, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+    BusRange, ConfigAccess, Iommu, IommuIndex, IommuReference, IommuRouting, MapEntry, MsiRouting,
+    Parent, PciHost, PlatformDevice, Role, StreamEntry, Target,
 };
-use crate::status::Status;
 use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
+use alloc::{format, vec};
 use msi_types::{DeviceId, RequesterId};
 
 /// Devicetree compatible strings for devices that the IORT itself describes.

@@ -1,25 +1,21 @@
 //! Writes descriptions as ACPI tables.
 
-mod bytes;
-mod error;
-mod extensions;
 mod iort;
 mod madt;
 mod numbering;
 mod source;
 
-pub use error::{WriteError, WriteErrorKind};
-pub use extensions::Extensions;
+pub use madt::Extensions;
+pub use numbering::{WriteError, WriteErrorKind};
 pub use source::iort_source;
 
 use super::fields::allocation;
 use super::table::Signature;
 use crate::description::Description;
-use crate::origin::NodeId;
+use crate::finding::NodeId;
 use crate::requester::{BusRange, ConfigAccess};
 use alloc::vec::Vec;
-use bytes::{Oem, Structure, table};
-use numbering::Segments;
+use numbering::{Oem, Segments, Structure, table};
 
 /// Revisions of the MADT (ACPI 6.6), of the MCFG, and of the IORT (DEN 0049D), all of which
 /// compilers and operating systems support.

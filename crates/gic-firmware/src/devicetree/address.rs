@@ -2,9 +2,7 @@
 //! §2.3).
 
 use super::tree::NodeRef;
-use crate::finding::{FindingList, Rule};
-use crate::origin::Fact;
-use crate::region::Region;
+use crate::finding::{Fact, FindingList, Region, Rule};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

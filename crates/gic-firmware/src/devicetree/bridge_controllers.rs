@@ -1,20 +1,21 @@
 //! Reads MSI controllers inside host bridges. A bridge uses its own controller if firmware states
 //! neither `msi-map` nor `msi-parent` for it (as in Linux's `pcie-designware-host.c`).
 //!
-//! The step `boards` compares the names with those in Linux's drivers.
+//! Some of Linux's drivers of DesignWare's host bridges set bits for iMSI-RX outside of its
+//! registers. The step `boards` compares names, bits and offsets with the drivers' sources
+//! (`docs/registers.md`).
 
 use super::address::{REGION_NAMES, cells, regions_if_any};
+use super::gic;
 use super::interrupt_tree::{self, CELLS, EXTENDED, INTERRUPT_NAMES, INTERRUPTS, cell_count};
-use super::pci_hosts::{ECAM_WITH_PORT_LOGIC, MAP, PARENT, is_pci_host};
 use super::tree::{NodeRef, Tree};
-use super::{gic, glue, specifier};
-use crate::controller::{Controller, ControllerKind};
-use crate::intx::WiredInterrupt;
-use crate::origin::Fact;
-use crate::region::Region;
+use super::windows::{ECAM_WITH_PORT_LOGIC, MAP, PARENT, is_pci_host};
+use crate::controller::{Controller, ControllerKind, WiredInterrupt};
+use crate::finding::{Fact, Region};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use msi_types::pci::MsiGate;
 
 /// Compatible strings of MediaTek's bridges of the third generation.
 const MEDIATEK_GEN3: &[&str] =
@@ -109,7 +110,7 @@ pub(super) fn read<'t, 'a>(
         let (parent, cells) = nth_interrupt(tree, node, index)?;
         let numbered = interrupt_tree::numbering(tree, parent)?;
         root.filter(|root| root.index() == numbered.index())?;
-        specifier::wired(&cells)
+        interrupt_tree::wired(&cells)
     };
     let lines = line_indices(node, &kind);
     let lines: Option<Vec<WiredInterrupt>> = lines.into_iter().map(wired).collect();
@@ -123,7 +124,7 @@ pub(super) fn read<'t, 'a>(
         ..Controller::new(node.id(), kind, None)
     };
     if controller.kind == ControllerKind::ImsiRx {
-        glue::complete(node, &mut controller);
+        complete(node, &mut controller);
     }
     controller
 }
@@ -177,4 +178,76 @@ fn nth_interrupt<'t, 'a>(
     let (&phandle, after) = rest.split_first()?;
     let parent = tree.by_phandle(phandle)?;
     Some((parent, after.get(..cell_count(parent, CELLS)?)?.to_vec()))
+}
+
+/// Compatible string of a bridge without glue logic, which bridges of other drivers name last.
+const PLAIN: &str = "snps,dw-pcie";
+/// Bridges whose root port must have MSI Enable set.
+const ROOT_PORT: &[&str] = &[
+    "fsl,imx6q-pcie",
+    "fsl,imx6qp-pcie",
+    "fsl,imx6sx-pcie",
+    "fsl,imx7d-pcie",
+    "fsl,imx8mm-pcie",
+    "fsl,imx8mq-pcie",
+];
+/// Bridges with enable bits in a register, and one line for all vectors.
+const REGISTERS: &[GlueRegister] = &[
+    GlueRegister {
+        bridges: &["nvidia,tegra194-pcie", "nvidia,tegra234-pcie"],
+        region: "appl",
+        offset: 0x8,
+        bits: 1 << 31 | 1 << 4,
+    },
+    GlueRegister {
+        bridges: &["renesas,r8a779f0-pcie", "renesas,rcar-gen4-pcie"],
+        region: "app",
+        offset: 0x310,
+        bits: 1 << 26,
+    },
+];
+
+/// A register with enable bits, in a region that firmware names.
+struct GlueRegister {
+    bridges: &'static [&'static str],
+    region: &'static str,
+    offset: u64,
+    bits: u32,
+}
+
+/// Completes the description of iMSI-RX. If firmware does not state the region of a register with
+/// enable bits, the controller has no registers, and so no driver.
+pub(super) fn complete(node: NodeRef<'_, '_>, controller: &mut Controller) {
+    let register = REGISTERS.iter().find(|register| node.is_compatible(register.bridges));
+    let is_split = node.strings(INTERRUPT_NAMES).any(|name| name == "msi0");
+    let has_all_blocks = register.is_some() || node.text("compatible") == Some(PLAIN);
+    controller.has_shared_line = has_all_blocks && !is_split;
+    let gate = match register {
+        Some(register) => register_gate(node, register),
+        None if node.is_compatible(ROOT_PORT) => Some(MsiGate::RootPort),
+        None => return,
+    };
+    if gate.is_none() {
+        controller.registers = None;
+    }
+    controller.gate = gate.map(|gate| Fact::new(gate, node.origin("compatible")));
+}
+
+fn register_gate(node: NodeRef<'_, '_>, register: &GlueRegister) -> Option<MsiGate> {
+    let place = node.strings(REGION_NAMES).position(|name| name == register.region)?;
+    let region = regions_if_any(node).into_iter().nth(place)?;
+    let address = region.base().checked_add(register.offset)?;
+    Some(MsiGate::Register { address, bits: register.bits })
+}
+
+/// Returns the region of a gate for the node of a bridge with these compatible strings.
+#[cfg(feature = "write")]
+pub(super) fn region(
+    compatible: &[String],
+    gate: Option<MsiGate>,
+) -> Option<(&'static str, Region)> {
+    let Some(MsiGate::Register { address, .. }) = gate else { return None };
+    let is_one_of = |names: &[&str]| compatible.iter().any(|name| names.contains(&name.as_str()));
+    let register = REGISTERS.iter().find(|register| is_one_of(register.bridges))?;
+    Some((register.region, Region::new(address.checked_sub(register.offset)?, 0x1000)?))
 }

@@ -2,12 +2,10 @@
 //! sockets and clusters that contain the CPUs (Linux binding `cpu/cpu-topology.txt`).
 
 use super::address::{bus_regions, regions_if_any};
-use super::error::DtbError;
+use super::blob::DtbError;
 use super::tree::{NodeRef, Tree};
 use crate::description::CpuNode;
-use crate::finding::{FindingList, Rule};
-use crate::origin::{Fact, NodeId};
-use crate::region::Region;
+use crate::finding::{Fact, FindingList, NodeId, Region, Rule};
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
 use alloc::format;

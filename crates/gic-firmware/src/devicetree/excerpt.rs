@@ -1,10 +1,10 @@
 //! Renders nodes as devicetree source, so that a message can show the property that it refers to.
 
 use super::address::cells;
-use super::error::DtbError;
+use super::blob::DtbError;
 use super::tree::{NodeRef, Tree};
 use crate::excerpt::Excerpt;
-use crate::origin::NodeId;
+use crate::finding::NodeId;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -1,7 +1,17 @@
-//! The properties that connect nodes to their interrupt controllers (Devicetree Specification
-//! §2.4).
+//! Reads the properties that connect nodes to their interrupt controllers (Devicetree Specification
+//! §2.4): interrupt specifiers of the GIC (binding `arm,gic-v3.yaml`), and how a host bridge's
+//! `interrupt-map` routes PCI pins (§2.4.3, IEEE 1275 PCI interrupt mapping).
 
+use super::address::cells;
 use super::tree::{NodeRef, Tree};
+use super::windows::is_pci_host;
+use crate::controller::{IntxRoute, IntxRouting, WiredInterrupt};
+use crate::finding::Fact;
+use crate::requester::PciHost;
+use alloc::format;
+use alloc::string::String;
+use gic_arch::IntId;
+use msi_types::Trigger;
 
 pub(super) const CONTROLLER: &str = "interrupt-controller";
 pub(super) const CELLS: &str = "#interrupt-cells";
@@ -103,4 +113,116 @@ pub(super) fn numbering<'t, 'a>(
     controller: NodeRef<'t, 'a>,
 ) -> Option<NodeRef<'t, 'a>> {
     if controller.is_compatible(FORWARDERS) { parent(tree, controller) } else { Some(controller) }
+}
+
+/// A class of interrupts (IHI 0069H §2.2.1).
+pub(super) struct Class {
+    name: &'static str,
+    /// INTID of the interrupt with number 0.
+    pub(super) first: u32,
+    count: u32,
+}
+
+/// Flags for an interrupt triggered by a rising or a falling edge (binding `arm,gic-v3.yaml`).
+const EDGES: u32 = 3;
+
+pub(super) const SPI: Class = Class { name: "SPI", first: 32, count: 988 };
+const PPI: Class = Class { name: "PPI", first: 16, count: 16 };
+/// The classes, by the type that a specifier states.
+const CLASSES: [Class; 4] = [
+    SPI,
+    PPI,
+    Class { name: "extended SPI", first: 4096, count: 1024 },
+    Class { name: "extended PPI", first: 1056, count: 64 },
+];
+
+/// Returns the class and the number of an interrupt with its INTID, e.g. "SPI 40 (INTID 72)".
+pub(super) fn describe(intid: IntId) -> String {
+    let named = CLASSES.iter().find_map(|class| {
+        let number = intid.get().checked_sub(class.first)?;
+        (number < class.count).then(|| format!("{} {number} (INTID {})", class.name, intid.get()))
+    });
+    named.unwrap_or_else(|| format!("INTID {}", intid.get()))
+}
+
+/// Returns `true` if a specifier states a known type of interrupt.
+pub(super) fn has_type(specifier: &[u32]) -> bool {
+    let kind = specifier.first().and_then(|&kind| usize::try_from(kind).ok());
+    kind.is_some_and(|kind| kind < CLASSES.len())
+}
+
+/// Decodes a specifier. The error is a message for the user.
+pub(super) fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
+    let &[kind, number, _flags, ..] = specifier else {
+        return Err(format!("{} cells are not an interrupt of the GIC", specifier.len()));
+    };
+    let class = usize::try_from(kind).ok().and_then(|kind| CLASSES.get(kind));
+    let Some(Class { name, first, count }) = class else {
+        return Err(format!("{kind:#x} is not a type of interrupt"));
+    };
+    if number < *count {
+        return Ok(IntId::new(first + number));
+    }
+    let range =
+        format!("{name} {number} does not exist: {name}s have the numbers 0 to {}", count - 1);
+    // The number may be an INTID, or the type may be missing.
+    Err(match number.checked_sub(*first).filter(|meant| meant < count) {
+        Some(meant) => format!("{range}; INTID {number} is {name} {meant}"),
+        None => range,
+    })
+}
+
+/// Decodes a specifier with its trigger.
+pub(super) fn wired(specifier: &[u32]) -> Option<WiredInterrupt> {
+    let intid = interrupt(specifier).ok()?;
+    let is_edge = specifier.get(2).is_some_and(|flags| flags & EDGES != 0);
+    Some(WiredInterrupt { intid, trigger: if is_edge { Trigger::Edge } else { Trigger::Level } })
+}
+
+/// Returns the type and the number of an interrupt, which are the first cells of its specifier.
+/// Returns `None` if no specifier can encode the INTID.
+#[cfg(feature = "write")]
+pub(super) fn specifier(intid: IntId) -> Option<[u32; 2]> {
+    (0..).zip(CLASSES).find_map(|(kind, Class { first, count, .. })| {
+        let number = intid.get().checked_sub(first)?;
+        (number < count).then_some([kind, number])
+    })
+}
+
+const MASK: &str = "interrupt-map-mask";
+/// Number of cells in a function's address and pin together.
+const CHILD: usize = 4;
+
+/// Sets the routing of pins to `gic` for `hosts`, which were read from `tree`.
+pub(super) fn read(tree: &Tree<'_>, gic: Option<NodeRef<'_, '_>>, hosts: &mut [PciHost]) {
+    for (node, host) in tree.nodes().filter(|node| is_pci_host(*node)).zip(hosts) {
+        host.intx = routing(tree, gic, node);
+    }
+}
+
+fn routing<'t, 'a>(
+    tree: &'t Tree<'a>,
+    gic: Option<NodeRef<'t, 'a>>,
+    host: NodeRef<'t, 'a>,
+) -> Option<IntxRouting> {
+    let words = cells(host.property(MAP)?)?;
+    let mask = host.property(MASK).and_then(cells).unwrap_or_default();
+    // Without a mask, all bits are compared, as in Linux.
+    let mask: [u32; CHILD] = mask.first_chunk().copied().unwrap_or([u32::MAX; CHILD]);
+    let is_gic = |node: NodeRef<'t, 'a>| {
+        let numbered = numbering(tree, node);
+        gic.zip(numbered).is_some_and(|(gic, numbered)| gic.index() == numbered.index())
+    };
+    let route = |entry: MapEntry<'t, 'a, '_>| {
+        let [address, middle, low, pin] = *entry.child.first_chunk()?;
+        let interrupt = is_gic(entry.parent).then(|| wired(entry.specifier)).flatten();
+        // The two lower cells of a function's configuration address are zero.
+        let is_reached = middle & mask[1] == 0 && low & mask[2] == 0;
+        is_reached.then(|| Fact::new(IntxRoute { address, pin, interrupt }, host.origin(MAP)))
+    };
+    Some(IntxRouting {
+        address_mask: mask[0],
+        pin_mask: mask[3],
+        routes: map_entries(tree, host, &words).filter_map(route).collect(),
+    })
 }

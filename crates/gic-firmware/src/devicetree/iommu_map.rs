@@ -3,10 +3,9 @@
 use super::address::{cells, cells_in_words, regions_if_any};
 use super::map_entries::{self, MapKind};
 use super::tree::{NodeRef, Tree};
-use crate::finding::{FindingList, Rule};
-use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
+use crate::finding::{Fact, FindingList, Origin, Rule};
 use crate::map_overlap::report_shared;
-use crate::origin::{Fact, Origin};
+use crate::requester::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;

@@ -1,18 +1,12 @@
 //! Reads MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
 
 use super::address::{bus_address, bus_regions, cells, required_regions};
-use super::bridge_controllers;
-use super::cascade::GicNodes;
-use super::gic;
+use super::gic::GicNodes;
 use super::interrupt_tree::{CELLS, cell_count};
-use super::specifier;
 use super::tree::{NodeRef, Tree};
-use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
-use crate::finding::{FindingList, Rule};
-use crate::gic::GicVersion;
-use crate::origin::Fact;
-use crate::region::Region;
-use crate::status::Status;
+use super::{bridge_controllers, gic, interrupt_tree};
+use crate::controller::{Controller, ControllerIndex, ControllerKind, GicVersion, IntIdSpan};
+use crate::finding::{Fact, FindingList, Region, Rule, Status};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -301,7 +295,7 @@ fn mip_range(
     let span = words.split_first().and_then(|(&phandle, after)| {
         let (specifier, count) =
             after.split_at_checked(cell_count(tree.by_phandle(phandle)?, CELLS)?)?;
-        let first = specifier::interrupt(specifier).ok()?.get();
+        let first = interrupt_tree::interrupt(specifier).ok()?.get();
         let first = first.checked_add(node.number(MIP_OFFSET).unwrap_or(0))?;
         IntIdSpan::new(IntId::new(first), *count.first()?).filter(|span| span.is_shared())
     });

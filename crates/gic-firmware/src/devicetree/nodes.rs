@@ -4,8 +4,8 @@
 use super::gic;
 use super::interrupt_tree::{CELLS, CONTROLLER, EXTENDED, INTERRUPTS};
 use super::tree::{NodeRef, Tree};
+use crate::controller::GicVersion;
 use crate::finding::{FindingList, Rule};
-use crate::gic::GicVersion;
 use alloc::format;
 
 /// Statuses of a node (Devicetree Specification §2.3.4), and `ok`, which Linux also accepts. A

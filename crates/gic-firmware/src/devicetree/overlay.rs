@@ -1,17 +1,16 @@
 //! Applies overlays as the devicetree compiler's `fdtoverlay` does.
 
 mod edit;
-mod error;
 mod phandles;
 
 use super::blob;
-use super::error::DtbError;
-use crate::origin::Origin;
+use super::blob::DtbError;
+use crate::finding::Origin;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use edit::{EditTree, SetBy};
-pub use error::{OverlayError, OverlayErrorKind};
+pub use edit::{OverlayError, OverlayErrorKind};
 
 /// A devicetree with overlays.
 ///

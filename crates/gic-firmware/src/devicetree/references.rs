@@ -4,16 +4,14 @@ use super::address::{cells, cells_in_words};
 use super::gic;
 use super::interrupt_tree::{
     CELLS, CONTROLLER, EXTENDED, INTERRUPTS, MAP, MapEntry, PARENT, WITHOUT_ADDRESS, cell_count,
-    map_entries, map_entries_by,
+    interrupt, map_entries, map_entries_by,
 };
-use super::specifier::interrupt;
 use super::tree::{NodeRef, Tree};
 use crate::finding::{FindingList, Rule};
 use alloc::collections::BTreeMap;
-use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
+use alloc::{format, vec};
 
 const MAP_MASK: &str = "interrupt-map-mask";
 const ADDRESS_CELLS: &str = "#address-cells";

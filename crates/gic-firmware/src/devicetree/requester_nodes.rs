@@ -5,15 +5,12 @@ use super::address::{REGION_NAMES, cells, cells_in_words, regions_if_any};
 use super::iommu_map::{self, IommuList};
 use super::map_entries::{self, MapKind};
 use super::msi_controllers::{ControllerList, MSI_CELLS};
-use super::nodes;
-use super::pci_hosts::{ECAM_HOSTS, MAP, PARENT, is_pci_bridge, is_pci_host};
 use super::tree::{NodeRef, Tree};
-use super::windows;
+use super::windows::{ECAM_HOSTS, MAP, PARENT, is_pci_bridge, is_pci_host};
+use super::{nodes, windows};
 use crate::controller::Controller;
-use crate::finding::{FindingList, Rule};
+use crate::finding::{Fact, FindingList, Region, Rule};
 use crate::map_overlap::report_overlaps;
-use crate::origin::Fact;
-use crate::region::Region;
 use crate::requester::{
     BusRange, ConfigAccess, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role,
     Target,

@@ -1,10 +1,8 @@
 //! Unfolds the tree into an arena, which adds the parents, phandles and paths that a flat blob
 //! lacks.
 
-use super::blob::{self, BlobNode, Property};
-use super::error::DtbError;
-use crate::origin::{Fact, NodeId, Origin};
-use crate::status::Status;
+use super::blob::{self, BlobNode, DtbError, Property};
+use crate::finding::{Fact, NodeId, Origin, Status};
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
 use alloc::string::String;

@@ -1,11 +1,20 @@
-//! Reads the windows of a PCI host bridge from its `ranges` and `dma-ranges` (IEEE 1275 PCI binding
-//! §2.1.4.1 and §2.2.1.1; Devicetree Specification §2.3.9).
+//! Recognizes PCI host bridges, and reads their windows from `ranges` and `dma-ranges` (IEEE 1275
+//! PCI binding §2.1.4.1 and §2.2.1.1; Devicetree Specification §2.3.9).
+//!
+//! Also checks that messages pass the `dma-ranges` between a requester and the root. As in Linux
+//! 7.2, the way begins at a PCI host itself, because bridges below it have no say
+//! (`pci_dma_configure`), and at the parent of another device (`of_dma_configure_id`). Each bus
+//! translates (`of_translate_dma_address`); a bus without the property does not.
 
 use super::address::{DMA_RANGES, RANGES, range_entries, search, to_cpu, to_memory};
-use super::pci_hosts::is_pci_host;
-use super::tree::NodeRef;
-use crate::origin::Fact;
-use crate::region::Region;
+use super::tree::{NodeRef, Tree};
+use crate::description::Description;
+use crate::finding::{Fact, FindingList, Region, Rule};
+use crate::lint::msi_maps::{doorbells, untranslated};
+use crate::requester::{PlatformDevice, Role};
+use crate::route::RouteSpan;
+use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use msi_types::pci::{PciSpace, PciWindow};
@@ -99,4 +108,92 @@ pub(super) fn ranges(windows: &[Fact<PciWindow>]) -> Vec<u32> {
 #[cfg(feature = "write")]
 fn halves(value: u64) -> [u32; 2] {
     [value >> 32, value & 0xffff_ffff].map(|half| u32::try_from(half).unwrap_or(0))
+}
+
+/// Reports requesters whose messages some `dma-ranges` does not let through to a doorbell.
+pub(super) fn check(tree: &Tree<'_>, description: &Description, findings: &mut FindingList) {
+    let hosts = description.hosts.iter().filter(|host| host.status.is_enabled());
+    let hosts = hosts.map(|host| (&host.id, untranslated(description, host).collect()));
+    let devices = description.devices.iter().filter(|device| writes_doorbells(description, device));
+    let devices = devices.map(|device| (&device.id, description.device_spans(device)));
+    let spans: BTreeMap<_, Vec<_>> = hosts.chain(devices).collect();
+    for node in tree.nodes() {
+        let Some(bus) = first_limit(node) else { continue };
+        let spans = spans.get(&node.id()).into_iter().flatten();
+        let obstacle = spans.copied().find_map(|span| obstacle(node, description, span));
+        if let Some(message) = obstacle {
+            findings.add(Rule::DoorbellOutsideDmaRanges, bus.origin(DMA_RANGES), message);
+        }
+    }
+}
+
+/// Returns `true` if the device itself writes messages, and no IOMMU translates them. Operating
+/// systems ignore a disabled IOMMU.
+fn writes_doorbells(description: &Description, device: &PlatformDevice) -> bool {
+    let is_ignored = |iommu| description.iommu(iommu).is_none_or(|it| !it.status.is_enabled());
+    device.role == Role::Device
+        && device.status.is_enabled()
+        && device.iommus.iter().all(|reference| is_ignored(reference.iommu))
+}
+
+/// Returns the first bus that translates or limits what `node` writes. Interconnects that stand for
+/// a parent (`dma-mem`) are not followed.
+fn first_limit<'t, 'a>(node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
+    let skipped = usize::from(!is_pci_host(node));
+    let mut way = node.upwards().skip(skipped).filter(|bus| bus.parent().is_some());
+    let bus = way.find(|bus| bus.property(DMA_RANGES).is_some_and(|ranges| !ranges.is_empty()))?;
+    let leaves = |bus: NodeRef<'_, '_>| bus.strings("interconnect-names").any(|it| it == "dma-mem");
+    (!node.upwards().any(leaves)).then_some(bus)
+}
+
+/// Returns the reason why messages of `span` do not reach a doorbell. Returns `None` if the tree
+/// has too many ranges to find out.
+fn obstacle(node: NodeRef<'_, '_>, description: &Description, span: RouteSpan) -> Option<String> {
+    let to = description.controller(span.controller)?;
+    for doorbell in doorbells(description, span) {
+        let reached = dma_address(node, doorbell).and_then(|address| to_memory(node, address));
+        node.spend()?;
+        // The doorbell of a MIP is a PCI address, which leads to the registers.
+        let is_right = |cpu: u64| match (&to.message, &to.registers) {
+            (Some(_), Some(registers)) => registers.contains(cpu),
+            _ => cpu == doorbell,
+        };
+        match reached {
+            Ok(cpu) if is_right(cpu) => {}
+            Ok(cpu) => {
+                return Some(format!(
+                    "{doorbell:#x}, the doorbell of {}, leads to {cpu:#x}",
+                    to.id
+                ));
+            }
+            Err(reason) => return Some(format!("{reason}, the doorbell of {}", to.id)),
+        }
+    }
+    None
+}
+
+pub(super) const MAP: &str = "msi-map";
+pub(super) const PARENT: &str = "msi-parent";
+
+/// Compatible strings of PCI hosts whose first register region is ECAM (as in Linux's
+/// `pci-host-generic`).
+pub(super) const ECAM_HOSTS: &[&str] = &[
+    "marvell,armada8k-pcie-ecam",
+    "pci-host-ecam-generic",
+    ECAM_WITH_PORT_LOGIC,
+    "snps,dw-pcie-ecam",
+    "socionext,synquacer-pcie-ecam",
+];
+
+/// Compatible string of a DesignWare bridge that its firmware has initialized. The first function
+/// of its ECAM is the root port, with the port logic (as in Linux's `pcie-qcom.c`).
+pub(super) const ECAM_WITH_PORT_LOGIC: &str = "qcom,pcie-sa8255p";
+
+/// Returns `true` if `node` is a PCI bridge that is not behind another PCI bridge.
+pub(super) fn is_pci_host(node: NodeRef<'_, '_>) -> bool {
+    is_pci_bridge(node) && !node.parent().is_some_and(is_pci_bridge)
+}
+
+pub(super) fn is_pci_bridge(node: NodeRef<'_, '_>) -> bool {
+    matches!(node.text("device_type"), Some("pci" | "pciex")) || node.is_compatible(ECAM_HOSTS)
 }

@@ -1,40 +1,36 @@
 //! Writes descriptions as devicetrees.
 
-mod error;
 mod lines;
 mod names;
-mod properties;
 mod references;
 
-pub use error::{WriteError, WriteErrorKind};
 pub use names::with_node_paths;
+pub use references::{WriteError, WriteErrorKind};
 
 use super::address::REGION_NAMES;
 use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
 use super::bridge_controllers::PORT_LOGIC;
-use super::glue;
-use super::interrupt_tree;
-use super::iommu_map;
 use super::msi_controllers::{MIP, PRE_ITS};
-use super::pci_hosts::ECAM_HOSTS;
 use super::requester_nodes::BUSES;
-use super::specifier;
-use super::windows;
-use crate::controller::{Controller, ControllerKind};
+use super::windows::ECAM_HOSTS;
+use super::{bridge_controllers, interrupt_tree, iommu_map, windows};
+use crate::controller::{
+    BROKEN_SAVE_RESTORE, Controller, ControllerKind, Gic, GicVersion, SecondaryGic,
+};
 use crate::description::{CpuNode, Description};
-use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion, SecondaryGic};
-use crate::iommu::{Iommu, IommuIndex, IommuRouting};
-use crate::origin::NodeId;
-use crate::requester::{ConfigAccess, PciBridge, PciHost, PlatformDevice, Role};
+use crate::finding::NodeId;
+use crate::requester::{
+    ConfigAccess, Iommu, IommuIndex, IommuRouting, PciBridge, PciHost, PlatformDevice, Role,
+};
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString as _};
 use alloc::vec;
 use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
-use properties::{
-    flag, regions, set, set_bus, set_coherence, set_cpus, set_gic_facet, set_status, strings,
+use references::{
+    References, flag, regions, set, set_bus, set_coherence, set_cpus, set_gic_facet, set_status,
+    strings,
 };
-use references::References;
 
 /// Writes `description` as a flattened devicetree, for simulated machines and tests.
 ///
@@ -201,7 +197,8 @@ impl Writer<'_> {
         let inexpressible = || WriteErrorKind::Inexpressible.of(id);
         let place = self.gics.iter().position(|gic| **gic == parent.controller && *gic != id);
         let phandle = place.and_then(|place| self.gic_phandle(place)).ok_or_else(inexpressible)?;
-        let specifier = parent.intid.and_then(specifier::specifier).ok_or_else(inexpressible)?;
+        let specifier =
+            parent.intid.and_then(interrupt_tree::specifier).ok_or_else(inexpressible)?;
         let [kind, number] = specifier;
         set(self.node(&parent.controller)?, "phandle", phandle);
         set(self.node(id)?, interrupt_tree::EXTENDED, [phandle, kind, number, LEVEL_HIGH]);
@@ -290,7 +287,7 @@ impl Writer<'_> {
                 Some(registers) => {
                     let mut all = vec![(PORT_LOGIC, registers.value), ("config", config.region())];
                     let gate = port_logic.and_then(|own| own.gate.as_ref()).map(|gate| gate.value);
-                    all.extend(glue::region(&host.compatible, gate));
+                    all.extend(bridge_controllers::region(&host.compatible, gate));
                     set(node, "reg", regions(all.iter().map(|(_, region)| *region)));
                     let names: Vec<_> = all.iter().map(|(name, _)| String::from(*name)).collect();
                     set(node, REGION_NAMES, strings(&names));

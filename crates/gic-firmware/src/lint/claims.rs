@@ -2,7 +2,7 @@
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;
-use crate::origin::{NodeId, Origin};
+use crate::finding::{NodeId, Origin};
 use crate::requester::{BusRange, MsiRouting, Role};
 use crate::route::{RouteSpan, Via};
 use alloc::vec::Vec;

@@ -1,11 +1,8 @@
 //! Compares two descriptions of the same machine.
 
-use crate::controller::{Coherence, Controller, ControllerKind};
+use crate::controller::{Coherence, Controller, ControllerKind, Gic, GicVersion};
 use crate::description::Description;
-use crate::finding::{FindingList, Rule};
-use crate::gic::{Gic, GicVersion};
-use crate::origin::Origin;
-use crate::region::RegionSet;
+use crate::finding::{FindingList, Origin, RegionSet, Rule};
 use crate::requester::PciHost;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;

@@ -1,11 +1,8 @@
 //! Checks the sizes and addresses of register frames, and whether each CPU has a redistributor.
 
-use crate::controller::ControllerKind;
+use crate::controller::{ControllerKind, Gic, GicVersion};
 use crate::description::Description;
-use crate::finding::{FindingList, Rule};
-use crate::gic::{Gic, GicVersion};
-use crate::origin::{Fact, NodeId, Origin};
-use crate::region::Region;
+use crate::finding::{Fact, FindingList, NodeId, Origin, Region, Rule};
 use crate::requester::ConfigAccess;
 use alloc::format;
 use alloc::vec::Vec;

@@ -1,8 +1,6 @@
 //! Encodes MSI routings as IORT nodes.
 
-use super::bytes::Structure;
-use super::error::{WriteError, WriteErrorKind};
-use super::numbering::{Segments, numbered};
+use super::numbering::{Segments, Structure, WriteError, WriteErrorKind, numbered};
 use crate::acpi::fields::{
     its_group, named_component, node_head, node_start, pmcg, redistributor_group, root_complex,
     smmu_v3,
@@ -11,7 +9,7 @@ use crate::acpi::iort::{DRAFT_MARK, DRAFT_REVISION, MAPPING_BYTES, NODE_BYTES, S
 use crate::acpi::requester_nodes::{PMCG, SMMU_V3};
 use crate::controller::{Controller, ControllerIndex, ControllerKind};
 use crate::description::Description;
-use crate::origin::NodeId;
+use crate::finding::NodeId;
 use crate::requester::{MapEntry, MsiRouting, PlatformDevice, Role, Target};
 use alloc::collections::BTreeMap;
 use alloc::format;

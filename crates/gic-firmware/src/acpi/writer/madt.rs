@@ -1,15 +1,10 @@
 //! Encodes CPUs, the GIC and its MSI controllers as MADT structures.
 
-use super::bytes::Structure;
-use super::error::{WriteError, WriteErrorKind};
-use super::extensions::Extensions;
-use super::numbering::{number, numbered, numbers};
+use super::numbering::{Structure, WriteError, WriteErrorKind, number, numbered, numbers};
 use crate::acpi::fields::{gicc, gicd, gicr, its, msi_frame};
-use crate::controller::{Coherence, Controller, ControllerKind};
+use crate::controller::{Coherence, Controller, ControllerKind, Gic, GicVersion};
 use crate::description::{CpuNode, Description};
-use crate::gic::{Gic, GicVersion};
-use crate::origin::Fact;
-use crate::region::Region;
+use crate::finding::{Fact, Region};
 use alloc::vec::Vec;
 
 pub(super) fn body(
@@ -125,4 +120,18 @@ fn frame(frame: &Controller, id: u32) -> Result<Vec<u8>, WriteError> {
         .set(msi_frame::SPI_COUNT, count)
         .set(msi_frame::SPI_BASE, first)
         .0)
+}
+
+/// Additions to the specifications that a caller explicitly requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Extensions {
+    /// `true` to write direct LPIs as this project's **draft** of an IORT node
+    /// (`docs/specs/iort-redistributor-group.md`). No operating system supports this node.
+    pub draft_redistributor_group: bool,
+}
+
+impl Extensions {
+    /// Requests the draft of an IORT node for direct LPIs, and no other extension.
+    pub const DRAFT_REDISTRIBUTOR_GROUP: Self = Self { draft_redistributor_group: true };
 }

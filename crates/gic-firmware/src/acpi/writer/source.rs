@@ -1,14 +1,14 @@
 //! Writes an IORT as text: source for `iasl`, or the bytes as `acpidump` prints them.
 
-use super::error::{WriteError, WriteErrorKind};
-use super::extensions::Extensions;
+use super::madt::Extensions;
+use super::numbering::{WriteError, WriteErrorKind};
 use crate::acpi::fields::{
     Field, named_component, node_head, node_start, pmcg, root_complex, smmu_v3,
 };
 use crate::acpi::iort::{IdMapping, Iort, IortNode, NodeKind};
 use crate::acpi::table::Table;
 use crate::description::Description;
-use crate::origin::NodeId;
+use crate::finding::NodeId;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

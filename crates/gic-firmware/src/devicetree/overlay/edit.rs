@@ -1,7 +1,7 @@
 //! A devicetree that can be changed. New properties and nodes precede the others of their node, as
 //! libfdt inserts them.
 
-use super::error::OverlayErrorKind;
+use crate::devicetree::DtbError;
 use crate::devicetree::blob::{
     BEGIN_NODE, BlobNode, END, END_NODE, MAGIC, MAX_DEPTH, MAX_PATH, PROP, VERSION,
 };
@@ -348,4 +348,51 @@ impl<'t> BlobWriter<'t> {
 /// Returns a length as a word. Trees are limited to [`MAX_BYTES`].
 fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+/// An overlay that cannot be applied.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{place}: {kind}")]
+pub struct OverlayError {
+    /// Node of the overlay.
+    pub place: String,
+    /// Defect of the node.
+    pub kind: OverlayErrorKind,
+}
+
+/// Defects that keep an overlay from being applied.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OverlayErrorKind {
+    /// The overlay is not a devicetree.
+    #[error("{0}")]
+    Blob(DtbError),
+    /// The base has no node with this label. Bases that are compiled without `dtc -@` have no
+    /// labels.
+    #[error("the base has no node with the label {0:?}, or was compiled without labels (`dtc -@`)")]
+    NoLabel(String),
+    /// The target of a fragment does not exist in the base.
+    #[error("its target does not exist in the base")]
+    NoTarget,
+    /// A property, or a node that it refers to, is malformed or missing.
+    #[error("malformed {0}")]
+    Malformed(&'static str),
+    /// Phandles are exhausted.
+    #[error("no phandles are left")]
+    NoPhandles,
+    /// The result is deeper or larger than a devicetree may be.
+    #[error("the tree becomes too deep or too large")]
+    TooLarge,
+}
+
+impl OverlayErrorKind {
+    pub(super) fn at(self, place: &str) -> OverlayError {
+        OverlayError { place: String::from(place), kind: self }
+    }
+}
+
+impl OverlayError {
+    pub(super) fn blob(error: DtbError) -> Self {
+        OverlayErrorKind::Blob(error).at("/")
+    }
 }

@@ -1,7 +1,6 @@
 //! Makes the phandles of an overlay those of the base.
 
-use super::edit::EditTree;
-use super::error::{OverlayError, OverlayErrorKind};
+use super::edit::{EditTree, OverlayError, OverlayErrorKind};
 use alloc::string::String;
 use alloc::vec::Vec;
 

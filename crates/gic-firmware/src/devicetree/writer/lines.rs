@@ -1,13 +1,12 @@
 //! Writes MSI controllers that raise wired interrupts of the root GIC.
 
-use super::properties::{regions, set, set_coherence, set_status, strings};
+use super::references::{regions, set, set_coherence, set_status, strings};
 use super::{LEVEL_HIGH, WriteError, WriteErrorKind, Writer};
 use crate::controller::Controller;
+use crate::devicetree::interrupt_tree;
 use crate::devicetree::interrupt_tree::INTERRUPT_NAMES;
 use crate::devicetree::msi_controllers::MIP_OFFSET;
-use crate::devicetree::{interrupt_tree, specifier};
-use crate::origin::NodeId;
-use crate::region::Region;
+use crate::finding::{NodeId, Region};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -25,7 +24,7 @@ impl Writer<'_> {
         set(self.node(&gic)?, "phandle", phandle);
         let mut cells = Vec::new();
         for line in &controller.lines {
-            let [kind, number] = specifier::specifier(line.intid).ok_or_else(inexpressible)?;
+            let [kind, number] = interrupt_tree::specifier(line.intid).ok_or_else(inexpressible)?;
             let flags = if line.trigger == Trigger::Edge { RISING_EDGE } else { LEVEL_HIGH };
             cells.extend([phandle, kind, number, flags]);
         }
@@ -49,7 +48,8 @@ impl Writer<'_> {
         let (range, message) =
             controller.ranges.first().zip(controller.message.as_ref()).ok_or_else(inexpressible)?;
         let first = range.first().get().checked_sub(message.data).ok_or_else(inexpressible)?;
-        let [kind, number] = specifier::specifier(IntId::new(first)).ok_or_else(inexpressible)?;
+        let [kind, number] =
+            interrupt_tree::specifier(IntId::new(first)).ok_or_else(inexpressible)?;
         let doorbell = Region::new(message.address, 4).ok_or_else(inexpressible)?;
         let registers = controller.registers.as_ref().ok_or_else(inexpressible)?;
         let node = self.node(&controller.id)?;

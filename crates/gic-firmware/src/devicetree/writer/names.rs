@@ -1,14 +1,12 @@
 //! Assigns devicetree paths to nodes of descriptions from other sources.
 
-use crate::controller::ControllerKind;
+use crate::controller::{ControllerKind, Gic, GicVersion};
 use crate::description::Description;
-use crate::gic::{Gic, GicVersion};
-use crate::origin::NodeId;
+use crate::finding::NodeId;
 use crate::requester::{ConfigAccess, PciHost, PlatformDevice};
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::format;
 use alloc::string::String;
-use alloc::vec;
+use alloc::{format, vec};
 
 /// Returns `description` with identifiers that are node paths, and with compatible strings from
 /// which the reader derives the same kinds. Identifiers that already are node paths are kept.
