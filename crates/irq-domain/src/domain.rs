@@ -5,7 +5,4 @@ mod allocation;
 pub(crate) mod endpoint;
 mod irq_domain;
 pub(crate) mod msi_device;
-mod relocation;
-pub(crate) mod shared_attachment;
-pub(crate) mod shared_device;
 pub(crate) mod vector_table;

@@ -2,8 +2,7 @@
 
 #[cfg(doc)]
 use crate::affinity::RoundRobin;
-use crate::affinity::placement::{self, CpuPool};
-use crate::affinity::{AffinityPolicy, Moved};
+use crate::affinity::{self, AffinityPolicy, CpuPool, Moved};
 use crate::error::{MoveError, RequestError, Stranded, UnknownCpu};
 use crate::irq::descriptor::Source;
 #[cfg(doc)]
@@ -12,10 +11,8 @@ use crate::irq::handler::{Dispatched, Handler, IrqContext, IrqReturn};
 use crate::irq::info::{self, IrqInfo};
 use crate::irq::registry::IrqRegistry;
 use crate::name::Irq;
-use crate::request::deferred_free::DeferredFree;
-use crate::request::handle::{IrqHandle, WiredRequest};
-use crate::request::per_cpu::PerCpuHandle;
-use crate::request::root_controller::{IrqCore, RootController};
+use crate::request::handle::{IrqHandle, PerCpuHandle, WiredRequest};
+use crate::request::root_controller::{DeferredFree, IrqCore, RootController};
 use crate::runtime::{Host, Runtime};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -321,7 +318,7 @@ impl Interrupts {
     pub fn set_affinity(&self, irq: Irq, to: Cpu) -> Result<Moved, MoveError> {
         let registry = &self.core.registry;
         let descriptor = registry.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
-        placement::set_affinity(registry, &descriptor, to)
+        affinity::set_affinity(registry, &descriptor, to)
     }
 
     /// Returns an interrupt's target CPU, or `None` if the interrupt is private or unknown.

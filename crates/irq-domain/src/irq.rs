@@ -3,12 +3,8 @@
 pub(crate) mod control;
 pub(crate) mod descriptor;
 pub(crate) mod dispatch;
-pub(crate) mod dispatch_table;
 pub(crate) mod handler;
 pub(crate) mod handler_cell;
 pub(crate) mod info;
-pub(crate) mod manage;
-pub(crate) mod map;
 pub(crate) mod registry;
-pub(crate) mod run_counts;
 pub(crate) mod shared_line;

@@ -157,13 +157,11 @@ mod name;
 pub mod pci;
 mod request;
 mod runtime;
-mod sort;
 mod sync;
 
 pub use affinity::{AffinityPolicy, Moved, PlacedVector, Placement, RoundRobin, spread};
 pub use domain::endpoint::MessageCopy;
-pub use domain::msi_device::{MsiDevice, MsiDeviceConfig};
-pub use domain::shared_device::SharedDevice;
+pub use domain::msi_device::{MsiDevice, MsiDeviceConfig, SharedDevice};
 pub use domain::vector_table::MsiVector;
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
 pub use interrupts::{Config, Interrupts};
@@ -173,6 +171,5 @@ pub use msi_types;
 #[doc(no_inline)]
 pub use msi_types::{IrqState, LocalCpu, TaskContext};
 pub use name::{Irq, Name};
-pub use request::handle::{IrqHandle, Sharing, WiredRequest};
-pub use request::per_cpu::PerCpuHandle;
+pub use request::handle::{IrqHandle, PerCpuHandle, Sharing, WiredRequest};
 pub use runtime::Host;

@@ -1,16 +1,15 @@
-//! The driver-facing interface to a device with one message store.
+//! The driver-facing interface to a device with one message store, and to a device with several
+//! ones, whose domains share one attachment.
 
 use super::endpoint::{Endpoint, MessageCopy, check_store};
-use super::irq_domain::IrqDomain;
-use super::shared_attachment::SharedAttachment;
+use super::irq_domain::{IrqDomain, SharedAttachment};
 use super::vector_table::{DeviceVector, MsiVector, VectorTable};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::interrupts::Interrupts;
 use crate::irq::handler::{Handler, IrqContext, IrqReturn, Start};
 use crate::name::Name;
 use crate::request::handle::IrqHandle;
-use crate::request::owner::Owner;
-use crate::request::root_controller::IrqCore;
+use crate::request::root_controller::{IrqCore, Owner};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -407,3 +406,67 @@ impl fmt::Debug for MsiDevice {
         self.domain.with_table(self.core.host(), |table| out.field("vectors", table).finish())
     }
 }
+
+/// A device with several message stores, e.g. an MSI-X table and IMS. The device has a single
+/// attachment at the controller (for an ITS, this means one DeviceID and one EventID space).
+/// Domains can be created and dropped at any time.
+///
+/// The device is detached once the `SharedDevice` and all its domains have been dropped. If the
+/// caller of the last drop [may not wait](crate::TaskContext::may_wait), a later task operation
+/// detaches the device.
+#[must_use = "dropping it, and all its domains, detaches the device"]
+pub struct SharedDevice {
+    core: Shared<IrqCore>,
+    attachment: Shared<SharedAttachment>,
+    /// The device itself, as a user of the attachment.
+    _owner: Owner,
+}
+
+impl SharedDevice {
+    /// Attaches a device to `parent`, the controller that serves it, including the layers in
+    /// between, and reserves room for at most `vectors` vectors in all its domains together.
+    ///
+    /// Context: task; may sleep.
+    pub fn attach(
+        interrupts: &Interrupts,
+        requester: RequesterId,
+        parent: Arc<dyn MsiParent>,
+        vectors: u32,
+    ) -> Result<Self, MsiDeviceError> {
+        let core = &interrupts.core;
+        core.reclaim();
+        let attachment = SharedAttachment::try_new(parent, requester)?;
+        let left = attachment.clone();
+        let owner = Owner::try_new(core, move |registry| {
+            left.leave(registry.host(), &mut core::iter::empty());
+        })?;
+        attachment.attach(core.host(), vectors)?;
+        Ok(Self { core: core.clone(), attachment, _owner: owner })
+    }
+
+    /// Creates a domain for one of the device's stores.
+    ///
+    /// Context: task; may sleep.
+    pub fn domain(
+        &self,
+        name: &str,
+        store: Arc<dyn MessageStore>,
+    ) -> Result<MsiDevice, MsiDeviceError> {
+        self.core.reclaim();
+        let endpoint = Endpoint::new(store, None);
+        check_store(&*self.attachment.parent, self.attachment.requester, &endpoint)?;
+        self.attachment.join(self.core.host())?;
+        let domain = MsiDevice::on_attachment(&self.core, name, self.attachment.clone(), endpoint);
+        Ok(domain
+            .inspect_err(|_| self.attachment.leave(self.core.host(), &mut core::iter::empty()))?)
+    }
+
+    /// Returns whether the device is prevented from triggering other devices' interrupts.
+    ///
+    /// Context: any.
+    pub fn isolation(&self) -> Isolation {
+        self.attachment.isolation()
+    }
+}
+
+msi_types::debug_by!(SharedDevice as "SharedDevice", |it| {requester: it.attachment.requester});

@@ -1,5 +1,5 @@
-//! Interrupt handlers: their argument, their result, the flow of the interrupt, and the result of
-//! its dispatch.
+//! Interrupt handlers: their argument, their result, the flow of the interrupt, the result of its
+//! dispatch, and its number and names for diagnostics and statistics.
 
 use crate::name::Irq;
 use alloc::collections::TryReserveError;

@@ -1,8 +1,8 @@
 //! Interrupt statistics, readable descriptions, and explanations of why a handler does not run.
 
+use super::dispatch::IrqRef;
 use crate::irq::descriptor::{Descriptor, Source};
 use crate::irq::handler::Flow;
-use crate::irq::manage::IrqRef;
 use crate::name::{Irq, Name};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;

@@ -1,8 +1,7 @@
 //! MSI: a single message in configuration space, from which the function derives up to 32.
 
-use super::capabilities::{check_length, find};
 use super::read_back::{check_power, slot_state};
-use super::{AccessContext, ConfigSpace, PciError};
+use super::{AccessContext, ConfigSpace, PciError, check_length, find};
 use crate::runtime::Host;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;

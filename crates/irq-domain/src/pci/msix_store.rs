@@ -1,8 +1,7 @@
 //! MSI-X: a table in a memory region, each entry of which has its own message and mask bit.
 
-use super::capabilities::{check_length, find};
 use super::read_back::{check_memory, check_power, slot_state};
-use super::{ConfigSpace, PciError, TableMemory};
+use super::{ConfigSpace, PciError, TableMemory, check_length, find};
 use crate::runtime::Host;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

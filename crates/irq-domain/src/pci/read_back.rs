@@ -1,8 +1,7 @@
 //! State of a slot, and checks of the registers that determine whether a function can send messages
 //! at all.
 
-use super::ConfigSpace;
-use super::capabilities::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY, VENDOR, capabilities};
+use super::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY, ConfigSpace, VENDOR, capabilities};
 use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
 use msi_types::pci::{msi, msix};
 use msi_types::{MsiMessage, SlotState};

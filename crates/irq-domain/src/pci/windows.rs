@@ -1,9 +1,9 @@
 //! Allocates addresses for memory regions from the windows of a host bridge and of the bridges
-//! below it.
+//! below it, and sizes and places base address registers (PCI Express Base §7.5.1.2.1).
 
-use super::ConfigSpace;
-use super::capabilities::{
-    MEMORY, PREFETCHABLE, PREFETCHABLE_BASE_UPPER, PREFETCHABLE_LIMIT_UPPER,
+use super::{
+    BAR0, COMMAND, COMMAND_IO, COMMAND_MASTER, COMMAND_MEMORY, ConfigSpace, MEMORY,
+    PREFETCHABLE_BASE, PREFETCHABLE_BASE_UPPER, PREFETCHABLE_LIMIT_UPPER,
 };
 use msi_types::Region;
 use msi_types::pci::{PciSpace, PciWindow};
@@ -96,7 +96,7 @@ impl WindowPools {
         let high_reachable_above = self.high_reachable;
         // Bits 3:0 of the prefetchable base are 1 if the bridge has the upper registers. Without a
         // prefetchable window, the whole register reads as zero.
-        let wide = config.read16(PREFETCHABLE) & 0xf == 1;
+        let wide = config.read16(PREFETCHABLE_BASE) & 0xf == 1;
         self.high_reachable = high_reachable_above && wide;
         BridgeWindows { low: self.low.next, high: self.high.next, high_reachable_above, wide }
     }
@@ -108,7 +108,7 @@ impl WindowPools {
         let [low_base, low_limit] = ends(begin.low, self.low.next);
         config.write32(MEMORY, field(low_limit) << 16 | field(low_base));
         let [base, limit] = ends(begin.high, self.high.next);
-        config.write32(PREFETCHABLE, field(limit) << 16 | field(base));
+        config.write32(PREFETCHABLE_BASE, field(limit) << 16 | field(base));
         if begin.wide {
             config.write32(PREFETCHABLE_BASE_UPPER, halves(base)[1]);
             config.write32(PREFETCHABLE_LIMIT_UPPER, halves(limit)[1]);
@@ -169,4 +169,99 @@ impl Pool {
 /// Returns an address as its low and high words.
 pub(super) fn halves(address: u64) -> [u32; 2] {
     [address & 0xffff_ffff, address >> 32].map(|half| u32::try_from(half).unwrap_or(0))
+}
+
+/// Number of base address registers in an endpoint.
+pub(super) const MAX_BARS: u8 = 6;
+
+/// Flag for an I/O port register.
+const IO: u32 = 1;
+/// Mask for a memory register's type, bits 2:1.
+const TYPE: u32 = 0x6;
+const TYPE_32: u32 = 0x0;
+const TYPE_64: u32 = 0x4;
+/// Flag for a prefetchable memory register: reads have no side effects.
+const PREFETCHABLE: u32 = 0x8;
+/// Mask for a memory register's bits below the address.
+const FLAGS: u32 = 0xf;
+
+/// A function's memory regions, by register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BarSet {
+    pub(super) placed: [Option<Bar>; MAX_BARS as usize],
+    /// First register whose region has no address.
+    pub(super) unplaced: Option<u8>,
+}
+
+impl BarSet {
+    /// Sizes the first `count` registers and places their memory regions. On return, the function
+    /// neither decodes accesses nor sends messages.
+    pub(super) fn place(config: &dyn ConfigSpace, count: u8, windows: &mut WindowPools) -> Self {
+        let command = config.read16(COMMAND);
+        config.write16(COMMAND, command & !(COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER));
+        let mut bars = Self { placed: [None; MAX_BARS as usize], unplaced: None };
+        let mut index = 0;
+        while index < count {
+            let register = register(index);
+            let (step, request) = size(config, register, count - index);
+            if let Some(request) = request {
+                let bar = windows.take(request);
+                set(config, register, request.width, bar.map_or(0, |bar| bar.bus_base));
+                if let Some(place) = bars.placed.get_mut(usize::from(index)) {
+                    *place = bar;
+                }
+                if bar.is_none() {
+                    bars.unplaced = bars.unplaced.or(Some(index));
+                }
+            }
+            index += step;
+        }
+        bars
+    }
+
+    /// Writes the addresses to the base address registers again after the function lost them.
+    pub(super) fn restore(&self, config: &dyn ConfigSpace) {
+        for (index, bar) in (0..).zip(&self.placed) {
+            if let Some(bar) = bar {
+                set(config, register(index), bar.width, bar.bus_base);
+            }
+        }
+    }
+}
+
+/// Returns how many registers the region at `register` occupies (`left` remain), and the request
+/// for its address. The function controls all values that are read here, so they must be validated.
+fn size(config: &dyn ConfigSpace, register: u16, left: u8) -> (u8, Option<BarRequest>) {
+    let flags = config.read32(register);
+    let width = match flags & TYPE {
+        _ if flags & IO != 0 => return (1, None),
+        TYPE_32 => BarWidth::Bits32,
+        TYPE_64 if left >= 2 => BarWidth::Bits64,
+        _ => return (1, None),
+    };
+    config.write32(register, u32::MAX);
+    let mut kept = u64::from(config.read32(register) & !FLAGS);
+    let mut step = 1;
+    if width == BarWidth::Bits64 {
+        step = 2;
+        config.write32(register + 4, u32::MAX);
+        kept |= u64::from(config.read32(register + 4)) << 32;
+    }
+    set(config, register, width, 0);
+    // The lowest writable address bit is the region's size.
+    let size = kept & kept.wrapping_neg();
+    let prefetchable = flags & PREFETCHABLE != 0;
+    (step, (size != 0).then_some(BarRequest { size, width, prefetchable }))
+}
+
+fn set(config: &dyn ConfigSpace, register: u16, width: BarWidth, address: u64) {
+    let [low, high] = halves(address);
+    config.write32(register, low);
+    if width == BarWidth::Bits64 {
+        config.write32(register + 4, high);
+    }
+}
+
+fn register(index: u8) -> u16 {
+    BAR0 + 4 * u16::from(index)
 }
