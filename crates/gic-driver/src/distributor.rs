@@ -2,9 +2,8 @@
 //! no heap.
 
 use crate::errata::{self, Erratum};
-use crate::frame::{ChipAliases, Fields, Frame, is_v3_or_later};
+use crate::frame::{BlockDefaults, ChipAliases, Fields, Frame, SharedBlock, is_v3_or_later};
 use crate::interrupt::Interrupt;
-use crate::saved::{BlockDefaults, SharedBlock};
 use crate::{Block, GicError, Group, Mmio, MmioExt, PhysicalRegion, Platform, SecurityView};
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Irouter, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg, WriteOnly};

@@ -12,7 +12,6 @@
 //! ```
 
 mod errata;
-mod explain;
 mod suspend;
 mod wired;
 

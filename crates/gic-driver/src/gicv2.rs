@@ -41,7 +41,6 @@
 //! ```
 
 mod cpu_interface;
-mod explain;
 #[cfg(feature = "alloc")]
 mod suspend;
 mod wired;
@@ -52,8 +51,7 @@ pub use suspend::{SuspendRoomV2, SuspendedV2};
 
 use crate::claims::Claims;
 use crate::cpu_interface::{CombinedEoi, EoiMode};
-use crate::frame::{Fields, Frame, is_v3_or_later};
-use crate::saved::BlockDefaults;
+use crate::frame::{BlockDefaults, Fields, Frame, is_v3_or_later};
 use crate::{Block, GicError, Interrupt, MmioExt, PhysicalRegion, Platform, Priorities};
 use core::num::NonZeroU8;
 use core::sync::atomic::{AtomicU8, Ordering, fence};

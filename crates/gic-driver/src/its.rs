@@ -72,23 +72,16 @@
 mod attachment;
 mod command_queue;
 mod config;
-mod device_table;
 mod devices;
 mod direct;
-mod doorbell;
 mod error;
-mod events;
-mod explain;
-mod hardware;
 mod hotplug;
-mod invalidation;
 mod mapping;
 mod msi_parent;
 mod probe;
 mod routes;
 mod tables;
 mod vpe;
-mod vpe_table;
 mod waiting;
 
 pub use config::{IfEnabled, ItsConfig};
@@ -110,19 +103,15 @@ use alloc::vec::Vec;
 use command_queue::CommandQueue;
 use config::CorrectedConfig;
 use core::fmt;
-use device_table::DeviceTable;
-use devices::DeferredUnmap;
+use devices::{DeferredUnmap, DeviceTable};
 use doorbell_fallible::lock::TaskLock;
 use error::FaultLog;
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{CollectionId, Command, RawCommand, RdBase};
-use hardware::{Context, ControlFrame};
-use invalidation::RegisterInvalidation;
 use msi_types::{Attachment, DeviceId, HwIrqBlock};
-use probe::ItsMemory;
-use routes::{Collections, EventRoutes, cpu_of};
-use tables::{ItsTable, TableConstraints};
-use vpe_table::VpeTable;
+use probe::{ItsMemory, VpeTable};
+use routes::{Collections, EventRoutes, RegisterInvalidation, cpu_of};
+use tables::{Context, ControlFrame, ItsTable, TableConstraints};
 
 /// An enabled ITS. The value must be dropped by a task. If no device is attached, dropping the
 /// value disables the ITS and frees its memory. Otherwise, devices may still send messages, so the

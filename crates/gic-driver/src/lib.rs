@@ -141,15 +141,12 @@ pub mod lpi;
 mod mask_hint;
 #[cfg(feature = "alloc")]
 pub mod mbi;
-#[cfg(feature = "alloc")]
-mod mip;
 mod mmio;
 mod platform;
 mod priorities;
 pub mod redistributor;
 #[cfg(feature = "alloc")]
 mod register_access;
-mod saved;
 mod security;
 #[cfg(feature = "alloc")]
 pub mod spi_messages;
@@ -170,6 +167,7 @@ pub use cpu_interface::{CpuInterface, CpuInterfaceConfig, GicCpuInterface};
 pub use direct_lpi::{DirectLpi, DirectLpiError};
 pub use distributor::{Distributor, DistributorConfig, Route};
 pub use error::{Block, GicError};
+pub use frame::{PrivateState, SharedBlock};
 #[cfg(feature = "alloc")]
 pub use gic::{Gic, GicConfig};
 pub use gic_arch;
@@ -181,8 +179,6 @@ pub use its::{Its, ItsConfig, ItsError, ItsMsiParent};
 pub use lpi::{LpiError, LpiRange, Lpis};
 #[cfg(feature = "alloc")]
 pub use mbi::{Mbi, MbiConfig};
-#[cfg(feature = "alloc")]
-pub use mip::{Mip, MipConfig, MipDoorbell};
 pub use mmio::{Mmio, MmioExt, RawMmio, Width};
 pub use msi_types;
 #[doc(no_inline)]
@@ -195,8 +191,9 @@ pub use priorities::Priorities;
 pub use redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, find_redistributor,
 };
-pub use saved::{PrivateState, SharedBlock};
 pub use security::{Group, SecurityView};
+#[cfg(feature = "alloc")]
+pub use spi_messages::{Mip, MipConfig, MipDoorbell};
 #[cfg(feature = "alloc")]
 pub use spi_messages::{SpiError, SpiRange};
 pub use system_registers::{ExceptionLevel, SystemRegisters};

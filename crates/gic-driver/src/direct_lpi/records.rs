@@ -1,14 +1,16 @@
 //! Records for allocated LPIs: the CPU that an LPI's message targets, and the CPUs at which the LPI
 //! may be pending. Each record has its own lock, which must be held to change it.
+//!
+//! Every LPI that the driver itself resends is reported to a [`ResendObserver`], which is hidden
+//! from the documentation. Tests use it to compare handler runs with messages.
 
-use super::ResendReason;
 use crate::GicPlatform;
 use alloc::collections::TryReserveError;
 use core::num::NonZeroU16;
 use doorbell_fallible::LazyTable;
 use doorbell_fallible::lock::IrqLock;
 use gic_arch::Lpi;
-use msi_types::{Cpu, Fit};
+use msi_types::{Cpu, Fit, HwIrq};
 
 /// LPIs per memory chunk.
 const CHUNK: usize = 256;
@@ -311,6 +313,42 @@ impl CpuSet {
     const fn only(cpu: Cpu) -> Self {
         Self(1 << (cpu.get() % BITS))
     }
+}
+
+/// An LPI that the driver resends at a CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Resend {
+    /// The LPI.
+    pub hwirq: HwIrq,
+    /// The CPU at which the LPI becomes pending.
+    pub cpu: Cpu,
+    /// The reason, which determines whether a spurious handler run is possible.
+    pub reason: ResendReason,
+}
+
+/// Reason for resending an LPI, in order of decreasing certainty.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ResendReason {
+    /// [`MsiParent::set_pending`](msi_types::MsiParent::set_pending) requested it.
+    Requested,
+    /// The LPI was pending at a CPU that went offline, so no spurious handler run is possible.
+    Carried,
+    /// The driver can't determine whether the LPI was pending at a CPU that went offline or lost
+    /// power, or at an earlier target that is no longer recorded. The handler may run once more
+    /// often than the device sent messages.
+    Unknowable,
+}
+
+/// Observer for every LPI that the driver resends.
+///
+/// Both methods may be called in any context, with interrupts masked and the LPI record's lock
+/// held. Implementations must not call the driver.
+pub trait ResendObserver: Send + Sync {
+    /// Called before the driver writes `GICR_SETLPIR`. The LPI's handler may run from now on.
+    fn resending(&self, resend: Resend);
+
+    /// Called after the driver has written `GICR_SETLPIR`.
+    fn resent(&self, resend: Resend);
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Redistributor registers for direct LPIs (IHI 0069 §12.11: `GICR_SETLPIR`, `GICR_CLRLPIR`) and
 //! invalidations. A sleeping redistributor's registers are never accessed.
 
-use super::DirectLpiError;
 use super::records::LpiBlock;
 use crate::gic::GicWithLpis;
+use crate::lpi::LpiError;
 use crate::redistributor::Invalidation;
 use crate::register_access::RegisterAccess;
 use crate::{GicPlatform, MmioExt, Redistributor};
@@ -165,4 +165,32 @@ impl<P: GicPlatform> DirectRedistributors<P> {
             Some(Ok(())) | None => Ok(()),
         }
     }
+}
+
+/// Reason why direct LPIs can't be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DirectLpiError {
+    /// The GIC has no usable LPIs.
+    #[error(transparent)]
+    Lpi(#[from] LpiError),
+    /// A redistributor lacks `GICR_SETLPIR` and the related registers (`GICR_TYPER.DirectLPI` = 0):
+    /// firmware describes Direct LPIs on hardware that does not support them.
+    #[error(
+        "redistributor@{address:x}: firmware describes Direct LPIs, but the hardware does not \
+         support them (GICR_TYPER.DirectLPI is 0)"
+    )]
+    NotDirect {
+        /// Physical address of RD_base.
+        address: u64,
+    },
+    /// No CPU has a redistributor.
+    #[error("no CPU has a redistributor")]
+    NoRedistributors,
+    /// Memory for the LPI and CPU records could not be allocated.
+    #[error("out of memory for the records of direct LPIs")]
+    NoMemory,
+    /// A redistributor failed.
+    #[error(transparent)]
+    Fault(MsiError),
 }

@@ -3,8 +3,8 @@
 use super::Gic;
 use crate::cpu_interface::SavedCpuInterface;
 use crate::distributor::SavedDistributor;
+use crate::frame::{PrivateState, SGIS, SharedBlock};
 use crate::lpi::PendingLpis;
-use crate::saved::{PrivateState, SGIS, SharedBlock};
 use crate::spi_messages::SpiRange;
 use crate::{Block, GicError, GicPlatform, SystemRegisters};
 use alloc::boxed::Box;

@@ -3,8 +3,7 @@
 
 use super::cpu_interface::SavedInterfaceV2;
 use super::{GicV2, TARGET_WORDS};
-use crate::frame::Fields;
-use crate::saved::{InterruptBlock, SGIS};
+use crate::frame::{Fields, InterruptBlock, SGIS};
 use crate::{GicError, Mmio, MmioExt, Platform};
 use alloc::vec::Vec;
 use core::num::NonZeroU8;

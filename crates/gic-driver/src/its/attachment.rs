@@ -13,7 +13,7 @@ use super::devices::{
     Resources, max_events,
 };
 use super::error::{ItsError, QueueError};
-use super::hardware::{Context, QueueWait};
+use super::tables::{Context, QueueWait};
 use super::{Its, TaskState};
 use crate::platform::{GicPlatform, Table};
 use alloc::collections::TryReserveError;

@@ -10,15 +10,14 @@
 //! and state changes behind a command happen in queue order.
 
 use super::error::{Faults, ProbeError, QueueError};
-use super::hardware::{Context, ControlFrame, QueueWait};
-use super::tables::TableConstraints;
+use super::tables::{Context, ControlFrame, QueueWait, TableConstraints};
 use crate::mmio::MmioExt;
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table, Wait};
 use core::ops::Range;
 use doorbell_fallible::lock::IrqLock;
-use gic_arch::gits::{Cbaser, Cwriter};
+use gic_arch::gits::{self, Cbaser, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, MapAction, RawCommand, RdBase};
-use gic_arch::{Cacheability, OuterCacheability, Shareability, gits};
+use gic_arch::{Cacheability, OuterCacheability, Shareability};
 use msi_types::explain::{Obstacle, TableRegister};
 
 /// The ITS may ignore bits 15:12 of the ring's address.

@@ -2,25 +2,32 @@
 //! [`direct`](super::direct) maps events to them.
 //!
 //! A vPE has the same number at each ITS to which it is mapped, and no other vPE of the machine has
-//! it. Where `GITS_TYPER.VMOVP` is 0,
-//! these ITSes must all execute the same VMOVP before any of them executes another: each move has a
-//! sequence number, and all vPEs of the machine are moved under one lock.
+//! it. Where `GITS_TYPER.VMOVP` is 0, these ITSes must all execute the same VMOVP before any of
+//! them executes another: each move has a sequence number, and all vPEs of the machine are moved
+//! under one lock.
 //!
 //! Each vPE is mapped to the redistributor of one CPU at a time. While it is
 //! [resident](VpeSet::load) there, the redistributor signals the vPE's virtual LPIs to the guest.
-//! Otherwise, they wait in the vPE's pending table, and may ring its [doorbell](super::doorbell).
-//! A vPE to which no event is mapped has no virtual LPIs, so it does not become resident.
+//! Otherwise, they wait in the vPE's pending table, and may ring its doorbell. A vPE to which no
+//! event is mapped has no virtual LPIs, so it does not become resident.
+//!
+//! Doorbells are physical LPIs that wake the vCPUs. A virtual LPI that becomes pending while its
+//! vPE is not resident makes the vPE's doorbell pending at the redistributor to which the vPE is
+//! mapped. The doorbells also belong to events of a *proxy*, a DeviceID that no device has, because
+//! the ITS moves LPIs by their events.
 
-use super::doorbell::Doorbells;
 use super::error::{ItsError, fault};
-use super::vpe_table::{VpeTable, refused};
+use super::mapping::EventRequest;
+use super::probe::{VpeTable, refused};
 use super::{Its, TaskState};
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table};
 use crate::redistributor::VpeTables;
 use crate::{MmioExt, Redistributor};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use core::num::NonZeroU16;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::SeqCst;
 use doorbell_fallible::lock::TaskLock;
 use gic_arch::gicr::vlpi::Vpendbaser;
 use gic_arch::its::{MapAction, RdBase, VirtualCommand, VpeId};
@@ -29,7 +36,7 @@ use gic_arch::lpi::{
     config_table_bytes, pending_table_bytes,
 };
 use gic_arch::{Lpi, gits};
-use msi_types::Cpu;
+use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock};
 
 /// A vCPU's vPE.
 #[derive(Debug)]
@@ -435,4 +442,57 @@ pub(super) fn with_vpe_table<P: GicPlatform, R>(
     its.state.with(its.platform(), |TaskState { vpe_table, .. }| {
         f(vpe_table.as_mut().ok_or(refused(its.frame.base, "the ITS has no vPE table"))?)
     })
+}
+
+/// The doorbells of a set of vPEs, in the vPEs' order. They are always enabled.
+#[derive(Debug)]
+pub(super) struct Doorbells {
+    proxy: Attachment,
+    lpis: HwIrqBlock,
+}
+
+impl Doorbells {
+    /// Maps `count` doorbells to the CPUs of their vPEs, of which there may be `room` at this ITS.
+    /// On error, nothing is mapped.
+    pub(super) fn map<P: GicPlatform>(
+        its: &Its<P>,
+        proxy: DeviceId,
+        room: u32,
+        (count, cpus): (NonZeroU16, impl Fn(u16) -> Cpu),
+    ) -> Result<Self, ItsError> {
+        let proxy = its.attach_shared(proxy, count.get().into(), room)?;
+        let request = EventRequest::new(count, cpus(0));
+        let lpis = match its.map_events(&proxy, request) {
+            Ok(lpis) => lpis,
+            Err(error) => {
+                its.detach(proxy);
+                return Err(error);
+            }
+        };
+        let doorbells = Self { proxy, lpis };
+        let mut all = (0..count.get()).filter_map(|vpe| Some((doorbells.of(vpe)?, cpus(vpe))));
+        match all.try_for_each(|(doorbell, cpu)| its.move_event(doorbell, cpu).map(|_| ())) {
+            Ok(()) => Ok(doorbells),
+            Err(error) => {
+                doorbells.unmap(its);
+                Err(error)
+            }
+        }
+    }
+
+    /// Unmaps the doorbells. No event may use them any more.
+    pub(super) fn unmap<P: GicPlatform>(self, its: &Its<P>) {
+        its.release(self.proxy, &mut core::iter::once(self.lpis));
+    }
+
+    /// Returns a vPE's doorbell.
+    pub(super) fn of(&self, vpe: u16) -> Option<Lpi> {
+        Lpi::try_from(self.lpis.hwirq(vpe)?.get()).ok()
+    }
+
+    /// Returns the vPE that has this doorbell.
+    pub(super) fn vpe_of(&self, lpi: Lpi) -> Option<u16> {
+        let index = u16::try_from(lpi.get().checked_sub(self.lpis.first().get())?).ok()?;
+        (index < self.lpis.count().get()).then_some(index)
+    }
 }

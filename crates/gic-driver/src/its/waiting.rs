@@ -3,15 +3,14 @@
 //!
 //! 1. The vPE is recorded as waiting.
 //! 2. It leaves its CPU, and `GICR_VPENDBASER.PendingLast` covers the virtual LPIs until then.
-//! 3. The later ones ring its [doorbell](super::doorbell), which ends the wait.
+//! 3. The later ones ring its doorbell, which ends the wait.
 //!
 //! Doorbells stay enabled, because each change of one takes several commands. So a message to a
 //! preempted vCPU causes an exit, as without direct injection, but wakes no vCPU. A doorbell that
 //! rang before the wait can end the wait early.
 
-use super::doorbell::Doorbells;
 use super::error::{ItsError, fault};
-use super::vpe::{Vpe, VpeSet, with_vpe_table};
+use super::vpe::{Doorbells, Vpe, VpeSet, with_vpe_table};
 use crate::platform::GicPlatform;
 use core::num::NonZeroU16;
 use core::sync::atomic::Ordering::SeqCst;
