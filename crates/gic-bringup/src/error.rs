@@ -1,14 +1,16 @@
-//! Errors from bring-up, CPU hotplug, suspend and resume.
+//! Errors from bring-up, CPU hotplug, suspend and resume, and the saved state of a machine's
+//! interrupt controllers.
 
-use crate::suspended::Suspended;
+use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use gic_arch::{Affinity, Lpi};
 #[cfg(feature = "bridge-msi")]
 use gic_driver::BridgeMsiError;
 #[cfg(feature = "direct-lpi")]
 use gic_driver::direct_lpi::DirectLpiError;
+use gic_driver::gicv2::SuspendedV2;
 use gic_driver::its::ProbeError;
-use gic_driver::{GicError, ItsError, LpiError, SpiError};
+use gic_driver::{GicError, ItsError, LpiError, SpiError, gic};
 use gic_firmware::{ControllerIndex, NoRoute};
 use irq_domain::{RequestError, UnknownCpu};
 use msi_types::{Cpu, MsiError};
@@ -239,3 +241,28 @@ pub enum ResumeError {
         failed: usize,
     },
 }
+
+/// State saved from stopped interrupt controllers, consumed by
+/// [`Irqchip::resume`](crate::Irqchip::resume).
+#[must_use = "no interrupt is signaled before `Irqchip::resume`"]
+pub struct Suspended {
+    pub(crate) cpu: Cpu,
+    pub(crate) stopped: Stopped,
+    pub(crate) gic: SavedGic,
+}
+
+pub(crate) enum SavedGic {
+    V3(gic::Suspended),
+    V2(Box<[Option<SuspendedV2>; 1]>),
+}
+
+/// Controllers that the current suspend has already stopped.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Stopped {
+    /// Number of stopped ITSes, counted in the order of
+    /// [`Irqchip::controllers`](crate::Irqchip::controllers).
+    pub(crate) itses: usize,
+    pub(crate) direct_lpi: bool,
+}
+
+msi_types::debug_by!(Suspended as "Suspended", |it| {cpu: it.cpu});

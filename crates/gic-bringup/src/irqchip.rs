@@ -1,9 +1,8 @@
 //! The top-level object: owns all of a machine's interrupt controllers.
 
-use crate::config::{self, RootConfig};
+use crate::config::{self, Options, RootConfig};
 use crate::error::{BringUpError, ControllerError, DriverError, NoParent};
 use crate::msi::{MsiController, MsiControllerSet, QuietItses, Site};
-use crate::options::Options;
 use crate::root::RootGic;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

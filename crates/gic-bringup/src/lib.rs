@@ -82,17 +82,18 @@ extern crate alloc;
 mod irqchip;
 
 pub mod config;
-mod cpu;
 mod error;
 mod msi;
-mod options;
 mod root;
 mod suspend;
-mod suspended;
 
-pub use cpu::Started;
+pub use config::{
+    Absent, BridgeMsiDriver, DirectLpiDriver, GicV2Driver, ItsDriver, MbiDriver, MipDriver,
+    Options, V2mDriver,
+};
 pub use error::{
     BringUpError, ControllerError, CpuError, DriverError, NoParent, ResumeError, SuspendError,
+    Suspended,
 };
 pub use gic_arch;
 pub use gic_driver;
@@ -101,9 +102,5 @@ pub use irq_domain;
 pub use irqchip::Irqchip;
 pub use msi::MsiController;
 pub use msi_types;
-pub use options::{
-    Absent, BridgeMsiDriver, DirectLpiDriver, GicV2Driver, ItsDriver, MbiDriver, MipDriver,
-    Options, V2mDriver,
-};
 pub use root::RootGic;
-pub use suspended::Suspended;
+pub use suspend::Started;

@@ -1,10 +1,10 @@
 //! The MSI controllers, and the routing of requesters to them.
 
-use crate::config::{self, RootConfig};
-use crate::error::{ControllerError, DriverError, NoParent};
-use crate::options::{
-    BridgeMsiDriver, DirectLpiDriver, ItsDriver, MbiDriver, MipDriver, Options, V2mDriver,
+use crate::config::{
+    self, BridgeMsiDriver, DirectLpiDriver, ItsDriver, MbiDriver, MipDriver, Options, RootConfig,
+    V2mDriver,
 };
+use crate::error::{ControllerError, DriverError, NoParent};
 use crate::root::RootGic;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;

@@ -1,8 +1,7 @@
 //! The root controller: a GICv2 or a GICv3.
 
-use crate::config::RootConfig;
+use crate::config::{GicV2Driver, RootConfig};
 use crate::error::BringUpError;
-use crate::options::GicV2Driver;
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::try_arc;

@@ -38,8 +38,6 @@
 
 mod bus;
 mod composition;
-mod deletion_queue;
-mod device_table;
 mod error;
 mod function_table;
 mod interrupt_table;
@@ -47,7 +45,6 @@ mod link;
 mod msi_parent;
 mod power;
 mod spi_domain;
-mod transaction;
 mod vectors;
 
 pub use bus::{Bus, BusConfig};

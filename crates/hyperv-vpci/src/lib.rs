@@ -48,6 +48,5 @@ pub mod host;
 mod interleavings;
 pub mod protocol;
 pub mod ring;
-mod ring_error;
 
 pub use msi_types;

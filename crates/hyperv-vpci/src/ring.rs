@@ -19,7 +19,7 @@ mod reader;
 mod rust_vmm;
 mod writer;
 
-pub use crate::ring_error::RingError;
+pub use crate::channel::RingError;
 pub use heap::HeapRing;
 pub use reader::RingReader;
 #[cfg(feature = "vm-memory")]

@@ -6,7 +6,6 @@
 //! without an obstacle that is not pending is [idle](Explanation::is_idle). The machine keeps
 //! running in the meantime, so the observations may be from different times.
 
-mod controller;
 mod fact;
 mod obstacle;
 mod setup;
@@ -15,7 +14,6 @@ mod table_register;
 mod unexamined;
 mod words;
 
-pub use controller::ExplainInput;
 pub use fact::{Fact, TargetState};
 pub use obstacle::{Group, Obstacle};
 pub use setup::SetupFault;
@@ -23,6 +21,7 @@ pub use table::{Code, Statement};
 pub use table_register::TableRegister;
 pub use unexamined::{StageState, Unexamined};
 
+use crate::{DeviceId, Line, MsiMessage};
 use core::fmt;
 
 /// A stage on an interrupt's path from its device to its handler. The variants are declared in the
@@ -399,6 +398,19 @@ impl<T: fmt::Display> serde::Serialize for Text<T> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
+}
+
+/// An interrupt controller that explains why an interrupt does not reach a CPU from the
+/// controller's inputs. Message stores and routes append this explanation to their own.
+///
+/// Implementations must not send the message or change the line.
+pub trait ExplainInput: Send + Sync {
+    /// Explains what stops a message from this sender, starting at the message's doorbell. `sender`
+    /// is `None` if the message has no DeviceID.
+    fn explain_message(&self, sender: Option<DeviceId>, message: MsiMessage) -> Explanation;
+
+    /// Explains what stops the interrupt of this line.
+    fn explain_line(&self, line: Line) -> Explanation;
 }
 
 #[cfg(test)]

@@ -52,7 +52,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
-mod delivery;
 mod error;
 pub mod explain;
 mod ids;
@@ -68,12 +67,13 @@ mod setters;
 mod store;
 mod surroundings;
 pub mod trace;
-mod wired;
 
-pub use delivery::{Delivery, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
 pub use error::{ControllerFault, MsiError};
 pub use ids::{Cpu, DeviceId, EventId, Gsi, HwIrq, NoIdentity, RequesterId};
-pub use interrupt::{LevelMessages, MsiMessage, Pending, Trigger};
+pub use interrupt::{
+    Delivery, Kick, Level, LevelMessages, Line, LineObserver, MsiMessage, Pending, SetLine,
+    SignalMsi, Trigger,
+};
 pub use isolation::{
     DmaIsolation, DoorbellPage, Granule, IsolatingMechanism, Isolation, NotDmaIsolated, NotIsolated,
 };
@@ -81,6 +81,7 @@ pub use local_cpu::{IrqState, LocalCpu, TaskContext};
 pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, Tier, negotiate};
 pub use parent::{
     Attachment, BlockRequest, HwIrqBlock, Initially, Move, MoveOutcome, MsiParent, Shape,
+    WiredParent,
 };
 pub use proof::{DmaIsolated, InterruptIsolated};
 pub use region::Region;
@@ -88,4 +89,3 @@ pub use store::{
     FastMask, Fit, Masking, MessageStore, Rewrite, SlotState, Storage, StoreError, StoreUpdate,
 };
 pub use surroundings::{Hypervisor, Surroundings};
-pub use wired::WiredParent;

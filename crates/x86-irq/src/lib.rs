@@ -76,13 +76,12 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod apic;
 pub mod matrix;
 pub mod message;
 pub mod remapping;
 pub mod vector_domain;
 
-pub use apic::{Apic, ApicId, ApicVector, CpuVector};
+pub use crate::message::{Apic, ApicId, ApicVector, CpuVector};
 pub use matrix::{MatrixError, VectorMatrix};
 pub use msi_types;
 #[doc(no_inline)]

@@ -12,7 +12,7 @@
 //! The caller chooses the CPU, because the interrupt core balances interrupts across all
 //! controllers.
 
-use crate::apic::{ApicVector, CpuVector};
+use crate::message::{ApicVector, CpuVector};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;

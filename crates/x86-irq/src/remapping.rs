@@ -15,12 +15,11 @@
 //! [`RemapTable::translate`] is the unit's half, for device models and tests. Both access the table
 //! through [`RemapMemory`].
 
-mod irte;
 mod msi_parent;
 mod table;
 mod translation;
 
-use crate::apic::{ApicId, CpuVector};
+use crate::message::{ApicId, CpuVector};
 use crate::vector_domain::VectorDomain;
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
@@ -28,14 +27,15 @@ use alloc::sync::Arc;
 use core::num::NonZeroU16;
 use doorbell_fallible::SortedMap;
 use doorbell_fallible::lock::TaskLock;
-use msi_types::{ControllerFault, Cpu, HwIrq, HwIrqBlock, MsiError, RequesterId};
-
 #[cfg(doc)]
 use msi_types::MsiParent;
-
-pub use irte::{ApicMode, Irte, IrteHigh, IrteLow, IrteTarget, Source, SourceCheck};
+use msi_types::{ControllerFault, Cpu, HwIrq, HwIrqBlock, MsiError, RequesterId};
 use table::Handles;
-pub use table::{CompatibilityFormat, RemapMemory, RemapTable, RemapTableConfig, TableSize};
+
+pub use table::{
+    ApicMode, CompatibilityFormat, Irte, IrteHigh, IrteLow, IrteTarget, RemapMemory, RemapTable,
+    RemapTableConfig, Source, SourceCheck, TableSize,
+};
 pub use translation::{RemapFault, RemappableMessage};
 
 /// The unit's cache of entries. Implementations use its invalidation queue.

@@ -1,9 +1,8 @@
 //! The virtual bus: opening, polling, and requests to the host.
 
-use super::function_table::{Function, FunctionId, FunctionState};
+use super::function_table::{Completion, Function, FunctionId, FunctionState};
 use super::interrupt_table::InterruptTable;
 use super::link::Link;
-use super::transaction::Completion;
 use super::vectors::UNNAMED;
 use super::{BusEvent, Faults, Kernel, Vectors, VpciError, Wait};
 use crate::channel::{Channel, Idle};

@@ -1,9 +1,8 @@
 //! Interrupt messages: requests to the host, validation, and return.
 
 use super::bus::{Bus, Outcome};
-use super::deletion_queue::FreedBlock;
 use super::function_table::FunctionId;
-use super::interrupt_table::{Answer, Interrupt};
+use super::interrupt_table::{Answer, FreedBlock, Interrupt};
 use super::{Vectors, VpciError};
 use crate::protocol::reply::InterruptReply;
 use crate::protocol::{Delivery, InterruptDescriptor, Processors, Request, TranslatedInterrupt};

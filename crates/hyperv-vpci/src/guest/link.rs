@@ -3,11 +3,10 @@
 //! Transaction IDs are never reused. This lets the link recognize duplicate and unsolicited
 //! answers, and decide what to do with a late one.
 
-use super::deletion_queue::{Deletion, DeletionQueue, FreedBlock, Progress};
-use super::function_table::{FunctionId, FunctionTable, slots};
-use super::transaction::{Completion, State, Transaction};
-use super::vectors::Vectors;
-use super::{Faults, VpciError, device_table::DeviceTable};
+use super::function_table::{Completion, FunctionId, FunctionTable, State, Transaction, slots};
+use super::interrupt_table::{Deletion, DeletionQueue, FreedBlock, Progress};
+use super::vectors::{DeviceTable, Vectors};
+use super::{Faults, VpciError};
 use crate::channel::{Channel, ChannelError, Idle, PacketKind};
 use crate::protocol::reply::{InterruptReply, Status};
 use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Request, TranslatedInterrupt};

@@ -1,10 +1,10 @@
 //! The remappable message format (VT-d specification §5.1), and the translation of messages as the
 //! unit does it, using the entries that the driver wrote.
 
-use super::irte::IrteTarget;
-use super::table::{RemapMemory, RemapTable};
-use crate::apic::ApicId;
-use crate::message::{ApicMessage, DOORBELL_TOP, DeliveryMode, DestinationFormat, MessageError};
+use super::table::{IrteTarget, RemapMemory, RemapTable};
+use crate::message::{
+    ApicId, ApicMessage, DOORBELL_TOP, DeliveryMode, DestinationFormat, MessageError,
+};
 use bitfield_struct::bitfield;
 use msi_types::{MsiMessage, RequesterId, Trigger};
 

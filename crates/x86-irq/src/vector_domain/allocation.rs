@@ -1,9 +1,11 @@
 //! Allocates and frees vectors.
 
-use super::irq_data::{FreedVectors, HELD, IrqData, IrqDataLocked, MessageKeeper, Phase, RELEASED};
-use super::{AttachmentId, Core, VectorDomain, number};
-use crate::apic::CpuVector;
+use super::{
+    AttachmentId, Core, FreedVectors, HELD, IrqData, IrqDataLocked, MessageKeeper, Phase, RELEASED,
+    VectorDomain, number,
+};
 use crate::matrix::{MatrixError, VectorMatrix};
+use crate::message::CpuVector;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use msi_types::{

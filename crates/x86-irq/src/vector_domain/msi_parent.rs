@@ -1,7 +1,6 @@
 //! The vector domain as the MSI parent of endpoints, without remapping.
 
-use super::irq_data::{HELD, MessageKeeper, PENDING};
-use super::{FreedVectors, VectorDomain};
+use super::{FreedVectors, HELD, MessageKeeper, PENDING, VectorDomain};
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;

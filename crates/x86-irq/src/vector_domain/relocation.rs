@@ -1,9 +1,8 @@
 //! Moves interrupts from one vector to another, in two phases, cleans up former vectors, and
 //! handles CPU hotplug.
 
-use super::irq_data::{IrqData, MessageKeeper, Phase};
-use super::{Core, CpuError, VectorDomain};
-use crate::apic::{ApicId, ApicVector, CpuVector};
+use super::{Core, CpuError, IrqData, MessageKeeper, Phase, VectorDomain};
+use crate::message::{ApicId, ApicVector, CpuVector};
 use msi_types::{Cpu, HwIrq, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
 /// Error for an endpoint that cannot change its data together with its address. Its interrupt can
