@@ -1,6 +1,5 @@
 //! Reads and writes flattened devicetrees (Devicetree Specification 0.4, format version 17).
 
-mod address;
 mod blob;
 mod bridge_controllers;
 mod cpus;
@@ -8,9 +7,7 @@ mod excerpt;
 mod gic;
 mod interrupt_tree;
 mod iommu_map;
-mod map_entries;
 mod msi_controllers;
-mod nodes;
 mod overlay;
 mod references;
 mod requester_nodes;
@@ -87,7 +84,7 @@ fn read(tree: &Tree<'_>) -> Description {
         findings.add(Rule::DuplicatePhandle, node.origin("phandle"), message);
     }
     let gics = GicNodes::find(tree, &mut findings);
-    nodes::check(tree, gics.root, &mut findings);
+    gic::check(tree, gics.root, &mut findings);
     let gic = gics.root.and_then(|node| gic::read(node, &mut findings));
     let hypervisor = below_root(tree, "hypervisor", "compatible");
     let psci = below_root(tree, "psci", "method");

@@ -51,23 +51,21 @@ mod excerpt;
 mod finding;
 pub mod lint;
 mod map_overlap;
-mod requester;
 mod route;
 mod rule;
 
 pub use controller::{Coherence, Controller, ControllerIndex, ControllerKind, IntIdSpan};
 pub use controller::{Gic, GicVersion, ParentInterrupt, SecondaryGic};
 pub use controller::{IntxPin, IntxRoute, IntxRouting, NoIntx, WiredInterrupt};
-pub use description::{CpuNode, Description, WiredUser};
+pub use description::{
+    BusRange, ConfigAccess, CpuNode, Description, Iommu, IommuIndex, IommuReference, IommuRouting,
+    MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role, StreamEntry, Target,
+    WiredUser,
+};
 pub use finding::Region;
 pub use finding::Status;
 pub use finding::{Fact, NodeId, Origin};
 pub use finding::{Finding, Rule, Severity};
-pub use requester::{
-    BusRange, ConfigAccess, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role,
-    Target,
-};
-pub use requester::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 pub use route::{NoRoute, Route, RouteSpan, Via};
 
 /// Types from other packages that this package uses in its public signatures.

@@ -1,7 +1,7 @@
 //! Finds requester IDs that are in two entries of a map.
 
+use crate::description::MapEntry;
 use crate::finding::{Fact, FindingList, Origin, Rule};
-use crate::requester::MapEntry;
 use alloc::collections::BinaryHeap;
 use alloc::format;
 use alloc::vec::Vec;

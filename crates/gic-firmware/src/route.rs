@@ -20,11 +20,10 @@
 //! counts as a [bus](Role::Bus).
 
 use crate::controller::{Controller, ControllerIndex};
-use crate::description::Description;
-use crate::finding::Fact;
-use crate::requester::{
-    MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role, Target,
+use crate::description::{
+    Description, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role, Target,
 };
+use crate::finding::Fact;
 use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{DeviceId, RequesterId};

@@ -2,14 +2,11 @@
 //!
 //! | module | looks at |
 //! |---|---|
-//! | `extent` | lengths of tables and structures, number of IORT nodes |
-//! | `revisions` | revisions of tables and nodes |
-//! | `cpus`, `gic` | the MADT |
-//! | `wires` | GSIVs in the MADT and the IORT |
-//! | `segments` | the MCFG, compared with the root complexes of the IORT |
+//! | `wires` | lengths of tables and structures, number of IORT nodes; GSIVs in the MADT and the IORT |
+//! | `revisions` | revisions of tables and nodes; reserved memory ranges of the IORT |
+//! | `cpus` | the MADT |
 //! | `mappings` | references between IORT nodes |
-//! | `streams` | mappings of SMMUs, compared with those of root complexes |
-//! | `memory_ranges` | reserved memory ranges of the IORT |
+//! | `streams` | mappings of SMMUs, and the MCFG, compared with root complexes of the IORT |
 
 mod cpus;
 mod mappings;

@@ -8,12 +8,12 @@ use super::msi_controllers::ControllerList;
 use super::names::node_name;
 use super::table::{Signature, in_madt, origin, sound};
 use super::table_set::TableSet;
-use crate::finding::{Fact, FindingList, NodeId, Region, Rule, Status};
-use crate::map_overlap::report_overlaps;
-use crate::requester::{
+use crate::description::{
     BusRange, ConfigAccess, Iommu, IommuIndex, IommuReference, IommuRouting, MapEntry, MsiRouting,
     Parent, PciHost, PlatformDevice, Role, StreamEntry, Target,
 };
+use crate::finding::{Fact, FindingList, NodeId, Region, Rule, Status};
+use crate::map_overlap::report_overlaps;
 use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;

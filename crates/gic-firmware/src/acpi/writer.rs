@@ -11,9 +11,8 @@ pub use source::iort_source;
 
 use super::fields::allocation;
 use super::table::Signature;
-use crate::description::Description;
+use crate::description::{BusRange, ConfigAccess, Description};
 use crate::finding::NodeId;
-use crate::requester::{BusRange, ConfigAccess};
 use alloc::vec::Vec;
 use numbering::{Oem, Segments, Structure, table};
 

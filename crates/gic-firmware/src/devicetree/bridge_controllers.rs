@@ -5,10 +5,9 @@
 //! registers. The step `boards` compares names, bits and offsets with the drivers' sources
 //! (`docs/registers.md`).
 
-use super::address::{REGION_NAMES, cells, regions_if_any};
 use super::gic;
 use super::interrupt_tree::{self, CELLS, EXTENDED, INTERRUPT_NAMES, INTERRUPTS, cell_count};
-use super::tree::{NodeRef, Tree};
+use super::tree::{NodeRef, REGION_NAMES, Tree, cells, regions_if_any};
 use super::windows::{ECAM_WITH_PORT_LOGIC, MAP, PARENT, is_pci_host};
 use crate::controller::{Controller, ControllerKind, WiredInterrupt};
 use crate::finding::{Fact, Region};

@@ -1,9 +1,8 @@
 //! Reads CPUs and memory (Devicetree Specification §3.4, §3.8; binding `arm/cpus.yaml`), and the
 //! sockets and clusters that contain the CPUs (Linux binding `cpu/cpu-topology.txt`).
 
-use super::address::{bus_regions, regions_if_any};
 use super::blob::DtbError;
-use super::tree::{NodeRef, Tree};
+use super::tree::{NodeRef, Tree, bus_regions, regions_if_any};
 use crate::description::CpuNode;
 use crate::finding::{Fact, FindingList, NodeId, Region, Rule};
 use alloc::borrow::ToOwned;

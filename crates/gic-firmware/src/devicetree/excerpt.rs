@@ -1,8 +1,7 @@
 //! Renders nodes as devicetree source, so that a message can show the property that it refers to.
 
-use super::address::cells;
 use super::blob::DtbError;
-use super::tree::{NodeRef, Tree};
+use super::tree::{NodeRef, Tree, cells};
 use crate::excerpt::Excerpt;
 use crate::finding::NodeId;
 use alloc::collections::{BTreeMap, BTreeSet};

@@ -2,12 +2,11 @@
 //! §2.4): interrupt specifiers of the GIC (binding `arm,gic-v3.yaml`), and how a host bridge's
 //! `interrupt-map` routes PCI pins (§2.4.3, IEEE 1275 PCI interrupt mapping).
 
-use super::address::cells;
-use super::tree::{NodeRef, Tree};
+use super::tree::{NodeRef, Tree, cells};
 use super::windows::is_pci_host;
 use crate::controller::{IntxRoute, IntxRouting, WiredInterrupt};
+use crate::description::PciHost;
 use crate::finding::Fact;
-use crate::requester::PciHost;
 use alloc::format;
 use alloc::string::String;
 use gic_arch::IntId;

@@ -1,10 +1,9 @@
 //! Reads MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
 
-use super::address::{bus_address, bus_regions, cells, required_regions};
-use super::gic::GicNodes;
-use super::interrupt_tree::{CELLS, cell_count};
-use super::tree::{NodeRef, Tree};
-use super::{bridge_controllers, gic, interrupt_tree};
+use super::bridge_controllers;
+use super::gic::{self, GicNodes};
+use super::interrupt_tree::{self, CELLS, cell_count};
+use super::tree::{NodeRef, Tree, bus_address, bus_regions, cells, required_regions};
 use crate::controller::{Controller, ControllerIndex, ControllerKind, GicVersion, IntIdSpan};
 use crate::finding::{Fact, FindingList, Region, Rule, Status};
 use alloc::collections::BTreeMap;
@@ -153,7 +152,7 @@ fn read(
         ControllerKind::Its | ControllerKind::V2m => required_registers(node, findings),
         ControllerKind::Mbi => mbi_registers(node, findings),
         ControllerKind::DirectLpi => None,
-        _ => super::address::regions_if_any(node).into_iter().next(),
+        _ => super::tree::regions_if_any(node).into_iter().next(),
     };
     let ranges = match kind {
         ControllerKind::Mbi => mbi_ranges(node, findings),
@@ -226,7 +225,7 @@ fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fa
     const ALIAS: &str = "mbi-alias";
     let Some(value) = node.property(ALIAS) else {
         // If the distributor's address is missing, the reader of the GIC has already reported it.
-        return super::address::regions_if_any(node).into_iter().next();
+        return super::tree::regions_if_any(node).into_iter().next();
     };
     match bus_address(node, value) {
         Ok(base) => {

@@ -1,12 +1,11 @@
 //! Checks that references to interrupt controllers resolve (Devicetree Specification §2.4).
 
-use super::address::{cells, cells_in_words};
 use super::gic;
 use super::interrupt_tree::{
     CELLS, CONTROLLER, EXTENDED, INTERRUPTS, MAP, MapEntry, PARENT, WITHOUT_ADDRESS, cell_count,
     interrupt, map_entries, map_entries_by,
 };
-use super::tree::{NodeRef, Tree};
+use super::tree::{NodeRef, Tree, cells, cells_in_words};
 use crate::finding::{FindingList, Rule};
 use alloc::collections::BTreeMap;
 use alloc::string::String;

@@ -1,20 +1,18 @@
 //! Reads the nodes that refer to MSI controllers (bindings `pci/pci-msi.txt`,
 //! `interrupt-controller/msi.txt`).
 
-use super::address::{REGION_NAMES, cells, cells_in_words, regions_if_any};
-use super::iommu_map::{self, IommuList};
-use super::map_entries::{self, MapKind};
+use super::gic;
+use super::iommu_map::{self, IommuList, MapKind};
 use super::msi_controllers::{ControllerList, MSI_CELLS};
-use super::tree::{NodeRef, Tree};
-use super::windows::{ECAM_HOSTS, MAP, PARENT, is_pci_bridge, is_pci_host};
-use super::{nodes, windows};
+use super::tree::{NodeRef, REGION_NAMES, Tree, cells, cells_in_words, regions_if_any};
+use super::windows::{self, ECAM_HOSTS, MAP, PARENT, is_pci_bridge, is_pci_host};
 use crate::controller::Controller;
-use crate::finding::{Fact, FindingList, Region, Rule};
-use crate::map_overlap::report_overlaps;
-use crate::requester::{
+use crate::description::{
     BusRange, ConfigAccess, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role,
     Target,
 };
+use crate::finding::{Fact, FindingList, Region, Rule};
+use crate::map_overlap::report_overlaps;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -197,7 +195,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         const KIND: MapKind = MapKind { property: MAP, cells: MSI_CELLS };
         // Findings about the map would be symptoms of the ITS's wrong number of cells, which is
         // reported for the ITS.
-        if map_entries::is_for_one_cell_its(self.tree, node, KIND) {
+        if iommu_map::is_for_one_cell_its(self.tree, node, KIND) {
             let mut symptoms = FindingList::default();
             let mut reader = Reader { findings: &mut symptoms, ..*self };
             return reader.entries(node, KIND, mask);
@@ -211,12 +209,12 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         kind: MapKind,
         mask: Option<u32>,
     ) -> Option<Vec<Fact<MapEntry>>> {
-        let entries = map_entries::read(self.tree, node, kind, self.findings)?;
-        let mut entry = |entry: &map_entries::Entry| {
+        let entries = iommu_map::read(self.tree, node, kind, self.findings)?;
+        let mut entry = |entry: &iommu_map::Entry| {
             let target = if self.tree.by_phandle(entry.phandle).is_some() {
                 self.target(node, MAP, entry.phandle)
             } else {
-                let message = map_entries::unresolved(self.tree, kind, entry);
+                let message = iommu_map::unresolved(self.tree, kind, entry);
                 self.findings.add(Rule::UnknownPhandle, node.origin(MAP), message);
                 Target::Nowhere
             };
@@ -230,7 +228,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             Fact::new(entry, node.origin(MAP))
         };
         let map: Vec<_> = entries.iter().map(&mut entry).collect();
-        map_entries::check(node, kind, mask, &entries, self.findings);
+        iommu_map::check(node, kind, mask, &entries, self.findings);
         report_overlaps(&map, self.findings);
         Some(map)
     }
@@ -314,7 +312,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             return Target::Nowhere;
         };
         let disabled = self.controllers.get(index).is_some_and(|to| !to.status.is_enabled());
-        if disabled && from.status().is_enabled() && !nodes::has_unknown_status(node) {
+        if disabled && from.status().is_enabled() && !gic::has_unknown_status(node) {
             let is_marked = !node.status().is_enabled();
             let why = if is_marked { "disabled" } else { "ignored by drivers" };
             let message = format!("`{property}` refers to {}, which is {why}", node.path());

@@ -6,12 +6,10 @@
 //! (`pci_dma_configure`), and at the parent of another device (`of_dma_configure_id`). Each bus
 //! translates (`of_translate_dma_address`); a bus without the property does not.
 
-use super::address::{DMA_RANGES, RANGES, range_entries, search, to_cpu, to_memory};
-use super::tree::{NodeRef, Tree};
-use crate::description::Description;
+use super::tree::{DMA_RANGES, NodeRef, RANGES, Tree, range_entries, search, to_cpu, to_memory};
+use crate::description::{Description, PlatformDevice, Role};
 use crate::finding::{Fact, FindingList, Region, Rule};
 use crate::lint::msi_maps::{doorbells, untranslated};
-use crate::requester::{PlatformDevice, Role};
 use crate::route::RouteSpan;
 use alloc::collections::BTreeMap;
 use alloc::format;

@@ -6,14 +6,13 @@
 //! whose parent is the GIC counts as an interrupt of the nexus. So we never look up specifiers in
 //! maps, and we read each property only once.
 
-use super::address::cells;
 use super::gic::version;
 use super::interrupt_tree::{
     CELLS, CONTROLLER, EXTENDED, INTERRUPTS, MAP, SPI, WITHOUT_ADDRESS, cell_count, describe,
     has_type, interrupt, map_entries, parent,
 };
 use super::references;
-use super::tree::{NodeRef, Tree};
+use super::tree::{NodeRef, Tree, cells};
 use crate::controller::GicVersion;
 use crate::description::WiredUser;
 use crate::finding::{Fact, FindingList, Rule};

@@ -7,21 +7,21 @@ mod references;
 pub use names::with_node_paths;
 pub use references::{WriteError, WriteErrorKind};
 
-use super::address::REGION_NAMES;
 use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
-use super::bridge_controllers::PORT_LOGIC;
+use super::bridge_controllers::{self, PORT_LOGIC};
 use super::msi_controllers::{MIP, PRE_ITS};
 use super::requester_nodes::BUSES;
-use super::windows::ECAM_HOSTS;
-use super::{bridge_controllers, interrupt_tree, iommu_map, windows};
+use super::tree::REGION_NAMES;
+use super::windows::{self, ECAM_HOSTS};
+use super::{interrupt_tree, iommu_map};
 use crate::controller::{
     BROKEN_SAVE_RESTORE, Controller, ControllerKind, Gic, GicVersion, SecondaryGic,
 };
-use crate::description::{CpuNode, Description};
-use crate::finding::NodeId;
-use crate::requester::{
-    ConfigAccess, Iommu, IommuIndex, IommuRouting, PciBridge, PciHost, PlatformDevice, Role,
+use crate::description::{
+    ConfigAccess, CpuNode, Description, Iommu, IommuIndex, IommuRouting, PciBridge, PciHost,
+    PlatformDevice, Role,
 };
+use crate::finding::NodeId;
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString as _};
 use alloc::vec;

@@ -1,9 +1,8 @@
 //! Computes the DeviceIDs that each requester uses at its controllers.
 
 use crate::controller::{Controller, ControllerIndex};
-use crate::description::Description;
+use crate::description::{BusRange, Description, MsiRouting, Role};
 use crate::finding::{NodeId, Origin};
-use crate::requester::{BusRange, MsiRouting, Role};
 use crate::route::{RouteSpan, Via};
 use alloc::vec::Vec;
 

@@ -1,9 +1,8 @@
 //! Checks the sizes and addresses of register frames, and whether each CPU has a redistributor.
 
 use crate::controller::{ControllerKind, Gic, GicVersion};
-use crate::description::Description;
+use crate::description::{ConfigAccess, Description};
 use crate::finding::{Fact, FindingList, NodeId, Origin, Region, Rule};
-use crate::requester::ConfigAccess;
 use alloc::format;
 use alloc::vec::Vec;
 use msi_types::DeviceId;

@@ -2,11 +2,11 @@
 
 use super::claims::{Claim, claims, reachable, requesters};
 use crate::controller::{Controller, ControllerKind};
-use crate::description::Description;
-use crate::finding::{Fact, FindingList, NodeId, Rule};
-use crate::requester::{
-    ConfigAccess, IommuRouting, MapEntry, MsiRouting, PciHost, Role, StreamEntry, Target,
+use crate::description::{
+    ConfigAccess, Description, IommuRouting, MapEntry, MsiRouting, PciHost, Role, StreamEntry,
+    Target,
 };
+use crate::finding::{Fact, FindingList, NodeId, Rule};
 use crate::route::RouteSpan;
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -95,7 +95,7 @@ fn disabled_iommus(
     }
 }
 
-fn disabled(description: &Description, index: crate::requester::IommuIndex) -> Option<String> {
+fn disabled(description: &Description, index: crate::description::IommuIndex) -> Option<String> {
     let iommu = description.iommu(index).filter(|iommu| !iommu.status.is_enabled())?;
     Some(format!("the map or reference leads to {}, which is disabled", iommu.id))
 }

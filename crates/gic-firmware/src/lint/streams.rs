@@ -2,9 +2,10 @@
 //! PCI hosts.
 
 use super::claims::requesters;
-use crate::description::Description;
+use crate::description::{
+    BusRange, ConfigAccess, Description, IommuIndex, IommuReference, IommuRouting, PciHost,
+};
 use crate::finding::{FindingList, NodeId, Origin, Rule};
-use crate::requester::{BusRange, ConfigAccess, IommuIndex, IommuReference, IommuRouting, PciHost};
 use alloc::format;
 use alloc::vec::Vec;
 

@@ -10,6 +10,4 @@ mod lint;
 mod machine;
 mod madt;
 mod round_trip;
-mod server;
 mod table_set;
-mod unusable;

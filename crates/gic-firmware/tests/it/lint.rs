@@ -4,7 +4,6 @@
 mod bounds;
 mod dts;
 mod faults;
-mod secondary_gics;
 mod windows;
 
 use gic_firmware::lint::{KnownRegisters, check};

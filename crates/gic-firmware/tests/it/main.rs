@@ -6,7 +6,6 @@ mod lint;
 mod maps;
 mod overlay;
 mod round_trip;
-mod secondary_gics;
 mod shapes;
 mod vocabulary;
 mod wired;

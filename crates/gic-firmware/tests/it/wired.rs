@@ -1,14 +1,18 @@
 //! Tests for users of wired interrupts, and for platform devices' IOMMUs.
+//!
+//! Tests devicetrees with several GICs: the choice of the root GIC, and the parents of secondary
+//! GICs.
 
-use gic_firmware::devicetree::excerpts;
+use gic_firmware::devicetree::{self, excerpts};
+use gic_firmware::lint::{KnownRegisters, check};
 #[cfg(feature = "write")]
 use gic_firmware::{
-    Controller, ControllerIndex, DeviceId, Fact, Iommu, IommuReference, MsiRouting, PlatformDevice,
+    Controller, ControllerIndex, DeviceId, Iommu, IommuReference, MsiRouting, PlatformDevice,
     Region,
 };
 use gic_firmware::{
-    Description, IntxPin, IommuIndex, NoIntx, NodeId, RequesterId, Rule, Status, Trigger,
-    devicetree,
+    ControllerKind, Description, Fact, GicVersion, IntId, IntxPin, IommuIndex, NoIntx, NodeId,
+    RequesterId, Rule, Status, Trigger,
 };
 use std::collections::BTreeSet;
 
@@ -182,4 +186,62 @@ fn stream_ids_are_written_as_they_are_read() {
     let specifiers: Vec<_> =
         read.devices[0].iommus.iter().map(|passed| passed.specifier.as_slice()).collect();
     assert_eq!(specifiers, [&[0x11, 0x7f], &[0x12, 0]]);
+}
+
+fn cascaded() -> Description {
+    devicetree::parse(include_bytes!("../data/cascaded.dtb")).expect("a readable tree")
+}
+
+#[test]
+fn the_uncascaded_gic_is_the_root() {
+    let machine = cascaded();
+    let root = machine.gic.expect("a root");
+    assert_eq!((root.id.as_str(), root.version.value), ("/intc@8000000", GicVersion::V3));
+}
+
+#[test]
+fn secondary_gics_state_their_parent_interrupts() {
+    let machine = cascaded();
+    let parents: Vec<_> = machine
+        .secondary_gics
+        .iter()
+        .map(|secondary| {
+            let parent = secondary.parent.as_ref().expect("a parent");
+            let intid = parent.intid.map(IntId::get);
+            (secondary.gic.id.as_str(), parent.controller.as_str(), intid)
+        })
+        .collect();
+    assert_eq!(
+        parents,
+        [
+            ("/intc@2000000", "/intc@8000000", Some(42)),
+            ("/intc@3000000", "/intc@2000000", Some(52)),
+            ("/intc@4000000", "/gpio@6000000", None),
+        ]
+    );
+    let places = machine.secondary_gics.iter().map(|secondary| {
+        secondary.parent.as_ref().map(|parent: &Fact<_>| parent.origin.to_string())
+    });
+    let places: Vec<_> = places.flatten().collect();
+    assert_eq!(places[0], "/intc@2000000: interrupts");
+    assert_eq!(places[1], "/intc@3000000: interrupts-extended");
+}
+
+#[test]
+fn an_msi_controller_belongs_to_the_gic_that_contains_it() {
+    let machine = cascaded();
+    let of = |kind: &ControllerKind| {
+        let controller = machine.controllers.iter().find(|one| one.kind == *kind).expect("one");
+        machine.gic_of(controller).expect("its GIC").id.to_string()
+    };
+    assert_eq!(of(&ControllerKind::V2m), "/intc@2000000");
+    assert_eq!(of(&ControllerKind::Its), "/intc@8000000");
+    assert_eq!(machine.root_controllers().count(), 1);
+}
+
+#[test]
+fn spis_of_a_secondary_gic_do_not_conflict_with_the_root() {
+    // The frame allocates INTIDs 64 to 95 of its own GIC; INTID 65 of the root GIC is wired to a
+    // serial port.
+    assert_eq!(check(&cascaded(), &KnownRegisters::default()), []);
 }

@@ -114,41 +114,7 @@ impl Checks<'_, '_> {
         );
         self.findings.add(Rule::OldRevision, first.origin("revision"), message);
     }
-}
 
-/// Returns the reason why a node's revision, or that of its table, is too old for a field that the
-/// node states.
-fn too_old(node: IortNode<'_>, table: u8) -> Option<String> {
-    let (bytes, revision) = (node.before_mappings(), node.revision);
-    match node.kind {
-        NodeKind::SmmuV3 if revision < 5 && smmu_v3::FLAGS.has(bytes, INDEX_VALID)? => {
-            Some(format!(
-                "has the flag of a valid DeviceID mapping index, which revision {revision} has not"
-            ))
-        }
-        NodeKind::Pmcg if revision == 0 => {
-            let page: u64 = pmcg::PAGE_1.read(bytes).filter(|&page| page != 0)?;
-            Some(format!("has page 1 at {page:#x}, but revision 0 has no such field"))
-        }
-        NodeKind::Rmr if revision == 0 => {
-            Some(String::from("has revision 0; reserved memory ranges start at revision 1"))
-        }
-        NodeKind::Rmr if table < IORT_RMR => Some(format!(
-            "reserves memory, which the IORT does since revision {IORT_RMR}, but the table has \
-             {table}: operating systems ignore it"
-        )),
-        _ => None,
-    }
-}
-
-/// Bytes of a memory range descriptor: base, length and a reserved word.
-const RANGE_BYTES: usize = 20;
-/// Alignment of memory ranges.
-const ALIGNMENT: u64 = 0x1_0000;
-
-const COUNT: &str = rmr::RANGES.name;
-
-impl Checks<'_, '_> {
     pub(super) fn memory_ranges(&mut self) {
         let mut all = Vec::new();
         for node in self.nodes.iter().filter(|node| node.kind == NodeKind::Rmr) {
@@ -217,6 +183,38 @@ impl Checks<'_, '_> {
         }
     }
 }
+
+/// Returns the reason why a node's revision, or that of its table, is too old for a field that the
+/// node states.
+fn too_old(node: IortNode<'_>, table: u8) -> Option<String> {
+    let (bytes, revision) = (node.before_mappings(), node.revision);
+    match node.kind {
+        NodeKind::SmmuV3 if revision < 5 && smmu_v3::FLAGS.has(bytes, INDEX_VALID)? => {
+            Some(format!(
+                "has the flag of a valid DeviceID mapping index, which revision {revision} has not"
+            ))
+        }
+        NodeKind::Pmcg if revision == 0 => {
+            let page: u64 = pmcg::PAGE_1.read(bytes).filter(|&page| page != 0)?;
+            Some(format!("has page 1 at {page:#x}, but revision 0 has no such field"))
+        }
+        NodeKind::Rmr if revision == 0 => {
+            Some(String::from("has revision 0; reserved memory ranges start at revision 1"))
+        }
+        NodeKind::Rmr if table < IORT_RMR => Some(format!(
+            "reserves memory, which the IORT does since revision {IORT_RMR}, but the table has \
+             {table}: operating systems ignore it"
+        )),
+        _ => None,
+    }
+}
+
+/// Bytes of a memory range descriptor: base, length and a reserved word.
+const RANGE_BYTES: usize = 20;
+/// Alignment of memory ranges.
+const ALIGNMENT: u64 = 0x1_0000;
+
+const COUNT: &str = rmr::RANGES.name;
 
 /// Returns the base and the length of each range of the node, or the invalid field and the reason.
 fn ranges(node: IortNode<'_>) -> Result<Vec<(u64, u64)>, (&'static str, String)> {

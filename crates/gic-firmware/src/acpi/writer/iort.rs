@@ -8,9 +8,8 @@ use crate::acpi::fields::{
 use crate::acpi::iort::{DRAFT_MARK, DRAFT_REVISION, MAPPING_BYTES, NODE_BYTES, SINGLE_MAPPING};
 use crate::acpi::requester_nodes::{PMCG, SMMU_V3};
 use crate::controller::{Controller, ControllerIndex, ControllerKind};
-use crate::description::Description;
+use crate::description::{Description, MapEntry, MsiRouting, PlatformDevice, Role, Target};
 use crate::finding::NodeId;
-use crate::requester::{MapEntry, MsiRouting, PlatformDevice, Role, Target};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;

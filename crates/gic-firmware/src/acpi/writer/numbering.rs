@@ -4,9 +4,8 @@
 use crate::acpi::fields::{Field, Layout};
 use crate::acpi::table::{HEADER_BYTES, Signature};
 use crate::controller::{Controller, ControllerKind};
-use crate::description::Description;
+use crate::description::{Description, PciHost};
 use crate::finding::NodeId;
-use crate::requester::PciHost;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;

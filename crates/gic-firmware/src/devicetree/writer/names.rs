@@ -1,9 +1,8 @@
 //! Assigns devicetree paths to nodes of descriptions from other sources.
 
 use crate::controller::{ControllerKind, Gic, GicVersion};
-use crate::description::Description;
+use crate::description::{ConfigAccess, Description, PciHost, PlatformDevice};
 use crate::finding::NodeId;
-use crate::requester::{ConfigAccess, PciHost, PlatformDevice};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::{format, vec};

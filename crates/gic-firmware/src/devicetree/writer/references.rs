@@ -1,13 +1,13 @@
 //! Encodes property values: references to controllers and IOMMUs, maps to them, and simple values.
 
 use crate::controller::{Coherence, Controller, ControllerKind, Gic};
-use crate::description::Description;
-use crate::devicetree::map_entries;
+use crate::description::{
+    Description, Iommu, IommuIndex, IommuRouting, MapEntry, MsiRouting, Parent, PlatformDevice,
+    Target,
+};
+use crate::devicetree::iommu_map;
 use crate::devicetree::msi_controllers::DIRECT_LPI;
 use crate::finding::{Fact, NodeId, Region, Status};
-use crate::requester::{
-    Iommu, IommuIndex, IommuRouting, MapEntry, MsiRouting, Parent, PlatformDevice, Target,
-};
 use alloc::string::String;
 use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};
@@ -215,7 +215,7 @@ pub(super) fn map_output(
     count: usize,
     length: u32,
 ) -> Option<()> {
-    if count > map_entries::MAX_CELLS || (count > 1 && length > 1) {
+    if count > iommu_map::MAX_CELLS || (count > 1 && length > 1) {
         return None;
     }
     words.extend(core::iter::once(output).chain(core::iter::repeat(0)).take(count));

@@ -1,9 +1,13 @@
 //! Reads damaged tables. The reader must return a description or an error within bounded time.
+//!
+//! Checks tables of machines whose GIC Linux cannot use.
 
 use super::bytes::{
-    Mapping, describe, iort, its_group, mcfg, named_component, pmcg, root_complex, smmu_v2,
-    smmu_v3, table, usual_madt, word,
+    Mapping, describe, gicc, gicd, iort, its, its_group, madt, mcfg, named_component, pmcg,
+    root_complex, smmu_v2, smmu_v3, table, usual_madt, word,
 };
+use super::faults::{Fault, expect_tables};
+use super::machine::planted;
 use gic_firmware::Rule;
 use gic_firmware::acpi::{TableSet, parse};
 use gic_firmware::lint::{KnownRegisters, check, compare};
@@ -137,4 +141,34 @@ fn parsing_overlapping_id_mappings_is_time_bounded() {
         machine.findings.iter().any(|finding| finding.message.contains("too many ID mappings"))
     );
     assert!(executed().saturating_sub(before) < Duration::from_secs(20));
+}
+
+/// Machines whose MADT leaves Linux without a distributor or a CPU interface.
+#[test]
+fn unusable_gics_are_reported() {
+    let gicv2 = |version: u8, bases: &[u64], frame: Option<Vec<u8>>| {
+        let cpus = bases.iter().zip(0..).map(|(base, uid)| {
+            planted(gicc(82, uid, 1, u64::from(uid), 0), 32, &base.to_le_bytes())
+        });
+        vec![madt(&cpus.chain([gicd(0x800_0000, version)]).chain(frame).collect::<Vec<_>>())]
+    };
+    let cases: [(&str, u8, &[u64], &[Rule]); 8] = [
+        ("sound GICv2", 2, &[0x900_0000; 2], &[]),
+        ("sound version 0", 0, &[0x900_0000; 2], &[]),
+        ("interface of one CPU elsewhere", 2, &[0x900_0000, 0x901_0000], &[Rule::GiccMismatch]),
+        ("interface of one CPU absent", 0, &[0x900_0000, 0], &[Rule::GiccMismatch]),
+        ("no interface", 2, &[0; 2], &[Rule::GicdVersion]),
+        ("version 0, no interface", 0, &[0; 2], &[Rule::GicdVersion]),
+        ("version 1", 1, &[0x900_0000; 2], &[Rule::GicdVersion]),
+        ("version 3", 3, &[0; 2], &[Rule::TooFewRedistributors]),
+    ];
+    let cases =
+        cases.map(|(name, version, bases, rules)| (name, gicv2(version, bases, None), rules));
+    let its = gicv2(0, &[0x900_0000], Some(its(0, 0, 0x808_0000)));
+    let no_gic = vec![madt(&[planted(gicc(82, 0, 1, 0, 0), 20, &[9])])];
+    let others: [Fault<'_>; 2] = [
+        ("version 0, ITS alone", its, &[Rule::GicdVersion]),
+        ("RPi3: no GIC, interrupt 9", no_gic, &[Rule::MissingProperty]),
+    ];
+    expect_tables(cases.into_iter().chain(others).collect());
 }
