@@ -116,7 +116,7 @@ impl<P: GicPlatform> RootGic<P> {
     ///
     /// Context: hard IRQ.
     #[inline]
-    pub fn take_all_split(
+    pub(crate) fn take_all_split(
         &self,
         registers: &impl SystemRegisters,
         mut handle: impl FnMut(Active) -> Option<Active>,

@@ -1,8 +1,8 @@
 //! Tests for functions behind a conventional PCI bridge. To the ITS, these functions are a single
 //! device.
 
+use crate::choices::Messages;
 use crate::machine::{Chip, Machine};
-use crate::messages::Messages;
 use irq_domain::{MsiDevice, MsiDeviceConfig};
 use msi_types::pci::PciRequester;
 use msi_types::{RequesterId, Shape};

@@ -1,14 +1,23 @@
 //! Tests that the kernel's options (placement, priorities, EOI mode) reach the drivers.
+//!
+//! Tests which messages a kernel may store, given the surroundings that it states and the signs of
+//! a hypervisor in firmware's description.
+//!
+//! The message store of the tests' devices.
 
-use crate::machine::{CPU0, CPU1, Machine, function};
+use crate::machine::{CPU0, CPU1, FUNCTION, Machine, function};
 use gic_arch::{IntId, Lpi, Priority, SgiId};
 use gic_bringup::{DriverError, Irqchip, Options};
 use gic_driver::cpu_interface::Active;
 use gic_driver::{GicError, Priorities};
-use irq_domain::{AffinityPolicy, IrqContext, Placement, WiredRequest};
-use msi_types::{Cpu, HwIrq, Level, Line, Shape, Trigger};
-use std::sync::Arc;
+use gic_firmware::Fact;
+use irq_domain::{AffinityPolicy, IrqContext, MsiDevice, MsiDeviceConfig, Placement, WiredRequest};
+use msi_types::{
+    Cpu, Fit, HwIrq, Hypervisor, Level, Line, Masking, MessageStore, MsiMessage, Rewrite, Shape,
+    Storage, StoreError, StoreUpdate, Surroundings, Trigger,
+};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 const SPI: u32 = 40;
 const ORDINARY: Priority = Priority::new(0x80);
@@ -131,4 +140,82 @@ fn an_ipi_runs_the_receivers_handler() {
     let nobody = machine.execute(CPU0, |own| chip.send_ipi(sgi, &[CPU1, Cpu::new(2)], own));
     assert_eq!(nobody, Err(GicError::UnknownCpu(Cpu::new(2))));
     assert!(!machine.wants(CPU1), "the SGI must be sent to all CPUs or to none");
+}
+
+/// Returns whether the irqchip accepts IMS. A store that the bus defines always works.
+fn accepts_ims(options: &Options<'_>, is_named: bool) -> bool {
+    let machine = Machine::new().described(|machine| {
+        machine.hypervisor = is_named.then(|| Fact::stated("xen,xen".into()));
+    });
+    let chip = machine.boot_with(options);
+    let (nic, _) = function(&chip);
+    assert_eq!(nic.allocate(Shape::Independent, 2..=2).unwrap().len(), 2);
+    drop(nic);
+    let store = Messages(Mutex::default(), Storage::Device);
+    let parent = chip.pci_parent(&chip.description().hosts[0], FUNCTION).unwrap();
+    let config = MsiDeviceConfig::new("ims", FUNCTION, parent, Arc::new(store));
+    let ims = MsiDevice::attach(chip.interrupts(), config);
+    if let Err(refused) = &ims {
+        assert!(refused.to_string().contains("Surroundings::BareMetal"), "{refused}");
+    }
+    assert_eq!(chip.surroundings() == Surroundings::BareMetal, ims.is_ok());
+    ims.is_ok()
+}
+
+#[test]
+fn only_stated_bare_metal_without_hypervisor_accepts_ims() {
+    let traps = Options::default().with_surroundings(Surroundings::Guest(Hypervisor::Traps));
+    for (options, is_named, expected) in [
+        (Options::default(), false, false),
+        (traps, false, false),
+        (Options::bare_metal(), false, true),
+        (Options::bare_metal(), true, false),
+    ] {
+        assert_eq!(accepts_ims(&options, is_named), expected, "{options:?}, {is_named}");
+    }
+}
+
+/// A device's message store, in a place that the bus defines or in memory of the device's own.
+pub(crate) struct Messages(pub(crate) Mutex<[MsiMessage; 4]>, pub(crate) Storage);
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self(Mutex::default(), Storage::Bus)
+    }
+}
+
+impl StoreUpdate for &Messages {
+    fn write(&mut self, slot: u16, message: MsiMessage) {
+        self.0.lock().unwrap()[usize::from(slot)] = message;
+    }
+
+    fn mask(&mut self, _: u16) {}
+    fn unmask(&mut self, _: u16) {}
+}
+
+impl MessageStore for Messages {
+    fn slots(&self) -> u16 {
+        4
+    }
+
+    fn fit(&self) -> Fit {
+        Fit::new(Rewrite::Masked)
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::None
+    }
+
+    fn storage(&self) -> Storage {
+        self.1
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
+        change(&mut &*self);
+        Ok(())
+    }
+
+    fn set_enabled(&self, _: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
 }

@@ -1,7 +1,7 @@
 //! A test machine with two CPUs, a GICv3 with an ITS, and a kernel whose heap can run out. The
 //! model and its RAM don't count against that heap.
 
-use crate::messages::Messages;
+use crate::choices::Messages;
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{CpuBus, Executing, Frame, MachinePlatform};
 use doorbell_hardware::ram::{Caches, Ram};

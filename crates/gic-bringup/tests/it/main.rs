@@ -3,7 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-mod boot_cpu;
 mod bridge;
 mod changes;
 mod choices;
@@ -12,12 +11,10 @@ mod explain;
 mod guide;
 mod hotplug;
 mod machine;
-mod messages;
 mod out_of_memory;
 mod public_threads;
 mod second_boot;
 mod setup;
-mod surroundings;
 mod suspend;
 
 use gic_bringup::ControllerError;

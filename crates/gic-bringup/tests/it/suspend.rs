@@ -1,8 +1,8 @@
 //! Suspend and resume tests. While suspended, the machine loses all state except the contents of
 //! RAM.
 
+use crate::choices::Messages;
 use crate::machine::{CPU0, CPU1, Chip, Machine, function};
-use crate::messages::Messages;
 use doorbell_hardware::bus::{AccessWidth, MmioDevice};
 use doorbell_test_support::with_allocations;
 use gic_arch::IntId;

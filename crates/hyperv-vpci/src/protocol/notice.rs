@@ -104,7 +104,7 @@ impl<'a> Relations<'a> {
     }
 
     /// Returns the length in bytes of a message with this number of functions.
-    pub const fn message_length(form: RelationsForm, functions: usize) -> usize {
+    pub(crate) const fn message_length(form: RelationsForm, functions: usize) -> usize {
         8 + functions * form.description_length()
     }
 

@@ -16,7 +16,6 @@ mod gic;
 mod host;
 mod hostile;
 mod misbehavior;
-mod negotiation;
 mod openvmm;
 mod out_of_memory;
 mod peer;
