@@ -282,7 +282,7 @@ impl<P: Platform> BridgeMsi<P> {
     }
 
     /// Returns the gate if it is closed: no message interrupts.
-    pub fn closed_gate(&self) -> Option<MsiGate> {
+    pub(crate) fn closed_gate(&self) -> Option<MsiGate> {
         let closed = self.gate.as_ref().filter(|gate| !gate.is_open(&self.frame));
         closed.map(|gate| gate.gate)
     }

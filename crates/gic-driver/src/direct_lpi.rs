@@ -244,25 +244,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     fn note(&self, error: MsiError) {
         self.fault.with(self.platform(), |fault| *fault = Some(error));
     }
-}
 
-impl<P: GicPlatform> Drop for DirectLpi<P> {
-    fn drop(&mut self) {
-        self.redistributors.gic().lpis().unclaim();
-    }
-}
-
-impl<P: GicPlatform> fmt::Debug for DirectLpi<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DirectLpi").field("gic", self.redistributors.gic()).finish_non_exhaustive()
-    }
-}
-
-/// First INTID that does not fit in PCI MSI's 16 data bits. While higher INTIDs are free, lower
-/// ones are reserved for endpoints that need them.
-const SHORT: u32 = 1 << 16;
-
-impl<P: GicPlatform> DirectLpi<P> {
     /// Implements [`MsiParent::allocate`](msi_types::MsiParent::allocate).
     ///
     /// Context: task; may sleep.
@@ -439,3 +421,19 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 }
+
+impl<P: GicPlatform> Drop for DirectLpi<P> {
+    fn drop(&mut self) {
+        self.redistributors.gic().lpis().unclaim();
+    }
+}
+
+impl<P: GicPlatform> fmt::Debug for DirectLpi<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirectLpi").field("gic", self.redistributors.gic()).finish_non_exhaustive()
+    }
+}
+
+/// First INTID that does not fit in PCI MSI's 16 data bits. While higher INTIDs are free, lower
+/// ones are reserved for endpoints that need them.
+const SHORT: u32 = 1 << 16;

@@ -144,7 +144,7 @@ impl<M: Mmio> Distributor<M> {
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.
-    pub fn disable_security<P: Platform>(&mut self, platform: &P) -> Result<(), GicError> {
+    pub(crate) fn disable_security<P: Platform>(&mut self, platform: &P) -> Result<(), GicError> {
         if self.view == SecurityView::Secure {
             let control = self.frame.mmio.read(gicd::CTLR);
             self.write_control(platform, control.with_ds(true))?;

@@ -78,7 +78,6 @@ mod error;
 mod hotplug;
 mod mapping;
 mod msi_parent;
-mod probe;
 mod routes;
 mod tables;
 mod vpe;
@@ -101,7 +100,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use command_queue::CommandQueue;
-use config::CorrectedConfig;
+use config::{CorrectedConfig, ItsMemory, VpeTable};
 use core::fmt;
 use devices::{DeferredUnmap, DeviceTable};
 use doorbell_fallible::lock::TaskLock;
@@ -109,7 +108,6 @@ use error::FaultLog;
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{CollectionId, Command, RawCommand, RdBase};
 use msi_types::{Attachment, DeviceId, HwIrqBlock};
-use probe::{ItsMemory, VpeTable};
 use routes::{Collections, EventRoutes, RegisterInvalidation, cpu_of};
 use tables::{Context, ControlFrame, ItsTable, TableConstraints};
 
@@ -221,7 +219,7 @@ impl<P: GicPlatform> Its<P> {
         frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
         tables::clear_all(&frame.registers);
         let ItsMemory { device_table, collection_table, vpe_table, queue } =
-            probe::provision(&frame, &corrected, config)?;
+            config::provision(&frame, &corrected, config)?;
         queue.start(&frame);
         frame.enable();
         let state = TaskState {

@@ -80,7 +80,7 @@ impl<M: Mmio> Redistributor<M> {
 
     /// Makes the driver leave `GICR_WAKER` alone, because firmware woke the redistributor
     /// ([`WakerUnusable`](crate::errata::Erratum::WakerUnusable)).
-    pub fn leave_waker(&mut self) {
+    pub(crate) fn leave_waker(&mut self) {
         self.waker = false;
     }
 
@@ -253,84 +253,7 @@ impl<M: Mmio> Redistributor<M> {
     fn blocks(&self) -> impl Iterator<Item = u32> + use<M> {
         0..1 + self.typer.extended_ppi_count() / 32
     }
-}
 
-/// Contents of a pending table, as declared to the redistributor in `GICR_PENDBASER.PTZ`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum PendingContents {
-    /// The table is all zero, so the redistributor does not read it.
-    Zero,
-    /// The table may contain pending LPIs, so the redistributor reads it.
-    Pending,
-}
-
-/// Coherence of the redistributors' memory accesses, according to firmware.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum TableAccess {
-    /// Firmware does not describe the coherence. The driver requests shareable, cacheable accesses
-    /// and reads back the attributes that the hardware supports.
-    #[default]
-    Negotiate,
-    /// Accesses are not coherent with CPU caches (`dma-noncoherent`), regardless of the attributes
-    /// that read back.
-    NonCoherent,
-}
-
-/// A redistributor's tables, by physical address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct LpiTables {
-    /// The configuration table, 4 KiB aligned, below 2^52.
-    pub(crate) config: u64,
-    /// INTID bits that both tables cover.
-    pub(crate) id_bits: u8,
-    /// The pending table, 64 KiB aligned, below 2^52.
-    pub(crate) pending: u64,
-    pub(crate) contents: PendingContents,
-    pub(crate) access: TableAccess,
-}
-
-impl LpiTables {
-    /// Describes tables at these addresses that cover `id_bits` INTID bits. By default, no LPI is
-    /// pending, and access attributes are negotiated.
-    pub const fn new(config: u64, pending: u64, id_bits: u8) -> Self {
-        Self {
-            config,
-            id_bits,
-            pending,
-            contents: PendingContents::Zero,
-            access: TableAccess::Negotiate,
-        }
-    }
-
-    msi_types::setters! {
-        /// Sets the contents of the pending table.
-        with_contents: contents: PendingContents,
-        /// Sets the coherence according to firmware.
-        with_access: access: TableAccess,
-    }
-}
-
-/// Coherence of the redistributor's accesses to its tables.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct NegotiatedTables {
-    /// The configuration table.
-    pub config: Coherence,
-    /// The pending table.
-    pub pending: Coherence,
-}
-
-/// Result of trying to clear `EnableLPIs`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum LpiClearing {
-    /// `EnableLPIs` is clear: pending LPIs are in the pending table, and the base registers may be
-    /// written.
-    Cleared,
-    /// The implementation keeps `EnableLPIs` set until reset.
-    Stuck,
-}
-
-impl<M: Mmio> Redistributor<M> {
     /// Returns `true` if LPIs are enabled.
     pub fn lpis_enabled(&self) -> bool {
         self.frame.mmio.read(gicr::CTLR).enable_lpis()
@@ -342,7 +265,7 @@ impl<M: Mmio> Redistributor<M> {
     }
 
     /// Returns the base registers, which hold the table addresses.
-    pub fn lpi_bases(&self) -> (Propbaser, Pendbaser) {
+    pub(crate) fn lpi_bases(&self) -> (Propbaser, Pendbaser) {
         (self.frame.mmio.read(gicr::PROPBASER), self.frame.mmio.read(gicr::PENDBASER))
     }
 
@@ -441,6 +364,81 @@ impl<M: Mmio> Redistributor<M> {
         self.frame.mmio.write(gicr::PENDBASER, uncached);
         Coherence::NonCoherent
     }
+}
+
+/// Contents of a pending table, as declared to the redistributor in `GICR_PENDBASER.PTZ`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PendingContents {
+    /// The table is all zero, so the redistributor does not read it.
+    Zero,
+    /// The table may contain pending LPIs, so the redistributor reads it.
+    Pending,
+}
+
+/// Coherence of the redistributors' memory accesses, according to firmware.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum TableAccess {
+    /// Firmware does not describe the coherence. The driver requests shareable, cacheable accesses
+    /// and reads back the attributes that the hardware supports.
+    #[default]
+    Negotiate,
+    /// Accesses are not coherent with CPU caches (`dma-noncoherent`), regardless of the attributes
+    /// that read back.
+    NonCoherent,
+}
+
+/// A redistributor's tables, by physical address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct LpiTables {
+    /// The configuration table, 4 KiB aligned, below 2^52.
+    pub(crate) config: u64,
+    /// INTID bits that both tables cover.
+    pub(crate) id_bits: u8,
+    /// The pending table, 64 KiB aligned, below 2^52.
+    pub(crate) pending: u64,
+    pub(crate) contents: PendingContents,
+    pub(crate) access: TableAccess,
+}
+
+impl LpiTables {
+    /// Describes tables at these addresses that cover `id_bits` INTID bits. By default, no LPI is
+    /// pending, and access attributes are negotiated.
+    pub const fn new(config: u64, pending: u64, id_bits: u8) -> Self {
+        Self {
+            config,
+            id_bits,
+            pending,
+            contents: PendingContents::Zero,
+            access: TableAccess::Negotiate,
+        }
+    }
+
+    msi_types::setters! {
+        /// Sets the contents of the pending table.
+        with_contents: contents: PendingContents,
+        /// Sets the coherence according to firmware.
+        with_access: access: TableAccess,
+    }
+}
+
+/// Coherence of the redistributor's accesses to its tables.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NegotiatedTables {
+    /// The configuration table.
+    pub config: Coherence,
+    /// The pending table.
+    pub pending: Coherence,
+}
+
+/// Result of trying to clear `EnableLPIs`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LpiClearing {
+    /// `EnableLPIs` is clear: pending LPIs are in the pending table, and the base registers may be
+    /// written.
+    Cleared,
+    /// The implementation keeps `EnableLPIs` set until reset.
+    Stuck,
 }
 
 /// Returns `true` if accesses with these attributes are coherent with CPU caches.

@@ -116,7 +116,31 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
     }
 
     fn explain(&self, hwirq: HwIrq) -> Explanation {
-        self.explain_wired(hwirq)
+        let stopped = Explanation::stopped;
+        let Ok(interrupt) = self.wired(hwirq) else {
+            return stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
+        };
+        let cpu = self.platform.cpu();
+        if interrupt.intid().is_private() && !self.is_on(cpu) {
+            return stopped(Obstacle::Offline { cpu });
+        }
+        let mut state = explain_state(&interrupt, self.distributor.view());
+        if state.is_idle()
+            && let Some(other) = self.unclaimed_pending()
+        {
+            state = state.with_fact(Fact::OtherPending(other.hwirq()));
+        }
+        state.merge(match self.distributor.route(interrupt.intid()) {
+            _ if IntId::from(hwirq).is_private() => self.explain_target(cpu),
+            Ok(Route::To(affinity)) => {
+                let target = self.cpus().find(|cpu| self.affinity(*cpu) == Some(affinity));
+                let missing = Obstacle::NoTarget { affinity: affinity.mpidr() };
+                target.map_or(stopped(missing), |cpu| self.explain_target(cpu))
+            }
+            Ok(Route::AnyParticipating) | Err(_) => {
+                Explanation::new().with_obstacles(&[self.withheld()])
+            }
+        })
     }
 }
 
@@ -249,37 +273,6 @@ impl<P: GicPlatform> Gic<P> {
         } else {
             found.with_obstacle(Obstacle::Disabled { interrupt })
         }
-    }
-
-    /// Explains how far a wired interrupt gets.
-    ///
-    /// Context: task; may sleep.
-    pub(super) fn explain_wired(&self, hwirq: HwIrq) -> Explanation {
-        let stopped = Explanation::stopped;
-        let Ok(interrupt) = self.wired(hwirq) else {
-            return stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
-        };
-        let cpu = self.platform.cpu();
-        if interrupt.intid().is_private() && !self.is_on(cpu) {
-            return stopped(Obstacle::Offline { cpu });
-        }
-        let mut state = explain_state(&interrupt, self.distributor.view());
-        if state.is_idle()
-            && let Some(other) = self.unclaimed_pending()
-        {
-            state = state.with_fact(Fact::OtherPending(other.hwirq()));
-        }
-        state.merge(match self.distributor.route(interrupt.intid()) {
-            _ if IntId::from(hwirq).is_private() => self.explain_target(cpu),
-            Ok(Route::To(affinity)) => {
-                let target = self.cpus().find(|cpu| self.affinity(*cpu) == Some(affinity));
-                let missing = Obstacle::NoTarget { affinity: affinity.mpidr() };
-                target.map_or(stopped(missing), |cpu| self.explain_target(cpu))
-            }
-            Ok(Route::AnyParticipating) | Err(_) => {
-                Explanation::new().with_obstacles(&[self.withheld()])
-            }
-        })
     }
 
     /// Returns a pending SPI that no driver has claimed.

@@ -107,7 +107,10 @@ impl<P: Platform> WiredParent for GicV2<P> {
     }
 
     fn explain(&self, hwirq: HwIrq) -> Explanation {
-        self.explain_wired(hwirq)
+        let Ok(interrupt) = self.wired(hwirq) else {
+            return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
+        };
+        interrupt.explain().merge(self.explain_target(hwirq))
     }
 }
 
@@ -135,14 +138,6 @@ impl<P: Platform> GicV2<P> {
             binary_point: self.interface.read(gicc::BPR).to_le_bytes()[0].saturating_add(1),
         };
         state.explain(cpu, interrupt, priority)
-    }
-
-    /// Explains how far an interrupt gets: an SPI, or one of the calling CPU's SGIs or PPIs.
-    pub(super) fn explain_wired(&self, hwirq: HwIrq) -> Explanation {
-        let Ok(interrupt) = self.wired(hwirq) else {
-            return Explanation::stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
-        };
-        interrupt.explain().merge(self.explain_target(hwirq))
     }
 
     /// Explains the target of an interrupt. A private interrupt targets the calling CPU.

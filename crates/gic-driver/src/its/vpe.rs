@@ -16,9 +16,9 @@
 //! mapped. The doorbells also belong to events of a *proxy*, a DeviceID that no device has, because
 //! the ITS moves LPIs by their events.
 
+use super::config::{VpeTable, refused};
 use super::error::{ItsError, fault};
 use super::mapping::EventRequest;
-use super::probe::{VpeTable, refused};
 use super::{Its, TaskState};
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table};
 use crate::redistributor::VpeTables;

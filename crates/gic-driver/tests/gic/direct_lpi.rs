@@ -6,7 +6,6 @@ mod masking;
 mod messages;
 mod model;
 mod moves;
-mod out_of_memory;
 mod refusals;
 mod resends;
 mod sharing;

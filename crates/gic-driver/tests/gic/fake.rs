@@ -39,7 +39,6 @@ mod board;
 mod cpu_interface;
 mod distributor;
 mod effect;
-mod entries;
 mod execution;
 mod interpreter;
 mod memory;
@@ -47,7 +46,6 @@ mod power;
 mod redistributor;
 mod registers;
 mod virtual_execution;
-mod vlpi;
 
 pub(crate) use bank::{Bank, InterruptState};
 pub(crate) use board::{
@@ -60,7 +58,7 @@ pub(crate) use interpreter::{Hardware, Traffic};
 pub(crate) use memory::View;
 pub(crate) use redistributor::FakeRedistributor;
 pub(crate) use registers::BoardFrame;
-pub(crate) use vlpi::FakeVlpiFrame;
+pub(crate) use virtual_execution::FakeVlpiFrame;
 
 /// Number of reads until a slow register shows its new state.
 const LAG: u32 = 3;

@@ -1,7 +1,9 @@
 //! Tests for LPI tables and configurations, without a driver that sends LPIs.
+//!
+//! Tests for LPIs that firmware or a previous kernel left enabled.
+//!
+//! Limits on the number of LPIs, and refusals.
 
-mod already_enabled;
-mod limits;
 mod out_of_memory;
 
 use crate::fake::{
@@ -321,4 +323,143 @@ mod attaching {
         let lpis = set_up(&fake, CONFIG).unwrap();
         assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));
     }
+}
+
+#[test]
+fn lpis_that_can_be_disabled_get_new_tables() {
+    let fake = machine(1);
+    leave_enabled(&fake, 0, true);
+    let lpis = set_up(&fake, CONFIG).unwrap();
+    lpis.attach(&redistributor(&fake, 0)).unwrap();
+    assert!(!lpis.were_adopted());
+    assert_ne!(fake.at_redistributor(0, |frame| frame.propbaser.address()), OLD_CONFIG);
+}
+
+#[test]
+fn the_smallest_adopted_table_limits_the_id_bits() {
+    let fake = machine(2);
+    leave_enabled(&fake, 0, false);
+    leave_enabled(&fake, 1, false);
+    fake.at_redistributor(1, |frame| frame.propbaser = frame.propbaser.with_id_bits_minus_one(13));
+    reserve(&fake, &[OLD_CONFIG]);
+    assert_eq!(set_up(&fake, CONFIG).unwrap().id_bits(), 14);
+}
+
+#[test]
+fn unreserved_tables_are_refused() {
+    let fake = machine(1);
+    leave_enabled(&fake, 0, false);
+    let reason = AdoptionRefused::ConfigNotReserved { address: OLD_CONFIG };
+    let refused = LpiError::AlreadyEnabled { block: block(0), reason };
+    assert_eq!(set_up(&fake, CONFIG).unwrap_err(), refused.into());
+}
+
+#[test]
+fn disabling_is_tried_without_ces() {
+    let fake = machine(1);
+    leave_enabled(&fake, 0, false);
+    fake.at_redistributor(0, |frame| frame.disables = true);
+    let lpis = set_up(&fake, CONFIG).unwrap();
+    assert!(!lpis.were_adopted() && lpis.attach(&redistributor(&fake, 0)).is_ok());
+}
+
+#[test]
+fn differing_config_tables_are_refused() {
+    let fake = machine(2);
+    leave_enabled(&fake, 0, false);
+    leave_enabled(&fake, 1, false);
+    let other = OLD_CONFIG + 0x10_0000;
+    fake.at_redistributor(1, |frame| frame.propbaser = frame.propbaser.with_address(other));
+    reserve(&fake, &[OLD_CONFIG, other]);
+    let reason = AdoptionRefused::OtherConfigTable { found: other, expected: OLD_CONFIG };
+    let refused = LpiError::AlreadyEnabled { block: block(1), reason };
+    assert_eq!(set_up(&fake, CONFIG).unwrap_err(), refused.into());
+}
+
+#[test]
+fn unreserved_pending_table_is_refused() {
+    let fake = machine(1);
+    leave_enabled(&fake, 0, false);
+    reserve(&fake, &[OLD_CONFIG]);
+    let lpis = set_up(&fake, CONFIG).unwrap();
+    let reason = AdoptionRefused::PendingNotReserved { address: OLD_PENDING };
+    let refused = LpiError::AlreadyEnabled { block: block(0), reason };
+    assert_eq!(lpis.attach(&redistributor(&fake, 0)), Err(refused.into()));
+}
+
+#[test]
+fn tables_too_small_for_lpis_are_refused() {
+    let fake = machine(1);
+    leave_enabled(&fake, 0, false);
+    fake.at_redistributor(0, |frame| frame.propbaser = frame.propbaser.with_id_bits_minus_one(12));
+    reserve(&fake, &[OLD_CONFIG]);
+    assert_eq!(set_up(&fake, CONFIG).unwrap_err(), LpiError::TooFewIdBits { bits: 13 }.into());
+}
+
+#[test]
+fn fewer_than_fourteen_id_bits_are_refused() {
+    let refused = set_up(&machine(1), CONFIG.with_id_bits(Some(13))).unwrap_err();
+    assert_eq!(refused, LpiError::TooFewIdBits { bits: 13 }.into());
+}
+
+#[test]
+fn a_distributor_without_lpis_is_refused() {
+    let fake = machine(1);
+    fake.at_distributor(|frame| frame.typer = frame.typer.with_lpis(false));
+    let refused = LpiError::NotSupported(Block::Distributor(DISTRIBUTOR));
+    assert_eq!(set_up(&fake, CONFIG).unwrap_err(), refused.into());
+}
+
+#[test]
+fn a_redistributor_without_lpis_is_refused() {
+    let fake = machine(1);
+    fake.at_redistributor(0, |frame| frame.typer = frame.typer.with_plpis(false));
+    let lpis = set_up(&fake, CONFIG).unwrap();
+    let refused = LpiError::NotSupported(block(0));
+    assert_eq!(lpis.attach(&redistributor(&fake, 0)), Err(refused.into()));
+}
+
+#[test]
+fn lpis_are_refused_in_the_secure_view() {
+    let fake = Board::with(FakeDistributor::new(Security::Secure), vec![]);
+    assert_eq!(set_up(&fake, CONFIG).unwrap_err(), LpiError::SecureView.into());
+}
+
+#[test]
+fn misplaced_memory_is_freed_and_refused() {
+    let fake = machine(1);
+    fake.in_memory(|memory| memory.misplaced = Some((0, 0x800)));
+    let refused = set_up(&fake, CONFIG).unwrap_err();
+    assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { address: 0x1_4000_0800, .. })));
+    assert_eq!(fake.in_memory(|memory| memory.live_regions()), 0);
+}
+
+#[test]
+fn memory_beyond_the_limit_is_freed_and_refused() {
+    let fake = machine(1);
+    let narrow = CONFIG.with_address_bits(32);
+    fake.in_memory(|memory| memory.misplaced = Some((0, 1 << 32)));
+    let refused = set_up(&fake, narrow).unwrap_err();
+    assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { .. })));
+    assert_eq!(fake.in_memory(|memory| memory.live_regions()), 0);
+}
+
+#[test]
+fn unused_tables_are_freed() {
+    let fake = machine(1);
+    drop(set_up(&fake, CONFIG).unwrap());
+    assert_eq!(fake.in_memory(|memory| memory.live_regions()), 0);
+}
+
+#[test]
+fn tables_that_a_redistributor_uses_stay_allocated() {
+    let fake = machine(2);
+    let lpis = set_up(&fake, CONFIG).unwrap();
+    lpis.attach(&redistributor(&fake, 0)).unwrap();
+    drop(lpis);
+    assert_eq!(
+        fake.in_memory(|memory| memory.live_regions()),
+        2,
+        "all but the other CPU's table stay allocated"
+    );
 }

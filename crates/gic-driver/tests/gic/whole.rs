@@ -2,7 +2,6 @@
 
 mod errata;
 mod life;
-mod out_of_memory;
 mod residency;
 mod suspending;
 mod wired;

@@ -1,9 +1,8 @@
 //! Executes ITS commands.
 
 use super::effect::{Effect, apply};
-use super::entries::{DeviceEntry, TranslationEntry};
 use super::interpreter::Interpreter;
-use super::memory::Memory;
+use super::memory::{DeviceEntry, Memory, TranslationEntry};
 use super::redistributor::FakeRedistributor;
 use gic_arch::its::{Command, MapAction};
 

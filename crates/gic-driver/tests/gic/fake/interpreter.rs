@@ -5,9 +5,8 @@
 //! architecture does not guarantee.
 
 use super::effect::Effect;
-use super::entries::{DeviceEntry, TranslationEntry};
 use super::execution::Execution;
-use super::memory::{Memory, View};
+use super::memory::{DeviceEntry, Memory, TranslationEntry, View};
 use super::redistributor::FakeRedistributor;
 use super::virtual_execution::VPE;
 use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize, TableKind, Typer};

@@ -1,10 +1,9 @@
 //! Random operations checked against a model. After each step, even a failed one, the tests compare
 //! the driver's answers, the ITS's behavior and the allocated memory with the model.
 
+use super::queue::{CPUS, Step, hardware, step};
 use super::setup::{Setup, config, lpi, request};
-use super::steps::{CPUS, Step, hardware, step};
-use crate::fake::Board;
-use crate::fake::Hardware;
+use crate::fake::{Board, Hardware};
 use gic_arch::Lpi;
 use gic_driver::{Coherence, ItsConfig, ItsError};
 use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, Initially, Pending};
