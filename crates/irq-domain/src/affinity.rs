@@ -1,10 +1,8 @@
 //! CPU affinity: the kernel's policy, the online CPUs, moves between CPUs, and CPU hotplug.
 //!
 //! An interrupt's CPU is the policy's choice if the controller can reach it, otherwise another
-//! online CPU.
-//!
-//! Interrupt placement and CPU hotplug. The core reserves memory for hotplug when it is created, so
-//! taking a CPU offline moves its interrupts without allocating.
+//! online CPU. The core reserves memory for hotplug when it is created, so taking a CPU offline
+//! moves its interrupts without allocating.
 
 use crate::error::{MoveError, Stranded, UnknownCpu};
 use crate::irq::descriptor::{Descriptor, Source};
